@@ -1,0 +1,146 @@
+"""The words of the graph: mutations, node types, relations, features, and a whole-graph snapshot.
+
+`docs/graph.md` says what each of them means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+
+
+class Kind(IntEnum):
+    """What a mutation does."""
+
+    FOLLOW = 0
+    UNFOLLOW = 1
+    JOIN = 2
+    LEAVE = 3
+    FORGET = 4
+    SHARE = 5
+    UNSHARE = 6
+    CREATE = 7
+    DELETE = 8
+
+
+class Mutation(NamedTuple):
+    """One validated event, times in microseconds."""
+
+    kind: int
+    time: int
+    user: str
+    other: str = ""
+    extra: str | None = None
+
+
+USER, CONTENT, COMMUNITY = 0, 1, 2
+TYPES = ("user", "content", "community")
+
+
+class Relation(NamedTuple):
+    """A directed edge type; messages flow source → target."""
+
+    name: str
+    source: int
+    target: int
+
+
+RELATIONS = (
+    Relation("follows", USER, USER),
+    Relation("interacts", USER, USER),
+    Relation("shared", USER, CONTENT),
+    Relation("created", CONTENT, USER),
+    Relation("member_of", USER, COMMUNITY),
+    Relation("has_member", COMMUNITY, USER),
+    Relation("reply_to", CONTENT, CONTENT),
+)
+FOLLOWS, INTERACTS, SHARED, CREATED, MEMBER_OF, HAS_MEMBER, REPLY_TO = range(7)
+
+PROPAGATED = (
+    ("created", "received", "made", "followers", "following", "via", "delay_made"),
+    ("sharers",),
+    ("members",),
+)
+
+OWN = (
+    "past_mean", "recent_mean", "last", "created", "sharers", "received_short", "received_long", "created_long",
+    "made", "authors", "made_short", "made_long", "delay_made", "since_created", "since_received", "since_made",
+    "delay_received", "followers", "following", "via", "cold",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """What the graph keeps and how it counts; part of it comes with the model's artifact."""
+
+    window: int = 16
+    floor: int = 4
+    horizon_s: int = 3 * 86_400
+    retention_s: int = 0
+    lateness_s: int = 7 * 86_400
+    tick_s: int = 900
+
+
+def source_hash(node_id: str) -> int:
+    """The 64-bit number that breaks ties between edges of equal time."""
+    return int.from_bytes(blake2b(node_id.encode(), digest_size=8).digest(), "big")
+
+
+@dataclass
+class Snapshot:
+    """A whole graph as arrays; rows are nodes of one type.
+
+    ids: per type, the ids. edges: per relation `[2, E]`, source row and target row of every window edge;
+    times: per relation `[E]`, their times. propagated: per type `[n, F]`. own: `[n_users, 21]`.
+    as_of: `[n_users]`, µs. live: `[n_users]`. created: `[n_contents]`, whether a create is in force.
+    """
+
+    ids: list[list[str]]
+    edges: list[Int32s]
+    times: list[Int64s]
+    propagated: list[Int32s]
+    own: Int32s
+    as_of: Int64s
+    live: NDArray[np.bool_]
+    created: NDArray[np.bool_]
+
+    def canonical(self) -> Snapshot:
+        """The same graph with rows sorted by id and nothing that no edge, live user or create holds."""
+        keep = [self.live.copy(), self.created.copy(), np.zeros(len(self.ids[COMMUNITY]), np.bool_)]
+        for relation, edge in zip(RELATIONS, self.edges, strict=True):
+            if relation.source != USER:
+                keep[relation.source][edge[0]] = True
+            if relation.target != USER:
+                keep[relation.target][edge[1]] = True
+        rows = [
+            np.array(sorted(np.flatnonzero(kept).tolist(), key=names.__getitem__), np.int64)
+            for kept, names in zip(keep, self.ids, strict=True)
+        ]
+        place = [np.full(len(names), -1, np.int32) for names in self.ids]
+        for at, row in zip(place, rows, strict=True):
+            at[row] = np.arange(len(row), dtype=np.int32)
+        edges, times = [], []
+        for relation, edge, time in zip(RELATIONS, self.edges, self.times, strict=True):
+            moved = np.stack([place[relation.source][edge[0]], place[relation.target][edge[1]]])
+            order = np.lexsort((moved[0], moved[1]))
+            edges.append(moved[:, order].astype(np.int32))
+            times.append(time[order])
+        users = rows[USER]
+        return Snapshot(
+            ids=[[names[i] for i in row] for names, row in zip(self.ids, rows, strict=True)],
+            edges=edges,
+            times=times,
+            propagated=[values[row] for values, row in zip(self.propagated, rows, strict=True)],
+            own=self.own[users],
+            as_of=self.as_of[users],
+            live=self.live[users],
+            created=self.created[rows[CONTENT]],
+        )

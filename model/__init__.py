@@ -1,0 +1,1 @@
+"""The model: what the graph means for the reach of a user's next post."""

@@ -1,0 +1,1 @@
+"""The streams: how events reach the graph and scores and alerts leave it."""
