@@ -1,0 +1,289 @@
+"""Set-valued apply: each mutation moves a register towards its final value, whatever the order.
+
+Registers only ever move one way (a newer decision, an earlier claim, a later tombstone); what changes in
+between is taken back and counted again through the ledger. `docs/graph.md` defines the registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphstate import keys
+from graphstate.keys import DECISION, FOLLOW, MEMBER, NEVER, PAIR, PAIR_VALUE, SHARE, SHARE_VALUE, TIME, TWO_ROWS
+from graphstate.ledger import Ledger
+from graphstate.nodes import COUNTS, VIA
+from graphstate.types import CREATED, FOLLOWS, INTERACTS, SHARED, Kind, Mutation
+
+Claim = tuple[int, int]
+"""A share: (time, via row or −1)."""
+Create = tuple[int, int, int]
+"""A create: (time, user row, reply row or −1)."""
+NO_CREATE: Create = (NEVER, -1, -1)
+
+
+class Applier:
+    """Applies mutations to a ledger, one by one."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.store = ledger.store
+        self.users, self.contents, self.communities = ledger.tables
+        self.forgotten: list[str] = []
+        self._by_kind: dict[int, Callable[[int, Mutation], None]] = {
+            Kind.FOLLOW: self._follow,
+            Kind.UNFOLLOW: self._follow,
+            Kind.JOIN: self._join,
+            Kind.LEAVE: self._join,
+            Kind.FORGET: self._forget,
+            Kind.SHARE: self._share,
+            Kind.UNSHARE: self._unshare,
+            Kind.CREATE: self._create,
+            Kind.DELETE: self._delete,
+        }
+
+    def apply(self, mutation: Mutation) -> None:
+        """Apply one mutation."""
+        user = self._see(mutation.user, mutation.time)
+        self._by_kind[mutation.kind](user, mutation)
+
+    def _see(self, node_id: str, time: int) -> int:
+        """The row of a user whom an event names."""
+        users = self.users
+        row = users.row(node_id)
+        if time > users.seen_at[row]:
+            users.seen_at[row] = time
+            if not users.ids[row]:
+                users.settle(row, node_id)
+        self.ledger.touched[0].add(row)
+        return row
+
+    def _touch(self, content: int, time: int) -> None:
+        """Note the newest event that names a content; its record must be written."""
+        if time > self.contents.touched_at[content]:
+            self.contents.touched_at[content] = time
+        self.ledger.touched[1].add(content)
+
+    # Decisions: the newest wins, on equal times the removal
+
+    def _decide(self, key: bytes, time: int, live: bool) -> tuple[int, bool, bool]:
+        """Enter a decision; returns (time of the live edge before or NEVER, whether one is live now, whether it won)."""
+        value = self.store.get(key)
+        was_time, was_live = DECISION.unpack(value) if value is not None else (NEVER, False)
+        before = was_time if was_live else NEVER
+        if time < was_time or (time == was_time and (live or not was_live)):
+            return before, bool(was_live), False
+        self.store.put(key, DECISION.pack(time, live))
+        return before, live, True
+
+    def _follow(self, user: int, mutation: Mutation) -> None:
+        target, time = self._see(mutation.other, mutation.time), mutation.time
+        if time <= self.users.forget_at[user] or time <= self.users.forget_at[target]:
+            return
+        before, live, won = self._decide(keys.pair(FOLLOW, user, target), time, mutation.kind == Kind.FOLLOW)
+        if not won:
+            return
+        if live and before != NEVER:
+            self.ledger.retime(FOLLOWS, user, target, before, time)
+        elif live or before != NEVER:
+            self.ledger.follow(user, target, time if live else before, 1 if live else -1)
+
+    def _join(self, user: int, mutation: Mutation) -> None:
+        community, time = self.communities.row(mutation.other), mutation.time
+        if time <= self.users.forget_at[user]:
+            return
+        before, live, won = self._decide(keys.pair(MEMBER, user, community), time, mutation.kind == Kind.JOIN)
+        if not won:
+            return
+        if before != NEVER:
+            self.ledger.join(user, community, before, -1)
+        if live:
+            self.ledger.join(user, community, time, 1)
+
+    # Shares: the earliest claim behind the tombstones
+
+    def _share(self, user: int, mutation: Mutation) -> None:
+        time, contents = mutation.time, self.contents
+        via = -1 if mutation.extra is None else self._see(mutation.extra, time)
+        content = contents.row(mutation.other)
+        if time > self.users.made_at_at[user]:
+            self.users.made_at_at[user] = time
+        self._touch(content, time)
+        key = keys.pair(SHARE, user, content)
+        value = self.store.get(key)
+        unshared, first, first_via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
+        if time <= max(unshared, self.users.forget_at[user], contents.deleted_at_at[content]):
+            return
+        if first == NEVER:
+            self.store.put(key, SHARE_VALUE.pack(unshared, time, via, more))
+            self.ledger.register_share(user, content, time, via, 1)
+        elif (time, via) != (first, first_via):
+            earlier = time < first or (time == first and self._rank(via) < self._rank(first_via))
+            later = (first, first_via) if earlier else (time, via)
+            self.store.put(keys.share_claim(user, content, *later), b"")
+            first, first_via = (time, via) if earlier else (first, first_via)
+            self.store.put(key, SHARE_VALUE.pack(unshared, first, first_via, 1))
+            if earlier:
+                self.ledger.register_share(user, content, *later, -1)
+                self.ledger.register_share(user, content, time, via, 1)
+
+    def _rank(self, via: int) -> int:
+        """What orders claims of equal time: outlives the id of a forgotten user."""
+        return int(self.users.hash_at[via]) if via >= 0 else -1
+
+    def _unshare(self, user: int, mutation: Mutation) -> None:
+        content = self.contents.row(mutation.other)
+        self._touch(content, mutation.time)
+        key = keys.pair(SHARE, user, content)
+        value = self.store.get(key)
+        unshared, first, via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
+        if mutation.time > unshared:
+            self.store.put(key, SHARE_VALUE.pack(mutation.time, first, via, more))
+            self._cut_share(user, content)
+
+    def _cut_share(self, user: int, content: int) -> None:
+        """Drop what the tombstones of a share now cover, and bring the next claim forward."""
+        key = keys.pair(SHARE, user, content)
+        value = self.store.get(key)
+        if value is None:
+            return
+        unshared, first, via, more = SHARE_VALUE.unpack(value)
+        cut = max(unshared, self.users.forget_at[user], self.contents.deleted_at_at[content])
+        if first == NEVER or first > cut:
+            return
+        following: Claim | None = None
+        if more:
+            claims = list(self.store.scan(keys.pair(keys.SHARE_CLAIM, user, content)))
+            read = sorted((keys.read_share_claim(claim) for claim, _ in claims), key=lambda c: (c[0], self._rank(c[1])))
+            for claim in read:
+                if claim[0] <= cut or following is None:
+                    self.store.delete(keys.share_claim(user, content, *claim))
+                if claim[0] > cut and following is None:
+                    following = claim
+            more = sum(claim[0] > cut for claim in read) > 1
+        time, through = following if following is not None else (NEVER, -1)
+        self.store.put(key, SHARE_VALUE.pack(unshared, time, through, more))
+        self.ledger.register_share(user, content, first, via, -1)
+        if following is not None:
+            self.ledger.register_share(user, content, *following, 1)
+
+    # Creates: the earliest claim behind the tombstones
+
+    def _create(self, user: int, mutation: Mutation) -> None:
+        contents, time = self.contents, mutation.time
+        content = contents.row(mutation.other)
+        reply = -1 if mutation.extra is None else contents.row(mutation.extra)
+        self._touch(content, time)
+        if reply >= 0:
+            self._touch(reply, time)
+        if time <= self.users.forget_at[user] or time <= contents.deleted_at_at[content]:
+            return
+        new, current = (time, user, reply), self._create_of(content)
+        if current == NO_CREATE:
+            self._set_create(content, current, new)
+        elif new != current:
+            earlier = self._order(new) < self._order(current)
+            self.store.put(keys.create_claim(content, *(current if earlier else new)), b"")
+            contents.claims_at[content] = 1
+            if earlier:
+                self._set_create(content, current, new)
+
+    def _create_of(self, content: int) -> Create:
+        contents = self.contents
+        return contents.created_at_at[content], contents.creator_at[content], contents.reply_at[content]
+
+    def _order(self, create: Create) -> tuple[int, str, str]:
+        time, user, reply = create
+        return time, self.users.ids[user], self.contents.ids[reply] if reply >= 0 else ""
+
+    def _set_create(self, content: int, old: Create, new: Create) -> None:
+        """Replace the create in force, moving what its shares give from one creator to the other."""
+        ledger, contents = self.ledger, self.contents
+        contents.created_at_at[content], contents.creator_at[content], contents.reply_at[content] = new
+        shares = [keys.read_index(key) for key, _ in self.store.scan(keys.index_prefix(SHARED, content))]
+        for time, sharer in shares:
+            if old != NO_CREATE and ledger.counts(time, old[0]):
+                ledger.credit(sharer, content, time, old[0], old[1], -1)
+        if old != NO_CREATE:
+            ledger.create(content, *old, -1)
+        if new != NO_CREATE:
+            ledger.create(content, *new, 1)
+        for time, sharer in shares:
+            did, does = ledger.counts(time, old[0]), ledger.counts(time, new[0])
+            if did != does:
+                value = self.store.get(keys.pair(SHARE, sharer, content))
+                via = SHARE_VALUE.unpack(value)[2] if value is not None else -1
+                ledger.count_share(sharer, content, time, via, 1 if does else -1)
+            if does and new != NO_CREATE:
+                ledger.credit(sharer, content, time, new[0], new[1], 1)
+
+    def _cut_create(self, content: int) -> None:
+        """Drop the create in force where a tombstone now covers it, and bring the next claim forward."""
+        contents, forget = self.contents, self.users.forget_at
+        current = self._create_of(content)
+        deleted = contents.deleted_at_at[content]
+        if current == NO_CREATE or (current[0] > deleted and current[0] > forget[current[1]]):
+            return
+        following = NO_CREATE
+        if contents.claims_at[content]:
+            found = [keys.read_create_claim(key) for key, _ in self.store.scan(keys.prefix(keys.CREATE_CLAIM, content))]
+            alive = [claim for claim in found if claim[0] > deleted and claim[0] > forget[claim[1]]]
+            following = min(alive, key=self._order, default=NO_CREATE)
+            for claim in found:
+                if claim == following or claim not in alive:
+                    self.store.delete(keys.create_claim(content, *claim))
+            contents.claims_at[content] = len(alive) > 1
+        self._set_create(content, current, following)
+
+    def _delete(self, user: int, mutation: Mutation) -> None:
+        contents = self.contents
+        content = contents.row(mutation.other)
+        if mutation.time <= contents.deleted_at_at[content]:
+            return
+        contents.deleted_at_at[content] = mutation.time
+        self._touch(content, mutation.time)
+        self._cut_create(content)
+        for key, _ in list(self.store.scan(keys.index_prefix(SHARED, content))):
+            self._cut_share(keys.read_index(key)[1], content)
+
+    # Forget: everything up to a time
+
+    def _forget(self, user: int, mutation: Mutation) -> None:
+        users, ledger, until = self.users, self.ledger, mutation.time
+        if until <= users.forget_at[user]:
+            return
+        users.forget_at[user] = until
+        self._forget_via(user, until)
+        self._forget_decisions(user, until)
+        for key, _ in list(self.store.scan(keys.prefix(SHARE, user))):
+            self._cut_share(user, TWO_ROWS.unpack_from(key, 1)[1])
+        for key, _ in list(self.store.scan(keys.index_prefix(CREATED, user))):
+            self._cut_create(keys.read_index(key)[1])
+        for key, value in list(self.store.scan(keys.prefix(PAIR, user))):
+            if PAIR_VALUE.unpack(value)[1] != NEVER:
+                ledger.review(user, TWO_ROWS.unpack_from(key, 1)[1], evicted=NEVER)
+        for key, _ in list(self.store.scan(keys.index_prefix(INTERACTS, user))):
+            ledger.review(keys.read_index(key)[1], user, evicted=NEVER)
+        if not users.live(user):
+            self.forgotten.append(mutation.user)
+            users.settle(user, mutation.user)
+
+    def _forget_via(self, user: int, until: int) -> None:
+        for key, value in list(self.store.scan(keys.prefix(keys.VIA, user))):
+            if TIME.unpack(value)[0] <= until:
+                self.store.delete(key)
+                self.users.counts_at[user * COUNTS + VIA] -= 1
+
+    def _forget_decisions(self, user: int, until: int) -> None:
+        ledger = self.ledger
+        for table, settle in ((FOLLOW, ledger.follow), (MEMBER, ledger.join)):
+            for key, value in list(self.store.scan(keys.prefix(table, user))):
+                time, live = DECISION.unpack(value)
+                if time <= until:
+                    self.store.delete(key)
+                    if live:
+                        settle(user, TWO_ROWS.unpack_from(key, 1)[1], time, -1)
+        for key, _ in list(self.store.scan(keys.index_prefix(FOLLOWS, user))):
+            time, source = keys.read_index(key)
+            if time <= until:
+                self.store.delete(keys.pair(FOLLOW, source, user))
+                ledger.follow(source, user, time, -1)

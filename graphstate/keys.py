@@ -1,0 +1,117 @@
+"""The byte layouts of the graph in RocksDB: every key and value, as encode/decode pairs.
+
+Rows of nodes are dense numbers, so a key never holds an id; only the node's own record does.
+
+`edges`, keys begin with a table byte and a 4-byte row, so that a 5-byte prefix is one node's part of a table:
+
+    0…6  target  ~time  hash  source      index: in-edges of a target in relation 0…6, newest first
+    f  user target · m  user community    newest time, live
+    s  user content                       unshared at, first share's time, its via, whether claims follow
+    S  user content time via+1            claims: later shares of the same content by the same user
+    i  user creator                       latest credited share, latest of evicted contents
+    v  via user content                   time of the counting share that came through via
+    c  content time user reply+1          claims: later creates of the same content
+
+`nodes`: type row → record with the id. `counters`: row → counts, ring tops, rings. `outputs`: row → what was published.
+Numbers in keys are big-endian, so that byte order is number order.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+NEVER = -(1 << 62)
+"""Earlier than any event, in µs."""
+
+FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, VIA, CREATE_CLAIM = (bytes((ord(c),)) for c in "fmsSivc")
+
+_PAIR_KEY = Struct(">cII")
+_TRIPLE_KEY = Struct(">cIII")
+_INDEX = Struct(">BIQQI")
+_SHARE_CLAIM = Struct(">cIIQI")
+_CREATE_CLAIM = Struct(">cIQII")
+_PREFIX = Struct(">cI")
+_INDEX_PREFIX = Struct(">BI")
+_ALL_ONES = (1 << 64) - 1
+
+TWO_ROWS = Struct(">II")
+"""The two rows behind the table byte of a pair key (`f m s i`), to be read at offset 1."""
+
+DECISION = Struct("<qB")
+"""f, m: newest time, live."""
+SHARE_VALUE = Struct("<qqiB")
+"""s: unshared at, first time, via row or −1, claims follow."""
+PAIR_VALUE = Struct("<qq")
+"""i: latest, latest of evicted contents (NEVER if none)."""
+TIME = Struct("<q")
+"""v: time of the share."""
+
+
+def pair(table: bytes, source: int, target: int) -> bytes:
+    """The key of `f m s i`."""
+    return _PAIR_KEY.pack(table, source, target)
+
+
+def prefix(table: bytes, row: int) -> bytes:
+    """All keys of one node in a lettered table."""
+    return _PREFIX.pack(table, row)
+
+
+def index(relation: int, target: int, time: int, source_hash: int, source: int) -> bytes:
+    """The index key of an edge; times are 0 or later."""
+    return _INDEX.pack(relation, target, _ALL_ONES - time, source_hash, source)
+
+
+def index_prefix(relation: int, target: int) -> bytes:
+    """All in-edges of a target in a relation, newest first."""
+    return _INDEX_PREFIX.pack(relation, target)
+
+
+def read_index(key: bytes) -> tuple[int, int]:
+    """`(time, source)` of an index key."""
+    _, _, flipped, _, source = _INDEX.unpack(key)
+    return _ALL_ONES - flipped, source
+
+
+def via(through: int, user: int, content: int) -> bytes:
+    """The key of `v`."""
+    return _TRIPLE_KEY.pack(VIA, through, user, content)
+
+
+def read_via(key: bytes) -> tuple[int, int]:
+    """`(user, content)` of a key of `v`."""
+    _, _, user, content = _TRIPLE_KEY.unpack(key)
+    return user, content
+
+
+def share_claim(user: int, content: int, time: int, through: int) -> bytes:
+    """The key of `S`; through is −1 where there is none."""
+    return _SHARE_CLAIM.pack(SHARE_CLAIM, user, content, time, through + 1)
+
+
+def read_share_claim(key: bytes) -> tuple[int, int]:
+    """`(time, via)` of a key of `S`."""
+    _, _, _, time, through = _SHARE_CLAIM.unpack(key)
+    return time, through - 1
+
+
+def create_claim(content: int, time: int, user: int, reply: int) -> bytes:
+    """The key of `c`; reply is −1 where there is none."""
+    return _CREATE_CLAIM.pack(CREATE_CLAIM, content, time, user, reply + 1)
+
+
+def read_create_claim(key: bytes) -> tuple[int, int, int]:
+    """`(time, user, reply)` of a key of `c`."""
+    _, _, time, user, reply = _CREATE_CLAIM.unpack(key)
+    return time, user, reply - 1
+
+
+def node(kind: int, row: int) -> bytes:
+    """The key of a node's row in `nodes`, `counters` and `outputs`."""
+    return _INDEX_PREFIX.pack(kind, row)
+
+
+def read_node(key: bytes) -> tuple[int, int]:
+    """`(type, row)` of a node key."""
+    kind, row = _INDEX_PREFIX.unpack(key)
+    return kind, row

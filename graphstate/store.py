@@ -1,0 +1,156 @@
+"""One RocksDB and the changes not yet written to it: reads see both, a commit writes them as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import merge
+from pathlib import Path
+
+from rocksdict import AccessType, BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, ReadOptions, WriteBatch
+
+from graphstate.errors import DamagedError, LockedError
+
+FAMILIES = ("nodes", "edges", "counters", "outputs", "meta")
+PREFIX = 5
+"""Every scan is of keys that share at least this many first bytes."""
+
+_MEMTABLE_BYTES = 32 << 20
+_CACHE_BYTES = 128 << 20
+
+
+def _options(cache: Cache) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_write_buffer_size(_MEMTABLE_BYTES)
+    options.set_max_write_buffer_number(3)
+    options.set_max_total_wal_size(256 << 20)
+    options.set_keep_log_file_num(3)
+    blocks = BlockBasedOptions()
+    blocks.set_bloom_filter(10.0, False)
+    blocks.set_block_cache(cache)
+    options.set_block_based_table_factory(blocks)
+    return options
+
+
+class Store:
+    """Column families of one RocksDB with the pending changes of one micro-batch over `edges`.
+
+    `edges` keys are read and scanned through the pending changes; the other families are only written,
+    and read once by `rows` when the state is loaded.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        cache = Cache(_CACHE_BYTES)
+        options = _options(cache)
+        access = AccessType.read_only() if read_only else AccessType.read_write()
+        try:
+            self._db = Rdict(str(path), options, {name: _options(cache) for name in FAMILIES}, access)
+        except Exception as error:  # rocksdict raises bare exceptions
+            if "lock" in str(error).lower():
+                raise LockedError(f"{path} is open in another process: stop that worker first ({error})") from error
+            raise DamagedError(f"{path} cannot be opened: restore or remove it ({error})") from error
+        self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in FAMILIES}
+        self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+        self._edges = self._families["edges"]
+        self._pending: dict[bytes, dict[bytes, bytes | None]] = {}
+        self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of an `edges` key, pending changes included."""
+        group = self._pending.get(key[:PREFIX])
+        if group is not None and key in group:
+            return group[key]
+        value: bytes | None = self._edges.get(key)
+        return value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Stage an `edges` row."""
+        group = self._pending.get(key[:PREFIX])
+        if group is None:
+            group = self._pending[key[:PREFIX]] = {}
+        group[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Stage the removal of an `edges` row."""
+        self._pending.setdefault(key[:PREFIX], {})[key] = None
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The `edges` rows that begin with prefix (≥ 5 bytes), in key order, pending changes included.
+
+        Changes staged while the iterator is open may or may not be seen: take a list before changing.
+        """
+        group = self._pending.get(prefix[:PREFIX])
+        stored = self._stored(prefix)
+        if not group:
+            return stored
+        staged = sorted((key, value) for key, value in group.items() if value is not None and key.startswith(prefix))
+        return merge(((key, value) for key, value in stored if key not in group), staged)
+
+    def _stored(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        last = int.from_bytes(prefix, "big") + 1
+        read = ReadOptions()
+        read.set_iterate_upper_bound(last.to_bytes(len(prefix), "big"))
+        rows = self._edges.iter(read)
+        rows.seek(prefix)
+        while rows.valid():
+            yield rows.key(), rows.value()
+            rows.next()
+
+    def write(self, family: str, key: bytes, value: bytes | None) -> None:
+        """Stage a row of another family; None removes it."""
+        self._writes[family][key] = value
+
+    def rows(self, family: str) -> Iterator[tuple[bytes, bytes]]:
+        """All committed rows of a family, in key order."""
+        rows = self._families[family].iter()
+        rows.seek_to_first()
+        while rows.valid():
+            yield rows.key(), rows.value()
+            rows.next()
+
+    def commit(self) -> int:
+        """Write everything staged as one WriteBatch; returns the number of rows."""
+        batch = WriteBatch(raw_mode=True)
+        edges = self._handles["edges"]
+        for group in self._pending.values():
+            for key, value in group.items():
+                if value is None:
+                    batch.delete(key, edges)
+                else:
+                    batch.put(key, value, edges)
+        for name, writes in self._writes.items():
+            handle = self._handles[name]
+            for key, value in writes.items():
+                if value is None:
+                    batch.delete(key, handle)
+                else:
+                    batch.put(key, value, handle)
+        rows = len(batch)
+        self._db.write(batch)
+        self.discard()
+        return rows
+
+    def discard(self) -> None:
+        """Forget everything staged."""
+        self._pending = {}
+        self._writes = {name: {} for name in FAMILIES}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes in memtables and SST files, and pending compaction, by RocksDB's own account."""
+        names = ("rocksdb.cur-size-all-mem-tables", "rocksdb.total-sst-files-size", "rocksdb.estimate-pending-compaction-bytes")
+        labels = ("memtable", "sst", "pending_compaction")
+        return {
+            label: sum(family.property_int_value(name) or 0 for family in self._families.values())
+            for label, name in zip(labels, names, strict=True)
+        }
+
+    def close(self) -> None:
+        """Close the database; the lock is free afterwards."""
+        self._handles.clear()
+        for family in self._families.values():
+            family.close()
+        self._families.clear()
+        del self._edges
+        self._db.close()

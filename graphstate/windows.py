@@ -1,0 +1,302 @@
+"""The windows: per relation and target the newest in-edges, and per source the windows that hold it.
+
+A window is a block of slots in one pool; blocks grow by doubling up to the window size, so an edgeless
+target costs nothing. Each slot is a link of its source's reverse list. Slots are in no order: the engine
+sorts what it reads, so results do not depend on history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from graphstate.types import RELATIONS, Int32s, Int64s
+
+ADD, RETIME, REMOVE = 0, 1, 2
+"""What a change does to an edge: rows of five numbers (operation, relation, source, target, time)."""
+
+_CLASSES = 40
+Arrays = tuple[NDArray[Any], ...]
+
+
+class Pool(NamedTuple):
+    """The slots: per slot its source, time, target, relation and links of the reverse list."""
+
+    source: Int32s
+    time: Int64s
+    target: Int32s
+    relation: NDArray[np.int8]
+    next: Int32s
+    previous: Int32s
+
+
+class Rows(NamedTuple):
+    """Per relation and node: the block of a target, its live in-degree, the reverse list of a source."""
+
+    start: Arrays
+    size: Arrays
+    count: Arrays
+    degree: Arrays
+    head: Arrays
+    changed: Arrays
+    refill: Arrays
+
+
+@njit(cache=True, nogil=True)
+def _link(pool: Pool, head: Int32s, slot: int) -> None:
+    first = head[pool.source[slot]]
+    pool.next[slot] = first
+    pool.previous[slot] = -1
+    if first >= 0:
+        pool.previous[first] = slot
+    head[pool.source[slot]] = slot
+
+
+@njit(cache=True, nogil=True)
+def _unlink(pool: Pool, head: Int32s, slot: int) -> None:
+    after, before = pool.next[slot], pool.previous[slot]
+    if before >= 0:
+        pool.next[before] = after
+    else:
+        head[pool.source[slot]] = after
+    if after >= 0:
+        pool.previous[after] = before
+
+
+@njit(cache=True, nogil=True)
+def _set(pool: Pool, head: Int32s, slot: int, relation: int, source: int, target: int, time: int) -> None:
+    pool.source[slot] = source
+    pool.time[slot] = time
+    pool.target[slot] = target
+    pool.relation[slot] = relation
+    _link(pool, head, slot)
+
+
+@njit(cache=True, nogil=True)
+def _move(pool: Pool, head: Int32s, old: int, new: int) -> None:
+    relation, source, target, time = pool.relation[old], pool.source[old], pool.target[old], pool.time[old]
+    _unlink(pool, head, old)
+    _set(pool, head, new, relation, source, target, time)
+
+
+@njit(cache=True, nogil=True)
+def _take(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
+    """A block of 2^power slots, or −1 when the pool must grow first."""
+    block = free[power]
+    if block >= 0:
+        free[power] = pool.next[block]
+        return block
+    if top[0] + (1 << power) > len(pool.source):
+        return -1
+    block = top[0]
+    top[0] += 1 << power
+    return block
+
+
+@njit(cache=True, nogil=True)
+def _reserve(pool: Pool, rows: Rows, free: Int64s, top: Int64s, relation: int, target: int, need: int) -> bool:
+    """Make a target's block hold `need` slots; False when the pool must grow first."""
+    size = rows.size[relation][target]
+    if size > 0 and (1 << (size - 1)) >= need:
+        return True
+    power = 0
+    while (1 << power) < need:
+        power += 1
+    block = _take(pool, free, top, power)
+    if block < 0:
+        return False
+    start = rows.start[relation][target]
+    for k in range(rows.count[relation][target]):
+        _move(pool, rows.head[relation], start + k, block + k)
+    if size > 0:
+        pool.next[start] = free[size - 1]
+        free[size - 1] = start
+    rows.start[relation][target] = block
+    rows.size[relation][target] = power + 1
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _insert(
+    pool: Pool, rows: Rows, hashes: NDArray[np.uint64], window: int, relation: int, source: int, target: int, time: int
+) -> bool:
+    """Put an edge into a window that has room for it; whether the set in the window changed."""
+    start, count = rows.start[relation][target], rows.count[relation][target]
+    if window == 0 or count < window:
+        _set(pool, rows.head[relation], start + count, relation, source, target, time)
+        rows.count[relation][target] = count + 1
+        return True
+    oldest = start
+    for slot in range(start + 1, start + count):
+        if pool.time[slot] < pool.time[oldest] or (
+            pool.time[slot] == pool.time[oldest] and hashes[pool.source[slot]] > hashes[pool.source[oldest]]
+        ):
+            oldest = slot
+    if time < pool.time[oldest] or (time == pool.time[oldest] and hashes[source] > hashes[pool.source[oldest]]):
+        return False
+    _unlink(pool, rows.head[relation], oldest)
+    _set(pool, rows.head[relation], oldest, relation, source, target, time)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _delete(pool: Pool, rows: Rows, relation: int, target: int, slot: int) -> None:
+    last = rows.start[relation][target] + rows.count[relation][target] - 1
+    _unlink(pool, rows.head[relation], slot)
+    if slot != last:
+        _move(pool, rows.head[relation], last, slot)
+    rows.count[relation][target] -= 1
+
+
+@njit(cache=True, nogil=True)
+def _change(
+    changes: Int64s, begin: int, window: int, pool: Pool, rows: Rows, free: Int64s, top: Int64s,
+    hashes: Arrays, stamp: int, changed: Int64s, refill: Int64s, ends: Int64s,
+) -> int:  # fmt: skip
+    """Apply changes[begin:]; returns how far it came (short of the end when the pool must grow)."""
+    for i in range(begin, len(changes)):
+        op, relation, source, target, time = changes[i]
+        found = -1
+        start, count = rows.start[relation][target], rows.count[relation][target]
+        for slot in range(start, start + count):
+            if pool.source[slot] == source:
+                found = slot
+        new_set = lost = False
+        if op == REMOVE:
+            if found >= 0:
+                _delete(pool, rows, relation, target, found)
+                new_set = lost = True
+            rows.degree[relation][target] -= 1
+        elif found >= 0:
+            lost = time < pool.time[found]
+            pool.time[found] = time
+        else:
+            need = count + 1 if window == 0 or count < window else count
+            if not _reserve(pool, rows, free, top, relation, target, need):
+                return i
+            new_set = _insert(pool, rows, hashes[relation], window, relation, source, target, time)
+        if op == ADD:
+            rows.degree[relation][target] += 1
+        if new_set and rows.changed[relation][target] != stamp:
+            rows.changed[relation][target] = stamp
+            changed[ends[0], 0] = relation
+            changed[ends[0], 1] = target
+            ends[0] += 1
+        # An edge that left or became older leaves its place to one outside the window, if there is one.
+        if lost and rows.refill[relation][target] != stamp and rows.degree[relation][target] >= window > 0:
+            rows.refill[relation][target] = stamp
+            refill[ends[1], 0] = relation
+            refill[ends[1], 1] = target
+            ends[1] += 1
+    return len(changes)
+
+
+@njit(cache=True, nogil=True)
+def _replace(
+    relation: int, target: int, sources: Int64s, times: Int64s, pool: Pool, rows: Rows, free: Int64s, top: Int64s
+) -> int:
+    """Give a window these edges; 0 when the pool must grow first, 1 when the set stayed, 2 when it changed."""
+    if len(sources) and not _reserve(pool, rows, free, top, relation, target, len(sources)):
+        return 0
+    start, count = rows.start[relation][target], rows.count[relation][target]
+    same = count == len(sources)
+    for slot in range(start, start + count):
+        held = False
+        for k in range(len(sources)):
+            held |= sources[k] == pool.source[slot]
+        same &= held
+    for slot in range(start, start + count):
+        _unlink(pool, rows.head[relation], slot)
+    for k in range(len(sources)):
+        _set(pool, rows.head[relation], start + k, relation, sources[k], target, times[k])
+    rows.count[relation][target] = len(sources)
+    return 1 if same else 2
+
+
+class Windows:
+    """All windows of a shard."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.capacity = [0, 0, 0]
+        self._stamp = 0
+        self._free = np.full(_CLASSES, -1, np.int64)
+        self._top = np.zeros(1, np.int64)
+        self.pool = Pool(*(np.zeros(0, dtype) for dtype in (np.int32, np.int64, np.int32, np.int8, np.int32, np.int32)))
+        empty = tuple(np.zeros(0, np.int32) for _ in RELATIONS)
+        self.rows = Rows(empty, empty, empty, empty, empty, empty, empty)
+        self._grow_pool(1 << 12)
+        self.reach((256, 256, 256))
+
+    def _grow_pool(self, size: int) -> None:
+        old = len(self.pool.source)
+        grown = [np.zeros(size, array.dtype) for array in self.pool]
+        for new, array in zip(grown, self.pool, strict=True):
+            new[:old] = array
+        self.pool = Pool(*grown)
+
+    def reach(self, capacity: tuple[int, int, int]) -> None:
+        """Make room for the rows of each node type."""
+        if list(capacity) == self.capacity:
+            return
+        grown: list[list[NDArray[Any]]] = [[] for _ in Rows._fields]
+        for number, relation in enumerate(RELATIONS):
+            for field, (name, arrays) in enumerate(zip(Rows._fields, self.rows, strict=True)):
+                size = capacity[relation.source if name == "head" else relation.target]
+                array = np.full(size, -1 if name == "head" else 0, np.int32)
+                array[: len(arrays[number])] = arrays[number]
+                grown[field].append(array)
+        self.rows = Rows(*(tuple(arrays) for arrays in grown))
+        self.capacity = list(capacity)
+
+    def change(
+        self, changes: Int64s, hashes: Arrays, newest: Callable[[int, int], Iterator[tuple[int, int]]]
+    ) -> Int64s:
+        """Apply edge changes `[n, 5]`, and return the windows whose set changed, `[m, 2]` of (relation, target).
+
+        hashes: the source hash column per relation. newest: yields a target's live in-edges (time, source),
+        newest first; it is asked where a window lost an edge while more exist.
+        """
+        self._stamp += 1
+        changed, refill = np.empty((len(changes), 2), np.int64), np.empty((len(changes), 2), np.int64)
+        ends, done = np.zeros(2, np.int64), 0
+        while done < len(changes):
+            done = _change(
+                changes, done, self.window, self.pool, self.rows, self._free, self._top,
+                hashes, self._stamp, changed, refill, ends,
+            )  # fmt: skip
+            if done < len(changes):
+                self._grow_pool(2 * len(self.pool.source))
+        sets = [changed[: ends[0]]]
+        for relation, target in refill[: ends[1]].tolist():
+            edges = []
+            for edge in newest(relation, target):
+                edges.append(edge)
+                if len(edges) == self.window:
+                    break
+            if self.replace(relation, target, edges) and self.rows.changed[relation][target] != self._stamp:
+                self.rows.changed[relation][target] = self._stamp
+                sets.append(np.array([[relation, target]], np.int64))
+        return np.concatenate(sets)
+
+    def replace(self, relation: int, target: int, edges: list[tuple[int, int]]) -> bool:
+        """Give a window these (time, source) edges; whether its set changed."""
+        pairs = np.array(edges, np.int64).reshape(-1, 2)
+        times, sources = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+        while not (
+            done := _replace(relation, target, sources, times, self.pool, self.rows, self._free, self._top)
+        ):
+            self._grow_pool(2 * len(self.pool.source))
+        return bool(done == 2)
+
+    def edges(self, relation: int, targets: int) -> tuple[Int32s, Int64s]:
+        """The window edges of a relation's first `targets` rows: `[2, E]` (source, target) and `[E]` times."""
+        counts = self.rows.count[relation][:targets]
+        owner = np.repeat(np.arange(targets, dtype=np.int32), counts)
+        offset = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        slots = self.rows.start[relation][owner] + offset
+        return np.stack([self.pool.source[slots], owner]), self.pool.time[slots]
