@@ -1,0 +1,1 @@
+"""The commands of groundswell, one module each; every function here is short and calls the core."""

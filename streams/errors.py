@@ -1,0 +1,80 @@
+"""Every error that streams raises on purpose; the message of each says what to do.
+
+    GroundswellError              one line for a person, exit code 1
+    ├── SettingsError             a setting is wrong or two do not go together
+    ├── BrokerError               Kafka cannot be reached, refused us, or answered something odd
+    │   ├── TopicError            a topic is missing or is not as the registry says
+    │   └── EmbeddedKafkaError    the embedded Kafka could not be fetched or started
+    ├── InputError                a file or an argument that a command was given cannot be used
+    ├── BadEvent                  a message that goes to the dead letters, with a reason
+    ├── DeadLetterFlood           too many bad messages in a row: stop rather than dump everything
+    ├── StateError                the local state cannot be used
+    │   └── StaleStep             a step that was not committed: open the shard again
+    └── WorkerError               the worker had to stop
+
+`BadEvent` carries the good part of its message, see its docstring. The packages graphstate and
+model have trees of their own; `one_line` makes one line of any of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class GroundswellError(Exception):
+    """The base of all; `str()` of it is the line that a person reads."""
+
+
+class SettingsError(GroundswellError):
+    """A setting is wrong or two of them do not go together."""
+
+
+class BrokerError(GroundswellError):
+    """Kafka cannot be reached, refused us, or answered something unexpected."""
+
+
+class TopicError(BrokerError):
+    """A topic is missing or is not as the registry says."""
+
+
+class EmbeddedKafkaError(BrokerError):
+    """The embedded Kafka could not be fetched or started."""
+
+
+class InputError(GroundswellError):
+    """A file or an argument that a command was given cannot be used."""
+
+
+class BadEvent(GroundswellError):
+    """A message with at least one event that cannot be accepted.
+
+    Attributes:
+        reason: a short slug, the label of the dead letter metric (`json`, `utf8`, `time`, ...).
+        good: the mutations of the good events of the same message; they are scored all the same.
+    """
+
+    def __init__(self, reason: str, message: str, good: list[Any] | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.good: list[Any] = [] if good is None else good
+
+
+class DeadLetterFlood(GroundswellError):
+    """Too many bad messages in a row: the input is not what this worker expects."""
+
+
+class StateError(GroundswellError):
+    """The local state cannot be used."""
+
+
+class StaleStep(StateError):
+    """A step was taken and not committed; the shard must be closed and opened again."""
+
+
+class WorkerError(GroundswellError):
+    """The worker had to stop."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of `error` on one line; its class's name where the message is empty."""
+    return " ".join(str(error).split()) or type(error).__name__

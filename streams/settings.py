@@ -1,0 +1,199 @@
+"""The settings of a Groundswell process: one frozen object, read from the environment here and nowhere else.
+
+Each field is `GROUNDSWELL_` plus its name in capitals; a variable that is set but empty counts
+as not set. `Settings.load` turns what is wrong into one line that says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from streams.errors import SettingsError
+
+PREFIX = "GROUNDSWELL_"
+CLIENT_ID = "groundswell"
+DAY_S = 86_400
+
+_NAME = re.compile(r"[A-Za-z0-9._-]*")
+
+
+class Settings(BaseSettings):
+    """What a process needs to know that is not in its input."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    broker: str = Field("localhost:9092", description="Kafka's addresses, `host:port`, separated by commas.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to Kafka."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How to log in, with a `SASL_` protocol."
+    )
+    sasl_username: str = Field("", description="The user to log in as.")
+    sasl_password: SecretStr = Field(SecretStr(""), description="That user's password.")
+    ssl_cafile: str = Field("", description="File of the certificates to trust; empty: the system's.")
+    ssl_certfile: str = Field("", description="File of our own certificate, if Kafka asks for one.")
+    ssl_keyfile: str = Field("", description="File of its key.")
+    ssl_password: SecretStr = Field(SecretStr(""), description="The key's password.")
+    ssl_check_hostname: bool = Field(True, description="Whether Kafka's certificate must name its host.")
+
+    group: str = Field("groundswell", min_length=1, description="The consumer group of the workers.")
+    instance: str = Field(
+        "", description="This worker's name in the group (static membership); empty: a member like any other."
+    )
+    prefix: str = Field(
+        "", description="Put before the name of every topic and group, so that several can share one Kafka."
+    )
+    shards: int = Field(1, ge=1, description="Partitions of the mutations topic. More than 1 is not supported yet.")
+
+    datadir: Path = Field(Path("groundswell-data"), description="Folder of the state; one worker each.")
+    model: str = Field("", description="Folder of a trained artifact; empty: the one in the package.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Where the network is computed: `auto`, `cpu`, `cuda` or `cuda:N`.",
+    )
+
+    web_host: str = Field("127.0.0.1", min_length=1, description="Address that the web port listens on.")
+    web_port: int = Field(6066, ge=0, le=65_535, description="Web port: live page, API, metrics, health; 0: any free.")
+
+    retention_s: int = Field(
+        30 * DAY_S, ge=0, description="Seconds after a content's creation in which a share of it counts; 0: always."
+    )
+    lateness_s: int = Field(
+        7 * DAY_S, ge=0, description="Seconds that an event may be late beyond the retention before it is expired."
+    )
+    dead_letter_limit: int = Field(
+        1_000, ge=1, description="Bad messages in a row at which the worker stops instead of going on."
+    )
+    publish_reach: float = Field(
+        0.02, ge=0, allow_inf_nan=False, description="A score is published when its reach moved by more than this part."
+    )
+    publish_percentile: float = Field(
+        0.5, ge=0, le=100, description="... or its percentile by more than this many points."
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+    log_format: Literal["auto", "pretty", "json"] = Field(
+        "auto", description="Form of the log; `auto`: pretty on a terminal, else JSON lines."
+    )
+
+    @field_validator("broker")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for address in value.split(","):
+            host, _, port = address.strip().rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) <= 65_535:
+                message = f"{address.strip()!r} is not host:port"
+                raise ValueError(message)
+        return value
+
+    @field_validator("prefix", "group", "instance")
+    @classmethod
+    def _kafka_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            message = "only letters, digits, '.', '_' and '-' are allowed in Kafka's names"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not self.sasl_username:
+            message = f"{PREFIX}SASL_USERNAME is needed with {self.security_protocol}"
+            raise ValueError(message)
+        if self.ssl_keyfile and not self.ssl_certfile:
+            message = f"{PREFIX}SSL_CERTFILE is needed with {PREFIX}SSL_KEYFILE"
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """The settings of the environment, with `overrides` (None: not given) on top.
+
+        Raises:
+            SettingsError: a value is wrong; the message names its variable.
+        """
+        given = {name: value for name, value in overrides.items() if value is not None}
+        try:
+            settings = cls(**given)
+        except ValidationError as error:
+            raise SettingsError(_explain(error)) from None
+        settings.check_names()
+        return settings
+
+    def check_names(self) -> None:
+        """Refuse variables with our prefix that are no setting: a misspelt one would be silently without effect."""
+        known = {PREFIX + name.upper() for name in type(self).model_fields}
+        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        if unknown:
+            message = f"{unknown[0]} is no setting; unset it or see `groundswell config` for the names"
+            raise SettingsError(message)
+
+    @property
+    def consumer_group(self) -> str:
+        """The group id as Kafka knows it: the prefix and the group."""
+        return self.prefix + self.group
+
+    @property
+    def servers(self) -> list[str]:
+        """The addresses of `broker`, one each."""
+        return [address.strip() for address in self.broker.split(",")]
+
+    def kafka_kwargs(self) -> dict[str, Any]:
+        """Arguments for any client of kafka-python that say where Kafka is and how to talk to it."""
+        return {"bootstrap_servers": self.servers, "client_id": CLIENT_ID, **self._security()}
+
+    def aiokafka_kwargs(self) -> dict[str, Any]:
+        """The same for the clients of aiokafka."""
+        return {"bootstrap_servers": ",".join(self.servers), "client_id": CLIENT_ID, **self._security()}
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context of the `SSL_` settings, or None if Kafka is spoken to in the clear."""
+        if "SSL" not in self.security_protocol:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_cafile or None)
+            context.check_hostname = self.ssl_check_hostname
+            if self.ssl_certfile:
+                context.load_cert_chain(
+                    self.ssl_certfile, self.ssl_keyfile or None, self.ssl_password.get_secret_value() or None
+                )
+        except (OSError, ssl.SSLError) as error:
+            message = f"the certificates cannot be read ({error}); check {PREFIX}SSL_CAFILE, _CERTFILE and _KEYFILE"
+            raise SettingsError(message) from error
+        return context
+
+    def _security(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"security_protocol": self.security_protocol}
+        context = self.ssl_context()
+        if context is not None:
+            arguments["ssl_context"] = context
+        if self.security_protocol.startswith("SASL"):
+            arguments["sasl_mechanism"] = self.sasl_mechanism
+            arguments["sasl_plain_username"] = self.sasl_username
+            arguments["sasl_plain_password"] = self.sasl_password.get_secret_value()
+        return arguments
+
+    def public(self) -> dict[str, Any]:
+        """Every field as plain JSON values, secrets as `***` if set."""
+        shown = self.model_dump(mode="json")
+        for name, value in self:
+            if isinstance(value, SecretStr):
+                shown[name] = "***" if value.get_secret_value() else ""
+        return shown
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of the errors, with the variable's name and what is wrong; never a secret's value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    what = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"settings: {what}"
+    return f"{PREFIX}{str(first['loc'][0]).upper()}: {what}; see docs/settings.md"

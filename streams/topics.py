@@ -1,0 +1,202 @@
+"""The topics: their registry, and creating, listing and describing them.
+
+`Topics(settings)` is the only place that knows names, partitions and configurations. The
+functions below it take an admin client, so a test or a command can share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+
+from streams.errors import BrokerError, TopicError, one_line
+from streams.settings import Settings
+
+Kind = Literal["follow", "share", "create"]
+
+INPUT_PARTITIONS = 4
+OUTPUT_PARTITIONS = 4
+# A pack holds 700 KB at most, but one message of an array just under the broker's 1 MB may
+# become a pack of its own, and it grows: its mutations name their fields by position, yet each
+# carries its user again.
+MUTATIONS_MAX_BYTES = 4 * 1024 * 1024
+# A dead letter is its message untouched plus headers, so it must fit where the message just fitted.
+DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
+DEAD_LETTERS = ".dlq"
+FOREVER = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(MUTATIONS_MAX_BYTES)}
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """A topic as it should be: its full name, number of partitions and configuration."""
+
+    name: str
+    partitions: int
+    about: str
+    config: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+class Topics:
+    """The registry: every topic under the settings' prefix."""
+
+    def __init__(self, settings: Settings) -> None:
+        prefix = settings.prefix
+        inputs = INPUT_PARTITIONS
+        self.follow = TopicSpec(prefix + "influence.follow.v1", inputs, "follow, unfollow, join, leave, forget events")
+        self.share = TopicSpec(prefix + "influence.share.v1", inputs, "share, unshare events")
+        self.create = TopicSpec(prefix + "influence.create.v1", inputs, "create, delete events")
+        self.score = TopicSpec(
+            prefix + "influence.score.v1",
+            OUTPUT_PARTITIONS,
+            "the newest score of each user",
+            {"cleanup.policy": "compact"},
+        )
+        self.alert = TopicSpec(
+            prefix + "influence.alert.v1",
+            OUTPUT_PARTITIONS,
+            "emerging influencers",
+            {"retention.ms": str(30 * DAY_MS)},
+        )
+        self.mutations = TopicSpec(
+            prefix + "groundswell.mutations", settings.shards, "validated events on their way to the shards", FOREVER
+        )
+        self.halos = TopicSpec(prefix + "groundswell.halos", settings.shards, "what shards tell each other", FOREVER)
+
+    @property
+    def inputs(self) -> dict[Kind, TopicSpec]:
+        """The input topics by the kind of their events."""
+        return {"follow": self.follow, "share": self.share, "create": self.create}
+
+    def kind(self, name: str) -> Kind:
+        """The kind of events on the input topic `name`. Raises TopicError for any other topic."""
+        for kind, spec in self.inputs.items():
+            if spec.name == name:
+                return kind
+        message = f"{name} is no input topic; the input topics are {', '.join(s.name for s in self.inputs.values())}"
+        raise TopicError(message)
+
+    def dlq(self, topic: str | TopicSpec) -> TopicSpec:
+        """The dead letters of an input topic, given by its spec or its full name."""
+        name = topic if isinstance(topic, str) else topic.name
+        config = {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES), "retention.ms": str(30 * DAY_MS)}
+        return TopicSpec(name + DEAD_LETTERS, 1, f"dead letters of {name}", config)
+
+    def all(self) -> list[TopicSpec]:
+        """Every topic, inputs first."""
+        inputs = list(self.inputs.values())
+        return [*inputs, self.score, self.alert, self.mutations, self.halos, *(self.dlq(spec) for spec in inputs)]
+
+
+@contextmanager
+def admin(settings: Settings, timeout_s: float = 10.0) -> Iterator[KafkaAdminClient]:
+    """An admin client for the settings' Kafka, closed at the end; any error of Kafka's becomes a BrokerError."""
+    try:
+        client = KafkaAdminClient(**settings.kafka_kwargs(), bootstrap_timeout_ms=int(timeout_s * 1000))
+    except (KafkaError, OSError, ValueError) as error:
+        message = f"no Kafka at {settings.broker} ({one_line(error)}); start it or set GROUNDSWELL_BROKER"
+        raise BrokerError(message) from error
+    try:
+        yield client
+    except KafkaError as error:
+        message = f"Kafka at {settings.broker} refused: {one_line(error)}"
+        raise BrokerError(message) from error
+    finally:
+        client.close()
+
+
+def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+    """Create the topics that are missing and wait until every partition has a leader.
+
+    Existing topics are left as they are; one that has another number of partitions is an error,
+    because keys and shards depend on it. Returns the names of the created, in the order of `specs`.
+    """
+    absent = missing(client, specs)
+    wanted = {
+        spec.name: {"num_partitions": spec.partitions, "configs": spec.config} for spec in specs if spec.name in absent
+    }
+    try:
+        if wanted:
+            client.create_topics(wanted, raise_errors=True)
+    except TopicAlreadyExistsError:
+        # Another process was quicker with one of them; the rest may be left undone by the error.
+        for name, options in wanted.items():
+            with suppress(TopicAlreadyExistsError):
+                client.create_topics({name: options})
+    try:
+        client.wait_for_topics([spec.name for spec in specs], timeout_ms=int(timeout_s * 1000))
+    except KafkaTimeoutError as error:
+        message = f"topics have no leader after {timeout_s:.0f} s ({one_line(error)}); are Kafka's brokers well?"
+        raise TopicError(message) from error
+    check(client, specs)
+    return absent
+
+
+def check(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
+    """Raise TopicError if one of the topics is missing or has another number of partitions than the registry."""
+    absent = missing(client, specs)
+    if absent:
+        message = f"topic {absent[0]} is missing; run `groundswell topics create`"
+        raise TopicError(message)
+    partitions = {
+        topic["name"]: len(topic["partitions"]) for topic in client.describe_topics([spec.name for spec in specs])
+    }
+    for spec in specs:
+        if partitions[spec.name] != spec.partitions:
+            message = (
+                f"topic {spec.name} has {partitions[spec.name]} partitions where {spec.partitions} are needed; "
+                "delete it or use another GROUNDSWELL_PREFIX"
+            )
+            raise TopicError(message)
+
+
+def missing(client: KafkaAdminClient, specs: list[TopicSpec]) -> list[str]:
+    """The names of `specs` that do not exist."""
+    existing = set(client.list_topics())
+    return [spec.name for spec in specs if spec.name not in existing]
+
+
+@dataclass(frozen=True)
+class PartitionState:
+    """One partition: its first and next offset, what the group committed, and how far that is behind."""
+
+    partition: int
+    leader: int
+    start: int
+    end: int
+    committed: int | None
+    lag_records: int | None
+
+
+def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> dict[str, list[PartitionState]]:
+    """The partitions of the topics that exist, by name. A partition without a commit has lag None."""
+    present = set(client.list_topics())
+    names = [spec.name for spec in specs if spec.name in present]
+    if not names:
+        return {}
+    leaders = {
+        TopicPartition(topic["name"], partition["partition_index"]): partition["leader_id"]
+        for topic in client.describe_topics(names)
+        for partition in topic["partitions"]
+    }
+    starts = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.EARLIEST))
+    ends = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.LATEST))
+    committed = _committed(client, group)
+    states: dict[str, list[PartitionState]] = {name: [] for name in names}
+    for key in sorted(leaders):
+        mark = committed.get(key)
+        lag = None if mark is None else max(0, ends[key].offset - mark)
+        state = PartitionState(key.partition, leaders[key], starts[key].offset, ends[key].offset, mark, lag)
+        states[key.topic].append(state)
+    return states
+
+
+def _committed(client: KafkaAdminClient, group: str) -> dict[TopicPartition, int]:
+    offsets = client.list_group_offsets({group: None}).get(group, {})
+    return {key: value.offset for key, value in offsets.items() if value.offset >= 0}
