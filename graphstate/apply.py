@@ -259,10 +259,10 @@ class Applier:
         for key, _ in list(self.store.scan(keys.index_prefix(CREATED, user))):
             self._cut_create(keys.read_index(key)[1])
         for key, value in list(self.store.scan(keys.prefix(PAIR, user))):
-            if PAIR_VALUE.unpack(value)[1] != NEVER:
-                ledger.review(user, TWO_ROWS.unpack_from(key, 1)[1], evicted=NEVER)
+            if PAIR_VALUE.unpack(value)[2] != NEVER:
+                ledger.review(user, TWO_ROWS.unpack_from(key, 1)[1], forget=True)
         for key, _ in list(self.store.scan(keys.index_prefix(INTERACTS, user))):
-            ledger.review(keys.read_index(key)[1], user, evicted=NEVER)
+            ledger.review(keys.read_index(key)[1], user, forget=True)
         if not users.live(user):
             self.forgotten.append(mutation.user)
             users.settle(user, mutation.user)

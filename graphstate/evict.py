@@ -57,8 +57,9 @@ def _keep_interaction(ledger: Ledger, user: int, creator: int, time: int) -> Non
     key = keys.pair(keys.PAIR, user, creator)
     value = ledger.store.get(key)
     if value is not None:
-        latest, kept = PAIR_VALUE.unpack(value)
-        ledger.store.put(key, PAIR_VALUE.pack(latest, max(kept, time)))
+        latest, first, kept_latest, kept_first = PAIR_VALUE.unpack(value)
+        kept_first = time if kept_first == NEVER else min(kept_first, time)
+        ledger.store.put(key, PAIR_VALUE.pack(latest, first, max(kept_latest, time), kept_first))
 
 
 def _drop_share(ledger: Ledger, user: int, content: int) -> None:

@@ -8,7 +8,7 @@ Rows of nodes are dense numbers, so a key never holds an id; only the node's own
     f  user target · m  user community    newest time, live
     s  user content                       unshared at, first share's time, its via, whether claims follow
     S  user content time via+1            claims: later shares of the same content by the same user
-    i  user creator                       latest credited share, latest of evicted contents
+    i  user creator                       latest and first credited share, the same of evicted contents
     v  via user content                   time of the counting share that came through via
     c  content time user reply+1          claims: later creates of the same content
 
@@ -41,8 +41,8 @@ DECISION = Struct("<qB")
 """f, m: newest time, live."""
 SHARE_VALUE = Struct("<qqiB")
 """s: unshared at, first time, via row or −1, claims follow."""
-PAIR_VALUE = Struct("<qq")
-"""i: latest, latest of evicted contents (NEVER if none)."""
+PAIR_VALUE = Struct("<qqqq")
+"""i: latest and first credited share, latest and first of evicted contents (NEVER if none)."""
 TIME = Struct("<q")
 """v: time of the share."""
 

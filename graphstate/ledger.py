@@ -168,47 +168,50 @@ class Ledger:
         key = keys.pair(keys.PAIR, user, creator)
         value = self.store.get(key)
         if value is None:
-            self.store.put(key, PAIR_VALUE.pack(time, NEVER))
+            self.store.put(key, PAIR_VALUE.pack(time, time, NEVER, NEVER))
             self._tie(user, creator, 1)
             self.link(INTERACTS, user, creator, time)
             return
-        latest, evicted = PAIR_VALUE.unpack(value)
+        latest, first, *evicted = PAIR_VALUE.unpack(value)
+        if not first <= time <= latest:
+            self.store.put(key, PAIR_VALUE.pack(max(time, latest), min(time, first), *evicted))
         if time > latest:
-            self.store.put(key, PAIR_VALUE.pack(time, evicted))
             self.retime(INTERACTS, user, creator, latest, time)
 
     def _withdraw(self, user: int, creator: int, time: int) -> None:
         value = self.store.get(keys.pair(keys.PAIR, user, creator))
-        if value is not None and PAIR_VALUE.unpack(value)[0] <= time:
+        if value is not None and time in PAIR_VALUE.unpack(value)[:2]:
             self.review(user, creator)
 
-    def review(self, user: int, creator: int, *, evicted: int | None = None) -> None:
-        """Find the latest credited share of a pair again; evicted replaces what evicted contents left."""
+    def review(self, user: int, creator: int, *, forget: bool = False) -> None:
+        """Find the latest and first credited shares of a pair again; forget drops what evicted contents left."""
         key = keys.pair(keys.PAIR, user, creator)
         value = self.store.get(key)
         if value is None:
             return
-        latest, kept = PAIR_VALUE.unpack(value)
-        kept = kept if evicted is None else evicted
-        newest = max(self._latest_share(user, creator), kept)
-        if newest == NEVER:
+        latest, _, *kept = PAIR_VALUE.unpack(value)
+        if forget:
+            kept = [NEVER, NEVER]
+        times = self._share_times(user, creator) + [time for time in kept if time != NEVER]
+        if not times:
             self.store.delete(key)
             self._tie(user, creator, -1)
             self.unlink(INTERACTS, user, creator, latest)
             return
-        self.store.put(key, PAIR_VALUE.pack(newest, kept))
-        if newest != latest:
-            self.retime(INTERACTS, user, creator, latest, newest)
+        self.store.put(key, PAIR_VALUE.pack(max(times), min(times), *kept))
+        if max(times) != latest:
+            self.retime(INTERACTS, user, creator, latest, max(times))
 
-    def _latest_share(self, user: int, creator: int) -> int:
-        newest = NEVER
-        contents = self.contents
+    def _share_times(self, user: int, creator: int) -> list[int]:
+        """The times of the credited shares of a pair."""
+        times, contents = [], self.contents
         for key, value in self.store.scan(keys.prefix(SHARE, user)):
             content = TWO_ROWS.unpack_from(key, 1)[1]
             time = SHARE_VALUE.unpack(value)[1]
-            if contents.creator_at[content] == creator and self.counts(time, contents.created_at_at[content]):
-                newest = max(newest, time)
-        return newest
+            known = contents.creator_at[content] == creator and time != NEVER
+            if known and self.counts(time, contents.created_at_at[content]):
+                times.append(time)
+        return times
 
     def _tie(self, user: int, creator: int, sign: int) -> None:
         counts = self.users.counts_at

@@ -72,10 +72,12 @@ class Table(Columns):
         self.hash[row] = source_hash(node_id)
 
     def load(self, row: int, node_id: str | None) -> None:
-        """Take a row from disk; None for one whose id is no longer known."""
+        """Take a row from disk, in ascending order; None for one whose id is no longer known."""
         while self.rows <= row:
             self.free.append(self.add())
             self.ids.append("")
+        self.free.pop()
+        self.fresh.append(row)
         if node_id is not None:
             self.name(row, node_id)
 

@@ -114,17 +114,9 @@ class GraphState:
         for key, value in self.store.rows("counters"):
             self.ledger.users.restore_counters(keys.read_node(key)[1], value)
         self._load_windows(progress)
-        for kind, table in enumerate(self.ledger.tables):
-            taken = set(table.free)
-            table.fresh = [row for row in range(table.rows) if row not in taken]
-            table.free = [row for row in table.free if not self._held(kind, row)]
-            self.ledger.touched[kind] = set(table.fresh)
+        self.ledger.touched = [set(table.fresh) for table in self.ledger.tables]
         self.refresh()
         self.ledger.settle()
-
-    def _held(self, kind: int, row: int) -> bool:
-        """A row whose id is gone may still be in use: a forgotten user's."""
-        return bool(self.ledger.tables[kind].index) and kind == USER and row in self.ledger.users.forgotten.values()
 
     def _load_windows(self, progress: Progress) -> None:
         self._reach()

@@ -1,0 +1,333 @@
+"""One shard: the deterministic step from a micro-batch of mutations to scores, alerts and one WriteBatch.
+
+No Kafka, no clock, no network in here: production, replay and tests run this same code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from struct import Struct
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphstate.keys import NEVER
+from graphstate.state import GraphState
+from graphstate.types import RELATIONS, TYPES, USER, GraphSpec, Mutation
+from model.artifact import Artifact
+from model.engine import Engine
+from streams.alerts import AlertRule, Emerging, alert_id, judge
+from streams.graphview import LiveView
+from streams.ranking import Ranking
+
+_OUTPUT = Struct("<ffq")
+"""An `outputs` value: reach and percentile last published, time of the last alert."""
+_NO_MARKS: dict[str, int] = {}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A user's score; reach in people, percentile 0–100, as_of in µs."""
+
+    user: str
+    reach: float
+    percentile: float
+    as_of: int
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An emerging influencer; velocity in decayed shares, level in shares before the window, as_of in µs."""
+
+    alert: str
+    user: str
+    as_of: int
+    velocity: float
+    level: int
+    reach: float
+    percentile: float
+    new_sharers: int
+    content: str | None
+
+
+@dataclass
+class Outcome:
+    """What a step published and what it cost.
+
+    forgotten: users whose score must be withdrawn. counts: mutations by outcome. frontier: rows recomputed in
+    layer 1 and 2. edges: window edges attended to. seconds: by stage.
+    """
+
+    scores: list[Score] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    frontier: tuple[int, int] = (0, 0)
+    edges: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """How far a score must move since it was last published: share of reach, or percentile points."""
+
+    reach: float = 0.02
+    percentile: float = 0.5
+
+
+def reach_of(score: NDArray[np.float32]) -> NDArray[np.float64]:
+    """People from mean log reach, never below 0."""
+    people: NDArray[np.float64] = np.expm1(np.maximum(score.astype(np.float64), 0.0))
+    return people
+
+
+class Shard:
+    """One partition's graph, embeddings, scores and alert state."""
+
+    def __init__(
+        self, graph: GraphState, artifact: Artifact, rule: AlertRule, publishing: Publishing, shard_id: int
+    ) -> None:
+        self.shard_id = shard_id
+        self.graph = graph
+        self.artifact = artifact
+        self.rule = rule
+        self.publishing = publishing
+        self.engine = Engine(artifact.config, artifact.weights)
+        self.view = LiveView(graph)
+        self.ranking = Ranking()
+        self.next_offset = int(graph.meta.get(b"next", b"0"))
+        self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
+        self._reach = np.full(256, np.nan, np.float32)
+        self._percentile = np.full(256, np.nan, np.float32)
+        self._last_alert = np.full(256, NEVER, np.int64)
+        self._moved: set[int] = set()
+        self._emerging: list[Emerging] = []
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        artifact: Artifact,
+        spec: GraphSpec,
+        shard_id: int = 0,
+        *,
+        rule: AlertRule | None = None,
+        publishing: Publishing | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+        read_only: bool = False,
+    ) -> Shard:
+        """Open or make a shard's state: one scan of RocksDB and one bulk pass.
+
+        Raises:
+            graphstate.errors.GraphError: the folder is in use, damaged, or of another format or spec.
+        """
+        graph = GraphState.open(path, spec, progress, read_only=read_only)
+        try:
+            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing(), shard_id)
+            shard._restore()
+        except BaseException:
+            graph.close()
+            raise
+        return shard
+
+    def _restore(self) -> None:
+        self._room()
+        same_model = self.graph.meta.get(b"model") == self.artifact.version.encode()
+        for row, value in self.graph.outputs().items():
+            reach, percentile, self._last_alert[row] = _OUTPUT.unpack(value)
+            if same_model:
+                self._reach[row], self._percentile[row] = reach, percentile
+        self._recompute({})
+
+    def _room(self) -> None:
+        rows = self.view.rows(USER)
+        if rows > len(self._reach):
+            for name, fill in (("_reach", np.nan), ("_percentile", np.nan), ("_last_alert", NEVER)):
+                old = getattr(self, name)
+                grown = np.full(2 * rows, fill, old.dtype)
+                grown[: len(old)] = old
+                setattr(self, name, grown)
+
+    # A step
+
+    def step(self, mutations: list[Mutation], halos: tuple[bytes, ...] = ()) -> Outcome:
+        """Apply a micro-batch and return what to publish; `commit` makes it last.
+
+        halos: what other shards sent of the nodes mirrored here; with one shard there are none.
+        """
+        if halos:
+            raise ValueError("one shard mirrors no other: halos must be empty")
+        outcome = Outcome()
+        self._moved, self._emerging = set(), []
+        with _timed(outcome, "apply"):
+            outcome.counts = self.graph.apply(mutations, self.rule.step_us, self._judge)
+        rows = self._recompute(outcome.seconds, outcome)
+        with _timed(outcome, "publish"):
+            outcome.scores = self._publish(rows)
+            users = self.graph.ledger.users
+            outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
+            outcome.forgotten = [user for user in self.graph.applier.forgotten if user not in users.index]
+        return outcome
+
+    def _judge(self, at: int) -> None:
+        self._room()
+        for found in judge(self.graph, self.rule, at, self._last_alert):
+            self._last_alert[found.row] = at
+            self._moved.add(found.row)
+            self._emerging.append(found)
+
+    def _recompute(self, seconds: dict[str, float], outcome: Outcome | None = None) -> NDArray[np.int64]:
+        """Bring embeddings and scores up to date with the graph; returns the users rescored."""
+        outcome = outcome or Outcome(seconds=seconds)
+        graph, engine, view = self.graph, self.engine, self.view
+        changes = graph.changes
+        with _timed(outcome, "frontier"):
+            first = graph.stale_first()
+        with _timed(outcome, "layer1"):
+            engine.fresh(view, changes.fresh)
+            engine.take(view, changes.propagated)
+            changed = engine.first(view, first)
+        with _timed(outcome, "frontier"):
+            second = graph.stale_second(changed)
+        with _timed(outcome, "layer2"):
+            moved = engine.second(view, second)
+        with _timed(outcome, "head"):
+            rows = np.unique(np.concatenate([moved, changes.own, changes.fresh[USER]]))
+            engine.head(view, rows)
+            gone = changes.users[~graph.live_users()[changes.users]]
+            self._withdraw(gone)
+            placed = np.union1d(rows, gone)
+            self.ranking.place(placed, engine.score[placed], graph.live_users()[placed])
+        outcome.frontier = (sum(map(len, first)), len(second))
+        outcome.edges = self._edges(first, second)
+        return rows
+
+    def _withdraw(self, rows: NDArray[np.int64]) -> None:
+        """Forget what was published of users who are no longer live."""
+        self._room()
+        self._reach[rows] = self._percentile[rows] = np.nan
+        self._last_alert[rows] = NEVER
+        self._moved.update(rows.tolist())
+
+    def _edges(self, first: list[NDArray[np.int64]], second: NDArray[np.int64]) -> int:
+        count = self.graph.windows.rows.count
+        touched = 0
+        for number, relation in enumerate(RELATIONS):
+            touched += int(count[number][first[relation.target]].sum())
+            if relation.target == USER:
+                touched += int(count[number][second].sum())
+        return touched
+
+    def _publish(self, rows: NDArray[np.int64]) -> list[Score]:
+        self._room()
+        rows = rows[self.graph.live_users()[rows]]
+        reach, percentile = reach_of(self.engine.score[rows]), self.ranking.percentile(rows)
+        last_reach, last_percentile = self._reach[rows], self._percentile[rows]
+        still = np.abs(reach - last_reach) <= self.publishing.reach * np.maximum(last_reach, 1e-3)
+        still &= np.abs(percentile - last_percentile) <= self.publishing.percentile
+        moved = ~still
+        some = rows[moved]
+        self._reach[some], self._percentile[some] = reach[moved], percentile[moved]
+        self._moved.update(some.tolist())
+        ids, as_of = self.graph.ledger.users.ids, self.graph.as_of()[some].tolist()
+        values = zip(some.tolist(), reach[moved].tolist(), percentile[moved].tolist(), as_of, strict=True)
+        return [Score(ids[row], people, place, time) for row, people, place, time in values]
+
+    def _alert(self, found: Emerging) -> Alert:
+        row = np.array([found.row])
+        user = self.graph.ledger.users.ids[found.row]
+        return Alert(
+            alert_id(user, found.as_of),
+            user,
+            found.as_of,
+            found.velocity,
+            found.level,
+            float(reach_of(self.engine.score[row])[0]),
+            float(self.ranking.percentile(row)[0]),
+            found.new_sharers,
+            found.content,
+        )
+
+    def commit(self, next_offset: int = 0, marks: dict[str, int] | None = None) -> None:
+        """Write the step, with the next input offset and the source marks, as one WriteBatch."""
+        marks = _NO_MARKS if marks is None else marks
+        rows = sorted(self._moved)
+        outputs = {
+            row: _OUTPUT.pack(self._reach[row], self._percentile[row], self._last_alert[row]) for row in rows
+        }
+        meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
+        meta[b"marks"] = json.dumps(marks).encode()
+        self.graph.commit(meta, outputs)
+        self.next_offset, self.marks = next_offset, dict(marks)
+
+    # Reading
+
+    @property
+    def users(self) -> int:
+        """How many live users there are."""
+        return int(self.graph.live_users().sum())
+
+    @property
+    def clock(self) -> int:
+        """The event-time clock (µs); NEVER before the first event."""
+        return self.graph.clock
+
+    def scores(self) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Every live user's id, reach, percentile and as-of time (µs), by id."""
+        names = self.graph.ledger.users.ids
+        rows = np.array(sorted(np.flatnonzero(self.graph.live_users()).tolist(), key=names.__getitem__), np.int64)
+        reach, percentile = reach_of(self.engine.score[rows]), self.ranking.percentile(rows)
+        return [names[row] for row in rows], reach, percentile, self.graph.as_of()[rows]
+
+    def top(self, n: int) -> list[dict[str, Any]]:
+        """The n users with the largest reach, largest first."""
+        live = self.graph.live_users()
+        score = np.where(live, self.engine.score[: len(live)], -np.inf)
+        n = min(n, int(live.sum()))
+        if not n:
+            return []
+        rows = np.argpartition(-score, n - 1)[:n]
+        rows = rows[np.argsort(-score[rows], kind="stable")]
+        return [self._describe(int(row)) for row in rows]
+
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """A user's score and own features, None for one that is not live."""
+        row = self.graph.ledger.users.index.get(user_id)
+        if row is None or not self.graph.ledger.users.live(row):
+            return None
+        names = self.artifact.config.own
+        features = dict(zip(names, self.graph.ledger.users.own[row].tolist(), strict=True))
+        return {**self._describe(row), "features": features}
+
+    def _describe(self, row: int) -> dict[str, Any]:
+        rows = np.array([row])
+        return {
+            "user": self.graph.ledger.users.ids[row],
+            "reach": float(reach_of(self.engine.score[rows])[0]),
+            "percentile": float(self.ranking.percentile(rows)[0]),
+            "as_of": int(self.graph.as_of()[row]),
+        }
+
+    def sizes(self) -> dict[str, int]:
+        """Rows by node type, and RocksDB's bytes."""
+        nodes = {f"{name}_rows": self.view.rows(kind) for kind, name in enumerate(TYPES)}
+        return {**nodes, **self.graph.store.sizes()}
+
+    def close(self) -> None:
+        """Close the database; what was not committed is gone."""
+        self.graph.close()
+
+
+@contextmanager
+def _timed(outcome: Outcome, stage: str) -> Iterator[None]:
+    begin = perf_counter()
+    try:
+        yield
+    finally:
+        outcome.seconds[stage] = outcome.seconds.get(stage, 0.0) + perf_counter() - begin
