@@ -226,7 +226,9 @@ class Ledger:
         base = user * RING_SLOTS + RING_OFFSETS[ring]
         top = tops[user * _WIDTH + ring]
         if epoch > top:
-            for old in range(max(top + 1, epoch - slots + 1), epoch + 1):
+            # A ring that was never used (top 0) holds nothing but, at most, epoch 0 in its first slot.
+            stale = range(max(top + 1, epoch - slots + 1), epoch + 1) if top else (0,)
+            for old in stale:
                 rings[base + old % slots] = 0
             tops[user * _WIDTH + ring] = epoch
         elif epoch <= top - slots:
