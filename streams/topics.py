@@ -6,6 +6,7 @@ functions below it take an admin client, so a test or a command can share one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -197,6 +198,15 @@ def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> di
     return states
 
 
-def _committed(client: KafkaAdminClient, group: str) -> dict[TopicPartition, int]:
-    offsets = client.list_group_offsets({group: None}).get(group, {})
-    return {key: value.offset for key, value in offsets.items() if value.offset >= 0}
+def _committed(client: KafkaAdminClient, group: str, timeout_s: float = 10.0) -> dict[TopicPartition, int]:
+    """What the group committed. A fresh Kafka has no group coordinator for its first moments: ask again until then."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            offsets = client.list_group_offsets({group: None}).get(group, {})
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return {key: value.offset for key, value in offsets.items() if value.offset >= 0}

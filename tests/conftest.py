@@ -1,0 +1,53 @@
+"""What all tests share: one embedded Kafka for the whole session, and settings that no other test uses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.embedded import EmbeddedKafka
+from streams.settings import PREFIX, Settings
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_environment() -> Iterator[None]:
+    """The settings of whoever runs the tests must not reach into them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(PREFIX):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[EmbeddedKafka]:
+    """A real broker, started by the first test that asks for it; topics are kept apart by `settings.prefix`."""
+    with EmbeddedKafka() as broker:
+        yield broker
+
+
+@pytest.fixture
+def web_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def offline_settings(tmp_path: Path, web_port: int) -> Settings:
+    """Settings of one test that needs no broker: own names, own folder, own port; nobody listens at its broker."""
+    return Settings.load(
+        broker="127.0.0.1:1", prefix=f"t{uuid.uuid4().hex[:8]}.", datadir=tmp_path / "state", web_port=web_port
+    )
+
+
+@pytest.fixture
+def settings(kafka: EmbeddedKafka, offline_settings: Settings) -> Settings:
+    """Settings of one test on the session's broker: own topics, own group, own folder, own port."""
+    return offline_settings.model_copy(update={"broker": kafka.address})

@@ -1,0 +1,146 @@
+"""The embedded Kafka: quick to start, true to its data over restarts, and gone when its parent is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from streams import topics
+from streams.embedded import EmbeddedKafka, jars
+from streams.embedded.broker import properties
+from streams.errors import EmbeddedKafkaError
+from streams.settings import Settings
+
+# The issue asks for 10 s on an idle machine; a shared one may be slower.
+READY_S = 20.0
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def gone(pid: int, within_s: float = 10.0) -> bool:
+    """Whether the process ends in time."""
+    deadline = time.monotonic() + within_s
+    while alive(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_ready_soon_and_gone_after_stop() -> None:
+    """It takes requests within seconds, and nothing of it is left after the stop."""
+    jars.classpath()
+    start = time.monotonic()
+    with EmbeddedKafka() as kafka:
+        assert time.monotonic() - start < READY_S
+        pid, folder = kafka.pid, kafka.folder
+        with topics.admin(Settings.load(broker=kafka.address)) as client:
+            assert client.list_topics() == []
+    assert gone(pid)
+    assert not folder.exists()
+
+
+def _send(address: str, topic: str, value: bytes) -> None:
+    producer = KafkaProducer(bootstrap_servers=address, acks="all", enable_idempotence=True)
+    producer.send(topic, value).get(timeout=30)
+    producer.close()
+
+
+def _values(address: str, topic: str) -> list[bytes]:
+    consumer = KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False)
+    partition = TopicPartition(topic, 0)
+    consumer.assign([partition])
+    end = consumer.end_offsets([partition])[partition]
+    values: list[bytes] = []
+    deadline = time.monotonic() + 30
+    while len(values) < end and time.monotonic() < deadline:
+        values += [record.value for batch in consumer.poll(timeout_ms=500).values() for record in batch]
+    consumer.close()
+    return values
+
+
+def test_restarts_keep_data_and_address(tmp_path: Path) -> None:
+    """What was acknowledged is there after a polite restart, after a kill, and for the next owner of the folder."""
+    spec = topics.TopicSpec("kept", 1, "")
+    with EmbeddedKafka(tmp_path / "kafka") as kafka:
+        address = kafka.address
+        with topics.admin(Settings.load(broker=address)) as client:
+            topics.create(client, [spec])
+        _send(address, "kept", b"one")
+        kafka.restart()
+        _send(address, "kept", b"two")
+        kafka.restart(kill=True)
+        assert kafka.address == address
+        assert _values(address, "kept") == [b"one", b"two"]
+    with EmbeddedKafka(tmp_path / "kafka") as kafka:
+        assert _values(kafka.address, "kept") == [b"one", b"two"]
+
+
+CHILD = """
+import sys, time
+from streams.embedded import EmbeddedKafka
+kafka = EmbeddedKafka().start()
+print(kafka.pid, kafka.folder, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_gone_with_its_parent(how: signal.Signals) -> None:
+    """A parent that is killed, even outright, takes the broker and its temporary folder along."""
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid, folder = parent.stdout.readline().split()
+        assert alive(int(pid))
+        parent.send_signal(how)
+        parent.wait()
+        assert gone(int(pid))
+        deadline = time.monotonic() + 5
+        while Path(folder).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(folder).exists()
+
+
+def test_gone_with_its_keeper(kafka: EmbeddedKafka) -> None:
+    """Killing the keeper kills Java too: no broker is ever left without someone who watches it."""
+    with EmbeddedKafka() as other:
+        assert other._keeper is not None
+        other._keeper.kill()
+        assert gone(other.pid)
+    assert alive(kafka.pid)
+
+
+def test_says_why_it_cannot_start(tmp_path: Path) -> None:
+    """A folder with another cluster's data is refused in Kafka's own words."""
+    folder = tmp_path / "kafka" / "data"
+    folder.mkdir(parents=True)
+    (folder / "meta.properties").write_text("version=1\nnode.id=99\ncluster.id=other\n")
+    with pytest.raises(EmbeddedKafkaError, match="Kafka ended while starting"), EmbeddedKafka(tmp_path / "kafka"):
+        pass
+
+
+def test_heap_is_capped() -> None:
+    """Java may take no more than 512 MB of heap."""
+    broker = EmbeddedKafka()
+    heap = next(word for word in broker._java("Main") if word.startswith("-Xmx"))
+    assert int(heap.removeprefix("-Xmx").removesuffix("m")) <= 512
+
+
+def test_sizes_are_those_of_kafka() -> None:
+    """The broker's own message limit is Kafka's default, so that tests at the limit mean something."""
+    assert "message.max.bytes" not in properties(Path("x"), 1, 2)
+    assert os.sep not in jars.LOCK.name

@@ -1,0 +1,108 @@
+"""The pinned jars: the lock is whole, and a wrong or missing file is never used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.embedded import jars, progress
+from streams.errors import EmbeddedKafkaError
+
+CONTENT = b"a jar"
+GOOD = jars.Jar("org.example:thing:1.0", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+class FakeContext:
+    """Stands for jgo's: `resolve` puts the next of `contents` where the jar belongs."""
+
+    def __init__(self, jar: jars.Jar, repository: Path, contents: list[bytes | Exception]) -> None:
+        self._path = jar.path(repository)
+        self._contents = contents
+        self.artifact = self
+
+    def create_dependency(self, _coordinates: str) -> FakeContext:
+        """The dependency, its artifact and the context are one here."""
+        return self
+
+    def resolve(self) -> Path:
+        """Fetch as jgo does: a file that exists is taken as it is."""
+        if not self._path.exists():
+            content = self._contents.pop(0)
+            if isinstance(content, Exception):
+                raise content
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_bytes(content)
+        return self._path
+
+
+def write_lock(path: Path, *lines: str) -> Path:
+    """A lock file with these lines."""
+    path.write_text("\n".join(("# head", *lines)) + "\n")
+    return path
+
+
+def test_the_lock_is_whole() -> None:
+    """Every line has coordinates, a size and a SHA-256, no jar twice, Kafka and a logger among them."""
+    pinned = jars.read_lock()
+    names = [jar.coordinates.rpartition(":")[0] for jar in pinned]
+    assert len(names) == len(set(names))
+    assert set(jars.ROOTS) <= {jar.coordinates for jar in pinned}
+    assert all(len(jar.sha256) == 64 and jar.size > 0 for jar in pinned)
+
+
+@pytest.mark.parametrize("line", ["org.example:thing:1.0", "org.example:thing 3 ab", "a:b:1 many ab"])
+def test_a_malformed_lock_is_refused(tmp_path: Path, line: str) -> None:
+    """A line without all its parts is an error that names it."""
+    with pytest.raises(EmbeddedKafkaError, match="malformed"):
+        jars.read_lock(write_lock(tmp_path / "kafka.lock", line))
+
+
+def fetched(monkeypatch: pytest.MonkeyPatch, folder: Path, contents: list[bytes | Exception]) -> list[Path]:
+    """The class path for a lock with the one good jar, from a source that gives these contents in turn."""
+    lock = write_lock(folder / "kafka.lock", f"{GOOD.coordinates} {GOOD.size} {GOOD.sha256}")
+    context = FakeContext(GOOD, folder / "repository", contents)
+
+    def stand_in(_repository: Path | None, _meter: Any) -> FakeContext:
+        return context
+
+    monkeypatch.setattr(jars, "_context", stand_in)
+    return jars.classpath(repository=folder / "repository", lock=lock)
+
+
+def test_fetches_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is there and right is not fetched again."""
+    first = fetched(monkeypatch, tmp_path, [CONTENT])
+    assert first == fetched(monkeypatch, tmp_path, [])
+    assert first[0].read_bytes() == CONTENT
+
+
+def test_a_broken_file_is_fetched_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file cut short by an interruption, a network error and a wrong content are all tried again."""
+    path = GOOD.path(tmp_path / "repository")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT[:2])
+    assert fetched(monkeypatch, tmp_path, [OSError("reset"), b"not it", CONTENT]) == [path]
+
+
+def test_a_wrong_content_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A jar that keeps being wrong is an error, and is not left behind."""
+    with pytest.raises(EmbeddedKafkaError, match="checksum"):
+        fetched(monkeypatch, tmp_path, [b"evil!"] * jars.TRIES)
+    assert not GOOD.path(tmp_path / "repository").exists()
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then() -> None:
+    """The first, then one every few seconds, and the last."""
+    out = io.StringIO()
+    now = 0.0
+    clock: Callable[[], float] = lambda: now  # noqa: E731 - one line reads better here
+    with progress.shown(out, clock) as update:
+        for now in (0.0, 1.0, 2.0, 6.0):
+            update(int(now * 1_000_000), 9_000_000)
+        update(9_000_000, 9_000_000)
+    assert [line.rpartition(": ")[2] for line in out.getvalue().splitlines()] == ["0 of 9 MB", "6 of 9 MB", "9 of 9 MB"]
