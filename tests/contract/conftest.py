@@ -1,0 +1,49 @@
+"""The graphs that the contract is run against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from graphstate.types import GraphSpec, Mutation
+from tests.graphs import Build, Graph, View, make
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> Iterator[Callable[[str, GraphSpec], Graph]]:
+    """Makes a graph of a kind; it is closed after the test."""
+    ends = []
+
+    def build(kind: str, spec: GraphSpec) -> Graph:
+        graph, end = make(kind, tmp_path / f"{kind}{len(ends)}", spec)
+        ends.append(end)
+        return graph
+
+    yield build
+    for end in ends:
+        end()
+
+
+@pytest.fixture(params=["twin", "state", "state, one by one", "state, backwards"])
+def graph(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Graph]) -> Build:
+    """The view of a graph after some events, in any order and any split: none of that may matter."""
+
+    def build(*events: Mutation, spec: GraphSpec | None = None) -> View:
+        kind, _, order = request.param.partition(", ")
+        made = graphs(kind, spec or GraphSpec(floor=1))
+        if order:
+            for event in reversed(events) if order == "backwards" else events:
+                made.apply([event])
+        else:
+            made.apply(list(events))
+        return View(made.snapshot())
+
+    return build
+
+
+@pytest.fixture(params=["twin", "state"])
+def log(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Graph]) -> Callable[[GraphSpec], Graph]:
+    """Makes a graph to which a test applies a log: with retention its order matters."""
+    return lambda spec: graphs(request.param, spec)
