@@ -227,7 +227,8 @@ class Ledger:
         top = tops[user * _WIDTH + ring]
         if epoch > top:
             # A ring that was never used (top 0) holds nothing but, at most, epoch 0 in its first slot.
-            stale = range(max(top + 1, epoch - slots + 1), epoch + 1) if top else (0,)
+            unused = (0,) if epoch >= slots else ()
+            stale = range(max(top + 1, epoch - slots + 1), epoch + 1) if top else unused
             for old in stale:
                 rings[base + old % slots] = 0
             tops[user * _WIDTH + ring] = epoch

@@ -1,0 +1,69 @@
+"""The state: what is on disk is the last commit, and only the same spec and format may open it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from graphstate.errors import FormatError
+from graphstate.state import GraphState
+from graphstate.types import GraphSpec, Kind, Mutation
+from tests.graphs import at, follow, share
+
+
+def test_open_with_another_spec(tmp_path: Path) -> None:
+    """A state built with another window is refused, and the message names what differs."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.commit()
+    state.close()
+    with pytest.raises(FormatError, match="window"):
+        GraphState.open(tmp_path, GraphSpec(window=8))
+
+
+def test_open_another_format(tmp_path: Path) -> None:
+    """A state of another format version is refused, with both versions."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.commit({b"format": b"99"})
+    state.close()
+    with pytest.raises(FormatError, match="format 99"):
+        GraphState.open(tmp_path, GraphSpec())
+
+
+def test_boundaries_see_only_what_came_before(tmp_path: Path) -> None:
+    """A boundary is announced before the mutation that passes it, once for a jump over several."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    seen: list[tuple[int, int]] = []
+
+    def on_boundary(time: int) -> None:
+        seen.append((time, len(state.ledger.users.index)))
+
+    hour = 60 * 60_000_000
+    state.apply([follow(1, "a", "b"), follow(61, "a", "c"), follow(30, "a", "d"), follow(301, "a", "e")], hour, on_boundary)
+    assert seen == [(at(60), 2), (at(300), 4)]
+    state.close()
+
+
+def test_forgotten_ids_leave_the_disk(tmp_path: Path) -> None:
+    """After a forget no committed row holds the id, and late events of the person stay void after a restart."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.apply([follow(1, "somebody-real", "b"), share(2, "somebody-real", "x")])
+    state.commit()
+    state.apply([Mutation(Kind.FORGET, at(5), "somebody-real")])
+    state.commit()
+    state.close()
+    again = GraphState.open(tmp_path, GraphSpec())
+    rows = [value for family in ("nodes", "counters", "meta") for _, value in again.store.rows(family)]
+    assert not any(b"somebody-real" in value for value in rows)
+    again.apply([follow(4, "somebody-real", "b")])
+    assert not again.snapshot().canonical().edges[0].size
+    again.close()
+
+
+def test_expired_events_change_nothing(tmp_path: Path) -> None:
+    """With retention, an event older than retention and lateness is counted and otherwise ignored."""
+    state = GraphState.open(tmp_path, GraphSpec(retention_s=86_400, lateness_s=3_600))
+    state.apply([follow(3_000, "a", "b")])
+    assert state.apply([follow(1, "late", "b")]) == {"applied": 0, "expired": 1}
+    assert "late" not in state.ledger.users.index
+    state.close()

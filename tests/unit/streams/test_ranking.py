@@ -1,0 +1,35 @@
+"""The ranking: percentiles among those who are live, kept up to date by row."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streams.ranking import Ranking
+
+
+def test_percentiles() -> None:
+    """Four distinct scores stand at 12.5, 37.5, 62.5 and 87.5 per cent; two equal ones share a place."""
+    ranking = Ranking()
+    rows = np.arange(4)
+    live = np.ones(4, np.bool_)
+    ranking.place(rows, np.array([0.5, 3.0, 1.0, 2.0], np.float32), live)
+    assert ranking.percentile(rows).tolist() == [12.5, 87.5, 37.5, 62.5]
+    ranking.place(np.array([2]), np.array([2.0], np.float32), live[:1])
+    assert ranking.percentile(rows).tolist() == [12.5, 87.5, 50.0, 50.0]
+
+
+def test_the_gone_do_not_count() -> None:
+    """A row that is no longer live leaves the ranking; one that was never placed stands at 0."""
+    ranking = Ranking()
+    ranking.place(np.arange(3), np.array([1.0, 2.0, 3.0], np.float32), np.ones(3, np.bool_))
+    ranking.place(np.array([1]), np.array([2.0], np.float32), np.zeros(1, np.bool_))
+    assert ranking.percentile(np.array([0, 2])).tolist() == [25.0, 75.0]
+    assert ranking.percentile(np.array([1])).tolist() == [0.0]
+
+
+def test_grows() -> None:
+    """Rows far beyond what was placed before, and scores off the scale, are no trouble."""
+    ranking = Ranking()
+    ranking.place(np.array([5_000]), np.array([1e9], np.float32), np.ones(1, np.bool_))
+    ranking.place(np.array([9]), np.array([-1e9], np.float32), np.ones(1, np.bool_))
+    assert ranking.percentile(np.array([5_000, 9])).tolist() == [75.0, 25.0]
