@@ -96,7 +96,7 @@ class Topics:
 
 
 @contextmanager
-def admin(settings: Settings, timeout_s: float = 10.0) -> Iterator[KafkaAdminClient]:
+def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClient]:
     """An admin client for the settings' Kafka, closed at the end; any error of Kafka's becomes a BrokerError."""
     try:
         client = KafkaAdminClient(**settings.kafka_kwargs(), bootstrap_timeout_ms=int(timeout_s * 1000))

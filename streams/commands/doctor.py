@@ -1,0 +1,27 @@
+"""`groundswell doctor`: tries what a worker needs, one by one, and says what to mend."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streams import printing
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Try broker, topics, disk, device, model and web port, and say what to mend; exit code 1 if anything is wrong."""
+    from streams import health
+    from streams.settings import Settings
+
+    findings = []
+    for check in health.CHECKS:
+        finding = health.examine(check, Settings.load())
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"{'ok  ' if finding.ok else 'MEND'}  {finding.name:8} {finding.detail}")
+    well = all(finding.ok for finding in findings)
+    if as_json:
+        printing.as_json({"ok": well, "checks": [finding._asdict() for finding in findings]})
+    if not well:
+        raise typer.Exit(1)

@@ -1,0 +1,81 @@
+"""`groundswell topics`: create, list and describe the topics of the registry."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from streams import printing
+from streams.errors import TopicError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The topics.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def create(as_json: AsJson = False) -> None:
+    """Create what is missing, leave the rest as it is."""
+    from streams import topics
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    specs = topics.Topics(settings).all()
+    with topics.admin(settings) as client:
+        created = topics.create(client, specs)
+    if as_json:
+        printing.as_json({"created": created, "existing": [spec.name for spec in specs if spec.name not in created]})
+        return
+    for spec in specs:
+        typer.echo(f"{'created' if spec.name in created else 'exists '}  {spec.name}")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Every topic of the registry and whether Kafka has it."""
+    from streams import topics
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    specs = topics.Topics(settings).all()
+    with topics.admin(settings) as client:
+        absent = set(topics.missing(client, specs))
+    rows: list[dict[str, Any]] = [
+        {"topic": spec.name, "partitions": spec.partitions, "exists": spec.name not in absent, "about": spec.about}
+        for spec in specs
+    ]
+    if as_json:
+        printing.as_json(rows)
+    else:
+        printing.table(rows)
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="One topic's full name; all of them if not given.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Offsets of each partition, and how far the workers are behind (lag, in records)."""
+    from streams import topics
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    specs = [spec for spec in topics.Topics(settings).all() if name in ("", spec.name)]
+    if not specs:
+        raise TopicError(f"{name} is not in the registry; see `groundswell topics list`")
+    with topics.admin(settings) as client:
+        states = topics.describe(client, specs, settings.consumer_group)
+    if name and not states:
+        raise TopicError(f"topic {name} does not exist yet; run `groundswell topics create`")
+    if as_json:
+        known = {spec.name: spec for spec in specs}
+        printing.as_json(
+            [
+                {"topic": topic, "config": known[topic].config, "partitions": [asdict(state) for state in partitions]}
+                for topic, partitions in states.items()
+            ]
+        )
+        return
+    printing.table([{"topic": topic, **asdict(state)} for topic, partitions in states.items() for state in partitions])

@@ -1,0 +1,120 @@
+"""What a worker needs from its surroundings, as checks that say what to mend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from streams import topics
+from streams.errors import GroundswellError, SettingsError, StateError, one_line
+from streams.settings import Settings
+
+FREE_MB = 1_000
+BROKER_S = 5.0
+
+
+class Finding(NamedTuple):
+    """What one check found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Check(NamedTuple):
+    """A name and a function that returns what is well, or raises an error that says what to mend."""
+
+    name: str
+    look: Callable[[Settings], str]
+
+
+def examine(check: Check, settings: Settings) -> Finding:
+    """Run one check; any error is a finding, because a doctor must get to the end."""
+    try:
+        return Finding(check.name, ok=True, detail=check.look(settings))
+    except GroundswellError as error:
+        return Finding(check.name, ok=False, detail=one_line(error))
+    except Exception as error:  # noqa: BLE001 - see above
+        return Finding(check.name, ok=False, detail=f"{type(error).__name__}: {one_line(error)}")
+
+
+def broker(settings: Settings) -> str:
+    """Kafka answers."""
+    with topics.admin(settings, BROKER_S) as client:
+        cluster = client.describe_cluster()
+    return f"{settings.broker} answers, {len(cluster['brokers'])} broker(s)"
+
+
+def registry(settings: Settings) -> str:
+    """Every topic exists with the right number of partitions."""
+    specs = topics.Topics(settings).all()
+    with topics.admin(settings, BROKER_S) as client:
+        topics.check(client, specs)
+    return f"all {len(specs)} topics are there"
+
+
+def disk(settings: Settings) -> str:
+    """The state's folder can be written and has room."""
+    folder = _existing(settings.datadir.absolute())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        message = f"{folder} cannot be written; mend its rights or set GROUNDSWELL_DATADIR"
+        raise StateError(message)
+    free_mb = shutil.disk_usage(folder).free // 1_000_000
+    if free_mb < FREE_MB:
+        message = f"{folder} has {free_mb} MB left, at least {FREE_MB} are needed; make room or set GROUNDSWELL_DATADIR"
+        raise StateError(message)
+    return f"{settings.datadir} can be written, {free_mb:,} MB free"
+
+
+def _existing(path: Path) -> Path:
+    """The path itself or the nearest folder above it that exists."""
+    return path if path.exists() else _existing(path.parent)
+
+
+def device(settings: Settings) -> str:
+    """The wanted device is there."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if settings.device.startswith("cuda") and int(settings.device.partition(":")[2] or 0) >= count:
+        message = f"GROUNDSWELL_DEVICE is {settings.device}, but PyTorch sees {count} GPU(s); set it to auto or cpu"
+        raise SettingsError(message)
+    return f"{settings.device}; PyTorch sees {count} GPU(s), this process may use {_cores()} core(s)"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def artifact(settings: Settings) -> str:
+    """The artifact can be loaded."""
+    from model.artifact import Artifact
+
+    found = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+    return f"{settings.model or 'the one in the package'}, version {found.version}"
+
+
+def web(settings: Settings) -> str:
+    """The web port is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.web_host, settings.web_port))
+        except OSError as error:
+            message = f"{settings.web_host}:{settings.web_port} is taken ({error.strerror}): a worker already? "
+            raise SettingsError(message + "Else set GROUNDSWELL_WEB_PORT") from error
+    return f"{settings.web_host}:{settings.web_port} is free"
+
+
+CHECKS = (
+    Check("broker", broker),
+    Check("topics", registry),
+    Check("disk", disk),
+    Check("device", device),
+    Check("model", artifact),
+    Check("web", web),
+)
