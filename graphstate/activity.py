@@ -23,7 +23,8 @@ _UNIT = 256
 
 class Activity(NamedTuple):
     """Per user row `[n]`: decayed shares received (units of 1/256), shares received before the window, both −1
-    for users without a content."""
+    for users without a content.
+    """
 
     velocity: Int64s
     level: Int64s
@@ -31,7 +32,14 @@ class Activity(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def _measure(
-    counts: Int64s, tops: Int32s, rings: Int32s, newest: int, window: int, weights: Int64s, velocity: Int64s, level: Int64s
+    counts: Int64s,
+    tops: Int32s,
+    rings: Int32s,
+    newest: int,
+    window: int,
+    weights: Int64s,
+    velocity: Int64s,
+    level: Int64s,
 ) -> None:
     for row in range(len(velocity)):
         if counts[row, CREATED] <= 0:

@@ -59,14 +59,13 @@ class Applier:
 
     def _touch(self, content: int, time: int) -> None:
         """Note the newest event that names a content; its record must be written."""
-        if time > self.contents.touched_at[content]:
-            self.contents.touched_at[content] = time
+        self.contents.touched_at[content] = max(self.contents.touched_at[content], time)
         self.ledger.touched[1].add(content)
 
     # Decisions: the newest wins, on equal times the removal
 
     def _decide(self, key: bytes, time: int, live: bool) -> tuple[int, bool, bool]:
-        """Enter a decision; returns (time of the live edge before or NEVER, whether one is live now, whether it won)."""
+        """Enter a decision; returns (time of the live edge before or NEVER, whether one is live, whether it won)."""
         value = self.store.get(key)
         was_time, was_live = DECISION.unpack(value) if value is not None else (NEVER, False)
         before = was_time if was_live else NEVER
@@ -105,8 +104,7 @@ class Applier:
         time, contents = mutation.time, self.contents
         via = -1 if mutation.extra is None else self._see(mutation.extra, time)
         content = contents.row(mutation.other)
-        if time > self.users.made_at_at[user]:
-            self.users.made_at_at[user] = time
+        self.users.made_at_at[user] = max(self.users.made_at_at[user], time)
         self._touch(content, time)
         key = keys.pair(SHARE, user, content)
         value = self.store.get(key)
@@ -118,12 +116,11 @@ class Applier:
             self.ledger.register_share(user, content, time, via, 1)
         elif (time, via) != (first, first_via):
             earlier = time < first or (time == first and self._rank(via) < self._rank(first_via))
-            later = (first, first_via) if earlier else (time, via)
+            claim, later = ((time, via), (first, first_via)) if earlier else ((first, first_via), (time, via))
             self.store.put(keys.share_claim(user, content, *later), b"")
-            first, first_via = (time, via) if earlier else (first, first_via)
-            self.store.put(key, SHARE_VALUE.pack(unshared, first, first_via, 1))
+            self.store.put(key, SHARE_VALUE.pack(unshared, *claim, 1))
             if earlier:
-                self.ledger.register_share(user, content, *later, -1)
+                self.ledger.register_share(user, content, first, first_via, -1)
                 self.ledger.register_share(user, content, time, via, 1)
 
     def _rank(self, via: int) -> int:
@@ -182,7 +179,7 @@ class Applier:
             self._set_create(content, current, new)
         elif new != current:
             earlier = self._order(new) < self._order(current)
-            self.store.put(keys.create_claim(content, *(current if earlier else new)), b"")
+            self.ledger.keep_claim(content, *(current if earlier else new))
             contents.claims_at[content] = 1
             if earlier:
                 self._set_create(content, current, new)
@@ -230,11 +227,11 @@ class Applier:
             following = min(alive, key=self._order, default=NO_CREATE)
             for claim in found:
                 if claim == following or claim not in alive:
-                    self.store.delete(keys.create_claim(content, *claim))
+                    self.ledger.drop_claim(content, *claim)
             contents.claims_at[content] = len(alive) > 1
         self._set_create(content, current, following)
 
-    def _delete(self, user: int, mutation: Mutation) -> None:
+    def _delete(self, _user: int, mutation: Mutation) -> None:
         contents = self.contents
         content = contents.row(mutation.other)
         if mutation.time <= contents.deleted_at_at[content]:
@@ -265,6 +262,8 @@ class Applier:
             ledger.review(keys.read_index(key)[1], user, forget=True)
         if not users.live(user):
             self.forgotten.append(mutation.user)
+            # What is still counted came from contents that were evicted since.
+            users.counts[user] = users.rings[user] = users.tops[user] = 0
             users.settle(user, mutation.user)
 
     def _forget_via(self, user: int, until: int) -> None:

@@ -29,7 +29,7 @@ class Columns:
             if self.capacity:
                 array[: self.capacity] = getattr(self, name)
             setattr(self, name, array)
-            setattr(self, name + "_at", memoryview(array.reshape(-1)))
+            setattr(self, name + "_at", array.reshape(-1).data)
         self.capacity = capacity
 
     def add(self) -> int:

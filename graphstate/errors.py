@@ -1,9 +1,9 @@
 """The errors of the graph.
 
-    GraphError
-    ├── FormatError      the folder holds another format version, or another spec
-    ├── LockedError      another process has the folder open
-    └── DamagedError     the folder cannot be read as a graph
+GraphError
+├── FormatError      the folder holds another format version, or another spec
+├── LockedError      another process has the folder open
+└── DamagedError     the folder cannot be read as a graph
 """
 
 

@@ -46,7 +46,11 @@ def evict(ledger: Ledger, content: int) -> None:
         contents.reply_at[reply] = -1
         ledger.touched[1].add(reply)
     for key, _ in list(store.scan(keys.prefix(keys.CREATE_CLAIM, content))):
-        store.delete(key)
+        ledger.drop_claim(content, *keys.read_create_claim(key))
+    for key, _ in list(store.scan(keys.prefix(keys.REPLY_CLAIM, content))):
+        waiting, time, user = keys.read_reply_claim(key)
+        ledger.drop_claim(waiting, time, user, content)
+        ledger.keep_claim(waiting, time, user, -1)
     ledger.touched[1].discard(content)
     contents.drop(content)
     contents.clear(content)

@@ -13,8 +13,23 @@ from numpy.typing import NDArray
 
 from graphstate.keys import NEVER
 from graphstate.nodes import (
-    AUTHORS, CREATED, CREDITED, DELAY_MADE, DELAY_RECEIVED, FOLLOWERS, FOLLOWING, LQ, LQ_SUM, MADE, RECEIVED,
-    RING_OFFSETS, RINGS, SHARERS, VIA, Contents, Users,
+    AUTHORS,
+    CREATED,
+    CREDITED,
+    DELAY_MADE,
+    DELAY_RECEIVED,
+    FOLLOWERS,
+    FOLLOWING,
+    LQ,
+    LQ_SUM,
+    MADE,
+    RECEIVED,
+    RING_OFFSETS,
+    RINGS,
+    SHARERS,
+    VIA,
+    Contents,
+    Users,
 )  # fmt: skip
 from graphstate.types import CREATED as CREATED_RELATION
 from graphstate.types import INTERACTS, OWN, Int32s, Int64s
@@ -156,7 +171,7 @@ def _reach_history(
         weights += _RECENT_WEIGHTS[k]
     out[1] = total // weights // 64
     out[2] = lq[reach[pool.source[order[0]]]] // 64
-    return pool.time[order[0]]
+    return int(pool.time[order[0]])
 
 
 @njit(cache=True, nogil=True)
@@ -176,9 +191,11 @@ def _due(as_of: int, created: int, received: int, made: int, top: Int32s, slots:
 
 @njit(cache=True, nogil=True)
 def _own(
-    rows: Int64s, tick: int, seen: Int64s, made_at: Int64s, forget: Int64s, counts: Int64s, tops: Int32s, rings: Int32s,
+    rows: Int64s, tick: int, seen: Int64s, made_at: Int64s, forget: Int64s,
+    counts: Int64s, tops: Int32s, rings: Int32s,
     pool: Pool, hashes: NDArray[np.uint64], created_start: Int32s, created_count: Int32s,
-    received_start: Int32s, received_count: Int32s, reach: Int32s, lq: Int64s, own: Int32s, due: Int64s, changed: Int64s,
+    received_start: Int32s, received_count: Int32s, reach: Int32s, lq: Int64s,
+    own: Int32s, due: Int64s, changed: Int64s,
 ) -> int:  # fmt: skip
     n = 0
     new = np.zeros(_OWN, np.int32)
@@ -232,7 +249,7 @@ def propagate_counts(counts: Int32s, out: Int32s, rows: Int64s, floor: int) -> I
 def own(users: Users, contents: Contents, windows: Windows, rows: Int64s, tick: int) -> Int64s:
     """Bring the own features of these users up to date at the tick (µs); returns those that changed."""
     changed = np.empty(len(rows), np.int64)
-    starts, counts = windows.rows.start, windows.rows.count
+    starts, counts = windows.rows.start, windows.rows.counts
     arguments: tuple[Any, ...] = (
         rows, tick, users.seen, users.made_at, users.forget, users.counts, users.tops, users.rings,
         windows.pool, contents.hash, starts[CREATED_RELATION], counts[CREATED_RELATION],

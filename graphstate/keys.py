@@ -11,6 +11,7 @@ Rows of nodes are dense numbers, so a key never holds an id; only the node's own
     i  user creator                       latest and first credited share, the same of evicted contents
     v  via user content                   time of the counting share that came through via
     c  content time user reply+1          claims: later creates of the same content
+    r  reply content time user            the claims of c that reply to a content
 
 `nodes`: type row → record with the id. `counters`: row → counts, ring tops, rings. `outputs`: row → what was published.
 Numbers in keys are big-endian, so that byte order is number order.
@@ -23,13 +24,14 @@ from struct import Struct
 NEVER = -(1 << 62)
 """Earlier than any event, in µs."""
 
-FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, VIA, CREATE_CLAIM = (bytes((ord(c),)) for c in "fmsSivc")
+FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, VIA, CREATE_CLAIM, REPLY_CLAIM = (bytes((ord(c),)) for c in "fmsSivcr")
 
 _PAIR_KEY = Struct(">cII")
 _TRIPLE_KEY = Struct(">cIII")
 _INDEX = Struct(">BIQQI")
 _SHARE_CLAIM = Struct(">cIIQI")
 _CREATE_CLAIM = Struct(">cIQII")
+_REPLY_CLAIM = Struct(">cIIQI")
 _PREFIX = Struct(">cI")
 _INDEX_PREFIX = Struct(">BI")
 _ALL_ONES = (1 << 64) - 1
@@ -104,6 +106,17 @@ def read_create_claim(key: bytes) -> tuple[int, int, int]:
     """`(time, user, reply)` of a key of `c`."""
     _, _, time, user, reply = _CREATE_CLAIM.unpack(key)
     return time, user, reply - 1
+
+
+def reply_claim(reply: int, content: int, time: int, user: int) -> bytes:
+    """The key of `r`."""
+    return _REPLY_CLAIM.pack(REPLY_CLAIM, reply, content, time, user)
+
+
+def read_reply_claim(key: bytes) -> tuple[int, int, int]:
+    """`(content, time, user)` of a key of `r`."""
+    _, _, content, time, user = _REPLY_CLAIM.unpack(key)
+    return content, time, user
 
 
 def node(kind: int, row: int) -> bytes:

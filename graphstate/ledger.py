@@ -10,14 +10,44 @@ from array import array
 from graphstate import keys
 from graphstate.keys import NEVER, PAIR_VALUE, SHARE, SHARE_VALUE, TIME, TWO_ROWS
 from graphstate.nodes import (
-    AUTHORS, COUNTS, CREATED, CREATED_COARSE, CREDITED, DELAY_MADE, DELAY_RECEIVED, FOLLOWERS, FOLLOWING, LQ, LQ_SUM,
-    MADE, MADE_COARSE, MADE_FINE, RECEIVED, RECEIVED_COARSE, RECEIVED_FINE, RING_OFFSETS, RING_SLOTS, RINGS, SHARERS,
-    VIA, Communities, Contents, Users,
+    AUTHORS,
+    COUNTS,
+    CREATED,
+    CREATED_COARSE,
+    CREDITED,
+    DELAY_MADE,
+    DELAY_RECEIVED,
+    FOLLOWERS,
+    FOLLOWING,
+    LQ,
+    LQ_SUM,
+    MADE,
+    MADE_COARSE,
+    MADE_FINE,
+    RECEIVED,
+    RECEIVED_COARSE,
+    RECEIVED_FINE,
+    RING_OFFSETS,
+    RING_SLOTS,
+    RINGS,
+    SHARERS,
+    VIA,
+    Communities,
+    Contents,
+    Users,
 )  # fmt: skip
 from graphstate.store import Store
 from graphstate.types import CREATED as CREATED_RELATION
 from graphstate.types import (
-    FOLLOWS, HAS_MEMBER, INTERACTS, MEMBER_OF, RELATIONS, REPLY_TO, SHARED, TYPES, GraphSpec,
+    FOLLOWS,
+    HAS_MEMBER,
+    INTERACTS,
+    MEMBER_OF,
+    RELATIONS,
+    REPLY_TO,
+    SHARED,
+    TYPES,
+    GraphSpec,
 )  # fmt: skip
 from graphstate.windows import ADD, REMOVE, RETIME
 
@@ -161,6 +191,18 @@ class Ledger:
             change(REPLY_TO, content, reply, created_at)
         self.touched[0].add(creator)
         self.touched[1].add(content)
+
+    def keep_claim(self, content: int, time: int, user: int, reply: int) -> None:
+        """Keep a create that waits behind an earlier one."""
+        self.store.put(keys.create_claim(content, time, user, reply), b"")
+        if reply >= 0:
+            self.store.put(keys.reply_claim(reply, content, time, user), b"")
+
+    def drop_claim(self, content: int, time: int, user: int, reply: int) -> None:
+        """Drop a create that waited."""
+        self.store.delete(keys.create_claim(content, time, user, reply))
+        if reply >= 0:
+            self.store.delete(keys.reply_claim(reply, content, time, user))
 
     # Interactions: who shares whom
 

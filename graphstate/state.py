@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphstate import evict, features, keys
 from graphstate.apply import Applier
@@ -45,6 +46,10 @@ class Changes:
     users: Int64s
 
 
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """No progress is shown."""
+
+
 def _rows(rows: Iterable[int]) -> Int64s:
     return np.fromiter(rows, np.int64)
 
@@ -60,6 +65,7 @@ class GraphState:
         self.windows = Windows(spec.window)
         self.frontier = Frontier()
         self.clock = NEVER
+        self.meta: dict[bytes, bytes] = {}
         self._tick_us = spec.tick_s * _SECOND
         self._kept_us = (spec.retention_s + spec.lateness_s) * _SECOND
         self._evicted: list[int] = []
@@ -82,7 +88,7 @@ class GraphState:
         """
         state = cls(Store(path, read_only=read_only), spec)
         try:
-            state._load(progress or (lambda what, done, total: None))
+            state.load(progress or _silent)
         except BaseException:
             state.close()
             raise
@@ -90,15 +96,17 @@ class GraphState:
 
     # Loading
 
-    def _load(self, progress: Progress) -> None:
+    def load(self, progress: Progress) -> None:
+        """Read everything that was committed into memory; called once, by `open`."""
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
             self.store.write("meta", b"format", str(FORMAT).encode())
             self.store.write("meta", b"spec", json.dumps(asdict(self.spec)).encode())
             return
         if int(meta[b"format"]) != FORMAT:
+            found = int(meta[b"format"])
             raise FormatError(
-                f"the state has format {int(meta[b'format'])}, this version reads {FORMAT}: remove the folder to rebuild from the log"
+                f"the state has format {found}, this version reads {FORMAT}: remove the folder to rebuild from the log"
             )
         stored = json.loads(meta[b"spec"])
         if stored != asdict(self.spec):
@@ -197,7 +205,7 @@ class GraphState:
         users, contents, communities = self.ledger.tables
         self.windows.reach((users.capacity, contents.capacity, communities.capacity))
 
-    def _hashes(self) -> tuple[np.ndarray, ...]:
+    def _hashes(self) -> tuple[NDArray[np.uint64], ...]:
         return tuple(self.ledger.tables[relation.source].hash for relation in RELATIONS)
 
     def _newest(self, relation: int, target: int) -> Iterator[tuple[int, int]]:
@@ -232,8 +240,8 @@ class GraphState:
         self.changes = Changes(windows, propagated, fresh, own, touched[USER])
 
     def _creators(self, contents: Int64s) -> Int64s:
-        creators = self.ledger.contents.creator[contents]
-        return creators[creators >= 0].astype(np.int64)
+        creators: Int64s = self.ledger.contents.creator[contents].astype(np.int64)
+        return creators[creators >= 0]
 
     def stale_first(self) -> list[Int64s]:
         """Per node type, the rows whose first layer this micro-batch makes stale."""
@@ -270,27 +278,27 @@ class GraphState:
         """The committed `outputs` rows by user row."""
         return {keys.read_node(key)[1]: value for key, value in self.store.rows("outputs")}
 
-    meta: dict[bytes, bytes] = {}
-
     def close(self) -> None:
         """Close the database; what was not committed is gone."""
         self.store.close()
 
     # Reading
 
-    def live_users(self) -> np.ndarray:
-        """Whether each user row is a live user, `[n]` bool."""
+    def live_users(self) -> NDArray[np.bool_]:
+        """Whether each user row is a live user, `[n]`."""
         users = self.ledger.users
-        return users.seen[: users.rows] > users.forget[: users.rows]
+        live: NDArray[np.bool_] = users.seen[: users.rows] > users.forget[: users.rows]
+        return live
 
     def as_of(self) -> Int64s:
         """The as-of time of each user row, `[n]` µs."""
         users = self.ledger.users
-        return np.maximum(users.seen[: users.rows], self.tick)
+        as_of: Int64s = np.maximum(users.seen[: users.rows], self.tick)
+        return as_of
 
     def snapshot(self) -> Snapshot:
         """The whole graph as arrays (copies)."""
-        users, contents, communities = self.ledger.tables
+        users, contents = self.ledger.users, self.ledger.contents
         edges, times = [], []
         for number, relation in enumerate(RELATIONS):
             pairs, when = self.windows.edges(number, self.ledger.tables[relation.target].rows)

@@ -27,7 +27,7 @@ def _options(cache: Cache) -> Options:
     options.set_max_total_wal_size(256 << 20)
     options.set_keep_log_file_num(3)
     blocks = BlockBasedOptions()
-    blocks.set_bloom_filter(10.0, False)
+    blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(cache)
     options.set_block_based_table_factory(blocks)
     return options
@@ -139,7 +139,11 @@ class Store:
 
     def sizes(self) -> dict[str, int]:
         """Bytes in memtables and SST files, and pending compaction, by RocksDB's own account."""
-        names = ("rocksdb.cur-size-all-mem-tables", "rocksdb.total-sst-files-size", "rocksdb.estimate-pending-compaction-bytes")
+        names = (
+            "rocksdb.cur-size-all-mem-tables",
+            "rocksdb.total-sst-files-size",
+            "rocksdb.estimate-pending-compaction-bytes",
+        )
         labels = ("memtable", "sst", "pending_compaction")
         return {
             label: sum(family.property_int_value(name) or 0 for family in self._families.values())

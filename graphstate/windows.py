@@ -39,7 +39,7 @@ class Rows(NamedTuple):
 
     start: Arrays
     size: Arrays
-    count: Arrays
+    counts: Arrays
     degree: Arrays
     head: Arrays
     changed: Arrays
@@ -86,13 +86,13 @@ def _move(pool: Pool, head: Int32s, old: int, new: int) -> None:
 @njit(cache=True, nogil=True)
 def _take(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
     """A block of 2^power slots, or −1 when the pool must grow first."""
-    block = free[power]
+    block = int(free[power])
     if block >= 0:
         free[power] = pool.next[block]
         return block
     if top[0] + (1 << power) > len(pool.source):
         return -1
-    block = top[0]
+    block = int(top[0])
     top[0] += 1 << power
     return block
 
@@ -110,7 +110,7 @@ def _reserve(pool: Pool, rows: Rows, free: Int64s, top: Int64s, relation: int, t
     if block < 0:
         return False
     start = rows.start[relation][target]
-    for k in range(rows.count[relation][target]):
+    for k in range(rows.counts[relation][target]):
         _move(pool, rows.head[relation], start + k, block + k)
     if size > 0:
         pool.next[start] = free[size - 1]
@@ -125,10 +125,10 @@ def _insert(
     pool: Pool, rows: Rows, hashes: NDArray[np.uint64], window: int, relation: int, source: int, target: int, time: int
 ) -> bool:
     """Put an edge into a window that has room for it; whether the set in the window changed."""
-    start, count = rows.start[relation][target], rows.count[relation][target]
+    start, count = rows.start[relation][target], rows.counts[relation][target]
     if window == 0 or count < window:
         _set(pool, rows.head[relation], start + count, relation, source, target, time)
-        rows.count[relation][target] = count + 1
+        rows.counts[relation][target] = count + 1
         return True
     oldest = start
     for slot in range(start + 1, start + count):
@@ -145,11 +145,11 @@ def _insert(
 
 @njit(cache=True, nogil=True)
 def _delete(pool: Pool, rows: Rows, relation: int, target: int, slot: int) -> None:
-    last = rows.start[relation][target] + rows.count[relation][target] - 1
+    last = rows.start[relation][target] + rows.counts[relation][target] - 1
     _unlink(pool, rows.head[relation], slot)
     if slot != last:
         _move(pool, rows.head[relation], last, slot)
-    rows.count[relation][target] -= 1
+    rows.counts[relation][target] -= 1
 
 
 @njit(cache=True, nogil=True)
@@ -161,7 +161,7 @@ def _change(
     for i in range(begin, len(changes)):
         op, relation, source, target, time = changes[i]
         found = -1
-        start, count = rows.start[relation][target], rows.count[relation][target]
+        start, count = rows.start[relation][target], rows.counts[relation][target]
         for slot in range(start, start + count):
             if pool.source[slot] == source:
                 found = slot
@@ -202,7 +202,7 @@ def _replace(
     """Give a window these edges; 0 when the pool must grow first, 1 when the set stayed, 2 when it changed."""
     if len(sources) and not _reserve(pool, rows, free, top, relation, target, len(sources)):
         return 0
-    start, count = rows.start[relation][target], rows.count[relation][target]
+    start, count = rows.start[relation][target], rows.counts[relation][target]
     same = count == len(sources)
     for slot in range(start, start + count):
         held = False
@@ -213,7 +213,7 @@ def _replace(
         _unlink(pool, rows.head[relation], slot)
     for k in range(len(sources)):
         _set(pool, rows.head[relation], start + k, relation, sources[k], target, times[k])
-    rows.count[relation][target] = len(sources)
+    rows.counts[relation][target] = len(sources)
     return 1 if same else 2
 
 
@@ -226,7 +226,8 @@ class Windows:
         self._stamp = 0
         self._free = np.full(_CLASSES, -1, np.int64)
         self._top = np.zeros(1, np.int64)
-        self.pool = Pool(*(np.zeros(0, dtype) for dtype in (np.int32, np.int64, np.int32, np.int8, np.int32, np.int32)))
+        rows, times, relations = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int8)
+        self.pool = Pool(rows, times, rows, relations, rows, rows)
         empty = tuple(np.zeros(0, np.int32) for _ in RELATIONS)
         self.rows = Rows(empty, empty, empty, empty, empty, empty, empty)
         self._grow_pool(1 << 12)
@@ -287,15 +288,13 @@ class Windows:
         """Give a window these (time, source) edges; whether its set changed."""
         pairs = np.array(edges, np.int64).reshape(-1, 2)
         times, sources = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
-        while not (
-            done := _replace(relation, target, sources, times, self.pool, self.rows, self._free, self._top)
-        ):
+        while not (done := _replace(relation, target, sources, times, self.pool, self.rows, self._free, self._top)):
             self._grow_pool(2 * len(self.pool.source))
         return bool(done == 2)
 
     def edges(self, relation: int, targets: int) -> tuple[Int32s, Int64s]:
         """The window edges of a relation's first `targets` rows: `[2, E]` (source, target) and `[E]` times."""
-        counts = self.rows.count[relation][:targets]
+        counts = self.rows.counts[relation][:targets]
         owner = np.repeat(np.arange(targets, dtype=np.int32), counts)
         offset = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         slots = self.rows.start[relation][owner] + offset

@@ -26,7 +26,7 @@ class WindowsView(NamedTuple):
     """The in-edges of one relation: target's first slot and their number; slot → source row; source → tie-break."""
 
     start: NDArray[np.int32]
-    count: NDArray[np.int32]
+    counts: NDArray[np.int32]
     source: NDArray[np.int32]
     hash: NDArray[np.uint64]
 
@@ -296,7 +296,7 @@ class Engine:
         for relation in layer.relations[kind]:
             windows = graph.windows(relation.number)
             _attend(
-                rows, windows.start, windows.count, windows.source, windows.hash,
+                rows, windows.start, windows.counts, windows.source, windows.hash,
                 self._projected[number][relation.source], relation.offset, x,
                 relation.weight, relation.bias, relation.attention, out,
             )  # fmt: skip
@@ -323,7 +323,8 @@ class Engine:
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
-        _score(rows, self.hidden2, graph.own(), *self._head, self.score)
+        arguments = (rows, self.hidden2, graph.own(), *self._head, self.score)
+        _score(*arguments)
 
     def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Prepare rows that are new or reused: what their projections say of an all-zero output."""

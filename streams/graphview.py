@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.state import GraphState
-from graphstate.types import RELATIONS, TYPES, GraphSpec, Snapshot
+from graphstate.types import RELATIONS, TYPES, GraphSpec, Int32s, Int64s, Snapshot
 from model.config import ModelConfig
 from model.engine import WindowsView
 from model.types import GraphInput
@@ -36,13 +36,15 @@ class LiveView:
         """The windows of a relation."""
         windows = self._graph.windows
         hashes = self._graph.ledger.tables[RELATIONS[relation].source].hash
-        return WindowsView(windows.rows.start[relation], windows.rows.count[relation], windows.pool.source, hashes)
+        return WindowsView(windows.rows.start[relation], windows.rows.counts[relation], windows.pool.source, hashes)
 
 
 def graph_input(snapshot: Snapshot, config: ModelConfig) -> GraphInput:
     """A snapshot as the plain arrays that training and the reference take."""
     propagated = dict(zip(TYPES, snapshot.propagated, strict=True))
-    edges = {relation.name: edge for relation, edge in zip(RELATIONS, snapshot.edges, strict=True)}
+    edges: dict[str, Int32s | Int64s] = {
+        relation.name: edge for relation, edge in zip(RELATIONS, snapshot.edges, strict=True)
+    }
     return GraphInput.scaled(config, propagated, edges, snapshot.own)
 
 

@@ -34,7 +34,8 @@ class Ranking:
 
     def percentile(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The percentage of live users with a smaller score than each of these rows, half of the equal ones
-        included; 0 for rows that were never placed."""
+        included; 0 for rows that were never placed.
+        """
         total = self._below[-1]
         if not len(rows) or not total:
             return np.zeros(len(rows))

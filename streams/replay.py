@@ -85,7 +85,8 @@ def replay(
 
 def reference_error(shard: Shard, mutations: Iterable[Mutation], spec: GraphSpec) -> float:
     """The largest difference, over all embeddings and scores (mean log reach), from plain PyTorch Geometric
-    on a graph that the naive twin derives from the same mutations."""
+    on a graph that the naive twin derives from the same mutations.
+    """
     from model.reference import reference
 
     twin = Twin(spec)

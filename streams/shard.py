@@ -130,13 +130,14 @@ class Shard:
         graph = GraphState.open(path, spec, progress, read_only=read_only)
         try:
             shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing(), shard_id)
-            shard._restore()
+            shard.restore()
         except BaseException:
             graph.close()
             raise
         return shard
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Score everybody once and remember what was published; called once, by `open`."""
         self._room()
         same_model = self.graph.meta.get(b"model") == self.artifact.version.encode()
         for row, value in self.graph.outputs().items():
@@ -216,7 +217,7 @@ class Shard:
         self._moved.update(rows.tolist())
 
     def _edges(self, first: list[NDArray[np.int64]], second: NDArray[np.int64]) -> int:
-        count = self.graph.windows.rows.count
+        count = self.graph.windows.rows.counts
         touched = 0
         for number, relation in enumerate(RELATIONS):
             touched += int(count[number][first[relation.target]].sum())
@@ -258,9 +259,7 @@ class Shard:
         """Write the step, with the next input offset and the source marks, as one WriteBatch."""
         marks = _NO_MARKS if marks is None else marks
         rows = sorted(self._moved)
-        outputs = {
-            row: _OUTPUT.pack(self._reach[row], self._percentile[row], self._last_alert[row]) for row in rows
-        }
+        outputs = {row: _OUTPUT.pack(self._reach[row], self._percentile[row], self._last_alert[row]) for row in rows}
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
         self.graph.commit(meta, outputs)

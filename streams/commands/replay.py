@@ -57,7 +57,7 @@ def _run(
     from streams.shard import Outcome
 
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
-    spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=Settings().lateness_s)
+    spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=Settings.load().lateness_s)
 
     def mutations() -> Iterator[Mutation]:
         return chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files)
