@@ -1,0 +1,106 @@
+"""The topics and the doctor on the real broker."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+
+from streams import cli, health, topics
+from streams.embedded import EmbeddedKafka
+from streams.errors import BrokerError, TopicError
+from streams.settings import Settings
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
+    """The settings of this test as a command sees them."""
+    for name in ("broker", "prefix", "datadir", "web_port"):
+        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
+    return settings
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What a command prints as JSON; it must succeed."""
+    assert cli.run([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_create_is_idempotent_and_complete(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """All topics of the registry are made once, with their configuration, and left alone afterwards."""
+    names = [spec.name for spec in topics.Topics(environment).all()]
+    assert not any(row["exists"] for row in printed(capsys, "topics", "list"))
+    assert printed(capsys, "topics", "create") == {"created": names, "existing": []}
+    assert printed(capsys, "topics", "create") == {"created": [], "existing": names}
+    assert all(row["exists"] for row in printed(capsys, "topics", "list"))
+    described = {row["topic"]: row for row in printed(capsys, "topics", "describe")}
+    assert list(described) == names
+    assert described[topics.Topics(environment).score.name]["config"] == {"cleanup.policy": "compact"}
+
+
+def test_describe_counts_records(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Offsets are those of the broker; without a commit there is no lag."""
+    assert cli.run(["topics", "create"]) == 0
+    capsys.readouterr()
+    name = topics.Topics(environment).follow.name
+    producer = KafkaProducer(**environment.kafka_kwargs())
+    producer.send(name, b"{}", partition=2).get(timeout=30)
+    producer.close()
+    (topic,) = printed(capsys, "topics", "describe", name)
+    assert [state["end"] for state in topic["partitions"]] == [0, 0, 1, 0]
+    assert {state["lag_records"] for state in topic["partitions"]} == {None}
+
+
+def test_a_topic_of_another_size_is_refused(settings: Settings) -> None:
+    """A wrong number of partitions would send keys to the wrong shard; nothing is changed silently."""
+    spec = topics.Topics(settings).mutations
+    with topics.admin(settings) as client:
+        topics.create(client, [topics.TopicSpec(spec.name, spec.partitions + 1, "")])
+        with pytest.raises(TopicError, match="has 2 partitions where 1 are needed"):
+            topics.create(client, [spec])
+
+
+def test_errors_of_the_admin_are_ours(settings: Settings, offline_settings: Settings) -> None:
+    """Whatever Kafka or the network says becomes a BrokerError with the address."""
+    with (
+        pytest.raises(BrokerError, match=r"no Kafka at 127\.0\.0\.1:1 .*GROUNDSWELL_BROKER"),
+        topics.admin(offline_settings, timeout_s=0.2),
+    ):
+        pass
+    with pytest.raises(BrokerError, match="refused"), topics.admin(settings) as client:
+        client.create_topics({"not a name!": {"num_partitions": 1}})
+
+
+def test_the_registry_knows_its_kinds(offline_settings: Settings) -> None:
+    """Every input topic has a kind and dead letters of its own; others have none."""
+    registry = topics.Topics(offline_settings)
+    for kind, spec in registry.inputs.items():
+        assert registry.kind(spec.name) == kind
+        assert registry.dlq(spec).name == f"{spec.name}.dlq"
+    with pytest.raises(TopicError, match="no input topic"):
+        registry.kind(registry.score.name)
+
+
+def test_doctor_finds_what_is_wrong(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the topics exist it says how to make them; afterwards it is content with them."""
+    assert cli.run(["doctor", "--json"]) == 1
+    before = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert before["broker"]["ok"]
+    assert "groundswell topics create" in before["topics"]["detail"]
+    assert cli.run(["topics", "create"]) == 0
+    after = health.examine(health.Check("topics", health.registry), environment)
+    assert after.ok
+
+
+def test_doctor_gets_to_the_end(kafka: EmbeddedKafka, settings: Settings) -> None:
+    """Each check turns any error into a finding: a taken port, a device that is not there, an odd failure."""
+    host, _, port = kafka.address.partition(":")
+    taken = settings.model_copy(update={"web_host": host, "web_port": int(port), "device": "cuda:99"})
+    assert "GROUNDSWELL_WEB_PORT" in health.examine(health.Check("web", health.web), taken).detail
+    assert "GROUNDSWELL_DEVICE" in health.examine(health.Check("device", health.device), taken).detail
+    odd = health.examine(health.Check("odd", lambda _settings: str(1 // 0)), settings)
+    assert not odd.ok
+    assert odd.detail.startswith("ZeroDivisionError")
+    assert health.examine(health.Check("disk", health.disk), settings).ok

@@ -1,0 +1,112 @@
+"""The settings: where they come from, what is refused, and that secrets stay secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from streams.errors import SettingsError
+from streams.settings import PREFIX, Settings
+
+SECRET = "hush-hush"
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    """A process without any variable talks to a broker on its own machine."""
+    settings = Settings.load()
+    assert (settings.broker, settings.web_host, settings.web_port) == ("localhost:9092", "127.0.0.1", 6066)
+    assert (settings.retention_s, settings.lateness_s) == (30 * 86_400, 7 * 86_400)
+    assert (settings.publish_reach, settings.publish_percentile) == (0.02, 0.5)
+
+
+def test_reads_the_environment_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables have our prefix; what a command was told comes first; None and empty mean not given."""
+    monkeypatch.setenv("GROUNDSWELL_WEB_PORT", "7000")
+    monkeypatch.setenv("GROUNDSWELL_BROKER", "")
+    assert Settings.load().web_port == 7000
+    assert Settings.load(web_port=7001).web_port == 7001
+    assert Settings.load(web_port=None).web_port == 7000
+    assert Settings.load().broker == "localhost:9092"
+
+
+def test_is_frozen() -> None:
+    """Nobody changes the settings of a running process."""
+    with pytest.raises(ValidationError):
+        Settings.load().broker = "elsewhere:1"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BROKER", "nohost"),
+        ("BROKER", "host:notaport"),
+        ("BROKER", "a:1,b"),
+        ("BROKER", "a:70000"),
+        ("WEB_PORT", "66000"),
+        ("DEVICE", "tpu"),
+        ("SHARDS", "0"),
+        ("PUBLISH_REACH", "nan"),
+        ("PREFIX", "a b"),
+        ("LOG_FORMAT", "xml"),
+        ("SECURITY_PROTOCOL", "TLS"),
+    ],
+)
+def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """One line, with the name that the person has to look at."""
+    monkeypatch.setenv(PREFIX + variable, value)
+    with pytest.raises(SettingsError, match=f"^{PREFIX}{variable}: ") as caught:
+        Settings.load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable with our prefix that is no setting would be silently without effect."""
+    monkeypatch.setenv("GROUNDSWELL_BROKERS", "a:1")
+    with pytest.raises(SettingsError, match="GROUNDSWELL_BROKERS is no setting"):
+        Settings.load()
+
+
+def test_log_in_needs_a_user() -> None:
+    """What only makes sense together is checked together."""
+    with pytest.raises(SettingsError, match="GROUNDSWELL_SASL_USERNAME is needed"):
+        Settings.load(security_protocol="SASL_PLAINTEXT")
+    with pytest.raises(SettingsError, match="GROUNDSWELL_SSL_CERTFILE is needed"):
+        Settings.load(ssl_keyfile="key.pem")
+
+
+def test_secrets_reach_clients_and_nothing_else() -> None:
+    """The password is in the clients' arguments, and in no way of printing the settings."""
+    settings = Settings.load(security_protocol="SASL_PLAINTEXT", sasl_username="me", sasl_password=SECRET)
+    for arguments in (settings.kafka_kwargs(), settings.aiokafka_kwargs()):
+        assert arguments["sasl_plain_password"] == SECRET
+        assert arguments["sasl_plain_username"] == "me"
+    for shown in (str(settings), repr(settings), str(settings.public()), settings.model_dump_json()):
+        assert SECRET not in shown
+    assert settings.public()["sasl_password"] == "***"
+    assert settings.public()["ssl_password"] == ""
+
+
+def test_tls_makes_a_context(tmp_path: Path) -> None:
+    """With TLS both clients get one context; without it none; certificates that are not there say so."""
+    assert "ssl_context" not in Settings.load().kafka_kwargs()
+    settings = Settings.load(security_protocol="SSL", ssl_check_hostname=False)
+    assert settings.aiokafka_kwargs()["ssl_context"].check_hostname is False
+    with pytest.raises(SettingsError, match="certificates cannot be read"):
+        Settings.load(security_protocol="SSL", ssl_cafile=str(tmp_path / "none.pem")).kafka_kwargs()
+
+
+def test_addresses_and_group() -> None:
+    """Several brokers are a list for one client and a string for the other; the prefix is part of the group."""
+    settings = Settings.load(broker="a:1, b:2", prefix="x.", group="g")
+    assert settings.kafka_kwargs()["bootstrap_servers"] == ["a:1", "b:2"]
+    assert settings.aiokafka_kwargs()["bootstrap_servers"] == "a:1,b:2"
+    assert settings.consumer_group == "x.g"
+
+
+def test_every_setting_says_what_it_does() -> None:
+    """Each field has a description that ends like a sentence."""
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
