@@ -1,0 +1,124 @@
+"""Random histories: the shard's embeddings and scores are those of plain PyTorch Geometric on the twin's graph."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphstate.twin import Twin
+from graphstate.types import TYPES, USER, GraphSpec, Mutation
+from model.artifact import Artifact, untrained
+from model.config import ModelConfig
+from model.reference import reference
+from streams.graphview import graph_input, graph_spec
+from streams.shard import Shard
+from tests.strategies import histories, history, rearranged, splits
+
+LARGEST_ERROR = 1e-5
+
+ARTIFACTS = [
+    untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=2, floor=1, target_mean=1.5, target_std=2), 1),
+    untrained(ModelConfig(hidden=12, heads=3, head_hidden=4, window=0, floor=2, horizon_s=3_600), 2),
+    untrained(ModelConfig(), 3),
+]
+
+
+def spec_of(artifact: Artifact, retention_s: int = 0) -> GraphSpec:
+    """The graph that an artifact needs."""
+    return graph_spec(artifact.config, retention_s=retention_s, lateness_s=86_400)
+
+
+@contextmanager
+def shard(artifact: Artifact, path: Path | None = None) -> Iterator[Shard]:
+    """A shard, in a folder of its own unless one is given."""
+    with tempfile.TemporaryDirectory(prefix="groundswell-") as own:
+        opened = Shard.open(path or Path(own) / "state", artifact, spec_of(artifact))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def error(twin: Twin, tried: Shard) -> float:
+    """The largest absolute difference of any embedding or score of the twin's graph."""
+    snapshot, config = twin.snapshot().canonical(), tried.artifact.config
+    hidden1, hidden2, score = reference(tried.artifact.weights, config, graph_input(snapshot, config))
+    engine, tables = tried.engine, tried.graph.ledger.tables
+    rows = [[table.index[name] for name in names] for table, names in zip(tables, snapshot.ids, strict=True)]
+    pairs = [(hidden1[name], engine.hidden1[kind][rows[kind]]) for kind, name in enumerate(TYPES)]
+    pairs += [(hidden2, engine.hidden2[rows[USER]]), (score, engine.score[rows[USER]])]
+    return max(float(np.abs(one - other).max(initial=0)) for one, other in pairs)
+
+
+def play(artifact: Artifact, batches: list[list[Mutation]]) -> tuple[list[str], bytes]:
+    """The live users after some micro-batches, and the bits of their scores."""
+    with shard(artifact) as tried:
+        for batch in batches:
+            tried.step(batch)
+            tried.commit()
+        names, reach, percentile, as_of = tried.scores()
+        return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
+
+
+@settings(max_examples=40)
+@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
+def test_engine_is_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
+    """After each micro-batch every embedding and score equals the reference."""
+    twin = Twin(spec_of(artifact))
+    with shard(artifact) as tried:
+        for batch in data.draw(splits(log)):
+            twin.apply(batch)
+            tried.step(batch)
+            tried.commit()
+            assert error(twin, tried) <= LARGEST_ERROR
+
+
+@settings(max_examples=25)
+@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
+def test_any_order_scores_alike(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
+    """Any order, repetition and split gives the same scores, bit for bit."""
+    other = data.draw(splits(data.draw(rearranged(log))))
+    assert play(artifact, [log]) == play(artifact, other)
+
+
+@pytest.mark.parametrize("number", range(len(ARTIFACTS)))
+def test_larger_history(number: int, tmp_path: Path) -> None:
+    """The same over a few thousand events, with restarts, after which every score is bit-equal."""
+    artifact, rng = ARTIFACTS[number], random.Random(number)
+    log, twin = history(number + 10, 2_000, users=120, contents=150), Twin(spec_of(artifact))
+    while log:
+        size = rng.choice((1, 20, 200, 600))
+        batch, log = log[:size], log[size:]
+        twin.apply(batch)
+        with shard(artifact, tmp_path) as tried:
+            tried.step(batch)
+            tried.commit()
+            assert error(twin, tried) <= LARGEST_ERROR
+            before = tried.scores()
+        with shard(artifact, tmp_path) as tried:
+            assert error(twin, tried) <= LARGEST_ERROR
+            for one, other in zip(before, tried.scores(), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_larger_history_in_one_go() -> None:
+    """One shard that lives through many small micro-batches stays exact."""
+    artifact = ARTIFACTS[0]
+    log, twin = history(20, 1_500), Twin(spec_of(artifact))
+    with shard(artifact) as tried:
+        for start in range(0, len(log), 10):
+            batch = log[start : start + 10]
+            twin.apply(batch)
+            tried.step(batch)
+            tried.commit()
+            if start % 100 == 0:
+                assert error(twin, tried) <= LARGEST_ERROR
+        assert error(twin, tried) <= LARGEST_ERROR
