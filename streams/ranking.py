@@ -20,10 +20,7 @@ class Ranking:
         """Enter the scores of these distinct rows in place of what they had; those not live leave."""
         if not len(rows):
             return
-        if rows.max() >= len(self._bin):
-            grown = np.full(2 * (int(rows.max()) + 1), -1, np.int32)
-            grown[: len(self._bin)] = self._bin
-            self._bin = grown
+        self._reach(rows)
         old = self._bin[rows]
         bins = np.clip(((scores.astype(np.float64) - _LOW) * _PER_UNIT).astype(np.int64), 0, _BINS - 1)
         new = np.where(live, bins, -1).astype(np.int32)
@@ -31,6 +28,17 @@ class Ranking:
         np.add.at(self._count, new[new >= 0], 1)
         self._bin[rows] = new
         np.cumsum(self._count, out=self._below[1:])
+
+    def _reach(self, rows: NDArray[np.int64]) -> None:
+        if len(rows) and rows.max() >= len(self._bin):
+            grown = np.full(2 * (int(rows.max()) + 1), -1, np.int32)
+            grown[: len(self._bin)] = self._bin
+            self._bin = grown
+
+    def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these rows have a place."""
+        self._reach(rows)
+        return self._bin[rows] >= 0
 
     def percentile(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The percentage of live users with a smaller score than each of these rows, half of the equal ones

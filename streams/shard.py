@@ -199,9 +199,10 @@ class Shard:
         with _timed(outcome, "layer2"):
             moved = engine.second(view, second)
         with _timed(outcome, "head"):
-            rows = np.unique(np.concatenate([moved, changes.own, changes.fresh[USER]]))
+            live = graph.live_users()[changes.users]
+            gone, back = changes.users[~live], changes.users[live & ~self.ranking.has(changes.users)]
+            rows = np.unique(np.concatenate([moved, changes.own, changes.fresh[USER], back]))
             engine.head(view, rows)
-            gone = changes.users[~graph.live_users()[changes.users]]
             self._withdraw(gone)
             placed = np.union1d(rows, gone)
             self.ranking.place(placed, engine.score[placed], graph.live_users()[placed])
