@@ -1,0 +1,133 @@
+"""The style of the whole tree, where a program can check it; each rule has a sample that must fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from streams import cli, reference
+from streams.settings import PREFIX, Settings
+from tests import tidy
+
+DECISIONS = tidy.ROOT / "docs" / "decisions"
+LOCK = tidy.ROOT / "requirements.lock"
+
+
+def problems(paths: list[Path], rule: Callable[[str], Iterator[str]]) -> list[str]:
+    """What the rule finds in these files, with their names."""
+    return [
+        f"{path.relative_to(tidy.ROOT)}: {problem}"
+        for path in paths
+        for problem in rule(path.read_text(encoding="utf-8"))
+    ]
+
+
+def test_modules_and_functions_are_short() -> None:
+    """A module has at most 500 lines, a function 70."""
+    assert problems(tidy.python_files(*tidy.PACKAGES, "tests"), tidy.too_long) == []
+
+
+def test_modules_and_tests_say_what_they_are() -> None:
+    """Every module has a docstring, every test a sentence."""
+    assert problems(tidy.python_files(*tidy.PACKAGES), lambda text: tidy.undocumented(text, is_test=False)) == []
+    assert problems(tidy.python_files("tests"), lambda text: tidy.undocumented(text, is_test=True)) == []
+
+
+def test_only_settings_read_the_environment() -> None:
+    """Nothing but streams/settings.py looks at environment variables."""
+    paths = [path for path in tidy.python_files(*tidy.PACKAGES) if path != tidy.ROOT / "streams" / "settings.py"]
+    assert problems(paths, tidy.reads_environment) == []
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    """The tree can be carried anywhere."""
+    assert problems(tidy.text_files(), tidy.names_a_place) == []
+
+
+def test_the_lock_is_whole() -> None:
+    """Everything that requirements.in and the package ask for is pinned with hashes, and no host is named."""
+    wanted = tidy.requirements((tidy.ROOT / "requirements.in").read_text(encoding="utf-8"))
+    needs = tidy.package_needs((tidy.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert list(tidy.unlocked(LOCK.read_text(encoding="utf-8"), [*wanted, *needs])) == []
+    names = {tidy.requirement_name(line) for line in wanted}
+    assert [need for need in needs if tidy.requirement_name(need) not in names] == []
+
+
+def test_generated_pages_are_fresh() -> None:
+    """docs/settings.md and docs/cli.md are what the code says; `make docs` writes them."""
+    assert reference.stale() == [], "run: make docs"
+
+
+def test_every_setting_and_command_is_documented() -> None:
+    """Independent of how the pages are made: every name stands on its page."""
+    settings_page = (tidy.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    cli_page = (tidy.ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert [name for name in Settings.model_fields if f"`{PREFIX}{name.upper()}`" not in settings_page] == []
+    assert [name for name in cli.available() if f"## groundswell {name}" not in cli_page] == []
+
+
+def test_every_command_of_the_table_is_a_module_and_back() -> None:
+    """No module among the commands is forgotten in the table."""
+    modules = {path.stem for path in cli.FOLDER.glob("*.py")} - {"__init__"}
+    known = {entry.module for entry in cli.COMMANDS.values()}
+    assert {name for name in modules if not name.startswith("_")} <= known
+
+
+def test_decisions_have_their_form() -> None:
+    """Each is one page with context, options, numbers and the decision."""
+    records = sorted(DECISIONS.glob("*"))
+    assert records
+    for record in records:
+        assert list(tidy.bad_decision(record.name, record.read_text(encoding="utf-8"))) == [], record.name
+    assert list(tidy.bad_numbering([record.name for record in records])) == []
+
+
+LONG_FUNCTION = "def f():\n" + "    x = 1\n" * tidy.FUNCTION_LINES
+GOOD_DECISION = "# 7. Title\n\n## Context\n\n3 ms\n\n## Options\n\n## Decision\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "bad", "good"),
+    [
+        (tidy.too_long, "x = 1\n" * (tidy.MODULE_LINES + 1), "x = 1\n" * tidy.MODULE_LINES),
+        (tidy.too_long, LONG_FUNCTION, "def f():\n    x = 1\n"),
+        (lambda text: tidy.undocumented(text, is_test=False), "x = 1\n", '"""Owns x."""\n'),
+        (lambda text: tidy.undocumented(text, is_test=True), '"""T."""\ndef test_x(): ...\n', '"""T."""\n'),
+        (
+            lambda text: tidy.undocumented(text, is_test=True),
+            '"""T."""\ndef test_x():\n    """no end"""\n',
+            '"""T."""\ndef test_x():\n    """A sentence."""\n',
+        ),
+        (tidy.reads_environment, "import os\nx = os.environ['A']\n", "import os\nx = os.getpid()\n"),
+        (tidy.reads_environment, "from os import getenv\n", "from os import getpid\n"),
+        (tidy.names_a_place, "open('/" + "root/x')", "open('data/root/x')"),
+        (tidy.names_a_place, "see /" + "home/me/x", "see ~/x"),
+        (tidy.names_a_place, "https://" + "repo1.example.org/x", "https://example.org/x"),
+        (tidy.names_a_place, "https://example.org/" + "simple", "https://example.org/simpler"),
+        (tidy.names_a_place, "pip install --index" + "-url x", "pip install --quiet x"),
+        (lambda text: tidy.unlocked(text, []), "a==1 \\\n    # via b\n", "a==1 \\\n    --hash=sha256:00\n"),
+        (lambda text: tidy.unlocked(text, ["b"]), "a==1 --hash=sha256:00\n", "b==1 --hash=sha256:00\n"),
+        (lambda text: tidy.unlocked(text, []), "# https" + "://x\n", "# a comment\n"),
+        (lambda text: tidy.bad_decision("0007-a.md", text), GOOD_DECISION.replace("## Options\n", ""), GOOD_DECISION),
+        (lambda text: tidy.bad_decision("0007-a.md", text), GOOD_DECISION.replace("7.", "8."), GOOD_DECISION),
+        (lambda text: tidy.bad_decision("0007-a.md", text), GOOD_DECISION.replace("3 ms", "quick"), GOOD_DECISION),
+        (lambda text: tidy.bad_decision("0007-a.md", text), GOOD_DECISION + "\n" * 99, GOOD_DECISION),
+        (lambda name: tidy.bad_decision(name, GOOD_DECISION), "7-a.md", "0007-a.md"),
+        (lambda names: tidy.bad_numbering(names.split()), "0001-a.md 0003-b.md", "0001-a.md 0002-b.md"),
+    ],
+)
+def test_each_rule_fails_where_it_must(rule: Callable[[str], Iterator[str]], bad: str, good: str) -> None:
+    """A rule that cannot fail checks nothing: each finds the bad sample and lets the good one be."""
+    assert list(rule(bad)) != []
+    assert list(rule(good)) == []
+
+
+def test_stale_pages_are_found(tmp_path: Path) -> None:
+    """A page that was changed by hand, or is missing, is stale."""
+    reference.write(tmp_path)
+    assert reference.stale(tmp_path) == []
+    (tmp_path / "cli.md").write_text("by hand")
+    (tmp_path / "settings.md").unlink()
+    assert reference.stale(tmp_path) == ["settings.md", "cli.md"]
