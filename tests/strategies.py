@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 from hypothesis import strategies as st
 
@@ -57,7 +56,11 @@ def times(draw: st.DrawFn) -> list[int]:
 def mutations(draw: st.DrawFn, clusters: list[int]) -> Mutation:
     """One mutation at one of some times."""
     kind = draw(st.sampled_from(_KINDS))
-    time, user, other = draw(st.sampled_from(clusters)), draw(st.sampled_from(USERS)), draw(st.sampled_from(_OTHER[kind]))
+    time, user, other = (
+        draw(st.sampled_from(clusters)),
+        draw(st.sampled_from(USERS)),
+        draw(st.sampled_from(_OTHER[kind])),
+    )
     extra = None
     if kind == Kind.SHARE:
         extra = draw(st.none() | st.sampled_from(USERS))
@@ -93,17 +96,17 @@ def rearranged(draw: st.DrawFn, log: list[Mutation]) -> list[Mutation]:
     return draw(st.permutations(log + draw(st.lists(st.sampled_from(log), max_size=10))))
 
 
-def history(
-    seed: int, events: int, users: int = 40, contents: int = 60, step: Callable[[random.Random], int] | None = None
-) -> list[Mutation]:
-    """A larger random log for one seed, most of it in order; step gives the µs from one event to the next."""
+STEPS_US = (0, 0, 1, MINUTE, MINUTE, 7 * MINUTE, 3 * HOUR * MINUTE)
+
+
+def history(seed: int, events: int, users: int = 40, contents: int = 60) -> list[Mutation]:
+    """A larger random log for one seed, most of it in the order of its times."""
     rng = random.Random(seed)
-    step = step or (lambda rng: rng.choice((0, 0, 1, MINUTE, MINUTE, 7 * MINUTE, 3 * HOUR * MINUTE)))
     people, things = [f"u{i}" for i in range(users)], [f"c{i}" for i in range(contents)]
     pools = {USERS: people, CONTENTS: things, COMMUNITIES: ["k1", "k2", "k3"], ("",): [""]}
     time, log = START, []
     for _ in range(events):
-        time += step(rng)
+        time += rng.choice(STEPS_US)
         kind = rng.choice(_KINDS)
         extra = None
         if kind in (Kind.SHARE, Kind.CREATE) and rng.random() < 0.4:

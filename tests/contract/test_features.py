@@ -5,6 +5,8 @@ half(n) for n = 0 … 8: 0 2 3 4 4 5 5 6 6. LQ(n) for n = 0 … 3: 0 2839 4500 5
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
 from graphstate.types import GraphSpec
@@ -100,8 +102,8 @@ def test_recent_is_sixteen(graph: Build) -> None:
     spec = GraphSpec(window=0)
     newer = [[create(2 + i, "a", f"y{i}"), *(share(2 + i, user, f"y{i}") for user in "bcde")] for i in range(16)]
     # LQ(4) = 6592 = 103·64, so a content without sharers takes recent_mean below 103 wherever it counts.
-    assert graph(create(0, "a", "x"), *sum(newer[:15], []), spec=spec).own("a", "recent_mean") == 102
-    assert graph(create(0, "a", "x"), *sum(newer, []), spec=spec).own("a", "recent_mean") == 103
+    assert graph(create(0, "a", "x"), *chain(*newer[:15]), spec=spec).own("a", "recent_mean") == 102
+    assert graph(create(0, "a", "x"), *chain(*newer), spec=spec).own("a", "recent_mean") == 103
 
 
 def test_last_by_hash(graph: Build) -> None:
@@ -145,7 +147,7 @@ def test_half(graph: Build, n: int, half: int) -> None:
 
 
 def test_interactions(graph: Build) -> None:
-    """sharers and authors count people, not shares."""
+    """The counters sharers and authors count people, not shares."""
     view = graph(
         create(0, "a", "x"), create(0, "a", "y"), create(0, "b", "z"),
         share(1, "c", "x"), share(1, "c", "y"), share(1, "c", "z"), share(1, "d", "x"),
