@@ -135,6 +135,7 @@ class Applier:
         unshared, first, via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
         if mutation.time > unshared:
             self.store.put(key, SHARE_VALUE.pack(mutation.time, first, via, more))
+            self.store.put(keys.pair(keys.UNSHARED, content, user), b"")
             self._cut_share(user, content)
 
     def _cut_share(self, user: int, content: int) -> None:
@@ -158,7 +159,10 @@ class Applier:
                     following = claim
             more = sum(claim[0] > cut for claim in read) > 1
         time, through = following if following is not None else (NEVER, -1)
-        self.store.put(key, SHARE_VALUE.pack(unshared, time, through, more))
+        if following is None and unshared == NEVER:
+            self.store.delete(key)
+        else:
+            self.store.put(key, SHARE_VALUE.pack(unshared, time, through, more))
         self.ledger.register_share(user, content, first, via, -1)
         if following is not None:
             self.ledger.register_share(user, content, *following, 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphstate import keys
-from graphstate.keys import NEVER, PAIR_VALUE, SHARE, SHARE_VALUE
+from graphstate.keys import NEVER, PAIR_VALUE, SHARE, SHARE_VALUE, TWO_ROWS
 from graphstate.ledger import Ledger
 from graphstate.types import CREATED, REPLY_TO, SHARED
 from graphstate.windows import REMOVE
@@ -34,6 +34,9 @@ def evict(ledger: Ledger, content: int) -> None:
             if created_at != NEVER:
                 _keep_interaction(ledger, user, creator, time)
         _drop_share(ledger, user, content)
+    for key, _ in list(store.scan(keys.prefix(keys.UNSHARED, content))):
+        store.delete(key)
+        _drop_share(ledger, TWO_ROWS.unpack_from(key, 1)[1], content)
     if created_at != NEVER:
         ledger.unlink(CREATED, content, creator, created_at)
         reply = contents.reply_at[content]

@@ -9,6 +9,7 @@ Rows of nodes are dense numbers, so a key never holds an id; only the node's own
     s  user content                       unshared at, first share's time, its via, whether claims follow
     S  user content time via+1            claims: later shares of the same content by the same user
     i  user creator                       latest and first credited share, the same of evicted contents
+    u  content user                       mark of a share with an unshare, for eviction
     v  via user content                   time of the counting share that came through via
     c  content time user reply+1          claims: later creates of the same content
     r  reply content time user            the claims of c that reply to a content
@@ -24,7 +25,9 @@ from struct import Struct
 NEVER = -(1 << 62)
 """Earlier than any event, in µs."""
 
-FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, VIA, CREATE_CLAIM, REPLY_CLAIM = (bytes((ord(c),)) for c in "fmsSivcr")
+FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, VIA, CREATE_CLAIM, REPLY_CLAIM, UNSHARED = (
+    bytes((ord(c),)) for c in "fmsSivcru"
+)
 
 _PAIR_KEY = Struct(">cII")
 _TRIPLE_KEY = Struct(">cIII")
@@ -37,7 +40,7 @@ _INDEX_PREFIX = Struct(">BI")
 _ALL_ONES = (1 << 64) - 1
 
 TWO_ROWS = Struct(">II")
-"""The two rows behind the table byte of a pair key (`f m s i`), to be read at offset 1."""
+"""The two rows behind the table byte of a pair key (`f m s i u`), to be read at offset 1."""
 
 DECISION = Struct("<qB")
 """f, m: newest time, live."""
@@ -50,7 +53,7 @@ TIME = Struct("<q")
 
 
 def pair(table: bytes, source: int, target: int) -> bytes:
-    """The key of `f m s i`."""
+    """The key of `f m s i u`, and the beginning of one of `S`."""
     return _PAIR_KEY.pack(table, source, target)
 
 
