@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version as package_version
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from streams.errors import GroundswellError, one_line
+from streams.errors import on_purpose, one_line
 
 NAME = "groundswell"
 FOLDER = Path(__file__).parent / "commands"
@@ -131,18 +130,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return 1
     except Exception as error:
-        if not _on_purpose(error):
+        if not on_purpose(error):
             raise
         typer.echo(f"{NAME}: {one_line(error)}", err=True)
         return 1
     return code if isinstance(code, int) else 0
-
-
-def _on_purpose(error: Exception) -> bool:
-    """Whether the error belongs to one of the three trees; a tree that was never imported raised nothing."""
-    trees = ((sys.modules.get("graphstate.errors"), "GraphError"), (sys.modules.get("model.errors"), "ModelError"))
-    bases = tuple(getattr(module, name) for module, name in trees if isinstance(module, ModuleType))
-    return isinstance(error, (GroundswellError, *bases))
 
 
 def main() -> None:

@@ -13,11 +13,13 @@
     └── WorkerError               the worker had to stop
 
 `BadEvent` carries the good part of its message, see its docstring. The packages graphstate and
-model have trees of their own; `one_line` makes one line of any of them.
+model have trees of their own; `on_purpose` knows all three, `one_line` makes one line of any error.
 """
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 
@@ -78,3 +80,13 @@ class WorkerError(GroundswellError):
 def one_line(error: BaseException) -> str:
     """The message of `error` on one line; its class's name where the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def on_purpose(error: BaseException) -> bool:
+    """Whether the error belongs to one of the three trees, so that its message is for a person.
+
+    The other two are looked up among what is imported: a tree that never was raised nothing.
+    """
+    trees = ((sys.modules.get("graphstate.errors"), "GraphError"), (sys.modules.get("model.errors"), "ModelError"))
+    bases = tuple(getattr(module, name) for module, name in trees if isinstance(module, ModuleType))
+    return isinstance(error, (GroundswellError, *bases))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams import topics
-from streams.errors import GroundswellError, SettingsError, StateError, one_line
+from streams.errors import SettingsError, StateError, on_purpose, one_line
 from streams.settings import Settings
 
 FREE_MB = 1_000
@@ -36,10 +36,9 @@ def examine(check: Check, settings: Settings) -> Finding:
     """Run one check; any error is a finding, because a doctor must get to the end."""
     try:
         return Finding(check.name, ok=True, detail=check.look(settings))
-    except GroundswellError as error:
-        return Finding(check.name, ok=False, detail=one_line(error))
     except Exception as error:  # noqa: BLE001 - see above
-        return Finding(check.name, ok=False, detail=f"{type(error).__name__}: {one_line(error)}")
+        kind = "" if on_purpose(error) else f"{type(error).__name__}: "
+        return Finding(check.name, ok=False, detail=kind + one_line(error))
 
 
 def broker(settings: Settings) -> str:

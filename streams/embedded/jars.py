@@ -161,6 +161,8 @@ class _Meter:
     def finish(self) -> None:
         """Everything is there."""
         with self._lock:
+            if self._done == self._total:
+                return
             self._done = self._total
             self._progress(self._done, self._total)
 
