@@ -1,0 +1,263 @@
+"""The events: from the bytes of an input message, or a row of an event file, to validated mutations.
+
+One decoder per topic checks types, names and lengths while it parses; what it cannot say (bytes of
+an id, range of a time) is checked on the way to the `Mutation`. Only a message that fails goes
+through `_explained`, which finds out what is wrong and saves the good events of an array.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from graphstate.types import Kind, Mutation
+from streams.errors import BadEvent
+
+TopicKind = Literal["follow", "share", "create"]
+
+ID_BYTES = 256
+DAY_US = 86_400_000_000
+_CHECK_BYTES = ID_BYTES // 4
+"""A string of up to so many characters cannot be longer than ID_BYTES in UTF-8."""
+_FAR = 1e12
+"""Seconds beyond any time that a message may hold; guards the conversion to µs against infinity."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=ID_BYTES)] | int
+Time = int | float | Annotated[datetime, Meta(tz=True)]
+
+
+class Event(Struct, tag_field="type", gc=False):
+    """What all events have; `other` and `extra` are the fields that a `Mutation` calls so."""
+
+    kind: ClassVar[int]
+    other: ClassVar[Any] = ""
+    extra: ClassVar[Any] = None
+    time: Time
+    user: Id
+
+
+class Follow(Event, tag="follow", gc=False, rename={"other": "target"}):
+    """The user begins to follow the target."""
+
+    kind = int(Kind.FOLLOW)
+    other: Id  # type: ignore[misc]
+
+
+class Unfollow(Event, tag="unfollow", gc=False, rename={"other": "target"}):
+    """The user no longer follows the target."""
+
+    kind = int(Kind.UNFOLLOW)
+    other: Id  # type: ignore[misc]
+
+
+class Join(Event, tag="join", gc=False, rename={"other": "community"}):
+    """The user becomes a member of the community."""
+
+    kind = int(Kind.JOIN)
+    other: Id  # type: ignore[misc]
+
+
+class Leave(Event, tag="leave", gc=False, rename={"other": "community"}):
+    """The user is no longer a member of the community."""
+
+    kind = int(Kind.LEAVE)
+    other: Id  # type: ignore[misc]
+
+
+class Forget(Event, tag="forget", gc=False):
+    """The user is to be erased everywhere."""
+
+    kind = int(Kind.FORGET)
+
+
+class Share(Event, tag="share", gc=False, rename={"other": "content", "extra": "via"}):
+    """The user shares the content, having it from `via`."""
+
+    kind = int(Kind.SHARE)
+    other: Id  # type: ignore[misc]
+    extra: Id | None = None  # type: ignore[misc]
+
+
+class Unshare(Event, tag="unshare", gc=False, rename={"other": "content"}):
+    """The user takes the share back."""
+
+    kind = int(Kind.UNSHARE)
+    other: Id  # type: ignore[misc]
+    via: Id | None = None
+
+
+class Create(Event, tag="create", gc=False, rename={"other": "content", "extra": "reply_to"}):
+    """The user creates the content; community and topics are checked and not used."""
+
+    kind = int(Kind.CREATE)
+    other: Id  # type: ignore[misc]
+    extra: Id | None = None  # type: ignore[misc]
+    community: Id | None = None
+    topics: list[Id] | None = None
+
+
+class Delete(Event, tag="delete", gc=False, rename={"other": "content"}):
+    """The content is deleted."""
+
+    kind = int(Kind.DELETE)
+    other: Id  # type: ignore[misc]
+    community: Id | None = None
+    reply_to: Id | None = None
+    topics: list[Id] | None = None
+
+
+_TOPICS: dict[TopicKind, Any] = {
+    "follow": Follow | Unfollow | Join | Leave | Forget,
+    "share": Share | Unshare,
+    "create": Create | Delete,
+}
+_ROWS: tuple[tuple[TopicKind, tuple[str, ...]], ...] = (
+    ("follow", ("follow", "unfollow", "join", "leave", "forget")),
+    ("share", ("share", "unshare")),
+    ("create", ("create", "delete")),
+)
+TOPIC_OF: dict[str, TopicKind] = {name: topic for topic, names in _ROWS for name in names}
+"""The input topic of every type of event."""
+_ANY = _TOPICS["follow"] | _TOPICS["share"] | _TOPICS["create"]
+_DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_IDS = ("user", "target", "community", "content", "via", "reply_to", "topics")
+
+_new = tuple.__new__
+
+
+def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[Mutation]:
+    """The mutations of one message of an input topic; timestamp_ms is Kafka's own.
+
+    Raises:
+        BadEvent: the message cannot be accepted as it is; `good` holds the mutations of the good
+            events of an array that has bad ones.
+    """
+    if value is None:
+        raise BadEvent("empty", "the message has no value")
+    latest_us = timestamp_ms * 1000 + DAY_US
+    try:
+        if not value.isascii():
+            value.decode()  # the decoder passes over unknown fields without a look at their bytes
+        events = _DECODE[topic](value)
+        return _accepted(events if type(events) is list else (events,), latest_us)
+    except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explained(value, topic, latest_us, error) from None
+
+
+def from_row(row: Mapping[str, Any], now_us: int | None = None) -> Mutation:
+    """The mutation of one row of an event file; fields that are None count as absent.
+
+    now_us: the present (default: the machine's clock), a day after which no time may lie.
+
+    Raises:
+        BadEvent: the row is no valid event.
+    """
+    if now_us is None:
+        now_us = clock.time_ns() // 1000
+    try:
+        event = msgspec.convert({name: value for name, value in row.items() if value is not None}, _ANY)
+        return _accepted((event,), now_us + DAY_US)[0]
+    except msgspec.ValidationError as error:
+        raise BadEvent(*_reason(error, None)) from None
+
+
+def _accepted(events: Iterable[Event], latest_us: int) -> list[Mutation]:
+    """What the decoder let through, as mutations; raises BadEvent for the first that is not to be."""
+    result = []
+    for event in events:
+        time = event.time
+        if type(time) is int:
+            time_us = time * 1_000_000
+        else:
+            seconds: float = time.timestamp() if type(time) is datetime else time  # type: ignore[assignment]
+            time_us = round(seconds * 1e6) if -_FAR < seconds < _FAR else -1
+        if not 0 <= time_us <= latest_us:
+            raise BadEvent("time", f"time {_short(time)} is before 1970 or more than a day after the message's own")
+        user, other, extra = event.user, event.other, event.extra
+        if type(user) is not str or len(user) > _CHECK_BYTES:
+            user = _id("user", user)
+        if type(other) is not str or len(other) > _CHECK_BYTES:
+            other = _id("the other id", other)
+        if extra is not None and (type(extra) is not str or len(extra) > _CHECK_BYTES):
+            extra = _id("via or reply_to", extra)
+        result.append(_new(Mutation, (event.kind, time_us, user, other, extra)))
+    return result
+
+
+def _id(name: str, value: str | int) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if len(text.encode()) > ID_BYTES:
+        raise BadEvent("id", f"{name} is longer than {ID_BYTES} bytes")
+    return text
+
+
+def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> BadEvent:
+    """What to say of a message that the quick way refused, with the good events of an array."""
+    try:
+        value.decode()
+    except UnicodeDecodeError as broken:
+        return BadEvent("utf8", f"not UTF-8: {broken.reason} at byte {broken.start}")
+    try:
+        elements: Sequence[bytes] = [bytes(raw) for raw in _ELEMENTS(value)]
+    except (msgspec.DecodeError, RecursionError):
+        return error if isinstance(error, BadEvent) else BadEvent(*_reason(error, topic))
+    good: list[Mutation] = []
+    first: BadEvent | None = None
+    for number, element in enumerate(elements, 1):
+        try:
+            good += _element(element, topic, latest_us)
+        except BadEvent as bad:
+            first = first or BadEvent(bad.reason, f"event {number} of {len(elements)}: {bad}")
+    if first is None:
+        return BadEvent("json", f"not one JSON array of events: {error}")
+    first.good = good
+    return first
+
+
+def _element(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation]:
+    """The mutation of one element of an array, which must be an event itself."""
+    if value.startswith(b"["):
+        raise BadEvent("nested", "an array inside an array; give a message one flat array")
+    try:
+        return _accepted((_DECODE[topic](value),), latest_us)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadEvent(*_reason(error, topic)) from None
+
+
+def _reason(error: Exception, topic: TopicKind | None) -> tuple[str, str]:
+    """The slug and the sentence for an error of the decoder."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RecursionError):
+        return "nested", "nested too deeply"
+    if not isinstance(error, msgspec.ValidationError):
+        return "json", f"not JSON: {text}"
+    path = text.partition(" - at `$")[2].rstrip("`").lstrip(".")
+    if path.startswith("[") and "got `array`" in text:
+        return "nested", "an array inside an array; give a message one flat array"
+    if path == "type" or text.endswith("required field `type`"):
+        return "type", _wrong_type(text, topic)
+    if path == "time":
+        return "time", f"{text}; give RFC 3339 with an offset, or Unix seconds"
+    if path.partition("[")[0].rstrip(".") in _IDS:
+        return "id", text
+    if "missing required field" in text:
+        return "field", text
+    return "schema", text
+
+
+def _wrong_type(text: str, topic: TopicKind | None) -> str:
+    name = text.partition("Invalid value '")[2].partition("'")[0]
+    if topic is not None and name in TOPIC_OF:
+        return f"{name} events belong on the {TOPIC_OF[name]} topic, not on {topic}"
+    return f"{text}; known types: {', '.join(sorted(TOPIC_OF))}"
+
+
+def _short(value: object) -> str:
+    text = str(value) if not isinstance(value, int) or abs(value) < 10**40 else "(a huge number)"
+    return text[:40]
