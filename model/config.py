@@ -1,0 +1,163 @@
+"""What the network is made of: sizes, relations, features and their scales, and the shape of every weight.
+
+The names of relations and features are those of `docs/graph.md`. They are written out here because this
+package does not know the graph's; a contract test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import ConfigError
+
+SCHEMA: Final = 1
+"""The version of the configuration and of the weights' names."""
+
+USER, CONTENT, COMMUNITY = "user", "content", "community"
+TYPES: Final = (USER, CONTENT, COMMUNITY)
+
+RELATIONS: Final = (
+    ("follows", USER, USER),
+    ("interacts", USER, USER),
+    ("shared", USER, CONTENT),
+    ("created", CONTENT, USER),
+    ("member_of", USER, COMMUNITY),
+    ("has_member", COMMUNITY, USER),
+    ("reply_to", CONTENT, CONTENT),
+)
+
+PROPAGATED: Final = {
+    USER: ("created", "received", "made", "followers", "following", "via", "delay_made"),
+    CONTENT: ("sharers",),
+    COMMUNITY: ("members",),
+}
+
+OWN: Final = (
+    "past_mean", "recent_mean", "last", "created", "sharers", "received_short", "received_long", "created_long",
+    "made", "authors", "made_short", "made_long", "delay_made", "since_created", "since_received", "since_made",
+    "delay_received", "followers", "following", "via", "cold",
+)  # fmt: skip
+
+HISTORY: Final = ("past_mean", "recent_mean", "last")
+"""The own features that tell a user's past reach."""
+
+PROPAGATED_SCALE: Final = 0.25
+"""What a propagated bucket is multiplied by before the first layer."""
+
+
+def _own_scale() -> NDArray[np.float32]:
+    scale = np.full(len(OWN), 0.125, np.float32)
+    # Logarithms of reach come in 64ths, everything else in half octaves.
+    scale[[OWN.index(name) for name in HISTORY]] = 1 / 64
+    scale[OWN.index("cold")] = 1
+    scale.setflags(write=False)
+    return scale
+
+
+OWN_SCALE: Final = _own_scale()
+"""What the own features are multiplied by before the head, `[21]`."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and vocabulary of one network, and how its output becomes a mean log reach."""
+
+    hidden: int = 64
+    heads: int = 2
+    head_hidden: int = 64
+    window: int = 16
+    floor: int = 4
+    horizon_s: int = 3 * 86_400
+    target_mean: float = 0.0
+    target_std: float = 1.0
+    relations: tuple[tuple[str, str, str], ...] = RELATIONS
+    propagated: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(PROPAGATED))
+    own: tuple[str, ...] = OWN
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse what no network can be built from."""
+        if self.schema != SCHEMA:
+            raise ConfigError(f"the configuration has schema {self.schema}, this version reads {SCHEMA}: train anew")
+        if min(self.hidden, self.heads, self.head_hidden, self.floor, self.horizon_s) < 1 or self.window < 0:
+            raise ConfigError("hidden, heads, head_hidden, floor and horizon_s must be positive, window at least 0")
+        if self.hidden % self.heads:
+            raise ConfigError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if not self.target_std > 0:
+            raise ConfigError(f"target_std must be above 0, not {self.target_std}")
+
+    @property
+    def channels(self) -> int:
+        """The width of one head."""
+        return self.hidden // self.heads
+
+    @property
+    def user_relations(self) -> tuple[tuple[str, str, str], ...]:
+        """The relations into users: the second layer's."""
+        return tuple(relation for relation in self.relations if relation[2] == USER)
+
+    @classmethod
+    def preset(cls, name: str) -> ModelConfig:
+        """The `default` sizes, or the wider ones of the published sketch (`source`)."""
+        presets = {"default": cls(), "source": cls(hidden=128, heads=4)}
+        if name not in presets:
+            raise ConfigError(f"no preset named {name!r}: use one of {', '.join(presets)}")
+        return presets[name]
+
+    def scaled(self, mean: float, std: float) -> ModelConfig:
+        """This configuration with the target's mean and standard deviation."""
+        return replace(self, target_mean=float(mean), target_std=float(std))
+
+    def to_json(self) -> str:
+        """One JSON object, keys sorted, so that equal configurations are equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigError: it is not JSON, lacks or has unknown fields, or is of another schema.
+        """
+        try:
+            values = json.loads(text)
+            known = {f.name for f in fields(cls)}
+            if set(values) != known:
+                raise ConfigError(f"the configuration must have exactly the fields {', '.join(sorted(known))}")
+            values["relations"] = tuple((name, source, target) for name, source, target in values["relations"])
+            values["propagated"] = {name: tuple(names) for name, names in values["propagated"].items()}
+            values["own"] = tuple(values["own"])
+            return cls(**values)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"the configuration cannot be read: {error}") from error
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every weight, in the order of the network's state dict."""
+    width = config.hidden
+    first = {name: len(names) for name, names in config.propagated.items()}
+    second = dict.fromkeys(first, width)
+    shapes: dict[str, tuple[int, ...]] = {}
+    layers = ((config.relations, first, tuple(first)), (config.user_relations, second, (USER,)))
+    for index, (relations, sizes, roots) in enumerate(layers):
+        for name, source, target in relations:
+            conv = f"layers.{index}.convs.{name}"
+            shapes[f"{conv}.att"] = (1, config.heads, config.channels)
+            shapes[f"{conv}.bias"] = (width,)
+            for side, size in (("lin_l", sizes[source]), ("lin_r", sizes[target])):
+                shapes[f"{conv}.{side}.weight"] = (width, size)
+                shapes[f"{conv}.{side}.bias"] = (width,)
+        for name in roots:
+            shapes[f"layers.{index}.roots.{name}.weight"] = (width, sizes[name])
+            shapes[f"layers.{index}.roots.{name}.bias"] = (width,)
+    shapes["head.skip"] = (1,)
+    shapes["head.hidden.weight"] = (config.head_hidden, width + len(config.own))
+    shapes["head.hidden.bias"] = (config.head_hidden,)
+    shapes["head.out.weight"] = (1, config.head_hidden)
+    shapes["head.out.bias"] = (1,)
+    return shapes

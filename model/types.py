@@ -1,0 +1,40 @@
+"""What goes into the network, as plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import OWN_SCALE, PROPAGATED_SCALE, ModelConfig
+
+Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """A whole graph, scaled for the network; rows are nodes of one type.
+
+    x: per type `[n, F]`, propagated features. edges: per relation `[2, E]`, source row and target row.
+    own: `[n_users, 21]`, own features.
+    """
+
+    x: dict[str, Float32s]
+    edges: dict[str, Int64s]
+    own: Float32s
+
+    @classmethod
+    def scaled(
+        cls, config: ModelConfig, propagated: dict[str, Int32s], edges: dict[str, Int32s | Int64s], own: Int32s
+    ) -> GraphInput:
+        """The input from the integers that the graph keeps."""
+        return cls(
+            x={name: propagated[name].astype(np.float32) * np.float32(PROPAGATED_SCALE) for name in config.propagated},
+            edges={name: edges[name].astype(np.int64) for name, _, _ in config.relations},
+            own=own.astype(np.float32) * OWN_SCALE,
+        )
