@@ -117,13 +117,13 @@ def package_needs(pyproject: str) -> list[str]:
 
 
 def bad_decision(name: str, text: str) -> Iterator[str]:
-    """What is missing from a decision record: its number and title, its sections, and one page of length."""
+    """What is missing from a decision record: its title, its sections, and one page of length."""
     if not DECISION_NAME.fullmatch(name):
         yield f"{name} is not named NNNN-title.md"
         return
     lines = text.splitlines()
-    if not lines or not re.fullmatch(rf"# {int(name[:4])}\. \S.*", lines[0]):
-        yield f"the first line is not '# {int(name[:4])}. Title'"
+    if not lines or not re.fullmatch(r"# [A-Z].*", lines[0]):
+        yield "the first line is not '# Title'"
     at = [lines.index(section) if section in lines else -1 for section in DECISION_SECTIONS]
     if -1 in at or at != sorted(at):
         yield f"the sections {', '.join(DECISION_SECTIONS)} are not there in this order"
