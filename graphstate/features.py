@@ -95,6 +95,8 @@ def _decayed(ring: int, top: int, slots: Int32s, as_of: int) -> int:
     size = _SLOTS[ring]
     newest = as_of // _LENGTHS[ring] + 1
     total = 0
+    if top <= newest + 1 - size:
+        return total
     for i in range(size - 1):
         epoch = newest - i
         if top - size < epoch <= top:
@@ -181,11 +183,10 @@ def _due(as_of: int, created: int, received: int, made: int, top: Int32s, slots:
     for ring in range(len(_SLOTS)):
         if top[ring] > as_of // _LENGTHS[ring] + 2 - _SLOTS[ring]:
             offset = _OFFSETS[ring]
-            some = False
             for k in range(_SLOTS[ring]):
-                some |= slots[offset + k] != 0
-            if some:
-                due = min(due, (as_of // _LENGTHS[ring] + 1) * _LENGTHS[ring])
+                if slots[offset + k] != 0:
+                    due = min(due, (as_of // _LENGTHS[ring] + 1) * _LENGTHS[ring])
+                    break
     return due
 
 

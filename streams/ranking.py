@@ -24,8 +24,7 @@ class Ranking:
         old = self._bin[rows]
         bins = np.clip(((scores.astype(np.float64) - _LOW) * _PER_UNIT).astype(np.int64), 0, _BINS - 1)
         new = np.where(live, bins, -1).astype(np.int32)
-        np.subtract.at(self._count, old[old >= 0], 1)
-        np.add.at(self._count, new[new >= 0], 1)
+        self._count += np.bincount(new[new >= 0], minlength=_BINS) - np.bincount(old[old >= 0], minlength=_BINS)
         self._bin[rows] = new
         np.cumsum(self._count, out=self._below[1:])
 

@@ -19,7 +19,7 @@ from model.artifact import Artifact
 from streams.graphview import graph_input
 from streams.shard import Alert, Outcome, Shard
 
-BATCH = 8_192
+BATCH = 16_384
 """Mutations per step: on small dense graphs a large step costs little more than a small one."""
 
 _TIME = pa.timestamp("us", tz="UTC")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,7 @@ _OUTPUT = Struct("<ffq")
 _NO_MARKS: dict[str, int] = {}
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A user's score; reach in people, percentile 0–100, as_of in µs."""
 
     user: str

@@ -21,7 +21,7 @@ def replay(
     out: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet and alerts.parquet.")],
     until: Annotated[str, typer.Option(help="Only events up to this time (RFC 3339 or Unix seconds).")] = "",
     shards: Annotated[int, typer.Option(min=1, help="Number of shards; only 1 for now.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 8_192,
+    batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 16_384,
     model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the one in the package.")] = "",
     retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0 keeps everything.")] = 0,
     reference: Annotated[
