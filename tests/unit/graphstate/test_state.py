@@ -39,7 +39,9 @@ def test_boundaries_see_only_what_came_before(tmp_path: Path) -> None:
         seen.append((time, len(state.ledger.users.index)))
 
     hour = 60 * 60_000_000
-    state.apply([follow(1, "a", "b"), follow(61, "a", "c"), follow(30, "a", "d"), follow(301, "a", "e")], hour, on_boundary)
+    state.apply(
+        [follow(1, "a", "b"), follow(61, "a", "c"), follow(30, "a", "d"), follow(301, "a", "e")], hour, on_boundary
+    )
     assert seen == [(at(60), 2), (at(300), 4)]
     state.close()
 
