@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from graphstate.state import GraphState
 from graphstate.twin import Twin
 from graphstate.types import GraphSpec, Mutation
-from tests.graphs import differences
+from tests.graphs import differences, join, leave
 from tests.strategies import RETAINED, SPECS, histories, history, logs, rearranged, splits
 
 Data = st.DataObject
@@ -143,3 +143,9 @@ def test_larger_history_shuffled(tmp_path: Path) -> None:
         assert differences(expected, state.snapshot()) == []
     finally:
         state.close()
+
+
+def test_unknown_community_left(tmp_path: Path) -> None:
+    """A leave of a community without members is remembered as that community's, also over a restart."""
+    batches = [[leave(0, "c", "k")], [join(0, "c", "l")], [join(0, "c", "k")], [join(1, "c", "k")]]
+    follow_twin(tmp_path / "state", SPECS[0], batches, {0, 1, 2, 3})
