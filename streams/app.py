@@ -1,0 +1,318 @@
+"""The worker's app: Faust's group, agents and web server around ingest and shards.
+
+    input topics ──► Ingest ──► mutations topic ──► ShardWork ──► score and alert topics
+                                                        └──► RocksDB (state, offsets, marks)
+
+Everything is made here and handed in; nothing below knows the settings or the app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import faust
+from faust.types import TP
+
+from graphstate.keys import NEVER
+from graphstate.types import GraphSpec
+from model.artifact import Artifact
+from streams.agents.ingest import Ingest
+from streams.agents.shard import ShardWork
+from streams.deadletter import DeadLetters
+from streams.errors import SettingsError, StateError, WorkerError, on_purpose
+from streams.metrics import Metrics
+from streams.outputs import Outputs
+from streams.readiness import Readiness
+from streams.settings import Settings
+from streams.shard import Publishing, Shard
+from streams.shardhost import ShardHost
+from streams.topics import Topics
+from streams.transport import Consumer, Poll, Producer, RawSchema, Transport
+from streams.web import LiveFeed, Web, register
+
+log = logging.getLogger(__name__)
+
+COMMIT_S = 0.5
+REVOKE_S = 0.5
+STOP_S = 3.0
+MEASURE_S = 1.0
+SHARD_FOLDER = "shard"
+
+
+class App(faust.App):
+    """A Faust app with our transport and nothing on disk of its own."""
+
+    settings: Settings
+    worker: Worker
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> Transport:
+        return Transport(self.conf.broker_producer, self)
+
+    def _create_directories(self) -> None:
+        """Faust's own folders are for its tables; there are none."""
+
+    async def seek_targets(
+        self, committed: Mapping[TP, int], begin: Mapping[TP, int], end: Mapping[TP, int]
+    ) -> dict[TP, int]:
+        """Asked by the transport at each assignment."""
+        return await self.worker.seek_targets(committed, begin, end)
+
+    def on_sought(self, tps: list[TP]) -> None:
+        """Told by the transport once positions are restored."""
+        self.worker.on_sought(tps)
+
+
+def new_app(settings: Settings, web_port: int) -> App:
+    """A Faust app as platform notes ask for; see there for each of these."""
+    app = App(
+        settings.consumer_group,
+        broker=[f"kafka://{address}" for address in settings.servers],
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        autodiscover=False,
+        agent_supervisor="mode.CrashingSupervisor",
+        stream_wait_empty=False,
+        broker_commit_interval=COMMIT_S,
+        broker_session_timeout=6.0,
+        broker_heartbeat_interval=1.0,
+        broker_rebalance_timeout=10.0,
+        # Also the longest that opening a state may take, which Faust does inside a seek.
+        broker_request_timeout=3_600.0,
+        web_host=settings.web_host,
+        web_bind=settings.web_host,
+        web_port=web_port,
+        web_in_thread=False,
+    )
+    app.settings = settings
+    return app
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+class Worker:
+    """One worker: its app, shards, metrics and readiness, from `start` to `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.shards > 1:
+            raise SettingsError("GROUNDSWELL_SHARDS: more than 1 shard is not supported yet; set it to 1")
+        self.settings = settings
+        self.topics = Topics(settings)
+        self.metrics = Metrics()
+        self.readiness = Readiness()
+        self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+        self.host = ShardHost(self._open_shard)
+        self.web_port = settings.web_port or free_port(settings.web_host)
+        self.app = new_app(settings, self.web_port)
+        self.app.worker = self
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._revoked_s: float | None = None
+        self._lanes: dict[str, tuple[int, int]] = {}
+        self.feed = LiveFeed()
+        self._agents()
+        register(self.app, Web(self.feed, self.readiness, self.metrics, self.host, self.artifact.version))
+        self._describe_model()
+
+    @property
+    def consumer(self) -> Consumer:
+        """The transport's consumer."""
+        return cast("Consumer", self.app.consumer)
+
+    @property
+    def producer(self) -> Producer:
+        """The transport's producer."""
+        return cast("Producer", self.app.producer)
+
+    def _agents(self) -> None:
+        app, topics = self.app, self.topics
+        dead = DeadLetters(self._send, self.metrics, self.settings.dead_letter_limit)
+        self.ingest = Ingest(topics, self.producer, dead, self.metrics)
+        source = f"/{self.settings.consumer_group}"
+        outputs = Outputs(topics.score, topics.alert, source, self.artifact.version)
+        self.shard_work = ShardWork(self.host, self.consumer, self.producer, outputs, self.metrics, self.feed)
+        inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())
+        mutations = app.topic(topics.mutations.name, schema=RawSchema())
+        app.agent(inputs, name="ingest")(self._lane(self.ingest.handle))
+        app.agent(mutations, name="shard")(self._lane(self.shard_work.handle))
+        app.on_partitions_revoked.connect(self._revoked, weak=False)
+        app.timer(MEASURE_S)(self._measure)
+
+    def _describe_model(self) -> None:
+        config = self.artifact.config
+        labels = (self.artifact.version, str(config.hidden), str(config.heads), str(config.window))
+        self.metrics.model.labels(*labels).set(1)
+
+    async def _send(
+        self, topic: str, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]
+    ) -> asyncio.Future[object]:
+        sent: asyncio.Future[object] = await self.producer.client.send(topic, value, key=key, headers=headers)
+        return sent
+
+    def _lane(self, handle: Callable[[Poll], Awaitable[bool]]) -> Callable[[Any], Awaitable[None]]:
+        """An agent: polls one by one, none lost, none acknowledged before it is done."""
+
+        async def lane(stream: Any) -> None:
+            try:
+                async for poll in _polls(stream):
+                    await self._take(poll, handle)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
+                self.fail(error)
+                # Faust would commit past what failed, or log the same again: hold still until the stop.
+                await asyncio.Event().wait()
+
+        return lane
+
+    async def _take(self, poll: Poll, handle: Callable[[Poll], Awaitable[bool]]) -> None:
+        consumer = self.consumer
+        if not consumer.current(poll):
+            self.metrics.stale_polls.inc()
+            return
+        consumer.begin(poll)
+        epoch, number = self._lanes.get(poll.topic, (-1, 0))
+        if poll.first != (number + 1 if epoch == poll.epoch else 1):
+            raise WorkerError(f"a poll of {poll.topic} was lost between Kafka and its agent; start the worker again")
+        self._lanes[poll.topic] = poll.epoch, poll.last
+        done = await handle(poll)
+        if done and consumer.current(poll):
+            consumer.done(poll)
+        else:
+            self.metrics.stale_polls.inc()
+            consumer.leave(poll)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the worker with this error, if it is the first."""
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    async def failure(self) -> None:
+        """Wait for what stops the worker and raise it: an error of ours, or Faust's own crash."""
+        crash: asyncio.Future[Any] = asyncio.ensure_future(self.app._crashed.wait())  # noqa: SLF001 - as Faust does
+        try:
+            await asyncio.wait({self._failed, crash}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            crash.cancel()
+        error = self._failed.exception() if self._failed.done() else self.app.crash_reason
+        if error is None or not on_purpose(error):
+            raise WorkerError(f"the worker crashed: {type(error).__name__}: {error}") from error
+        raise error
+
+    # Assignments
+
+    def _open_shard(self, partition: int) -> Shard:
+        config, settings = self.artifact.config, self.settings
+        spec = GraphSpec(config.window, config.floor, config.horizon_s, settings.retention_s, settings.lateness_s)
+        folder = settings.datadir / f"{SHARD_FOLDER}-{partition}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        publishing = Publishing(settings.publish_reach, settings.publish_percentile)
+        self.readiness.progress(f"loading shard {partition}", 0, 0)
+        return Shard.open(
+            folder, self.artifact, spec, partition, publishing=publishing, progress=self.readiness.progress
+        )
+
+    async def seek_targets(
+        self, committed: Mapping[TP, int], begin: Mapping[TP, int], end: Mapping[TP, int]
+    ) -> dict[TP, int]:
+        """Where each partition starts: shards after their state, inputs after what the group committed."""
+        try:
+            mutations = self.topics.mutations.name
+            owned = [tp for tp in committed if tp.topic == mutations]
+            next_offsets = await self.host.settle([tp.partition for tp in owned])
+            targets = dict(committed)
+            for tp in owned:
+                targets[tp] = next_offsets[tp.partition]
+                _check_log(tp, targets[tp], begin[tp], end[tp])
+            for tp in committed:
+                _check_input(tp, committed[tp], end[tp])
+            # Below what the group committed everything was published: silent while rebuilding.
+            self.shard_work.told = {tp: committed[tp] for tp in owned}
+        except Exception as error:
+            self.fail(error)
+            raise
+        self.readiness.loaded = True
+        return targets
+
+    def on_sought(self, tps: list[TP]) -> None:
+        """Positions are restored: the worker is ready, with all that it owns."""
+        self.readiness.partitions = [f"{tp.topic}:{tp.partition}" for tp in tps]
+        self.readiness.sought = bool(tps)
+        self.readiness.detail = "ready" if tps else "no partitions: other workers of the group have them all"
+        if self._revoked_s is not None:
+            self.metrics.rebalance.observe(time.monotonic() - self._revoked_s)
+            self._revoked_s = None
+        log.info("ready", extra={"partitions": len(tps)})
+
+    async def _revoked(self, *_about: Any, **_named: Any) -> None:
+        self.readiness.sought = False
+        self.readiness.detail = "rebalancing"
+        self._revoked_s = time.monotonic()
+        await self.consumer.quiesce(REVOKE_S)
+
+    # Start and stop
+
+    async def start(self) -> None:
+        """Start everything; returns when the web port answers and the group was joined."""
+        await self.app.start()
+
+    async def stop(self) -> None:
+        """Finish what is in work, commit, and leave nothing open."""
+        self.readiness.stopping = True
+        self.readiness.detail = "stopping"
+        if self.app.started and not self._failed.done():
+            self.consumer.stop_flow()
+            await self.consumer.quiesce(STOP_S)
+        await self.app.stop()
+        await self.host.close()
+
+    async def _measure(self) -> None:
+        metrics = self.metrics
+        metrics.ready.set(self.readiness.ready)
+        for tp, lag in self.consumer.lag().items():
+            metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
+        for sizes, users, clock in await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock)):
+            metrics.live_users.set(users)
+            if clock != NEVER:
+                metrics.as_of_lag.set(time.time() - clock / 1e6)
+            for name, size in sizes.items():
+                kind = name.removesuffix("_rows")
+                (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
+
+
+async def _polls(stream: Any) -> AsyncIterator[Poll]:
+    async for poll in stream.noack():
+        yield poll
+
+
+def _check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
+    """The state must end where the log can go on."""
+    if next_offset < begin:
+        raise StateError(
+            f"the state ends at offset {next_offset} of {tp.topic}, but the log begins at {begin}: "
+            "restore a checkpoint that is newer than that"
+        )
+    if next_offset > end:
+        raise StateError(
+            f"the state ends at offset {next_offset} of {tp.topic}, but the log ends at {end}: it was deleted or is "
+            "another Kafka's; set GROUNDSWELL_DATADIR to a new folder, or GROUNDSWELL_BROKER right"
+        )
+
+
+def _check_input(tp: TP, committed: int, end: int) -> None:
+    """An input that was made anew counts from 0 again, and the marks would hide its messages."""
+    if committed > end:
+        raise StateError(
+            f"{tp.topic} ends at offset {end}, but the group has read up to {committed}: it was deleted and made anew; "
+            "use another GROUNDSWELL_PREFIX, or delete all topics of this one and GROUNDSWELL_DATADIR"
+        )

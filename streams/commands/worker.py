@@ -1,0 +1,81 @@
+"""`groundswell worker`: one worker until a signal or an error ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streams.app import Worker
+    from streams.settings import Settings
+
+
+def worker() -> None:
+    """Run one worker: read the input topics, keep the graph, publish scores and alerts.
+
+    Creates topics that are missing. Ends with 0 on SIGTERM or Ctrl-C, with 1 and one line that says
+    why on an error. Settings come from the environment, see `groundswell config`.
+    """
+    from streams import logs
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    logs.setup(settings)
+    run(settings)
+
+
+def run(settings: Settings) -> None:
+    """Run a worker in this process until SIGTERM or SIGINT; raises what stopped it otherwise."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signal(settings))
+
+
+async def _until_signal(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run a worker on the running loop until `stop` is set.
+
+    Raises:
+        GroundswellError: what stopped it instead.
+    """
+    from streams import topics
+    from streams.app import Worker
+
+    def create_topics() -> None:
+        with topics.admin(settings) as client:
+            topics.create(client, topics.Topics(settings).all())
+
+    await asyncio.to_thread(create_topics)
+    running = Worker(settings)
+    try:
+        await _first(stop.wait(), running.failure(), _started(running))
+    finally:
+        await running.stop()
+
+
+async def _started(running: Worker) -> None:
+    await running.start()
+    await asyncio.Event().wait()
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait until one of these ends, however; the others are cancelled, its error is raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,48 @@
+"""The headers of messages: CloudEvents' Kafka binding for outputs, KIP-1034 for dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+Headers = list[tuple[str, bytes]]
+
+ERRORS = "__streams.errors."
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_JSON = ("content-type", b"application/json")
+_VERSION = ("ce_specversion", b"1.0")
+
+
+def rfc3339(time_us: int) -> str:
+    """Microseconds since 1970 as RFC 3339 in UTC, always with microseconds."""
+    return f"{(_EPOCH + timedelta(microseconds=time_us)).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+class CloudEvents:
+    """Makes the headers of one type of output; a message without a value (a tombstone) has no content type."""
+
+    def __init__(self, event_type: str, source: str) -> None:
+        self._constant = [_VERSION, ("ce_type", event_type.encode()), ("ce_source", source.encode())]
+
+    def headers(self, event_id: bytes, time: bytes, *, empty: bool = False) -> Headers:
+        """The headers of one message; time as RFC 3339."""
+        own = [("ce_id", event_id), ("ce_time", time)]
+        return [*self._constant, *own] if empty else [*self._constant, *own, _JSON]
+
+
+def error_headers(
+    before: Iterable[tuple[str, bytes | None]], topic: str, partition: int, offset: int, exception: str, message: str
+) -> Headers:
+    """A dead letter's headers: those that it came with, and where it failed and why.
+
+    What an earlier failure left (a dead letter that was replayed and failed again) is replaced.
+    """
+    kept = [(name, value or b"") for name, value in before if not name.startswith(ERRORS)]
+    said = {
+        "topic": topic,
+        "partition": str(partition),
+        "offset": str(offset),
+        "exception": exception,
+        "message": message,
+    }
+    return [*kept, *((ERRORS + name, value.encode(errors="replace")) for name, value in said.items())]

@@ -1,0 +1,130 @@
+"""Every metric of a worker: name, type, labels and meaning, in a registry of their own.
+
+All names begin with `groundswell_`; units are seconds, bytes, or the thing counted. No user ids in labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+PREFIX = "groundswell"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SIZES = (1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Freshness(Collector):
+    """A histogram that takes thousands of observations at once, fine enough to read quantiles from.
+
+    Buckets: ten per decade from 1 ms to 1,000 s.
+    """
+
+    NAME = f"{PREFIX}_freshness_seconds"
+    BOUNDS_S: NDArray[np.float64] = 10.0 ** (np.arange(-30, 31) / 10)
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(len(self.BOUNDS_S) + 1, np.int64)
+        self._sum_s = 0.0
+
+    def observe(self, seconds: NDArray[np.float64]) -> None:
+        """Count these; below 0 (clocks that disagree) counts as 0."""
+        seconds = np.maximum(seconds, 0.0)
+        places = np.searchsorted(self.BOUNDS_S, seconds)
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self._sum_s += float(seconds.sum())
+
+    @property
+    def count(self) -> int:
+        """How many were observed."""
+        return int(self._counts.sum())
+
+    def quantile(self, q: float) -> float:
+        """The q-quantile in seconds, by linear interpolation in its bucket; nan without observations."""
+        total = self._counts.cumsum()
+        if not total[-1]:
+            return float("nan")
+        rank = q * total[-1]
+        place = min(int(np.searchsorted(total, rank)), len(self.BOUNDS_S) - 1)
+        low = float(self.BOUNDS_S[place - 1]) if place else 0.0
+        inside = (rank - (total[place] - self._counts[place])) / max(1, self._counts[place])
+        return low + (float(self.BOUNDS_S[place]) - low) * min(1.0, float(inside))
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus reads."""
+        total = self._counts.cumsum()
+        names = [*(f"{bound:.6g}" for bound in self.BOUNDS_S), "+Inf"]
+        buckets = [(name, float(count)) for name, count in zip(names, total, strict=True)]
+        about = "Kafka's timestamp of an input message until the outputs that follow from it are acknowledged"
+        yield HistogramMetricFamily(self.NAME, about, buckets=buckets, sum_value=self._sum_s)
+
+    def describe(self) -> Iterable[Metric]:
+        """The same without values."""
+        return [HistogramMetricFamily(self.NAME, "")]
+
+
+class Metrics:
+    """All metrics of one worker."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._flow()
+        self._work()
+        self._state()
+        ProcessCollector(namespace=PREFIX, registry=self.registry)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", about, labels, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", about, labels, buckets=buckets, registry=self.registry)
+
+    def _flow(self) -> None:
+        """What comes in and goes out."""
+        self.freshness = Freshness()
+        self.registry.register(self.freshness)
+        self.events = self._counter("events_total", "Events accepted at ingest, by type", "type", "outcome")
+        self.mutations = self._counter(
+            "mutations_total", "Mutations that a shard took, by what became of them (applied, expired)", "outcome"
+        )
+        self.repeated = self._counter("repeated_messages_total", "Input messages skipped because the state has them")
+        self.dead_letters = self._counter("dead_letters_total", "Messages sent to the dead letters", "topic", "reason")
+        self.scores = self._counter("scores_total", "Scores published and acknowledged")
+        self.tombstones = self._counter("tombstones_total", "Scores withdrawn after a forget")
+        self.alerts = self._counter("alerts_total", "Alerts published and acknowledged")
+        self.muted = self._counter("muted_outputs_total", "Outputs not sent again while rebuilding from the log")
+        self.lag = self._gauge("lag_records", "Records between what is done and the end", "topic", "partition")
+        self.as_of_lag = self._gauge("as_of_lag_seconds", "The machine's clock less the event-time clock")
+
+    def _work(self) -> None:
+        """What a micro-batch costs."""
+        self.batch_mutations = self._histogram("batch_mutations", "Mutations per micro-batch", _SIZES)
+        self.batch_seconds = self._histogram("batch_seconds", "Time of a micro-batch, by stage", _SECONDS, "stage")
+        self.ingest_seconds = self._histogram("ingest_seconds", "Time of a poll at ingest, by stage", _SECONDS, "stage")
+        self.frontier = self._histogram("frontier_nodes", "Nodes recomputed per micro-batch, by layer", _SIZES, "layer")
+        self.edges = self._counter("edges_touched_total", "Window edges that recomputed nodes attended to")
+        self.stale_polls = self._counter("stale_polls_total", "Polls dropped because of a seek since they were fetched")
+        self.rebalance = self._histogram(
+            "rebalance_seconds", "From partitions revoked to positions restored", (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+        )
+
+    def _state(self) -> None:
+        """What is there."""
+        self.nodes = self._gauge("nodes", "Nodes in memory, by type", "type")
+        self.live_users = self._gauge("live_users", "Users who are live")
+        self.rocksdb = self._gauge("rocksdb_bytes", "RocksDB's own account of itself, by what", "kind")
+        self.ready = self._gauge("ready", "1 once the state is loaded and partitions are owned and sought")
+        self.model = self._gauge("model_info", "The artifact in use; always 1", "version", "hidden", "heads", "window")
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,133 @@
+"""Scores and alerts as Kafka messages: keys, values, headers, and the batches that carry them.
+
+A step publishes hundreds of scores; one awaited send each would cost more than the step. So they
+are laid into whole batches, one or a few per partition, and only the batches are awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from aiokafka.partitioner import murmur2
+
+from streams.headers import CloudEvents, Headers, rfc3339
+from streams.shard import Alert, Outcome, Score
+from streams.topics import TopicSpec
+
+KIND = "emerging"
+_encode = msgspec.json.Encoder().encode
+
+
+class BatchProducer(Protocol):
+    """What of aiokafka's producer is used here."""
+
+    def create_batch(self) -> Any:
+        """A new batch of the producer's size."""
+        ...
+
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
+        """Hand a batch over; the future is its acknowledgement."""
+        ...
+
+
+class ScoreValue(msgspec.Struct):
+    """The value of a message on the score topic."""
+
+    user: str
+    reach: float
+    percentile: float
+    as_of: str
+    model: str
+
+
+class AlertValue(msgspec.Struct):
+    """The value of a message on the alert topic."""
+
+    alert: str
+    user: str
+    kind: str
+    as_of: str
+    velocity: float
+    level: int
+    reach: float
+    percentile: float
+    new_sharers: int
+    content: str | None
+    model: str
+
+
+class Message(NamedTuple):
+    """One output, ready to be sent."""
+
+    key: bytes
+    value: bytes | None
+    headers: Headers
+
+
+@lru_cache(maxsize=100_000)
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that Kafka's own clients choose for a key."""
+    return int((murmur2(key) & 0x7FFF_FFFF) % partitions)
+
+
+class Outputs:
+    """Makes the messages of a step; `origin` names the step (partition and offset of the mutations topic)."""
+
+    def __init__(self, score: TopicSpec, alert: TopicSpec, source: str, model: str) -> None:
+        self.score_topic = score
+        self.alert_topic = alert
+        self._model = model
+        # The type of an event is the name of its topic without the prefix of an installation.
+        self._score = CloudEvents("influence.score.v1", source)
+        self._alert = CloudEvents("influence.alert.v1", source)
+
+    def scores(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
+        """The scores that moved and the tombstones of the forgotten; time: RFC 3339, for the tombstones."""
+        prefix = f"{origin}/".encode()
+        for score in outcome.scores:
+            yield self._score_message(score, prefix)
+        for user in outcome.forgotten:
+            key = user.encode()
+            yield Message(key, None, self._score.headers(prefix + key, time, empty=True))
+
+    def _score_message(self, score: Score, prefix: bytes) -> Message:
+        key, as_of = score.user.encode(), rfc3339(score.as_of)
+        value = ScoreValue(score.user, score.reach, score.percentile, as_of, self._model)
+        return Message(key, _encode(value), self._score.headers(prefix + key, as_of.encode()))
+
+    def alerts(self, alerts: Iterable[Alert]) -> Iterator[Message]:
+        """The alerts that fired."""
+        for alert in alerts:
+            as_of = rfc3339(alert.as_of)
+            value = AlertValue(
+                alert.alert, alert.user, KIND, as_of, alert.velocity, alert.level, alert.reach, alert.percentile,
+                alert.new_sharers, alert.content, self._model,
+            )  # fmt: skip
+            yield Message(
+                alert.user.encode(), _encode(value), self._alert.headers(alert.alert.encode(), as_of.encode())
+            )
+
+
+async def publish(producer: BatchProducer, topic: TopicSpec, messages: Iterable[Message], now_ms: int) -> int:
+    """Send messages in batches, each to the partition of its key; returns how many, all acknowledged."""
+    filling: dict[int, Any] = {}
+    sent: list[asyncio.Future[Any]] = []
+    count = 0
+    for key, value, headers in messages:
+        partition = partition_of(key, topic.partitions)
+        batch = filling.get(partition)
+        if batch is None or batch.append(key=key, value=value, timestamp=now_ms, headers=headers) is None:
+            if batch is not None:
+                sent.append(await producer.send_batch(batch, topic.name, partition=partition))
+            batch = filling[partition] = producer.create_batch()
+            batch.append(key=key, value=value, timestamp=now_ms, headers=headers)
+        count += 1
+    for partition, batch in filling.items():
+        sent.append(await producer.send_batch(batch, topic.name, partition=partition))
+    if sent:
+        await asyncio.gather(*sent)
+    return count

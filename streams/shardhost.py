@@ -1,0 +1,119 @@
+"""The open shards of a worker, all of whose work happens on one thread beside the event loop.
+
+The kernels of a step release the interpreter lock, so the loop goes on answering meanwhile; one
+thread means that a read never sees a step half done. A shard whose step was not committed is
+closed and opened again before anything else is done with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from graphstate.types import Mutation
+from streams.errors import StaleStep
+from streams.shard import Outcome, Shard
+
+T = TypeVar("T")
+
+
+class ShardHost:
+    """Opens, steps, commits and reads shards, by partition of the mutations topic."""
+
+    def __init__(self, open_shard: Callable[[int], Shard]) -> None:
+        self._open_shard = open_shard
+        self._shards: dict[int, Shard] = {}
+        self._dirty: set[int] = set()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
+
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def settle(self, partitions: Collection[int]) -> dict[int, int]:
+        """Hold exactly these partitions, each as it was last committed; returns their next offsets."""
+        return await self._run(self._settle, partitions)
+
+    def _settle(self, partitions: Collection[int]) -> dict[int, int]:
+        for partition in list(self._shards):
+            if partition not in partitions or partition in self._dirty:
+                self._close(partition)
+        for partition in partitions:
+            if partition not in self._shards:
+                self._shards[partition] = self._open_shard(partition)
+        return {partition: self._shards[partition].next_offset for partition in partitions}
+
+    def _close(self, partition: int) -> None:
+        self._shards.pop(partition).close()
+        self._dirty.discard(partition)
+
+    def _clean(self, partition: int) -> Shard:
+        shard = self._shards.get(partition)
+        if shard is None or partition in self._dirty:
+            raise StaleStep(f"shard {partition} is not open as it was last committed")
+        return shard
+
+    async def position(self, partition: int) -> tuple[int, dict[str, int]]:
+        """The next offset and the marks of a shard, as committed."""
+
+        def look() -> tuple[int, dict[str, int]]:
+            shard = self._clean(partition)
+            return shard.next_offset, dict(shard.marks)
+
+        return await self._run(look)
+
+    async def step(self, partition: int, mutations: list[Mutation]) -> Outcome:
+        """Take a step; until it is committed the shard refuses another.
+
+        Raises:
+            StaleStep: the shard was closed, or its last step was not committed.
+        """
+
+        def work() -> Outcome:
+            shard = self._clean(partition)
+            self._dirty.add(partition)
+            return shard.step(mutations)
+
+        return await self._run(work)
+
+    async def commit(
+        self, partition: int, next_offset: int, marks: dict[str, int], allowed: Callable[[], bool]
+    ) -> bool:
+        """Make the step last, if it is still allowed at that very moment; returns whether it was.
+
+        A seek that begins right after the question does no harm: it reads the next offset on this
+        thread, after this commit.
+        """
+
+        def work() -> bool:
+            if partition not in self._shards or not allowed():
+                return False
+            self._shards[partition].commit(next_offset, marks)
+            self._dirty.discard(partition)
+            return True
+
+        return await self._run(work)
+
+    async def read(self, question: Callable[[Shard], T]) -> list[T]:
+        """The answer of every open shard, between two steps."""
+        return await self._run(lambda: [question(shard) for shard in self._shards.values()])
+
+    async def top(self, n: int) -> list[dict[str, Any]]:
+        """The n users with the largest reach, over all shards here."""
+        found = [row for rows in await self.read(lambda shard: shard.top(n)) for row in rows]
+        return sorted(found, key=lambda row: -float(row["reach"]))[:n]
+
+    async def user(self, user_id: str) -> dict[str, Any] | None:
+        """A user's score and features, None if no shard here has the user."""
+        return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
+
+    async def close(self) -> None:
+        """Close every shard, after the work in hand."""
+
+        def work() -> None:
+            for partition in list(self._shards):
+                self._close(partition)
+
+        await self._run(work)
+        self._thread.shutdown()

@@ -1,0 +1,305 @@
+"""How bytes get from Kafka to an agent and positions back: a Faust transport with one event per poll.
+
+* All records of one fetch reach an agent as one `Poll` per topic, not as one Faust event each.
+* A poll that finds its topic busy is merged into the one that waits: batches grow with the load.
+* A topic with much waiting is not asked for more, so overload shows as lag, not as memory.
+* Every seek begins a new epoch. A poll of an older epoch is neither written nor acknowledged.
+* Positions come from the app at each assignment: partitions with state start where the state ends.
+
+Faust runs the consumer on a thread with a loop of its own; `FetchThread` lives there, everything
+else on the main loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import aiokafka
+import faust
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+POLL_RECORDS = 4_000
+FETCH_BYTES = 1 << 20
+WAITING_BYTES = 1 << 20
+"""Fetched and not yet in work, per topic, at which a topic is not asked for more."""
+PAUSE_S = 0.004
+"""Between two polls under load: a poll costs about 1 ms whatever its size."""
+FULL_S = 0.5
+FETCH_WAIT_MS = 10
+PREFETCH_BACKOFF_S = 0.02
+"""How long one topic that is full may hold up the others; aiokafka's own is 0.1 s."""
+SESSION_MS, HEARTBEAT_MS, REBALANCE_MS, REQUEST_MS = 6_000, 1_000, 10_000, 40_000
+BATCH_BYTES = 512 * 1024
+REQUEST_BYTES = 6 * 1024 * 1024
+
+
+class Poll:
+    """What Faust sees as one record: all that one fetch, or several merged, returned for one topic.
+
+    parts: partition → (records, position after them). first, last: its numbers in its epoch and topic.
+    """
+
+    # What Faust reads of a record besides.
+    key = checksum = None
+    headers = ()
+    timestamp = timestamp_type = serialized_key_size = serialized_value_size = 0
+
+    def __init__(self, topic: str, epoch: int, number: int) -> None:
+        self.topic = topic
+        self.epoch = epoch
+        self.first = self.last = number
+        self.parts: dict[int, tuple[list[Any], int]] = {}
+        self.size = 0
+        self.partition = self.offset = 0
+        self.value = self
+
+    def add(self, partition: int, records: list[Any], position: int) -> None:
+        """Add what was fetched of one partition."""
+        before = self.parts[partition][0] if partition in self.parts else []
+        self.parts[partition] = [*before, *records], position
+        self.size += sum(max(record.serialized_value_size, 0) for record in records)
+
+    def merge(self, later: Poll) -> None:
+        """Take in the next poll of the same topic and epoch."""
+        size = self.size + later.size
+        for partition, (records, position) in later.parts.items():
+            self.add(partition, records, position)
+        self.last, self.size = later.last, size
+
+
+class FetchThread(driver.AIOKafkaConsumerThread):
+    """The consumer's thread: folds records into polls, counts epochs."""
+
+    app: Any
+    epoch: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.epoch = 0
+        self._numbers: dict[str, int] = defaultdict(int)
+
+    def new_epoch(self) -> None:
+        """Everything fetched before is stale from here on."""
+        self.epoch += 1
+        self._numbers = defaultdict(int)
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        del transport
+        self._assignor = RoundRobinPartitionAssignor
+        settings = self.app.settings
+        return aiokafka.AIOKafkaConsumer(
+            **settings.aiokafka_kwargs(),
+            group_id=settings.consumer_group,
+            group_instance_id=settings.instance or None,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            # A producer may use transactions: what it took back must not count.
+            isolation_level="read_committed",
+            max_poll_records=POLL_RECORDS,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            # Opening a large state takes minutes; heartbeats say that we are alive.
+            max_poll_interval_ms=2**31 - 1,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            rebalance_timeout_ms=REBALANCE_MS,
+            request_timeout_ms=REQUEST_MS,
+        )
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
+        max_records: int | None = None,
+    ) -> Mapping[TP, list[Any]]:
+        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S  # noqa: SLF001 - there is no setting for it
+        fetched = await super()._fetch_records(consumer, active, timeout, max_records)
+        # No await from here on: the positions are those right after these records.
+        polls: dict[str, tuple[TP, Poll]] = {}
+        assignment: Any = consumer._subscription.subscription.assignment if fetched else None  # noqa: SLF001
+        for tp, records in fetched.items():
+            if tp.topic not in polls:
+                self._numbers[tp.topic] += 1
+                polls[tp.topic] = TP(*tp), Poll(tp.topic, self.epoch, self._numbers[tp.topic])
+            polls[tp.topic][1].add(tp.partition, records, assignment.state_value(tp).position)
+        return {tp: [poll] for tp, poll in polls.values()}
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        self.new_epoch()  # the seeks follow before the first await
+        await super()._seek_wait(consumer, partitions)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust's search for stuck streams knows single events only."""
+
+
+class Consumer(driver.Consumer):
+    """The main loop's side of the consumer."""
+
+    app: Any
+    _thread: FetchThread
+
+    def _new_consumer_thread(self) -> FetchThread:
+        self._waiting: dict[str, Poll] = {}
+        self._busy: dict[str, Poll] = {}
+        self._done: dict[TP, int] = {}
+        self._room = asyncio.Event()
+        self._next_poll = 0.0
+        self.positions: dict[TP, int] = {}
+        return FetchThread(self, loop=self.loop, beacon=self.beacon)
+
+    # Polls on their way to the agents
+
+    async def _getmany(
+        self,
+        active_partitions: set[TP] | None,
+        timeout: float,  # noqa: ASYNC109 - Faust's signature
+    ) -> Mapping[TP, list[Any]]:
+        active = active_partitions or set()
+        await asyncio.sleep(max(0.0, self._next_poll - time.monotonic()))
+        wanted = {tp for tp in active if self._has_room(tp.topic)}
+        if not wanted:
+            self._room.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), FULL_S)
+            return {}
+        # With a topic full, ask briefly: it may soon have room.
+        fetched = dict(await super()._getmany(wanted, timeout if len(wanted) == len(active) else 0.01))
+        if fetched:
+            self._next_poll = time.monotonic() + PAUSE_S
+        for tp, (poll,) in list(fetched.items()):
+            waiting = self._waiting.get(poll.topic)
+            if waiting is not None and waiting.epoch == poll.epoch:
+                waiting.merge(poll)
+                del fetched[tp]
+            else:
+                self._waiting[poll.topic] = poll
+        return fetched
+
+    def _has_room(self, topic: str) -> bool:
+        waiting = self._waiting.get(topic)
+        return waiting is None or not self.current(waiting) or waiting.size < WAITING_BYTES
+
+    def _to_message(self, tp: TP, record: Poll) -> Any:
+        # Faust drops a message below the offset that it sought, so the real last offset it must be.
+        record.partition, record.offset = tp.partition, record.parts[tp.partition][1] - 1
+        return super()._to_message(tp, record)
+
+    def current(self, poll: Poll) -> bool:
+        """Whether nothing was sought or revoked since the poll was fetched."""
+        return bool(poll.epoch == self._thread.epoch)
+
+    def begin(self, poll: Poll) -> None:
+        """An agent takes the poll: nothing is merged into it any more."""
+        if self._waiting.get(poll.topic) is poll:
+            del self._waiting[poll.topic]
+        self._busy[poll.topic] = poll
+        self._room.set()
+
+    def done(self, poll: Poll) -> None:
+        """Everything that follows from the poll is where it belongs: its positions may be committed."""
+        for partition, (_, position) in poll.parts.items():
+            tp = TP(poll.topic, partition)
+            self._done[tp] = self.positions[tp] = position
+        self.leave(poll)
+
+    def leave(self, poll: Poll) -> None:
+        """The agent is through with the poll, done or not."""
+        if self._busy.get(poll.topic) is poll:
+            del self._busy[poll.topic]
+
+    # Positions
+
+    async def perform_seek(self) -> None:
+        """Seek every partition to where the app says; called by Faust after each assignment."""
+        committed = await self.seek_to_committed()
+        tps = sorted(self.assignment())
+        stored = {tp: max(committed.get(tp) or 0, 0) for tp in tps}
+        begin = await self.earliest_offsets(*tps)
+        end = await self.highwaters(*tps)
+        targets = await self.app.seek_targets(stored, begin, end)
+        await self.seek_wait(targets)
+        self._waiting.clear()
+        self._busy.clear()
+        self._done.clear()
+        self._committed_offset.update(stored)
+        self.positions = dict(targets)
+        self._room.set()
+        self.app.on_sought(tps)
+
+    def lag(self) -> dict[TP, int]:
+        """Records between what is done and the end, per partition, as far as the end is known."""
+        ends = {tp: self.highwater(tp) for tp in self.positions}
+        return {tp: max(0, end - self.positions[tp]) for tp, end in ends.items() if end is not None}
+
+    async def quiesce(self, timeout_s: float) -> None:
+        """Wait for the polls in work, commit what is done, make the rest stale."""
+        end = time.monotonic() + timeout_s
+        while any(map(self.current, self._busy.values())) and time.monotonic() < end:  # noqa: ASYNC110 - two agents
+            await asyncio.sleep(0.005)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.commit(), max(0.5, timeout_s))
+        self._thread.new_epoch()
+
+    # What Faust commits: a position instead of a list of acknowledged offsets
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return iter([tp for tp in self._done if topics is None or tp in topics or tp.topic in topics])
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self._done.pop(tp, None)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Offsets between two polls are no gap: compacted away, or the marks of transactions."""
+
+
+class Producer(driver.Producer):
+    """One idempotent producer for all that a worker sends."""
+
+    app: Any
+
+    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
+        del transactional_id
+        return aiokafka.AIOKafkaProducer(
+            **self.app.settings.aiokafka_kwargs(),
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=REQUEST_BYTES,
+            request_timeout_ms=REQUEST_MS,
+        )
+
+    @property
+    def client(self) -> aiokafka.AIOKafkaProducer:
+        """The producer itself; raises NotReady before the start."""
+        return self._ensure_producer()
+
+
+class Transport(driver.Transport):
+    """The transport of the worker's app."""
+
+    Consumer = Consumer
+    Producer = Producer
+
+
+class RawSchema(faust.Schema):  # type: ignore[type-arg]
+    """Nothing is decoded on the way: what Faust cannot decode it would raise into the stream."""
+
+    def loads_key(self, app: Any, message: Any, **_named: Any) -> None:
+        """Polls have no key."""
+        del app, message
+
+    def loads_value(self, app: Any, message: Any, **_named: Any) -> Poll:
+        """The poll itself."""
+        del app
+        poll: Poll = message.value
+        return poll
