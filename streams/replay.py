@@ -106,7 +106,7 @@ def reference_error(shard: Shard, mutations: Iterable[Mutation], spec: GraphSpec
 
 
 def run(
-    mutations: Callable[[], Iterable[Mutation]],
+    mutations: Iterable[Mutation],
     artifact: Artifact,
     spec: GraphSpec,
     out: Path,
@@ -117,16 +117,18 @@ def run(
 ) -> tuple[Replayed, int, float | None]:
     """Replay into `out`: `scores.parquet` and `alerts.parquet`; returns (what happened, users, reference error).
 
-    mutations: gives them from the start each time it is called.
+    With the reference all mutations are held in memory, as the naive twin needs them together.
     """
+    if with_reference:
+        mutations = list(mutations)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="groundswell-replay-") as folder:
         shard = Shard.open(Path(folder), artifact, spec)
         try:
-            result = replay(shard, mutations(), batch, on_step)
+            result = replay(shard, mutations, batch, on_step)
             pq.write_table(score_table(shard), out / "scores.parquet")
             pq.write_table(alert_table(result.alerts), out / "alerts.parquet")
-            error = reference_error(shard, mutations(), spec) if with_reference else None
+            error = reference_error(shard, mutations, spec) if with_reference else None
             return result, shard.users, error
         finally:
             shard.close()

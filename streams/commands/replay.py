@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from streams.errors import InputError
-
-if TYPE_CHECKING:
-    from graphstate.types import Mutation
 
 
 def replay(
@@ -59,9 +55,7 @@ def _run(
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=Settings.load().lateness_s)
 
-    def mutations() -> Iterator[Mutation]:
-        return chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files)
-
+    mutations = chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} events"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("replaying", total=None)
