@@ -76,5 +76,5 @@ def judge(graph: GraphState, rule: AlertRule, at: int, last_alert: NDArray[np.in
         new = activity.new_sharers(graph, row, since)
         if new >= _MIN_NEW_SHARERS:
             content = activity.driver(graph, row)
-            picked.append(Emerging(row, at, velocity[row] / 256, int(level[row]), new, content))
+            picked.append(Emerging(row, at, float(velocity[row]) / 256, int(level[row]), new, content))
     return picked
