@@ -48,6 +48,7 @@ SHARD_FOLDER = "shard"
 class App(faust.App):
     """A Faust app with our transport and nothing on disk of its own."""
 
+    logger = logging.getLogger("faust.app")  # else it would log as this module, every step of its start
     settings: Settings
     worker: Worker
 

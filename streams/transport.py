@@ -13,6 +13,7 @@ else on the main loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+LOGGER = logging.getLogger("faust.transport")
+"""Faust's services log as the module of their class; ours shall log as its own do."""
 POLL_RECORDS = 4_000
 FETCH_BYTES = 1 << 20
 WAITING_BYTES = 1 << 20
@@ -77,6 +80,7 @@ class Poll:
 class FetchThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: folds records into polls, counts epochs."""
 
+    logger = LOGGER
     app: Any
     epoch: int
 
@@ -144,6 +148,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 class Consumer(driver.Consumer):
     """The main loop's side of the consumer."""
 
+    logger = LOGGER
     app: Any
     _thread: FetchThread
 
@@ -264,6 +269,7 @@ class Consumer(driver.Consumer):
 class Producer(driver.Producer):
     """One idempotent producer for all that a worker sends."""
 
+    logger = LOGGER
     app: Any
 
     def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
