@@ -1,0 +1,59 @@
+"""`groundswell simulate`: a generated social stream as an event file, with the true influence beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streams import printing
+
+
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="Event file to write: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
+    users: Annotated[int, typer.Option(min=20, help="Number of users.")] = 20_000,
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 60,
+    communities: Annotated[int, typer.Option(min=1, help="Number of communities; 10 users each at least.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same events.")] = 0,
+    difficulty: Annotated[str, typer.Option(help="How well influence hides: equal, uneven, strong, very_hard.")] = (
+        "strong"
+    ),
+    truth: Annotated[
+        Path | None, typer.Option(help="Parquet file for every user's true influence (user, influence, bot).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Generate a social stream with known true influence: the same numbers give the same file."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from model.simulate import Simulation
+    from streams import eventfiles
+
+    simulation = Simulation(users, communities, seed, difficulty=difficulty)
+    columns = (TextColumn("simulating days"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:
+        task = progress.add_task("days", total=days)
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for _ in range(days):
+                yield from simulation.events(1)
+                progress.advance(task)
+
+        count = eventfiles.write(out, rows())
+        if truth is not None:
+            _write_truth(truth, simulation)
+    if as_json:
+        printing.as_json({"events": count, "users": users, "days": days, "out": str(out)})
+    else:
+        typer.echo(f"{count:,} events of {users:,} users in {days} days: {out}")
+
+
+def _write_truth(path: Path, simulation: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    truth = simulation.true_influence()
+    pq.write_table(pa.table({"user": truth.users, "influence": truth.influence, "bot": truth.bot}), path)

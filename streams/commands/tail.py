@@ -1,0 +1,89 @@
+"""`groundswell tail`: follow the scores or the alerts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams.errors import BrokerError, one_line
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+    from streams.topics import TopicSpec
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Follow an output topic.")
+
+FromBeginning = Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest that Kafka still has.")]
+Limit = Annotated[int, typer.Option(min=0, help="Stop after so many; 0: go on until Ctrl-C.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print each message's value, one per line.")]
+
+POLL_MS = 500
+
+
+@app.command()
+def scores(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
+    """Follow the scores as they move."""
+    _follow("score", from_beginning, limit, as_json)
+
+
+@app.command()
+def alerts(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
+    """Follow the alerts as they fire."""
+    _follow("alert", from_beginning, limit, as_json)
+
+
+def _follow(name: str, from_beginning: bool, limit: int, as_json: bool) -> None:
+    from streams import topics
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    spec = getattr(topics.Topics(settings), name)
+    with topics.admin(settings) as client:
+        topics.check(client, [spec])
+    shown = 0
+    try:
+        for key, value in messages(settings, spec, from_beginning=from_beginning):
+            typer.echo(line(name, key, value, as_json=as_json))
+            shown += 1
+            if shown == limit:
+                return
+    except KeyboardInterrupt:
+        return
+
+
+def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> Iterator[tuple[str, bytes | None]]:
+    """Key and value of every message of a topic, for ever; commits nothing and joins no group."""
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaError
+
+    try:
+        consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
+        try:
+            partitions = [TopicPartition(spec.name, number) for number in range(spec.partitions)]
+            consumer.assign(partitions)
+            (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
+            while True:
+                for records in consumer.poll(timeout_ms=POLL_MS).values():
+                    yield from ((record.key.decode(), record.value) for record in records)
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise BrokerError(f"{spec.name} cannot be read ({one_line(error)}); is Kafka well?") from error
+
+
+def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
+    """What is printed of one message; a tombstone has no value."""
+    if value is None:
+        gone = {"user": key, "forgotten": True}
+        return json.dumps(gone, ensure_ascii=False, separators=(",", ":")) if as_json else f"{key}  forgotten"
+    if as_json:
+        return value.decode()
+    found: dict[str, Any] = json.loads(value)
+    score = f"reach {found['reach']:8.2f}  percentile {found['percentile']:5.1f}"
+    if name == "score":
+        return f"{found['as_of'][:19]}  {score}  {found['user']}"
+    growth = f"{found['new_sharers']} new sharers, {found['level']} shares before"
+    return f"{found['as_of'][:19]}  {score}  {found['user']}  {growth}"
