@@ -1,0 +1,65 @@
+"""The part of a graph that the scores of some users depend on, rows ordered so that each layer's targets come first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.config import USER, ModelConfig
+from model.types import Bools, GraphInput, Int64s
+
+
+@dataclass(frozen=True)
+class Subgraph:
+    """What `Network.forward` takes for some users: inputs, edges and targets per layer, and their own features."""
+
+    x: dict[str, Tensor]
+    edges: tuple[dict[str, Tensor], dict[str, Tensor]]
+    targets: tuple[dict[str, int], dict[str, int]]
+    own: Tensor
+
+
+def _sources(
+    graph: GraphInput, relations: tuple[tuple[str, str, str], ...], targets: dict[str, Bools]
+) -> tuple[dict[str, Bools], dict[str, Int64s]]:
+    """The targets with everything that reaches them over one layer, and the edges that do."""
+    reached = {name: mask.copy() for name, mask in targets.items()}
+    edges: dict[str, Int64s] = {}
+    for name, source, target in relations:
+        every = graph.edges[name]
+        edges[name] = every[:, targets[target][every[1]]]
+        reached[source][edges[name][0]] = True
+    return reached, edges
+
+
+def extract(graph: GraphInput, config: ModelConfig, users: Int64s) -> Subgraph:
+    """The subgraph of these users (rows, distinct); they keep their order."""
+    wanted = {name: np.zeros(len(values), np.bool_) for name, values in graph.x.items()}
+    wanted[USER][users] = True
+    second, second_edges = _sources(graph, config.user_relations, wanted)
+    first, first_edges = _sources(graph, config.relations, second)
+    rows: dict[str, Int64s] = {}
+    place: dict[str, Int64s] = {}
+    for name, values in graph.x.items():
+        lead = users if name == USER else np.zeros(0, np.int64)
+        middle = np.flatnonzero(second[name] & ~wanted[name])
+        outer = np.flatnonzero(first[name] & ~second[name])
+        rows[name] = np.concatenate([lead, middle, outer])
+        place[name] = np.full(len(values), -1, np.int64)
+        place[name][rows[name]] = np.arange(len(rows[name]))
+
+    def moved(edges: dict[str, Int64s], relations: tuple[tuple[str, str, str], ...]) -> dict[str, Tensor]:
+        return {
+            name: torch.from_numpy(np.stack([place[source][edges[name][0]], place[target][edges[name][1]]]))
+            for name, source, target in relations
+        }
+
+    return Subgraph(
+        x={name: torch.from_numpy(graph.x[name][rows[name]]) for name in graph.x},
+        edges=(moved(first_edges, config.relations), moved(second_edges, config.user_relations)),
+        targets=({name: int(second[name].sum()) for name in second}, {USER: len(users)}),
+        own=torch.from_numpy(graph.own[users]),
+    )

@@ -1,0 +1,209 @@
+"""Training: snapshots in time with closed labels become an artifact.
+
+The protocol: targets standardised within each snapshot, rows weighted by how many posts stand behind them, Huber
+and pairwise ranking loss, strong dropout, AdamW on one cycle, the history of some users hidden so that the
+network learns what to say of the unknown; the newest snapshot chooses the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.artifact import Artifact
+from model.config import OWN, ModelConfig
+from model.errors import TrainingError
+from model.evaluate import spearman
+from model.network import Network
+from model.subgraph import Subgraph, extract
+from model.types import Bools, Float32s, Float64s, GraphInput
+
+_HISTORY = [
+    OWN.index(name)
+    for name in (
+        "past_mean", "recent_mean", "last", "created", "sharers", "received_short", "received_long", "created_long",
+        "since_created", "since_received", "delay_received",
+    )
+]  # fmt: skip
+"""What a user without a post has nothing of."""
+_COLD = OWN.index("cold")
+_LEAST = 10
+"""A snapshot with fewer labelled users teaches nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingSnapshot:
+    """A graph at one moment, and what its users' next posts got.
+
+    target `[n_users]`: mean log reach, NaN where unknown. weight `[n_users]`. mask `[n_users]`: who may be learned
+    from; held-out users stay in the graph but are False here.
+    """
+
+    graph: GraphInput
+    target: Float64s
+    weight: Float64s
+    mask: Bools
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how hard to train; the defaults are measured on several real sets."""
+
+    epochs: int = 14
+    patience: int = 6
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    dropout: float = 0.4
+    history_dropout: float = 0.2
+    ranking: float = 0.5
+    batch: int = 1024
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some labelled users of one snapshot: their subgraph, standardised target and weight `[k]`."""
+
+    part: Subgraph
+    target: Tensor
+    weight: Tensor
+
+
+Progress = Callable[[str], None]
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def usable_rows(snapshot: TrainingSnapshot) -> Bools:
+    """The users that a snapshot teaches something about, `[n_users]`."""
+    usable: Bools = snapshot.mask & np.isfinite(snapshot.target) & (snapshot.weight > 0)
+    return usable
+
+
+def moments(snapshot: TrainingSnapshot) -> tuple[float, float]:
+    """Weighted mean and standard deviation of a snapshot's targets."""
+    rows = usable_rows(snapshot)
+    target, weight = snapshot.target[rows], snapshot.weight[rows]
+    mean = float(np.average(target, weights=weight))
+    return mean, max(float(np.sqrt(np.average((target - mean) ** 2, weights=weight))), 1e-3)
+
+
+def batches(snapshot: TrainingSnapshot, config: ModelConfig, size: int, random: np.random.Generator) -> list[Batch]:
+    """The labelled users of a snapshot in batches of about `size`, each with its subgraph."""
+    mean, std = moments(snapshot)
+    users = random.permutation(np.flatnonzero(usable_rows(snapshot)))
+    result = []
+    for some in np.array_split(users, max(1, round(len(users) / size))):
+        target = torch.from_numpy(((snapshot.target[some] - mean) / std).astype(np.float32))
+        weight = torch.from_numpy(snapshot.weight[some].astype(np.float32))
+        result.append(Batch(extract(snapshot.graph, config, some), target, weight))
+    return result
+
+
+def _hidden(own: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Own features with a share of the users made to look as if they had never posted."""
+    hide = torch.rand(len(own), generator=generator) < share
+    own = own.clone()
+    own[hide.nonzero(), torch.tensor(_HISTORY)] = 0
+    own[hide, _COLD] = 1
+    return own
+
+
+def _loss(z: Tensor, batch: Batch, ranking: float, generator: torch.Generator) -> Tensor:
+    """Weighted Huber loss, and logistic loss on the order of random pairs."""
+    huber = functional.huber_loss(z, batch.target, reduction="none")
+    loss = (huber * batch.weight).sum() / batch.weight.sum()
+    other = torch.randint(len(z), (4 * len(z),), generator=generator)
+    one = torch.arange(len(z)).repeat(4)
+    gap = batch.target[one] - batch.target[other]
+    weight = batch.weight[one] * batch.weight[other] * (gap.abs() > 0.05)
+    wrong = functional.softplus(-(z[one] - z[other]) * gap.sign())
+    return loss + ranking * (wrong * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def _validate(network: Network, held: list[Batch]) -> float:
+    """Spearman of the scores with the targets, over the batches of one snapshot."""
+    network.eval()
+    with torch.no_grad():
+        z = [network(b.part.x, b.part.edges, b.part.own, b.part.targets).numpy() for b in held]
+    return spearman(np.concatenate(z), np.concatenate([b.target.numpy() for b in held]))
+
+
+def train(
+    snapshots: list[TrainingSnapshot],
+    config: ModelConfig,
+    seed: int = 0,
+    progress: Progress = _silent,
+    plan: TrainingPlan | None = None,
+) -> Artifact:
+    """Train on snapshots in order of time; the newest one chooses the epoch. `progress` gets a line per epoch.
+
+    Raises:
+        TrainingError: fewer than two snapshots have at least ten labelled users.
+    """
+    plan = plan or TrainingPlan()
+    usable = [snapshot for snapshot in snapshots if usable_rows(snapshot).sum() >= _LEAST]
+    if len(usable) < 2:
+        raise TrainingError(
+            f"{len(usable)} of {len(snapshots)} snapshots have {_LEAST} users whose posts closed their horizon; "
+            "at least 2 are needed: give a longer stretch of events, or a later --until"
+        )
+    # The newest moments are those that serving comes closest to.
+    newest = np.array([moments(snapshot) for snapshot in usable[-3:]]).mean(0)
+    config = config.scaled(float(newest[0]), float(newest[1]))
+    torch.set_num_threads(plan.threads)
+    random = np.random.default_rng(seed)
+    lessons = [batch for snapshot in usable[:-1] for batch in batches(snapshot, config, plan.batch, random)]
+    held = batches(usable[-1], config, plan.batch, random)
+    users = sum(len(batch.target) for batch in lessons)
+    progress(f"{users:,} labelled users in {len(usable) - 1} snapshots, {len(lessons)} batches")
+    weights = _fit(lessons, held, config, seed, plan, progress)
+    return Artifact(weights, config)
+
+
+def _fit(
+    lessons: list[Batch], held: list[Batch], config: ModelConfig, seed: int, plan: TrainingPlan, progress: Progress
+) -> dict[str, Float32s]:
+    """The weights of the best epoch."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        network = Network(config, plan.dropout)
+        optimizer = torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, plan.learning_rate, total_steps=plan.epochs * len(lessons)
+        )
+        best, best_epoch, weights = -np.inf, 0, _weights(network)
+        for epoch in range(1, plan.epochs + 1):
+            network.train()
+            total = 0.0
+            for at in torch.randperm(len(lessons), generator=generator).tolist():
+                batch = lessons[at]
+                own = _hidden(batch.part.own, plan.history_dropout, generator)
+                z = network(batch.part.x, batch.part.edges, own, batch.part.targets)
+                loss = _loss(z, batch, plan.ranking, generator)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                total += float(loss.detach())
+            rank = _validate(network, held)
+            progress(f"epoch {epoch:2} of {plan.epochs}: loss {total / len(lessons):.4f}, validation {rank:.4f}")
+            if rank > best:
+                best, best_epoch, weights = rank, epoch, _weights(network)
+            elif epoch - best_epoch >= plan.patience:
+                break
+        progress(f"epoch {best_epoch} is the best: validation {best:.4f}")
+    return weights
+
+
+def _weights(network: Network) -> dict[str, Float32s]:
+    return {name: value.detach().numpy().copy() for name, value in network.state_dict().items()}

@@ -1,0 +1,224 @@
+"""From events to what `model.train` takes: snapshots of the graph in time, with labels closed before the cut.
+
+    first event ──── T₁ ── T₂ ── … ── T_n ──── T_n + window ──── until
+                     snapshot times            posts end         their horizons have closed
+
+The graph of a snapshot knows nothing later than its time; its labels nothing later than `until`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from graphstate.state import GraphState
+from graphstate.types import USER, Kind, Mutation
+from model.config import ModelConfig
+from model.errors import TrainingError
+from model.labels import Posts
+from model.train import TrainingSnapshot
+from model.types import GraphInput, Int64s
+from streams.graphview import graph_input, graph_spec
+
+_SECOND = 1_000_000
+_BATCH = 16_384
+_HASHES = 1 << 32
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When snapshots are taken: times (µs), and the length (µs) of the window whose posts label each."""
+
+    times: tuple[int, ...]
+    window: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What training and its evaluation need.
+
+    snapshots: in order of time. final: the graph at the cut. users: the ids of its rows; live, held_out, warm: by
+    row. followers: live followers by row.
+    """
+
+    snapshots: list[TrainingSnapshot]
+    final: GraphInput
+    users: list[str]
+    live: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    held_out: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    warm: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    followers: Int64s
+
+
+def is_held_out(user: str, share: float, seed: int) -> bool:
+    """Whether a user is kept for the evaluation: the same users for the same seed, whatever the events."""
+    digest = blake2b(user.encode(), digest_size=4, key=seed.to_bytes(8, "big", signed=True)).digest()
+    return int.from_bytes(digest, "big") < share * _HASHES
+
+
+def plan(first: int, until: int, horizon: int, snapshots: int) -> Plan:
+    """Snapshot times between the first event and the cut (µs).
+
+    Raises:
+        TrainingError: the events do not reach far enough for a horizon to close.
+    """
+    span = until - first
+    window = max(horizon, span // 12)
+    earliest, latest = first + span // 6, until - horizon - window
+    if latest < earliest:
+        day = 86_400 * _SECOND
+        # The last snapshot must come after a sixth of the span, and a window and a horizon must fit behind it.
+        needed = (horizon + window) * 6 / 5 / day
+        raise TrainingError(
+            f"no horizon has closed: the events span {span / day:.1f} days, {needed:.1f} are needed for posts of a "
+            f"window and their horizon of {horizon / day:.1f} days each; give more events, or a later --until"
+        )
+    return Plan(tuple(sorted({int(time) for time in np.linspace(earliest, latest, snapshots)})), window)
+
+
+def closed_posts(mutations: Iterable[Mutation], horizon: int, until: int) -> tuple[Posts, list[str]]:
+    """The posts whose horizon closed by `until` with their reach, and the ids of their authors' rows."""
+    created: dict[str, tuple[int, str]] = {}
+    shared: dict[tuple[str, str], int] = {}
+    void: set[object] = set()
+    for kind, time, user, other, _ in mutations:
+        if kind == Kind.CREATE:
+            created[other] = min(created.get(other, (time, user)), (time, user))
+        elif kind == Kind.SHARE:
+            shared[user, other] = min(shared.get((user, other), time), time)
+        elif kind == Kind.DELETE:
+            void.add(other)
+        elif kind == Kind.UNSHARE:
+            void.add((user, other))
+    # What was taken back tells nothing about the reach that a post can expect.
+    contents = {content: row for row, content in enumerate(name for name in created if name not in void)}
+    rows: dict[str, int] = {}
+    author = np.array([rows.setdefault(created[name][1], len(rows)) for name in contents], np.int64)
+    when = np.array([created[name][0] for name in contents], np.int64)
+    sharers: dict[str, int] = {}
+    shares = np.array(
+        [
+            (contents[content], sharers.setdefault(user, len(sharers)), time)
+            for (user, content), time in shared.items()
+            if content in contents and (user, content) not in void
+        ],
+        np.int64,
+    ).reshape(-1, 3)
+    return Posts.count(author, when, *shares.T, horizon=horizon, until=until), list(rows)
+
+
+def build(
+    mutations: Iterable[Mutation],
+    config: ModelConfig,
+    until: int,
+    *,
+    snapshots: int = 14,
+    held_out: float = 0.2,
+    seed: int = 0,
+    progress: Progress = lambda _line: None,
+) -> Dataset:
+    """Run the graph up to each snapshot time and label it; `until` in µs.
+
+    Raises:
+        TrainingError: there is nothing to learn from; the message says what is missing.
+    """
+    events = sorted((m for m in mutations if m.time <= until), key=lambda m: m.time)
+    if not any(m.kind == Kind.CREATE for m in events):
+        raise TrainingError("no posts: the events hold no create up to the cut; give files with creates and shares")
+    horizon = config.horizon_s * _SECOND
+    first = next(m.time for m in events if m.kind in {Kind.CREATE, Kind.SHARE})
+    times = plan(first, until, horizon, snapshots)
+    posts, authors = closed_posts(events, horizon, until)
+    taken: list[TrainingSnapshot] = []
+    with TemporaryDirectory(prefix="groundswell-train-") as folder:
+        graph = GraphState.open(Path(folder) / "graph", graph_spec(config, retention_s=0, lateness_s=0))
+        try:
+            done = 0
+            for number, time in enumerate((*times.times, until)):
+                done = _advance(graph, events, done, time)
+                moment = datetime.fromtimestamp(time / _SECOND, UTC).strftime("%Y-%m-%d %H:%M")
+                progress(f"graph {number + 1} of {len(times.times) + 1}: {moment}, {done:,} of {len(events):,} events")
+                if time != until or len(taken) < len(times.times):
+                    taken.append(_label(graph, config, posts, authors, time, times.window, held_out, seed))
+            return _finish(graph, config, taken, events, held_out, seed)
+        finally:
+            graph.close()
+
+
+def _advance(graph: GraphState, events: list[Mutation], done: int, time: int) -> int:
+    """Apply the events up to a time; how many have been applied in all."""
+    end = done
+    while end < len(events) and events[end].time <= time:
+        end += 1
+    for at in range(done, end, _BATCH):
+        graph.apply(events[at : min(at + _BATCH, end)])
+        graph.commit()
+    return end
+
+
+def _label(
+    graph: GraphState,
+    config: ModelConfig,
+    posts: Posts,
+    authors: list[str],
+    time: int,
+    window: int,
+    held_out: float,
+    seed: int,
+) -> TrainingSnapshot:
+    """The graph as it is now, with the labels of the window that follows."""
+    snapshot = graph.snapshot()
+    users = snapshot.ids[USER]
+    mean, number = posts.labels(len(authors), time, window)
+    rows = {user: row for row, user in enumerate(users)}
+    target, weight = np.full(len(users), np.nan), np.zeros(len(users))
+    for author in np.flatnonzero(number):
+        # An author who was never seen before the snapshot has no row: nothing could be known of them.
+        row = rows.get(authors[author], -1)
+        if row >= 0:
+            target[row], weight[row] = mean[author], number[author] / (number[author] + 1)
+    mask = np.array([not is_held_out(user, held_out, seed) for user in users], np.bool_) & snapshot.live
+    return TrainingSnapshot(graph_input(snapshot, config), target, weight, mask)
+
+
+def _finish(
+    graph: GraphState,
+    config: ModelConfig,
+    taken: list[TrainingSnapshot],
+    events: list[Mutation],
+    held_out: float,
+    seed: int,
+) -> Dataset:
+    """The graph at the cut."""
+    snapshot = graph.snapshot()
+    users = snapshot.ids[USER]
+    return Dataset(
+        snapshots=taken,
+        final=graph_input(snapshot, config),
+        users=users,
+        live=snapshot.live,
+        held_out=np.array([is_held_out(user, held_out, seed) for user in users], np.bool_),
+        warm=snapshot.own[:, config.own.index("cold")] == 0,
+        followers=_followers(events, users),
+    )
+
+
+def _followers(events: list[Mutation], users: list[str]) -> Int64s:
+    """How many follow each user at the end, `[n]`, by the newest event of each pair."""
+    live: dict[tuple[str, str], tuple[int, bool]] = {}
+    for kind, time, user, other, _ in events:
+        if kind in {Kind.FOLLOW, Kind.UNFOLLOW}:
+            # On equal times the removal wins: it is the larger of the two.
+            state = (time, kind == Kind.UNFOLLOW)
+            live[user, other] = max(live.get((user, other), state), state)
+    rows = {user: row for row, user in enumerate(users)}
+    named = [rows[other] for (_, other), (_, gone) in live.items() if not gone and other in rows]
+    return np.bincount(np.array(named, np.int64), minlength=len(users))
