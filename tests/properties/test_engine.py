@@ -68,7 +68,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]]) -> tuple[list[str], 
         return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
 def test_engine_is_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
     """After each micro-batch every embedding and score equals the reference."""

@@ -93,7 +93,7 @@ def test_any_order(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
             state.close()
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
 def test_crash(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
     """A state closed without a commit is that of the last commit, and the lost batch can be applied again."""
