@@ -1,0 +1,171 @@
+"""How the demo shows itself: a live view on a terminal, plain lines elsewhere, nothing with --json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+ALERTS = 8
+TOP = 10
+LINE_EVERY_S = 5.0
+
+
+class Frame:
+    """What there is to show at one moment."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.stage = "starting"
+        self.done = 0
+        self.total: int | None = None
+        self.events_per_s = 0.0
+        self.scores_per_s = 0.0
+        self.events = 0
+        self.scores = 0
+        self.alerts = 0
+        self.dead_letters = 0
+        self.lag_records = 0
+        self.users = 0
+        self.clock: str | None = None
+        self.freshness_p50_ms: float | None = None
+        self.freshness_p99_ms: float | None = None
+        self.top: list[dict[str, Any]] = []
+        self.newest: list[dict[str, Any]] = []
+
+    def status(self) -> str:
+        """One line of what is going on."""
+        return (
+            f"{self.events_per_s:,.0f} events/s  {self.scores_per_s:,.0f} scores/s  "
+            f"freshness {_ms(self.freshness_p50_ms)} median, {_ms(self.freshness_p99_ms)} 99 %  "
+            f"lag {self.lag_records:,}  |  {self.events:,} events  {self.scores:,} scores  {self.alerts:,} alerts"
+        )
+
+
+class View(Protocol):
+    """Where frames go."""
+
+    def show(self, frame: Frame) -> None:
+        """Show a moment."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will be shown."""
+        ...
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def show(self, frame: Frame) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """A line when the stage changes, one for each alert, and the state every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage = ""
+        self._due = 0.0
+        self._told: set[str] = set()
+
+    def show(self, frame: Frame) -> None:
+        """Print what is new."""
+        if frame.stage != self._stage:
+            self._stage = frame.stage
+            self._print(frame.stage + (f" (live page: {frame.address})" if frame.address else ""))
+            self._due = time.monotonic() + LINE_EVERY_S
+        for alert in frame.newest:
+            if alert["alert"] not in self._told:
+                self._told.add(alert["alert"])
+                self._print("alert: " + alert_line(alert))
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + LINE_EVERY_S
+            part = f"{frame.done:,} of {frame.total:,}  " if frame.total else ""
+            self._print(part + frame.status())
+            if frame.top:
+                names = ", ".join(f"{entry['user']} {entry['reach']:.1f}" for entry in frame.top[:5])
+                self._print(f"top by reach: {names}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Terminal:
+    """One screen that is drawn anew twice a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._live.start()
+
+    def show(self, frame: Frame) -> None:
+        """Draw."""
+        self._live.update(render(frame), refresh=True)
+
+    def close(self) -> None:
+        """Leave the last picture where it is."""
+        self._live.stop()
+
+
+def view(console: Console, *, quiet: bool) -> View:
+    """The view that fits."""
+    if quiet:
+        return Quiet()
+    return Terminal(console) if console.is_terminal else Lines(console)
+
+
+def render(frame: Frame) -> Group:
+    """The whole screen."""
+    head = Text.assemble(("Groundswell ", "bold"), (frame.stage, "cyan"), "  ", frame.address)
+    parts: list[Any] = [head]
+    if frame.total:
+        bar = Progress(TextColumn("{task.completed:,.0f} of {task.total:,.0f} events"), BarColumn())
+        bar.add_task("", total=frame.total, completed=frame.done)
+        parts.append(bar)
+    if frame.events:
+        parts += [Text(frame.status(), style="dim"), Text(""), _top(frame), Text(""), *_alerts(frame.newest)]
+    return Group(*parts)
+
+
+def _top(frame: Frame) -> Table:
+    clock = f"event time {frame.clock[:16].replace('T', ' ')}" if frame.clock else ""
+    table = Table(title=f"top influencers of {frame.users:,} users, {clock}", title_justify="left", title_style="bold")
+    table.add_column("user", min_width=14, overflow="ellipsis", max_width=40)
+    for name in ("reach", "percentile", "1 min"):
+        table.add_column(name, justify="right")
+    for entry in frame.top[:TOP]:
+        change = entry.get("change")
+        moved = Text("·", "dim") if change is None else Text(f"{change:+.1%}", "green" if change > 0 else "red")
+        table.add_row(Text(entry["user"]), f"{entry['reach']:.2f}", f"{entry['percentile']:.1f}", moved)
+    return table
+
+
+def _alerts(newest: Iterable[dict[str, Any]]) -> list[Text]:
+    lines = [Text("emerging influencers, newest first", "bold")]
+    found = list(newest)[::-1][:ALERTS]
+    return [*lines, *(Text(alert_line(alert)) for alert in found)] if found else [*lines, Text("none yet", "dim")]
+
+
+def alert_line(alert: dict[str, Any]) -> str:
+    """An alert on one line."""
+    return (
+        f"{alert['as_of'][:16].replace('T', ' ')}  {alert['user']}  {alert['new_sharers']} new sharers, "
+        f"{alert['level']} shares before, reach {alert['reach']:.1f}"
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} ms"
