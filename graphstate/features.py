@@ -118,7 +118,8 @@ def _propagate_users(rows: Int64s, counts: Int64s, floor: int, out: Int32s, chan
         for k in range(7):
             same &= new[k] == out[row, k]
         if not same:
-            out[row] = new
+            for k in range(7):
+                out[row, k] = new[k]
             changed[n] = row
             n += 1
     return n
@@ -229,7 +230,8 @@ def _own(
         for k in range(_OWN):
             same &= new[k] == own[row, k]
         if not same:
-            own[row] = new
+            for k in range(_OWN):
+                own[row, k] = new[k]
             changed[n] = row
             n += 1
     return n

@@ -97,11 +97,18 @@ class GraphState:
     # Loading
 
     def load(self, progress: Progress) -> None:
-        """Read everything that was committed into memory; called once, by `open`."""
+        """Read everything that was committed into memory; called once, by `open`.
+
+        Kernels that a first step may not need are compiled here too, so that none stalls the stream later.
+        """
+        scratch = Windows(self.spec.window)
+        scratch.change(np.zeros((1, 5), np.int64), self._hashes(), self._newest)
+        scratch.replace(0, 0, [(0, 0)])
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
             self.store.write("meta", b"format", str(FORMAT).encode())
             self.store.write("meta", b"spec", json.dumps(asdict(self.spec)).encode())
+            self.refresh()
             return
         if int(meta[b"format"]) != FORMAT:
             found = int(meta[b"format"])

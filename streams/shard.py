@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from graphstate import activity
 from graphstate.keys import NEVER
 from graphstate.state import GraphState
 from graphstate.types import RELATIONS, TYPES, USER, GraphSpec, Mutation
@@ -144,6 +145,7 @@ class Shard:
             if same_model:
                 self._reach[row], self._percentile[row] = reach, percentile
         self._recompute({})
+        activity.measure(self.graph, 1, self.rule.window_s)  # compiles it
 
     def _room(self) -> None:
         rows = self.view.rows(USER)
