@@ -88,6 +88,7 @@ class Applier:
 
     def _join(self, user: int, mutation: Mutation) -> None:
         community, time = self.communities.row(mutation.other), mutation.time
+        self.ledger.touched[2].add(community)
         if time <= self.users.forget_at[user]:
             return
         before, live, won = self._decide(keys.pair(MEMBER, user, community), time, mutation.kind == Kind.JOIN)
