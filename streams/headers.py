@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 Headers = list[tuple[str, bytes]]
 
@@ -13,8 +14,12 @@ _JSON = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")
 
 
+@lru_cache(maxsize=4_096)
 def rfc3339(time_us: int) -> str:
-    """Microseconds since 1970 as RFC 3339 in UTC, always with microseconds."""
+    """Microseconds since 1970 as RFC 3339 in UTC, always with microseconds.
+
+    Most scores of a step are as of the same tick, so the last few are remembered.
+    """
     return f"{(_EPOCH + timedelta(microseconds=time_us)).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from struct import Struct
 from time import perf_counter
@@ -39,6 +40,10 @@ class Score(NamedTuple):
     reach: float
     percentile: float
     as_of: int
+
+
+_SCORE = partial(tuple.__new__, Score)
+"""A score from its four fields, without a call of Python for each of what may be a hundred thousand."""
 
 
 @dataclass(frozen=True)
@@ -239,8 +244,9 @@ class Shard:
         self._reach[some], self._percentile[some] = reach[moved], percentile[moved]
         self._moved.update(some.tolist())
         ids, as_of = self.graph.ledger.users.ids, self.graph.as_of()[some].tolist()
-        values = zip(some.tolist(), reach[moved].tolist(), percentile[moved].tolist(), as_of, strict=True)
-        return [Score(ids[row], people, place, time) for row, people, place, time in values]
+        users = map(ids.__getitem__, some.tolist())
+        values = zip(users, reach[moved].tolist(), percentile[moved].tolist(), as_of, strict=True)
+        return list(map(_SCORE, values))
 
     def _alert(self, found: Emerging) -> Alert:
         row = np.array([found.row])
