@@ -26,7 +26,7 @@ from streams.shard import Outcome
 from streams.shardhost import ShardHost
 from streams.transport import Consumer, Poll, Producer
 
-STEP_MUTATIONS = 4_096
+STEP_MUTATIONS = 16_384
 """Mutations at which a micro-batch is full. Packs stay whole, so one may hold about as many more."""
 
 
