@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -57,6 +58,11 @@ class Sender:
         except KafkaError as error:
             raise BrokerError(f"Kafka did not take the events ({one_line(error)}); is it well?") from error
         self.sent += len(rows)
+
+
+def hush() -> None:
+    """Silence aiokafka's own log in a command: it warns of what it retries, and what it gives up on we raise."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @asynccontextmanager

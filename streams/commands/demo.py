@@ -37,7 +37,9 @@ def demo(
     quickly, so that scores mean something, then the stream goes on live at --rate. Ctrl-C ends it.
     """
     from streams.demo.run import Plan
+    from streams.sending import hush
 
+    hush()
     if replay is not None and not replay.is_file():
         raise InputError(f"no such file: {replay}")
     plan = Plan(rate, minutes or None, replay, seed)

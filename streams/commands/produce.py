@@ -32,8 +32,10 @@ def produce(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from streams import topics
+    from streams.sending import hush
     from streams.settings import Settings
 
+    hush()
     settings = Settings.load()
     with topics.admin(settings) as client:
         topics.check(client, list(topics.Topics(settings).inputs.values()))

@@ -26,6 +26,8 @@ READY_S = 180.0
 """The first start compiles the kernels."""
 STOP_S = 30.0
 POLL_S = 0.1
+ANSWER_S = 30.0
+OK = 200
 
 
 @dataclass
@@ -101,28 +103,29 @@ class WorkerProcess:
     async def _is_ready(self) -> bool:
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self._session.get(f"{self.address}/readyz") as answer:
-                return bool(answer.status == 200)
+                return bool(answer.status == OK)
         return False
 
     async def reading(self) -> Reading:
         """What /metrics says now. Raises WorkerError if it does not answer."""
-        return parse(await self._text("/metrics"))
+        status, text = await self._get("/metrics")
+        if status != OK:
+            raise WorkerError(f"{self.address}/metrics answers {status}: {text[:200]}")
+        return parse(text)
 
-    async def top(self, limit: int) -> dict[str, Any]:
-        """The answer of /api/v1/top."""
-        found: dict[str, Any] = json.loads(await self._text(f"/api/v1/top?limit={limit}"))
+    async def top(self, limit: int) -> dict[str, Any] | None:
+        """The answer of /api/v1/top, None while a long micro-batch keeps it from being read."""
+        status, text = await self._get(f"/api/v1/top?limit={limit}")
+        found: dict[str, Any] | None = json.loads(text) if status == OK else None
         return found
 
-    async def _text(self, path: str) -> str:
+    async def _get(self, path: str) -> tuple[int, str]:
         try:
             async with self._session.get(self.address + path) as answer:
-                text: str = await answer.text()
+                return answer.status, await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             self.check()
             raise WorkerError(f"the demo's worker does not answer at {self.address}{path}: {error!r}") from error
-        if answer.status != 200:
-            raise WorkerError(f"{self.address}{path} answers {answer.status}: {text[:200]}")
-        return text
 
     async def stop(self) -> None:
         """Stop it politely. Raises WorkerError if it did not end well."""
@@ -153,7 +156,7 @@ async def worker(settings: Settings, folder: Path) -> AsyncIterator[WorkerProces
         )
     try:
         await _tell(process, settings.model_dump_json() + "\n")
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as session:
             yield WorkerProcess(process, settings, log, session)
     finally:
         with suppress(OSError):

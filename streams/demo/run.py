@@ -167,8 +167,8 @@ class Course:
         frame.done = frame.events = reading.done
         frame.scores, frame.alerts, frame.dead_letters = listener.scores, listener.alerts, reading.dead_letters
         frame.lag_records, frame.newest = max(0, self.out.sent - reading.done), list(listener.newest)
-        top = await self.running.top(TOP)
-        frame.top, frame.users, frame.clock = top["top"], top["users"], top["clock"]
+        if (top := await self.running.top(TOP)) is not None:
+            frame.top, frame.users, frame.clock = top["top"], top["users"], top["clock"]
 
     def _summary(self, before: Reading, sent: int, seconds: float) -> Summary:
         reading, listener = self.reading, self.listener
@@ -185,7 +185,7 @@ class Course:
             events_per_s=round(sent / seconds, 1),
             seen_p50_ms=listener.quantile_ms(0.5),
             seen_p99_ms=listener.quantile_ms(0.99),
-            users=self.frame.users,
+            users=reading.users,
             live_seconds=round(seconds, 1),
             metrics_agree=agree,
         )

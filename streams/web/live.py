@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -17,6 +17,8 @@ from streams.readiness import Readiness
 from streams.web.feed import LiveFeed, RecentFreshness
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TICK_S = 1.0
 READ_S = 5.0
@@ -60,6 +62,14 @@ class Web:
         self._source = source
         self._freshness = RecentFreshness(metrics.freshness)
 
+    async def _read(self, question: Awaitable[T]) -> T:
+        """What the shards answer. Raises NotReady where there are none to ask, or a micro-batch takes too long."""
+        try:
+            async with asyncio.timeout(READ_S):
+                return await question
+        except TimeoutError:
+            raise NotReady(f"busy for more than {READ_S:.0f} s: {self.readiness.detail}; try again") from None
+
     def _check(self) -> None:
         if not self.readiness.loaded or self.readiness.stopping:
             raise NotReady(f"not ready: {self.readiness.detail}")
@@ -67,12 +77,8 @@ class Web:
     async def top(self, limit: int) -> dict[str, Any]:
         """The answer of `/api/v1/top`. Raises NotReady."""
         self._check()
-        try:
-            async with asyncio.timeout(READ_S):
-                found = await self._source.top(limit)
-                sizes = await self._source.read(lambda shard: (shard.users, shard.clock))
-        except TimeoutError:
-            raise NotReady(f"not ready: {self.readiness.detail}") from None
+        found = await self._read(self._source.top(limit))
+        sizes = await self._read(self._source.read(lambda shard: (shard.users, shard.clock)))
         change = self.feed.trend.change
         clock = max((clock for _, clock in sizes), default=-1)
         return {
@@ -88,11 +94,7 @@ class Web:
     async def user(self, user_id: str) -> dict[str, Any] | None:
         """The answer of `/api/v1/users/{id}`, None for one who is not live. Raises NotReady."""
         self._check()
-        try:
-            async with asyncio.timeout(READ_S):
-                found = await self._source.user(user_id)
-        except TimeoutError:
-            raise NotReady(f"not ready: {self.readiness.detail}") from None
+        found = await self._read(self._source.user(user_id))
         return found and {**found, "as_of": rfc3339(found["as_of"]), "model": self.model}
 
     def state(self) -> dict[str, Any]:
@@ -123,8 +125,7 @@ class Web:
         with suppress(NotReady):
             if self.feed.trend.due():
                 self._check()
-                async with asyncio.timeout(READ_S):
-                    self.feed.trend.sample(await self._source.top(TREND_TOP))
+                self.feed.trend.sample(await self._read(self._source.top(TREND_TOP)))
             if self.feed.listeners:
                 self.feed.broadcast("top", await self.top(TOP))
 
