@@ -235,8 +235,11 @@ class Worker:
             for tp in owned:
                 targets[tp] = next_offsets[tp.partition]
                 _check_log(tp, targets[tp], begin[tp], end[tp])
-            for tp in committed:
+            for tp in committed.keys() - set(owned):
                 _check_input(tp, committed[tp], end[tp])
+                targets[tp] = max(committed[tp], begin[tp])
+                if 0 < committed[tp] < begin[tp]:
+                    log.warning("messages were deleted before they were read", extra={"from": str(tp), "to": begin[tp]})
             # Below what the group committed everything was published: silent while rebuilding.
             self.shard_work.told = {tp: committed[tp] for tp in owned}
         except Exception as error:

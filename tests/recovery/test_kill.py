@@ -1,0 +1,171 @@
+"""kill -9 under load: what is left is what an undisturbed run leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphstate.types import GraphSpec, Mutation
+from model.artifact import Artifact
+from streams.packs import unpack
+from streams.schemas import TOPIC_OF, mutations
+from streams.settings import Settings
+from streams.shard import Shard
+from streams.topics import Topics, admin, create
+from tests.workers import WorkerProcess, lag, producer, read_all, wait_for
+
+KILLS = 5
+PORTION = 3_000
+"""Events sent while one worker lives; the rest of a portion waits for the next."""
+EVENTS = PORTION * (KILLS + 1)
+RATE = 2_500
+SEED = 20_250
+BATCH = 4_096
+NOW_MS = 1_700_000_000_000
+TOLERANCE = 1e-5
+
+
+def stream(rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Events of all types on a small graph, over three days, a little out of order."""
+    types = ["share"] * 60 + ["create"] * 20 + ["follow"] * 10 + ["join", "leave", "unfollow", "unshare", "delete"]
+    for number in range(EVENTS):
+        second = NOW_MS // 1000 - 259_200 + number * 259_200 // EVENTS - rng.randrange(600)
+        type_ = "forget" if rng.random() < 0.002 else rng.choice(types)
+        content = f"c{int(rng.paretovariate(0.6)) % 3_000}"
+        event: dict[str, Any] = {"type": type_, "time": second, "user": f"u{int(rng.paretovariate(0.5)) % 1_000}"}
+        if type_ in {"share", "unshare", "create", "delete"}:
+            event["content"] = content
+        elif type_ in {"follow", "unfollow"}:
+            event["target"] = f"u{rng.randrange(1_000)}"
+        elif type_ in {"join", "leave"}:
+            event["community"] = f"k{rng.randrange(20)}"
+        yield event
+
+
+def undisturbed(events: list[dict[str, Any]], folder: Path) -> Shard:
+    """The shard after the same events in one go, without Kafka."""
+    every: list[Mutation] = []
+    for event in events:
+        every += mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)
+    shard = open_shard(folder)
+    for first in range(0, len(every), BATCH):
+        shard.step(every[first : first + BATCH])
+        shard.commit()
+    return shard
+
+
+def open_shard(folder: Path) -> Shard:
+    artifact = Artifact.default()
+    config = artifact.config
+    return Shard.open(folder, artifact, GraphSpec(config.window, config.floor, config.horizon_s))
+
+
+def feed(settings: Settings, events: list[dict[str, Any]], rng: random.Random) -> None:
+    """Send the events at a steady rate, each to a random partition: order is nobody's business."""
+    topics, begin = Topics(settings), time.monotonic()
+    with producer(settings) as sender:
+        for number, event in enumerate(events):
+            time.sleep(max(0.0, begin + number / RATE - time.monotonic()))
+            name = topics.inputs[TOPIC_OF[event["type"]]].name
+            sender.send(name, json.dumps(event).encode(), partition=rng.randrange(4))
+
+
+def kill_under_load(process: WorkerProcess, events: list[dict[str, Any]], rng: random.Random) -> None:
+    """Send a portion to each of the workers, each killed at a random moment of it; the last one lives."""
+    for life in range(KILLS + 1):
+        process.wait_ready()
+        portion = events[life * PORTION : (life + 1) * PORTION]
+        feeder = threading.Thread(target=feed, args=(process.settings, portion, random.Random(life)))
+        feeder.start()
+        if life < KILLS:
+            time.sleep(rng.uniform(0.05, 1.5))
+            process.kill()
+            process.start()
+        feeder.join()
+
+
+@pytest.fixture
+def steady(settings: Settings) -> Settings:
+    """A static member that keeps everything."""
+    return settings.model_copy(update={"instance": "w0", "retention_s": 0})
+
+
+def test_kill_nine_loses_nothing_and_counts_nothing_twice(
+    steady: Settings, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    """Five kill -9 at random moments under load: the same graph and scores as an undisturbed run."""
+    events = list(stream(random.Random(SEED)))
+    topics = Topics(steady)
+    with admin(steady) as client:
+        create(client, topics.all())
+    process = WorkerProcess(steady)
+    process.start()
+    try:
+        kill_under_load(process, events, random.Random(SEED))
+        inputs = [spec.name for spec in topics.inputs.values()]
+        wait_for(lambda: lag(steady, [*inputs, topics.mutations.name]) == 0, 60, "everything to be committed")
+        assert process.stop() == 0
+    finally:
+        process.kill()
+    check_log(steady, topics, record_property)
+    after, expected = open_shard(steady.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
+    try:
+        check_equal(after, expected)
+        check_topic(steady, topics, after, record_property)
+    finally:
+        after.close()
+        expected.close()
+
+
+def check_equal(after: Shard, expected: Shard) -> None:
+    """The graphs are equal bit for bit, the scores within float32."""
+    users, reach, percentile, as_of = after.scores()
+    users_, reach_, percentile_, as_of_ = expected.scores()
+    assert users == users_
+    assert len(users) > 500
+    assert np.array_equal(as_of, as_of_)
+    assert np.abs(reach - reach_).max() <= TOLERANCE
+    assert np.abs(percentile - percentile_).max() <= 0.5
+    ours, theirs = after.graph.snapshot().canonical(), expected.graph.snapshot().canonical()
+    assert ours.ids == theirs.ids
+    assert np.array_equal(ours.own, theirs.own)
+    arrays = [graph.edges + graph.times + graph.propagated for graph in (ours, theirs)]
+    assert all(np.array_equal(mine, yours) for mine, yours in zip(*arrays, strict=True))
+
+
+def check_log(settings: Settings, topics: Topics, record_property: pytest.RecordProperty) -> None:
+    """Every input message is in the mutations log, those that ingest repeated more than once."""
+    taken = Counter[tuple[str, int]]()
+    for record in read_all(settings, [topics.mutations.name]):
+        for segment in unpack(record.value).segments:
+            taken.update((segment.source, offset) for offset in segment.offsets)
+    sent = read_all(settings, [spec.name for spec in topics.inputs.values()])
+    assert set(taken) == {(f"{record.topic}:{record.partition}", record.offset) for record in sent}
+    assert len(sent) == EVENTS
+    record_property("input messages repeated by ingest", taken.total() - EVENTS)
+
+
+def check_topic(settings: Settings, topics: Topics, after: Shard, record_property: pytest.RecordProperty) -> None:
+    """The last score of each user on the topic is the state's, up to what may go unpublished."""
+    records = read_all(settings, [topics.score.name])
+    last = {record.key.decode(): record.value and json.loads(record.value) for record in records}
+    users, reach, _, _ = after.scores()
+    for user, value in zip(users, reach.tolist(), strict=True):
+        published = last[user]["reach"]
+        assert abs(value - published) <= 0.02 * max(published, 1e-3) + TOLERANCE, user
+    assert {user for user, value in last.items() if value} == set(users)
+    seen = Counter(dict(record.headers)["ce_id"] for record in records)
+    repeated = sum(count - 1 for count in seen.values())
+    record_property("scores published", len(records))
+    record_property("scores repeated", repeated)
+    print(f"{KILLS} kills: {len(records)} scores published, {repeated} of them repeated")  # noqa: T201 - with -s
+    assert repeated < len(records) / 2

@@ -1,0 +1,59 @@
+"""The freshness histogram, and the registry."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from streams.metrics import Freshness, Metrics
+
+
+def test_quantiles() -> None:
+    """Quantiles lie within a bucket (26 %) of the true ones."""
+    freshness = Freshness()
+    seconds = np.random.default_rng(1).lognormal(-3, 1, 10_000)
+    for some in np.split(seconds, 10):
+        freshness.observe(some)
+    assert freshness.count == 10_000
+    for q in (0.01, 0.5, 0.9, 0.99):
+        assert freshness.quantile(q) == pytest.approx(float(np.quantile(seconds, q)), rel=0.27)
+
+
+def test_extremes() -> None:
+    """Clocks that disagree count as 0, hours as the last bucket, nothing at all as nan."""
+    freshness = Freshness()
+    assert math.isnan(freshness.quantile(0.5))
+    freshness.observe(np.array([-5.0, -0.1]))
+    assert freshness.quantile(1.0) <= 0.001
+    freshness.observe(np.array([1e6]))
+    assert freshness.quantile(1.0) == 1_000
+    assert freshness.count == 3
+
+
+def test_text_agrees() -> None:
+    """The text format holds the same counts, cumulated, and the sum."""
+    metrics = Metrics()
+    metrics.freshness.observe(np.array([0.5, 0.02, 0.02, 5_000]))
+    samples = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+    }
+    name = Freshness.NAME
+    assert samples[name + "_count", None] == 4
+    assert samples[name + "_sum", None] == pytest.approx(5_000.54)
+    assert samples[name + "_bucket", "0.01"] == 0
+    assert samples[name + "_bucket", "0.1"] == 2
+    assert samples[name + "_bucket", "1000"] == 3
+    assert samples[name + "_bucket", "+Inf"] == 4
+
+
+def test_two_workers_do_not_share() -> None:
+    """Each Metrics has a registry of its own."""
+    one, other = Metrics(), Metrics()
+    one.scores.inc()
+    assert b"groundswell_scores_total 1.0" in one.text()
+    assert b"groundswell_scores_total 0.0" in other.text()
