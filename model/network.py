@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import USER, ModelConfig
+from model.fused import SortedEdges, attend
 
 with warnings.catch_warnings():
     # It compiles classes of its own with a deprecated function of torch when it is imported.
@@ -25,6 +26,18 @@ with warnings.catch_warnings():
     from torch_geometric.nn import GATv2Conv
 
 Tensors = dict[str, Tensor]
+Edges = dict[str, Tensor] | dict[str, SortedEdges]
+"""Per relation `[2, E]`, or grouped by target for the quick pass that training takes."""
+
+
+def _convolve(conv: GATv2Conv, pair: tuple[Tensor, Tensor], edges: Tensor | SortedEdges) -> Tensor:
+    """One conv, `[n_targets, H]`: by the library, or the same by the compiled pass."""
+    source, target = pair
+    if isinstance(edges, SortedEdges):
+        attended = attend(conv.lin_l(source), conv.lin_r(target), conv.att, edges)
+        return attended + torch.as_tensor(conv.bias)
+    out: Tensor = conv(pair, edges)
+    return out
 
 
 class Layer(nn.Module):
@@ -48,13 +61,13 @@ class Layer(nn.Module):
         })  # fmt: skip
         self.roots = nn.ModuleDict({name: nn.Linear(sizes[name], config.hidden) for name in roots})
 
-    def forward(self, x: Tensors, edges: Tensors, targets: dict[str, int] | None = None) -> Tensors:
+    def forward(self, x: Tensors, edges: Edges, targets: dict[str, int] | None = None) -> Tensors:
         """Outputs `[n, H]` per type; with `targets`, only of that many first rows of each type."""
         inputs = {name: x[name] if targets is None else x[name][: targets[name]] for name in self.roots}
         total = {name: root(inputs[name]) for name, root in self.roots.items()}
         for name, source, target in self.relations:
             pair = (x[source], inputs[target])
-            total[target] = total[target] + self.convs[name](pair, edges[name])
+            total[target] = total[target] + _convolve(self.convs[name], pair, edges[name])
         return {name: functional.elu(value) for name, value in total.items()}
 
 
@@ -90,7 +103,7 @@ class Network(nn.Module):
         self.head = Head(config)
 
     def embed(
-        self, x: Tensors, edges: Sequence[Tensors], targets: Sequence[dict[str, int] | None] = (None, None)
+        self, x: Tensors, edges: Sequence[Edges], targets: Sequence[dict[str, int] | None] = (None, None)
     ) -> tuple[Tensors, Tensor]:
         """h1 per type and h2 of users `[n, H]`.
 
@@ -102,7 +115,7 @@ class Network(nn.Module):
         return h1, self.layers[1](kept, edges[1], targets[1])[USER]
 
     def forward(
-        self, x: Tensors, edges: Sequence[Tensors], own: Tensor, targets: Sequence[dict[str, int] | None] = (None, None)
+        self, x: Tensors, edges: Sequence[Edges], own: Tensor, targets: Sequence[dict[str, int] | None] = (None, None)
     ) -> Tensor:
         """The z `[n]` of the first `n` users, those that `own` `[n, 21]` has."""
         _, h2 = self.embed(x, edges, targets)

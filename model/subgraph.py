@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from model.config import USER, ModelConfig
+from model.fused import SortedEdges
 from model.types import Bools, GraphInput, Int64s
+
+Grouped = dict[str, SortedEdges]
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Subgraph:
     """What `Network.forward` takes for some users: inputs, edges and targets per layer, and their own features."""
 
     x: dict[str, Tensor]
-    edges: tuple[dict[str, Tensor], dict[str, Tensor]]
+    edges: tuple[Grouped, Grouped]
     targets: tuple[dict[str, int], dict[str, int]]
     own: Tensor
 
@@ -51,15 +54,22 @@ def extract(graph: GraphInput, config: ModelConfig, users: Int64s) -> Subgraph:
         place[name] = np.full(len(values), -1, np.int64)
         place[name][rows[name]] = np.arange(len(rows[name]))
 
-    def moved(edges: dict[str, Int64s], relations: tuple[tuple[str, str, str], ...]) -> dict[str, Tensor]:
+    targets: tuple[dict[str, int], dict[str, int]] = (
+        {name: int(mask.sum()) for name, mask in second.items()},
+        {USER: len(users)},
+    )
+
+    def moved(layer: int, edges: dict[str, Int64s], relations: tuple[tuple[str, str, str], ...]) -> Grouped:
         return {
-            name: torch.from_numpy(np.stack([place[source][edges[name][0]], place[target][edges[name][1]]]))
+            name: SortedEdges.of(
+                np.stack([place[source][edges[name][0]], place[target][edges[name][1]]]), targets[layer][target]
+            )
             for name, source, target in relations
         }
 
     return Subgraph(
         x={name: torch.from_numpy(graph.x[name][rows[name]]) for name in graph.x},
-        edges=(moved(first_edges, config.relations), moved(second_edges, config.user_relations)),
-        targets=({name: int(second[name].sum()) for name in second}, {USER: len(users)}),
+        edges=(moved(0, first_edges, config.relations), moved(1, second_edges, config.user_relations)),
+        targets=targets,
         own=torch.from_numpy(graph.own[users]),
     )

@@ -8,6 +8,7 @@ from model.artifact import untrained
 from model.config import ModelConfig, weight_shapes
 from model.network import Network
 from model.reference import reference
+from model.subgraph import extract
 from model.types import GraphInput
 
 
@@ -86,3 +87,29 @@ def test_evaluation_has_no_dropout() -> None:
     edges = {name: torch.from_numpy(value) for name, value in given.edges.items()}
     own = torch.from_numpy(given.own)
     assert torch.equal(network(x, (edges, edges), own), network(x, (edges, edges), own))
+
+
+def test_the_pass_of_training_is_the_librarys() -> None:
+    """Scores and gradients of some users over their subgraph equal those of the whole graph by GATv2Conv."""
+    config = ModelConfig(hidden=8, heads=2, head_hidden=8)
+    given = graph(config, n=40, edges=120, seed=2)
+    users = np.array([7, 3, 21, 30])
+    results = []
+    for part in (True, False):
+        network = Network(config)
+        network.load_state_dict({name: torch.from_numpy(v) for name, v in untrained(config, 4).weights.items()})
+        if part:
+            some = extract(given, config, users)
+            z = network(some.x, some.edges, some.own, some.targets)
+        else:
+            x = {name: torch.from_numpy(value) for name, value in given.x.items()}
+            edges = {name: torch.from_numpy(value) for name, value in given.edges.items()}
+            z = network(x, (edges, edges), torch.from_numpy(given.own))[torch.from_numpy(users)]
+        (z * torch.arange(1.0, 5.0)).sum().backward()
+        gradients = {name: value.grad for name, value in network.named_parameters() if value.grad is not None}
+        results.append((z.detach(), gradients))
+    (ours, our_gradients), (theirs, their_gradients) = results
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert our_gradients.keys() == their_gradients.keys()
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, their_gradients[name], atol=2e-4, rtol=1e-4, msg=name)
