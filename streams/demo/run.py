@@ -206,7 +206,7 @@ async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summ
     async with listening(settings) as listener, sender(settings) as out, worker(settings, folder) as running:
         course = Course(plan, running, out, listener, view)
         with _signals(course.stop):
-            course.frame.stage = "starting the worker"
+            course.frame.stage, course.frame.broker = "starting the worker", settings.broker
             view.show(course.frame)
             await running.ready()
             summary = await _beside(course)

@@ -22,6 +22,7 @@ class Frame:
 
     def __init__(self) -> None:
         self.address = ""
+        self.broker = ""
         self.stage = "starting"
         self.done = 0
         self.total: int | None = None
@@ -83,7 +84,7 @@ class Lines:
         """Print what is new."""
         if frame.stage != self._stage:
             self._stage = frame.stage
-            self._print(frame.stage + (f" (live page: {frame.address})" if frame.address else ""))
+            self._print(f"{frame.stage}{places(frame)}")
             self._due = time.monotonic() + LINE_EVERY_S
         for alert in frame.newest:
             if alert["alert"] not in self._told:
@@ -129,7 +130,7 @@ def view(console: Console, *, quiet: bool) -> View:
 
 def render(frame: Frame) -> Group:
     """The whole screen."""
-    head = Text.assemble(("Groundswell ", "bold"), (frame.stage, "cyan"), "  ", frame.address)
+    head = Text.assemble(("Groundswell ", "bold"), (frame.stage, "cyan"), places(frame))
     parts: list[Any] = [head]
     if frame.total:
         bar = Progress(TextColumn("{task.completed:,.0f} of {task.total:,.0f} events"), BarColumn())
@@ -165,6 +166,11 @@ def alert_line(alert: dict[str, Any]) -> str:
         f"{alert['as_of'][:16].replace('T', ' ')}  {alert['user']}  {alert['new_sharers']} new sharers, "
         f"{alert['level']} shares before, reach {alert['reach']:.1f}"
     )
+
+
+def places(frame: Frame) -> str:
+    """Where to look and where to consume."""
+    return f"  (live page: {frame.address}  Kafka: {frame.broker})" if frame.address else ""
 
 
 def _ms(value: float | None) -> str:
