@@ -52,8 +52,7 @@ def demo(
     if as_json:
         printing.as_json(summary.as_dict())
         return
-    for name, value in summary.as_dict().items():
-        typer.echo(f"{name:18}{value:,}" if isinstance(value, int | float) else f"{name:18}{value}")
+    printing.table([{"": name, " ": value} for name, value in summary.as_dict().items()])
 
 
 def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:

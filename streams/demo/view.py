@@ -90,7 +90,7 @@ class Lines:
             if alert["alert"] not in self._told:
                 self._told.add(alert["alert"])
                 self._print("alert: " + alert_line(alert))
-        if time.monotonic() >= self._due:
+        if frame.events and time.monotonic() >= self._due:
             self._due = time.monotonic() + LINE_EVERY_S
             part = f"{frame.done:,} of {frame.total:,}  " if frame.total else ""
             self._print(part + frame.status())
@@ -137,13 +137,13 @@ def render(frame: Frame) -> Group:
         bar.add_task("", total=frame.total, completed=frame.done)
         parts.append(bar)
     if frame.events:
-        parts += [Text(frame.status(), style="dim"), Text(""), _top(frame), Text(""), *_alerts(frame.newest)]
+        parts += [Text(frame.status(), style="dim"), Text(""), *_top(frame), Text(""), *_alerts(frame.newest)]
     return Group(*parts)
 
 
-def _top(frame: Frame) -> Table:
-    clock = f"event time {frame.clock[:16].replace('T', ' ')}" if frame.clock else ""
-    table = Table(title=f"top influencers of {frame.users:,} users, {clock}", title_justify="left", title_style="bold")
+def _top(frame: Frame) -> tuple[Text, Table]:
+    clock = f", event time {frame.clock[:16].replace('T', ' ')}" if frame.clock else ""
+    table = Table()
     table.add_column("user", min_width=14, overflow="ellipsis", max_width=40)
     for name in ("reach", "percentile", "1 min"):
         table.add_column(name, justify="right")
@@ -151,7 +151,7 @@ def _top(frame: Frame) -> Table:
         change = entry.get("change")
         moved = Text("·", "dim") if change is None else Text(f"{change:+.1%}", "green" if change > 0 else "red")
         table.add_row(Text(entry["user"]), f"{entry['reach']:.2f}", f"{entry['percentile']:.1f}", moved)
-    return table
+    return Text(f"top influencers of {frame.users:,} users{clock}", style="bold"), table
 
 
 def _alerts(newest: Iterable[dict[str, Any]]) -> list[Text]:
