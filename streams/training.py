@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +22,14 @@ from graphstate.state import GraphState
 from graphstate.types import USER, Kind, Mutation
 from model.config import ModelConfig
 from model.errors import TrainingError
+from model.evaluate import Rung, ladder, rank_mean
 from model.labels import Posts
-from model.train import TrainingSnapshot
-from model.types import GraphInput, Int64s
+from model.types import Bools, Float64s, GraphInput, Int64s
 from streams.graphview import graph_input, graph_spec
+
+if TYPE_CHECKING:
+    from model.artifact import Artifact
+    from model.train import TrainingSnapshot
 
 _SECOND = 1_000_000
 _BATCH = 16_384
@@ -46,16 +51,19 @@ class Dataset:
     """What training and its evaluation need.
 
     snapshots: in order of time. final: the graph at the cut. users: the ids of its rows; live, held_out, warm: by
-    row. followers: live followers by row.
+    row. followers: live followers by row. events: how many, from `first` to `until` (µs).
     """
 
     snapshots: list[TrainingSnapshot]
     final: GraphInput
     users: list[str]
-    live: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    held_out: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    warm: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    live: Bools
+    held_out: Bools
+    warm: Bools
     followers: Int64s
+    events: int
+    first: int
+    until: int
 
 
 def is_held_out(user: str, share: float, seed: int) -> bool:
@@ -142,11 +150,11 @@ def build(
         graph = GraphState.open(Path(folder) / "graph", graph_spec(config, retention_s=0, lateness_s=0))
         try:
             done = 0
-            for number, time in enumerate((*times.times, until)):
+            for number, time in enumerate((*times.times, until), 1):
                 done = _advance(graph, events, done, time)
                 moment = datetime.fromtimestamp(time / _SECOND, UTC).strftime("%Y-%m-%d %H:%M")
-                progress(f"graph {number + 1} of {len(times.times) + 1}: {moment}, {done:,} of {len(events):,} events")
-                if time != until or len(taken) < len(times.times):
+                progress(f"graph {number} of {len(times.times) + 1}: {moment}, {done:,} of {len(events):,} events")
+                if number <= len(times.times):
                     taken.append(_label(graph, config, posts, authors, time, times.window, held_out, seed))
             return _finish(graph, config, taken, events, held_out, seed)
         finally:
@@ -175,6 +183,8 @@ def _label(
     seed: int,
 ) -> TrainingSnapshot:
     """The graph as it is now, with the labels of the window that follows."""
+    from model.train import TrainingSnapshot
+
     snapshot = graph.snapshot()
     users = snapshot.ids[USER]
     mean, number = posts.labels(len(authors), time, window)
@@ -208,6 +218,9 @@ def _finish(
         held_out=np.array([is_held_out(user, held_out, seed) for user in users], np.bool_),
         warm=snapshot.own[:, config.own.index("cold")] == 0,
         followers=_followers(events, users),
+        events=len(events),
+        first=events[0].time,
+        until=events[-1].time,
     )
 
 
@@ -222,3 +235,42 @@ def _followers(events: list[Mutation], users: list[str]) -> Int64s:
     rows = {user: row for row, user in enumerate(users)}
     named = [rows[other] for (_, other), (_, gone) in live.items() if not gone and other in rows]
     return np.bincount(np.array(named, np.int64), minlength=len(users))
+
+
+def judge(
+    dataset: Dataset, artifact: Artifact, truth: dict[str, float] | None = None, seed: int = 0
+) -> tuple[list[Rung], int, str]:
+    """The ladder on held-out users, how many they are, and in words what they are judged by.
+
+    truth: true influence by user id, judged with the graph at the cut. Without it: what the posts of the newest
+    window got, judged with the newest snapshot, which comes before them.
+    """
+    from model.baselines import Trees, past_mean
+    from model.reference import reference
+
+    followers: Float64s
+    if truth is None:
+        newest = dataset.snapshots[-1]
+        graph, target = newest.graph, newest.target
+        users = len(target)
+        rows = np.flatnonzero(dataset.held_out[:users] & np.isfinite(target))
+        warm = graph.own[:, artifact.config.own.index("cold")] == 0
+        followers = graph.own[:, artifact.config.own.index("followers")].astype(np.float64)
+        by = "the mean log reach of their posts after the newest snapshot"
+    else:
+        graph, warm, followers = dataset.final, dataset.warm, dataset.followers.astype(np.float64)
+        target = np.array([truth.get(user, np.nan) for user in dataset.users])
+        rows = np.flatnonzero(dataset.held_out & dataset.live & np.isfinite(target))
+        by = "their true influence at the cut"
+    if len(rows) < 2:
+        raise TrainingError("no held-out user has a label to be judged by: give a longer stretch of events")
+    _, _, network = reference(artifact.weights, artifact.config, graph)
+    trees = Trees(dataset.snapshots, seed).score(graph.own[rows])
+    scores: dict[str, Float64s] = {
+        "followers": followers[rows],
+        "past mean": past_mean(graph.own[rows]),
+        "LightGBM": trees,
+        "GATv2": network[rows].astype(np.float64),
+    }
+    scores["GATv2 + LightGBM"] = rank_mean([scores["GATv2"], trees])
+    return ladder(scores, target[rows], warm[rows]), len(rows), by

@@ -1,0 +1,72 @@
+"""The card of an artifact: what it was trained on, by which command, and how good it is; all of it measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from model.config import ModelConfig
+from model.evaluate import Rung
+
+_LIBRARIES = ("torch", "torch_geometric", "lightgbm", "numpy")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the command knows: its own words, the data, and how long it took."""
+
+    command: str
+    data: str
+    snapshots: int
+    held_out: int
+    judged_by: str
+    seconds: float
+
+
+def card(config: ModelConfig, facts: Facts, rungs: list[Rung]) -> str:
+    """The card as Markdown."""
+    lines = [
+        "# Model card",
+        "",
+        (
+            "Predicts the reach of a user's next post: the number of distinct people who will share it within "
+            f"{config.horizon_s / 86_400:g} days. Two heterogeneous GATv2 layers (hidden {config.hidden}, "
+            f"{config.heads} heads) over windows of {config.window}, and a head that also reads own features."
+        ),
+        "",
+        "## Made by",
+        "",
+        "```sh",
+        facts.command,
+        "```",
+        "",
+        (
+            f"Data: {facts.data}. {facts.snapshots} snapshots in time; {facts.seconds:.0f} s with "
+            f"{', '.join(f'{name} {version(name)}' for name in _LIBRARIES)}."
+        ),
+        "",
+        "## How good",
+        "",
+        (
+            f"Spearman's correlation, over {facts.held_out:,} users whose posts were held out of training, with "
+            f"{facts.judged_by}; the interval is a 95 % bootstrap over users."
+        ),
+        "",
+        "| scorer | all | interval | warm | cold |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {rung.name} | {rung.all:.3f} | {rung.low:.3f} to {rung.high:.3f} | {rung.warm:.3f} | {rung.cold:.3f} |"
+            for rung in rungs
+        ),
+        "",
+        "Warm users have an earlier post, cold ones have none.",
+        "",
+        "## Limits",
+        "",
+        (
+            "A score ranks expected reach among the users of one stream. It says nothing about why people share, or "
+            "about anyone who is not in the stream. Where behaviour differs from the data above, train on your own "
+            "events."
+        ),
+    ]
+    return "\n".join(lines) + "\n"
