@@ -48,14 +48,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     Raises:
         GroundswellError: what stopped it instead.
     """
-    from streams import topics
+    from streams import health, topics
     from streams.app import Worker
 
-    def create_topics() -> None:
+    def prepare() -> None:
+        health.web(settings)
         with topics.admin(settings) as client:
             topics.create(client, topics.Topics(settings).all())
 
-    await asyncio.to_thread(create_topics)
+    await asyncio.to_thread(prepare)
     running = Worker(settings)
     try:
         await _first(stop.wait(), running.failure(), _started(running))

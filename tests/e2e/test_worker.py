@@ -1,0 +1,134 @@
+"""The worker as a process: how it ends, and what it says when it cannot begin."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from streams.settings import Settings
+from streams.topics import Topics, admin, create
+from tests.workers import WorkerProcess, lag, producer, read_all, wait_for
+
+
+@pytest.fixture
+def process(settings: Settings) -> Iterator[WorkerProcess]:
+    """A worker that is not started yet, gone at the end."""
+    found = WorkerProcess(settings)
+    yield found
+    if found.process is not None:
+        found.kill()
+
+
+def refused(process: WorkerProcess) -> str:
+    """Start it, wait for exit code 1, return its last line; no traceback is shown."""
+    process.start()
+    assert process.ended(60) == 1
+    text = process.log.read_text()
+    assert "Traceback" not in text.splitlines()[-1]
+    return text.splitlines()[-1]
+
+
+def test_no_broker(offline_settings: Settings) -> None:
+    """Without Kafka it ends at once and names the address and the setting."""
+    line = refused(WorkerProcess(offline_settings))
+    assert line.startswith("groundswell: no Kafka at 127.0.0.1:1")
+    assert "GROUNDSWELL_BROKER" in line
+
+
+def test_more_shards_than_one(settings: Settings) -> None:
+    """More than one shard is refused with a clear error."""
+    line = refused(WorkerProcess(settings.model_copy(update={"shards": 2})))
+    assert line.startswith("groundswell: GROUNDSWELL_SHARDS: more than 1 shard is not supported yet")
+
+
+def test_a_taken_port(process: WorkerProcess) -> None:
+    """A web port that is taken is an error of one line."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", process.settings.web_port))
+        taken.listen()
+        line = refused(process)
+    assert line.startswith("groundswell: ")
+    assert str(process.settings.web_port) in line
+
+
+def test_stop_and_go_on(process: WorkerProcess) -> None:
+    """SIGTERM ends it soon with code 0, everything committed; started again it goes on where it was."""
+    settings, topics = process.settings, Topics(process.settings)
+    process.start()
+    process.wait_ready()
+    for round_ in range(2):
+        with producer(settings) as sender:
+            for number in range(50):
+                event = {"type": "share", "time": 1_700_000_000, "user": f"r{round_}-{number}", "content": "c"}
+                sender.send(topics.share.name, json.dumps(event).encode())
+
+        def scored(wanted: int = 50 * (round_ + 1)) -> bool:
+            return len({record.key for record in read_all(settings, [topics.score.name])}) == wanted
+
+        wait_for(scored, 60, "scores")
+        begin = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - begin < 10
+        assert lag(settings, [topics.share.name, topics.mutations.name]) == 0
+        process.start()
+        process.wait_ready()
+    status, body = process.get("/api/v1/users/r0-7")
+    assert (status, json.loads(body)["user"]) == (200, "r0-7")
+    assert b"groundswell_mutations_total{" not in process.get("/metrics")[1]
+    assert process.stop() == 0
+
+
+def test_sigterm_while_it_starts(process: WorkerProcess) -> None:
+    """A signal before it is ready ends it just as well."""
+    process.start()
+    wait_for(lambda: process.get("/livez")[0] == 200, 60, "the web port")
+    assert process.stop() == 0
+
+
+def test_a_lost_disk(process: WorkerProcess) -> None:
+    """Without its state the worker rebuilds it from the log, and repeats no output."""
+    settings, topics = process.settings, Topics(process.settings)
+    with admin(settings) as client:
+        create(client, topics.all())
+    with producer(settings) as sender:
+        for number in range(200):
+            event = {
+                "type": "share",
+                "time": 1_700_000_000 + number,
+                "user": f"u{number % 20}",
+                "content": f"c{number}",
+            }
+            sender.send(topics.share.name, json.dumps(event).encode())
+    process.start()
+    process.wait_ready()
+    wait_for(lambda: lag(settings, [topics.share.name, topics.mutations.name]) == 0, 60, "the events")
+    assert process.stop() == 0
+    before = len(read_all(settings, [topics.score.name]))
+    (settings.datadir / "shard-0").rename(settings.datadir / "lost")
+    process.start()
+    process.wait_ready()
+    wait_for(lambda: b'groundswell_mutations_total{outcome="applied"} 200.0' in process.get("/metrics")[1], 60, "it")
+    assert process.get("/api/v1/users/u7")[0] == 200
+    assert len(read_all(settings, [topics.score.name])) == before
+    assert process.stop() == 0
+
+
+def test_a_log_that_was_cut_off(process: WorkerProcess) -> None:
+    """A state that is ahead of its log, or behind its beginning, is an error that says what to do."""
+    settings, topics = process.settings, Topics(process.settings)
+    process.start()
+    process.wait_ready()
+    with producer(settings) as sender:
+        sender.send(topics.share.name, b'{"type":"share","time":1,"user":"u","content":"c"}')
+    wait_for(lambda: len(read_all(settings, [topics.score.name])) == 1, 60, "the score")
+    assert process.stop() == 0
+    with admin(settings) as client:
+        client.delete_topics([topics.mutations.name])
+        wait_for(lambda: topics.mutations.name not in client.list_topics(), 30, "the topic to be gone")
+    line = refused(process)
+    assert line.startswith("groundswell: the state ends at offset 1 of ")
+    assert "GROUNDSWELL_DATADIR" in line
