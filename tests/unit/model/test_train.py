@@ -1,0 +1,88 @@
+"""Training: it learns what can be learned, the same every time, and nothing from those it must not see."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model.baselines import Trees, past_mean
+from model.card import Facts, card
+from model.config import ModelConfig
+from model.errors import TrainingError
+from model.evaluate import ladder, spearman
+from model.reference import reference
+from model.train import TrainingPlan, TrainingSnapshot, batches, moments, train, usable_rows
+from model.types import GraphInput
+
+CONFIG = ModelConfig(hidden=16, heads=2, head_hidden=16)
+PLAN = TrainingPlan(epochs=6, batch=64, dropout=0.1, history_dropout=0.05)
+
+
+def snapshot(seed: int, users: int = 200) -> TrainingSnapshot:
+    """Users whose target is told by their own `made`, and by how much their followers make."""
+    random = np.random.default_rng(seed)
+    x = {t: random.integers(0, 6, (users, len(names))).astype(np.int32) for t, names in CONFIG.propagated.items()}
+    edges = {name: random.integers(0, users, (2, 4 * users)).astype(np.int32) for name, _, _ in CONFIG.relations}
+    own = random.integers(0, 16, (users, 21)).astype(np.int32)
+    source, target = edges["follows"]
+    heard = np.bincount(target, x["user"][source, 2], users) / np.maximum(np.bincount(target, minlength=users), 1)
+    reach = own[:, 8] / 8 + heard + random.normal(0, 0.2, users)
+    mask = np.arange(users) % 5 != 0
+    return TrainingSnapshot(GraphInput.scaled(CONFIG, x, edges, own), reach, np.full(users, 0.5), mask)
+
+
+SNAPSHOTS = [snapshot(seed) for seed in range(4)]
+
+
+def test_it_learns_from_own_features_and_from_neighbours() -> None:
+    """On users whom it has not seen, the network beats trees that see own features only."""
+    artifact = train(SNAPSHOTS, CONFIG, seed=1, plan=replace(PLAN, epochs=20))
+    fresh = snapshot(9)
+    _, _, score = reference(artifact.weights, artifact.config, fresh.graph)
+    trees = Trees(SNAPSHOTS).score(fresh.graph.own)
+    assert spearman(score, fresh.target) > max(0.6, spearman(trees, fresh.target) + 0.15)
+    assert score.mean() == pytest.approx(fresh.target.mean(), abs=0.5)
+
+
+def test_the_same_seed_gives_the_same_artifact() -> None:
+    """Equal data and seed are an equal version; another seed is another one."""
+    lines: list[str] = []
+    versions = [train(SNAPSHOTS, CONFIG, seed, lines.append, PLAN).version for seed in (3, 3, 4)]
+    assert versions[0] == versions[1] != versions[2]
+    assert sum(line.startswith("epoch ") and "loss" in line for line in lines) == 3 * PLAN.epochs
+
+
+def test_held_out_targets_teach_nothing() -> None:
+    """Whatever the targets of masked users are, the artifact is the same."""
+    wild = [replace(s, target=np.where(s.mask, s.target, 1e6)) for s in SNAPSHOTS]
+    assert train(wild, CONFIG, 3, plan=PLAN).version == train(SNAPSHOTS, CONFIG, 3, plan=PLAN).version
+    np.testing.assert_array_equal(Trees(wild).score(wild[0].graph.own), Trees(SNAPSHOTS).score(wild[0].graph.own))
+
+
+def test_targets_are_standardised_within_a_snapshot() -> None:
+    """Batches hold every usable user once, with weighted mean 0 and deviation 1."""
+    some = replace(SNAPSHOTS[0], target=np.where(np.arange(200) < 50, np.nan, SNAPSHOTS[0].target))
+    made = batches(some, CONFIG, 40, np.random.default_rng(0))
+    target = np.concatenate([batch.target.numpy() for batch in made])
+    assert len(target) == usable_rows(some).sum() == 120
+    assert (target.mean(), target.std()) == pytest.approx((0, 1), abs=1e-4)
+    assert moments(some)[1] > 0
+
+
+def test_too_little_is_refused_with_what_is_missing() -> None:
+    """No snapshot, one snapshot and snapshots without labels say that two are needed."""
+    empty = replace(SNAPSHOTS[0], target=np.full(200, np.nan))
+    for few in ([], SNAPSHOTS[:1], [empty, empty, SNAPSHOTS[0]]):
+        with pytest.raises(TrainingError, match="at least 2"):
+            train(few, CONFIG)
+    with pytest.raises(TrainingError, match="labelled"):
+        Trees([empty])
+
+
+def test_the_card_has_the_command_and_the_figures() -> None:
+    """What the card says is what it was given."""
+    truth = np.arange(40.0)
+    rungs = ladder({"followers": -truth, "past mean": past_mean(SNAPSHOTS[0].graph.own[:40])}, truth, truth > 9)
+    text = card(CONFIG, Facts("groundswell train this", "that: 5 events", 4, 40, "the truth", 12.0), rungs)
+    for part in ("groundswell train this", "that: 5 events", "| followers | -1.000 |", "| past mean |", "40 users"):
+        assert part in text
