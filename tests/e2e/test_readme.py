@@ -1,0 +1,88 @@
+"""The README: its examples run as they stand there, and its messages are what the code reads and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from streams import schemas, topics
+from streams.outputs import AlertValue, ScoreValue
+from streams.settings import PREFIX, Settings
+from tests import tidy
+
+README = (tidy.ROOT / "README.md").read_text(encoding="utf-8")
+BROKER = "localhost:9092"
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_messages_are_those_of_the_schemas() -> None:
+    """Inputs pass validation on their topics, outputs have exactly the fields that are written."""
+    follow, share, create, score, alert = map(str.encode, blocks("json"))
+    now_ms = time.time_ns() // 1_000_000
+    assert len(schemas.mutations(follow, "follow", now_ms)) == 1
+    assert len(schemas.mutations(share, "share", now_ms)) == 1
+    assert len(schemas.mutations(create, "create", now_ms)) == 1
+    assert tuple(json.loads(score)) == ScoreValue.__struct_fields__
+    assert tuple(json.loads(alert)) == AlertValue.__struct_fields__
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/architecture.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """Every file that is linked exists."""
+    path = tidy.ROOT / page
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.fixture
+def plain(settings: Settings) -> Settings:
+    """Settings without a prefix, as the examples use them; topics exist, with a score and an alert on them."""
+    settings = settings.model_copy(update={"prefix": ""})
+    registry = topics.Topics(settings)
+    with topics.admin(settings) as client:
+        topics.create(client, registry.all())
+    producer = KafkaProducer(**settings.kafka_kwargs())
+    for spec, example in zip((registry.score, registry.alert), blocks("json")[3:], strict=True):
+        producer.send(spec.name, key=b"bo", value=example.strip().encode()).get(10)
+    producer.send(registry.score.name, key=b"gone", value=None).get(10)
+    producer.close()
+    return settings
+
+
+def test_the_python_example_runs(plain: Settings, tmp_path: Path) -> None:
+    """It prints the score, the alert and who was forgotten."""
+    (code,) = blocks("python")
+    script = tmp_path / "example.py"
+    script.write_text(code.replace(BROKER, plain.broker), encoding="utf-8")
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        lines = {process.stdout.readline().strip() for _ in range(3)}
+    finally:
+        process.kill()
+        process.communicate()
+    assert lines == {"bo reach 7.31, percentile 96.4", "ALERT bo 26 new sharers", "gone was forgotten"}
+
+
+def test_the_shell_example_runs(plain: Settings, tmp_path: Path) -> None:
+    """Its commands end by themselves and print what the topics hold."""
+    code = next(block for block in blocks("sh") if "tail" in block).replace(BROKER, plain.broker)
+    (tmp_path / ".venv").symlink_to(Path(sys.prefix))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    shell = ["bash", "-euc", code]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "1 events sent" in done.stdout
+    assert '"user": "bo"' in done.stdout.splitlines()[-1]
