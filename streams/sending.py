@@ -100,8 +100,8 @@ async def paced(rows: Iterator[dict[str, Any]], rate: float) -> AsyncIterator[li
     begin, given = clock(), 0
     while True:
         due = int((clock() - begin) * rate) - given
-        if due > rate:
-            begin, given, due = clock() - 1.0, 0, max(1, int(rate))
+        if due > max(1.0, rate):
+            begin, given, due = clock() - 1.0, 0, int(max(1.0, rate))
         if due <= 0:
             await asyncio.sleep(max(BEAT_S, (given + 1) / rate - (clock() - begin)))
             continue

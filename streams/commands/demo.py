@@ -64,7 +64,9 @@ def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:
     from streams.embedded import EmbeddedKafka
 
     folder = Path(tempfile.mkdtemp(prefix="groundswell-demo-"))
-    console = Console(stderr=quiet)
+    console = Console()
+    if not quiet:
+        console.print("starting Kafka")
     try:
         with EmbeddedKafka() as kafka:
             settings = _settings(plan, kafka.address, folder, port)

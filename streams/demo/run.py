@@ -85,6 +85,7 @@ class Course:
         self.reading = Reading()
         self.frame = Frame()
         self._turn = asyncio.Event()
+        self._sending: asyncio.Future[None] | None = None
         # (time, events done, scores consumed, freshness) of the last moments.
         self._past: deque[tuple[float, int, int, Any]] = deque(maxlen=RATE_FRAMES + 1)
 
@@ -101,6 +102,8 @@ class Course:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.plan.minutes and self.plan.minutes * 60):
                 await self._send(live, self.plan.rate, timed=True)
+        if self._sending is not None:
+            await self._sending
         await self._through()
         seconds = time.monotonic() - begin
         await self.listener.caught_up()
@@ -118,8 +121,9 @@ class Course:
                 return
             if rate and timed:
                 self.listener.expect(some)
-            # A timeout must not tear a batch apart: what was sent is counted.
-            await asyncio.shield(asyncio.ensure_future(self.out.send(some)))
+            # The end of the time must not tear a batch apart: what is on its way will be counted.
+            self._sending = asyncio.ensure_future(self.out.send(some))
+            await asyncio.shield(self._sending)
             while not rate and self.out.sent - self.reading.done > BACKLOG and not self.stop.is_set():
                 await self._turned()
 
@@ -205,13 +209,14 @@ async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summ
     """Run a worker in `folder` and the plan against it; Ctrl-C and SIGTERM end it early and well."""
     async with listening(settings) as listener, sender(settings) as out, worker(settings, folder) as running:
         course = Course(plan, running, out, listener, view)
+        course.frame.stage, course.frame.broker = "starting the worker", settings.broker
+        view.show(course.frame)
+        # Until here Ctrl-C simply breaks off: there is nothing to sum up.
+        await running.ready()
         with _signals(course.stop):
-            course.frame.stage, course.frame.broker = "starting the worker", settings.broker
-            view.show(course.frame)
-            await running.ready()
             summary = await _beside(course)
             view.show(course.frame)
-        await running.stop()
+            await running.stop()
         return summary
 
 
