@@ -2,7 +2,7 @@
 
 The protocol: targets standardised within each snapshot, rows weighted by how many posts stand behind them, Huber
 and pairwise ranking loss, strong dropout, AdamW on one cycle, the history of some users hidden so that the
-network learns what to say of the unknown; the newest snapshot chooses the epoch.
+network learns what to say of the unknown; the newest snapshot says when to stop.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class TrainingSnapshot:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how hard to train; the defaults are measured on several real sets."""
+    """How long and how hard to train; the defaults are measured on several real sets.
+
+    batch: users at most; little data makes smaller batches, so that an epoch has about `batches` of them.
+    """
 
     epochs: int = 14
     patience: int = 6
@@ -62,6 +65,7 @@ class TrainingPlan:
     history_dropout: float = 0.2
     ranking: float = 0.5
     batch: int = 1024
+    batches: int = 24
     threads: int = 2
 
 
@@ -143,7 +147,7 @@ def train(
     progress: Progress = _silent,
     plan: TrainingPlan | None = None,
 ) -> Artifact:
-    """Train on snapshots in order of time; the newest one chooses the epoch. `progress` gets a line per epoch.
+    """Train on snapshots in order of time; the newest one says when to stop. `progress` gets a line per epoch.
 
     Raises:
         TrainingError: fewer than two snapshots have at least ten labelled users.
@@ -160,9 +164,10 @@ def train(
     config = config.scaled(float(newest[0]), float(newest[1]))
     torch.set_num_threads(plan.threads)
     random = np.random.default_rng(seed)
-    lessons = [batch for snapshot in usable[:-1] for batch in batches(snapshot, config, plan.batch, random)]
+    users = sum(int(usable_rows(snapshot).sum()) for snapshot in usable[:-1])
+    size = min(plan.batch, max(32, users // plan.batches))
+    lessons = [batch for snapshot in usable[:-1] for batch in batches(snapshot, config, size, random)]
     held = batches(usable[-1], config, plan.batch, random)
-    users = sum(len(batch.target) for batch in lessons)
     progress(f"{users:,} labelled users in {len(usable) - 1} snapshots, {len(lessons)} batches")
     weights = _fit(lessons, held, config, seed, plan, progress)
     return Artifact(weights, config)
@@ -171,7 +176,8 @@ def train(
 def _fit(
     lessons: list[Batch], held: list[Batch], config: ModelConfig, seed: int, plan: TrainingPlan, progress: Progress
 ) -> dict[str, Float32s]:
-    """The weights of the best epoch."""
+    """The weights of the last epoch that is not worse than the best by more than chance."""
+    chance = 1 / np.sqrt(sum(len(batch.target) for batch in held))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -180,29 +186,44 @@ def _fit(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, plan.learning_rate, total_steps=plan.epochs * len(lessons)
         )
-        best, best_epoch, weights = -np.inf, 0, _weights(network)
+        best, kept, weights = -np.inf, 0, _weights(network)
         for epoch in range(1, plan.epochs + 1):
-            network.train()
-            total = 0.0
-            for at in torch.randperm(len(lessons), generator=generator).tolist():
-                batch = lessons[at]
-                own = _hidden(batch.part.own, plan.history_dropout, generator)
-                z = network(batch.part.x, batch.part.edges, own, batch.part.targets)
-                loss = _loss(z, batch, plan.ranking, generator)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
-                total += float(loss.detach())
+            loss = _epoch(network, lessons, optimizer, schedule, generator, plan)
             rank = _validate(network, held)
-            progress(f"epoch {epoch:2} of {plan.epochs}: loss {total / len(lessons):.4f}, validation {rank:.4f}")
-            if rank > best:
-                best, best_epoch, weights = rank, epoch, _weights(network)
-            elif epoch - best_epoch >= plan.patience:
+            progress(f"epoch {epoch:2} of {plan.epochs}: loss {loss:.4f}, validation {rank:.4f}")
+            best = max(best, rank)
+            # The later epochs of a cycle are the calmer ones: prefer them unless validation clearly says otherwise.
+            if rank >= best - chance:
+                kept, weights = epoch, _weights(network)
+            elif epoch - kept >= plan.patience:
                 break
-        progress(f"epoch {best_epoch} is the best: validation {best:.4f}")
+        progress(f"epoch {kept} is kept")
     return weights
+
+
+def _epoch(
+    network: Network,
+    lessons: list[Batch],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    generator: torch.Generator,
+    plan: TrainingPlan,
+) -> float:
+    """One pass over all batches in random order; their mean loss."""
+    network.train()
+    total = 0.0
+    for at in torch.randperm(len(lessons), generator=generator).tolist():
+        batch = lessons[at]
+        own = _hidden(batch.part.own, plan.history_dropout, generator)
+        z = network(batch.part.x, batch.part.edges, own, batch.part.targets)
+        loss = _loss(z, batch, plan.ranking, generator)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        total += float(loss.detach())
+    return total / len(lessons)
 
 
 def _weights(network: Network) -> dict[str, Float32s]:

@@ -72,12 +72,16 @@ def is_held_out(user: str, share: float, seed: int) -> bool:
     return int.from_bytes(digest, "big") < share * _HASHES
 
 
-def plan(first: int, until: int, horizon: int, snapshots: int) -> Plan:
-    """Snapshot times between the first event and the cut (µs).
+def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> Plan:
+    """Snapshot times for posts at these times (sorted), up to the cut (µs).
+
+    They are evenly spaced, and begin a sixth of the way from the first posts; a few stray ones before the
+    others do not count as the first.
 
     Raises:
         TrainingError: the events do not reach far enough for a horizon to close.
     """
+    first = int(posts[len(posts) // 20])
     span = until - first
     window = max(horizon, span // 12)
     earliest, latest = first + span // 6, until - horizon - window
@@ -139,11 +143,11 @@ def build(
         TrainingError: there is nothing to learn from; the message says what is missing.
     """
     events = sorted((m for m in mutations if m.time <= until), key=lambda m: m.time)
-    if not any(m.kind == Kind.CREATE for m in events):
+    created = np.array([m.time for m in events if m.kind == Kind.CREATE], np.int64)
+    if not len(created):
         raise TrainingError("no posts: the events hold no create up to the cut; give files with creates and shares")
     horizon = config.horizon_s * _SECOND
-    first = next(m.time for m in events if m.kind in {Kind.CREATE, Kind.SHARE})
-    times = plan(first, until, horizon, snapshots)
+    times = plan(created, until, horizon, snapshots)
     posts, authors = closed_posts(events, horizon, until)
     taken: list[TrainingSnapshot] = []
     with TemporaryDirectory(prefix="groundswell-train-") as folder:

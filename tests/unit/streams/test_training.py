@@ -26,24 +26,37 @@ def town() -> list[Mutation]:
     return [from_row(row) for row in Simulation(200, 4, 5, posts_per_day=0.5).events(16)]
 
 
-def first_of(mutations: list[Mutation]) -> int:
-    """The time of the first post or share."""
-    return next(m.time for m in mutations if m.kind in {Kind.CREATE, Kind.SHARE})
+def times_of_posts(mutations: list[Mutation]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """When posts were created."""
+    return np.array([m.time for m in mutations if m.kind == Kind.CREATE], np.int64)
+
+
+def days(*values: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Days as µs."""
+    return (np.array(values) * DAY).astype(np.int64)
 
 
 def test_snapshots_leave_room_for_window_and_horizon() -> None:
     """The newest snapshot's window and the horizons of its posts end at the cut."""
-    made = plan(0, 30 * DAY, 3 * DAY, 14)
+    made = plan(days(*np.linspace(0, 29, 60)), 30 * DAY, 3 * DAY, 14)
     assert len(made.times) == 14
     assert made.times[-1] + made.window + 3 * DAY == 30 * DAY
+    assert made.window == 3 * DAY
+
+
+def test_a_thin_beginning_gets_no_snapshots() -> None:
+    """One stray post a year before the others moves neither snapshots nor window away from the others."""
+    many = np.linspace(365, 395, 60)
+    made = plan(days(0, *many), 396 * DAY, 3 * DAY, 5)
+    assert made.times[0] > 365 * DAY
     assert made.window == 3 * DAY
 
 
 def test_events_in_which_no_horizon_has_closed_are_refused() -> None:
     """The message says how long the events are and how long they must be; just enough is accepted."""
     with pytest.raises(TrainingError, match=r"span 5\.0 days, 7\.2 are needed"):
-        plan(0, 5 * DAY, 3 * DAY, 14)
-    assert plan(0, 8 * DAY, 3 * DAY, 3).times
+        plan(days(0, 1), 5 * DAY, 3 * DAY, 14)
+    assert plan(days(0, 1), 8 * DAY, 3 * DAY, 3).times
     with pytest.raises(TrainingError, match="no create"):
         build([Mutation(Kind.FOLLOW, DAY, "a", "b")], CONFIG, 2 * DAY)
 
@@ -69,9 +82,10 @@ def test_the_set_of_events_makes_the_posts() -> None:
 
 def test_a_snapshot_knows_nothing_of_what_comes_after_it(town: list[Mutation]) -> None:
     """With everything after the first snapshot replaced, its graph stays and its labels change."""
-    until = first_of(town) + 15 * DAY
+    until = town[0].time + 15 * DAY
     one = build(town, CONFIG, until, snapshots=2)
-    cut = plan(first_of(town), until, 3 * DAY, 2).times[0]
+    created = times_of_posts(town)
+    cut = plan(created[created <= until], until, 3 * DAY, 2).times[0]
     other = [m for m in town if m.time <= cut or m.kind != Kind.SHARE]
     two = build(other, CONFIG, until, snapshots=2)
     for name, values in one.snapshots[0].graph.x.items():
@@ -82,7 +96,7 @@ def test_a_snapshot_knows_nothing_of_what_comes_after_it(town: list[Mutation]) -
 
 def test_nothing_after_the_cut_is_looked_at(town: list[Mutation]) -> None:
     """Events beyond --until change neither graph nor labels."""
-    until = first_of(town) + 12 * DAY
+    until = town[0].time + 12 * DAY
     made: Iterator[Dataset] = (
         build(events, CONFIG, until, snapshots=2) for events in (town, [m for m in town if m.time <= until])
     )
