@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 _TREES: dict[str, Any] = {
     "objective": "huber", "learning_rate": 0.03, "num_leaves": 15, "min_data_in_leaf": 40, "feature_fraction": 0.7,
-    "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0, "num_threads": 2, "verbosity": -1,
+    "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0, "verbosity": -1,
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 _ROUNDS = 300
+_MANY = 10_000
 
 
 def past_mean(own: Float32s) -> Float64s:
@@ -51,7 +52,9 @@ class Trees:
         if not features:
             raise TrainingError("no snapshot has a labelled user: give a longer stretch of events")
         data = lightgbm.Dataset(np.concatenate(features), np.concatenate(targets), weight=np.concatenate(weights))
-        self._trees = lightgbm.train({**_TREES, "seed": seed}, data, _ROUNDS)
+        # Threads that wait for one another cost more than they bring where there is little to do.
+        threads = 2 if sum(map(len, targets)) >= _MANY else 1
+        self._trees = lightgbm.train({**_TREES, "seed": seed, "num_threads": threads}, data, _ROUNDS)
 
     def score(self, own: Float32s) -> Float64s:
         """Scores `[n]` of own features `[n, 21]`."""

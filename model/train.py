@@ -162,15 +162,19 @@ def train(
     # The newest moments are those that serving comes closest to.
     newest = np.array([moments(snapshot) for snapshot in usable[-3:]]).mean(0)
     config = config.scaled(float(newest[0]), float(newest[1]))
-    torch.set_num_threads(plan.threads)
     random = np.random.default_rng(seed)
     users = sum(int(usable_rows(snapshot).sum()) for snapshot in usable[:-1])
     size = min(plan.batch, max(32, users // plan.batches))
     lessons = [batch for snapshot in usable[:-1] for batch in batches(snapshot, config, size, random)]
     held = batches(usable[-1], config, plan.batch, random)
     progress(f"{users:,} labelled users in {len(usable) - 1} snapshots, {len(lessons)} batches")
-    weights = _fit(lessons, held, config, seed, plan, progress)
-    return Artifact(weights, config)
+    threads = torch.get_num_threads()
+    # Threads that wait for one another cost more than they bring where there is little to do.
+    torch.set_num_threads(plan.threads if size == plan.batch else 1)
+    try:
+        return Artifact(_fit(lessons, held, config, seed, plan, progress), config)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fit(

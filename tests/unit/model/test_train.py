@@ -15,7 +15,7 @@ from model.train import TrainingPlan, TrainingSnapshot, batches, moments, train,
 from model.types import GraphInput
 
 CONFIG = ModelConfig(hidden=16, heads=2, head_hidden=16)
-PLAN = TrainingPlan(epochs=6, batch=64, dropout=0.1, history_dropout=0.05)
+PLAN = TrainingPlan(epochs=6, batch=64, dropout=0.1, history_dropout=0.05, threads=1)
 
 
 def snapshot(seed: int, users: int = 200) -> TrainingSnapshot:
@@ -36,7 +36,7 @@ SNAPSHOTS = [snapshot(seed) for seed in range(4)]
 
 def test_it_learns_from_own_features_and_from_neighbours() -> None:
     """On users whom it has not seen, the network beats trees that see own features only."""
-    artifact = train(SNAPSHOTS, CONFIG, seed=1, plan=replace(PLAN, epochs=20))
+    artifact = train(SNAPSHOTS, CONFIG, seed=1, plan=replace(PLAN, epochs=12))
     fresh = snapshot(9)
     _, _, score = reference(artifact.weights, artifact.config, fresh.graph)
     trees = Trees(SNAPSHOTS).score(fresh.graph.own)
