@@ -51,3 +51,18 @@ def offline_settings(tmp_path: Path, web_port: int) -> Settings:
 def settings(kafka: EmbeddedKafka, offline_settings: Settings) -> Settings:
     """Settings of one test on the session's broker: own topics, own group, own folder, own port."""
     return offline_settings.model_copy(update={"broker": kafka.address})
+
+
+_not_run: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what was skipped, and why."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _not_run.append(f"{report.nodeid} ({report.longrepr[2]})")
+
+
+def pytest_unconfigure() -> None:
+    """What did not run stands in the last line, with what it misses."""
+    if _not_run:
+        print(f"not run, {len(_not_run)}: {'; '.join(_not_run)}")  # noqa: T201 - it is the report
