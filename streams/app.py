@@ -20,12 +20,12 @@ import faust
 from faust.types import TP
 
 from graphstate.keys import NEVER
-from graphstate.types import GraphSpec
 from model.artifact import Artifact
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
 from streams.deadletter import DeadLetters
 from streams.errors import SettingsError, StateError, WorkerError, on_purpose
+from streams.graphview import graph_spec
 from streams.metrics import Metrics
 from streams.outputs import Outputs
 from streams.readiness import Readiness
@@ -214,7 +214,7 @@ class Worker:
 
     def _open_shard(self, partition: int) -> Shard:
         config, settings = self.artifact.config, self.settings
-        spec = GraphSpec(config.window, config.floor, config.horizon_s, settings.retention_s, settings.lateness_s)
+        spec = graph_spec(config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
         folder = settings.datadir / f"{SHARD_FOLDER}-{partition}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         publishing = Publishing(settings.publish_reach, settings.publish_percentile)
