@@ -30,7 +30,6 @@ from streams.ranking import Ranking
 
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
-_NO_MARKS: dict[str, int] = {}
 
 
 class Score(NamedTuple):
@@ -265,7 +264,7 @@ class Shard:
 
     def commit(self, next_offset: int = 0, marks: dict[str, int] | None = None) -> None:
         """Write the step, with the next input offset and the source marks, as one WriteBatch."""
-        marks = _NO_MARKS if marks is None else marks
+        marks = marks or {}
         rows = sorted(self._moved)
         outputs = {row: _OUTPUT.pack(self._reach[row], self._percentile[row], self._last_alert[row]) for row in rows}
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
