@@ -2,6 +2,9 @@
 
 Registers only ever move one way (a newer decision, an earlier claim, a later tombstone); what changes in
 between is taken back and counted again through the ledger. `docs/graph.md` defines the registers.
+
+An event reaches the owners of all its nodes. The register of a follow or a membership stands with both owners,
+that of a share or a create with the content's; every shard knows every forget.
 """
 
 from __future__ import annotations
@@ -11,8 +14,7 @@ from collections.abc import Callable
 from graphstate import keys
 from graphstate.keys import DECISION, FOLLOW, MEMBER, NEVER, PAIR, PAIR_VALUE, SHARE, SHARE_VALUE, TIME, TWO_ROWS
 from graphstate.ledger import Ledger
-from graphstate.nodes import COUNTS, VIA
-from graphstate.types import CREATED, FOLLOWS, INTERACTS, SHARED, Kind, Mutation
+from graphstate.types import CREATED, FOLLOWS, INTERACTS, SHARED, USER, Kind, Mutation, source_hash
 
 Claim = tuple[int, int]
 """A share: (time, via row or −1)."""
@@ -22,14 +24,18 @@ NO_CREATE: Create = (NEVER, -1, -1)
 
 
 class Applier:
-    """Applies mutations to a ledger, one by one."""
+    """Applies mutations to a ledger, one by one.
+
+    forgotten: users of this shard who are no longer live; erased: rows of other shards' users who are not.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.store = ledger.store
         self.users, self.contents, self.communities = ledger.tables
         self.forgotten: list[str] = []
-        self._by_kind: dict[int, Callable[[int, Mutation], None]] = {
+        self.erased: list[int] = []
+        self._by_kind: dict[int, Callable[[Mutation], None]] = {
             Kind.FOLLOW: self._follow,
             Kind.UNFOLLOW: self._follow,
             Kind.JOIN: self._join,
@@ -42,11 +48,15 @@ class Applier:
         }
 
     def apply(self, mutation: Mutation) -> None:
-        """Apply one mutation."""
-        user = self._see(mutation.user, mutation.time)
-        self._by_kind[mutation.kind](user, mutation)
+        """Apply one event's mutation."""
+        self._by_kind[mutation.kind](mutation)
 
-    def _see(self, node_id: str, time: int) -> int:
+    def _note(self, node_id: str, time: int) -> None:
+        """Note that an event names a user of this shard."""
+        if self.users.mine(node_id):
+            self.see(node_id, time)
+
+    def see(self, node_id: str, time: int) -> int:
         """The row of a user whom an event names."""
         users = self.users
         row = users.row(node_id)
@@ -74,8 +84,9 @@ class Applier:
         self.store.put(key, DECISION.pack(time, live))
         return before, live, True
 
-    def _follow(self, user: int, mutation: Mutation) -> None:
-        target, time = self._see(mutation.other, mutation.time), mutation.time
+    def _follow(self, mutation: Mutation) -> None:
+        time = mutation.time
+        user, target = self.see(mutation.user, time), self.see(mutation.other, time)
         if time <= self.users.forget_at[user] or time <= self.users.forget_at[target]:
             return
         before, live, won = self._decide(keys.pair(FOLLOW, user, target), time, mutation.kind == Kind.FOLLOW)
@@ -86,8 +97,9 @@ class Applier:
         elif live or before != NEVER:
             self.ledger.follow(user, target, time if live else before, 1 if live else -1)
 
-    def _join(self, user: int, mutation: Mutation) -> None:
-        community, time = self.communities.row(mutation.other), mutation.time
+    def _join(self, mutation: Mutation) -> None:
+        time = mutation.time
+        user, community = self.see(mutation.user, time), self.communities.row(mutation.other)
         self.ledger.touched[2].add(community)
         if time <= self.users.forget_at[user]:
             return
@@ -101,11 +113,18 @@ class Applier:
 
     # Shares: the earliest claim behind the tombstones
 
-    def _share(self, user: int, mutation: Mutation) -> None:
+    def _share(self, mutation: Mutation) -> None:
         time, contents = mutation.time, self.contents
-        via = -1 if mutation.extra is None else self._see(mutation.extra, time)
+        here = contents.mine(mutation.other)
+        if here or self.users.mine(mutation.user):
+            user = self.see(mutation.user, time)
+            self.users.made_at_at[user] = max(self.users.made_at_at[user], time)
+        if not here:
+            if mutation.extra is not None:
+                self._note(mutation.extra, time)
+            return
+        via = -1 if mutation.extra is None else self.see(mutation.extra, time)
         content = contents.row(mutation.other)
-        self.users.made_at_at[user] = max(self.users.made_at_at[user], time)
         self._touch(content, time)
         key = keys.pair(SHARE, user, content)
         value = self.store.get(key)
@@ -128,8 +147,11 @@ class Applier:
         """What orders claims of equal time: outlives the id of a forgotten user."""
         return int(self.users.hash_at[via]) if via >= 0 else -1
 
-    def _unshare(self, user: int, mutation: Mutation) -> None:
-        content = self.contents.row(mutation.other)
+    def _unshare(self, mutation: Mutation) -> None:
+        if not self.contents.mine(mutation.other):
+            self._note(mutation.user, mutation.time)
+            return
+        user, content = self.see(mutation.user, mutation.time), self.contents.row(mutation.other)
         self._touch(content, mutation.time)
         key = keys.pair(SHARE, user, content)
         value = self.store.get(key)
@@ -170,13 +192,21 @@ class Applier:
 
     # Creates: the earliest claim behind the tombstones
 
-    def _create(self, user: int, mutation: Mutation) -> None:
+    def _create(self, mutation: Mutation) -> None:
         contents, time = self.contents, mutation.time
-        content = contents.row(mutation.other)
-        reply = -1 if mutation.extra is None else contents.row(mutation.extra)
+        here, parent = contents.mine(mutation.other), mutation.extra
+        reply = contents.row(parent) if parent is not None and (here or contents.mine(parent)) else -1
+        if reply >= 0 and contents.owned_at[reply]:
+            self._touch(reply, time)
+        if not here:
+            self._note(mutation.user, time)
+            if reply >= 0:
+                self.store.put(keys.replies_elsewhere(reply, source_hash(mutation.other) % self.ledger.shards), b"")
+            return
+        user, content = self.see(mutation.user, time), contents.row(mutation.other)
         self._touch(content, time)
         if reply >= 0:
-            self._touch(reply, time)
+            self._refer(content, reply)
         if time <= self.users.forget_at[user] or time <= contents.deleted_at_at[content]:
             return
         new, current = (time, user, reply), self._create_of(content)
@@ -184,10 +214,17 @@ class Applier:
             self._set_create(content, current, new)
         elif new != current:
             earlier = self._order(new) < self._order(current)
-            self.ledger.keep_claim(content, *(current if earlier else new))
+            self.ledger.claim(content, *(current if earlier else new))
             contents.claims_at[content] = 1
             if earlier:
                 self._set_create(content, current, new)
+
+    def _refer(self, content: int, parent: int) -> None:
+        """Note that a create of a content replies to a parent, until the parent is evicted."""
+        key = keys.pair(keys.REPLIES, parent, content)
+        if self.store.get(key) is None:
+            self.store.put(key, b"")
+            self.ledger.use(parent)
 
     def _create_of(self, content: int) -> Create:
         contents = self.contents
@@ -232,12 +269,15 @@ class Applier:
             following = min(alive, key=self._order, default=NO_CREATE)
             for claim in found:
                 if claim == following or claim not in alive:
-                    self.ledger.drop_claim(content, *claim)
+                    self.ledger.unclaim(content, *claim)
             contents.claims_at[content] = len(alive) > 1
         self._set_create(content, current, following)
 
-    def _delete(self, _user: int, mutation: Mutation) -> None:
+    def _delete(self, mutation: Mutation) -> None:
         contents = self.contents
+        self._note(mutation.user, mutation.time)
+        if not contents.mine(mutation.other):
+            return
         content = contents.row(mutation.other)
         if mutation.time <= contents.deleted_at_at[content]:
             return
@@ -249,8 +289,9 @@ class Applier:
 
     # Forget: everything up to a time
 
-    def _forget(self, user: int, mutation: Mutation) -> None:
-        users, ledger, until = self.users, self.ledger, mutation.time
+    def _forget(self, mutation: Mutation) -> None:
+        user, until = self.see(mutation.user, mutation.time), mutation.time
+        users, ledger = self.users, self.ledger
         if until <= users.forget_at[user]:
             return
         users.forget_at[user] = until
@@ -259,23 +300,35 @@ class Applier:
         for key, _ in list(self.store.scan(keys.prefix(SHARE, user))):
             self._cut_share(user, TWO_ROWS.unpack_from(key, 1)[1])
         for key, _ in list(self.store.scan(keys.index_prefix(CREATED, user))):
-            self._cut_create(keys.read_index(key)[1])
+            content = keys.read_index(key)[1]
+            if self.contents.owned_at[content]:
+                self._cut_create(content)
         for key, value in list(self.store.scan(keys.prefix(PAIR, user))):
             if PAIR_VALUE.unpack(value)[2] != NEVER:
                 ledger.review(user, TWO_ROWS.unpack_from(key, 1)[1], forget=True)
         for key, _ in list(self.store.scan(keys.index_prefix(INTERACTS, user))):
             ledger.review(keys.read_index(key)[1], user, forget=True)
+        ledger.cleared(user, mutation.user, until, ledger.shard)
         if not users.live(user):
-            self.forgotten.append(mutation.user)
-            # What is still counted came from contents that were evicted since.
-            users.counts[user] = users.rings[user] = users.tops[user] = 0
+            if users.owned_at[user]:
+                self.forgotten.append(mutation.user)
+            else:
+                self._erase(user)
             users.settle(user, mutation.user)
+
+    def _erase(self, user: int) -> None:
+        """Keep nothing of what another shard told of a user."""
+        users = self.users
+        users.subscribed_at[user] = 0
+        users.propagated[user] = 0
+        self.store.write("mirrors", keys.node(USER, user), None)
+        self.erased.append(user)
 
     def _forget_via(self, user: int, until: int) -> None:
         for key, value in list(self.store.scan(keys.prefix(keys.VIA, user))):
             if TIME.unpack(value)[0] <= until:
                 self.store.delete(key)
-                self.users.counts_at[user * COUNTS + VIA] -= 1
+                self.ledger.through(user, -1)
 
     def _forget_decisions(self, user: int, until: int) -> None:
         ledger = self.ledger

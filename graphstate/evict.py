@@ -8,18 +8,19 @@ from __future__ import annotations
 import numpy as np
 
 from graphstate import keys
-from graphstate.keys import NEVER, PAIR_VALUE, SHARE, SHARE_VALUE, TWO_ROWS
+from graphstate.keys import NEVER, SHARE, SHARE_VALUE, TWO_ROWS
 from graphstate.ledger import Ledger
-from graphstate.types import CREATED, REPLY_TO, SHARED
+from graphstate.types import CONTENT, REPLY_TO, SHARED, Fact, Mutation
 from graphstate.windows import REMOVE
 
 
 def due(ledger: Ledger, before: int) -> list[int]:
-    """The contents whose create (without one: whose newest event) is older than `before` (µs)."""
+    """The contents of this shard whose create (without one: whose newest event) is older than `before` (µs)."""
     contents = ledger.contents
     created, touched = contents.created_at[: contents.rows], contents.touched[: contents.rows]
     newest = np.where(created != NEVER, created, touched)
-    return [int(row) for row in np.flatnonzero((newest != NEVER) & (newest < before)) if contents.ids[row]]
+    old = (newest != NEVER) & (newest < before) & (contents.owned[: contents.rows] != 0)
+    return [int(row) for row in np.flatnonzero(old) if contents.ids[row]]
 
 
 def evict(ledger: Ledger, content: int) -> None:
@@ -32,41 +33,55 @@ def evict(ledger: Ledger, content: int) -> None:
         if ledger.counts(time, created_at):
             ledger.changes.extend((REMOVE, SHARED, user, content, 0))
             if created_at != NEVER:
-                _keep_interaction(ledger, user, creator, time)
+                ledger.kept(creator, user, content, time, created_at)
         _drop_share(ledger, user, content)
     for key, _ in list(store.scan(keys.prefix(keys.UNSHARED, content))):
         store.delete(key)
         _drop_share(ledger, TWO_ROWS.unpack_from(key, 1)[1], content)
     if created_at != NEVER:
-        ledger.unlink(CREATED, content, creator, created_at)
+        ledger.evicted(creator, content, created_at)
         reply = contents.reply_at[content]
         if reply >= 0 and reply != content:
-            ledger.unlink(REPLY_TO, content, reply, created_at)
-        ledger.touched[0].add(creator)
+            ledger.replied(reply, content, created_at, -1)
     for key, _ in list(store.scan(keys.index_prefix(REPLY_TO, content))):
         time, reply = keys.read_index(key)
         ledger.unlink(REPLY_TO, reply, content, time)
-        contents.reply_at[reply] = -1
-        ledger.touched[1].add(reply)
+    for shard in orphan(ledger, content):
+        ledger.told.append((shard, Mutation(Fact.ORPHANED, 0, "", contents.ids[content])))
     for key, _ in list(store.scan(keys.prefix(keys.CREATE_CLAIM, content))):
-        ledger.drop_claim(content, *keys.read_create_claim(key))
-    for key, _ in list(store.scan(keys.prefix(keys.REPLY_CLAIM, content))):
-        waiting, time, user = keys.read_reply_claim(key)
-        ledger.drop_claim(waiting, time, user, content)
-        ledger.keep_claim(waiting, time, user, -1)
+        ledger.unclaim(content, *keys.read_create_claim(key))
     ledger.touched[1].discard(content)
-    contents.drop(content)
-    contents.clear(content)
-    store.write("nodes", keys.node(1, content), None)
+    leave(ledger, content)
 
 
-def _keep_interaction(ledger: Ledger, user: int, creator: int, time: int) -> None:
-    key = keys.pair(keys.PAIR, user, creator)
-    value = ledger.store.get(key)
-    if value is not None:
-        latest, first, kept_latest, kept_first = PAIR_VALUE.unpack(value)
-        kept_first = time if kept_first == NEVER else min(kept_first, time)
-        ledger.store.put(key, PAIR_VALUE.pack(latest, first, max(kept_latest, time), kept_first))
+def leave(ledger: Ledger, content: int) -> None:
+    """Remove a content's record."""
+    ledger.contents.drop(content)
+    ledger.contents.clear(content)
+    ledger.store.write("nodes", keys.node(CONTENT, content), None)
+    ledger.store.write("mirrors", keys.node(CONTENT, content), None)
+
+
+def orphan(ledger: Ledger, parent: int) -> list[int]:
+    """Let the creates here that reply to a content reply to nothing; returns the other shards that have some."""
+    contents, store = ledger.contents, ledger.store
+    elsewhere = []
+    for key, _ in list(store.scan(keys.prefix(keys.REPLIES, parent))):
+        store.delete(key)
+        content, shard = keys.read_replies(key)
+        if content < 0:
+            elsewhere.append(shard)
+            continue
+        if contents.reply_at[content] == parent:
+            contents.reply_at[content] = -1
+            ledger.touched[1].add(content)
+        for claim, _ in list(store.scan(keys.prefix(keys.CREATE_CLAIM, content))):
+            time, user, reply = keys.read_create_claim(claim)
+            if reply == parent:
+                ledger.unclaim(content, time, user, reply)
+                ledger.claim(content, time, user, -1)
+        ledger.release(parent)
+    return elsewhere
 
 
 def _drop_share(ledger: Ledger, user: int, content: int) -> None:

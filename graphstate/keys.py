@@ -9,12 +9,19 @@ Rows of nodes are dense numbers, so a key never holds an id; only the node's own
     s  user content                       unshared at, first share's time, its via, whether claims follow
     S  user content time via+1            claims: later shares of the same content by the same user
     i  user creator                       latest and first credited share, the same of evicted contents
+    k  creator user time content          credited shares of the creator's contents
     u  content user                       mark of a share with an unshare, for eviction
     v  via user content                   time of the counting share that came through via
     c  content time user reply+1          claims: later creates of the same content
-    r  reply content time user            the claims of c that reply to a content
+    r  parent content                     contents of which some create replies to the parent; 2³¹ + shard: some there
+    z  user shard                         up to when a shard has forgotten the user
+
+`f` and `m` stand with the owners of both their nodes, `s S u c` and the index of SHARED with the content's owner, `i k z`
+with the creator's (the user's), `v` with the content's, `r` with the parent's. The index of FOLLOWS stands with both
+owners, that of CREATED with both too, so that `forget` finds them; any other with the target's.
 
 `nodes`: type row → record with the id. `counters`: row → counts, ring tops, rings. `outputs`: row → what was published.
+`mirrors`: row of another shard's node → what its owner told last.
 Numbers in keys are big-endian, so that byte order is number order.
 """
 
@@ -25,8 +32,8 @@ from struct import Struct
 NEVER = -(1 << 62)
 """Earlier than any event, in µs."""
 
-FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, VIA, CREATE_CLAIM, REPLY_CLAIM, UNSHARED = (
-    bytes((ord(c),)) for c in "fmsSivcru"
+FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, CREDIT, VIA, CREATE_CLAIM, REPLIES, UNSHARED, CLEARED = (
+    bytes((ord(c),)) for c in "fmsSikvcruz"
 )
 
 _PAIR_KEY = Struct(">cII")
@@ -34,13 +41,13 @@ _TRIPLE_KEY = Struct(">cIII")
 _INDEX = Struct(">BIQQI")
 _SHARE_CLAIM = Struct(">cIIQI")
 _CREATE_CLAIM = Struct(">cIQII")
-_REPLY_CLAIM = Struct(">cIIQI")
+_CREDIT = Struct(">cIIQI")
 _PREFIX = Struct(">cI")
 _INDEX_PREFIX = Struct(">BI")
 _ALL_ONES = (1 << 64) - 1
 
 TWO_ROWS = Struct(">II")
-"""The two rows behind the table byte of a pair key (`f m s i u`), to be read at offset 1."""
+"""The two rows behind the table byte of a pair key (`f m s i u r z`), to be read at offset 1."""
 
 DECISION = Struct("<qB")
 """f, m: newest time, live."""
@@ -49,11 +56,11 @@ SHARE_VALUE = Struct("<qqiB")
 PAIR_VALUE = Struct("<qqqq")
 """i: latest and first credited share, latest and first of evicted contents (NEVER if none)."""
 TIME = Struct("<q")
-"""v: time of the share."""
+"""v: time of the share. z: up to when."""
 
 
 def pair(table: bytes, source: int, target: int) -> bytes:
-    """The key of `f m s i u`, and the beginning of one of `S`."""
+    """The key of `f m s i u r z`, and the beginning of one of `S k`."""
     return _PAIR_KEY.pack(table, source, target)
 
 
@@ -111,15 +118,29 @@ def read_create_claim(key: bytes) -> tuple[int, int, int]:
     return time, user, reply - 1
 
 
-def reply_claim(reply: int, content: int, time: int, user: int) -> bytes:
-    """The key of `r`."""
-    return _REPLY_CLAIM.pack(REPLY_CLAIM, reply, content, time, user)
+def credit(creator: int, user: int, time: int, content: int) -> bytes:
+    """The key of `k`."""
+    return _CREDIT.pack(CREDIT, creator, user, time, content)
 
 
-def read_reply_claim(key: bytes) -> tuple[int, int, int]:
-    """`(content, time, user)` of a key of `r`."""
-    _, _, content, time, user = _REPLY_CLAIM.unpack(key)
-    return content, time, user
+def read_credit(key: bytes) -> int:
+    """The time in a key of `k`."""
+    time: int = _CREDIT.unpack(key)[3]
+    return time
+
+
+_ELSEWHERE = 1 << 31
+
+
+def replies_elsewhere(parent: int, shard: int) -> bytes:
+    """The key of `r` that says that a shard has contents which reply to the parent."""
+    return _PAIR_KEY.pack(REPLIES, parent, _ELSEWHERE + shard)
+
+
+def read_replies(key: bytes) -> tuple[int, int]:
+    """`(content, −1)` or `(−1, shard)` of a key of `r`."""
+    _, _, content = _PAIR_KEY.unpack(key)
+    return (content, -1) if content < _ELSEWHERE else (-1, content - _ELSEWHERE)
 
 
 def node(kind: int, row: int) -> bytes:

@@ -1,6 +1,7 @@
 """The ledger: what registers add up to. Counters, rings and edges change here and nowhere else.
 
-Every change has a sign, so what was counted is taken back by the same code.
+Every change has a sign, so what was counted is taken back by the same code. What concerns a node of another
+shard is not counted here but told to its owner, as a fact.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from array import array
 
 from graphstate import keys
-from graphstate.keys import NEVER, PAIR_VALUE, SHARE, SHARE_VALUE, TIME, TWO_ROWS
+from graphstate.keys import CREDIT, NEVER, PAIR_VALUE, TIME
 from graphstate.nodes import (
     AUTHORS,
     COUNTS,
@@ -47,7 +48,9 @@ from graphstate.types import (
     REPLY_TO,
     SHARED,
     TYPES,
+    Fact,
     GraphSpec,
+    Mutation,
 )  # fmt: skip
 from graphstate.windows import ADD, REMOVE, RETIME
 
@@ -61,23 +64,36 @@ class Ledger:
     """Counters, rings and live edges of one shard, with the changes of the current micro-batch.
 
     changes: edge changes for `Windows.change`, five numbers each. touched: per node type, the rows whose
-    record or counters changed and must be written and re-evaluated.
+    record or counters changed and must be written and re-evaluated. told: facts for other shards. unused: rows
+    of other shards' contents that nothing here needs any more.
     """
 
     def __init__(self, spec: GraphSpec, store: Store) -> None:
         self.store = store
-        self.users, self.contents, self.communities = Users(), Contents(), Communities()
+        self.users, self.contents, self.communities = Users(spec), Contents(spec), Communities(spec)
         self.tables = (self.users, self.contents, self.communities)
+        self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
         self.horizon = spec.horizon_s * _SECOND
         self.changes = array("q")
         self.touched: list[set[int]] = [set() for _ in TYPES]
+        self.told: list[tuple[int, Mutation]] = []
+        self.unused: list[int] = []
         self._lq = LQ.tolist()
 
     def settle(self) -> None:
         """Begin a new micro-batch."""
         self.changes = array("q")
         self.touched = [set() for _ in TYPES]
+        self.told = []
+        self.unused = []
+
+    def _tell(
+        self, user: int, fact: Fact, sign: int, time: int = 0, other: str = "", extra: str | None = None, at: int = 0
+    ) -> None:
+        """Tell the owner of a user a fact, or its opposite."""
+        kind = fact if sign > 0 else fact + 1
+        self.told.append((self.users.owner(user), Mutation(kind, time, self.users.ids[user], other, extra, at)))
 
     # Edges
 
@@ -85,38 +101,64 @@ class Ledger:
         return keys.index(relation, target, time, self.tables[RELATIONS[relation].source].hash_at[source], source)
 
     def link(self, relation: int, source: int, target: int, time: int) -> None:
-        """A new live edge."""
+        """A new live edge; one to another shard's target is only remembered."""
         self.store.put(self._index(relation, source, target, time), b"")
-        self.changes.extend((ADD, relation, source, target, time))
+        if self.tables[RELATIONS[relation].target].owned_at[target]:
+            self.changes.extend((ADD, relation, source, target, time))
+            if RELATIONS[relation].source == 1:
+                self.use(source)
 
     def unlink(self, relation: int, source: int, target: int, time: int) -> None:
         """A live edge is gone."""
         self.store.delete(self._index(relation, source, target, time))
-        self.changes.extend((REMOVE, relation, source, target, 0))
+        if self.tables[RELATIONS[relation].target].owned_at[target]:
+            self.changes.extend((REMOVE, relation, source, target, 0))
+            if RELATIONS[relation].source == 1:
+                self.release(source)
 
     def retime(self, relation: int, source: int, target: int, old: int, new: int) -> None:
         """A live edge has another time."""
         self.store.delete(self._index(relation, source, target, old))
         self.store.put(self._index(relation, source, target, new), b"")
-        self.changes.extend((RETIME, relation, source, target, new))
+        if self.tables[RELATIONS[relation].target].owned_at[target]:
+            self.changes.extend((RETIME, relation, source, target, new))
+
+    def use(self, content: int) -> None:
+        """Something here refers to a content; counted for those of other shards."""
+        if not self.contents.owned_at[content]:
+            self.contents.uses_at[content] += 1
+            self.touched[1].add(content)
+
+    def release(self, content: int) -> None:
+        """It does so no more."""
+        contents = self.contents
+        if not contents.owned_at[content]:
+            contents.uses_at[content] -= 1
+            self.touched[1].add(content)
+            if not contents.uses_at[content]:
+                self.unused.append(content)
 
     def follow(self, source: int, target: int, time: int, sign: int) -> None:
         """Count a follows edge (sign 1) or take it back (−1)."""
-        counts = self.users.counts_at
-        counts[source * COUNTS + FOLLOWING] += sign
-        counts[target * COUNTS + FOLLOWERS] += sign
+        users = self.users
+        if users.owned_at[source]:
+            users.counts_at[source * COUNTS + FOLLOWING] += sign
+        if users.owned_at[target]:
+            users.counts_at[target * COUNTS + FOLLOWERS] += sign
         (self.link if sign > 0 else self.unlink)(FOLLOWS, source, target, time)
         self.touched[0].update((source, target))
 
     def join(self, user: int, community: int, time: int, sign: int) -> None:
         """Count a membership, in both directions, or take it back."""
-        self.communities.members_at[community] += sign
         change = self.link if sign > 0 else self.unlink
-        change(MEMBER_OF, user, community, time)
-        change(HAS_MEMBER, community, user, time)
+        if self.communities.owned_at[community]:
+            self.communities.members_at[community] += sign
+            change(MEMBER_OF, user, community, time)
+        if self.users.owned_at[user]:
+            change(HAS_MEMBER, community, user, time)
         self.touched[2].add(community)
 
-    # Contents and shares
+    # Shares: counted at the content's owner, told to the sharer's, the creator's and the via's
 
     def counts(self, time: int, created_at: int) -> bool:
         """Whether a share at this time counts for a content created then (NEVER: unknown)."""
@@ -137,12 +179,8 @@ class Ledger:
 
     def count_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
         """What a counting share means to its sharer, its content and the user it came through."""
-        counts = self.users.counts_at
-        counts[user * COUNTS + MADE] += sign
-        self._ring(user, MADE_FINE, time, sign)
-        self._ring(user, MADE_COARSE, time, sign)
+        self.made(user, time, sign)
         self.contents.sharers_at[content] += sign
-        self.touched[0].add(user)
         self.touched[1].add(content)
         self.changes.extend((ADD if sign > 0 else REMOVE, SHARED, user, content, time))
         if via < 0:
@@ -154,59 +192,112 @@ class Ledger:
             self.store.delete(through)
         else:
             return
-        counts[via * COUNTS + VIA] += sign
-        self.touched[0].add(via)
+        self.through(via, sign)
 
     def credit(self, user: int, content: int, time: int, created_at: int, creator: int, sign: int) -> None:
-        """What a counting share of a known content means to its creator."""
+        """What a counting share of a known content means to its sharer and its creator."""
+        self.credited(user, max(0, time - created_at) // _SECOND, sign)
+        self.received(creator, user, content, time, created_at, sign)
+
+    def made(self, user: int, time: int, sign: int) -> None:
+        """A user's counting share."""
+        if not self.users.owned_at[user]:
+            self._tell(user, Fact.MADE, sign, time)
+            return
+        self.users.counts_at[user * COUNTS + MADE] += sign
+        self._ring(user, MADE_FINE, time, sign)
+        self._ring(user, MADE_COARSE, time, sign)
+        self.touched[0].add(user)
+
+    def through(self, user: int, sign: int) -> None:
+        """A counting share that came through a user."""
+        if not self.users.owned_at[user]:
+            self._tell(user, Fact.THROUGH, sign)
+            return
+        self.users.counts_at[user * COUNTS + VIA] += sign
+        self.touched[0].add(user)
+
+    def credited(self, user: int, delay_s: int, sign: int) -> None:
+        """A user's credited share."""
+        if not self.users.owned_at[user]:
+            self._tell(user, Fact.CREDITED, sign, at=delay_s)
+            return
+        self.users.counts_at[user * COUNTS + CREDITED] += sign
+        self.users.counts_at[user * COUNTS + DELAY_MADE] += sign * delay_s
+        self.touched[0].add(user)
+
+    # Contents: the create in force stands with the content's owner, what it gives with the creator's
+
+    def create(self, content: int, created_at: int, creator: int, reply: int, sign: int) -> None:
+        """Count a create in force, without its shares, or take it back."""
+        self.authored(creator, content, created_at, sign)
+        if reply >= 0 and reply != content:
+            self.replied(reply, content, created_at, sign)
+        self.touched[1].add(content)
+
+    def authored(self, creator: int, content: int, created_at: int, sign: int) -> None:
+        """A user's content."""
+        (self.link if sign > 0 else self.unlink)(CREATED_RELATION, content, creator, created_at)
+        if not self.users.owned_at[creator]:
+            self._tell(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
+            return
         counts = self.users.counts_at
-        at, by = creator * COUNTS, user * COUNTS
-        delay = sign * (max(0, time - created_at) // _SECOND)
+        counts[creator * COUNTS + CREATED] += sign
+        counts[creator * COUNTS + LQ_SUM] += sign * self._lq[self.contents.reach_at[content]]
+        self._ring(creator, CREATED_COARSE, created_at, sign)
+        self.touched[0].add(creator)
+
+    def replied(self, parent: int, content: int, time: int, sign: int) -> None:
+        """A reply to a content."""
+        contents = self.contents
+        if contents.owned_at[parent]:
+            (self.link if sign > 0 else self.unlink)(REPLY_TO, content, parent, time)
+        else:
+            fact = Fact.REPLIED if sign > 0 else Fact.UNREPLIED
+            told = Mutation(fact, time, "", contents.ids[parent], contents.ids[content])
+            self.told.append((contents.owner(parent), told))
+
+    def evicted(self, creator: int, content: int, created_at: int) -> None:
+        """A user's content is no longer kept: the edge goes, what it gave to the counters stays."""
+        self.unlink(CREATED_RELATION, content, creator, created_at)
+        self.touched[0].add(creator)
+        if not self.users.owned_at[creator]:
+            self._tell(creator, Fact.EVICTED, 1, created_at, self.contents.ids[content])
+
+    def claim(self, content: int, time: int, user: int, reply: int) -> None:
+        """Keep a create that waits behind an earlier one."""
+        self.store.put(keys.create_claim(content, time, user, reply), b"")
+
+    def unclaim(self, content: int, time: int, user: int, reply: int) -> None:
+        """Drop a create that waited."""
+        self.store.delete(keys.create_claim(content, time, user, reply))
+
+    # Shares received: who shares whom
+
+    def received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
+        """A credited share of a user's content."""
+        if not self.users.owned_at[creator]:
+            ids = self.users.ids[user], self.contents.ids[content]
+            self._tell(creator, Fact.RECEIVED, sign, time, *ids, created_at)
+            return
+        counts, at = self.users.counts_at, creator * COUNTS
         counts[at + RECEIVED] += sign
-        counts[at + DELAY_RECEIVED] += delay
-        counts[by + CREDITED] += sign
-        counts[by + DELAY_MADE] += delay
+        counts[at + DELAY_RECEIVED] += sign * (max(0, time - created_at) // _SECOND)
         self._ring(creator, RECEIVED_FINE, time, sign)
         self._ring(creator, RECEIVED_COARSE, time, sign)
         if time <= created_at + self.horizon:
             reach = self.contents.reach_at[content]
             self.contents.reach_at[content] = reach + sign
             counts[at + LQ_SUM] += self._lq[reach + sign] - self._lq[reach]
-        self.touched[0].update((user, creator))
-        self.touched[1].add(content)
-        if sign > 0:
-            self._interact(user, creator, time)
-        else:
-            self._withdraw(user, creator, time)
-
-    def create(self, content: int, created_at: int, creator: int, reply: int, sign: int) -> None:
-        """Count a create in force, without its shares, or take it back."""
-        counts = self.users.counts_at
-        counts[creator * COUNTS + CREATED] += sign
-        counts[creator * COUNTS + LQ_SUM] += sign * self._lq[self.contents.reach_at[content]]
-        self._ring(creator, CREATED_COARSE, created_at, sign)
-        change = self.link if sign > 0 else self.unlink
-        change(CREATED_RELATION, content, creator, created_at)
-        if reply >= 0 and reply != content:
-            change(REPLY_TO, content, reply, created_at)
         self.touched[0].add(creator)
         self.touched[1].add(content)
+        if sign > 0:
+            self._interact(user, creator, content, time)
+        else:
+            self._withdraw(user, creator, content, time)
 
-    def keep_claim(self, content: int, time: int, user: int, reply: int) -> None:
-        """Keep a create that waits behind an earlier one."""
-        self.store.put(keys.create_claim(content, time, user, reply), b"")
-        if reply >= 0:
-            self.store.put(keys.reply_claim(reply, content, time, user), b"")
-
-    def drop_claim(self, content: int, time: int, user: int, reply: int) -> None:
-        """Drop a create that waited."""
-        self.store.delete(keys.create_claim(content, time, user, reply))
-        if reply >= 0:
-            self.store.delete(keys.reply_claim(reply, content, time, user))
-
-    # Interactions: who shares whom
-
-    def _interact(self, user: int, creator: int, time: int) -> None:
+    def _interact(self, user: int, creator: int, content: int, time: int) -> None:
+        self.store.put(keys.credit(creator, user, time, content), b"")
         key = keys.pair(keys.PAIR, user, creator)
         value = self.store.get(key)
         if value is None:
@@ -220,7 +311,8 @@ class Ledger:
         if time > latest:
             self.retime(INTERACTS, user, creator, latest, time)
 
-    def _withdraw(self, user: int, creator: int, time: int) -> None:
+    def _withdraw(self, user: int, creator: int, content: int, time: int) -> None:
+        self.store.delete(keys.credit(creator, user, time, content))
         value = self.store.get(keys.pair(keys.PAIR, user, creator))
         if value is not None and time in PAIR_VALUE.unpack(value)[:2]:
             self.review(user, creator)
@@ -234,7 +326,8 @@ class Ledger:
         latest, _, *kept = PAIR_VALUE.unpack(value)
         if forget:
             kept = [NEVER, NEVER]
-        times = self._share_times(user, creator) + [time for time in kept if time != NEVER]
+        times = [keys.read_credit(credit) for credit, _ in self.store.scan(keys.pair(CREDIT, creator, user))]
+        times += [time for time in kept if time != NEVER]
         if not times:
             self.store.delete(key)
             self._tie(user, creator, -1)
@@ -244,22 +337,49 @@ class Ledger:
         if max(times) != latest:
             self.retime(INTERACTS, user, creator, latest, max(times))
 
-    def _share_times(self, user: int, creator: int) -> list[int]:
-        """The times of the credited shares of a pair."""
-        times, contents = [], self.contents
-        for key, value in self.store.scan(keys.prefix(SHARE, user)):
-            content = TWO_ROWS.unpack_from(key, 1)[1]
-            time = SHARE_VALUE.unpack(value)[1]
-            known = contents.creator_at[content] == creator and time != NEVER
-            if known and self.counts(time, contents.created_at_at[content]):
-                times.append(time)
-        return times
+    def kept(self, creator: int, user: int, content: int, time: int, created_at: int) -> None:
+        """A credited share whose content is no longer kept: the interaction stays, unless somebody was forgotten."""
+        forget = self.users.forget_at
+        if not self.users.owned_at[creator]:
+            self._tell(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
+            return
+        self.store.delete(keys.credit(creator, user, time, content))
+        if time <= forget[user] or created_at <= forget[creator]:
+            self.review(user, creator)
+            return
+        key = keys.pair(keys.PAIR, user, creator)
+        value = self.store.get(key)
+        if value is not None:
+            latest, first, kept_latest, kept_first = PAIR_VALUE.unpack(value)
+            kept_first = time if kept_first == NEVER else min(kept_first, time)
+            self.store.put(key, PAIR_VALUE.pack(latest, first, max(kept_latest, time), kept_first))
 
     def _tie(self, user: int, creator: int, sign: int) -> None:
-        counts = self.users.counts_at
-        counts[user * COUNTS + AUTHORS] += sign
-        counts[creator * COUNTS + SHARERS] += sign
-        self.touched[0].update((user, creator))
+        self.users.counts_at[creator * COUNTS + SHARERS] += sign
+        self.touched[0].add(creator)
+        self.tied(user, sign)
+
+    def tied(self, user: int, sign: int) -> None:
+        """One more creator, or one less, whom a user has credited shares of."""
+        if not self.users.owned_at[user]:
+            self._tell(user, Fact.TIED, sign)
+            return
+        self.users.counts_at[user * COUNTS + AUTHORS] += sign
+        self.touched[0].add(user)
+
+    # Forgetting
+
+    def cleared(self, user: int, node_id: str, until: int, shard: int) -> None:
+        """A shard took back what it knew of a user. After the last one only what evicted contents gave may be left."""
+        users = self.users
+        if not users.owned_at[user]:
+            self.told.append((users.owner(user), Mutation(Fact.CLEARED, until, node_id, at=shard)))
+            return
+        self.store.put(keys.pair(keys.CLEARED, user, shard), TIME.pack(until))
+        self.touched[0].add(user)
+        done = [TIME.unpack(value)[0] for _, value in self.store.scan(keys.prefix(keys.CLEARED, user))]
+        if len(done) == self.shards and min(done) >= users.forget_at[user] and not users.live(user):
+            users.counts[user] = users.rings[user] = users.tops[user] = 0
 
     def _ring(self, user: int, ring: int, time: int, sign: int) -> None:
         """Add to a ring's epoch; one that has left the ring no longer matters to anything."""

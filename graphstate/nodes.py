@@ -9,7 +9,7 @@ import numpy as np
 
 from graphstate.columns import Columns
 from graphstate.keys import NEVER
-from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, source_hash
+from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, source_hash
 
 CREATED, RECEIVED, MADE, FOLLOWERS, FOLLOWING, VIA = range(6)
 SHARERS, AUTHORS, LQ_SUM, DELAY_MADE, CREDITED, DELAY_RECEIVED = range(6, 12)
@@ -27,26 +27,46 @@ LQ = np.round(4096 * np.log1p(np.arange(_MAX_REACH + 1, dtype=np.float64))).asty
 """LQ(n) = round(4096·ln(1+n)): logarithms as integers, so that sums do not depend on order."""
 
 _USER = Struct("<qqq")
-_CONTENT = Struct("<qqqiiiiB")
+_CONTENT = Struct("<qqqiiiiiB")
+
+
+TRACE_BYTES = 16
 
 
 def forgotten_key(node_id: str) -> bytes:
     """What is kept of an id once its user is forgotten: enough to void late events, not enough to name anybody."""
-    return blake2b(node_id.encode(), digest_size=16, person=b"forgotten").digest()
+    return blake2b(node_id.encode(), digest_size=TRACE_BYTES, person=b"forgotten").digest()
 
 
 class Table(Columns):
     """Ids and rows of one node type beside its columns.
 
     `fresh` are the rows made since it was last emptied; a freed row is reused with its columns cleared.
+    owned: whether this shard owns the node. readers: the shards that mirror an owned node, one bit each.
+    subscribed: whether the owner of another shard's node was asked for it.
     """
 
-    def __init__(self, **columns: tuple[type[np.generic], int, int]) -> None:
-        super().__init__(hash=(np.uint64, 0, 0), **columns)
+    def __init__(self, spec: GraphSpec, **columns: tuple[type[np.generic], int, int]) -> None:
+        super().__init__(
+            hash=(np.uint64, 0, 0),
+            owned=(np.uint8, 0, 1),
+            readers=(np.uint64, 0, 0),
+            subscribed=(np.uint8, 0, 0),
+            **columns,
+        )
+        self._shards, self._shard = spec.shards, spec.shard
         self.ids: list[str] = []
         self.index: dict[str, int] = {}
         self.free: list[int] = []
         self.fresh: list[int] = []
+
+    def mine(self, node_id: str) -> bool:
+        """Whether this shard owns a node."""
+        return self._shards == 1 or source_hash(node_id) % self._shards == self._shard
+
+    def owner(self, row: int) -> int:
+        """The shard that owns a row's node."""
+        return int(self.hash_at[row]) % self._shards
 
     def row(self, node_id: str) -> int:
         """The row of an id, made if it is new."""
@@ -69,7 +89,11 @@ class Table(Columns):
         """Give a row its id."""
         self.ids[row] = node_id
         self.index[node_id] = row
-        self.hash[row] = source_hash(node_id)
+        self._place(row, source_hash(node_id))
+
+    def _place(self, row: int, hashed: int) -> None:
+        self.hash[row] = hashed
+        self.owned_at[row] = hashed % self._shards == self._shard
 
     def load(self, row: int, node_id: str | None) -> None:
         """Take a row from disk, in ascending order; None for one whose id is no longer known."""
@@ -90,8 +114,9 @@ class Table(Columns):
 class Users(Table):
     """Users: registers, counters, rings, features."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: GraphSpec) -> None:
         super().__init__(
+            spec,
             seen=(np.int64, 0, NEVER),
             made_at=(np.int64, 0, NEVER),
             forget=(np.int64, 0, NEVER),
@@ -103,6 +128,7 @@ class Users(Table):
             due=(np.int64, 0, NEVER),
         )
         self.forgotten: dict[bytes, int] = {}
+        self.returned: list[int] = []
         self._traces: dict[int, bytes] = {}
 
     def row(self, node_id: str) -> int:
@@ -126,6 +152,7 @@ class Users(Table):
             if not self.ids[row]:
                 self.forgotten.pop(self._traces.pop(row))
                 self.name(row, node_id)
+                self.returned.append(row)
         elif self.ids[row]:
             self._trace(row, forgotten_key(node_id))
             self.drop(row)
@@ -135,19 +162,20 @@ class Users(Table):
         self._traces[row] = trace
 
     def record(self, row: int) -> bytes:
-        """The `nodes` value: registers, then the id, or the trace of a forgotten one."""
+        """The `nodes` value: registers, then the id, or the hash and the trace of a forgotten one."""
         node_id = self.ids[row]
         registers = _USER.pack(self.seen_at[row], self.made_at_at[row], self.forget_at[row])
         if node_id:
             return registers + b"\1" + node_id.encode()
-        return registers + b"\0" + self._traces[row]
+        return registers + b"\0" + int(self.hash_at[row]).to_bytes(8, "big") + self._traces[row]
 
     def restore(self, row: int, value: bytes) -> None:
         """Take a user's `nodes` value."""
         named, rest = value[_USER.size], value[_USER.size + 1 :]
         self.load(row, rest.decode() if named else None)
         if not named:
-            self._trace(row, rest)
+            self._place(row, int.from_bytes(rest[:8], "big"))
+            self._trace(row, rest[8:])
         self.seen_at[row], self.made_at_at[row], self.forget_at[row] = _USER.unpack_from(value)
 
     def counters(self, row: int) -> bytes:
@@ -165,10 +193,14 @@ class Users(Table):
 
 
 class Contents(Table):
-    """Contents: the create in force, the newest delete, and who shared them."""
+    """Contents: the create in force, the newest delete, and who shared them.
 
-    def __init__(self) -> None:
+    reach stands with the creator's owner, all else with the content's. uses: what of another shard's content is needed here.
+    """
+
+    def __init__(self, spec: GraphSpec) -> None:
         super().__init__(
+            spec,
             created_at=(np.int64, 0, NEVER),
             deleted_at=(np.int64, 0, NEVER),
             touched=(np.int64, 0, NEVER),
@@ -176,6 +208,7 @@ class Contents(Table):
             reply=(np.int32, 0, -1),
             sharers=(np.int32, 0, 0),
             reach=(np.int32, 0, 0),
+            uses=(np.int32, 0, 0),
             claims=(np.uint8, 0, 0),
             propagated=(np.int32, len(PROPAGATED[CONTENT]), 0),
         )
@@ -183,7 +216,7 @@ class Contents(Table):
     def record(self, row: int) -> bytes:
         """The `nodes` value."""
         fields = (self.created_at_at, self.deleted_at_at, self.touched_at, self.creator_at, self.reply_at)
-        counted = (self.sharers_at, self.reach_at, self.claims_at)
+        counted = (self.sharers_at, self.reach_at, self.uses_at, self.claims_at)
         return _CONTENT.pack(*(column[row] for column in fields + counted)) + self.ids[row].encode()
 
     def restore(self, row: int, value: bytes) -> None:
@@ -191,7 +224,7 @@ class Contents(Table):
         self.load(row, value[_CONTENT.size :].decode())
         columns = (
             self.created_at_at, self.deleted_at_at, self.touched_at, self.creator_at,
-            self.reply_at, self.sharers_at, self.reach_at, self.claims_at,
+            self.reply_at, self.sharers_at, self.reach_at, self.uses_at, self.claims_at,
         )  # fmt: skip
         for column, field in zip(columns, _CONTENT.unpack_from(value), strict=True):
             column[row] = field
@@ -200,8 +233,8 @@ class Contents(Table):
 class Communities(Table):
     """Communities: how many members."""
 
-    def __init__(self) -> None:
-        super().__init__(members=(np.int32, 0, 0), propagated=(np.int32, len(PROPAGATED[COMMUNITY]), 0))
+    def __init__(self, spec: GraphSpec) -> None:
+        super().__init__(spec, members=(np.int32, 0, 0), propagated=(np.int32, len(PROPAGATED[COMMUNITY]), 0))
 
     def record(self, row: int) -> bytes:
         """The `nodes` value."""

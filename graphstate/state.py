@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from graphstate import evict, features, keys
 from graphstate.apply import Applier
 from graphstate.errors import FormatError
+from graphstate.facts import FIRST, Facts
 from graphstate.frontier import Frontier
 from graphstate.keys import NEVER
 from graphstate.ledger import Ledger
@@ -24,7 +25,7 @@ from graphstate.store import Store
 from graphstate.types import COMMUNITY, CONTENT, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int64s, Mutation, Snapshot
 from graphstate.windows import Windows
 
-FORMAT = 1
+FORMAT = 2
 """The version of the byte layouts."""
 _SECOND = 1_000_000
 Progress = Callable[[str, int, int], None]
@@ -36,7 +37,9 @@ class Changes:
     """What a micro-batch changed, as rows per node type.
 
     windows: targets whose window's set changed. propagated: nodes whose propagated features changed.
-    fresh: nodes that are new. own: users whose own features changed. users: all users touched.
+    fresh: nodes that are new. own: users whose own features changed. users: all users touched. wanted: other
+    shards' nodes that came into a window and whose owner was not asked for them. All but `fresh` and `wanted`
+    are this shard's own nodes.
     """
 
     windows: list[Int64s]
@@ -44,6 +47,7 @@ class Changes:
     fresh: list[Int64s]
     own: Int64s
     users: Int64s
+    wanted: list[Int64s]
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
@@ -62,15 +66,16 @@ class GraphState:
         self.store = store
         self.ledger = Ledger(spec, store)
         self.applier = Applier(self.ledger)
+        self.facts = Facts(self.applier)
         self.windows = Windows(spec.window)
         self.frontier = Frontier()
         self.clock = NEVER
         self.meta: dict[bytes, bytes] = {}
         self._tick_us = spec.tick_s * _SECOND
         self._kept_us = (spec.retention_s + spec.lateness_s) * _SECOND
-        self._evicted: list[int] = []
+        self._vacant: list[int] = []
         self._refreshed_tick = NEVER
-        self.changes = Changes(self._none(), self._none(), self._none(), _rows(()), _rows(()))
+        self.changes = Changes(self._none(), self._none(), self._none(), _rows(()), _rows(()), self._none())
 
     @staticmethod
     def _none() -> list[Int64s]:
@@ -142,6 +147,8 @@ class GraphState:
             if relation >= len(RELATIONS):
                 break
             target = int.from_bytes(key[1:5], "big")
+            if not self.ledger.tables[RELATIONS[relation].target].owned_at[target]:
+                continue
             time, source = keys.read_index(key)
             if relation == SHARED and not self.ledger.counts(time, self.ledger.contents.created_at_at[target]):
                 continue
@@ -171,21 +178,42 @@ class GraphState:
     def apply(
         self, mutations: list[Mutation], every_us: int = 0, on_boundary: Callable[[int], None] | None = None
     ) -> dict[str, int]:
-        """Apply a micro-batch and bring windows and features up to date; `changes` says what changed.
+        """A whole micro-batch of one record: `begin`, `take`, `refresh`. Returns what `take` returns."""
+        self.begin()
+        counts = self.take(mutations, NEVER, every_us, on_boundary)
+        self.refresh()
+        return counts
 
+    def begin(self) -> None:
+        """Begin a micro-batch."""
+        self.ledger.settle()
+        self.applier.forgotten, self.applier.erased = [], []
+        self.ledger.users.returned = []
+        for table in self.ledger.tables:
+            table.fresh = []
+        self.ledger.contents.free.extend(self._vacant)
+        self._vacant = []
+
+    def take(
+        self,
+        mutations: list[Mutation],
+        clock: int,
+        every_us: int = 0,
+        on_boundary: Callable[[int], None] | None = None,
+    ) -> dict[str, int]:
+        """Apply the mutations of one record of the log, then move the clock to where its sender saw it (µs).
+
+        What it makes `ledger.told` is a function of the log up to here, whatever the micro-batches are.
         on_boundary is called with each multiple of every_us that the clock passes (the last one of a jump),
         with everything applied that came before it. Returns how many mutations were applied and expired.
         """
-        self.ledger.settle()
-        self.applier.forgotten = []
-        for table in self.ledger.tables:
-            table.fresh = []
-        self.ledger.contents.free.extend(self._evicted)
-        self._evicted = []
         expired = 0
         keep = self._kept_us if self.spec.retention_s else 0
-        apply = self.applier.apply
+        apply, told = self.applier.apply, self.facts.apply
         for mutation in mutations:
+            if mutation[0] >= FIRST:
+                told(mutation)
+                continue
             time = mutation[1]
             if time > self.clock:
                 self._advance(time, every_us, on_boundary)
@@ -193,7 +221,8 @@ class GraphState:
                 expired += 1
                 continue
             apply(mutation)
-        self.refresh()
+        if clock > self.clock:
+            self._advance(clock, every_us, on_boundary)
         return {"applied": len(mutations) - expired, "expired": expired}
 
     def _advance(self, time: int, every_us: int, on_boundary: Callable[[int], None] | None) -> None:
@@ -206,7 +235,7 @@ class GraphState:
         if self.spec.retention_s and before // self._tick_us != time // self._tick_us:
             for content in evict.due(self.ledger, self.tick - self._kept_us):
                 evict.evict(self.ledger, content)
-                self._evicted.append(content)
+                self._vacant.append(content)
 
     def _reach(self) -> None:
         users, contents, communities = self.ledger.tables
@@ -223,13 +252,14 @@ class GraphState:
                 yield time, source
 
     def refresh(self) -> None:
-        """Bring windows and features up to date with the ledger and the clock."""
+        """Bring windows and features up to date with the ledger and the clock; `changes` says what changed."""
         ledger, floor = self.ledger, self.spec.floor
         self._reach()
+        self._leave()
         edges = np.frombuffer(ledger.changes, np.int64).reshape(-1, 5)
         sets = self.windows.change(edges, self._hashes(), self._newest)
         targets = np.array([relation.target for relation in RELATIONS])[sets[:, 0]]
-        touched = [_rows(sorted(rows)) for rows in ledger.touched]
+        touched = [self._own(kind, _rows(sorted(rows))) for kind, rows in enumerate(ledger.touched)]
         users, contents, communities = ledger.tables
         propagated = [
             features.propagate_users(users, touched[USER], floor),
@@ -241,10 +271,69 @@ class GraphState:
         if self.tick > self._refreshed_tick:
             dirty.append(np.flatnonzero(users.due[: users.rows] <= self.tick))
             self._refreshed_tick = self.tick
-        rows = np.unique(np.concatenate(dirty))
+        rows = self._own(USER, np.unique(np.concatenate(dirty)))
         own = features.own(users, contents, self.windows, rows, self.tick)
         fresh = [_rows(table.fresh) for table in ledger.tables]
-        self.changes = Changes(windows, propagated, fresh, own, touched[USER])
+        self.changes = Changes(windows, propagated, fresh, own, touched[USER], self._wanted(sets))
+
+    def _leave(self) -> None:
+        """Let go of other shards' contents that nothing here needs any more."""
+        contents = self.ledger.contents
+        for content in set(self.ledger.unused):
+            if not contents.uses_at[content] and contents.ids[content]:
+                self.ledger.touched[CONTENT].discard(content)
+                evict.leave(self.ledger, content)
+                self._vacant.append(content)
+
+    def _own(self, kind: int, rows: Int64s) -> Int64s:
+        """Those of some rows that this shard owns."""
+        return rows if self.spec.shards == 1 else rows[self.ledger.tables[kind].owned[rows] != 0]
+
+    def _wanted(self, sets: Int64s) -> list[Int64s]:
+        """Other shards' nodes in these windows (relation, target) whose owner was not asked for them."""
+        found: list[list[Int64s]] = [[_rows(())] for _ in TYPES]
+        if self.spec.shards > 1:
+            for number, relation in enumerate(RELATIONS):
+                sources = self.windows.sources(number, sets[sets[:, 0] == number, 1])
+                table = self.ledger.tables[relation.source]
+                found[relation.source].append(sources[(table.owned[sources] == 0) & (table.subscribed[sources] == 0)])
+        return [np.unique(np.concatenate(some)) for some in found]
+
+    def mirrored(self, kind: int) -> Int64s:
+        """The rows of other shards' nodes that are in some window here."""
+        table = self.ledger.tables[kind]
+        held = np.zeros(table.rows, np.bool_)
+        for number, relation in enumerate(RELATIONS):
+            if relation.source == kind:
+                held |= self.windows.rows.head[number][: table.rows] >= 0
+        return np.flatnonzero(held & (table.owned[: table.rows] == 0))
+
+    def mirror(self, kind: int, row: int, propagated: bytes, payload: bytes) -> bool:
+        """Take what its owner told of a node: propagated features, and what the model keeps of it.
+
+        Returns whether the features changed.
+        """
+        table = self.ledger.tables[kind]
+        told = np.frombuffer(propagated, np.int32)
+        self.store.write("mirrors", keys.node(kind, row), propagated + payload)
+        if np.array_equal(table.propagated[row], told):
+            return False
+        table.propagated[row] = told
+        return True
+
+    def unmirror(self, kind: int, row: int) -> None:
+        """Forget what its owner told of a node."""
+        self.ledger.tables[kind].subscribed_at[row] = 0
+        self.store.write("mirrors", keys.node(kind, row), None)
+
+    def payloads(self) -> Iterator[tuple[int, int, bytes]]:
+        """The committed mirrors as (type, row, what the model keeps); their features are taken over."""
+        for key, value in self.store.rows("mirrors"):
+            kind, row = keys.read_node(key)
+            table = self.ledger.tables[kind]
+            size = 4 * table.propagated.shape[1]
+            table.propagated[row] = np.frombuffer(value[:size], np.int32)
+            yield kind, row, value[size:]
 
     def _creators(self, contents: Int64s) -> Int64s:
         creators: Int64s = self.ledger.contents.creator[contents].astype(np.int64)
@@ -256,13 +345,14 @@ class GraphState:
         touched = [
             np.concatenate(rows) for rows in zip(changes.windows, changes.propagated, changes.fresh, strict=True)
         ]
-        return self.frontier.stale(self.windows, touched, changes.propagated, users_only=False)
+        stale = self.frontier.stale(self.windows, touched, changes.propagated, users_only=False)
+        return [self._own(kind, rows) for kind, rows in enumerate(stale)]
 
     def stale_second(self, changed: list[Int64s]) -> Int64s:
         """The users whose second layer is stale, given the rows whose first layer changed."""
         changes = self.changes
         touched = [np.concatenate([changes.windows[USER], changed[USER], changes.fresh[USER]])]
-        return self.frontier.stale(self.windows, touched + changed[1:], changed, users_only=True)[USER]
+        return self._own(USER, self.frontier.stale(self.windows, touched + changed[1:], changed, users_only=True)[USER])
 
     # Writing
 
@@ -272,7 +362,7 @@ class GraphState:
         for kind, (table, rows) in enumerate(zip(self.ledger.tables, self.ledger.touched, strict=True)):
             for row in rows:
                 store.write("nodes", keys.node(kind, row), table.record(row))
-        for row in self.ledger.touched[USER]:
+        for row in self._own(USER, _rows(self.ledger.touched[USER])).tolist():
             store.write("counters", keys.node(USER, row), users.counters(row))
         for row, value in (outputs or {}).items():
             store.write("outputs", keys.node(USER, row), value)
@@ -292,10 +382,10 @@ class GraphState:
     # Reading
 
     def live_users(self) -> NDArray[np.bool_]:
-        """Whether each user row is a live user, `[n]`."""
+        """Whether each user row is a live user of this shard, `[n]`."""
         users = self.ledger.users
         live: NDArray[np.bool_] = users.seen[: users.rows] > users.forget[: users.rows]
-        return live
+        return live & (users.owned[: users.rows] != 0)
 
     def as_of(self) -> Int64s:
         """The as-of time of each user row, `[n]` µs."""

@@ -10,7 +10,7 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, ColumnFamily, Option
 
 from graphstate.errors import DamagedError, LockedError
 
-FAMILIES = ("nodes", "edges", "counters", "outputs", "meta")
+FAMILIES = ("nodes", "edges", "counters", "outputs", "mirrors", "meta")
 PREFIX = 5
 """Every scan is of keys that share at least this many first bytes."""
 

@@ -1,4 +1,4 @@
-"""The words of the graph: mutations, node types, relations, features, and a whole-graph snapshot.
+"""The words of the graph: mutations, facts, node types, relations, features, and a whole-graph snapshot.
 
 `docs/graph.md` says what each of them means.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -31,14 +32,55 @@ class Kind(IntEnum):
     DELETE = 8
 
 
+class Fact(IntEnum):
+    """What one shard derives for another: mutations that are counted, each with its opposite behind it.
+
+    Named after what they say of `user`; other, extra and at are given in this order.
+    """
+
+    MADE = 16
+    """A counting share of the user's. time: of the share."""
+    UNMADE = 17
+    THROUGH = 18
+    """A counting share came through the user."""
+    UNTHROUGH = 19
+    CREDITED = 20
+    """A credited share of the user's. at: its delay in seconds."""
+    UNCREDITED = 21
+    RECEIVED = 22
+    """A credited share of the user's content. time: of the share, other: sharer, extra: content, at: created at."""
+    UNRECEIVED = 23
+    AUTHORED = 24
+    """The user's create is in force. time: created at, other: content."""
+    UNAUTHORED = 25
+    REPLIED = 26
+    """A reply to a content (other) is in force; no user. time: created at, extra: the reply."""
+    UNREPLIED = 27
+    TIED = 28
+    """The user has credited shares of one more creator."""
+    UNTIED = 29
+    EVICTED = 30
+    """The user's content (other, created at time) was evicted: its edge goes, the counts stay."""
+    KEPT = 31
+    """A credited share of the user's content, as RECEIVED, whose content was evicted: the interaction stays."""
+    ORPHANED = 32
+    """The content that a content (other) replies to (extra) was evicted; no user."""
+    CLEARED = 33
+    """A shard (at) took back all it knew of the user up to a time."""
+
+
 class Mutation(NamedTuple):
-    """One validated event, times in microseconds."""
+    """One validated event, or one fact that a shard derived for another; times in microseconds.
+
+    at: a fact's number; events have none.
+    """
 
     kind: int
     time: int
     user: str
     other: str = ""
     extra: str | None = None
+    at: int = 0
 
 
 USER, CONTENT, COMMUNITY = 0, 1, 2
@@ -79,7 +121,10 @@ OWN = (
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """What the graph keeps and how it counts; part of it comes with the model's artifact."""
+    """What the graph keeps and how it counts; part of it comes with the model's artifact.
+
+    shards, shard: how many shards there are, and which of them this is.
+    """
 
     window: int = 16
     floor: int = 4
@@ -87,11 +132,22 @@ class GraphSpec:
     retention_s: int = 0
     lateness_s: int = 7 * 86_400
     tick_s: int = 900
+    shards: int = 1
+    shard: int = 0
 
 
+MAX_SHARDS = 64
+
+
+@lru_cache(maxsize=1 << 17)
 def source_hash(node_id: str) -> int:
-    """The 64-bit number that breaks ties between edges of equal time."""
+    """The 64-bit number that breaks ties between edges of equal time and says who owns a node."""
     return int.from_bytes(blake2b(node_id.encode(), digest_size=8).digest(), "big")
+
+
+def owner(node_id: str, shards: int) -> int:
+    """The shard that owns a node, whatever its type."""
+    return source_hash(node_id) % shards
 
 
 @dataclass

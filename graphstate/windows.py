@@ -299,3 +299,9 @@ class Windows:
         offset = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
         slots = self.rows.start[relation][owner] + offset
         return np.stack([self.pool.source[slots], owner]), self.pool.time[slots]
+
+    def sources(self, relation: int, targets: Int64s) -> Int64s:
+        """The sources in the windows of some targets, with repetitions."""
+        counts = self.rows.counts[relation][targets].astype(np.int64)
+        offset = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.pool.source[np.repeat(self.rows.start[relation][targets], counts) + offset].astype(np.int64)
