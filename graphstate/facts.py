@@ -29,7 +29,7 @@ class Facts:
             Fact.MADE: lambda told, sign: made(self._user(told), told.time, sign),
             Fact.THROUGH: lambda told, sign: through(self._user(told), sign),
             Fact.CREDITED: lambda told, sign: credited(self._user(told), told.at, sign),
-            Fact.TIED: lambda told, sign: tied(self._user(told), sign),
+            Fact.TIED: lambda told, sign: tied(self._named(told), sign),
             Fact.RECEIVED: self._received,
             Fact.AUTHORED: self._authored,
             Fact.REPLIED: self._replied,
@@ -49,6 +49,10 @@ class Facts:
 
     def _user(self, told: Mutation) -> int:
         return self.users.row(told.user)
+
+    def _named(self, told: Mutation) -> int:
+        """The user of a fact whose sender may have forgotten the name."""
+        return self._user(told) if told.user else self.users.traced(told.at, bytes.fromhex(told.extra or ""))
 
     def _received(self, told: Mutation, sign: int) -> None:
         # A sharer must be known by id here, as the source of an edge; the event itself need not come this way.

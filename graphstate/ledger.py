@@ -361,10 +361,17 @@ class Ledger:
 
     def tied(self, user: int, sign: int) -> None:
         """One more creator, or one less, whom a user has credited shares of."""
-        if not self.users.owned_at[user]:
-            self._tell(user, Fact.TIED, sign)
+        users = self.users
+        if not users.owned_at[user]:
+            if users.ids[user]:
+                self._tell(user, Fact.TIED, sign)
+                return
+            # The user was forgotten here while the share that this follows from was on its way.
+            hashed, trace = users.trace(user)
+            kind = Fact.TIED if sign > 0 else Fact.UNTIED
+            self.told.append((users.owner(user), Mutation(kind, 0, "", "", trace.hex(), hashed)))
             return
-        self.users.counts_at[user * COUNTS + AUTHORS] += sign
+        users.counts_at[user * COUNTS + AUTHORS] += sign
         self.touched[0].add(user)
 
     # Forgetting
@@ -379,7 +386,10 @@ class Ledger:
         self.touched[0].add(user)
         done = [TIME.unpack(value)[0] for _, value in self.store.scan(keys.prefix(keys.CLEARED, user))]
         if len(done) == self.shards and min(done) >= users.forget_at[user] and not users.live(user):
+            # Interactions were dropped one by one, and what that says of the authors may still be on its way.
+            authors = users.counts[user, AUTHORS]
             users.counts[user] = users.rings[user] = users.tops[user] = 0
+            users.counts[user, AUTHORS] = authors
 
     def _ring(self, user: int, ring: int, time: int, sign: int) -> None:
         """Add to a ring's epoch; one that has left the ring no longer matters to anything."""

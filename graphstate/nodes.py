@@ -75,13 +75,18 @@ class Table(Columns):
 
     def make(self, node_id: str) -> int:
         """A row for a new id."""
+        row = self.blank()
+        self.name(row, node_id)
+        return row
+
+    def blank(self) -> int:
+        """A row without an id."""
         if self.free:
             row = self.free.pop()
             self.clear(row)
         else:
             row = self.add()
             self.ids.append("")
-        self.name(row, node_id)
         self.fresh.append(row)
         return row
 
@@ -142,6 +147,23 @@ class Users(Table):
                 return row
         return self.make(node_id)
 
+    def trace(self, row: int) -> tuple[int, bytes]:
+        """By what a user without an id can be told to the owner."""
+        return self.hash_at[row], self._traces[row]
+
+    def traced(self, hashed: int, trace: bytes) -> int:
+        """The row of a user of whom another shard has but the trace; here the forget may still be on its way."""
+        row = self.forgotten.get(trace)
+        if row is not None:
+            return row
+        for same in np.flatnonzero(self.hash[: self.rows] == np.uint64(hashed)).tolist():
+            if self.ids[same] and forgotten_key(self.ids[same]) == trace:
+                return int(same)
+        row = self.blank()
+        self._place(row, hashed)
+        self._trace(row, trace)
+        return row
+
     def live(self, row: int) -> bool:
         """Whether anything about this user is newer than their last forget."""
         return bool(self.seen_at[row] > self.forget_at[row])
@@ -195,7 +217,8 @@ class Users(Table):
 class Contents(Table):
     """Contents: the create in force, the newest delete, and who shared them.
 
-    reach stands with the creator's owner, all else with the content's. uses: what of another shard's content is needed here.
+    reach stands with the creator's owner, all else with the content's. uses: how much here refers to another
+    shard's content.
     """
 
     def __init__(self, spec: GraphSpec) -> None:

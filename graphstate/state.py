@@ -225,6 +225,11 @@ class GraphState:
             self._advance(clock, every_us, on_boundary)
         return {"applied": len(mutations) - expired, "expired": expired}
 
+    def told(self) -> list[tuple[int, Mutation]]:
+        """The facts since the last call: (owner's shard, fact)."""
+        told, self.ledger.told = self.ledger.told, []
+        return told
+
     def _advance(self, time: int, every_us: int, on_boundary: Callable[[int], None] | None) -> None:
         """Move the clock, and do what is due in between."""
         before, self.clock = self.clock, time
@@ -297,7 +302,16 @@ class GraphState:
                 sources = self.windows.sources(number, sets[sets[:, 0] == number, 1])
                 table = self.ledger.tables[relation.source]
                 found[relation.source].append(sources[(table.owned[sources] == 0) & (table.subscribed[sources] == 0)])
-        return [np.unique(np.concatenate(some)) for some in found]
+            found[USER].append(_rows(row for row in self._returned() if self.holds(USER, row)))
+        # The forgotten have no name to ask for; their edges are about to go.
+        return [
+            _rows(row for row in np.unique(np.concatenate(some)).tolist() if table.ids[row])
+            for some, table in zip(found, self.ledger.tables, strict=True)
+        ]
+
+    def _returned(self) -> list[int]:
+        users = self.ledger.users
+        return [row for row in users.returned if not users.owned_at[row] and not users.subscribed_at[row]]
 
     def mirrored(self, kind: int) -> Int64s:
         """The rows of other shards' nodes that are in some window here."""
@@ -307,6 +321,14 @@ class GraphState:
             if relation.source == kind:
                 held |= self.windows.rows.head[number][: table.rows] >= 0
         return np.flatnonzero(held & (table.owned[: table.rows] == 0))
+
+    def holds(self, kind: int, row: int) -> bool:
+        """Whether a node is in some window here."""
+        heads = self.windows.rows.head
+        return any(
+            relation.source == kind and row < len(heads[number]) and heads[number][row] >= 0
+            for number, relation in enumerate(RELATIONS)
+        )
 
     def mirror(self, kind: int, row: int, propagated: bytes, payload: bytes) -> bool:
         """Take what its owner told of a node: propagated features, and what the model keeps of it.
@@ -385,7 +407,8 @@ class GraphState:
         """Whether each user row is a live user of this shard, `[n]`."""
         users = self.ledger.users
         live: NDArray[np.bool_] = users.seen[: users.rows] > users.forget[: users.rows]
-        return live & (users.owned[: users.rows] != 0)
+        live &= users.owned[: users.rows] != 0
+        return live
 
     def as_of(self) -> Int64s:
         """The as-of time of each user row, `[n]` µs."""

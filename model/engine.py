@@ -326,6 +326,12 @@ class Engine:
         arguments = (rows, self.hidden2, graph.own(), *self._head, self.score)
         _score(*arguments)
 
+    def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
+        """Take first-layer outputs that were computed elsewhere, `[len(rows), H]`, for the second layer to read."""
+        if len(rows):
+            self.hidden1[kind][rows] = hidden
+            self._project(1, kind, rows, self.hidden1[kind])
+
     def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Prepare rows that are new or reused: what their projections say of an all-zero output."""
         self.take(graph, rows)

@@ -1,4 +1,7 @@
-"""The rank of a score among live users, from counts in fixed bins: exact to a bin, and mergeable by adding."""
+"""The rank of a score among live users, from counts in fixed bins: exact to a bin, and mergeable by adding.
+
+Shards tell each other their counts, so each of them ranks its users among all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LOW, _PER_UNIT, _BINS = -2.0, 512, 9216
+_MOVED = 200
+"""Counts are told again when one in so many users moved."""
+_SKETCH = np.dtype([("bin", "<i4"), ("count", "<i4")])
 
 
 class Ranking:
@@ -14,7 +20,10 @@ class Ranking:
     def __init__(self) -> None:
         self._bin = np.full(256, -1, np.int32)
         self._count = np.zeros(_BINS, np.int64)
+        self._merged = np.zeros(_BINS, np.int64)
         self._below = np.zeros(_BINS + 1, np.int64)
+        self._others: dict[int, NDArray[np.int64]] = {}
+        self._told = np.zeros(_BINS, np.int64)
 
     def place(self, rows: NDArray[np.int64], scores: NDArray[np.float32], live: NDArray[np.bool_]) -> None:
         """Enter the scores of these distinct rows in place of what they had; those not live leave."""
@@ -26,7 +35,28 @@ class Ranking:
         new = np.where(live, bins, -1).astype(np.int32)
         self._count += np.bincount(new[new >= 0], minlength=_BINS) - np.bincount(old[old >= 0], minlength=_BINS)
         self._bin[rows] = new
-        np.cumsum(self._count, out=self._below[1:])
+        self._merge()
+
+    def _merge(self) -> None:
+        self._merged = sum(self._others.values(), self._count) if self._others else self._count
+        np.cumsum(self._merged, out=self._below[1:])
+
+    def sketch(self, *, always: bool = False) -> bytes | None:
+        """The counts here for another shard's `merge`, or None while they are much as they were told last."""
+        if not always and np.abs(self._count - self._told).sum() * _MOVED <= self._count.sum():
+            return None
+        self._told = self._count.copy()
+        filled = np.flatnonzero(self._count)
+        told = np.empty(len(filled), _SKETCH)
+        told["bin"], told["count"] = filled, self._count[filled]
+        return told.tobytes()
+
+    def merge(self, shard: int, sketch: bytes) -> None:
+        """Take the counts of another shard in place of what it told before."""
+        told = np.frombuffer(sketch, _SKETCH)
+        self._others[shard] = np.zeros(_BINS, np.int64)
+        self._others[shard][told["bin"]] = told["count"]
+        self._merge()
 
     def _reach(self, rows: NDArray[np.int64]) -> None:
         if len(rows) and rows.max() >= len(self._bin):
@@ -40,12 +70,12 @@ class Ranking:
         return self._bin[rows] >= 0
 
     def percentile(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The percentage of live users with a smaller score than each of these rows, half of the equal ones
-        included; 0 for rows that were never placed.
+        """The percentage of live users (of all shards) with a smaller score than each of these rows, half of the
+        equal ones included; 0 for rows that were never placed.
         """
         total = self._below[-1]
         if not len(rows) or not total:
             return np.zeros(len(rows))
         bins = self._bin[rows]
-        rank = self._below[bins] + 0.5 * self._count[bins]
+        rank = self._below[bins] + 0.5 * self._merged[bins]
         return np.where(bins >= 0, 100.0 * rank / total, 0.0)

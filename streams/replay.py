@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from graphstate.twin import Twin
-from graphstate.types import USER, GraphSpec, Mutation
+from graphstate.types import USER, GraphSpec, Mutation, owner
 from model.artifact import Artifact
+from streams.cluster import Cluster
 from streams.graphview import graph_input
-from streams.shard import Alert, Outcome, Shard
+from streams.shard import Alert, Outcome, Shard, state_folder
 
 BATCH = 16_384
 """Mutations per step: on small dense graphs a large step costs little more than a small one."""
@@ -36,18 +38,23 @@ ALERTS = pa.schema(
 
 @dataclass
 class Replayed:
-    """What a replay found; seconds without start-up, published: scores that a topic would have carried."""
+    """What a replay found; seconds without start-up, published: scores that a topic would have carried.
+
+    stages: seconds of all steps by stage. carried: what shards sent each other (`Cluster.carried`).
+    """
 
     events: int = 0
     expired: int = 0
     published: int = 0
     seconds: float = 0.0
     alerts: list[Alert] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    carried: dict[str, int] = field(default_factory=dict)
 
 
-def score_table(shard: Shard) -> pa.Table:
+def score_table(cluster: Cluster) -> pa.Table:
     """Every live user's score as `scores.parquet` holds it, by user."""
-    users, reach, percentile, as_of = shard.scores()
+    users, reach, percentile, as_of = cluster.scores()
     columns = [pa.array(users, pa.string()), pa.array(reach), pa.array(percentile), pa.array(as_of).cast(_TIME)]
     return pa.table(columns, schema=SCORES)
 
@@ -64,26 +71,48 @@ def batches(mutations: Iterable[Mutation], size: int) -> Iterator[list[Mutation]
         yield batch
 
 
+@contextmanager
+def cluster(
+    artifact: Artifact, spec: GraphSpec, folder: Path, shards: int, *, read_only: bool = False
+) -> Iterator[Cluster]:
+    """A cluster of so many shards with their states in a folder, closed at the end."""
+    with ExitStack() as stack:
+        opened: list[Shard] = []
+        for shard in range(shards):
+            own = replace(spec, shards=shards, shard=shard)
+            opened.append(Shard.open(state_folder(folder, shard), artifact, own, read_only=read_only))
+            stack.callback(opened[-1].close)
+        yield Cluster(opened)
+
+
 def replay(
-    shard: Shard, mutations: Iterable[Mutation], batch: int = BATCH, on_step: Callable[[Outcome], None] | None = None
+    cluster: Cluster,
+    mutations: Iterable[Mutation],
+    batch: int = BATCH,
+    on_step: Callable[[Outcome], None] | None = None,
 ) -> Replayed:
-    """Feed a shard and commit every step; on_step sees each outcome."""
+    """Feed a cluster batch by batch until it has nothing more to say; on_step sees each outcome."""
     result = Replayed()
-    begin = perf_counter()
-    for some in batches(mutations, batch):
-        outcome = shard.step(some)
-        result.events += len(some)
-        shard.commit(result.events)
+
+    def see(outcome: Outcome) -> None:
         result.expired += outcome.counts.get("expired", 0)
         result.published += len(outcome.scores)
         result.alerts += outcome.alerts
+        for stage, seconds in outcome.seconds.items():
+            result.stages[stage] = result.stages.get(stage, 0.0) + seconds
+
+    begin = perf_counter()
+    for some in batches(mutations, batch):
+        cluster.feed(some)
+        cluster.drain(see)
+        result.events += len(some)
         if on_step is not None:
-            on_step(outcome)
+            on_step(len(some))
     result.seconds = perf_counter() - begin
     return result
 
 
-def reference_error(shard: Shard, mutations: Iterable[Mutation], spec: GraphSpec) -> float:
+def reference_error(cluster: Cluster, mutations: Iterable[Mutation], spec: GraphSpec) -> float:
     """The largest difference, over all embeddings and scores (mean log reach), from plain PyTorch Geometric
     on a graph that the naive twin derives from the same mutations.
     """
@@ -92,17 +121,22 @@ def reference_error(shard: Shard, mutations: Iterable[Mutation], spec: GraphSpec
     twin = Twin(spec)
     twin.apply(list(mutations))
     snapshot = twin.snapshot()
-    config = shard.artifact.config
-    _, hidden, score = reference(shard.artifact.weights, config, graph_input(snapshot, config))
-    index = shard.graph.ledger.users.index
-    live = [row for row in range(len(snapshot.ids[USER])) if snapshot.live[row]]
-    ours = [index.get(snapshot.ids[USER][row], -1) for row in live]
-    if -1 in ours or len(ours) != shard.users:
+    artifact, count = cluster.shards[0].artifact, len(cluster.shards)
+    _, hidden, score = reference(artifact.weights, artifact.config, graph_input(snapshot, artifact.config))
+    live = np.flatnonzero(snapshot.live)
+    if len(live) != cluster.users:
         return float("inf")
-    if not ours:
-        return 0.0
-    embedded = np.abs(hidden[live] - shard.engine.hidden2[ours]).max()
-    return float(max(embedded, np.abs(score[live] - shard.engine.score[ours]).max()))
+    names = snapshot.ids[USER]
+    worst = 0.0
+    for number, shard in enumerate(cluster.shards):
+        theirs = [row for row in live.tolist() if owner(names[row], count) == number]
+        ours = [shard.graph.ledger.users.index.get(names[row], -1) for row in theirs]
+        if -1 in ours:
+            return float("inf")
+        if ours:
+            embedded = float(np.abs(hidden[theirs] - shard.engine.hidden2[ours]).max())
+            worst = max(worst, embedded, float(np.abs(score[theirs] - shard.engine.score[ours]).max()))
+    return worst
 
 
 def run(
@@ -111,24 +145,26 @@ def run(
     spec: GraphSpec,
     out: Path,
     *,
+    shards: int = 1,
     batch: int = BATCH,
     with_reference: bool = False,
-    on_step: Callable[[Outcome], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> tuple[Replayed, int, float | None]:
     """Replay into `out`: `scores.parquet` and `alerts.parquet`; returns (what happened, users, reference error).
 
-    With the reference all mutations are held in memory, as the naive twin needs them together.
+    on_step is told how many events each batch had. With the reference all mutations are held in memory, as the
+    naive twin needs them together.
     """
     if with_reference:
         mutations = list(mutations)
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="groundswell-replay-") as folder:
-        shard = Shard.open(Path(folder), artifact, spec)
-        try:
-            result = replay(shard, mutations, batch, on_step)
-            pq.write_table(score_table(shard), out / "scores.parquet")
-            pq.write_table(alert_table(result.alerts), out / "alerts.parquet")
-            error = reference_error(shard, mutations, spec) if with_reference else None
-            return result, shard.users, error
-        finally:
-            shard.close()
+    with (
+        TemporaryDirectory(prefix="groundswell-replay-") as folder,
+        cluster(artifact, spec, Path(folder), shards) as opened,
+    ):
+        result = replay(opened, mutations, batch, on_step)
+        result.carried = dict(opened.carried)
+        pq.write_table(score_table(opened), out / "scores.parquet")
+        pq.write_table(alert_table(result.alerts), out / "alerts.parquet")
+        error = reference_error(opened, mutations, spec) if with_reference else None
+        return result, opened.users, error

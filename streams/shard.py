@@ -6,7 +6,7 @@ No Kafka, no clock, no network in here: production, replay and tests run this sa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,8 @@ from model.artifact import Artifact
 from model.engine import Engine
 from streams.alerts import AlertRule, Emerging, alert_id, judge
 from streams.graphview import LiveView
+from streams.halos import Halo
+from streams.mirrors import Arrivals, Mirrors
 from streams.ranking import Ranking
 
 _OUTPUT = Struct("<ffq")
@@ -60,17 +62,38 @@ class Alert:
     content: str | None
 
 
+class Record(NamedTuple):
+    """One message of the mutations log; clock: the event time that its sender had seen (µs), accepted_ms: the oldest
+    event in it by Kafka's time, 0 if unknown.
+    """
+
+    offset: int
+    mutations: list[Mutation]
+    clock: int = NEVER
+    accepted_ms: int = 0
+
+
+class Told(NamedTuple):
+    """Facts for another shard that a record led to: a function of the log up to there."""
+
+    shard: int
+    record: Record
+    facts: list[Mutation]
+
+
 @dataclass
 class Outcome:
     """What a step published and what it cost.
 
-    forgotten: users whose score must be withdrawn. counts: mutations by outcome. frontier: rows recomputed in
-    layer 1 and 2. edges: window edges attended to. seconds: by stage.
+    forgotten: users whose score must be withdrawn. told, halos: what other shards must know. counts: mutations
+    by outcome. frontier: rows recomputed in layer 1 and 2. edges: window edges attended to. seconds: by stage.
     """
 
     scores: list[Score] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    halos: list[tuple[int, Halo]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     frontier: tuple[int, int] = (0, 0)
     edges: int = 0
@@ -85,6 +108,11 @@ class Publishing:
     percentile: float = 0.5
 
 
+def state_folder(datadir: Path, shard: int) -> Path:
+    """Where a shard's state is."""
+    return datadir / f"shard-{shard}"
+
+
 def reach_of(score: NDArray[np.float32]) -> NDArray[np.float64]:
     """People from mean log reach, never below 0."""
     people: NDArray[np.float64] = np.expm1(np.maximum(score.astype(np.float64), 0.0))
@@ -94,10 +122,7 @@ def reach_of(score: NDArray[np.float32]) -> NDArray[np.float64]:
 class Shard:
     """One partition's graph, embeddings, scores and alert state."""
 
-    def __init__(
-        self, graph: GraphState, artifact: Artifact, rule: AlertRule, publishing: Publishing, shard_id: int
-    ) -> None:
-        self.shard_id = shard_id
+    def __init__(self, graph: GraphState, artifact: Artifact, rule: AlertRule, publishing: Publishing) -> None:
         self.graph = graph
         self.artifact = artifact
         self.rule = rule
@@ -105,6 +130,7 @@ class Shard:
         self.engine = Engine(artifact.config, artifact.weights)
         self.view = LiveView(graph)
         self.ranking = Ranking()
+        self.mirrors = Mirrors(graph, self.engine, self.ranking, artifact.version)
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
         self._reach = np.full(256, np.nan, np.float32)
@@ -112,6 +138,7 @@ class Shard:
         self._last_alert = np.full(256, NEVER, np.int64)
         self._moved: set[int] = set()
         self._emerging: list[Emerging] = []
+        self._outputs_changed: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
 
     @classmethod
     def open(
@@ -119,7 +146,6 @@ class Shard:
         path: Path,
         artifact: Artifact,
         spec: GraphSpec,
-        shard_id: int = 0,
         *,
         rule: AlertRule | None = None,
         publishing: Publishing | None = None,
@@ -133,7 +159,7 @@ class Shard:
         """
         graph = GraphState.open(path, spec, progress, read_only=read_only)
         try:
-            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing(), shard_id)
+            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing())
             shard.restore()
         except BaseException:
             graph.close()
@@ -148,7 +174,7 @@ class Shard:
             reach, percentile, self._last_alert[row] = _OUTPUT.unpack(value)
             if same_model:
                 self._reach[row], self._percentile[row] = reach, percentile
-        self._recompute({})
+        self._recompute(self.mirrors.restore(), Outcome())
         activity.measure(self.graph, 1, self.rule.window_s)  # compiles it
 
     def _room(self) -> None:
@@ -162,23 +188,36 @@ class Shard:
 
     # A step
 
-    def step(self, mutations: list[Mutation], halos: tuple[bytes, ...] = ()) -> Outcome:
+    def step(self, mutations: list[Mutation], clock: int = NEVER) -> Outcome:
+        """`take` of a micro-batch of one record."""
+        return self.take([Record(self.next_offset, mutations, clock)])
+
+    def take(self, records: list[Record], halos: Sequence[Halo] = ()) -> Outcome:
         """Apply a micro-batch and return what to publish; `commit` makes it last.
 
         halos: what other shards sent of the nodes mirrored here; with one shard there are none.
         """
-        if halos:
-            raise ValueError("one shard mirrors no other: halos must be empty")
         outcome = Outcome()
+        graph = self.graph
         self._moved, self._emerging = set(), []
         with _timed(outcome, "apply"):
-            outcome.counts = self.graph.apply(mutations, self.rule.step_us, self._judge)
-        rows = self._recompute(outcome.seconds, outcome)
+            graph.begin()
+            for record in records:
+                for name, count in graph.take(record.mutations, record.clock, self.rule.step_us, self._judge).items():
+                    outcome.counts[name] = outcome.counts.get(name, 0) + count
+                outcome.told += _by_shard(record, graph.told())
+            arrivals = self.mirrors.receive(halos)
+            graph.refresh()
+        rows = self._recompute(arrivals, outcome)
         with _timed(outcome, "publish"):
             outcome.scores = self._publish(rows)
-            users = self.graph.ledger.users
+            users = graph.ledger.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
-            outcome.forgotten = [user for user in self.graph.applier.forgotten if user not in users.index]
+            outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
+        with _timed(outcome, "halos"):
+            causes = [record.accepted_ms for record in records] + [halo.accepted_ms for halo in halos]
+            accepted_ms = min(filter(None, causes), default=0)
+            outcome.halos = self.mirrors.tell(graph.changes.propagated, self._outputs_changed, accepted_ms)
         return outcome
 
     def _judge(self, at: int) -> None:
@@ -188,17 +227,19 @@ class Shard:
             self._moved.add(found.row)
             self._emerging.append(found)
 
-    def _recompute(self, seconds: dict[str, float], outcome: Outcome | None = None) -> NDArray[np.int64]:
+    def _recompute(self, arrivals: Arrivals, outcome: Outcome) -> NDArray[np.int64]:
         """Bring embeddings and scores up to date with the graph; returns the users rescored."""
-        outcome = outcome or Outcome(seconds=seconds)
         graph, engine, view = self.graph, self.engine, self.view
         changes = graph.changes
         with _timed(outcome, "frontier"):
+            arrivals.propagated[USER] += graph.applier.erased
+            changes.propagated = [_joined(*rows) for rows in zip(changes.propagated, arrivals.propagated, strict=True)]
             first = graph.stale_first()
         with _timed(outcome, "layer1"):
             engine.fresh(view, changes.fresh)
             engine.take(view, changes.propagated)
-            changed = engine.first(view, first)
+            self._outputs_changed = engine.first(view, first)
+            changed = [_joined(rows, self._arrive(kind, arrivals)) for kind, rows in enumerate(self._outputs_changed)]
         with _timed(outcome, "frontier"):
             second = graph.stale_second(changed)
         with _timed(outcome, "layer2"):
@@ -206,13 +247,23 @@ class Shard:
         with _timed(outcome, "head"):
             live = graph.live_users()[changes.users]
             gone, back = changes.users[~live], changes.users[live & ~self.ranking.has(changes.users)]
-            rows = np.unique(np.concatenate([moved, changes.own, changes.fresh[USER], back]))
+            fresh = changes.fresh[USER][graph.ledger.users.owned[changes.fresh[USER]] != 0]
+            rows = np.unique(np.concatenate([moved, changes.own, fresh, back]))
             engine.head(view, rows)
             self._withdraw(gone)
             placed = np.union1d(rows, gone)
             self.ranking.place(placed, engine.score[placed], graph.live_users()[placed])
         outcome.frontier = (sum(map(len, first)), len(second))
         outcome.edges = self._edges(first, second)
+        return rows
+
+    def _arrive(self, kind: int, arrivals: Arrivals) -> NDArray[np.int64]:
+        """Take over first-layer outputs of other shards' nodes, and drop those of the forgotten."""
+        if kind == USER and self.graph.applier.erased:
+            erased = np.array(self.graph.applier.erased, np.int64)
+            self.engine.mirror(kind, erased, np.zeros((len(erased), self.artifact.config.hidden), np.float32))
+        rows, hidden = arrivals.outputs(kind)
+        self.engine.mirror(kind, rows, hidden)
         return rows
 
     def _withdraw(self, rows: NDArray[np.int64]) -> None:
@@ -328,6 +379,18 @@ class Shard:
     def close(self) -> None:
         """Close the database; what was not committed is gone."""
         self.graph.close()
+
+
+def _by_shard(record: Record, told: list[tuple[int, Mutation]]) -> list[Told]:
+    """The facts of a record by receiving shard, each in the order they came up."""
+    facts: dict[int, list[Mutation]] = {}
+    for shard, fact in told:
+        facts.setdefault(shard, []).append(fact)
+    return [Told(shard, record, some) for shard, some in facts.items()]
+
+
+def _joined(rows: NDArray[np.int64], more: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([rows, np.asarray(more, np.int64)])) if len(more) else rows
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def closed_posts(mutations: Iterable[Mutation], horizon: int, until: int) -> tup
     created: dict[str, tuple[int, str]] = {}
     shared: dict[tuple[str, str], int] = {}
     void: set[object] = set()
-    for kind, time, user, other, _ in mutations:
+    for kind, time, user, other, *_ in mutations:
         if kind == Kind.CREATE:
             created[other] = min(created.get(other, (time, user)), (time, user))
         elif kind == Kind.SHARE:
@@ -231,7 +231,7 @@ def _finish(
 def _followers(events: list[Mutation], users: list[str]) -> Int64s:
     """How many follow each user at the end, `[n]`, by the newest event of each pair."""
     live: dict[tuple[str, str], tuple[int, bool]] = {}
-    for kind, time, user, other, _ in events:
+    for kind, time, user, other, *_ in events:
         if kind in {Kind.FOLLOW, Kind.UNFOLLOW}:
             # On equal times the removal wins: it is the larger of the two.
             state = (time, kind == Kind.UNFOLLOW)

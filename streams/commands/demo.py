@@ -122,16 +122,11 @@ def _write_scores(settings: Settings, out: Path) -> None:
     import pyarrow.parquet as pq
 
     from model.artifact import Artifact
-    from streams.app import SHARD_FOLDER
     from streams.graphview import graph_spec
-    from streams.replay import score_table
-    from streams.shard import Shard
+    from streams.replay import cluster, score_table
 
     artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
     spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
-    shard = Shard.open(settings.datadir / f"{SHARD_FOLDER}-0", artifact, spec, read_only=True)
-    try:
+    with cluster(artifact, spec, settings.datadir, settings.shards, read_only=True) as opened:
         out.mkdir(parents=True, exist_ok=True)
-        pq.write_table(score_table(shard), out / "scores.parquet")
-    finally:
-        shard.close()
+        pq.write_table(score_table(opened), out / "scores.parquet")

@@ -16,7 +16,7 @@ def replay(
     files: Annotated[list[Path], typer.Argument(help="Event files: JSON lines (also .gz, .zst) or Parquet.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet and alerts.parquet.")],
     until: Annotated[str, typer.Option(help="Only events up to this time (RFC 3339 or Unix seconds).")] = "",
-    shards: Annotated[int, typer.Option(min=1, help="Number of shards; only 1 for now.")] = 1,
+    shards: Annotated[int, typer.Option(min=1, max=64, help="Number of shards; the scores do not depend on it.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 16_384,
     model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the one in the package.")] = "",
     retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0 keeps everything.")] = 0,
@@ -26,12 +26,10 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Score event files without a broker and write scores.parquet and alerts.parquet."""
-    if shards > 1:
-        raise InputError("more than one shard is not supported yet: leave --shards at 1")
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise InputError(f"no such file: {', '.join(missing)}")
-    summary = _run(files, out, until, batch, model, retention_s, reference, quiet=as_json)
+    summary = _run(files, out, until, batch, shards, model, retention_s, reference, quiet=as_json)
     if as_json:
         typer.echo(json.dumps(summary))
         return
@@ -40,7 +38,16 @@ def replay(
 
 
 def _run(
-    files: list[Path], out: Path, until: str, batch: int, model: str, retention_s: int, reference: bool, *, quiet: bool
+    files: list[Path],
+    out: Path,
+    until: str,
+    batch: int,
+    shards: int,
+    model: str,
+    retention_s: int,
+    reference: bool,
+    *,
+    quiet: bool,
 ) -> dict[str, object]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -50,7 +57,6 @@ def _run(
     from streams.graphview import graph_spec
     from streams.replay import run
     from streams.settings import Settings
-    from streams.shard import Outcome
 
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=Settings.load().lateness_s)
@@ -60,11 +66,15 @@ def _run(
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task("replaying", total=None)
 
-        def on_step(outcome: Outcome) -> None:
-            progress.advance(task, sum(outcome.counts.values()))
-
         result, users, error = run(
-            mutations, artifact, spec, out, batch=batch, with_reference=reference, on_step=on_step
+            mutations,
+            artifact,
+            spec,
+            out,
+            shards=shards,
+            batch=batch,
+            with_reference=reference,
+            on_step=lambda events: progress.advance(task, events),
         )
     summary: dict[str, object] = {
         "events": result.events,
@@ -73,11 +83,14 @@ def _run(
         "scores": users,
         "published": result.published,
         "alerts": len(result.alerts),
+        "shards": shards,
         "seconds": round(result.seconds, 3),
         "events_per_s": round(result.events / result.seconds) if result.seconds else 0,
         "model": artifact.version,
         "out": str(out),
     }
+    if shards > 1:
+        summary |= result.carried
     if error is not None:
         summary["reference_max_abs_error"] = error
     return summary

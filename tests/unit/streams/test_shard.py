@@ -10,7 +10,7 @@ import pytest
 from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
-from streams.replay import batches, reference_error, replay
+from streams.replay import batches, cluster, reference_error, replay
 from streams.shard import Publishing, Shard
 from tests.graphs import DAY, at, create, follow, share
 
@@ -34,13 +34,12 @@ def test_equals_reference_and_itself(tmp_path: Path) -> None:
     """Any batch size ends with bit-equal scores, and all of them within 1e-5 of PyTorch Geometric."""
     log, results = _log(), []
     for size in (1, 37, 5_000):
-        shard = Shard.open(tmp_path / str(size), ARTIFACT, GraphSpec())
-        replay(shard, log[:400] if size == 1 else log, size)
-        if size == 1:
-            replay(shard, log[400:], 100)
-        results.append(shard.scores())
-        assert reference_error(shard, log, GraphSpec()) <= 1e-5
-        shard.close()
+        with cluster(ARTIFACT, GraphSpec(), tmp_path / str(size), 1) as opened:
+            replay(opened, log[:400] if size == 1 else log, size)
+            if size == 1:
+                replay(opened, log[400:], 100)
+            results.append(opened.scores())
+            assert reference_error(opened, log, GraphSpec()) <= 1e-5
     for other in results[1:]:
         assert other[0] == results[0][0]
         assert all(np.array_equal(mine, theirs) for mine, theirs in zip(results[0][1:], other[1:], strict=True))

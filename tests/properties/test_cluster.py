@@ -1,0 +1,146 @@
+"""Random histories over several shards: the same graph, embeddings and scores as one shard and as PyTorch Geometric."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphstate.twin import Twin
+from graphstate.types import TYPES, USER, GraphSpec, Mutation, owner
+from model.artifact import Artifact, untrained
+from model.config import ModelConfig
+from model.reference import reference
+from streams.cluster import Cluster
+from streams.graphview import graph_input, graph_spec
+from streams.shard import Shard
+from tests.strategies import RETAINED, histories, history, rearranged, splits
+
+LARGEST_ERROR = 1e-5
+
+ARTIFACTS = [
+    untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=2, floor=1, target_mean=1.5, target_std=2), 1),
+    untrained(ModelConfig(hidden=12, heads=3, head_hidden=4, window=0, floor=2, horizon_s=3_600), 2),
+]
+
+
+def spec_of(artifact: Artifact) -> GraphSpec:
+    """The graph that an artifact needs."""
+    return graph_spec(artifact.config, retention_s=0, lateness_s=86_400)
+
+
+@contextmanager
+def cluster(artifact: Artifact, spec: GraphSpec, count: int, folder: Path | None = None) -> Iterator[Cluster]:
+    """Some shards, in folders of their own unless one is given."""
+    with tempfile.TemporaryDirectory(prefix="groundswell-") as own:
+        home = folder or Path(own)
+        shards = [
+            Shard.open(home / str(shard), artifact, replace(spec, shards=count, shard=shard)) for shard in range(count)
+        ]
+        opened = Cluster(shards)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def check(twin: Twin, tried: Cluster) -> None:
+    """Every owner's features, embeddings and scores are those of the twin's graph."""
+    snapshot, config = twin.snapshot().canonical(), tried.shards[0].artifact.config
+    hidden1, hidden2, score = reference(tried.shards[0].artifact.weights, config, graph_input(snapshot, config))
+    for kind, names in enumerate(snapshot.ids):
+        for row, name in enumerate(names):
+            shard = tried.shards[owner(name, len(tried.shards))]
+            table, engine = shard.graph.ledger.tables[kind], shard.engine
+            at = table.index[name]
+            assert np.array_equal(table.propagated[at], snapshot.propagated[kind][row]), (TYPES[kind], name)
+            assert np.abs(engine.hidden1[kind][at] - hidden1[TYPES[kind]][row]).max() <= LARGEST_ERROR
+            if kind == USER:
+                assert np.array_equal(table.own[at], snapshot.own[row]), name
+                assert shard.graph.as_of()[at] == snapshot.as_of[row]
+                assert np.abs(engine.hidden2[at] - hidden2[row]).max() <= LARGEST_ERROR
+                assert abs(engine.score[at] - score[row]) <= LARGEST_ERROR
+    assert tried.users == int(snapshot.live.sum())
+
+
+def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple[list[str], bytes]:
+    """The live users after some batches on so many shards, and the bits of their scores."""
+    with cluster(artifact, spec_of(artifact), count) as tried:
+        for batch in batches:
+            tried.feed(batch)
+            tried.drain()
+        names, reach, percentile, as_of = tried.scores()
+        return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
+
+
+@settings(max_examples=20)
+@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), count=st.sampled_from((2, 3, 8)))
+def test_shards_are_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation], count: int) -> None:
+    """Once drained, every owner has what the reference says, whatever waited meanwhile."""
+    twin, rng = Twin(spec_of(artifact)), random.Random(data.draw(st.integers(0, 1_000)))
+    with cluster(artifact, spec_of(artifact), count) as tried:
+        for batch in data.draw(splits(log)):
+            twin.apply(batch)
+            tried.feed(batch)
+            for _ in range(rng.randrange(2 * count)):
+                tried.round(rng.randrange(count))
+            if rng.random() < 0.3:
+                tried.drain()
+                check(twin, tried)
+        tried.drain()
+        check(twin, tried)
+
+
+@settings(max_examples=15)
+@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), count=st.sampled_from((1, 2, 3, 8)))
+def test_any_number_of_shards_scores_alike(
+    data: st.DataObject, artifact: Artifact, log: list[Mutation], count: int
+) -> None:
+    """Any number of shards, order, repetition and split gives the same scores, bit for bit."""
+    other = data.draw(splits(data.draw(rearranged(log))))
+    assert play(artifact, [log], 1) == play(artifact, other, count)
+
+
+@settings(max_examples=15)
+@given(spec=st.sampled_from(RETAINED), log=histories(), count=st.sampled_from((2, 3)))
+def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) -> None:
+    """With a retention, where what a shard tells arrives before the next event, shards keep what one shard keeps."""
+    config = ModelConfig(
+        hidden=4, heads=1, head_hidden=4, window=spec.window, floor=spec.floor, horizon_s=spec.horizon_s
+    )
+    twin = Twin(spec)
+    with cluster(untrained(config, 1), spec, count) as tried:
+        for mutation in log:
+            twin.apply([mutation])
+            tried.feed([mutation])
+            tried.drain()
+        check(twin, tried)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_larger_history(count: int, tmp_path: Path) -> None:
+    """A few thousand events, with restarts in which what waited is lost for halos and kept for facts."""
+    artifact, rng = ARTIFACTS[0], random.Random(count)
+    log, twin = history(count + 30, 2_000, users=120, contents=150), Twin(spec_of(artifact))
+    while log:
+        size = rng.choice((20, 200, 600))
+        batch, log = log[:size], log[size:]
+        twin.apply(batch)
+        with cluster(artifact, spec_of(artifact), count, tmp_path) as tried:
+            tried.feed(batch)
+            tried.drain()
+            check(twin, tried)
+            before = tried.scores()
+        with cluster(artifact, spec_of(artifact), count, tmp_path) as tried:
+            tried.drain()
+            check(twin, tried)
+            for one, other in zip(before, tried.scores(), strict=True):
+                np.testing.assert_array_equal(one, other)
