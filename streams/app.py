@@ -24,8 +24,9 @@ from model.artifact import Artifact
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
 from streams.deadletter import DeadLetters
-from streams.errors import SettingsError, StateError, WorkerError, on_purpose
+from streams.errors import LeaseLost, SettingsError, StateError, WorkerError, on_purpose
 from streams.graphview import graph_spec
+from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.outputs import Outputs
 from streams.readiness import Readiness
@@ -51,6 +52,12 @@ class App(faust.App):
     logger = logging.getLogger("faust.app")  # else it would log as this module, every step of its start
     settings: Settings
     worker: Worker
+    lease: Lease
+
+    def name_taken(self) -> None:
+        """Told by the consumer's thread: another worker has joined under our name."""
+        text = f"another worker joined as GROUNDSWELL_INSTANCE={self.settings.instance}; give each a name of its own"
+        self.worker.loop.call_soon_threadsafe(self.worker.fail, WorkerError(text))
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
@@ -83,9 +90,7 @@ def new_app(settings: Settings, web_port: int) -> App:
         agent_supervisor="mode.CrashingSupervisor",
         stream_wait_empty=False,
         broker_commit_interval=COMMIT_S,
-        broker_session_timeout=6.0,
-        broker_heartbeat_interval=1.0,
-        broker_rebalance_timeout=10.0,
+        broker_session_timeout=settings.session_timeout_s,
         # Also the longest that opening a state may take, which Faust does inside a seek.
         broker_request_timeout=3_600.0,
         web_host=settings.web_host,
@@ -94,6 +99,7 @@ def new_app(settings: Settings, web_port: int) -> App:
         web_in_thread=False,
     )
     app.settings = settings
+    app.lease = Lease(settings.session_timeout_s)
     return app
 
 
@@ -119,7 +125,8 @@ class Worker:
         self.web_port = settings.web_port or free_port(settings.web_host)
         self.app = new_app(settings, self.web_port)
         self.app.worker = self
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = self.loop.create_future()
         self._revoked_s: float | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
         self.feed = LiveFeed()
@@ -186,7 +193,10 @@ class Worker:
         if poll.first != (number + 1 if epoch == poll.epoch else 1):
             raise WorkerError(f"a poll of {poll.topic} was lost between Kafka and its agent; start the worker again")
         self._lanes[poll.topic] = poll.epoch, poll.last
-        done = await handle(poll)
+        try:
+            done = await handle(poll)
+        except LeaseLost:
+            done = False  # the poll is stale by that, and a rejoin is on its way
         if done and consumer.current(poll):
             consumer.done(poll)
         else:

@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     instance: str = Field(
         "", description="This worker's name in the group (static membership); empty: a member like any other."
     )
+    session_timeout_s: float = Field(
+        6.0,
+        ge=1,
+        le=1_800,
+        description="After so many seconds without a sign of life the group gives a worker's partitions to others.",
+    )
     prefix: str = Field(
         "", description="Put before the name of every topic and group, so that several can share one Kafka."
     )
