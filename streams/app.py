@@ -293,6 +293,7 @@ class Worker:
     async def _measure(self) -> None:
         metrics = self.metrics
         metrics.ready.set(self.readiness.ready)
+        metrics.lag.clear()  # what was given away is no longer ours to tell of
         for tp, lag in self.consumer.lag().items():
             metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
         for sizes, users, clock in await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock)):
