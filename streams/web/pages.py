@@ -32,7 +32,7 @@ class Pages:
     async def page(self, _: web.Request) -> web.Response:
         """The live page."""
         text, policy = page()
-        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def live(self, _: web.Request) -> web.Response:
