@@ -182,7 +182,7 @@ class Repository:
         root: str,
         *,
         stopped: Callable[[], bool] = lambda: False,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.fs = fs

@@ -23,6 +23,7 @@ from graphstate.keys import NEVER
 from model.artifact import Artifact
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
+from streams.checkpoints import SHARD_FOLDER, Checkpoints, too_short
 from streams.deadletter import DeadLetters
 from streams.errors import LeaseLost, SettingsError, StateError, WorkerError, on_purpose
 from streams.graphview import graph_spec
@@ -43,7 +44,6 @@ COMMIT_S = 0.5
 REVOKE_S = 0.5
 STOP_S = 3.0
 MEASURE_S = 1.0
-SHARD_FOLDER = "shard"
 
 
 class App(faust.App):
@@ -121,6 +121,7 @@ class Worker:
         self.metrics = Metrics()
         self.readiness = Readiness()
         self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+        self.checkpoints = Checkpoints.of(settings, self.metrics)
         self.host = ShardHost(self._open_shard)
         self.web_port = settings.web_port or free_port(settings.web_host)
         self.app = new_app(settings, self.web_port)
@@ -157,6 +158,7 @@ class Worker:
         app.agent(mutations, name="shard")(self._lane(self.shard_work.handle))
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         app.timer(MEASURE_S)(self._measure)
+        app.timer(MEASURE_S)(self._checkpoint)
 
     def _describe_model(self) -> None:
         config = self.artifact.config
@@ -228,6 +230,7 @@ class Worker:
         folder = settings.datadir / f"{SHARD_FOLDER}-{partition}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         publishing = Publishing(settings.publish_reach, settings.publish_percentile)
+        self.checkpoints.restore_if_missing(partition, folder, spec, self.readiness.progress)
         self.readiness.progress(f"loading shard {partition}", 0, 0)
         return Shard.open(
             folder, self.artifact, spec, partition, publishing=publishing, progress=self.readiness.progress
@@ -240,6 +243,7 @@ class Worker:
         try:
             mutations = self.topics.mutations.name
             owned = [tp for tp in committed if tp.topic == mutations]
+            self.checkpoints.own({tp.partition: begin[tp] for tp in owned})
             next_offsets = await self.host.settle([tp.partition for tp in owned])
             targets = dict(committed)
             for tp in owned:
@@ -278,17 +282,22 @@ class Worker:
 
     async def start(self) -> None:
         """Start everything; returns when the web port answers and the group was joined."""
+        self.checkpoints.tidy()
         await self.app.start()
 
     async def stop(self) -> None:
         """Finish what is in work, commit, and leave nothing open."""
         self.readiness.stopping = True
         self.readiness.detail = "stopping"
+        await asyncio.to_thread(self.checkpoints.stop)
         if self.app.started and not self._failed.done():
             self.consumer.stop_flow()
             await self.consumer.quiesce(STOP_S)
         await self.app.stop()
         await self.host.close()
+
+    async def _checkpoint(self) -> None:
+        await self.checkpoints.tick(self.host.read)
 
     async def _measure(self) -> None:
         metrics = self.metrics
@@ -314,8 +323,7 @@ def _check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
     """The state must end where the log can go on."""
     if next_offset < begin:
         raise StateError(
-            f"the state ends at offset {next_offset} of {tp.topic}, but the log begins at {begin}: "
-            "restore a checkpoint that is newer than that"
+            f"the state of shard {tp.partition} ends at offset {next_offset}, but {too_short(tp.topic, begin)}"
         )
     if next_offset > end:
         raise StateError(

@@ -122,7 +122,7 @@ def _write_scores(settings: Settings, out: Path) -> None:
     import pyarrow.parquet as pq
 
     from model.artifact import Artifact
-    from streams.app import SHARD_FOLDER
+    from streams.checkpoints import SHARD_FOLDER
     from streams.graphview import graph_spec
     from streams.replay import score_table
     from streams.shard import Shard
