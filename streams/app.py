@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import faust
 from faust.types import TP
@@ -24,6 +24,7 @@ from model.artifact import Artifact
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
 from streams.checkpoints import SHARD_FOLDER, Checkpoints, too_short
+from streams.datadir import hold
 from streams.deadletter import DeadLetters
 from streams.errors import LeaseLost, SettingsError, StateError, WorkerError, on_purpose
 from streams.graphview import graph_spec
@@ -129,6 +130,8 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self.loop.create_future()
         self._revoked_s: float | None = None
+        self._lock: TextIO | None = None
+        self._signs: asyncio.Future[None] | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
         self.feed = LiveFeed()
         self._agents()
@@ -282,7 +285,9 @@ class Worker:
 
     async def start(self) -> None:
         """Start everything; returns when the web port answers and the group was joined."""
+        self._lock = hold(self.settings.datadir)
         self.checkpoints.tidy()
+        self._signs = asyncio.ensure_future(self._show_signs())
         await self.app.start()
 
     async def stop(self) -> None:
@@ -293,8 +298,18 @@ class Worker:
         if self.app.started and not self._failed.done():
             self.consumer.stop_flow()
             await self.consumer.quiesce(STOP_S)
+        if self._signs:
+            self._signs.cancel()
         await self.app.stop()
         await self.host.close()
+        if self._lock:
+            self._lock.close()
+
+    async def _show_signs(self) -> None:
+        def consumer(sign: Callable[[], None]) -> None:
+            self.consumer.thread_loop.call_soon_threadsafe(sign)
+
+        await self.readiness.liveness.keep(consumer, lambda: self.host.read(lambda _: None))
 
     async def _checkpoint(self) -> None:
         await self.checkpoints.tick(self.host.read)

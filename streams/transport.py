@@ -173,6 +173,12 @@ class Consumer(driver.Consumer):
         self.positions: dict[TP, int] = {}
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
+    @property
+    def thread_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the consumer's thread."""
+        loop: asyncio.AbstractEventLoop = self._thread.thread_loop
+        return loop
+
     # Polls on their way to the agents
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's signature

@@ -22,13 +22,13 @@ from streams.settings import Settings
 from streams.topics import Topics, admin, create
 from tests import brokerlog
 from tests.recovery.test_kill import PORTION, check_equal, feed, open_shard, stream, undisturbed
-from tests.workers import WorkerProcess, lag, wait_for
+from tests.workers import START_S, WorkerProcess, lag, wait_for
 
 SEED = 7
 STOPPED_S = 10.0
 AGAIN_S = 20.0
 """Within which a killed worker's shard must score again, at a session timeout of 6 s."""
-SOUGHT_S = 40.0
+SOUGHT_S = START_S
 
 
 class Team:
