@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from heapq import merge
 from pathlib import Path
 
-from rocksdict import AccessType, BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, ReadOptions, WriteBatch
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    Checkpoint,
+    ColumnFamily,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+)
 
 from graphstate.errors import DamagedError, LockedError
 
@@ -149,6 +159,10 @@ class Store:
             label: sum(family.property_int_value(name) or 0 for family in self._families.values())
             for label, name in zip(labels, names, strict=True)
         }
+
+    def checkpoint(self, folder: Path) -> None:
+        """Put what is committed into a folder of its own, which must not exist; SST files are hard links."""
+        Checkpoint(self._db).create_checkpoint(str(folder))
 
     def close(self) -> None:
         """Close the database; the lock is free afterwards."""

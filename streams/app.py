@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import faust
 from faust.types import TP
@@ -23,9 +23,12 @@ from graphstate.keys import NEVER
 from model.artifact import Artifact
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
+from streams.checkpoints import SHARD_FOLDER, Checkpoints, too_short
+from streams.datadir import hold
 from streams.deadletter import DeadLetters
-from streams.errors import SettingsError, StateError, WorkerError, on_purpose
+from streams.errors import LeaseLost, SettingsError, StateError, WorkerError, on_purpose
 from streams.graphview import graph_spec
+from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.outputs import Outputs
 from streams.readiness import Readiness
@@ -42,7 +45,6 @@ COMMIT_S = 0.5
 REVOKE_S = 0.5
 STOP_S = 3.0
 MEASURE_S = 1.0
-SHARD_FOLDER = "shard"
 
 
 class App(faust.App):
@@ -51,6 +53,12 @@ class App(faust.App):
     logger = logging.getLogger("faust.app")  # else it would log as this module, every step of its start
     settings: Settings
     worker: Worker
+    lease: Lease
+
+    def name_taken(self) -> None:
+        """Told by the consumer's thread: another worker has joined under our name."""
+        text = f"another worker joined as GROUNDSWELL_INSTANCE={self.settings.instance}; give each a name of its own"
+        self.worker.loop.call_soon_threadsafe(self.worker.fail, WorkerError(text))
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
@@ -83,9 +91,7 @@ def new_app(settings: Settings, web_port: int) -> App:
         agent_supervisor="mode.CrashingSupervisor",
         stream_wait_empty=False,
         broker_commit_interval=COMMIT_S,
-        broker_session_timeout=6.0,
-        broker_heartbeat_interval=1.0,
-        broker_rebalance_timeout=10.0,
+        broker_session_timeout=settings.session_timeout_s,
         # Also the longest that opening a state may take, which Faust does inside a seek.
         broker_request_timeout=3_600.0,
         web_host=settings.web_host,
@@ -94,6 +100,7 @@ def new_app(settings: Settings, web_port: int) -> App:
         web_in_thread=False,
     )
     app.settings = settings
+    app.lease = Lease(settings.session_timeout_s)
     return app
 
 
@@ -115,12 +122,16 @@ class Worker:
         self.metrics = Metrics()
         self.readiness = Readiness()
         self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+        self.checkpoints = Checkpoints.of(settings, self.metrics)
         self.host = ShardHost(self._open_shard)
         self.web_port = settings.web_port or free_port(settings.web_host)
         self.app = new_app(settings, self.web_port)
         self.app.worker = self
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = self.loop.create_future()
         self._revoked_s: float | None = None
+        self._lock: TextIO | None = None
+        self._signs: asyncio.Future[None] | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
         self.feed = LiveFeed()
         self._agents()
@@ -150,6 +161,7 @@ class Worker:
         app.agent(mutations, name="shard")(self._lane(self.shard_work.handle))
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         app.timer(MEASURE_S)(self._measure)
+        app.timer(MEASURE_S)(self._checkpoint)
 
     def _describe_model(self) -> None:
         config = self.artifact.config
@@ -186,7 +198,10 @@ class Worker:
         if poll.first != (number + 1 if epoch == poll.epoch else 1):
             raise WorkerError(f"a poll of {poll.topic} was lost between Kafka and its agent; start the worker again")
         self._lanes[poll.topic] = poll.epoch, poll.last
-        done = await handle(poll)
+        try:
+            done = await handle(poll)
+        except LeaseLost:
+            done = False  # the poll is stale by that, and a rejoin is on its way
         if done and consumer.current(poll):
             consumer.done(poll)
         else:
@@ -218,6 +233,7 @@ class Worker:
         folder = settings.datadir / f"{SHARD_FOLDER}-{partition}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         publishing = Publishing(settings.publish_reach, settings.publish_percentile)
+        self.checkpoints.restore_if_missing(partition, folder, spec, self.readiness.progress)
         self.readiness.progress(f"loading shard {partition}", 0, 0)
         return Shard.open(
             folder, self.artifact, spec, partition, publishing=publishing, progress=self.readiness.progress
@@ -230,6 +246,7 @@ class Worker:
         try:
             mutations = self.topics.mutations.name
             owned = [tp for tp in committed if tp.topic == mutations]
+            self.checkpoints.own({tp.partition: begin[tp] for tp in owned})
             next_offsets = await self.host.settle([tp.partition for tp in owned])
             targets = dict(committed)
             for tp in owned:
@@ -268,21 +285,39 @@ class Worker:
 
     async def start(self) -> None:
         """Start everything; returns when the web port answers and the group was joined."""
+        self._lock = hold(self.settings.datadir)
+        self.checkpoints.tidy()
+        self._signs = asyncio.ensure_future(self._show_signs())
         await self.app.start()
 
     async def stop(self) -> None:
         """Finish what is in work, commit, and leave nothing open."""
         self.readiness.stopping = True
         self.readiness.detail = "stopping"
+        await asyncio.to_thread(self.checkpoints.stop)
         if self.app.started and not self._failed.done():
             self.consumer.stop_flow()
             await self.consumer.quiesce(STOP_S)
+        if self._signs:
+            self._signs.cancel()
         await self.app.stop()
         await self.host.close()
+        if self._lock:
+            self._lock.close()
+
+    async def _show_signs(self) -> None:
+        def consumer(sign: Callable[[], None]) -> None:
+            self.consumer.thread_loop.call_soon_threadsafe(sign)
+
+        await self.readiness.liveness.keep(consumer, lambda: self.host.read(lambda _: None))
+
+    async def _checkpoint(self) -> None:
+        await self.checkpoints.tick(self.host.read)
 
     async def _measure(self) -> None:
         metrics = self.metrics
         metrics.ready.set(self.readiness.ready)
+        metrics.lag.clear()  # what was given away is no longer ours to tell of
         for tp, lag in self.consumer.lag().items():
             metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
         for sizes, users, clock in await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock)):
@@ -303,8 +338,7 @@ def _check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
     """The state must end where the log can go on."""
     if next_offset < begin:
         raise StateError(
-            f"the state ends at offset {next_offset} of {tp.topic}, but the log begins at {begin}: "
-            "restore a checkpoint that is newer than that"
+            f"the state of shard {tp.partition} ends at offset {next_offset}, but {too_short(tp.topic, begin)}"
         )
     if next_offset > end:
         raise StateError(

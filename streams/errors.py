@@ -10,6 +10,7 @@
     ├── DeadLetterFlood           too many bad messages in a row: stop rather than dump everything
     ├── StateError                the local state cannot be used
     │   └── StaleStep             a step that was not committed: open the shard again
+    │       └── LeaseLost         ... because the group may have given the partitions away
     └── WorkerError               the worker had to stop
 
 `BadEvent` carries the good part of its message, see its docstring. The packages graphstate and
@@ -71,6 +72,10 @@ class StateError(GroundswellError):
 
 class StaleStep(StateError):
     """A step was taken and not committed; the shard must be closed and opened again."""
+
+
+class LeaseLost(StaleStep):
+    """The group may have given our partitions away: what was begun is neither written nor acknowledged."""
 
 
 class WorkerError(GroundswellError):

@@ -6,6 +6,7 @@ All names begin with `groundswell_`; units are seconds, bytes, or the thing coun
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,7 @@ class Metrics:
         self._flow()
         self._work()
         self._state()
+        self._checkpoints()
         ProcessCollector(namespace=PREFIX, registry=self.registry)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
@@ -124,6 +126,28 @@ class Metrics:
         self.rocksdb = self._gauge("rocksdb_bytes", "RocksDB's own account of itself, by what", "kind")
         self.ready = self._gauge("ready", "1 once the state is loaded and partitions are owned and sought")
         self.model = self._gauge("model_info", "The artifact in use; always 1", "version", "hidden", "heads", "window")
+
+    def _checkpoints(self) -> None:
+        """What was kept elsewhere."""
+        self.checkpoint_age = self._gauge(
+            "checkpoint_age_seconds", "Since the shard's newest checkpoint was taken, or since it came here", "shard"
+        )
+        self.checkpoint_bytes = self._gauge("checkpoint_bytes", "Size of the shard's newest checkpoint", "shard")
+        self.checkpoint_seconds = self._gauge(
+            "checkpoint_seconds", "How long the newest checkpoint took, with its upload", "shard"
+        )
+        self.checkpoint_uploaded = self._counter(
+            "checkpoint_uploaded_bytes_total", "Bytes of checkpoints that were not there already"
+        )
+        self.checkpoint_failures = self._counter(
+            "checkpoint_failures_total", "Checkpoints that could not be made or brought back"
+        )
+
+    def forget_checkpoint(self, shard: int) -> None:
+        """Tell nothing more of the checkpoints of a shard that is no longer here."""
+        for gauge in (self.checkpoint_age, self.checkpoint_bytes, self.checkpoint_seconds):
+            with suppress(KeyError):
+                gauge.remove(str(shard))
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

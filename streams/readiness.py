@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from streams.liveness import SHARDS, Liveness
+
 
 @dataclass
 class Readiness:
     """What `/readyz` reads; the worker sets it as it goes.
 
     detail: what it is doing now, for people. done, total: progress of that, total 0 if unknown.
+    liveness: whether it does anything at all.
     """
 
     loaded: bool = False
@@ -19,6 +22,7 @@ class Readiness:
     done: int = 0
     total: int = 0
     partitions: list[str] = field(default_factory=list)
+    liveness: Liveness = field(default_factory=Liveness)
 
     @property
     def ready(self) -> bool:
@@ -26,7 +30,8 @@ class Readiness:
         return self.loaded and self.sought and not self.stopping
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Note what is being loaded and how far it is."""
+        """Note what is being loaded and how far it is; told by the shard thread."""
+        self.liveness.sign(SHARDS)
         self.detail, self.done, self.total = what, done, total
 
     def as_dict(self) -> dict[str, object]:

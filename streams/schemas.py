@@ -186,7 +186,7 @@ def _accepted(events: Iterable[Event], latest_us: int) -> list[Mutation]:
             other = _id("the other id", other)
         if extra is not None and (type(extra) is not str or len(extra) > _CHECK_BYTES):
             extra = _id("via or reply_to", extra)
-        result.append(_new(Mutation, (event.kind, time_us, user, other, extra)))
+        result.append(_new(Mutation, (event.kind, time_us, user, other, extra, 0)))
     return result
 
 

@@ -6,6 +6,8 @@ as not set. `Settings.load` turns what is wrong into one line that says what to 
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
 import re
 import ssl
@@ -21,7 +23,10 @@ PREFIX = "GROUNDSWELL_"
 CLIENT_ID = "groundswell"
 DAY_S = 86_400
 
+HOW_TO_MAKE_ONE = "make one with: openssl rand -hex 16"
+
 _NAME = re.compile(r"[A-Za-z0-9._-]*")
+_TOKEN = re.compile(r"[!-~]{16,256}")
 
 
 class Settings(BaseSettings):
@@ -48,12 +53,23 @@ class Settings(BaseSettings):
     instance: str = Field(
         "", description="This worker's name in the group (static membership); empty: a member like any other."
     )
+    session_timeout_s: float = Field(
+        6.0,
+        ge=1,
+        le=1_800,
+        description="After so many seconds without a sign of life the group gives a worker's partitions to others.",
+    )
     prefix: str = Field(
         "", description="Put before the name of every topic and group, so that several can share one Kafka."
     )
     shards: int = Field(1, ge=1, description="Partitions of the mutations topic. More than 1 is not supported yet.")
 
     datadir: Path = Field(Path("groundswell-data"), description="Folder of the state; one worker each.")
+    checkpoints: str = Field(
+        "", description="Where checkpoints are kept, any address that fsspec knows (`file:///backup`); empty: nowhere."
+    )
+    checkpoint_every_s: float = Field(600.0, ge=1, description="Seconds between two checkpoints of a shard.")
+    checkpoint_keep: int = Field(3, ge=1, description="Checkpoints of a shard that are kept.")
     model: str = Field("", description="Folder of a trained artifact; empty: the one in the package.")
     device: str = Field(
         "auto",
@@ -63,6 +79,11 @@ class Settings(BaseSettings):
 
     web_host: str = Field("127.0.0.1", min_length=1, description="Address that the web port listens on.")
     web_port: int = Field(6066, ge=0, le=65_535, description="Web port: live page, API, metrics, health; 0: any free.")
+
+    web_token: SecretStr = Field(
+        SecretStr(""),
+        description="What all pages but the health pages ask for; needed where `WEB_HOST` is no loopback address.",
+    )
 
     retention_s: int = Field(
         30 * DAY_S, ge=0, description="Seconds after a content's creation in which a share of it counts; 0: always."
@@ -103,6 +124,22 @@ class Settings(BaseSettings):
             raise ValueError(message)
         return value
 
+    @field_validator("web_token")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not _TOKEN.fullmatch(value.get_secret_value()):
+            message = f"16 to 256 visible ASCII characters are needed; {HOW_TO_MAKE_ONE}"
+            raise ValueError(message)
+        return value
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        if re.search(r"://[^/@]*:[^/@]*@", value):
+            message = "a password does not belong into an address, which is shown; configure fsspec's plugin with it"
+            raise ValueError(message)
+        return value
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.security_protocol.startswith("SASL") and not self.sasl_username:
@@ -110,6 +147,9 @@ class Settings(BaseSettings):
             raise ValueError(message)
         if self.ssl_keyfile and not self.ssl_certfile:
             message = f"{PREFIX}SSL_CERTFILE is needed with {PREFIX}SSL_KEYFILE"
+            raise ValueError(message)
+        if not self.web_is_local and not self.web_token.get_secret_value():
+            message = f"{PREFIX}WEB_TOKEN is needed, as {PREFIX}WEB_HOST is no loopback address; {HOW_TO_MAKE_ONE}"
             raise ValueError(message)
         return self
 
@@ -140,6 +180,14 @@ class Settings(BaseSettings):
     def consumer_group(self) -> str:
         """The group id as Kafka knows it: the prefix and the group."""
         return self.prefix + self.group
+
+    @property
+    def web_is_local(self) -> bool:
+        """Whether only this machine can reach the web port."""
+        try:
+            return ipaddress.ip_address(self.web_host).is_loopback
+        except ValueError:
+            return self.web_host == "localhost"
 
     @property
     def servers(self) -> list[str]:
@@ -180,6 +228,16 @@ class Settings(BaseSettings):
             arguments["sasl_plain_username"] = self.sasl_username
             arguments["sasl_plain_password"] = self.sasl_password.get_secret_value()
         return arguments
+
+    def handed_over(self) -> str:
+        """All of them as JSON with the secrets in the clear: for a pipe to a process of our own, nothing else."""
+        secrets = {name: value.get_secret_value() for name, value in self if isinstance(value, SecretStr)}
+        return json.dumps({**self.model_dump(mode="json"), **secrets})
+
+    def web_headers(self) -> dict[str, str]:
+        """What our own requests to the web port carry."""
+        token = self.web_token.get_secret_value()
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def public(self) -> dict[str, Any]:
         """Every field as plain JSON values, secrets as `***` if set."""

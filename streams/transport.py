@@ -3,7 +3,8 @@
 * All records of one fetch reach an agent as one `Poll` per topic, not as one Faust event each.
 * A poll that finds its topic busy is merged into the one that waits: batches grow with the load.
 * A topic with much waiting is not asked for more, so overload shows as lag, not as memory.
-* Every seek begins a new epoch. A poll of an older epoch is neither written nor acknowledged.
+* Every seek begins a new epoch. A poll of an older epoch is neither written nor acknowledged, nor is
+  one whose lease has lapsed (`streams/lease.py`): the group may have given its partitions away.
 * Positions come from the app at each assignment: partitions with state start where the state ends.
 
 Faust runs the consumer on a thread with a loop of its own; `FetchThread` lives there, everything
@@ -16,15 +17,18 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import aiokafka
 import faust
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from streams.fencing import EPOCH, LeasedProducer, watch
+from streams.lease import Lease
 
 LOGGER = logging.getLogger("faust.transport")
 """Faust's services log as the module of their class; ours shall log as its own do."""
@@ -38,7 +42,13 @@ FULL_S = 0.5
 FETCH_WAIT_MS = 10
 PREFETCH_BACKOFF_S = 0.02
 """How long one topic that is full may hold up the others; aiokafka's own is 0.1 s."""
-SESSION_MS, HEARTBEAT_MS, REBALANCE_MS, REQUEST_MS = 6_000, 1_000, 10_000, 40_000
+HEARTBEATS = 6
+"""Per session timeout."""
+REBALANCE_S = 10.0
+"""How long the group waits for its members to join anew, at least; a lease must not outlive it."""
+REQUEST_MS = 40_000
+SETTLE_S = 3.0
+"""How long a revocation waits for the answers to what is on its way to Kafka."""
 BATCH_BYTES = 512 * 1024
 REQUEST_BYTES = 6 * 1024 * 1024
 
@@ -82,23 +92,23 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     logger = LOGGER
     app: Any
-    epoch: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.epoch = 0
+        self.lease: Lease = self.app.lease
         self._numbers: dict[str, int] = defaultdict(int)
 
     def new_epoch(self) -> None:
         """Everything fetched before is stale from here on."""
-        self.epoch += 1
+        self.lease.new_epoch()
         self._numbers = defaultdict(int)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         del transport
         self._assignor = RoundRobinPartitionAssignor
         settings = self.app.settings
-        return aiokafka.AIOKafkaConsumer(
+        session_s = settings.session_timeout_s
+        consumer = aiokafka.AIOKafkaConsumer(
             **settings.aiokafka_kwargs(),
             group_id=settings.consumer_group,
             group_instance_id=settings.instance or None,
@@ -112,11 +122,13 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             fetch_max_wait_ms=FETCH_WAIT_MS,
             # Opening a large state takes minutes; heartbeats say that we are alive.
             max_poll_interval_ms=2**31 - 1,
-            session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS,
-            rebalance_timeout_ms=REBALANCE_MS,
+            session_timeout_ms=int(session_s * 1_000),
+            heartbeat_interval_ms=int(session_s * 1_000 / HEARTBEATS),
+            rebalance_timeout_ms=int(max(session_s, REBALANCE_S) * 1_000),
             request_timeout_ms=REQUEST_MS,
         )
+        watch(consumer, self.lease, settings.instance, self.app.name_taken)
+        return consumer
 
     async def _fetch_records(
         self,
@@ -133,7 +145,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         for tp, records in fetched.items():
             if tp.topic not in polls:
                 self._numbers[tp.topic] += 1
-                polls[tp.topic] = TP(*tp), Poll(tp.topic, self.epoch, self._numbers[tp.topic])
+                polls[tp.topic] = TP(*tp), Poll(tp.topic, self.lease.epoch, self._numbers[tp.topic])
             polls[tp.topic][1].add(tp.partition, records, assignment.state_value(tp).position)
         return {tp: [poll] for tp, poll in polls.values()}
 
@@ -161,7 +173,20 @@ class Consumer(driver.Consumer):
         self.positions: dict[TP, int] = {}
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
+    @property
+    def thread_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the consumer's thread."""
+        loop: asyncio.AbstractEventLoop = self._thread.thread_loop
+        return loop
+
     # Polls on their way to the agents
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's signature
+        """As Faust's, but no seek of its own where the flow stopped meanwhile: an assignment follows, and seeks."""
+        records, _ = await self._wait_next_records(timeout)
+        if records and self.flow_active and not self.should_stop:
+            for tp, (poll,) in records.items():
+                yield tp, self._to_message(tp, poll)
 
     async def _getmany(
         self,
@@ -191,7 +216,7 @@ class Consumer(driver.Consumer):
 
     def _has_room(self, topic: str) -> bool:
         waiting = self._waiting.get(topic)
-        return waiting is None or not self.current(waiting) or waiting.size < WAITING_BYTES
+        return waiting is None or waiting.epoch != self.app.lease.epoch or waiting.size < WAITING_BYTES
 
     def _to_message(self, tp: TP, record: Poll) -> Any:
         # Faust drops a message below the offset that it sought, so the real last offset it must be.
@@ -199,11 +224,12 @@ class Consumer(driver.Consumer):
         return super()._to_message(tp, record)
 
     def current(self, poll: Poll) -> bool:
-        """Whether nothing was sought or revoked since the poll was fetched."""
-        return bool(poll.epoch == self._thread.epoch)
+        """Whether nothing was sought or revoked since the poll was fetched, and the lease holds."""
+        return bool(self.app.lease.holds(poll.epoch))
 
     def begin(self, poll: Poll) -> None:
-        """An agent takes the poll: nothing is merged into it any more."""
+        """An agent takes the poll: nothing is merged into it any more, and what its task sends belongs to it."""
+        EPOCH.set(poll.epoch)
         if self._waiting.get(poll.topic) is poll:
             del self._waiting[poll.topic]
         self._busy[poll.topic] = poll
@@ -242,17 +268,27 @@ class Consumer(driver.Consumer):
 
     def lag(self) -> dict[TP, int]:
         """Records between what is done and the end, per partition, as far as the end is known."""
-        ends = {tp: self.highwater(tp) for tp in self.positions}
-        return {tp: max(0, end - self.positions[tp]) for tp, end in ends.items() if end is not None}
+        lags: dict[TP, int] = {}
+        for tp, position in self.positions.items():
+            # aiokafka asserts that it owns the partition; it may lose it on its own thread at any moment.
+            with suppress(AssertionError):
+                end = self.highwater(tp)
+                if end is not None:
+                    lags[tp] = max(0, end - position)
+        return lags
 
     async def quiesce(self, timeout_s: float) -> None:
-        """Wait for the polls in work, commit what is done, make the rest stale."""
+        """Wait for the polls in work, commit what is done, make the rest stale and see the last request answered."""
         end = time.monotonic() + timeout_s
         while any(map(self.current, self._busy.values())) and time.monotonic() < end:  # noqa: ASYNC110 - two agents
             await asyncio.sleep(0.005)
         with suppress(TimeoutError):
             await asyncio.wait_for(self.commit(), max(0.5, timeout_s))
+        self.app.lease.end()
         self._thread.new_epoch()
+        self.positions = {}
+        if not await self.app.producer.settled(SETTLE_S):
+            LOGGER.warning("gave partitions up with a request to Kafka still unanswered")
 
     # What Faust commits: a position instead of a list of acknowledged offsets
 
@@ -267,27 +303,29 @@ class Consumer(driver.Consumer):
 
 
 class Producer(driver.Producer):
-    """One idempotent producer for all that a worker sends."""
+    """One idempotent producer for all that a worker sends, under its lease."""
 
     logger = LOGGER
     app: Any
 
-    def _new_producer(self, transactional_id: str | None = None) -> aiokafka.AIOKafkaProducer:
+    def _new_producer(self, transactional_id: str | None = None) -> LeasedProducer:
         del transactional_id
-        return aiokafka.AIOKafkaProducer(
+        return LeasedProducer(
+            self.app.lease,
             **self.app.settings.aiokafka_kwargs(),
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=0,
             max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES,
             request_timeout_ms=REQUEST_MS,
         )
 
     @property
-    def client(self) -> aiokafka.AIOKafkaProducer:
+    def client(self) -> LeasedProducer:
         """The producer itself; raises NotReady before the start."""
-        return self._ensure_producer()
+        return cast("LeasedProducer", self._ensure_producer())
+
+    async def settled(self, timeout_s: float) -> bool:
+        """Wait until nothing is on its way to Kafka; False: something still was after that time."""
+        return self._producer is None or bool(await self._producer.settled(timeout_s))
 
 
 class Transport(driver.Transport):

@@ -65,7 +65,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 async def _started(running: Worker) -> None:
-    await running.start()
+    from aiokafka.errors import KafkaError
+
+    from streams.errors import BrokerError, one_line
+
+    try:
+        await running.start()
+    except KafkaError as error:
+        # It was there a moment ago, when the topics were looked at.
+        message = f"Kafka went away while the worker started ({one_line(error)}); start the worker again"
+        raise BrokerError(message) from error
     await asyncio.Event().wait()
 
 

@@ -155,8 +155,9 @@ async def worker(settings: Settings, folder: Path) -> AsyncIterator[WorkerProces
             start_new_session=True,
         )
     try:
-        await _tell(process, settings.model_dump_json() + "\n")
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ANSWER_S)) as session:
+        await _tell(process, settings.handed_over() + "\n")
+        timeout, headers = aiohttp.ClientTimeout(ANSWER_S), settings.web_headers()
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
             yield WorkerProcess(process, settings, log, session)
     finally:
         with suppress(OSError):

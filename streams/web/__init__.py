@@ -13,30 +13,34 @@ from aiohttp import web
 
 from streams.web.api import API
 from streams.web.feed import LiveFeed
+from streams.web.guard import Guard
 from streams.web.live import Source, Web
 from streams.web.pages import Pages
 
-__all__ = ["LiveFeed", "Source", "Web", "register", "routes"]
+__all__ = ["Guard", "LiveFeed", "Source", "Web", "register", "routes"]
 
 
 def register(app: Any, state: Web) -> None:
     """Serve everything on a Faust app's web port; call it before the app starts.
 
     Faust's own pages (its routing table, its tables) are left out, and open streams are ended at
-    the first sign of a shutdown: an open one would hold the exit for a minute.
+    the first sign of a shutdown: an open one would hold the exit for a minute. The token is that of
+    the app's settings.
     """
     from faust.web.base import BlueprintManager
 
     app.web.blueprints = BlueprintManager()
-    routes(app.web.web_app, state)
+    settings = app.settings
+    routes(app.web.web_app, state, Guard(settings.web_token.get_secret_value(), local=settings.web_is_local))
 
     @app.on_before_shutdown.connect(weak=False)
     async def end_streams(*_: Any, **__: Any) -> None:
         state.feed.close()
 
 
-def routes(app: web.Application, state: Web) -> None:
-    """Add all handlers to an aiohttp application, and the task that feeds the open streams."""
+def routes(app: web.Application, state: Web, guard: Guard | None = None) -> None:
+    """Add all handlers to an aiohttp application, the guard before them, and the task that feeds the open streams."""
+    (guard or Guard()).add_to(app)
     Pages(state).add_to(app)
     API(state).add_to(app)
     app.cleanup_ctx.append(state.running)

@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from streams.schemas import ID_BYTES
 from streams.web.feed import FullHouse, message
 from streams.web.live import TOP, NotReady, Web
 
@@ -46,8 +47,11 @@ class API:
 
     async def user(self, request: web.Request) -> web.Response:
         """One user's score and own features."""
+        user_id = request.match_info["id"]
+        if not _is_id(user_id):
+            return _error(400, f"an id has 1 to {ID_BYTES} bytes of UTF-8")
         try:
-            found = await self._state.user(request.match_info["id"])
+            found = await self._state.user(user_id)
         except NotReady as error:
             return _error(503, str(error))
         return web.json_response(found) if found else _error(404, "no such user, or one who was forgotten")
@@ -85,6 +89,14 @@ def _limit(request: web.Request) -> int | None:
     text = request.query.get("limit", str(TOP))
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
     return number if 0 < number <= LIMIT else None
+
+
+def _is_id(text: str) -> bool:
+    """Whether an event could have this id: what was no UTF-8 in the path cannot be encoded again."""
+    try:
+        return 0 < len(text.encode()) <= ID_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _error(status: int, text: str) -> web.Response:

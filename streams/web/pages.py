@@ -32,12 +32,14 @@ class Pages:
     async def page(self, _: web.Request) -> web.Response:
         """The live page."""
         text, policy = page()
-        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def live(self, _: web.Request) -> web.Response:
-        """200 as long as the event loop turns."""
-        return web.json_response({"live": True})
+        """200 as long as every thread turns, else 503 and which does not; no answer where the event loop hangs."""
+        hung = self._state.readiness.liveness.hung()
+        answer: dict[str, object] = {"live": False, "detail": hung} if hung else {"live": True}
+        return web.json_response(answer, status=503 if hung else 200)
 
     async def ready(self, _: web.Request) -> web.Response:
         """200 once the state is loaded and partitions are owned, else 503 and what it is doing."""

@@ -47,8 +47,10 @@ def test_names_only_settings_that_exist() -> None:
 def test_services_start_with_their_settings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The settings of each service are accepted, and its command is one of ours."""
     service = compose()[name]
-    for variable, value in service["environment"].items():
-        monkeypatch.setenv(variable, value)
+    image = dict(re.findall(rf"({PREFIX}\w+)=(\S+)", DOCKERFILE.read_text(encoding="utf-8")))
+    for variable, value in {**image, **service["environment"]}.items():
+        # What whoever starts the services must have set.
+        monkeypatch.setenv(variable, "t" * 16 if value.startswith("${" + variable + ":?") else value)
     host, port = Settings.load().servers[0].split(":")
     assert host in compose()
     assert f"://:{port}," in compose()["kafka"]["environment"]["KAFKA_LISTENERS"]
@@ -67,6 +69,15 @@ def test_the_web_port_is_the_same_everywhere() -> None:
     (job,) = scrape["scrape_configs"]
     assert job["metrics_path"] == "/metrics"
     assert job["static_configs"] == [{"targets": [f"worker:{port}"]}]
+
+
+def test_prometheus_knows_the_token() -> None:
+    """The worker's web port is open to other containers, so it asks for the token that Prometheus is given."""
+    scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    name = scrape["scrape_configs"][0]["authorization"]["credentials_file"].removeprefix("/run/secrets/")
+    whole = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    assert whole["secrets"][name] == {"environment": f"{PREFIX}WEB_TOKEN"}
+    assert name in whole["services"]["prometheus"]["secrets"]
 
 
 def test_the_image_runs_as_nobody_and_from_the_lock() -> None:

@@ -51,6 +51,9 @@ def test_is_frozen() -> None:
         ("PREFIX", "a b"),
         ("LOG_FORMAT", "xml"),
         ("SECURITY_PROTOCOL", "TLS"),
+        ("WEB_TOKEN", "fifteen-letters"),
+        ("WEB_TOKEN", "sixteen letters!"),
+        ("WEB_TOKEN", "x" * 257),
     ],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -86,6 +89,34 @@ def test_secrets_reach_clients_and_nothing_else() -> None:
         assert SECRET not in shown
     assert settings.public()["sasl_password"] == "***"
     assert settings.public()["ssl_password"] == ""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_this_machine_needs_no_token(host: str) -> None:
+    """On a loopback address nobody else can ask."""
+    assert Settings.load(web_host=host).web_headers() == {}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "fe80::1", "worker-1", "localhost.example"])
+def test_any_other_address_needs_a_token(host: str) -> None:
+    """Everybody could ask: one line says what is missing and how to make it."""
+    with pytest.raises(SettingsError, match=r"GROUNDSWELL_WEB_TOKEN is needed.*openssl"):
+        Settings.load(web_host=host)
+    assert Settings.load(web_host=host, web_token="t" * 16).web_headers() == {"Authorization": "Bearer " + "t" * 16}
+
+
+def test_a_refused_token_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was wrong with a secret is said without it."""
+    monkeypatch.setenv(PREFIX + "WEB_TOKEN", SECRET)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert SECRET not in str(caught.value)
+
+
+def test_settings_are_handed_over_whole() -> None:
+    """A process of our own gets the same settings, secrets included."""
+    settings = Settings.load(sasl_password=SECRET, web_token="t" * 16, web_host="0.0.0.0")
+    assert Settings.model_validate_json(settings.handed_over()) == settings
 
 
 def test_tls_makes_a_context(tmp_path: Path) -> None:

@@ -1,0 +1,190 @@
+"""`groundswell state`: look at the state on disk, check it, keep checkpoints of it and bring them back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams import printing
+from streams.errors import InputError, StateError
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The state on disk and its checkpoints."
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this shard; all of them if not given.")]
+
+
+def _folders(settings: Settings, shard: int | None) -> dict[int, Path]:
+    """The shard folders under DATADIR, by number."""
+    from streams.checkpoints import SHARD_FOLDER
+
+    found = {}
+    for path in settings.datadir.glob(f"{SHARD_FOLDER}-*"):
+        number = path.name.removeprefix(f"{SHARD_FOLDER}-")
+        if path.is_dir() and number.isdecimal() and shard in (None, int(number)):
+            found[int(number)] = path
+    if not found:
+        which = "a shard" if shard is None else f"shard {shard}"
+        raise StateError(f"there is no state of {which} in {settings.datadir}; is GROUNDSWELL_DATADIR right?")
+    return dict(sorted(found.items()))
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+@app.command()
+def inspect(
+    shard: OneShard = None,
+    count: Annotated[bool, typer.Option(help="Also count users, contents and edges: loads the graph.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """What each shard's folder holds; a running worker is not disturbed."""
+    from graphstate import verify as looking
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    rows = []
+    for number, folder in _folders(settings, shard).items():
+        rows.append({"shard": number, **looking.inspect(folder, count=count), "folder": str(folder)})
+    if as_json:
+        printing.as_json(rows)
+        return
+    for row in rows:
+        edges, clock = row["edges"], row["clock"]
+        row["edges"] = None if edges is None else sum(edges.values())
+        row["clock"] = None if clock is None else _time(clock / 1e6)
+        row.update(row.pop("offsets"))
+        del row["spec"]
+    printing.table(rows)
+
+
+@app.command()
+def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
+    """Read every row with its checksum and compare counters with edges; exit code 1 if anything is wrong."""
+    from graphstate import verify as looking
+    from streams.settings import Settings
+
+    findings = {
+        number: list(looking.verify(folder, number)) for number, folder in _folders(Settings.load(), shard).items()
+    }
+    if as_json:
+        printing.as_json([{"shard": number, "ok": not wrong, "wrong": wrong} for number, wrong in findings.items()])
+    else:
+        for number, wrong in findings.items():
+            typer.echo(f"{'WRONG' if wrong else 'ok   '}  shard {number}")
+            for line in wrong:
+                typer.echo(f"       {line}")
+    if any(findings.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
+    """What checkpoints there are, newest first."""
+    from graphstate.errors import DamagedError
+    from streams.checkpoints import repository
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    rows: list[dict[str, Any]] = []
+    for number in range(settings.shards) if shard is None else (shard,):
+        kept = repository(settings, number)
+        for checkpoint in kept.ids():
+            row: dict[str, Any] = {"shard": number, "checkpoint": checkpoint, "created": None, "next_offset": None}
+            row |= {"format": None, "bytes": None, "files": None, "model": None, "wrong": ""}
+            try:
+                about = kept.load(checkpoint)
+            except DamagedError as error:
+                row["wrong"] = str(error)
+            else:
+                row |= {"created": _time(about.created_s), "next_offset": about.next_offset, "format": about.format}
+                row |= {"bytes": about.size, "files": len(about.files), "model": about.artifact}
+            rows.append(row)
+    if as_json:
+        printing.as_json(rows)
+    elif rows:
+        printing.table(rows)
+    else:
+        typer.echo(f"no checkpoints in {settings.checkpoints}")
+
+
+@app.command()
+def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
+    """Keep a checkpoint of the state of a worker that is stopped; one that runs makes its own."""
+    from graphstate.errors import LockedError
+    from graphstate.store import Store
+    from streams.checkpoints import keep, repository
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    made = []
+    for number, folder in _folders(settings, shard).items():
+        kept = repository(settings, number)
+        try:
+            store = Store(folder)
+        except LockedError as error:
+            raise StateError(
+                f"{folder} is open in a worker, which keeps checkpoints by itself with GROUNDSWELL_CHECKPOINTS set, "
+                f"every {settings.checkpoint_every_s:.0f} s; to make one by hand stop that worker"
+            ) from error
+        try:
+            saved = keep(settings, kept, store, number)
+        finally:
+            store.close()
+        row = {"shard": number, "checkpoint": saved.id, "next_offset": saved.manifest.next_offset}
+        made.append({**row, "bytes": saved.manifest.size, "uploaded_bytes": saved.uploaded_bytes})
+    if as_json:
+        printing.as_json(made)
+    else:
+        printing.table(made)
+
+
+@app.command()
+def restore(
+    shard: OneShard = None,
+    at: Annotated[str, typer.Option("--at", help="This checkpoint, by its id; else the newest that is whole.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a state that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a checkpoint back, whole or not at all; the worker must be stopped."""
+    from streams.checkpoints import SHARD_FOLDER, bring_back
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    if at and shard is None and settings.shards > 1:
+        raise InputError("--at names a checkpoint of one shard: say which with --shard")
+    rows = []
+    with _bar(hidden=as_json) as progress:
+        for number in range(settings.shards) if shard is None else (shard,):
+            folder = settings.datadir / f"{SHARD_FOLDER}-{number}"
+            name, about = bring_back(settings, number, folder, at=at, force=force, progress=progress)
+            row = {"shard": number, "checkpoint": name, "next_offset": about.next_offset}
+            rows.append({**row, "created": _time(about.created_s), "bytes": about.size, "folder": str(folder)})
+    if as_json:
+        printing.as_json(rows)
+    else:
+        printing.table(rows)
+
+
+@contextmanager
+def _bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar of bytes on standard error, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=hidden or not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -1,0 +1,279 @@
+"""Broker, network and workers of a chaos run, and the faults that happen to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from streams.settings import Settings
+from streams.topics import Topics, admin, create
+from tests.chaos.member import Member
+from tests.chaos.network import LinkedKafka, Network, free_ports
+from tests.chaos.schedule import (
+    CLOCK,
+    CRASH,
+    CUT,
+    DISK,
+    HANG,
+    JOIN,
+    KILL,
+    OF_OWNERS,
+    REFUSE,
+    RESTART,
+    SILENT,
+    SLOW,
+    TERM,
+    Fault,
+)
+from tests.workers import wait_for
+
+FLICKER_S = 0.25
+DISK_BYTES = 160 << 20
+"""Room for a worker whose disk will be full, before it is."""
+JUMPS_S = (-86_400, 1_800, -3_600, 0)
+"""Where a worker's wall clock jumps to, one after the other; a broker refuses what is more than an hour ahead."""
+READY_S = 120.0
+
+
+@dataclass
+class Happened:
+    """What was done. kills: (Unix ms, shards that the killed worker owned)."""
+
+    lines: list[str] = field(default_factory=list)
+    kills: list[tuple[int, list[int]]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def can_mount() -> bool:
+    """Whether a small file system can be made here for a disk that gets full."""
+    return os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+class Cluster:
+    """Everything of one run, in one folder; a context manager."""
+
+    def __init__(self, folder: Path, *, workers: int, shards: int, faults: list[Fault], static: bool) -> None:
+        self.folder = folder
+        self.faults = faults
+        self.happened = Happened()
+        joins = sum(fault.kind == JOIN for fault in faults)
+        self._count = workers
+        self.network = Network(workers + (1 if joins else 0))
+        self.kafka = LinkedKafka(folder / "kafka")
+        self.kafka.network = self.network
+        self._shards, self._static = shards, static
+        self._broker = threading.Lock()
+        self._errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+        self._mounted: list[Path] = []
+        self._begin = 0.0
+        self.members: list[Member] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.kafka.start()
+            self._members()
+            with admin(self.settings, 20.0) as client:
+                create(client, Topics(self.settings).all())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            member.abandon()
+        self.kafka.stop()
+        self.network.close()
+        for path in self._mounted:
+            subprocess.run(["umount", "--lazy", str(path)], check=False)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of whoever looks on: straight to the broker, no worker's folder or port."""
+        return self._settings(self.kafka.address, "onlooker", 0)
+
+    def _settings(self, broker: str, name: str, port: int) -> Settings:
+        return Settings.load(
+            broker=broker,
+            shards=self._shards,
+            datadir=self.folder / name,
+            web_port=port,
+            retention_s=0,
+            instance=name if self._static else "",
+            log_format="json",
+        )
+
+    def _members(self) -> None:
+        for number, port in enumerate(free_ports(len(self.network.links))):
+            settings = self._settings(self.kafka.address_of(number), f"w{number}", port)
+            kinds = {fault.kind for fault in self.faults}
+            skewed = any(fault.kind == CLOCK and fault.worker == number for fault in self.faults)
+            if DISK in kinds and can_mount():
+                settings.datadir.mkdir(parents=True)
+                size = f"size={DISK_BYTES}"
+                subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(settings.datadir)], check=True)
+                self._mounted.append(settings.datadir)
+            self.members.append(Member(number, settings, skewed=skewed))
+
+    def begin(self) -> None:
+        """Start the workers that are there from the beginning and wait until they are ready."""
+        for member in self.members[: self._count]:
+            member.begin()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until every worker that should run says that it is ready."""
+        for member in self.members:
+            if member.up:
+                wait_for(member.ready, READY_S, f"worker {member.number} to be ready")
+
+    # Faults
+
+    def unleash(self) -> None:
+        """Let the faults happen, each on a thread of its own, timed from now."""
+        self._begin = time.monotonic()
+        self._threads = [threading.Thread(target=self._one, args=(fault,), daemon=True) for fault in self.faults]
+        for thread in self._threads:
+            thread.start()
+
+    def settle(self) -> None:
+        """Wait for the last fault to be over and everything to run again; raises what went wrong with the faults."""
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+        self.network.heal()
+        for member in self.members[: self._count]:
+            member.send(signal.SIGCONT)
+            member.again()
+        self.wait_ready()
+
+    def _one(self, fault: Fault) -> None:
+        try:
+            time.sleep(max(0.0, self._begin + fault.at_s - time.monotonic()))
+            self._note(f"begins: {fault}")
+            self._acts[fault.kind](self, fault)
+            self._note(f"is over: {fault}")
+        except BaseException as error:  # noqa: BLE001 - raised by settle
+            self._errors.append(error)
+
+    def _note(self, what: str) -> None:
+        line = f"{time.monotonic() - self._begin:6.1f} s {what}"
+        self.happened.lines.append(line)
+        with (self.folder / "faults.log").open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {line}\n")
+
+    def _skip(self, fault: Fault, why: str) -> None:
+        self._note(f"not done, {why}: {fault}")
+        self.happened.skipped.append(f"{fault.kind}: {why}")
+
+    def _target(self, fault: Fault) -> Member:
+        """The worker that a fault meets: what strikes owners strikes one that owns shards, if any does."""
+        owners = [member for member in self.members if member.alive and member.shards]
+        if fault.kind not in OF_OWNERS or not owners:
+            return self.members[fault.worker]
+        member = owners[fault.worker % len(owners)]
+        self._note(f"meets worker {member.number}: {fault}")
+        return member
+
+    def _kill(self, fault: Fault) -> None:
+        member = self._target(fault)
+        shards = member.shards
+        if not member.down(signal.SIGKILL, fault.kind):
+            self._skip(fault, "it was down")
+        else:
+            self.happened.kills.append((time.time_ns() // 1_000_000, shards))
+        time.sleep(fault.lasts_s)
+        member.again()
+
+    def _term(self, fault: Fault) -> None:
+        member = self.members[fault.worker]
+        if not member.down(signal.SIGTERM, fault.kind):
+            self._skip(fault, "it was down")
+        time.sleep(fault.lasts_s)
+        member.again()
+
+    def _hang(self, fault: Fault) -> None:
+        member = self._target(fault)
+        if not member.send(signal.SIGSTOP):
+            self._skip(fault, "it was down")
+        time.sleep(fault.lasts_s)
+        member.send(signal.SIGCONT)
+
+    def _slow(self, fault: Fault) -> None:
+        member, end = self.members[fault.worker], time.monotonic() + fault.lasts_s
+        while time.monotonic() < end:
+            member.send(signal.SIGSTOP)
+            time.sleep(FLICKER_S)
+            member.send(signal.SIGCONT)
+            time.sleep(FLICKER_S)
+
+    def _join(self, fault: Fault) -> None:
+        member = self.members[fault.worker]
+        member.begin()
+        time.sleep(fault.lasts_s)
+        member.down(signal.SIGTERM, fault.kind)
+
+    def _restart(self, fault: Fault) -> None:
+        with self._broker:
+            self.kafka.halt(kill=fault.kind == CRASH)
+            time.sleep(fault.lasts_s)
+            self.kafka.resume()
+
+    def _network(self, fault: Fault) -> None:
+        link = self._target(fault).number if fault.kind == CUT else -1
+        (self.network.refuse if fault.kind == REFUSE else self.network.silence)(link)
+        time.sleep(fault.lasts_s)
+        self.network.heal(link)
+
+    def _disk(self, fault: Fault) -> None:
+        member = self._target(fault)
+        if member.settings.datadir not in self._mounted:
+            self._skip(fault, "there is no right to mount a small disk")
+            return
+        ballast = member.settings.datadir / "ballast"
+        end = time.monotonic() + fault.lasts_s
+        while time.monotonic() < end:
+            fill(ballast)
+            time.sleep(FLICKER_S)
+        ballast.unlink()
+
+    def _clock(self, fault: Fault) -> None:
+        member = self.members[fault.worker]
+        for jump_s in JUMPS_S:
+            member.clock.write_text(str(jump_s), encoding="ascii")
+            time.sleep(fault.lasts_s / len(JUMPS_S))
+
+    _acts: dict[str, Callable[[Cluster, Fault], None]] = {  # noqa: RUF012 - a table of methods
+        KILL: _kill,
+        TERM: _term,
+        HANG: _hang,
+        SLOW: _slow,
+        JOIN: _join,
+        RESTART: _restart,
+        CRASH: _restart,
+        REFUSE: _network,
+        SILENT: _network,
+        CUT: _network,
+        DISK: _disk,
+        CLOCK: _clock,
+    }
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left on a file system."""
+    with suppress(OSError), path.open("ab", buffering=0) as file:
+        for size in (1 << 20, 4_096, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)):
+                    pass

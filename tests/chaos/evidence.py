@@ -1,0 +1,184 @@
+"""What a chaos run left, collected: from the workers' pages, from Kafka's topics, from the folders and the logs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from graphstate.state import GraphState
+from graphstate.types import GraphSpec, Mutation
+from model.artifact import Artifact
+from streams.graphview import graph_spec
+from streams.packs import unpack
+from streams.replay import replay
+from streams.settings import Settings
+from streams.shard import Shard
+from streams.topics import Topics
+from tests.chaos.judge import Found, NodeKey, Record, Score, Truth, records
+from tests.chaos.member import Member
+from tests.chaos.stream import USERS, Message
+from tests.workers import read_all
+
+LIMIT = 1_000
+ERRORS = {"error", "critical"}
+LAST_WORDS = "groundswell: "
+"""How the one line begins with which a worker ends."""
+ORIGIN = re.compile(rb"(\d+)-\d+/")
+
+
+def spec_of(artifact: Artifact) -> GraphSpec:
+    """The graph's spec of a worker that keeps everything."""
+    return graph_spec(artifact.config, retention_s=0, lateness_s=int(Settings.model_fields["lateness_s"].default))
+
+
+def undisturbed(mutations: list[Mutation], sent: list[Message]) -> Truth:
+    """The truth: one shard, one process, no Kafka, each event once."""
+    artifact = Artifact.default()
+    with TemporaryDirectory(prefix="groundswell-truth-") as folder:
+        shard = Shard.open(Path(folder) / "shard-0", artifact, spec_of(artifact))
+        try:
+            replay(shard, mutations)
+            users, reach, percentile, as_of = shard.scores()
+            values = zip(reach.tolist(), percentile.tolist(), as_of.tolist(), strict=True)
+            scores = {user: Score(*value) for user, value in zip(users, values, strict=True)}
+            nodes = records(shard.graph.snapshot())
+        finally:
+            shard.close()
+    return Truth(scores, nodes, {message.value for message in sent if message.bad}, len(sent))
+
+
+def answers(members: Iterable[Member]) -> dict[str, list[Score]]:
+    """What the workers that run say about every user."""
+    found: dict[str, list[Score]] = {}
+    assert USERS <= LIMIT
+    for member in members:
+        if not member.alive:
+            continue
+        status, body = member.get(f"/api/v1/top?limit={LIMIT}")
+        assert status == 200, f"worker {member.number} answers {status}: {body!r}"
+        for row in json.loads(body)["top"]:
+            score = Score(row["reach"], row["percentile"], as_of_us(row["as_of"]))
+            found.setdefault(row["user"], []).append(score)
+    return found
+
+
+def as_of_us(value: Any) -> int:
+    """An as-of time of the API in µs."""
+    if isinstance(value, int):
+        return value
+    from datetime import datetime, timedelta
+
+    epoch = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+    return (datetime.fromisoformat(value) - epoch) // timedelta(microseconds=1)
+
+
+def graphs(folders: Iterable[Path], shards: int) -> dict[int, dict[NodeKey, Record]]:
+    """Per shard, what the worker has that took it furthest; the workers must have ended."""
+    found = {}
+    every = list(folders)
+    spec = spec_of(Artifact.default())
+    for shard in range(shards):
+        newest: tuple[int, dict[NodeKey, Record]] = (-1, {})
+        for folder in every:
+            path = folder / f"shard-{shard}"
+            if not path.is_dir():
+                continue
+            state = GraphState.open(path, spec, read_only=True)
+            try:
+                next_offset = int(state.meta.get(b"next", b"0"))
+                if next_offset > newest[0]:
+                    newest = next_offset, records(state.snapshot(), shards, shard)
+            finally:
+                state.close()
+        found[shard] = newest[1]
+    return found
+
+
+@dataclass
+class Outputs:
+    """The score topic. published_ms: per shard, when it published. repeated: scores that repeat the one before."""
+
+    last: dict[str, float | None] = field(default_factory=dict)
+    published_ms: dict[int, list[int]] = field(default_factory=dict)
+    scores: int = 0
+    repeated: int = 0
+
+
+def outputs(records_: Iterable[Any]) -> Outputs:
+    """What the records of the score topic add up to."""
+    found = Outputs()
+    before: dict[bytes, bytes | None] = {}
+    for record in records_:
+        found.scores += 1
+        found.repeated += before.get(record.key, b"") == record.value
+        before[record.key] = record.value
+        found.last[record.key.decode()] = None if record.value is None else json.loads(record.value)["reach"]
+        match = ORIGIN.match(dict(record.headers)["ce_id"])
+        if match:
+            found.published_ms.setdefault(int(match[1]), []).append(record.timestamp)
+    return found
+
+
+def collect(settings: Settings, members: list[Member], known: dict[str, list[Score]], sent: list[Message]) -> Any:
+    """Everything once the workers have ended; (what was found, the outputs, messages that ingest repeated)."""
+    topics = Topics(settings)
+    inputs = [spec.name for spec in topics.inputs.values()]
+    bad = {message.value for message in sent if message.bad and not message.value.startswith(b"[")}
+    arrived = {
+        (f"{record.topic}:{record.partition}", record.offset)
+        for record in read_all(settings, inputs)
+        if record.value not in bad
+    }
+    taken = Counter[tuple[str, int]]()
+    for record in read_all(settings, [topics.mutations.name]):
+        for segment in unpack(record.value).segments:
+            if segment.source.rpartition(":")[0] in inputs:
+                taken.update((segment.source, offset) for offset in segment.offsets)
+    dead = {record.value for record in read_all(settings, [topics.dlq(name).name for name in inputs])}
+    out = outputs(read_all(settings, [topics.score.name]))
+    states = graphs([member.settings.datadir for member in members], settings.shards)
+    found = Found(known, states, out.last, dead, arrived, set(taken))
+    return found, out, taken.total() - len(taken)
+
+
+# Figures
+
+
+def recovery_s(kills: list[tuple[int, list[int]]], out: Outputs) -> list[float]:
+    """Per killed worker and shard that it owned: seconds until that shard published again."""
+    found = []
+    for killed_ms, shards in kills:
+        for shard in shards:
+            after = [at for at in out.published_ms.get(shard, ()) if at > killed_ms]
+            found.append((min(after) - killed_ms) / 1_000 if after else float("inf"))
+    return found
+
+
+def stalls(members: Iterable[Member]) -> dict[float, float]:
+    """How long rebalances took: cumulative counts by upper bound (s), all lives of all workers together."""
+    together = Counter[float]()
+    for member in members:
+        for life in member.stalls:
+            together.update(life)
+    return dict(together)
+
+
+def error_lines(log: Path) -> Iterator[str]:
+    """The lines of a worker's log that say error; of a traceback its last line, never the line of a good end."""
+    inside = False
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(("Traceback", " ")) or not line:
+            inside = inside or bool(line)
+            continue
+        if not line.startswith("{"):
+            if inside or not line.startswith(LAST_WORDS):
+                yield line
+            inside = False
+        elif json.loads(line).get("level") in ERRORS:
+            yield line

@@ -1,0 +1,170 @@
+"""One worker of a chaos run: kept running unless it is meant to be down, with what it said and measured."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from streams.settings import Settings
+from tests import tidy
+from tests.workers import WorkerProcess, environment
+
+STOP_S = 30.0
+AGAIN_S = 1.0
+"""Before a worker that ended is started again, as whatever keeps it running would."""
+LOOK_S = 0.1
+MEASURE_S = 1.0
+MUTATIONS = "groundswell.mutations:"
+STALL = "groundswell_rebalance_seconds_bucket"
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a worker's process. asked: by which fault, empty if it ended by itself."""
+
+    worker: int
+    at_s: float
+    code: int
+    asked: str
+    said: str
+
+
+class Member(WorkerProcess):
+    """A worker with a number; `up` says whether it should run."""
+
+    def __init__(self, number: int, settings: Settings, *, skewed: bool = False) -> None:
+        super().__init__(settings)
+        self.number = number
+        self.skewed = skewed
+        self.clock = Path(f"{settings.datadir}.clock")
+        self.up = False
+        self.asked = ""
+        self.ends: list[End] = []
+        self.partitions: list[str] = []
+        self.stalls: list[dict[float, float]] = []
+        self._not_before = 0.0
+        self._begin = time.monotonic()
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._watch)]
+
+    def start(self) -> None:
+        """Start the process and return at once."""
+        module = ["tests.chaos.skewed", str(self.clock)] if self.skewed else ["streams.cli"]
+        self.stalls.append({})
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *module, "worker"],
+                env=environment(self.settings),
+                stdout=log,
+                stderr=log,
+                cwd=tidy.ROOT,
+            )
+
+    def begin(self) -> None:
+        """Start it and keep it running from now on."""
+        self.up = True
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process."""
+        return self.process is not None and self.process.poll() is None
+
+    def send(self, number: int) -> bool:
+        """Send a signal; False if nobody is there."""
+        if not self.alive or self.process is None:
+            return False
+        self.process.send_signal(number)
+        return True
+
+    def down(self, number: int, why: str) -> bool:
+        """End it by a signal and leave it down; False if it is down already."""
+        self.up, self.asked = False, why
+        return self.send(number)
+
+    def again(self) -> None:
+        """Let it run again."""
+        self.up = True
+
+    def _keep(self) -> None:
+        """Start it whenever it should run and does not; note every end."""
+        while not self._over.wait(LOOK_S):
+            self._note_end()
+            if self.up and self.process is None and time.monotonic() >= self._not_before:
+                self.start()
+
+    def _note_end(self) -> None:
+        process = self.process
+        if process is not None and (code := process.poll()) is not None:
+            self.ends.append(End(self.number, time.monotonic() - self._begin, code, self.asked, self.last_words()))
+            self.process, self.asked, self.partitions = None, "", []
+            self._not_before = time.monotonic() + AGAIN_S
+
+    def _watch(self) -> None:
+        """Read what it owns and what rebalances cost it."""
+        while not self._over.wait(MEASURE_S):
+            if not self.alive:
+                continue
+            life = len(self.stalls) - 1
+            status, body = self.get("/metrics")
+            if status == 200:
+                self.stalls[life] = stalls(body.decode())
+            self.partitions = self.owned() or self.partitions
+
+    def owned(self) -> list[str]:
+        """The partitions that it says it owns, none if it does not answer."""
+        status, body = self.get("/readyz")
+        found: list[str] = json.loads(body)["partitions"] if status == 200 else []
+        return found
+
+    @property
+    def shards(self) -> list[int]:
+        """The shards that it owned when it was last asked."""
+        return [int(name.rpartition(":")[2]) for name in self.partitions if MUTATIONS in name]
+
+    def ready(self) -> bool:
+        """Whether it says that it is ready now."""
+        return self.get("/readyz")[0] == 200
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+        return lines[-1] if lines else ""
+
+    def finish(self) -> None:
+        """End it for good, politely."""
+        self._over.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        if self.down(signal.SIGTERM, "the end"):
+            self.ended(STOP_S)
+            self._note_end()
+
+    def abandon(self) -> None:
+        """End it at once, whatever it does."""
+        self.up = False
+        self._over.set()
+        process = self.process
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def stalls(text: str) -> dict[float, float]:
+    """How many rebalances took at most so long, by the upper bounds of the metric's buckets (s)."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == STALL:
+                found[float(sample.labels["le"])] = sample.value
+    return found

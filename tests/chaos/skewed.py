@@ -1,0 +1,40 @@
+"""`groundswell worker` with a wall clock that can be moved: `python -m tests.chaos.skewed FILE worker`.
+
+Python's `time.time` and `time.time_ns` are off by the seconds that stand in FILE, from the moment
+that it is written. What other libraries ask the kernel (RocksDB, the broker) stays right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from pathlib import Path
+
+POLL_S = 0.05
+_seconds, _nanoseconds = time.time, time.time_ns
+_skew_s = 0
+
+
+def _watch(path: Path) -> None:
+    global _skew_s  # noqa: PLW0603 - there is one clock
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            _skew_s = int(path.read_text(encoding="ascii"))
+        time.sleep(POLL_S)
+
+
+def main() -> None:
+    """Move the clock, then be the command."""
+    path = Path(sys.argv.pop(1))
+    time.time = lambda: _seconds() + _skew_s
+    time.time_ns = lambda: _nanoseconds() + _skew_s * 1_000_000_000
+    threading.Thread(target=_watch, args=(path,), daemon=True).start()
+    from streams.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Who may look at the web port: the token, the names that it may be asked by, the headers of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from streams.metrics import Metrics
+from streams.readiness import Readiness
+from streams.settings import Settings
+from streams.web import Guard, LiveFeed, Web, live, routes
+from streams.web import guard as guards
+from tests import browser
+from tests.workers import WorkerProcess, worker
+
+TOKEN = "correct-horse:battery-staple"
+PATHS = ("/", "/metrics", "/api/v1/top", "/api/v1/users/ana", "/api/v1/alerts", "/api/v1/stream", "/no/such/page")
+HEALTH = ("/livez", "/readyz")
+
+
+class Nobody:
+    """A worker with one user, as far as a page looks."""
+
+    async def read(self, question: Callable[[Any], Any]) -> list[Any]:
+        """No shards."""
+        del question
+        return []
+
+    async def top(self, n: int) -> list[dict[str, Any]]:
+        """The user."""
+        return [{"user": "ana", "reach": 1.0, "percentile": 50.0, "as_of": 0}][:n]
+
+    async def user(self, user_id: str) -> dict[str, Any] | None:
+        """The user, for any id."""
+        return {"user": user_id, "reach": 1.0, "percentile": 50.0, "as_of": 0}
+
+
+@asynccontextmanager
+async def site(guard: Guard) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+    """A server behind this guard: a session and the address."""
+    app = web.Application()
+    routes(app, Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), Nobody(), "0123456789ab"), guard)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
+        yield session, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test's coroutine, no longer than a minute."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await test()
+
+    asyncio.run(limited())
+
+
+async def status(session: aiohttp.ClientSession, address: str, **headers: str) -> int:
+    """The status of an answer; its body, which may be an endless stream, is left."""
+    async with session.get(address, headers=headers) as answer:
+        return answer.status
+
+
+def basic(user: str, password: str) -> str:
+    """The header of basic authentication."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+RIGHT = [f"Bearer {TOKEN}", f"bearer  {TOKEN} ", basic("", TOKEN), basic("anybody", TOKEN)]
+WRONG = [
+    "",
+    "Bearer",
+    "Bearer ",
+    f"Bearer {TOKEN}x",
+    f"Bearer {TOKEN[:-1]}",
+    f"Bearer {TOKEN.upper()}",
+    "Bearer ü",
+    TOKEN,
+    f"Token {TOKEN}",
+    basic(TOKEN, ""),
+    basic("anybody", TOKEN + "x"),
+    "Basic !!!",
+    "Basic /////w==",
+    "Basic " + base64.b64encode(TOKEN.split(":")[1].encode()).decode(),
+]
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_everything_but_health_asks_for_the_token(local: bool) -> None:
+    """Health pages answer anybody; every other path, known or not, only who has the token; metrics on loopback too."""
+
+    async def test() -> None:
+        async with site(Guard(TOKEN, local=local)) as (session, address):
+            for path in HEALTH:
+                assert await status(session, address + path) == 200
+            for path in PATHS:
+                asked = not (local and path == "/metrics")
+                assert (await status(session, address + path) == 401) == asked, path
+                known = 404 if path.startswith("/no") else 200
+                assert await status(session, address + path, Authorization=f"Bearer {TOKEN}") == known, path
+
+    run(test)
+
+
+def test_only_the_whole_token_opens() -> None:
+    """As a bearer token or as the password of any user; nothing near it, and nothing that is no such header."""
+
+    async def test() -> None:
+        async with site(Guard(TOKEN)) as (session, address):
+            for header in RIGHT:
+                assert await status(session, f"{address}/api/v1/top", Authorization=header) == 200, header
+            for header in WRONG:
+                assert await status(session, f"{address}/api/v1/top", Authorization=header) == 401, header
+
+    run(test)
+
+
+def test_a_refusal_says_how_to_ask_and_not_more() -> None:
+    """Both ways are offered, as JSON, and the token is nowhere in the answer."""
+
+    async def test() -> None:
+        async with (
+            site(Guard(TOKEN)) as (session, address),
+            session.get(f"{address}/", headers={"Authorization": "Bearer no"}) as answer,
+        ):
+            challenges = answer.headers.getall("WWW-Authenticate")
+            assert [challenge.split()[0] for challenge in challenges] == ["Bearer", "Basic"]
+            assert list(await answer.json()) == ["error"]
+            assert TOKEN not in await answer.text()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("127.0.0.1:6066", True),
+        ("localhost", True),
+        ("LOCALHOST:6066", True),
+        ("page.localhost:1", True),
+        ("[::1]:6066", True),
+        ("10.0.0.7", True),
+        ("evil.example", False),
+        ("evil.example:6066", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("[::1", False),
+        ("", False),
+    ],
+)
+def test_a_foreign_name_may_not_lead_here(name: str, taken: bool) -> None:
+    """Without a token a page is asked for by an address or localhost: a foreign page has a name of its own."""
+    assert guards.is_local_name(name) == taken
+
+    async def test() -> None:
+        async with site(Guard()) as (session, address):
+            assert (await status(session, f"{address}/api/v1/top", Host=name) == 200) == taken
+            assert await status(session, f"{address}/livez", Host=name) == 200
+
+    if name and name != "[::1":
+        run(test)
+
+
+def test_every_answer_has_the_headers() -> None:
+    """Pages, errors and the open stream: no guessing of types, no frames, no referrer, nothing kept."""
+
+    async def test() -> None:
+        async with site(Guard(TOKEN)) as (session, address):
+            for path in (*PATHS, *HEALTH):
+                for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
+                    async with session.get(address + path, headers=headers) as answer:
+                        for name, value in guards.HEADERS.items():
+                            assert name in answer.headers, path
+                            assert name == "Cache-Control" or answer.headers[name] == value
+                        if path == "/" and headers:
+                            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+                            assert "script-src 'sha256-" in answer.headers["Content-Security-Policy"]
+
+    run(test)
+
+
+def test_ids_and_limits_are_bounded() -> None:
+    """An id that no event can have is refused before a shard is asked, however it is written."""
+
+    async def test() -> None:
+        async with site(Guard()) as (session, address):
+            users = f"{address}/api/v1/users/"
+            assert await status(session, users + "x" * 256) == 200
+            assert await status(session, users + "%C3%A9" * 128) == 200
+            assert await status(session, users + "x" * 257) == 400
+            assert await status(session, users + "%C3%A9" * 129) == 400
+            for odd in ("%FF", "%ED%A0%80", "%00", "a%0Ab"):
+                assert await status(session, users + odd) in {200, 400}, odd
+            assert await status(session, users + "x" * 20_000) == 400
+            assert await status(session, f"{address}/api/v1/top?limit={'9' * 5_000}") == 400
+
+    run(test)
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
+def test_a_browser_with_the_password_shows_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Chromium gets the page, its calls and its stream with the password it was given once; without it, nothing."""
+    monkeypatch.setattr(live, "TICK_S", 0.1)
+
+    async def test() -> None:
+        async with site(Guard(TOKEN, local=False)) as (_, address):
+            async with browser.page(address, tmp_path / "without") as page:
+                await asyncio.sleep(0.5)
+                assert await page.run("document.querySelector('#status')") is None
+            known = address.replace("//", f"//anybody:{TOKEN.replace(':', '%3A')}@")
+            async with browser.page(f"{known}/livez", tmp_path / "with") as page:
+                await page.call("Page.navigate", url=f"{known}/api/v1/alerts")
+                await page.wait("document.body && document.body.textContent.includes('alerts')")
+                await page.call("Page.navigate", url=address)
+                await page.wait("document.querySelector('#status')?.className == 'live'")
+                await page.wait("document.querySelector('#top td:nth-child(2)').textContent == 'ana'")
+
+    run(test)
+
+
+def test_a_worker_on_every_address_asks_for_its_token(settings: Settings) -> None:
+    """A real worker bound to all addresses: health is open, the rest is not, and nothing it says holds the token."""
+    everywhere = Settings.load(**{**dict(settings), "web_host": "0.0.0.0", "web_token": TOKEN})
+    with worker(everywhere) as process:
+        assert process.get("/livez")[0] == 200
+        for path in ("/", "/metrics", "/api/v1/top"):
+            code, body = process.get(path)
+            assert code == 401, path
+            assert TOKEN not in body.decode()
+        assert asyncio.run(_with_token(process)) == 200
+        assert process.stop() == 0
+    assert TOKEN not in process.log.read_text()
+
+
+async def _with_token(process: WorkerProcess) -> int:
+    async with aiohttp.ClientSession(headers=process.settings.web_headers()) as session:
+        return await status(session, f"http://127.0.0.1:{process.settings.web_port}/metrics")

@@ -1,0 +1,76 @@
+"""Workers that hang, and workers that get in each other's way: each is told apart, by one line or by `/livez`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streams.settings import Settings
+from tests.workers import START_S, WorkerProcess, environment, wait_for
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class HangingProcess(WorkerProcess):
+    """A worker that hangs once it is ready."""
+
+    def __init__(self, settings: Settings, what: str) -> None:
+        super().__init__(settings)
+        self._what = what
+
+    def start(self) -> None:
+        """Start it and return at once."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "tests.recovery.hanging", self._what]
+            self.process = subprocess.Popen(command, env=environment(self.settings), stdout=log, stderr=log, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "said"),
+    [("loop", 0, ""), ("consumer", 503, "the consumer's thread"), ("shard", 503, "the shard thread")],
+)
+def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, status: int, said: str) -> None:
+    """A hung event loop does not answer at all; of another thread `/livez` says which."""
+    process = HangingProcess(settings, what)
+    process.start()
+    try:
+        wait_for(lambda: process.get("/livez")[0] == 200, START_S, "the worker to be alive")
+        wait_for(lambda: '"ready"' in process.log.read_text(), START_S, "the worker to be ready")
+        wait_for(lambda: process.get("/livez")[0] == status, 20, "the probe to fail")
+        body = process.get("/livez")[1]
+        if said:
+            assert said in json.loads(body)["detail"]
+    finally:
+        process.kill()
+
+
+def test_a_folder_and_a_name_have_one_worker_each(settings: Settings, tmp_path: Path, web_port: int) -> None:
+    """The second worker of a folder ends with one line; of two workers of one name, the first does."""
+    settings = settings.model_copy(update={"instance": "w0", "web_port": 0})
+    first = WorkerProcess(settings.model_copy(update={"web_port": web_port}))
+    first.start()
+    second = WorkerProcess(settings)
+    other = WorkerProcess(settings.model_copy(update={"datadir": tmp_path / "other"}))
+    try:
+        first.wait_ready()
+        second.start()
+        assert second.ended() == 1
+        assert first.process is not None
+        last = second.log.read_text().splitlines()[-1]
+        assert last.startswith(f"groundswell: {settings.datadir} is in use by another worker")
+        assert f"process {first.process.pid}" in last
+        assert "GROUNDSWELL_DATADIR" in last
+        other.start()
+        assert first.ended(START_S) == 1
+        wait_for(lambda: '"ready"' in other.log.read_text(), START_S, "the other worker to have the partitions")
+        assert other.process is not None
+        assert other.process.poll() is None
+        assert "groundswell: another worker joined as GROUNDSWELL_INSTANCE=w0" in first.log.read_text().splitlines()[-1]
+    finally:
+        for process in (first, second, other):
+            if process.process is not None:
+                process.kill()
