@@ -21,9 +21,20 @@ from streams.errors import BadEvent
 TopicKind = Literal["follow", "share", "create"]
 
 ID_BYTES = 256
+MESSAGE_BYTES = 1 << 20
+"""Of a message's value. Kafka's own limit is of a whole batch as it is compressed."""
+EVENTS = 30_000
+"""Of an array. More valid ones do not fit into MESSAGE_BYTES; junk does, and each would have its error explained."""
 DAY_US = 86_400_000_000
+LATEST_US = 253_370_764_800_000_000
+"""The year 9999, which no time may reach: RFC 3339 ends there, and wrong Kafka timestamps do not."""
+REASONS = ("empty", "field", "id", "json", "nested", "schema", "size", "time", "type", "utf8")
+"""Every reason that a BadEvent of this module has."""
+EXPLAINED_CHARS = 300
 _CHECK_BYTES = ID_BYTES // 4
 """A string of up to so many characters cannot be longer than ID_BYTES in UTF-8."""
+_ID_BITS = 851
+"""No larger integer has at most ID_BYTES digits."""
 _FAR = 1e12
 """Seconds beyond any time that a message may hold; guards the conversion to µs against infinity."""
 
@@ -140,7 +151,9 @@ def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[
     """
     if value is None:
         raise BadEvent("empty", "the message has no value")
-    latest_us = timestamp_ms * 1000 + DAY_US
+    if len(value) > MESSAGE_BYTES:
+        raise BadEvent("size", f"{len(value):,} bytes, at most {MESSAGE_BYTES:,} are read; send fewer events at once")
+    latest_us = min(timestamp_ms * 1000 + DAY_US, LATEST_US)
     try:
         if not value.isascii():
             value.decode()  # the decoder passes over unknown fields without a look at their bytes
@@ -162,7 +175,7 @@ def from_row(row: Mapping[str, Any], now_us: int | None = None) -> Mutation:
         now_us = clock.time_ns() // 1000
     try:
         event = msgspec.convert({name: value for name, value in row.items() if value is not None}, _ANY)
-        return _accepted((event,), now_us + DAY_US)[0]
+        return _accepted((event,), min(now_us + DAY_US, LATEST_US))[0]
     except msgspec.ValidationError as error:
         raise BadEvent(*_reason(error, None)) from None
 
@@ -191,8 +204,9 @@ def _accepted(events: Iterable[Event], latest_us: int) -> list[Mutation]:
 
 
 def _id(name: str, value: str | int) -> str:
-    text = value if isinstance(value, str) else str(value)
-    if len(text.encode()) > ID_BYTES:
+    # Writing a huge integer out takes long, and finding out how huge it is does not.
+    text = value if isinstance(value, str) else "" if value.bit_length() > _ID_BITS else str(value)
+    if not text or len(text.encode()) > ID_BYTES:
         raise BadEvent("id", f"{name} is longer than {ID_BYTES} bytes")
     return text
 
@@ -207,6 +221,8 @@ def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception)
         elements: Sequence[bytes] = [bytes(raw) for raw in _ELEMENTS(value)]
     except (msgspec.DecodeError, RecursionError):
         return error if isinstance(error, BadEvent) else BadEvent(*_reason(error, topic))
+    if len(elements) > EVENTS:
+        return BadEvent("size", f"an array of {len(elements):,}, at most {EVENTS:,} events are read")
     good: list[Mutation] = []
     first: BadEvent | None = None
     for number, element in enumerate(elements, 1):
@@ -232,21 +248,24 @@ def _element(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation]:
 
 def _reason(error: Exception, topic: TopicKind | None) -> tuple[str, str]:
     """The slug and the sentence for an error of the decoder."""
-    text = " ".join(str(error).split())
+    whole = " ".join(str(error).split())
+    # Some of them hold what was given, which may be long.
+    text = whole if len(whole) <= EXPLAINED_CHARS else f"{whole[:EXPLAINED_CHARS]}…"
     if isinstance(error, RecursionError):
         return "nested", "nested too deeply"
     if not isinstance(error, msgspec.ValidationError):
         return "json", f"not JSON: {text}"
-    path = text.partition(" - at `$")[2].rstrip("`").lstrip(".")
-    if path.startswith("[") and "got `array`" in text:
+    _, found, place = whole.rpartition(" - at `$")
+    path = place.rstrip("`").lstrip(".") if found else ""
+    if path.startswith("[") and "got `array`" in whole:
         return "nested", "an array inside an array; give a message one flat array"
-    if path == "type" or text.endswith("required field `type`"):
+    if path == "type" or whole.endswith("required field `type`"):
         return "type", _wrong_type(text, topic)
     if path == "time":
         return "time", f"{text}; give RFC 3339 with an offset, or Unix seconds"
     if path.partition("[")[0].rstrip(".") in _IDS:
         return "id", text
-    if "missing required field" in text:
+    if "missing required field" in whole:
         return "field", text
     return "schema", text
 

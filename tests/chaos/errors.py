@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from tests.chaos.member import End
-from tests.chaos.schedule import CRASH, CUT, DISK, HANG, KILL, REFUSE, RESTART, SILENT, SLOW
+from tests.chaos.schedule import CRASH, CUT, DISK, HANG, JOIN, KILL, REFUSE, RESTART, SILENT, SLOW, TERM
 
 ALWAYS = "always"
 BROKER = {CRASH, RESTART, REFUSE, SILENT, CUT}
@@ -17,6 +17,7 @@ RULES: tuple[tuple[str, Collection[str], str, str], ...] = (
     # (why, faults, logger, message)
     ("a group's first coordinator takes a moment", {ALWAYS}, r"aiokafka\.", r"GroupCoordinatorNotAvailable"),
     ("the client retries while the broker is away", BROKER, r"(aio)?kafka", r""),
+    ("a worker that stops breaks off what it asked", {TERM, JOIN}, r"aiokafka", r"Connection at .* closed"),
     ("a session ended while the worker could not answer", STOPPED, r"aiokafka\.consumer", r"(?i)heartbeat|rejoin"),
     ("Faust's threads notice that time went by", STOPPED, r"faust\.transport|mode\.", r"keepalive|not responding"),
 )

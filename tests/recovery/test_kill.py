@@ -21,6 +21,7 @@ from streams.schemas import TOPIC_OF, mutations
 from streams.settings import Settings
 from streams.shard import Shard
 from streams.topics import Topics, admin, create
+from tests.histories import history
 from tests.workers import WorkerProcess, lag, producer, read_all, wait_for
 
 KILLS = 5
@@ -36,19 +37,7 @@ TOLERANCE = 1e-5
 
 def stream(rng: random.Random) -> Iterator[dict[str, Any]]:
     """Events of all types on a small graph, over three days, a little out of order."""
-    types = ["share"] * 60 + ["create"] * 20 + ["follow"] * 10 + ["join", "leave", "unfollow", "unshare", "delete"]
-    for number in range(EVENTS):
-        second = NOW_MS // 1000 - 259_200 + number * 259_200 // EVENTS - rng.randrange(600)
-        type_ = "forget" if rng.random() < 0.002 else rng.choice(types)
-        content = f"c{int(rng.paretovariate(0.6)) % 3_000}"
-        event: dict[str, Any] = {"type": type_, "time": second, "user": f"u{int(rng.paretovariate(0.5)) % 1_000}"}
-        if type_ in {"share", "unshare", "create", "delete"}:
-            event["content"] = content
-        elif type_ in {"follow", "unfollow"}:
-            event["target"] = f"u{rng.randrange(1_000)}"
-        elif type_ in {"join", "leave"}:
-            event["community"] = f"k{rng.randrange(20)}"
-        yield event
+    return history(rng, EVENTS)
 
 
 def undisturbed(events: list[dict[str, Any]], folder: Path) -> Shard:

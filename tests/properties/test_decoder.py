@@ -1,0 +1,365 @@
+"""The decoder under fuzz: whatever the bytes, what comes out is valid mutations or a reason, and the right one of both.
+
+`make fuzz` looks at 100,000 messages and more, `make test` at a few thousand; both print how many.
+What is accepted is compared with a naive reading by Python's own JSON parser.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from random import Random
+from time import perf_counter
+from typing import Any, get_args
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from graphstate.types import Kind, Mutation
+from streams import schemas
+from streams.errors import BadEvent
+from streams.packs import Packer, fresh, unpack
+from streams.schemas import EVENTS, ID_BYTES, MESSAGE_BYTES, TOPIC_OF, TopicKind, mutations
+
+NOW_MS = 1_714_564_800_000
+TOPICS = get_args(TopicKind)
+SLOW_S = 5.0
+"""No message may take so long; the worst known takes 0.7 s on a busy core."""
+BROKEN = 10
+CASES = 25_000 if settings.get_current_profile_name() == "fuzz" else 600
+seen: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    outcomes = ", ".join(f"{name} {count:,}" for name, count in seen.most_common() if name != "messages")
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\ndecoder: {seen['messages']:,} messages: {outcomes}")  # noqa: T201 - it is the report
+
+
+# What is thrown at it
+
+
+def raw(value: object) -> str:
+    """JSON text of a Python value, with every surrogate escaped."""
+    return json.dumps(value)
+
+
+long_ids = st.tuples(st.sampled_from("xé€𝕏\0"), st.integers(60, 260)).map(lambda pair: raw(pair[0] * pair[1]))
+ids = st.one_of(
+    st.sampled_from(["ann", "bob", "c1", "7", " "]).map(raw),
+    st.text(max_size=8).map(raw),
+    st.integers(-(10**20), 10**20).map(str),
+    long_ids,
+)
+times = st.one_of(
+    st.integers(0, NOW_MS // 1000).map(str),
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats(-1e13, 1e13).map(repr),
+    st.datetimes(datetime(1960, 1, 1), datetime(2030, 1, 1)).map(lambda time: raw(time.isoformat() + "Z")),  # noqa: DTZ001
+    st.sampled_from(["0", "-0", "0.0", "1e3", "1E400", "-1e-400", "9" * 400, str(NOW_MS // 1000 + 86_400)]),
+    st.sampled_from(
+        ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2024-02-30T00:00:00Z", "2016-12-31T23:59:60Z"]
+    ).map(raw),
+)
+surrogates = st.text(st.characters(categories=["Cs"]), min_size=1, max_size=2).map(raw)
+junk = st.one_of(
+    surrogates,
+    st.sampled_from(
+        [
+            "null",
+            "true",
+            "[]",
+            "{}",
+            '""',
+            "NaN",
+            "-Infinity",
+            "1.0",
+            "1e5",
+            "-",
+            "01",
+            "'x'",
+            "\ufeff1",
+            '"\\x"',
+            '"\t"',
+        ]
+    ),
+    st.tuples(st.sampled_from(["[", '{"a":', "[{}, "]), st.sampled_from([20, 900, 5_000])).map(
+        lambda pair: pair[0] * pair[1] + "1" + ("}" if ":" in pair[0] else "]") * pair[1]
+    ),
+    st.sampled_from([300, 4_299, 4_301, 20_000]).map(lambda digits: "9" * digits),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=4),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+        max_leaves=5,
+    ).map(raw),
+)
+FIELDS = {
+    **dict.fromkeys(("follow", "unfollow"), ("user", "target")),
+    **dict.fromkeys(("join", "leave"), ("user", "community")),
+    "forget": ("user",),
+    **dict.fromkeys(("share", "unshare"), ("user", "content", "via")),
+    **dict.fromkeys(("create", "delete"), ("user", "content", "reply_to", "community", "topics")),
+}
+plain = st.sampled_from(["ann", "bob", "c1", "é", "7"]).map(raw)
+
+
+@st.composite
+def events(draw: st.DrawFn, *, odd: bool = True) -> str:
+    """An event's text: mostly well formed; with `odd`, a few fields are replaced, doubled, left out or added."""
+    kind = draw(st.sampled_from(sorted(FIELDS)))
+    fields = [("type", raw(kind)), ("time", draw(times if odd else st.integers(0, 2 * NOW_MS // 1000).map(str)))]
+    fields += [
+        (name, f"[{','.join(draw(st.lists(ids, max_size=3)))}]" if name == "topics" else draw(plain | ids))
+        for name in FIELDS[kind][: draw(st.integers(2, 5))]
+    ]
+    for _ in range(draw(st.integers(0, 2 if odd else 0))):
+        place = draw(st.integers(0, len(fields) - 1))
+        match draw(st.sampled_from(["replace", "double", "drop", "add"])):
+            case "replace":
+                fields[place] = fields[place][0], draw(junk)
+            case "double":
+                fields.append((fields[place][0], draw(ids | times | junk)))
+            case "drop" if len(fields) > 1:
+                del fields[place]
+            case _:
+                fields.insert(place, (draw(st.text(max_size=4)), draw(junk)))
+    fields = fields[:: draw(st.sampled_from([1, 1, -1]))]
+    space = draw(st.sampled_from(["", " ", "\n\t"]))
+    return "{" + ",".join(f"{space}{raw(name)}{space}:{value}" for name, value in fields) + "}"
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of a text; a surrogate becomes what is no UTF-8."""
+    return text.encode(errors="surrogatepass")
+
+
+messages = events().map(encoded)
+arrays = st.lists(events() | events(odd=False), max_size=6).map(lambda some: encoded(f"[{','.join(some)}]"))
+large = st.tuples(events() | events(odd=False) | junk, st.sampled_from([10, 500, 5_000, EVENTS + 1])).map(
+    lambda pair: encoded(f"[{','.join([pair[0]] * min(pair[1], MESSAGE_BYTES // len(pair[0])))}]")
+)
+
+
+LIKELY = b'{}[]",:0123456789eE+-.\\ntfus \n\t\x00\x7f\xff' + "é".encode()
+
+
+def broken(value: bytes, chance: Random) -> bytes:
+    """The message with bytes overwritten, put in, cut out or repeated."""
+    changed = bytearray(value)
+    for _ in range(chance.randint(1, 4)):
+        first = chance.randint(0, len(changed))
+        last = min(len(changed), first + chance.choice([0, 0, 1, 2, 5, 12]))
+        some = [bytes(chance.choices(LIKELY, k=chance.randint(0, 4))), bytes(changed[first:last]) * 2, b"}{", b"", b""]
+        changed[first:last] = chance.choice(some)
+    return bytes(changed)
+
+
+# What must hold
+
+
+def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> str:
+    """Valid mutations or a reason, in bounded time, and what came through can be packed and unpacked; the outcome."""
+    begin = perf_counter()
+    outcome, said = "accepted", ""
+    try:
+        found = mutations(value, topic, timestamp_ms)
+    except BadEvent as bad:
+        outcome, said, found = bad.reason, str(bad), bad.good
+    assert perf_counter() - begin < SLOW_S
+    assert outcome in {"accepted", *schemas.REASONS}
+    assert (outcome == "accepted") == (said == "")
+    assert len(said) < 500
+    assert "\n" not in said
+    for mutation in found:
+        valid(mutation, topic, timestamp_ms)
+    if found:
+        assert value is not None
+        packer = Packer()
+        packer.add("t:0", 7, timestamp_ms, len(value), found)
+        (pack,) = packer.finish()
+        assert len(pack) <= len(value) + 200
+        new = fresh({})
+        new.take(unpack(pack))
+        assert new.mutations == found
+    seen.update(["messages", outcome])
+    return outcome
+
+
+def valid(mutation: Mutation, topic: TopicKind, timestamp_ms: int) -> None:
+    """Everything that a shard takes for granted."""
+    kind = Kind(mutation.kind)
+    assert TOPIC_OF[kind.name.lower()] == topic
+    assert type(mutation) is Mutation
+    assert type(mutation.time) is int
+    assert 0 <= mutation.time <= min(timestamp_ms * 1000 + schemas.DAY_US, schemas.LATEST_US)
+    given_ids = [mutation.user, *([] if kind is Kind.FORGET else [mutation.other])]
+    given_ids += [] if mutation.extra is None else [mutation.extra]
+    assert all(type(one) is str and 1 <= len(one.encode()) <= ID_BYTES for one in given_ids)
+    assert kind is not Kind.FORGET or mutation.other == ""
+    assert mutation.extra is None or kind in {Kind.SHARE, Kind.CREATE}
+
+
+class Number(str):
+    """A JSON integer as it is written."""
+
+    __slots__ = ()
+
+
+def naive(value: bytes, topic: TopicKind, timestamp_ms: int) -> list[Mutation] | None:
+    """What the message means, read by Python's own parser and plain rules; None if it is to be refused."""
+
+    def refuse(text: str) -> None:
+        raise ValueError(text)
+
+    try:
+        found = json.loads(value.decode(), parse_int=Number, parse_constant=refuse)
+        if not isinstance(found, list):
+            found = [found]
+        return [one(event, topic, timestamp_ms) for event in found]
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def one(event: Any, topic: TopicKind, timestamp_ms: int) -> Mutation:
+    """One event; any error: it is to be refused."""
+    name = event["type"]
+    if type(event) is not dict or TOPIC_OF[name] != topic:
+        raise ValueError
+    unused = {"unshare": ("via",), "create": ("community",), "delete": ("community", "reply_to")}.get(name, ())
+    for field in unused:
+        if event.get(field) is not None:
+            naive_id(event[field], unused=True)
+    if name in {"create", "delete"} and event.get("topics") is not None:
+        if type(event["topics"]) is not list:
+            raise ValueError
+        for tag in event["topics"]:
+            naive_id(tag, unused=True)
+    optional = event.get({"share": "via", "create": "reply_to"}.get(name, ""))
+    return Mutation(
+        int(Kind[name.upper()]),
+        naive_time(event["time"], timestamp_ms),
+        naive_id(event["user"]),
+        "" if name == "forget" else naive_id(event[FIELDS[name][1]]),
+        None if optional is None or name not in {"share", "create"} else naive_id(optional),
+    )
+
+
+def naive_id(value: Any, *, unused: bool = False) -> str:
+    """A string of 1 to 256 bytes, or an integer of as many digits; where nobody keeps it its size is free."""
+    if type(value) is Number:
+        text = "0" if value == "-0" else str(value)
+        if not unused and len(text) > ID_BYTES:
+            raise ValueError
+        return text
+    if type(value) is not str or not 1 <= (len(value) if unused else len(value.encode())) <= ID_BYTES:
+        raise ValueError
+    value.encode()
+    return value
+
+
+def naive_time(value: Any, timestamp_ms: int) -> int:
+    """Microseconds since 1970, within the bounds."""
+    if type(value) is Number:
+        time_us = int(value) * 1_000_000 if len(value) < 30 else -1
+    elif type(value) is float:
+        time_us = round(value * 1e6) if abs(value) < 1e12 else -1
+    else:
+        if type(value) is not str or not re.fullmatch(r"\S+[Tt ]\S+(Z|z|[+-]\d\d:?\d\d)", value, re.ASCII):
+            raise ValueError
+        gap = datetime.fromisoformat(value.upper()) - datetime(1970, 1, 1, tzinfo=UTC)
+        time_us = (gap.days * 86_400 + gap.seconds) * 1_000_000 + gap.microseconds
+    if not 0 <= time_us <= min(timestamp_ms * 1000 + schemas.DAY_US, schemas.LATEST_US):
+        raise ValueError
+    return time_us
+
+
+# The fuzz
+
+
+@settings(max_examples=CASES)
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode), st.sampled_from(TOPICS))
+@example(b"\xef\xbb\xbf{}", "share")
+def test_any_bytes(value: bytes, topic: TopicKind) -> None:
+    """Bytes that nobody made for us are refused with a reason, or are an empty array."""
+    assert check(value, topic) != "accepted" or json.loads(value) == []
+
+
+@settings(max_examples=CASES)
+@given(messages | arrays, st.sampled_from(TOPICS), st.sampled_from([NOW_MS, 0, 2**53, 2**63 - 1]))
+def test_odd_events_mean_what_a_naive_reader_finds(value: bytes, topic: TopicKind, timestamp_ms: int) -> None:
+    """What is accepted is what Python's parser and plain rules make of it, whatever the message's own timestamp."""
+    if check(value, topic, timestamp_ms) == "accepted":
+        assert mutations(value, topic, timestamp_ms) == naive(value, topic, timestamp_ms)
+
+
+@settings(max_examples=CASES)
+@given(events(odd=False), st.sampled_from([NOW_MS, 2**63 - 1]))
+def test_what_a_naive_reader_accepts_is_accepted(text: str, timestamp_ms: int) -> None:
+    """Nothing good is turned away: a well-formed event on its topic comes through if plain rules let it."""
+    value = encoded(text)
+    topic = TOPIC_OF[json.loads(value)["type"]]
+    expected = naive(value, topic, timestamp_ms)
+    assert (check(value, topic, timestamp_ms) == "accepted") == (expected is not None)
+    if expected is not None:
+        assert mutations(value, topic, timestamp_ms) == expected
+
+
+@settings(max_examples=CASES)
+@given(messages | arrays, st.sampled_from(TOPICS), st.integers(0, 2**32))
+def test_broken_messages(value: bytes, topic: TopicKind, seed: int) -> None:
+    """A message that lost, gained or changed bytes never ends in anything but mutations or a reason."""
+    chance = Random(seed)
+    for _ in range(BROKEN):
+        check(broken(value, chance), topic)
+
+
+@settings(max_examples=CASES // 20)
+@given(large, st.sampled_from(TOPICS))
+def test_large_arrays(value: bytes, topic: TopicKind) -> None:
+    """Many events, good or bad, in one message are read or refused in bounded time."""
+    check(value, topic)
+    seen.update(["large"])
+
+
+SMALLEST = b'{"type":"forget","time":0,"user":1}'
+
+
+def test_the_bounds() -> None:
+    """As many events as fit are read; a byte more, or more elements than could be events, is refused as too large."""
+    count = (MESSAGE_BYTES - 1) // (len(SMALLEST) + 1)
+    full = b"[" + b",".join([SMALLEST] * count) + b"]"
+    assert count < EVENTS
+    assert check(full, "follow") == "accepted"
+    assert check(full.ljust(MESSAGE_BYTES), "follow") == "accepted"
+    assert check(full.ljust(MESSAGE_BYTES + 1), "follow") == "size"
+    assert check(b"[" + b"1," * EVENTS + b"1]", "follow") == "size"
+    assert check(b"[" + b"1," * (EVENTS - 1) + b"1]", "follow") == "schema"
+    assert check(None, "follow") == "empty"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"type":"%b"}' % (b"x" * 1_000_000),
+        b'{"type":"share","time":1,"user":%b,"content":"c"}' % (b"9" * 1_000_000),
+        b"[" + b",".join([b'{"type":"share","time":1,"user":%b,"content":"c"}' % (b"9" * 4_290)] * 230) + b"]",
+        b"[" * 1_000_000,
+        b'{"a":' * 200_000,
+        b"[" + b",".join([b"{}"] * 349_000) + b"]",
+        b'"' + b"\\u0000" * 170_000 + b'"',
+        b'{"type":"share","time":0.%b1e1000000,"user":"a","content":1}' % (b"0" * 1_000_000),
+    ],
+)
+def test_the_worst_messages(value: bytes) -> None:
+    """What was made to be slow or large is neither, nor is what is said of it."""
+    check(value, "share")
