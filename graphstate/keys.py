@@ -16,9 +16,9 @@ Rows of nodes are dense numbers, so a key never holds an id; only the node's own
     r  parent content                     contents of which some create replies to the parent; 2³¹ + shard: some there
     z  user shard                         up to when a shard has forgotten the user
 
-`f` and `m` stand with the owners of both their nodes, `s S u c` and the index of SHARED with the content's owner, `i k z`
-with the creator's (the user's), `v` with the content's, `r` with the parent's. The index of FOLLOWS stands with both
-owners, that of CREATED with both too, so that `forget` finds them; any other with the target's.
+`f` and `m` stand with the owners of both their nodes, `s S u v c r` with the content's, `i k` with the creator's, `z`
+with the user's; the index of FOLLOWS and of CREATED with both owners too, so that `forget` finds them, any other with
+the target's.
 
 `nodes`: type row → record with the id. `counters`: row → counts, ring tops, rings. `outputs`: row → what was published.
 `mirrors`: row of another shard's node → what its owner told last.

@@ -57,7 +57,7 @@ class Fact(IntEnum):
     """A reply to a content (other) is in force; no user. time: created at, extra: the reply."""
     UNREPLIED = 27
     TIED = 28
-    """The user has credited shares of one more creator. Without a user: at, extra: the hash and trace of one forgotten."""
+    """The user has credited shares of one more creator. No user: at and extra are hash and trace of one forgotten."""
     UNTIED = 29
     EVICTED = 30
     """The user's content (other, created at time) was evicted: its edge goes, the counts stay."""

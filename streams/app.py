@@ -13,6 +13,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -23,17 +24,17 @@ from graphstate.keys import NEVER
 from model.artifact import Artifact
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
-from streams.checkpoints import SHARD_FOLDER, Checkpoints, too_short
+from streams.checkpoints import Checkpoints, left, too_short
 from streams.datadir import hold
 from streams.deadletter import DeadLetters
-from streams.errors import LeaseLost, SettingsError, StateError, WorkerError, on_purpose
+from streams.errors import LeaseLost, StaleStep, StateError, WorkerError, on_purpose
 from streams.graphview import graph_spec
 from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.outputs import Outputs
 from streams.readiness import Readiness
 from streams.settings import Settings
-from streams.shard import Publishing, Shard
+from streams.shard import Publishing, Shard, state_folder
 from streams.shardhost import ShardHost
 from streams.topics import Topics
 from streams.transport import Consumer, Poll, Producer, RawSchema, Transport
@@ -59,6 +60,10 @@ class App(faust.App):
         """Told by the consumer's thread: another worker has joined under our name."""
         text = f"another worker joined as GROUNDSWELL_INSTANCE={self.settings.instance}; give each a name of its own"
         self.worker.loop.call_soon_threadsafe(self.worker.fail, WorkerError(text))
+
+    def held(self) -> dict[int, int]:
+        """Asked by the transport at each join."""
+        return self.worker.held()
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
@@ -115,8 +120,6 @@ class Worker:
     """One worker: its app, shards, metrics and readiness, from `start` to `stop`."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.shards > 1:
-            raise SettingsError("GROUNDSWELL_SHARDS: more than 1 shard is not supported yet; set it to 1")
         self.settings = settings
         self.topics = Topics(settings)
         self.metrics = Metrics()
@@ -133,6 +136,8 @@ class Worker:
         self._lock: TextIO | None = None
         self._signs: asyncio.Future[None] | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
+        self._greetings: set[asyncio.Future[None] | None] = set()
+        self._left = left(settings.datadir)
         self.feed = LiveFeed()
         self._agents()
         register(self.app, Web(self.feed, self.readiness, self.metrics, self.host, self.artifact.version))
@@ -154,11 +159,11 @@ class Worker:
         self.ingest = Ingest(topics, self.producer, dead, self.metrics)
         source = f"/{self.settings.consumer_group}"
         outputs = Outputs(topics.score, topics.alert, source, self.artifact.version)
-        self.shard_work = ShardWork(self.host, self.consumer, self.producer, outputs, self.metrics, self.feed)
+        self.shard_work = ShardWork(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
         inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())
-        mutations = app.topic(topics.mutations.name, schema=RawSchema())
+        sharded = app.topic(topics.mutations.name, topics.halos.name, schema=RawSchema())
         app.agent(inputs, name="ingest")(self._lane(self.ingest.handle))
-        app.agent(mutations, name="shard")(self._lane(self.shard_work.handle))
+        app.agent(sharded, name="shard")(self._lane(self.shard_work.handle))
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         app.timer(MEASURE_S)(self._measure)
         app.timer(MEASURE_S)(self._checkpoint)
@@ -230,14 +235,17 @@ class Worker:
     def _open_shard(self, partition: int) -> Shard:
         config, settings = self.artifact.config, self.settings
         spec = graph_spec(config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
-        folder = settings.datadir / f"{SHARD_FOLDER}-{partition}"
+        spec = replace(spec, shards=settings.shards, shard=partition)
+        folder = state_folder(settings.datadir, partition)
         folder.parent.mkdir(parents=True, exist_ok=True)
         publishing = Publishing(settings.publish_reach, settings.publish_percentile)
         self.checkpoints.restore_if_missing(partition, folder, spec, self.readiness.progress)
         self.readiness.progress(f"loading shard {partition}", 0, 0)
-        return Shard.open(
-            folder, self.artifact, spec, partition, publishing=publishing, progress=self.readiness.progress
-        )
+        return Shard.open(folder, self.artifact, spec, publishing=publishing, progress=self.readiness.progress)
+
+    def held(self) -> dict[int, int]:
+        """The shards that this worker has a state of, by where it ends: where they would best stay."""
+        return {**self._left, **self.host.offsets}
 
     async def seek_targets(
         self, committed: Mapping[TP, int], begin: Mapping[TP, int], end: Mapping[TP, int]
@@ -247,12 +255,16 @@ class Worker:
             mutations = self.topics.mutations.name
             owned = [tp for tp in committed if tp.topic == mutations]
             self.checkpoints.own({tp.partition: begin[tp] for tp in owned})
-            next_offsets = await self.host.settle([tp.partition for tp in owned])
+            next_offsets = await self.host.settle({tp.partition: committed[tp] for tp in owned})
             targets = dict(committed)
             for tp in owned:
                 targets[tp] = next_offsets[tp.partition]
                 _check_log(tp, targets[tp], begin[tp], end[tp])
-            for tp in committed.keys() - set(owned):
+            halos = {tp for tp in committed if tp.topic == self.topics.halos.name}
+            for tp in halos:
+                # Before its hello a shard needs nothing of the past: what it mirrors is then compared.
+                targets[tp] = self.host.halo_offsets.get(tp.partition, end[tp])
+            for tp in committed.keys() - halos - set(owned):
                 _check_input(tp, committed[tp], end[tp])
                 targets[tp] = max(committed[tp], begin[tp])
                 if 0 < committed[tp] < begin[tp]:
@@ -274,6 +286,20 @@ class Worker:
             self.metrics.rebalance.observe(time.monotonic() - self._revoked_s)
             self._revoked_s = None
         log.info("ready", extra={"partitions": len(tps)})
+        for tp in tps:
+            if tp.topic == self.topics.mutations.name:
+                self._greetings.add(asyncio.ensure_future(self._begin(tp.partition)))
+
+    async def _begin(self, partition: int) -> None:
+        """Let a shard speak that has nothing to catch up with."""
+        try:
+            await self.shard_work.begin(partition)
+        except (LeaseLost, StaleStep):
+            log.info("a shard went before it could speak", extra={"shard": partition})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
+            self.fail(error)
+        finally:
+            self._greetings.discard(asyncio.current_task())
 
     async def _revoked(self, *_about: Any, **_named: Any) -> None:
         self.readiness.sought = False

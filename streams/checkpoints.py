@@ -368,6 +368,18 @@ def too_short(log_name: str, begin: int) -> str:
     )
 
 
+def left(datadir: Path) -> dict[int, int]:
+    """The shards whose states are in a worker's folder, by where each ends in the log."""
+    found = {}
+    for folder in datadir.glob(f"{SHARD_FOLDER}-*"):
+        number = folder.name.removeprefix(f"{SHARD_FOLDER}-")
+        with suppress(DamagedError):
+            offset = _held(folder) if number.isdecimal() else None
+            if offset is not None:
+                found[int(number)] = offset
+    return found
+
+
 def _held(folder: Path) -> int | None:
     """Where the state in a folder ends; None if there is none, or nothing in it."""
     try:

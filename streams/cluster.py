@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from graphstate.keys import NEVER
 from graphstate.types import Mutation
 from streams.halos import Halo, encode
+from streams.records import Record
 from streams.routing import concerned
-from streams.shard import Outcome, Record, Shard
+from streams.shard import Outcome, Shard
 
 Scores = tuple[list[str], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 

@@ -104,6 +104,11 @@ class Metrics:
         self.tombstones = self._counter("tombstones_total", "Scores withdrawn after a forget")
         self.alerts = self._counter("alerts_total", "Alerts published and acknowledged")
         self.muted = self._counter("muted_outputs_total", "Outputs not sent again while rebuilding from the log")
+        self.facts = self._counter("facts_total", "Facts that shards told the owners of other nodes")
+        self.fact_bytes = self._counter("fact_bytes_total", "Bytes of the packs that carried facts")
+        self.halos = self._counter("halos_total", "Halo messages sent")
+        self.halo_nodes = self._counter("halo_nodes_total", "Nodes in the halo messages that were sent")
+        self.halo_bytes = self._counter("halo_bytes_total", "Bytes of the halo messages that were sent")
         self.lag = self._gauge("lag_records", "Records between what is done and the end", "topic", "partition")
         self.as_of_lag = self._gauge("as_of_lag_seconds", "The machine's clock less the event-time clock")
 

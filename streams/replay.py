@@ -89,9 +89,9 @@ def replay(
     cluster: Cluster,
     mutations: Iterable[Mutation],
     batch: int = BATCH,
-    on_step: Callable[[Outcome], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Replayed:
-    """Feed a cluster batch by batch until it has nothing more to say; on_step sees each outcome."""
+    """Feed a cluster batch by batch until it has nothing more to say; on_step is told how many events each had."""
     result = Replayed()
 
     def see(outcome: Outcome) -> None:

@@ -62,7 +62,9 @@ class Settings(BaseSettings):
     prefix: str = Field(
         "", description="Put before the name of every topic and group, so that several can share one Kafka."
     )
-    shards: int = Field(1, ge=1, description="Partitions of the mutations topic. More than 1 is not supported yet.")
+    shards: int = Field(
+        1, ge=1, le=64, description="Partitions of the mutations and halos topics: the parts of the graph."
+    )
 
     datadir: Path = Field(Path("groundswell-data"), description="Folder of the state; one worker each.")
     checkpoints: str = Field(

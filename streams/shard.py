@@ -29,6 +29,7 @@ from streams.graphview import LiveView
 from streams.halos import Halo
 from streams.mirrors import Arrivals, Mirrors
 from streams.ranking import Ranking
+from streams.records import Record, Told
 
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
@@ -60,25 +61,6 @@ class Alert:
     percentile: float
     new_sharers: int
     content: str | None
-
-
-class Record(NamedTuple):
-    """One message of the mutations log; clock: the event time that its sender had seen (µs), accepted_ms: the oldest
-    event in it by Kafka's time, 0 if unknown.
-    """
-
-    offset: int
-    mutations: list[Mutation]
-    clock: int = NEVER
-    accepted_ms: int = 0
-
-
-class Told(NamedTuple):
-    """Facts for another shard that a record led to: a function of the log up to there."""
-
-    shard: int
-    record: Record
-    facts: list[Mutation]
 
 
 @dataclass
@@ -137,6 +119,7 @@ class Shard:
         self._percentile = np.full(256, np.nan, np.float32)
         self._last_alert = np.full(256, NEVER, np.int64)
         self._moved: set[int] = set()
+        self.owing = False
         self._emerging: list[Emerging] = []
         self._outputs_changed: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
 
@@ -175,6 +158,8 @@ class Shard:
             if same_model:
                 self._reach[row], self._percentile[row] = reach, percentile
         self._recompute(self.mirrors.restore(), Outcome())
+        live = self.graph.live_users()
+        self.owing = same_model and bool(np.isnan(self._reach[: len(live)][live]).any())
         activity.measure(self.graph, 1, self.rule.window_s)  # compiles it
 
     def _room(self) -> None:
@@ -192,10 +177,11 @@ class Shard:
         """`take` of a micro-batch of one record."""
         return self.take([Record(self.next_offset, mutations, clock)])
 
-    def take(self, records: list[Record], halos: Sequence[Halo] = ()) -> Outcome:
+    def take(self, records: list[Record], halos: Sequence[Halo] = (), *, silent: bool = False) -> Outcome:
         """Apply a micro-batch and return what to publish; `commit` makes it last.
 
-        halos: what other shards sent of the nodes mirrored here; with one shard there are none.
+        halos: what other shards sent of the nodes mirrored here; with one shard there are none. silent: nothing
+        will be published of this, because it was before: whose score was recomputed is owed one.
         """
         outcome = Outcome()
         graph = self.graph
@@ -210,7 +196,9 @@ class Shard:
             graph.refresh()
         rows = self._recompute(arrivals, outcome)
         with _timed(outcome, "publish"):
-            outcome.scores = self._publish(rows)
+            outcome.scores = [] if silent else self._publish(rows)
+            if silent:
+                self.owe(rows)
             users = graph.ledger.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
@@ -282,8 +270,20 @@ class Shard:
                 touched += int(count[number][second].sum())
         return touched
 
+    def owe(self, rows: NDArray[np.int64] | None = None) -> None:
+        """Count nothing as published of some users (None: of all); the next step that is not silent makes up for it."""
+        self._room()
+        rows = np.arange(self.view.rows(USER)) if rows is None else rows
+        rows = rows[self.graph.live_users()[rows]]
+        self._reach[rows] = self._percentile[rows] = np.nan
+        self._moved.update(rows.tolist())
+        self.owing |= bool(len(rows))
+
     def _publish(self, rows: NDArray[np.int64]) -> list[Score]:
         self._room()
+        if self.owing:
+            rows = np.union1d(rows, np.flatnonzero(np.isnan(self._reach[: self.view.rows(USER)])))
+            self.owing = False
         rows = rows[self.graph.live_users()[rows]]
         reach, percentile = reach_of(self.engine.score[rows]), self.ranking.percentile(rows)
         last_reach, last_percentile = self._reach[rows], self._percentile[rows]
@@ -324,6 +324,11 @@ class Shard:
         self.next_offset, self.marks = next_offset, dict(marks)
 
     # Reading
+
+    @property
+    def shard_id(self) -> int:
+        """Which shard this is."""
+        return self.graph.spec.shard
 
     @property
     def users(self) -> int:

@@ -8,45 +8,60 @@ closed and opened again before anything else is done with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from graphstate.types import Mutation
 from streams.errors import StaleStep
+from streams.halos import Halo
+from streams.records import Record
 from streams.shard import Outcome, Shard
 
 T = TypeVar("T")
 
 
 class ShardHost:
-    """Opens, steps, commits and reads shards, by partition of the mutations topic."""
+    """Opens, steps, commits and reads shards, by partition of the mutations topic.
+
+    offsets: where the state of each open shard ends in the log, as committed. halo_offsets: how far the halos of those
+    that have said hello were read; what one needs of halos before that, it asks for.
+    """
 
     def __init__(self, open_shard: Callable[[int], Shard]) -> None:
         self._open_shard = open_shard
         self._shards: dict[int, Shard] = {}
         self._dirty: set[int] = set()
+        self.offsets: dict[int, int] = {}
+        self.halo_offsets: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    async def settle(self, partitions: Collection[int]) -> dict[int, int]:
-        """Hold exactly these partitions, each as it was last committed; returns their next offsets."""
-        return await self._run(self._settle, partitions)
+    async def settle(self, told: Mapping[int, int]) -> dict[int, int]:
+        """Hold exactly these partitions, each as it was last committed; returns their next offsets.
 
-    def _settle(self, partitions: Collection[int]) -> dict[int, int]:
+        told: up to where the outputs of each were published. What ends before that is not by who published them,
+        who may have taken other steps: it owes everybody a score.
+        """
+        return await self._run(self._settle, told)
+
+    def _settle(self, partitions: Mapping[int, int]) -> dict[int, int]:
         for partition in list(self._shards):
             if partition not in partitions or partition in self._dirty:
                 self._close(partition)
         for partition in partitions:
             if partition not in self._shards:
                 self._shards[partition] = self._open_shard(partition)
+                self.offsets[partition] = self._shards[partition].next_offset
+                if self.offsets[partition] < partitions[partition]:
+                    self._shards[partition].owe()
         return {partition: self._shards[partition].next_offset for partition in partitions}
 
     def _close(self, partition: int) -> None:
         self._shards.pop(partition).close()
         self._dirty.discard(partition)
+        self.halo_offsets.pop(partition, None)
 
     def _clean(self, partition: int) -> Shard:
         shard = self._shards.get(partition)
@@ -63,7 +78,9 @@ class ShardHost:
 
         return await self._run(look)
 
-    async def step(self, partition: int, mutations: list[Mutation]) -> Outcome:
+    async def step(
+        self, partition: int, records: list[Record], halos: Sequence[Halo] = (), *, silent: bool = False
+    ) -> Outcome:
         """Take a step; until it is committed the shard refuses another.
 
         Raises:
@@ -73,12 +90,17 @@ class ShardHost:
         def work() -> Outcome:
             shard = self._clean(partition)
             self._dirty.add(partition)
-            return shard.step(mutations)
+            return shard.take(records, halos, silent=silent)
 
         return await self._run(work)
 
     async def commit(
-        self, partition: int, next_offset: int, marks: dict[str, int], allowed: Callable[[], bool]
+        self,
+        partition: int,
+        next_offset: int,
+        marks: dict[str, int],
+        allowed: Callable[[], bool],
+        halo_offset: int | None = None,
     ) -> bool:
         """Make the step last, if it is still allowed at that very moment; returns whether it was.
 
@@ -91,7 +113,24 @@ class ShardHost:
                 return False
             self._shards[partition].commit(next_offset, marks)
             self._dirty.discard(partition)
+            self.offsets[partition] = next_offset
+            if halo_offset is not None and partition in self.halo_offsets:
+                self.halo_offsets[partition] = halo_offset
             return True
+
+        return await self._run(work)
+
+    async def owing(self, partition: int) -> bool:
+        """Whether a shard owes scores that a step must publish."""
+        return await self._run(lambda: self._clean(partition).owing)
+
+    async def hello(self, partition: int, token: int) -> list[tuple[int, Halo]]:
+        """Let a shard begin to tell others of its nodes, under a token; returns what to send first."""
+
+        def work() -> list[tuple[int, Halo]]:
+            halos = self._clean(partition).mirrors.hello(token)
+            self.halo_offsets[partition] = token + 1
+            return halos
 
         return await self._run(work)
 

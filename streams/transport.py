@@ -23,12 +23,13 @@ from typing import Any, cast
 
 import aiokafka
 import faust
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.fencing import EPOCH, LeasedProducer, watch
 from streams.lease import Lease
+from streams.placement import Placement
+from streams.topics import Topics
 
 LOGGER = logging.getLogger("faust.transport")
 """Faust's services log as the module of their class; ours shall log as its own do."""
@@ -105,8 +106,9 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         del transport
-        self._assignor = RoundRobinPartitionAssignor
         settings = self.app.settings
+        topics = Topics(settings)
+        self._assignor = Placement((topics.mutations.name, topics.halos.name), self.app.held)
         session_s = settings.session_timeout_s
         consumer = aiokafka.AIOKafkaConsumer(
             **settings.aiokafka_kwargs(),
@@ -226,6 +228,12 @@ class Consumer(driver.Consumer):
     def current(self, poll: Poll) -> bool:
         """Whether nothing was sought or revoked since the poll was fetched, and the lease holds."""
         return bool(self.app.lease.holds(poll.epoch))
+
+    def no_poll(self, topic: str) -> Poll:
+        """A poll of now without records, for work that follows from none."""
+        poll = Poll(topic, self.app.lease.epoch, 0)
+        EPOCH.set(poll.epoch)
+        return poll
 
     def begin(self, poll: Poll) -> None:
         """An agent takes the poll: nothing is merged into it any more, and what its task sends belongs to it."""

@@ -1,4 +1,4 @@
-"""The ingest agent: decode, validate, pack; what is bad goes to the dead letters.
+"""The ingest agent: decode, validate, route, pack; what is bad goes to the dead letters.
 
 At least once: a poll is acknowledged when its packs and dead letters are, so a crash repeats
 messages, and the shard skips those it has by their offsets.
@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from graphstate.types import Kind
+from graphstate.keys import NEVER
+from graphstate.types import GraphSpec, Kind, Mutation
 from streams.deadletter import DeadLetters
 from streams.errors import BadEvent
 from streams.metrics import Metrics
 from streams.packs import Packer
+from streams.routing import concerned
 from streams.schemas import TopicKind, mutations
 from streams.topics import Topics
 from streams.transport import Poll, Producer
@@ -25,6 +28,7 @@ SLICE = 1_000
 """Records decoded before others get the event loop."""
 NAMES = [kind.name.lower() for kind in Kind]
 OUTCOME = "accepted"
+_TICK_US = GraphSpec().tick_s * 1_000_000
 
 
 class Ingest:
@@ -35,19 +39,21 @@ class Ingest:
         self._producer = producer
         self._dead = dead_letters
         self._metrics = metrics
+        self._shards = topics.mutations.partitions
+        self._clock = self._told = NEVER
 
     async def handle(self, poll: Poll) -> bool:
         """Everything from a poll to acknowledged packs; True: it is done."""
         begin = perf_counter()
-        packer, kinds = Packer(), Counter[int]()
+        packers, kinds = [Packer() for _ in range(self._shards)], Counter[int]()
         kind = self._topics.kind(poll.topic)
         for records, _ in poll.parts.values():
             for first in range(0, len(records), SLICE):
                 for record in records[first : first + SLICE]:
-                    self._take(record, kind, packer, kinds)
+                    self._take(record, kind, packers, kinds)
                 await asyncio.sleep(0)
         decoded = perf_counter()
-        await self._send(packer.finish())
+        await self._send(packers)
         await self._dead.flush()
         for number, count in kinds.items():
             self._metrics.events.labels(NAMES[number], OUTCOME).inc(count)
@@ -55,7 +61,7 @@ class Ingest:
         self._metrics.ingest_seconds.labels("acknowledge").observe(perf_counter() - decoded)
         return True
 
-    def _take(self, record: Any, kind: TopicKind, packer: Packer, kinds: Counter[int]) -> None:
+    def _take(self, record: Any, kind: TopicKind, packers: list[Packer], kinds: Counter[int]) -> None:
         # Messages from before Kafka 0.10 have no timestamp.
         accepted_ms = record.timestamp if record.timestamp and record.timestamp > 0 else time.time_ns() // 1_000_000
         try:
@@ -66,12 +72,47 @@ class Ingest:
             some = error.good
         if some:
             source = f"{record.topic}:{record.partition}"
-            packer.add(source, record.offset, accepted_ms, len(record.value), some)
+            for shard, mine in self._routed(some).items():
+                size = len(record.value) * len(mine) // len(some)
+                packers[shard].add(source, record.offset, accepted_ms, size, mine)
             kinds.update([mutation.kind for mutation in some])
 
-    async def _send(self, packs: list[bytes]) -> None:
-        # One after the other: were one refused and a later one taken, the shard's marks would
-        # rise past what was lost. With one shard there is one partition.
-        for pack in packs:
-            acknowledged = await self._producer.client.send(self._topics.mutations.name, pack, partition=0)
+    def _routed(self, mutations: list[Mutation]) -> dict[int, list[Mutation]]:
+        """The mutations of a message by shard."""
+        if self._shards == 1:
+            return {0: mutations}
+        routed: dict[int, list[Mutation]] = {}
+        for mutation in mutations:
+            self._clock = max(self._clock, mutation.time)
+            for shard in concerned(mutation, self._shards):
+                routed.setdefault(shard, []).append(mutation)
+        return routed
+
+    async def _send(self, packers: list[Packer]) -> None:
+        """Send every shard its packs, and to all of them the clock where it came past a tick."""
+        clock = self._clock
+        ticked = clock // _TICK_US > self._told // _TICK_US
+        for packer in packers:
+            packer.clock = clock
+        packs = {shard: packer.finish(always=ticked) for shard, packer in enumerate(packers)}
+        await send_packs(self._producer.client, self._topics.mutations.name, packs)
+        self._told = clock
+
+
+async def send_packs(client: Any, topic: str, packs: Mapping[int, list[bytes]]) -> None:
+    """Send packs by partition, all acknowledged at the end.
+
+    One after the other in each partition: were one refused and a later one taken, a shard's marks would rise past
+    what was lost.
+    """
+
+    async def send(partition: int, values: list[bytes]) -> None:
+        for value in values:
+            acknowledged = await client.send(topic, value, partition=partition)
             await acknowledged
+
+    # All of them come to an end before the first error is raised: nothing is sent any more once this has failed.
+    sent = [send(partition, values) for partition, values in packs.items() if values]
+    for error in await asyncio.gather(*sent, return_exceptions=True):
+        if error is not None:
+            raise error

@@ -1,4 +1,4 @@
-"""The shard agent: packs to steps, outputs acknowledged, then the one WriteBatch, then Kafka's offset.
+"""The shard agent: packs and halos to steps, outputs acknowledged, then the one WriteBatch, then Kafka's offset.
 
 A crash between any two of these repeats at most the outputs of one micro-batch: the state is
 always an exact prefix of its log, and a message below its next offset is skipped.
@@ -6,9 +6,11 @@ always an exact prefix of its log, and a message below its next offset is skippe
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -16,15 +18,20 @@ import numpy as np
 from faust.types import TP
 from numpy.typing import NDArray
 
-from graphstate.types import Mutation
+from streams.agents.ingest import send_packs
 from streams.errors import StaleStep, StateError
+from streams.halos import VERSION as HALO_VERSION
+from streams.halos import Halo, decode, encode
 from streams.headers import rfc3339
 from streams.metrics import Metrics
 from streams.outputs import Outputs, publish
-from streams.packs import Fresh, fresh, unpack
+from streams.packs import Fresh, fact_packs, fresh, unpack
 from streams.shard import Outcome
 from streams.shardhost import ShardHost
+from streams.topics import Topics
 from streams.transport import Consumer, Poll, Producer
+
+log = logging.getLogger(__name__)
 
 STEP_MUTATIONS = 16_384
 """Mutations at which a micro-batch is full. Packs stay whole, so one may hold about as many more."""
@@ -45,7 +52,6 @@ class MicroBatch:
     new: Fresh
     loud: bool
     next_offset: int = 0
-    mutations: list[Mutation] = field(default_factory=list)
 
 
 def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], told: int) -> Iterator[MicroBatch]:
@@ -64,12 +70,12 @@ def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], t
                 "restore a checkpoint, or remove the state to rebuild it from a whole log"
             )
         loud = record.offset >= told
-        if batch is not None and (batch.loud != loud or len(batch.new.mutations) >= STEP_MUTATIONS):
+        if batch is not None and (batch.loud != loud or batch.new.count >= STEP_MUTATIONS):
             yield batch
             batch = None
         if batch is None:
             batch = MicroBatch(fresh(marks), loud)
-        batch.new.take(unpack(record.value))
+        batch.new.take(record.offset, unpack(record.value))
         marks = batch.new.marks
         next_offset = batch.next_offset = record.offset + 1
     if batch is not None:
@@ -77,7 +83,10 @@ def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], t
 
 
 class ShardWork:
-    """Takes the polls of the mutations topic."""
+    """Takes the polls of the mutations and the halos topic.
+
+    told: below these offsets of the mutations topic all outputs were published.
+    """
 
     def __init__(
         self,
@@ -85,6 +94,7 @@ class ShardWork:
         consumer: Consumer,
         producer: Producer,
         outputs: Outputs,
+        topics: Topics,
         metrics: Metrics,
         feed: Feed,
     ) -> None:
@@ -92,41 +102,142 @@ class ShardWork:
         self._consumer = consumer
         self._producer = producer
         self._outputs = outputs
+        self._mutations, self._halos = topics.mutations.name, topics.halos.name
+        self._shards = topics.mutations.partitions
         self._metrics = metrics
         self._feed = feed
+        self._busy = asyncio.Lock()
         self.told: dict[TP, int] = {}
 
     async def handle(self, poll: Poll) -> bool:
         """Step, publish and commit everything in a poll; False: it went stale on the way."""
-        for partition, (records, _) in poll.parts.items():
-            told = self.told.get(TP(poll.topic, partition), 0)
+        async with self._busy:
+            return await self._handle(poll)
+
+    async def begin(self, partition: int) -> None:
+        """Let a shard that has nothing to catch up with say hello, and publish what it owes."""
+        async with self._busy:
+            if self._behind(partition):
+                return
+            await self._greet(partition)
+            if await self._host.owing(partition):
+                await self._advance(self._consumer.no_poll(self._mutations), partition, [])
+
+    async def _handle(self, poll: Poll) -> bool:
+        for partition, (records, position) in poll.parts.items():
             try:
-                next_offset, marks = await self._host.position(partition)
-                for batch in micro_batches(records, next_offset, marks, told):
-                    if not await self._one(poll, partition, batch):
-                        return False
+                if poll.topic == self._halos:
+                    done = await self._mirror(poll, partition, records, position)
+                else:
+                    done = await self._advance(poll, partition, records)
             except StaleStep:
                 if self._consumer.current(poll):
                     raise
                 return False
+            if not done:
+                return False
         return True
 
-    async def _one(self, poll: Poll, partition: int, batch: MicroBatch) -> bool:
+    async def _advance(self, poll: Poll, partition: int, records: list[Any]) -> bool:
+        """Take packs."""
+        next_offset, marks = await self._host.position(partition)
+        told = self.told.get(TP(poll.topic, partition), 0)
+        for batch in micro_batches(records, next_offset, marks, told):
+            if batch.loud:
+                await self._greet(partition)
+            if not await self._step(poll, partition, batch):
+                return False
+        if not self._behind(partition) and await self._host.owing(partition):
+            await self._greet(partition)
+            next_offset, marks = await self._host.position(partition)
+            return await self._step(poll, partition, MicroBatch(fresh(marks), loud=True, next_offset=next_offset))
+        return True
+
+    async def _step(self, poll: Poll, partition: int, batch: MicroBatch) -> bool:
         begin = perf_counter()
-        outcome = await self._host.step(partition, batch.new.mutations)
+        outcome = await self._host.step(partition, batch.new.records, silent=not batch.loud)
+        return await self._settle(poll, partition, outcome, batch, {"step": perf_counter() - begin})
+
+    def _behind(self, partition: int) -> bool:
+        """Whether a shard has not caught up with what was published of it."""
+        return self._host.offsets[partition] < self.told.get(TP(self._mutations, partition), 0)
+
+    async def _mirror(self, poll: Poll, partition: int, records: list[Any], position: int) -> bool:
+        """Take halos."""
+        halos = [decode(record.value) for record in records]
+        token, loud = self._host.halo_offsets.get(partition), not self._behind(partition)
+        if token is not None and any(
+            halo.hello and halo.sender == partition and record.offset >= token
+            for halo, record in zip(halos, records, strict=True)
+        ):
+            log.warning("another worker has taken the shard over", extra={"shard": partition})
+            return False
+        next_offset, marks = await self._host.position(partition)
+        begin = perf_counter()
+        outcome = await self._host.step(partition, [], halos, silent=not loud)
+        seconds = {"step": perf_counter() - begin}
+        causes = [halo.accepted_ms for halo in halos]
+        batch = MicroBatch(Fresh(marks, accepted_ms=causes), loud, next_offset)
+        return await self._settle(poll, partition, outcome, batch, seconds, position)
+
+    async def _settle(
+        self,
+        poll: Poll,
+        partition: int,
+        outcome: Outcome,
+        batch: MicroBatch,
+        seconds: dict[str, float],
+        halo_offset: int | None = None,
+    ) -> bool:
+        """Publish a step, then make it last."""
         stepped = perf_counter()
-        sent = await self._publish(outcome, f"{partition}-{batch.next_offset}") if batch.loud else None
+        sent = None
+        if batch.loud:
+            await self._tell(partition, outcome)
+            sent = await self._publish(outcome, f"{partition}-{batch.next_offset}")
         published, published_s = perf_counter(), time.time()
         allowed = lambda: self._consumer.current(poll)  # noqa: E731
-        if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed):
+        if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed, halo_offset):
             return False
-        seconds = {"step": stepped - begin, "acknowledge": published - stepped, "commit": perf_counter() - published}
+        seconds |= {"acknowledge": published - stepped, "commit": perf_counter() - published}
         self._count(batch, outcome, {**outcome.seconds, **seconds})
         if sent is not None:
-            freshness_s = np.maximum(published_s - np.asarray(batch.new.accepted_ms, np.float64) / 1_000, 0.0)
-            self._count_published(outcome, sent, freshness_s)
-            self._feed.publish(outcome, len(batch.new.mutations))
+            accepted_ms = np.asarray([at for at in batch.new.accepted_ms if at], np.float64)
+            self._count_published(outcome, sent, np.maximum(published_s - accepted_ms / 1_000, 0.0))
+            self._feed.publish(outcome, batch.new.count)
         return True
+
+    # What shards tell each other
+
+    async def _greet(self, partition: int) -> None:
+        """Let a shard say hello, if it has not.
+
+        Its token is the offset that Kafka gives to the hello in the shard's own partition, so a later owner's is
+        always greater.
+        """
+        if self._shards == 1 or partition in self._host.halo_offsets:
+            return
+        own = Halo(HALO_VERSION, partition, -1, "", hello=True)
+        sent = await self._producer.client.send(self._halos, encode(own), partition=partition)
+        token = (await sent).offset
+        await self._send_halos(await self._host.hello(partition, token))
+
+    async def _tell(self, partition: int, outcome: Outcome) -> None:
+        """Facts before halos: who mirrors a node should know its edges."""
+        packs = fact_packs(self._mutations, partition, outcome.told)
+        await send_packs(self._producer.client, self._mutations, packs)
+        self._metrics.facts.inc(sum(len(told.facts) for told in outcome.told))
+        self._metrics.fact_bytes.inc(sum(len(value) for values in packs.values() for value in values))
+        await self._send_halos(outcome.halos)
+
+    async def _send_halos(self, halos: list[tuple[int, Halo]]) -> None:
+        values: dict[int, list[bytes]] = {}
+        for shard, halo in halos:
+            values.setdefault(shard, []).append(encode(halo))
+        await send_packs(self._producer.client, self._halos, values)
+        self._metrics.halos.inc(len(halos))
+        self._metrics.halo_nodes.inc(sum(len(halo.nodes) for _, halo in halos))
+        self._metrics.halo_bytes.inc(sum(len(value) for some in values.values() for value in some))
 
     async def _publish(self, outcome: Outcome, origin: str) -> tuple[int, int]:
         """Scores before alerts, so that who is alerted can look the score up."""
@@ -142,14 +253,14 @@ class ShardWork:
         for name, count in outcome.counts.items():
             metrics.mutations.labels(name).inc(count)
         metrics.repeated.inc(batch.new.repeated)
-        metrics.batch_mutations.observe(len(batch.new.mutations))
+        metrics.batch_mutations.observe(batch.new.count)
         for stage, value in seconds.items():
             metrics.batch_seconds.labels(stage).observe(value)
         for layer, nodes in enumerate(outcome.frontier, 1):
             metrics.frontier.labels(str(layer)).observe(nodes)
         metrics.edges.inc(outcome.edges)
         if not batch.loud:
-            metrics.muted.inc(len(outcome.scores) + len(outcome.alerts) + len(outcome.forgotten))
+            metrics.muted.inc(len(outcome.alerts) + len(outcome.forgotten))
 
     def _count_published(self, outcome: Outcome, sent: tuple[int, int], freshness_s: NDArray[np.float64]) -> None:
         self._metrics.scores.inc(sent[0])

@@ -77,7 +77,7 @@ def test_below_the_next_offset_is_skipped() -> None:
     """Records that the state holds are left out, and messages below the marks."""
     some = records(pack(0, 2), pack(1, 2), pack(3, 1))
     (batch,) = micro_batches(some, 1, {"in:0": 1}, 0)
-    assert [m.time for m in batch.new.mutations] == [2, 3]
+    assert [m.time for record in batch.new.records for m in record.mutations] == [2, 3]
     assert (batch.next_offset, batch.new.marks, batch.new.repeated) == (3, {"in:0": 3}, 1)
     assert list(micro_batches(some, 3, {}, 0)) == []
 
@@ -93,7 +93,7 @@ def test_full_batches_are_split_at_packs() -> None:
     size = STEP_MUTATIONS // 2
     some = records(*(pack(n, 1, size) for n in range(5)))
     batches = list(micro_batches(some, 0, {}, 0))
-    assert [len(batch.new.mutations) for batch in batches] == [2 * size, 2 * size, size]
+    assert [batch.new.count for batch in batches] == [2 * size, 2 * size, size]
     assert [batch.next_offset for batch in batches] == [2, 4, 5]
     assert [batch.new.marks for batch in batches] == [{"in:0": 1}, {"in:0": 3}, {"in:0": 4}]
 
@@ -116,9 +116,9 @@ class FakeShard:
         self.marks: dict[str, int] = {}
         self.closed = False
 
-    def step(self, mutations: list[Mutation]) -> Outcome:
+    def take(self, records: list[Any], halos: Any = (), *, silent: bool = False) -> Outcome:
         """Count."""
-        return Outcome(counts={"applied": len(mutations)})
+        return Outcome(counts={"applied": len(records)})
 
     def commit(self, next_offset: int, marks: dict[str, int]) -> None:
         """Write to the disk that outlives it."""
@@ -158,11 +158,11 @@ def test_commit_lasts(host: ShardHost, opened: list[FakeShard]) -> None:
     """A committed step is in the position; the shard stays open over an assignment."""
 
     async def run() -> None:
-        assert await host.settle([0]) == {0: 0}
+        assert await host.settle({0: 0}) == {0: 0}
         await host.step(0, [])
         assert await host.commit(0, 5, {"a:0": 1}, lambda: True)
         assert await host.position(0) == (5, {"a:0": 1})
-        assert await host.settle([0]) == {0: 5}
+        assert await host.settle({0: 0}) == {0: 5}
         await host.close()
 
     asyncio.run(run())
@@ -173,14 +173,14 @@ def test_a_stale_step_is_undone(host: ShardHost, opened: list[FakeShard]) -> Non
     """A step that may not be committed makes the shard refuse all until it is opened again."""
 
     async def run() -> None:
-        await host.settle([0])
+        await host.settle({0: 0})
         await host.step(0, [])
         assert not await host.commit(0, 5, {}, lambda: False)
         with pytest.raises(StaleStep):
             await host.step(0, [])
         with pytest.raises(StaleStep):
             await host.position(0)
-        assert await host.settle([0]) == {0: 0}
+        assert await host.settle({0: 0}) == {0: 0}
         await host.step(0, [])
         assert await host.commit(0, 1, {}, lambda: True)
         await host.close()
@@ -193,8 +193,8 @@ def test_what_is_not_owned_is_closed(host: ShardHost, opened: list[FakeShard]) -
     """After an assignment exactly the owned shards are open; a step on another is stale."""
 
     async def run() -> None:
-        await host.settle([0, 1])
-        await host.settle([1])
+        await host.settle({0: 0, 1: 0})
+        await host.settle({1: 0})
         with pytest.raises(StaleStep):
             await host.step(0, [])
         assert not await host.commit(0, 1, {}, lambda: True)
@@ -208,7 +208,7 @@ def test_reading(host: ShardHost) -> None:
     """The top is merged over the shards, a user found on whichever has it."""
 
     async def run() -> None:
-        await host.settle([0, 1])
+        await host.settle({0: 0, 1: 0})
         assert [row["user"] for row in await host.top(3)] == ["1-2", "0-2", "1-1"]
         assert await host.user("u1") == {"user": "u1"}
         assert await host.user("nobody") is None
@@ -269,7 +269,7 @@ def test_a_state_that_fits_its_log(next_offset: int, begin: int, end: int) -> No
 
 @pytest.mark.parametrize(
     ("next_offset", "begin", "end", "says"),
-    [(4, 5, 9, "begins at 5"), (0, 1, 1, "begins at 1"), (6, 0, 5, "ends at 5")],
+    [(4, 5, 9, "begins at offset 5"), (0, 1, 1, "begins at offset 1"), (6, 0, 5, "ends at 5")],
 )
 def test_a_state_that_does_not(next_offset: int, begin: int, end: int, says: str) -> None:
     """A log that was cut off, emptied or made anew is an error, not a wrong state."""
