@@ -116,7 +116,7 @@ class FakeShard:
         self.marks: dict[str, int] = {}
         self.closed = False
 
-    def take(self, records: list[Any], halos: Any = (), *, silent: bool = False) -> Outcome:
+    def take(self, records: list[Any], _halos: Any = (), **_named: Any) -> Outcome:
         """Count."""
         return Outcome(counts={"applied": len(records)})
 
