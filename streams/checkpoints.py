@@ -101,12 +101,20 @@ def repository(settings: Settings, shard: int) -> Repository:
     return Repository(fs, repository_root(root, Topics(settings).mutations.name, shard, settings.shards))
 
 
-def keep(settings: Settings, kept: Repository, store: Store, shard: int) -> Saved:
-    """Keep a checkpoint of an open state, at once."""
+def keep(settings: Settings, kept: Repository, state: Path, shard: int) -> Saved:
+    """Keep a checkpoint of a state that nobody has open, at once.
+
+    Raises:
+        GraphError: it is open, cannot be read, or could not be kept.
+    """
     folder = settings.datadir / f"{TAKEN}{shard}"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        meta = checkpoint.take(store, folder)
+        store = Store(state)
+        try:
+            meta = checkpoint.take(store, folder)
+        finally:
+            store.close()
         log_name = Topics(settings).mutations.name
         about = checkpoint.describe(meta, log=log_name, shard=shard, shards=settings.shards, created_s=time.time())
         return kept.save(folder, about, settings.checkpoint_keep)

@@ -43,6 +43,7 @@ COMMANDS = {
     "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines."),
     "model": Entry("model", "app", "Show the artifact in use."),
     "state": Entry("state", "app", "Look at the state, check it, keep checkpoints and bring them back."),
+    "dlq": Entry("dlq", "app", "List, show, send again and delete the dead letters."),
     "config": Entry("config", "config", "Show the settings, where each comes from and what it does."),
     "doctor": Entry("doctor", "doctor", "Try broker, topics, disk, device and model, and say what to mend."),
 }

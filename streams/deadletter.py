@@ -1,4 +1,11 @@
-"""The dead letters: bad messages on their way to `<input topic>.dlq`, and the guard against a flood of them."""
+"""The dead letters: bad messages on their way to `<input topic>.dlq`, and the guard against a flood of them.
+
+Beside the headers of KIP-1034 a letter has `__groundswell.timestamp`, the message's own (a letter's
+own timestamp is when it was written, so that its retention begins then), and, if it was sent again
+by `groundswell dlq replay`, `__groundswell.attempt`, how many times. A message too large for the
+topic, which a compressed batch may hold, is cut, and `__groundswell.cut` says how large it was.
+`streams/letters.py` reads all that.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +18,15 @@ from streams.headers import Headers, error_headers
 from streams.metrics import Metrics
 from streams.topics import DEAD_LETTERS
 
+OURS = "__groundswell."
+TIMESTAMP = OURS + "timestamp"
+ATTEMPT = OURS + "attempt"
+CUT = OURS + "cut"
 MESSAGE_CHARS = 500
+LETTER_BYTES = 3 << 19
+"""Key, value and headers of a letter that stays whole; what came in an uncompressed batch is never larger."""
+CUT_BYTES = 1 << 16
+"""What is kept of a larger one's value."""
 EXCEPTION = f"{BadEvent.__module__}.{BadEvent.__qualname__}"
 
 
@@ -21,6 +36,7 @@ class Record(Protocol):
     topic: str
     partition: int
     offset: int
+    timestamp: int
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
@@ -75,7 +91,9 @@ class DeadLetters:
         Raises:
             DeadLetterFlood: it is one too many in a row; nothing of this poll is sent then.
         """
-        self._guard.bad(record.topic, error)
+        # One that was sent again goes back where it was: no topic is drained by that.
+        if all(name != ATTEMPT for name, _ in record.headers):
+            self._guard.bad(record.topic, error)
         self._waiting.append((record, error))
 
     async def flush(self) -> None:
@@ -89,7 +107,21 @@ class DeadLetters:
 
     async def _send_one(self, record: Record, error: BadEvent) -> asyncio.Future[object]:
         message = f"{error.reason}: {error}"[:MESSAGE_CHARS]
-        headers = error_headers(record.headers, record.topic, record.partition, record.offset, EXCEPTION, message)
-        # Kafka takes a message without a value only with a key.
-        value = b"" if record.value is None else record.value
-        return await self._send(record.topic + DEAD_LETTERS, record.key, value, headers)
+        key, value, before = whole_or_cut(record)
+        headers = error_headers(before, record.topic, record.partition, record.offset, EXCEPTION, message)
+        return await self._send(record.topic + DEAD_LETTERS, key, value, headers)
+
+
+def whole_or_cut(record: Record) -> tuple[bytes | None, bytes, Headers]:
+    """Key, value and headers of a record's letter: untouched, or cut where they would not fit the topic."""
+    # Kafka takes a message without a value only with a key.
+    key, value = record.key, b"" if record.value is None else record.value
+    headers = [(name, held or b"") for name, held in record.headers if name not in {TIMESTAMP, CUT}]
+    if record.timestamp and record.timestamp > 0:
+        headers.append((TIMESTAMP, b"%d" % record.timestamp))
+    key_bytes, headers_bytes = len(key or b""), sum(len(name.encode()) + len(held) for name, held in headers)
+    if key_bytes + len(value) + headers_bytes <= LETTER_BYTES:
+        return key, value, headers
+    sizes = f"value={len(value)} key={key_bytes} headers={headers_bytes}"
+    kept = [(name, held) for name, held in headers if name.startswith(OURS)] if headers_bytes > CUT_BYTES else headers
+    return key if key_bytes <= CUT_BYTES else None, value[:CUT_BYTES], [*kept, (CUT, sizes.encode())]

@@ -6,7 +6,6 @@ functions below it take an admin client, so a test or a command can share one.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from streams.errors import BrokerError, TopicError, one_line
+from streams.knock import knock
 from streams.settings import Settings
 
 Kind = Literal["follow", "share", "create"]
@@ -99,7 +99,7 @@ class Topics:
 @contextmanager
 def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClient]:
     """An admin client for the settings' Kafka, closed at the end; any error of Kafka's becomes a BrokerError."""
-    _knock(settings, timeout_s)
+    knock(settings, timeout_s)
     try:
         client = KafkaAdminClient(**settings.kafka_kwargs(), bootstrap_timeout_ms=int(timeout_s * 1000))
     except (KafkaError, OSError, ValueError) as error:
@@ -112,21 +112,6 @@ def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClie
         raise BrokerError(message) from error
     finally:
         client.close()
-
-
-def _knock(settings: Settings, timeout_s: float) -> None:
-    """Raise BrokerError at once if nobody listens at any address; the client would try again until its time is up."""
-    problem = ""
-    for server in settings.servers:
-        host, _, port = server.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
-        except OSError as error:
-            problem = one_line(error)
-        else:
-            return
-    message = f"no Kafka at {settings.broker} ({problem}); start it or set GROUNDSWELL_BROKER"
-    raise BrokerError(message)
 
 
 def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30.0) -> list[str]:

@@ -122,28 +122,23 @@ def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
 @app.command()
 def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
     """Keep a checkpoint of the state of a worker that is stopped; one that runs makes its own."""
-    from graphstate.errors import LockedError
-    from graphstate.store import Store
     from streams.checkpoints import keep, repository
+    from streams.datadir import hold
     from streams.settings import Settings
 
     settings = Settings.load()
-    made = []
-    for number, folder in _folders(settings, shard).items():
-        kept = repository(settings, number)
-        try:
-            store = Store(folder)
-        except LockedError as error:
-            raise StateError(
-                f"{folder} is open in a worker, which keeps checkpoints by itself with GROUNDSWELL_CHECKPOINTS set, "
-                f"every {settings.checkpoint_every_s:.0f} s; to make one by hand stop that worker"
-            ) from error
-        try:
-            saved = keep(settings, kept, store, number)
-        finally:
-            store.close()
-        row = {"shard": number, "checkpoint": saved.id, "next_offset": saved.manifest.next_offset}
-        made.append({**row, "bytes": saved.manifest.size, "uploaded_bytes": saved.uploaded_bytes})
+    folders, made = _folders(settings, shard), []
+    try:
+        lock = hold(settings.datadir)
+    except StateError as error:
+        every_s = settings.checkpoint_every_s
+        line = f"{error}; with GROUNDSWELL_CHECKPOINTS set a worker keeps one every {every_s:.0f} s by itself"
+        raise StateError(line) from error
+    with lock:
+        for number, folder in folders.items():
+            saved = keep(settings, repository(settings, number), folder, number)
+            row = {"shard": number, "checkpoint": saved.id, "next_offset": saved.manifest.next_offset}
+            made.append({**row, "bytes": saved.manifest.size, "uploaded_bytes": saved.uploaded_bytes})
     if as_json:
         printing.as_json(made)
     else:
@@ -159,13 +154,14 @@ def restore(
 ) -> None:
     """Bring a checkpoint back, whole or not at all; the worker must be stopped."""
     from streams.checkpoints import SHARD_FOLDER, bring_back
+    from streams.datadir import hold
     from streams.settings import Settings
 
     settings = Settings.load()
     if at and shard is None and settings.shards > 1:
         raise InputError("--at names a checkpoint of one shard: say which with --shard")
     rows = []
-    with _bar(hidden=as_json) as progress:
+    with hold(settings.datadir), _bar(hidden=as_json) as progress:
         for number in range(settings.shards) if shard is None else (shard,):
             folder = settings.datadir / f"{SHARD_FOLDER}-{number}"
             name, about = bring_back(settings, number, folder, at=at, force=force, progress=progress)

@@ -182,7 +182,8 @@ def test_dead_letter(found: Found, name: str) -> None:
     assert headers["__streams.errors.message"].decode().startswith(f"{reason}: ")
     assert headers["traceparent"] == b"00-\xff"
     assert [name for name, _ in record.headers].count("__streams.errors.offset") == 1
-    assert set(headers) == {"traceparent", *(f"__streams.errors.{name}" for name in HEADERS)}
+    assert set(headers) == {"traceparent", "__groundswell.timestamp", *(f"__streams.errors.{name}" for name in HEADERS)}
+    assert 0 <= record.timestamp - int(headers["__groundswell.timestamp"]) < 120_000
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -32,6 +32,7 @@ class Record:
     partition: int = 0
     key: bytes | None = None
     headers: list[tuple[str, bytes]] = field(default_factory=list)
+    timestamp: int = 0
 
     @property
     def serialized_value_size(self) -> int:

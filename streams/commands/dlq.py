@@ -1,0 +1,250 @@
+"""`groundswell dlq`: list, show, send again and delete the dead letters."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streams import printing
+from streams.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streams.letters import Letter, Letters
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The dead letters: what was refused."
+)
+
+TOPIC_HELP = "follow, share or create, or a topic's full name"
+OneTopic = Annotated[str, typer.Argument(help=f"{TOPIC_HELP}.")]
+AnyTopic = Annotated[str, typer.Argument(help=f"{TOPIC_HELP}; all of them if not given.")]
+Reason = Annotated[str, typer.Option(help="Only letters of this reason: json, utf8, time, ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+SHOWN_CHARS = 1_000
+
+
+@contextmanager
+def _letters() -> Iterator[Letters]:
+    from streams import topics
+    from streams.letters import Letters
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    with topics.admin(settings) as client:
+        yield Letters(settings, client)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows on standard error how many letters were looked at."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda number: progress.advance(task, number)
+
+
+def _size(letters: Letters, names: list[str]) -> int:
+    return sum(end - begin for name in names for begin, end in letters.bounds(name).values())
+
+
+def _time(time_ms: int) -> str:
+    from streams.headers import rfc3339
+
+    return rfc3339(time_ms * 1_000) if 0 <= time_ms < 253_000_000_000_000 else str(time_ms)
+
+
+@app.command("list")
+def list_(topic: AnyTopic = "", as_json: AsJson = False) -> None:
+    """How many letters there are by topic and reason, how many wait to be sent again, the oldest and the newest."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    with _letters() as letters:
+        names = letters.names(topic)
+        with _progress("reading", _size(letters, names)) as progress:
+            for name in names:
+                for letter, done in letters.all(name, progress):
+                    row = rows.setdefault(
+                        (name, letter.reason),
+                        {"topic": name, "reason": letter.reason, "letters": 0, "waiting": 0, "cut": 0, "attempts": 0}
+                        | {"oldest": _time(letter.time_ms), "newest": "", "last_offset": 0},
+                    )
+                    row["letters"] += 1
+                    row["waiting"] += not done
+                    row["cut"] += letter.cut is not None
+                    row["attempts"] = max(row["attempts"], letter.attempt)
+                    row["newest"], row["last_offset"] = _time(letter.time_ms), letter.offset
+    found = [rows[key] for key in sorted(rows)]
+    if as_json:
+        printing.as_json(found)
+    elif found:
+        printing.table(found)
+    else:
+        typer.echo("no dead letters")
+
+
+@app.command()
+def show(
+    topic: OneTopic,
+    offset: Annotated[int | None, typer.Argument(min=0, help="One letter's offset; the newest if not given.")] = None,
+    reason: Reason = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="The newest so many.")] = 10,
+    full: Annotated[
+        bool, typer.Option("--full", help=f"The whole value, not its first {SHOWN_CHARS:,} characters.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print letters: where they were and why they were refused, headers, key and value; what is no text is escaped."""
+    from collections import deque
+
+    found: deque[Letter] = deque(maxlen=limit)
+    with _letters() as letters:
+        (name,) = letters.names(topic)
+        if offset is not None:
+            found += _at(letters, name, offset)
+        else:
+            with _progress("reading", _size(letters, [name])) as progress:
+                found.extend(one for one, _ in letters.all(name, progress) if reason in ("", one.reason))
+    if as_json:
+        # Escaped beyond what JSON asks for: a letter may hold what a terminal obeys.
+        typer.echo(json.dumps([as_value(letter) for letter in found]))
+        return
+    typer.echo("\n\n".join(as_text(letter, None if full else SHOWN_CHARS) for letter in found) or "no dead letters")
+
+
+def _at(letters: Letters, name: str, offset: int) -> list[Letter]:
+    found = []
+    for partition, (begin, end) in letters.bounds(name).items():
+        if begin <= offset < end:
+            found += [one for batch in letters.read(name, partition, offset, offset + 1) for one in batch]
+    if not found:
+        raise InputError(f"{name} has no letter at offset {offset}; see `groundswell dlq list`")
+    return found
+
+
+def safe(data: bytes | str | None, limit: int | None = None) -> str:
+    """Text that no terminal obeys: whatever is not printable is escaped, and bytes that are no UTF-8."""
+    if data is None:
+        return "-"
+    text = data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
+    shown = text if limit is None else text[:limit]
+    rest = f" … {len(text) - len(shown):,} more characters, see --full" if len(shown) < len(text) else ""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown) + rest
+
+
+def as_text(letter: Letter, limit: int | None) -> str:
+    """A letter for people."""
+    cut = f", cut: {safe(letter.cut)}" if letter.cut else ""
+    lines = [
+        f"{letter.topic} partition {letter.partition} offset {letter.offset}, written {_time(letter.time_ms)}",
+        f"  {safe(letter.message) or 'it does not say why'}",
+        f"  message of {_time(letter.timestamp_ms)}, {len(letter.value):,} bytes{cut}, attempt {letter.attempt}",
+        f"  key    {safe(letter.key, limit)}",
+        *(f"  header {safe(name, limit)}: {safe(held, limit)}" for name, held in letter.headers),
+        f"  value  {safe(letter.value, limit)}",
+    ]
+    return "\n".join(lines)
+
+
+def as_value(letter: Letter) -> dict[str, Any]:
+    """A letter for programs; bytes in base64, and as text where they are UTF-8."""
+    return {
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "written": _time(letter.time_ms),
+        "timestamp": _time(letter.timestamp_ms),
+        "reason": letter.reason,
+        "message": letter.message,
+        "attempt": letter.attempt,
+        "cut": letter.cut,
+        "key_base64": None if letter.key is None else base64.b64encode(letter.key).decode(),
+        "headers": [[name, base64.b64encode(held).decode()] for name, held in letter.headers],
+        "value_base64": base64.b64encode(letter.value).decode(),
+        "value": _utf8(letter.value),
+    }
+
+
+def _utf8(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+@app.command()
+def replay(
+    topic: AnyTopic = "",
+    reason: Reason = "",
+    limit: Annotated[int, typer.Option(min=0, help="At most so many of each topic, to try; 0: all.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send what was refused to its input topic again, untouched and in order; what was sent before is left out.
+
+    What is still bad comes back as a new letter, with a higher attempt, and is not sent again by the same
+    replay. Events that were scored already do not count twice.
+    """
+    with _letters() as letters:
+        names = letters.names(topic)
+        with _progress("sending", _size(letters, names)) as progress:
+            options: dict[str, Any] = {
+                "reason": reason or None,
+                "limit": limit,
+                "dry_run": dry_run,
+                "progress": progress,
+            }
+            found = [letters.replay(name, **options) for name in names]
+    if as_json:
+        printing.as_json(
+            [{"topic": one.topic, "sent": one.sent, "left_out": one.left_out, "dry_run": dry_run} for one in found]
+        )
+        return
+    for one in found:
+        typer.echo(f"{one.topic}: {one.sent:,} {'would be sent' if dry_run else 'sent'} again")
+        for why, offsets in one.left.items():
+            typer.echo(f"  left out because {why}: offsets {', '.join(map(str, offsets))}, {one.left_out:,} in all")
+
+
+@app.command()
+def purge(
+    topic: AnyTopic = "",
+    before: Annotated[int | None, typer.Option(min=1, help="Those below this offset, of one topic.")] = None,
+    replayed: Annotated[
+        bool, typer.Option("--replayed", help="Those that were sent again, up to the first that was not.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say how many it would be.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete letters for good."""
+    if [before is not None, replayed, everything].count(True) != 1:
+        raise typer.BadParameter("give one of --before OFFSET, --replayed and --all")
+    if before is not None and not topic:
+        raise typer.BadParameter("--before needs a TOPIC")
+    gone: dict[str, int] = {}
+    with _letters() as letters:
+        for name in letters.names(topic):
+            bounds = letters.bounds(name)
+            if replayed:
+                marks = {part: position.offset for part, position in letters.positions(name).items()}
+            else:
+                marks = {part: end if before is None else before for part, (_, end) in bounds.items()}
+            gone[name] = letters.purge(name, marks, really=yes)
+    if as_json:
+        printing.as_json([{"topic": name, "letters": count, "deleted": yes} for name, count in gone.items()])
+    else:
+        for name, count in gone.items():
+            typer.echo(f"{name}: {count:,} {'deleted' if yes else 'would be deleted'}")
+    if not yes:
+        raise InputError("nothing was deleted; give --yes to delete them")

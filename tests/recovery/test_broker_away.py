@@ -1,0 +1,83 @@
+"""The broker goes away in the middle of the load and comes back: the worker rides it out, and packs stay in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.embedded import EmbeddedKafka
+from streams.packs import unpack
+from streams.settings import Settings
+from streams.topics import Topics, admin, create, describe
+from tests.recovery.test_kill import PORTION, check_equal, feed, open_shard, stream, undisturbed
+from tests.workers import lag, read_all, wait_for, worker
+
+SPAWN = multiprocessing.get_context("spawn")
+AWAY_S = 20.0
+LOG_LINES = 300
+"""What a worker may log of such an absence, libraries included."""
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
+    """A broker that no other test needs meanwhile."""
+    with EmbeddedKafka(tmp_path / "kafka") as broker:
+        yield broker
+
+
+def test_a_broker_that_comes_back_is_ridden_out(
+    own_kafka: EmbeddedKafka, offline_settings: Settings, tmp_path: Path
+) -> None:
+    """Killed under load and gone for 20 s: the same worker process, the same graph, no gap in any source's packs."""
+    settings = offline_settings.model_copy(update={"broker": own_kafka.address, "retention_s": 0})
+    topics, events = Topics(settings), list(stream(random.Random(3)))[:PORTION]
+    with admin(settings) as client:
+        create(client, topics.all())
+    with worker(settings) as process:
+        # A process of its own: kafka-python leaves a socket unclosed for each connection that is refused.
+        feeder = SPAWN.Process(target=feed, args=(settings, events, random.Random(0)))
+        feeder.start()
+        wait_for(lambda: sent(settings, topics) > 300, 30, "some events")
+        own_kafka.halt(kill=True)
+        time.sleep(AWAY_S)
+        own_kafka.resume()
+        feeder.join()
+        assert feeder.exitcode == 0
+        names = [spec.name for spec in topics.inputs.values()]
+        wait_for(lambda: lag(settings, [*names, topics.mutations.name]) == 0, 60, "everything to be committed")
+        assert process.process is not None
+        assert process.process.poll() is None
+        process.wait_ready()
+        assert process.stop() == 0
+    assert len(process.log.read_text().splitlines()) < LOG_LINES
+    check_no_gap(settings, topics)
+    after, expected = open_shard(settings.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
+    try:
+        check_equal(after, expected)
+    finally:
+        after.close()
+        expected.close()
+
+
+def sent(settings: Settings, topics: Topics) -> int:
+    """How many events are in the input topics."""
+    with admin(settings) as client:
+        states = describe(client, list(topics.inputs.values()), settings.consumer_group)
+    return sum(state.end for some in states.values() for state in some)
+
+
+def check_no_gap(settings: Settings, topics: Topics) -> None:
+    """In the log, a message of a source comes for the first time only after all before it."""
+    following: dict[str, int] = defaultdict(int)
+    for record in read_all(settings, [topics.mutations.name]):
+        for segment in unpack(record.value).segments:
+            for offset in segment.offsets:
+                assert offset <= following[segment.source], f"{segment.source} skips to {offset}"
+                following[segment.source] = max(following[segment.source], offset + 1)
+    assert sum(following.values()) == PORTION
