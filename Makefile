@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BOOT := build/uv
+AUDIT := build/audit
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -14,7 +15,7 @@ unexport VIRTUAL_ENV
 # The one uv on the path if there is one, else one of our own in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test lint format types check-imports docs lock clean
+.PHONY: help install demo test fuzz lint format types check-imports chaos soak overload docs lock audit sbom clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +45,10 @@ test: $(STAMP) lint types check-imports  ## all checks and all tests
 	@echo "== pytest"
 	@$(PY) -m pytest $(PYTEST)
 
+fuzz: $(STAMP)  ## the decoder against 250,000 messages and more: SEED=N repeats a run
+	@echo "== fuzz"
+	@$(PY) -m pytest tests/properties/test_decoder.py -q --hypothesis-profile=fuzz $(if $(SEED),--hypothesis-seed=$(SEED))
+
 lint: $(STAMP)  ## ruff: rules and format
 	@echo "== ruff"
 	@$(VENV)/bin/ruff check .
@@ -60,12 +65,41 @@ check-imports: $(STAMP)  ## the contracts between the packages
 	@echo "== import-linter"
 	@$(VENV)/bin/lint-imports --no-logo
 
+# SEED=N: that one again. QUICK=1: two minutes. ARGS="--seeds 20 --faults 'kill -9,hangs'": see --help.
+chaos: $(STAMP)  ## faults on a real broker: SEED=N QUICK=1 SHARDS=4 WORKERS=3
+	@$(PY) -m tests.chaos.run $(if $(SEED),--seed $(SEED)) $(if $(QUICK),--quick) \
+	  $(if $(SHARDS),--shards $(SHARDS)) $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
+
+soak: $(STAMP)  ## memory and lag over time: ARGS="--minutes 60 --rate 500"
+	@$(PY) -m tests.load.soak $(ARGS)
+
+overload: $(STAMP)  ## ten times what it can take: ARGS="--minutes 5 --factor 10"
+	@$(PY) -m tests.load.overload $(ARGS)
+
 docs: $(STAMP)  ## write the generated pages anew
 	@$(PY) -m streams.reference --write
 
 lock: | $(if $(findstring $(BOOT),$(UV)),$(BOOT)/bin/uv)  ## compile requirements.lock anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links requirements.in --output-file requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links deploy/audit/requirements.in --output-file deploy/audit/requirements.lock
+
+# Its tools have an environment of their own: nothing of them is installed with what runs.
+$(AUDIT)/.installed: deploy/audit/requirements.lock | $(if $(findstring $(BOOT),$(UV)),$(BOOT)/bin/uv)
+	@[ -x $(AUDIT)/bin/python ] || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(AUDIT)
+	@$(UV) pip sync --quiet --python $(AUDIT)/bin/python --require-hashes deploy/audit/requirements.lock
+	@touch $@
+
+audit: $(AUDIT)/.installed  ## known vulnerabilities in what is locked: UNREACHABLE=skip where nobody may be asked
+	@$(AUDIT)/bin/python deploy/audit/audit.py $(if $(filter skip,$(UNREACHABLE)),--may-skip) \
+	  requirements.lock deploy/audit/requirements.lock
+
+sbom: $(AUDIT)/.installed  ## what is locked as CycloneDX JSON: build/sbom.json
+	@PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+	  --of JSON --output-file build/sbom.json
+	@$(AUDIT)/bin/python -c 'import json; found = json.load(open("build/sbom.json")); print("build/sbom.json:", \
+	  found["bomFormat"], found["specVersion"] + ",", len(found["components"]), "components")'
 
 clean:  ## remove .venv and what was built
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
