@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import evict, features, keys
+from graphstate import evict, features, keys, migrate
 from graphstate.apply import Applier
 from graphstate.errors import FormatError
 from graphstate.facts import FIRST, Facts
@@ -91,7 +91,13 @@ class GraphState:
             FormatError: it was written by another format or with another spec.
             LockedError, DamagedError: it cannot be opened.
         """
+        migrate.recover(path)
         state = cls(Store(path, read_only=read_only), spec)
+        found = int(dict(state.store.rows("meta")).get(b"format", FORMAT))
+        if found != FORMAT and not read_only:
+            state.close()
+            migrate.migrate(path, found, FORMAT, progress or _silent)
+            state = cls(Store(path), spec)
         try:
             state.load(progress or _silent)
         except BaseException:
@@ -118,7 +124,7 @@ class GraphState:
         if int(meta[b"format"]) != FORMAT:
             found = int(meta[b"format"])
             raise FormatError(
-                f"the state has format {found}, this version reads {FORMAT}: remove the folder to rebuild from the log"
+                f"the state has format {found}, this version reads {FORMAT}: open it for writing once to migrate it"
             )
         stored = json.loads(meta[b"spec"])
         if stored != asdict(self.spec):

@@ -1,0 +1,94 @@
+"""Migration of a stored state of format 1."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphstate import migrate
+from graphstate.errors import FormatError
+from graphstate.state import FORMAT, GraphState
+from graphstate.types import GraphSpec, Mutation, Snapshot
+
+GOLDEN = Path(__file__).parent.parent.parent / "golden"
+
+
+def stored(tmp_path: Path) -> tuple[Path, GraphSpec, list[Mutation]]:
+    """The state of format 1 in a folder, its spec, and the mutations that it came from."""
+    folder = tmp_path / "shard-0"
+    with tarfile.open(GOLDEN / "state-1.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    described = json.loads((GOLDEN / "state-1.json").read_text(encoding="utf-8"))
+    return folder, GraphSpec(**described["spec"]), [Mutation(*fields) for fields in described["mutations"]]
+
+
+def assert_same(one: Snapshot, other: Snapshot) -> None:
+    """Two graphs are the same, bit for bit."""
+    for field in ("ids", "edges", "times", "propagated", "own", "as_of", "live", "created"):
+        for mine, theirs in zip(getattr(one, field), getattr(other, field), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def rebuilt(tmp_path: Path, spec: GraphSpec, log: list[Mutation]) -> GraphState:
+    """The state that the same mutations give now."""
+    state = GraphState.open(tmp_path / "rebuilt", spec)
+    for begin in range(0, len(log), 50):
+        state.apply(log[begin : begin + 50])
+        state.commit()
+    return state
+
+
+def test_an_old_state_is_what_its_log_gives(tmp_path: Path) -> None:
+    """The migrated state is the graph that a rebuild gives, with its offset, and so it stays when the log goes on."""
+    folder, spec, log = stored(tmp_path)
+    old, new = GraphState.open(folder, spec), rebuilt(tmp_path, spec, log)
+    assert old.meta[b"next"] == b"600"
+    assert old.meta[b"format"] == str(FORMAT).encode()
+    assert len(old.outputs()) == 1
+    assert_same(old.snapshot().canonical(), new.snapshot().canonical())
+    # Taking things back needs every key that the format added.
+    last = max(mutation.time for mutation in log)
+    for mutation in log[::3]:
+        undone = [mutation._replace(kind=kind, time=last, other=other, extra=None) for kind, other in _undo(mutation)]
+        for state in (old, new):
+            state.apply(undone)
+            state.commit()
+        assert_same(old.snapshot().canonical(), new.snapshot().canonical())
+    old.close()
+    new.close()
+    again = GraphState.open(folder, spec)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    again.close()
+
+
+def _undo(mutation: Mutation) -> list[tuple[int, str]]:
+    undoing = {5: 6, 7: 8}
+    return [(undoing[mutation.kind], mutation.other)] if mutation.kind in undoing else [(4, "")]
+
+
+def test_a_crash_leaves_one_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it ends while the new state is made or while the names change, the next start goes on."""
+    folder, spec, _ = stored(tmp_path)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "_edges_from_1", crash)
+        with pytest.raises(KeyboardInterrupt):
+            GraphState.open(folder, spec)
+    folder.rename(folder.with_name(migrate.BEHIND + folder.name))
+    state = GraphState.open(folder, spec)
+    assert state.meta[b"next"] == b"600"
+    state.close()
+
+
+@pytest.mark.parametrize(("found", "says"), [(0, "too old"), (99, "the release that wrote it")])
+def test_no_way(found: int, says: str, tmp_path: Path) -> None:
+    """Other formats are refused by a line that says what to do."""
+    with pytest.raises(FormatError, match=says):
+        migrate.migrate(tmp_path, found, FORMAT, lambda *_: None)
