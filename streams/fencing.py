@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -177,11 +177,18 @@ class LeasedProducer(aiokafka.AIOKafkaProducer):
         Raises:
             Refused: the lease is over.
         """
+        return await self._under_lease(super().send, *arguments, **named)
+
+    async def send_batch(self, *arguments: Any, **named: Any) -> Any:
+        """The same for a whole batch."""
+        return await self._under_lease(super().send_batch, *arguments, **named)
+
+    async def _under_lease(self, send: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
         epoch = EPOCH.get()
         if not self._lease.holds(epoch):
             raise Refused(BEGUN)
         try:
-            return await super().send(*arguments, **named)
+            return await send(*arguments, **named)
         except KafkaError as error:
             if self._lease.holds(epoch):
                 raise

@@ -230,10 +230,9 @@ class Consumer(driver.Consumer):
         return bool(self.app.lease.holds(poll.epoch))
 
     def no_poll(self, topic: str) -> Poll:
-        """A poll of now without records, for work that follows from none."""
-        poll = Poll(topic, self.app.lease.epoch, 0)
-        EPOCH.set(poll.epoch)
-        return poll
+        """A poll without records, for work that follows from an assignment: of that one's epoch, over when it is."""
+        epoch = EPOCH.get()
+        return Poll(topic, self.app.lease.epoch if epoch is None else epoch, 0)
 
     def begin(self, poll: Poll) -> None:
         """An agent takes the poll: nothing is merged into it any more, and what its task sends belongs to it."""
@@ -272,6 +271,8 @@ class Consumer(driver.Consumer):
         self._committed_offset.update(stored)
         self.positions = dict(targets)
         self._room.set()
+        # What is begun because of this assignment belongs to it, whenever it comes to its turn.
+        EPOCH.set(self.app.lease.epoch)
         self.app.on_sought(tps)
 
     def lag(self) -> dict[TP, int]:

@@ -185,6 +185,14 @@ def test_what_waited_too_long_is_refused_at_the_socket(settings: Settings, kafka
         with pytest.raises(LeaseLost):
             await old
         await new
+        batch = producer.create_batch()
+        batch.append(key=None, value=b"batch", timestamp=None)
+        late = await producer.send_batch(batch, name, partition=0)
+        clock.now_s += SESSION_S
+        with pytest.raises(LeaseLost):
+            await late
+        with pytest.raises(LeaseLost):
+            await producer.send_batch(producer.create_batch(), name, partition=0)
         assert await producer.settled(1.0)
         await producer.stop()
 
