@@ -2,8 +2,8 @@
 
 A candidate is a known author outside the top tenth by shares received one window ago, not alerted within the
 window, with at least three people who shared them for the first time in it. Candidates are ranked by shares
-received, decayed with a half-life of a sixteenth of the window; a step has a fixed budget. Nothing here reads
-a clock or a score, so the same log fires the same alerts.
+received, decayed with a half-life of a sixteenth of the window; a step has a fixed budget, of which each shard has
+its part. Nothing here reads a clock or a score, so the same log fires the same alerts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STEPS_PER_WINDOW = 12
 
 @dataclass(frozen=True)
 class AlertRule:
-    """window_s: how far back "one window ago" lies. budget: alerts per step of a twelfth of the window."""
+    """window_s: how far back "one window ago" lies. budget: alerts per step of a twelfth of the window, of all shards."""
 
     window_s: int = 3 * 86_400
     budget: int = 3
@@ -35,6 +35,11 @@ class AlertRule:
     def step_us(self) -> int:
         """The distance of two judgements in event time."""
         return self.window_s * _SECOND // _STEPS_PER_WINDOW
+
+    def part(self, at: int, shard: int, shards: int) -> int:
+        """A shard's part of the budget at a step (µs): what is left over goes around."""
+        first = at // self.step_us * self.budget
+        return sum((first + number) % shards == shard for number in range(self.budget))
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,9 @@ def judge(graph: GraphState, rule: AlertRule, at: int, last_alert: NDArray[np.in
     hashes = graph.ledger.users.hash[candidates]
     order = np.lexsort((hashes, level[candidates], -velocity[candidates]))
     picked: list[Emerging] = []
+    budget = rule.part(at, graph.spec.shard, graph.spec.shards)
     for row in candidates[order].tolist():
-        if len(picked) == rule.budget:
+        if len(picked) == budget:
             break
         new = activity.new_sharers(graph, row, since)
         if new >= _MIN_NEW_SHARERS:

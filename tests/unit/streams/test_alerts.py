@@ -101,3 +101,12 @@ def test_same_log_same_alerts(tmp_path: Path) -> None:
         shard.close()
     assert found[0] == found[1] == found[2]
     assert len(found[0]) >= 3
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7, 64])
+def test_shards_share_the_budget(shards: int) -> None:
+    """At each step the parts of all shards are the budget, and over time each shard has the same."""
+    rule = AlertRule(budget=3)
+    steps = [[rule.part(step * rule.step_us, shard, shards) for shard in range(shards)] for step in range(shards)]
+    assert all(sum(parts) == rule.budget for parts in steps)
+    assert {sum(parts) for parts in zip(*steps, strict=True)} == {rule.budget}
