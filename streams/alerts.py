@@ -26,7 +26,7 @@ _STEPS_PER_WINDOW = 12
 
 @dataclass(frozen=True)
 class AlertRule:
-    """window_s: how far back "one window ago" lies. budget: alerts of all shards per step of a twelfth of the window."""
+    """window_s: how far back "one window ago" lies. budget: alerts per step, a twelfth of the window."""
 
     window_s: int = 3 * 86_400
     budget: int = 3
