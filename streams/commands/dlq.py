@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,8 @@ def _letters() -> Iterator[Letters]:
     from streams.letters import Letters
     from streams.settings import Settings
 
+    # What its clients warn of they try again, and what they give up on we raise.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     settings = Settings.load()
     with topics.admin(settings) as client:
         yield Letters(settings, client)
@@ -212,8 +215,9 @@ def replay(
         return
     for one in found:
         typer.echo(f"{one.topic}: {one.sent:,} {'would be sent' if dry_run else 'sent'} again")
-        for why, offsets in one.left.items():
-            typer.echo(f"  left out because {why}: offsets {', '.join(map(str, offsets))}, {one.left_out:,} in all")
+        for why, left in one.left.items():
+            more = ", …" if left.count > len(left.offsets) else ""
+            typer.echo(f"  {left.count:,} left out because {why}: offsets {', '.join(map(str, left.offsets))}{more}")
 
 
 @app.command()

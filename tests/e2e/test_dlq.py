@@ -162,17 +162,24 @@ def test_a_crash_in_between_repeats_at_most_a_batch(ready: Settings, monkeypatch
 def test_what_cannot_be_sent_does_not_block_the_rest(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """A cut letter, and one that Kafka will never take, are left out and named; those around them are sent."""
     noise = random.Random(1).randbytes
-    topic = write(
-        ready, [("json", b"1"), ("size", noise(1_400_000)), ("json", b"2"), ("size", noise(2_000_000)), ("json", b"3")]
-    )
+    values = [("json", b"%d" % number) for number in range(40)]
+    for place in (1, 7, 23):
+        values[place] = "size", noise(1_400_000)
+    values[3] = "size", noise(2_000_000)
+    topic = write(ready, values)
     (row,) = [row for row in printed(capsys, "dlq", "list") if row["reason"] == "size"]
-    assert row["cut"] == 1
+    assert (row["letters"], row["cut"]) == (4, 1)
     assert cli.run(["dlq", "replay", "share"]) == 0
-    out = capsys.readouterr().out
-    assert "3 sent again" in out
-    assert "it was cut: offsets 3" in out
-    assert "MessageSizeTooLargeError: offsets 1" in out
-    assert sorted(record.value for record in read_all(ready, [topic])) == [b"1", b"2", b"3"]
+    printed_ = capsys.readouterr()
+    assert "36 sent again" in printed_.out
+    assert "1 left out because it was cut: offsets 3\n" in printed_.out
+    assert "3 left out because Kafka refused it: MessageSizeTooLargeError: offsets 1, 7, 23\n" in printed_.out
+    assert printed_.err == ""
+    found = read_all(ready, [topic])
+    assert sorted(record.value for record in found) == sorted(value for reason, value in values if reason == "json")
+    for partition in range(4):
+        numbers = [int(record.value) for record in found if record.partition == partition]
+        assert numbers == sorted(numbers)
     assert [one["sent"] for one in printed(capsys, "dlq", "replay", "share")] == [0]
 
 

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from streams import cli
 from streams.metrics import Metrics
 from streams.readiness import Readiness
 from streams.settings import Settings
@@ -241,6 +242,29 @@ def test_a_worker_on_every_address_asks_for_its_token(settings: Settings) -> Non
         assert asyncio.run(_with_token(process)) == 200
         assert process.stop() == 0
     assert TOKEN not in process.log.read_text()
+
+
+SECRETS = {"sasl_password": "hush-sasl-password", "ssl_password": "hush-ssl-password", "web_token": TOKEN}
+
+
+def test_no_command_prints_a_secret(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings, doctor and what is said of wrong settings know that a secret is set, and never what it is."""
+    for name, value in {"broker": settings.broker, "prefix": settings.prefix, "web_host": "0.0.0.0", **SECRETS}.items():
+        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", value)
+    said = ""
+    for command in (["config"], ["config", "--json"], ["doctor"], ["doctor", "--json"], ["dlq", "list"], ["--help"]):
+        cli.run(command)
+        printed = capsys.readouterr()
+        said += printed.out + printed.err
+    for variable, value in (("BROKER", "nowhere"), ("SSL_KEYFILE", "key.pem"), ("SECURITY_PROTOCOL", "SASL_SSL")):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"GROUNDSWELL_{variable}", value)
+            assert cli.run(["doctor"]) == 1
+            said += capsys.readouterr().err
+    assert said.count("***") == 2 * len(SECRETS)
+    assert [value for value in SECRETS.values() if value in said] == []
 
 
 async def _with_token(process: WorkerProcess) -> int:
