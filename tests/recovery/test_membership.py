@@ -11,20 +11,27 @@ import threading
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graphstate.types import source_hash
+from model.artifact import Artifact
 from streams.embedded import EmbeddedKafka
 from streams.embedded.broker import HOST
+from streams.graphview import graph_spec
 from streams.packs import unpack
 from streams.settings import Settings
+from streams.shard import Shard
 from streams.topics import Topics, admin, create
 from tests import brokerlog
-from tests.recovery.test_kill import PORTION, check_equal, feed, open_shard, stream, undisturbed
+from tests.recovery.test_kill import PORTION, TOLERANCE, feed, stream, undisturbed
 from tests.workers import START_S, WorkerProcess, lag, wait_for
 
 SEED = 7
+SHARDS = 4
 STOPPED_S = 10.0
 AGAIN_S = 20.0
 """Within which a killed worker's shard must score again, at a session timeout of 6 s."""
@@ -41,6 +48,7 @@ class Team:
         self.workers = [WorkerProcess(settings.model_copy(update=update)) for update in _own(settings, 3)]
         self.stalls: dict[float, float] = {}
         self.killed_s = 0.0
+        self.killed_shards: list[int] = []
 
     def partitions(self, worker: WorkerProcess) -> list[str]:
         """What a worker owns, by its own account; nothing while it is not ready."""
@@ -114,6 +122,7 @@ def disturb(team: Team, events: list[dict[str, Any]], rng: random.Random) -> Non
         time.sleep(rng.uniform(0.2, 1.0))
         victim = team.owner()
         team.measure(victim)
+        team.killed_shards = [shard for shard in range(SHARDS) if team.owner(shard) is victim]
         victim.kill()
         team.killed_s = time.time()
     team.wait_all(2)
@@ -151,16 +160,17 @@ def test_one_writer_at_a_time_and_nothing_lost(
     settings: Settings, kafka: EmbeddedKafka, record_property: pytest.RecordProperty
 ) -> None:
     """Joins, leaves, a kill and stops past the session timeout: the undisturbed graph, and no late word in any log."""
-    settings = settings.model_copy(update={"retention_s": 0})
+    settings = settings.model_copy(update={"retention_s": 0, "shards": SHARDS})
     events = list(stream(random.Random(SEED)))[: 5 * PORTION]
     team = Team(settings)
     with admin(settings) as client:
         create(client, team.topics.all())
     try:
         disturb(team, events, random.Random(SEED))
+        sharded = [team.topics.mutations.name, team.topics.halos.name]
         names = [spec.name for spec in team.topics.inputs.values()]
-        wait_for(lambda: lag(settings, [*names, team.topics.mutations.name]) == 0, 60, "everything to be committed")
-        owner = team.owner()
+        wait_for(lambda: lag(settings, [*names, *sharded]) == 0, 60, "everything to be committed")
+        folders = [team.owner(shard).settings.datadir / f"shard-{shard}" for shard in range(SHARDS)]
         for worker in team.workers:
             team.measure(worker)
     finally:
@@ -174,19 +184,34 @@ def test_one_writer_at_a_time_and_nothing_lost(
     print(f"again {again_s:.1f} s, stall p50 ≤ {team.stall_s(0.5)} s, p95 ≤ {team.stall_s(0.95)} s")  # noqa: T201 - with -s
     assert again_s <= AGAIN_S
     assert late_words(kafka, team.topics) == {}
-    after, expected = open_shard(owner.settings.datadir / "shard-0"), undisturbed(events, settings.datadir / "calm")
-    try:
-        check_equal(after, expected)
-    finally:
-        after.close()
-        expected.close()
+    check_scores(settings, folders, events)
+
+
+def check_scores(settings: Settings, folders: list[Path], events: list[dict[str, Any]]) -> None:
+    """All shards together say of everybody what one undisturbed shard says."""
+    found: dict[str, tuple[float, int]] = {}
+    artifact = Artifact.default()
+    spec = replace(graph_spec(artifact.config, retention_s=0, lateness_s=settings.lateness_s), shards=SHARDS)
+    for number, folder in enumerate(folders):
+        shard = Shard.open(folder, artifact, replace(spec, shard=number))
+        users, reach, _, as_of = shard.scores()
+        shard.close()
+        assert not found.keys() & set(users)
+        found |= dict(zip(users, zip(reach.tolist(), as_of.tolist(), strict=True), strict=True))
+    expected = undisturbed(events, settings.datadir / "calm")
+    users, reach, _, as_of = expected.scores()
+    expected.close()
+    assert set(found) == set(users)
+    assert len(users) > 500
+    assert [found[user][1] for user in users] == as_of.tolist()
+    assert max(abs(found[user][0] - value) for user, value in zip(users, reach.tolist(), strict=True)) <= TOLERANCE
 
 
 def late_words(kafka: EmbeddedKafka, topics: Topics) -> dict[str, int]:
     """Records of a shard or an input partition that came after the first of a later owner, by topic."""
 
-    def shards(_record: Any) -> list[Hashable]:
-        return [0]
+    def shards(record: Any) -> list[Hashable]:
+        return [source_hash(record.key.decode()) % SHARDS]
 
     def sources(record: Any) -> list[Hashable]:
         return [segment.source for segment in unpack(record.value).segments]
@@ -201,12 +226,12 @@ def late_words(kafka: EmbeddedKafka, topics: Topics) -> dict[str, int]:
 
 
 def scores_again_s(kafka: EmbeddedKafka, team: Team) -> float:
-    """From the kill to the next score, by the clock of the machine."""
+    """From the kill until the last of the killed worker's shards has published a score, by the clock of the machine."""
     score = team.topics.score
-    after_ms = [
-        record.timestamp
-        for partition in range(score.partitions)
-        for _, record in brokerlog.records(kafka.folder, score.name, partition)
-        if record.timestamp >= team.killed_s * 1e3
-    ]
-    return float(min(after_ms) / 1e3 - team.killed_s)
+    first_ms: dict[int, int] = {}
+    for partition in range(score.partitions):
+        for _, record in brokerlog.records(kafka.folder, score.name, partition):
+            shard = source_hash(record.key.decode()) % SHARDS
+            if record.timestamp >= team.killed_s * 1e3:
+                first_ms[shard] = min(first_ms.get(shard, record.timestamp), record.timestamp)
+    return max(first_ms[shard] for shard in team.killed_shards) / 1e3 - team.killed_s
