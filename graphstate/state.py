@@ -211,25 +211,29 @@ class GraphState:
 
         What it makes `ledger.told` is a function of the log up to here, whatever the micro-batches are.
         on_boundary is called with each multiple of every_us that the clock passes (the last one of a jump),
-        with everything applied that came before it. Returns how many mutations were applied and expired.
+        with everything applied that came before it. Returns how many events were applied and expired, each counted
+        by the owner of its user alone, and how many facts there were.
         """
-        expired = 0
+        counts, facts = {"applied": 0, "expired": 0}, 0
+        mine = self.ledger.users.mine
         keep = self._kept_us if self.spec.retention_s else 0
         apply, told = self.applier.apply, self.facts.apply
         for mutation in mutations:
             if mutation[0] >= FIRST:
                 told(mutation)
+                facts += 1
                 continue
             time = mutation[1]
             if time > self.clock:
                 self._advance(time, every_us, on_boundary)
             elif keep and time < self.clock - keep:
-                expired += 1
+                counts["expired"] += mine(mutation[2])
                 continue
             apply(mutation)
+            counts["applied"] += mine(mutation[2])
         if clock > self.clock:
             self._advance(clock, every_us, on_boundary)
-        return {"applied": len(mutations) - expired, "expired": expired}
+        return {**counts, "facts": facts} if facts else counts
 
     def told(self) -> list[tuple[int, Mutation]]:
         """The facts since the last call: (owner's shard, fact)."""

@@ -96,7 +96,9 @@ class Metrics:
         self.registry.register(self.freshness)
         self.events = self._counter("events_total", "Events accepted at ingest, by type", "type", "outcome")
         self.mutations = self._counter(
-            "mutations_total", "Mutations that a shard took, by what became of them (applied, expired)", "outcome"
+            "mutations_total",
+            "Events by what became of them at the owner of their user (applied, expired), and facts of other shards",
+            "outcome",
         )
         self.repeated = self._counter("repeated_messages_total", "Input messages skipped because the state has them")
         self.dead_letters = self._counter("dead_letters_total", "Messages sent to the dead letters", "topic", "reason")

@@ -93,7 +93,6 @@ def _settings(plan: Plan, address: str, folder: Path, port: int) -> Settings:
         "security_protocol": "PLAINTEXT",
         "prefix": "",
         "instance": "",
-        "shards": 1,
         "datadir": folder / "state",
     }
     if plan.replay is not None:

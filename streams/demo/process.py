@@ -67,7 +67,8 @@ def parse(text: str) -> Reading:
     reading, buckets = Reading(), []
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if name := _SUMS.get(sample.name):
+            # Facts are no events; each event is counted by one shard.
+            if (name := _SUMS.get(sample.name)) and sample.labels.get("outcome") != "facts":
                 setattr(reading, name, getattr(reading, name) + int(sample.value))
             elif sample.name == f"{Freshness.NAME}_bucket":
                 buckets.append(sample.value)
