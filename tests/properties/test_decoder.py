@@ -111,6 +111,9 @@ FIELDS = {
     **dict.fromkeys(("share", "unshare"), ("user", "content", "via")),
     **dict.fromkeys(("create", "delete"), ("user", "content", "reply_to", "community", "topics")),
 }
+plain_times = st.one_of(st.integers(0, 2 * NOW_MS // 1000), st.sampled_from([10**11, 3 * 10**11, 10**14, 10**19])).map(
+    str
+)
 plain = st.sampled_from(["ann", "bob", "c1", "é", "7"]).map(raw)
 
 
@@ -118,7 +121,7 @@ plain = st.sampled_from(["ann", "bob", "c1", "é", "7"]).map(raw)
 def events(draw: st.DrawFn, *, odd: bool = True) -> str:
     """An event's text: mostly well formed; with `odd`, a few fields are replaced, doubled, left out or added."""
     kind = draw(st.sampled_from(sorted(FIELDS)))
-    fields = [("type", raw(kind)), ("time", draw(times if odd else st.integers(0, 2 * NOW_MS // 1000).map(str)))]
+    fields = [("type", raw(kind)), ("time", draw(times if odd else plain_times))]
     fields += [
         (name, f"[{','.join(draw(st.lists(ids, max_size=3)))}]" if name == "topics" else draw(plain | ids))
         for name in FIELDS[kind][: draw(st.integers(2, 5))]
@@ -345,6 +348,14 @@ def test_the_bounds() -> None:
     assert check(b"[" + b"1," * EVENTS + b"1]", "follow") == "size"
     assert check(b"[" + b"1," * (EVENTS - 1) + b"1]", "follow") == "schema"
     assert check(None, "follow") == "empty"
+
+
+def test_no_timestamp_lets_a_time_through_that_nobody_can_write() -> None:
+    """Times end before the year 9999, however far in the future the message itself claims to be."""
+    for seconds, outcome in ((253_370_764_799, "accepted"), (253_370_764_801, "time"), (10**14, "time")):
+        value = b'{"type":"forget","time":%d,"user":1}' % seconds
+        assert check(value, "follow", 2**63 - 1) == outcome
+        assert check(value, "follow") == "time"
 
 
 @pytest.mark.parametrize(
