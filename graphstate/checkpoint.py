@@ -148,14 +148,14 @@ def describe(meta: dict[bytes, bytes], *, log: str, shard: int, shards: int, cre
     """
     if not {b"format", b"spec", b"next"} <= meta.keys():
         raise DamagedError("the state is empty: nothing was committed yet")
-    names = {name for name in meta if name.endswith(b"_next")}
+    names, spec = {name for name in meta if name.endswith(b"_next")}, json.loads(meta[b"spec"])
     return Manifest(
         VERSION,
         log,
         shard,
-        int(meta.get(b"shards", shards)),
+        int(spec.get("shards", shards)),
         int(meta[b"format"]),
-        json.loads(meta[b"spec"]),
+        spec,
         int(meta[b"next"]),
         {name.decode(): int(meta[name]) for name in sorted(names)},
         meta.get(b"model", b"").decode(),

@@ -160,6 +160,11 @@ class Store:
             for label, name in zip(labels, names, strict=True)
         }
 
+    def flush(self) -> None:
+        """Begin to write memtables out, beside all other work: a checkpoint soon after has little left to wait for."""
+        for family in self._families.values():
+            family.flush(False)
+
     def checkpoint(self, folder: Path) -> None:
         """Put what is committed into a folder of its own, which must not exist; SST files are hard links."""
         Checkpoint(self._db).create_checkpoint(str(folder))

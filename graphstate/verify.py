@@ -34,6 +34,7 @@ def inspect(folder: Path, *, count: bool = True) -> dict[str, Any]:
     about = _about(folder)
     found: dict[str, Any] = {
         "format": about.format,
+        "shards": about.shards,
         "next_offset": about.next_offset,
         "offsets": about.offsets,
         "model": about.artifact,

@@ -1,9 +1,10 @@
 """A worker's checkpoints: made every so often while it works, brought back where its state is missing.
 
-    due ──► take (shard thread: RocksDB links its files, milliseconds) ──► upload (a thread of its own)
+    due ──► flush (RocksDB's threads) ──► take (shard thread: files are linked) ──► upload (a thread of its own)
 
-One shard at a time. Whatever fails is logged and counted, and tried again later: a checkpoint shortens
-a recovery, the log is the truth.
+One shard at a time, one of these per tick: what was flushed a tick before need not be waited for.
+Whatever fails is logged and counted, and tried again later: a checkpoint shortens a recovery, the log is
+the truth.
 """
 
 from __future__ import annotations
@@ -203,6 +204,7 @@ class Checkpoints:
         self._begins: dict[int, int] = {}
         self._last_s: dict[int, float] = {}
         self._due_s: dict[int, float] = {}
+        self._flushed: set[int] = set()
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics) -> Checkpoints:
@@ -248,7 +250,7 @@ class Checkpoints:
         return partition if due_s <= now else None
 
     async def tick(self, read: Callable[[Callable[[Any], Taken | None]], Awaitable[list[Taken | None]]]) -> None:
-        """Make the checkpoint that is due; called every second or so.
+        """Take the next step towards the checkpoint that is due; called every second or so.
 
         Args:
             read: asks every open shard, on the shard thread, between two steps.
@@ -259,8 +261,13 @@ class Checkpoints:
         due = self.due(now)
         if due is None:
             return
-        self._due_s[due] = now + min(self._every_s, AGAIN_S)
         try:
+            if due not in self._flushed:
+                self._flushed.add(due)
+                await read(lambda shard: shard.graph.store.flush() if shard.shard_id == due else None)
+                return
+            self._flushed.discard(due)
+            self._due_s[due] = now + min(self._every_s, AGAIN_S)
             found = await read(lambda shard: self.take(shard) if shard.shard_id == due else None)
         except Exception as error:  # noqa: BLE001 - the worker goes on without
             self._fail(due, error)

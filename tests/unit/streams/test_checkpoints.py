@@ -78,11 +78,12 @@ class Worker:
             self.shards[number] = Shard(self.folder(number), number)
 
     def tick(self) -> None:
-        """One tick, and wait for what it began."""
+        """Two ticks, as the first only flushes, and wait for what they began."""
 
         async def read(question: Callable[[Any], Taken | None]) -> list[Taken | None]:
             return [question(shard) for shard in self.shards.values()]
 
+        asyncio.run(self.checkpoints.tick(read))
         asyncio.run(self.checkpoints.tick(read))
         if self.checkpoints._thread is not None:
             self.checkpoints._thread.join()

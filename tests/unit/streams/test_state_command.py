@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graphstate import verify as looking
+from graphstate.nodes import FOLLOWERS
 from graphstate.state import GraphState
-from graphstate.types import GraphSpec, Kind, Mutation
+from graphstate.types import GraphSpec, Kind, Mutation, source_hash
+from model.artifact import Artifact
 from streams import cli
 from streams.datadir import hold
+from streams.replay import cluster, replay
+from streams.schemas import TOPIC_OF, mutations
 from streams.settings import PREFIX
+from tests.histories import NOW_S, history
 
 SPEC = GraphSpec()
 DAY_US = 86_400_000_000
@@ -88,7 +96,7 @@ def test_inspect(state: State) -> None:
         shard.close()
     code, out, _ = state.run("inspect")
     assert code == 0
-    assert out.splitlines()[0].split()[:3] == ["shard", "format", "next_offset"]
+    assert out.splitlines()[0].split()[:3] == ["shard", "format", "shards"]
     assert state.run("inspect", "--shard", "3")[2].startswith("groundswell: there is no state of shard 3")
 
 
@@ -111,6 +119,31 @@ def test_verify(state: State) -> None:
     (found,) = state.json("verify", code=1)
     assert "Corruption" in found["wrong"][0]
     assert state.run("verify")[1].startswith("WRONG  shard 0\n       family ")
+
+
+def test_verify_knows_what_a_shard_owns(tmp_path: Path) -> None:
+    """Mirrored nodes have edges and no counters, or the other way round: that is no damage. A damaged owned one is."""
+    spec = replace(SPEC, retention_s=86_400, lateness_s=3_600)
+    events = history(random.Random(3), 3_000, links=True)
+    every = [
+        mutation
+        for event in events
+        for mutation in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_S * 1_000)
+    ]
+    with cluster(Artifact.default(), spec, tmp_path, 3) as running:
+        replay(running, every)
+    folder = tmp_path / "shard-1"
+    assert [list(looking.verify(tmp_path / f"shard-{shard}", shard)) for shard in range(3)] == [[], [], []]
+    assert looking.inspect(folder)["shards"] == 3
+    graph = GraphState.open(folder, replace(spec, shards=3, shard=1))
+    users = graph.ledger.users
+    owned = [row for name, row in users.index.items() if source_hash(name) % 3 == 1]
+    for row in owned[:5]:
+        users.counts[row, FOLLOWERS] += 1
+        graph.ledger.touched[0].add(row)
+    graph.commit()
+    graph.close()
+    assert [line.partition(" nodes")[0] for line in looking.verify(folder, 1)] == ["followers: 5"]
 
 
 def test_checkpoint_and_restore(state: State) -> None:
