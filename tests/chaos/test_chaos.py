@@ -13,7 +13,7 @@ SEED = 2
 PLAN = Plan(events=5_000, rate=400.0, faults=3, shards=1, workers=3, kinds=(KILL, HANG, CLOCK))
 
 KNOWN = "published scores are out of date"
-"""After a take-over the new owner believes in publications that its own, larger steps would have made; see decision 10."""
+"""A new owner believes in publications that its own, larger steps would have made; see decision 10."""
 
 
 def test_faults_change_nothing(tmp_path: Path, record_property: pytest.RecordProperty) -> None:

@@ -1,0 +1,208 @@
+"""More than a worker can take: `python -m tests.load.overload` (make overload).
+
+1. The sustainable rate: a burst at full speed, and how fast it is drained.
+2. Calm: a tenth of it, for the memory and the freshness that are normal.
+3. The overload: a multiple of it for minutes. What is offered beyond what the broker takes is not sent.
+4. After it: calm again, until the freshness is back to normal; then the count and the scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from graphstate.types import Mutation
+from model.artifact import Artifact
+from streams.replay import replay
+from streams.schemas import mutations
+from streams.settings import Settings
+from streams.shard import Shard
+from tests import tidy
+from tests.chaos import evidence
+from tests.chaos.judge import TOLERANCE, records
+from tests.load.events import load
+from tests.load.rig import Rig, Sample, p_ms, result
+
+FOLDER = tidy.ROOT / "build" / "overload"
+SEED = 0
+WARM_EVENTS, BURST_EVENTS = 20_000, 60_000
+CALM = 0.1
+CALM_S = 20.0
+WINDOW_S = 2.0
+NORMAL = 1.5
+"""Times the calm p99 at which freshness is back to normal, in two windows in a row."""
+TOP = 1_000
+
+
+@dataclass
+class Flow:
+    """How many events were sent: the next one's number, so that every event is sent once."""
+
+    sent: int = 0
+
+    def feed(self, rig: Rig, **options: float) -> Any:
+        """Start a feeder with the events that come next."""
+        return rig.feeder("load", seed=SEED, first=self.sent, **options)
+
+    def took(self, said: dict[str, Any]) -> dict[str, Any]:
+        """Count what a feeder says that it sent."""
+        self.sent += int(said["events"])
+        return said
+
+
+def sustainable(rig: Rig, flow: Flow) -> float:
+    """Events per second that the workers drain when more than enough is there."""
+    flow.took(result(flow.feed(rig, count=WARM_EVENTS)))
+    rig.wait_drained()
+    flow.took(result(flow.feed(rig, count=BURST_EVENTS)))
+    seen: list[Sample] = []
+    rig.watch(rig.drained, 0.5, seen.append)
+    seen.append(rig.sample())
+    # While the feeder still sent it took its share of the processors: the second half is without it.
+    half = next(sample for sample in seen if sample.done >= (seen[0].done + seen[-1].done) / 2)
+    last = next(sample for sample in seen if sample.done == seen[-1].done)
+    return (last.done - half.done) / max(last.at_s - half.at_s, 0.1)
+
+
+def calm(rig: Rig, flow: Flow, rate: float) -> tuple[float, list[Sample]]:
+    """The p99 of freshness at a calm rate, and samples of it."""
+    feeder = flow.feed(rig, rate=rate, count=int(rate * CALM_S))
+    seen: list[Sample] = []
+    rig.watch(lambda: feeder.poll() is not None, WINDOW_S, seen.append)
+    flow.took(result(feeder))
+    rig.wait_drained()
+    p99_ms = p_ms(rig.sample(), seen[1], 0.99)
+    if p99_ms is None:
+        raise RuntimeError("nothing was published at a calm rate; is the worker well?")
+    return p99_ms, seen
+
+
+def recover(rig: Rig, flow: Flow, rate: float, normal_ms: float) -> tuple[float, list[Sample]]:
+    """Seconds until the freshness of calm traffic is normal again."""
+    begin, seen, good = time.monotonic(), [rig.sample()], 0
+    feeder = flow.feed(rig, rate=rate, count=int(rate * CALM_S))
+    while good < 2:
+        time.sleep(WINDOW_S)
+        rig.check()
+        if feeder.poll() is not None:
+            flow.took(result(feeder))
+            feeder = flow.feed(rig, rate=rate, count=int(rate * CALM_S))
+        seen.append(rig.sample())
+        p99_ms = p_ms(seen[-1], seen[-2], 0.99)
+        good = good + 1 if p99_ms is not None and p99_ms <= normal_ms else 0
+    seconds = time.monotonic() - begin - 2 * WINDOW_S
+    flow.took(result(feeder))
+    return max(0.0, seconds), seen
+
+
+def same_scores(rig: Rig, flow: Flow, known: dict[str, float]) -> list[str]:
+    """What differs between the workers' states and top scores and a replay of every event that was sent."""
+    artifact = Artifact.default()
+    with TemporaryDirectory(prefix="groundswell-overload-") as folder:
+        shard = Shard.open(Path(folder) / "shard-0", artifact, evidence.spec_of(artifact))
+        try:
+            replay(shard, _every(flow.sent))
+            expected = {row["user"]: float(row["reach"]) for row in shard.top(TOP)}
+            nodes = records(shard.graph.snapshot())
+        finally:
+            shard.close()
+    problems = []
+    both = expected.keys() & known.keys()
+    # Users of equal reach may change places at the end of the list.
+    if len(both) < 0.98 * len(expected):
+        problems.append(f"only {len(both)} of the top {len(expected)} users are the same")
+    far = [user for user in both if abs(known[user] - expected[user]) > TOLERANCE * max(1.0, expected[user])]
+    if far:
+        problems.append(f"{len(far)} users have another reach, such as {far[0]}")
+    folders = [process.settings.datadir for process in rig.workers]
+    found: dict[Any, Any] = {}
+    for part in evidence.graphs(folders, rig.settings.shards).values():
+        found.update(part)
+    differ = [key for key in nodes.keys() | found.keys() if nodes.get(key) != found.get(key)]
+    if differ:
+        problems.append(f"{len(differ)} of {len(nodes)} nodes differ, such as {min(differ)}")
+    return problems
+
+
+def _every(count: int) -> Iterator[Mutation]:
+    now_ms = 2_000_000_000_000
+    for event in islice(load(SEED), count):
+        yield from mutations(event.value, event.kind, now_ms)
+
+
+def overload(minutes: float, factor: float, workers: int, shards: int, memory_mb: float) -> dict[str, Any]:
+    """Run it and return its figures, with `problems` for what should not be."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    flow = Flow()
+    with Rig(FOLDER, workers=workers, shards=shards, retention_s=0) as rig:
+        able = sustainable(rig, flow)
+        calm_ms, before = calm(rig, flow, CALM * able)
+        offered = factor * able
+        seen: list[Sample] = []
+        feeder = flow.feed(rig, rate=offered, seconds=minutes * 60)
+        rig.watch(lambda: feeder.poll() is not None, WINDOW_S, seen.append)
+        said = flow.took(result(feeder))
+        lag_end = rig.sample().lag_records
+        recovered_s, after = recover(rig, flow, CALM * able, NORMAL * calm_ms)
+        rig.wait_drained()
+        time.sleep(1.0)
+        reading = rig.reading()
+        known = {}
+        for process in rig.workers:
+            for row in json.loads(process.get(f"/api/v1/top?limit={TOP}")[1])["top"]:
+                known[row["user"]] = float(row["reach"])
+        rig.stop()
+        every = [*before, *seen, *after]
+        peak = {name: max(sample.rss_mb[name] for sample in every) for name in every[0].rss_mb}
+        problems = [f"memory of {name}: {mb} MB" for name, mb in peak.items() if name != "broker" and mb > memory_mb]
+        if reading.events != flow.sent:
+            problems.append(f"{flow.sent} events were sent, {reading.events} accepted")
+        if shards == 1 and reading.mutations != flow.sent:
+            problems.append(f"{flow.sent} events were sent, {reading.mutations} applied")
+        problems += rig.errors()
+        problems += same_scores(rig, flow, known)
+    return {
+        "sustainable_per_s": round(able),
+        "offered_per_s": round(offered),
+        "sent_per_s": round(said["events"] / said["seconds"]),
+        "sent_while_overloaded": said["events"],
+        "events": flow.sent,
+        "memory_calm_mb": max(sample.rss_mb["w0"] for sample in before),
+        "memory_peak_mb": peak,
+        "memory_limit_mb": memory_mb,
+        "lag_at_end_records": lag_end,
+        "calm_p99_ms": calm_ms,
+        "normal_again_after_s": round(recovered_s, 1),
+        "normal_is_below_ms": round(NORMAL * calm_ms, 1),
+        "problems": problems,
+    }
+
+
+def main() -> int:
+    """Overload a worker and say how it went; 1 if something is not as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--factor", type=float, default=10.0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=Settings.model_fields["shards"].default)
+    parser.add_argument("--memory-mb", type=float, default=1_024.0, help="what a worker may take at most")
+    given = parser.parse_args()
+    found = overload(given.minutes, given.factor, given.workers, given.shards, given.memory_mb)
+    text = json.dumps(found, indent=1)
+    (FOLDER / "summary.json").write_text(text, encoding="utf-8")
+    sys.stdout.write(text + "\n")
+    return int(bool(found["problems"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

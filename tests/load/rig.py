@@ -1,0 +1,196 @@
+"""Broker, workers and feeders of a run under load, and what is measured of them from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from streams.demo.process import Reading, parse
+from streams.embedded import EmbeddedKafka
+from streams.settings import Settings
+from streams.topics import Topics, admin, create
+from streams.web.feed import quantile_ms
+from tests import tidy
+from tests.chaos import errors, evidence
+from tests.chaos.network import free_ports
+from tests.workers import WorkerProcess, lag, wait_for
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+MB = 1 << 20
+QUIET_S = 24 * 3_600.0
+STALL_S = 120.0
+LOOK_S = 0.5
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES / MB
+
+
+def open_files(pid: int) -> int:
+    """How many file descriptors a process holds."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+@dataclass
+class Sample:
+    """One moment: seconds since the begin, memory and open files per process, and what the workers say together."""
+
+    at_s: float
+    rss_mb: dict[str, float]
+    files: dict[str, int]
+    lag_records: int
+    done: int
+    freshness: Any = field(repr=False, default=None)
+
+
+class Rig:
+    """A context manager: an embedded Kafka and workers on their own settings, in one folder."""
+
+    def __init__(self, folder: Path, *, workers: int, shards: int, **settings: Any) -> None:
+        self.folder = folder
+        self._open = ExitStack()
+        self._count, self._shards, self._given = workers, shards, settings
+        self.workers: list[WorkerProcess] = []
+        self.settings = Settings.load()
+        self._begin = time.monotonic()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as begun:
+            self.kafka = begun.enter_context(EmbeddedKafka(self.folder / "kafka"))
+            ports = free_ports(self._count)
+            common = {"broker": self.kafka.address, "shards": self._shards, "log_format": "json", **self._given}
+            self.settings = Settings.load(**common, datadir=self.folder / "onlooker")
+            with admin(self.settings, 20.0) as client:
+                create(client, Topics(self.settings).all())
+            for number, port in enumerate(ports):
+                own = Settings.load(**common, datadir=self.folder / f"w{number}", web_port=port, instance=f"w{number}")
+                process = WorkerProcess(own)
+                self.workers.append(process)
+                process.start()
+                begun.callback(process.kill)
+            for process in self.workers:
+                process.wait_ready()
+            self._open = begun.pop_all()
+        self._begin = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    # Feeding
+
+    def feeder(self, stream: str, **options: float) -> subprocess.Popen[str]:
+        """Start to send a stream; see `tests.load.feed` for the options."""
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.load.feed", self.kafka.address, stream, *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=tidy.ROOT,
+        )
+        self._open.callback(_end, process)
+        return process
+
+    # Measuring
+
+    def reading(self) -> Reading:
+        """What all workers say together; a worker that does not answer now counts as nothing."""
+        total = Reading()
+        for process in self.workers:
+            status, body = process.get("/metrics")
+            if status != 200:
+                continue
+            one = parse(body.decode())
+            for name, value in vars(one).items():
+                setattr(total, name, getattr(total, name) + value)
+        return total
+
+    def sample(self) -> Sample:
+        """This moment."""
+        pids = {f"w{number}": process.process.pid for number, process in enumerate(self.workers) if process.process}
+        pids["broker"] = self.kafka.pid
+        reading = self.reading()
+        return Sample(
+            at_s=round(time.monotonic() - self._begin, 1),
+            rss_mb={name: round(rss_mb(pid), 1) for name, pid in pids.items()},
+            files={name: open_files(pid) for name, pid in pids.items()},
+            lag_records=reading.lag_records,
+            done=reading.mutations,
+            freshness=reading.freshness,
+        )
+
+    def watch(self, until: Callable[[], bool], every_s: float, seen: Callable[[Sample], None]) -> None:
+        """Take a sample at this rhythm until the condition holds; a worker that ended is an error."""
+        while not until():
+            self.check()
+            seen(self.sample())
+            time.sleep(every_s)
+
+    def check(self) -> None:
+        """Raise if a worker ended."""
+        for process in self.workers:
+            if process.process is not None and process.process.poll() is not None:
+                last = process.log.read_text(encoding="utf-8").rstrip().splitlines()[-1:]
+                raise RuntimeError(f"a worker ended: {' '.join(last)}")
+
+    def drained(self) -> bool:
+        """Whether the group has committed everything."""
+        topics = Topics(self.settings)
+        names = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name]
+        if self.settings.shards > 1:
+            names.append(topics.halos.name)
+        return lag(self.settings, names) == 0
+
+    def wait_drained(self, timeout_s: float = QUIET_S) -> None:
+        """Wait for that."""
+        wait_for(self.drained, timeout_s, "everything to be committed")
+
+    def stop(self) -> list[int]:
+        """End the workers; their exit codes."""
+        return [process.stop() for process in self.workers]
+
+    def errors(self) -> list[str]:
+        """Lines of level error in the workers' logs."""
+        found = []
+        for process in self.workers:
+            found += [line for line in evidence.error_lines(process.log) if not errors.explained(line, ())]
+        return found
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a feeder says at its end."""
+    said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the feeder ended with {process.returncode}")
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def p_ms(later: Sample, earlier: Sample, q: float) -> float | None:
+    """A quantile of the freshness between two samples."""
+    return quantile_ms(later.freshness - earlier.freshness, q)
+
+
+def spread(values: Iterable[float]) -> float:
+    """(max − min) / mean; 0 for nothing."""
+    some = np.asarray(list(values), np.float64)
+    return float((some.max() - some.min()) / some.mean()) if len(some) else 0.0
