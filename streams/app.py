@@ -133,6 +133,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self.loop.create_future()
         self._revoked_s: float | None = None
+        self._generation = -1
         self._lock: TextIO | None = None
         self._signs: asyncio.Future[None] | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
@@ -255,7 +256,11 @@ class Worker:
             mutations = self.topics.mutations.name
             owned = [tp for tp in committed if tp.topic == mutations]
             self.checkpoints.own({tp.partition: begin[tp] for tp in owned})
-            next_offsets = await self.host.settle({tp.partition: committed[tp] for tp in owned})
+            # A generation of the group in which we had no part is one in which others may have had our shards.
+            last, self._generation = self._generation, self.consumer.generation
+            next_offsets = await self.host.settle(
+                {tp.partition: committed[tp] for tp in owned}, unbroken=self._generation == last + 1
+            )
             targets = dict(committed)
             for tp in owned:
                 targets[tp] = next_offsets[tp.partition]
@@ -346,13 +351,14 @@ class Worker:
         metrics.lag.clear()  # what was given away is no longer ours to tell of
         for tp, lag in self.consumer.lag().items():
             metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
-        for sizes, users, clock in await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock)):
-            metrics.live_users.set(users)
-            if clock != NEVER:
-                metrics.as_of_lag.set(time.time() - clock / 1e6)
-            for name, size in sizes.items():
-                kind = name.removesuffix("_rows")
-                (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
+        read = await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock))
+        metrics.live_users.set(sum(users for _, users, _ in read))
+        clock = min((clock for _, _, clock in read), default=NEVER)
+        if clock != NEVER:
+            metrics.as_of_lag.set(time.time() - clock / 1e6)
+        for name in read[0][0] if read else ():
+            kind, size = name.removesuffix("_rows"), sum(sizes[name] for sizes, _, _ in read)
+            (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
 
 
 async def _polls(stream: Any) -> AsyncIterator[Poll]:

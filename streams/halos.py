@@ -41,7 +41,8 @@ class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
 
     sender, token: the shard and its fence. model: the artifact that the hidden outputs are of. hello: the sender
     took its shard over and asks what is mirrored of it. full: wants begin the list of all that the sender mirrors.
-    drops: (type, id) that it mirrors no more. accepted_ms: Kafka's time of the event that led to this, 0 if none.
+    drops: (type, id) that it mirrors no more. accepted_ms: Kafka's time of the oldest event that led to this, 0 if
+    none; hops: 1 where it led here at once (features), 2 through another halo (outputs of the first layer).
     sketch: the counts behind percentiles.
     """
 
@@ -55,6 +56,7 @@ class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
     wants: list[Want] = []
     nodes: list[Node] = []
     accepted_ms: int = 0
+    hops: int = 1
     sketch: bytes | None = None
 
     def split(self) -> Iterator[Halo]:
@@ -73,6 +75,7 @@ class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
                 wants[part] if part < len(wants) else [],
                 nodes[part] if part < len(nodes) else [],
                 self.accepted_ms,
+                self.hops,
                 self.sketch if first else None,
             )
 

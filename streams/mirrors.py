@@ -129,14 +129,25 @@ class Mirrors:
         """Begin to speak: ask every other shard for all that is mirrored here, and what it mirrors."""
         self.token = token
         self._greeted = set(range(self.shards)) - {self.shard}
-        return self.tell(_empty(), _empty(), 0, hello=True)
+        return self.tell(_empty(), _empty(), hello=True)
+
+    def hush(self) -> None:
+        """Say nothing until the next hello: another may have spoken for this shard meanwhile."""
+        self.token = _SILENT
 
     def tell(
-        self, propagated: list[Int64s], changed: list[Int64s], accepted_ms: int, *, hello: bool = False
+        self,
+        propagated: list[Int64s],
+        changed: list[Int64s],
+        accepted_ms: int = 0,
+        hops: int = 1,
+        *,
+        hello: bool = False,
     ) -> list[tuple[int, Halo]]:
         """The halos of a step: (receiving shard, halo), where there is something to say.
 
-        propagated, changed: per node type, rows whose features, whose first-layer outputs changed.
+        propagated, changed: per node type, rows whose features, whose first-layer outputs changed. accepted_ms, hops:
+        as in `Halo`.
         """
         if self.token == _SILENT or self.shards == 1:
             return []
@@ -144,7 +155,7 @@ class Mirrors:
 
         def to(shard: int) -> Halo:
             if shard not in halos:
-                halos[shard] = Halo(VERSION, self.shard, self.token, self.model, accepted_ms=accepted_ms)
+                halos[shard] = Halo(VERSION, self.shard, self.token, self.model, accepted_ms=accepted_ms, hops=hops)
             return halos[shard]
 
         self._news(propagated, changed, to)

@@ -203,9 +203,8 @@ class Shard:
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
         with _timed(outcome, "halos"):
-            causes = [record.accepted_ms for record in records] + [halo.accepted_ms for halo in halos]
-            accepted_ms = min(filter(None, causes), default=0)
-            outcome.halos = self.mirrors.tell(graph.changes.propagated, self._outputs_changed, accepted_ms)
+            cause = _cause(records, halos)
+            outcome.halos = self.mirrors.tell(graph.changes.propagated, self._outputs_changed, *cause)
         return outcome
 
     def _judge(self, at: int) -> None:
@@ -384,6 +383,17 @@ class Shard:
     def close(self) -> None:
         """Close the database; what was not committed is gone."""
         self.graph.close()
+
+
+def _cause(records: Sequence[Record], halos: Sequence[Halo]) -> tuple[int, int]:
+    """Kafka's time (ms) of the oldest event behind a step, and over how many hops it leads to others; 0 if none.
+
+    A third hop there is not: what the second brings is read by the second layer alone.
+    """
+    here = min((record.accepted_ms for record in records if record.accepted_ms), default=0)
+    if here:
+        return here, 1
+    return min((halo.accepted_ms for halo in halos if halo.accepted_ms and halo.hops == 1), default=0), 2
 
 
 def _by_shard(record: Record, told: list[tuple[int, Mutation]]) -> list[Told]:

@@ -38,15 +38,16 @@ class ShardHost:
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    async def settle(self, told: Mapping[int, int]) -> dict[int, int]:
+    async def settle(self, told: Mapping[int, int], *, unbroken: bool = False) -> dict[int, int]:
         """Hold exactly these partitions, each as it was last committed; returns their next offsets.
 
         told: up to where the outputs of each were published. What ends before that is not by who published them,
-        who may have taken other steps: it owes everybody a score.
+        who may have taken other steps: it owes everybody a score. unbroken: nobody else can have had the partitions
+        that are held already; else what they know of halos is as old as that of one just opened.
         """
-        return await self._run(self._settle, told)
+        return await self._run(self._settle, told, unbroken)
 
-    def _settle(self, partitions: Mapping[int, int]) -> dict[int, int]:
+    def _settle(self, partitions: Mapping[int, int], unbroken: bool) -> dict[int, int]:
         for partition in list(self._shards):
             if partition not in partitions or partition in self._dirty:
                 self._close(partition)
@@ -54,8 +55,11 @@ class ShardHost:
             if partition not in self._shards:
                 self._shards[partition] = self._open_shard(partition)
                 self.offsets[partition] = self._shards[partition].next_offset
-                if self.offsets[partition] < partitions[partition]:
-                    self._shards[partition].owe()
+            shard = self._shards[partition]
+            if not unbroken and self.halo_offsets.pop(partition, None) is not None:
+                shard.mirrors.hush()
+            if self.offsets[partition] < partitions[partition]:
+                shard.owe()
         return {partition: self._shards[partition].next_offset for partition in partitions}
 
     def _close(self, partition: int) -> None:

@@ -181,6 +181,12 @@ class Consumer(driver.Consumer):
         loop: asyncio.AbstractEventLoop = self._thread.thread_loop
         return loop
 
+    @property
+    def generation(self) -> int:
+        """The group's generation that the present assignment is of."""
+        consumer: Any = self._thread._consumer  # noqa: SLF001 - Faust keeps it to itself
+        return int(consumer._coordinator.generation)  # noqa: SLF001 - aiokafka tells it nowhere else
+
     # Polls on their way to the agents
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's signature

@@ -176,7 +176,7 @@ class ShardWork:
         begin = perf_counter()
         outcome = await self._host.step(partition, [], halos, silent=not loud)
         seconds = {"step": perf_counter() - begin}
-        causes = [halo.accepted_ms for halo in halos]
+        causes = [halo.accepted_ms for halo in halos] if outcome.scores else []
         batch = MicroBatch(Fresh(marks, accepted_ms=causes), loud, next_offset)
         return await self._settle(poll, partition, outcome, batch, seconds, position)
 

@@ -130,14 +130,14 @@ class Course:
     async def _through(self) -> None:
         """Wait until the worker has done all that was sent. Raises WorkerError if it gets nowhere for a minute."""
         done, moved = -1, time.monotonic()
-        while self.reading.done < self.out.sent:
-            if self.reading.done != done:
-                done, moved = self.reading.done, time.monotonic()
+        while self.reading.done < self.out.sent or self.reading.lag_records:
+            if self.reading.done + self.reading.scores != done:
+                done, moved = self.reading.done + self.reading.scores, time.monotonic()
             patience_s = HURRY_S if self.stop.is_set() else STALL_S
             if time.monotonic() - moved > patience_s:
                 if self.stop.is_set():
                     return
-                raise WorkerError(f"the worker stands still at {done:,} of {self.out.sent:,} events")
+                raise WorkerError(f"the worker stands still at {self.reading.done:,} of {self.out.sent:,} events")
             await self._turned()
 
     async def _turned(self) -> None:
