@@ -124,19 +124,24 @@ class ShardWork:
                 await self._advance(self._consumer.no_poll(self._mutations), partition, [])
 
     async def _handle(self, poll: Poll) -> bool:
-        for partition, (records, position) in poll.parts.items():
-            try:
-                if poll.topic == self._halos:
-                    done = await self._mirror(poll, partition, records, position)
-                else:
-                    done = await self._advance(poll, partition, records)
-            except StaleStep:
-                if self._consumer.current(poll):
-                    raise
-                return False
-            if not done:
-                return False
-        return True
+        # Shards share a thread, but while one waits for Kafka another steps.
+        parts = [self._part(poll, partition, *part) for partition, part in poll.parts.items()]
+        # All of them come to an end before the first error is raised: nothing is sent any more after that.
+        done = await asyncio.gather(*parts, return_exceptions=True)
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return all(done)
+
+    async def _part(self, poll: Poll, partition: int, records: list[Any], position: int) -> bool:
+        try:
+            if poll.topic == self._halos:
+                return await self._mirror(poll, partition, records, position)
+            return await self._advance(poll, partition, records)
+        except StaleStep:
+            if self._consumer.current(poll):
+                raise
+            return False
 
     async def _advance(self, poll: Poll, partition: int, records: list[Any]) -> bool:
         """Take packs."""
@@ -193,8 +198,9 @@ class ShardWork:
         stepped = perf_counter()
         sent = None
         if batch.loud:
-            await self._tell(partition, outcome)
+            told = asyncio.gather(self._tell(partition, outcome), self._send_halos(outcome.halos))
             sent = await self._publish(outcome, f"{partition}-{batch.next_offset}")
+            await told
         published, published_s = perf_counter(), time.time()
         allowed = lambda: self._consumer.current(poll)  # noqa: E731
         if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed, halo_offset):
@@ -223,12 +229,11 @@ class ShardWork:
         await self._send_halos(await self._host.hello(partition, token))
 
     async def _tell(self, partition: int, outcome: Outcome) -> None:
-        """Facts before halos: who mirrors a node should know its edges."""
+        """Send what was derived for other shards' nodes."""
         packs = fact_packs(self._mutations, partition, outcome.told)
         await send_packs(self._producer.client, self._mutations, packs)
         self._metrics.facts.inc(sum(len(told.facts) for told in outcome.told))
         self._metrics.fact_bytes.inc(sum(len(value) for values in packs.values() for value in values))
-        await self._send_halos(outcome.halos)
 
     async def _send_halos(self, halos: list[tuple[int, Halo]]) -> None:
         values: dict[int, list[bytes]] = {}
