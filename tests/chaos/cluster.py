@@ -158,6 +158,15 @@ class Cluster:
             member.again()
         self.wait_ready()
 
+    def finish(self) -> None:
+        """End all workers politely, at the same time."""
+        for member in self.members:
+            member.leave()
+        for member in self.members:
+            member.down(signal.SIGTERM, "the end")
+        for member in self.members:
+            member.finish()
+
     def _one(self, fault: Fault) -> None:
         try:
             time.sleep(max(0.0, self._begin + fault.at_s - time.monotonic()))

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
 from streams.graphview import graph_spec
 from streams.packs import unpack
-from streams.replay import replay
+from streams.replay import cluster, replay
 from streams.settings import Settings
-from streams.shard import Shard
+from streams.shard import state_folder
 from streams.topics import Topics
-from tests.chaos.judge import Found, NodeKey, Record, Score, Truth, records
+from tests import brokerlog
+from tests.chaos.judge import Found, NodeKey, Record, Score, Truth, owner, records
 from tests.chaos.member import Member
 from tests.chaos.stream import USERS, Message
 from tests.workers import read_all
@@ -29,7 +29,6 @@ LIMIT = 1_000
 ERRORS = {"error", "critical"}
 LAST_WORDS = "groundswell: "
 """How the one line begins with which a worker ends."""
-ORIGIN = re.compile(rb"(\d+)-\d+/")
 
 
 def spec_of(artifact: Artifact) -> GraphSpec:
@@ -40,16 +39,15 @@ def spec_of(artifact: Artifact) -> GraphSpec:
 def undisturbed(mutations: list[Mutation], sent: list[Message]) -> Truth:
     """The truth: one shard, one process, no Kafka, each event once."""
     artifact = Artifact.default()
-    with TemporaryDirectory(prefix="groundswell-truth-") as folder:
-        shard = Shard.open(Path(folder) / "shard-0", artifact, spec_of(artifact))
-        try:
-            replay(shard, mutations)
-            users, reach, percentile, as_of = shard.scores()
-            values = zip(reach.tolist(), percentile.tolist(), as_of.tolist(), strict=True)
-            scores = {user: Score(*value) for user, value in zip(users, values, strict=True)}
-            nodes = records(shard.graph.snapshot())
-        finally:
-            shard.close()
+    with (
+        TemporaryDirectory(prefix="groundswell-truth-") as folder,
+        cluster(artifact, spec_of(artifact), Path(folder), 1) as alone,
+    ):
+        replay(alone, mutations)
+        users, reach, percentile, as_of = alone.scores()
+        values = zip(reach.tolist(), percentile.tolist(), as_of.tolist(), strict=True)
+        scores = {user: Score(*value) for user, value in zip(users, values, strict=True)}
+        nodes = records(alone.shards[0].graph.snapshot())
     return Truth(scores, nodes, {message.value for message in sent if message.bad}, len(sent))
 
 
@@ -86,10 +84,10 @@ def graphs(folders: Iterable[Path], shards: int) -> dict[int, dict[NodeKey, Reco
     for shard in range(shards):
         newest: tuple[int, dict[NodeKey, Record]] = (-1, {})
         for folder in every:
-            path = folder / f"shard-{shard}"
+            path = state_folder(folder, shard)
             if not path.is_dir():
                 continue
-            state = GraphState.open(path, spec, read_only=True)
+            state = GraphState.open(path, replace(spec, shards=shards, shard=shard), read_only=True)
             try:
                 next_offset = int(state.meta.get(b"next", b"0"))
                 if next_offset > newest[0]:
@@ -110,7 +108,7 @@ class Outputs:
     repeated: int = 0
 
 
-def outputs(records_: Iterable[Any]) -> Outputs:
+def outputs(records_: Iterable[Any], shards: int) -> Outputs:
     """What the records of the score topic add up to."""
     found = Outputs()
     before: dict[bytes, bytes | None] = {}
@@ -119,14 +117,24 @@ def outputs(records_: Iterable[Any]) -> Outputs:
         found.repeated += before.get(record.key, b"") == record.value
         before[record.key] = record.value
         found.last[record.key.decode()] = None if record.value is None else json.loads(record.value)["reach"]
-        match = ORIGIN.match(dict(record.headers)["ce_id"])
-        if match:
-            found.published_ms.setdefault(int(match[1]), []).append(record.timestamp)
+        found.published_ms.setdefault(owner(record.key.decode(), shards), []).append(record.timestamp)
     return found
 
 
-def collect(settings: Settings, members: list[Member], known: dict[str, list[Score]], sent: list[Message]) -> Any:
-    """Everything once the workers have ended; (what was found, the outputs, messages that ingest repeated)."""
+class Known(NamedTuple):
+    """What must be asked while the workers run: as they end, shards change hands and publish what is not settled."""
+
+    answers: dict[str, list[Score]]
+    out: Outputs
+
+
+def ask(settings: Settings, members: Iterable[Member]) -> Known:
+    """Ask it; everything must be quiet."""
+    return Known(answers(members), outputs(read_all(settings, [Topics(settings).score.name]), settings.shards))
+
+
+def collect(settings: Settings, members: list[Member], known: Known, sent: list[Message]) -> tuple[Found, int]:
+    """Everything once the workers have ended; (what was found, how many messages ingest repeated)."""
     topics = Topics(settings)
     inputs = [spec.name for spec in topics.inputs.values()]
     bad = {message.value for message in sent if message.bad and not message.value.startswith(b"[")}
@@ -141,10 +149,27 @@ def collect(settings: Settings, members: list[Member], known: dict[str, list[Sco
             if segment.source.rpartition(":")[0] in inputs:
                 taken.update((segment.source, offset) for offset in segment.offsets)
     dead = {record.value for record in read_all(settings, [topics.dlq(name).name for name in inputs])}
-    out = outputs(read_all(settings, [topics.score.name]))
     states = graphs([member.settings.datadir for member in members], settings.shards)
-    found = Found(known, states, out.last, dead, arrived, set(taken))
-    return found, out, taken.total() - len(taken)
+    found = Found(known.answers, states, known.out.last, dead, arrived, set(taken))
+    return found, taken.total() - len(taken)
+
+
+def late_words(kafka: Path, topics: Topics, shards: int) -> list[str]:
+    """Where a writer wrote of a shard, or of an input partition, after its successor had begun."""
+
+    def shard_of(record: Any) -> list[Hashable]:
+        return [owner(record.key.decode(), shards)]
+
+    def sources_of(record: Any) -> list[Hashable]:
+        return [segment.source for segment in unpack(record.value).segments]
+
+    found = []
+    for spec, writers_of in ((topics.score, shard_of), (topics.alert, shard_of), (topics.mutations, sources_of)):
+        for partition in range(spec.partitions):
+            late = brokerlog.returned(brokerlog.records(kafka, spec.name, partition), writers_of)
+            if late:
+                found.append(f"{len(late)} records of {spec.name}:{partition} came after their writer's successor")
+    return found
 
 
 # Figures

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from graphstate.types import COMMUNITY, CONTENT, RELATIONS, TYPES, USER, Snapshot, source_hash
+from graphstate.types import CONTENT, RELATIONS, TYPES, USER, Snapshot, source_hash
 
 TOLERANCE = 1e-5
 """Of reach, absolute below one person and relative above."""
@@ -64,37 +64,26 @@ def owner(node: str, shards: int) -> int:
     return source_hash(node) % shards
 
 
-def records(snapshot: Snapshot, shards: int = 1, shard: int = 0) -> dict[NodeKey, Record]:
+def records(graph: Snapshot, shards: int = 1, shard: int = 0) -> dict[NodeKey, Record]:
     """What a shard knows of each node that it owns: integers, and the windows' edges by the ids of their sources."""
-    graph = snapshot.canonical()
-    found: dict[NodeKey, list[Any]] = {}
-    for kind, name in enumerate(TYPES):
-        for row, node in enumerate(graph.ids[kind]):
-            if owner(node, shards) != shard:
-                continue
-            own = graph.own[row].tolist() if kind == USER else []
-            found[name, node] = [tuple(graph.propagated[kind][row].tolist()), tuple(own)]
-            if kind == USER:
-                found[name, node].append(int(graph.as_of[row]))
-            elif kind == CONTENT:
-                found[name, node].append(bool(graph.created[row]))
     edges: dict[NodeKey, set[tuple[str, str, int]]] = {}
     for relation, pairs, times in zip(RELATIONS, graph.edges, graph.times, strict=True):
         sources, targets = graph.ids[relation.source], graph.ids[relation.target]
         for source, target, time in zip(*pairs.tolist(), times.tolist(), strict=True):
-            if owner(targets[target], shards) == shard:
-                at = edges.setdefault((TYPES[relation.target], targets[target]), set())
-                at.add((relation.name, sources[source], time))
-    for key, record in found.items():
-        record.append(frozenset(edges.get(key, ())))
-    return {key: tuple(record) for key, record in found.items() if _holds(key, record)}
-
-
-def _holds(key: NodeKey, record: list[Any]) -> bool:
-    """Whether there is anything to know: a node that is only somebody's source is nothing at its owner."""
-    if key[0] == TYPES[USER]:
-        return True
-    return bool(record[-1]) or any(record[0]) or (key[0] != TYPES[COMMUNITY] and record[2])
+            at = edges.setdefault((TYPES[relation.target], targets[target]), set())
+            at.add((relation.name, sources[source], time))
+    found: dict[NodeKey, Record] = {}
+    for kind, name in enumerate(TYPES):
+        for row, node in enumerate(graph.ids[kind]):
+            if owner(node, shards) != shard or (kind == USER and not graph.live[row]):
+                continue
+            own = (tuple(graph.own[row].tolist()), int(graph.as_of[row])) if kind == USER else ()
+            created = bool(graph.created[row]) if kind == CONTENT else None
+            sources_of = frozenset(edges.get((name, node), ()))
+            # A node that is only somebody's source is nothing at its owner.
+            if own or created or sources_of:
+                found[name, node] = tuple(graph.propagated[kind][row].tolist()), own, created, sources_of
+    return found
 
 
 def judge(truth: Truth, found: Found) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -140,13 +139,16 @@ class Member(WorkerProcess):
         lines = self.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
         return lines[-1] if lines else ""
 
-    def finish(self) -> None:
-        """End it for good, politely."""
+    def leave(self) -> None:
+        """Look after it no longer."""
         self._over.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        if self.down(signal.SIGTERM, "the end"):
+
+    def finish(self) -> None:
+        """Wait for its end, which it was asked for."""
+        if self.process is not None:
             self.ended(STOP_S)
             self._note_end()
 

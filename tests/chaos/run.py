@@ -151,7 +151,8 @@ def run(seed: int, plan: Plan, folder: Path) -> Verdict:
         thinking.join()
         if found is not None:
             verdict.users = len(expected[0].scores)
-            found.errors = unexpected(cluster)
+            late = evidence.late_words(cluster.kafka.folder, Topics(cluster.settings), plan.shards)
+            found.errors = unexpected(cluster) + late
             verdict.problems += judge(expected[0], found)
             verdict.scores, verdict.repeated_scores = out.scores, out.repeated
             verdict.recovery_s = evidence.recovery_s(cluster.happened.kills, out)
@@ -192,13 +193,12 @@ def _disturb(cluster: Cluster, plan: Plan, sent: list[Message], verdict: Verdict
     phase("settle")
     verdict.quiet_s = round(wait_quiet(cluster), 1)
     phase("quiet")
-    known = evidence.answers(cluster.members)
-    for member in cluster.members:
-        member.finish()
+    known = evidence.ask(cluster.settings, cluster.members)
+    cluster.finish()
     phase("stop")
-    found, out, verdict.repeated_messages = evidence.collect(cluster.settings, cluster.members, known, sent)
+    found, verdict.repeated_messages = evidence.collect(cluster.settings, cluster.members, known, sent)
     phase("collect")
-    return found, out
+    return found, known.out
 
 
 def unexpected(cluster: Cluster) -> list[str]:

@@ -64,9 +64,9 @@ def test_one_lost_event_is_seen(sent: list[Message], expected: Truth) -> None:
 def test_an_event_counted_twice_is_seen(expected: Truth) -> None:
     """A counter that is one too high in one node is enough."""
     found = found_of(expected, expected)
-    key = next(key for key, record in expected.nodes.items() if key[0] == "user" and record[1][8] > 0)
-    propagated, own, *rest = found.nodes[0][key]
-    found.nodes[0][key] = (propagated, (*own[:8], own[8] + 1, *own[9:]), *rest)
+    key = next(key for key, record in expected.nodes.items() if key[0] == "user" and record[1][0][8] > 0)
+    propagated, (own, as_of), *rest = found.nodes[0][key]
+    found.nodes[0][key] = (propagated, ((*own[:8], own[8] + 1, *own[9:]), as_of), *rest)
     (problem,) = judge(expected, found)
     assert problem.startswith("1 nodes differ, such as")
     assert key[1] in problem

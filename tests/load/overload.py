@@ -22,10 +22,9 @@ from typing import Any
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
-from streams.replay import replay
+from streams.replay import cluster, replay
 from streams.schemas import mutations
 from streams.settings import Settings
-from streams.shard import Shard
 from tests import tidy
 from tests.chaos import evidence
 from tests.chaos.judge import TOLERANCE, records
@@ -107,14 +106,13 @@ def recover(rig: Rig, flow: Flow, rate: float, normal_ms: float) -> tuple[float,
 def same_scores(rig: Rig, flow: Flow, known: dict[str, float]) -> list[str]:
     """What differs between the workers' states and top scores and a replay of every event that was sent."""
     artifact = Artifact.default()
-    with TemporaryDirectory(prefix="groundswell-overload-") as folder:
-        shard = Shard.open(Path(folder) / "shard-0", artifact, evidence.spec_of(artifact))
-        try:
-            replay(shard, _every(flow.sent))
-            expected = {row["user"]: float(row["reach"]) for row in shard.top(TOP)}
-            nodes = records(shard.graph.snapshot())
-        finally:
-            shard.close()
+    with (
+        TemporaryDirectory(prefix="groundswell-overload-") as folder,
+        cluster(artifact, evidence.spec_of(artifact), Path(folder), 1) as alone,
+    ):
+        replay(alone, _every(flow.sent))
+        expected = {row["user"]: float(row["reach"]) for row in alone.shards[0].top(TOP)}
+        nodes = records(alone.shards[0].graph.snapshot())
     problems = []
     both = expected.keys() & known.keys()
     # Users of equal reach may change places at the end of the list.
