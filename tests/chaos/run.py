@@ -20,7 +20,7 @@ from tests import tidy
 from tests.chaos import errors, evidence
 from tests.chaos.cluster import Cluster
 from tests.chaos.judge import judge, quantile
-from tests.chaos.schedule import KINDS, schedule
+from tests.chaos.schedule import CUT, KINDS, SILENT, schedule
 from tests.chaos.stream import Message, messages, truth
 from tests.workers import lag, producer, wait_for
 
@@ -64,6 +64,7 @@ class Verdict:
     recovery_s: list[float] = field(default_factory=list)
     stalls: dict[float, float] = field(default_factory=dict)
     broker_away: bool = False
+    delayed: list[str] = field(default_factory=list)
     quiet_s: float = 0.0
     scores: int = 0
     repeated_scores: int = 0
@@ -152,7 +153,10 @@ def run(seed: int, plan: Plan, folder: Path) -> Verdict:
         if found is not None:
             verdict.users = len(expected[0].scores)
             late = evidence.late_words(cluster.kafka.folder, Topics(cluster.settings), plan.shards)
-            found.errors = unexpected(cluster) + late
+            # What was on the wire when the network went silent arrives when it is back, whoever owns the shard then.
+            delayed = {fault.kind for fault in faults} & {CUT, SILENT}
+            verdict.delayed = late if delayed else []
+            found.errors = unexpected(cluster) + ([] if delayed else late)
             verdict.problems += judge(expected[0], found)
             verdict.scores, verdict.repeated_scores = out.scores, out.repeated
             verdict.recovery_s = evidence.recovery_s(cluster.happened.kills, out)
