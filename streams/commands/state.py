@@ -75,9 +75,7 @@ def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
     from graphstate import verify as looking
     from streams.settings import Settings
 
-    findings = {
-        number: list(looking.verify(folder, number)) for number, folder in _folders(Settings.load(), shard).items()
-    }
+    findings = {number: list(looking.verify(folder)) for number, folder in _folders(Settings.load(), shard).items()}
     if as_json:
         printing.as_json([{"shard": number, "ok": not wrong, "wrong": wrong} for number, wrong in findings.items()])
     else:
