@@ -15,6 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kafka import KafkaConsumer, TopicPartition
+
+from streams.settings import Settings
 from streams.topics import Topics
 from tests import tidy
 from tests.chaos import errors, evidence
@@ -26,7 +29,7 @@ from tests.workers import lag, producer, wait_for
 
 FOLDER = tidy.ROOT / "build" / "chaos"
 QUIET_S = 180.0
-STILL_S = 1.5
+STILL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -114,21 +117,38 @@ def feed(cluster: Cluster, sent: list[Message], rate: float, failed: list[BaseEx
 
 
 def wait_quiet(cluster: Cluster) -> float:
-    """Wait until everything that was sent, and everything that follows from it, is done; the seconds that it took."""
-    topics, begin = Topics(cluster.settings), time.monotonic()
-    names = [spec.name for spec in topics.inputs.values()] + [topics.mutations.name, topics.halos.name]
-    if cluster.settings.shards == 1:
+    """Wait until everything that was sent, and all that follows from it, is done; the seconds until the last of it.
+
+    What a shard does by itself (halos after a hello, scores that it owes) shows in the ends of the topics only.
+    """
+    settings, topics = cluster.settings, Topics(cluster.settings)
+    names = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name, topics.halos.name]
+    if settings.shards == 1:
         names.remove(topics.halos.name)
-    still_since = time.monotonic()
+    watched = [*names, topics.score.name, topics.alert.name]
+    begin = moved = time.monotonic()
+    before: dict[Any, int] = {}
 
     def quiet() -> bool:
-        nonlocal still_since
-        if lag(cluster.settings, names):
-            still_since = time.monotonic()
-        return time.monotonic() - still_since > STILL_S
+        nonlocal moved, before
+        now = ends(settings, watched)
+        if now != before or lag(settings, names):
+            before, moved = now, time.monotonic()
+        return time.monotonic() - moved > STILL_S
 
-    wait_for(quiet, QUIET_S, "everything to be committed")
-    return time.monotonic() - begin - STILL_S
+    wait_for(quiet, QUIET_S, "everything to be done")
+    return moved - begin
+
+
+def ends(settings: Settings, names: list[str]) -> dict[Any, int]:
+    """Where every partition of some topics ends."""
+    consumer = KafkaConsumer(**settings.kafka_kwargs())
+    try:
+        parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+        found: dict[Any, int] = consumer.end_offsets(parts)
+        return found
+    finally:
+        consumer.close()
 
 
 def run(seed: int, plan: Plan, folder: Path) -> Verdict:

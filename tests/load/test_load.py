@@ -1,0 +1,77 @@
+"""The judgements of soak and overload must be able to fail; their streams are functions of a number."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from streams.metrics import Freshness
+from streams.schemas import mutations
+from tests.load.events import BLOCK, live, load
+from tests.load.rig import Sample, spread
+from tests.load.soak import Bounds, verdict
+
+RATE = 100.0
+NOW_MS = 2_000_000_000_000
+
+
+def samples(*, memory_mb: float = 0.0, files: int = 0, lag: int = 5, slow: float = 0.0) -> list[Sample]:
+    """A soak of 40 samples; memory and files rise by so much per sample, so many events take a minute."""
+    found = []
+    for number in range(40):
+        counts = np.zeros(len(Freshness.BOUNDS_S) + 1)
+        place = int(np.searchsorted(Freshness.BOUNDS_S, 0.05))
+        counts[place:] = 1_000.0 * number
+        counts[place : int(np.searchsorted(Freshness.BOUNDS_S, 60.0))] *= 1.0 - slow
+        rss = {"w0": 400.0 + memory_mb * number, "broker": 300.0}
+        found.append(Sample(10.0 * number, rss, {"w0": 40 + files * number, "broker": 90}, lag, 1_000 * number, counts))
+    return found
+
+
+def test_a_flat_soak_is_within_bounds() -> None:
+    """Nothing rises: nothing is out of bounds."""
+    found = verdict(samples(), RATE, Bounds(), [])
+    assert found["out_of_bounds"] == []
+    assert found["memory_spread_last_half"]["w0"] == 0
+    assert found["freshness_p99_ms"] < 100
+    assert found["mutations"] == 39_000
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        (samples(memory_mb=1.0), "memory of w0"),
+        (samples(files=1), "open files of w0"),
+        (samples(lag=1_001), "lag: 1001 records"),
+        (samples(slow=0.05), "freshness: p99"),
+    ],
+)
+def test_each_bound_can_be_exceeded(run: list[Sample], says: str) -> None:
+    """A leak of memory or files, lag, or slow events: exactly that is said."""
+    (wrong,) = verdict(run, RATE, Bounds(), [])["out_of_bounds"]
+    assert wrong.startswith(says)
+
+
+def test_an_error_in_a_log_is_out_of_bounds() -> None:
+    """Whatever else is well."""
+    (wrong,) = verdict(samples(), RATE, Bounds(), ["it broke"])["out_of_bounds"]
+    assert "it broke" in wrong
+
+
+def test_spread() -> None:
+    """(max − min) / mean."""
+    assert spread([90.0, 110.0]) == pytest.approx(0.2)
+    assert spread([]) == 0.0
+
+
+def test_streams_can_begin_anywhere() -> None:
+    """From a number on the same events come as behind it, all of them valid."""
+    count, first = 2 * BLOCK + 300, BLOCK + 123
+    every = list(islice(load(3), count))
+    assert list(islice(load(3, first), count - first)) == every[first:]
+    assert list(islice(live(3, 500), 100)) == list(islice(live(3), 600))[500:]
+    for event in every:
+        assert len(mutations(event.value, event.kind, NOW_MS)) == 1
+    assert {event.kind for event in every} == {"follow", "share", "create"}
