@@ -14,6 +14,7 @@ from rocksdict import (
     ColumnFamily,
     Options,
     Rdict,
+    RdictIter,
     ReadOptions,
     WriteBatch,
 )
@@ -41,6 +42,14 @@ def _options(cache: Cache) -> Options:
     blocks.set_block_cache(cache)
     options.set_block_based_table_factory(blocks)
     return options
+
+
+def _whole(rows: RdictIter) -> None:
+    """A block that cannot be read ends an iterator as its end does; raise DamagedError for it."""
+    try:
+        rows.status()
+    except Exception as error:  # rocksdict raises bare exceptions
+        raise DamagedError(f"a part of the state cannot be read: restore or remove it ({error})") from error
 
 
 class Store:
@@ -107,6 +116,7 @@ class Store:
         while rows.valid():
             yield rows.key(), rows.value()
             rows.next()
+        _whole(rows)
 
     def write(self, family: str, key: bytes, value: bytes | None) -> None:
         """Stage a row of another family; None removes it."""
@@ -119,6 +129,7 @@ class Store:
         while rows.valid():
             yield rows.key(), rows.value()
             rows.next()
+        _whole(rows)
 
     def commit(self) -> int:
         """Write everything staged as one WriteBatch; returns the number of rows."""

@@ -83,7 +83,7 @@ def test_ready_only_when_ready(ran: Ran) -> None:
     assert all(status == 503 for status, _ in ran.process.seen[:-1])
     assert all(not body["ready"] and body["detail"] for _, body in ran.process.seen[:-1])
     status, body = ran.process.seen[-1]
-    assert (status, body["ready"], len(body["partitions"])) == (200, True, 13)
+    assert (status, body["ready"], len(body["partitions"])) == (200, True, 14)
     assert ran.value("groundswell_ready") == 1
 
 

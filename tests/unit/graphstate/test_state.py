@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graphstate.errors import FormatError
+from graphstate.errors import DamagedError, FormatError
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Kind, Mutation
 from tests.graphs import at, follow, share
@@ -69,3 +69,19 @@ def test_expired_events_change_nothing(tmp_path: Path) -> None:
     assert state.apply([follow(1, "late", "b")]) == {"applied": 0, "expired": 1}
     assert "late" not in state.ledger.users.index
     state.close()
+
+
+def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
+    """A block that cannot be read is an error, not the end of the state."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.apply([follow(number, f"u{number}", f"v{number % 50}") for number in range(5_000)])
+    state.commit()
+    state.store.checkpoint(tmp_path / "copy")
+    state.close()
+    largest = max((tmp_path / "copy").glob("*.sst"), key=lambda path: path.stat().st_size)
+    raw = bytearray(largest.read_bytes())
+    raw[len(raw) // 3 : len(raw) // 3 + 64] = bytes(64)
+    largest.unlink()  # it is one file with the original
+    largest.write_bytes(raw)
+    with pytest.raises(DamagedError, match="restore or remove it"):
+        GraphState.open(tmp_path / "copy", GraphSpec())
