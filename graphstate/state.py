@@ -371,6 +371,10 @@ class GraphState:
         creators: Int64s = self.ledger.contents.creator[contents].astype(np.int64)
         return creators[creators >= 0]
 
+    def own_rows(self) -> list[Int64s]:
+        """Per node type, all rows of this shard's own nodes."""
+        return [np.flatnonzero(table.owned[: table.rows]) for table in self.ledger.tables]
+
     def stale_first(self) -> list[Int64s]:
         """Per node type, the rows whose first layer this micro-batch makes stale."""
         changes = self.changes

@@ -119,7 +119,7 @@ class Shard:
         self._percentile = np.full(256, np.nan, np.float32)
         self._last_alert = np.full(256, NEVER, np.int64)
         self._moved: set[int] = set()
-        self.owing = False
+        self.owing = self.behind = False
         self._emerging: list[Emerging] = []
         self._outputs_changed: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
 
@@ -181,11 +181,12 @@ class Shard:
         """Apply a micro-batch and return what to publish; `commit` makes it last.
 
         halos: what other shards sent of the nodes mirrored here; with one shard there are none. silent: nothing
-        will be published of this, because it was before: whose score was recomputed is owed one.
+        will be published of this, because it was before; so nothing is computed that the log does not need, and
+        the next step that is not silent makes up for it with one bulk pass.
         """
         outcome = Outcome()
         graph = self.graph
-        self._moved, self._emerging = set(), []
+        self._emerging = []
         with _timed(outcome, "apply"):
             graph.begin()
             for record in records:
@@ -194,17 +195,16 @@ class Shard:
                 outcome.told += _by_shard(record, graph.told())
             arrivals = self.mirrors.receive(halos)
             graph.refresh()
-        rows = self._recompute(arrivals, outcome)
+        rows = self._recompute(arrivals, outcome, silent=silent)
         with _timed(outcome, "publish"):
             outcome.scores = [] if silent else self._publish(rows)
-            if silent:
-                self.owe(rows)
             users = graph.ledger.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
-        with _timed(outcome, "halos"):
-            cause = _cause(records, halos)
-            outcome.halos = self.mirrors.tell(graph.changes.propagated, self._outputs_changed, *cause)
+        if not silent:
+            with _timed(outcome, "halos"):
+                cause = _cause(records, halos)
+                outcome.halos = self.mirrors.tell(graph.changes.propagated, self._outputs_changed, *cause)
         return outcome
 
     def _judge(self, at: int) -> None:
@@ -214,28 +214,35 @@ class Shard:
             self._moved.add(found.row)
             self._emerging.append(found)
 
-    def _recompute(self, arrivals: Arrivals, outcome: Outcome) -> NDArray[np.int64]:
+    def _recompute(self, arrivals: Arrivals, outcome: Outcome, *, silent: bool = False) -> NDArray[np.int64]:
         """Bring embeddings and scores up to date with the graph; returns the users rescored."""
         graph, engine, view = self.graph, self.engine, self.view
         changes = graph.changes
-        with _timed(outcome, "frontier"):
+        with _timed(outcome, "layer1"):
             arrivals.propagated[USER] += graph.applier.erased
             changes.propagated = [_joined(*rows) for rows in zip(changes.propagated, arrivals.propagated, strict=True)]
-            first = graph.stale_first()
-        with _timed(outcome, "layer1"):
             engine.fresh(view, changes.fresh)
             engine.take(view, changes.propagated)
-            self._outputs_changed = engine.first(view, first)
-            changed = [_joined(rows, self._arrive(kind, arrivals)) for kind, rows in enumerate(self._outputs_changed)]
+            arrived = [self._arrive(kind, arrivals) for kind in range(len(TYPES))]
+        if silent:
+            self.behind = self.owing = True
+            return np.zeros(0, np.int64)
+        whole, self.behind = self.behind, False
         with _timed(outcome, "frontier"):
-            second = graph.stale_second(changed)
+            first = graph.own_rows() if whole else graph.stale_first()
+        with _timed(outcome, "layer1"):
+            self._outputs_changed = engine.first(view, first)
+            changed = [_joined(*rows) for rows in zip(self._outputs_changed, arrived, strict=True)]
+        with _timed(outcome, "frontier"):
+            second = first[USER] if whole else graph.stale_second(changed)
         with _timed(outcome, "layer2"):
             moved = engine.second(view, second)
         with _timed(outcome, "head"):
-            live = graph.live_users()[changes.users]
-            gone, back = changes.users[~live], changes.users[live & ~self.ranking.has(changes.users)]
+            touched = first[USER] if whole else changes.users
+            live = graph.live_users()[touched]
+            gone, back = touched[~live], touched[live & ~self.ranking.has(touched)]
             fresh = changes.fresh[USER][graph.ledger.users.owned[changes.fresh[USER]] != 0]
-            rows = np.unique(np.concatenate([moved, changes.own, fresh, back]))
+            rows = first[USER] if whole else np.unique(np.concatenate([moved, changes.own, fresh, back]))
             engine.head(view, rows)
             self._withdraw(gone)
             placed = np.union1d(rows, gone)
@@ -320,6 +327,7 @@ class Shard:
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
         self.graph.commit(meta, outputs)
+        self._moved = set()
         self.next_offset, self.marks = next_offset, dict(marks)
 
     # Reading

@@ -19,6 +19,7 @@ from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.reference import reference
 from streams.graphview import graph_input, graph_spec
+from streams.records import Record
 from streams.shard import Shard
 from tests.strategies import histories, history, rearranged, splits
 
@@ -122,3 +123,23 @@ def test_larger_history_in_one_go() -> None:
             if start % 100 == 0:
                 assert error(twin, tried) <= LARGEST_ERROR
         assert error(twin, tried) <= LARGEST_ERROR
+
+
+@settings(max_examples=15)
+@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
+def test_silent_steps_end_alike(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
+    """Silent steps, then one that is not, end with the same scores, bit for bit, and everybody's is published."""
+    batches = data.draw(splits(log))
+    silent = data.draw(st.integers(0, len(batches)))
+    with shard(artifact) as tried:
+        for number, batch in enumerate(batches):
+            outcome = tried.take([Record(number, batch)], silent=number < silent)
+            assert number >= silent or outcome.scores == []
+            tried.commit(number + 1)
+        owed = tried.take([])
+        tried.commit(len(batches))
+        assert tried.take([]).scores == []
+        names, reach, percentile, as_of = tried.scores()
+        if silent == len(batches):
+            assert sorted(score.user for score in owed.scores) == names
+        assert (names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()) == play(artifact, batches)
