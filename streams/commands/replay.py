@@ -91,6 +91,7 @@ def _run(
     }
     if shards > 1:
         summary |= result.carried
+        summary["halo_seconds"] = round(result.stages.get("halos", 0.0), 3)
     if error is not None:
         summary["reference_max_abs_error"] = error
     return summary
