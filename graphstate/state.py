@@ -28,6 +28,8 @@ from graphstate.windows import Windows
 FORMAT = 2
 """The version of the byte layouts."""
 _SECOND = 1_000_000
+_FROM = [[number for number, relation in enumerate(RELATIONS) if relation.source == kind] for kind in range(len(TYPES))]
+"""The relations by the type of their source."""
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while something takes long; a total of 0 means unknown."""
 
@@ -334,11 +336,11 @@ class GraphState:
 
     def holds(self, kind: int, row: int) -> bool:
         """Whether a node is in some window here."""
-        heads = self.windows.rows.head
-        return any(
-            relation.source == kind and row < len(heads[number]) and heads[number][row] >= 0
-            for number, relation in enumerate(RELATIONS)
-        )
+        for number in _FROM[kind]:
+            heads = self.windows.rows.head[number]
+            if row < len(heads) and heads[row] >= 0:
+                return True
+        return False
 
     def mirror(self, kind: int, row: int, propagated: bytes, payload: bytes) -> bool:
         """Take what its owner told of a node: propagated features, and what the model keeps of it.
@@ -346,11 +348,10 @@ class GraphState:
         Returns whether the features changed.
         """
         table = self.ledger.tables[kind]
-        told = np.frombuffer(propagated, np.int32)
         self.store.write("mirrors", keys.node(kind, row), propagated + payload)
-        if np.array_equal(table.propagated[row], told):
+        if table.propagated[row].tobytes() == propagated:
             return False
-        table.propagated[row] = told
+        table.propagated[row] = np.frombuffer(propagated, np.int32)
         return True
 
     def unmirror(self, kind: int, row: int) -> None:
