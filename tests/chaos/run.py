@@ -25,6 +25,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.judge import judge, quantile
 from tests.chaos.schedule import CUT, KINDS, SILENT, schedule
 from tests.chaos.stream import Message, messages, truth
+from tests.load.rig import end_well
 from tests.workers import lag, producer, wait_for
 
 FOLDER = tidy.ROOT / "build" / "chaos"
@@ -276,6 +277,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=Plan.workers)
     parser.add_argument("--faults", help="only these kinds, separated by commas")
     given = parser.parse_args()
+    end_well()
     form = QUICK if given.quick else Plan()
     kinds = tuple(given.faults.split(",")) if given.faults else KINDS
     plan = Plan(form.events, form.rate, form.faults, given.shards, given.workers, kinds)

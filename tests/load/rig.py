@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -166,6 +167,11 @@ class Rig:
         for process in self.workers:
             found += [line for line in evidence.error_lines(process.log) if not errors.explained(line, ())]
         return found
+
+
+def end_well() -> None:
+    """Let SIGTERM end a command as Ctrl-C does: with what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tests import tidy
-from tests.load.rig import Rig, Sample, p_ms, result, spread
+from tests.load.rig import Rig, Sample, end_well, p_ms, result, spread
 
 FOLDER = tidy.ROOT / "build" / "soak"
 EVERY_S = 10.0
@@ -122,6 +122,7 @@ def main() -> int:
     parser.add_argument("--memory", type=float, default=Bounds.memory, help="(max − min) / mean over the last half")
     parser.add_argument("--p99-ms", type=float, default=Bounds.p99_ms)
     given = parser.parse_args()
+    end_well()
     bounds = Bounds(memory=given.memory, p99_ms=given.p99_ms)
     found = soak(given.minutes, given.rate, given.workers, given.shards, bounds)
     text = json.dumps(found, indent=1)
