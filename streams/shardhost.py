@@ -119,7 +119,8 @@ class ShardHost:
             self._dirty.discard(partition)
             self.offsets[partition] = next_offset
             if halo_offset is not None and partition in self.halo_offsets:
-                self.halo_offsets[partition] = halo_offset
+                # Records from before the hello may come after it.
+                self.halo_offsets[partition] = max(self.halo_offsets[partition], halo_offset)
             return True
 
         return await self._run(work)
@@ -137,6 +138,16 @@ class ShardHost:
             return halos
 
         return await self._run(work)
+
+    async def hush(self, partition: int) -> None:
+        """Let a shard tell others nothing until its next hello."""
+
+        def work() -> None:
+            self.halo_offsets.pop(partition, None)
+            if partition in self._shards:
+                self._shards[partition].mirrors.hush()
+
+        await self._run(work)
 
     async def read(self, question: Callable[[Shard], T]) -> list[T]:
         """The answer of every open shard, between two steps."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -111,8 +111,13 @@ async def send_packs(client: Any, topic: str, packs: Mapping[int, list[bytes]]) 
             acknowledged = await client.send(topic, value, partition=partition)
             await acknowledged
 
-    # All of them come to an end before the first error is raised: nothing is sent any more once this has failed.
-    sent = [send(partition, values) for partition, values in packs.items() if values]
-    for error in await asyncio.gather(*sent, return_exceptions=True):
-        if error is not None:
-            raise error
+    await all_of(*(send(partition, values) for partition, values in packs.items() if values))
+
+
+async def all_of(*work: Awaitable[Any]) -> list[Any]:
+    """The results of all; the first error is raised only when all have come to an end, so nothing goes on after it."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

@@ -18,7 +18,7 @@ import numpy as np
 from faust.types import TP
 from numpy.typing import NDArray
 
-from streams.agents.ingest import send_packs
+from streams.agents.ingest import all_of, send_packs
 from streams.errors import StaleStep, StateError
 from streams.halos import VERSION as HALO_VERSION
 from streams.halos import Halo, decode, encode
@@ -126,12 +126,7 @@ class ShardWork:
     async def _handle(self, poll: Poll) -> bool:
         # Shards share a thread, but while one waits for Kafka another steps.
         parts = [self._part(poll, partition, *part) for partition, part in poll.parts.items()]
-        # All of them come to an end before the first error is raised: nothing is sent any more after that.
-        done = await asyncio.gather(*parts, return_exceptions=True)
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return all(done)
+        return all(await all_of(*parts))
 
     async def _part(self, poll: Poll, partition: int, records: list[Any], position: int) -> bool:
         try:
@@ -170,13 +165,15 @@ class ShardWork:
     async def _mirror(self, poll: Poll, partition: int, records: list[Any], position: int) -> bool:
         """Take halos."""
         halos = [decode(record.value) for record in records]
-        token, loud = self._host.halo_offsets.get(partition), not self._behind(partition)
-        if token is not None and any(
-            halo.hello and halo.sender == partition and record.offset >= token
+        loud, spoken = not self._behind(partition), self._host.halo_offsets.get(partition)
+        if spoken is not None and any(
+            halo.hello and halo.sender == partition and record.offset >= spoken
             for halo, record in zip(halos, records, strict=True)
         ):
-            log.warning("another worker has taken the shard over", extra={"shard": partition})
-            return False
+            # Whoever it was was late: as long as our lease holds, the shard is ours, and the last word too.
+            log.warning("another worker spoke for a shard of ours: saying hello again", extra={"shard": partition})
+            await self._host.hush(partition)
+            await self._greet(partition)
         next_offset, marks = await self._host.position(partition)
         begin = perf_counter()
         outcome = await self._host.step(partition, [], halos, silent=not loud)
@@ -198,9 +195,8 @@ class ShardWork:
         stepped = perf_counter()
         sent = None
         if batch.loud:
-            told = asyncio.gather(self._tell(partition, outcome), self._send_halos(outcome.halos))
-            sent = await self._publish(outcome, f"{partition}-{batch.next_offset}")
-            await told
+            publishing = self._publish(outcome, f"{partition}-{batch.next_offset}")
+            _, _, sent = await all_of(self._tell(partition, outcome), self._send_halos(outcome.halos), publishing)
         published, published_s = perf_counter(), time.time()
         allowed = lambda: self._consumer.current(poll)  # noqa: E731
         if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed, halo_offset):
@@ -225,8 +221,13 @@ class ShardWork:
             return
         own = Halo(HALO_VERSION, partition, -1, "", hello=True)
         sent = await self._producer.client.send(self._halos, encode(own), partition=partition)
-        token = (await sent).offset
-        await self._send_halos(await self._host.hello(partition, token))
+        halos = await self._host.hello(partition, (await sent).offset)
+        try:
+            await self._send_halos(halos)
+        except BaseException:
+            # What nobody heard was not said.
+            await self._host.hush(partition)
+            raise
 
     async def _tell(self, partition: int, outcome: Outcome) -> None:
         """Send what was derived for other shards' nodes."""
