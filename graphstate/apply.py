@@ -20,13 +20,17 @@ Claim = tuple[int, int]
 """A share: (time, via row or −1)."""
 Create = tuple[int, int, int]
 """A create: (time, user row, reply row or −1)."""
+UNERASED = b"unerased"
+"""The `meta` row of what must still leave the files."""
 NO_CREATE: Create = (NEVER, -1, -1)
 
 
 class Applier:
     """Applies mutations to a ledger, one by one.
 
-    forgotten: users of this shard who are no longer live; erased: rows of other shards' users who are not.
+    forgotten: users of this shard who are no longer live; erased: rows of other shards' users who are not. named:
+    all of whom an event asked to forget something. unerased: how often something that must also leave the files was
+    taken back, since they were last written anew.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -35,6 +39,8 @@ class Applier:
         self.users, self.contents, self.communities = ledger.tables
         self.forgotten: list[str] = []
         self.erased: list[int] = []
+        self.named: list[str] = []
+        self.unerased = 0
         self._by_kind: dict[int, Callable[[Mutation], None]] = {
             Kind.FOLLOW: self._follow,
             Kind.UNFOLLOW: self._follow,
@@ -289,12 +295,21 @@ class Applier:
 
     # Forget: everything up to a time
 
+    def mark(self) -> None:
+        """Note, with what is committed next, that the files hold what must leave them."""
+        self.unerased += 1
+        self.store.write("meta", UNERASED, str(self.unerased).encode())
+
     def _forget(self, mutation: Mutation) -> None:
+        known = mutation.user in self.users.index
         user, until = self.see(mutation.user, mutation.time), mutation.time
         users, ledger = self.users, self.ledger
         if until <= users.forget_at[user]:
             return
         users.forget_at[user] = until
+        self.named.append(mutation.user)
+        if known:
+            self.mark()
         self._forget_via(user, until)
         self._forget_decisions(user, until)
         for key, _ in list(self.store.scan(keys.prefix(SHARE, user))):

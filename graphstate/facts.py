@@ -23,7 +23,7 @@ class Facts:
     def __init__(self, applier: Applier) -> None:
         self.ledger = ledger = applier.ledger
         self.users, self.contents, _ = ledger.tables
-        self._see = applier.see
+        self._see, self._mark = applier.see, applier.mark
         made, through, credited, tied = ledger.made, ledger.through, ledger.credited, ledger.tied
         self._by_kind: dict[int, Callable[[Mutation, int], None]] = {
             Fact.MADE: lambda told, sign: made(self._user(told), told.time, sign),
@@ -91,4 +91,7 @@ class Facts:
             orphan(self.ledger, parent)
 
     def _cleared(self, told: Mutation, _sign: int) -> None:
-        self.ledger.cleared(self._user(told), told.user, told.time, told.at)
+        user = self._user(told)
+        if self.users.counts[user].any():
+            self._mark()
+        self.ledger.cleared(user, told.user, told.time, told.at)

@@ -178,6 +178,8 @@ class Users(Table):
         elif self.ids[row]:
             self._trace(row, forgotten_key(node_id))
             self.drop(row)
+            # Times up to the forget say something of the person, and nothing reads them any more.
+            self.made_at_at[row] = NEVER
 
     def _trace(self, row: int, trace: bytes) -> None:
         self.forgotten[trace] = row

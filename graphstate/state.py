@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate import evict, features, keys, migrate
-from graphstate.apply import Applier
+from graphstate.apply import UNERASED, Applier
 from graphstate.errors import FormatError
 from graphstate.facts import FIRST, Facts
 from graphstate.frontier import Frontier
@@ -134,6 +134,7 @@ class GraphState:
             raise FormatError(f"the state was built with another {', '.join(differing)}: remove the folder to rebuild")
         self.meta = meta
         self.clock = int(meta.get(b"clock", NEVER))
+        self.applier.unerased = int(meta.get(UNERASED, b"0"))
         for done, (key, value) in enumerate(self.store.rows("nodes")):
             kind, row = keys.read_node(key)
             self.ledger.tables[kind].restore(row, value)
@@ -195,7 +196,7 @@ class GraphState:
     def begin(self) -> None:
         """Begin a micro-batch."""
         self.ledger.settle()
-        self.applier.forgotten, self.applier.erased = [], []
+        self.applier.forgotten, self.applier.erased, self.applier.named = [], [], []
         self.ledger.users.returned = []
         for table in self.ledger.tables:
             table.fresh = []
@@ -407,6 +408,15 @@ class GraphState:
             store.write("meta", key, value)
         store.write("meta", b"clock", str(self.clock).encode())
         return store.commit()
+
+    def unerased(self) -> int:
+        """What is committed and must still leave the files, by a number that rises; 0: nothing."""
+        return int(self.store.committed("meta", UNERASED) or b"0")
+
+    def erased(self, unerased: int) -> None:
+        """The files were written anew after `unerased` was asked."""
+        if self.unerased() == unerased:
+            self.store.remove("meta", UNERASED)
 
     def outputs(self) -> dict[int, bytes]:
         """The committed `outputs` rows by user row."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from heapq import merge
 from pathlib import Path
+from threading import Lock
 
 from rocksdict import (
     AccessType,
     BlockBasedOptions,
+    BottommostLevelCompaction,
     Cache,
     Checkpoint,
     ColumnFamily,
+    CompactOptions,
+    DBCompressionType,
     Options,
     Rdict,
     RdictIter,
@@ -19,7 +24,7 @@ from rocksdict import (
     WriteBatch,
 )
 
-from graphstate.errors import DamagedError, LockedError
+from graphstate.errors import DamagedError, GraphError, LockedError
 
 FAMILIES = ("nodes", "edges", "counters", "outputs", "mirrors", "meta")
 PREFIX = 5
@@ -29,7 +34,7 @@ _MEMTABLE_BYTES = 32 << 20
 _CACHE_BYTES = 128 << 20
 
 
-def _options(cache: Cache) -> Options:
+def _options(cache: Cache, family: str = "") -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.create_missing_column_families(True)
@@ -37,6 +42,9 @@ def _options(cache: Cache) -> Options:
     options.set_max_write_buffer_number(3)
     options.set_max_total_wal_size(256 << 20)
     options.set_keep_log_file_num(3)
+    if family == "nodes":
+        # Ids are here and nowhere else: uncompressed, so that a search of the files finds whoever is in them.
+        options.set_compression_type(DBCompressionType.none())
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(cache)
@@ -65,11 +73,14 @@ class Store:
         options = _options(cache)
         access = AccessType.read_only() if read_only else AccessType.read_write()
         try:
-            self._db = Rdict(str(path), options, {name: _options(cache) for name in FAMILIES}, access)
+            self._db = Rdict(str(path), options, {name: _options(cache, name) for name in FAMILIES}, access)
         except Exception as error:  # rocksdict raises bare exceptions
             if "lock" in str(error).lower():
                 raise LockedError(f"{path} is open in another process: stop that worker first ({error})") from error
             raise DamagedError(f"{path} cannot be opened: restore or remove it ({error})") from error
+        self._path = path
+        self._rewriting = Lock()
+        self._closing = False
         self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._edges = self._families["edges"]
@@ -176,15 +187,74 @@ class Store:
         for family in self._families.values():
             family.flush(False)
 
+    def committed(self, family: str, key: bytes) -> bytes | None:
+        """A committed value."""
+        value: bytes | None = self._families[family].get(key)
+        return value
+
+    def remove(self, family: str, key: bytes) -> None:
+        """Remove a row at once, whatever is staged."""
+        self._families[family].delete(key)
+
+    def rewrite(self) -> bool:
+        """Write all files anew, so that what was removed or replaced is in none of them; the one call for another
+        thread, beside all others. Returns False if `close` ended it early.
+
+        Raises:
+            GraphError: some file could not be.
+        """
+        with self._rewriting:
+            try:
+                failure = self._rewrite()
+            except Exception as error:  # noqa: BLE001 - rocksdict raises bare exceptions
+                # Not raised from here: its frames would keep a database open that `close` waits to close.
+                failure = str(error)
+            if self._closing:
+                return False
+        if not failure:
+            return True
+        raise GraphError(f"the files of {self._path} could not be written anew ({failure}): is the disk full?")
+
+    def _rewrite(self) -> str:
+        before = {name for name, size in self._data_files().items() if size}
+        # All of them first: then no log is needed any more. Once closed there are none.
+        for family in list(self._families.values()):
+            family.flush(True)
+        for family in list(self._families.values()):
+            whole = CompactOptions()
+            whole.set_bottommost_level_compaction(BottommostLevelCompaction.force_optimized())
+            whole.set_exclusive_manual_compaction(False)
+            family.compact_range(None, None, whole)
+        # RocksDB tells nobody here whether a compaction failed: the files do.
+        left = sorted(before & self._data_files().keys())
+        return f"{left[0]} and {len(left) - 1} more are still there" if left else ""
+
+    def _data_files(self) -> dict[str, int]:
+        found = {}
+        for path in self._path.iterdir():
+            with suppress(FileNotFoundError):
+                if path.suffix in {".sst", ".log"}:
+                    found[path.name] = path.stat().st_size
+        return found
+
     def checkpoint(self, folder: Path) -> None:
         """Put what is committed into a folder of its own, which must not exist; SST files are hard links."""
         Checkpoint(self._db).create_checkpoint(str(folder))
 
     def close(self) -> None:
         """Close the database; the lock is free afterwards."""
-        self._handles.clear()
-        for family in self._families.values():
-            family.close()
-        self._families.clear()
-        del self._edges
-        self._db.close()
+        self._closing = True
+        ended = not self._rewriting.acquire(blocking=False)
+        if ended:
+            self._db.cancel_all_background(True)
+            self._rewriting.acquire()
+        try:
+            self._handles.clear()
+            for family in [*self._families.values(), self._db]:
+                # What was ended cannot be flushed any more: its log has it.
+                with suppress(Exception) if ended else nullcontext():
+                    family.close()
+            self._families.clear()
+            del self._edges, self._db
+        finally:
+            self._rewriting.release()

@@ -32,6 +32,7 @@ from streams.graphview import graph_spec
 from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.outputs import Outputs
+from streams.privacy import Eraser
 from streams.readiness import Readiness
 from streams.settings import Settings
 from streams.shard import Publishing, Shard, state_folder
@@ -127,6 +128,14 @@ class Worker:
         self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         self.checkpoints = Checkpoints.of(settings, self.metrics)
         self.host = ShardHost(self._open_shard)
+        self.eraser = Eraser(
+            self.host,
+            self.metrics,
+            settings.datadir,
+            settings.erase_within_s,
+            settled=lambda: self.readiness.loaded and not self.readiness.stopping,
+            gone=self._gone,
+        )
         self.web_port = settings.web_port or free_port(settings.web_host)
         self.app = new_app(settings, self.web_port)
         self.app.worker = self
@@ -168,6 +177,7 @@ class Worker:
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         app.timer(MEASURE_S)(self._measure)
         app.timer(MEASURE_S)(self._checkpoint)
+        app.timer(MEASURE_S)(self._erase)
 
     def _describe_model(self) -> None:
         config = self.artifact.config
@@ -326,6 +336,7 @@ class Worker:
         self.readiness.stopping = True
         self.readiness.detail = "stopping"
         await asyncio.to_thread(self.checkpoints.stop)
+        await asyncio.to_thread(self.eraser.stop)
         if self.app.started and not self._failed.done():
             self.consumer.stop_flow()
             await self.consumer.quiesce(STOP_S)
@@ -344,6 +355,12 @@ class Worker:
 
     async def _checkpoint(self) -> None:
         await self.checkpoints.tick(self.host.read)
+
+    def _gone(self, shard: int) -> None:
+        self._left.pop(shard, None)
+
+    async def _erase(self) -> None:
+        await self.eraser.tick()
 
     async def _measure(self) -> None:
         metrics = self.metrics

@@ -1,4 +1,6 @@
-"""One worker per data folder: a lock that the kernel frees when its holder ends, however it ends."""
+"""A worker's data folder: which shards have states in it, and one worker each, by a lock that the kernel frees when
+its holder ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,16 @@ from typing import TextIO
 from streams.errors import StateError
 
 FILE = "worker.lock"
+
+
+def shard_folders(datadir: Path) -> dict[int, Path]:
+    """The folders of shards' states, by shard."""
+    found = {}
+    for folder in datadir.glob("shard-*"):
+        number = folder.name.removeprefix("shard-")
+        if number.isdecimal() and folder.is_dir():
+            found[int(number)] = folder
+    return dict(sorted(found.items()))
 
 
 def hold(datadir: Path) -> TextIO:

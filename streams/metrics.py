@@ -79,6 +79,7 @@ class Metrics:
         self._work()
         self._state()
         self._checkpoints()
+        self._privacy()
         ProcessCollector(namespace=PREFIX, registry=self.registry)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
@@ -149,6 +150,15 @@ class Metrics:
         self.checkpoint_failures = self._counter(
             "checkpoint_failures_total", "Checkpoints that could not be made or brought back"
         )
+
+    def _privacy(self) -> None:
+        """What was forgotten and is not gone yet."""
+        self.forget_waiting = self._gauge(
+            "forget_waiting_seconds", "Since somebody was forgotten who may still be in a file; 0: nobody"
+        )
+        self.erasures = self._counter("erasures_total", "Times that a shard's files were written anew after a forget")
+        self.erase_seconds = self._gauge("erase_seconds", "How long that took the last time")
+        self.erase_failures = self._counter("erase_failures_total", "Times that it failed, or a copy could not go")
 
     def forget_checkpoint(self, shard: int) -> None:
         """Tell nothing more of the checkpoints of a shard that is no longer here."""

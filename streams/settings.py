@@ -93,6 +93,11 @@ class Settings(BaseSettings):
     lateness_s: int = Field(
         7 * DAY_S, ge=0, description="Seconds that an event may be late beyond the retention before it is expired."
     )
+    erase_within_s: float = Field(
+        3_600.0,
+        ge=0,
+        description="Seconds after a `forget` until the worker's files hold the person no more; 0: at once.",
+    )
     dead_letter_limit: int = Field(
         1_000, ge=1, description="Bad messages in a row at which the worker stops instead of going on."
     )

@@ -67,13 +67,15 @@ class Alert:
 class Outcome:
     """What a step published and what it cost.
 
-    forgotten: users whose score must be withdrawn. told, halos: what other shards must know. counts: mutations
-    by outcome. frontier: rows recomputed in layer 1 and 2. edges: window edges attended to. seconds: by stage.
+    forgotten: users whose score must be withdrawn. named: all users of whom something was to be forgotten. told, halos:
+    what other shards must know. counts: mutations by outcome. frontier: rows recomputed in layer 1 and 2. edges: window
+    edges attended to. seconds: by stage.
     """
 
     scores: list[Score] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    named: list[str] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     halos: list[tuple[int, Halo]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -201,6 +203,7 @@ class Shard:
             users = graph.ledger.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
+            outcome.named = graph.applier.named
         if not silent:
             with _timed(outcome, "halos"):
                 cause = _cause(records, halos)

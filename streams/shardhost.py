@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from streams.errors import StaleStep
@@ -152,6 +153,18 @@ class ShardHost:
     async def read(self, question: Callable[[Shard], T]) -> list[T]:
         """The answer of every open shard, between two steps."""
         return await self._run(lambda: [question(shard) for shard in self._shards.values()])
+
+    async def put_aside(self, partition: int, folder: Path, aside: Path) -> bool:
+        """Rename the folder of a shard, unless the shard is open; returns whether it was renamed."""
+
+        def work() -> bool:
+            if partition in self._shards:
+                return False
+            folder.rename(aside)
+            self.offsets.pop(partition, None)
+            return True
+
+        return await self._run(work)
 
     async def top(self, n: int) -> list[dict[str, Any]]:
         """The n users with the largest reach, over all shards here."""

@@ -58,7 +58,8 @@ class Topics:
             prefix + "influence.score.v1",
             OUTPUT_PARTITIONS,
             "the newest score of each user",
-            {"cleanup.policy": "compact"},
+            # Without a bound Kafka keeps values that were replaced as long as it likes, those of the forgotten too.
+            {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS)},
         )
         self.alert = TopicSpec(
             prefix + "influence.alert.v1",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -42,6 +42,10 @@ class Feed(Protocol):
 
     def publish(self, outcome: Outcome, mutations: int) -> None:
         """One micro-batch was published and committed; must not block."""
+        ...
+
+    def forget(self, users: Sequence[str]) -> None:
+        """Show nothing more of these users."""
         ...
 
 
@@ -203,6 +207,7 @@ class ShardWork:
             return False
         seconds |= {"acknowledge": published - stepped, "commit": perf_counter() - published}
         self._count(batch, outcome, {**outcome.seconds, **seconds})
+        self._feed.forget(outcome.named)
         if sent is not None:
             accepted_ms = np.asarray([at for at in batch.new.accepted_ms if at], np.float64)
             self._count_published(outcome, sent, np.maximum(published_s - accepted_ms / 1_000, 0.0))

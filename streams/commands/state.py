@@ -171,6 +171,36 @@ def restore(
         printing.table(rows)
 
 
+@app.command()
+def find(
+    user: Annotated[str, typer.Argument(help="The id of a user.")],
+    topics: Annotated[bool, typer.Option("--topics", help="Also read all topics from end to end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Where a person is still found: rows and bytes of DATADIR, checkpoints, topics; also beside a running worker."""
+    from dataclasses import asdict
+
+    from streams import whereabouts
+    from streams.settings import Settings
+
+    settings = Settings.load()
+    shards, files = whereabouts.in_shards(settings, user), whereabouts.in_files(settings.datadir, user)
+    kept = list(whereabouts.in_checkpoints(settings, user)) if settings.checkpoints else []
+    with _bar(hidden=as_json or not topics) as progress:
+        read = list(whereabouts.in_topics(settings, user, progress)) if topics else []
+    if as_json:
+        about: dict[str, Any] = {"shards": [asdict(one) for one in shards], "files": asdict(files)}
+        about["checkpoints"] = [asdict(one) for one in kept] if settings.checkpoints else None
+        about["topics"] = [{**asdict(one), "until_s": one.until_s} for one in read] if topics else None
+        printing.as_json({"user": user, **about})
+        return
+    for lines in whereabouts.tables(settings, shards, files, kept, read):
+        if isinstance(lines, str):
+            typer.echo(lines)
+        else:
+            printing.table(lines)
+
+
 @contextmanager
 def _bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar of bytes on standard error, if that is a terminal."""

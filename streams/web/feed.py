@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -127,6 +127,12 @@ class Trend:
         """Remember these users' reach."""
         self._samples.append((self._clock(), {entry["user"]: entry["reach"] for entry in top}))
 
+    def forget(self, users: Iterable[str]) -> None:
+        """Know nothing of these users."""
+        for user in users:
+            for _, known in self._samples:
+                known.pop(user, None)
+
     def change(self, user: str, reach: float) -> float | None:
         """The change of reach (0.1: a tenth more) since the oldest sample that knows the user, None if none does."""
         for _, known in self._samples:
@@ -187,6 +193,14 @@ class LiveFeed:
             value = alert_value(alert)
             self._alerts.append(value)
             self.broadcast("alert", value)
+
+    def forget(self, users: Sequence[str]) -> None:
+        """Show nothing more of these users."""
+        if not users:
+            return
+        named = set(users)
+        self._alerts = deque((alert for alert in self._alerts if alert["user"] not in named), maxlen=ALERTS)
+        self.trend.forget(named)
 
     def alerts(self, limit: int) -> list[dict[str, Any]]:
         """The newest alerts since the start of the worker, newest first."""

@@ -37,7 +37,7 @@ def test_create_is_idempotent_and_complete(environment: Settings, capsys: pytest
     assert all(row["exists"] for row in printed(capsys, "topics", "list"))
     described = {row["topic"]: row for row in printed(capsys, "topics", "describe")}
     assert list(described) == names
-    assert described[topics.Topics(environment).score.name]["config"] == {"cleanup.policy": "compact"}
+    assert described[topics.Topics(environment).score.name]["config"]["cleanup.policy"] == "compact"
 
 
 def test_describe_counts_records(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
