@@ -162,7 +162,7 @@ class Applier:
         key = keys.pair(SHARE, user, content)
         value = self.store.get(key)
         unshared, first, via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
-        if mutation.time > unshared:
+        if mutation.time > max(unshared, self.users.forget_at[user]):
             self.store.put(key, SHARE_VALUE.pack(mutation.time, first, via, more))
             self.store.put(keys.pair(keys.UNSHARED, content, user), b"")
             self._cut_share(user, content)
@@ -312,8 +312,7 @@ class Applier:
             self.mark()
         self._forget_via(user, until)
         self._forget_decisions(user, until)
-        for key, _ in list(self.store.scan(keys.prefix(SHARE, user))):
-            self._cut_share(user, TWO_ROWS.unpack_from(key, 1)[1])
+        self._forget_shares(user, until)
         for key, _ in list(self.store.scan(keys.index_prefix(CREATED, user))):
             content = keys.read_index(key)[1]
             if self.contents.owned_at[content]:
@@ -338,6 +337,19 @@ class Applier:
         users.propagated[user] = 0
         self.store.write("mirrors", keys.node(USER, user), None)
         self.erased.append(user)
+
+    def _forget_shares(self, user: int, until: int) -> None:
+        for key, value in list(self.store.scan(keys.prefix(SHARE, user))):
+            content = TWO_ROWS.unpack_from(key, 1)[1]
+            unshared, first, via, more = SHARE_VALUE.unpack(value)
+            if NEVER < unshared <= until:
+                # The forget covers what the tombstone did.
+                self.store.delete(keys.pair(keys.UNSHARED, content, user))
+                if first == NEVER:
+                    self.store.delete(key)
+                else:
+                    self.store.put(key, SHARE_VALUE.pack(NEVER, first, via, more))
+            self._cut_share(user, content)
 
     def _forget_via(self, user: int, until: int) -> None:
         for key, value in list(self.store.scan(keys.prefix(keys.VIA, user))):

@@ -217,7 +217,9 @@ class Store:
 
     def _rewrite(self) -> str:
         before = {name for name, size in self._data_files().items() if size}
-        # All of them first: then no log is needed any more. Once closed there are none.
+        # All of them first: then no log is needed any more. One with nothing to flush would keep its log.
+        if self._families:
+            self._families["meta"].delete(b"")
         for family in list(self._families.values()):
             family.flush(True)
         for family in list(self._families.values()):

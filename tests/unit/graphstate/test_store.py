@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from graphstate.errors import DamagedError, LockedError
+from graphstate.errors import DamagedError, GraphError, LockedError
 from graphstate.store import Store
 
 PREFIX = b"\x00abcd"
@@ -59,3 +60,69 @@ def test_damaged_folder(tmp_path: Path) -> None:
     (tmp_path / "CURRENT").write_text("MANIFEST-999999\n")
     with pytest.raises(DamagedError, match="restore or remove"):
         Store(tmp_path)
+
+
+def filled(folder: Path, rows: int) -> Store:
+    """A store of nodes with ids, some files of it on disk."""
+    store = Store(folder)
+    for row in range(rows):
+        store.write("nodes", row.to_bytes(5, "big"), b"node-number-%08d" % row)
+        if row % 20_000 == 19_999:
+            store.commit()
+            store.flush()
+    store.commit()
+    return store
+
+
+def holding(folder: Path, needle: bytes) -> list[str]:
+    """The files that hold some bytes."""
+    return [path.name for path in folder.iterdir() if needle in path.read_bytes()]
+
+
+def test_what_was_replaced_leaves_the_files_once_they_are_written_anew(tmp_path: Path) -> None:
+    """A removed and a replaced row are in some file until `rewrite`, in none afterwards; the others stay."""
+    store = filled(tmp_path, 60_000)
+    store.write("nodes", (7).to_bytes(5, "big"), None)
+    store.write("nodes", (30_000).to_bytes(5, "big"), b"nobody")
+    store.commit()
+    assert holding(tmp_path, b"node-number-00000007")
+    assert holding(tmp_path, b"node-number-00030000")
+    assert store.rewrite()
+    assert holding(tmp_path, b"node-number-00000007") == []
+    assert holding(tmp_path, b"node-number-00030000") == []
+    assert holding(tmp_path, b"node-number-00000008")
+    assert store.rewrite(), "a second time, with nothing new in the log"
+    assert sum(1 for _ in store.rows("nodes")) == 59_999
+    store.close()
+
+
+def test_a_state_can_be_closed_while_its_files_are_written_anew(tmp_path: Path) -> None:
+    """Closing ends it: the folder can be opened again at once, with everything that was committed."""
+    store = filled(tmp_path, 200_000)
+    store.put(PREFIX, b"last")
+    store.commit()
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(store.rewrite()))
+    thread.start()
+    while not store._rewriting.locked() and thread.is_alive():
+        pass
+    store.close()
+    again = Store(tmp_path)
+    thread.join()
+    assert again.get(PREFIX) == b"last"
+    assert sum(1 for _ in again.rows("nodes")) == 200_000
+    again.close()
+    assert done in ([False], [True])
+    assert not store.rewrite(), "a closed one is left alone"
+
+
+def test_a_file_that_cannot_be_written_anew_is_an_error(tmp_path: Path) -> None:
+    """A file that stays, as one that somebody still reads, is not taken for gone."""
+    store = filled(tmp_path, 60_000)
+    reading = store.rows("nodes")
+    next(reading)
+    with pytest.raises(GraphError, match="could not be written anew"):
+        store.rewrite()
+    reading.close()
+    assert store.rewrite()
+    store.close()

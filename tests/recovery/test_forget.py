@@ -1,0 +1,221 @@
+"""`forget` on the real broker: no file of any worker holds the person any more, and all others are as they were."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphstate.types import owner
+from model.artifact import Artifact
+from streams import cli
+from streams.graphview import graph_spec
+from streams.settings import PREFIX, Settings
+from streams.shard import Shard
+from streams.topics import Topics, admin, create
+from tests.histories import NOW_S, history
+from tests.recovery.test_kill import TOLERANCE, feed, undisturbed
+from tests.recovery.test_membership import Team
+from tests.workers import lag, read_all, wait_for
+
+SHARDS = 3
+EVENTS = 4_000
+PERSONS = [f"person-who-leaves-{number:02d}-of-06" for number in range(6)]
+LATER_S = NOW_S + 60
+SEED = 11
+
+
+def lives(rng: random.Random) -> Iterator[dict[str, Any]]:
+    """Everything that a person can do or have done, in between what others do."""
+    for event in history(rng, EVENTS, links=True):
+        yield event
+        when, person = event["time"], rng.choice(PERSONS)
+        someone, content = f"u{rng.randrange(200)}", f"c{rng.randrange(300)}"
+        own = f"post-{rng.randrange(60)}"
+        act = rng.randrange(8)
+        if act == 0:
+            yield {"type": "follow", "time": when, "user": person, "target": someone}
+            yield {"type": "follow", "time": when, "user": someone, "target": person}
+        elif act == 1:
+            yield {"type": "share", "time": when, "user": person, "content": content, "via": rng.choice(PERSONS)}
+        elif act == 2:
+            yield {"type": "share", "time": when, "user": someone, "content": own, "via": person}
+        elif act == 3:
+            yield {"type": "create", "time": when, "user": person, "content": own, "reply_to": content}
+        elif act == 4:
+            yield {"type": "join", "time": when, "user": person, "community": "k1"}
+        elif act == 5:
+            yield {"type": "unshare", "time": when, "user": person, "content": content}
+
+
+def after(persons: list[str]) -> Iterator[dict[str, Any]]:
+    """What one of them does who comes back."""
+    for number, person in enumerate(persons):
+        yield {"type": "create", "time": LATER_S, "user": person, "content": f"new-{number}"}
+        yield {"type": "share", "time": LATER_S + 1, "user": "u1", "content": f"new-{number}", "via": person}
+        yield {"type": "follow", "time": LATER_S + 2, "user": person, "target": "u2"}
+
+
+def bytes_found(folders: list[Path], persons: list[str]) -> dict[str, list[str]]:
+    """By person, the files that hold the id's bytes."""
+    found: dict[str, list[str]] = {}
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        try:
+            text = path.read_bytes() if path.is_file() else b""
+        except FileNotFoundError:  # RocksDB drops files meanwhile
+            continue
+        for person in persons:
+            if person.encode() in text:
+                found.setdefault(person, []).append(path.name)
+    return found
+
+
+class Case(Team):
+    """Two workers, and what to ask them."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.workers = self.workers[:2]
+
+    @property
+    def folders(self) -> list[Path]:
+        """The data folder of each."""
+        return [worker.settings.datadir for worker in self.workers]
+
+    def send(self, events: list[dict[str, Any]]) -> None:
+        """Send events and wait until all topics are read."""
+        feed(self.settings, events, random.Random(SEED))
+        names = [spec.name for spec in self.topics.inputs.values()]
+        names += [self.topics.mutations.name, self.topics.halos.name]
+        wait_for(lambda: lag(self.settings, names) == 0, 60, "everything to be committed")
+
+    def statuses(self, person: str) -> set[int]:
+        """What the workers answer of a person."""
+        return {worker.get(f"/api/v1/users/{person}")[0] for worker in self.workers}
+
+    def find(self, person: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+        """What `groundswell state find` says, for each data folder; only the last one reads the topics."""
+        found = []
+        for folder in self.folders:
+            for name, value in (("broker", self.settings.broker), ("prefix", self.settings.prefix)):
+                patch.setenv(PREFIX + name.upper(), value)
+            patch.setenv(PREFIX + "SHARDS", str(SHARDS))
+            patch.setenv(PREFIX + "DATADIR", str(folder))
+            topics = ["--topics"] if folder == self.folders[-1] else []
+            assert cli.run(["state", "find", person, "--json", *topics]) == 0
+            found.append(json.loads(capsys.readouterr().out))
+        return found
+
+
+@pytest.fixture
+def case(settings: Settings) -> Iterator[Case]:
+    """Two workers that erase at once, on three shards."""
+    case = Case(settings.model_copy(update={"retention_s": 0, "shards": SHARDS, "erase_within_s": 0.0}))
+    with admin(case.settings) as client:
+        create(client, case.topics.all())
+    for worker in case.workers:
+        worker.start()
+    try:
+        case.wait_all(2)
+        yield case
+    finally:
+        for worker in case.workers:
+            worker.kill()
+
+
+def test_nothing_is_left_of_the_forgotten(
+    case: Case,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    record_property: pytest.RecordProperty,
+) -> None:
+    """Not in a file, an answer or the score topic, neither after a kill; who comes back is known again."""
+    events = list(lives(random.Random(SEED)))
+    case.send(events)
+    assert set(bytes_found(case.folders, PERSONS)) == set(PERSONS), "the search finds nobody: it proves nothing"
+    assert all(200 in case.statuses(person) for person in PERSONS)
+    assert {owner(person, SHARDS) for person in PERSONS} == set(range(SHARDS))
+    check_found(case.find(PERSONS[0], monkeypatch, capsys), before=True)
+
+    forgets = [{"type": "forget", "time": NOW_S + 1, "user": person} for person in PERSONS]
+    begin_s = time.monotonic()
+    case.send(forgets)
+    wait_for(lambda: not bytes_found(case.folders, PERSONS), 30, "the files to be written anew")
+    erased_s = time.monotonic() - begin_s
+    assert all(case.statuses(person) == {404} for person in PERSONS)
+    found = case.find(PERSONS[0], monkeypatch, capsys)
+    check_found(found, before=False)
+    searched = sum(folder["files"]["size"] for folder in found)
+    record_property("bytes searched", searched)
+    record_property("seconds from the forget to clean files", round(erased_s, 2))
+    print(f"{searched:,} bytes searched; clean {erased_s:.2f} s after the forget")  # noqa: T201 - with -s
+
+    victim = case.workers[0]
+    victim.kill()
+    case.wait_all(1)
+    victim.start()
+    case.wait_all(2)
+    wait_for(lambda: not bytes_found(case.folders, PERSONS), 30, "what was rebuilt to be written anew")
+    assert all(case.statuses(person) == {404} for person in PERSONS)
+    check_topic(case.settings, case.topics, set(PERSONS))
+
+    back = list(after(PERSONS[:2]))
+    case.send(back)
+    assert all(200 in case.statuses(person) for person in PERSONS[:2])
+    assert set(bytes_found(case.folders, PERSONS)) == set(PERSONS[:2])
+    folders = [case.owner(shard).settings.datadir / f"shard-{shard}" for shard in range(SHARDS)]
+    for worker in case.workers:
+        assert worker.stop() == 0
+    check_scores(case.settings, folders, [*events, *forgets, *back])
+
+
+def check_found(found: list[dict[str, Any]], *, before: bool) -> None:
+    """What `state find` says of a person before and after the forget."""
+    shards = {shard["shard"]: shard for folder in found for shard in folder["shards"] if not shard["wrong"]}
+    assert set(shards) == set(range(SHARDS))
+    assert all(shard["named"] is before for shard in shards.values()), "mirrors of the person on every shard"
+    assert any(shard["edges"] for shard in shards.values()) is before
+    assert all((shard["forgotten_s"] is None) is before for shard in shards.values())
+    assert [shard["shard"] for shard in shards.values() if shard["owner"]] == [owner(PERSONS[0], SHARDS)]
+    assert any(folder["files"]["found"] for folder in found) is before
+    assert not any(folder["files"]["compressed"] for folder in found)
+    topics = {topic["topic"].partition(".")[2]: topic for topic in found[-1]["topics"]}
+    score = topics["influence.score.v1"]
+    assert score["newest"] == ("score" if before else "tombstone")
+    # What forget does not reach, and what is said of it.
+    assert topics["groundswell.mutations"]["naming"] > 0
+    assert topics["groundswell.mutations"]["until_s"] is None
+    assert topics["influence.share.v1"]["naming"] > 0
+    assert topics["influence.share.v1"]["until_s"] > time.time()
+    assert topics["influence.follow.v1.dlq"]["naming"] == 0
+
+
+def check_topic(settings: Settings, topics: Topics, gone: set[str]) -> None:
+    """The last word on the score topic of each of these is a tombstone."""
+    last = {record.key.decode(): record.value for record in read_all(settings, [topics.score.name])}
+    assert {person: last[person] for person in gone} == dict.fromkeys(gone)
+
+
+def check_scores(settings: Settings, folders: list[Path], events: list[dict[str, Any]]) -> None:
+    """All shards together say of everybody what one undisturbed shard says."""
+    found: dict[str, tuple[float, int]] = {}
+    artifact = Artifact.default()
+    spec = replace(graph_spec(artifact.config, retention_s=0, lateness_s=settings.lateness_s), shards=SHARDS)
+    for number, folder in enumerate(folders):
+        shard = Shard.open(folder, artifact, replace(spec, shard=number))
+        users, reach, _, as_of = shard.scores()
+        shard.close()
+        found |= dict(zip(users, zip(reach.tolist(), as_of.tolist(), strict=True), strict=True))
+    expected = undisturbed(events, settings.datadir / "calm")
+    users, reach, _, as_of = expected.scores()
+    expected.close()
+    assert set(found) == set(users)
+    assert len(users) > 300
+    assert [found[user][1] for user in users] == as_of.tolist()
+    assert max(abs(found[user][0] - value) for user, value in zip(users, reach.tolist(), strict=True)) <= TOLERANCE
