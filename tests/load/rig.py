@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MB = 1 << 20
 QUIET_S = 24 * 3_600.0
 STALL_S = 120.0
-LOOK_S = 0.5
+NODES = re.compile(r'^groundswell_nodes\{type="(\w+)"\} (\S+)', re.MULTILINE)
 
 
 def rss_mb(pid: int) -> float:
@@ -52,6 +54,7 @@ class Sample:
     files: dict[str, int]
     lag_records: int
     done: int
+    nodes: dict[str, int] = field(default_factory=dict)
     freshness: Any = field(repr=False, default=None)
 
 
@@ -105,14 +108,19 @@ class Rig:
 
     # Measuring
 
-    def reading(self) -> Reading:
-        """What all workers say together; a worker that does not answer now counts as nothing."""
+    def reading(self, nodes: Counter[str] | None = None) -> Reading:
+        """What all workers say together; a worker that does not answer now counts as nothing.
+
+        nodes: gets the number of nodes in memory by type.
+        """
         total = Reading()
         for process in self.workers:
             status, body = process.get("/metrics")
             if status != 200:
                 continue
             one = parse(body.decode())
+            if nodes is not None:
+                nodes.update({name: int(float(count)) for name, count in NODES.findall(body.decode())})
             for name, value in vars(one).items():
                 setattr(total, name, getattr(total, name) + value)
         return total
@@ -121,13 +129,15 @@ class Rig:
         """This moment."""
         pids = {f"w{number}": process.process.pid for number, process in enumerate(self.workers) if process.process}
         pids["broker"] = self.kafka.pid
-        reading = self.reading()
+        nodes = Counter[str]()
+        reading = self.reading(nodes)
         return Sample(
             at_s=round(time.monotonic() - self._begin, 1),
             rss_mb={name: round(rss_mb(pid), 1) for name, pid in pids.items()},
             files={name: open_files(pid) for name, pid in pids.items()},
             lag_records=reading.lag_records,
             done=reading.mutations,
+            nodes=dict(nodes),
             freshness=reading.freshness,
         )
 

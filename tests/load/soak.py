@@ -69,6 +69,7 @@ def verdict(samples: Sequence[Sample], rate: float, bounds: Bounds, errors: Sequ
             name: [samples[0].rss_mb[name], half[0].rss_mb[name], samples[-1].rss_mb[name]] for name in names
         },
         "memory_spread_last_half": memory,
+        "nodes": [samples[0].nodes, half[0].nodes, samples[-1].nodes],
         "files_max": {name: max(sample.files[name] for sample in samples) for name in names},
         "files_growth_last_half": growth,
         "lag_max_records": lag_max,

@@ -26,7 +26,9 @@ def samples(*, memory_mb: float = 0.0, files: int = 0, lag: int = 5, slow: float
         counts[place:] = 1_000.0 * number
         counts[place : int(np.searchsorted(Freshness.BOUNDS_S, 60.0))] *= 1.0 - slow
         rss = {"w0": 400.0 + memory_mb * number, "broker": 300.0}
-        found.append(Sample(10.0 * number, rss, {"w0": 40 + files * number, "broker": 90}, lag, 1_000 * number, counts))
+        found.append(
+            Sample(10.0 * number, rss, {"w0": 40 + files * number, "broker": 90}, lag, 1_000 * number, freshness=counts)
+        )
     return found
 
 
