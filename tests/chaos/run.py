@@ -281,7 +281,7 @@ def main() -> int:
     form = QUICK if given.quick else Plan()
     kinds = tuple(given.faults.split(",")) if given.faults else KINDS
     plan = Plan(form.events, form.rate, form.faults, given.shards, given.workers, kinds)
-    count = given.seeds or (2 if given.quick else 15)
+    count = given.seeds or (2 if given.quick else 12)
     seeds = [given.seed] if given.seed is not None else list(range(given.first, given.first + count))
     verdicts = []
     for seed in seeds:
