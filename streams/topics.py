@@ -31,18 +31,21 @@ MUTATIONS_MAX_BYTES = 4 * 1024 * 1024
 # A dead letter is its message untouched plus headers, so it must fit where the message just fitted.
 DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 DEAD_LETTERS = ".dlq"
+RESHARD = ".reshard"
+"""What `state reshard` works in until it is done is named after the mutations topic and this."""
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(MUTATIONS_MAX_BYTES)}
 DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """A topic as it should be: its full name, number of partitions and configuration."""
+    """A topic as it should be: its full name, number of partitions and configuration; sharded: one partition each."""
 
     name: str
     partitions: int
     about: str
     config: dict[str, str] = field(default_factory=dict, hash=False)
+    sharded: bool = False
 
 
 class Topics:
@@ -67,10 +70,10 @@ class Topics:
             "emerging influencers",
             {"retention.ms": str(30 * DAY_MS)},
         )
-        self.mutations = TopicSpec(
-            prefix + "groundswell.mutations", settings.shards, "validated events on their way to the shards", FOREVER
-        )
-        self.halos = TopicSpec(prefix + "groundswell.halos", settings.shards, "what shards tell each other", FOREVER)
+        shards, about = settings.shards, "validated events on their way to the shards"
+        self.mutations = TopicSpec(prefix + "groundswell.mutations", shards, about, FOREVER, sharded=True)
+        about = "what shards tell each other"
+        self.halos = TopicSpec(prefix + "groundswell.halos", shards, about, FOREVER, sharded=True)
 
     @property
     def inputs(self) -> dict[Kind, TopicSpec]:
@@ -120,7 +123,18 @@ def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 
 
     Existing topics are left as they are; one that has another number of partitions is an error,
     because keys and shards depend on it. Returns the names of the created, in the order of `specs`.
+
+    Raises:
+        TopicError: as `check`; then nothing was created, unless a topic that is there is the reason.
     """
+    _no_reshard(client, specs)
+    absent = make(client, specs, timeout_s)
+    check(client, specs)
+    return absent
+
+
+def make(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+    """Create the topics that are missing, wait for their leaders, and ask nothing else; returns their names."""
     absent = missing(client, specs)
     wanted = {
         spec.name: {"num_partitions": spec.partitions, "configs": spec.config} for spec in specs if spec.name in absent
@@ -138,12 +152,16 @@ def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 
     except KafkaTimeoutError as error:
         message = f"topics have no leader after {timeout_s:.0f} s ({one_line(error)}); are Kafka's brokers well?"
         raise TopicError(message) from error
-    check(client, specs)
     return absent
 
 
 def check(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
-    """Raise TopicError if one of the topics is missing or has another number of partitions than the registry."""
+    """Compare the topics with the registry.
+
+    Raises:
+        TopicError: one is missing or has another number of partitions, or a reshard is not finished.
+    """
+    _no_reshard(client, specs)
     absent = missing(client, specs)
     if absent:
         message = f"topic {absent[0]} is missing; run `groundswell topics create`"
@@ -153,11 +171,22 @@ def check(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
     }
     for spec in specs:
         if partitions[spec.name] != spec.partitions:
-            message = (
-                f"topic {spec.name} has {partitions[spec.name]} partitions where {spec.partitions} are needed; "
-                "delete it or use another GROUNDSWELL_PREFIX"
-            )
+            found, wanted = partitions[spec.name], spec.partitions
+            message = f"topic {spec.name} has {found} partitions where {wanted} are needed; "
+            if spec.sharded:
+                message += f"set GROUNDSWELL_SHARDS={found}, which is what the topics were made for, or move to "
+                message += f"{wanted} with `groundswell state reshard --to {wanted}`"
+            else:
+                message += "delete it or use another GROUNDSWELL_PREFIX"
             raise TopicError(message)
+
+
+def _no_reshard(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
+    existing = set(client.list_topics())
+    begun = next((spec.name + RESHARD for spec in specs if spec.name + RESHARD in existing), None)
+    if begun is not None:
+        message = f"a reshard was begun and is not finished (topic {begun}): run the same `groundswell state reshard "
+        raise TopicError(message + "--to N` again, and start workers when it is done")
 
 
 def missing(client: KafkaAdminClient, specs: list[TopicSpec]) -> list[str]:

@@ -201,6 +201,56 @@ def find(
             printing.table(lines)
 
 
+@app.command()
+def reshard(
+    to: Annotated[int, typer.Option("--to", min=1, max=64, help="How many shards there shall be.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move to another number of shards; all workers must be stopped. If it is interrupted, run it again.
+
+    The whole mutations log is written anew and all shards are rebuilt, here, in this process. Run it with the
+    workers' settings; GROUNDSWELL_SHARDS is set for the workers afterwards.
+    """
+    import logging
+    from dataclasses import asdict
+
+    from streams.reshard import reshard as move
+    from streams.settings import Settings
+
+    # What its clients warn of they try again, and what they give up on we raise.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    report = move(Settings.load(), to, _say(), dry_run=dry_run)
+    if as_json:
+        printing.as_json(asdict(report))
+        return
+    if not report.done:
+        typer.echo(f"would move {report.records:,} records of {report.old} shard(s) to {report.new}")
+        return
+    if report.old != report.new:
+        typer.echo(
+            f"{report.events:,} events moved from {report.old} shard(s) to {report.new} ({report.seconds:.1f} s)"
+        )
+        for folder in report.moved:
+            typer.echo(f"the old state is in {folder} and can be removed")
+    typer.echo(f"there are {report.new} shard(s): set GROUNDSWELL_SHARDS={report.new} for every worker")
+
+
+def _say(every_s: float = 5.0) -> Callable[[str, int, int], None]:
+    """Tells on standard error what is being done, and every few seconds how far it is."""
+    said, last_s = "", 0.0
+
+    def say(what: str, done: int, total: int) -> None:
+        nonlocal said, last_s
+        now_s = time.monotonic()
+        if what == said and now_s - last_s < every_s:
+            return
+        said, last_s = what, now_s
+        typer.echo(f"{what}: {done:,} of {total:,}" if total else what, err=True)
+
+    return say
+
+
 @contextmanager
 def _bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar of bytes on standard error, if that is a terminal."""
