@@ -77,6 +77,8 @@ class Store:
         except Exception as error:  # rocksdict raises bare exceptions
             if "lock" in str(error).lower():
                 raise LockedError(f"{path} is open in another process: stop that worker first ({error})") from error
+            if "no space" in str(error).lower():
+                raise GraphError(f"{path} cannot be opened ({error}): make room on its disk and start again") from error
             raise DamagedError(f"{path} cannot be opened: restore or remove it ({error})") from error
         self._path = path
         self._rewriting = Lock()
@@ -84,6 +86,7 @@ class Store:
         self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._edges = self._families["edges"]
+        self._failed = False
         self._pending: dict[bytes, dict[bytes, bytes | None]] = {}
         self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
 
@@ -160,7 +163,11 @@ class Store:
                 else:
                     batch.put(key, value, handle)
         rows = len(batch)
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as error:  # rocksdict raises bare exceptions
+            self._failed = True
+            raise GraphError(f"the state cannot be written ({error}): make room on its disk and start again") from error
         self.discard()
         return rows
 
@@ -253,8 +260,8 @@ class Store:
         try:
             self._handles.clear()
             for family in [*self._families.values(), self._db]:
-                # What was ended cannot be flushed any more: its log has it.
-                with suppress(Exception) if ended else nullcontext():
+                # What was ended, or could not be written, cannot be flushed any more: the log has it.
+                with suppress(Exception) if ended or self._failed else nullcontext():
                     family.close()
             self._families.clear()
             del self._edges, self._db

@@ -32,6 +32,7 @@ class ShardHost:
         self._open_shard = open_shard
         self._shards: dict[int, Shard] = {}
         self._dirty: set[int] = set()
+        self._lost: set[int] = set()
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
@@ -42,25 +43,30 @@ class ShardHost:
     async def settle(self, told: Mapping[int, int], *, unbroken: bool = False) -> dict[int, int]:
         """Hold exactly these partitions, each as it was last committed; returns their next offsets.
 
-        told: up to where the outputs of each were published. What ends before that is not by who published them,
-        who may have taken other steps: it owes everybody a score. unbroken: nobody else can have had the partitions
-        that are held already; else what they know of halos is as old as that of one just opened.
+        told: up to where the outputs of each were published. unbroken: nobody else can have had the partitions that
+        are held already. Where somebody else published last, who may have taken other steps, everybody is owed a score;
+        and what a shard knows of halos is then as old as that of one just opened.
         """
         return await self._run(self._settle, told, unbroken)
 
     def _settle(self, partitions: Mapping[int, int], unbroken: bool) -> dict[int, int]:
         for partition in list(self._shards):
+            if partition not in partitions:
+                self._lost.add(partition)
             if partition not in partitions or partition in self._dirty:
                 self._close(partition)
         for partition in partitions:
+            broken = not unbroken and partition in self._shards
             if partition not in self._shards:
                 self._shards[partition] = self._open_shard(partition)
                 self.offsets[partition] = self._shards[partition].next_offset
             shard = self._shards[partition]
-            if not unbroken and self.halo_offsets.pop(partition, None) is not None:
+            if broken:
+                self.halo_offsets.pop(partition, None)
                 shard.mirrors.hush()
-            if self.offsets[partition] < partitions[partition]:
+            if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
                 shard.owe()
+            self._lost.discard(partition)
         return {partition: self._shards[partition].next_offset for partition in partitions}
 
     def _close(self, partition: int) -> None:

@@ -116,6 +116,16 @@ class FakeShard:
         self.next_offset = disk.get(partition, 0)
         self.marks: dict[str, int] = {}
         self.closed = False
+        self.owed = self.hushed = 0
+        self.mirrors = self
+
+    def owe(self) -> None:
+        """Count it."""
+        self.owed += 1
+
+    def hush(self) -> None:
+        """Count it."""
+        self.hushed += 1
 
     def take(self, records: list[Any], _halos: Any = (), **_named: Any) -> Outcome:
         """Count."""
@@ -203,6 +213,24 @@ def test_what_is_not_owned_is_closed(host: ShardHost, opened: list[FakeShard]) -
 
     asyncio.run(run())
     assert {shard.partition: shard.closed for shard in opened} == {0: True, 1: True}
+
+
+def test_who_owes_everybody(host: ShardHost, opened: list[FakeShard]) -> None:
+    """Wherever somebody else may have published last: behind what was told, lost in between, a broken generation."""
+
+    async def run() -> None:
+        await host.settle({0: 0, 1: 7})
+        assert [(shard.owed, shard.hushed) for shard in opened] == [(0, 0), (1, 0)]
+        await host.settle({0: 0, 1: 0}, unbroken=True)
+        assert [(shard.owed, shard.hushed) for shard in opened] == [(0, 0), (1, 0)]
+        await host.settle({0: 0, 1: 0})
+        assert [(shard.owed, shard.hushed) for shard in opened] == [(1, 1), (2, 1)]
+        await host.settle({1: 0}, unbroken=True)
+        await host.settle({0: 0, 1: 0}, unbroken=True)
+        assert [(shard.owed, shard.hushed) for shard in opened] == [(1, 1), (2, 1), (1, 0)]
+        await host.close()
+
+    asyncio.run(run())
 
 
 def test_reading(host: ShardHost) -> None:
