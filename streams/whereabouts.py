@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,13 +18,13 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError
 
 from graphstate import keys
-from graphstate.checkpoint import read_meta
+from graphstate.checkpoint import Repository, read_meta
 from graphstate.errors import DamagedError, GraphError
 from graphstate.nodes import forgotten_key
 from graphstate.state import FORMAT
 from graphstate.store import Store
 from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact, Kind, Mutation, owner
-from streams.checkpoints import repository
+from streams.checkpoints import open_address
 from streams.datadir import shard_folders
 from streams.errors import BadEvent, BrokerError, one_line
 from streams.halos import Halo, decode
@@ -163,40 +164,69 @@ def in_files(datadir: Path, user: str) -> InFiles:
 
 @dataclass
 class InCheckpoint:
-    """How often a checkpoint's files hold the id's bytes. wrong: why that cannot be said, or not of all of them."""
+    """How often a checkpoint's files hold the id's bytes; checkpoint: its id, or that of none: files of removed ones,
+    which stay for an hour. wrong: why that cannot be said, or not of all of them.
+    """
 
-    shard: int
+    folder: str
     checkpoint: str
-    created_s: float = 0.0
+    created_s: float | None = None
     count: int = 0
     wrong: str = ""
 
 
+REMOVED = "(removed)"
+
+
 def in_checkpoints(settings: Settings, user: str) -> Iterator[InCheckpoint]:
-    """A byte search of all checkpoints; reads every file of theirs once.
+    """A byte search of all checkpoints of this log, also of another number of shards; reads each file once.
 
     Raises:
         GraphError, SettingsError: they cannot be reached.
     """
-    needle, known = user.encode(), dict[str, InFiles]()
-    for shard in range(settings.shards):
-        kept = repository(settings, shard)
-        for name in kept.ids():
-            found = InCheckpoint(shard, name)
-            try:
-                manifest = kept.load(name)
-                found.created_s = manifest.created_s
-                for file in manifest.files:
-                    if file.sha256 not in known:
-                        known[file.sha256] = searched = InFiles()
-                        with kept.fs.open(f"{kept.root}/blobs/{file.sha256}", "rb") as source:
-                            searched.search(source, file.name, needle)
-                    found.count += sum(known[file.sha256].found.values())
-                    if known[file.sha256].compressed:
-                        found.wrong = "some of it is compressed and cannot be searched"
-            except (DamagedError, OSError) as error:
-                found.wrong = one_line(error)
-            yield found
+    fs, root = open_address(settings.checkpoints)
+    above = f"{root.rstrip('/')}/{Topics(settings).mutations.name}"
+    try:
+        folders = sorted(str(about["name"]) for about in fs.ls(above, detail=True) if about["type"] == "directory")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise GraphError(f"{above} cannot be listed ({one_line(error)}): is GROUNDSWELL_CHECKPOINTS right?") from error
+    for folder in folders:
+        yield from _in_repository(Repository(fs, folder), folder.rpartition("/")[2], user.encode())
+
+
+def _in_repository(kept: Repository, folder: str, needle: bytes) -> Iterator[InCheckpoint]:
+    known: dict[str, InFiles] = {}
+
+    def search(blob: str, name: str) -> InFiles:
+        if blob not in known:
+            known[blob] = InFiles()
+            with kept.fs.open(f"{kept.root}/blobs/{blob}", "rb") as source:
+                known[blob].search(source, name, needle)
+        return known[blob]
+
+    for name in kept.ids():
+        found = InCheckpoint(folder, name)
+        try:
+            manifest = kept.load(name)
+            found.created_s = manifest.created_s
+            for file in manifest.files:
+                searched = search(file.sha256, file.name)
+                found.count += sum(searched.found.values())
+                if searched.compressed:
+                    found.wrong = "some of it is compressed and cannot be searched"
+        except (DamagedError, OSError) as error:
+            found.wrong = one_line(error)
+        yield found
+    removed = InCheckpoint(folder, REMOVED)
+    with suppress(FileNotFoundError):
+        for path in kept.fs.ls(f"{kept.root}/blobs", detail=False):
+            blob = str(path).rpartition("/")[2]
+            if blob not in known:
+                removed.count += sum(search(blob, "").found.values())
+    if removed.count:
+        yield removed
 
 
 # Topics
@@ -344,9 +374,9 @@ def tables(
         yield f"\n{sum(one.count > 0 for one in kept)} of {len(kept)} checkpoints hold it"
         yield [
             {
-                "shard": one.shard,
+                "folder": one.folder,
                 "checkpoint": one.checkpoint,
-                "created": rfc3339(round(one.created_s * 1e6)),
+                "created": None if one.created_s is None else rfc3339(round(one.created_s * 1e6)),
                 "times": one.count,
                 "wrong": one.wrong or None,
             }

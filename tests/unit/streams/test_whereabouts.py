@@ -21,7 +21,7 @@ from streams.halos import encode as encode_halo
 from streams.packs import Packer
 from streams.settings import PREFIX, Settings
 from streams.topics import Topics
-from streams.whereabouts import InFiles, in_checkpoints, in_files, in_shards
+from streams.whereabouts import REMOVED, InFiles, in_checkpoints, in_files, in_shards
 from tests.graphs import follow, forget, share
 
 PERSON = "person-who-leaves"
@@ -115,6 +115,10 @@ def test_old_checkpoints_are_told(
     text = capsys.readouterr().out
     assert "\n0 times in the " in text
     assert "\n1 of 2 checkpoints hold it\n" in text
+    kept = Path(here.checkpoints.removeprefix("file://"))
+    min(kept.rglob("manifests/*")).unlink()
+    local = here.model_copy(update={"prefix": ""})
+    assert [(one.checkpoint != REMOVED, one.count) for one in in_checkpoints(local, PERSON)] == [(True, 0), (False, 1)]
 
 
 def test_a_checkpoint_that_is_damaged_is_no_proof(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
