@@ -23,6 +23,8 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from graphstate.facts import FIRST
 from graphstate.keys import NEVER
 from graphstate.types import GraphSpec, Mutation, owner
@@ -188,6 +190,16 @@ class NewLog:
             line.close(self.clock, marks)
         self._drain()
 
+    def remember(self, alerted: Mapping[str, int]) -> None:
+        """Let those count as alerted who really were, at these times (µs), and nobody else.
+
+        The new shards would have alerted others, as each has its part of the budget.
+        """
+        for shard in self.shards:
+            shard.take([], silent=True)
+            _remember(shard, alerted)
+            shard.commit(shard.next_offset, shard.marks)
+
     def _drain(self) -> None:
         for shard, line in enumerate(self._lines):
             for value in line.packs:
@@ -218,3 +230,16 @@ class NewLog:
         for other, packs in fact_packs(self._topic, number, outcome.told).items():
             for value in packs:
                 self._append(other, value)
+
+
+def _remember(shard: Shard, alerted: Mapping[str, int]) -> None:
+    """When the users of a shard were last alerted; nobody else looks into a shard for that."""
+    shard._room()  # noqa: SLF001 - see above
+    users, last = shard.graph.ledger.users, shard._last_alert  # noqa: SLF001
+    was = np.full(len(last), NEVER, np.int64)
+    for user, at in alerted.items():
+        row = users.index.get(user)
+        if row is not None and users.live(row):
+            was[row] = at
+    shard._moved.update(np.flatnonzero(last != was).tolist())  # noqa: SLF001
+    last[:] = was

@@ -17,11 +17,13 @@ worker is silent while it rebuilds, and then publishes one score for everybody.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ BUILT = ".reshard-"
 BUILD, SWAP, SETTLE, PLACE = "build", "swap", "settle", "place"
 SOURCE = "reshard-"
 """How the source of moved events begins."""
+EPOCH = datetime.fromtimestamp(0, UTC)
 MADE_S = 30.0
 AGAIN_S = 0.1
 
@@ -181,6 +184,7 @@ class Resharding:
                 if number % 10_000 == 0:
                     self.progress("building the new log", sum(part.read for part in parts), sum(reads))
             new.finish(max(part.clock for part in parts), self._acknowledged())
+            new.remember(self._alerted())
             sending.flush()
         journal.stage, journal.ends, journal.size = SWAP, new.ends, new.bytes
         journal.events, journal.facts, journal.expired = new.events, new.facts, new.expired
@@ -288,6 +292,20 @@ class Resharding:
             for part, offset in sorted(self._committed().items())
             if part.topic in names and offset > 0
         }
+
+    def _alerted(self) -> dict[str, int]:
+        """When each user was last alerted (µs), as far as Kafka still knows."""
+        name, found = self.topics.alert.name, dict[str, int]()
+        if self._partitions(name) is None:
+            return found
+        for partition, (begin, end) in enumerate(self._bounds(name)):
+            with reader(self.settings, name, partition, end, begin) as messages:
+                for _, value in messages:
+                    alert = json.loads(value)
+                    at = datetime.fromisoformat(alert["as_of"])
+                    at_us = (at - EPOCH) // timedelta(microseconds=1)
+                    found[alert["user"]] = max(found.get(alert["user"], at_us), at_us)
+        return found
 
     def _commit(self, journal: Journal) -> None:
         """Count all of the new log as published."""
@@ -404,8 +422,3 @@ def move_away(folder: Path) -> Path:
         number += 1
         target = folder.with_name(f"{folder.name}{AWAY}-{number}")
     return folder.rename(target)
-
-
-def origin(marks: Mapping[str, int]) -> str:
-    """Which reshard a state's log is of, by its marks; empty if of none."""
-    return next((source.partition(":")[0] for source in marks if source.startswith(SOURCE)), "")

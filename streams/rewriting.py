@@ -88,8 +88,10 @@ def writer(settings: Settings, topic: str) -> Iterator[Writer]:
 
 
 @contextmanager
-def reader(settings: Settings, topic: str, partition: int, end: int) -> Iterator[Iterator[tuple[int, bytes]]]:
-    """The messages of a partition up to an end: (offset, value)."""
+def reader(
+    settings: Settings, topic: str, partition: int, end: int, begin: int = 0
+) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """The messages of a partition from an offset up to an end: (offset, value)."""
     part = TopicPartition(topic, partition)
     consumer = KafkaConsumer(
         **settings.kafka_kwargs(),
@@ -100,7 +102,7 @@ def reader(settings: Settings, topic: str, partition: int, end: int) -> Iterator
     )
     try:
         consumer.assign([part])
-        consumer.seek(part, 0)
+        consumer.seek(part, begin)
         yield _messages(consumer, part, end)
     finally:
         consumer.close()
