@@ -21,7 +21,7 @@ from graphstate.facts import FIRST, Facts
 from graphstate.frontier import Frontier
 from graphstate.keys import NEVER
 from graphstate.ledger import Ledger
-from graphstate.store import Store
+from graphstate.store import Memory, Store
 from graphstate.types import COMMUNITY, CONTENT, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int64s, Mutation, Snapshot
 from graphstate.windows import Windows
 
@@ -85,7 +85,13 @@ class GraphState:
 
     @classmethod
     def open(
-        cls, path: Path, spec: GraphSpec, progress: Progress | None = None, *, read_only: bool = False
+        cls,
+        path: Path,
+        spec: GraphSpec,
+        progress: Progress | None = None,
+        *,
+        memory: Memory | None = None,
+        read_only: bool = False,
     ) -> GraphState:
         """Open or make the state in a folder and load it into memory.
 
@@ -94,12 +100,12 @@ class GraphState:
             LockedError, DamagedError: it cannot be opened.
         """
         migrate.recover(path)
-        state = cls(Store(path, read_only=read_only), spec)
+        state = cls(Store(path, memory, read_only=read_only), spec)
         found = int(dict(state.store.rows("meta")).get(b"format", FORMAT))
         if found != FORMAT and not read_only:
             state.close()
             migrate.migrate(path, found, FORMAT, progress or _silent)
-            state = cls(Store(path), spec)
+            state = cls(Store(path, memory), spec)
         try:
             state.load(progress or _silent)
         except BaseException:

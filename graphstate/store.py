@@ -22,6 +22,7 @@ from rocksdict import (
     RdictIter,
     ReadOptions,
     WriteBatch,
+    WriteBufferManager,
 )
 
 from graphstate.errors import DamagedError, GraphError, LockedError
@@ -31,15 +32,24 @@ PREFIX = 5
 """Every scan is of keys that share at least this many first bytes."""
 
 _MEMTABLE_BYTES = 32 << 20
-_CACHE_BYTES = 128 << 20
+_BUDGET_BYTES = 128 << 20
 
 
-def _options(cache: Cache, family: str = "") -> Options:
+class Memory:
+    """What RocksDB may take for blocks and memtables, in bytes; stores that are given the same one share it."""
+
+    def __init__(self, budget: int = _BUDGET_BYTES) -> None:
+        self.cache = Cache(budget)
+        self.memtables = WriteBufferManager.new_write_buffer_manager_with_cache(budget // 2, False, self.cache)
+
+
+def _options(memory: Memory, family: str = "") -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_write_buffer_size(_MEMTABLE_BYTES)
     options.set_max_write_buffer_number(3)
+    options.set_write_buffer_manager(memory.memtables)
     options.set_max_total_wal_size(256 << 20)
     options.set_keep_log_file_num(3)
     if family == "nodes":
@@ -47,7 +57,7 @@ def _options(cache: Cache, family: str = "") -> Options:
         options.set_compression_type(DBCompressionType.none())
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
-    blocks.set_block_cache(cache)
+    blocks.set_block_cache(memory.cache)
     options.set_block_based_table_factory(blocks)
     return options
 
@@ -67,13 +77,13 @@ class Store:
     and read once by `rows` when the state is loaded.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, memory: Memory | None = None, *, read_only: bool = False) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        cache = Cache(_CACHE_BYTES)
-        options = _options(cache)
+        memory = memory or Memory()
+        options = _options(memory)
         access = AccessType.read_only() if read_only else AccessType.read_write()
         try:
-            self._db = Rdict(str(path), options, {name: _options(cache, name) for name in FAMILIES}, access)
+            self._db = Rdict(str(path), options, {name: _options(memory, name) for name in FAMILIES}, access)
         except Exception as error:  # rocksdict raises bare exceptions
             if "lock" in str(error).lower():
                 raise LockedError(f"{path} is open in another process: stop that worker first ({error})") from error

@@ -21,6 +21,7 @@ import faust
 from faust.types import TP
 
 from graphstate.keys import NEVER
+from graphstate.store import Memory
 from model.artifact import Artifact
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
@@ -126,6 +127,7 @@ class Worker:
         self.metrics = Metrics()
         self.readiness = Readiness()
         self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+        self.memory = Memory(settings.memory_mb << 20)
         self.checkpoints = Checkpoints.of(settings, self.metrics)
         self.host = ShardHost(self._open_shard)
         self.eraser = Eraser(
@@ -251,8 +253,9 @@ class Worker:
         folder.parent.mkdir(parents=True, exist_ok=True)
         publishing = Publishing(settings.publish_reach, settings.publish_percentile)
         self.checkpoints.restore_if_missing(partition, folder, spec, self.readiness.progress)
-        self.readiness.progress(f"loading shard {partition}", 0, 0)
-        return Shard.open(folder, self.artifact, spec, publishing=publishing, progress=self.readiness.progress)
+        progress = self.readiness.progress
+        progress(f"loading shard {partition}", 0, 0)
+        return Shard.open(folder, self.artifact, spec, publishing=publishing, progress=progress, memory=self.memory)
 
     def held(self) -> dict[int, int]:
         """The shards that this worker has a state of, by where it ends: where they would best stay."""
@@ -278,7 +281,7 @@ class Worker:
             halos = {tp for tp in committed if tp.topic == self.topics.halos.name}
             for tp in halos:
                 # Before its hello a shard needs nothing of the past: what it mirrors is then compared.
-                targets[tp] = self.host.halo_offsets.get(tp.partition, end[tp])
+                targets[tp] = self.host.halo_offset(tp.partition, begin[tp], end[tp])
             for tp in committed.keys() - halos - set(owned):
                 _check_input(tp, committed[tp], end[tp])
                 targets[tp] = max(committed[tp], begin[tp])

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from graphstate.store import Memory
 from graphstate.twin import Twin
 from graphstate.types import USER, GraphSpec, Mutation, owner
 from model.artifact import Artifact
@@ -78,9 +79,10 @@ def cluster(
     """A cluster of so many shards with their states in a folder, closed at the end."""
     with ExitStack() as stack:
         opened: list[Shard] = []
+        memory = Memory()
         for shard in range(shards):
             own = replace(spec, shards=shards, shard=shard)
-            opened.append(Shard.open(state_folder(folder, shard), artifact, own, read_only=read_only))
+            opened.append(Shard.open(state_folder(folder, shard), artifact, own, memory=memory, read_only=read_only))
             stack.callback(opened[-1].close)
         yield Cluster(opened)
 

@@ -33,6 +33,7 @@ from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
 from graphstate.state import Progress
+from graphstate.store import Memory
 from model.artifact import Artifact
 from streams import checkpoints, topics
 from streams.datadir import hold
@@ -173,7 +174,8 @@ class Resharding:
         parts = [OldPartition(self.log.name, partition, old) for partition in range(old)]
         with ExitStack() as stack:
             sending = stack.enter_context(writer(self.settings, self.beside.name))
-            shards = [self._open(stack, journal, shard) for shard in range(self.new)]
+            memory = Memory(self.settings.memory_mb << 20)
+            shards = [self._open(stack, journal, shard, memory) for shard in range(self.new)]
             new = NewLog(shards, self.log.name, f"{SOURCE}{journal.name}", sending.send)
             streams = [
                 part.events(stack.enter_context(reader(self.settings, self.log.name, part.partition, end)))
@@ -192,13 +194,13 @@ class Resharding:
         self._note(journal)
         return journal
 
-    def _open(self, stack: ExitStack, journal: Journal, shard: int) -> Shard:
+    def _open(self, stack: ExitStack, journal: Journal, shard: int, memory: Memory) -> Shard:
         settings = self.settings
         artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
         folder = state_folder(settings.datadir / f"{BUILT}{journal.name}", shard)
         folder.parent.mkdir(exist_ok=True)
-        opened = Shard.open(folder, artifact, replace(spec, shards=self.new, shard=shard))
+        opened = Shard.open(folder, artifact, replace(spec, shards=self.new, shard=shard), memory=memory)
         stack.callback(opened.close)
         return opened
 

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     )
 
     datadir: Path = Field(Path("groundswell-data"), description="Folder of the state; one worker each.")
+    memory_mb: int = Field(
+        256, ge=16, description="Megabytes that RocksDB may take for its cache and memtables, all shards together."
+    )
     checkpoints: str = Field(
         "", description="Where checkpoints are kept, any address that fsspec knows (`file:///backup`); empty: nowhere."
     )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from graphstate import activity
 from graphstate.keys import NEVER
 from graphstate.state import GraphState
+from graphstate.store import Memory
 from graphstate.types import RELATIONS, TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact
 from model.engine import Engine
@@ -135,6 +136,7 @@ class Shard:
         rule: AlertRule | None = None,
         publishing: Publishing | None = None,
         progress: Callable[[str, int, int], None] | None = None,
+        memory: Memory | None = None,
         read_only: bool = False,
     ) -> Shard:
         """Open or make a shard's state: one scan of RocksDB and one bulk pass.
@@ -142,7 +144,7 @@ class Shard:
         Raises:
             graphstate.errors.GraphError: the folder is in use, damaged, or of another format or spec.
         """
-        graph = GraphState.open(path, spec, progress, read_only=read_only)
+        graph = GraphState.open(path, spec, progress, memory=memory, read_only=read_only)
         try:
             shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing())
             shard.restore()

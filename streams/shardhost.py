@@ -69,6 +69,15 @@ class ShardHost:
             self._lost.discard(partition)
         return {partition: self._shards[partition].next_offset for partition in partitions}
 
+    def halo_offset(self, partition: int, begin: int, end: int) -> int:
+        """From where on a shard reads halos, of which Kafka has those from begin up to end: from the end, to say hello
+        again, unless it has all since its hello.
+        """
+        if self.halo_offsets.get(partition, -1) >= begin:
+            return self.halo_offsets[partition]
+        self.halo_offsets.pop(partition, None)
+        return end
+
     def _close(self, partition: int) -> None:
         self._shards.pop(partition).close()
         self._dirty.discard(partition)

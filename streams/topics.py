@@ -35,6 +35,8 @@ RESHARD = ".reshard"
 """What `state reshard` works in until it is done is named after the mutations topic and this."""
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(MUTATIONS_MAX_BYTES)}
 DAY_MS = 86_400_000
+A_WEEK = {"retention.ms": str(7 * DAY_MS), "max.message.bytes": str(MUTATIONS_MAX_BYTES)}
+"""Of halos only those are read again that came after a shard's hello; the rest it asks for."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Topics:
         shards, about = settings.shards, "validated events on their way to the shards"
         self.mutations = TopicSpec(prefix + "groundswell.mutations", shards, about, FOREVER, sharded=True)
         about = "what shards tell each other"
-        self.halos = TopicSpec(prefix + "groundswell.halos", shards, about, FOREVER, sharded=True)
+        self.halos = TopicSpec(prefix + "groundswell.halos", shards, about, A_WEEK, sharded=True)
 
     @property
     def inputs(self) -> dict[Kind, TopicSpec]:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from graphstate.errors import DamagedError, GraphError, LockedError
-from graphstate.store import Store
+from graphstate.store import Memory, Store
 
 PREFIX = b"\x00abcd"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens in RocksDB's own threads."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_scan_merges_staged_and_stored(tmp_path: Path) -> None:
@@ -52,6 +62,23 @@ def test_one_owner(tmp_path: Path) -> None:
         Store(tmp_path)
     store.close()
     Store(tmp_path).close()
+
+
+def test_one_budget(tmp_path: Path) -> None:
+    """Stores that share a budget soon stay within it together, though none has written enough to flush by itself."""
+    budget = 8 << 20
+    memory = Memory(budget)
+    stores = [Store(tmp_path / name, memory) for name in "abc"]
+    for row in range(100):
+        for store in stores:
+            store.put(PREFIX + row.to_bytes(4, "big"), bytes(100_000))
+            store.commit()
+        wait_until(lambda: memory.memtables.get_usage() < budget)
+    assert all(store.sizes()["memtable"] < 10_000_000 for store in stores)
+    assert memory.cache.get_usage() < 2 * budget
+    assert [len(list(store.scan(PREFIX))) for store in stores] == [100, 100, 100]
+    for store in stores:
+        store.close()
 
 
 def test_damaged_folder(tmp_path: Path) -> None:

@@ -233,6 +233,15 @@ def test_who_owes_everybody(host: ShardHost, opened: list[FakeShard]) -> None:
     asyncio.run(run())
 
 
+def test_where_halos_are_read_from(host: ShardHost) -> None:
+    """From the end before the hello; then after what was read; from the end again if some was deleted unread."""
+    assert host.halo_offset(0, 3, 9) == 9
+    host.halo_offsets[0] = 4
+    assert host.halo_offset(0, 4, 9) == 4
+    assert host.halo_offset(0, 5, 9) == 9
+    assert 0 not in host.halo_offsets
+
+
 def test_reading(host: ShardHost) -> None:
     """The top is merged over the shards, a user found on whichever has it."""
 
