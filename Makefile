@@ -15,7 +15,7 @@ unexport VIRTUAL_ENV
 # The one uv on the path if there is one, else one of our own in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test fuzz lint format types check-imports chaos soak overload docs lock audit sbom clean
+.PHONY: help install demo test fuzz lint format types check-imports chaos soak overload scaling docs lock audit sbom clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,9 @@ soak: $(STAMP)  ## memory and lag over time: ARGS="--minutes 60 --rate 500"
 
 overload: $(STAMP)  ## ten times what it can take: ARGS="--minutes 5 --factor 10"
 	@$(PY) -m tests.load.overload $(ARGS)
+
+scaling: $(STAMP)  ## what more shards and workers bring: ARGS="--cluster 2x4 --rate 400"
+	@$(PY) -m tests.load.scaling $(ARGS)
 
 docs: $(STAMP)  ## write the generated pages anew
 	@$(PY) -m streams.reference --write

@@ -198,6 +198,7 @@ class Shard:
                     outcome.counts[name] = outcome.counts.get(name, 0) + count
                 outcome.told += _by_shard(record, graph.told())
             arrivals = self.mirrors.receive(halos)
+        with _timed(outcome, "refresh"):
             graph.refresh()
         rows = self._recompute(arrivals, outcome, silent=silent)
         with _timed(outcome, "publish"):
