@@ -30,6 +30,7 @@ FORMAT = 2
 _SECOND = 1_000_000
 _FROM = [[number for number, relation in enumerate(RELATIONS) if relation.source == kind] for kind in range(len(TYPES))]
 """The relations by the type of their source."""
+_TARGETS = np.array([relation.target for relation in RELATIONS])
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while something takes long; a total of 0 means unknown."""
 
@@ -38,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 class Changes:
     """What a micro-batch changed, as rows per node type.
 
-    windows: targets whose window's set changed. propagated: nodes whose propagated features changed.
+    windows: targets whose window's set changed, once per window. propagated: nodes whose propagated features changed.
     fresh: nodes that are new. own: users whose own features changed. users: all users touched. wanted: other
     shards' nodes that came into a window and whose owner was not asked for them. All but `fresh` and `wanted`
     are this shard's own nodes.
@@ -282,7 +283,7 @@ class GraphState:
         self._leave()
         edges = np.frombuffer(ledger.changes, np.int64).reshape(-1, 5)
         sets = self.windows.change(edges, self._hashes(), self._newest)
-        targets = np.array([relation.target for relation in RELATIONS])[sets[:, 0]]
+        targets = _TARGETS[sets[:, 0]]
         touched = [self._own(kind, _rows(sorted(rows))) for kind, rows in enumerate(ledger.touched)]
         users, contents, communities = ledger.tables
         propagated = [
@@ -290,7 +291,7 @@ class GraphState:
             features.propagate_counts(contents.sharers, contents.propagated, touched[CONTENT], floor),
             features.propagate_counts(communities.members, communities.propagated, touched[COMMUNITY], floor),
         ]
-        windows = [np.unique(sets[targets == kind, 1]) for kind in range(len(TYPES))]
+        windows = [sets[targets == kind, 1] for kind in range(len(TYPES))]
         dirty = [touched[USER], windows[USER], self._creators(touched[CONTENT])]
         if self.tick > self._refreshed_tick:
             dirty.append(np.flatnonzero(users.due[: users.rows] <= self.tick))
@@ -315,8 +316,10 @@ class GraphState:
 
     def _wanted(self, sets: Int64s) -> list[Int64s]:
         """Other shards' nodes in these windows (relation, target) whose owner was not asked for them."""
+        if self.spec.shards == 1:
+            return self._none()
         found: list[list[Int64s]] = [[_rows(())] for _ in TYPES]
-        if self.spec.shards > 1:
+        if len(sets):
             for number, relation in enumerate(RELATIONS):
                 sources = self.windows.sources(number, sets[sets[:, 0] == number, 1])
                 table = self.ledger.tables[relation.source]
@@ -434,17 +437,17 @@ class GraphState:
 
     # Reading
 
-    def live_users(self) -> NDArray[np.bool_]:
-        """Whether each user row is a live user of this shard, `[n]`."""
+    def live_users(self, rows: Int64s | None = None) -> NDArray[np.bool_]:
+        """Whether each of these user rows (None: of all) is a live user of this shard, `[n]`."""
         users = self.ledger.users
-        live: NDArray[np.bool_] = users.seen[: users.rows] > users.forget[: users.rows]
-        live &= users.owned[: users.rows] != 0
+        some = slice(users.rows) if rows is None else rows
+        live: NDArray[np.bool_] = (users.seen[some] > users.forget[some]) & (users.owned[some] != 0)
         return live
 
-    def as_of(self) -> Int64s:
-        """The as-of time of each user row, `[n]` µs."""
+    def as_of(self, rows: Int64s | None = None) -> Int64s:
+        """The as-of time of each of these user rows (None: of all), `[n]` µs."""
         users = self.ledger.users
-        as_of: Int64s = np.maximum(users.seen[: users.rows], self.tick)
+        as_of: Int64s = np.maximum(users.seen[slice(users.rows) if rows is None else rows], self.tick)
         return as_of
 
     def snapshot(self) -> Snapshot:

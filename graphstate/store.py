@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from heapq import merge
 from pathlib import Path
 from threading import Lock
@@ -270,8 +270,8 @@ class Store:
         try:
             self._handles.clear()
             for family in [*self._families.values(), self._db]:
-                # What was ended, or could not be written, cannot be flushed any more: the log has it.
-                with suppress(Exception) if ended or self._failed else nullcontext():
+                # What cannot be flushed, because the disk is full or the work was ended, is in RocksDB's log.
+                with suppress(Exception):
                     family.close()
             self._families.clear()
             del self._edges, self._db

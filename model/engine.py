@@ -60,7 +60,7 @@ _CONV = ("lin_l.weight", "lin_l.bias", "lin_r.weight", "lin_r.bias", "att")
 
 
 class _Layer:
-    """The weights of one layer, arranged by node type."""
+    """The weights of one layer by the type of its targets; reading: the relations by the type of their sources."""
 
     def __init__(self, number: int, weights: Weights, config: ModelConfig, targets: tuple[int, ...]) -> None:
         types = list(TYPES)
@@ -81,10 +81,8 @@ class _Layer:
                 if target == types[kind]:
                     bias += weights[f"layers.{number}.convs.{name}.bias"]
             self.root[kind] = np.ascontiguousarray(weights[root + "weight"].T), bias
-
-    def reading(self, kind: int) -> list[_Relation]:
-        """The relations whose sources are of a type."""
-        return [relation for some in self.relations.values() for relation in some if relation.source == kind]
+        every = [relation for some in self.relations.values() for relation in some]
+        self.reading = [[relation for relation in every if relation.source == kind] for kind in range(len(types))]
 
 
 class Engine:
@@ -130,7 +128,7 @@ class Engine:
             self.x[kind] = _grown(self.x[kind], size)
             self.hidden1[kind] = _grown(self.hidden1[kind], size)
             for layer, projected in zip(self._layers, self._projected, strict=True):
-                for relation in layer.reading(kind):
+                for relation in layer.reading[kind]:
                     projected[relation.number] = _grown(projected[relation.number], size)
             if kind == self.user:
                 self.hidden2 = _grown(self.hidden2, size)
@@ -145,7 +143,7 @@ class Engine:
                 self._project(0, kind, some, self.x[kind])
 
     def _project(self, layer: int, kind: int, rows: Int64s, x: Float32s) -> None:
-        for relation in self._layers[layer].reading(kind):
+        for relation in self._layers[layer].reading[kind]:
             self._linear(x, rows, *relation.project, self._projected[layer][relation.number], True)
 
     def _layer(self, number: int, graph: GraphView, kind: int, rows: Int64s, x: Float32s) -> Float32s:
@@ -163,15 +161,27 @@ class Engine:
     def first(self, graph: GraphView, rows: list[Int64s]) -> list[Int64s]:
         """Recompute the first layer of these rows per node type; returns those whose output changed."""
         self.reach(graph)
-        out = []
-        for kind, some in enumerate(rows):
-            changed = np.empty(len(some), np.int64)
-            new = self._layer(0, graph, kind, some, self.x[kind])
-            n = self._settle(some, new, self.hidden1[kind], changed)
-            out.append(changed[:n])
+        out = [self._first(graph, kind, some) if len(some) else some for kind, some in enumerate(rows)]
         for kind, some in enumerate(out):
-            self._project(1, kind, some, self.hidden1[kind])
+            if len(some):
+                self._project(1, kind, some, self.hidden1[kind])
         return out
+
+    def _first(self, graph: GraphView, kind: int, rows: Int64s) -> Int64s:
+        changed = np.empty(len(rows), np.int64)
+        new = self._layer(0, graph, kind, rows, self.x[kind])
+        return changed[: self._settle(rows, new, self.hidden1[kind], changed)]
+
+    def warm_up(self, graph: GraphView) -> None:
+        """Compile every kernel, or fetch it from its cache, so that none stalls a step later."""
+        none = np.zeros(0, np.int64)
+        for kind in range(len(self.types)):
+            self._first(graph, kind, none)
+            for layer in range(len(self._layers)):
+                self._project(layer, kind, none, self.hidden1[kind])
+            self._project(0, kind, none, self.x[kind])
+        self.second(graph, none)
+        self.head(graph, none)
 
     def second(self, graph: GraphView, rows: Int64s) -> Int64s:
         """Recompute the second layer of these users; returns those whose embedding changed."""

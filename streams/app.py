@@ -29,6 +29,7 @@ from streams.checkpoints import Checkpoints, left, too_short
 from streams.datadir import hold
 from streams.deadletter import DeadLetters
 from streams.errors import LeaseLost, StaleStep, StateError, WorkerError, on_purpose
+from streams.fencing import EPOCH
 from streams.graphview import graph_spec
 from streams.lease import Lease
 from streams.metrics import Metrics
@@ -39,7 +40,7 @@ from streams.settings import Settings
 from streams.shard import Publishing, Shard, state_folder
 from streams.shardhost import ShardHost
 from streams.topics import Topics
-from streams.transport import Consumer, Poll, Producer, RawSchema, Transport
+from streams.transport import REQUEST_MS, Consumer, Poll, Producer, RawSchema, Transport
 from streams.web import LiveFeed, Web, register
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 COMMIT_S = 0.5
 REVOKE_S = 0.5
 STOP_S = 3.0
+LATE_S = REQUEST_MS / 1_000 + 5.0
+"""By then nothing arrives any more that a worker sent before it was cut off: its requests have ended."""
 MEASURE_S = 1.0
 
 
@@ -307,10 +310,21 @@ class Worker:
         for tp in tps:
             if tp.topic == self.topics.mutations.name:
                 self._greetings.add(asyncio.ensure_future(self._begin(tp.partition)))
+        for partition in self.host.taken_over:
+            asyncio.get_running_loop().call_later(LATE_S, self._repeat, partition)
+        self.host.taken_over.clear()
 
-    async def _begin(self, partition: int) -> None:
-        """Let a shard speak that has nothing to catch up with."""
+    def _repeat(self, partition: int) -> None:
+        """Publish a shard's scores once more: some of its former owner's may have come late, in their place."""
+        if partition in self.host.offsets and not self.readiness.stopping:
+            self._greetings.add(asyncio.ensure_future(self._begin(partition, again=True)))
+
+    async def _begin(self, partition: int, *, again: bool = False) -> None:
+        """Let a shard speak that has nothing to catch up with; again: and say everything again."""
         try:
+            if again:
+                EPOCH.set(self.app.lease.epoch)
+                await self.host.owe(partition)
             await self.shard_work.begin(partition)
         except (LeaseLost, StaleStep):
             log.info("a shard went before it could speak", extra={"shard": partition})

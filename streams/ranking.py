@@ -6,12 +6,29 @@ Shards tell each other their counts, so each of them ranks its users among all.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 _LOW, _PER_UNIT, _BINS = -2.0, 512, 9216
 _MOVED = 200
 """Counts are told again when one in so many users moved."""
 _SKETCH = np.dtype([("bin", "<i4"), ("count", "<i4")])
+
+
+@njit(cache=True, nogil=True)
+def _place(
+    rows: NDArray[np.int64], scores: NDArray[np.float32], live: NDArray[np.bool_], bins: NDArray[np.int32],
+    count: NDArray[np.int64],
+) -> None:  # fmt: skip
+    for i in range(len(rows)):
+        old = bins[rows[i]]
+        if old >= 0:
+            count[old] -= 1
+        new = -1
+        if live[i]:
+            new = min(max(int((np.float64(scores[i]) - _LOW) * _PER_UNIT), 0), _BINS - 1)
+            count[new] += 1
+        bins[rows[i]] = new
 
 
 class Ranking:
@@ -22,6 +39,7 @@ class Ranking:
         self._count = np.zeros(_BINS, np.int64)
         self._merged = np.zeros(_BINS, np.int64)
         self._below = np.zeros(_BINS + 1, np.int64)
+        self._stale = False
         self._others: dict[int, NDArray[np.int64]] = {}
         self._told = np.zeros(_BINS, np.int64)
 
@@ -30,16 +48,13 @@ class Ranking:
         if not len(rows):
             return
         self._reach(rows)
-        old = self._bin[rows]
-        bins = np.clip(((scores.astype(np.float64) - _LOW) * _PER_UNIT).astype(np.int64), 0, _BINS - 1)
-        new = np.where(live, bins, -1).astype(np.int32)
-        self._count += np.bincount(new[new >= 0], minlength=_BINS) - np.bincount(old[old >= 0], minlength=_BINS)
-        self._bin[rows] = new
-        self._merge()
+        _place(rows, scores, live, self._bin, self._count)
+        self._stale = True
 
     def _merge(self) -> None:
         self._merged = sum(self._others.values(), self._count) if self._others else self._count
         np.cumsum(self._merged, out=self._below[1:])
+        self._stale = False
 
     def sketch(self, *, always: bool = False) -> bytes | None:
         """The counts here for another shard's `merge`, or None while they are much as they were told last."""
@@ -56,7 +71,7 @@ class Ranking:
         told = np.frombuffer(sketch, _SKETCH)
         self._others[shard] = np.zeros(_BINS, np.int64)
         self._others[shard][told["bin"]] = told["count"]
-        self._merge()
+        self._stale = True
 
     def _reach(self, rows: NDArray[np.int64]) -> None:
         if len(rows) and rows.max() >= len(self._bin):
@@ -73,8 +88,12 @@ class Ranking:
         """The percentage of live users (of all shards) with a smaller score than each of these rows, half of the
         equal ones included; 0 for rows that were never placed.
         """
+        if not len(rows):
+            return np.zeros(0)
+        if self._stale:
+            self._merge()
         total = self._below[-1]
-        if not len(rows) or not total:
+        if not total:
             return np.zeros(len(rows))
         bins = self._bin[rows]
         rank = self._below[bins] + 0.5 * self._merged[bins]

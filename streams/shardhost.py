@@ -24,7 +24,8 @@ T = TypeVar("T")
 class ShardHost:
     """Opens, steps, commits and reads shards, by partition of the mutations topic.
 
-    offsets: where the state of each open shard ends in the log, as committed. halo_offsets: how far the halos of those
+    taken_over: shards of which others published last, since whoever reads it emptied it. offsets: where the state of
+    each open shard ends in the log, as committed. halo_offsets: how far the halos of those
     that have said hello were read; what one needs of halos before that, it asks for.
     """
 
@@ -35,6 +36,7 @@ class ShardHost:
         self._lost: set[int] = set()
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
+        self.taken_over: set[int] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -66,6 +68,7 @@ class ShardHost:
                 shard.mirrors.hush()
             if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
                 shard.owe()
+                self.taken_over.add(partition)
             self._lost.discard(partition)
         return {partition: self._shards[partition].next_offset for partition in partitions}
 
@@ -140,6 +143,15 @@ class ShardHost:
             return True
 
         return await self._run(work)
+
+    async def owe(self, partition: int) -> None:
+        """Let a shard that is open owe everybody a score."""
+
+        def work() -> None:
+            if partition in self._shards:
+                self._shards[partition].owe()
+
+        await self._run(work)
 
     async def owing(self, partition: int) -> bool:
         """Whether a shard owes scores that a step must publish."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
+from streams.app import LATE_S
 from streams.settings import Settings
 from streams.topics import Topics
 from tests import tidy
@@ -29,6 +30,8 @@ from tests.load.rig import end_well
 from tests.workers import lag, producer, wait_for
 
 FOLDER = tidy.ROOT / "build" / "chaos"
+DELAYING = {CUT, SILENT}
+"""Faults that hold up what is on the wire."""
 QUIET_S = 180.0
 STILL_S = 5.0
 
@@ -175,7 +178,7 @@ def run(seed: int, plan: Plan, folder: Path) -> Verdict:
             verdict.users = len(expected[0].scores)
             late = evidence.late_words(cluster.kafka.folder, Topics(cluster.settings), plan.shards)
             # What was on the wire when the network went silent arrives when it is back, whoever owns the shard then.
-            delayed = {fault.kind for fault in faults} & {CUT, SILENT}
+            delayed = {fault.kind for fault in faults} & DELAYING
             verdict.delayed = late if delayed else []
             found.errors = unexpected(cluster) + ([] if delayed else late)
             verdict.problems += judge(expected[0], found)
@@ -216,6 +219,11 @@ def _disturb(cluster: Cluster, plan: Plan, sent: list[Message], verdict: Verdict
     phase("stream")
     cluster.settle()
     phase("settle")
+    if {fault.kind for fault in cluster.faults} & DELAYING:
+        # Late words stand on the score topic until their shard's new owner has said everything again.
+        time.sleep(LATE_S + 2.0)
+        cluster.settle()
+        phase("late")
     verdict.quiet_s = round(wait_quiet(cluster), 1)
     phase("quiet")
     known = evidence.ask(cluster.settings, cluster.members)

@@ -221,6 +221,7 @@ def test_who_owes_everybody(host: ShardHost, opened: list[FakeShard]) -> None:
     async def run() -> None:
         await host.settle({0: 0, 1: 7})
         assert [(shard.owed, shard.hushed) for shard in opened] == [(0, 0), (1, 0)]
+        assert host.taken_over == {1}
         await host.settle({0: 0, 1: 0}, unbroken=True)
         assert [(shard.owed, shard.hushed) for shard in opened] == [(0, 0), (1, 0)]
         await host.settle({0: 0, 1: 0})

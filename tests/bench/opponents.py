@@ -1,0 +1,227 @@
+"""What the engine is measured against: full and affected-only recomputation with PyTorch Geometric, and the floor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rocksdict import Options, Rdict, WriteBatch
+from torch import Tensor
+from torch_geometric.utils import k_hop_subgraph
+
+from graphstate.types import RELATIONS, SHARED, TYPES, USER, Mutation
+from model.artifact import Artifact
+from model.config import OWN_SCALE, PROPAGATED_SCALE
+from model.network import Network
+from model.types import GraphInput
+from streams.graphview import graph_input
+from streams.schemas import mutations
+from streams.shard import Shard
+from tests.bench.system import Cell, Rows, Seeds, wire
+
+Int64s = NDArray[np.int64]
+NOW_MS = 4_000_000_000_000
+_INDEX = np.dtype([("relation", "u1"), ("target", ">u4"), ("time", ">u8"), ("hash", ">u8"), ("source", ">u4")])
+"""An index key of the `edges` family, see graphstate/keys.py."""
+
+
+def network(artifact: Artifact) -> Network:
+    """The network of an artifact by PyTorch Geometric."""
+    made = Network(artifact.config)
+    made.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in artifact.weights.items()})
+    return made.eval()
+
+
+@dataclass
+class Full:
+    """A full pass over the windows: its seconds, and what it says."""
+
+    seconds: float
+    max_abs_error: float
+
+
+def full_pass(shard: Shard, passes: int = 3) -> Full:
+    """Compute everything by plain GATv2Conv over the windows of the live graph; the median of some passes.
+
+    max_abs_error: of all embeddings and scores of the engine. Building the input is not part of the time.
+    """
+    artifact, engine = shard.artifact, shard.engine
+    graph = graph_input(shard.graph.snapshot(), artifact.config)
+    net = network(artifact)
+    x = {name: torch.from_numpy(value) for name, value in graph.x.items()}
+    edges = {name: torch.from_numpy(value) for name, value in graph.edges.items()}
+    own = torch.from_numpy(graph.own)
+    seconds = []
+    with torch.no_grad():
+        for _ in range(passes):
+            begin = perf_counter()
+            h1, h2 = net.embed(x, (edges, edges))
+            score = net.head(h2, own) * artifact.config.target_std + artifact.config.target_mean
+            seconds.append(perf_counter() - begin)
+    users = np.flatnonzero(shard.graph.live_users())
+    pairs = [(h2.numpy()[users], engine.hidden2[users]), (score.numpy()[users], engine.score[users])]
+    for kind, name in enumerate(TYPES):
+        rows = users if kind == USER else _in_use(graph, shard, kind)
+        pairs.append((h1[name].numpy()[rows], engine.hidden1[kind][rows]))
+    return Full(median(seconds), max(float(np.abs(one - other).max(initial=0)) for one, other in pairs))
+
+
+def _in_use(graph: GraphInput, shard: Shard, kind: int) -> Int64s:
+    """The rows of a type that some edge holds; others may be vacant and mean nothing."""
+    used = np.zeros(shard.view.rows(kind), np.bool_)
+    for relation in RELATIONS:
+        edge = graph.edges[relation.name]
+        for end, type_ in enumerate((relation.source, relation.target)):
+            if type_ == kind:
+                used[edge[end]] = True
+    return np.flatnonzero(used)
+
+
+class Lists:
+    """Edges grouped by one of their ends: those of node i are other[start[i]:start[i + 1]]."""
+
+    def __init__(self, by: Int64s, other: Int64s, nodes: int) -> None:
+        order = np.argsort(by, kind="stable")
+        self.other = other[order]
+        self.start = np.concatenate([[0], np.cumsum(np.bincount(by, minlength=nodes))])
+
+    def of(self, rows: Int64s) -> tuple[Int64s, Int64s]:
+        """The other ends of these rows' edges, and for each its place in `rows`."""
+        counts = self.start[rows + 1] - self.start[rows]
+        place = np.repeat(np.arange(len(rows)), counts)
+        offset = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.other[np.repeat(self.start[rows], counts) + offset], place
+
+
+class Affected:
+    """Affected-only recomputation over all neighbours: find who is affected, extract two hops, run the network.
+
+    The lists of edges are taken from the live graph once and not kept up to date: that costs the opponent nothing.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        snapshot, self.config = shard.graph.snapshot(), shard.artifact.config
+        self.input = graph_input(snapshot, self.config)
+        self.network = network(shard.artifact)
+        self.nodes = [len(ids) for ids in snapshot.ids]
+        every = _all_edges(shard)
+        self.edges = sum(len(source) for source, _ in every)
+        sizes = [(self.nodes[relation.source], self.nodes[relation.target]) for relation in RELATIONS]
+        self.into = [Lists(target, source, size[1]) for (source, target), size in zip(every, sizes, strict=True)]
+        self.out = [Lists(source, target, size[0]) for (source, target), size in zip(every, sizes, strict=True)]
+
+    def users(self, seeds: Seeds) -> Int64s:
+        """The users whose score may have changed: whatever the changed edges and features reach over two hops."""
+        featured = [rows[rows < nodes] for rows, nodes in zip(seeds.featured, self.nodes, strict=True)]
+        targets = [rows[rows < nodes] for rows, nodes in zip(seeds.targets, self.nodes, strict=True)]
+        first = [np.concatenate(rows) for rows in zip(targets, featured, strict=True)]
+        first = self._readers(first, featured)
+        return self._readers(first, first)[USER]
+
+    def _readers(self, found: Rows, sources: Rows) -> Rows:
+        """Some rows, and whoever has an in-edge from the sources."""
+        marks = [np.zeros(nodes, np.bool_) for nodes in self.nodes]
+        for mark, rows in zip(marks, found, strict=True):
+            mark[rows] = True
+        for relation, lists in zip(RELATIONS, self.out, strict=True):
+            marks[relation.target][lists.of(sources[relation.source])[0]] = True
+        return [np.flatnonzero(mark) for mark in marks]
+
+    def run(self, seeds: Seeds) -> tuple[float, float]:
+        """Seconds of finding and extracting, and of the network."""
+        begin = perf_counter()
+        users = self.users(seeds)
+        if not len(users):
+            return perf_counter() - begin, 0.0
+        order: list[Int64s] = [np.zeros(0, np.int64) for _ in TYPES]
+        order[USER] = users
+        second, order = self._layer(order, users_only=True)
+        middle = {name: len(rows) for name, rows in zip(TYPES, order, strict=True)}
+        first, order = self._layer(order, users_only=False)
+        x = {name: torch.from_numpy(self.input.x[name][rows]) for name, rows in zip(TYPES, order, strict=True)}
+        own = torch.from_numpy(self.input.own[users])
+        extracted = perf_counter()
+        with torch.no_grad():
+            _, hidden = self.network.embed(x, (first, second), (middle, {TYPES[USER]: len(users)}))
+            self.network.head(hidden, own)
+        return extracted - begin, perf_counter() - extracted
+
+    def _layer(self, order: Rows, *, users_only: bool) -> tuple[dict[str, Tensor], Rows]:
+        """All in-edges of some rows, relabelled by place, and the rows with the sources behind them."""
+        relations = [number for number, one in enumerate(RELATIONS) if one.target == USER or not users_only]
+        found = {number: self.into[number].of(order[RELATIONS[number].target]) for number in relations}
+        place, after = [], []
+        for kind, rows in enumerate(order):
+            new = np.zeros(self.nodes[kind], np.bool_)
+            for number, (sources, _) in found.items():
+                if RELATIONS[number].source == kind:
+                    new[sources] = True
+            new[rows] = False
+            after.append(np.concatenate([rows, np.flatnonzero(new)]))
+            place.append(np.empty(self.nodes[kind], np.int64))
+            place[kind][after[kind]] = np.arange(len(after[kind]))
+        edges = {
+            RELATIONS[number].name: torch.from_numpy(np.stack([place[RELATIONS[number].source][sources], targets]))
+            for number, (sources, targets) in found.items()
+        }
+        return edges, after
+
+
+def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
+    """Per relation the sources and targets of all live edges, from the index in RocksDB."""
+    keys = []
+    for key, _ in shard.graph.store.rows("edges"):
+        if key[0] >= len(RELATIONS):
+            break
+        keys.append(key)
+    index = np.frombuffer(b"".join(keys), _INDEX)
+    every = []
+    for number in range(len(RELATIONS)):
+        some = index[index["relation"] == number]
+        source, target = some["source"].astype(np.int64), some["target"].astype(np.int64)
+        if number == SHARED:
+            # Those that came too late to count stand in the index too, where there is a retention.
+            time = (np.uint64((1 << 64) - 1) - some["time"].astype(np.uint64)).astype(np.int64)
+            created = shard.graph.ledger.contents.created_at[target]
+            kept = np.array([shard.graph.ledger.counts(*pair) for pair in zip(time.tolist(), created.tolist(), strict=True)])
+            source, target = source[kept.astype(np.bool_)], target[kept.astype(np.bool_)]
+        every.append((source, target))
+    return every
+
+
+def affected_s(opponent: Affected, cell: Cell, slice_s: float) -> tuple[float, float]:
+    """Median seconds of the cell's kept steps, whole and of the extraction alone; at least one, as many as fit."""
+    end = perf_counter() + slice_s
+    runs: list[tuple[float, float]] = []
+    for seeds in reversed(cell.seeds):
+        runs.append(opponent.run(seeds))
+        if perf_counter() > end:
+            break
+    return median(sum(run) for run in runs), median(run[0] for run in runs)
+
+
+def floor_s(batch: list[Mutation], slice_s: float) -> float:
+    """Median seconds to decode a batch of messages and write a row of RocksDB for each: nothing can be quicker."""
+    messages = wire(batch)
+    runs = []
+    with TemporaryDirectory(prefix="groundswell-floor-") as folder:
+        options: Any = Options(raw_mode=True)
+        options.create_if_missing(True)
+        db: Any = Rdict(str(Path(folder) / "db"), options)
+        end = perf_counter() + slice_s
+        while perf_counter() < end or not runs:
+            begin = perf_counter()
+            write = WriteBatch(raw_mode=True)
+            for topic, value in messages:
+                (one,) = mutations(value, topic, NOW_MS)
+                write.put(f"{one.kind} {one.user} {one.other}".encode(), b"%d" % one.time)
+            db.write(write)
+            runs.append(perf_counter() - begin)
+        db.close()
+    return median(runs)

@@ -1,0 +1,176 @@
+"""The system under test: the real shard on a real RocksDB, its base loaded once and copied for each run."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphstate.state import FORMAT
+from graphstate.types import RELATIONS, TYPES, Kind, Mutation
+from model.artifact import Artifact
+from streams.graphview import graph_spec
+from streams.records import Record
+from streams.replay import batches
+from streams.shard import Shard
+from tests.bench.workloads import VERSION, Workload
+
+LOAD_BATCH = 50_000
+ENGINE = ("refresh", "frontier", "layer1", "layer2", "head")
+"""The stages of a step that are the engine's own; windows that lost an edge are read from RocksDB in the first."""
+SEEDS = 20
+"""Of so many of its last steps a cell keeps what they changed."""
+
+Say = Callable[[str], None]
+Rows = list[NDArray[np.int64]]
+
+
+@dataclass
+class Seeds:
+    """What a step changed in the graph: per node type the targets of changed edges, and the nodes with other features."""
+
+    targets: Rows
+    featured: Rows
+
+
+@dataclass
+class Cell:
+    """The steps of one workload at one batch size, in seconds each; stages: their sum by stage."""
+
+    workload: str
+    batch: int
+    engine_s: list[float] = field(default_factory=list)
+    whole_s: list[float] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+    frontier: list[tuple[int, int]] = field(default_factory=list)
+    seeds: list[Seeds] = field(default_factory=list)
+
+    def per_s(self, seconds: list[float]) -> float:
+        """Updates per second of the median step."""
+        return self.batch / median(seconds)
+
+
+def peaked(artifact: Artifact, factor: float = 25.0) -> Artifact:
+    """The same artifact with its attention multiplied, so that a single edge has nearly all of it."""
+    weights = {name: value * np.float32(factor if name.endswith(".att") else 1) for name, value in artifact.weights.items()}
+    return Artifact(weights, artifact.config)
+
+
+def open_shard(path: Path, artifact: Artifact) -> Shard:
+    """A shard that keeps everything for ever."""
+    return Shard.open(path, artifact, graph_spec(artifact.config, retention_s=0, lateness_s=7 * 86_400))
+
+
+def base_state(workload: Workload, artifact: Artifact, cache: Path, say: Say) -> Path:
+    """The folder of a workload's loaded base, made if it is not there; never to be opened itself."""
+    spec = graph_spec(artifact.config, retention_s=0, lateness_s=7 * 86_400)
+    name = sha256(f"{VERSION} {FORMAT} {workload.key} {spec} {artifact.version}".encode()).hexdigest()[:16]
+    folder = cache / name
+    if folder.exists():
+        return folder
+    part = cache / f"{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    if workload.after is not None:
+        copy_state(base_state(workload.after, artifact, cache, say), part)
+    begin, count = perf_counter(), 0
+    shard = open_shard(part, artifact)
+    for batch in batches(workload.base(), LOAD_BATCH):
+        shard.take([Record(shard.next_offset, batch)], silent=True)
+        shard.commit(shard.next_offset + 1)
+        count += len(batch)
+        say(f"loading the base of {workload.name}: {count:,} events in {perf_counter() - begin:.0f} s")
+    shard.step([])
+    shard.commit(shard.next_offset + 1)
+    shard.close()
+    part.rename(folder)
+    return folder
+
+
+def copy_state(source: Path, target: Path) -> None:
+    """A copy of a closed state; its data files, which never change, are hard links."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.suffix == ".sst":
+            os.link(path, target / path.name)
+        elif path.name != "LOCK":
+            shutil.copy2(path, target / path.name)
+
+
+@contextmanager
+def loaded(workload: Workload, artifact: Artifact, cache: Path, say: Say) -> Iterator[Shard]:
+    """A shard with the base of a workload, in a folder that is removed afterwards."""
+    base = base_state(workload, artifact, cache, say)
+    with TemporaryDirectory(prefix="run-", dir=cache) as folder:
+        state = Path(folder) / "state"
+        copy_state(base, state)
+        shard = open_shard(state, artifact)
+        try:
+            yield shard
+        finally:
+            shard.close()
+            del shard
+            gc.collect()
+
+
+def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> None:
+    """One micro-batch with its commit, added to the cell."""
+    begin = perf_counter()
+    outcome = shard.take([Record(shard.next_offset, batch)])
+    taken = perf_counter()
+    shard.commit(shard.next_offset + 1)
+    end = perf_counter()
+    cell.whole_s.append(end - begin)
+    cell.engine_s.append(sum(outcome.seconds.get(stage, 0.0) for stage in ENGINE))
+    for stage, seconds in {**outcome.seconds, "commit": end - taken}.items():
+        cell.stages[stage] = cell.stages.get(stage, 0.0) + seconds
+    cell.frontier.append(outcome.frontier)
+
+
+def measure(
+    shard: Shard, workload: Workload, stream: Iterator[Mutation], size: int, slice_s: float, least: int
+) -> Cell | None:
+    """As many micro-batches of a size as fit into the time, and at least `least`; None where the stream has ended."""
+    cell = Cell(workload.name, size)
+    end = perf_counter() + slice_s
+    while perf_counter() < end or len(cell.whole_s) < least:
+        batch = workload.batch(stream, size)
+        if len(batch) < size:
+            break
+        step(shard, cell, batch)
+        cell.seeds = [*cell.seeds[1 - SEEDS :], seeds_of(shard)]
+    return cell if cell.whole_s else None
+
+
+def seeds_of(shard: Shard) -> Seeds:
+    """What the last step changed."""
+    graph = shard.graph
+    edges = np.frombuffer(graph.ledger.changes, np.int64).reshape(-1, 5)
+    targets: list[list[NDArray[np.int64]]] = [[] for _ in TYPES]
+    for number, relation in enumerate(RELATIONS):
+        targets[relation.target].append(edges[edges[:, 1] == number, 3])
+    return Seeds(
+        [np.unique(np.concatenate(some)) if some else np.zeros(0, np.int64) for some in targets],
+        [rows.copy() for rows in graph.changes.propagated],
+    )
+
+
+def wire(batch: list[Mutation]) -> list[tuple[Any, bytes]]:
+    """The messages that these mutations would come from: (topic, bytes)."""
+    import json
+
+    from streams.eventfiles import FIELDS, row_of
+    from streams.schemas import TOPIC_OF
+
+    return [(TOPIC_OF[FIELDS[Kind(one.kind)][0]], json.dumps(row_of(one)).encode()) for one in batch]

@@ -1,0 +1,369 @@
+"""The workloads: a base graph and an endless stream of updates on it, from a fixed seed.
+
+Every workload is a function of its sizes and its seed. Event time runs at 1,000 events per second in the streams.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphstate.types import Kind, Mutation
+from streams import eventfiles
+
+BEGIN_US = 1_700_000_000_000_000
+"""Where event time stands when the base is loaded."""
+BASE_US = 10 * 86_400_000_000
+"""The follows of the base are spread over so much time before that."""
+STEP_US = 1_000
+"""Between two events of a stream."""
+BLOCK = 4_096
+"""Draws of a random generator at once."""
+VERSION = 1
+"""To be raised when a base changes: it is part of the name of the cached state."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the generated graphs are."""
+
+    users: int = 100_000
+    follows: int = 1_000_000
+    seed: int = 7
+
+
+class Workload(ABC):
+    """A base graph and what happens to it; `after`: the workload whose base this one's is built upon."""
+
+    name: str
+    after: Workload | None = None
+    endless = True
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """What the base depends on."""
+
+    @abstractmethod
+    def base(self) -> Iterator[Mutation]:
+        """The events of the base, behind those of `after`."""
+
+    @abstractmethod
+    def updates(self) -> Iterator[Mutation]:
+        """The stream; every call begins anew, on the base."""
+
+    def batch(self, stream: Iterator[Mutation], size: int) -> list[Mutation]:
+        """The next micro-batch of a stream; shorter where it ends."""
+        return list(islice(stream, size))
+
+
+class Draws:
+    """Random numbers one by one that were drawn many at once."""
+
+    def __init__(self, seed: int, weights: NDArray[np.float64]) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._cumulative = np.cumsum(weights / weights.sum())
+        self._numbers = self._uniform()
+        self._ranked = self._popular()
+
+    def _uniform(self) -> Iterator[float]:
+        while True:
+            yield from self._rng.random(BLOCK).tolist()
+
+    def _popular(self) -> Iterator[int]:
+        last = len(self._cumulative) - 1
+        while True:
+            ranks = np.searchsorted(self._cumulative, self._rng.random(BLOCK))
+            yield from np.minimum(ranks, last).tolist()
+
+    def uniform(self) -> float:
+        """From [0, 1)."""
+        return next(self._numbers)
+
+    def below(self, n: int) -> int:
+        """A whole number from [0, n)."""
+        return int(next(self._numbers) * n)
+
+    def ranked(self) -> int:
+        """A rank by its weight."""
+        return next(self._ranked)
+
+
+class Follows(Workload):
+    """Follows among users: who is followed by a power law, who follows at random.
+
+    The stream is half follows, half unfollows of any live edge, as in the prototype that the aims come from.
+    exponent: in-degree falls with (rank + offset) to the power of −exponent.
+    """
+
+    def __init__(self, name: str, size: Size, exponent: float, offset: float = 1.0) -> None:
+        self.name = name
+        self.size = size
+        self.exponent, self.offset = exponent, offset
+        self.weights = (np.arange(size.users) + offset) ** -exponent
+
+    @property
+    def key(self) -> str:
+        """What the base depends on."""
+        return f"follows {self.size} {self.exponent} {self.offset}"
+
+    def edges(self) -> NDArray[np.int64]:
+        """The follows of the base in their order, each as source · users + target."""
+        users, wanted = self.size.users, self.size.follows
+        rng = np.random.default_rng(self.size.seed)
+        cumulative = np.cumsum(self.weights / self.weights.sum())
+        found = np.zeros(0, np.int64)
+        while len(found) < wanted:
+            target = np.minimum(np.searchsorted(cumulative, rng.random(wanted)), users - 1)
+            source = rng.integers(0, users, wanted)
+            keys = (source * users + target)[source != target]
+            found = np.unique(np.concatenate([found, keys]))
+        return rng.permutation(found)[:wanted]
+
+    def base(self) -> Iterator[Mutation]:
+        """The follows, evenly over `BASE_US`."""
+        users, step = self.size.users, BASE_US // self.size.follows
+        for number, key in enumerate(self.edges().tolist()):
+            source, target = divmod(key, users)
+            yield Mutation(Kind.FOLLOW, BEGIN_US - BASE_US + number * step, f"u{source}", f"u{target}")
+
+    def updates(self) -> Iterator[Mutation]:
+        """Follows and unfollows in turn."""
+        changing = Changing(self, seed=self.size.seed + 1)
+        time = BEGIN_US
+        while True:
+            yield changing.follow(time)
+            yield changing.unfollow(time + STEP_US)
+            time += 2 * STEP_US
+
+
+class Changing:
+    """The live follows of a stream that adds and removes some."""
+
+    def __init__(self, graph: Follows, seed: int) -> None:
+        self.users = graph.size.users
+        self.draws = Draws(seed, graph.weights)
+        self._edges: list[int] = graph.edges().tolist()
+        self._live = set(self._edges)
+
+    def follow(self, time: int) -> Mutation:
+        """A follow that is not there yet."""
+        while True:
+            key = self.draws.below(self.users) * self.users + self.draws.ranked()
+            source, target = divmod(key, self.users)
+            if source != target and key not in self._live:
+                break
+        self._live.add(key)
+        self._edges.append(key)
+        return Mutation(Kind.FOLLOW, time, f"u{source}", f"u{target}")
+
+    def unfollow(self, time: int) -> Mutation:
+        """The end of any one of the live follows."""
+        at = self.draws.below(len(self._edges))
+        key, self._edges[at] = self._edges[at], self._edges[-1]
+        self._edges.pop()
+        self._live.discard(key)
+        source, target = divmod(key, self.users)
+        return Mutation(Kind.UNFOLLOW, time, f"u{source}", f"u{target}")
+
+
+class Churn(Follows):
+    """The base of `flat`; the stream ends and begins the newest follows again and again.
+
+    Half follows, half unfollows. An unfollow ends one of the newest follows, so that it always leaves a window,
+    whose next edge must come from disk; half of the follows take up again what was ended.
+    """
+
+    NEWEST = 10_000
+
+    def updates(self) -> Iterator[Mutation]:
+        """Follows and unfollows in turn."""
+        changing = Changing(self, seed=self.size.seed + 2)
+        draws = changing.draws
+        newest = list(self.base())[-min(self.NEWEST, self.size.follows // 10) :]
+        ended: deque[Mutation] = deque(maxlen=self.NEWEST)
+        time = BEGIN_US
+        while True:
+            if ended and draws.uniform() < 0.5:
+                begun = ended.popleft()._replace(kind=Kind.FOLLOW, time=time)
+            else:
+                begun = changing.follow(time)
+            yield begun
+            newest.append(begun)
+            end = newest.pop(draws.below(len(newest)))._replace(kind=Kind.UNFOLLOW, time=time + STEP_US)
+            yield end
+            ended.append(end)
+            time += 2 * STEP_US
+
+
+class Social(Workload):
+    """On the base of `flat`: 25 % follows and unfollows, 65 % shares, 10 % creates, with Zipf popularity.
+
+    There is a fixed number of places for contents; the shares of a place follow Zipf's law, a create takes over
+    a place at random. Creators are drawn as those who are followed, sharers at random; half of the shares come
+    through whoever shared the same content before. The base has two events for each user.
+    """
+
+    name = "social"
+    PLACES = 20_000
+
+    def __init__(self, flat: Follows, *, mixed: bool = False) -> None:
+        self.flat = self.after = flat
+        self.mixed = mixed
+        self.name = "mixed" if mixed else "social"
+        self.warm = 2 * flat.size.users
+        self.places = min(self.PLACES, max(10, flat.size.users // 5))
+
+    @property
+    def key(self) -> str:
+        """What the base depends on."""
+        return f"social {self.warm} {self.places} on {self.flat.key}"
+
+    def base(self) -> Iterator[Mutation]:
+        """Two events for each user."""
+        return islice(self._events(mixed=False), self.warm)
+
+    def updates(self) -> Iterator[Mutation]:
+        """What comes after the base; `mixed`: with some of every other type of event."""
+        stream = self._events(mixed=self.mixed)
+        return islice(stream, self.warm, None)
+
+    def _events(self, *, mixed: bool) -> Iterator[Mutation]:
+        changing = Changing(self.flat, seed=self.flat.size.seed + 3)
+        draws, users = changing.draws, self.flat.size.users
+        places = Draws(self.flat.size.seed + 4, 1.0 / np.arange(1, self.places + 1))
+        contents, sharers = [0] * self.places, [-1] * self.places
+        time, number = BEGIN_US, self.places
+        for count in range(1 << 62):
+            time += STEP_US
+            if count < self.places:
+                contents[count] = count
+                yield Mutation(Kind.CREATE, time, f"u{draws.ranked()}", f"c{count}")
+                continue
+            if mixed and count >= self.warm and draws.uniform() < 0.05:
+                yield self._rare(draws, contents, number, time)
+                continue
+            kind = draws.uniform()
+            if kind < 0.25:
+                yield changing.follow(time) if kind < 0.125 else changing.unfollow(time)
+                continue
+            if kind < 0.35:
+                place = places.below(self.places)
+                contents[place], sharers[place] = number, -1
+                yield Mutation(Kind.CREATE, time, f"u{draws.ranked()}", f"c{number}")
+                number += 1
+                continue
+            place = places.ranked()
+            via = f"u{sharers[place]}" if sharers[place] >= 0 and draws.uniform() < 0.5 else None
+            sharers[place] = draws.below(users)
+            yield Mutation(Kind.SHARE, time, f"u{sharers[place]}", f"c{contents[place]}", via)
+
+    @staticmethod
+    def _rare(draws: Draws, contents: list[int], number: int, time: int) -> Mutation:
+        """One of the types that the other workloads lack."""
+        user, content = f"u{draws.ranked()}", f"c{contents[draws.below(len(contents))]}"
+        community = f"k{draws.below(50)}"
+        kinds = (
+            Mutation(Kind.JOIN, time, user, community),
+            Mutation(Kind.LEAVE, time, user, community),
+            Mutation(Kind.UNSHARE, time, user, content),
+            Mutation(Kind.DELETE, time, user, content),
+            Mutation(Kind.CREATE, time, user, f"r{number}-{time}", content),
+            Mutation(Kind.FORGET, time, f"u{draws.below(1 << 20)}"),
+        )
+        return kinds[draws.below(len(kinds))]
+
+
+class Celebrity(Workload):
+    """`flat` with one user who follows 100,000 and one whom 100,000 follow; both act in every micro-batch.
+
+    The first is in the window of everybody whom they follow: what they do makes all of them stale. They create a
+    content each, the second is followed once more, and the rest of the batch is that of `flat`.
+    """
+
+    name = "celebrity"
+
+    def __init__(self, flat: Follows) -> None:
+        self.flat = self.after = flat
+        self.reach = min(100_000, flat.size.users)
+        self._turn = 0
+
+    @property
+    def key(self) -> str:
+        """What the base depends on."""
+        return f"celebrity {self.reach} on {self.flat.key}"
+
+    def base(self) -> Iterator[Mutation]:
+        """100,000 followings, 100,000 followers."""
+        for number in range(self.reach):
+            yield Mutation(Kind.FOLLOW, BEGIN_US - 2 * self.reach + 2 * number, "fan", f"u{number}")
+            yield Mutation(Kind.FOLLOW, BEGIN_US - 2 * self.reach + 2 * number + 1, f"u{number}", "star")
+
+    def updates(self) -> Iterator[Mutation]:
+        """The stream of `flat`."""
+        return self.flat.updates()
+
+    def batch(self, stream: Iterator[Mutation], size: int) -> list[Mutation]:
+        """The two first, in turn where there is room for one only."""
+        self._turn += 1
+        rest = list(islice(stream, max(1, size - 3)))
+        time = rest[0].time
+        acts = [
+            Mutation(Kind.CREATE, time, "fan", f"of-fan-{self._turn}"),
+            Mutation(Kind.CREATE, time, "star", f"of-star-{self._turn}"),
+            Mutation(Kind.FOLLOW, time, f"new-{self._turn}", "star"),
+        ]
+        return [acts[self._turn % len(acts)]] if size < len(acts) + 1 else acts + rest
+
+
+class RealFile(Workload):
+    """An event file: the first half is the base, the second the stream."""
+
+    endless = False
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.stem
+        self._path = path
+        self._events: list[Mutation] = []
+
+    @property
+    def key(self) -> str:
+        """What the base depends on."""
+        return f"file {self._path.name} {self._path.stat().st_size}"
+
+    def _all(self) -> list[Mutation]:
+        self._events = self._events or list(eventfiles.mutations(self._path))
+        return self._events
+
+    def base(self) -> Iterator[Mutation]:
+        """The first half."""
+        return iter(self._all()[: len(self._all()) // 2])
+
+    def updates(self) -> Iterator[Mutation]:
+        """The second half; it ends."""
+        return iter(self._all()[len(self._all()) // 2 :])
+
+
+GENERATED = ("flat", "hub", "churn", "social", "celebrity")
+FILES = ("weibo2012", "weibo")
+
+
+def generated(name: str, size: Size) -> Workload:
+    """A workload by its name; `mixed` is `social` with all other types of events, for --exact."""
+    flat = Follows("flat", size, exponent=0.62)
+    made: dict[str, Workload] = {
+        "flat": flat,
+        "hub": Follows("hub", size, exponent=0.95, offset=8.0),
+        "churn": Churn("churn", size, exponent=0.62),
+        "social": Social(flat),
+        "mixed": Social(flat, mixed=True),
+        "celebrity": Celebrity(flat),
+    }
+    return made[name]
