@@ -7,17 +7,16 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rocksdict import Options, Rdict, WriteBatch
 from torch import Tensor
-from torch_geometric.utils import k_hop_subgraph
 
 from graphstate.types import RELATIONS, SHARED, TYPES, USER, Mutation
 from model.artifact import Artifact
-from model.config import OWN_SCALE, PROPAGATED_SCALE
 from model.network import Network
 from model.types import GraphInput
 from streams.graphview import graph_input
@@ -99,6 +98,15 @@ class Lists:
         return self.other[np.repeat(self.start[rows], counts) + offset], place
 
 
+class Recomputed(NamedTuple):
+    """Users, their scores, and the seconds of finding and extracting, and of all."""
+
+    users: Int64s
+    score: NDArray[np.float32]
+    extraction_s: float
+    seconds: float
+
+
 class Affected:
     """Affected-only recomputation over all neighbours: find who is affected, extract two hops, run the network.
 
@@ -133,12 +141,10 @@ class Affected:
             marks[relation.target][lists.of(sources[relation.source])[0]] = True
         return [np.flatnonzero(mark) for mark in marks]
 
-    def run(self, seeds: Seeds) -> tuple[float, float]:
-        """Seconds of finding and extracting, and of the network."""
+    def run(self, seeds: Seeds) -> Recomputed:
+        """Find, extract, and compute."""
         begin = perf_counter()
         users = self.users(seeds)
-        if not len(users):
-            return perf_counter() - begin, 0.0
         order: list[Int64s] = [np.zeros(0, np.int64) for _ in TYPES]
         order[USER] = users
         second, order = self._layer(order, users_only=True)
@@ -149,8 +155,8 @@ class Affected:
         extracted = perf_counter()
         with torch.no_grad():
             _, hidden = self.network.embed(x, (first, second), (middle, {TYPES[USER]: len(users)}))
-            self.network.head(hidden, own)
-        return extracted - begin, perf_counter() - extracted
+            score = self.network.head(hidden, own) * self.config.target_std + self.config.target_mean
+        return Recomputed(users, score.numpy(), extracted - begin, perf_counter() - begin)
 
     def _layer(self, order: Rows, *, users_only: bool) -> tuple[dict[str, Tensor], Rows]:
         """All in-edges of some rows, relabelled by place, and the rows with the sources behind them."""
@@ -189,7 +195,9 @@ def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
             # Those that came too late to count stand in the index too, where there is a retention.
             time = (np.uint64((1 << 64) - 1) - some["time"].astype(np.uint64)).astype(np.int64)
             created = shard.graph.ledger.contents.created_at[target]
-            kept = np.array([shard.graph.ledger.counts(*pair) for pair in zip(time.tolist(), created.tolist(), strict=True)])
+            kept = np.array(
+                [shard.graph.ledger.counts(*pair) for pair in zip(time.tolist(), created.tolist(), strict=True)]
+            )
             source, target = source[kept.astype(np.bool_)], target[kept.astype(np.bool_)]
         every.append((source, target))
     return every
@@ -198,12 +206,12 @@ def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
 def affected_s(opponent: Affected, cell: Cell, slice_s: float) -> tuple[float, float]:
     """Median seconds of the cell's kept steps, whole and of the extraction alone; at least one, as many as fit."""
     end = perf_counter() + slice_s
-    runs: list[tuple[float, float]] = []
+    runs: list[Recomputed] = []
     for seeds in reversed(cell.seeds):
         runs.append(opponent.run(seeds))
         if perf_counter() > end:
             break
-    return median(sum(run) for run in runs), median(run[0] for run in runs)
+    return median(run.seconds for run in runs), median(run.extraction_s for run in runs)
 
 
 def floor_s(batch: list[Mutation], slice_s: float) -> float:

@@ -1,187 +1,204 @@
-"""What is shown of the measurements: a table, build/bench.json, a plot, and docs/benchmarks.md."""
+"""What was measured, as a table on the terminal, as JSON, as a plot, and as docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import platform
-from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.cells import AFFECTED, ENGINE, FLOOR, FULL, WITH_STORE, Measured, Row, as_json
+from tests import tidy
 
-_COLOURS = ("#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#868e96", "#f08c00")
-BEGIN, END = "<!-- measured -->", "<!-- end -->"
+BUILD = tidy.ROOT / "build"
+DOCS = tidy.ROOT / "docs"
+PAGE, PLOT = "benchmarks.md", "benchmarks.svg"
 
+ENGINE, STORED, FULL, AFFECTED, FLOOR = "engine", "engine + RocksDB", "full pass", "affected only", "floor"
+"""The layers of a row. A whole worker is measured by a program of its own."""
 
-def kept(path: Path, rows: Sequence[Row]) -> list[Row]:
-    """Rows with those of other workloads that a file already has."""
-    if not path.is_file():
-        return list(rows)
-    new = {row.workload for row in rows}
-    return [row for row in load(path) if row.workload not in new] + list(rows)
-
-
-def load(path: Path) -> list[Row]:
-    """The rows of a file that `save` wrote."""
-    return [Row(**found) for found in json.loads(path.read_text(encoding="utf-8"))]
+Row = dict[str, Any]
+_COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2", "#d19a1c", "#3a3a3a", "#2a9d8f")
 
 
-def save(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as a list of objects."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_json(rows), indent=1) + "\n", encoding="utf-8")
+def machine() -> dict[str, Any]:
+    """What this runs on; load: the processes that wanted a core in the minute before."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = models[0] if models else name
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "torch_geometric", "numba", "rocksdict")},
+        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
 
 
-def _short(value: float | None) -> str:
+def save(name: str, found: Any, folder: Path = BUILD) -> Path:
+    """Write JSON under build/."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read(name: str, folder: Path = BUILD) -> Any:
+    """What `save` wrote, None if it is not there."""
+    path = folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def number(value: float | None) -> str:
+    """A figure with the digits that mean something."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}"
 
 
-_HEAD = ("workload", "batch", "engine\nupdates/s", "p50 ms", "over full\npass", "over affected\n-only",
-         "+ RocksDB\nupdates/s", "p50 ms", "of the\nfloor", "error")  # fmt: skip
+def print_table(title: str, columns: list[str], rows: list[list[Any]], console: Console | None = None) -> None:
+    """A table on the terminal; texts to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left")
+    for at, column in enumerate(columns):
+        table.add_column(column, justify="left" if rows and isinstance(rows[0][at], str) else "right")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, str) else number(cell) for cell in row))
+    (console or Console(width=132)).print(table)
 
 
-def lines(rows: Sequence[Row]) -> Iterable[tuple[str, ...]]:
-    """A line of text per workload and batch size, as `_HEAD` says."""
-    by = {(row.workload, row.batch, row.layer): row for row in rows}
-    for workload, batch in dict.fromkeys((row.workload, row.batch) for row in rows):
-        engine, whole = by[workload, batch, ENGINE], by[workload, batch, WITH_STORE]
-        bare = by.get((workload, batch, FLOOR))
-        share = None if bare is None else bare.updates_per_s / whole.updates_per_s
-        yield (
-            workload, f"{batch:,}", _short(engine.updates_per_s), _short(engine.p50_ms), _times(engine.over_full),
-            _times(engine.over_affected), _short(whole.updates_per_s), _short(whole.p50_ms),
-            "–" if share is None else f"1/{share:.0f}",
-            "–" if engine.max_abs_error is None else f"{engine.max_abs_error:.0e}",
-        )  # fmt: skip
+def markdown(columns: list[str], rows: list[list[Any]]) -> str:
+    """The same as a table of a page."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cell if isinstance(cell, str) else number(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
 
 
-def _times(value: float | None) -> str:
-    return "–" if value is None else f"{_short(value)}×"
+RATIOS = [
+    "workload", "batch", "engine /s", "p50 ms", "+ RocksDB /s", "p50 ms", "max ms",
+    "× full pass", "× affected only", "floor /s", "max error",
+]  # fmt: skip
 
 
-def show(console: Console, rows: Sequence[Row]) -> None:
-    """Print the table."""
-    table = Table(*_HEAD, title="Ratios are of this run: one thread, medians")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for line in lines(rows):
-        table.add_row(*line, end_section=line[1] == "10,000")
-    console.print(table)
+def ratios(rows: list[Row]) -> list[list[Any]]:
+    """A line for each workload and batch size, for `RATIOS`."""
+    cells: dict[tuple[str, int], dict[str, Row]] = {}
+    for row in rows:
+        cells.setdefault((row["workload"], row["batch"]), {})[row["layer"]] = row
+    return [
+        [
+            workload, f"{batch:,}",
+            layers[ENGINE]["updates_per_s"], layers[ENGINE]["p50_ms"],
+            layers[STORED]["updates_per_s"], layers[STORED]["p50_ms"], layers[STORED]["max_ms"],
+            layers[ENGINE]["over_full"], layers[ENGINE]["over_affected"],
+            layers[FLOOR]["updates_per_s"], layers[ENGINE]["max_abs_error"],
+        ]
+        for (workload, batch), layers in cells.items()
+    ]  # fmt: skip
 
 
-def show_stages(console: Console, measured: Sequence[Measured]) -> None:
-    """Print the median microseconds per event of each stage, the rows that each layer recomputed, and scores published."""
-    names = list(dict.fromkeys(name for one in measured for cell in one.cells for name in cell.stages()))
-    table = Table("workload", "batch", *names, "rows 1", "rows 2", "scores", title="µs per event by stage; rows per batch")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for one in measured:
-        for cell in one.cells:
-            stages = cell.stages()
-            cells = [_short(stages.get(name, 0.0) / cell.batch * 1e6) for name in names]
-            middle = len(cell.frontiers) // 2
-            rows = [sorted(frontier[layer] for frontier in cell.frontiers)[middle] for layer in (0, 1)]
-            counts = (*rows, sorted(cell.published)[middle])
-            table.add_row(one.workload, f"{cell.batch:,}", *cells, *(f"{count:,}" for count in counts))
-    console.print(table)
-
-
-# The plot
-
-
-def plot(rows: Sequence[Row]) -> str:
-    """An SVG: updates per second over batch size, both axes logarithmic, a panel per layer."""
-    workloads = list(dict.fromkeys(row.workload for row in rows))
-    own = [row for row in rows if row.layer in {ENGINE, WITH_STORE}]
-    top = math.ceil(math.log10(max(row.updates_per_s for row in own)))
-    low = math.floor(math.log10(min(row.updates_per_s for row in own)))
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 400" font-family="sans-serif" font-size="12">',
-        '<rect width="960" height="400" fill="white"/>',
+def stage_table(stages: list[Row]) -> tuple[list[str], list[list[Any]]]:
+    """Milliseconds of a step by stage, and the rows of each layer that it recomputed."""
+    names = list(dict.fromkeys(name for row in stages for name in row["ms"]))
+    columns = ["workload", "batch", *names, "rows 1", "rows 2"]
+    return columns, [
+        [row["workload"], f"{row['batch']:,}", *(row["ms"].get(name, 0.0) for name in names), *row["frontier"]]
+        for row in stages
     ]
-    for number, layer in enumerate((ENGINE, WITH_STORE)):
-        parts += _panel(60 + 400 * number, layer, [row for row in own if row.layer == layer], workloads, (low, top))
-    for number, workload in enumerate(workloads):
-        y = 60 + 22 * number
-        parts.append(f'<path d="M850 {y}h24" stroke="{_colour(number)}" stroke-width="2"/>')
-        parts.append(f'<text x="880" y="{y + 4}">{workload}</text>')
-    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
+def plot(rows: list[Row]) -> str:
+    """Updates per second against batch size as SVG; a line per workload, dashed with RocksDB."""
+    width, height, left, top, right, bottom = 760, 420, 70, 30, 150, 50
+    shown = [row for row in rows if row["layer"] in {ENGINE, STORED}]
+    workloads = list(dict.fromkeys(row["workload"] for row in shown))
+    low = math.floor(math.log10(min(row["updates_per_s"] for row in shown)))
+    high = math.ceil(math.log10(max(row["updates_per_s"] for row in shown)))
+    widest = max(1.0, math.log10(max(row["batch"] for row in shown)))
+
+    def place(batch: float, per_s: float) -> tuple[float, float]:
+        x = left + math.log10(batch) / widest * (width - left - right)
+        y = top + (high - math.log10(per_s)) / (high - low) * (height - top - bottom)
+        return round(x, 1), round(y, 1)
+
+    style = 'font-family="sans-serif" font-size="12"'
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {style}>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="{left}" y="18">Updates per second against updates per micro-batch (dashed: with RocksDB)</text>',
+    ]
+    for power in range(low, high + 1):
+        x, y = place(1, 10.0**power)
+        out.append(f'<line x1="{x}" x2="{width - right}" y1="{y}" y2="{y}" stroke="#ddd"/>')
+        out.append(f'<text x="{x - 6}" y="{y + 4}" text-anchor="end">{10**power:,}</text>')
+    for batch in sorted({row["batch"] for row in shown}):
+        x, y = place(batch, 10.0**low)
+        out.append(f'<text x="{x}" y="{y + 18}" text-anchor="middle">{batch:,}</text>')
+    for at, workload in enumerate(workloads):
+        colour = _COLOURS[at % len(_COLOURS)]
+        for layer, dash in ((ENGINE, ""), (STORED, ' stroke-dasharray="5 4"')):
+            line = [row for row in shown if (row["workload"], row["layer"]) == (workload, layer)]
+            points = " ".join("{},{}".format(*place(row["batch"], row["updates_per_s"])) for row in line)
+            out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        y = top + 16 + 18 * at
+        out.append(f'<rect x="{width - right + 14}" y="{y - 9}" width="12" height="4" fill="{colour}"/>')
+        out.append(f'<text x="{width - right + 32}" y="{y - 3}">{workload}</text>')
+    return "\n".join([*out, "</svg>"]) + "\n"
 
 
-def _panel(left: int, title: str, rows: Sequence[Row], workloads: list[str], decades: tuple[int, int]) -> list[str]:
-    low, top = decades
-    width, height, above = 340, 290, 50
-
-    def at(batch: float, rate: float) -> tuple[float, float]:
-        across, up = math.log10(batch) / 4, (math.log10(rate) - low) / (top - low)
-        return round(left + width * across, 1), round(above + height * (1 - up), 1)
-
-    parts = [f'<text x="{left}" y="34" font-weight="bold">{title}: updates/s by batch size</text>']
-    for decade in range(low, top + 1):
-        _, y = at(1, 10.0**decade)
-        parts.append(f'<path d="M{left} {y}h{width}" stroke="#dee2e6"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{10**decade:,}</text>')
-    for decade in range(5):
-        x, y = at(10**decade, 10.0**low)
-        parts.append(f'<text x="{x}" y="{y + 18}" text-anchor="middle">{10**decade:,}</text>')
-    for number, workload in enumerate(workloads):
-        points = [at(row.batch, row.updates_per_s) for row in rows if row.workload == workload]
-        path = " ".join(f"{x},{y}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{_colour(number)}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{_colour(number)}"/>' for x, y in points]
-    return parts
-
-
-# The page
-
-
-def ran_on() -> str:
-    """The machine and the versions, in a line."""
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor()
+def ran_on(about: dict[str, Any]) -> str:
+    """A sentence on the machine of a run."""
+    on = about["machine"]
+    busy = "" if on["load"] <= 0.5 * on["cores"] else ": **not a quiet machine, take the ratios rather than the times**"
+    return (
+        f"{on['cpu']}, {on['cores']} cores, {about['threads']} thread(s) for what is measured; Python {on['python']}, "
+        f"torch {on['torch']}, torch_geometric {on['torch_geometric']}, numba {on['numba']}, "
+        f"rocksdict {on['rocksdict']}; "
+        f"{on['when']}, load {on['load']} when it began{busy}."
     )
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "torch_geometric", "numba", "rocksdict"))
-    return f"{cpu or platform.machine()}, {platform.system()}, Python {platform.python_version()}, {libraries}"
 
 
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+def write_docs(build: Path = BUILD, docs: Path = DOCS) -> None:
+    """Write the page and its plot from what the runs left in build/."""
+    rows, about = read("bench.json", build), read("bench-about.json", build)
+    text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
+    columns, stages = stage_table(about["stages"])
+    size = about["size"]
+    parts = {
+        "SIZE": f"{size['users']:,} users and {size['follows']:,} follows",
+        "MACHINE": ran_on(about),
+        "RATIOS": markdown(RATIOS, ratios(rows)),
+        "STAGES": markdown(columns, stages),
+        "MISSING": " ".join(f"Not there, so not measured: {name}." for name in about["missing"]),
+        "FURTHER": "\n\n".join(_further(build)) or "Not run yet.",
+    }
+    for name, part in parts.items():
+        text = text.replace(f"<{name}>", part)
+    (docs / PAGE).write_text(text, encoding="utf-8")
+    (docs / PLOT).write_text(plot(rows), encoding="utf-8")
 
 
-def page(text: str, rows: Sequence[Row], note: str) -> str:
-    """The text of docs/benchmarks.md with what stands between its two marks made anew."""
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"the page has no {BEGIN} and {END}: put them back where the table belongs")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    head = [cell.replace("\n", " ") for cell in _HEAD]
-    table = [head, ["---", *["--:"] * (len(head) - 1)], *lines(rows)]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in table)
-    return f"{before}{BEGIN}\nRan on: {ran_on()}. {note}\n\n{body}\n\n{_opponents(rows)}\n{END}{after}"
-
-
-def _opponents(rows: Sequence[Row]) -> str:
-    """The opponents' own seconds, one line per workload."""
+def _further(build: Path) -> list[str]:
+    """The tables of the further runs, as far as there are any."""
+    titles = {
+        "exact": "`--exact`: largest absolute error of any embedding or score.",
+        "growth": "`--growth`: throughput by the number of users at constant mean degree, and by the window (0: all).",
+        "memory": "`--memory`: resident memory.",
+    }
     found = []
-    for workload in dict.fromkeys(row.workload for row in rows):
-        some = [row for row in rows if row.workload == workload]
-        full = next((row.p50_ms for row in some if row.layer == FULL), None)
-        affected = {row.batch: row.p50_ms for row in some if row.layer == AFFECTED}
-        bare = max((row.updates_per_s for row in some if row.layer == FLOOR), default=None)
-        text = f"* `{workload}`: full pass {_short(full)} ms; floor at best {_short(bare)} events/s"
-        if affected:
-            text += "; affected-only " + ", ".join(f"{_short(ms)} ms for {batch:,}" for batch, ms in affected.items())
-        found.append(text + ".")
-    return "\n".join(found)
-
+    for name, title in titles.items():
+        one = read(f"bench-{name}.json", build)
+        if one is not None:
+            table = markdown(list(one["rows"][0]), [list(row.values()) for row in one["rows"]])
+            found.append(f"{title}\nOn {ran_on(one['about'])}\n\n{table}")
+    return found

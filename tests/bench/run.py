@@ -1,96 +1,220 @@
-"""The benchmarks of the engine and its store: `python -m tests.bench.run` (make bench).
+"""The benchmark: `python -m tests.bench.run` (make bench). See docs/benchmarks.md for what is measured.
 
-Everything is one thread: the engine's, PyTorch's and numba's; malloc keeps what it got, for everybody in the run.
-Loaded base graphs are kept in build/bench: the first run takes some minutes more.
+Everything is measured in one process with one thread and malloc told to keep what it has: it starts itself anew
+with those settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from rich.console import Console
 
-from tests import tidy
+from model.artifact import Artifact
+from tests.bench import further, opponents, report, system
+from tests.bench.workloads import FILES, GENERATED, RealFile, Size, Workload, generated
 
-FOLDER = tidy.ROOT / "build" / "bench"
-RESULT = tidy.ROOT / "build" / "bench.json"
-DATA = tidy.ROOT.parent / "shared" / "data"
-PAGE, PLOT = tidy.ROOT / "docs" / "benchmarks.md", tidy.ROOT / "docs" / "benchmarks.svg"
-_ALIKE = {
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-}
-"""What the C library and the number libraries read when they are loaded."""
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+BATCHES = (1, 10, 100, 1_000, 10_000)
+EXACT = 1e-5
 
 
-def options() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="10,000 users, shorter slices, no event files")
-    parser.add_argument("--workload", action="append", help="one of them; several times: several (default: all)")
-    parser.add_argument("--batch", type=int, action="append", help="a batch size; several times: several")
-    parser.add_argument("--users", type=int, help="users of a generated graph (default: 100,000)")
-    parser.add_argument("--follows", type=int, help="follows of its base (default: ten per user)")
-    parser.add_argument("--slice", type=float, dest="slice_s", help="seconds of steps per batch size (default: 2)")
-    parser.add_argument("--data", type=Path, default=DATA, help="the folder with events/weibo.parquet, not in the project")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-opponents", action="store_true", help="the engine alone")
-    parser.add_argument("--profile", action="store_true", help="also time by stage")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its plot from build/bench.json")
-    parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class Plan:
+    """What to run: sizes, and seconds for a cell of the shard, of an opponent, and of the floor."""
+
+    size: Size = field(default_factory=Size)
+    batches: tuple[int, ...] = BATCHES
+    slice_s: float = 2.5
+    opponent_s: float = 1.5
+    floor_s: float = 0.3
+    least: int = 3
 
 
-def run(given: argparse.Namespace, console: Console) -> int:
-    """Measure what was asked for; 1 if a result is not exact."""
-    from model.artifact import Artifact
-    from tests.bench import report
-    from tests.bench.cells import BATCHES, measure
-    from tests.bench.workloads import FILES, GENERATED, Size, make
+QUICK = Plan(Size(10_000, 100_000), slice_s=0.4, opponent_s=0.2, floor_s=0.1)
+TINY = Plan(Size(300, 3_000), batches=(1, 100), slice_s=0.05, opponent_s=0.02, floor_s=0.02)
 
-    users = given.users or (10_000 if given.quick else 100_000)
-    size = Size(users, given.follows or 10 * users)
-    names = given.workload or (GENERATED if given.quick else (*GENERATED, *FILES))
-    measured = []
+
+def row(workload: str, layer: str, batch: int, seconds: float, **more: Any) -> report.Row:
+    """One object of bench.json; what does not apply is null."""
+    found = {"workload": workload, "layer": layer, "batch": batch, "updates_per_s": round(batch / seconds, 1)}
+    found |= {"over_full": None, "over_affected": None, "p50_ms": round(seconds * 1e3, 4), "max_abs_error": None}
+    return found | more
+
+
+def rows_of(
+    cell: system.Cell, full: opponents.Full, affected: tuple[float, float], floor_s: float
+) -> Iterator[report.Row]:
+    """The objects of one cell: the engine, the whole step, and the opponents."""
+
+    def over(seconds: float) -> dict[str, float]:
+        return {
+            "over_full": round(full.seconds / seconds, 3),
+            "over_affected": round(affected[0] / seconds, 3),
+            "max_abs_error": full.max_abs_error,
+        }
+
+    for layer, all_s in ((report.ENGINE, cell.engine_s), (report.STORED, cell.whole_s)):
+        spread = {"max_ms": round(max(all_s) * 1e3, 4), "steps": len(all_s)}
+        yield row(cell.workload, layer, cell.batch, median(all_s), **over(median(all_s)), **spread)
+    yield row(cell.workload, report.FULL, cell.batch, full.seconds)
+    extraction_ms = round(affected[1] * 1e3, 4)
+    yield row(cell.workload, report.AFFECTED, cell.batch, affected[0], extraction_ms=extraction_ms)
+    yield row(cell.workload, report.FLOOR, cell.batch, floor_s)
+
+
+def stages_of(cell: system.Cell) -> report.Row:
+    """Mean milliseconds of a step by stage, and the median numbers of rows of each layer."""
+    steps = len(cell.whole_s)
+    ms = {stage: round(seconds / steps * 1e3, 4) for stage, seconds in cell.stages.items()}
+    frontier = [median(rows[layer] for rows in cell.frontier) for layer in (0, 1)]
+    return {"workload": cell.workload, "batch": cell.batch, "ms": ms, "frontier": frontier}
+
+
+def measure(workload: Workload, plan: Plan, cache: Path, say: system.Say) -> tuple[list[report.Row], list[report.Row]]:
+    """All rows of a workload, and its stages."""
+    artifact = Artifact.default()
+    with system.loaded(workload, artifact, cache, say) as shard:
+        stream = workload.updates()
+        system.measure(shard, workload, stream, min(plan.batches[-1], 100), 0.0, 2)  # nothing cold is measured
+        cells = []
+        for batch in plan.batches:
+            say(f"{workload.name}: batches of {batch:,}")
+            cell = system.measure(shard, workload, stream, batch, plan.slice_s, plan.least)
+            if cell is not None:
+                cells.append(cell)
+        say(f"{workload.name}: full pass")
+        full = opponents.full_pass(shard)
+        opponent = opponents.Affected(shard)
+        rows = []
+        for cell in cells:
+            say(f"{workload.name}: affected only, batches of {cell.batch:,}")
+            affected = opponents.affected_s(opponent, cell, plan.opponent_s)
+            events = workload.batch(workload.updates(), cell.batch)
+            rows += rows_of(cell, full, affected, opponents.floor_s(events, plan.floor_s))
+    return rows, [stages_of(cell) for cell in cells]
+
+
+def chosen(given: argparse.Namespace, size: Size) -> tuple[list[Workload], list[str]]:
+    """The workloads to run, and the files that are not there."""
+    names = given.workload or (GENERATED if given.quick or given.tiny else (*GENERATED, *FILES))
+    found: list[Workload] = []
+    missing = []
     for name in names:
-        workload = make(name, size, given.data, given.seed)
-        if workload is None:
-            console.print(f"{name}: left out, {given.data}/events/{name}.parquet is not there; say where with --data")
+        if name not in FILES:
+            found.append(generated(name, size))
             continue
-        found = measure(
-            workload, Artifact.default(), FOLDER, console.print, batches=given.batch or BATCHES,
-            slice_s=given.slice_s or (0.3 if given.quick else 2.0), opponents=not given.no_opponents,
-        )  # fmt: skip
-        measured.append(found)
-        console.print(f"{name}: measured, largest error {found.max_abs_error:.1e}")
-    rows = [row for one in measured for row in one.rows()]
-    report.save(RESULT, rows)
-    report.show(console, rows)
+        path = given.data / "events" / f"{name}.parquet"
+        if path.exists():
+            found.append(RealFile(path))
+        else:
+            missing.append(name)
+    return found, missing
+
+
+def bench(given: argparse.Namespace, plan: Plan, console: Console, say: system.Say) -> bool:
+    """The suite itself; whether everything was exact."""
+    about = further.about(asdict(plan.size))
+    workloads, missing = chosen(given, plan.size)
+    for name in missing:
+        console.print(f"{name}: skipped, there is no {name}.parquet in {given.data / 'events'} (see --data)")
+    rows: list[report.Row] = []
+    stages: list[report.Row] = []
+    for workload in workloads:
+        some, by_stage = measure(workload, plan, given.cache, say)
+        rows += some
+        stages += by_stage
+        report.save("bench.json", rows, given.out)
+        report.save("bench-about.json", about | {"stages": stages, "missing": missing}, given.out)
+    say("")
+    report.print_table(
+        "updates per second, and how many times longer others take", report.RATIOS, report.ratios(rows), console
+    )
     if given.profile:
-        report.show_stages(console, measured)
+        report.print_table("milliseconds of a step by stage", *report.stage_table(stages), console)
+    console.print(f"{report.ran_on(about)}\n{given.out / 'bench.json'}")
+    return all(one["max_abs_error"] is None or one["max_abs_error"] <= EXACT for one in rows)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="tests.bench.run", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small graphs, under a minute")
+    parser.add_argument("--tiny", action="store_true", help="very small graphs: whether it runs at all")
+    parser.add_argument(
+        "--workload", action="append", help=f"one of {', '.join((*GENERATED, *FILES))}; several times: several"
+    )
+    parser.add_argument("--users", type=int, help="users of the generated graphs")
+    parser.add_argument("--follows", type=int, help="follows of the generated graphs")
+    parser.add_argument("--batch", type=int, action="append", help="updates per micro-batch; several times: several")
+    parser.add_argument("--slice-s", type=float, help="seconds for each workload and batch size")
+    parser.add_argument("--profile", action="store_true", help="also print seconds by stage")
+    parser.add_argument(
+        "--exact", action="store_true", help="instead: 100,000 events of each workload against the reference"
+    )
+    parser.add_argument("--growth", action="store_true", help="instead: other numbers of users and other windows")
+    parser.add_argument("--memory", action="store_true", help="instead: memory per user and per edge")
+    parser.add_argument("--events", type=int, default=100_000, help="of each workload, with --exact")
+    parser.add_argument("--largest", type=int, default=1_000_000, help="users of the largest graph, with --growth")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from the results in build/")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with events/*.parquet")
+    parser.add_argument("--out", type=Path, default=report.BUILD, help="folder for the results")
+    parser.add_argument("--cache", type=Path, help="folder for the loaded base graphs")
+    parser.add_argument("--resident", nargs=2, type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    given.cache = given.cache or given.out / "bench"
+    return given
+
+
+def planned(given: argparse.Namespace) -> Plan:
+    """The plan that the options ask for."""
+    plan = TINY if given.tiny else QUICK if given.quick else Plan()
+    size = Size(given.users or plan.size.users, given.follows or plan.size.follows)
+    batches = tuple(given.batch) if given.batch else plan.batches
+    return Plan(size, batches, given.slice_s or plan.slice_s, plan.opponent_s, plan.floor_s, plan.least)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, write; 1 if something was not exact."""
+    given = parse(arguments)
+    wanted = {**({} if given.resident else MALLOC), **dict.fromkeys(THREADS, "1")}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, "-m", "tests.bench.run", *arguments], {**os.environ, **wanted})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    further.one_thread()
+    given.cache.mkdir(parents=True, exist_ok=True)
+    console = Console(width=150) if not sys.stdout.isatty() else Console()
+    with console.status("") as status:
+
+        def say(what: str) -> None:
+            status.update(what)
+
+        plan = planned(given)
+        if given.resident:
+            return further.resident(Size(*given.resident), given.cache)
+        if given.exact:
+            fine = further.exact(chosen(given, plan.size)[0], given, plan.size, console, say)
+        elif given.growth:
+            fine = further.growth(given, plan.size, console, say)
+        elif given.memory:
+            fine = further.memory(given, plan.size, console, say)
+        else:
+            fine = bench(given, plan, console, say)
     if given.write:
-        PAGE.write_text(report.page(PAGE.read_text(encoding="utf-8"), rows, given.note), encoding="utf-8")
-        PLOT.write_text(report.plot(rows), encoding="utf-8")
-    return int(any(one.max_abs_error > 1e-5 for one in measured))
-
-
-def main() -> int:
-    """Start anew with the same allocator and threads for everybody, unless that was done."""
-    given = options()
-    if any(os.environ.get(name) != value for name, value in _ALIKE.items()):
-        os.execve(sys.executable, [sys.executable, "-m", "tests.bench.run", *sys.argv[1:]], {**os.environ, **_ALIKE})
-    import torch
-
-    torch.set_num_threads(1)
-    return run(given, Console(width=None if sys.stdout.isatty() else 140))
+        report.write_docs(given.out)
+    if not fine:
+        console.print(f"NOT EXACT: the largest error is above {EXACT}")
+    return int(not fine)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

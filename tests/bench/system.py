@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from graphstate.state import FORMAT
 from graphstate.types import RELATIONS, TYPES, Kind, Mutation
 from model.artifact import Artifact
+from streams.eventfiles import FIELDS, row_of
 from streams.graphview import graph_spec
 from streams.records import Record
 from streams.replay import batches
+from streams.schemas import TOPIC_OF, TopicKind
 from streams.shard import Shard
 from tests.bench.workloads import VERSION, Workload
 
@@ -39,7 +41,7 @@ Rows = list[NDArray[np.int64]]
 
 @dataclass
 class Seeds:
-    """What a step changed in the graph: per node type the targets of changed edges, and the nodes with other features."""
+    """What a step changed: per node type the targets of changed edges, and the nodes whose features moved."""
 
     targets: Rows
     featured: Rows
@@ -64,7 +66,9 @@ class Cell:
 
 def peaked(artifact: Artifact, factor: float = 25.0) -> Artifact:
     """The same artifact with its attention multiplied, so that a single edge has nearly all of it."""
-    weights = {name: value * np.float32(factor if name.endswith(".att") else 1) for name, value in artifact.weights.items()}
+    weights = {
+        name: value * np.float32(factor if name.endswith(".att") else 1) for name, value in artifact.weights.items()
+    }
     return Artifact(weights, artifact.config)
 
 
@@ -109,13 +113,18 @@ def copy_state(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def loaded(workload: Workload, artifact: Artifact, cache: Path, say: Say) -> Iterator[Shard]:
-    """A shard with the base of a workload, in a folder that is removed afterwards."""
+def loaded(
+    workload: Workload, artifact: Artifact, cache: Path, say: Say, *, weights: Artifact | None = None
+) -> Iterator[Shard]:
+    """A shard with the base of a workload, in a folder that is removed afterwards.
+
+    weights: open it with this artifact, of the same configuration, instead of the one that it was loaded with.
+    """
     base = base_state(workload, artifact, cache, say)
     with TemporaryDirectory(prefix="run-", dir=cache) as folder:
         state = Path(folder) / "state"
         copy_state(base, state)
-        shard = open_shard(state, artifact)
+        shard = open_shard(state, weights or artifact)
         try:
             yield shard
         finally:
@@ -166,11 +175,6 @@ def seeds_of(shard: Shard) -> Seeds:
     )
 
 
-def wire(batch: list[Mutation]) -> list[tuple[Any, bytes]]:
+def wire(batch: list[Mutation]) -> list[tuple[TopicKind, bytes]]:
     """The messages that these mutations would come from: (topic, bytes)."""
-    import json
-
-    from streams.eventfiles import FIELDS, row_of
-    from streams.schemas import TOPIC_OF
-
     return [(TOPIC_OF[FIELDS[Kind(one.kind)][0]], json.dumps(row_of(one)).encode()) for one in batch]

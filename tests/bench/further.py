@@ -1,0 +1,147 @@
+"""The longer runs of the suite: exactness after many events, growth with users and windows, memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import torch
+from rich.console import Console
+
+from model.artifact import Artifact
+from tests import tidy
+from tests.bench import opponents, report, system
+from tests.bench.workloads import Follows, Size, Workload, generated
+
+EXACT = 1e-5
+SIZES = (*[1] * 10, *[10] * 10, *[100] * 10, *[1_000] * 3, 10_000)
+"""Of the micro-batches with --exact, again and again."""
+WINDOWS = (4, 16, 64, 0)
+GROWN = 1_000
+"""Updates per micro-batch with --growth."""
+SLICE_S = 10.0
+
+
+def one_thread() -> None:
+    """Let torch compute on one thread."""
+    torch.set_num_threads(1)
+
+
+def about(size: dict[str, Any]) -> dict[str, Any]:
+    """What stands beside the results of a run."""
+    return {"machine": report.machine(), "threads": torch.get_num_threads(), "size": size}
+
+
+def finish(name: str, rows: list[report.Row], given: argparse.Namespace, size: Size, console: Console) -> None:
+    """Print and save the rows of a run."""
+    report.save(f"bench-{name}.json", {"about": about(asdict(size)), "rows": rows}, given.out)
+    report.print_table(name, list(rows[0]), [list(row.values()) for row in rows], console)
+    console.print(str(given.out / f"bench-{name}.json"))
+
+
+def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
+    """Many events of each workload, with the artifact that ships and with peaked attention, against the reference."""
+    artifact, rows = Artifact.default(), []
+    weights = {"trained": artifact, "attention × 25": system.peaked(artifact)}
+    workloads = workloads if given.workload else [*workloads, generated("mixed", size)]
+    for workload in workloads:
+        for name, one in weights.items():
+            with system.loaded(workload, artifact, given.cache, say, weights=one) as shard:
+                events, error = play(shard, workload, given.events, f"{workload.name}, {name}", say)
+            rows.append({"workload": workload.name, "weights": name, "events": f"{events:,}", "max_abs_error": error})
+            finish_so_far = rows[-1]["max_abs_error"]
+            say(f"{workload.name}, {name}: {finish_so_far:.1e}")
+    finish("exact", rows, given, size, console)
+    return all(row["max_abs_error"] <= EXACT for row in rows)
+
+
+def play(shard: system.Shard, workload: Workload, events: int, name: str, say: system.Say) -> tuple[int, float]:
+    """So many events in micro-batches of all sizes; how many there were, and the largest error at any quarter."""
+    cell, stream = system.Cell(workload.name, 0), workload.updates()
+    done, worst = 0, 0.0
+    checks = [events * part // 4 for part in range(4, 0, -1)]
+    for size in cycle(SIZES):
+        batch = workload.batch(stream, min(size, max(1, events - done)))
+        if batch:
+            system.step(shard, cell, batch)
+        done += len(batch)
+        if done >= checks[-1] or not batch:
+            checks.pop()
+            say(f"{name}: {done:,} events, against the reference")
+            worst = max(worst, opponents.full_pass(shard, 1).max_abs_error)
+        if done >= events or not batch:
+            return done, worst
+    raise AssertionError
+
+
+def growth(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
+    """Throughput at other numbers of users, with the mean degree of `size`, and with other windows."""
+    artifact, rows = Artifact.default(), []
+    degree = size.follows // size.users
+    counts = [users for users in (10_000, 100_000, 1_000_000) if users <= given.largest]
+    cases = [(users, artifact.config.window) for users in counts]
+    cases += [(min(size.users, given.largest), window) for window in WINDOWS if window != artifact.config.window]
+    for users, window in cases:
+        made = Artifact(artifact.weights, replace(artifact.config, window=window))
+        workload = Follows("flat", Size(users, users * degree), exponent=0.62)
+        with system.loaded(workload, made, given.cache, say) as shard:
+            stream = workload.updates()
+            say(f"{users:,} users, window {window}")
+            system.measure(shard, workload, stream, GROWN, 0.0, 2)
+            cell = system.measure(shard, workload, stream, GROWN, given.slice_s or SLICE_S, 5)
+            if cell is None:
+                raise RuntimeError("a generated stream does not end")
+            error = opponents.full_pass(shard, 1).max_abs_error
+        rows.append({
+            "workload": workload.name, "users": users, "follows": workload.size.follows, "window": str(window),
+            "engine /s": round(cell.per_s(cell.engine_s)), "+ RocksDB /s": round(cell.per_s(cell.whole_s)),
+            "rows 2": median(one[1] for one in cell.frontier), "max_abs_error": error,
+        })  # fmt: skip
+    finish("growth", rows, given, size, console)
+    return all(row["max_abs_error"] <= EXACT for row in rows)
+
+
+def memory(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
+    """Memory per user at the given size, and per edge from there to twice as many follows.
+
+    Each state is opened in a process of its own, with malloc as it comes, after a tiny one that brings in all
+    libraries and compiled code: resident memory afterwards minus before.
+    """
+    rows = []
+    for follows in (size.follows, 2 * size.follows):
+        one = Size(size.users, follows)
+        system.base_state(generated("flat", one), Artifact.default(), given.cache, say)
+        say(f"opening {one.users:,} users, {one.follows:,} follows")
+        command = [sys.executable, "-m", "tests.bench.run", "--resident", str(one.users), str(one.follows)]
+        done = subprocess.run(
+            [*command, "--cache", str(given.cache)], cwd=tidy.ROOT, check=True, stdout=subprocess.PIPE, text=True
+        )
+        rows.append({"users": one.users, "follows": one.follows, **json.loads(done.stdout)})
+    slope = (rows[1]["rss_bytes"] - rows[0]["rss_bytes"]) / (rows[1]["follows"] - rows[0]["follows"])
+    for row in rows:
+        row["bytes per user"] = round(row["rss_bytes"] / row["users"])
+        row["bytes per further edge"] = round(slope, 1)
+    finish("memory", rows, given, size, console)
+    return True
+
+
+def resident(size: Size, cache: Path) -> int:
+    """Print what opening a loaded base adds to the resident memory of this process."""
+    artifact, process = Artifact.default(), psutil.Process()
+    with TemporaryDirectory(prefix="groundswell-bench-") as folder:
+        system.open_shard(Path(folder) / "warm", artifact).close()
+        before = process.memory_info().rss
+        with system.loaded(generated("flat", size), artifact, cache, lambda _: None) as shard:
+            found = {"rss_bytes": process.memory_info().rss - before}
+            found["rocksdb_memtable_bytes"] = shard.sizes()["memtable"]
+            sys.stdout.write(json.dumps(found) + "\n")
+    return 0
