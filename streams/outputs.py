@@ -114,8 +114,26 @@ class Outputs:
 
 async def publish(producer: BatchProducer, topic: TopicSpec, messages: Iterable[Message], now_ms: int) -> int:
     """Send messages in batches, each to the partition of its key; returns how many, all acknowledged."""
-    filling: dict[int, Any] = {}
     sent: list[asyncio.Future[Any]] = []
+    try:
+        count = await _hand_over(producer, topic, messages, now_ms, sent)
+    finally:
+        # Those from before an error come to an end too: nothing goes on after it.
+        results = await asyncio.gather(*sent, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return count
+
+
+async def _hand_over(
+    producer: BatchProducer,
+    topic: TopicSpec,
+    messages: Iterable[Message],
+    now_ms: int,
+    sent: list[asyncio.Future[Any]],
+) -> int:
+    filling: dict[int, Any] = {}
     count = 0
     for key, value, headers in messages:
         partition = partition_of(key, topic.partitions)
@@ -128,6 +146,4 @@ async def publish(producer: BatchProducer, topic: TopicSpec, messages: Iterable[
         count += 1
     for partition, batch in filling.items():
         sent.append(await producer.send_batch(batch, topic.name, partition=partition))
-    if sent:
-        await asyncio.gather(*sent)
     return count

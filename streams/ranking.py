@@ -90,6 +90,7 @@ class Ranking:
         """
         if not len(rows):
             return np.zeros(0)
+        self._reach(rows)
         if self._stale:
             self._merge()
         total = self._below[-1]

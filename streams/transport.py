@@ -151,6 +151,18 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             polls[tp.topic][1].add(tp.partition, records, assignment.state_value(tp).position)
         return {tp: [poll] for tp, poll in polls.values()}
 
+    async def on_thread_stop(self) -> None:
+        """As Faust's, also with the broker away: aiokafka's fetches are in a pause then, and cancel who cancels them."""
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            consumer: Any = self._consumer
+            fetches = list(consumer._fetcher._pending_tasks)  # noqa: SLF001 - as its own `close`
+            for fetch in fetches:
+                fetch.cancel()
+            await asyncio.gather(*fetches, return_exceptions=True)
+            await consumer._client.close()  # noqa: SLF001 - as its own `stop`
+
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         self.new_epoch()  # the seeks follow before the first await
         await super()._seek_wait(consumer, partitions)

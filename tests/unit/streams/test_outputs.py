@@ -156,3 +156,23 @@ def test_cloud_events_are_independent() -> None:
     first = events.headers(b"1", b"x")
     events.headers(b"2", b"y")
     assert dict(first)["ce_id"] == b"1"
+
+
+def test_batches_before_a_refusal_are_waited_for() -> None:
+    """Where a later batch cannot be handed over, nothing goes on behind the error, and no other error is lost."""
+    waiting: list[asyncio.Future[None]] = []
+
+    class Refusing(FakeProducer):
+        async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
+            del batch, topic, partition
+            if waiting:
+                asyncio.get_running_loop().call_later(0.01, waiting[0].set_exception, ConnectionError())
+                raise TimeoutError
+            waiting.append(asyncio.get_running_loop().create_future())
+            return waiting[0]
+
+    messages = [Message(b"u", b"%d" % n, []) for n in range(9)]
+    with pytest.raises(TimeoutError):
+        asyncio.run(publish(Refusing(), TOPIC, messages, 0))
+    assert waiting[0].done()
+    assert not waiting[0]._log_traceback

@@ -33,3 +33,11 @@ def test_grows() -> None:
     ranking.place(np.array([5_000]), np.array([1e9], np.float32), np.ones(1, np.bool_))
     ranking.place(np.array([9]), np.array([-1e9], np.float32), np.ones(1, np.bool_))
     assert ranking.percentile(np.array([5_000, 9])).tolist() == [75.0, 25.0]
+
+
+def test_a_stranger_stands_at_zero() -> None:
+    """Whoever is asked for before they have a place, as during a rebuild, stands at 0, whatever their row."""
+    ranking = Ranking()
+    assert ranking.percentile(np.array([700])).tolist() == [0.0]
+    ranking.place(np.arange(2), np.array([1.0, 2.0], np.float32), np.ones(2, np.bool_))
+    assert ranking.percentile(np.array([1, 5_000])).tolist() == [75.0, 0.0]
