@@ -81,7 +81,7 @@ scaling: $(STAMP)  ## what more shards and workers bring: ARGS="--cluster 2x4 --
 
 # QUICK=1: under a minute. ARGS="--workload social --batch 1000 --profile", --exact, --growth, --memory, --write: see --help.
 bench: $(STAMP)  ## how fast it is, and how much faster than others: QUICK=1 ARGS="--write"
-	@$(PY) -m tests.bench.run $(if $(QUICK),--quick) $(ARGS)
+	@$(PY) -m tests.bench $(if $(QUICK),--quick) $(ARGS)
 
 docs: $(STAMP)  ## write the generated pages anew
 	@$(PY) -m streams.reference --write

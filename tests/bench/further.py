@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -13,11 +14,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import torch
 from rich.console import Console
 
 from model.artifact import Artifact
+from streams.shard import Shard
 from tests import tidy
 from tests.bench import opponents, report, system
 from tests.bench.workloads import Follows, Size, Workload, generated
@@ -50,7 +51,8 @@ def finish(name: str, rows: list[report.Row], given: argparse.Namespace, size: S
 
 def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
     """Many events of each workload, with the artifact that ships and with peaked attention, against the reference."""
-    artifact, rows = Artifact.default(), []
+    artifact = Artifact.default()
+    rows: list[report.Row] = []
     weights = {"trained": artifact, "attention × 25": system.peaked(artifact)}
     workloads = workloads if given.workload else [*workloads, generated("mixed", size)]
     for workload in workloads:
@@ -58,13 +60,11 @@ def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, cons
             with system.loaded(workload, artifact, given.cache, say, weights=one) as shard:
                 events, error = play(shard, workload, given.events, f"{workload.name}, {name}", say)
             rows.append({"workload": workload.name, "weights": name, "events": f"{events:,}", "max_abs_error": error})
-            finish_so_far = rows[-1]["max_abs_error"]
-            say(f"{workload.name}, {name}: {finish_so_far:.1e}")
     finish("exact", rows, given, size, console)
     return all(row["max_abs_error"] <= EXACT for row in rows)
 
 
-def play(shard: system.Shard, workload: Workload, events: int, name: str, say: system.Say) -> tuple[int, float]:
+def play(shard: Shard, workload: Workload, events: int, name: str, say: system.Say) -> tuple[int, float]:
     """So many events in micro-batches of all sizes; how many there were, and the largest error at any quarter."""
     cell, stream = system.Cell(workload.name, 0), workload.updates()
     done, worst = 0, 0.0
@@ -85,7 +85,8 @@ def play(shard: system.Shard, workload: Workload, events: int, name: str, say: s
 
 def growth(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
     """Throughput at other numbers of users, with the mean degree of `size`, and with other windows."""
-    artifact, rows = Artifact.default(), []
+    artifact = Artifact.default()
+    rows: list[report.Row] = []
     degree = size.follows // size.users
     counts = [users for users in (10_000, 100_000, 1_000_000) if users <= given.largest]
     cases = [(users, artifact.config.window) for users in counts]
@@ -121,7 +122,7 @@ def memory(given: argparse.Namespace, size: Size, console: Console, say: system.
         one = Size(size.users, follows)
         system.base_state(generated("flat", one), Artifact.default(), given.cache, say)
         say(f"opening {one.users:,} users, {one.follows:,} follows")
-        command = [sys.executable, "-m", "tests.bench.run", "--resident", str(one.users), str(one.follows)]
+        command = [sys.executable, "-m", "tests.bench", "--resident", str(one.users), str(one.follows)]
         done = subprocess.run(
             [*command, "--cache", str(given.cache)], cwd=tidy.ROOT, check=True, stdout=subprocess.PIPE, text=True
         )
@@ -134,14 +135,20 @@ def memory(given: argparse.Namespace, size: Size, console: Console, say: system.
     return True
 
 
+def resident_bytes() -> int:
+    """Of this process, where Linux tells."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def resident(size: Size, cache: Path) -> int:
     """Print what opening a loaded base adds to the resident memory of this process."""
-    artifact, process = Artifact.default(), psutil.Process()
+    artifact = Artifact.default()
     with TemporaryDirectory(prefix="groundswell-bench-") as folder:
         system.open_shard(Path(folder) / "warm", artifact).close()
-        before = process.memory_info().rss
+        before = resident_bytes()
         with system.loaded(generated("flat", size), artifact, cache, lambda _: None) as shard:
-            found = {"rss_bytes": process.memory_info().rss - before}
+            found = {"rss_bytes": resident_bytes() - before}
             found["rocksdb_memtable_bytes"] = shard.sizes()["memtable"]
             sys.stdout.write(json.dumps(found) + "\n")
     return 0

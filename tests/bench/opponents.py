@@ -217,7 +217,7 @@ def affected_s(opponent: Affected, cell: Cell, slice_s: float) -> tuple[float, f
 def floor_s(batch: list[Mutation], slice_s: float) -> float:
     """Median seconds to decode a batch of messages and write a row of RocksDB for each: nothing can be quicker."""
     messages = wire(batch)
-    runs = []
+    runs: list[float] = []
     with TemporaryDirectory(prefix="groundswell-floor-") as folder:
         options: Any = Options(raw_mode=True)
         options.create_if_missing(True)

@@ -1,13 +1,8 @@
-"""The benchmark: `python -m tests.bench.run` (make bench). See docs/benchmarks.md for what is measured.
-
-Everything is measured in one process with one thread and malloc told to keep what it has: it starts itself anew
-with those settings.
-"""
+"""The benchmark: `python -m tests.bench` (make bench), see docs/benchmarks.md for what is measured."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,8 +17,6 @@ from model.artifact import Artifact
 from tests.bench import further, opponents, report, system
 from tests.bench.workloads import FILES, GENERATED, RealFile, Size, Workload, generated
 
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 BATCHES = (1, 10, 100, 1_000, 10_000)
 EXACT = 1e-5
 
@@ -40,7 +33,7 @@ class Plan:
     least: int = 3
 
 
-QUICK = Plan(Size(10_000, 100_000), slice_s=0.4, opponent_s=0.2, floor_s=0.1)
+QUICK = Plan(Size(10_000, 100_000), BATCHES[:-1], slice_s=0.4, opponent_s=0.2, floor_s=0.1)
 TINY = Plan(Size(300, 3_000), batches=(1, 100), slice_s=0.05, opponent_s=0.02, floor_s=0.02)
 
 
@@ -95,7 +88,7 @@ def measure(workload: Workload, plan: Plan, cache: Path, say: system.Say) -> tup
         say(f"{workload.name}: full pass")
         full = opponents.full_pass(shard)
         opponent = opponents.Affected(shard)
-        rows = []
+        rows: list[report.Row] = []
         for cell in cells:
             say(f"{workload.name}: affected only, batches of {cell.batch:,}")
             affected = opponents.affected_s(opponent, cell, plan.opponent_s)
@@ -147,7 +140,7 @@ def bench(given: argparse.Namespace, plan: Plan, console: Console, say: system.S
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="tests.bench.run", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small graphs, under a minute")
     parser.add_argument("--tiny", action="store_true", help="very small graphs: whether it runs at all")
     parser.add_argument(
@@ -186,9 +179,6 @@ def planned(given: argparse.Namespace) -> Plan:
 def main(arguments: list[str]) -> int:
     """Measure, print, write; 1 if something was not exact."""
     given = parse(arguments)
-    wanted = {**({} if given.resident else MALLOC), **dict.fromkeys(THREADS, "1")}
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        os.execve(sys.executable, [sys.executable, "-m", "tests.bench.run", *arguments], {**os.environ, **wanted})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     further.one_thread()
     given.cache.mkdir(parents=True, exist_ok=True)

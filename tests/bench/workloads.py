@@ -107,7 +107,7 @@ class Follows(Workload):
         self.name = name
         self.size = size
         self.exponent, self.offset = exponent, offset
-        self.weights = (np.arange(size.users) + offset) ** -exponent
+        self.weights: NDArray[np.float64] = np.power(np.arange(size.users) + offset, -exponent, dtype=np.float64)
 
     @property
     def key(self) -> str:
@@ -284,8 +284,8 @@ class Social(Workload):
 class Celebrity(Workload):
     """`flat` with one user who follows 100,000 and one whom 100,000 follow; both act in every micro-batch.
 
-    The first is in the window of everybody whom they follow: what they do makes all of them stale. They create a
-    content each, the second is followed once more, and the rest of the batch is that of `flat`.
+    The first is in the window of everybody whom they follow: what changes their embedding makes all of them stale.
+    Both create a content, which somebody shares, and the rest of the batch is that of `flat`.
     """
 
     name = "celebrity"
@@ -311,16 +311,17 @@ class Celebrity(Workload):
         return self.flat.updates()
 
     def batch(self, stream: Iterator[Mutation], size: int) -> list[Mutation]:
-        """The two first, in turn where there is room for one only."""
+        """The two first, in turn where there is no room for both."""
         self._turn += 1
-        rest = list(islice(stream, max(1, size - 3)))
-        time = rest[0].time
-        acts = [
-            Mutation(Kind.CREATE, time, "fan", f"of-fan-{self._turn}"),
-            Mutation(Kind.CREATE, time, "star", f"of-star-{self._turn}"),
-            Mutation(Kind.FOLLOW, time, f"new-{self._turn}", "star"),
-        ]
-        return [acts[self._turn % len(acts)]] if size < len(acts) + 1 else acts + rest
+        acts: list[Mutation] = []
+        for star in ("fan", "star"):
+            first, second = islice(stream, 2)
+            content = f"of-{star}-{self._turn}"
+            acts.append(Mutation(Kind.CREATE, first.time, star, content))
+            acts.append(Mutation(Kind.SHARE, second.time, first.user, content))
+        if size < len(acts):
+            return [acts[(self._turn + at) % len(acts)] for at in range(size)]
+        return acts + list(islice(stream, size - len(acts)))
 
 
 class RealFile(Workload):

@@ -1,0 +1,219 @@
+"""The benchmark runs, is exact, compares with opponents that are right, and its workloads are what they claim."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from graphstate.types import USER, Kind, Mutation
+from model.artifact import Artifact, untrained
+from model.config import ModelConfig
+from streams import eventfiles
+from streams.schemas import mutations
+from streams.shard import Shard
+from tests import tidy
+from tests.bench import opponents, report, system
+from tests.bench.workloads import GENERATED, Follows, RealFile, Size, Workload, generated
+
+FIELDS = {
+    "workload", "layer", "batch", "updates_per_s", "over_full", "over_affected", "p50_ms", "max_abs_error",
+}  # fmt: skip
+LARGEST_ERROR = 1e-5
+SMALL = Size(200, 2_000)
+
+
+def quiet(_what: str) -> None:
+    """Nothing is said."""
+
+
+def artifact(window: int) -> Artifact:
+    """Random weights."""
+    return untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=window), 1)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny run of everything that is generated."""
+    folder = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "tests.bench", "--tiny", "--out", str(folder)]
+    done = subprocess.run(command, cwd=tidy.ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "celebrity" in done.stdout
+    return folder
+
+
+def test_it_runs_and_is_exact(results: Path) -> None:
+    """Every workload, layer and batch size has its object with all fields; every error is small."""
+    rows = json.loads((results / "bench.json").read_text())
+    layers = (report.ENGINE, report.STORED, report.FULL, report.AFFECTED, report.FLOOR)
+    expected = {(name, layer, batch) for name in GENERATED for layer in layers for batch in (1, 100)}
+    assert {(row["workload"], row["layer"], row["batch"]) for row in rows} == expected
+    for row in rows:
+        assert row.keys() >= FIELDS
+        assert row["updates_per_s"] > 0
+        assert row["updates_per_s"] == pytest.approx(row["batch"] / row["p50_ms"] * 1e3, rel=0.01)
+        if row["layer"] in {report.ENGINE, report.STORED}:
+            assert row["over_full"] > 0
+            assert row["over_affected"] > 0
+            assert 0 < row["max_abs_error"] <= LARGEST_ERROR
+
+
+def test_the_page_is_made_of_the_results(results: Path, tmp_path: Path) -> None:
+    """The page has a line for each workload and batch size and no gap left; the plot is XML."""
+    report.write_docs(results, tmp_path)
+    page = (tmp_path / report.PAGE).read_text()
+    for name in GENERATED:
+        assert f"| {name} | 100 |" in page
+    assert not [line for line in page.splitlines() if line.startswith("<")]
+    plot = ET.parse(tmp_path / report.PLOT)
+    assert len(plot.findall("{http://www.w3.org/2000/svg}polyline")) == 2 * len(GENERATED)
+
+
+def played(workload: Workload, shard: Shard, sizes: tuple[int, ...]) -> list[system.Seeds]:
+    """What some steps changed, each as it was after it."""
+    stream, cell, found = workload.updates(), system.Cell(workload.name, 0), []
+    for size in sizes:
+        system.step(shard, cell, workload.batch(stream, size))
+        found.append(system.seeds_of(shard))
+    return found
+
+
+@pytest.mark.parametrize("name", ["flat", "social", "celebrity"])
+def test_the_opponent_is_right(name: str, tmp_path: Path) -> None:
+    """Over all neighbours, who is affected has exactly the engine's scores, and nobody else's changed."""
+    workload, made = generated(name, SMALL), artifact(window=0)
+    with system.loaded(workload, made, tmp_path, quiet) as shard:
+        stream = workload.updates()
+        system.step(shard, system.Cell(name, 0), workload.batch(stream, 40))
+        users = shard.view.rows(USER)
+        before = np.array(shard.engine.hidden2[:users])
+        system.step(shard, system.Cell(name, 0), workload.batch(stream, 3))
+        opponent = opponents.Affected(shard)
+        found = opponent.run(system.seeds_of(shard))
+        assert opponent.edges >= SMALL.follows - 100
+        assert np.abs(found.score - shard.engine.score[found.users]).max() <= LARGEST_ERROR
+        moved = np.flatnonzero((before != shard.engine.hidden2[:users]).any(axis=1))
+        assert len(moved)
+        assert set(moved.tolist()) <= set(found.users.tolist())
+        assert found.seconds >= found.extraction_s > 0
+
+
+def test_an_error_is_seen(tmp_path: Path) -> None:
+    """One wrong number in an embedding, or a score, is the largest error."""
+    workload, made = generated("flat", SMALL), artifact(window=4)
+    with system.loaded(workload, made, tmp_path, quiet) as shard:
+        played(workload, shard, (1, 10, 30))
+        assert opponents.full_pass(shard, 1).max_abs_error <= LARGEST_ERROR
+        arrays: list[Any] = [shard.engine.hidden1[USER], shard.engine.hidden2, shard.engine.score[:, None]]
+        for array in arrays:
+            array[17, 0] += 0.5
+            assert opponents.full_pass(shard, 1).max_abs_error == pytest.approx(0.5, abs=1e-3)
+            array[17, 0] -= 0.5
+
+
+def test_a_base_is_loaded_once_and_never_changed(tmp_path: Path) -> None:
+    """A second run begins where the first did."""
+    workload, made = generated("flat", SMALL), artifact(window=4)
+    said: list[str] = []
+    scores = []
+    for _ in range(2):
+        with system.loaded(workload, made, tmp_path, said.append) as shard:
+            scores.append(shard.scores()[1].tolist())
+            played(workload, shard, (50, 50))
+    assert len(said) == 1
+    assert scores[0] == scores[1]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run-")] == []
+
+
+def test_hubs_are_hubs() -> None:
+    """`hub` has a user whom 8,000 follow, and all its follows differ."""
+    workload, size = generated("hub", Size()), Size()
+    assert isinstance(workload, Follows)
+    edges = workload.edges()
+    assert len(np.unique(edges)) == size.follows
+    assert np.bincount(edges % size.users).max() >= 8_000
+
+
+def shares(name: str, count: int = 4_000) -> Counter[Kind]:
+    """How often each kind comes in a stream."""
+    return Counter(Kind(one.kind) for one in islice(generated(name, SMALL).updates(), count))
+
+
+def test_streams_are_mixed_as_they_say() -> None:
+    """Follows and unfollows are halves; `social` is 25 : 65 : 10; `mixed` has every kind."""
+    for name in ("flat", "hub", "churn"):
+        assert shares(name) == {Kind.FOLLOW: 2_000, Kind.UNFOLLOW: 2_000}
+    social = shares("social")
+    assert social[Kind.SHARE] == pytest.approx(2_600, abs=150)
+    assert social[Kind.CREATE] == pytest.approx(400, abs=80)
+    assert social[Kind.FOLLOW] + social[Kind.UNFOLLOW] == pytest.approx(1_000, abs=120)
+    assert shares("mixed").keys() == set(Kind)
+
+
+@pytest.mark.parametrize("name", ["flat", "hub", "churn", "social"])
+def test_follows_and_unfollows_all_count(name: str) -> None:
+    """A stream follows only what is not followed and ends only what is; it is the same every time."""
+    workload = generated(name, SMALL)
+    live: set[tuple[str, str]] = set()
+    bases = [workload.after.base()] if workload.after else []
+    log = [one for base in (*bases, workload.base()) for one in base]
+    log += islice(workload.updates(), 3_000)
+    for one in log:
+        edge = one.user, one.other
+        if one.kind in {Kind.FOLLOW, Kind.UNFOLLOW}:
+            assert (edge in live) == (one.kind == Kind.UNFOLLOW)
+            (live.add if one.kind == Kind.FOLLOW else live.discard)(edge)
+    assert list(islice(workload.updates(), 100)) == list(islice(generated(name, SMALL).updates(), 100))
+
+
+def test_stars_act_in_every_batch() -> None:
+    """Both do, in batches of any size over 3; in smaller ones in turn."""
+    workload = generated("celebrity", SMALL)
+    stream = workload.updates()
+    for size in (4, 100):
+        users = {one.user for one in workload.batch(stream, size)}
+        assert users >= {"fan", "star"}
+    alone = [workload.batch(stream, 1) for _ in range(8)]
+    assert [len(batch) for batch in alone] == [1] * 8
+    assert {"fan", "star"} <= {batch[0].user for batch in alone}
+
+
+def test_a_file_is_half_base_half_stream(tmp_path: Path) -> None:
+    """Its events in its order; the stream ends."""
+    log = [Mutation(Kind.FOLLOW, 1_000_000 * at, f"a{at}", "b") for at in range(1, 11)]
+    path = tmp_path / "some.parquet"
+    eventfiles.write(path, map(eventfiles.row_of, log))
+    workload = RealFile(path)
+    assert [*workload.base(), *workload.updates()] == log
+    stream = workload.updates()
+    assert [len(workload.batch(stream, 3)) for _ in range(3)] == [3, 2, 0]
+
+
+def test_what_is_sent_is_what_is_decoded() -> None:
+    """The floor decodes exactly the events of a workload."""
+    batch = list(islice(generated("mixed", SMALL).updates(), 2_000))
+    decoded = [mutations(value, topic, opponents.NOW_MS)[0] for topic, value in system.wire(batch)]
+    assert [replaced(one) for one in decoded] == [replaced(one) for one in batch]
+
+
+def replaced(one: Mutation) -> Mutation:
+    """Without what an event may not say."""
+    return one._replace(extra=None) if one.kind == Kind.UNSHARE else one
+
+
+def test_peaked_attention_is_peaked() -> None:
+    """Only the attention is multiplied."""
+    plain, peaked = artifact(4), system.peaked(artifact(4))
+    for name, value in plain.weights.items():
+        np.testing.assert_allclose(peaked.weights[name], value * (25 if name.endswith(".att") else 1))
+    assert replace(plain.config) == peaked.config
