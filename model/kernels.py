@@ -22,7 +22,7 @@ _F = np.float32
 _LANES = 16
 """Exponentials are taken of so many numbers at once."""
 _ROOM = 64
-"""Neighbours for which there is room from the beginning."""
+"""Neighbours for which there is room from the beginning; of more, sums are taken in parts and those in float64."""
 
 
 @njit(inline="always", fastmath={"contract"})
@@ -87,8 +87,15 @@ def _softmax(line: Float32s, n: int) -> None:
         for k in range(block, block + _LANES):
             line[k] = _exp(line[k] - top)
     total = _F(0)
-    for k in range(n):
-        total += line[k]
+    if n <= _ROOM:
+        for k in range(n):
+            total += line[k]
+    else:
+        # One by one, each of thousands would lose its last bits.
+        whole = 0.0
+        for k in range(n):
+            whole += line[k]
+        total = _F(whole)
     for k in range(n):
         line[k] /= total
 
@@ -111,7 +118,7 @@ def attend(heads: int, channels: int) -> Kernel:
         inputs, room = len(weight), _ROOM
         projected_, x_, out_ = projected.reshape(-1), x.reshape(-1), out.reshape(-1)
         weight_, attention_ = weight.reshape(-1), attention.reshape(-1)
-        target = np.empty(width, np.float32)
+        target, part, whole = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float64)
         keys, order, logits = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty((heads, room), np.float32)
         for i in range(len(rows)):
             row = rows[i]
@@ -119,7 +126,7 @@ def attend(heads: int, channels: int) -> Kernel:
             if n == 0:
                 continue
             if n > room:
-                room = 2 * (n + _LANES)
+                room = 2 * (n + _LANES) // _LANES * _LANES  # whole lanes, as softmax fills them
                 keys, order = np.empty(room, np.uint64), np.empty(room, np.int64)
                 logits = np.empty((heads, room), np.float32)
             _by_hash(source, hashes, int(start[row]), n, keys, order)
@@ -130,10 +137,22 @@ def attend(heads: int, channels: int) -> Kernel:
                     logits[h, k] = logit(projected_, order[k] * width + at, target, at, attention_, at, channels)
             for h in range(heads):
                 _softmax(logits[h], n)
-            for k in range(n):
-                for h in range(heads):
-                    at = h * channels
-                    add_scaled(out_, i * width + at, logits[h, k], projected_, order[k] * width + at, channels)
+            if n <= _ROOM:
+                for k in range(n):
+                    for h in range(heads):
+                        at = h * channels
+                        add_scaled(out_, i * width + at, logits[h, k], projected_, order[k] * width + at, channels)
+                continue
+            whole[:] = 0
+            for first in range(0, n, _ROOM):
+                part[:] = 0
+                for k in range(first, min(first + _ROOM, n)):
+                    for h in range(heads):
+                        at = h * channels
+                        add_scaled(part, at, logits[h, k], projected_, order[k] * width + at, channels)
+                whole += part
+            for j in range(width):
+                out_[i * width + j] += _F(whole[j])
 
     return run
 
