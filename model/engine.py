@@ -8,6 +8,7 @@ makes nobody stale. `model/reference.py` computes the same by plain PyTorch Geom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -46,7 +47,69 @@ class GraphView(Protocol):
         """The windows of a relation."""
 
 
-class _Relation(NamedTuple):
+class Rows(Protocol):
+    """Rows of state, read as from a NumPy array of floats."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+class Backend(Protocol):
+    """What computes a shard's embeddings and scores, wherever it does; `Engine` says what its methods do.
+
+    hidden1, x: per node type; score is an array in memory. device: where it computes, in the words of the setting.
+    """
+
+    config: ModelConfig
+    device: str
+    score: Float32s
+
+    @property
+    def x(self) -> Sequence[Rows]:
+        """`[n, F]` propagated features, scaled."""
+
+    @property
+    def hidden1(self) -> Sequence[Rows]:
+        """`[n, H]` first-layer outputs."""
+
+    @property
+    def hidden2(self) -> Rows:
+        """`[n_users, H]` second-layer outputs."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the state takes on its device."""
+
+    def reach(self, graph: GraphView) -> None:
+        """Make room for all rows of a graph."""
+
+    def warm_up(self, graph: GraphView) -> None:
+        """Compile and try what a step needs, so that none stalls later."""
+
+    def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Prepare rows that are new or reused."""
+
+    def take(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Read the propagated features of these rows."""
+
+    def first(self, graph: GraphView, rows: list[Int64s]) -> list[Int64s]:
+        """Recompute the first layer of these rows; returns those that changed.
+
+        Rows whose window changed since are among them before the second layer is asked for.
+        """
+
+    def second(self, graph: GraphView, rows: Int64s) -> Int64s:
+        """Recompute the second layer of these users; returns those that changed."""
+
+    def head(self, graph: GraphView, rows: Int64s) -> None:
+        """Recompute the scores of these users."""
+
+    def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
+        """Take first-layer outputs that were computed elsewhere."""
+
+
+class RelationWeights(NamedTuple):
     """The weights of one relation: of its sources' projection, of its target's, and of the attention."""
 
     number: int
@@ -59,12 +122,12 @@ class _Relation(NamedTuple):
 _CONV = ("lin_l.weight", "lin_l.bias", "lin_r.weight", "lin_r.bias", "att")
 
 
-class _Layer:
-    """The weights of one layer by the type of its targets; reading: the relations by the type of their sources."""
+class LayerWeights:
+    """One layer's weights by the type of its targets; reading: its relations by the type of their sources."""
 
     def __init__(self, number: int, weights: Weights, config: ModelConfig, targets: tuple[int, ...]) -> None:
         types = list(TYPES)
-        self.relations: dict[int, list[_Relation]] = {kind: [] for kind in targets}
+        self.relations: dict[int, list[RelationWeights]] = {kind: [] for kind in targets}
         self.root: dict[int, tuple[Float32s, Float32s]] = {}
         for at, (name, source, target) in enumerate(config.relations):
             kind = types.index(target)
@@ -73,7 +136,7 @@ class _Layer:
                 project = np.ascontiguousarray(own["lin_l.weight"].T), own["lin_l.bias"]
                 towards = np.ascontiguousarray(own["lin_r.weight"].T), own["lin_r.bias"]
                 attention = np.ascontiguousarray(own["att"][0])
-                self.relations[kind].append(_Relation(at, types.index(source), project, towards, attention))
+                self.relations[kind].append(RelationWeights(at, types.index(source), project, towards, attention))
         for kind in targets:
             root = f"layers.{number}.roots.{types[kind]}."
             bias = weights[root + "bias"].copy()
@@ -92,20 +155,22 @@ class Engine:
     reach. Rows that were never computed hold zeros.
     """
 
+    device = "cpu"
+
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self.config = config
         self.types = TYPES
         self.user = TYPES.index(USER)
-        contiguous = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
+        weights = contiguous(weights)
         self._layers = (
-            _Layer(0, contiguous, config, tuple(range(len(self.types)))),
-            _Layer(1, contiguous, config, (self.user,)),
+            LayerWeights(0, weights, config, tuple(range(len(self.types)))),
+            LayerWeights(1, weights, config, (self.user,)),
         )
         self._head: tuple[Any, ...] = (
             OWN_SCALE,
-            np.ascontiguousarray(contiguous["head.hidden.weight"].T), contiguous["head.hidden.bias"],
-            np.ascontiguousarray(contiguous["head.out.weight"][0]), contiguous["head.out.bias"][0],
-            contiguous["head.skip"][0], np.float32(config.target_mean), np.float32(config.target_std),
+            np.ascontiguousarray(weights["head.hidden.weight"].T), weights["head.hidden.bias"],
+            np.ascontiguousarray(weights["head.out.weight"][0]), weights["head.out.bias"][0],
+            weights["head.skip"][0], np.float32(config.target_mean), np.float32(config.target_std),
         )  # fmt: skip
         self.x = [np.zeros((0, len(config.propagated[name])), np.float32) for name in TYPES]
         self.hidden1 = [np.zeros((0, config.hidden), np.float32) for _ in self.types]
@@ -117,6 +182,12 @@ class Engine:
         self._attend = kernels.attend(config.heads, config.hidden // config.heads)
         self._settle = kernels.settle(config.hidden)
         self._score = kernels.score(config.head_hidden)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the state takes in memory."""
+        projected = (array for arrays in self._projected for array in arrays)
+        return sum(array.nbytes for array in (*self.x, *self.hidden1, self.hidden2, self.score, *projected))
 
     def reach(self, graph: GraphView) -> None:
         """Make room for all rows of a graph."""
@@ -207,6 +278,11 @@ class Engine:
             if len(some):
                 self.hidden1[kind][some] = 0
                 self._project(1, kind, some, self.hidden1[kind])
+
+
+def contiguous(weights: Weights) -> Weights:
+    """The weights as kernels take them."""
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
 
 
 def _grown(array: Float32s, size: int) -> Float32s:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graphstate.state import GraphState
 from graphstate.types import CONTENT, TYPES, USER
-from model.engine import Engine
+from model.engine import Backend
 from streams.halos import VERSION, Halo, Node, Want
 from streams.ranking import Ranking
 
@@ -52,7 +52,7 @@ class Arrivals:
 class Mirrors:
     """One shard's side of the halos topic; silent until it has said hello."""
 
-    def __init__(self, graph: GraphState, engine: Engine, ranking: Ranking, model: str) -> None:
+    def __init__(self, graph: GraphState, engine: Backend, ranking: Ranking, model: str) -> None:
         self.graph, self.engine, self.ranking = graph, engine, ranking
         self.model = model
         self.shard, self.shards = graph.spec.shard, graph.spec.shards

@@ -23,7 +23,8 @@ from graphstate.state import GraphState
 from graphstate.store import Memory
 from graphstate.types import RELATIONS, TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact
-from model.engine import Engine
+from model.config import ModelConfig
+from model.engine import Backend, Engine, Weights
 from streams.alerts import AlertRule, Emerging, alert_id, judge
 from streams.graphview import LiveView
 from streams.halos import Halo
@@ -33,6 +34,10 @@ from streams.records import Record, Told
 
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
+
+
+MakeBackend = Callable[[ModelConfig, Weights], Backend]
+"""What makes the engine of a shard; several of one worker may share a device."""
 
 
 class Score(NamedTuple):
@@ -106,12 +111,19 @@ def reach_of(score: NDArray[np.float32]) -> NDArray[np.float64]:
 class Shard:
     """One partition's graph, embeddings, scores and alert state."""
 
-    def __init__(self, graph: GraphState, artifact: Artifact, rule: AlertRule, publishing: Publishing) -> None:
+    def __init__(
+        self,
+        graph: GraphState,
+        artifact: Artifact,
+        rule: AlertRule,
+        publishing: Publishing,
+        backend: MakeBackend = Engine,
+    ) -> None:
         self.graph = graph
         self.artifact = artifact
         self.rule = rule
         self.publishing = publishing
-        self.engine = Engine(artifact.config, artifact.weights)
+        self.engine = backend(artifact.config, artifact.weights)
         self.view = LiveView(graph)
         self.ranking = Ranking()
         self.mirrors = Mirrors(graph, self.engine, self.ranking, artifact.version)
@@ -137,6 +149,7 @@ class Shard:
         progress: Callable[[str, int, int], None] | None = None,
         memory: Memory | None = None,
         read_only: bool = False,
+        backend: MakeBackend = Engine,
     ) -> Shard:
         """Open or make a shard's state: one scan of RocksDB and one bulk pass.
 
@@ -145,7 +158,7 @@ class Shard:
         """
         graph = GraphState.open(path, spec, progress, memory=memory, read_only=read_only)
         try:
-            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing())
+            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing(), backend)
             shard.restore()
         except BaseException:
             graph.close()

@@ -1,0 +1,94 @@
+"""A random graph in the layout that engines read: to time and to test backends without a store."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import TYPES, ModelConfig
+from model.engine import WindowsView
+from model.types import GraphInput, Int32s, Int64s
+
+_EXPONENT = 0.62
+"""Of the in-degrees, as real follows have it: degree ~ rank^−exponent."""
+
+
+class SampleGraph:
+    """A `model.engine.GraphView` of so many users, a third as many contents, a thirtieth as many communities.
+
+    mean: edges of a target and relation on average, before windows of `config.window` cut them off.
+    """
+
+    def __init__(self, config: ModelConfig, users: int, mean: float = 10.0, seed: int = 1) -> None:
+        self._config = config
+        self.random = random = np.random.default_rng(seed)
+        self._rows = [users, max(2, users // 3), max(2, users // 30)]
+        self._propagated = [
+            random.integers(0, 12, (rows, len(config.propagated[name])), np.int32)
+            for rows, name in zip(self._rows, TYPES, strict=True)
+        ]
+        self._own = random.integers(0, 16, (users, len(config.own)), np.int32)
+        self._hash = [random.integers(0, 1 << 63, rows, np.uint64) for rows in self._rows]
+        self._windows = [
+            self._relation(TYPES.index(source), TYPES.index(target), mean) for _, source, target in config.relations
+        ]
+
+    def _relation(self, source: int, target: int, mean: float) -> WindowsView:
+        rows = self._rows[target]
+        ranks = self.random.permutation(rows) + 1.0
+        degrees = ranks**-_EXPONENT
+        counts = self.random.poisson(degrees * (mean / degrees.mean())).astype(np.int32)
+        counts = np.minimum(counts, self._config.window or self._rows[source])
+        # A block holds a window that others may fill later.
+        room = np.maximum(counts, self._config.window).astype(np.int64)
+        start = (np.cumsum(room) - room).astype(np.int32)
+        pool = self._draw(source, int(room.sum()))
+        return WindowsView(start, counts, pool, self._hash[source])
+
+    def _draw(self, kind: int, count: int) -> Int32s:
+        """Sources, the first rows more often than the last."""
+        return (self._rows[kind] * self.random.random(count) ** 2).astype(np.int32)
+
+    def rewire(self, kind: int, rows: Int64s) -> None:
+        """Other sources into the windows of these rows."""
+        for number, (_, source, target) in enumerate(self._config.relations):
+            if TYPES.index(target) == kind:
+                view = self._windows[number]
+                for row in rows.tolist():
+                    begin, room = int(view.start[row]), self._config.window or int(view.counts[row])
+                    view.source[begin : begin + room] = self._draw(TYPES.index(source), room)
+                    view.counts[row] = self.random.integers(0, room + 1)
+
+    def refeature(self, kind: int, rows: Int64s) -> None:
+        """Other propagated features of these rows."""
+        self._propagated[kind][rows] = self.random.integers(0, 12, (len(rows), self._propagated[kind].shape[1]))
+
+    def all_rows(self) -> list[Int64s]:
+        """Every row of each node type."""
+        return [np.arange(rows) for rows in self._rows]
+
+    def rows(self, kind: int) -> int:
+        """The number of rows of a node type."""
+        return self._rows[kind]
+
+    def propagated(self, kind: int) -> NDArray[np.int32]:
+        """`[n, F]` propagated features of a node type."""
+        return self._propagated[kind]
+
+    def own(self) -> NDArray[np.int32]:
+        """`[n_users, 21]` own features."""
+        return self._own
+
+    def windows(self, relation: int) -> WindowsView:
+        """The windows of a relation."""
+        return self._windows[relation]
+
+    def input(self) -> GraphInput:
+        """The same graph as the plain arrays that the reference takes."""
+        edges: dict[str, Int32s | Int64s] = {}
+        for (name, _, _), view in zip(self._config.relations, self._windows, strict=True):
+            owner = np.repeat(np.arange(len(view.counts)), view.counts)
+            offset = np.arange(len(owner)) - np.repeat(np.cumsum(view.counts) - view.counts, view.counts)
+            edges[name] = np.stack([view.source[view.start[owner] + offset], owner])
+        propagated = dict(zip(TYPES, self._propagated, strict=True))
+        return GraphInput.scaled(self._config, propagated, edges, self._own)

@@ -1,0 +1,174 @@
+"""The windows of one node type on the device: which sources each row attends to, in the order that sums take them.
+
+They are brought up to date with the rows of the first layer: a window whose set changed makes its target stale there,
+so the second layer reads what the first has left and needs nothing of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.engine import WindowsView
+from model.engine_tensors import Transfers, power
+
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+_KEPT = 16, 64
+"""Slots of a window that are kept on the device: where all neighbours count, at most."""
+_FEW = 1_024
+"""Up to so many windows nothing is won by keeping small ones apart."""
+_ROOM = {"cpu": 1 << 20, "cuda": 1 << 25}
+"""Floats that one step of attention may gather; only speed and memory depend on it."""
+_SHORT = 32
+
+
+@njit(cache=True, nogil=True)
+def _sort(source: Int32s, hashes: NDArray[np.uint64], start: int, n: int, out: Int32s) -> None:
+    """The n sources of a window by hash."""
+    if n > _SHORT:
+        some = source[start : start + n]
+        out[:n] = some[np.argsort(hashes[some])]
+        return
+    for k in range(n):
+        row, at = source[start + k], k
+        while at > 0 and hashes[out[at - 1]] > hashes[row]:
+            out[at] = out[at - 1]
+            at -= 1
+        out[at] = row
+
+
+@njit(cache=True, nogil=True)
+def _copy(
+    rows: Int64s,
+    start: Int32s,
+    counts: Int32s,
+    source: Int32s,
+    hashes: NDArray[np.uint64],
+    out: Int32s,
+    degrees: Int32s,
+) -> None:
+    """The sorted windows of some rows, zeros behind; of those too long for `out [n, W]` nothing but the degree."""
+    for i in range(len(rows)):
+        n = counts[rows[i]]
+        degrees[i] = n
+        out[i] = 0
+        if n <= out.shape[1]:
+            _sort(source, hashes, start[rows[i]], n, out[i])
+
+
+@njit(cache=True, nogil=True)
+def _part(rows: Int64s, degrees: Int32s, limits: Int64s, out: Int32s, ends: Int64s) -> None:
+    """The numbers of those windows, i · relations + relation, by the first limit that their degree does not exceed."""
+    for i in range(len(rows)):
+        for relation in range(degrees.shape[1]):
+            degree = degrees[rows[i], relation]
+            if degree == 0:
+                continue
+            part = 0
+            while part < len(limits) and degree > limits[part]:
+                part += 1
+            out[part, ends[part]] = i * degrees.shape[1] + relation
+            ends[part] += 1
+
+
+class Group(NamedTuple):
+    """Some windows of equal room, padded: number `[m]` (i · relations + relation), sources `[m, W]`, degree `[m]`.
+
+    meant: how many of the m are no padding.
+    """
+
+    number: Tensor
+    relation: Tensor
+    sources: Tensor
+    degrees: Tensor
+    meant: int
+
+
+class DeviceWindows:
+    """The windows of the relations into one node type."""
+
+    def __init__(self, relations: Sequence[int], window: int, hidden: int, transfers: Transfers) -> None:
+        self.relations = list(relations)
+        self.width = min(power(window), _KEPT[1]) if window else _KEPT[0]
+        self._hidden = hidden
+        self._transfers = transfers
+        self._degrees: Int32s = np.zeros((0, len(self.relations)), np.int32)
+        # Row · relations + relation: so room for more rows is more room at the end.
+        self._sources = torch.zeros((0, self.width), dtype=torch.int32, device=transfers.device)
+        self._counts = torch.zeros(0, dtype=torch.int32, device=transfers.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return self._sources.nbytes + self._counts.nbytes
+
+    def reach(self, rows: int) -> None:
+        """Make room for so many rows."""
+        old, relations = len(self._degrees), len(self.relations)
+        self._degrees = np.concatenate([self._degrees, np.zeros((rows - old, relations), np.int32)])
+        more = (rows - old) * relations
+        self._sources = torch.cat([self._sources, self._sources.new_zeros(more, self.width)])
+        self._counts = torch.cat([self._counts, self._counts.new_zeros(more)])
+
+    def refresh(self, views: Sequence[WindowsView], rows: Int64s) -> None:
+        """Read the windows of some rows from the graph's, one view per relation."""
+        relations = len(self.relations)
+        sources = self._transfers.room(relations, len(rows), self.width, dtype=torch.int32)
+        counts = self._transfers.room(relations, len(rows), dtype=torch.int32)
+        for number, view in enumerate(views):
+            _copy(rows, *view, sources[number].numpy(), counts[number].numpy())
+            self._degrees[rows, number] = counts[number].numpy()
+        places = self._transfers.send(rows * relations + np.arange(relations)[:, None]).view(-1)
+        self._sources.index_copy_(0, places, self._transfers.send(sources).view(-1, self.width))
+        self._counts.index_copy_(0, places, self._transfers.send(counts).view(-1))
+
+    def groups(self, views: Sequence[WindowsView], rows: Int64s, sent: Tensor) -> Iterator[Group]:
+        """All windows of some rows that hold anything; sent: the rows on the device."""
+        relations = len(self.relations)
+        limits = [self.width] if len(rows) * relations <= _FEW or self.width <= 4 else [self.width // 4, self.width]
+        parts = np.empty((len(limits) + 1, len(rows) * relations), np.int32)
+        ends = np.zeros(len(limits) + 1, np.int64)
+        _part(rows, self._degrees, np.array(limits, np.int64), parts, ends)
+        for limit, part, end in zip(limits, parts, ends.tolist(), strict=False):
+            for some in self._chunks(part[:end], limit):
+                number = self._transfers.send(some[0])
+                which = torch.div(number, relations, rounding_mode="floor")
+                relation = number - which * relations
+                place = sent.index_select(0, which) * relations + relation
+                sources = self._sources.index_select(0, place)[:, :limit]
+                yield Group(number, relation, sources, self._counts.index_select(0, place), some[1])
+        yield from self._large(views, rows, parts[-1, : ends[-1]])
+
+    def _large(self, views: Sequence[WindowsView], rows: Int64s, numbers: Int32s) -> Iterator[Group]:
+        """Those that are too long to be kept are read from the graph each time."""
+        relations = len(self.relations)
+        for relation, view in enumerate(views):
+            some = numbers[numbers % relations == relation]
+            degrees = view.counts[rows[some // relations]]
+            limit = self.width
+            while len(some):
+                limit *= 4
+                for part, count in self._chunks(some[degrees <= limit], limit):
+                    own = np.ascontiguousarray(rows[part // relations])
+                    sources = self._transfers.room(len(part), limit, dtype=torch.int32)
+                    counts = self._transfers.room(len(part), dtype=torch.int32)
+                    _copy(own, *view, sources.numpy(), counts.numpy())
+                    number = self._transfers.send(part)
+                    which = torch.full_like(number, relation)
+                    yield Group(number, which, self._transfers.send(sources), self._transfers.send(counts), count)
+                some, degrees = some[degrees > limit], degrees[degrees > limit]
+
+    def _chunks(self, numbers: Int32s, limit: int) -> Iterator[tuple[Int32s, int]]:
+        """As many at once as there is room for, padded to a power of two with the first; how many are meant."""
+        most = power(max(1, _ROOM[self._transfers.device.type] // (limit * self._hidden)) + 1) // 2
+        for start in range(0, len(numbers), most):
+            some = numbers[start : start + most]
+            padding = np.full(power(len(some)) - len(some), some[0], np.int32)
+            yield np.concatenate([some, padding]), len(some)

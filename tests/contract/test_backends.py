@@ -1,0 +1,223 @@
+"""Every backend of the engine keeps one contract: exact, a row's bits independent of its batch, healed where off.
+
+The torch backend runs on the CPU here; where there is a GPU also there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from graphstate.twin import Twin
+from graphstate.types import TYPES, USER, Mutation, owner
+from model.artifact import Artifact, untrained
+from model.config import ModelConfig
+from model.engine import Backend, Engine, Int64s
+from model.engine_sample import SampleGraph
+from model.engine_torch import TorchEngine
+from model.reference import reference
+from streams.cluster import Cluster
+from streams.graphview import graph_input, graph_spec
+from streams.shard import MakeBackend, Shard
+from tests.strategies import history
+
+LARGEST_ERROR = 1e-5
+BACKENDS: dict[str, MakeBackend] = {"compiled": Engine, "torch": partial(TorchEngine, device="cpu")}
+if torch.cuda.is_available():
+    BACKENDS["cuda"] = partial(TorchEngine, device="cuda")
+every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+
+
+def peaked(artifact: Artifact) -> Artifact:
+    """The same with attention 25 times as sharp."""
+    weights = {name: value * 25 if name.endswith(".att") else value for name, value in artifact.weights.items()}
+    return Artifact({name: value.astype(np.float32) for name, value in weights.items()}, artifact.config, "")
+
+
+SMALL = ModelConfig(hidden=12, heads=3, head_hidden=4, window=2, floor=1, target_mean=1.5, target_std=2)
+ARTIFACTS = {
+    "window 2": untrained(SMALL, 1),
+    "all neighbours": untrained(replace(SMALL, window=0), 2),
+    "window 16": Artifact.default(),
+    "peaked, window 2": peaked(untrained(SMALL, 3)),
+    "peaked, all neighbours": peaked(untrained(replace(SMALL, window=0), 4)),
+    "peaked, window 16": peaked(Artifact.default()),
+    "odd sizes, window 100": untrained(replace(SMALL, hidden=15, heads=3, head_hidden=7, window=100), 5),
+}
+every_artifact = pytest.mark.parametrize("artifact", ARTIFACTS.values(), ids=ARTIFACTS)
+
+
+@contextmanager
+def cluster(artifact: Artifact, backend: MakeBackend, folder: Path, count: int = 1) -> Iterator[Cluster]:
+    """Some shards of one graph."""
+    spec = graph_spec(artifact.config, retention_s=0, lateness_s=86_400)
+    specs = [replace(spec, shards=count, shard=shard) for shard in range(count)]
+    opened = Cluster([Shard.open(folder / str(one.shard), artifact, one, backend=backend) for one in specs])
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def error(artifact: Artifact, twin: Twin, tried: Cluster) -> float:
+    """The largest absolute difference of any embedding or score, at its owner, to the reference on the twin's graph."""
+    snapshot = twin.snapshot().canonical()
+    hidden1, hidden2, score = reference(artifact.weights, artifact.config, graph_input(snapshot, artifact.config))
+    worst = 0.0
+    for kind, names in enumerate(snapshot.ids):
+        for number, shard in enumerate(tried.shards):
+            mine = [row for row, name in enumerate(names) if owner(name, len(tried.shards)) == number]
+            at = [shard.graph.ledger.tables[kind].index[names[row]] for row in mine]
+            pairs = [(hidden1[TYPES[kind]][mine], shard.engine.hidden1[kind][at])]
+            if kind == USER:
+                pairs += [(hidden2[mine], shard.engine.hidden2[at]), (score[mine], shard.engine.score[at])]
+            worst = max(worst, *(float(np.abs(one - other).max(initial=0)) for one, other in pairs))
+    return worst
+
+
+def batches(log: list[Mutation], seed: int) -> Iterator[list[Mutation]]:
+    """A log in micro-batches of random sizes."""
+    rng, at = random.Random(seed), 0
+    while at < len(log):
+        size = rng.choice((1, 7, 60, 200))
+        yield log[at : at + size]
+        at += size
+
+
+@every_backend
+@every_artifact
+def test_every_batch_is_the_reference(artifact: Artifact, backend: MakeBackend, tmp_path: Path) -> None:
+    """Follows, unfollows, shares, deletes, forgets, changed features: after each micro-batch within 1e-5."""
+    twin = Twin(graph_spec(artifact.config, retention_s=0, lateness_s=86_400))
+    with cluster(artifact, backend, tmp_path) as tried:
+        for batch in batches(history(7, 700, users=60, contents=80), 1):
+            twin.apply(batch)
+            tried.shards[0].step(batch)
+            tried.shards[0].commit()
+            assert error(artifact, twin, tried) <= LARGEST_ERROR
+
+
+@every_backend
+@pytest.mark.parametrize("name", ["window 2", "peaked, all neighbours"])
+def test_mirrors_are_the_reference(name: str, backend: MakeBackend, tmp_path: Path) -> None:
+    """Three shards that mirror each other's nodes have what one pass over the whole graph gives."""
+    artifact = ARTIFACTS[name]
+    twin = Twin(graph_spec(artifact.config, retention_s=0, lateness_s=86_400))
+    with cluster(artifact, backend, tmp_path, 3) as tried:
+        for batch in batches(history(8, 600, users=60, contents=80), 2):
+            twin.apply(batch)
+            tried.feed(batch)
+            tried.drain()
+            assert error(artifact, twin, tried) <= LARGEST_ERROR
+
+
+@every_backend
+@pytest.mark.parametrize("name", ["window 16", "all neighbours"])
+def test_scores_do_not_depend_on_batches_nor_shards(name: str, backend: MakeBackend, tmp_path: Path) -> None:
+    """At once, in small micro-batches, on three shards, and after a restart: the same bits."""
+    artifact, log, found = ARTIFACTS[name], history(9, 400), []
+    ways = {"once": (1, [log]), "small": (1, list(batches(log, 3))), "three": (3, list(batches(log, 4)))}
+    for way, (count, parts) in ways.items():
+        with cluster(artifact, backend, tmp_path / way, count) as tried:
+            for part in parts:
+                tried.feed(part)
+                tried.drain()
+            found.append([np.asarray(column).tobytes() for column in tried.scores()[1:3]])
+    with cluster(artifact, backend, tmp_path / "small") as tried:
+        found.append([np.asarray(column).tobytes() for column in tried.scores()[1:3]])
+    assert all(other == found[0] for other in found)
+
+
+def computed(backend: MakeBackend, config: ModelConfig, graph: SampleGraph) -> Backend:
+    """An engine with everything of a graph computed."""
+    made = backend(config, untrained(config, 1).weights)
+    made.reach(graph)
+    made.warm_up(graph)
+    made.fresh(graph, graph.all_rows())
+    made.first(graph, graph.all_rows())
+    made.second(graph, graph.all_rows()[USER])
+    made.head(graph, graph.all_rows()[USER])
+    return made
+
+
+def bits(engine: Backend) -> list[bytes]:
+    """All that an engine has computed."""
+    return [rows[:].tobytes() for rows in (*engine.hidden1, engine.hidden2, engine.score)]
+
+
+def parts(rows: Int64s, size: int) -> list[Int64s]:
+    """Some rows in pieces."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
+@every_backend
+@pytest.mark.parametrize("window", [0, 16])
+@pytest.mark.parametrize("sizes", [(1, 10), (333, 1_000)], ids=str)
+def test_a_row_has_the_same_bits_in_any_batch(window: int, sizes: tuple[int, int], backend: MakeBackend) -> None:
+    """Rows one by one, by ten or by a thousand: nothing is found to have changed, and no bit is another."""
+    config = ModelConfig(window=window)
+    graph = SampleGraph(config, 1_000, mean=20 if window else 12)
+    engine = computed(backend, config, graph)
+    before = bits(engine)
+    for size in sizes:
+        for kind, rows in enumerate(graph.all_rows()):
+            # One by one takes its time, and a part tells as much.
+            for some in parts(graph.random.permutation(rows)[: size * 100], size):
+                asked = [some if other == kind else some[:0] for other in range(len(TYPES))]
+                engine.take(graph, asked)
+                assert sum(map(len, engine.first(graph, asked))) == 0
+                if kind == USER:
+                    assert len(engine.second(graph, some)) == 0
+                    engine.head(graph, some)
+    assert bits(engine) == before
+
+
+@every_backend
+def test_only_what_changed_is_returned_and_wrong_state_is_mended(backend: MakeBackend) -> None:
+    """After changes of windows and features exactly the rows whose bits are others come back."""
+    config = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
+    graph = SampleGraph(config, 400, mean=3)
+    engine, rng = computed(backend, config, graph), np.random.default_rng(2)
+    rows = np.sort(rng.choice(400, 40, replace=False))
+    before = engine.hidden1[USER][:400].copy()
+    graph.rewire(USER, rows[:20])
+    graph.refeature(USER, rows[20:])
+    none = rows[:0]
+    engine.take(graph, [rows, none, none])
+    changed = engine.first(graph, graph.all_rows())[USER]
+    np.testing.assert_array_equal(changed, np.flatnonzero((engine.hidden1[USER][:400] != before).any(1)))
+    assert 0 < len(changed) < 400
+    engine.second(graph, graph.all_rows()[USER])
+    kept = bits(engine)
+    hidden = engine.hidden1[USER]
+    hidden[rows[0]] = np.full(8, 3, np.float32)
+    assert engine.first(graph, [rows, none, none])[USER].tolist() == [rows[0]]
+    assert bits(engine) == kept
+
+
+@every_backend
+def test_hubs_with_all_their_neighbours(backend: MakeBackend) -> None:
+    """In-degrees far beyond what is kept of a window, the graph growing meanwhile: exact."""
+    config = ModelConfig(hidden=16, heads=2, head_hidden=8, window=0)
+    artifact = untrained(config, 6)
+    made = backend(config, artifact.weights)
+    for size in (66, 200, 900):
+        graph = SampleGraph(config, size, mean=40, seed=size)
+        assert max(int(graph.windows(number).counts.max()) for number in range(len(config.relations))) == size
+        made.fresh(graph, graph.all_rows())
+        made.first(graph, graph.all_rows())
+        made.second(graph, graph.all_rows()[USER])
+        made.head(graph, graph.all_rows()[USER])
+        hidden1, hidden2, score = reference(artifact.weights, config, graph.input())
+        pairs = [(hidden1[name], made.hidden1[kind][: graph.rows(kind)]) for kind, name in enumerate(TYPES)]
+        pairs += [(hidden2, made.hidden2[:size]), (score, made.score[:size])]
+        assert max(float(np.abs(one - other).max()) for one, other in pairs) <= LARGEST_ERROR
+    assert made.memory_bytes > 0
