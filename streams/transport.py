@@ -152,7 +152,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         return {tp: [poll] for tp, poll in polls.values()}
 
     async def on_thread_stop(self) -> None:
-        """As Faust's, also with the broker away: aiokafka's fetches are in a pause then, and cancel who cancels them."""
+        """As Faust's, also with the broker away: a fetch of aiokafka in its pause then cancels who cancels it."""
         try:
             await super().on_thread_stop()
         except asyncio.CancelledError:

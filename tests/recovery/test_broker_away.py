@@ -34,7 +34,7 @@ def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
 def test_a_broker_that_comes_back_is_ridden_out(
     own_kafka: EmbeddedKafka, offline_settings: Settings, tmp_path: Path
 ) -> None:
-    """Killed under load, gone for longer than a session: the same process, the same graph, no gap in any source's packs."""
+    """Killed under load, gone for longer than a session: the same process, graph and scores, no gap in any source."""
     settings = offline_settings.model_copy(update={"broker": own_kafka.address, "retention_s": 0})
     topics, events = Topics(settings), list(stream(random.Random(3)))[:PORTION]
     with admin(settings) as client:
