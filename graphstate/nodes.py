@@ -9,7 +9,7 @@ import numpy as np
 
 from graphstate.columns import Columns
 from graphstate.keys import NEVER
-from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, source_hash
+from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, Int32s, Int64s, source_hash
 
 CREATED, RECEIVED, MADE, FOLLOWERS, FOLLOWING, VIA = range(6)
 SHARERS, AUTHORS, LQ_SUM, DELAY_MADE, CREDITED, DELAY_RECEIVED = range(6, 12)
@@ -31,6 +31,34 @@ _CONTENT = Struct("<qqqiiiiiB")
 
 
 TRACE_BYTES = 16
+
+
+def read_user(value: bytes) -> tuple[int, int, int]:
+    """`(seen, made_at, forget)` of a user's `nodes` value."""
+    seen, made_at, forget = _USER.unpack_from(value)
+    return seen, made_at, forget
+
+
+def read_content(value: bytes) -> tuple[int, int, int]:
+    """`(created_at, sharers, reach)` of a content's `nodes` value."""
+    created_at, _, _, _, _, sharers, reach, _, _ = _CONTENT.unpack_from(value)
+    return created_at, sharers, reach
+
+
+def read_community(value: bytes) -> int:
+    """The members of a community's `nodes` value."""
+    return int.from_bytes(value[:4], "little")
+
+
+def read_counters(value: bytes) -> tuple[Int64s, Int32s, Int32s]:
+    """Counts `[12]`, ring tops `[5]` and rings `[128]` of a `counters` value."""
+    tops = COUNTS * 8
+    rings = tops + len(RINGS) * 4
+    return (
+        np.frombuffer(value[:tops], np.int64),
+        np.frombuffer(value[tops:rings], np.int32),
+        np.frombuffer(value[rings:], np.int32),
+    )
 
 
 def forgotten_key(node_id: str) -> bytes:
@@ -209,11 +237,7 @@ class Users(Table):
 
     def restore_counters(self, row: int, value: bytes) -> None:
         """Take a user's `counters` value."""
-        tops = COUNTS * 8
-        rings = tops + len(RINGS) * 4
-        self.counts[row] = np.frombuffer(value[:tops], np.int64)
-        self.tops[row] = np.frombuffer(value[tops:rings], np.int32)
-        self.rings[row] = np.frombuffer(value[rings:], np.int32)
+        self.counts[row], self.tops[row], self.rings[row] = read_counters(value)
 
 
 class Contents(Table):
@@ -268,4 +292,4 @@ class Communities(Table):
     def restore(self, row: int, value: bytes) -> None:
         """Take a community's `nodes` value."""
         self.load(row, value[4:].decode())
-        self.members_at[row] = int.from_bytes(value[:4], "little")
+        self.members_at[row] = read_community(value)

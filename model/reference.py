@@ -7,22 +7,47 @@ from __future__ import annotations
 
 import torch
 
-from model.config import ModelConfig
+from model.config import USER, ModelConfig
 from model.network import Network
-from model.types import Float32s, GraphInput
+from model.types import Float32s, GraphInput, Int64s
+
+Given = dict[str, tuple[Int64s, Float32s]]
+"""Per node type rows `[n]` and first-layer outputs `[n, H]` that are taken as they are."""
+
+
+class Reference:
+    """The network of some weights, to be applied to one graph after the other."""
+
+    def __init__(self, weights: dict[str, Float32s], config: ModelConfig) -> None:
+        self.config = config
+        self._network = Network(config)
+        self._network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        self._network.eval()
+
+    def __call__(
+        self, graph: GraphInput, inner: dict[str, int] | None = None, given: Given | None = None
+    ) -> tuple[dict[str, Float32s], Float32s, Float32s]:
+        """h1 per type `[n, H]`, h2 of users `[n, H]`, and the scores (mean log reach) `[n]`, all float32.
+
+        inner: per type, of how many first rows h1 is asked; no edge leads to any other. h2 and scores are those of
+        as many first users as `graph.own` has rows.
+        """
+        users, network = len(graph.own), self._network
+        x = {name: torch.from_numpy(value) for name, value in graph.x.items()}
+        edges = {name: torch.from_numpy(value) for name, value in graph.edges.items()}
+        with torch.no_grad():
+            h1 = network.layers[0](x, edges, inner)
+            for name, (rows, hidden) in (given or {}).items():
+                h1[name][torch.from_numpy(rows)] = torch.from_numpy(hidden)
+            last = {name: pairs[:, pairs[1] < users] for name, pairs in edges.items()}
+            h2 = network.layers[1](h1, last, {USER: users})[USER]
+            z = network.head(h2, torch.from_numpy(graph.own))
+            score = z * self.config.target_std + self.config.target_mean
+        return {name: value.numpy() for name, value in h1.items()}, h2.numpy(), score.numpy()
 
 
 def reference(
     weights: dict[str, Float32s], config: ModelConfig, graph: GraphInput
 ) -> tuple[dict[str, Float32s], Float32s, Float32s]:
     """h1 per type `[n, H]`, h2 of users `[n, H]`, and the scores (mean log reach) `[n]`, all float32."""
-    network = Network(config)
-    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
-    network.eval()
-    x = {name: torch.from_numpy(value) for name, value in graph.x.items()}
-    edges = {name: torch.from_numpy(value) for name, value in graph.edges.items()}
-    with torch.no_grad():
-        h1, h2 = network.embed(x, (edges, edges))
-        z = network.head(h2, torch.from_numpy(graph.own))
-        score = z * config.target_std + config.target_mean
-    return {name: value.numpy() for name, value in h1.items()}, h2.numpy(), score.numpy()
+    return Reference(weights, config)(graph)

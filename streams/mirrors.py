@@ -197,6 +197,14 @@ class Mirrors:
                 if self._digest(kind, row) != want.digest:
                     to(shard).nodes.append(self._node(kind, row, want.node_id))
 
+    def repeat(self, rows: list[Int64s]) -> None:
+        """Tell of these rows, per node type, with the next step, whatever their readers know of them."""
+        for kind, table in enumerate(self.graph.ledger.tables):
+            for row in rows[kind].tolist():
+                if table.owned_at[row] and table.ids[row]:
+                    for shard in _bits(int(table.readers_at[row])):
+                        self._asked[shard].append((kind, row, Want(kind, table.ids[row], b"")))
+
     def _introduce(self, halo: Halo, shard: int) -> None:
         """Everything that is mirrored here of one shard, in place of what was asked before."""
         halo.full, halo.wants = True, []

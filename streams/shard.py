@@ -304,6 +304,22 @@ class Shard:
         self._moved.update(rows.tolist())
         self.owing |= bool(len(rows))
 
+    def mend(self, repair: Callable[[], None], users: NDArray[np.int64], suspects: Arrivals) -> None:
+        """Between two steps, take and compute anew what is off in memory, and all that follows from it.
+
+        repair: puts right what the graph holds. users: whose score must be computed, too. suspects: rows whose features
+        are to be taken anew, with those who read them, and first-layer outputs to start from.
+        """
+        graph = self.graph
+        graph.begin()
+        repair()
+        graph.refresh()
+        graph.changes.own = np.union1d(graph.changes.own, users)
+        rows = self._recompute(suspects, Outcome())
+        told = zip(graph.changes.propagated, self._outputs_changed, strict=True)
+        self.mirrors.repeat([np.union1d(*some) for some in told])
+        self.owe(rows)
+
     def _publish(self, rows: NDArray[np.int64]) -> list[Score]:
         self._room()
         if self.owing:

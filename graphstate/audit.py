@@ -1,0 +1,340 @@
+"""The neighbourhood of one user as RocksDB has it, and what memory holds otherwise.
+
+Features are computed by the plain functions of the twin from the committed counters, windows from the committed index:
+nothing here is shared with what keeps them up to date. Other shards' nodes are taken as their owners told them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from graphstate import keys
+from graphstate.keys import NEVER
+from graphstate.nodes import (
+    AUTHORS,
+    CREATED,
+    CREDITED,
+    DELAY_MADE,
+    DELAY_RECEIVED,
+    FOLLOWERS,
+    FOLLOWING,
+    LQ_SUM,
+    MADE,
+    RECEIVED,
+    RING_OFFSETS,
+    RINGS,
+    SHARERS,
+    VIA,
+    read_community,
+    read_content,
+    read_counters,
+    read_user,
+)
+from graphstate.state import GraphState
+from graphstate.twin_features import Facts, Totals
+from graphstate.types import COMMUNITY, CONTENT, INTERACTS, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int32s, Int64s
+from graphstate.types import CREATED as CREATED_RELATION
+from graphstate.windows import Windows
+
+_INTO = [[number for number, relation in enumerate(RELATIONS) if relation.target == kind] for kind in range(len(TYPES))]
+"""The relations by the type of their target."""
+_TOTALS = {
+    "created": CREATED, "received": RECEIVED, "made": MADE, "via": VIA, "credited": CREDITED, "delay_made": DELAY_MADE,
+    "delay_received": DELAY_RECEIVED, "lq": LQ_SUM,
+}  # fmt: skip
+_RINGS = ("received_fine", "made_fine", "received_coarse", "made_coarse", "created_coarse")
+"""The names of the rings in the order of `nodes.RINGS`."""
+
+Window = tuple[int, int]
+"""A relation and the row of a target."""
+
+
+class Stored(NamedTuple):
+    """What is committed of a node: its `nodes` and `counters` or, of another shard's node, `mirrors` rows."""
+
+    owned: bool
+    node: bytes | None
+    counters: bytes | None = None
+    mirror: bytes | None = None
+
+
+@dataclass
+class Neighbourhood:
+    """All that a user's score is computed from, as committed.
+
+    rows: per node type the rows concerned, the user first; the first `inner[type]` of them are the user and the sources
+    of the user's windows, those behind are read only by them. windows: the (time, source) edges of the windows of the
+    user and of the inner nodes of this shard, newest first. stored: by (type, row). tick: the last one, in µs.
+    """
+
+    user: int
+    tick: int
+    rows: list[list[int]]
+    inner: list[int] = field(default_factory=list)
+    windows: dict[Window, list[tuple[int, int]]] = field(default_factory=dict)
+    stored: dict[tuple[int, int], Stored] = field(default_factory=dict)
+
+    def places(self) -> list[dict[int, int]]:
+        """Per node type, where in `rows` a row stands."""
+        return [{row: place for place, row in enumerate(rows)} for rows in self.rows]
+
+    def edges(self) -> dict[str, Int64s]:
+        """Per relation `[2, E]`: places of source and target."""
+        places = self.places()
+        pairs: list[list[tuple[int, int]]] = [[] for _ in RELATIONS]
+        for (number, target), window in self.windows.items():
+            source_at, target_at = places[RELATIONS[number].source], places[RELATIONS[number].target][target]
+            pairs[number] += [(source_at[source], target_at) for _, source in window]
+        return {
+            relation.name: np.ascontiguousarray(np.array(some, np.int64).reshape(-1, 2).T)
+            for relation, some in zip(RELATIONS, pairs, strict=True)
+        }
+
+    def owned(self, kind: int) -> list[int]:
+        """The inner rows of a type that this shard owns."""
+        return [row for row in self.rows[kind][: self.inner[kind]] if self.stored[kind, row].owned]
+
+
+def read(graph: GraphState, user: int, most_edges: int) -> Neighbourhood | None:
+    """The 2-hop neighbourhood of a user of this shard; None if it has more edges than allowed.
+
+    Between two steps only: what is staged and not committed would be seen as committed.
+    """
+    found = Neighbourhood(user, graph.tick, [[user], [], []])
+    known = [{user}, set[int](), set[int]()]
+    _take(graph, found, USER, user)
+    left = _windows(graph, found, known, USER, user, most_edges)
+    found.inner = [len(rows) for rows in found.rows]
+    inner = [(kind, row) for kind, rows in enumerate(found.rows) for row in rows if (kind, row) != (USER, user)]
+    for kind, row in inner:
+        if left >= 0 and found.stored[kind, row].owned:
+            left = _windows(graph, found, known, kind, row, left)
+    return found if left >= 0 else None
+
+
+def _take(graph: GraphState, found: Neighbourhood, kind: int, row: int) -> None:
+    store, table, key = graph.store, graph.ledger.tables[kind], keys.node(kind, row)
+    if table.owned_at[row]:
+        counters = store.committed("counters", key) if kind == USER else None
+        found.stored[kind, row] = Stored(True, store.committed("nodes", key), counters)
+    else:
+        # Of another shard's content only what its creator's owner counts is read: its reach.
+        node = store.committed("nodes", key) if kind == CONTENT else None
+        found.stored[kind, row] = Stored(False, node, mirror=store.committed("mirrors", key))
+
+
+def _windows(graph: GraphState, found: Neighbourhood, known: list[set[int]], kind: int, target: int, left: int) -> int:
+    """Read the windows of a node and take their sources; returns how many edges may still be read, −1: too many."""
+    size = graph.spec.window
+    node = found.stored[kind, target].node
+    created_at = read_content(node)[0] if kind == CONTENT and node else NEVER
+    for number in _INTO[kind]:
+        window = found.windows[number, target] = list[tuple[int, int]]()
+        source_kind = RELATIONS[number].source
+        for key, _ in graph.store.scan(keys.index_prefix(number, target)):
+            time, source = keys.read_index(key)
+            if number == SHARED and not graph.ledger.counts(time, created_at):
+                left -= 1
+            else:
+                window.append((time, source))
+                if source not in known[source_kind]:
+                    known[source_kind].add(source)
+                    found.rows[source_kind].append(source)
+                    _take(graph, found, source_kind, source)
+                left -= 1
+            if left < 0:
+                return left
+            if len(window) == size:
+                break
+    return left
+
+
+class Features(NamedTuple):
+    """Per node type `[n, F]` propagated features of a neighbourhood's rows, and `[1, 21]` own ones of the user."""
+
+    propagated: list[Int32s]
+    own: Int32s
+
+
+def features(graph: GraphState, found: Neighbourhood) -> Features:
+    """The features that follow from what is committed; where nothing is, what memory holds is taken as given."""
+    users: dict[int, bytes] = {}
+    for (kind, row), stored in found.stored.items():
+        if kind == USER and stored.counters is not None:
+            users[row] = stored.counters
+    facts = _facts(graph.spec, users, found)
+    propagated = []
+    for kind, rows in enumerate(found.rows):
+        table = graph.ledger.tables[kind].propagated
+        out = np.zeros((len(rows), table.shape[1]), np.int32)
+        for place, row in enumerate(rows):
+            known = _propagated(facts, kind, row, found.stored[kind, row], 4 * table.shape[1])
+            out[place] = table[row] if known is None else known
+        propagated.append(out)
+    node = found.stored[USER, found.user].node
+    if node is None or found.user not in users:
+        return Features(propagated, graph.ledger.users.own[[found.user]].copy())
+    seen, made_at, forget = read_user(node)
+    name, as_of = str(found.user), max(seen, found.tick)
+    own = facts.own(name, as_of, made_at if made_at > forget else NEVER, facts.decayed({name: as_of}))
+    return Features(propagated, np.array([own], np.int32))
+
+
+def _propagated(facts: Facts, kind: int, row: int, stored: Stored, size: int) -> list[int] | Int32s | None:
+    if not stored.owned:
+        return None if stored.mirror is None else np.frombuffer(stored.mirror[:size], np.int32)
+    if kind == USER:
+        return None if stored.counters is None else facts.propagated_user(str(row))
+    if stored.node is None:
+        return None
+    if kind == CONTENT:
+        return [facts.octave(read_content(stored.node)[1])]
+    return [facts.octave(read_community(stored.node))]
+
+
+def _facts(spec: GraphSpec, users: dict[int, bytes], found: Neighbourhood) -> Facts:
+    """The twin's view of these users' counters; rows as ids."""
+    totals, counts = Totals(), {}
+    for row, value in users.items():
+        name, (count, tops, rings) = str(row), read_counters(value)
+        counts[name] = count.tolist()
+        for total, at in _TOTALS.items():
+            totals.of[total][name] = counts[name][at]
+        if row != found.user:
+            continue  # only own features read rings
+        for ring, (_, slots, _), offset, top in zip(_RINGS, RINGS, RING_OFFSETS, tops.tolist(), strict=True):
+            for epoch in range(max(0, top - slots + 1), top + 1):
+                totals.rings[ring][name, epoch] = int(rings[offset + epoch % slots])
+    created, received = (found.windows[number, found.user] for number in (CREATED_RELATION, INTERACTS))
+    user = str(found.user)
+    windows: list[dict[str, list[tuple[str, str, int]]]] = [{} for _ in RELATIONS]
+    windows[CREATED_RELATION][user] = [(str(content), user, time) for time, content in created]
+    facts = Facts(spec, {}, totals, [[] for _ in RELATIONS], windows)
+    for counter, at in (
+        (facts.followers, FOLLOWERS), (facts.following, FOLLOWING),
+        (facts.interacting, SHARERS), (facts.authors, AUTHORS),
+    ):  # fmt: skip
+        counter.update(Counter({name: count[at] for name, count in counts.items()}))
+    for _, content in created:
+        node = found.stored[CONTENT, content].node
+        facts.reach[str(content)] = read_content(node)[2] if node else 0
+    if received:
+        facts.newest_received[user] = received[0][0]
+    return facts
+
+
+# Against memory
+
+
+@dataclass
+class Differing:
+    """Where memory is not what is committed: windows, and rows by type of which features or what they count differ."""
+
+    windows: list[Window] = field(default_factory=list)
+    propagated: list[list[int]] = field(default_factory=lambda: [[] for _ in TYPES])
+    own: bool = False
+    counters: list[tuple[int, int]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.windows or any(self.propagated) or self.own or self.counters)
+
+    def names(self) -> list[str]:
+        """What differs, in words."""
+        some = {"window": self.windows, "propagated": any(self.propagated), "own": self.own, "counters": self.counters}
+        return [name for name, differs in some.items() if differs]
+
+
+def differing(graph: GraphState, found: Neighbourhood, truth: Features) -> Differing:
+    """Compare windows, counters and features in memory; between two steps, in the same turn as `read`."""
+    out = Differing()
+    out.windows = [
+        (number, target)
+        for (number, target), window in found.windows.items()
+        if sorted(window) != _held(graph.windows, number, target)
+    ]
+    for kind, rows in enumerate(found.rows):
+        same = (graph.ledger.tables[kind].propagated[rows] == truth.propagated[kind]).all(axis=1)
+        out.propagated[kind] = [row for row, fine in zip(rows, same.tolist(), strict=True) if not fine]
+    out.own = not np.array_equal(graph.ledger.users.own[[found.user]], truth.own)
+    out.counters = [node for node, stored in found.stored.items() if not _counted(graph, *node, stored)]
+    return out
+
+
+def _held(windows: Windows, number: int, target: int) -> list[tuple[int, int]]:
+    """The (time, source) edges that a window holds in memory, in order."""
+    start, pool = int(windows.rows.start[number][target]), windows.pool
+    slots = slice(start, start + int(windows.rows.counts[number][target]))
+    return sorted(zip(pool.time[slots].tolist(), pool.source[slots].tolist(), strict=True))
+
+
+def _counted(graph: GraphState, kind: int, row: int, stored: Stored) -> bool:
+    """Whether what features are computed from is in memory as it is committed."""
+    users, contents, communities = graph.ledger.tables
+    if stored.node is None:
+        return True
+    if kind == CONTENT:
+        held = contents.created_at_at[row], contents.sharers_at[row], contents.reach_at[row]
+        return read_content(stored.node) == held
+    if kind == COMMUNITY:
+        return bool(read_community(stored.node) == communities.members_at[row])
+    registers = users.seen_at[row], users.made_at_at[row], users.forget_at[row]
+    return read_user(stored.node) == registers and stored.counters in {None, users.counters(row)}
+
+
+def mend(graph: GraphState, found: Neighbourhood, wrong: Differing) -> None:
+    """Put right in memory what differs, and let the next `refresh` compute features of it anew."""
+    users, contents, communities = graph.ledger.tables
+    for kind, row in wrong.counters:
+        node, counters = found.stored[kind, row].node, found.stored[kind, row].counters
+        if node is None:
+            continue
+        if kind == USER:
+            users.seen_at[row], users.made_at_at[row], users.forget_at[row] = read_user(node)
+            if counters is not None:
+                users.restore_counters(row, counters)
+        elif kind == CONTENT:
+            contents.created_at_at[row], contents.sharers_at[row], contents.reach_at[row] = read_content(node)
+        else:
+            communities.members_at[row] = read_community(node)
+        graph.ledger.touched[kind].add(row)
+    for number, target in wrong.windows:
+        _replace(graph.windows, number, target, found.windows[number, target])
+    for kind, rows in enumerate(wrong.propagated):
+        table = graph.ledger.tables[kind]
+        for row in rows:
+            mirror = found.stored[kind, row].mirror
+            if mirror is not None:
+                table.propagated[row] = np.frombuffer(mirror[: 4 * table.propagated.shape[1]], np.int32)
+            graph.ledger.touched[kind].add(row)
+    graph.ledger.touched[USER].add(found.user)
+
+
+def _replace(windows: Windows, number: int, target: int, edges: list[tuple[int, int]]) -> None:
+    """Give a window these edges, also where its slots no longer agree with the reverse lists."""
+    start = int(windows.rows.start[number][target])
+    held = slice(start, start + int(windows.rows.counts[number][target]))
+    # Any source will do for a moment, if only all lists are of what the slots say.
+    windows.pool.source[held] = edges[0][1] if edges else 0
+    windows.pool.target[held], windows.pool.relation[held] = target, number
+    _relink(windows, number)
+    windows.replace(number, target, edges)
+
+
+def _relink(windows: Windows, number: int) -> None:
+    """Make the reverse lists of a relation anew from its slots."""
+    counts = windows.rows.counts[number].astype(np.int64)
+    offset = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    slots = np.repeat(windows.rows.start[number], counts) + offset
+    slots = slots[np.argsort(windows.pool.source[slots], kind="stable")]
+    source, pool = windows.pool.source[slots], windows.pool
+    same = source[1:] == source[:-1]
+    pool.next[slots], pool.previous[slots] = -1, -1
+    pool.next[slots[:-1][same]], pool.previous[slots[1:][same]] = slots[1:][same], slots[:-1][same]
+    head = windows.rows.head[number]
+    head[:] = -1
+    first = np.concatenate([np.ones(min(1, len(slots)), np.bool_), ~same])
+    head[source[first]] = slots[first]

@@ -1,0 +1,239 @@
+"""The audit of one user: a healthy shard has nothing off; whatever is spoilt in memory is found and mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphstate.types import COMMUNITY, CONTENT, CREATED, FOLLOWS, RELATIONS, TYPES, USER, GraphSpec, Mutation
+from model.artifact import Artifact, untrained
+from model.config import ModelConfig
+from model.reference import Reference
+from streams.audit import LIMIT, heal, judge, look
+from streams.cluster import Cluster
+from streams.shard import Shard
+from tests.strategies import RETAINED, history
+
+ARTIFACT = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=3, floor=1, target_mean=1.5), 1)
+REFERENCE = Reference(ARTIFACT.weights, ARTIFACT.config)
+KEPT = GraphSpec(floor=1, window=3)
+
+
+def artifact_of(spec: GraphSpec) -> Artifact:
+    """A model for a graph."""
+    config = ModelConfig(
+        hidden=8, heads=2, head_hidden=4, window=spec.window, floor=spec.floor, horizon_s=spec.horizon_s
+    )
+    return untrained(config, 2)
+
+
+@contextmanager
+def played(folder: Path, artifact: Artifact, spec: GraphSpec, count: int, log: list[Mutation]) -> Iterator[Cluster]:
+    """Shards that took a log in a few micro-batches, everything that they say delivered."""
+    with ExitStack() as stack:
+        shards = [
+            Shard.open(folder / str(number), artifact, replace(spec, shards=count, shard=number))
+            for number in range(count)
+        ]
+        opened = Cluster(shards)
+        stack.callback(opened.close)
+        for begin in range(0, len(log), 70):
+            opened.feed(log[begin : begin + 70])
+            opened.drain()
+        yield opened
+
+
+def audit(shard: Shard, reference: Reference) -> tuple[list[str], float]:
+    """What is off in a shard over all its live users, and the largest error."""
+    found, largest = set[str](), 0.0
+    for user in np.flatnonzero(shard.graph.live_users()).tolist():
+        seen = look(shard, user)
+        assert seen is not None
+        verdict = judge(seen, reference)
+        found |= set(verdict.what)
+        largest = max(largest, verdict.error)
+    return sorted(found), largest
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("spec", [KEPT, GraphSpec(floor=2, window=0), *RETAINED], ids=str)
+def test_healthy(tmp_path: Path, spec: GraphSpec, count: int) -> None:
+    """Nothing is off after a random history, whatever the window, the retention and the number of shards."""
+    artifact = artifact_of(spec)
+    reference = Reference(artifact.weights, artifact.config)
+    with played(tmp_path, artifact, spec, count, history(count, 900, users=30, contents=50)) as tried:
+        for shard in tried.shards:
+            found, error = audit(shard, reference)
+            assert (found, error <= LIMIT) == ([], True)
+            before = values(shard)
+        again = audit(tried.shards[-1], reference)
+        assert again[0] == []
+        assert values(tried.shards[-1]) == before
+
+
+def values(shard: Shard) -> list[Any]:
+    """All that a shard holds of its own and mirrored nodes, bit for bit."""
+    graph, engine = shard.graph, shard.engine
+    snapshot = graph.snapshot()
+    windows = [
+        sorted(zip(*pairs.tolist(), times.tolist(), strict=True))
+        for pairs, times in zip(snapshot.edges, snapshot.times, strict=True)
+    ]
+    readers = [
+        [sorted(of_source(graph.windows, number, row)) for row in range(graph.ledger.tables[USER].rows)]
+        for number in (FOLLOWS,)
+    ]
+    rows = [shard.view.rows(kind) for kind in range(len(TYPES))]
+    return [
+        windows,
+        readers,
+        [
+            snapshot.propagated[kind].tobytes() + engine.hidden1[kind][: rows[kind]].tobytes()
+            for kind in range(len(TYPES))
+        ],
+        snapshot.own.tobytes(),
+        engine.hidden2[: rows[USER]].tobytes(),
+        engine.score[: rows[USER]].tobytes(),
+        shard.ranking.percentile(np.arange(rows[USER])).tobytes(),
+    ]
+
+
+def of_source(windows: Any, number: int, source: int) -> Iterator[int]:
+    """The targets whose window holds a source."""
+    slot = windows.rows.head[number][source]
+    while slot >= 0:
+        yield int(windows.pool.target[slot])
+        slot = windows.pool.next[slot]
+
+
+def spoil_hidden1(shard: Shard, user: int) -> None:
+    """A first-layer output."""
+    shard.engine.hidden1[USER][user, 2] += 0.5
+
+
+def spoil_content(shard: Shard, user: int) -> None:
+    """That of a content in the user's window."""
+    (content,) = shard.graph.windows.sources(CREATED, np.array([user]))[:1]
+    shard.engine.hidden1[CONTENT][content] = np.nan
+
+
+def spoil_hidden2(shard: Shard, user: int) -> None:
+    """A second-layer output."""
+    shard.engine.hidden2[user] *= -1
+
+
+def spoil_score(shard: Shard, user: int) -> None:
+    """A score."""
+    shard.engine.score[user] += 1e-3
+
+
+def spoil_x(shard: Shard, user: int) -> None:
+    """A scaled feature."""
+    shard.engine.x[USER][user, 1] += 1
+
+
+def spoil_projections(shard: Shard, _user: int) -> None:
+    """What the engine keeps of its inputs for the users who read them, of all nodes of both layers."""
+    for arrays in shard.engine._projected:
+        for number, relation in enumerate(RELATIONS):
+            if relation.target == USER:
+                arrays[number] += np.float32(0.3)
+
+
+def spoil_window(shard: Shard, user: int) -> None:
+    """The source in a slot, while the reverse lists stay as they were."""
+    windows = shard.graph.windows
+    start = int(windows.rows.start[FOLLOWS][user])
+    held = set(windows.sources(FOLLOWS, np.array([user])).tolist())
+    windows.pool.source[start] = next(row for row in range(shard.view.rows(USER)) if row not in held)
+
+
+def spoil_time(shard: Shard, user: int) -> None:
+    """The time in a slot."""
+    windows = shard.graph.windows
+    windows.pool.time[windows.rows.start[CREATED][user]] -= 9 * 86_400_000_000
+
+
+def spoil_length(shard: Shard, user: int) -> None:
+    """A window that lost an edge."""
+    shard.graph.windows.rows.counts[FOLLOWS][user] -= 1
+
+
+def spoil_propagated(shard: Shard, user: int) -> None:
+    """A propagated feature."""
+    shard.graph.ledger.users.propagated[user, 3] += 2
+
+
+def spoil_community(shard: Shard, _user: int) -> None:
+    """That of all communities."""
+    shard.graph.ledger.communities.propagated[: shard.view.rows(COMMUNITY)] += 1
+
+
+def spoil_own(shard: Shard, user: int) -> None:
+    """An own feature."""
+    shard.graph.ledger.users.own[user, 5] += 3
+
+
+def spoil_counter(shard: Shard, user: int) -> None:
+    """A counter and a ring."""
+    shard.graph.ledger.users.counts[user, 1] += 40
+    shard.graph.ledger.users.rings[user] += 1
+
+
+def spoil_register(shard: Shard, user: int) -> None:
+    """The newest time of a user."""
+    shard.graph.ledger.users.seen_at[user] += 86_400_000_000
+
+
+SPOILT: list[tuple[Callable[[Shard, int], None], str]] = [
+    (spoil_hidden1, "hidden1"),
+    (spoil_content, "hidden1"),
+    (spoil_hidden2, "hidden2"),
+    (spoil_score, "score"),
+    (spoil_x, "x"),
+    (spoil_projections, "hidden1"),
+    (spoil_window, "window"),
+    (spoil_time, "window"),
+    (spoil_length, "window"),
+    (spoil_propagated, "propagated"),
+    (spoil_community, "propagated"),
+    (spoil_own, "own"),
+    (spoil_counter, "counters"),
+    (spoil_register, "counters"),
+]
+
+
+def full_user(shard: Shard) -> int:
+    """The live user with most followers and contents."""
+    counts = shard.graph.windows.rows.counts
+    live = np.flatnonzero(shard.graph.live_users()).tolist()
+    user = max(live, key=lambda row: min(counts[number][row] for number in (FOLLOWS, CREATED)))
+    assert min(counts[FOLLOWS][user], counts[CREATED][user]) > 0
+    return int(user)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("spoil", "name"), SPOILT, ids=lambda value: getattr(value, "__name__", ""))
+def test_found_and_healed(tmp_path: Path, spoil: Callable[[Shard, int], None], name: str, count: int) -> None:
+    """Over all users the audit finds what was spoilt by name, and leaves all values as they were, bit for bit."""
+    with played(tmp_path, ARTIFACT, KEPT, count, history(5, 900, users=30, contents=50)) as tried:
+        shard = tried.shards[0]
+        before = values(shard)
+        spoil(shard, full_user(shard))
+        assert values(shard) != before or spoil in {spoil_x, spoil_projections, spoil_counter, spoil_register}
+        found = set[str]()
+        for user in np.flatnonzero(shard.graph.live_users()).tolist():
+            seen = look(shard, user)
+            assert seen is not None
+            verdict = judge(seen, REFERENCE)
+            found |= set(verdict.what)
+            assert not verdict.what or heal(shard, user, REFERENCE) is None
+        assert name in found
+        assert audit(shard, REFERENCE)[0] == []
+        assert values(shard) == before
