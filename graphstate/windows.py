@@ -8,6 +8,7 @@ sorts what it reads, so results do not depend on history.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,41 +47,59 @@ class Rows(NamedTuple):
     refill: Arrays
 
 
+class Places(NamedTuple):
+    """The same memory, all relations in one array: a call with sixty arrays costs more than what it does.
+
+    target, source: where each relation begins.
+    """
+
+    start: Int32s
+    size: Int32s
+    counts: Int32s
+    degree: Int32s
+    head: Int32s
+    changed: Int32s
+    refill: Int32s
+    target: Int64s
+    source: Int64s
+
+
 @njit(cache=True, nogil=True)
-def _link(pool: Pool, head: Int32s, slot: int) -> None:
-    first = head[pool.source[slot]]
+def _link(pool: Pool, places: Places, slot: int) -> None:
+    source = places.source[pool.relation[slot]] + pool.source[slot]
+    first = places.head[source]
     pool.next[slot] = first
     pool.previous[slot] = -1
     if first >= 0:
         pool.previous[first] = slot
-    head[pool.source[slot]] = slot
+    places.head[source] = slot
 
 
 @njit(cache=True, nogil=True)
-def _unlink(pool: Pool, head: Int32s, slot: int) -> None:
+def _unlink(pool: Pool, places: Places, slot: int) -> None:
     after, before = pool.next[slot], pool.previous[slot]
     if before >= 0:
         pool.next[before] = after
     else:
-        head[pool.source[slot]] = after
+        places.head[places.source[pool.relation[slot]] + pool.source[slot]] = after
     if after >= 0:
         pool.previous[after] = before
 
 
 @njit(cache=True, nogil=True)
-def _set(pool: Pool, head: Int32s, slot: int, relation: int, source: int, target: int, time: int) -> None:
+def _set(pool: Pool, places: Places, slot: int, relation: int, source: int, target: int, time: int) -> None:
     pool.source[slot] = source
     pool.time[slot] = time
     pool.target[slot] = target
     pool.relation[slot] = relation
-    _link(pool, head, slot)
+    _link(pool, places, slot)
 
 
 @njit(cache=True, nogil=True)
-def _move(pool: Pool, head: Int32s, old: int, new: int) -> None:
+def _move(pool: Pool, places: Places, old: int, new: int) -> None:
     relation, source, target, time = pool.relation[old], pool.source[old], pool.target[old], pool.time[old]
-    _unlink(pool, head, old)
-    _set(pool, head, new, relation, source, target, time)
+    _unlink(pool, places, old)
+    _set(pool, places, new, relation, source, target, time)
 
 
 @njit(cache=True, nogil=True)
@@ -98,9 +117,10 @@ def _take(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _reserve(pool: Pool, rows: Rows, free: Int64s, top: Int64s, relation: int, target: int, need: int) -> bool:
+def _reserve(pool: Pool, places: Places, free: Int64s, top: Int64s, relation: int, target: int, need: int) -> bool:
     """Make a target's block hold `need` slots; False when the pool must grow first."""
-    size = rows.size[relation][target]
+    place = places.target[relation] + target
+    size = places.size[place]
     if size > 0 and (1 << (size - 1)) >= need:
         return True
     power = 0
@@ -109,26 +129,28 @@ def _reserve(pool: Pool, rows: Rows, free: Int64s, top: Int64s, relation: int, t
     block = _take(pool, free, top, power)
     if block < 0:
         return False
-    start = rows.start[relation][target]
-    for k in range(rows.counts[relation][target]):
-        _move(pool, rows.head[relation], start + k, block + k)
+    start = places.start[place]
+    for k in range(places.counts[place]):
+        _move(pool, places, start + k, block + k)
     if size > 0:
         pool.next[start] = free[size - 1]
         free[size - 1] = start
-    rows.start[relation][target] = block
-    rows.size[relation][target] = power + 1
+    places.start[place] = block
+    places.size[place] = power + 1
     return True
 
 
 @njit(cache=True, nogil=True)
 def _insert(
-    pool: Pool, rows: Rows, hashes: NDArray[np.uint64], window: int, relation: int, source: int, target: int, time: int
-) -> bool:
+    pool: Pool, places: Places, hashes: NDArray[np.uint64], window: int, relation: int, source: int, target: int,
+    time: int,
+) -> bool:  # fmt: skip
     """Put an edge into a window that has room for it; whether the set in the window changed."""
-    start, count = rows.start[relation][target], rows.counts[relation][target]
+    place = places.target[relation] + target
+    start, count = places.start[place], places.counts[place]
     if window == 0 or count < window:
-        _set(pool, rows.head[relation], start + count, relation, source, target, time)
-        rows.counts[relation][target] = count + 1
+        _set(pool, places, start + count, relation, source, target, time)
+        places.counts[place] = count + 1
         return True
     oldest = start
     for slot in range(start + 1, start + count):
@@ -138,57 +160,58 @@ def _insert(
             oldest = slot
     if time < pool.time[oldest] or (time == pool.time[oldest] and hashes[source] > hashes[pool.source[oldest]]):
         return False
-    _unlink(pool, rows.head[relation], oldest)
-    _set(pool, rows.head[relation], oldest, relation, source, target, time)
+    _unlink(pool, places, oldest)
+    _set(pool, places, oldest, relation, source, target, time)
     return True
 
 
 @njit(cache=True, nogil=True)
-def _delete(pool: Pool, rows: Rows, relation: int, target: int, slot: int) -> None:
-    last = rows.start[relation][target] + rows.counts[relation][target] - 1
-    _unlink(pool, rows.head[relation], slot)
+def _delete(pool: Pool, places: Places, relation: int, target: int, slot: int) -> None:
+    place = places.target[relation] + target
+    last = places.start[place] + places.counts[place] - 1
+    _unlink(pool, places, slot)
     if slot != last:
-        _move(pool, rows.head[relation], last, slot)
-    rows.counts[relation][target] -= 1
+        _move(pool, places, last, slot)
+    places.counts[place] -= 1
 
 
 @njit(cache=True, nogil=True)
 def _change(
-    changes: Int64s, begin: int, window: int, pool: Pool, rows: Rows, free: Int64s, top: Int64s,
+    changes: Int64s, begin: int, window: int, pool: Pool, places: Places, free: Int64s, top: Int64s,
     hashes: Arrays, stamp: int, changed: Int64s, refill: Int64s, ends: Int64s,
 ) -> int:  # fmt: skip
     """Apply changes[begin:]; returns how far it came (short of the end when the pool must grow)."""
     for i in range(begin, len(changes)):
         op, relation, source, target, time = changes[i]
-        found = -1
-        start, count = rows.start[relation][target], rows.counts[relation][target]
+        found, place = -1, places.target[relation] + target
+        start, count = places.start[place], places.counts[place]
         for slot in range(start, start + count):
             if pool.source[slot] == source:
                 found = slot
         new_set = lost = False
         if op == REMOVE:
             if found >= 0:
-                _delete(pool, rows, relation, target, found)
+                _delete(pool, places, relation, target, found)
                 new_set = lost = True
-            rows.degree[relation][target] -= 1
+            places.degree[place] -= 1
         elif found >= 0:
             lost = time < pool.time[found]
             pool.time[found] = time
         else:
             need = count + 1 if window == 0 or count < window else count
-            if not _reserve(pool, rows, free, top, relation, target, need):
+            if not _reserve(pool, places, free, top, relation, target, need):
                 return i
-            new_set = _insert(pool, rows, hashes[relation], window, relation, source, target, time)
+            new_set = _insert(pool, places, hashes[relation], window, relation, source, target, time)
         if op == ADD:
-            rows.degree[relation][target] += 1
-        if new_set and rows.changed[relation][target] != stamp:
-            rows.changed[relation][target] = stamp
+            places.degree[place] += 1
+        if new_set and places.changed[place] != stamp:
+            places.changed[place] = stamp
             changed[ends[0], 0] = relation
             changed[ends[0], 1] = target
             ends[0] += 1
         # An edge that left or became older leaves its place to one outside the window, if there is one.
-        if lost and rows.refill[relation][target] != stamp and rows.degree[relation][target] >= window > 0:
-            rows.refill[relation][target] = stamp
+        if lost and places.refill[place] != stamp and places.degree[place] >= window > 0:
+            places.refill[place] = stamp
             refill[ends[1], 0] = relation
             refill[ends[1], 1] = target
             ends[1] += 1
@@ -197,12 +220,13 @@ def _change(
 
 @njit(cache=True, nogil=True)
 def _replace(
-    relation: int, target: int, sources: Int64s, times: Int64s, pool: Pool, rows: Rows, free: Int64s, top: Int64s
+    relation: int, target: int, sources: Int64s, times: Int64s, pool: Pool, places: Places, free: Int64s, top: Int64s
 ) -> int:
     """Give a window these edges; 0 when the pool must grow first, 1 when the set stayed, 2 when it changed."""
-    if len(sources) and not _reserve(pool, rows, free, top, relation, target, len(sources)):
+    if len(sources) and not _reserve(pool, places, free, top, relation, target, len(sources)):
         return 0
-    start, count = rows.start[relation][target], rows.counts[relation][target]
+    place = places.target[relation] + target
+    start, count = places.start[place], places.counts[place]
     same = count == len(sources)
     for slot in range(start, start + count):
         held = False
@@ -210,10 +234,10 @@ def _replace(
             held |= sources[k] == pool.source[slot]
         same &= held
     for slot in range(start, start + count):
-        _unlink(pool, rows.head[relation], slot)
+        _unlink(pool, places, slot)
     for k in range(len(sources)):
-        _set(pool, rows.head[relation], start + k, relation, sources[k], target, times[k])
-    rows.counts[relation][target] = len(sources)
+        _set(pool, places, start + k, relation, sources[k], target, times[k])
+    places.counts[place] = len(sources)
     return 1 if same else 2
 
 
@@ -230,6 +254,7 @@ class Windows:
         self.pool = Pool(rows, times, rows, relations, rows, rows)
         empty = tuple(np.zeros(0, np.int32) for _ in RELATIONS)
         self.rows = Rows(empty, empty, empty, empty, empty, empty, empty)
+        self._places = Places._make(np.zeros(0, np.int32) for _ in Places._fields)
         self._grow_pool(1 << 12)
         self.reach((256, 256, 256))
 
@@ -244,14 +269,17 @@ class Windows:
         """Make room for the rows of each node type."""
         if list(capacity) == self.capacity:
             return
-        grown: list[list[NDArray[Any]]] = [[] for _ in Rows._fields]
-        for number, relation in enumerate(RELATIONS):
-            for field, (name, arrays) in enumerate(zip(Rows._fields, self.rows, strict=True)):
-                size = capacity[relation.source if name == "head" else relation.target]
-                array = np.full(size, -1 if name == "head" else 0, np.int32)
-                array[: len(arrays[number])] = arrays[number]
-                grown[field].append(array)
-        self.rows = Rows(*(tuple(arrays) for arrays in grown))
+        targets = np.cumsum([0, *(capacity[relation.target] for relation in RELATIONS)])
+        sources = np.cumsum([0, *(capacity[relation.source] for relation in RELATIONS)])
+        flat, views = [], []
+        for name, arrays in zip(Rows._fields, self.rows, strict=True):
+            bounds = sources if name == "head" else targets
+            flat.append(np.full(bounds[-1], -1 if name == "head" else 0, np.int32))
+            views.append(tuple(flat[-1][begin:end] for begin, end in pairwise(bounds.tolist())))
+            for new, old in zip(views[-1], arrays, strict=True):
+                new[: len(old)] = old
+        self.rows = Rows(*views)
+        self._places = Places._make([*flat, targets[:-1], sources[:-1]])
         self.capacity = list(capacity)
 
     def change(
@@ -263,11 +291,13 @@ class Windows:
         newest first; it is asked where a window lost an edge while more exist.
         """
         self._stamp += 1
+        if not len(changes):
+            return changes[:, :2]
         changed, refill = np.empty((len(changes), 2), np.int64), np.empty((len(changes), 2), np.int64)
         ends, done = np.zeros(2, np.int64), 0
         while done < len(changes):
             done = _change(
-                changes, done, self.window, self.pool, self.rows, self._free, self._top,
+                changes, done, self.window, self.pool, self._places, self._free, self._top,
                 hashes, self._stamp, changed, refill, ends,
             )  # fmt: skip
             if done < len(changes):
@@ -288,7 +318,7 @@ class Windows:
         """Give a window these (time, source) edges; whether its set changed."""
         pairs = np.array(edges, np.int64).reshape(-1, 2)
         times, sources = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
-        while not (done := _replace(relation, target, sources, times, self.pool, self.rows, self._free, self._top)):
+        while not (done := _replace(relation, target, sources, times, self.pool, self._places, self._free, self._top)):
             self._grow_pool(2 * len(self.pool.source))
         return bool(done == 2)
 
