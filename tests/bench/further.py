@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from itertools import cycle
+from functools import partial
+from itertools import cycle, product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -18,6 +19,8 @@ import torch
 from rich.console import Console
 
 from model.artifact import Artifact
+from model.engine import Engine
+from model.engine_torch import TorchEngine
 from streams.shard import Shard
 from tests import tidy
 from tests.bench import opponents, report, system
@@ -42,11 +45,22 @@ def about(size: dict[str, Any]) -> dict[str, Any]:
     return {"machine": report.machine(), "threads": torch.get_num_threads(), "size": size}
 
 
-def finish(name: str, rows: list[report.Row], given: argparse.Namespace, size: Size, console: Console) -> None:
-    """Print and save the rows of a run."""
+def save(name: str, rows: list[report.Row], given: argparse.Namespace, size: Size) -> None:
+    """Save the rows that there are so far."""
     report.save(f"bench-{name}.json", {"about": about(asdict(size)), "rows": rows}, given.out)
+
+
+def finish(name: str, rows: list[report.Row], given: argparse.Namespace, size: Size, console: Console) -> None:
+    """Save and print the rows of a run."""
+    save(name, rows, given, size)
     report.print_table(name, list(rows[0]), [list(row.values()) for row in rows], console)
     console.print(str(given.out / f"bench-{name}.json"))
+
+
+def engines() -> dict[str, system.MakeBackend]:
+    """Every engine that can compute here."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {"compiled": Engine, f"torch, {device}": partial(TorchEngine, device=device)}
 
 
 def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
@@ -55,11 +69,13 @@ def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, cons
     rows: list[report.Row] = []
     weights = {"trained": artifact, "attention × 25": system.peaked(artifact)}
     workloads = workloads if given.workload else [*workloads, generated("mixed", size)]
-    for workload in workloads:
-        for name, one in weights.items():
-            with system.loaded(workload, artifact, given.cache, say, weights=one) as shard:
-                events, error = play(shard, workload, given.events, f"{workload.name}, {name}", say)
-            rows.append({"workload": workload.name, "weights": name, "events": f"{events:,}", "max_abs_error": error})
+    for workload, engine, name in product(workloads, engines(), weights):
+        what, backend = f"{workload.name}, {engine}, {name}", engines()[engine]
+        with system.loaded(workload, artifact, given.cache, say, weights=weights[name], backend=backend) as shard:
+            events, error = play(shard, workload, given.events, what, say)
+        row = {"workload": workload.name, "engine": engine, "weights": name, "events": f"{events:,}"}
+        rows.append({**row, "max_abs_error": error})
+        save("exact", rows, given, size)
     finish("exact", rows, given, size, console)
     return all(row["max_abs_error"] <= EXACT for row in rows)
 
@@ -107,6 +123,7 @@ def growth(given: argparse.Namespace, size: Size, console: Console, say: system.
             "engine /s": round(cell.per_s(cell.engine_s)), "+ RocksDB /s": round(cell.per_s(cell.whole_s)),
             "rows 2": median(one[1] for one in cell.frontier), "max_abs_error": error,
         })  # fmt: skip
+        save("growth", rows, given, size)
     finish("growth", rows, given, size, console)
     return all(row["max_abs_error"] <= EXACT for row in rows)
 

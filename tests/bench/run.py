@@ -159,6 +159,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=100_000, help="of each workload, with --exact")
     parser.add_argument("--largest", type=int, default=1_000_000, help="users of the largest graph, with --growth")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from the results in build/")
+    parser.add_argument("--page", action="store_true", help="only write it from them, measure nothing")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with events/*.parquet")
     parser.add_argument("--out", type=Path, default=report.BUILD, help="folder for the results")
     parser.add_argument("--cache", type=Path, help="folder for the loaded base graphs")
@@ -181,6 +182,9 @@ def main(arguments: list[str]) -> int:
     given = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     further.one_thread()
+    if given.page:
+        report.write_docs(given.out)
+        return 0
     given.cache.mkdir(parents=True, exist_ok=True)
     console = Console(width=150) if not sys.stdout.isatty() else Console()
     with console.status("") as status:

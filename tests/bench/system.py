@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from graphstate.state import FORMAT
 from graphstate.types import RELATIONS, TYPES, Kind, Mutation
 from model.artifact import Artifact
+from model.engine import Backend, Engine
 from streams.eventfiles import FIELDS, row_of
 from streams.graphview import graph_spec
 from streams.records import Record
@@ -36,6 +37,7 @@ SEEDS = 20
 """Of so many of its last steps a cell keeps what they changed."""
 
 Say = Callable[[str], None]
+MakeBackend = Callable[..., Backend]
 Rows = list[NDArray[np.int64]]
 
 
@@ -72,9 +74,10 @@ def peaked(artifact: Artifact, factor: float = 25.0) -> Artifact:
     return Artifact(weights, artifact.config)
 
 
-def open_shard(path: Path, artifact: Artifact) -> Shard:
+def open_shard(path: Path, artifact: Artifact, backend: MakeBackend = Engine) -> Shard:
     """A shard that keeps everything for ever."""
-    return Shard.open(path, artifact, graph_spec(artifact.config, retention_s=0, lateness_s=7 * 86_400))
+    spec = graph_spec(artifact.config, retention_s=0, lateness_s=7 * 86_400)
+    return Shard.open(path, artifact, spec, backend=backend)
 
 
 def base_state(workload: Workload, artifact: Artifact, cache: Path, say: Say) -> Path:
@@ -114,17 +117,24 @@ def copy_state(source: Path, target: Path) -> None:
 
 @contextmanager
 def loaded(
-    workload: Workload, artifact: Artifact, cache: Path, say: Say, *, weights: Artifact | None = None
+    workload: Workload,
+    artifact: Artifact,
+    cache: Path,
+    say: Say,
+    *,
+    weights: Artifact | None = None,
+    backend: MakeBackend = Engine,
 ) -> Iterator[Shard]:
     """A shard with the base of a workload, in a folder that is removed afterwards.
 
     weights: open it with this artifact, of the same configuration, instead of the one that it was loaded with.
+    backend: what computes.
     """
     base = base_state(workload, artifact, cache, say)
     with TemporaryDirectory(prefix="run-", dir=cache) as folder:
         state = Path(folder) / "state"
         copy_state(base, state)
-        shard = open_shard(state, weights or artifact)
+        shard = open_shard(state, weights or artifact, backend)
         try:
             yield shard
         finally:

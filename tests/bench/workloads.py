@@ -1,6 +1,7 @@
 """The workloads: a base graph and an endless stream of updates on it, from a fixed seed.
 
-Every workload is a function of its sizes and its seed. Event time runs at 1,000 events per second in the streams.
+Every workload is a function of its sizes and its seed. Event time runs at 100 events per second in the
+streams, so that a tick comes every 90,000 events.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ BEGIN_US = 1_700_000_000_000_000
 """Where event time stands when the base is loaded."""
 BASE_US = 10 * 86_400_000_000
 """The follows of the base are spread over so much time before that."""
-STEP_US = 1_000
+STEP_US = 10_000
 """Between two events of a stream."""
 BLOCK = 4_096
 """Draws of a random generator at once."""
@@ -224,7 +225,7 @@ class Social(Workload):
     @property
     def key(self) -> str:
         """What the base depends on."""
-        return f"social {self.warm} {self.places} on {self.flat.key}"
+        return f"social {self.warm} {self.places} {STEP_US} on {self.flat.key}"
 
     def base(self) -> Iterator[Mutation]:
         """Two events for each user."""
