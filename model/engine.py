@@ -8,7 +8,7 @@ makes nobody stale. `model/reference.py` computes the same by plain PyTorch Geom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -107,6 +107,10 @@ class Backend(Protocol):
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Take first-layer outputs that were computed elsewhere."""
+
+
+MakeBackend = Callable[[ModelConfig, Weights], Backend]
+"""What makes the engine of a shard; those of one worker may share a device."""
 
 
 class RelationWeights(NamedTuple):

@@ -4,6 +4,7 @@ ModelError
 ├── ConfigError      a configuration that no network can be built from
 ├── ArtifactError    a folder that holds no usable artifact
 ├── TrainingError    data from which nothing can be learned
+├── DeviceError      a device to compute on that is not there
 └── SimulationError  settings from which no stream can be generated
 """
 
@@ -22,6 +23,10 @@ class ArtifactError(ModelError):
 
 class TrainingError(ModelError):
     """The data hold too little to train on."""
+
+
+class DeviceError(ModelError):
+    """The device to compute on is not there."""
 
 
 class SimulationError(ModelError):

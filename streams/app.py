@@ -23,6 +23,7 @@ from faust.types import TP
 from graphstate.keys import NEVER
 from graphstate.store import Memory
 from model.artifact import Artifact
+from model.engine_choice import backend, choose
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
 from streams.checkpoints import Checkpoints, left, too_short
@@ -131,6 +132,7 @@ class Worker:
         self.readiness = Readiness()
         self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         self.memory = Memory(settings.memory_mb << 20)
+        self.device = choose(settings.device, self.artifact.config)
         self.checkpoints = Checkpoints.of(settings, self.metrics)
         self.host = ShardHost(self._open_shard)
         self.eraser = Eraser(
@@ -190,6 +192,7 @@ class Worker:
         self.metrics.model.labels(*labels).set(1)
 
     async def _send(
+        log.info("where the network is computed", extra=self.device._asdict())
         self, topic: str, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]
     ) -> asyncio.Future[object]:
         sent: asyncio.Future[object] = await self.producer.client.send(topic, value, key=key, headers=headers)
@@ -258,7 +261,15 @@ class Worker:
         self.checkpoints.restore_if_missing(partition, folder, spec, self.readiness.progress)
         progress = self.readiness.progress
         progress(f"loading shard {partition}", 0, 0)
-        return Shard.open(folder, self.artifact, spec, publishing=publishing, progress=progress, memory=self.memory)
+        return Shard.open(
+            folder,
+            self.artifact,
+            spec,
+            publishing=publishing,
+            progress=progress,
+            memory=self.memory,
+            backend=backend(self.device.device),
+        )
 
     def held(self) -> dict[int, int]:
         """The shards that this worker has a state of, by where it ends: where they would best stay."""
@@ -385,13 +396,14 @@ class Worker:
         metrics.lag.clear()  # what was given away is no longer ours to tell of
         for tp, lag in self.consumer.lag().items():
             metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
-        read = await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock))
-        metrics.live_users.set(sum(users for _, users, _ in read))
-        clock = min((clock for _, _, clock in read), default=NEVER)
+        read = await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock, shard.engine.memory_bytes))
+        metrics.live_users.set(sum(users for _, users, _, _ in read))
+        metrics.device_memory.labels(self.device.device).set(sum(held for _, _, _, held in read))
+        clock = min((clock for _, _, clock, _ in read), default=NEVER)
         if clock != NEVER:
             metrics.as_of_lag.set(time.time() - clock / 1e6)
         for name in read[0][0] if read else ():
-            kind, size = name.removesuffix("_rows"), sum(sizes[name] for sizes, _, _ in read)
+            kind, size = name.removesuffix("_rows"), sum(sizes[name] for sizes, _, _, _ in read)
             (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
 
 

@@ -75,14 +75,12 @@ def _existing(path: Path) -> Path:
 
 
 def device(settings: Settings) -> str:
-    """The wanted device is there."""
-    import torch
+    """The wanted device is there; `auto` says what it chose, and why."""
+    from model.config import ModelConfig
+    from model.engine_choice import choose
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if settings.device.startswith("cuda") and int(settings.device.partition(":")[2] or 0) >= count:
-        message = f"GROUNDSWELL_DEVICE is {settings.device}, but PyTorch sees {count} GPU(s); set it to auto or cpu"
-        raise SettingsError(message)
-    return f"{settings.device}; PyTorch sees {count} GPU(s), this process may use {_cores()} core(s)"
+    choice = choose(settings.device, ModelConfig())
+    return f"{settings.device}: {choice.device}, {choice.why}; this process may use {_cores()} core(s)"
 
 
 def _cores() -> int:

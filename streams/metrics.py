@@ -132,6 +132,9 @@ class Metrics:
         self.nodes = self._gauge("nodes", "Nodes in memory, by type", "type")
         self.live_users = self._gauge("live_users", "Users who are live")
         self.rocksdb = self._gauge("rocksdb_bytes", "RocksDB's own account of itself, by what", "kind")
+        self.device_memory = self._gauge(
+            "device_memory_bytes", "Embeddings, projections and windows where they are computed, by device", "device"
+        )
         self.ready = self._gauge("ready", "1 once the state is loaded and partitions are owned and sought")
         self.model = self._gauge("model_info", "The artifact in use; always 1", "version", "hidden", "heads", "window")
 

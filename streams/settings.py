@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="Where the network is computed: `auto`, `cpu`, `cuda` or `cuda:N`.",
+        description="Where the network is computed: `cpu`, `cuda`, `cuda:N`, or `auto`: the quicker, timed at start.",
     )
 
     web_host: str = Field("127.0.0.1", min_length=1, description="Address that the web port listens on.")

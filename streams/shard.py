@@ -23,8 +23,7 @@ from graphstate.state import GraphState
 from graphstate.store import Memory
 from graphstate.types import RELATIONS, TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact
-from model.config import ModelConfig
-from model.engine import Backend, Engine, Weights
+from model.engine import Engine, MakeBackend
 from streams.alerts import AlertRule, Emerging, alert_id, judge
 from streams.graphview import LiveView
 from streams.halos import Halo
@@ -34,10 +33,6 @@ from streams.records import Record, Told
 
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
-
-
-MakeBackend = Callable[[ModelConfig, Weights], Backend]
-"""What makes the engine of a shard; several of one worker may share a device."""
 
 
 class Score(NamedTuple):

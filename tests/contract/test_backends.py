@@ -9,7 +9,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +19,27 @@ from graphstate.twin import Twin
 from graphstate.types import TYPES, USER, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
-from model.engine import Backend, Engine, Int64s
+from model.engine import Backend, Int64s, MakeBackend
+from model.engine_choice import computed
 from model.engine_sample import SampleGraph
-from model.engine_torch import TorchEngine
 from model.reference import reference
 from streams.cluster import Cluster
 from streams.graphview import graph_input, graph_spec
-from streams.shard import MakeBackend, Shard
+from streams.shard import Shard
+from tests.engines import BACKENDS, peaked
 from tests.strategies import history
 
 LARGEST_ERROR = 1e-5
-BACKENDS: dict[str, MakeBackend] = {"compiled": Engine, "torch": partial(TorchEngine, device="cpu")}
-if torch.cuda.is_available():
-    BACKENDS["cuda"] = partial(TorchEngine, device="cuda")
 every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
 
 
-def peaked(artifact: Artifact) -> Artifact:
-    """The same with attention 25 times as sharp."""
-    weights = {name: value * 25 if name.endswith(".att") else value for name, value in artifact.weights.items()}
-    return Artifact({name: value.astype(np.float32) for name, value in weights.items()}, artifact.config, "")
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Torch's threads wait for each other in a loop, which is slow where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 SMALL = ModelConfig(hidden=12, heads=3, head_hidden=4, window=2, floor=1, target_mean=1.5, target_std=2)
@@ -136,18 +136,6 @@ def test_scores_do_not_depend_on_batches_nor_shards(name: str, backend: MakeBack
     assert all(other == found[0] for other in found)
 
 
-def computed(backend: MakeBackend, config: ModelConfig, graph: SampleGraph) -> Backend:
-    """An engine with everything of a graph computed."""
-    made = backend(config, untrained(config, 1).weights)
-    made.reach(graph)
-    made.warm_up(graph)
-    made.fresh(graph, graph.all_rows())
-    made.first(graph, graph.all_rows())
-    made.second(graph, graph.all_rows()[USER])
-    made.head(graph, graph.all_rows()[USER])
-    return made
-
-
 def bits(engine: Backend) -> list[bytes]:
     """All that an engine has computed."""
     return [rows[:].tobytes() for rows in (*engine.hidden1, engine.hidden2, engine.score)]
@@ -165,7 +153,7 @@ def test_a_row_has_the_same_bits_in_any_batch(window: int, sizes: tuple[int, int
     """Rows one by one, by ten or by a thousand: nothing is found to have changed, and no bit is another."""
     config = ModelConfig(window=window)
     graph = SampleGraph(config, 1_000, mean=20 if window else 12)
-    engine = computed(backend, config, graph)
+    engine = computed(backend(config, untrained(config, 1).weights), graph)
     before = bits(engine)
     for size in sizes:
         for kind, rows in enumerate(graph.all_rows()):
@@ -185,7 +173,7 @@ def test_only_what_changed_is_returned_and_wrong_state_is_mended(backend: MakeBa
     """After changes of windows and features exactly the rows whose bits are others come back."""
     config = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
     graph = SampleGraph(config, 400, mean=3)
-    engine, rng = computed(backend, config, graph), np.random.default_rng(2)
+    engine, rng = computed(backend(config, untrained(config, 1).weights), graph), np.random.default_rng(2)
     rows = np.sort(rng.choice(400, 40, replace=False))
     before = engine.hidden1[USER][:400].copy()
     graph.rewire(USER, rows[:20])
@@ -212,10 +200,7 @@ def test_hubs_with_all_their_neighbours(backend: MakeBackend) -> None:
     for size in (66, 200, 900):
         graph = SampleGraph(config, size, mean=40, seed=size)
         assert max(int(graph.windows(number).counts.max()) for number in range(len(config.relations))) == size
-        made.fresh(graph, graph.all_rows())
-        made.first(graph, graph.all_rows())
-        made.second(graph, graph.all_rows()[USER])
-        made.head(graph, graph.all_rows()[USER])
+        computed(made, graph)
         hidden1, hidden2, score = reference(artifact.weights, config, graph.input())
         pairs = [(hidden1[name], made.hidden1[kind][: graph.rows(kind)]) for kind, name in enumerate(TYPES)]
         pairs += [(hidden2, made.hidden2[:size]), (score, made.score[:size])]

@@ -17,10 +17,12 @@ from graphstate.twin import Twin
 from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
+from model.engine import Engine, MakeBackend
 from model.reference import reference
 from streams.graphview import graph_input, graph_spec
 from streams.records import Record
 from streams.shard import Shard
+from tests.engines import BACKENDS
 from tests.strategies import histories, history, rearranged, splits
 
 LARGEST_ERROR = 1e-5
@@ -32,16 +34,19 @@ ARTIFACTS = [
 ]
 
 
+backends = st.sampled_from(list(BACKENDS.values()))
+
+
 def spec_of(artifact: Artifact, retention_s: int = 0) -> GraphSpec:
     """The graph that an artifact needs."""
     return graph_spec(artifact.config, retention_s=retention_s, lateness_s=86_400)
 
 
 @contextmanager
-def shard(artifact: Artifact, path: Path | None = None) -> Iterator[Shard]:
+def shard(artifact: Artifact, path: Path | None = None, backend: MakeBackend = Engine) -> Iterator[Shard]:
     """A shard, in a folder of its own unless one is given."""
     with tempfile.TemporaryDirectory(prefix="groundswell-") as own:
-        opened = Shard.open(path or Path(own) / "state", artifact, spec_of(artifact))
+        opened = Shard.open(path or Path(own) / "state", artifact, spec_of(artifact), backend=backend)
         try:
             yield opened
         finally:
@@ -59,9 +64,9 @@ def error(twin: Twin, tried: Shard) -> float:
     return max(float(np.abs(one - other).max(initial=0)) for one, other in pairs)
 
 
-def play(artifact: Artifact, batches: list[list[Mutation]]) -> tuple[list[str], bytes]:
+def play(artifact: Artifact, batches: list[list[Mutation]], backend: MakeBackend = Engine) -> tuple[list[str], bytes]:
     """The live users after some micro-batches, and the bits of their scores."""
-    with shard(artifact) as tried:
+    with shard(artifact, backend=backend) as tried:
         for batch in batches:
             tried.step(batch)
             tried.commit()
@@ -69,12 +74,14 @@ def play(artifact: Artifact, batches: list[list[Mutation]]) -> tuple[list[str], 
         return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
 
 
-@settings(max_examples=25)
-@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
-def test_engine_is_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
+@settings(max_examples=40)
+@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), backend=backends)
+def test_engine_is_the_reference(
+    data: st.DataObject, artifact: Artifact, log: list[Mutation], backend: MakeBackend
+) -> None:
     """After each micro-batch every embedding and score equals the reference."""
     twin = Twin(spec_of(artifact))
-    with shard(artifact) as tried:
+    with shard(artifact, backend=backend) as tried:
         for batch in data.draw(splits(log)):
             twin.apply(batch)
             tried.step(batch)
@@ -82,12 +89,14 @@ def test_engine_is_the_reference(data: st.DataObject, artifact: Artifact, log: l
             assert error(twin, tried) <= LARGEST_ERROR
 
 
-@settings(max_examples=25)
-@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
-def test_any_order_scores_alike(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
+@settings(max_examples=40)
+@given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), backend=backends)
+def test_any_order_scores_alike(
+    data: st.DataObject, artifact: Artifact, log: list[Mutation], backend: MakeBackend
+) -> None:
     """Any order, repetition and split gives the same scores, bit for bit."""
     other = data.draw(splits(data.draw(rearranged(log))))
-    assert play(artifact, [log]) == play(artifact, other)
+    assert play(artifact, [log], backend) == play(artifact, other, backend)
 
 
 @pytest.mark.parametrize("number", range(len(ARTIFACTS)))

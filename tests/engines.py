@@ -1,0 +1,22 @@
+"""The backends of the engine that the tests are run over, and weights that are hard on them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from model.artifact import Artifact
+from model.engine import Engine, MakeBackend
+from model.engine_torch import TorchEngine
+
+BACKENDS: dict[str, MakeBackend] = {"compiled": Engine, "torch": partial(TorchEngine, device="cpu")}
+if torch.cuda.is_available():
+    BACKENDS["cuda"] = partial(TorchEngine, device="cuda")
+
+
+def peaked(artifact: Artifact) -> Artifact:
+    """The same with attention 25 times as sharp."""
+    sharper = {name: value * np.float32(25) for name, value in artifact.weights.items() if name.endswith(".att")}
+    return Artifact(artifact.weights | sharper, artifact.config, "")
