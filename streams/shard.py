@@ -258,8 +258,10 @@ class Shard:
             fresh = changes.fresh[USER][graph.ledger.users.owned[changes.fresh[USER]] != 0]
             rows = first[USER] if whole else np.unique(np.concatenate([moved, changes.own, fresh, back]))
             engine.head(view, rows)
-            self._withdraw(gone)
-            placed = np.union1d(rows, gone)
+            placed = rows
+            if len(gone):
+                self._withdraw(gone)
+                placed = np.union1d(rows, gone)
             self.ranking.place(placed, engine.score[placed], graph.live_users(placed))
         outcome.frontier = (sum(map(len, first)), len(second))
         outcome.edges = self._edges(first, second)
