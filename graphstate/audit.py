@@ -255,6 +255,8 @@ def differing(graph: GraphState, found: Neighbourhood, truth: Features) -> Diffe
         (number, target)
         for (number, target), window in found.windows.items()
         if sorted(window) != _held(graph.windows, number, target)
+        or not _linked(graph.windows, number, target)
+        or not _counts(graph.windows, number, target)
     ]
     for kind, rows in enumerate(found.rows):
         same = (graph.ledger.tables[kind].propagated[rows] == truth.propagated[kind]).all(axis=1)
@@ -269,6 +271,24 @@ def _held(windows: Windows, number: int, target: int) -> list[tuple[int, int]]:
     start, pool = int(windows.rows.start[number][target]), windows.pool
     slots = slice(start, start + int(windows.rows.counts[number][target]))
     return sorted(zip(pool.time[slots].tolist(), pool.source[slots].tolist(), strict=True))
+
+
+def _linked(windows: Windows, number: int, target: int) -> bool:
+    """Whether the slots of a window are links of their sources' reverse lists."""
+    start, pool, head = int(windows.rows.start[number][target]), windows.pool, windows.rows.head[number]
+    slots = np.arange(start, start + int(windows.rows.counts[number][target]))
+    before, after = pool.previous[slots], pool.next[slots]
+    # The first of a list has no slot before it, but the source's head; the last has none behind it.
+    linked = np.where(before >= 0, pool.next[before], head[pool.source[slots]]) == slots
+    linked &= (after < 0) | (pool.previous[after] == slots)
+    linked &= (pool.target[slots] == target) & (pool.relation[slots] == number)
+    return bool(linked.all())
+
+
+def _counts(windows: Windows, number: int, target: int) -> bool:
+    """Whether the in-degree can be: a window that is not full holds all there are."""
+    held, degree = int(windows.rows.counts[number][target]), int(windows.rows.degree[number][target])
+    return degree == held if not windows.window or held < windows.window else degree >= held
 
 
 def _counted(graph: GraphState, kind: int, row: int, stored: Stored) -> bool:
@@ -303,6 +323,7 @@ def mend(graph: GraphState, found: Neighbourhood, wrong: Differing) -> None:
         graph.ledger.touched[kind].add(row)
     for number, target in wrong.windows:
         _replace(graph.windows, number, target, found.windows[number, target])
+        graph.windows.rows.degree[number][target] = _degree(graph, found, number, target)
     for kind, rows in enumerate(wrong.propagated):
         table = graph.ledger.tables[kind]
         for row in rows:
@@ -311,6 +332,14 @@ def mend(graph: GraphState, found: Neighbourhood, wrong: Differing) -> None:
                 table.propagated[row] = np.frombuffer(mirror[: 4 * table.propagated.shape[1]], np.int32)
             graph.ledger.touched[kind].add(row)
     graph.ledger.touched[USER].add(found.user)
+
+
+def _degree(graph: GraphState, found: Neighbourhood, number: int, target: int) -> int:
+    """How many live in-edges are committed: a scan of them all, for once."""
+    node = found.stored[RELATIONS[number].target, target].node
+    created_at = read_content(node)[0] if number == SHARED and node else NEVER
+    times = (keys.read_index(key)[0] for key, _ in graph.store.scan(keys.index_prefix(number, target)))
+    return sum(number != SHARED or graph.ledger.counts(time, created_at) for time in times)
 
 
 def _replace(windows: Windows, number: int, target: int, edges: list[tuple[int, int]]) -> None:

@@ -26,6 +26,7 @@ from model.artifact import Artifact
 from model.engine_choice import backend, choose
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
+from streams.auditor import Auditor
 from streams.checkpoints import Checkpoints, left, too_short
 from streams.datadir import hold
 from streams.deadletter import DeadLetters
@@ -131,8 +132,8 @@ class Worker:
         self.metrics = Metrics()
         self.readiness = Readiness()
         self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
-        self.memory = Memory(settings.memory_mb << 20)
         self.device = choose(settings.device, self.artifact.config)
+        self.memory = Memory(settings.memory_mb << 20)
         self.checkpoints = Checkpoints.of(settings, self.metrics)
         self.host = ShardHost(self._open_shard)
         self.eraser = Eraser(
@@ -152,6 +153,7 @@ class Worker:
         self._generation = -1
         self._lock: TextIO | None = None
         self._signs: asyncio.Future[None] | None = None
+        self._audit: asyncio.Future[None] | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
         self._greetings: set[asyncio.Future[None] | None] = set()
         self._left = left(settings.datadir)
@@ -190,9 +192,9 @@ class Worker:
         config = self.artifact.config
         labels = (self.artifact.version, str(config.hidden), str(config.heads), str(config.window))
         self.metrics.model.labels(*labels).set(1)
+        log.info("where the network is computed", extra=self.device._asdict())
 
     async def _send(
-        log.info("where the network is computed", extra=self.device._asdict())
         self, topic: str, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]
     ) -> asyncio.Future[object]:
         sent: asyncio.Future[object] = await self.producer.client.send(topic, value, key=key, headers=headers)
@@ -357,6 +359,8 @@ class Worker:
         self._lock = hold(self.settings.datadir)
         self.checkpoints.tidy()
         self._signs = asyncio.ensure_future(self._show_signs())
+        if self.settings.audit_share:
+            self._audit = asyncio.ensure_future(self._keep_auditing())
         await self.app.start()
 
     async def stop(self) -> None:
@@ -368,8 +372,9 @@ class Worker:
         if self.app.started and not self._failed.done():
             self.consumer.stop_flow()
             await self.consumer.quiesce(STOP_S)
-        if self._signs:
-            self._signs.cancel()
+        for task in (self._signs, self._audit):
+            if task:
+                task.cancel()
         await self.app.stop()
         await self.host.close()
         if self._lock:
@@ -380,6 +385,21 @@ class Worker:
             self.consumer.thread_loop.call_soon_threadsafe(sign)
 
         await self.readiness.liveness.keep(consumer, lambda: self.host.read(lambda _: None))
+
+    async def _keep_auditing(self) -> None:
+        def reference() -> Any:
+            import torch
+
+            from model.reference import Reference
+
+            # Its graphs are tiny, and the share is of one core.
+            torch.set_num_threads(1)
+            return Reference(self.artifact.weights, self.artifact.config)
+
+        try:
+            await Auditor(self.host, self.metrics, self.settings.audit_share, reference).run()
+        except Exception as error:  # noqa: BLE001 - a shard was left half mended: what is committed is whole
+            self.fail(error)
 
     async def _checkpoint(self) -> None:
         await self.checkpoints.tick(self.host.read)

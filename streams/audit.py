@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +69,7 @@ class Look:
     """One user between two steps: what is committed, where memory differs from it, and what the engine held.
 
     again: what it held once it had computed all of it again; None where windows or features were off already.
+    moved: per type, inner rows whose first layer came out in other bits.
     given: first-layer outputs of other shards' nodes, as their owners told them.
     """
 
@@ -76,6 +78,7 @@ class Look:
     wrong: Differing
     held: Held
     again: Held | None
+    moved: list[Int64s]
     given: Given
 
 
@@ -103,12 +106,13 @@ def look(shard: Shard, user: int, most_edges: int = MOST_EDGES) -> Look | None:
     truth = committed.features(graph, found)
     wrong = committed.differing(graph, found, truth)
     held, again = Held.of(shard, found), None
+    moved = [np.zeros(0, np.int64) for _ in TYPES]
     if not wrong:
-        engine.first(view, [np.array(found.owned(kind), np.int64) for kind in range(len(TYPES))])
+        moved = engine.first(view, [np.array(found.owned(kind), np.int64) for kind in range(len(TYPES))])
         engine.second(view, np.array([user]))
         engine.head(view, np.array([user]))
         again = Held.of(shard, found)
-    return Look(found, truth, wrong, held, again, _given(shard, found, held))
+    return Look(found, truth, wrong, held, again, moved, _given(shard, found, held))
 
 
 def _given(shard: Shard, found: Neighbourhood, held: Held) -> Given:
@@ -149,7 +153,10 @@ def judge(seen: Look, reference: Reference) -> Verdict:
         if seen.again is not None:
             after = _error(verdict, "hidden1", seen.again.hidden1[kind], hidden1[name][:inner])
             _sources(found, kind, rows[:inner][after], suspects)
-        off = before | after
+        # Bits are a function of what is committed: other ones, however near, are those of something that is outdated.
+        moved = np.isin(rows[:inner], seen.moved[kind])
+        _note(verdict, "outdated", 0.0, bool(moved.any()))
+        off = before | after | moved
         _arrive(suspects, kind, rows[:inner][off], hidden1[name][:inner][off])
     again = seen.again or seen.held
     _error(verdict, "hidden2", seen.held.hidden2, hidden2)
@@ -172,7 +179,8 @@ def _note(verdict: Verdict, name: str, error: float, off: bool) -> None:
 
 def _error(verdict: Verdict, name: str, held: Float32s, truth: Float32s) -> NDArray[np.bool_]:
     """Which rows `[n]` are off; what is no number is infinitely so."""
-    error = np.abs(held - truth).max(axis=1, initial=0.0)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(held - truth).max(axis=1, initial=0.0)
     error[np.isnan(error)] = np.inf
     off: NDArray[np.bool_] = error > LIMIT
     _note(verdict, name, float(error.max(initial=0.0)), bool(off.any()))
@@ -194,19 +202,25 @@ def _sources(found: Neighbourhood, kind: int, targets: Int64s, suspects: Arrival
             suspects.propagated[RELATIONS[relation].source] += [source for _, source in window]
 
 
-def heal(shard: Shard, user: int, reference: Reference, most_edges: int = MOST_EDGES) -> Verdict | None:
+def heal(shard: Shard, user: int, reference: Reference, before: Verdict | None = None) -> Verdict | None:
     """Audit a user between two steps, mend what is off, and audit again; returns what is off still, None: nothing.
 
-    What is computed anew is not committed, as it is in memory only; scores are owed to the next step.
+    What is computed anew is not committed, as it is in memory only; scores are owed to the next step. before: what was
+    off a moment ago. Having been computed again the values may be right by now, but not what was made of them.
     """
-    for round_ in range(ROUNDS + 1):
-        seen = look(shard, user, most_edges)
-        if seen is None:
+    users = np.array([user])
+    if before is not None:
+        suspects = Arrivals(before.suspects.propagated)
+        for kind, rows in enumerate(before.suspects.rows):
+            for row in rows:
+                # Steps may lie between, so it is what is held that is taken over, to be judged below.
+                suspects.add(kind, row, np.array(shard.engine.hidden1[kind][row]).tobytes())
+        shard.mend(lambda: None, users, suspects)
+    for left in range(ROUNDS, -1, -1):
+        seen = look(shard, user)
+        verdict = None if seen is None else judge(seen, reference)
+        if seen is None or verdict is None or not verdict.what:
             return None
-        verdict = judge(seen, reference)
-        if not verdict.what:
-            return None
-        if round_ < ROUNDS:
-            found, wrong = seen.found, seen.wrong
-            shard.mend(lambda: committed.mend(shard.graph, found, wrong), np.array([user]), verdict.suspects)  # noqa: B023
+        if left:
+            shard.mend(partial(committed.mend, shard.graph, seen.found, seen.wrong), users, verdict.suspects)
     return verdict

@@ -80,6 +80,7 @@ class Metrics:
         self._state()
         self._checkpoints()
         self._privacy()
+        self._audit()
         ProcessCollector(namespace=PREFIX, registry=self.registry)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
@@ -131,10 +132,10 @@ class Metrics:
         """What is there."""
         self.nodes = self._gauge("nodes", "Nodes in memory, by type", "type")
         self.live_users = self._gauge("live_users", "Users who are live")
-        self.rocksdb = self._gauge("rocksdb_bytes", "RocksDB's own account of itself, by what", "kind")
         self.device_memory = self._gauge(
             "device_memory_bytes", "Embeddings, projections and windows where they are computed, by device", "device"
         )
+        self.rocksdb = self._gauge("rocksdb_bytes", "RocksDB's own account of itself, by what", "kind")
         self.ready = self._gauge("ready", "1 once the state is loaded and partitions are owned and sought")
         self.model = self._gauge("model_info", "The artifact in use; always 1", "version", "hidden", "heads", "window")
 
@@ -162,6 +163,22 @@ class Metrics:
         self.erasures = self._counter("erasures_total", "Times that a shard's files were written anew after a forget")
         self.erase_seconds = self._gauge("erase_seconds", "How long that took the last time")
         self.erase_failures = self._counter("erase_failures_total", "Times that it failed, or a copy could not go")
+
+    def _audit(self) -> None:
+        """Whether memory holds what is committed."""
+        self.audit_nodes = self._counter(
+            "audit_nodes_total",
+            "Random users whose score was computed anew from RocksDB: fine, healed, failed (off and not healed, or not "
+            "to be read), skipped (too many neighbours, or the shard was gone)",
+            "outcome",
+        )
+        for outcome in ("fine", "healed", "failed", "skipped"):
+            self.audit_nodes.labels(outcome)  # a counter that first appears at 1 never rose, to Prometheus
+        self.audit_error = self._gauge(
+            "audit_error",
+            "Largest absolute error of an embedding or score (log reach) that was found in the last 5 to 10 minutes",
+        )
+        self.audit_seconds = self._counter("audit_seconds_total", "Seconds of work that the audit took")
 
     def forget_checkpoint(self, shard: int) -> None:
         """Tell nothing more of the checkpoints of a shard that is no longer here."""

@@ -101,6 +101,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds after a `forget` until the worker's files hold the person no more; 0: at once.",
     )
+    audit_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Part of a core's time in which random users are computed anew and compared; 0: off.",
+    )
     dead_letter_limit: int = Field(
         1_000, ge=1, description="Bad messages in a row at which the worker stops instead of going on."
     )

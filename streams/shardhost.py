@@ -181,6 +181,20 @@ class ShardHost:
         """The answer of every open shard, between two steps."""
         return await self._run(lambda: [question(shard) for shard in self._shards.values()])
 
+    async def between_steps(
+        self, choose: Callable[[list[Shard]], Shard | None], work: Callable[[Shard], T]
+    ) -> T | None:
+        """What some work says of one of the shards whose memory is what is committed, to the last embedding; None if
+        there is none, or none was chosen.
+        """
+
+        def turn() -> T | None:
+            settled = [shard for at, shard in self._shards.items() if at not in self._dirty and not shard.behind]
+            chosen = choose(settled) if settled else None
+            return None if chosen is None else work(chosen)
+
+        return await self._run(turn)
+
     async def put_aside(self, partition: int, folder: Path, aside: Path) -> bool:
         """Rename the folder of a shard, unless the shard is open; returns whether it was renamed."""
 

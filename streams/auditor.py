@@ -1,0 +1,171 @@
+"""The audit in the background: one random user after the other, for a small part of a core's time.
+
+shard thread     look at a user between two steps
+another thread   judge
+shard thread     where something is off: look again, mend it, look again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from random import Random
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from graphstate.types import USER
+from streams.audit import Look, Verdict, heal, judge, look
+from streams.errors import one_line
+from streams.metrics import Metrics
+from streams.shard import Shard
+from streams.shardhost import ShardHost
+
+if TYPE_CHECKING:
+    from model.reference import Reference
+
+log = logging.getLogger(__name__)
+A = TypeVar("A")
+T = TypeVar("T")
+
+IDLE_S = 1.0
+"""How long to wait where there is nobody to audit, or after a failure."""
+START_S = 0.3
+"""What must have been earned before the first audit: 30 s at a share of 1 %. Importing PyTorch takes longer than the
+start of a worker, and three times its memory, which one that soon ends need not pay."""
+HALF_S = 300.0
+_DRAWN = 64
+
+
+class Largest:
+    """The largest value of the last 5 to 10 minutes: what a gauge shows of what happens now and then.
+
+    Since the start it would stay up for good, of the last audit alone a scrape would miss it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._turned_s = clock()
+        self._now = self._before = 0.0
+
+    def take(self, value: float = 0.0) -> float:
+        """Note a value; returns the largest."""
+        passed_s = self._clock() - self._turned_s
+        if passed_s >= HALF_S:
+            self._before = self._now if passed_s < 2 * HALF_S else 0.0
+            self._now = 0.0
+            self._turned_s = self._clock()
+        self._now = max(self._now, value)
+        return max(self._now, self._before)
+
+
+def rest_s(spent_s: float, share: float) -> float:
+    """How long to rest after some work so that it takes this share of all time."""
+    return spent_s * (1.0 / share - 1.0)
+
+
+def draw(shard: Shard, random: Random) -> int | None:
+    """The row of a random live user of a shard; None if some draws found none."""
+    rows = shard.view.rows(USER)
+    if not rows:
+        return None
+    drawn = np.array([random.randrange(rows) for _ in range(_DRAWN)])
+    live = drawn[shard.graph.live_users(drawn)]
+    return int(live[0]) if len(live) else None
+
+
+class Auditor:
+    """Audits the users of a worker's open shards until it is cancelled.
+
+    Args:
+        host: the open shards.
+        share: the part of a core's time that it may take, above 0.
+        make_reference: makes the judge; takes seconds, as it imports PyTorch.
+        clock: seconds that only rise. sleep: waits for so many.
+    """
+
+    def __init__(
+        self,
+        host: ShardHost,
+        metrics: Metrics,
+        share: float,
+        make_reference: Callable[[], Reference],
+        *,
+        random: Random | None = None,
+        clock: Callable[[], float] = perf_counter,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._host = host
+        self._metrics = metrics
+        self._share = share
+        self._make_reference = make_reference
+        self._random = random or Random()
+        self._clock = clock
+        self._sleep = sleep
+        self._largest = Largest(clock)
+
+    async def run(self) -> None:
+        """Audit, rest, and so on; ends by an error only where a shard was left half mended."""
+        await self._sleep(rest_s(START_S, self._share))
+        reference = await asyncio.to_thread(self._make_reference)
+        while True:
+            spent_s = await self.once(reference)
+            self._metrics.audit_seconds.inc(spent_s)
+            await self._sleep(rest_s(spent_s, self._share) if spent_s else IDLE_S)
+
+    async def once(self, reference: Reference) -> float:
+        """Audit one user; returns the seconds of work, 0 if there was nobody."""
+        spent = [0.0]
+        try:
+            looked = await self._host.between_steps(self._random.choice, partial(self._timed, spent, self._look))
+            if looked is None:
+                return 0.0
+            shard, seen = looked
+            if seen is None:
+                self._metrics.audit_nodes.labels("skipped").inc()
+                return spent[0]
+            verdict = await asyncio.to_thread(self._timed, spent, partial(judge, seen), reference)
+        except Exception as error:  # noqa: BLE001 - looking at a shard does it no harm
+            log.warning("a user could not be audited", extra={"because": one_line(error)})
+            self._metrics.audit_nodes.labels("failed").inc()
+            return 0.0
+        self._metrics.audit_error.set(self._largest.take(verdict.error))
+        if not verdict.what:
+            self._metrics.audit_nodes.labels("fine").inc()
+        else:
+            await self._heal(shard, seen, verdict, reference, spent)
+        return spent[0]
+
+    def _look(self, shard: Shard) -> tuple[Shard, Look | None] | None:
+        user = draw(shard, self._random)
+        return None if user is None else (shard, look(shard, user))
+
+    async def _heal(self, shard: Shard, seen: Look, verdict: Verdict, reference: Reference, spent: list[float]) -> None:
+        def mend(shard: Shard) -> tuple[Verdict | None]:
+            return (heal(shard, seen.found.user, reference, verdict),)
+
+        def same(shards: list[Shard]) -> Shard | None:
+            return shard if shard in shards else None
+
+        mended = await self._host.between_steps(same, partial(self._timed, spent, mend))
+        if mended is None:
+            # Closed meanwhile, or in the middle of a step: whatever it was, the next audit of it will tell.
+            self._metrics.audit_nodes.labels("skipped").inc()
+            return
+        about = {"shard": shard.shard_id, "type": "user", "off": verdict.what, "error": verdict.error}
+        if mended[0] is None:
+            self._metrics.audit_nodes.labels("healed").inc()
+            log.warning("what memory held of a user was off, and was healed", extra=about)
+        else:
+            self._metrics.audit_nodes.labels("failed").inc()
+            log.error("what memory held of a user is off and stays so: start the worker again", extra=about)
+
+    def _timed(self, spent: list[float], work: Callable[[A], T], argument: A) -> T:
+        begin = self._clock()
+        try:
+            return work(argument)
+        finally:
+            spent[0] += self._clock() - begin
