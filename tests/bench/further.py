@@ -69,7 +69,7 @@ def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, cons
     rows: list[report.Row] = []
     weights = {"trained": artifact, "attention × 25": system.peaked(artifact)}
     workloads = workloads if given.workload else [*workloads, generated("mixed", size)]
-    for workload, engine, name in product(workloads, engines(), weights):
+    for engine, workload, name in product(engines(), workloads, weights):
         what, backend = f"{workload.name}, {engine}, {name}", engines()[engine]
         with system.loaded(workload, artifact, given.cache, say, weights=weights[name], backend=backend) as shard:
             events, error = play(shard, workload, given.events, what, say)

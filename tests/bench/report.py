@@ -168,8 +168,8 @@ def ran_on(about: dict[str, Any]) -> str:
     )
 
 
-def write_docs(build: Path = BUILD, docs: Path = DOCS) -> None:
-    """Write the page and its plot from what the runs left in build/."""
+def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
+    """Write the page and its plot from what the runs left in build/; note: a sentence on the circumstances."""
     rows, about = read("bench.json", build), read("bench-about.json", build)
     text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
     columns, stages = stage_table(about["stages"])
@@ -179,6 +179,7 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS) -> None:
         "MACHINE": ran_on(about),
         "RATIOS": markdown(RATIOS, ratios(rows)),
         "STAGES": markdown(columns, stages),
+        "NOTE": note,
         "MISSING": " ".join(f"Not there, so not measured: {name}." for name in about["missing"]),
         "FURTHER": "\n\n".join(_further(build)) or "Not run yet.",
     }
@@ -200,5 +201,6 @@ def _further(build: Path) -> list[str]:
         one = read(f"bench-{name}.json", build)
         if one is not None:
             table = markdown(list(one["rows"][0]), [list(row.values()) for row in one["rows"]])
-            found.append(f"{title}\nOn {ran_on(one['about'])}\n\n{table}")
+            size = "{users:,} users and {follows:,} follows".format(**one["about"]["size"])
+            found.append(f"{title} {size}, unless it says otherwise; {ran_on(one['about'])}\n\n{table}")
     return found

@@ -159,6 +159,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=100_000, help="of each workload, with --exact")
     parser.add_argument("--largest", type=int, default=1_000_000, help="users of the largest graph, with --growth")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from the results in build/")
+    parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
     parser.add_argument("--page", action="store_true", help="only write it from them, measure nothing")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with events/*.parquet")
     parser.add_argument("--out", type=Path, default=report.BUILD, help="folder for the results")
@@ -183,7 +184,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     further.one_thread()
     if given.page:
-        report.write_docs(given.out)
+        report.write_docs(given.out, note=given.note)
         return 0
     given.cache.mkdir(parents=True, exist_ok=True)
     console = Console(width=150) if not sys.stdout.isatty() else Console()
@@ -204,7 +205,7 @@ def main(arguments: list[str]) -> int:
         else:
             fine = bench(given, plan, console, say)
     if given.write:
-        report.write_docs(given.out)
+        report.write_docs(given.out, note=given.note)
     if not fine:
         console.print(f"NOT EXACT: the largest error is above {EXACT}")
     return int(not fine)

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from graphstate.types import USER, Kind, Mutation
 from model.artifact import Artifact, untrained
@@ -22,7 +23,7 @@ from streams import eventfiles
 from streams.schemas import mutations
 from streams.shard import Shard
 from tests import tidy
-from tests.bench import opponents, report, system
+from tests.bench import further, opponents, report, run, system
 from tests.bench.workloads import GENERATED, Follows, RealFile, Size, Workload, generated
 
 FIELDS = {
@@ -133,6 +134,21 @@ def test_a_base_is_loaded_once_and_never_changed(tmp_path: Path) -> None:
     assert len(said) == 1
     assert scores[0] == scores[1]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run-")] == []
+
+
+def test_the_longer_runs_run(tmp_path: Path) -> None:
+    """Their small forms have a row for every engine, weights, number of users and window, and all is exact."""
+    given = run.parse(["--out", str(tmp_path), "--events", "400", "--largest", "200", "--slice-s", "0.01"])
+    given.cache.mkdir()
+    assert further.exact([], given, SMALL, Console(quiet=True), quiet)
+    rows = report.read("bench-exact.json", tmp_path)["rows"]
+    assert {(row["workload"], row["engine"], row["weights"]) for row in rows} == {
+        ("mixed", engine, weights) for engine in further.engines() for weights in ("trained", "attention × 25")
+    }
+    assert further.growth(given, SMALL, Console(quiet=True), quiet)
+    rows = report.read("bench-growth.json", tmp_path)["rows"]
+    assert [row["window"] for row in rows] == ["4", "64", "0"]
+    assert all(0 < row["max_abs_error"] <= LARGEST_ERROR for row in rows)
 
 
 def test_hubs_are_hubs() -> None:
