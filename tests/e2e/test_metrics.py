@@ -44,7 +44,7 @@ def ran(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("metrics")
     prefix = f"{folder.name}.{free_port('127.0.0.1')}."
     settings = Settings.load(
-        broker=kafka.address, prefix=prefix, datadir=folder / "state", web_port=free_port("127.0.0.1")
+        broker=kafka.address, prefix=prefix, datadir=folder / "state", web_port=free_port("127.0.0.1"), audit_share=1.0
     )
     process = WorkerProcess(settings)
     found = Ran(process, Topics(settings))
@@ -149,3 +149,17 @@ def test_state_is_measured(ran: Ran) -> None:
         "acknowledge",
         "commit",
     }
+
+
+def test_audited(ran: Ran) -> None:
+    """Beside its work a worker audits its users, over the import of PyTorch and 40 of them, and finds nothing off."""
+
+    def audited() -> bool:
+        ran.text = ran.process.get("/metrics")[1].decode()
+        return ran.value("groundswell_audit_nodes_total", outcome="fine") > 40
+
+    wait_for(audited, 60, "the audit")
+    assert ran.value("groundswell_audit_nodes_total", outcome="healed") == 0
+    assert ran.value("groundswell_audit_nodes_total", outcome="failed") == 0
+    assert 0 < ran.value("groundswell_audit_error") <= 1e-5
+    assert ran.value("groundswell_audit_seconds_total") > 0
