@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -68,11 +69,13 @@ class Neighbourhood:
 
     rows: per node type the rows concerned, the user first; the first `inner[type]` of them are the user and the sources
     of the user's windows, those behind are read only by them. windows: the (time, source) edges of the windows of the
-    user and of the inner nodes of this shard, newest first. stored: by (type, row). tick: the last one, in µs.
+    user and of as many of this shard's inner nodes as the limit allowed, newest first. stored: by (type, row).
+    tick: the last one, in µs. seed: by which those were chosen.
     """
 
     user: int
     tick: int
+    seed: int
     rows: list[list[int]]
     inner: list[int] = field(default_factory=list)
     windows: dict[Window, list[tuple[int, int]]] = field(default_factory=dict)
@@ -94,26 +97,38 @@ class Neighbourhood:
             for relation, some in zip(RELATIONS, pairs, strict=True)
         }
 
-    def owned(self, kind: int) -> list[int]:
-        """The inner rows of a type that this shard owns."""
-        return [row for row in self.rows[kind][: self.inner[kind]] if self.stored[kind, row].owned]
+    def read(self, kind: int, row: int) -> bool:
+        """Whether a node's windows were read, so that its first layer can be computed."""
+        return (_INTO[kind][0], row) in self.windows
+
+    def computed(self, kind: int) -> list[int]:
+        """The inner rows of a type whose windows were read."""
+        return [row for row in self.rows[kind][: self.inner[kind]] if self.read(kind, row)]
 
 
-def read(graph: GraphState, user: int, most_edges: int) -> Neighbourhood | None:
-    """The 2-hop neighbourhood of a user of this shard; None if it has more edges than allowed.
+def read(graph: GraphState, user: int, most_edges: int, seed: int = 0) -> Neighbourhood | None:
+    """The 2-hop neighbourhood of a user of this shard; None if the user's own windows have more edges than allowed.
 
+    Where all windows together have more, those of some inner nodes are left out, random ones by the seed.
     Between two steps only: what is staged and not committed would be seen as committed.
     """
-    found = Neighbourhood(user, graph.tick, [[user], [], []])
+    found = Neighbourhood(user, graph.tick, seed, [[user], [], []])
     known = [{user}, set[int](), set[int]()]
     _take(graph, found, USER, user)
     left = _windows(graph, found, known, USER, user, most_edges)
+    if left < 0:
+        return None
     found.inner = [len(rows) for rows in found.rows]
     inner = [(kind, row) for kind, rows in enumerate(found.rows) for row in rows if (kind, row) != (USER, user)]
+    Random(seed).shuffle(inner)
     for kind, row in inner:
-        if left >= 0 and found.stored[kind, row].owned:
+        if found.stored[kind, row].owned:
             left = _windows(graph, found, known, kind, row, left)
-    return found if left >= 0 else None
+            if left < 0:
+                for number in _INTO[kind]:
+                    found.windows.pop((number, row), None)
+                break
+    return found
 
 
 def _take(graph: GraphState, found: Neighbourhood, kind: int, row: int) -> None:

@@ -32,8 +32,9 @@ Int64s = NDArray[np.int64]
 
 LIMIT = 1e-5
 """The largest absolute error that is none: what float32 leaves between two orders of the same sums."""
-MOST_EDGES = 4_000
-"""Window edges at which a neighbourhood is too large for a turn on the shard thread; windows of 16 reach 2,880."""
+MOST_EDGES = 256
+"""Window edges that are read in one turn on the shard thread: of a larger neighbourhood (windows of 16 reach 2,880) the
+first layer of some nodes is taken as it is, other ones each time."""
 ROUNDS = 3
 """How often one user is mended at most: what hid behind one fault may come out with it."""
 
@@ -93,14 +94,16 @@ class Verdict:
     suspects: Arrivals = field(default_factory=Arrivals)
 
 
-def look(shard: Shard, user: int, most_edges: int = MOST_EDGES) -> Look | None:
+def look(shard: Shard, user: int, seed: int = 0, most_edges: int = MOST_EDGES) -> Look | None:
     """Read a user's neighbourhood and what memory holds of it; None if it is too large. Between two steps.
+
+    seed: chooses the nodes whose first layer is judged, where there are too many for one turn.
 
     The engine computes it once more. That changes nothing, unless something is off that shows in no value, as what it
     keeps of its own inputs.
     """
     graph, engine, view = shard.graph, shard.engine, shard.view
-    found = committed.read(graph, user, most_edges)
+    found = committed.read(graph, user, most_edges, seed)
     if found is None:
         return None
     truth = committed.features(graph, found)
@@ -108,7 +111,7 @@ def look(shard: Shard, user: int, most_edges: int = MOST_EDGES) -> Look | None:
     held, again = Held.of(shard, found), None
     moved = [np.zeros(0, np.int64) for _ in TYPES]
     if not wrong:
-        moved = engine.first(view, [np.array(found.owned(kind), np.int64) for kind in range(len(TYPES))])
+        moved = engine.first(view, [np.array(found.computed(kind), np.int64) for kind in range(len(TYPES))])
         engine.second(view, np.array([user]))
         engine.head(view, np.array([user]))
         again = Held.of(shard, found)
@@ -116,15 +119,16 @@ def look(shard: Shard, user: int, most_edges: int = MOST_EDGES) -> Look | None:
 
 
 def _given(shard: Shard, found: Neighbourhood, held: Held) -> Given:
-    """Rows as places in the neighbourhood; what no owner told yet, or for another model, is as memory has it."""
+    """Rows as places in the neighbourhood; what no owner told yet, or for another model, is as memory has it, and so is
+    what is not judged this time.
+    """
     version, given = shard.artifact.version.encode(), {}
     for kind, name in enumerate(TYPES):
         places, hidden = [], []
         begin = 4 * shard.graph.ledger.tables[kind].propagated.shape[1]
         for place, row in enumerate(found.rows[kind][: found.inner[kind]]):
-            stored = found.stored[kind, row]
-            if not stored.owned:
-                told = (stored.mirror or b"")[begin:]
+            if not found.read(kind, row):
+                told = (found.stored[kind, row].mirror or b"")[begin:]
                 known = told.startswith(version)
                 places.append(place)
                 hidden.append(np.frombuffer(told[len(version) :], np.float32) if known else held.hidden1[kind][place])

@@ -141,7 +141,7 @@ class Auditor:
 
     def _look(self, shard: Shard) -> tuple[Shard, Look | None] | None:
         user = draw(shard, self._random)
-        return None if user is None else (shard, look(shard, user))
+        return None if user is None else (shard, look(shard, user, self._random.getrandbits(32)))
 
     async def _heal(self, shard: Shard, seen: Look, verdict: Verdict, reference: Reference, spent: list[float]) -> None:
         def mend(shard: Shard) -> tuple[Verdict | None]:

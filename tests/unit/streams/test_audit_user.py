@@ -275,3 +275,21 @@ def test_found_and_healed(tried: Shard, spoil: Callable[[Shard, int], None], nam
     assert name in found
     assert audit(tried, REFERENCE)[0] == []
     assert values(tried) == before
+
+
+def test_a_turn_is_bounded(tried: Shard) -> None:
+    """Of a large neighbourhood some nodes are judged, in the end all; a user with too many own edges is nobody's."""
+    user = full_user(tried)
+    whole = look(tried, user, most_edges=10_000)
+    own = sum(len(edges) for (number, target), edges in whole.found.windows.items() if target == user) if whole else 0
+    assert whole is not None
+    assert look(tried, user, most_edges=own // 2 - 1) is None
+    most, judged = 2 * own, set[tuple[int, int]]()
+    for seed in range(60):
+        seen = look(tried, user, seed, most)
+        assert seen is not None
+        assert sum(map(len, seen.found.windows.values())) <= most
+        verdict = judge(seen, REFERENCE)
+        assert (verdict.what, verdict.error <= LIMIT) == ([], True)
+        judged |= set(seen.found.windows)
+    assert judged == set(whole.found.windows)
