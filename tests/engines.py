@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,15 @@ from model.engine_torch import TorchEngine
 BACKENDS: dict[str, MakeBackend] = {"compiled": Engine, "torch": partial(TorchEngine, device="cpu")}
 if torch.cuda.is_available():
     BACKENDS["cuda"] = partial(TorchEngine, device="cuda")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch's threads wait for each other in a loop, which is slow where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def peaked(artifact: Artifact) -> Artifact:

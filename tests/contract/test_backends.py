@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from graphstate.twin import Twin
 from graphstate.types import TYPES, USER, Mutation, owner
@@ -26,20 +25,18 @@ from model.reference import reference
 from streams.cluster import Cluster
 from streams.graphview import graph_input, graph_spec
 from streams.shard import Shard
-from tests.engines import BACKENDS, peaked
+from tests.engines import BACKENDS, one_thread, peaked
 from tests.strategies import history
 
 LARGEST_ERROR = 1e-5
 every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Torch's threads wait for each other in a loop, which is slow where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Iterator[None]:
+    """As quick as small batches can be."""
+    with one_thread():
+        yield
 
 
 SMALL = ModelConfig(hidden=12, heads=3, head_hidden=4, window=2, floor=1, target_mean=1.5, target_std=2)

@@ -22,7 +22,7 @@ from model.reference import reference
 from streams.graphview import graph_input, graph_spec
 from streams.records import Record
 from streams.shard import Shard
-from tests.engines import BACKENDS
+from tests.engines import BACKENDS, one_thread
 from tests.strategies import histories, history, rearranged, splits
 
 LARGEST_ERROR = 1e-5
@@ -35,6 +35,13 @@ ARTIFACTS = [
 
 
 backends = st.sampled_from(list(BACKENDS.values()))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Iterator[None]:
+    """As quick as small batches can be."""
+    with one_thread():
+        yield
 
 
 def spec_of(artifact: Artifact, retention_s: int = 0) -> GraphSpec:
@@ -74,7 +81,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]], backend: MakeBackend
         return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), backend=backends)
 def test_engine_is_the_reference(
     data: st.DataObject, artifact: Artifact, log: list[Mutation], backend: MakeBackend
@@ -89,7 +96,7 @@ def test_engine_is_the_reference(
             assert error(twin, tried) <= LARGEST_ERROR
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), backend=backends)
 def test_any_order_scores_alike(
     data: st.DataObject, artifact: Artifact, log: list[Mutation], backend: MakeBackend
