@@ -21,6 +21,8 @@ from streams.settings import PREFIX, Settings
 _HOSTNAME, _ADDRESS = 62, 64
 """OpenSSL's verify codes for a certificate that is good, but another host's."""
 _LOGGERS = ("aiokafka.conn", "asyncio")
+AGAIN_S = 2.0
+"""After so long it is asked again why it hung up: a broker that was just ending does that too."""
 
 
 def knock(settings: Settings, timeout_s: float) -> None:
@@ -43,19 +45,27 @@ async def _ask_all(settings: Settings, timeout_s: float) -> BaseException | None
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    problem: BaseException | None = None
     try:
-        for server in settings.servers:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await _ask(settings, server, timeout_s)
-            except (errors.KafkaError, OSError, TimeoutError) as error:
-                problem = error
-            else:
-                return None
+        problem = await _ask_each(settings, timeout_s)
+        if isinstance(problem, errors.KafkaConnectionError | ConnectionResetError):
+            await asyncio.sleep(AGAIN_S)
+            problem = await _ask_each(settings, timeout_s)
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+    return problem
+
+
+async def _ask_each(settings: Settings, timeout_s: float) -> BaseException | None:
+    problem: BaseException | None = None
+    for server in settings.servers:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await _ask(settings, server, timeout_s)
+        except (errors.KafkaError, OSError, TimeoutError) as error:
+            problem = error
+        else:
+            return None
     return problem
 
 
