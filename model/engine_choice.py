@@ -70,7 +70,11 @@ def choose(wanted: str, config: ModelConfig) -> Choice:
         return Choice(f"cuda:{number}", "as it is set")
     if count == 0:
         return Choice("cpu", "PyTorch sees no GPU")
-    return quicker(race({name: backend(name) for name in ("cpu", "cuda:0")}, config))
+    try:
+        return quicker(race({name: backend(name) for name in ("cpu", "cuda:0")}, config))
+    except RuntimeError as error:
+        # Too old for this PyTorch, or full: under `auto` that is no reason not to start.
+        return Choice("cpu", f"the GPU cannot be used: {str(error).splitlines()[0]}")
 
 
 def quicker(times: Times) -> Choice:

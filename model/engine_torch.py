@@ -6,6 +6,7 @@ GPU. A row's bits do not depend on its batch (`model/engine_tensors.py`); the tw
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
 from model.engine import Float32s, GraphView, Int64s, LayerWeights, Weights, contiguous
 from model.engine_tensors import Product, Transfers, attend, elu, halved, precisely
 from model.engine_windows import DeviceWindows
+
+log = logging.getLogger(__name__)
 
 
 class DeviceRows:
@@ -137,6 +140,8 @@ class TorchEngine:
         with precisely(self._on):
             for product in self._products():
                 product.check()
+        if self.in_order:
+            log.warning("matrix products take the slower way", extra={"device": self.device, "products": self.in_order})
         self.reach(graph)
         none = np.zeros(0, np.int64)
         with precisely(self._on):

@@ -62,6 +62,19 @@ def test_auto_without_a_gpu_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         assert choose("auto", SMALL) == Choice("cpu", why)
 
 
+def test_auto_lives_with_a_gpu_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is full, or too old for this PyTorch, is no reason not to start."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nSee the manual")
+
+    monkeypatch.setattr(engine_choice, "driver", lambda: True)
+    monkeypatch.setattr(engine_choice, "gpus", lambda: 1)
+    monkeypatch.setattr(engine_choice, "race", full)
+    assert choose("auto", SMALL) == Choice("cpu", "the GPU cannot be used: CUDA out of memory.")
+    assert choose("cuda", SMALL) == Choice("cuda:0", "as it is set")
+
+
 def test_without_a_driver_torch_is_not_even_imported() -> None:
     """A worker on the CPU starts without its second and its 200 MB."""
     program = (
