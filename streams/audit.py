@@ -97,10 +97,8 @@ class Verdict:
 def look(shard: Shard, user: int, seed: int = 0, most_edges: int = MOST_EDGES) -> Look | None:
     """Read a user's neighbourhood and what memory holds of it; None if it is too large. Between two steps.
 
-    seed: chooses the nodes whose first layer is judged, where there are too many for one turn.
-
     The engine computes it once more. That changes nothing, unless something is off that shows in no value, as what it
-    keeps of its own inputs.
+    keeps of its own inputs. seed: chooses the nodes whose first layer is judged, where there are too many for one turn.
     """
     graph, engine, view = shard.graph, shard.engine, shard.view
     found = committed.read(graph, user, most_edges, seed)
@@ -206,11 +204,20 @@ def _sources(found: Neighbourhood, kind: int, targets: Int64s, suspects: Arrival
             suspects.propagated[RELATIONS[relation].source] += [source for _, source in window]
 
 
-def heal(shard: Shard, user: int, reference: Reference, before: Verdict | None = None) -> Verdict | None:
+def heal(
+    shard: Shard,
+    user: int,
+    reference: Reference,
+    before: Verdict | None = None,
+    *,
+    seed: int = 0,
+    most_edges: int = MOST_EDGES,
+) -> Verdict | None:
     """Audit a user between two steps, mend what is off, and audit again; returns what is off still, None: nothing.
 
     What is computed anew is not committed, as it is in memory only; scores are owed to the next step. before: what was
     off a moment ago. Having been computed again the values may be right by now, but not what was made of them.
+    seed, most_edges: of the look that found it, so that the same is looked at again.
     """
     users = np.array([user])
     if before is not None:
@@ -221,7 +228,7 @@ def heal(shard: Shard, user: int, reference: Reference, before: Verdict | None =
                 suspects.add(kind, row, np.array(shard.engine.hidden1[kind][row]).tobytes())
         shard.mend(lambda: None, users, suspects)
     for left in range(ROUNDS, -1, -1):
-        seen = look(shard, user)
+        seen = look(shard, user, seed, most_edges)
         verdict = None if seen is None else judge(seen, reference)
         if seen is None or verdict is None or not verdict.what:
             return None

@@ -145,7 +145,7 @@ class Auditor:
 
     async def _heal(self, shard: Shard, seen: Look, verdict: Verdict, reference: Reference, spent: list[float]) -> None:
         def mend(shard: Shard) -> tuple[Verdict | None]:
-            return (heal(shard, seen.found.user, reference, verdict),)
+            return (heal(shard, seen.found.user, reference, verdict, seed=seen.found.seed),)
 
         def same(shards: list[Shard]) -> Shard | None:
             return shard if shard in shards else None

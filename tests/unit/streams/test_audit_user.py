@@ -15,7 +15,7 @@ from graphstate.types import COMMUNITY, CONTENT, CREATED, FOLLOWS, RELATIONS, TY
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.reference import Reference
-from streams.audit import LIMIT, heal, judge, look
+from streams.audit import LIMIT, Verdict, heal, judge, look
 from streams.cluster import Cluster
 from streams.shard import Shard
 from tests.strategies import RETAINED, history
@@ -293,3 +293,25 @@ def test_a_turn_is_bounded(tried: Shard) -> None:
         assert (verdict.what, verdict.error <= LIMIT) == ([], True)
         judged |= set(seen.found.windows)
     assert judged == set(whole.found.windows)
+
+
+def test_what_a_bounded_turn_found_is_healed(tried: Shard) -> None:
+    """The same is looked at again to mend it, not what another seed would choose."""
+    user, windows, before = full_user(tried), tried.graph.windows, values(tried)
+    whole = look(tried, user, most_edges=10_000)
+    assert whole is not None
+    most = sum(map(len, whole.found.windows.values())) - 1
+
+    def judged(seed: int) -> tuple[set[tuple[int, int]], Verdict]:
+        seen = look(tried, user, seed, most)
+        assert seen is not None
+        return {window for window, edges in seen.found.windows.items() if edges}, judge(seen, REFERENCE)
+
+    others = judged(0)[0]
+    seed, number, target = next((seed, *window) for seed in range(1, 60) for window in sorted(judged(seed)[0] - others))
+    windows.pool.time[windows.rows.start[number][target]] -= 1
+    assert judged(0)[1].what == []
+    verdict = judged(seed)[1]
+    assert verdict.what == ["window"]
+    assert heal(tried, user, REFERENCE, verdict, seed=seed, most_edges=most) is None
+    assert values(tried) == before
