@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         description="Seconds after a `forget` until the worker's files hold the person no more; 0: at once.",
     )
     audit_share: float = Field(
-        0.01,
+        0.0,
         ge=0,
         le=1,
         description="Part of a core's time in which random users are computed anew and compared; 0: off.",
