@@ -72,18 +72,18 @@ def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, cons
     for engine, workload, name in product(engines(), workloads, weights):
         what, backend = f"{workload.name}, {engine}, {name}", engines()[engine]
         with system.loaded(workload, artifact, given.cache, say, weights=weights[name], backend=backend) as shard:
-            events, error = play(shard, workload, given.events, what, say)
+            events, worst = play(shard, workload, given.events, what, say)
         row = {"workload": workload.name, "engine": engine, "weights": name, "events": f"{events:,}"}
-        rows.append({**row, "max_abs_error": error})
+        rows.append({**row, **worst._asdict()})
         save("exact", rows, given, size)
     finish("exact", rows, given, size, console)
     return all(row["max_abs_error"] <= EXACT for row in rows)
 
 
-def play(shard: Shard, workload: Workload, events: int, name: str, say: system.Say) -> tuple[int, float]:
-    """So many events in micro-batches of all sizes; how many there were, and the largest error at any quarter."""
+def play(shard: Shard, workload: Workload, events: int, name: str, say: system.Say) -> tuple[int, opponents.Errors]:
+    """So many events in micro-batches of all sizes; how many there were, and the largest errors at any quarter."""
     cell, stream = system.Cell(workload.name, 0), workload.updates()
-    done, worst = 0, 0.0
+    done, worst = 0, opponents.Errors(0.0, 0.0, 0.0)
     checks = [events * part // 4 for part in range(4, 0, -1)]
     for size in cycle(SIZES):
         batch = workload.batch(stream, min(size, max(1, events - done)))
@@ -93,7 +93,7 @@ def play(shard: Shard, workload: Workload, events: int, name: str, say: system.S
         if done >= checks[-1] or not batch:
             checks.pop()
             say(f"{name}: {done:,} events, against the reference")
-            worst = max(worst, opponents.full_pass(shard, 1).max_abs_error)
+            worst = opponents.Errors(*map(max, worst, opponents.errors(shard)))
         if done >= events or not batch:
             return done, worst
     raise AssertionError

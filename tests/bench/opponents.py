@@ -25,6 +25,7 @@ from streams.shard import Shard
 from tests.bench.system import Cell, Rows, Seeds, wire
 
 Int64s = NDArray[np.int64]
+Floats = NDArray[np.floating[Any]]
 NOW_MS = 4_000_000_000_000
 _INDEX = np.dtype([("relation", "u1"), ("target", ">u4"), ("time", ">u8"), ("hash", ">u8"), ("source", ">u4")])
 """An index key of the `edges` family, see graphstate/keys.py."""
@@ -39,36 +40,72 @@ def network(artifact: Artifact) -> Network:
 
 @dataclass
 class Full:
-    """A full pass over the windows: its seconds, and what it says."""
+    """A full pass over the windows: its seconds, and the engine's largest difference from it."""
 
     seconds: float
     max_abs_error: float
 
 
-def full_pass(shard: Shard, passes: int = 3) -> Full:
-    """Compute everything by plain GATv2Conv over the windows of the live graph; the median of some passes.
+class Plain:
+    """The whole live graph by plain GATv2Conv over the windows, on an input that is built once."""
 
-    max_abs_error: of all embeddings and scores of the engine. Building the input is not part of the time.
-    """
-    artifact, engine = shard.artifact, shard.engine
-    graph = graph_input(shard.graph.snapshot(), artifact.config)
-    net = network(artifact)
-    x = {name: torch.from_numpy(value) for name, value in graph.x.items()}
-    edges = {name: torch.from_numpy(value) for name, value in graph.edges.items()}
-    own = torch.from_numpy(graph.own)
-    seconds = []
-    with torch.no_grad():
-        for _ in range(passes):
+    def __init__(self, shard: Shard) -> None:
+        self._shard, self._config = shard, shard.artifact.config
+        self._graph = graph_input(shard.graph.snapshot(), self._config)
+        self._network = network(shard.artifact)
+        users = np.flatnonzero(shard.graph.live_users())
+        self._rows = [users if kind == USER else _in_use(self._graph, shard, kind) for kind in range(len(TYPES))]
+
+    def outputs(self, dtype: torch.dtype = torch.float32) -> tuple[list[Floats], float]:
+        """Embeddings and scores of all that is live, as `engine` has them, and the seconds of the pass alone."""
+        network = self._network.to(dtype)
+        x = {name: torch.from_numpy(value).to(dtype) for name, value in self._graph.x.items()}
+        edges = {name: torch.from_numpy(value) for name, value in self._graph.edges.items()}
+        own = torch.from_numpy(self._graph.own).to(dtype)
+        with torch.no_grad():
             begin = perf_counter()
-            h1, h2 = net.embed(x, (edges, edges))
-            score = net.head(h2, own) * artifact.config.target_std + artifact.config.target_mean
-            seconds.append(perf_counter() - begin)
-    users = np.flatnonzero(shard.graph.live_users())
-    pairs = [(h2.numpy()[users], engine.hidden2[users]), (score.numpy()[users], engine.score[users])]
-    for kind, name in enumerate(TYPES):
-        rows = users if kind == USER else _in_use(graph, shard, kind)
-        pairs.append((h1[name].numpy()[rows], engine.hidden1[kind][rows]))
-    return Full(median(seconds), max(float(np.abs(one - other).max(initial=0)) for one, other in pairs))
+            h1, h2 = network.embed(x, (edges, edges))
+            score = network.head(h2, own) * self._config.target_std + self._config.target_mean
+            seconds = perf_counter() - begin
+        users = self._rows[USER]
+        first = [h1[name].numpy()[rows] for name, rows in zip(TYPES, self._rows, strict=True)]
+        return [*first, h2.numpy()[users], score.numpy()[users]], seconds
+
+    def engine(self) -> list[Floats]:
+        """What the engine says of the same rows."""
+        engine, users = self._shard.engine, self._rows[USER]
+        first = [engine.hidden1[kind][rows] for kind, rows in enumerate(self._rows)]
+        return [*first, engine.hidden2[users], engine.score[users]]
+
+
+def largest(some: list[Floats], others: list[Floats]) -> float:
+    """The largest absolute difference of any number."""
+    return max(float(np.abs(one - other).max(initial=0)) for one, other in zip(some, others, strict=True))
+
+
+def full_pass(shard: Shard, passes: int = 3) -> Full:
+    """Compute everything anew; the median of some passes. Building the input is not part of the time."""
+    plain = Plain(shard)
+    seconds = []
+    for _ in range(passes):
+        outputs, took_s = plain.outputs()
+        seconds.append(took_s)
+    return Full(median(seconds), largest(outputs, plain.engine()))
+
+
+class Errors(NamedTuple):
+    """Largest differences: of the engine from the reference, and of both from the same network in float64."""
+
+    max_abs_error: float
+    engine_float64: float
+    reference_float64: float
+
+
+def errors(shard: Shard) -> Errors:
+    """How far the engine and the reference are from each other, and how far each from what is true."""
+    plain = Plain(shard)
+    engine, reference, true = plain.engine(), plain.outputs()[0], plain.outputs(torch.float64)[0]
+    return Errors(largest(engine, reference), largest(engine, true), largest(reference, true))
 
 
 def _in_use(graph: GraphInput, shard: Shard, kind: int) -> Int64s:

@@ -192,7 +192,8 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
 def _further(build: Path) -> list[str]:
     """The tables of the further runs, as far as there are any."""
     titles = {
-        "exact": "`--exact`: largest absolute error of any embedding or score.",
+        "exact": "`--exact`: largest absolute error of any embedding or score; of the engine and of the reference also "
+        "from the same network in float64.",
         "growth": "`--growth`: throughput by the number of users at constant mean degree, and by the window (0: all).",
         "memory": "`--memory`: resident memory.",
     }
