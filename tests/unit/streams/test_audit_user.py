@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,24 @@ def test_healthy(tmp_path: Path, spec: GraphSpec, count: int) -> None:
         again = audit(tried.shards[-1], reference)
         assert again[0] == []
         assert values(tried.shards[-1]) == before
+
+
+def test_healthy_while_much_is_on_its_way(tmp_path: Path) -> None:
+    """Nothing is off between any two steps, while facts and halos of other shards have not arrived."""
+    spec, random, audited = RETAINED[0], Random(7), 0
+    artifact = artifact_of(spec)
+    reference, log = Reference(artifact.weights, artifact.config), history(8, 600, users=30, contents=50)
+    with played(tmp_path, artifact, spec, 3, log[:100]) as opened:
+        for begin in range(100, len(log), 20):
+            opened.feed(log[begin : begin + 20])
+            opened.round(random.randrange(3))
+            for shard in opened.shards:
+                for user in random.sample(np.flatnonzero(shard.graph.live_users()).tolist(), 2):
+                    seen = look(shard, user)
+                    assert seen is not None
+                    assert judge(seen, reference).what == []
+                    audited += 1
+    assert audited > 100
 
 
 def values(shard: Shard) -> list[Any]:
