@@ -23,8 +23,6 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from graphstate.facts import FIRST
 from graphstate.keys import NEVER
 from graphstate.types import GraphSpec, Mutation, owner
@@ -197,7 +195,7 @@ class NewLog:
         """
         for shard in self.shards:
             shard.take([], silent=True)
-            _remember(shard, alerted)
+            shard.remember(alerted)
             shard.commit(shard.next_offset, shard.marks)
 
     def _drain(self) -> None:
@@ -230,16 +228,3 @@ class NewLog:
         for other, packs in fact_packs(self._topic, number, outcome.told).items():
             for value in packs:
                 self._append(other, value)
-
-
-def _remember(shard: Shard, alerted: Mapping[str, int]) -> None:
-    """When the users of a shard were last alerted; nobody else looks into a shard for that."""
-    shard._room()  # noqa: SLF001 - see above
-    users, last = shard.graph.ledger.users, shard._last_alert  # noqa: SLF001
-    was = np.full(len(last), NEVER, np.int64)
-    for user, at in alerted.items():
-        row = users.index.get(user)
-        if row is not None and users.live(row):
-            was[row] = at
-    shard._moved.update(np.flatnonzero(last != was).tolist())  # noqa: SLF001
-    last[:] = was

@@ -6,7 +6,7 @@ No Kafka, no clock, no network in here: production, replay and tests run this sa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -199,24 +199,24 @@ class Shard:
         outcome = Outcome()
         graph = self.graph
         self._emerging = []
-        with _timed(outcome, "apply"):
+        with _Timed(outcome, "apply"):
             graph.begin()
             for record in records:
                 for name, count in graph.take(record.mutations, record.clock, self.rule.step_us, self._judge).items():
                     outcome.counts[name] = outcome.counts.get(name, 0) + count
                 outcome.told += _by_shard(record, graph.told())
             arrivals = self.mirrors.receive(halos)
-        with _timed(outcome, "refresh"):
+        with _Timed(outcome, "refresh"):
             graph.refresh()
         rows = self._recompute(arrivals, outcome, silent=silent)
-        with _timed(outcome, "publish"):
+        with _Timed(outcome, "publish"):
             outcome.scores = [] if silent else self._publish(rows)
             users = graph.ledger.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
             outcome.named = graph.applier.named
         if not silent:
-            with _timed(outcome, "halos"):
+            with _Timed(outcome, "halos"):
                 cause = _cause(records, halos)
                 outcome.halos = self.mirrors.tell(graph.changes.propagated, self._outputs_changed, *cause)
         return outcome
@@ -232,7 +232,7 @@ class Shard:
         """Bring embeddings and scores up to date with the graph; returns the users rescored."""
         graph, engine, view = self.graph, self.engine, self.view
         changes = graph.changes
-        with _timed(outcome, "layer1"):
+        with _Timed(outcome, "layer1"):
             arrivals.propagated[USER] += graph.applier.erased
             changes.propagated = [_joined(*rows) for rows in zip(changes.propagated, arrivals.propagated, strict=True)]
             engine.fresh(view, changes.fresh)
@@ -242,16 +242,16 @@ class Shard:
             self.behind = self.owing = True
             return np.zeros(0, np.int64)
         whole, self.behind = self.behind, False
-        with _timed(outcome, "frontier"):
+        with _Timed(outcome, "frontier"):
             first = graph.own_rows() if whole else graph.stale_first()
-        with _timed(outcome, "layer1"):
+        with _Timed(outcome, "layer1"):
             self._outputs_changed = engine.first(view, first)
             changed = [_joined(*rows) for rows in zip(self._outputs_changed, arrived, strict=True)]
-        with _timed(outcome, "frontier"):
+        with _Timed(outcome, "frontier"):
             second = first[USER] if whole else graph.stale_second(changed)
-        with _timed(outcome, "layer2"):
+        with _Timed(outcome, "layer2"):
             moved = engine.second(view, second)
-        with _timed(outcome, "head"):
+        with _Timed(outcome, "head"):
             touched = first[USER] if whole else changes.users
             live = graph.live_users(touched)
             gone, back = touched[~live], touched[live & ~self.ranking.has(touched)]
@@ -316,6 +316,18 @@ class Shard:
         told = zip(graph.changes.propagated, self._outputs_changed, strict=True)
         self.mirrors.repeat([np.union1d(*some) for some in told])
         self.owe(rows)
+
+    def remember(self, alerted: Mapping[str, int]) -> None:
+        """Let those users count as alerted, each at that time (µs), and nobody else."""
+        self._room()
+        users, last = self.graph.ledger.users, self._last_alert
+        was = np.full(len(last), NEVER, np.int64)
+        for user, at in alerted.items():
+            row = users.index.get(user)
+            if row is not None and users.live(row):
+                was[row] = at
+        self._moved.update(np.flatnonzero(last != was).tolist())
+        last[:] = was
 
     def _publish(self, rows: NDArray[np.int64]) -> list[Score]:
         self._room()
@@ -448,8 +460,8 @@ def _joined(rows: NDArray[np.int64], more: Sequence[int] | NDArray[np.int64]) ->
     return np.unique(np.concatenate([rows, np.asarray(more, np.int64)])) if len(more) else rows
 
 
-class _timed:  # noqa: N801 - used as a function; a generator would take ten times as long
-    """Adds what its block takes to a stage."""
+class _Timed:
+    """Adds what its block takes to a stage; a generator would take ten times as long."""
 
     def __init__(self, outcome: Outcome, stage: str) -> None:
         self._seconds, self._stage = outcome.seconds, stage
