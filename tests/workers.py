@@ -19,6 +19,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
 from streams.settings import PREFIX, Settings
+from streams.topics import Topics
 
 START_S = 90.0
 POLL_S = 0.05
@@ -142,11 +143,50 @@ def read_all(settings: Settings, names: Iterable[str]) -> list[Any]:
 
 
 def lag(settings: Settings, names: Iterable[str]) -> int:
-    """Records of the topics that the group has not committed."""
+    """Records of the topics that the group has not committed.
+
+    Ends are asked for last: what was committed is then never ahead of them, and none means that all was done.
+    """
     consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=settings.consumer_group, enable_auto_commit=False)
     try:
         parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+        committed = {part: consumer.committed(part) or 0 for part in parts}
         ends = consumer.end_offsets(parts)
-        return sum(ends[part] - (consumer.committed(part) or 0) for part in parts)
+        return sum(ends[part] - committed[part] for part in parts)
+    finally:
+        consumer.close()
+
+
+def wait_quiet(settings: Settings, timeout_s: float, still_s: float) -> float:
+    """Wait until everything that was sent, and all that follows from it, is done; the seconds until the last of it.
+
+    What a shard does by itself (halos after a hello, scores that it owes) shows in the ends of the topics only:
+    they must stay as they are for a while.
+    """
+    topics = Topics(settings)
+    read = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name]
+    if settings.shards > 1:
+        read.append(topics.halos.name)
+    watched = [*read, topics.score.name, topics.alert.name]
+    begin = moved = time.monotonic()
+    before: dict[Any, int] = {}
+
+    def quiet() -> bool:
+        nonlocal moved, before
+        now = _ends(settings, watched)
+        if now != before or lag(settings, read):
+            before, moved = now, time.monotonic()
+        return time.monotonic() - moved > still_s
+
+    wait_for(quiet, timeout_s, "everything to be done")
+    return moved - begin
+
+
+def _ends(settings: Settings, names: list[str]) -> dict[Any, int]:
+    consumer = KafkaConsumer(**settings.kafka_kwargs())
+    try:
+        parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+        found: dict[Any, int] = consumer.end_offsets(parts)
+        return found
     finally:
         consumer.close()

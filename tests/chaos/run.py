@@ -15,10 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-
 from streams.app import LATE_S
-from streams.settings import Settings
 from streams.topics import Topics
 from tests import tidy
 from tests.chaos import errors, evidence
@@ -27,7 +24,7 @@ from tests.chaos.judge import judge, quantile
 from tests.chaos.schedule import CUT, KINDS, SILENT, schedule
 from tests.chaos.stream import Message, messages, truth
 from tests.load.rig import end_well
-from tests.workers import lag, producer, wait_for
+from tests.workers import producer, wait_quiet
 
 FOLDER = tidy.ROOT / "build" / "chaos"
 DELAYING = {CUT, SILENT}
@@ -120,41 +117,6 @@ def feed(cluster: Cluster, sent: list[Message], rate: float, failed: list[BaseEx
         failed.append(error)
 
 
-def wait_quiet(cluster: Cluster) -> float:
-    """Wait until everything that was sent, and all that follows from it, is done; the seconds until the last of it.
-
-    What a shard does by itself (halos after a hello, scores that it owes) shows in the ends of the topics only.
-    """
-    settings, topics = cluster.settings, Topics(cluster.settings)
-    names = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name, topics.halos.name]
-    if settings.shards == 1:
-        names.remove(topics.halos.name)
-    watched = [*names, topics.score.name, topics.alert.name]
-    begin = moved = time.monotonic()
-    before: dict[Any, int] = {}
-
-    def quiet() -> bool:
-        nonlocal moved, before
-        now = ends(settings, watched)
-        if now != before or lag(settings, names):
-            before, moved = now, time.monotonic()
-        return time.monotonic() - moved > STILL_S
-
-    wait_for(quiet, QUIET_S, "everything to be done")
-    return moved - begin
-
-
-def ends(settings: Settings, names: list[str]) -> dict[Any, int]:
-    """Where every partition of some topics ends."""
-    consumer = KafkaConsumer(**settings.kafka_kwargs())
-    try:
-        parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
-        found: dict[Any, int] = consumer.end_offsets(parts)
-        return found
-    finally:
-        consumer.close()
-
-
 def run(seed: int, plan: Plan, folder: Path) -> Verdict:
     """One run; its logs stay in `folder`."""
     begin = time.monotonic()
@@ -224,7 +186,7 @@ def _disturb(cluster: Cluster, plan: Plan, sent: list[Message], verdict: Verdict
         time.sleep(LATE_S + 2.0)
         cluster.settle()
         phase("late")
-    verdict.quiet_s = round(wait_quiet(cluster), 1)
+    verdict.quiet_s = round(wait_quiet(cluster.settings, QUIET_S, STILL_S), 1)
     phase("quiet")
     known = evidence.ask(cluster.settings, cluster.members)
     cluster.finish()

@@ -6,23 +6,20 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graphstate.types import owner
-from model.artifact import Artifact
 from streams import cli
-from streams.graphview import graph_spec
 from streams.settings import PREFIX, Settings
-from streams.shard import Shard
 from streams.topics import Topics, admin, create
 from tests.histories import NOW_S, history
-from tests.recovery.test_kill import TOLERANCE, feed, undisturbed
-from tests.recovery.test_membership import Team
-from tests.workers import lag, read_all, wait_for
+from tests.recovery.test_kill import feed
+from tests.recovery.test_membership import QUIET_S, STILL_S, Team
+from tests.shards import check_same, undisturbed
+from tests.workers import read_all, wait_for, wait_quiet
 
 SHARDS = 3
 EVENTS = 4_000
@@ -91,9 +88,7 @@ class Case(Team):
     def send(self, events: list[dict[str, Any]]) -> None:
         """Send events and wait until all topics are read."""
         feed(self.settings, events, random.Random(SEED))
-        names = [spec.name for spec in self.topics.inputs.values()]
-        names += [self.topics.mutations.name, self.topics.halos.name]
-        wait_for(lambda: lag(self.settings, names) == 0, 60, "everything to be committed")
+        wait_quiet(self.settings, QUIET_S, STILL_S)
 
     def statuses(self, person: str) -> set[int]:
         """What the workers answer of a person."""
@@ -169,10 +164,11 @@ def test_nothing_is_left_of_the_forgotten(
     case.send(back)
     assert all(200 in case.statuses(person) for person in PERSONS[:2])
     assert set(bytes_found(case.folders, PERSONS)) == set(PERSONS[:2])
-    folders = [case.owner(shard).settings.datadir / f"shard-{shard}" for shard in range(SHARDS)]
     for worker in case.workers:
         assert worker.stop() == 0
-    check_scores(case.settings, folders, [*events, *forgets, *back])
+    expected = undisturbed(case.settings, [*events, *forgets, *back], case.settings.datadir / "calm")
+    assert len(expected[0]) > 300
+    check_same(case.settings, case.folders, expected)
 
 
 def check_found(found: list[dict[str, Any]], *, before: bool) -> None:
@@ -200,22 +196,3 @@ def check_topic(settings: Settings, topics: Topics, gone: set[str]) -> None:
     """The last word on the score topic of each of these is a tombstone."""
     last = {record.key.decode(): record.value for record in read_all(settings, [topics.score.name])}
     assert {person: last[person] for person in gone} == dict.fromkeys(gone)
-
-
-def check_scores(settings: Settings, folders: list[Path], events: list[dict[str, Any]]) -> None:
-    """All shards together say of everybody what one undisturbed shard says."""
-    found: dict[str, tuple[float, int]] = {}
-    artifact = Artifact.default()
-    spec = replace(graph_spec(artifact.config, retention_s=0, lateness_s=settings.lateness_s), shards=SHARDS)
-    for number, folder in enumerate(folders):
-        shard = Shard.open(folder, artifact, replace(spec, shard=number))
-        users, reach, _, as_of = shard.scores()
-        shard.close()
-        found |= dict(zip(users, zip(reach.tolist(), as_of.tolist(), strict=True), strict=True))
-    expected = undisturbed(events, settings.datadir / "calm")
-    users, reach, _, as_of = expected.scores()
-    expected.close()
-    assert set(found) == set(users)
-    assert len(users) > 300
-    assert [found[user][1] for user in users] == as_of.tolist()
-    assert max(abs(found[user][0] - value) for user, value in zip(users, reach.tolist(), strict=True)) <= TOLERANCE

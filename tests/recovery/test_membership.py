@@ -11,24 +11,20 @@ import threading
 import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graphstate.types import source_hash
-from model.artifact import Artifact
 from streams.embedded import EmbeddedKafka
 from streams.embedded.broker import HOST
-from streams.graphview import graph_spec
 from streams.packs import unpack
 from streams.settings import Settings
-from streams.shard import Shard
 from streams.topics import Topics, admin, create
 from tests import brokerlog
-from tests.recovery.test_kill import PORTION, TOLERANCE, feed, stream, undisturbed
-from tests.workers import START_S, WorkerProcess, lag, wait_for
+from tests.recovery.test_kill import PORTION, feed, stream
+from tests.shards import check_same, undisturbed
+from tests.workers import START_S, WorkerProcess, wait_for, wait_quiet
 
 SEED = 7
 SHARDS = 4
@@ -36,6 +32,8 @@ STOPPED_S = 10.0
 AGAIN_S = 20.0
 """Within which a killed worker's shard must score again, at a session timeout of 6 s."""
 SOUGHT_S = START_S
+QUIET_S = 90.0
+STILL_S = 2.0
 
 
 class Team:
@@ -167,10 +165,7 @@ def test_one_writer_at_a_time_and_nothing_lost(
         create(client, team.topics.all())
     try:
         disturb(team, events, random.Random(SEED))
-        sharded = [team.topics.mutations.name, team.topics.halos.name]
-        names = [spec.name for spec in team.topics.inputs.values()]
-        wait_for(lambda: lag(settings, [*names, *sharded]) == 0, 60, "everything to be committed")
-        folders = [team.owner(shard).settings.datadir / f"shard-{shard}" for shard in range(SHARDS)]
+        wait_quiet(settings, QUIET_S, STILL_S)
         for worker in team.workers:
             team.measure(worker)
     finally:
@@ -184,27 +179,9 @@ def test_one_writer_at_a_time_and_nothing_lost(
     print(f"again {again_s:.1f} s, stall p50 ≤ {team.stall_s(0.5)} s, p95 ≤ {team.stall_s(0.95)} s")  # noqa: T201 - with -s
     assert again_s <= AGAIN_S
     assert late_words(kafka, team.topics) == {}
-    check_scores(settings, folders, events)
-
-
-def check_scores(settings: Settings, folders: list[Path], events: list[dict[str, Any]]) -> None:
-    """All shards together say of everybody what one undisturbed shard says."""
-    found: dict[str, tuple[float, int]] = {}
-    artifact = Artifact.default()
-    spec = replace(graph_spec(artifact.config, retention_s=0, lateness_s=settings.lateness_s), shards=SHARDS)
-    for number, folder in enumerate(folders):
-        shard = Shard.open(folder, artifact, replace(spec, shard=number))
-        users, reach, _, as_of = shard.scores()
-        shard.close()
-        assert not found.keys() & set(users)
-        found |= dict(zip(users, zip(reach.tolist(), as_of.tolist(), strict=True), strict=True))
-    expected = undisturbed(events, settings.datadir / "calm")
-    users, reach, _, as_of = expected.scores()
-    expected.close()
-    assert set(found) == set(users)
-    assert len(users) > 500
-    assert [found[user][1] for user in users] == as_of.tolist()
-    assert max(abs(found[user][0] - value) for user, value in zip(users, reach.tolist(), strict=True)) <= TOLERANCE
+    expected = undisturbed(settings, events, settings.datadir / "calm")
+    assert len(expected[0]) > 500
+    check_same(settings, [worker.settings.datadir for worker in team.workers], expected)
 
 
 def late_words(kafka: EmbeddedKafka, topics: Topics) -> dict[str, int]:

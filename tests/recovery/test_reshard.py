@@ -24,10 +24,11 @@ from streams.topics import RESHARD, Topics, admin, create, describe
 from tests.histories import history
 from tests.recovery.test_kill import feed
 from tests.shards import check_same, undisturbed
-from tests.workers import WorkerProcess, environment, lag, producer, read_all, wait_for
+from tests.workers import WorkerProcess, environment, producer, read_all, wait_for, wait_quiet
 
 SEED = 11
 PORTION = 1_500
+QUIET_S, STILL_S = 60.0, 1.0
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -71,10 +72,7 @@ class Life:
 
     def settle(self) -> None:
         """Wait until everything is committed."""
-        names = [*(spec.name for spec in self.topics.inputs.values()), self.topics.mutations.name]
-        if self.settings.shards > 1:
-            names.append(self.topics.halos.name)
-        wait_for(lambda: lag(self.settings, names) == 0, 60, "everything to be committed")
+        wait_quiet(self.settings, QUIET_S, STILL_S)
 
     def feed(self) -> None:
         """Let the worker take the next portion of the events."""
