@@ -15,10 +15,10 @@ unexport VIRTUAL_ENV
 # The one uv on the path if there is one, else one of our own in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test fuzz lint format types check-imports chaos soak overload scaling bench bench-gpu docs lock audit sbom clean
+.PHONY: help install demo test fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
 
 help:  ## say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(STAMP)  ## create .venv from requirements.lock
 
@@ -82,6 +82,10 @@ scaling: $(STAMP)  ## what more shards and workers bring: ARGS="--cluster 2x4 --
 # QUICK=1: under a minute. ARGS="--workload social --batch 1000 --profile", --exact, --growth, --memory, --write: see --help.
 bench: $(STAMP)  ## how fast it is, and how much faster than others: QUICK=1 ARGS="--write"
 	@$(PY) -m tests.bench $(if $(QUICK),--quick) $(ARGS)
+
+# QUICK=1: under a minute. ARGS="--minutes 10 --start 1000000 --part freshness --rate 2000 --write": see --help.
+bench-e2e: $(STAMP)  ## the whole worker on the embedded Kafka, JSON in, scores out: QUICK=1 ARGS="--minutes 10"
+	@$(PY) -m tests.bench.e2e $(if $(QUICK),--quick) $(ARGS)
 
 # Where nothing is installed it takes any Python with torch, torch_geometric, numpy and numba.
 bench-gpu:  ## the engine on the GPU against one core: ARGS="--quick --device cpu"

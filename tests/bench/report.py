@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests import tidy
 BUILD = tidy.ROOT / "build"
 DOCS = tidy.ROOT / "docs"
 PAGE, PLOT = "benchmarks.md", "benchmarks.svg"
+WORKER = "## The whole worker"
+"""The section of the page that another program writes, `tests.bench.e2e`."""
 
 ENGINE, STORED, FULL, AFFECTED, FLOOR = "engine", "engine + RocksDB", "full pass", "affected only", "floor"
 """The layers of a row. A whole worker is measured by a program of its own."""
@@ -185,8 +188,26 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
     }
     for name, part in parts.items():
         text = text.replace(f"<{name}>", part)
+    before = (docs / PAGE).read_text(encoding="utf-8") if (docs / PAGE).exists() else ""
+    text = with_section(text, section(before) or "Not run yet.")
     (docs / PAGE).write_text(text, encoding="utf-8")
     (docs / PLOT).write_text(plot(rows), encoding="utf-8")
+
+
+def section(page: str) -> str:
+    """What a page has under `WORKER`, without it; empty if there is none."""
+    found = re.search(rf"^{re.escape(WORKER)}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    return found[1].strip() if found else ""
+
+
+def with_section(page: str, text: str) -> str:
+    """The page with this under `WORKER`, at its end if it had none."""
+    old = section(page)
+    if WORKER not in page.splitlines():
+        return f"{page.rstrip()}\n\n{WORKER}\n\n{text.strip()}\n"
+    before, after = page.split(f"{WORKER}\n", 1)
+    rest = after.strip().removeprefix(old).strip()
+    return f"{before}{WORKER}\n\n{text.strip()}\n" + (f"\n{rest}\n" if rest else "")
 
 
 def _further(build: Path) -> list[str]:

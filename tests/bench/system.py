@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -31,6 +31,8 @@ from streams.shard import Shard
 from tests.bench.workloads import VERSION, Workload
 
 LOAD_BATCH = 50_000
+FOREVER = {"retention_s": 0, "lateness_s": 7 * 86_400}
+"""How long contents are kept where nothing else is said."""
 ENGINE = ("refresh", "frontier", "layer1", "layer2", "head")
 """The stages of a step that are the engine's own; windows that lost an edge are read from RocksDB in the first."""
 SEEDS = 20
@@ -74,15 +76,19 @@ def peaked(artifact: Artifact, factor: float = 25.0) -> Artifact:
     return Artifact(weights, artifact.config)
 
 
-def open_shard(path: Path, artifact: Artifact, backend: MakeBackend = Engine) -> Shard:
-    """A shard that keeps everything for ever."""
-    spec = graph_spec(artifact.config, retention_s=0, lateness_s=7 * 86_400)
+def open_shard(
+    path: Path, artifact: Artifact, backend: MakeBackend = Engine, kept: Mapping[str, int] = FOREVER
+) -> Shard:
+    """A shard that keeps contents for so long."""
+    spec = graph_spec(artifact.config, **kept)
     return Shard.open(path, artifact, spec, backend=backend)
 
 
-def base_state(workload: Workload, artifact: Artifact, cache: Path, say: Say) -> Path:
+def base_state(
+    workload: Workload, artifact: Artifact, cache: Path, say: Say, kept: Mapping[str, int] = FOREVER
+) -> Path:
     """The folder of a workload's loaded base, made if it is not there; never to be opened itself."""
-    spec = graph_spec(artifact.config, retention_s=0, lateness_s=7 * 86_400)
+    spec = graph_spec(artifact.config, **kept)
     name = sha256(f"{VERSION} {FORMAT} {workload.key} {spec} {artifact.version}".encode()).hexdigest()[:16]
     folder = cache / name
     if folder.exists():
@@ -90,9 +96,9 @@ def base_state(workload: Workload, artifact: Artifact, cache: Path, say: Say) ->
     part = cache / f"{name}.part"
     shutil.rmtree(part, ignore_errors=True)
     if workload.after is not None:
-        copy_state(base_state(workload.after, artifact, cache, say), part)
+        copy_state(base_state(workload.after, artifact, cache, say, kept), part)
     begin, count = perf_counter(), 0
-    shard = open_shard(part, artifact)
+    shard = open_shard(part, artifact, kept=kept)
     for batch in batches(workload.base(), LOAD_BATCH):
         shard.take([Record(shard.next_offset, batch)], silent=True)
         shard.commit(shard.next_offset + 1)

@@ -29,15 +29,26 @@ from tests.chaos.network import free_ports
 from tests.workers import WorkerProcess, lag, wait_for
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 MB = 1 << 20
 QUIET_S = 24 * 3_600.0
 STALL_S = 120.0
 NODES = re.compile(r'^groundswell_nodes\{type="(\w+)"\} (\S+)', re.MULTILINE)
+WORK = re.compile(
+    r'^groundswell_((?:batch|ingest)_\w+_(?:sum|count)|scores_total)(?:\{\w+="(\w+)"\})? (\S+)', re.MULTILINE
+)
 
 
 def rss_mb(pid: int) -> float:
     """Resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES / MB
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process took until now, all its threads together."""
+    # The name of the program, in brackets, may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def open_files(pid: int) -> int:
@@ -47,7 +58,11 @@ def open_files(pid: int) -> int:
 
 @dataclass
 class Sample:
-    """One moment: seconds since the begin, memory and open files per process, and what the workers say together."""
+    """One moment: seconds since the begin, memory, open files and seconds of processor time per process, and what
+    the workers say together.
+
+    work: sums and counts of the workers' histograms, by name and stage, and the scores that they published.
+    """
 
     at_s: float
     rss_mb: dict[str, float]
@@ -55,6 +70,8 @@ class Sample:
     lag_records: int
     done: int
     nodes: dict[str, int] = field(default_factory=dict)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
     freshness: Any = field(repr=False, default=None)
 
 
@@ -66,23 +83,19 @@ class Rig:
         self._open = ExitStack()
         self._count, self._shards, self._given = workers, shards, settings
         self.workers: list[WorkerProcess] = []
+        self._common: dict[str, Any] = {}
         self.settings = Settings.load()
         self._begin = time.monotonic()
 
     def __enter__(self) -> Self:
         with ExitStack() as begun:
             self.kafka = begun.enter_context(EmbeddedKafka(self.folder / "kafka"))
-            ports = free_ports(self._count)
-            common = {"broker": self.kafka.address, "shards": self._shards, "log_format": "json", **self._given}
-            self.settings = Settings.load(**common, datadir=self.folder / "onlooker")
+            self._common = {"broker": self.kafka.address, "shards": self._shards, "log_format": "json", **self._given}
+            self.settings = Settings.load(**self._common, datadir=self.folder / "onlooker")
             with admin(self.settings, 20.0) as client:
                 create(client, Topics(self.settings).all())
-            for number, port in enumerate(ports):
-                own = Settings.load(**common, datadir=self.folder / f"w{number}", web_port=port, instance=f"w{number}")
-                process = WorkerProcess(own)
-                self.workers.append(process)
-                process.start()
-                begun.callback(process.kill)
+            for number, port in enumerate(free_ports(self._count)):
+                self._begun(begun, f"w{number}", port)
             for process in self.workers:
                 process.wait_ready()
             self._open = begun.pop_all()
@@ -91,6 +104,21 @@ class Rig:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def add(self, name: str, **settings: Any) -> WorkerProcess:
+        """Start one more worker on the folder of that name, with its topics; it need not be ready on return."""
+        (port,) = free_ports(1)
+        with admin(self.settings, 20.0) as client:
+            create(client, Topics(Settings.load(**{**self._common, **settings})).all())
+        return self._begun(self._open, name, port, **settings)
+
+    def _begun(self, begun: ExitStack, name: str, port: int, **settings: Any) -> WorkerProcess:
+        own = {**self._common, "datadir": self.folder / name, "web_port": port, "instance": name, **settings}
+        process = WorkerProcess(Settings.load(**own))
+        self.workers.append(process)
+        process.start()
+        begun.callback(process.kill)
+        return process
 
     # Feeding
 
@@ -108,12 +136,12 @@ class Rig:
 
     # Measuring
 
-    def reading(self, nodes: Counter[str] | None = None) -> Reading:
+    def reading(self, nodes: Counter[str] | None = None, work: dict[str, float] | None = None) -> Reading:
         """What all workers say together; a worker that does not answer now counts as nothing.
 
-        nodes: gets the number of nodes in memory by type.
+        nodes: gets the number of nodes in memory by type. work: gets what a `Sample` has of that name.
         """
-        total = Reading()
+        total, worked = Reading(), {} if work is None else work
         for process in self.workers:
             status, body = process.get("/metrics")
             if status != 200:
@@ -121,6 +149,9 @@ class Rig:
             one = parse(body.decode())
             if nodes is not None:
                 nodes.update({name: int(float(count)) for name, count in NODES.findall(body.decode())})
+            for name, label, value in WORK.findall(body.decode()):
+                key = f"{name} {label}".rstrip()
+                worked[key] = worked.get(key, 0.0) + float(value)
             for name, value in vars(one).items():
                 setattr(total, name, getattr(total, name) + value)
         return total
@@ -129,8 +160,8 @@ class Rig:
         """This moment."""
         pids = {f"w{number}": process.process.pid for number, process in enumerate(self.workers) if process.process}
         pids["broker"] = self.kafka.pid
-        nodes = Counter[str]()
-        reading = self.reading(nodes)
+        nodes, work = Counter[str](), dict[str, float]()
+        reading = self.reading(nodes, work)
         return Sample(
             at_s=round(time.monotonic() - self._begin, 1),
             rss_mb={name: round(rss_mb(pid), 1) for name, pid in pids.items()},
@@ -138,6 +169,8 @@ class Rig:
             lag_records=reading.lag_records,
             done=reading.mutations,
             nodes=dict(nodes),
+            cpu_s={name: cpu_s(pid) for name, pid in pids.items()},
+            work=work,
             freshness=reading.freshness,
         )
 

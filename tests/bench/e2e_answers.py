@@ -1,0 +1,202 @@
+"""Freshness a second time, without the worker's word: from what stands in Kafka's log afterwards.
+
+An event was accepted at the timestamp of its message. It is answered by the score of the user who acted that is as of
+the event's time, published in the step that took it: the id of a score names its step by where that ended in the
+mutations log, and the packs there name the messages that they are made of. The broker itself writes when that score
+was appended (`log_append_time`). A score that moved too little is not published, so not every event has an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as Part
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from graphstate.types import GraphSpec
+from streams.eventfiles import time_us
+from streams.packs import unpack
+from streams.settings import Settings
+from streams.topics import Topics, admin
+
+MANY = 150_000
+"""Records of scores that are read; where there were more, those of some partitions, which are random users."""
+APPENDED = 1
+"""What a record's timestamp_type is where the broker made it."""
+TICK_US = GraphSpec().tick_s * 1_000_000
+QUANTILES = (0.5, 0.99, 0.999)
+
+Span = Mapping[Any, tuple[int, int]]
+"""Of some partitions the first offset and the one behind the last."""
+
+
+class _Event(msgspec.Struct):
+    time: float
+    user: str
+
+
+class _Score(msgspec.Struct):
+    as_of: str
+
+
+_event = msgspec.json.Decoder(_Event, strict=False).decode
+_score = msgspec.json.Decoder(_Score).decode
+
+
+class Asked(NamedTuple):
+    """An event: who acted, when (µs), when Kafka got it (ms), and where its message is."""
+
+    user: bytes
+    time: int
+    accepted_ms: int
+    source: str
+    offset: int
+
+
+class Published(NamedTuple):
+    """A score: whose, as of when (µs), when it was appended (ms), and where its step ended in the mutations log."""
+
+    user: bytes
+    as_of: int
+    appended_ms: int
+    step: int
+
+
+@dataclass
+class Answers:
+    """How long the events of a part of the users took. events: how many there were, answered or not."""
+
+    seconds: list[float]
+    events: int
+
+    def quantiles_ms(self) -> list[float | None]:
+        """At `QUANTILES`."""
+        return [round(float(np.quantile(self.seconds, q)) * 1e3, 1) if self.seconds else None for q in QUANTILES]
+
+
+def matched(asked: Iterable[Asked], packed: Mapping[tuple[str, int], int], published: Iterable[Published]) -> Answers:
+    """Each event with the score that answers it.
+
+    Args:
+        asked: the events.
+        packed: by source and offset of a message, the offset of its pack.
+        published: the scores in their order per user.
+    """
+    scores = list(published)
+    steps = sorted({score.step for score in scores})
+    first: dict[tuple[bytes, int], Published] = {}
+    for score in scores:
+        first.setdefault((score.user, score.as_of), score)
+    seconds, count = [], 0
+    for event in asked:
+        count += 1
+        answer = first.get((event.user, event.time))
+        pack = packed.get((event.source, event.offset))
+        # At a tick the score of anybody is as of that very time.
+        if answer is None or pack is None or event.time % TICK_US == 0:
+            continue
+        at = bisect_left(steps, answer.step)
+        # A score that moved too little at first may be published later, for other reasons.
+        if pack < answer.step and (at == 0 or pack >= steps[at - 1]):
+            seconds.append(max(0, answer.appended_ms - event.accepted_ms) / 1e3)
+    return Answers(seconds, count)
+
+
+def stamp_scores(settings: Settings) -> None:
+    """Let the broker write when each score was appended."""
+    name = Topics(settings).score.name
+    change = {"message.timestamp.type": "LogAppendTime"}
+    with admin(settings, 20.0) as client:
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=change)])
+
+
+def ends(settings: Settings) -> dict[TopicPartition, int]:
+    """Where the topics of inputs, mutations and scores end now."""
+    topics = Topics(settings)
+    consumer = KafkaConsumer(**settings.kafka_kwargs())
+    try:
+        specs = [*topics.inputs.values(), topics.mutations, topics.score]
+        parts = [TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)]
+        found: dict[TopicPartition, int] = consumer.end_offsets(parts)
+        return found
+    finally:
+        consumer.close()
+
+
+def answers(settings: Settings, begin: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]) -> Answers:
+    """How long the events took that came between two times, from `ends`; end: when all of them were answered."""
+    topics = Topics(settings)
+    score, inputs = topics.score.name, {spec.name for spec in topics.inputs.values()}
+    chosen, count = set[int](), 0
+    for part in sorted(end, key=lambda part: int(part.partition)):
+        if part.topic == score and (not chosen or count + end[part] - begin[part] <= MANY):
+            chosen.add(part.partition)
+            count += end[part] - begin[part]
+    # Users have the same partition in all topics whose keys they are.
+    span = {
+        part: (begin[part], end[part])
+        for part in end
+        if end[part] > begin[part] and (part.topic == topics.mutations.name or part.partition in chosen)
+    }
+    records = asyncio.run(_read(settings, span))
+    packed = dict(
+        pair for part, some in records.items() if part.topic == topics.mutations.name for pair in _packs(some)
+    )
+    asked = [one for part, some in records.items() if part.topic in inputs for one in map(_asked, some)]
+    published = [one for part, some in records.items() if part.topic == score for one in map(_published, some) if one]
+    return matched(asked, packed, published)
+
+
+async def _read(settings: Settings, span: Span) -> dict[Any, list[Any]]:
+    """Every record of these spans."""
+    consumer = AIOKafkaConsumer(**settings.aiokafka_kwargs(), group_id=None)
+    span = {Part(*part): offsets for part, offsets in span.items()}
+    found: dict[Any, list[Any]] = {part: [] for part in span}
+    await consumer.start()
+    try:
+        consumer.assign(list(span))
+        for part, (first, _) in span.items():
+            consumer.seek(part, first)
+        open_ = set(span)
+        while open_:
+            for part, records in (await consumer.getmany(*open_, timeout_ms=500)).items():
+                found[part] += (record for record in records if record.offset < span[part][1])
+            for part in list(open_):
+                if await consumer.position(part) >= span[part][1]:
+                    open_.discard(part)
+    finally:
+        await consumer.stop()
+    return found
+
+
+def _packs(records: Iterable[Any]) -> Iterator[tuple[tuple[str, int], int]]:
+    for record in records:
+        for segment in unpack(record.value).segments:
+            for offset in segment.offsets:
+                yield (segment.source, offset), record.offset
+
+
+def _asked(record: Any) -> Asked:
+    event = _event(record.value)
+    return Asked(
+        record.key, round(event.time * 1e6), record.timestamp, f"{record.topic}:{record.partition}", record.offset
+    )
+
+
+def _published(record: Any) -> Published | None:
+    """What a score says; a tombstone answers nothing."""
+    if record.value is None:
+        return None
+    if record.timestamp_type != APPENDED:
+        raise RuntimeError(f"{record.topic} has the times of who sent, not of the broker; call stamp_scores first")
+    origin = dict(record.headers)["ce_id"].split(b"/")[0]
+    as_of = time_us(_score(record.value).as_of)
+    return Published(record.key, as_of, record.timestamp, int(origin.rpartition(b"-")[2]))
