@@ -78,10 +78,11 @@ class GraphState:
         self._kept_us = (spec.retention_s + spec.lateness_s) * _SECOND
         self._vacant: list[int] = []
         self._refreshed_tick = NEVER
-        self.changes = Changes(self._none(), self._none(), self._none(), _rows(()), _rows(()), self._none())
+        self.changes = Changes(self.none(), self.none(), self.none(), _rows(()), _rows(()), self.none())
 
     @staticmethod
-    def _none() -> list[Int64s]:
+    def none() -> list[Int64s]:
+        """No rows of any node type."""
         return [_rows(()) for _ in TYPES]
 
     @classmethod
@@ -284,7 +285,7 @@ class GraphState:
         edges = np.frombuffer(ledger.changes, np.int64).reshape(-1, 5)
         sets = self.windows.change(edges, self._hashes(), self._newest)
         targets = _TARGETS[sets[:, 0]]
-        touched = [self._own(kind, _rows(sorted(rows))) for kind, rows in enumerate(ledger.touched)]
+        touched = [self.owned(kind, _rows(sorted(rows))) for kind, rows in enumerate(ledger.touched)]
         users, contents, communities = ledger.tables
         propagated = [
             features.propagate_users(users, touched[USER], floor),
@@ -296,7 +297,7 @@ class GraphState:
         if self.tick > self._refreshed_tick:
             dirty.append(np.flatnonzero(users.due[: users.rows] <= self.tick))
             self._refreshed_tick = self.tick
-        rows = self._own(USER, np.unique(np.concatenate(dirty)))
+        rows = self.owned(USER, np.unique(np.concatenate(dirty)))
         own = features.own(users, contents, self.windows, rows, self.tick)
         fresh = [_rows(table.fresh) for table in ledger.tables]
         self.changes = Changes(windows, propagated, fresh, own, touched[USER], self._wanted(sets))
@@ -310,14 +311,14 @@ class GraphState:
                 evict.leave(self.ledger, content)
                 self._vacant.append(content)
 
-    def _own(self, kind: int, rows: Int64s) -> Int64s:
+    def owned(self, kind: int, rows: Int64s) -> Int64s:
         """Those of some rows that this shard owns."""
         return rows if self.spec.shards == 1 else rows[self.ledger.tables[kind].owned[rows] != 0]
 
     def _wanted(self, sets: Int64s) -> list[Int64s]:
         """Other shards' nodes in these windows (relation, target) whose owner was not asked for them."""
         if self.spec.shards == 1:
-            return self._none()
+            return self.none()
         found: list[list[Int64s]] = [[_rows(())] for _ in TYPES]
         if len(sets):
             for number, relation in enumerate(RELATIONS):
@@ -386,20 +387,34 @@ class GraphState:
         """Per node type, all rows of this shard's own nodes."""
         return [np.flatnonzero(table.owned[: table.rows]) for table in self.ledger.tables]
 
-    def stale_first(self) -> list[Int64s]:
-        """Per node type, the rows whose first layer this micro-batch makes stale."""
+    def stale_first(self, read: list[Int64s] | None = None) -> list[Int64s]:
+        """Per node type, the rows whose first layer this micro-batch makes stale.
+
+        read: the rows whose readers count, of those whose propagated features changed; None: all.
+        """
         changes = self.changes
         touched = [
             np.concatenate(rows) for rows in zip(changes.windows, changes.propagated, changes.fresh, strict=True)
         ]
-        stale = self.frontier.stale(self.windows, touched, changes.propagated, users_only=False)
-        return [self._own(kind, rows) for kind, rows in enumerate(stale)]
+        read = changes.propagated if read is None else read
+        stale = self.frontier.stale(self.windows, touched, read, users_only=False)
+        return [self.owned(kind, rows) for kind, rows in enumerate(stale)]
 
-    def stale_second(self, changed: list[Int64s]) -> Int64s:
-        """The users whose second layer is stale, given the rows whose first layer changed."""
+    def stale_second(self, changed: list[Int64s], read: list[Int64s] | None = None) -> Int64s:
+        """The users whose second layer is stale, given the rows whose first layer changed.
+
+        read: the rows whose readers count, of those; None: all.
+        """
         changes = self.changes
         touched = [np.concatenate([changes.windows[USER], changed[USER], changes.fresh[USER]])]
-        return self._own(USER, self.frontier.stale(self.windows, touched + changed[1:], changed, users_only=True)[USER])
+        read = changed if read is None else read
+        stale = self.frontier.stale(self.windows, touched + changed[1:], read, users_only=True)
+        return self.owned(USER, stale[USER])
+
+    def readers(self, rows: list[Int64s], *, users_only: bool) -> list[Int64s]:
+        """Per node type, this shard's nodes in whose windows these rows are."""
+        stale = self.frontier.stale(self.windows, self.none(), rows, users_only=users_only)
+        return [self.owned(kind, some) for kind, some in enumerate(stale)]
 
     # Writing
 
@@ -409,7 +424,7 @@ class GraphState:
         for kind, (table, rows) in enumerate(zip(self.ledger.tables, self.ledger.touched, strict=True)):
             for row in rows:
                 store.write("nodes", keys.node(kind, row), table.record(row))
-        for row in self._own(USER, _rows(self.ledger.touched[USER])).tolist():
+        for row in self.owned(USER, _rows(self.ledger.touched[USER])).tolist():
             store.write("counters", keys.node(USER, row), users.counters(row))
         for row, value in (outputs or {}).items():
             store.write("outputs", keys.node(USER, row), value)

@@ -179,6 +179,7 @@ class Worker:
         source = f"/{self.settings.consumer_group}"
         outputs = Outputs(topics.score, topics.alert, source, self.artifact.version)
         self.shard_work = ShardWork(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
+        self.shard_work.on_waiting = self._go_on
         inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())
         sharded = app.topic(topics.mutations.name, topics.halos.name, schema=RawSchema())
         app.agent(inputs, name="ingest")(self._lane(self.ingest.handle))
@@ -271,6 +272,7 @@ class Worker:
             progress=progress,
             memory=self.memory,
             backend=backend(self.device.device),
+            spread_rows=settings.spread_rows,
         )
 
     def held(self) -> dict[int, int]:
@@ -331,6 +333,10 @@ class Worker:
         """Publish a shard's scores once more: some of its former owner's may have come late, in their place."""
         if partition in self.host.offsets and not self.readiness.stopping:
             self._greetings.add(asyncio.ensure_future(self._begin(partition, again=True)))
+
+    def _go_on(self, partition: int) -> None:
+        """Bring some of those up to date who read a hub; polls that came before get their turn first."""
+        self._greetings.add(asyncio.ensure_future(self._begin(partition)))
 
     async def _begin(self, partition: int, *, again: bool = False) -> None:
         """Let a shard speak that has nothing to catch up with; again: and say everything again."""

@@ -59,9 +59,9 @@ class Cluster:
             self.carried["halo_bytes"] += len(encode(halo))
 
     def round(self, shard: int, on_step: Callable[[Outcome], None] | None = None) -> bool:
-        """One step of a shard with all that waits for it; False if nothing does."""
+        """One step of a shard with all that waits for it, or in it; False if nothing does."""
         records, halos = self._records[shard], self._halos[shard]
-        if not records and not halos:
+        if not records and not halos and not self.shards[shard].spread.waiting:
             return False
         self._records[shard], self._halos[shard] = [], []
         outcome = self.shards[shard].take(records, halos)

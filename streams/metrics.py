@@ -124,6 +124,12 @@ class Metrics:
         self.frontier = self._histogram("frontier_nodes", "Nodes recomputed per micro-batch, by layer", _SIZES, "layer")
         self.edges = self._counter("edges_touched_total", "Window edges that recomputed nodes attended to")
         self.stale_polls = self._counter("stale_polls_total", "Polls dropped because of a seek since they were fetched")
+        self.hub_waiting = self._gauge(
+            "hub_waiting_rows", "Readers of hubs that wait for a micro-batch that brings them up to date", "shard"
+        )
+        self.hub_wait = self._histogram(
+            "hub_wait_seconds", "How long the longest waiting of a micro-batch's readers of hubs had", _SECONDS
+        )
         self.rebalance = self._histogram(
             "rebalance_seconds", "From partitions revoked to positions restored", (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
         )

@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     dead_letter_limit: int = Field(
         1_000, ge=1, description="Bad messages in a row at which the worker stops instead of going on."
     )
+    spread_rows: int = Field(
+        16_384,
+        ge=0,
+        description="Nodes with more readers than an eighth of this are hubs; so many readers of hubs are brought up "
+        "to date per micro-batch and layer. 0: all at once, however long it takes.",
+    )
     publish_reach: float = Field(
         0.02, ge=0, allow_inf_nan=False, description="A score is published when its reach moved by more than this part."
     )

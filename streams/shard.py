@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import activity
+from graphstate import activity, hubs
 from graphstate.keys import NEVER
 from graphstate.state import GraphState
 from graphstate.store import Memory
@@ -30,6 +30,7 @@ from streams.halos import Halo
 from streams.mirrors import Arrivals, Mirrors
 from streams.ranking import Ranking
 from streams.records import Record, Told
+from streams.spread import Spread
 
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
@@ -68,8 +69,8 @@ class Outcome:
     """What a step published and what it cost.
 
     forgotten: users whose score must be withdrawn. named: all users of whom something was to be forgotten. told, halos:
-    what other shards must know. counts: mutations by outcome. frontier: rows recomputed in layer 1 and 2. edges: window
-    edges attended to. seconds: by stage.
+    what other shards must know. waiting, waited_s: see `Spread`. counts: mutations by outcome. frontier: rows computed
+    in layer 1 and 2. edges: window edges attended to. seconds: by stage.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -77,6 +78,8 @@ class Outcome:
     forgotten: list[str] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    waiting: int = 0
+    waited_s: float = 0.0
     halos: list[tuple[int, Halo]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     frontier: tuple[int, int] = (0, 0)
@@ -113,6 +116,7 @@ class Shard:
         rule: AlertRule,
         publishing: Publishing,
         backend: MakeBackend = Engine,
+        spread_rows: int = 0,
     ) -> None:
         self.graph = graph
         self.artifact = artifact
@@ -121,6 +125,7 @@ class Shard:
         self.engine = backend(artifact.config, artifact.weights)
         self.view = LiveView(graph)
         self.ranking = Ranking()
+        self.spread = Spread(graph, spread_rows)
         self.mirrors = Mirrors(graph, self.engine, self.ranking, artifact.version)
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
@@ -145,15 +150,18 @@ class Shard:
         memory: Memory | None = None,
         read_only: bool = False,
         backend: MakeBackend = Engine,
+        spread_rows: int = 0,
     ) -> Shard:
         """Open or make a shard's state: one scan of RocksDB and one bulk pass.
+
+        spread_rows: how many of those who read a hub a step computes; 0: all, in the step that changed it.
 
         Raises:
             graphstate.errors.GraphError: the folder is in use, damaged, or of another format or spec.
         """
         graph = GraphState.open(path, spec, progress, memory=memory, read_only=read_only)
         try:
-            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing(), backend)
+            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing(), backend, spread_rows)
             shard.restore()
         except BaseException:
             graph.close()
@@ -172,7 +180,11 @@ class Shard:
         self._recompute(self.mirrors.restore(), Outcome())
         live = self.graph.live_users()
         self.owing = same_model and bool(np.isnan(self._reach[: len(live)][live]).any())
+        if _waited(self.graph):
+            # Who waited was not published; which they were is not known any more.
+            self.behind = self.owing = True
         activity.measure(self.graph, 1, self.rule.window_s)  # compiles it
+        hubs.warm_up(self.graph.windows)
 
     def _room(self) -> None:
         rows = self.view.rows(USER)
@@ -243,12 +255,15 @@ class Shard:
             return np.zeros(0, np.int64)
         whole, self.behind = self.behind, False
         with _Timed(outcome, "frontier"):
-            first = graph.own_rows() if whole else graph.stale_first()
+            if whole:
+                self.spread.clear()
+            first = graph.own_rows() if whole else self.spread.first()
         with _Timed(outcome, "layer1"):
             self._outputs_changed = engine.first(view, first)
             changed = [_joined(*rows) for rows in zip(self._outputs_changed, arrived, strict=True)]
         with _Timed(outcome, "frontier"):
-            second = first[USER] if whole else graph.stale_second(changed)
+            second = first[USER] if whole else self.spread.second(changed)
+        outcome.waiting, outcome.waited_s = self.spread.waiting, self.spread.waited_s
         with _Timed(outcome, "layer2"):
             moved = engine.second(view, second)
         with _Timed(outcome, "head"):
@@ -370,6 +385,8 @@ class Shard:
         outputs = {row: _OUTPUT.pack(self._reach[row], self._percentile[row], self._last_alert[row]) for row in rows}
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
+        if self.spread.waiting or _waited(self.graph):
+            meta[b"waiting"] = b"%d" % bool(self.spread.waiting)
         self.graph.commit(meta, outputs)
         self._moved = set()
         self.next_offset, self.marks = next_offset, dict(marks)
@@ -380,6 +397,11 @@ class Shard:
     def shard_id(self) -> int:
         """Which shard this is."""
         return self.graph.spec.shard
+
+    @property
+    def settled(self) -> bool:
+        """Whether every embedding is what the graph makes of it: nobody waits, and no step was silent."""
+        return not self.behind and not self.spread.waiting
 
     @property
     def users(self) -> int:
@@ -435,6 +457,11 @@ class Shard:
     def close(self) -> None:
         """Close the database; what was not committed is gone."""
         self.graph.close()
+
+
+def _waited(graph: GraphState) -> bool:
+    """Whether some who read a hub had not been brought up to date when the state was last committed."""
+    return graph.meta.get(b"waiting") == b"1"
 
 
 def _cause(records: Sequence[Record], halos: Sequence[Halo]) -> tuple[int, int]:

@@ -154,8 +154,12 @@ class ShardHost:
         await self._run(work)
 
     async def owing(self, partition: int) -> bool:
-        """Whether a shard owes scores that a step must publish."""
+        """Whether a shard owes scores that a step must publish, without anything new."""
         return await self._run(lambda: self._clean(partition).owing)
+
+    async def waiting(self, partition: int) -> bool:
+        """Whether some who read a hub wait in a shard for a step that brings them up to date."""
+        return await self._run(lambda: bool(self._clean(partition).spread.waiting))
 
     async def hello(self, partition: int, token: int) -> list[tuple[int, Halo]]:
         """Let a shard begin to tell others of its nodes, under a token; returns what to send first."""
@@ -189,7 +193,7 @@ class ShardHost:
         """
 
         def turn() -> T | None:
-            settled = [shard for at, shard in self._shards.items() if at not in self._dirty and not shard.behind]
+            settled = [shard for at, shard in self._shards.items() if at not in self._dirty and shard.settled]
             chosen = choose(settled) if settled else None
             return None if chosen is None else work(chosen)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -89,7 +89,8 @@ def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], t
 class ShardWork:
     """Takes the polls of the mutations and the halos topic.
 
-    told: below these offsets of the mutations topic all outputs were published.
+    told: below these offsets of the mutations topic all outputs were published. on_waiting: told of a shard in which
+    somebody waits for a step; it must see to it that `begin` is called.
     """
 
     def __init__(
@@ -111,7 +112,9 @@ class ShardWork:
         self._metrics = metrics
         self._feed = feed
         self._busy = asyncio.Lock()
+        self._called: set[int] = set()
         self.told: dict[TP, int] = {}
+        self.on_waiting: Callable[[int], None] = lambda _partition: None
 
     async def handle(self, poll: Poll) -> bool:
         """Step, publish and commit everything in a poll; False: it went stale on the way."""
@@ -119,13 +122,17 @@ class ShardWork:
             return await self._handle(poll)
 
     async def begin(self, partition: int) -> None:
-        """Let a shard that has nothing to catch up with say hello, and publish what it owes."""
+        """Let a shard that has nothing to catch up with say hello, and take a step if it owes one to somebody."""
         async with self._busy:
+            self._called.discard(partition)
             if self._behind(partition):
                 return
             await self._greet(partition)
+            poll = self._consumer.no_poll(self._mutations)
             if await self._host.owing(partition):
-                await self._advance(self._consumer.no_poll(self._mutations), partition, [])
+                await self._advance(poll, partition, [])
+            elif await self._host.waiting(partition):
+                await self._empty_step(poll, partition)
 
     async def _handle(self, poll: Poll) -> bool:
         # Shards share a thread, but while one waits for Kafka another steps.
@@ -153,9 +160,13 @@ class ShardWork:
                 return False
         if not self._behind(partition) and await self._host.owing(partition):
             await self._greet(partition)
-            next_offset, marks = await self._host.position(partition)
-            return await self._step(poll, partition, MicroBatch(fresh(marks), loud=True, next_offset=next_offset))
+            return await self._empty_step(poll, partition)
         return True
+
+    async def _empty_step(self, poll: Poll, partition: int) -> bool:
+        """A step for what is left to do of earlier ones."""
+        next_offset, marks = await self._host.position(partition)
+        return await self._step(poll, partition, MicroBatch(fresh(marks), loud=True, next_offset=next_offset))
 
     async def _step(self, poll: Poll, partition: int, batch: MicroBatch) -> bool:
         begin = perf_counter()
@@ -207,6 +218,12 @@ class ShardWork:
             return False
         seconds |= {"acknowledge": published - stepped, "commit": perf_counter() - published}
         self._count(batch, outcome, {**outcome.seconds, **seconds})
+        self._metrics.hub_waiting.labels(str(partition)).set(outcome.waiting)
+        if outcome.waited_s:
+            self._metrics.hub_wait.observe(outcome.waited_s)
+        if outcome.waiting and partition not in self._called:
+            self._called.add(partition)
+            self.on_waiting(partition)
         self._feed.forget(outcome.named)
         if sent is not None:
             accepted_ms = np.asarray([at for at in batch.new.accepted_ms if at], np.float64)

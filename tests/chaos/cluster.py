@@ -58,6 +58,10 @@ def can_mount() -> bool:
     return os.geteuid() == 0 and shutil.which("mount") is not None
 
 
+SPREAD_ROWS = 64
+"""Few enough that many a node is a hub."""
+
+
 class Cluster:
     """Everything of one run, in one folder; a context manager."""
 
@@ -109,6 +113,7 @@ class Cluster:
             datadir=self.folder / name,
             web_port=port,
             retention_s=0,
+            spread_rows=SPREAD_ROWS,
             instance=name if self._static else "",
             log_format="json",
         )
