@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, NamedTuple, TextIO, cast
 
 import faust
 from faust.types import TP
@@ -422,15 +422,30 @@ class Worker:
         metrics.lag.clear()  # what was given away is no longer ours to tell of
         for tp, lag in self.consumer.lag().items():
             metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
-        read = await self.host.read(lambda shard: (shard.sizes(), shard.users, shard.clock, shard.engine.memory_bytes))
-        metrics.live_users.set(sum(users for _, users, _, _ in read))
-        metrics.device_memory.labels(self.device.device).set(sum(held for _, _, _, held in read))
-        clock = min((clock for _, _, clock, _ in read), default=NEVER)
+        read = await self.host.read(_figures)
+        metrics.live_users.set(sum(one.users for one in read))
+        metrics.hub_waiting.set(sum(one.waiting for one in read))
+        metrics.device_memory.labels(self.device.device).set(sum(one.memory_bytes for one in read))
+        clock = min((one.clock for one in read), default=NEVER)
         if clock != NEVER:
             metrics.as_of_lag.set(time.time() - clock / 1e6)
-        for name in read[0][0] if read else ():
-            kind, size = name.removesuffix("_rows"), sum(sizes[name] for sizes, _, _, _ in read)
+        for name in read[0].sizes if read else ():
+            kind, size = name.removesuffix("_rows"), sum(one.sizes[name] for one in read)
             (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
+
+
+class _Figures(NamedTuple):
+    """What there is of a shard."""
+
+    sizes: dict[str, int]
+    users: int
+    clock: int
+    memory_bytes: int
+    waiting: int
+
+
+def _figures(shard: Shard) -> _Figures:
+    return _Figures(shard.sizes(), shard.users, shard.clock, shard.engine.memory_bytes, shard.spread.waiting)
 
 
 async def _polls(stream: Any) -> AsyncIterator[Poll]:

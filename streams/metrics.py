@@ -125,7 +125,7 @@ class Metrics:
         self.edges = self._counter("edges_touched_total", "Window edges that recomputed nodes attended to")
         self.stale_polls = self._counter("stale_polls_total", "Polls dropped because of a seek since they were fetched")
         self.hub_waiting = self._gauge(
-            "hub_waiting_rows", "Readers of hubs that wait for a micro-batch that brings them up to date", "shard"
+            "hub_waiting_rows", "Readers of hubs that wait for a micro-batch that brings them up to date"
         )
         self.hub_wait = self._histogram(
             "hub_wait_seconds", "How long the longest waiting of a micro-batch's readers of hubs had", _SECONDS

@@ -218,7 +218,6 @@ class ShardWork:
             return False
         seconds |= {"acknowledge": published - stepped, "commit": perf_counter() - published}
         self._count(batch, outcome, {**outcome.seconds, **seconds})
-        self._metrics.hub_waiting.labels(str(partition)).set(outcome.waiting)
         if outcome.waited_s:
             self._metrics.hub_wait.observe(outcome.waited_s)
         if outcome.waiting and partition not in self._called:
