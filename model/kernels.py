@@ -64,14 +64,24 @@ def linear(width: int) -> Kernel:
 def _by_hash(
     source: NDArray[np.int32], hashes: NDArray[np.uint64], start: int, n: int, keys: NDArray[np.uint64], order: Int64s
 ) -> None:
-    """Sort a window's sources by hash, so that sums do not depend on how the window came about."""
+    """Sort a window's sources by hash, so that sums do not depend on how the window came about.
+
+    By insertion; thousands of them in steps that get shorter (Shell's sort, Knuth's steps).
+    """
+    step = 1
+    while n > _ROOM and step < n // 9:
+        step = 3 * step + 1
     for k in range(n):
-        row = int(source[start + k])
-        key, at = hashes[row], k
-        while at > 0 and keys[at - 1] > key:
-            keys[at], order[at] = keys[at - 1], order[at - 1]
-            at -= 1
-        keys[at], order[at] = key, row
+        order[k] = source[start + k]
+        keys[k] = hashes[order[k]]
+    while step > 0:
+        for k in range(step, n):
+            key, row, at = keys[k], order[k], k
+            while at >= step and keys[at - step] > key:
+                keys[at], order[at] = keys[at - step], order[at - step]
+                at -= step
+            keys[at], order[at] = key, row
+        step //= 3
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
