@@ -1,14 +1,16 @@
-"""What the network is measured against: followers, the shrunk past mean, and LightGBM on own features."""
+"""What the network is measured against: single features, LightGBM on own and on neighbours' features, and an MLP."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.config import OWN
+from model.config import OWN, OWN_SCALE, USER
 from model.errors import TrainingError
-from model.types import Float32s, Float64s
+from model.types import Float32s, Float64s, GraphInput
 
 if TYPE_CHECKING:
     from model.train import TrainingSnapshot
@@ -20,17 +22,60 @@ _TREES: dict[str, Any] = {
 }  # fmt: skip
 _ROUNDS = 300
 _MANY = 10_000
+_PRIOR = 2
+"""Posts that the graph adds to a past mean: of nothing, as it knows no mean."""
+_READ = [
+    OWN.index(name) for name in ("past_mean", "sharers", "received_long", "created", "made", "authors", "followers")
+]
+"""What neighbours' aggregates are made of."""
+_BETWEEN_USERS = ("follows", "interacts")
+
+Features = Callable[[GraphInput], Float32s]
 
 
-def past_mean(own: Float32s) -> Float64s:
-    """The past mean log reach, shrunk by the graph towards nothing, `[n]`."""
-    return own[:, OWN.index("past_mean")].astype(np.float64)
+def past_mean(own: Float32s, towards: float = 0.0) -> Float64s:
+    """The past mean log reach `[n]`, shrunk by two posts of the reach `towards`; nobody's past is that."""
+    created = _least(own[:, OWN.index("created")] / OWN_SCALE[OWN.index("created")])
+    known = own[:, OWN.index("past_mean")].astype(np.float64)
+    shrunk: Float64s = known + _PRIOR * towards / (created + _PRIOR)
+    return shrunk
+
+
+def _least(bucket: Float64s | Float32s) -> Float64s:
+    """The least number in half-octave buckets, `[n]`; exact up to 2."""
+    number: Float64s = np.ceil(2 ** (np.rint(bucket).astype(np.float64) / 2) - 1e-9) - 1
+    return number
+
+
+def own_features(graph: GraphInput) -> Float32s:
+    """What a user's own head reads, `[n_users, 21]`."""
+    return graph.own
+
+
+def with_neighbours(graph: GraphInput) -> Float32s:
+    """Own features, and sum and mean of the neighbours' over one and two hops of each relation between users."""
+    users = len(graph.own)
+    parts = [graph.own]
+    for relation in _BETWEEN_USERS:
+        source, target = graph.edges[relation]
+        number = np.bincount(target, minlength=users)[:, None]
+        reached = graph.own[:, _READ].astype(np.float64)
+        for _ in range(2):
+            total = np.stack([np.bincount(target, column[source], users) for column in reached.T], axis=1)
+            reached = total / np.maximum(number, 1)
+            parts += [np.log1p(np.maximum(total, 0)).astype(np.float32), reached.astype(np.float32)]
+    return np.concatenate(parts, axis=1)
+
+
+def blind(graph: GraphInput) -> GraphInput:
+    """The same features without an edge: what the network makes of it is an MLP on the same features."""
+    return replace(graph, edges={name: edge[:, :0] for name, edge in graph.edges.items()})
 
 
 class Trees:
-    """LightGBM on own features, trained on the same rows, targets and weights as the network."""
+    """LightGBM, trained on the same rows, targets and weights as the network."""
 
-    def __init__(self, snapshots: list[TrainingSnapshot], seed: int = 0) -> None:
+    def __init__(self, snapshots: list[TrainingSnapshot], seed: int = 0, features: Features = own_features) -> None:
         """Train.
 
         Raises:
@@ -40,22 +85,55 @@ class Trees:
 
         from model.train import moments, usable_rows
 
-        features, targets, weights = [], [], []
+        rows_of, targets, weights = [], [], []
         for snapshot in snapshots:
             rows = usable_rows(snapshot)
             if not rows.any():
                 continue
             mean, std = moments(snapshot)
-            features.append(snapshot.graph.own[rows])
+            rows_of.append(features(snapshot.graph)[rows])
             targets.append((snapshot.target[rows] - mean) / std)
             weights.append(snapshot.weight[rows])
-        if not features:
+        if not rows_of:
             raise TrainingError("no snapshot has a labelled user: give a longer stretch of events")
-        data = lightgbm.Dataset(np.concatenate(features), np.concatenate(targets), weight=np.concatenate(weights))
+        data = lightgbm.Dataset(np.concatenate(rows_of), np.concatenate(targets), weight=np.concatenate(weights))
         # Threads that wait for one another cost more than they bring where there is little to do.
         threads = 2 if sum(map(len, targets)) >= _MANY else 1
         self._trees = lightgbm.train({**_TREES, "seed": seed, "num_threads": threads}, data, _ROUNDS)
 
-    def score(self, own: Float32s) -> Float64s:
-        """Scores `[n]` of own features `[n, 21]`."""
-        return np.asarray(self._trees.predict(own), np.float64)
+    def score(self, features: Float32s) -> Float64s:
+        """Scores `[n]` of features `[n, F]` as they were trained on."""
+        return np.asarray(self._trees.predict(features), np.float64)
+
+
+def blinded(snapshots: list[TrainingSnapshot]) -> list[TrainingSnapshot]:
+    """The snapshots without their edges."""
+    return [replace(snapshot, graph=blind(snapshot.graph)) for snapshot in snapshots]
+
+
+FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
+    "past reach": ("past_mean", "recent_mean", "last"),
+    "shares received": ("sharers", "received_short", "received_long", "via", "delay_received"),
+    "contents created": ("created", "created_long", "cold"),
+    "own sharing": ("made", "authors", "made_short", "made_long", "delay_made"),
+    "times since": ("since_created", "since_received", "since_made"),
+    "followers, following": ("followers", "following"),
+}
+"""What may be left out together."""
+NEIGHBOURS = "neighbours"
+
+
+def without(graph: GraphInput, group: str) -> GraphInput:
+    """The graph without a group of features, for everyone and in what neighbours read; or without its edges."""
+    if group == NEIGHBOURS:
+        return blind(graph)
+    from model.config import PROPAGATED
+
+    names = set(FEATURE_GROUPS[group])
+    own = graph.own.copy()
+    own[:, [OWN.index(name) for name in names]] = 0
+    # The counters that neighbours read go with the features that are made of them.
+    read = names | ({"received"} if "sharers" in names else set())
+    users = graph.x[USER].copy()
+    users[:, [at for at, name in enumerate(PROPAGATED[USER]) if name in read]] = 0
+    return replace(graph, own=own, x={**graph.x, USER: users})

@@ -1,41 +1,14 @@
-"""How good scores are: Spearman with bootstrap intervals, and the ladder of baselines beside the network."""
+"""The ladder: every scorer over the same users, all, warm and cold, and what one is better by than another."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-
+from model.metrics import Figure, concordance_figure, interval, spearman, spearman_figure
 from model.types import Bools, Float64s
 
-
-def ranks(values: Float64s) -> Float64s:
-    """Ranks from 0 with ties averaged, `[n]`."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    middle: Float64s = (ends - counts + ends - 1) / 2
-    return middle[inverse]
-
-
-def spearman(score: Float64s, truth: Float64s) -> float:
-    """Spearman's correlation; 0 where either side is constant."""
-    one, two = ranks(np.asarray(score)), ranks(np.asarray(truth))
-    one, two = one - one.mean(), two - two.mean()
-    scale = float(np.sqrt((one @ one) * (two @ two)))
-    return float(one @ two) / scale if scale > 0 else 0.0
-
-
-def interval(score: Float64s, truth: Float64s, draws: int = 200, seed: int = 0) -> tuple[float, float]:
-    """The 95 % bootstrap interval of Spearman's correlation, over users."""
-    if len(score) < 2:
-        return 0.0, 0.0
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        rows = random.integers(0, len(score), len(score))
-        found.append(spearman(score[rows], truth[rows]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
+POPULATIONS = ("all", "warm", "cold")
 
 
 @dataclass(frozen=True)
@@ -64,7 +37,65 @@ def ladder(scores: dict[str, Float64s], truth: Float64s, warm: Bools) -> list[Ru
     return rungs
 
 
-def rank_mean(scores: list[Float64s]) -> Float64s:
-    """The blend: the mean of the ranks that several scorers give."""
-    blended: Float64s = np.mean([ranks(score) for score in scores], axis=0)
-    return blended
+@dataclass(frozen=True)
+class Standing:
+    """A scorer in every population: Spearman and C-index with intervals."""
+
+    name: str
+    spearman: dict[str, Figure]
+    concordance: dict[str, Figure]
+
+    def row(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {
+            "name": self.name,
+            **{f"spearman_{where}": figure.row() for where, figure in self.spearman.items()},
+            **{f"concordance_{where}": figure.row() for where, figure in self.concordance.items()},
+        }
+
+
+def populations(warm: Bools) -> dict[str, Bools]:
+    """Who belongs to all, warm and cold, `[n]` each."""
+    return dict(zip(POPULATIONS, (warm | ~warm, warm, ~warm), strict=True))
+
+
+def standings(scores: dict[str, Float64s], truth: Float64s, warm: Bools, seed: int = 0) -> dict[str, Standing]:
+    """Every scorer over the same users and the same bootstrap draws."""
+    who = populations(warm)
+    return {
+        name: Standing(
+            name,
+            {where: spearman_figure(score[rows], truth[rows], seed=seed) for where, rows in who.items()},
+            {where: concordance_figure(score[rows], truth[rows], seed=seed) for where, rows in who.items()},
+        )
+        for name, score in scores.items()
+    }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one scorer is better by than another, per population: Spearman and C-index, paired."""
+
+    name: str
+    other: str
+    spearman: dict[str, Figure]
+    concordance: dict[str, Figure]
+
+    @classmethod
+    def of(cls, one: Standing, two: Standing) -> Difference:
+        """Both must come of one call of `standings`."""
+        return cls(
+            one.name,
+            two.name,
+            {where: figure.minus(two.spearman[where]) for where, figure in one.spearman.items()},
+            {where: figure.minus(two.concordance[where]) for where, figure in one.concordance.items()},
+        )
+
+    def row(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {
+            "name": self.name,
+            "minus": self.other,
+            **{f"spearman_{where}": figure.row() for where, figure in self.spearman.items()},
+            **{f"concordance_{where}": figure.row() for where, figure in self.concordance.items()},
+        }

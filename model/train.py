@@ -8,7 +8,7 @@ network learns what to say of the unknown; the newest snapshot says when to stop
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch.nn import functional
 from model.artifact import Artifact
 from model.config import OWN, ModelConfig
 from model.errors import TrainingError
-from model.evaluate import spearman
+from model.metrics import spearman
 from model.network import Network
+from model.scaling import Scaling
 from model.subgraph import Subgraph, extract
 from model.types import Bools, Float32s, Float64s, GraphInput
 
@@ -111,12 +112,19 @@ def batches(snapshot: TrainingSnapshot, config: ModelConfig, size: int, random: 
     return result
 
 
-def _hidden(own: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def _blank(scaling: Scaling) -> Tensor:
+    """The scaled own features `[21]` of a user who has none."""
+    own = torch.zeros(len(OWN))
+    own[_COLD] = 1
+    return scaling.scale_own(own)
+
+
+def _hidden(own: Tensor, blank: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Own features with a share of the users made to look as if they had never posted."""
     hide = torch.rand(len(own), generator=generator) < share
+    columns = torch.tensor([*_HISTORY, _COLD])
     own = own.clone()
-    own[hide.nonzero(), torch.tensor(_HISTORY)] = 0
-    own[hide, _COLD] = 1
+    own[hide.nonzero(), columns] = blank[columns]
     return own
 
 
@@ -182,6 +190,9 @@ def _fit(
 ) -> dict[str, Float32s]:
     """The weights of the last epoch that is not worse than the best by more than chance."""
     chance = 1 / np.sqrt(sum(len(batch.target) for batch in held))
+    scaling = Scaling.of([batch.part for batch in lessons])
+    lessons, held = ([replace(batch, part=scaling.apply(batch.part)) for batch in some] for some in (lessons, held))
+    blank = _blank(scaling)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -192,7 +203,7 @@ def _fit(
         )
         best, kept, weights = -np.inf, 0, _weights(network)
         for epoch in range(1, plan.epochs + 1):
-            loss = _epoch(network, lessons, optimizer, schedule, generator, plan)
+            loss = _epoch(network, lessons, optimizer, schedule, generator, plan, blank)
             rank = _validate(network, held)
             progress(f"epoch {epoch:2} of {plan.epochs}: loss {loss:.4f}, validation {rank:.4f}")
             best = max(best, rank)
@@ -202,7 +213,7 @@ def _fit(
             elif epoch - kept >= plan.patience:
                 break
         progress(f"epoch {kept} is kept")
-    return weights
+    return scaling.fold(weights, config)
 
 
 def _epoch(
@@ -212,13 +223,14 @@ def _epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     generator: torch.Generator,
     plan: TrainingPlan,
+    blank: Tensor,
 ) -> float:
     """One pass over all batches in random order; their mean loss."""
     network.train()
     total = 0.0
     for at in torch.randperm(len(lessons), generator=generator).tolist():
         batch = lessons[at]
-        own = _hidden(batch.part.own, plan.history_dropout, generator)
+        own = _hidden(batch.part.own, blank, plan.history_dropout, generator)
         z = network(batch.part.x, batch.part.edges, own, batch.part.targets)
         loss = _loss(z, batch, plan.ranking, generator)
         optimizer.zero_grad()

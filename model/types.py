@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import OWN_SCALE, PROPAGATED_SCALE, ModelConfig
+from model.config import OWN, OWN_SCALE, PROPAGATED_SCALE, USER, ModelConfig
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -37,4 +37,15 @@ class GraphInput:
             x={name: propagated[name].astype(np.float32) * np.float32(PROPAGATED_SCALE) for name in config.propagated},
             edges={name: edges[name].astype(np.int64) for name, _, _ in config.relations},
             own=own.astype(np.float32) * OWN_SCALE,
+        )
+
+    def with_strangers(self, count: int = 1) -> GraphInput:
+        """The graph with so many users more, behind the others, of whom nothing is known."""
+        x = self.x[USER]
+        own = np.zeros((count, len(OWN)), np.float32)
+        own[:, OWN.index("cold")] = OWN_SCALE[OWN.index("cold")]
+        return replace(
+            self,
+            x={**self.x, USER: np.concatenate([x, np.zeros((count, x.shape[1]), np.float32)])},
+            own=np.concatenate([self.own, own]),
         )

@@ -8,7 +8,7 @@ The graph of a snapshot knows nothing later than its time; its labels nothing la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -22,8 +22,9 @@ from graphstate.state import GraphState
 from graphstate.types import USER, Kind, Mutation
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import Rung, ladder, rank_mean
+from model.evaluate import Rung, ladder
 from model.labels import Posts
+from model.metrics import rank_mean
 from model.types import Bools, Float64s, GraphInput, Int64s
 from streams.graphview import graph_input, graph_spec
 
@@ -96,8 +97,15 @@ def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> Plan:
     return Plan(tuple(sorted({int(time) for time in np.linspace(earliest, latest, snapshots)})), window)
 
 
-def closed_posts(mutations: Iterable[Mutation], horizon: int, until: int) -> tuple[Posts, list[str]]:
-    """The posts whose horizon closed by `until` with their reach, and the ids of their authors' rows."""
+def closed_posts(
+    mutations: Iterable[Mutation], horizon: int, until: int, *, along_follows: bool = False
+) -> tuple[Posts, list[str]]:
+    """The posts whose horizon closed by `until` with their reach, and the ids of their authors' rows.
+
+    along_follows: only sharers count whom a path of follows leads from the author through earlier sharers.
+    """
+    if along_follows:
+        mutations = list(follow_paths(sorted(mutations, key=lambda m: m.time)))
     created: dict[str, tuple[int, str]] = {}
     shared: dict[tuple[str, str], int] = {}
     void: set[object] = set()
@@ -127,6 +135,29 @@ def closed_posts(mutations: Iterable[Mutation], horizon: int, until: int) -> tup
     return Posts.count(author, when, *shares.T, horizon=horizon, until=until), list(rows)
 
 
+def follow_paths(events: Iterable[Mutation]) -> Iterator[Mutation]:
+    """The events in order of time, without the shares that did not come along follows.
+
+    One did if its user followed the author then, or somebody whose share of the content did and was earlier.
+    """
+    following: dict[str, set[str]] = {}
+    reached: dict[str, set[str]] = {}
+    for event in events:
+        kind, _, user, other, *_ = event
+        if kind == Kind.FOLLOW:
+            following.setdefault(user, set()).add(other)
+        elif kind == Kind.UNFOLLOW:
+            following.get(user, set()).discard(other)
+        elif kind == Kind.CREATE:
+            reached.setdefault(other, {user})
+        elif kind == Kind.SHARE:
+            people = reached.get(other, set())
+            if people.isdisjoint(following.get(user, ())):
+                continue
+            people.add(user)
+        yield event
+
+
 def build(
     mutations: Iterable[Mutation],
     config: ModelConfig,
@@ -135,9 +166,10 @@ def build(
     snapshots: int = 14,
     held_out: float = 0.2,
     seed: int = 0,
+    along_follows: bool = False,
     progress: Progress = lambda _line: None,
 ) -> Dataset:
-    """Run the graph up to each snapshot time and label it; `until` in µs.
+    """Run the graph up to each snapshot time and label it; `until` in µs, along_follows as of `closed_posts`.
 
     Raises:
         TrainingError: there is nothing to learn from; the message says what is missing.
@@ -148,7 +180,7 @@ def build(
         raise TrainingError("no posts: the events hold no create up to the cut; give files with creates and shares")
     horizon = config.horizon_s * _SECOND
     times = plan(created, until, horizon, snapshots)
-    posts, authors = closed_posts(events, horizon, until)
+    posts, authors = closed_posts(events, horizon, until, along_follows=along_follows)
     taken: list[TrainingSnapshot] = []
     with TemporaryDirectory(prefix="groundswell-train-") as folder:
         graph = GraphState.open(Path(folder) / "graph", graph_spec(config, retention_s=0, lateness_s=0))
@@ -272,7 +304,7 @@ def judge(
     trees = Trees(dataset.snapshots, seed).score(graph.own[rows])
     scores: dict[str, Float64s] = {
         "followers": followers[rows],
-        "past mean": past_mean(graph.own[rows]),
+        "past mean": past_mean(graph.own[rows], artifact.config.target_mean),
         "LightGBM": trees,
         "GATv2": network[rows].astype(np.float64),
     }

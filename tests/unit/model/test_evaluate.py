@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from model.evaluate import interval, ladder, rank_mean, ranks, spearman
+from model.evaluate import ladder
+from model.metrics import interval, rank_mean, ranks, spearman
 
 
 def test_ranks_average_ties() -> None:

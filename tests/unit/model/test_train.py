@@ -9,7 +9,8 @@ from model.baselines import Trees, past_mean
 from model.card import Facts, card
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import ladder, spearman
+from model.evaluate import ladder
+from model.metrics import spearman
 from model.reference import reference
 from model.train import TrainingPlan, TrainingSnapshot, batches, moments, train, usable_rows
 from model.types import GraphInput

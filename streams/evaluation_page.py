@@ -1,0 +1,202 @@
+"""The report of an evaluation as one HTML file: tables, and plots that are drawn here; it asks nobody for anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+from streams.evaluation_live import Curve
+
+_W, _H, _LEFT, _TOP, _RIGHT, _BOTTOM = 560, 300, 64, 28, 16, 44
+_COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2")
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .7rem;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left}figure{display:inline-block;margin:0 1rem 1rem 0}
+.verdict{font-size:1.15rem;font-weight:600}.worse{color:#a3291b}.note{color:#666}
+"""
+
+
+def page(found: dict[str, Any], curves: Sequence[Curve] = ()) -> str:
+    """The report of what `groundswell evaluate` found (one origin of its JSON)."""
+    worse = "" if found["wins"] else " worse"
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><meta charset="utf-8"><title>Groundswell: evaluation</title><style>{_STYLE}</style>',
+        f'<p class="verdict{worse}">{escape(found["verdict"])}</p>',
+        f"<p>{escape(found['about'])}</p>",
+        "<h2>Every scorer on the same people</h2>",
+        table(found["table"]),
+        "<h2>Paired differences</h2>",
+        table(found["differences"]),
+        "<h2>Calibration and lift</h2>",
+        "<p class=note>Tenths of the people by score, lowest first.</p>",
+        _calibration(found["deciles"]),
+        _lift(found["deciles"], found["best_lift"], found["best"]),
+    ]
+    if found.get("live"):
+        parts += ["<h2>Each post scored by the state just before it</h2>", table(found["live"]["table"])]
+    if curves:
+        parts += ["<h2>Breakouts: the score over time</h2>", *(_curve(curve) for curve in curves)]
+    if found.get("worth"):
+        parts += ["<h2>What each group of features is worth</h2>", _worth(found["worth"]), table(found["worth"])]
+    parts.append(f'<p class="note">{escape(found["command"])}<br>model {escape(found["model"])}</p>')
+    return "\n".join(parts) + "\n"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows with the same keys as an HTML table."""
+    if not rows:
+        return "<p>Nothing.</p>"
+    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    lines = ["<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows]
+    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+class _Plot:
+    """A pair of axes; log axes show log(1 + value)."""
+
+    def __init__(
+        self, title: str, x: tuple[float, float], y: tuple[float, float], *, labels: tuple[str, str], log: bool
+    ) -> None:
+        self._log = log
+        self._x = (self._of(x[0]), max(self._of(x[1]), self._of(x[0]) + 1e-9))
+        self._y = (self._of(y[0]), max(self._of(y[1]), self._of(y[0]) + 1e-9))
+        base = _H - _BOTTOM
+        self._out = [
+            (
+                f'<figure><svg xmlns="http://www.w3.org/2000/svg" width="{_W}" height="{_H}" viewBox="0 0 {_W} {_H}" '
+                'font-family="sans-serif" font-size="12">'
+            ),
+            f'<text x="{_LEFT}" y="16" font-weight="bold">{escape(title)}</text>',
+            f'<path d="M{_LEFT} {_TOP}V{base}H{_W - _RIGHT}" fill="none" stroke="#888"/>',
+            f'<text x="{(_LEFT + _W - _RIGHT) / 2}" y="{_H - 6}" text-anchor="middle">{escape(labels[0])}</text>',
+            (
+                f'<text transform="translate(14 {(_TOP + base) / 2}) rotate(-90)" text-anchor="middle">'
+                f"{escape(labels[1])}</text>"
+            ),
+        ]
+        for share in (0.0, 0.5, 1.0):
+            value = self._y[0] + share * (self._y[1] - self._y[0])
+            shown = math.expm1(value) if log else value
+            at = base - share * (base - _TOP)
+            self._out.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{shown:.3g}</text>')
+
+    def _of(self, value: float) -> float:
+        return math.log1p(max(value, 0.0)) if self._log else value
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point is."""
+        across = (self._of(x) - self._x[0]) / (self._x[1] - self._x[0])
+        up = (self._of(y) - self._y[0]) / (self._y[1] - self._y[0])
+        return round(_LEFT + across * (_W - _LEFT - _RIGHT), 1), round(_H - _BOTTOM - up * (_H - _TOP - _BOTTOM), 1)
+
+    def tick(self, x: float, text: str) -> None:
+        """A label on the x axis."""
+        at = self.place(x, 0)[0]
+        self._out.append(f'<text x="{at}" y="{_H - _BOTTOM + 15}" text-anchor="middle">{escape(text)}</text>')
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False) -> None:
+        """Points joined."""
+        joined = " ".join("{},{}".format(*self.place(*point)) for point in points)
+        dash = ' stroke-dasharray="4 4"' if dashed else ""
+        self._out.append(f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+
+    def dots(self, points: Sequence[tuple[float, float]], colour: str) -> None:
+        """Points alone."""
+        self._out += [
+            '<circle cx="{}" cy="{}" r="4" fill="{}" fill-opacity=".75"/>'.format(*self.place(*point), colour)
+            for point in points
+        ]
+
+    def legend(self, names: Sequence[str]) -> None:
+        """Which colour is what."""
+        for at, name in enumerate(names):
+            y = _TOP + 6 + 16 * at
+            self._out.append(f'<rect x="{_LEFT + 10}" y="{y - 8}" width="10" height="10" fill="{_COLOURS[at]}"/>')
+            self._out.append(f'<text x="{_LEFT + 26}" y="{y + 1}">{escape(name)}</text>')
+
+    def text(self) -> str:
+        """The figure."""
+        return "".join([*self._out, "</svg></figure>"])
+
+
+def _calibration(deciles: Sequence[dict[str, Any]]) -> str:
+    predicted = [part["predicted"] for part in deciles]
+    low = min(*predicted, *(part["typical"] for part in deciles))
+    high = max(*predicted, *(part["observed"] for part in deciles))
+    ends = (low * 0.8, high * 1.2)
+    plot = _Plot(
+        "Calibration (persons)", ends, ends, labels=("predicted reach (log scale)", "what their posts got"), log=True
+    )
+    plot.line([(ends[0], ends[0]), (ends[1], ends[1])], "#bbb", dashed=True)
+    plot.dots([(part["predicted"], part["typical"]) for part in deciles], _COLOURS[0])
+    plot.dots([(part["predicted"], part["observed"]) for part in deciles], _COLOURS[1])
+    plot.legend(["geometric mean (what the score predicts)", "mean"])
+    for value in (ends[0], ends[1]):
+        plot.tick(value, f"{value:.3g}")
+    return plot.text()
+
+
+def _lift(deciles: Sequence[dict[str, Any]], best: Sequence[float], name: str) -> str:
+    lift = [part["lift"] for part in deciles]
+    plot = _Plot(
+        "Lift: mean reach of a tenth ÷ that of all", (1, len(lift)), (0, max(*lift, *best) * 1.1),
+        labels=("tenth by score", "lift"), log=False,
+    )  # fmt: skip
+    plot.line([(1, 1), (len(lift), 1)], "#bbb", dashed=True)
+    for values, colour in ((lift, _COLOURS[0]), (best, _COLOURS[1])):
+        plot.line(list(enumerate(values, 1)), colour)
+        plot.dots(list(enumerate(values, 1)), colour)
+    plot.legend(["model", name])
+    for at in range(1, len(lift) + 1):
+        plot.tick(at, str(at))
+    return plot.text()
+
+
+def _curve(curve: Curve) -> str:
+    times = [*curve.times, *(time for time, _ in curve.posts)]
+    top = max([*curve.reach, *(float(reach) for _, reach in curve.posts)])
+    ends = (float(min(times)), float(max(times)))
+    plot = _Plot(curve.user, (0.0, 1.0), (0.0, top), labels=("time", "persons (log scale)"), log=True)
+    span = max(ends[1] - ends[0], 1.0)
+
+    def across(time: float) -> float:
+        # The time axis is linear, whatever the other is.
+        return math.expm1((time - ends[0]) / span * math.log(2))
+
+    plot.line([(across(time), reach) for time, reach in zip(curve.times, curve.reach, strict=True)], _COLOURS[0])
+    plot.dots([(across(time), float(reach)) for time, reach in curve.posts], _COLOURS[1])
+    plot.legend(["expected of the next post", "what a post got"])
+    for end, anchor in zip(ends, (0.05, 0.95), strict=True):
+        day = datetime.fromtimestamp(end / 1e6, UTC).strftime("%Y-%m-%d")
+        plot.tick(math.expm1(anchor * math.log(2)), day)
+    return plot.text()
+
+
+def _worth(rows: Sequence[dict[str, Any]]) -> str:
+    """What leaving a group out costs, as bars."""
+    whole = rows[0]["all"]
+    costs = [(row["left out"], whole - row["all"]) for row in rows[1:]]
+    most = max(*(abs(cost) for _, cost in costs), 1e-09)
+    height = 26 * len(costs) + 30
+    out = [
+        (
+            f'<figure><svg xmlns="http://www.w3.org/2000/svg" width="{_W}" height="{height}" font-family="sans-serif" '
+            'font-size="12"><text x="0" y="14" font-weight="bold">Spearman lost without it (all)</text>'
+        )
+    ]
+    for at, (name, cost) in enumerate(costs):
+        y, width = 24 + 26 * at, 150 * abs(cost) / most
+        x = 320 if cost >= 0 else 320 - width
+        out.append(f'<text x="150" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        out.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{_COLOURS[cost < 0]}"/>')
+        out.append(f'<text x="{_W}" y="{y + 14}" text-anchor="end">{cost:+.3f}</text>')
+    return "".join([*out, "</svg></figure>"])
