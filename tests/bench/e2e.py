@@ -192,7 +192,10 @@ def ceilings(size: Size, backlog: Row, say: Say) -> Row:
 
 
 def drain(bench: Bench, begin: Row) -> Row:
-    """The backlog that is there, until it is done."""
+    """The backlog that is there, from when the worker is ready until the last of it is done.
+
+    The ingest runs ahead of the steps, so from the end of one step to that of another would leave its work out.
+    """
     moments = [bench.moment()]
     while moments[-1].sample.done < bench.feeder.sent:
         time.sleep(LOOK_S)
@@ -201,7 +204,7 @@ def drain(bench: Bench, begin: Row) -> Row:
         if now.sample.done >= moments[-1].sample.done:
             moments.append(now)
         bench.say(f"throughput: {now.sample.done:,} of {bench.feeder.sent:,} events")
-    return {**begin, **e2e_figures.figures(*e2e_figures.progressed(moments))}
+    return {**begin, **e2e_figures.figures(*e2e_figures.until_done(moments))}
 
 
 def steady(bench: Bench, rate: float, plan: Plan) -> Row:

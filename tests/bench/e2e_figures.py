@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -79,18 +78,16 @@ def freshness(first: Moment, last: Moment) -> list[float | None]:
     return [p_ms(last.sample, first.sample, q) for q in QUANTILES]
 
 
-def progressed(moments: Sequence[Moment]) -> tuple[Moment, Moment]:
-    """The first and the last moment at which a micro-batch had just come to its end.
-
-    Where there was only one, the first is the begin, with all that was to be done before.
+def until_done(moments: Sequence[Moment]) -> tuple[Moment, Moment]:
+    """The first moment, and the first of those after which nothing was left to be done.
 
     Raises:
         ValueError: nothing was done.
     """
-    risen = [later for earlier, later in pairwise(moments) if later.sample.done > earlier.sample.done]
-    if not risen:
+    last = next(one for one in moments if one.sample.done == moments[-1].sample.done)
+    if last is moments[0]:
         raise ValueError("nothing was done")
-    return (risen[0] if len(risen) > 1 else moments[0]), risen[-1]
+    return moments[0], last
 
 
 def thirds(moments: Sequence[Moment]) -> Row:

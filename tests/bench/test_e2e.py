@@ -75,15 +75,13 @@ def test_figures_are_of_the_time_between_two_moments() -> None:
     assert found["stage_share"]["layer2"] == pytest.approx(0.1)
 
 
-def test_a_backlog_is_timed_from_one_end_of_a_micro_batch_to_another() -> None:
-    """Neither what comes before the first one counts nor what is seen after the last."""
+def test_a_backlog_is_timed_until_the_last_of_it_is_done() -> None:
+    """From the first moment, the work of the ingest included; what is seen after the end does not count."""
     course = [(0.0, 0), (5.0, 0), (6.0, 100), (7.0, 100), (8.0, 300), (9.0, 300)]
-    first, last = e2e_figures.progressed([moment(*one) for one in course])
-    assert (first.sample.at_s, last.sample.at_s) == (6.0, 8.0)
-    first, last = e2e_figures.progressed([moment(*one) for one in course[:3]])
-    assert (first.sample.at_s, last.sample.at_s) == (0.0, 6.0)
+    first, last = e2e_figures.until_done([moment(*one) for one in course])
+    assert (first.sample.at_s, last.sample.at_s) == (0.0, 8.0)
     with pytest.raises(ValueError, match="nothing"):
-        e2e_figures.progressed([moment(*one) for one in course[:2]])
+        e2e_figures.until_done([moment(*one) for one in course[:2]])
 
 
 def test_thirds_see_a_worker_that_slows_down_and_grows() -> None:
