@@ -22,26 +22,29 @@ Create = tuple[int, int, int]
 """A create: (time, user row, reply row or −1)."""
 UNERASED = b"unerased"
 """The `meta` row of what must still leave the files."""
+_FOLLOW = int(Kind.FOLLOW)
+_PACK_PAIR = keys.PAIR_KEY.pack
 NO_CREATE: Create = (NEVER, -1, -1)
 
 
 class Applier:
     """Applies mutations to a ledger, one by one.
 
-    forgotten: users of this shard who are no longer live; erased: rows of other shards' users who are not. named:
-    all of whom an event asked to forget something. unerased: how often something that must also leave the files was
-    taken back, since they were last written anew.
+    handlers: what applies an event's mutation, by its kind. forgotten: users of this shard who are no longer live;
+    erased: rows of other shards' users who are not. named: all of whom an event asked to forget something. unerased:
+    how often something that must also leave the files was taken back, since they were last written anew.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.store = ledger.store
         self.users, self.contents, self.communities = ledger.tables
+        self._alone = ledger.shards == 1
         self.forgotten: list[str] = []
         self.erased: list[int] = []
         self.named: list[str] = []
         self.unerased = 0
-        self._by_kind: dict[int, Callable[[Mutation], None]] = {
+        self.handlers: dict[int, Callable[[Mutation], None]] = {
             Kind.FOLLOW: self._follow,
             Kind.UNFOLLOW: self._follow,
             Kind.JOIN: self._join,
@@ -53,10 +56,6 @@ class Applier:
             Kind.DELETE: self._delete,
         }
 
-    def apply(self, mutation: Mutation) -> None:
-        """Apply one event's mutation."""
-        self._by_kind[mutation.kind](mutation)
-
     def _note(self, node_id: str, time: int) -> None:
         """Note that an event names a user of this shard."""
         if self.users.mine(node_id):
@@ -65,7 +64,9 @@ class Applier:
     def see(self, node_id: str, time: int) -> int:
         """The row of a user whom an event names."""
         users = self.users
-        row = users.row(node_id)
+        row = users.index.get(node_id)
+        if row is None:
+            row = users.row(node_id)
         if time > users.seen_at[row]:
             users.seen_at[row] = time
             if not users.ids[row]:
@@ -75,7 +76,9 @@ class Applier:
 
     def _touch(self, content: int, time: int) -> None:
         """Note the newest event that names a content; its record must be written."""
-        self.contents.touched_at[content] = max(self.contents.touched_at[content], time)
+        touched_at = self.contents.touched_at
+        if time > touched_at[content]:  # noqa: PLR1730 - a call of `max` costs more than all of this
+            touched_at[content] = time
         self.ledger.touched[1].add(content)
 
     # Decisions: the newest wins, on equal times the removal
@@ -83,19 +86,23 @@ class Applier:
     def _decide(self, key: bytes, time: int, live: bool) -> tuple[int, bool, bool]:
         """Enter a decision; returns (time of the live edge before or NEVER, whether one is live, whether it won)."""
         value = self.store.get(key)
-        was_time, was_live = DECISION.unpack(value) if value is not None else (NEVER, False)
+        if value is None:
+            self.store.staged[key] = DECISION.pack(time, live)
+            return NEVER, live, True
+        was_time, was_live = DECISION.unpack(value)
         before = was_time if was_live else NEVER
         if time < was_time or (time == was_time and (live or not was_live)):
             return before, bool(was_live), False
-        self.store.put(key, DECISION.pack(time, live))
+        self.store.staged[key] = DECISION.pack(time, live)
         return before, live, True
 
     def _follow(self, mutation: Mutation) -> None:
-        time = mutation.time
-        user, target = self.see(mutation.user, time), self.see(mutation.other, time)
-        if time <= self.users.forget_at[user] or time <= self.users.forget_at[target]:
+        kind, time, name, other, _, _ = mutation
+        user, target = self.see(name, time), self.see(other, time)
+        forget_at = self.users.forget_at
+        if time <= forget_at[user] or time <= forget_at[target]:
             return
-        before, live, won = self._decide(keys.pair(FOLLOW, user, target), time, mutation.kind == Kind.FOLLOW)
+        before, live, won = self._decide(_PACK_PAIR(FOLLOW, user, target), time, kind == _FOLLOW)
         if not won:
             return
         if live and before != NEVER:
@@ -120,31 +127,40 @@ class Applier:
     # Shares: the earliest claim behind the tombstones
 
     def _share(self, mutation: Mutation) -> None:
-        time, contents = mutation.time, self.contents
-        here = contents.mine(mutation.other)
-        if here or self.users.mine(mutation.user):
-            user = self.see(mutation.user, time)
-            self.users.made_at_at[user] = max(self.users.made_at_at[user], time)
+        _, time, name, other, through, _ = mutation
+        contents, users = self.contents, self.users
+        here = self._alone or contents.mine(other)
+        if here or users.mine(name):
+            user = self.see(name, time)
+            if time > users.made_at_at[user]:  # noqa: PLR1730 - as above
+                users.made_at_at[user] = time
         if not here:
-            if mutation.extra is not None:
-                self._note(mutation.extra, time)
+            if through is not None:
+                self._note(through, time)
             return
-        via = -1 if mutation.extra is None else self.see(mutation.extra, time)
-        content = contents.row(mutation.other)
+        via = -1 if through is None else self.see(through, time)
+        content = contents.index.get(other)
+        if content is None:
+            content = contents.make(other)
         self._touch(content, time)
-        key = keys.pair(SHARE, user, content)
-        value = self.store.get(key)
-        unshared, first, first_via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
-        if time <= max(unshared, self.users.forget_at[user], contents.deleted_at_at[content]):
+        store, key = self.store, _PACK_PAIR(SHARE, user, content)
+        value = store.get(key)
+        if value is None:
+            if time > users.forget_at[user] and time > contents.deleted_at_at[content]:
+                store.staged[key] = SHARE_VALUE.pack(NEVER, time, via, 0)
+                self.ledger.register_share(user, content, time, via, 1)
+            return
+        unshared, first, first_via, more = SHARE_VALUE.unpack(value)
+        if time <= max(unshared, users.forget_at[user], contents.deleted_at_at[content]):
             return
         if first == NEVER:
-            self.store.put(key, SHARE_VALUE.pack(unshared, time, via, more))
+            store.put(key, SHARE_VALUE.pack(unshared, time, via, more))
             self.ledger.register_share(user, content, time, via, 1)
         elif (time, via) != (first, first_via):
             earlier = time < first or (time == first and self._rank(via) < self._rank(first_via))
             claim, later = ((time, via), (first, first_via)) if earlier else ((first, first_via), (time, via))
-            self.store.put(keys.share_claim(user, content, *later), b"")
-            self.store.put(key, SHARE_VALUE.pack(unshared, *claim, 1))
+            store.put(keys.share_claim(user, content, *later), b"")
+            store.put(key, SHARE_VALUE.pack(unshared, *claim, 1))
             if earlier:
                 self.ledger.register_share(user, content, first, first_via, -1)
                 self.ledger.register_share(user, content, time, via, 1)
@@ -209,7 +225,10 @@ class Applier:
             if reply >= 0:
                 self.store.put(keys.replies_elsewhere(reply, source_hash(mutation.other) % self.ledger.shards), b"")
             return
-        user, content = self.see(mutation.user, time), contents.row(mutation.other)
+        user, content = self.see(mutation.user, time), contents.index.get(mutation.other)
+        unknown = content is None
+        if content is None:
+            content = contents.make(mutation.other)
         self._touch(content, time)
         if reply >= 0:
             self._refer(content, reply)
@@ -217,7 +236,7 @@ class Applier:
             return
         new, current = (time, user, reply), self._create_of(content)
         if current == NO_CREATE:
-            self._set_create(content, current, new)
+            self._set_create(content, current, new, shared=not unknown)
         elif new != current:
             earlier = self._order(new) < self._order(current)
             self.ledger.claim(content, *(current if earlier else new))
@@ -240,11 +259,15 @@ class Applier:
         time, user, reply = create
         return time, self.users.ids[user], self.contents.ids[reply] if reply >= 0 else ""
 
-    def _set_create(self, content: int, old: Create, new: Create) -> None:
-        """Replace the create in force, moving what its shares give from one creator to the other."""
+    def _set_create(self, content: int, old: Create, new: Create, *, shared: bool = True) -> None:
+        """Replace the create in force, moving what its shares give from one creator to the other.
+
+        shared: whether there may be any.
+        """
         ledger, contents = self.ledger, self.contents
         contents.created_at_at[content], contents.creator_at[content], contents.reply_at[content] = new
-        shares = [keys.read_index(key) for key, _ in self.store.scan(keys.index_prefix(SHARED, content))]
+        found = self.store.scan(keys.index_prefix(SHARED, content)) if shared else ()
+        shares = [keys.read_index(key) for key, _ in found]
         for time, sharer in shares:
             if old != NO_CREATE and ledger.counts(time, old[0]):
                 ledger.credit(sharer, content, time, old[0], old[1], -1)

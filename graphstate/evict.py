@@ -31,7 +31,7 @@ def evict(ledger: Ledger, content: int) -> None:
         time, user = keys.read_index(key)
         store.delete(key)
         if ledger.counts(time, created_at):
-            ledger.changes.extend((REMOVE, SHARED, user, content, 0))
+            ledger.change(REMOVE, SHARED, user, content, 0)
             if created_at != NEVER:
                 ledger.kept(creator, user, content, time, created_at)
         _drop_share(ledger, user, content)

@@ -92,6 +92,7 @@ class Facts:
 
     def _cleared(self, told: Mutation, _sign: int) -> None:
         user = self._user(told)
+        self.ledger.add_up()
         if self.users.counts[user].any():
             self._mark()
         self.ledger.cleared(user, told.user, told.time, told.at)

@@ -36,15 +36,15 @@ FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, CREDIT, VIA, CREATE_CLAIM, REPLIES, UN
     bytes((ord(c),)) for c in "fmsSikvcruz"
 )
 
-_PAIR_KEY = Struct(">cII")
-_TRIPLE_KEY = Struct(">cIII")
-_INDEX = Struct(">BIQQI")
+PAIR_KEY = Struct(">cII")
+TRIPLE_KEY = Struct(">cIII")
+INDEX = Struct(">BIQQI")
 _SHARE_CLAIM = Struct(">cIIQI")
 _CREATE_CLAIM = Struct(">cIQII")
-_CREDIT = Struct(">cIIQI")
+CREDIT_KEY = Struct(">cIIQI")
 _PREFIX = Struct(">cI")
-_INDEX_PREFIX = Struct(">BI")
-_ALL_ONES = (1 << 64) - 1
+NODE_KEY = Struct(">BI")
+ALL_ONES = (1 << 64) - 1
 
 TWO_ROWS = Struct(">II")
 """The two rows behind the table byte of a pair key (`f m s i u r z`), to be read at offset 1."""
@@ -61,7 +61,7 @@ TIME = Struct("<q")
 
 def pair(table: bytes, source: int, target: int) -> bytes:
     """The key of `f m s i u r z`, and the beginning of one of `S k`."""
-    return _PAIR_KEY.pack(table, source, target)
+    return PAIR_KEY.pack(table, source, target)
 
 
 def prefix(table: bytes, row: int) -> bytes:
@@ -71,28 +71,28 @@ def prefix(table: bytes, row: int) -> bytes:
 
 def index(relation: int, target: int, time: int, source_hash: int, source: int) -> bytes:
     """The index key of an edge; times are 0 or later."""
-    return _INDEX.pack(relation, target, _ALL_ONES - time, source_hash, source)
+    return INDEX.pack(relation, target, ALL_ONES - time, source_hash, source)
 
 
 def index_prefix(relation: int, target: int) -> bytes:
     """All in-edges of a target in a relation, newest first."""
-    return _INDEX_PREFIX.pack(relation, target)
+    return NODE_KEY.pack(relation, target)
 
 
 def read_index(key: bytes) -> tuple[int, int]:
     """`(time, source)` of an index key."""
-    _, _, flipped, _, source = _INDEX.unpack(key)
-    return _ALL_ONES - flipped, source
+    _, _, flipped, _, source = INDEX.unpack(key)
+    return ALL_ONES - flipped, source
 
 
 def via(through: int, user: int, content: int) -> bytes:
     """The key of `v`."""
-    return _TRIPLE_KEY.pack(VIA, through, user, content)
+    return TRIPLE_KEY.pack(VIA, through, user, content)
 
 
 def read_via(key: bytes) -> tuple[int, int]:
     """`(user, content)` of a key of `v`."""
-    _, _, user, content = _TRIPLE_KEY.unpack(key)
+    _, _, user, content = TRIPLE_KEY.unpack(key)
     return user, content
 
 
@@ -120,12 +120,12 @@ def read_create_claim(key: bytes) -> tuple[int, int, int]:
 
 def credit(creator: int, user: int, time: int, content: int) -> bytes:
     """The key of `k`."""
-    return _CREDIT.pack(CREDIT, creator, user, time, content)
+    return CREDIT_KEY.pack(CREDIT, creator, user, time, content)
 
 
 def read_credit(key: bytes) -> int:
     """The time in a key of `k`."""
-    time: int = _CREDIT.unpack(key)[3]
+    time: int = CREDIT_KEY.unpack(key)[3]
     return time
 
 
@@ -134,21 +134,21 @@ _ELSEWHERE = 1 << 31
 
 def replies_elsewhere(parent: int, shard: int) -> bytes:
     """The key of `r` that says that a shard has contents which reply to the parent."""
-    return _PAIR_KEY.pack(REPLIES, parent, _ELSEWHERE + shard)
+    return PAIR_KEY.pack(REPLIES, parent, _ELSEWHERE + shard)
 
 
 def read_replies(key: bytes) -> tuple[int, int]:
     """`(content, −1)` or `(−1, shard)` of a key of `r`."""
-    _, _, content = _PAIR_KEY.unpack(key)
+    _, _, content = PAIR_KEY.unpack(key)
     return (content, -1) if content < _ELSEWHERE else (-1, content - _ELSEWHERE)
 
 
 def node(kind: int, row: int) -> bytes:
     """The key of a node's row in `nodes`, `counters` and `outputs`."""
-    return _INDEX_PREFIX.pack(kind, row)
+    return NODE_KEY.pack(kind, row)
 
 
 def read_node(key: bytes) -> tuple[int, int]:
     """`(type, row)` of a node key."""
-    kind, row = _INDEX_PREFIX.unpack(key)
+    kind, row = NODE_KEY.unpack(key)
     return kind, row

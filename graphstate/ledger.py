@@ -8,35 +8,26 @@ from __future__ import annotations
 
 from array import array
 
+import numpy as np
+
 from graphstate import keys
-from graphstate.keys import CREDIT, NEVER, PAIR_VALUE, TIME
-from graphstate.nodes import (
-    AUTHORS,
-    COUNTS,
-    CREATED,
-    CREATED_COARSE,
-    CREDITED,
-    DELAY_MADE,
-    DELAY_RECEIVED,
-    FOLLOWERS,
-    FOLLOWING,
-    LQ,
-    LQ_SUM,
-    MADE,
-    MADE_COARSE,
-    MADE_FINE,
-    RECEIVED,
-    RECEIVED_COARSE,
-    RECEIVED_FINE,
-    RING_OFFSETS,
-    RING_SLOTS,
-    RINGS,
-    SHARERS,
-    VIA,
-    Communities,
-    Contents,
-    Users,
-)  # fmt: skip
+from graphstate.counting import (
+    AUTHORED,
+    COUNT,
+    CREDIT,
+    CREDITED_ONE,
+    EDGE,
+    FOLLOW,
+    MADE_ONE,
+    MOVES,
+    RECEIVED_ONE,
+    SHARE,
+    STAYS,
+    TIES,
+    Counting,
+)
+from graphstate.keys import NEVER, PAIR_VALUE, TIME
+from graphstate.nodes import AUTHORS, SHARERS, VIA, Communities, Contents, Users
 from graphstate.store import Store
 from graphstate.types import CREATED as CREATED_RELATION
 from graphstate.types import (
@@ -55,17 +46,20 @@ from graphstate.types import (
 from graphstate.windows import ADD, REMOVE, RETIME
 
 _SECOND = 1_000_000
-_LENGTH = [length * _SECOND for length, _, _ in RINGS]
-_SLOTS = [slots for _, slots, _ in RINGS]
-_WIDTH = len(RINGS)
+_SOURCE = [relation.source for relation in RELATIONS]
+_TARGET = [relation.target for relation in RELATIONS]
+_PAIR, _PACK_INDEX, _PACK_PAIR, _PACK_CREDIT, _PACK_VIA = (
+    keys.PAIR, keys.INDEX.pack, keys.PAIR_KEY.pack, keys.CREDIT_KEY.pack, keys.TRIPLE_KEY.pack,
+)  # fmt: skip
+_LAST = keys.ALL_ONES
 
 
 class Ledger:
     """Counters, rings and live edges of one shard, with the changes of the current micro-batch.
 
-    changes: edge changes for `Windows.change`, five numbers each. touched: per node type, the rows whose
-    record or counters changed and must be written and re-evaluated. told: facts for other shards. unused: rows
-    of other shards' contents that nothing here needs any more.
+    ops: what was not added up yet. changes: edge changes `[n, 5]` for `Windows.change`. touched: per node type, the
+    rows whose record or counters changed and must be written and re-evaluated. counted: of users, whose counters
+    changed. told: facts for other shards. unused: rows of other shards' contents that nothing here needs any more.
     """
 
     def __init__(self, spec: GraphSpec, store: Store) -> None:
@@ -75,18 +69,28 @@ class Ledger:
         self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
         self.horizon = spec.horizon_s * _SECOND
-        self.changes = array("q")
-        self.touched: list[set[int]] = [set() for _ in TYPES]
-        self.told: list[tuple[int, Mutation]] = []
-        self.unused: list[int] = []
-        self._lq = LQ.tolist()
+        self._counting = Counting(self.users, self.contents, self.horizon)
+        self._nothing = np.zeros((0, 5), np.int64)
+        self.settle()
 
     def settle(self) -> None:
         """Begin a new micro-batch."""
-        self.changes = array("q")
-        self.touched = [set() for _ in TYPES]
-        self.told = []
-        self.unused = []
+        self.ops = array("q")
+        self.changes = self._nothing
+        self.touched: list[set[int]] = [set() for _ in TYPES]
+        self.counted: set[int] = set()
+        self.told: list[tuple[int, Mutation]] = []
+        self.unused: list[int] = []
+
+    def add_up(self) -> None:
+        """Count what was noted; to be called before anything reads counters, rings, sharers or `changes`."""
+        if not self.ops:
+            return
+        ops, self.ops = self.ops, array("q")
+        users, contents, changes = self._counting.add_up(ops)
+        self.counted.update(users.tolist())
+        self.touched[1].update(contents.tolist())
+        self.changes = np.concatenate([self.changes, changes]) if len(self.changes) else changes
 
     def _tell(
         self, user: int, fact: Fact, sign: int, time: int = 0, other: str = "", extra: str | None = None, at: int = 0
@@ -98,30 +102,37 @@ class Ledger:
     # Edges
 
     def _index(self, relation: int, source: int, target: int, time: int) -> bytes:
-        return keys.index(relation, target, time, self.tables[RELATIONS[relation].source].hash_at[source], source)
+        return _PACK_INDEX(relation, target, _LAST - time, self.tables[_SOURCE[relation]].hash_at[source], source)
+
+    def change(self, operation: int, relation: int, source: int, target: int, time: int) -> None:
+        """Note a change of the windows."""
+        self.ops.extend((EDGE, operation, relation, source, target, time, 0, 0))
 
     def link(self, relation: int, source: int, target: int, time: int) -> None:
         """A new live edge; one to another shard's target is only remembered."""
-        self.store.put(self._index(relation, source, target, time), b"")
-        if self.tables[RELATIONS[relation].target].owned_at[target]:
-            self.changes.extend((ADD, relation, source, target, time))
-            if RELATIONS[relation].source == 1:
+        self.store.staged[self._index(relation, source, target, time)] = b""
+        if self.tables[_TARGET[relation]].owned_at[target]:
+            self.change(ADD, relation, source, target, time)
+            if _SOURCE[relation] == 1:
                 self.use(source)
 
     def unlink(self, relation: int, source: int, target: int, time: int) -> None:
         """A live edge is gone."""
         self.store.delete(self._index(relation, source, target, time))
-        if self.tables[RELATIONS[relation].target].owned_at[target]:
-            self.changes.extend((REMOVE, relation, source, target, 0))
-            if RELATIONS[relation].source == 1:
+        if self.tables[_TARGET[relation]].owned_at[target]:
+            self.change(REMOVE, relation, source, target, 0)
+            if _SOURCE[relation] == 1:
                 self.release(source)
 
     def retime(self, relation: int, source: int, target: int, old: int, new: int) -> None:
         """A live edge has another time."""
+        self._move(relation, source, target, old, new)
+        if self.tables[_TARGET[relation]].owned_at[target]:
+            self.change(RETIME, relation, source, target, new)
+
+    def _move(self, relation: int, source: int, target: int, old: int, new: int) -> None:
         self.store.delete(self._index(relation, source, target, old))
         self.store.put(self._index(relation, source, target, new), b"")
-        if self.tables[RELATIONS[relation].target].owned_at[target]:
-            self.changes.extend((RETIME, relation, source, target, new))
 
     def use(self, content: int) -> None:
         """Something here refers to a content; counted for those of other shards."""
@@ -140,12 +151,9 @@ class Ledger:
 
     def follow(self, source: int, target: int, time: int, sign: int) -> None:
         """Count a follows edge (sign 1) or take it back (−1)."""
-        users = self.users
-        if users.owned_at[source]:
-            users.counts_at[source * COUNTS + FOLLOWING] += sign
-        if users.owned_at[target]:
-            users.counts_at[target * COUNTS + FOLLOWERS] += sign
-        (self.link if sign > 0 else self.unlink)(FOLLOWS, source, target, time)
+        edge = _PACK_INDEX(FOLLOWS, target, _LAST - time, self.users.hash_at[source], source)
+        self.store.staged[edge] = b"" if sign > 0 else None
+        self.ops.extend((FOLLOW, source, target, 0, 0, time, 0, sign))
         self.touched[0].update((source, target))
 
     def join(self, user: int, community: int, time: int, sign: int) -> None:
@@ -166,65 +174,72 @@ class Ledger:
 
     def register_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
         """Enter a share in its content's index, or take it out, and count it if it counts."""
-        edge = self._index(SHARED, user, content, time)
-        if sign > 0:
-            self.store.put(edge, b"")
-        else:
-            self.store.delete(edge)
+        edge = _PACK_INDEX(SHARED, content, _LAST - time, self.users.hash_at[user], user)
+        self.store.staged[edge] = b"" if sign > 0 else None
         created_at = self.contents.created_at_at[content]
-        if self.counts(time, created_at):
+        if created_at == NEVER:
             self.count_share(user, content, time, via, sign)
-            if created_at != NEVER:
-                self.credit(user, content, time, created_at, self.contents.creator_at[content], sign)
+        elif not self.retention or time <= created_at + self.retention:
+            self.count_share(user, content, time, via, sign)
+            self.credit(user, content, time, created_at, self.contents.creator_at[content], sign)
 
     def count_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
         """What a counting share means to its sharer, its content and the user it came through."""
-        self.made(user, time, sign)
-        self.contents.sharers_at[content] += sign
-        self.touched[1].add(content)
-        self.changes.extend((ADD if sign > 0 else REMOVE, SHARED, user, content, time))
-        if via < 0:
-            return
-        through = keys.via(via, user, content)
-        if sign > 0 and time > self.users.forget_at[via]:
-            self.store.put(through, TIME.pack(time))
-        elif sign < 0 and self.store.get(through) is not None:
-            self.store.delete(through)
-        else:
-            return
-        self.through(via, sign)
+        users = self.users
+        if self.shards > 1 and not users.owned_at[user]:
+            self._tell(user, Fact.MADE, sign, time)
+        if via >= 0:
+            through = _PACK_VIA(keys.VIA, via, user, content)
+            if sign > 0 and time > users.forget_at[via]:
+                self.store.staged[through] = TIME.pack(time)
+            elif sign < 0 and self.store.get(through) is not None:
+                self.store.delete(through)
+            else:
+                via = -1
+            if via >= 0 and self.shards > 1 and not users.owned_at[via]:
+                self._tell(via, Fact.THROUGH, sign)
+        self.ops.extend((SHARE, user, content, via, 0, time, 0, sign))
 
     def credit(self, user: int, content: int, time: int, created_at: int, creator: int, sign: int) -> None:
         """What a counting share of a known content means to its sharer and its creator."""
-        self.credited(user, max(0, time - created_at) // _SECOND, sign)
-        self.received(creator, user, content, time, created_at, sign)
+        becomes = STAYS
+        if self.shards > 1:
+            owned = self.users.owned_at
+            if not owned[user]:
+                self._tell(user, Fact.CREDITED, sign, at=max(0, time - created_at) // _SECOND)
+            if not owned[creator]:
+                self._tell_received(creator, user, content, time, created_at, sign)
+            elif sign > 0:
+                becomes = self._interact(user, creator, content, time)
+        elif sign > 0:
+            becomes = self._interact(user, creator, content, time)
+        self.ops.extend((CREDIT, user, content, creator, becomes, time, created_at, sign))
+        if sign < 0 and self.users.owned_at[creator]:
+            self._withdraw(user, creator, content, time)
 
     def made(self, user: int, time: int, sign: int) -> None:
         """A user's counting share."""
-        if not self.users.owned_at[user]:
+        if self.users.owned_at[user]:
+            self.ops.extend((MADE_ONE, user, 0, 0, 0, time, 0, sign))
+        else:
             self._tell(user, Fact.MADE, sign, time)
-            return
-        self.users.counts_at[user * COUNTS + MADE] += sign
-        self._ring(user, MADE_FINE, time, sign)
-        self._ring(user, MADE_COARSE, time, sign)
-        self.touched[0].add(user)
 
     def through(self, user: int, sign: int) -> None:
         """A counting share that came through a user."""
-        if not self.users.owned_at[user]:
+        if self.users.owned_at[user]:
+            self._count(user, VIA, sign)
+        else:
             self._tell(user, Fact.THROUGH, sign)
-            return
-        self.users.counts_at[user * COUNTS + VIA] += sign
-        self.touched[0].add(user)
 
     def credited(self, user: int, delay_s: int, sign: int) -> None:
         """A user's credited share."""
-        if not self.users.owned_at[user]:
+        if self.users.owned_at[user]:
+            self.ops.extend((CREDITED_ONE, user, 0, 0, 0, delay_s, 0, sign))
+        else:
             self._tell(user, Fact.CREDITED, sign, at=delay_s)
-            return
-        self.users.counts_at[user * COUNTS + CREDITED] += sign
-        self.users.counts_at[user * COUNTS + DELAY_MADE] += sign * delay_s
-        self.touched[0].add(user)
+
+    def _count(self, user: int, counter: int, sign: int) -> None:
+        self.ops.extend((COUNT, user, counter, 0, 0, 0, 0, sign))
 
     # Contents: the create in force stands with the content's owner, what it gives with the creator's
 
@@ -241,11 +256,7 @@ class Ledger:
         if not self.users.owned_at[creator]:
             self._tell(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
             return
-        counts = self.users.counts_at
-        counts[creator * COUNTS + CREATED] += sign
-        counts[creator * COUNTS + LQ_SUM] += sign * self._lq[self.contents.reach_at[content]]
-        self._ring(creator, CREATED_COARSE, created_at, sign)
-        self.touched[0].add(creator)
+        self.ops.extend((AUTHORED, creator, content, 0, 0, created_at, 0, sign))
 
     def replied(self, parent: int, content: int, time: int, sign: int) -> None:
         """A reply to a content."""
@@ -277,39 +288,37 @@ class Ledger:
     def received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
         """A credited share of a user's content."""
         if not self.users.owned_at[creator]:
-            ids = self.users.ids[user], self.contents.ids[content]
-            self._tell(creator, Fact.RECEIVED, sign, time, *ids, created_at)
+            self._tell_received(creator, user, content, time, created_at, sign)
             return
-        counts, at = self.users.counts_at, creator * COUNTS
-        counts[at + RECEIVED] += sign
-        counts[at + DELAY_RECEIVED] += sign * (max(0, time - created_at) // _SECOND)
-        self._ring(creator, RECEIVED_FINE, time, sign)
-        self._ring(creator, RECEIVED_COARSE, time, sign)
-        if time <= created_at + self.horizon:
-            reach = self.contents.reach_at[content]
-            self.contents.reach_at[content] = reach + sign
-            counts[at + LQ_SUM] += self._lq[reach + sign] - self._lq[reach]
-        self.touched[0].add(creator)
-        self.touched[1].add(content)
-        if sign > 0:
-            self._interact(user, creator, content, time)
-        else:
+        becomes = self._interact(user, creator, content, time) if sign > 0 else STAYS
+        self.ops.extend((RECEIVED_ONE, creator, content, user, becomes, time, created_at, sign))
+        if sign < 0:
             self._withdraw(user, creator, content, time)
 
-    def _interact(self, user: int, creator: int, content: int, time: int) -> None:
-        self.store.put(keys.credit(creator, user, time, content), b"")
-        key = keys.pair(keys.PAIR, user, creator)
-        value = self.store.get(key)
+    def _tell_received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
+        ids = self.users.ids[user], self.contents.ids[content]
+        self._tell(creator, Fact.RECEIVED, sign, time, *ids, created_at)
+
+    def _interact(self, user: int, creator: int, content: int, time: int) -> int:
+        """Note a credited share of a pair; returns what becomes of its edge."""
+        store = self.store
+        store.staged[_PACK_CREDIT(keys.CREDIT, creator, user, time, content)] = b""
+        key = _PACK_PAIR(_PAIR, user, creator)
+        value = store.get(key)
         if value is None:
-            self.store.put(key, PAIR_VALUE.pack(time, time, NEVER, NEVER))
-            self._tie(user, creator, 1)
-            self.link(INTERACTS, user, creator, time)
-            return
+            store.staged[key] = PAIR_VALUE.pack(time, time, NEVER, NEVER)
+            edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_at[user], user)
+            store.staged[edge] = b""
+            if self.shards > 1 and not self.users.owned_at[user]:
+                self.tied(user, 1)
+            return TIES
         latest, first, *evicted = PAIR_VALUE.unpack(value)
         if not first <= time <= latest:
-            self.store.put(key, PAIR_VALUE.pack(max(time, latest), min(time, first), *evicted))
+            store.put(key, PAIR_VALUE.pack(max(time, latest), min(time, first), *evicted))
         if time > latest:
-            self.retime(INTERACTS, user, creator, latest, time)
+            self._move(INTERACTS, user, creator, latest, time)
+            return MOVES
+        return STAYS
 
     def _withdraw(self, user: int, creator: int, content: int, time: int) -> None:
         self.store.delete(keys.credit(creator, user, time, content))
@@ -326,11 +335,12 @@ class Ledger:
         latest, _, *kept = PAIR_VALUE.unpack(value)
         if forget:
             kept = [NEVER, NEVER]
-        times = [keys.read_credit(credit) for credit, _ in self.store.scan(keys.pair(CREDIT, creator, user))]
+        times = [keys.read_credit(credit) for credit, _ in self.store.scan(keys.pair(keys.CREDIT, creator, user))]
         times += [time for time in kept if time != NEVER]
         if not times:
             self.store.delete(key)
-            self._tie(user, creator, -1)
+            self._count(creator, SHARERS, -1)
+            self.tied(user, -1)
             self.unlink(INTERACTS, user, creator, latest)
             return
         self.store.put(key, PAIR_VALUE.pack(max(times), min(times), *kept))
@@ -354,11 +364,6 @@ class Ledger:
             kept_first = time if kept_first == NEVER else min(kept_first, time)
             self.store.put(key, PAIR_VALUE.pack(latest, first, max(kept_latest, time), kept_first))
 
-    def _tie(self, user: int, creator: int, sign: int) -> None:
-        self.users.counts_at[creator * COUNTS + SHARERS] += sign
-        self.touched[0].add(creator)
-        self.tied(user, sign)
-
     def tied(self, user: int, sign: int) -> None:
         """One more creator, or one less, whom a user has credited shares of."""
         users = self.users
@@ -371,8 +376,7 @@ class Ledger:
             kind = Fact.TIED if sign > 0 else Fact.UNTIED
             self.told.append((users.owner(user), Mutation(kind, 0, "", "", trace.hex(), hashed)))
             return
-        users.counts_at[user * COUNTS + AUTHORS] += sign
-        self.touched[0].add(user)
+        self._count(user, AUTHORS, sign)
 
     # Forgetting
 
@@ -387,23 +391,7 @@ class Ledger:
         done = [TIME.unpack(value)[0] for _, value in self.store.scan(keys.prefix(keys.CLEARED, user))]
         if len(done) == self.shards and min(done) >= users.forget_at[user] and not users.live(user):
             # Interactions were dropped one by one, and what that says of the authors may still be on its way.
+            self.add_up()
             authors = users.counts[user, AUTHORS]
             users.counts[user] = users.rings[user] = users.tops[user] = 0
             users.counts[user, AUTHORS] = authors
-
-    def _ring(self, user: int, ring: int, time: int, sign: int) -> None:
-        """Add to a ring's epoch; one that has left the ring no longer matters to anything."""
-        epoch, slots = time // _LENGTH[ring], _SLOTS[ring]
-        tops, rings = self.users.tops_at, self.users.rings_at
-        base = user * RING_SLOTS + RING_OFFSETS[ring]
-        top = tops[user * _WIDTH + ring]
-        if epoch > top:
-            # A ring that was never used (top 0) holds nothing but, at most, epoch 0 in its first slot.
-            unused = (0,) if epoch >= slots else ()
-            stale = range(max(top + 1, epoch - slots + 1), epoch + 1) if top else unused
-            for old in stale:
-                rings[base + old % slots] = 0
-            tops[user * _WIDTH + ring] = epoch
-        elif epoch <= top - slots:
-            return
-        rings[base + epoch % slots] += sign

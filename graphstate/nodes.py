@@ -21,6 +21,7 @@ RINGS = ((5_400, 64, 1), (21_600, 16, 1), (172_800, 16, 7), (172_800, 16, 7), (1
 RECEIVED_FINE, MADE_FINE, RECEIVED_COARSE, MADE_COARSE, CREATED_COARSE = range(5)
 RING_OFFSETS = (0, 64, 80, 96, 112)
 RING_SLOTS = 128
+COUNTERS_BYTES = COUNTS * 8 + len(RINGS) * 4 + RING_SLOTS * 4
 
 _MAX_REACH = 1 << 20
 LQ = np.round(4096 * np.log1p(np.arange(_MAX_REACH + 1, dtype=np.float64))).astype(np.int64)
@@ -137,6 +138,10 @@ class Table(Columns):
         self.fresh.append(row)
         if node_id is not None:
             self.name(row, node_id)
+
+    def record(self, row: int) -> bytes:
+        """The `nodes` value."""
+        raise NotImplementedError
 
     def drop(self, row: int) -> None:
         """Forget the id of a row."""

@@ -7,6 +7,7 @@ leaves the memory ahead of the disk: close the state and open it again.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import evict, features, keys, migrate
+from graphstate import evict, features, keys, migrate, records
 from graphstate.apply import UNERASED, Applier
+from graphstate.counting import NOTHING, WIDTH, Counting
 from graphstate.errors import FormatError
 from graphstate.facts import FIRST, Facts
 from graphstate.frontier import Frontier
@@ -125,6 +127,7 @@ class GraphState:
         scratch = Windows(self.spec.window)
         scratch.change(np.zeros((1, 5), np.int64), self._hashes(), self._newest)
         scratch.replace(0, 0, [(0, 0)])
+        Counting(self.ledger.users, self.ledger.contents, 0).add_up(array("q", [NOTHING] * WIDTH))
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
             self.store.write("meta", b"format", str(FORMAT).encode())
@@ -225,31 +228,41 @@ class GraphState:
         with everything applied that came before it. Returns how many events were applied and expired, each counted
         by the owner of its user alone, and how many facts there were.
         """
-        counts, facts = {"applied": 0, "expired": 0}, 0
-        mine = self.ledger.users.mine
+        applied = expired = facts = 0
+        alone, mine = self.spec.shards == 1, self.ledger.users.mine
         keep = self._kept_us if self.spec.retention_s else 0
-        apply, told = self.applier.apply, self.facts.apply
+        handlers, told = self.applier.handlers, self.facts.apply
+        periods = [every_us] * (on_boundary is not None) + [self._tick_us] * bool(keep)
+        turn = self._turn(periods)
         for mutation in mutations:
-            if mutation[0] >= FIRST:
+            kind, time, user = mutation[0], mutation[1], mutation[2]
+            if kind >= FIRST:
                 told(mutation)
                 facts += 1
                 continue
-            time = mutation[1]
             if time > self.clock:
-                self._advance(time, every_us, on_boundary)
+                if time < turn:
+                    self.clock = time
+                else:
+                    self._advance(time, every_us, on_boundary)
+                    turn = self._turn(periods)
             elif keep and time < self.clock - keep:
-                counts["expired"] += mine(mutation[2])
+                expired += alone or mine(user)
                 continue
-            apply(mutation)
-            counts["applied"] += mine(mutation[2])
+            handlers[kind](mutation)
+            applied += alone or mine(user)
         if clock > self.clock:
             self._advance(clock, every_us, on_boundary)
-        return {**counts, "facts": facts} if facts else counts
+        return {"applied": applied, "expired": expired, **({"facts": facts} if facts else {})}
 
     def told(self) -> list[tuple[int, Mutation]]:
         """The facts since the last call: (owner's shard, fact)."""
         told, self.ledger.told = self.ledger.told, []
         return told
+
+    def _turn(self, periods: list[int]) -> int:
+        """The first time at which the clock moves into another of some periods (µs)."""
+        return min((self.clock // period * period + period for period in periods), default=-NEVER)
 
     def _advance(self, time: int, every_us: int, on_boundary: Callable[[int], None] | None) -> None:
         """Move the clock, and do what is due in between."""
@@ -257,8 +270,10 @@ class GraphState:
         if before == NEVER:
             return
         if on_boundary is not None and before // every_us != time // every_us:
+            self.ledger.add_up()
             on_boundary(time // every_us * every_us)
         if self.spec.retention_s and before // self._tick_us != time // self._tick_us:
+            self.ledger.add_up()
             for content in evict.due(self.ledger, self.tick - self._kept_us):
                 evict.evict(self.ledger, content)
                 self._vacant.append(content)
@@ -280,12 +295,13 @@ class GraphState:
     def refresh(self) -> None:
         """Bring windows and features up to date with the ledger and the clock; `changes` says what changed."""
         ledger, floor = self.ledger, self.spec.floor
+        ledger.add_up()
         self._reach()
         self._leave()
-        edges = np.frombuffer(ledger.changes, np.int64).reshape(-1, 5)
-        sets = self.windows.change(edges, self._hashes(), self._newest)
+        sets = self.windows.change(ledger.changes, self._hashes(), self._newest)
         targets = _TARGETS[sets[:, 0]]
-        touched = [self.owned(kind, _rows(sorted(rows))) for kind, rows in enumerate(ledger.touched)]
+        named = (ledger.touched[USER] | ledger.counted, *ledger.touched[1:])
+        touched = [self.owned(kind, _rows(sorted(rows))) for kind, rows in enumerate(named)]
         users, contents, communities = ledger.tables
         propagated = [
             features.propagate_users(users, touched[USER], floor),
@@ -421,15 +437,14 @@ class GraphState:
     def commit(self, meta: dict[bytes, bytes] | None = None, outputs: dict[int, bytes] | None = None) -> int:
         """Write the micro-batch, with these `meta` and `outputs` (by user row) rows, as one WriteBatch."""
         store, users = self.store, self.ledger.users
-        for kind, (table, rows) in enumerate(zip(self.ledger.tables, self.ledger.touched, strict=True)):
-            for row in rows:
-                store.write("nodes", keys.node(kind, row), table.record(row))
-        for row in self.owned(USER, _rows(self.ledger.touched[USER])).tolist():
-            store.write("counters", keys.node(USER, row), users.counters(row))
-        for row, value in (outputs or {}).items():
-            store.write("outputs", keys.node(USER, row), value)
-        for key, value in (meta or {}).items():
-            store.write("meta", key, value)
+        counted, touched = self.ledger.counted, self.ledger.touched
+        # Who was only counted at has the same record as before.
+        named = (touched[USER] | counted.intersection(users.fresh), *touched[1:])
+        for kind, (table, rows) in enumerate(zip(self.ledger.tables, named, strict=True)):
+            records.write_nodes(store, table, kind, rows)
+        records.write_counters(store, users, self.owned(USER, _rows(sorted(touched[USER] | counted))))
+        store.write_all("outputs", ((keys.NODE_KEY.pack(USER, row), value) for row, value in (outputs or {}).items()))
+        store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())
         return store.commit()
 

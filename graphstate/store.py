@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from heapq import merge
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 
@@ -74,7 +76,8 @@ class Store:
     """Column families of one RocksDB with the pending changes of one micro-batch over `edges`.
 
     `edges` keys are read and scanned through the pending changes; the other families are only written,
-    and read once by `rows` when the state is loaded.
+    and read once by `rows` when the state is loaded. staged: the pending rows of `edges`, None for a removal;
+    it may be written to, and nothing is ever taken out of it.
     """
 
     def __init__(self, path: Path, memory: Memory | None = None, *, read_only: bool = False) -> None:
@@ -96,40 +99,44 @@ class Store:
         self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._edges = self._families["edges"]
+        self._read = self._edges.get
         self._failed = False
-        self._pending: dict[bytes, dict[bytes, bytes | None]] = {}
+        self.staged: dict[bytes, bytes | None] = {}
+        self._groups: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self._grouped = 0
         self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
 
     def get(self, key: bytes) -> bytes | None:
         """The value of an `edges` key, pending changes included."""
-        group = self._pending.get(key[:PREFIX])
-        if group is not None and key in group:
-            return group[key]
-        value: bytes | None = self._edges.get(key)
+        if key in self.staged:
+            return self.staged[key]
+        value: bytes | None = self._read(key)
         return value
 
     def put(self, key: bytes, value: bytes) -> None:
         """Stage an `edges` row."""
-        group = self._pending.get(key[:PREFIX])
-        if group is None:
-            group = self._pending[key[:PREFIX]] = {}
-        group[key] = value
+        self.staged[key] = value
 
     def delete(self, key: bytes) -> None:
         """Stage the removal of an `edges` row."""
-        self._pending.setdefault(key[:PREFIX], {})[key] = None
+        self.staged[key] = None
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The `edges` rows that begin with prefix (≥ 5 bytes), in key order, pending changes included.
 
         Changes staged while the iterator is open may or may not be seen: take a list before changing.
         """
-        group = self._pending.get(prefix[:PREFIX])
+        staged, groups = self.staged, self._groups
+        # Most micro-batches scan little: keys are put into groups when a scan asks, the newest are at the end.
+        for key in islice(reversed(staged), len(staged) - self._grouped):
+            groups[key[:PREFIX]].append(key)
+        self._grouped = len(staged)
+        group = groups.get(prefix[:PREFIX])
         stored = self._stored(prefix)
         if not group:
             return stored
-        staged = sorted((key, value) for key, value in group.items() if value is not None and key.startswith(prefix))
-        return merge(((key, value) for key, value in stored if key not in group), staged)
+        found = sorted((key, value) for key in group if key.startswith(prefix) and (value := staged[key]) is not None)
+        return merge(((key, value) for key, value in stored if key not in staged), found)
 
     def _stored(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         last = int.from_bytes(prefix, "big") + 1
@@ -146,6 +153,10 @@ class Store:
         """Stage a row of another family; None removes it."""
         self._writes[family][key] = value
 
+    def write_all(self, family: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Stage many rows of another family."""
+        self._writes[family].update(rows)
+
     def rows(self, family: str) -> Iterator[tuple[bytes, bytes]]:
         """All committed rows of a family, in key order."""
         rows = self._families[family].iter()
@@ -158,20 +169,14 @@ class Store:
     def commit(self) -> int:
         """Write everything staged as one WriteBatch; returns the number of rows."""
         batch = WriteBatch(raw_mode=True)
-        edges = self._handles["edges"]
-        for group in self._pending.values():
-            for key, value in group.items():
-                if value is None:
-                    batch.delete(key, edges)
-                else:
-                    batch.put(key, value, edges)
-        for name, writes in self._writes.items():
+        put, delete = batch.put, batch.delete
+        for name, writes in (("edges", self.staged), *self._writes.items()):
             handle = self._handles[name]
             for key, value in writes.items():
                 if value is None:
-                    batch.delete(key, handle)
+                    delete(key, handle)
                 else:
-                    batch.put(key, value, handle)
+                    put(key, value, handle)
         rows = len(batch)
         try:
             self._db.write(batch)
@@ -183,7 +188,9 @@ class Store:
 
     def discard(self) -> None:
         """Forget everything staged."""
-        self._pending = {}
+        self.staged = {}
+        self._groups.clear()
+        self._grouped = 0
         self._writes = {name: {} for name in FAMILIES}
 
     def sizes(self) -> dict[str, int]:
@@ -274,6 +281,6 @@ class Store:
                 with suppress(Exception):
                     family.close()
             self._families.clear()
-            del self._edges, self._db
+            del self._edges, self._read, self._db
         finally:
             self._rewriting.release()

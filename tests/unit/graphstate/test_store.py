@@ -40,6 +40,24 @@ def test_scan_merges_staged_and_stored(tmp_path: Path) -> None:
     store.close()
 
 
+def test_scan_sees_what_was_staged_since_the_last(tmp_path: Path) -> None:
+    """What is staged behind a scan, anew or once more, is in the next one; a commit leaves nothing staged."""
+    store = Store(tmp_path)
+    store.put(PREFIX + b"2", b"first")
+    assert list(store.scan(PREFIX)) == [(PREFIX + b"2", b"first")]
+    store.put(PREFIX + b"3", b"second")
+    store.put(PREFIX + b"1", b"third")
+    store.put(PREFIX + b"2", b"again")
+    store.put(b"\x00abce1", b"another node")
+    expected = [(PREFIX + b"1", b"third"), (PREFIX + b"2", b"again"), (PREFIX + b"3", b"second")]
+    assert list(store.scan(PREFIX)) == expected
+    store.commit()
+    assert list(store.scan(PREFIX)) == expected
+    store.delete(PREFIX + b"1")
+    assert list(store.scan(PREFIX)) == expected[1:]
+    store.close()
+
+
 def test_only_commits_last(tmp_path: Path) -> None:
     """What was staged and not committed is gone after a close, in every family."""
     store = Store(tmp_path)
