@@ -35,6 +35,8 @@ PREFIX = 5
 
 _MEMTABLE_BYTES = 32 << 20
 _BUDGET_BYTES = 128 << 20
+_MEMTABLE_FILTER = 0.01
+"""Of a memtable's bytes: about seven bits a row."""
 
 
 class Memory:
@@ -57,6 +59,10 @@ def _options(memory: Memory, family: str = "") -> Options:
     if family == "nodes":
         # Ids are here and nowhere else: uncompressed, so that a search of the files finds whoever is in them.
         options.set_compression_type(DBCompressionType.none())
+    if family == "edges":
+        # Most reads are of registers that are not there yet: a filter says so of memtables, as one does of files.
+        options.set_memtable_whole_key_filtering(True)
+        options.set_memtable_prefix_bloom_ratio(_MEMTABLE_FILTER)
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(memory.cache)
