@@ -143,9 +143,9 @@ def adopt(base: Path, folder: Path) -> None:
 # The parts
 
 
-def begun() -> Row:
-    """What stands beside the figures of a part: the machine as it is when the part begins."""
-    return {"machine": {**report.machine(), "aiokafka": version("aiokafka")}}
+def begun(what: str) -> Row:
+    """What stands beside the figures of a part: what was measured, and the machine as it is when the part begins."""
+    return {"what": what, "machine": {**report.machine(), "aiokafka": version("aiokafka")}}
 
 
 def starts(bench: Bench, sizes: tuple[Size, ...]) -> Row:
@@ -153,7 +153,7 @@ def starts(bench: Bench, sizes: tuple[Size, ...]) -> Row:
 
     RocksDB may take little for itself here: its cache is bounded by a setting and has nothing to do with the graph.
     """
-    found, states = begun(), list[Row]()
+    found, states = begun("Bases of `flat`"), list[Row]()
     bases = [(None, Size(0, 0)), *((bench.base("flat", size), size) for size in sizes)]
     busy_s, begin = e2e_figures.machine_busy_s(), time.monotonic()
     own_s = 0.0
@@ -237,9 +237,9 @@ def steady(bench: Bench, rate: float, plan: Plan) -> Row:
     }
 
 
-def sustained(bench: Bench, minutes: float, settled: int) -> Row:
+def sustained(bench: Bench, minutes: float, settled: int, what: str) -> Row:
     """As much as the worker takes, for so long; the feeder sends when there is little left."""
-    found, feeder, moments = begun(), bench.feeder, list[Moment]()
+    found, feeder, moments = begun(f"{what}, {minutes:g} minutes"), bench.feeder, list[Moment]()
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
         now = bench.moment()
@@ -277,7 +277,9 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
         if not {"throughput", "freshness"} & set(given.part) and not given.minutes:
             return bench.errors
         e2e_answers.stamp_scores(rig.settings)
-        base, begin = bench.base("social", plan.size), begun()
+        graph = f"{plan.size.users:,} users with {plan.size.follows:,} follows"
+        base = bench.base("social", plan.size)
+        begin = begun(f"{graph}, a backlog of {plan.backlog:,} events")
         say("the feeder makes its graph")
         feeder.wait_ready()
         if "throughput" in given.part:
@@ -290,12 +292,12 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
                 show("throughput", drain(bench, begin))
                 rig.wait_drained()
             if "freshness" in given.part:
-                begin = begun()
+                begin = begun(f"{graph}, {plan.rate_s:g} s for each rate after {plan.warm_s:g} s to warm up")
                 rates = [steady(bench, rate, plan) for rate in plan.rates]
                 others = round(max(row["others_cores"] for row in rates), 2)
                 show("freshness", {**begin, "others_cores": others, "rates": rates})
             if given.minutes:
-                show("sustained", sustained(bench, given.minutes, plan.settled))
+                show("sustained", sustained(bench, given.minutes, plan.settled, graph))
     return bench.errors
 
 

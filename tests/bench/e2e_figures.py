@@ -228,7 +228,8 @@ def ran_on(part: Row) -> str:
     busy = on["load"] > 0.5 * on["cores"] or (others or 0.0) > 0.1 * on["cores"]
     quiet = ": **not a quiet machine, take the ratios rather than the times**" if busy else ""
     return (
-        f"{on['cpu']}, {on['cores']} cores for worker, broker and feeder; Python {on['python']}, numba {on['numba']}, "
+        f"{part['what']}; {on['cpu']}, {on['cores']} cores for worker, broker and feeder; "
+        f"Python {on['python']}, numba {on['numba']}, "
         f"rocksdict {on['rocksdict']}, aiokafka {on['aiokafka']}; {on['when']}, load {on['load']} when it began{also}"
         f"{quiet}."
     )

@@ -158,7 +158,7 @@ def results() -> dict[str, object]:
         "aiokafka": "1",
         "when": "",
     }
-    about = {"machine": machine, "others_cores": 0.1}
+    about = {"what": "Some users", "machine": machine, "others_cores": 0.1}
     figures = e2e_figures.figures(moment(0.0, 0), moment(10.0, 20_000))
     rate = {
         "rate": 100.0,
