@@ -55,7 +55,8 @@ class TrainingSnapshot:
 class TrainingPlan:
     """How long and how hard to train; the defaults are measured on several real sets.
 
-    batch: users at most; little data makes smaller batches, so that an epoch has about `batches` of them.
+    batch: users at most; little data makes smaller batches, so that an epoch has about `batches` of them. refit: fit
+    again with the newest snapshot among the lessons, for as many epochs as it said when it was not.
     """
 
     epochs: int = 14
@@ -68,6 +69,7 @@ class TrainingPlan:
     batch: int = 1024
     batches: int = 24
     threads: int = 2
+    refit: bool = True
 
 
 @dataclass(frozen=True)
@@ -180,16 +182,25 @@ def train(
     # Threads that wait for one another cost more than they bring where there is little to do.
     torch.set_num_threads(plan.threads if size == plan.batch else 1)
     try:
-        return Artifact(_fit(lessons, held, config, seed, plan, progress), config)
+        epochs, weights = _fit(lessons, held, config, seed, plan, progress)
+        if plan.refit:
+            # The newest snapshot is the closest to what will be served: once it has said how long, it teaches too.
+            lessons += batches(usable[-1], config, size, random)
+            progress(f"once more with the newest snapshot, {epochs} epochs")
+            _, weights = _fit(lessons, [], config, seed, replace(plan, epochs=epochs), progress)
+        return Artifact(weights, config)
     finally:
         torch.set_num_threads(threads)
 
 
 def _fit(
     lessons: list[Batch], held: list[Batch], config: ModelConfig, seed: int, plan: TrainingPlan, progress: Progress
-) -> dict[str, Float32s]:
-    """The weights of the last epoch that is not worse than the best by more than chance."""
-    chance = 1 / np.sqrt(sum(len(batch.target) for batch in held))
+) -> tuple[int, dict[str, Float32s]]:
+    """The last epoch that is not worse on `held` than the best by more than chance, and its weights.
+
+    With nothing held it is the last of all.
+    """
+    chance = 1 / np.sqrt(max(1, sum(len(batch.target) for batch in held)))
     scaling = Scaling.of([batch.part for batch in lessons])
     lessons, held = ([replace(batch, part=scaling.apply(batch.part)) for batch in some] for some in (lessons, held))
     blank = _blank(scaling)
@@ -204,8 +215,9 @@ def _fit(
         best, kept, weights = -np.inf, 0, _weights(network)
         for epoch in range(1, plan.epochs + 1):
             loss = _epoch(network, lessons, optimizer, schedule, generator, plan, blank)
-            rank = _validate(network, held)
-            progress(f"epoch {epoch:2} of {plan.epochs}: loss {loss:.4f}, validation {rank:.4f}")
+            rank = _validate(network, held) if held else 0.0
+            said = f", validation {rank:.4f}" if held else ""
+            progress(f"epoch {epoch:2} of {plan.epochs}: loss {loss:.4f}{said}")
             best = max(best, rank)
             # The later epochs of a cycle are the calmer ones: prefer them unless validation clearly says otherwise.
             if rank >= best - chance:
@@ -213,7 +225,7 @@ def _fit(
             elif epoch - kept >= plan.patience:
                 break
         progress(f"epoch {kept} is kept")
-    return scaling.fold(weights, config)
+    return kept, scaling.fold(weights, config)
 
 
 def _epoch(

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000
 _BATCH = 16_384
 _HASHES = 1 << 32
+_ENOUGH = 2_000
+"""Posts that make a window long enough."""
+_LONGEST = 28 * 86_400 * _SECOND
 
 Progress = Callable[[str], None]
 
@@ -77,24 +80,28 @@ def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> Plan:
     """Snapshot times for posts at these times (sorted), up to the cut (µs).
 
     They are evenly spaced, and begin a sixth of the way from the first posts; a few stray ones before the
-    others do not count as the first.
+    others do not count as the first. Where posts are few the windows overlap: long ones with many labels teach more
+    than short ones with few. Those of the newest snapshots may then be cut short by the horizon.
 
     Raises:
         TrainingError: the events do not reach far enough for a horizon to close.
     """
     first = int(posts[len(posts) // 20])
     span = until - first
-    window = max(horizon, span // 12)
-    earliest, latest = first + span // 6, until - horizon - window
-    if latest < earliest:
+    least = max(horizon, span // 12)
+    per_post = span // max(1, len(posts) - len(posts) // 20)
+    window = max(least, min(per_post * _ENOUGH, _LONGEST, span // 3))
+    earliest, latest = first + span // 6, until - horizon - max(least, window * 3 // 5)
+    if until - horizon - least < earliest:
         day = 86_400 * _SECOND
         # The last snapshot must come after a sixth of the span, and a window and a horizon must fit behind it.
-        needed = (horizon + window) * 6 / 5 / day
+        needed = (horizon + least) * 6 / 5 / day
         raise TrainingError(
             f"no horizon has closed: the events span {span / day:.1f} days, {needed:.1f} are needed for posts of a "
             f"window and their horizon of {horizon / day:.1f} days each; give more events, or a later --until"
         )
-    return Plan(tuple(sorted({int(time) for time in np.linspace(earliest, latest, snapshots)})), window)
+    times = np.linspace(earliest, max(earliest, latest), snapshots)
+    return Plan(tuple(sorted({int(time) for time in times})), window)
 
 
 def closed_posts(

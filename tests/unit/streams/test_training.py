@@ -37,8 +37,8 @@ def days(*values: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 
 def test_snapshots_leave_room_for_window_and_horizon() -> None:
-    """The newest snapshot's window and the horizons of its posts end at the cut."""
-    made = plan(days(*np.linspace(0, 29, 60)), 30 * DAY, 3 * DAY, 14)
+    """Where posts are many, the newest snapshot's window and the horizons of its posts end at the cut."""
+    made = plan(days(*np.linspace(0, 29, 30_000)), 30 * DAY, 3 * DAY, 14)
     assert len(made.times) == 14
     assert made.times[-1] + made.window + 3 * DAY == 30 * DAY
     assert made.window == 3 * DAY
@@ -49,7 +49,16 @@ def test_a_thin_beginning_gets_no_snapshots() -> None:
     many = np.linspace(365, 395, 60)
     made = plan(days(0, *many), 396 * DAY, 3 * DAY, 5)
     assert made.times[0] > 365 * DAY
-    assert made.window == 3 * DAY
+    assert made.window < 11 * DAY
+
+
+def test_windows_grow_where_posts_are_few() -> None:
+    """Up to four weeks or a third of the time, and the newest snapshot keeps more than half a window."""
+    few = plan(days(*np.linspace(0, 29, 60)), 30 * DAY, 3 * DAY, 14)
+    assert 9 * DAY < few.window <= 10 * DAY
+    assert few.times[-1] + few.window * 3 / 5 + 3 * DAY == pytest.approx(30 * DAY, abs=10)
+    assert plan(days(*np.linspace(0, 359, 60)), 360 * DAY, 3 * DAY, 14).window == pytest.approx(30 * DAY, rel=0.1)
+    assert plan(days(*np.linspace(0, 239, 60)), 240 * DAY, 3 * DAY, 14).window == 28 * DAY
 
 
 def test_events_in_which_no_horizon_has_closed_are_refused() -> None:
