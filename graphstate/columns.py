@@ -1,11 +1,28 @@
-"""Growing columns: NumPy arrays that share their memory with fast Python element access."""
+"""Growing columns: NumPy arrays that share their memory with fast Python element access; sets of rows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_FEW = 64
+"""Up to so many rows Python sorts faster than NumPy."""
+
+
+def as_rows(rows: Iterable[int]) -> NDArray[np.int64]:
+    """Rows as an array, in the order that they come in."""
+    return np.fromiter(rows, np.int64)
+
+
+def union(some: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The rows of some arrays, each once, in ascending order."""
+    if sum(map(len, some)) > _FEW:
+        return np.unique(np.concatenate(some))
+    return as_rows(sorted(set(chain.from_iterable(rows.tolist() for rows in some))))
 
 
 class Columns:

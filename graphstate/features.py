@@ -28,6 +28,7 @@ from graphstate.nodes import (
     RINGS,
     SHARERS,
     VIA,
+    Communities,
     Contents,
     Users,
 )  # fmt: skip
@@ -237,14 +238,26 @@ def _own(
     return n
 
 
+def warm_up(users: Users, contents: Contents, communities: Communities) -> None:
+    """Compile what is not called where nothing changed."""
+    nothing = np.zeros(0, np.int64)
+    _propagate_users(nothing, users.counts, 1, users.propagated, nothing)
+    _propagate_counts(nothing, contents.sharers, 1, contents.propagated, nothing)
+    _propagate_counts(nothing, communities.members, 1, communities.propagated, nothing)
+
+
 def propagate_users(users: Users, rows: Int64s, floor: int) -> Int64s:
     """Bring the propagated features of these users up to date; returns those that changed."""
+    if not len(rows):
+        return rows
     changed = np.empty(len(rows), np.int64)
     return changed[: _propagate_users(rows, users.counts, floor, users.propagated, changed)]
 
 
 def propagate_counts(counts: Int32s, out: Int32s, rows: Int64s, floor: int) -> Int64s:
     """The same for contents (their sharers) and communities (their members)."""
+    if not len(rows):
+        return rows
     changed = np.empty(len(rows), np.int64)
     return changed[: _propagate_counts(rows, counts, floor, out, changed)]
 

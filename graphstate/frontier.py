@@ -42,6 +42,12 @@ class Frontier:
         self._out = [np.zeros(0, np.int64) for _ in TYPES]
         self._stamp = 0
 
+    def warm_up(self, windows: Windows) -> None:
+        """Compile what is not called where nothing changed."""
+        nothing = np.zeros(0, np.int64)
+        _merge(nothing, 0, nothing, nothing, 0)
+        _readers(nothing, windows.rows.head[0], windows.pool, 0, nothing, nothing, 0)
+
     def stale(self, windows: Windows, touched: list[Int64s], read: list[Int64s], users_only: bool) -> list[Int64s]:
         """Per node type, the touched rows and every target whose window holds one of the read rows.
 
@@ -54,7 +60,8 @@ class Frontier:
         self._stamp += 1
         ends = [0, 0, 0]
         for kind in (USER,) if users_only else range(len(TYPES)):
-            ends[kind] = _merge(touched[kind], self._stamp, self._stamps[kind], self._out[kind], 0)
+            if len(touched[kind]):
+                ends[kind] = _merge(touched[kind], self._stamp, self._stamps[kind], self._out[kind], 0)
         for number, relation in enumerate(RELATIONS):
             target = relation.target
             if (users_only and target != USER) or not len(read[relation.source]):

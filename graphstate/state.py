@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graphstate import evict, features, keys, migrate, records
 from graphstate.apply import UNERASED, Applier
+from graphstate.columns import as_rows, union
 from graphstate.counting import NOTHING, WIDTH, Counting
 from graphstate.errors import FormatError
 from graphstate.facts import FIRST, Facts
@@ -59,10 +60,6 @@ def _silent(_what: str, _done: int, _total: int) -> None:
     """No progress is shown."""
 
 
-def _rows(rows: Iterable[int]) -> Int64s:
-    return np.fromiter(rows, np.int64)
-
-
 class GraphState:
     """One shard's graph in RocksDB and memory."""
 
@@ -80,12 +77,12 @@ class GraphState:
         self._kept_us = (spec.retention_s + spec.lateness_s) * _SECOND
         self._vacant: list[int] = []
         self._refreshed_tick = NEVER
-        self.changes = Changes(self.none(), self.none(), self.none(), _rows(()), _rows(()), self.none())
+        self.changes = Changes(self.none(), self.none(), self.none(), as_rows(()), as_rows(()), self.none())
 
     @staticmethod
     def none() -> list[Int64s]:
         """No rows of any node type."""
-        return [_rows(()) for _ in TYPES]
+        return [as_rows(()) for _ in TYPES]
 
     @classmethod
     def open(
@@ -128,6 +125,8 @@ class GraphState:
         scratch.change(np.zeros((1, 5), np.int64), self._hashes(), self._newest)
         scratch.replace(0, 0, [(0, 0)])
         Counting(self.ledger.users, self.ledger.contents, 0).add_up(array("q", [NOTHING] * WIDTH))
+        features.warm_up(*self.ledger.tables)
+        self.frontier.warm_up(scratch)
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
             self.store.write("meta", b"format", str(FORMAT).encode())
@@ -301,21 +300,21 @@ class GraphState:
         sets = self.windows.change(ledger.changes, self._hashes(), self._newest)
         targets = _TARGETS[sets[:, 0]]
         named = (ledger.touched[USER] | ledger.counted, *ledger.touched[1:])
-        touched = [self.owned(kind, _rows(sorted(rows))) for kind, rows in enumerate(named)]
+        touched = [self.owned(kind, as_rows(sorted(rows))) for kind, rows in enumerate(named)]
         users, contents, communities = ledger.tables
         propagated = [
             features.propagate_users(users, touched[USER], floor),
             features.propagate_counts(contents.sharers, contents.propagated, touched[CONTENT], floor),
             features.propagate_counts(communities.members, communities.propagated, touched[COMMUNITY], floor),
         ]
-        windows = [sets[targets == kind, 1] for kind in range(len(TYPES))]
+        windows = [sets[targets == kind, 1] for kind in range(len(TYPES))] if len(sets) else self.none()
         dirty = [touched[USER], windows[USER], self._creators(touched[CONTENT])]
         if self.tick > self._refreshed_tick:
             dirty.append(np.flatnonzero(users.due[: users.rows] <= self.tick))
             self._refreshed_tick = self.tick
-        rows = self.owned(USER, np.unique(np.concatenate(dirty)))
+        rows = self.owned(USER, union(dirty))
         own = features.own(users, contents, self.windows, rows, self.tick)
-        fresh = [_rows(table.fresh) for table in ledger.tables]
+        fresh = [as_rows(table.fresh) for table in ledger.tables]
         self.changes = Changes(windows, propagated, fresh, own, touched[USER], self._wanted(sets))
 
     def _leave(self) -> None:
@@ -335,16 +334,16 @@ class GraphState:
         """Other shards' nodes in these windows (relation, target) whose owner was not asked for them."""
         if self.spec.shards == 1:
             return self.none()
-        found: list[list[Int64s]] = [[_rows(())] for _ in TYPES]
+        found: list[list[Int64s]] = [[as_rows(())] for _ in TYPES]
         if len(sets):
             for number, relation in enumerate(RELATIONS):
                 sources = self.windows.sources(number, sets[sets[:, 0] == number, 1])
                 table = self.ledger.tables[relation.source]
                 found[relation.source].append(sources[(table.owned[sources] == 0) & (table.subscribed[sources] == 0)])
-            found[USER].append(_rows(row for row in self._returned() if self.holds(USER, row)))
+            found[USER].append(as_rows(row for row in self._returned() if self.holds(USER, row)))
         # The forgotten have no name to ask for; their edges are about to go.
         return [
-            _rows(row for row in np.unique(np.concatenate(some)).tolist() if table.ids[row])
+            as_rows(row for row in np.unique(np.concatenate(some)).tolist() if table.ids[row])
             for some, table in zip(found, self.ledger.tables, strict=True)
         ]
 
@@ -442,7 +441,7 @@ class GraphState:
         named = (touched[USER] | counted.intersection(users.fresh), *touched[1:])
         for kind, (table, rows) in enumerate(zip(self.ledger.tables, named, strict=True)):
             records.write_nodes(store, table, kind, rows)
-        records.write_counters(store, users, self.owned(USER, _rows(sorted(touched[USER] | counted))))
+        records.write_counters(store, users, self.owned(USER, as_rows(sorted(touched[USER] | counted))))
         store.write_all("outputs", ((keys.NODE_KEY.pack(USER, row), value) for row, value in (outputs or {}).items()))
         store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())

@@ -312,7 +312,7 @@ class Windows:
             if self.replace(relation, target, edges) and self.rows.changed[relation][target] != self._stamp:
                 self.rows.changed[relation][target] = self._stamp
                 sets.append(np.array([[relation, target]], np.int64))
-        return np.concatenate(sets)
+        return np.concatenate(sets) if len(sets) > 1 else sets[0]
 
     def replace(self, relation: int, target: int, edges: list[tuple[int, int]]) -> bool:
         """Give a window these (time, source) edges; whether its set changed."""

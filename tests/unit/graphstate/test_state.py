@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from numba.core.dispatcher import Dispatcher
 
+from graphstate import counting, features, frontier, windows
 from graphstate.errors import DamagedError, FormatError
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Kind, Mutation
 from tests.graphs import at, follow, share
+from tests.strategies import history
 
 
 def test_open_with_another_spec(tmp_path: Path) -> None:
@@ -85,3 +88,23 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     largest.write_bytes(raw)
     with pytest.raises(DamagedError, match="restore or remove it"):
         GraphState.open(tmp_path / "copy", GraphSpec())
+
+
+def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
+    """All that a step needs was compiled when an empty state was opened, so no event waits for a compiler."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    kernels = [
+        kernel
+        for module in (counting, features, frontier, windows)
+        for kernel in vars(module).values()
+        if isinstance(kernel, Dispatcher)
+    ]
+    before = [len(kernel.overloads) for kernel in kernels]
+    log = history(1, 400)
+    for begin in range(0, len(log), 20):
+        state.apply(log[begin : begin + 20])
+        state.stale_second(state.stale_first())
+        state.commit()
+    assert [len(kernel.overloads) for kernel in kernels] == before
+    assert any(before)
+    state.close()
