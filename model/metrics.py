@@ -134,8 +134,12 @@ class Decile:
 
 
 def deciles(score: Float64s, reach: Float64s, parts: int = 10) -> list[Decile]:
-    """Calibration and lift: users in parts by score (mean log reach), lowest first; reach `[n]` in persons."""
-    order = np.argsort(score, kind="stable")
+    """Calibration and lift: users in parts by score (mean log reach), lowest first; reach `[n]` in persons.
+
+    Equal scores are put in order by lot, the same every time: the order that they come in may tell something.
+    """
+    lot = np.random.default_rng(0).permutation(len(score))
+    order = lot[np.argsort(score[lot], kind="stable")]
     overall = max(float(reach.mean()), 1e-9)
     found = []
     for rows in np.array_split(order, min(parts, len(order))):

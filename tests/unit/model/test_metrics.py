@@ -82,6 +82,10 @@ def test_tenths_tell_calibration_and_lift() -> None:
     assert [part.predicted for part in parts] == pytest.approx([part.observed for part in parts])
     assert np.mean([part.lift for part in parts]) == pytest.approx(1)
     assert parts[0].lift < parts[9].lift
+    # Of users who are all the same to the score, the order tells nothing.
+    flat = [part.lift for part in deciles(np.zeros(1000), np.arange(1000.0))]
+    assert max(flat) < 1.5
+    assert min(flat) > 0.6
 
 
 def test_a_past_mean_is_shrunk_towards_the_mean() -> None:
