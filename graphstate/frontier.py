@@ -6,68 +6,80 @@ import numpy as np
 from numba import njit
 
 from graphstate.types import RELATIONS, TYPES, USER, Int32s, Int64s
-from graphstate.windows import Pool, Windows
+from graphstate.windows import Windows
+
+Three = tuple[Int64s, Int64s, Int64s]
+"""Rows by node type."""
+
+_SOURCE = np.array([relation.source for relation in RELATIONS])
+_TARGET = np.array([relation.target for relation in RELATIONS])
 
 
 @njit(cache=True, nogil=True)
-def _merge(rows: Int64s, stamp: int, stamps: Int64s, out: Int64s, n: int) -> int:
-    for row in rows:
-        if stamps[row] != stamp:
-            stamps[row] = stamp
-            out[n] = row
-            n += 1
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _readers(rows: Int64s, head: Int32s, pool: Pool, stamp: int, stamps: Int64s, out: Int64s, n: int) -> int:
-    """Append the targets whose window holds one of rows."""
-    for row in rows:
-        slot = head[row]
-        while slot >= 0:
-            target = pool.target[slot]
-            if stamps[target] != stamp:
-                stamps[target] = stamp
-                out[n] = target
+def _stale(
+    touched: Three, read: Three, users_only: bool, heads: Int32s, begins: Int64s, next_slot: Int32s, target_of: Int32s,
+    stamp: int, stamps: Three, out: Three, ends: Int64s,
+) -> None:  # fmt: skip
+    """List the touched rows, then the targets whose window holds one of those read, relation by relation."""
+    for kind in range(1 if users_only else 3):
+        seen, found, n = stamps[kind], out[kind], 0
+        for row in touched[kind]:
+            if seen[row] != stamp:
+                seen[row] = stamp
+                found[n] = row
                 n += 1
-            slot = pool.next[slot]
-    return n
+        ends[kind] = n
+    for number in range(len(_SOURCE)):
+        kind = _TARGET[number]
+        if users_only and kind != USER:
+            continue
+        seen, found, n = stamps[kind], out[kind], ends[kind]
+        for row in read[_SOURCE[number]]:
+            slot = heads[begins[number] + row]
+            while slot >= 0:
+                target = target_of[slot]
+                if seen[target] != stamp:
+                    seen[target] = stamp
+                    found[n] = target
+                    n += 1
+                slot = next_slot[slot]
+        ends[kind] = n
+
+
+def _three(rows: list[Int64s]) -> Three:
+    """Compiled code takes one form of array alone."""
+    users, contents, communities = rows
+    return np.ascontiguousarray(users), np.ascontiguousarray(contents), np.ascontiguousarray(communities)
 
 
 class Frontier:
     """Finds stale nodes; a node is listed once per call, in the order it was found."""
 
     def __init__(self) -> None:
-        self._stamps = [np.zeros(0, np.int64) for _ in TYPES]
-        self._out = [np.zeros(0, np.int64) for _ in TYPES]
+        self._capacity = [0] * len(TYPES)
+        self._stamps = self._out = _three([np.zeros(0, np.int64) for _ in TYPES])
         self._stamp = 0
 
     def warm_up(self, windows: Windows) -> None:
-        """Compile what is not called where nothing changed."""
-        nothing = np.zeros(0, np.int64)
-        _merge(nothing, 0, nothing, nothing, 0)
-        _readers(nothing, windows.rows.head[0], windows.pool, 0, nothing, nothing, 0)
+        """Compile it."""
+        nothing = [np.zeros(0, np.int64) for _ in TYPES]
+        self.stale(windows, nothing, nothing, users_only=False)
 
     def stale(self, windows: Windows, touched: list[Int64s], read: list[Int64s], users_only: bool) -> list[Int64s]:
         """Per node type, the touched rows and every target whose window holds one of the read rows.
 
         users_only: what the second layer needs, where only users are computed.
         """
-        for kind, capacity in enumerate(windows.capacity):
-            if len(self._stamps[kind]) < capacity:
-                self._stamps[kind] = np.zeros(capacity, np.int64)
-                self._out[kind] = np.empty(capacity, np.int64)
+        if self._capacity != windows.capacity:
+            self._capacity = list(windows.capacity)
+            self._stamps = _three([np.zeros(size, np.int64) for size in self._capacity])
+            self._out = _three([np.empty(size, np.int64) for size in self._capacity])
         self._stamp += 1
-        ends = [0, 0, 0]
-        for kind in (USER,) if users_only else range(len(TYPES)):
-            if len(touched[kind]):
-                ends[kind] = _merge(touched[kind], self._stamp, self._stamps[kind], self._out[kind], 0)
-        for number, relation in enumerate(RELATIONS):
-            target = relation.target
-            if (users_only and target != USER) or not len(read[relation.source]):
-                continue
-            ends[target] = _readers(
-                read[relation.source], windows.rows.head[number], windows.pool,
-                self._stamp, self._stamps[target], self._out[target], ends[target],
-            )  # fmt: skip
-        return [out[:end].copy() for out, end in zip(self._out, ends, strict=True)]
+        ends, places, pool = np.zeros(len(TYPES), np.int64), windows.places, windows.pool
+        _stale(
+            _three(touched), _three(read), users_only, places.head, places.source, pool.next, pool.target,
+            self._stamp, self._stamps, self._out, ends,
+        )  # fmt: skip
+        first, second, third = ends.tolist()
+        users, contents, communities = self._out
+        return [users[:first].copy(), contents[:second].copy(), communities[:third].copy()]

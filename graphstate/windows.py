@@ -254,7 +254,7 @@ class Windows:
         self.pool = Pool(rows, times, rows, relations, rows, rows)
         empty = tuple(np.zeros(0, np.int32) for _ in RELATIONS)
         self.rows = Rows(empty, empty, empty, empty, empty, empty, empty)
-        self._places = Places._make(np.zeros(0, np.int32) for _ in Places._fields)
+        self.places = Places._make(np.zeros(0, np.int32) for _ in Places._fields)
         self._grow_pool(1 << 12)
         self.reach((256, 256, 256))
 
@@ -279,7 +279,7 @@ class Windows:
             for new, old in zip(views[-1], arrays, strict=True):
                 new[: len(old)] = old
         self.rows = Rows(*views)
-        self._places = Places._make([*flat, targets[:-1], sources[:-1]])
+        self.places = Places._make([*flat, targets[:-1], sources[:-1]])
         self.capacity = list(capacity)
 
     def change(
@@ -297,7 +297,7 @@ class Windows:
         ends, done = np.zeros(2, np.int64), 0
         while done < len(changes):
             done = _change(
-                changes, done, self.window, self.pool, self._places, self._free, self._top,
+                changes, done, self.window, self.pool, self.places, self._free, self._top,
                 hashes, self._stamp, changed, refill, ends,
             )  # fmt: skip
             if done < len(changes):
@@ -318,7 +318,7 @@ class Windows:
         """Give a window these (time, source) edges; whether its set changed."""
         pairs = np.array(edges, np.int64).reshape(-1, 2)
         times, sources = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
-        while not (done := _replace(relation, target, sources, times, self.pool, self._places, self._free, self._top)):
+        while not (done := _replace(relation, target, sources, times, self.pool, self.places, self._free, self._top)):
             self._grow_pool(2 * len(self.pool.source))
         return bool(done == 2)
 
