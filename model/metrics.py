@@ -133,18 +133,23 @@ class Decile:
     lift: float
 
 
-def deciles(score: Float64s, reach: Float64s, parts: int = 10) -> list[Decile]:
-    """Calibration and lift: users in parts by score (mean log reach), lowest first; reach `[n]` in persons.
-
-    Equal scores are put in order by lot, the same every time: the order that they come in may tell something.
-    """
+def _tenths(score: Float64s, parts: int) -> list[Int64s]:
+    """Rows by score, lowest first, in parts; equal scores by lot, as the order they come in may tell something."""
     lot = np.random.default_rng(0).permutation(len(score))
-    order = lot[np.argsort(score[lot], kind="stable")]
+    return np.array_split(lot[np.argsort(score[lot], kind="stable")], min(parts, len(score)))
+
+
+def lifts(score: Float64s, reach: Float64s, parts: int = 10) -> list[float]:
+    """The mean reach of users in parts by any score, lowest first, over that of all."""
     overall = max(float(reach.mean()), 1e-9)
+    return [float(reach[rows].mean()) / overall for rows in _tenths(score, parts)]
+
+
+def deciles(score: Float64s, reach: Float64s, parts: int = 10) -> list[Decile]:
+    """Calibration and lift: users in parts by score (mean log reach), lowest first; reach `[n]` in persons."""
     found = []
-    for rows in np.array_split(order, min(parts, len(order))):
+    for rows, lift in zip(_tenths(score, parts), lifts(score, reach, parts), strict=True):
         predicted, observed = np.expm1(np.maximum(score[rows], 0)), reach[rows]
         typical = float(np.expm1(np.log1p(observed).mean()))
-        mean = float(observed.mean())
-        found.append(Decile(len(rows), float(predicted.mean()), mean, typical, mean / overall))
+        found.append(Decile(len(rows), float(predicted.mean()), float(observed.mean()), typical, lift))
     return found

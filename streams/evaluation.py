@@ -20,7 +20,7 @@ from model.config import OWN, OWN_SCALE, ModelConfig
 from model.errors import TrainingError
 from model.evaluate import Difference, Standing, standings
 from model.labels import Posts
-from model.metrics import Decile, deciles, rank_mean, spearman
+from model.metrics import Decile, deciles, lifts, rank_mean, spearman
 from model.types import Bools, Float64s, GraphInput, Int64s
 from streams.training import Dataset, build, closed_posts
 
@@ -75,7 +75,7 @@ class Judged:
     """What an evaluation found; every part is measured.
 
     standings: per scorer. seeds: per scorer, Spearman all, warm and cold of each seed alone. best: the baseline with
-    the highest Spearman over all. differences: the model's to the best baseline, then the network's to the MLP.
+    the highest Spearman over all. differences: the model's to the best baseline, then to the MLP if that is another.
     deciles: the model's calibration and lift; best_lift: the best baseline's lift. worth: what leaving features out
     costs, see `ablate`.
     """
@@ -253,9 +253,9 @@ def _judged(people: Exam, runs: dict[str, list[Float64s]], version: str) -> Judg
         standings=found,
         seeds=alone,
         best=best,
-        differences=[Difference.of(found[NETWORK], found[best]), Difference.of(found[NETWORK], found[MLP])],
+        differences=[Difference.of(found[NETWORK], found[name]) for name in dict.fromkeys((best, MLP))],
         deciles=deciles(scores[NETWORK], people.reach),
-        best_lift=[part.lift for part in deciles(scores[best], people.reach)],
+        best_lift=lifts(scores[best], people.reach),
     )
 
 

@@ -148,7 +148,7 @@ def _calibration(deciles: Sequence[dict[str, Any]]) -> str:
 def _lift(deciles: Sequence[dict[str, Any]], best: Sequence[float], name: str) -> str:
     lift = [part["lift"] for part in deciles]
     plot = _Plot(
-        "Lift: mean reach of a tenth ÷ that of all", (1, len(lift)), (0, max(*lift, *best) * 1.1),
+        "Lift: mean reach of a tenth ÷ that of all", (1, len(lift)), (0, max(*lift, *best) * 1.3),
         labels=("tenth by score", "lift"), log=False,
     )  # fmt: skip
     plot.line([(1, 1), (len(lift), 1)], "#bbb", dashed=True)
@@ -165,7 +165,7 @@ def _curve(curve: Curve) -> str:
     times = [*curve.times, *(time for time, _ in curve.posts)]
     top = max([*curve.reach, *(float(reach) for _, reach in curve.posts)])
     ends = (float(min(times)), float(max(times)))
-    plot = _Plot(curve.user, (0.0, 1.0), (0.0, top), labels=("time", "persons (log scale)"), log=True)
+    plot = _Plot(curve.user, (0.0, 1.0), (0.0, 3 * top), labels=("time", "persons (log scale)"), log=True)
     span = max(ends[1] - ends[0], 1.0)
 
     def across(time: float) -> float:
