@@ -18,6 +18,8 @@ from model.vector import add_scaled, affine, as_float, logit
 Float32s = NDArray[np.float32]
 Int64s = NDArray[np.int64]
 Kernel = Callable[..., Any]
+VECTOR = 0x6A15A9E4
+"""The checksum of `vector.py`: numba's cache of compiled kernels looks at this file alone, and would keep old ones."""
 _F = np.float32
 _LANES = 16
 """Exponentials are taken of so many numbers at once."""

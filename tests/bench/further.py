@@ -83,7 +83,7 @@ def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, cons
 def play(shard: Shard, workload: Workload, events: int, name: str, say: system.Say) -> tuple[int, opponents.Errors]:
     """So many events in micro-batches of all sizes; how many there were, and the largest errors at any quarter."""
     cell, stream = system.Cell(workload.name, 0), workload.updates()
-    done, worst = 0, opponents.Errors(0.0, 0.0, 0.0)
+    done, worst = 0, opponents.Errors(0.0, 0.0)
     checks = [events * part // 4 for part in range(4, 0, -1)]
     for size in cycle(SIZES):
         batch = workload.batch(stream, min(size, max(1, events - done)))

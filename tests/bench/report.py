@@ -213,8 +213,8 @@ def with_section(page: str, text: str) -> str:
 def _further(build: Path) -> list[str]:
     """The tables of the further runs, as far as there are any."""
     titles = {
-        "exact": "`--exact`: largest absolute error of any embedding or score; of the engine and of the reference also "
-        "from the same network in float64.",
+        "exact": "`--exact`: largest absolute difference of any embedding or score from the network in float64; beside "
+        "it that of PyTorch Geometric in float32.",
         "growth": "`--growth`: throughput by the number of users at constant mean degree, and by the window (0: all).",
         "memory": "`--memory`: resident memory.",
     }

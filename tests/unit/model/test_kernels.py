@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from zlib import crc32
+
 import numpy as np
 import pytest
 
-from model import kernels
+from model import kernels, vector
 
 HEADS, CHANNELS, INPUTS = 2, 32, 5
+
+
+def test_the_cache_knows_of_the_operations() -> None:
+    """Whoever changes them must change the file that numba's cache looks at."""
+    found = crc32(Path(vector.__file__).read_bytes())
+    assert found == kernels.VECTOR, f"write VECTOR = 0x{found:08x} into model/kernels.py"
 
 
 @pytest.mark.parametrize("n", [1, 16, 64, 65, 1_000, 20_000])
