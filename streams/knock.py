@@ -11,6 +11,7 @@ import asyncio
 import logging
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 
 from aiokafka import errors
 from aiokafka.conn import create_conn
@@ -21,8 +22,8 @@ from streams.settings import PREFIX, Settings
 _HOSTNAME, _ADDRESS = 62, 64
 """OpenSSL's verify codes for a certificate that is good, but another host's."""
 _LOGGERS = ("aiokafka.conn", "asyncio")
-AGAIN_S = 2.0
-"""After so long it is asked again why it hung up: a broker that was just ending does that too."""
+AGAIN_S, PATIENCE_S = 1.0, 10.0
+"""Who hangs up is asked again, and for so long: a broker that just ended, and is started again, does that too."""
 
 
 def knock(settings: Settings, timeout_s: float) -> None:
@@ -47,7 +48,8 @@ async def _ask_all(settings: Settings, timeout_s: float) -> BaseException | None
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         problem = await _ask_each(settings, timeout_s)
-        if isinstance(problem, errors.KafkaConnectionError | ConnectionResetError):
+        end = monotonic() + PATIENCE_S
+        while isinstance(problem, errors.KafkaConnectionError | ConnectionResetError) and monotonic() < end:
             await asyncio.sleep(AGAIN_S)
             problem = await _ask_each(settings, timeout_s)
     finally:
