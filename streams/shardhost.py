@@ -92,14 +92,14 @@ class ShardHost:
             raise StaleStep(f"shard {partition} is not open as it was last committed")
         return shard
 
-    async def position(self, partition: int) -> tuple[int, dict[str, int]]:
-        """The next offset and the marks of a shard, as committed."""
+    def position(self, partition: int) -> tuple[int, dict[str, int]]:
+        """The next offset and the marks of a shard, as committed; at once, as only the shard's own steps change them.
 
-        def look() -> tuple[int, dict[str, int]]:
-            shard = self._clean(partition)
-            return shard.next_offset, dict(shard.marks)
-
-        return await self._run(look)
+        Raises:
+            StaleStep: the shard was closed, or its last step was not committed.
+        """
+        shard = self._clean(partition)
+        return shard.next_offset, dict(shard.marks)
 
     async def step(
         self, partition: int, records: list[Record], halos: Sequence[Halo] = (), *, silent: bool = False
@@ -153,13 +153,13 @@ class ShardHost:
 
         await self._run(work)
 
-    async def owing(self, partition: int) -> bool:
-        """Whether a shard owes scores that a step must publish, without anything new."""
-        return await self._run(lambda: self._clean(partition).owing)
+    def owing(self, partition: int) -> bool:
+        """Whether a shard owes scores that a step must publish, without anything new; at once, too."""
+        return self._clean(partition).owing
 
-    async def waiting(self, partition: int) -> bool:
-        """Whether some who read a hub wait in a shard for a step that brings them up to date."""
-        return await self._run(lambda: bool(self._clean(partition).spread.waiting))
+    def waiting(self, partition: int) -> bool:
+        """Whether some who read a hub wait in a shard for a step that brings them up to date; at once, too."""
+        return bool(self._clean(partition).spread.waiting)
 
     async def hello(self, partition: int, token: int) -> list[tuple[int, Halo]]:
         """Let a shard begin to tell others of its nodes, under a token; returns what to send first."""

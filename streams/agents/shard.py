@@ -129,9 +129,9 @@ class ShardWork:
                 return
             await self._greet(partition)
             poll = self._consumer.no_poll(self._mutations)
-            if await self._host.owing(partition):
+            if self._host.owing(partition):
                 await self._advance(poll, partition, [])
-            elif await self._host.waiting(partition):
+            elif self._host.waiting(partition):
                 await self._empty_step(poll, partition)
 
     async def _handle(self, poll: Poll) -> bool:
@@ -151,21 +151,21 @@ class ShardWork:
 
     async def _advance(self, poll: Poll, partition: int, records: list[Any]) -> bool:
         """Take packs."""
-        next_offset, marks = await self._host.position(partition)
+        next_offset, marks = self._host.position(partition)
         told = self.told.get(TP(poll.topic, partition), 0)
         for batch in micro_batches(records, next_offset, marks, told):
             if batch.loud:
                 await self._greet(partition)
             if not await self._step(poll, partition, batch):
                 return False
-        if not self._behind(partition) and await self._host.owing(partition):
+        if not self._behind(partition) and self._host.owing(partition):
             await self._greet(partition)
             return await self._empty_step(poll, partition)
         return True
 
     async def _empty_step(self, poll: Poll, partition: int) -> bool:
         """A step for what is left to do of earlier ones."""
-        next_offset, marks = await self._host.position(partition)
+        next_offset, marks = self._host.position(partition)
         return await self._step(poll, partition, MicroBatch(fresh(marks), loud=True, next_offset=next_offset))
 
     async def _step(self, poll: Poll, partition: int, batch: MicroBatch) -> bool:
@@ -189,7 +189,7 @@ class ShardWork:
             log.warning("another worker spoke for a shard of ours: saying hello again", extra={"shard": partition})
             await self._host.hush(partition)
             await self._greet(partition)
-        next_offset, marks = await self._host.position(partition)
+        next_offset, marks = self._host.position(partition)
         begin = perf_counter()
         outcome = await self._host.step(partition, [], halos, silent=not loud)
         seconds = {"step": perf_counter() - begin}

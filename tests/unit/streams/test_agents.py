@@ -172,7 +172,7 @@ def test_commit_lasts(host: ShardHost, opened: list[FakeShard]) -> None:
         assert await host.settle({0: 0}) == {0: 0}
         await host.step(0, [])
         assert await host.commit(0, 5, {"a:0": 1}, lambda: True)
-        assert await host.position(0) == (5, {"a:0": 1})
+        assert host.position(0) == (5, {"a:0": 1})
         assert await host.settle({0: 0}) == {0: 5}
         await host.close()
 
@@ -190,7 +190,7 @@ def test_a_stale_step_is_undone(host: ShardHost, opened: list[FakeShard]) -> Non
         with pytest.raises(StaleStep):
             await host.step(0, [])
         with pytest.raises(StaleStep):
-            await host.position(0)
+            host.position(0)
         assert await host.settle({0: 0}) == {0: 0}
         await host.step(0, [])
         assert await host.commit(0, 1, {}, lambda: True)
