@@ -11,10 +11,12 @@ import asyncio
 import logging
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import monotonic
+from typing import Any
 
 from aiokafka import errors
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection
 
 from streams.errors import BrokerError, one_line
 from streams.settings import PREFIX, Settings
@@ -24,6 +26,8 @@ _HOSTNAME, _ADDRESS = 62, 64
 _LOGGERS = ("aiokafka.conn", "asyncio")
 AGAIN_S, PATIENCE_S = 1.0, 10.0
 """Who hangs up is asked again, and for so long: a broker that just ended, and is started again, does that too."""
+
+CLOSED_S = 2.0
 
 
 def knock(settings: Settings, timeout_s: float) -> None:
@@ -75,8 +79,20 @@ async def _ask(settings: Settings, server: str, timeout_s: float) -> None:
     host, _, port = server.rpartition(":")
     how = settings.aiokafka_kwargs()
     del how["bootstrap_servers"]
-    connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=int(timeout_s * 1_000), **how)
-    await connection.close()
+    connection = AIOKafkaConnection(host.strip("[]"), int(port), request_timeout_ms=int(timeout_s * 1_000), **how)
+    try:
+        await connection.connect()
+    except errors.KafkaError:
+        await _closed(connection)
+        raise
+    await _closed(connection)
+
+
+async def _closed(connection: Any) -> None:
+    """Over TLS the other side has its part in a close; what is still open when the loop ends is never closed."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSED_S):
+            await connection.close()
 
 
 def explain(settings: Settings, problem: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from streams import topics
+from streams import knock, topics
 from streams.errors import BrokerError
 from streams.settings import Settings
 from tests.secured import HOST, PASSWORD, STORE_PASSWORD, USER, Authority, SecuredKafka
@@ -80,8 +80,11 @@ def test_everything_works_with_tls_and_a_login(login: Settings, tmp_path: Path) 
     assert PASSWORD not in process.log.read_text()
 
 
-def test_what_is_set_wrong_is_named(login: Settings, secured: SecuredKafka, tmp_path: Path) -> None:
+def test_what_is_set_wrong_is_named(
+    login: Settings, secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each wrong setting has a line that names it; no secret is in any."""
+    monkeypatch.setattr(knock, "PATIENCE_S", 1.0)
     other = Authority(tmp_path / "other").certificate
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"sasl_password": SecretStr(WRONG)}, "refused the login: check .*SASL_USERNAME and .*SASL_PASSWORD"),

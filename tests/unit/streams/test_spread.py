@@ -80,7 +80,7 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
                 most.append(max(waited))
                 found.append({user: bits for shard in cluster.shards for user, bits in _state(shard).items()})
         assert most[0] == 0
-        assert most[1] > 5 * ROWS, "hardly anybody ever waited: it shows nothing"
+        assert most[1] > 3 * ROWS, "hardly anybody ever waited: it shows nothing"
         assert len(found[0]) > 100
         assert found[0].keys() == found[1].keys()
         assert [user for user, bits in found[0].items() if found[1][user] != bits] == []
