@@ -79,7 +79,7 @@ overload: $(STAMP)  ## ten times what it can take: ARGS="--minutes 5 --factor 10
 scaling: $(STAMP)  ## what more shards and workers bring: ARGS="--cluster 2x4 --rate 400"
 	@$(PY) -m tests.load.scaling $(ARGS)
 
-# QUICK=1: under a minute. ARGS="--workload social --batch 1000 --profile", --exact, --growth, --memory, --write: see --help.
+# QUICK=1: under a minute. ARGS="--workload social --batch 1000 --profile", --exact, --growth, --hubs, --memory, --write: see --help.
 bench: $(STAMP)  ## how fast it is, and how much faster than others: QUICK=1 ARGS="--write"
 	@$(PY) -m tests.bench $(if $(QUICK),--quick) $(ARGS)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streams.app import Worker
     from streams.settings import Settings
+
+BACK_S = 15.0
+"""A broker that answered and then hung up, while topics are looked at, has so long to come back."""
 
 
 def worker() -> None:
@@ -48,20 +52,38 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     Raises:
         GroundswellError: what stopped it instead.
     """
-    from streams import health, topics
+    from streams import health
     from streams.app import Worker
 
-    def prepare() -> None:
-        health.web(settings)
-        with topics.admin(settings) as client:
-            topics.create(client, topics.Topics(settings).all())
-
-    await asyncio.to_thread(prepare)
+    health.web(settings)
+    await asyncio.to_thread(_prepare, settings)
     running = Worker(settings)
     try:
         await _first(stop.wait(), running.failure(), _started(running))
     finally:
         await running.stop()
+
+
+def _prepare(settings: Settings) -> None:
+    """See to it that the topics are there; a broker that goes away meanwhile has some seconds to come back."""
+    from kafka.errors import KafkaConnectionError
+
+    from streams import topics
+    from streams.errors import BrokerError
+
+    end = None
+    while True:
+        try:
+            with topics.admin(settings) as client:
+                topics.create(client, topics.Topics(settings).all())
+        except BrokerError as error:
+            if end is None and isinstance(error.__cause__, KafkaConnectionError):
+                end = monotonic() + BACK_S
+            if end is None or monotonic() > end:
+                raise
+            sleep(1.0)
+        else:
+            return
 
 
 async def _started(running: Worker) -> None:

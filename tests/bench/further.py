@@ -13,8 +13,10 @@ from itertools import cycle, product
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -33,6 +35,10 @@ WINDOWS = (4, 16, 64, 0)
 GROWN = 1_000
 """Updates per micro-batch with --growth."""
 SLICE_S = 10.0
+HUB_BATCHES = (10, 100, 1_000)
+LEAST = 5
+STALL_MS = 250.0
+"""No step with --hubs may take longer where readers wait."""
 
 
 def one_thread() -> None:
@@ -126,6 +132,41 @@ def growth(given: argparse.Namespace, size: Size, console: Console, say: system.
         save("growth", rows, given, size)
     finish("growth", rows, given, size, console)
     return all(row["max_abs_error"] <= EXACT for row in rows)
+
+
+def hubs(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
+    """The steps of `celebrity`, with and without readers who wait for their turn, and how long these wait."""
+    workload, artifact = generated("celebrity", size), Artifact.default()
+    rows: list[report.Row] = []
+    for spread_rows, batch in product((0, given.spread_rows), HUB_BATCHES):
+        with system.loaded(workload, artifact, given.cache, say, spread_rows=spread_rows) as shard:
+            say(f"celebrity, {batch} updates, {spread_rows:,} readers of hubs per step")
+            steps = _hub_steps(shard, workload, batch, given.slice_s or SLICE_S)
+            rows.append({"rows per step": spread_rows, "batch": batch, **steps})
+        save("hubs", rows, given, size)
+    finish("hubs", rows, given, size, console)
+    exact = all(row["max_abs_error"] <= EXACT for row in rows)
+    return exact and all(row["longest ms"] <= STALL_MS for row in rows if row["rows per step"])
+
+
+def _hub_steps(shard: Shard, workload: Workload, size: int, slice_s: float) -> report.Row:
+    cell, stream, waits, most = system.Cell(workload.name, size), workload.updates(), [0.0], 0
+    system.step(shard, cell, workload.batch(stream, size))
+    cell, end = system.Cell(workload.name, size), perf_counter() + slice_s
+    while perf_counter() < end or len(cell.whole_s) < LEAST:
+        outcome = system.step(shard, cell, workload.batch(stream, size))
+        most = max(most, outcome.waiting)
+        waits += [outcome.waited_s] if outcome.waited_s else []
+    while shard.spread.waiting:
+        system.step(shard, system.Cell(workload.name, 0), [])
+    whole_ms, waits_ms = np.array(cell.whole_s) * 1e3, np.array(waits[1:] or [0.0]) * 1e3
+    return {
+        "steps": len(whole_ms), "p50 ms": round(float(np.median(whole_ms)), 1),
+        "p99 ms": round(float(np.quantile(whole_ms, 0.99)), 1), "longest ms": round(float(whole_ms.max()), 1),
+        "most waiting": most, "wait p50 ms": round(float(np.median(waits_ms))),
+        "longest wait ms": round(float(waits_ms.max())),
+        "max_abs_error": opponents.full_pass(shard, 1).max_abs_error,
+    }  # fmt: skip
 
 
 def memory(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:

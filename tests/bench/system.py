@@ -27,7 +27,7 @@ from streams.graphview import graph_spec
 from streams.records import Record
 from streams.replay import batches
 from streams.schemas import TOPIC_OF, TopicKind
-from streams.shard import Shard
+from streams.shard import Outcome, Shard
 from tests.bench.workloads import VERSION, Workload
 
 LOAD_BATCH = 50_000
@@ -77,11 +77,15 @@ def peaked(artifact: Artifact, factor: float = 25.0) -> Artifact:
 
 
 def open_shard(
-    path: Path, artifact: Artifact, backend: MakeBackend = Engine, kept: Mapping[str, int] = FOREVER
+    path: Path,
+    artifact: Artifact,
+    backend: MakeBackend = Engine,
+    kept: Mapping[str, int] = FOREVER,
+    spread_rows: int = 0,
 ) -> Shard:
     """A shard that keeps contents for so long."""
     spec = graph_spec(artifact.config, **kept)
-    return Shard.open(path, artifact, spec, backend=backend)
+    return Shard.open(path, artifact, spec, backend=backend, spread_rows=spread_rows)
 
 
 def base_state(
@@ -130,17 +134,18 @@ def loaded(
     *,
     weights: Artifact | None = None,
     backend: MakeBackend = Engine,
+    spread_rows: int = 0,
 ) -> Iterator[Shard]:
     """A shard with the base of a workload, in a folder that is removed afterwards.
 
     weights: open it with this artifact, of the same configuration, instead of the one that it was loaded with.
-    backend: what computes.
+    backend: what computes. spread_rows: as the setting.
     """
     base = base_state(workload, artifact, cache, say)
     with TemporaryDirectory(prefix="run-", dir=cache) as folder:
         state = Path(folder) / "state"
         copy_state(base, state)
-        shard = open_shard(state, weights or artifact, backend)
+        shard = open_shard(state, weights or artifact, backend, spread_rows=spread_rows)
         try:
             yield shard
         finally:
@@ -149,7 +154,7 @@ def loaded(
             gc.collect()
 
 
-def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> None:
+def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> Outcome:
     """One micro-batch with its commit, added to the cell."""
     begin = perf_counter()
     outcome = shard.take([Record(shard.next_offset, batch)])
@@ -161,6 +166,7 @@ def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> None:
     for stage, seconds in {**outcome.seconds, "commit": end - taken}.items():
         cell.stages[stage] = cell.stages.get(stage, 0.0) + seconds
     cell.frontier.append(outcome.frontier)
+    return outcome
 
 
 def measure(

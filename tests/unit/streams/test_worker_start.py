@@ -1,0 +1,59 @@
+"""What a worker does before it joins, when the broker goes away just then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from kafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+
+from streams import topics
+from streams.commands import worker
+from streams.errors import BrokerError
+from streams.settings import Settings
+
+
+class Broker:
+    """Fails in this order, each time with an error of this cause, and then no more."""
+
+    def __init__(self, *causes: Exception) -> None:
+        self.causes = list(causes)
+        self.asked = 0
+
+    @contextmanager
+    def admin(self, _settings: Settings) -> Iterator[None]:
+        """In place of the admin client."""
+        self.asked += 1
+        if self.causes:
+            cause = self.causes.pop(0)
+            raise BrokerError(str(cause)) from cause
+        yield
+
+
+@pytest.mark.parametrize(
+    ("causes", "asked", "ends"),
+    [
+        ([], 1, True),
+        ([KafkaConnectionError(), KafkaConnectionError()], 3, True),
+        ([KafkaConnectionError(), ConnectionRefusedError(), KafkaConnectionError()], 4, True),
+        ([ConnectionRefusedError()], 1, False),
+        ([TopicAuthorizationFailedError()], 1, False),
+        ([KafkaConnectionError()] * 100, 17, False),
+    ],
+)
+def test_a_broker_that_hangs_up_has_some_seconds(
+    monkeypatch: pytest.MonkeyPatch, causes: list[Exception], asked: int, ends: bool
+) -> None:
+    """Who answered and then went away is asked again for a while; who never answered, or refuses, is not."""
+    broker, now = Broker(*causes), [0.0]
+    monkeypatch.setattr(topics, "admin", broker.admin)
+    monkeypatch.setattr(topics, "create", lambda _client, _specs: [])
+    monkeypatch.setattr(worker, "monotonic", lambda: now[0])
+    monkeypatch.setattr(worker, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    if ends:
+        worker._prepare(Settings.load())
+    else:
+        with pytest.raises(BrokerError):
+            worker._prepare(Settings.load())
+    assert broker.asked == asked
