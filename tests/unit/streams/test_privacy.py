@@ -243,7 +243,7 @@ def test_a_copy_that_hears_of_no_forget_goes(tmp_path: Path) -> None:
         assert worker.holding() == []
         assert worker.left == [0]
         await worker.host.settle({0: 0})
-        assert (await worker.host.position(0))[0] == 0
+        assert worker.host.position(0)[0] == 0
 
     run(work, tmp_path, 0.0)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0"]
