@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from numba import njit
 
-from graphstate.types import RELATIONS, TYPES, USER, Int32s, Int64s
+from graphstate.types import RELATIONS, USER, Int32s, Int64s
 from graphstate.windows import Windows
 
 
@@ -107,8 +107,3 @@ class Queue:
         self._waits[:] = False
         self._pieces.clear()
         self._count = 0
-
-
-def queues() -> list[Queue]:
-    """An empty queue for each node type."""
-    return [Queue() for _ in TYPES]

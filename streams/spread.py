@@ -15,10 +15,10 @@ import numpy as np
 
 from graphstate import hubs
 from graphstate.state import GraphState
-from graphstate.types import USER, Int64s
+from graphstate.types import TYPES, USER, Int64s
 
 _SHARE = 8
-"""A node is a hub if this part of a micro-batch's share reads it: those of a few nodes below that go at once."""
+"""A node is a hub if its readers are more than this part of what a micro-batch takes; those of lesser ones fit in."""
 
 
 class Spread:
@@ -32,7 +32,7 @@ class Spread:
         self._rows = rows
         self._most = rows // _SHARE
         self._clock = clock
-        self._first, self._second = hubs.queues(), hubs.Queue()
+        self._first, self._second = [hubs.Queue() for _ in TYPES], hubs.Queue()
         self._late: list[Int64s] = graph.none()
         self._now = self._since = 0.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     from streams.app import Worker
 
     health.web(settings)
-    await asyncio.to_thread(_prepare, settings)
+    await asyncio.to_thread(_prepare, settings, stop.is_set)
+    if stop.is_set():
+        return
     running = Worker(settings)
     try:
         await _first(stop.wait(), running.failure(), _started(running))
@@ -64,7 +66,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await running.stop()
 
 
-def _prepare(settings: Settings) -> None:
+def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
     """See to it that the topics are there; a broker that goes away meanwhile has some seconds to come back."""
     from kafka.errors import KafkaConnectionError
 
@@ -72,7 +74,7 @@ def _prepare(settings: Settings) -> None:
     from streams.errors import BrokerError
 
     end = None
-    while True:
+    while not stopped():
         try:
             with topics.admin(settings) as client:
                 topics.create(client, topics.Topics(settings).all())

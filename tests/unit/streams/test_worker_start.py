@@ -52,8 +52,17 @@ def test_a_broker_that_hangs_up_has_some_seconds(
     monkeypatch.setattr(worker, "monotonic", lambda: now[0])
     monkeypatch.setattr(worker, "sleep", lambda seconds: now.append(now.pop() + seconds))
     if ends:
-        worker._prepare(Settings.load())
+        worker._prepare(Settings.load(), lambda: False)
     else:
         with pytest.raises(BrokerError):
-            worker._prepare(Settings.load())
+            worker._prepare(Settings.load(), lambda: False)
     assert broker.asked == asked
+
+
+def test_who_is_told_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes while the broker is away ends the wait, without an error."""
+    broker, stopped = Broker(*[KafkaConnectionError()] * 100), [False]
+    monkeypatch.setattr(topics, "admin", broker.admin)
+    monkeypatch.setattr(worker, "sleep", lambda _seconds: stopped.__setitem__(0, broker.asked == 3))
+    worker._prepare(Settings.load(), lambda: stopped[0])
+    assert broker.asked == 3
