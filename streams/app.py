@@ -177,7 +177,7 @@ class Worker:
         dead = DeadLetters(self._send, self.metrics, self.settings.dead_letter_limit)
         self.ingest = Ingest(topics, self.producer, dead, self.metrics)
         source = f"/{self.settings.consumer_group}"
-        outputs = Outputs(topics.score, topics.alert, source, self.artifact.version)
+        outputs = Outputs(topics.score, topics.alert, source)
         self.shard_work = ShardWork(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
         self.shard_work.on_waiting = self._go_on
         inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())

@@ -6,12 +6,13 @@ greater wins, so what a writer that was presumed dead still sends does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from streams.errors import StateError
+from streams.records import Record
 
 VERSION = 1
 NODES = 1_500
@@ -104,3 +105,14 @@ def decode(value: bytes) -> Halo:
     if halo.version != VERSION:
         raise StateError(f"a halo of version {halo.version}, this is {VERSION}: run one release on all workers")
     return halo
+
+
+def cause(records: Sequence[Record], halos: Sequence[Halo]) -> tuple[int, int]:
+    """Kafka's time (ms) of the oldest event behind a step, and over how many hops it leads to others; 0 if none.
+
+    A third hop there is not: what the second brings is read by the second layer alone.
+    """
+    here = min((record.accepted_ms for record in records if record.accepted_ms), default=0)
+    if here:
+        return here, 1
+    return min((halo.accepted_ms for halo in halos if halo.accepted_ms and halo.hops == 1), default=0), 2

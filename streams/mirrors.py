@@ -63,6 +63,13 @@ class Mirrors:
         self._asked: dict[int, list[tuple[int, int, Want]]] = defaultdict(list)
         self._drops: dict[int, list[tuple[int, str]]] = defaultdict(list)
 
+    def adopt(self, engine: Backend, ranking: Ranking, model: str) -> None:
+        """Go over to another artifact's engine and version, and say nothing until the next hello, by which both sides
+        compare all that they mirror.
+        """
+        self.engine, self.ranking, self.model = engine, ranking, model
+        self.hush()
+
     def restore(self) -> Arrivals:
         """What was committed of other shards' nodes."""
         arrivals, model = Arrivals(), self.model.encode()
@@ -86,7 +93,7 @@ class Mirrors:
             self._mirrored_by(halo)
             for node in halo.nodes:
                 self._learn(halo, node, arrivals)
-            if halo.sketch is not None:
+            if halo.sketch is not None and halo.model == self.model:
                 self.ranking.merge(halo.sender, halo.sketch)
         return arrivals
 

@@ -15,7 +15,7 @@ import msgspec
 from aiokafka.partitioner import murmur2
 
 from streams.headers import CloudEvents, Headers, rfc3339
-from streams.shard import Alert, Outcome, Score
+from streams.shard import Outcome, Score
 from streams.topics import TopicSpec
 
 KIND = "emerging"
@@ -77,10 +77,9 @@ def partition_of(key: bytes, partitions: int) -> int:
 class Outputs:
     """Makes the messages of a step; `origin` names the step (partition and offset of the mutations topic)."""
 
-    def __init__(self, score: TopicSpec, alert: TopicSpec, source: str, model: str) -> None:
+    def __init__(self, score: TopicSpec, alert: TopicSpec, source: str) -> None:
         self.score_topic = score
         self.alert_topic = alert
-        self._model = model
         # The type of an event is the name of its topic without the prefix of an installation.
         self._score = CloudEvents("influence.score.v1", source)
         self._alert = CloudEvents("influence.alert.v1", source)
@@ -89,23 +88,23 @@ class Outputs:
         """The scores that moved and the tombstones of the forgotten; time: RFC 3339, for the tombstones."""
         prefix = f"{origin}/".encode()
         for score in outcome.scores:
-            yield self._score_message(score, prefix)
+            yield self._score_message(score, prefix, outcome.model)
         for user in outcome.forgotten:
             key = user.encode()
             yield Message(key, None, self._score.headers(prefix + key, time, empty=True))
 
-    def _score_message(self, score: Score, prefix: bytes) -> Message:
+    def _score_message(self, score: Score, prefix: bytes, model: str) -> Message:
         key, as_of = score.user.encode(), rfc3339(score.as_of)
-        value = ScoreValue(score.user, score.reach, score.percentile, as_of, self._model)
+        value = ScoreValue(score.user, score.reach, score.percentile, as_of, model)
         return Message(key, _encode(value), self._score.headers(prefix + key, as_of.encode()))
 
-    def alerts(self, alerts: Iterable[Alert]) -> Iterator[Message]:
+    def alerts(self, outcome: Outcome) -> Iterator[Message]:
         """The alerts that fired."""
-        for alert in alerts:
+        for alert in outcome.alerts:
             as_of = rfc3339(alert.as_of)
             value = AlertValue(
                 alert.alert, alert.user, KIND, as_of, alert.velocity, alert.level, alert.reach, alert.percentile,
-                alert.new_sharers, alert.content, self._model,
+                alert.new_sharers, alert.content, outcome.model,
             )  # fmt: skip
             yield Message(
                 alert.user.encode(), _encode(value), self._alert.headers(alert.alert.encode(), as_of.encode())

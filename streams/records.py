@@ -25,3 +25,11 @@ class Told(NamedTuple):
     shard: int
     record: Record
     facts: list[Mutation]
+
+
+def by_shard(record: Record, told: list[tuple[int, Mutation]]) -> list[Told]:
+    """The facts of a record by receiving shard, each in the order they came up."""
+    facts: dict[int, list[Mutation]] = {}
+    for shard, fact in told:
+        facts.setdefault(shard, []).append(fact)
+    return [Told(shard, record, some) for shard, some in facts.items()]

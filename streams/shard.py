@@ -23,13 +23,13 @@ from graphstate.state import GraphState
 from graphstate.store import Memory
 from graphstate.types import RELATIONS, TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact
-from model.engine import Engine, MakeBackend
+from model.engine import Backend, Engine, MakeBackend
 from streams.alerts import AlertRule, Emerging, alert_id, judge
 from streams.graphview import LiveView
-from streams.halos import Halo
+from streams.halos import Halo, cause
 from streams.mirrors import Arrivals, Mirrors
 from streams.ranking import Ranking
-from streams.records import Record, Told
+from streams.records import Record, Told, by_shard
 from streams.spread import Spread
 
 _OUTPUT = Struct("<ffq")
@@ -45,6 +45,8 @@ class Score(NamedTuple):
     as_of: int
 
 
+OWED = 8_192
+"""So many of those who are owed a score get it in one step, so that what comes meanwhile need not wait for all."""
 _SCORE = partial(tuple.__new__, Score)
 """A score from its four fields, without a call of Python for each of what may be a hundred thousand."""
 
@@ -70,9 +72,10 @@ class Outcome:
 
     forgotten: users whose score must be withdrawn. named: all users of whom something was to be forgotten. told, halos:
     what other shards must know. waiting, waited_s: see `Spread`. counts: mutations by outcome. frontier: rows computed
-    in layer 1 and 2. edges: window edges attended to. seconds: by stage.
+    in layer 1 and 2. edges: window edges attended to. seconds: by stage. model: the version of the artifact behind it.
     """
 
+    model: str = ""
     scores: list[Score] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
@@ -179,7 +182,7 @@ class Shard:
         self.engine.warm_up(self.view)
         self._recompute(self.mirrors.restore(), Outcome())
         live = self.graph.live_users()
-        self.owing = same_model and bool(np.isnan(self._reach[: len(live)][live]).any())
+        self.owing = bool(np.isnan(self._reach[: len(live)][live]).any())
         if _waited(self.graph):
             # Who waited was not published; which they were is not known any more.
             self.behind = self.owing = True
@@ -208,7 +211,7 @@ class Shard:
         will be published of this, because it was before; so nothing is computed that the log does not need, and
         the next step that is not silent makes up for it with one bulk pass.
         """
-        outcome = Outcome()
+        outcome = Outcome(self.artifact.version)
         graph = self.graph
         self._emerging = []
         with _Timed(outcome, "apply"):
@@ -216,7 +219,7 @@ class Shard:
             for record in records:
                 for name, count in graph.take(record.mutations, record.clock, self.rule.step_us, self._judge).items():
                     outcome.counts[name] = outcome.counts.get(name, 0) + count
-                outcome.told += _by_shard(record, graph.told())
+                outcome.told += by_shard(record, graph.told())
             arrivals = self.mirrors.receive(halos)
         with _Timed(outcome, "refresh"):
             graph.refresh()
@@ -229,8 +232,8 @@ class Shard:
             outcome.named = graph.applier.named
         if not silent:
             with _Timed(outcome, "halos"):
-                cause = _cause(records, halos)
-                outcome.halos = self.mirrors.tell(graph.changes.propagated, self._outputs_changed, *cause)
+                changed = graph.changes.propagated, self._outputs_changed
+                outcome.halos = self.mirrors.tell(*changed, *cause(records, halos))
         return outcome
 
     def _judge(self, at: int) -> None:
@@ -316,6 +319,17 @@ class Shard:
         self._moved.update(rows.tolist())
         self.owing |= bool(len(rows))
 
+    def adopt(self, artifact: Artifact, engine: Backend) -> None:
+        """Between two steps, go over to another artifact, whose engine has computed everybody; all are owed a score.
+
+        Other shards are told nothing until the next hello, and what they told of another version counts no more.
+        """
+        self.artifact, self.engine, self.ranking = artifact, engine, Ranking()
+        users = self.graph.own_rows()[USER]
+        self.ranking.place(users, engine.score[users], self.graph.live_users(users))
+        self.mirrors.adopt(engine, self.ranking, artifact.version)
+        self.owe()
+
     def mend(self, repair: Callable[[], None], users: NDArray[np.int64], suspects: Arrivals) -> None:
         """Between two steps, take and compute anew what is off in memory, and all that follows from it.
 
@@ -347,8 +361,9 @@ class Shard:
     def _publish(self, rows: NDArray[np.int64]) -> list[Score]:
         self._room()
         if self.owing:
-            rows = np.union1d(rows, np.flatnonzero(np.isnan(self._reach[: self.view.rows(USER)])))
-            self.owing = False
+            owed = np.flatnonzero(np.isnan(self._reach[: self.view.rows(USER)]) & self.graph.live_users())
+            self.owing = len(owed) > OWED
+            rows = np.union1d(rows, owed[:OWED])
         rows = rows[self.graph.live_users(rows)]
         reach, percentile = reach_of(self.engine.score[rows]), self.ranking.percentile(rows)
         last_reach, last_percentile = self._reach[rows], self._percentile[rows]
@@ -444,6 +459,7 @@ class Shard:
         rows = np.array([row])
         return {
             "user": self.graph.ledger.users.ids[row],
+            "model": self.artifact.version,
             "reach": float(reach_of(self.engine.score[rows])[0]),
             "percentile": float(self.ranking.percentile(rows)[0]),
             "as_of": int(self.graph.as_of()[row]),
@@ -462,25 +478,6 @@ class Shard:
 def _waited(graph: GraphState) -> bool:
     """Whether some who read a hub had not been brought up to date when the state was last committed."""
     return graph.meta.get(b"waiting") == b"1"
-
-
-def _cause(records: Sequence[Record], halos: Sequence[Halo]) -> tuple[int, int]:
-    """Kafka's time (ms) of the oldest event behind a step, and over how many hops it leads to others; 0 if none.
-
-    A third hop there is not: what the second brings is read by the second layer alone.
-    """
-    here = min((record.accepted_ms for record in records if record.accepted_ms), default=0)
-    if here:
-        return here, 1
-    return min((halo.accepted_ms for halo in halos if halo.accepted_ms and halo.hops == 1), default=0), 2
-
-
-def _by_shard(record: Record, told: list[tuple[int, Mutation]]) -> list[Told]:
-    """The facts of a record by receiving shard, each in the order they came up."""
-    facts: dict[int, list[Mutation]] = {}
-    for shard, fact in told:
-        facts.setdefault(shard, []).append(fact)
-    return [Told(shard, record, some) for shard, some in facts.items()]
 
 
 def _joined(rows: NDArray[np.int64], more: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

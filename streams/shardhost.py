@@ -199,6 +199,14 @@ class ShardHost:
 
         return await self._run(turn)
 
+    async def turn(self, partition: int, work: Callable[[Shard], T]) -> T:
+        """What some work says of one shard between two steps.
+
+        Raises:
+            StaleStep: the shard was closed, or its last step was not committed.
+        """
+        return await self._run(lambda: work(self._clean(partition)))
+
     async def put_aside(self, partition: int, folder: Path, aside: Path) -> bool:
         """Rename the folder of a shard, unless the shard is open; returns whether it was renamed."""
 

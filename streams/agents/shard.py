@@ -26,7 +26,7 @@ from streams.headers import rfc3339
 from streams.metrics import Metrics
 from streams.outputs import Outputs, publish
 from streams.packs import Fresh, fact_packs, fresh, unpack
-from streams.shard import Outcome
+from streams.shard import Outcome, Shard
 from streams.shardhost import ShardHost
 from streams.topics import Topics
 from streams.transport import Consumer, Poll, Producer
@@ -134,6 +134,14 @@ class ShardWork:
             elif self._host.waiting(partition):
                 await self._empty_step(poll, partition)
 
+    async def switch(self, partition: int, take_over: Callable[[Shard], None]) -> None:
+        """Let a shard go over to another artifact between two steps; then it says hello under that."""
+        async with self._busy:
+            await self._host.turn(partition, take_over)
+            await self._host.hush(partition)
+            if not self._behind(partition):
+                await self._greet(partition)
+
     async def _handle(self, poll: Poll) -> bool:
         # Shards share a thread, but while one waits for Kafka another steps.
         parts = [self._part(poll, partition, *part) for partition, part in poll.parts.items()]
@@ -220,7 +228,7 @@ class ShardWork:
         self._count(batch, outcome, {**outcome.seconds, **seconds})
         if outcome.waited_s:
             self._metrics.hub_wait.observe(outcome.waited_s)
-        if outcome.waiting and partition not in self._called:
+        if (outcome.waiting or (batch.loud and self._host.owing(partition))) and partition not in self._called:
             self._called.add(partition)
             self.on_waiting(partition)
         self._feed.forget(outcome.named)
@@ -272,7 +280,7 @@ class ShardWork:
         client, outputs, now_ms = self._producer.client, self._outputs, now_ns // 1_000_000
         scores = outputs.scores(outcome, origin, rfc3339(now_ns // 1_000).encode())
         await publish(client, outputs.score_topic, scores, now_ms)
-        await publish(client, outputs.alert_topic, outputs.alerts(outcome.alerts), now_ms)
+        await publish(client, outputs.alert_topic, outputs.alerts(outcome), now_ms)
         return len(outcome.scores), len(outcome.alerts)
 
     def _count(self, batch: MicroBatch, outcome: Outcome, seconds: dict[str, float]) -> None:

@@ -51,7 +51,7 @@ class Web:
     """Everything that a page may show.
 
     Args:
-        model: the artifact's version.
+        model: the version of the artifact in use; each user's entry names its own, as shards change one by one.
     """
 
     def __init__(self, feed: LiveFeed, readiness: Readiness, metrics: Metrics, source: Source, model: str) -> None:
@@ -95,7 +95,7 @@ class Web:
         """The answer of `/api/v1/users/{id}`, None for one who is not live. Raises NotReady."""
         self._check()
         found = await self._read(self._source.user(user_id))
-        return found and {**found, "as_of": rfc3339(found["as_of"]), "model": self.model}
+        return found and {**found, "as_of": rfc3339(found["as_of"])}
 
     def state(self) -> dict[str, Any]:
         """The `state` event of the stream: rates and freshness over the last seconds, lag."""

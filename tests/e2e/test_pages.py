@@ -47,7 +47,13 @@ class Still:
         """Known ones only."""
         if user_id not in self.reach:
             return None
-        return {"user": user_id, "reach": self.reach[user_id], "percentile": 50.0, "as_of": self.clock}
+        return {
+            "user": user_id,
+            "reach": self.reach[user_id],
+            "percentile": 50.0,
+            "as_of": self.clock,
+            "model": "0123456789ab",
+        }
 
 
 @dataclass
