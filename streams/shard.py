@@ -75,7 +75,6 @@ class Outcome:
     in layer 1 and 2. edges: window edges attended to. seconds: by stage. model: the version of the artifact behind it.
     """
 
-    model: str = ""
     scores: list[Score] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
@@ -88,6 +87,7 @@ class Outcome:
     frontier: tuple[int, int] = (0, 0)
     edges: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Shard:
         will be published of this, because it was before; so nothing is computed that the log does not need, and
         the next step that is not silent makes up for it with one bulk pass.
         """
-        outcome = Outcome(self.artifact.version)
+        outcome = Outcome(model=self.artifact.version)
         graph = self.graph
         self._emerging = []
         with _Timed(outcome, "apply"):

@@ -26,7 +26,7 @@ def outputs(offline_settings: Settings) -> Outputs:
 
 def test_score(outputs: Outputs) -> None:
     """A score message is keyed by user and has exactly the contract's fields and CloudEvents' headers."""
-    outcome = Outcome("0123456789ab", [Score("ann é", 12.5, 99.25, AS_OF)])
+    outcome = Outcome([Score("ann é", 12.5, 99.25, AS_OF)], model="0123456789ab")
     (message,) = outputs.scores(outcome, "0-17", b"now")
     assert message.key == "ann é".encode()
     assert json.loads(message.value or b"") == {
@@ -54,7 +54,7 @@ def test_tombstone(outputs: Outputs) -> None:
 def test_alert(outputs: Outputs) -> None:
     """An alert message has exactly the contract's fields; its id is the event's id."""
     alert = Alert("id1", "ann", AS_OF, 3.5, 7, 12.5, 99.25, 4, None)
-    (message,) = outputs.alerts(Outcome("0123456789ab", alerts=[alert]))
+    (message,) = outputs.alerts(Outcome(alerts=[alert], model="0123456789ab"))
     assert json.loads(message.value or b"") == {
         "alert": "id1", "user": "ann", "kind": "emerging", "as_of": TIME, "velocity": 3.5, "level": 7, "reach": 12.5,
         "percentile": 99.25, "new_sharers": 4, "content": None, "model": "0123456789ab",
