@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="Event files: JSON lines (also .gz, .zst) or Parquet.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Event files: JSON lines (also .gz, .zst) or Parquet.")
+    ] = None,
     model: Annotated[
         str, typer.Option(help="Folder of an artifact to judge. Empty: train one on what lies before the cut.")
     ] = "",
@@ -41,15 +43,26 @@ def evaluate(
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also train without each group of features; seven more trainings.")
     ] = False,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Instead: a Parquet file of pairs of people (Choice, A_NAME, B_NAME), by their counts."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots here: one HTML file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Judge predicted reach by what posts got after a cut, beside the baselines, on the graph that serves."""
+    if bool(files) == bool(pairs):
+        raise InputError("give event files, or --pairs with a file of pairs, and not both")
+    if pairs is not None:
+        from streams import pairs as pairwise
+
+        pairwise.show(pairwise.evaluate(pairs), as_json=as_json)
+        return
     origins = origin or [0.7]
     if not all(0 < share < 1 for share in origins):
         raise InputError("--origin must lie between 0 and 1: it is the share of the posts before the cut")
-    words = _Words(files, model, seeds, snapshots, epochs, along_follows, prequential, ablate)
-    events, first, last = _read(files, since, until)
+    words = _Words(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate)
+    events, first, last = _read(files or [], since, until)
     found: list[dict[str, Any]] = []
     curves: list[Curve] = []
     for share in origins:
