@@ -47,12 +47,19 @@ def evaluate(
         Path | None,
         typer.Option(help="Instead: a Parquet file of pairs of people (Choice, A_NAME, B_NAME), by their counts."),
     ] = None,
+    ladder: Annotated[
+        list[str] | None,
+        typer.Option(help="Instead: the generated benchmark equal, uneven, strong or very_hard; may be given again."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots here: one HTML file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Judge predicted reach by what posts got after a cut, beside the baselines, on the graph that serves."""
-    if bool(files) == bool(pairs):
-        raise InputError("give event files, or --pairs with a file of pairs, and not both")
+    if bool(files) + bool(pairs) + bool(ladder) != 1:
+        raise InputError("give one of: event files, --pairs with a file of pairs, --ladder with a difficulty")
+    if ladder:
+        _ladders(ladder, seeds, snapshots, epochs, as_json=as_json)
+        return
     if pairs is not None:
         from streams import pairs as pairwise
 
@@ -78,6 +85,19 @@ def evaluate(
         _print(one)
     if html is not None:
         typer.echo(f"\nreport in {html}")
+
+
+def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *, as_json: bool) -> None:
+    from model.config import ModelConfig
+    from model.train import TrainingPlan
+    from streams import ladder
+
+    found, config = [], ModelConfig()
+    for difficulty in difficulties:
+        world = ladder.World.generate(difficulty, config, snapshots=snapshots, progress=_say)
+        some = ladder.scores(world, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_say)
+        found.append(ladder.climb(world, *some))
+    ladder.show(found, as_json=as_json)
 
 
 class _Words:

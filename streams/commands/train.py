@@ -46,6 +46,7 @@ def train(
     from model.config import ModelConfig
     from model.train import TrainingPlan
     from model.train import train as fit
+    from streams.ladder import generated
     from streams.training import build, judge
 
     files = files or []
@@ -55,7 +56,7 @@ def train(
     config = ModelConfig.preset(preset)
     known: dict[str, float] | None
     if simulate:
-        mutations, known = _generated(simulate, users, days, seed)
+        mutations, known = generated(simulate, users, days, seed, _say)
     else:
         mutations, known = _read(files, until), _truth(files, truth)
     cut = _cut(until, mutations)
@@ -93,22 +94,6 @@ def _read(files: list[Path], until: str) -> list[Mutation]:
     if missing:
         raise InputError(f"no such file: {', '.join(missing)}")
     return list(chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files))
-
-
-def _generated(difficulty: str, users: int, days: int, seed: int) -> tuple[list[Mutation], dict[str, float]]:
-    """The events of a generated stream, and the true influence of its people."""
-    from model.simulate import Simulation
-    from streams.schemas import from_row
-
-    # A community for every 500 people, as in the benchmark of 20,000.
-    simulation = Simulation(users, max(1, min(users // 500, 40)), seed, difficulty=difficulty)
-    mutations: list[Mutation] = []
-    for day in range(1, days + 1):
-        mutations += [from_row(row) for row in simulation.events(1)]
-        _say(f"generated day {day} of {days}: {len(mutations):,} events")
-    truth = simulation.true_influence()
-    people = zip(truth.users, truth.influence.tolist(), truth.bot.tolist(), strict=True)
-    return mutations, {user: influence for user, influence, bot in people if not bot}
 
 
 def _truth(files: list[Path], given: Path | None) -> dict[str, float] | None:

@@ -67,6 +67,6 @@ def test_pairs_and_events_do_not_mix(tmp_path: Path) -> None:
     path.write_text("no parquet")
     for words in ([], [str(path), "--pairs", str(path)]):
         done = CliRunner().invoke(app, ["evaluate", *words])
-        assert "not both" in str(done.exception)
+        assert "give one of" in str(done.exception)
     with pytest.raises(InputError, match="cannot be read"):
         read(path)
