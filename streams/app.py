@@ -382,7 +382,7 @@ class Worker:
             if task:
                 task.cancel()
         await self.app.stop()
-        await self.host.close()
+        await self.host.close(well=not self._failed.done())
         if self._lock:
             self._lock.close()
 

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     ssl_password: SecretStr = Field(SecretStr(""), description="The key's password.")
     ssl_check_hostname: bool = Field(True, description="Whether Kafka's certificate must name its host.")
 
+    broker_wait_s: float = Field(
+        20.0, ge=0, le=3_600, description="How long a worker that starts waits for Kafka, if nobody answers there."
+    )
+
     group: str = Field("groundswell", min_length=1, description="The consumer group of the workers.")
     instance: str = Field(
         "", description="This worker's name in the group (static membership); empty: a member like any other."

@@ -406,6 +406,16 @@ class Shard:
         self._moved = set()
         self.next_offset, self.marks = next_offset, dict(marks)
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether whoever published of this state before did not end well: some of it may still be on its way."""
+        return self.graph.meta.get(b"speaking") == b"1"
+
+    def speak(self, speaking: bool) -> None:
+        """Note at once that outputs of this state are published from here on, or that all of them have arrived."""
+        self.graph.store.write("meta", b"speaking", b"%d" % speaking)
+        self.graph.store.commit()
+
     # Reading
 
     @property

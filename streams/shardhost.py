@@ -24,8 +24,9 @@ T = TypeVar("T")
 class ShardHost:
     """Opens, steps, commits and reads shards, by partition of the mutations topic.
 
-    taken_over: shards of which others published last, since whoever reads it emptied it. offsets: where the state of
-    each open shard ends in the log, as committed. halo_offsets: how far the halos of those
+    taken_over: shards of which others published last, or a process that did not end well, since whoever reads it
+    emptied it: what they sent may come late, so everything must be said again. offsets: where the state of each open
+    shard ends in the log, as committed. halo_offsets: how far the halos of those
     that have said hello were read; what one needs of halos before that, it asks for.
     """
 
@@ -34,6 +35,7 @@ class ShardHost:
         self._shards: dict[int, Shard] = {}
         self._dirty: set[int] = set()
         self._lost: set[int] = set()
+        self._unsaid: set[int] = set()
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
         self.taken_over: set[int] = set()
@@ -58,8 +60,9 @@ class ShardHost:
             if partition not in partitions or partition in self._dirty:
                 self._close(partition)
         for partition in partitions:
-            broken = not unbroken and partition in self._shards
-            if partition not in self._shards:
+            opened = partition not in self._shards
+            broken = not unbroken and not opened
+            if opened:
                 self._shards[partition] = self._open_shard(partition)
                 self.offsets[partition] = self._shards[partition].next_offset
             shard = self._shards[partition]
@@ -69,7 +72,12 @@ class ShardHost:
             if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
                 shard.owe()
                 self.taken_over.add(partition)
+            if opened:
+                if shard.cut_short:
+                    self.taken_over.add(partition)
+                shard.speak(True)
             self._lost.discard(partition)
+        self._unsaid = (self._unsaid | self.taken_over) & partitions.keys()
         return {partition: self._shards[partition].next_offset for partition in partitions}
 
     def halo_offset(self, partition: int, begin: int, end: int) -> int:
@@ -145,10 +153,11 @@ class ShardHost:
         return await self._run(work)
 
     async def owe(self, partition: int) -> None:
-        """Let a shard that is open owe everybody a score."""
+        """Let a shard that is open owe everybody a score, as nothing comes late any more."""
 
         def work() -> None:
             if partition in self._shards:
+                self._unsaid.discard(partition)
                 self._shards[partition].owe()
 
         await self._run(work)
@@ -228,11 +237,13 @@ class ShardHost:
         """A user's score and features, None if no shard here has the user."""
         return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
 
-    async def close(self) -> None:
-        """Close every shard, after the work in hand."""
+    async def close(self, *, well: bool = False) -> None:
+        """Close every shard, after the work in hand. well: all that was published has arrived."""
 
         def work() -> None:
-            for partition in list(self._shards):
+            for partition, shard in list(self._shards.items()):
+                if well and partition not in self._unsaid | self._dirty and not shard.owing:
+                    shard.speak(False)
                 self._close(partition)
 
         await self._run(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Coroutine
 from time import monotonic, sleep
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streams.app import Worker
+    from streams.errors import BrokerError
     from streams.settings import Settings
 
-BACK_S = 15.0
-"""A broker that answered and then hung up, while topics are looked at, has so long to come back."""
+log = logging.getLogger(__name__)
+
+AGAIN_S = 1.0
 
 
 def worker() -> None:
@@ -67,25 +70,39 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
-    """See to it that the topics are there; a broker that goes away meanwhile has some seconds to come back."""
-    from kafka.errors import KafkaConnectionError
-
+    """See to it that the topics are there; for a broker that is away, or goes away meanwhile, it waits a while."""
     from streams import topics
     from streams.errors import BrokerError
 
-    end = None
+    end = monotonic() + settings.broker_wait_s
     while not stopped():
         try:
             with topics.admin(settings) as client:
                 topics.create(client, topics.Topics(settings).all())
         except BrokerError as error:
-            if end is None and isinstance(error.__cause__, KafkaConnectionError):
-                end = monotonic() + BACK_S
-            if end is None or monotonic() > end:
+            if monotonic() >= end or not _away(error):
                 raise
-            sleep(1.0)
+            log.warning("Kafka is not there yet: asking again", extra={"why": str(error)})
+            sleep(AGAIN_S)
         else:
             return
+
+
+def _away(error: BrokerError) -> bool:
+    """Whether nobody answered, rather than somebody with a no: a certificate or a login does not mend itself."""
+    import ssl
+
+    from aiokafka.errors import KafkaConnectionError as OtherConnectionError
+    from kafka.errors import KafkaConnectionError
+
+    causes: list[BaseException] = []
+    cause = error.__cause__
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__
+    if any(isinstance(one, ssl.SSLError) for one in causes):
+        return False
+    return bool(causes) and isinstance(causes[0], KafkaConnectionError | OtherConnectionError | OSError)
 
 
 async def _started(running: Worker) -> None:

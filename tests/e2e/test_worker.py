@@ -34,8 +34,8 @@ def refused(process: WorkerProcess) -> str:
 
 
 def test_no_broker(offline_settings: Settings) -> None:
-    """Without Kafka it ends at once and names the address and the setting."""
-    line = refused(WorkerProcess(offline_settings))
+    """Without Kafka it waits as long as it is told, then ends and names the address and the setting."""
+    line = refused(WorkerProcess(offline_settings.model_copy(update={"broker_wait_s": 1.0})))
     assert line.startswith("groundswell: no Kafka at 127.0.0.1:1")
     assert "GROUNDSWELL_BROKER" in line
 

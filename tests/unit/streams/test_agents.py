@@ -117,11 +117,21 @@ class FakeShard:
         self.marks: dict[str, int] = {}
         self.closed = False
         self.owed = self.hushed = 0
+        self.owing = False
         self.mirrors = self
 
     def owe(self) -> None:
         """Count it."""
         self.owed += 1
+
+    @property
+    def cut_short(self) -> bool:
+        """What is on the disk."""
+        return bool(self.disk.get(-1 - self.partition, 0))
+
+    def speak(self, speaking: bool) -> None:
+        """Write to the disk."""
+        self.disk[-1 - self.partition] = speaking
 
     def hush(self) -> None:
         """Count it."""
@@ -230,6 +240,35 @@ def test_who_owes_everybody(host: ShardHost, opened: list[FakeShard]) -> None:
         await host.settle({0: 0, 1: 0}, unbroken=True)
         assert [(shard.owed, shard.hushed) for shard in opened] == [(1, 1), (2, 1), (1, 0)]
         await host.close()
+
+    asyncio.run(run())
+
+
+def test_who_repeats_everything_later(opened: list[FakeShard]) -> None:
+    """After others, and after a process that did not end well or ended before it had repeated what others had said."""
+    disk: dict[int, int] = {}
+
+    def host() -> ShardHost:
+        return ShardHost(lambda partition: opened.append(FakeShard(disk, partition)) or opened[-1])  # type: ignore[func-returns-value]
+
+    async def life(told: dict[int, int], *, repeats: bool, well: bool) -> set[int]:
+        one = host()
+        await one.settle(told)
+        found = set(one.taken_over)
+        for partition in found if repeats else ():
+            await one.owe(partition)
+        await one.close(well=well)
+        return found
+
+    async def run() -> None:
+        assert await life({0: 0, 1: 0}, repeats=False, well=True) == set()
+        assert await life({0: 0, 1: 3}, repeats=False, well=True) == {1}
+        disk[1] = 3
+        assert await life({0: 0, 1: 3}, repeats=True, well=True) == {1}
+        assert await life({0: 0, 1: 3}, repeats=False, well=False) == set()
+        assert await life({0: 0, 1: 3}, repeats=True, well=False) == {0, 1}
+        assert await life({0: 0, 1: 3}, repeats=True, well=True) == {0, 1}
+        assert await life({0: 0, 1: 3}, repeats=False, well=True) == set()
 
     asyncio.run(run())
 

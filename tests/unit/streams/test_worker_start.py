@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ssl import SSLCertVerificationError
 
 import pytest
 from kafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
@@ -36,16 +37,17 @@ class Broker:
     [
         ([], 1, True),
         ([KafkaConnectionError(), KafkaConnectionError()], 3, True),
-        ([KafkaConnectionError(), ConnectionRefusedError(), KafkaConnectionError()], 4, True),
-        ([ConnectionRefusedError()], 1, False),
+        ([ConnectionRefusedError(), KafkaConnectionError(), TimeoutError()], 4, True),
         ([TopicAuthorizationFailedError()], 1, False),
-        ([KafkaConnectionError()] * 100, 17, False),
+        ([SSLCertVerificationError()], 1, False),
+        ([KafkaConnectionError(), TopicAuthorizationFailedError()], 2, False),
+        ([ConnectionRefusedError()] * 100, 21, False),
     ],
 )
-def test_a_broker_that_hangs_up_has_some_seconds(
+def test_a_broker_that_is_away_has_some_seconds(
     monkeypatch: pytest.MonkeyPatch, causes: list[Exception], asked: int, ends: bool
 ) -> None:
-    """Who answered and then went away is asked again for a while; who never answered, or refuses, is not."""
+    """Who does not answer is asked again for a while; who refuses is not."""
     broker, now = Broker(*causes), [0.0]
     monkeypatch.setattr(topics, "admin", broker.admin)
     monkeypatch.setattr(topics, "create", lambda _client, _specs: [])
