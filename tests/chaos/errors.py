@@ -19,6 +19,7 @@ RULES: tuple[tuple[str, Collection[str], str, str], ...] = (
     ("the client retries while the broker is away", BROKER, r"(aio)?kafka", r""),
     ("a worker that stops breaks off what it asked", {TERM, JOIN}, r"aiokafka", r"Connection at .* closed"),
     ("a session ended while the worker could not answer", STOPPED, r"aiokafka\.consumer", r"(?i)heartbeat|rejoin"),
+    ("a state cannot be opened on a full disk", {DISK}, r"faust\.tables", r"No space left on device"),
     ("Faust's threads notice that time went by", STOPPED, r"faust\.transport|mode\.", r"keepalive|not responding"),
 )
 ENDS: tuple[tuple[str, Collection[str], str], ...] = (
