@@ -6,16 +6,19 @@ Loading reads plain arrays and imports no torch, so that a worker starts fast an
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from model.config import ModelConfig, weight_shapes
+from model.config import SCHEMA, ModelConfig, weight_shapes
 from model.errors import ArtifactError, ConfigError
 from model.types import Float32s
 
-WEIGHTS, CONFIG, CARD = "weights.safetensors", "config.json", "card.md"
+WEIGHTS, CONFIG, CARD, MANIFEST = "weights.safetensors", "config.json", "card.md", "manifest.json"
 DEFAULT = Path(__file__).parent / "artifacts" / "default"
 
 
@@ -39,6 +42,26 @@ def _check(weights: dict[str, Float32s], config: ModelConfig) -> None:
             raise ArtifactError(f"{name} holds a number that is not finite: train anew")
 
 
+def _manifest(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
+    """The manifest, which every file was compared with; empty if there is none."""
+    if MANIFEST not in files:
+        return {}
+    try:
+        manifest: dict[str, Any] = json.loads(files[MANIFEST])
+        sums = dict(manifest["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"the artifact in {where} is damaged: its {MANIFEST} cannot be read") from error
+    if manifest.get("schema") != SCHEMA:
+        told = manifest.get("schema")
+        raise ArtifactError(f"the artifact in {where} has schema {told}, this version reads {SCHEMA}: train anew")
+    for name in sorted({*sums, *files} - {MANIFEST}):
+        if hashlib.sha256(files.get(name, b"")).hexdigest() != sums.get(name):
+            raise ArtifactError(
+                f"the artifact in {where} is damaged: {name} is not what its manifest says; copy it anew"
+            )
+    return manifest
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A trained network as arrays; `version` names it in every score and alert."""
@@ -53,15 +76,21 @@ class Artifact:
         _check(self.weights, self.config)
         object.__setattr__(self, "version", _version(self.weights, self.config))
 
-    def save(self, folder: Path) -> None:
-        """Write the artifact into `folder`, made if it is missing; each file appears whole or not at all."""
+    def files(self) -> dict[str, bytes]:
+        """What `save` writes, by name: equal artifacts are equal bytes. The manifest comes last."""
         from safetensors.numpy import save
 
-        folder.mkdir(parents=True, exist_ok=True)
-        # Sorted, so that equal weights are equal bytes; the weights last, so that a broken save cannot load.
         weights = save({name: np.ascontiguousarray(self.weights[name]) for name in sorted(self.weights)})
         files = {CARD: self.card.encode(), CONFIG: self.config.to_json().encode(), WEIGHTS: weights}
-        for name, data in files.items():
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        manifest = json.dumps({"schema": SCHEMA, "version": self.version, "sha256": sums}, indent=1, sort_keys=True)
+        return {**files, MANIFEST: manifest.encode() + b"\n"}
+
+    def save(self, folder: Path) -> None:
+        """Write the artifact into `folder`, made if it is missing; each file appears whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        # The manifest last, so that what a broken save leaves of two artifacts does not pass for one.
+        for name, data in self.files().items():
             part = folder / f"{name}.part"
             part.write_bytes(data)
             part.replace(folder / name)
@@ -73,19 +102,35 @@ class Artifact:
         Raises:
             ArtifactError: something is missing, damaged, or does not fit together.
         """
+        names = (CARD, CONFIG, WEIGHTS, MANIFEST)
+        return cls.of({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}, str(folder))
+
+    @classmethod
+    def of(cls, files: Mapping[str, bytes], where: str) -> Artifact:
+        """The artifact of such files; where: where they are from, for errors.
+
+        Files without a manifest are those of an earlier release: nothing says what they should be.
+
+        Raises:
+            ArtifactError: as `load`.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        missing = [name for name in (CONFIG, WEIGHTS) if name not in files]
         if missing:
-            raise ArtifactError(f"{folder} holds no {missing[0]}: give a folder that `groundswell train` wrote")
-        card = folder / CARD
+            raise ArtifactError(f"{where} holds no {missing[0]}: give a folder that `groundswell train` wrote")
+        manifest = _manifest(files, where)
         try:
-            config = ModelConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-            weights = load((folder / WEIGHTS).read_bytes())
+            config = ModelConfig.from_json(files[CONFIG].decode())
+            weights = load(files[WEIGHTS])
+            found = cls(weights, config, files.get(CARD, b"").decode())
         except (SafetensorError, ConfigError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"the artifact in {folder} is damaged: {error}") from error
-        return cls(weights, config, card.read_text(encoding="utf-8") if card.is_file() else "")
+            raise ArtifactError(f"the artifact in {where} is damaged: {error}") from error
+        if manifest and manifest.get("version") != found.version:
+            told = manifest.get("version")
+            raise ArtifactError(f"the artifact in {where} is damaged: it is version {found.version}, not {told}")
+        return found
 
     @classmethod
     def default(cls) -> Artifact:

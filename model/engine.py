@@ -61,9 +61,17 @@ class Backend(Protocol):
     hidden1, x: per node type; score is an array in memory. device: where it computes, in the words of the setting.
     """
 
-    config: ModelConfig
-    device: str
-    score: Float32s
+    @property
+    def config(self) -> ModelConfig:
+        """What the network is made of."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+
+    @property
+    def score(self) -> Float32s:
+        """`[n_users]` mean log reach."""
 
     @property
     def x(self) -> Sequence[Rows]:

@@ -27,20 +27,23 @@ from model.engine_choice import backend, choose
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
 from streams.auditor import Auditor
-from streams.checkpoints import Checkpoints, left, too_short
+from streams.checkpoints import Checkpoints, left
 from streams.datadir import hold
 from streams.deadletter import DeadLetters
-from streams.errors import LeaseLost, StaleStep, StateError, WorkerError, on_purpose
+from streams.errors import LeaseLost, StaleStep, WorkerError, on_purpose
 from streams.fencing import EPOCH
 from streams.graphview import graph_spec
 from streams.lease import Lease
 from streams.metrics import Metrics
+from streams.models import Board, Message
+from streams.offsets import check_input, check_log
 from streams.outputs import Outputs
 from streams.privacy import Eraser
 from streams.readiness import Readiness
 from streams.settings import Settings
 from streams.shard import Publishing, Shard, state_folder
 from streams.shardhost import ShardHost
+from streams.switching import Switching, reference
 from streams.topics import Topics
 from streams.transport import REQUEST_MS, Consumer, Poll, Producer, RawSchema, Transport
 from streams.web import LiveFeed, Web, register
@@ -53,6 +56,8 @@ STOP_S = 3.0
 LATE_S = REQUEST_MS / 1_000 + 5.0
 """By then nothing arrives any more that a worker sent before it was cut off: its requests have ended."""
 MEASURE_S = 1.0
+ANSWERS_S = 2.0
+"""After a switch, for the other shards to switch too and to answer what is asked of them."""
 
 
 class App(faust.App):
@@ -131,8 +136,8 @@ class Worker:
         self.topics = Topics(settings)
         self.metrics = Metrics()
         self.readiness = Readiness()
-        self.artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
-        self.device = choose(settings.device, self.artifact.config)
+        configured = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+        self.device = choose(settings.device, configured.config)
         self.memory = Memory(settings.memory_mb << 20)
         self.checkpoints = Checkpoints.of(settings, self.metrics)
         self.host = ShardHost(self._open_shard)
@@ -154,13 +159,25 @@ class Worker:
         self._lock: TextIO | None = None
         self._signs: asyncio.Future[None] | None = None
         self._audit: asyncio.Future[None] | None = None
+        self._follow: asyncio.Future[None] | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
         self._greetings: set[asyncio.Future[None] | None] = set()
         self._left = left(settings.datadir)
         self.feed = LiveFeed()
         self._agents()
-        register(self.app, Web(self.feed, self.readiness, self.metrics, self.host, self.artifact.version))
-        self._describe_model()
+        self.models = Switching(
+            Board(settings),
+            self.host,
+            self.shard_work,
+            backend(self.device.device),
+            configured,
+            settings.instance or socket.gethostname(),
+            self._say,
+            self._switched,
+        )
+        self.web = Web(self.feed, self.readiness, self.metrics, self.host, configured.version)
+        register(self.app, self.web)
+        log.info("where the network is computed", extra=self.device._asdict())
 
     @property
     def consumer(self) -> Consumer:
@@ -189,11 +206,32 @@ class Worker:
         app.timer(MEASURE_S)(self._checkpoint)
         app.timer(MEASURE_S)(self._erase)
 
+    @property
+    def artifact(self) -> Artifact:
+        """What is in use."""
+        return self.models.artifact
+
     def _describe_model(self) -> None:
         config = self.artifact.config
         labels = (self.artifact.version, str(config.hidden), str(config.heads), str(config.window))
+        self.metrics.model.clear()
         self.metrics.model.labels(*labels).set(1)
-        log.info("where the network is computed", extra=self.device._asdict())
+        self.web.model = self.artifact.version
+
+    def _switched(self, partition: int) -> None:
+        """A shard went over to another artifact: it owes everybody a score, once the others have answered its hello."""
+        self._describe_model()
+        self.metrics.switches.inc()
+        if self.settings.shards == 1:
+            self._go_on(partition)
+        else:
+            asyncio.get_running_loop().call_later(ANSWERS_S, self._repeat, partition)
+
+    async def _say(self, message: Message) -> None:
+        sent = await self.producer.client.send(
+            self.topics.models.name, message.value, key=message.key.encode(), partition=0
+        )
+        await sent
 
     async def _send(
         self, topic: str, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]
@@ -295,13 +333,13 @@ class Worker:
             targets = dict(committed)
             for tp in owned:
                 targets[tp] = next_offsets[tp.partition]
-                _check_log(tp, targets[tp], begin[tp], end[tp])
+                check_log(tp, targets[tp], begin[tp], end[tp])
             halos = {tp for tp in committed if tp.topic == self.topics.halos.name}
             for tp in halos:
                 # Before its hello a shard needs nothing of the past: what it mirrors is then compared.
                 targets[tp] = self.host.halo_offset(tp.partition, begin[tp], end[tp])
             for tp in committed.keys() - halos - set(owned):
-                _check_input(tp, committed[tp], end[tp])
+                check_input(tp, committed[tp], end[tp])
                 targets[tp] = max(committed[tp], begin[tp])
                 if 0 < committed[tp] < begin[tp]:
                     log.warning("messages were deleted before they were read", extra={"from": str(tp), "to": begin[tp]})
@@ -364,10 +402,13 @@ class Worker:
         """Start everything; returns when the web port answers and the group was joined."""
         self._lock = hold(self.settings.datadir)
         self.checkpoints.tidy()
+        await self.models.open()
+        self._describe_model()
         self._signs = asyncio.ensure_future(self._show_signs())
         if self.settings.audit_share:
             self._audit = asyncio.ensure_future(self._keep_auditing())
         await self.app.start()
+        self._follow = asyncio.ensure_future(self._keep_following())
 
     async def stop(self) -> None:
         """Finish what is in work, commit, and leave nothing open."""
@@ -378,9 +419,10 @@ class Worker:
         if self.app.started and not self._failed.done():
             self.consumer.stop_flow()
             await self.consumer.quiesce(STOP_S)
-        for task in (self._signs, self._audit):
+        for task in (self._signs, self._audit, self._follow):
             if task:
                 task.cancel()
+        await self.models.close()
         await self.app.stop()
         await self.host.close(well=not self._failed.done())
         if self._lock:
@@ -393,18 +435,15 @@ class Worker:
         await self.readiness.liveness.keep(consumer, lambda: self.host.read(lambda _: None))
 
     async def _keep_auditing(self) -> None:
-        def reference() -> Any:
-            import torch
-
-            from model.reference import Reference
-
-            # Its graphs are tiny, and the share is of one core.
-            torch.set_num_threads(1)
-            return Reference(self.artifact.weights, self.artifact.config)
-
         try:
             await Auditor(self.host, self.metrics, self.settings.audit_share, reference).run()
         except Exception as error:  # noqa: BLE001 - a shard was left half mended: what is committed is whole
+            self.fail(error)
+
+    async def _keep_following(self) -> None:
+        try:
+            await self.models.run()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
             self.fail(error)
 
     async def _checkpoint(self) -> None:
@@ -451,25 +490,3 @@ def _figures(shard: Shard) -> _Figures:
 async def _polls(stream: Any) -> AsyncIterator[Poll]:
     async for poll in stream.noack():
         yield poll
-
-
-def _check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
-    """The state must end where the log can go on."""
-    if next_offset < begin:
-        raise StateError(
-            f"the state of shard {tp.partition} ends at offset {next_offset}, but {too_short(tp.topic, begin)}"
-        )
-    if next_offset > end:
-        raise StateError(
-            f"the state ends at offset {next_offset} of {tp.topic}, but the log ends at {end}: it was deleted or is "
-            "another Kafka's; set GROUNDSWELL_DATADIR to a new folder, or GROUNDSWELL_BROKER right"
-        )
-
-
-def _check_input(tp: TP, committed: int, end: int) -> None:
-    """An input that was made anew counts from 0 again, and the marks would hide its messages."""
-    if committed > end:
-        raise StateError(
-            f"{tp.topic} ends at offset {end}, but the group has read up to {committed}: it was deleted and made anew; "
-            "use another GROUNDSWELL_PREFIX, or delete all topics of this one and GROUNDSWELL_DATADIR"
-        )

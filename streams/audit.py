@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphstate import audit as committed
 from graphstate.audit import Differing, Features, Neighbourhood
+from graphstate.state import GraphState
 from graphstate.types import RELATIONS, TYPES, USER
+from model.artifact import Artifact
+from model.engine import Backend
 from model.types import GraphInput
+from streams.graphview import LiveView
 from streams.mirrors import Arrivals
 from streams.shard import Shard
 
@@ -39,6 +43,26 @@ ROUNDS = 3
 """How often one user is mended at most: what hid behind one fault may come out with it."""
 
 
+class Looked(Protocol):
+    """What is read of a shard."""
+
+    @property
+    def graph(self) -> GraphState:
+        """The graph in memory and on disk."""
+
+    @property
+    def view(self) -> LiveView:
+        """The same as engines read it."""
+
+    @property
+    def engine(self) -> Backend:
+        """The embeddings that are judged."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """What they are of."""
+
+
 @dataclass
 class Held:
     """What the engine holds of a neighbourhood.
@@ -53,7 +77,7 @@ class Held:
     score: Float32s
 
     @classmethod
-    def of(cls, shard: Shard, found: Neighbourhood) -> Held:
+    def of(cls, shard: Looked, found: Neighbourhood) -> Held:
         """Copies, to be compared elsewhere."""
         engine, user = shard.engine, np.array([found.user])
         rows = [np.array(some, np.int64) for some in found.rows]
@@ -94,7 +118,7 @@ class Verdict:
     suspects: Arrivals = field(default_factory=Arrivals)
 
 
-def look(shard: Shard, user: int, seed: int = 0, most_edges: int = MOST_EDGES) -> Look | None:
+def look(shard: Looked, user: int, seed: int = 0, most_edges: int = MOST_EDGES) -> Look | None:
     """Read a user's neighbourhood and what memory holds of it; None if it is too large. Between two steps.
 
     The engine computes it once more. That changes nothing, unless something is off that shows in no value, as what it
@@ -116,7 +140,7 @@ def look(shard: Shard, user: int, seed: int = 0, most_edges: int = MOST_EDGES) -
     return Look(found, truth, wrong, held, again, moved, _given(shard, found, held))
 
 
-def _given(shard: Shard, found: Neighbourhood, held: Held) -> Given:
+def _given(shard: Looked, found: Neighbourhood, held: Held) -> Given:
     """Rows as places in the neighbourhood; what no owner told yet, or for another model, is as memory has it, and so is
     what is not judged this time.
     """

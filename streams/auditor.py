@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from graphstate.types import USER
+from model.artifact import Artifact
+from model.succession import Succession
 from streams.audit import Look, Verdict, heal, judge, look
 from streams.errors import one_line
 from streams.metrics import Metrics
@@ -83,7 +85,7 @@ class Auditor:
     Args:
         host: the open shards.
         share: the part of a core's time that it may take, above 0.
-        make_reference: makes the judge; takes seconds, as it imports PyTorch.
+        make_reference: makes the judge of an artifact; takes seconds the first time, as it imports PyTorch.
         clock: seconds that only rise. sleep: waits for so many.
     """
 
@@ -92,7 +94,7 @@ class Auditor:
         host: ShardHost,
         metrics: Metrics,
         share: float,
-        make_reference: Callable[[], Reference],
+        make_reference: Callable[[Artifact], Reference],
         *,
         random: Random | None = None,
         clock: Callable[[], float] = perf_counter,
@@ -102,6 +104,7 @@ class Auditor:
         self._metrics = metrics
         self._share = share
         self._make_reference = make_reference
+        self._judge: tuple[str, Reference] | None = None
         self._random = random or Random()
         self._clock = clock
         self._sleep = sleep
@@ -110,23 +113,23 @@ class Auditor:
     async def run(self) -> None:
         """Audit, rest, and so on; ends by an error only where a shard was left half mended."""
         await self._sleep(rest_s(START_S, self._share))
-        reference = await asyncio.to_thread(self._make_reference)
         while True:
-            spent_s = await self.once(reference)
+            spent_s = await self.once()
             self._metrics.audit_seconds.inc(spent_s)
             await self._sleep(rest_s(spent_s, self._share) if spent_s else IDLE_S)
 
-    async def once(self, reference: Reference) -> float:
+    async def once(self) -> float:
         """Audit one user; returns the seconds of work, 0 if there was nobody."""
         spent = [0.0]
         try:
             looked = await self._host.between_steps(self._random.choice, partial(self._timed, spent, self._look))
             if looked is None:
                 return 0.0
-            shard, seen = looked
+            shard, artifact, seen = looked
             if seen is None:
                 self._metrics.audit_nodes.labels("skipped").inc()
                 return spent[0]
+            reference = await self._reference(artifact)
             verdict = await asyncio.to_thread(self._timed, spent, partial(judge, seen), reference)
         except Exception as error:  # noqa: BLE001 - looking at a shard does it no harm
             log.warning("a user could not be audited", extra={"because": one_line(error)})
@@ -139,16 +142,25 @@ class Auditor:
             await self._heal(shard, seen, verdict, reference, spent)
         return spent[0]
 
-    def _look(self, shard: Shard) -> tuple[Shard, Look | None] | None:
+    async def _reference(self, artifact: Artifact) -> Reference:
+        """The judge of an artifact; the last one is kept."""
+        if self._judge is None or self._judge[0] != artifact.version:
+            self._judge = artifact.version, await asyncio.to_thread(self._make_reference, artifact)
+        return self._judge[1]
+
+    def _look(self, shard: Shard) -> tuple[Shard, Artifact, Look | None] | None:
+        if isinstance(shard.engine, Succession):
+            return None  # what one of its two engines has not computed yet is not off
         user = draw(shard, self._random)
-        return None if user is None else (shard, look(shard, user, self._random.getrandbits(32)))
+        return None if user is None else (shard, shard.artifact, look(shard, user, self._random.getrandbits(32)))
 
     async def _heal(self, shard: Shard, seen: Look, verdict: Verdict, reference: Reference, spent: list[float]) -> None:
         def mend(shard: Shard) -> tuple[Verdict | None]:
             return (heal(shard, seen.found.user, reference, verdict, seed=seen.found.seed),)
 
         def same(shards: list[Shard]) -> Shard | None:
-            return shard if shard in shards else None
+            same = shard in shards and self._judge is not None and shard.artifact.version == self._judge[0]
+            return shard if same and not isinstance(shard.engine, Succession) else None
 
         mended = await self._host.between_steps(same, partial(self._timed, spent, mend))
         if mended is None:

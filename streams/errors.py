@@ -6,6 +6,7 @@
     │   ├── TopicError            a topic is missing or is not as the registry says
     │   └── EmbeddedKafkaError    the embedded Kafka could not be fetched or started
     ├── InputError                a file or an argument that a command was given cannot be used
+    ├── ModelRefused              an artifact that cannot take over from the one in use
     ├── BadEvent                  a message that goes to the dead letters, with a reason
     ├── DeadLetterFlood           too many bad messages in a row: stop rather than dump everything
     ├── StateError                the local state cannot be used
@@ -46,6 +47,10 @@ class EmbeddedKafkaError(BrokerError):
 
 class InputError(GroundswellError):
     """A file or an argument that a command was given cannot be used."""
+
+
+class ModelRefused(GroundswellError):
+    """An artifact that cannot take over from the one in use, which goes on."""
 
 
 class BadEvent(GroundswellError):

@@ -76,6 +76,8 @@ class Topics:
         self.mutations = TopicSpec(prefix + "groundswell.mutations", shards, about, FOREVER, sharded=True)
         about = "what shards tell each other"
         self.halos = TopicSpec(prefix + "groundswell.halos", shards, about, A_WEEK, sharded=True)
+        about = "the artifact in use, and what shards say of a switch to another"
+        self.models = TopicSpec(prefix + "groundswell.models", 1, about, {"cleanup.policy": "compact"})
 
     @property
     def inputs(self) -> dict[Kind, TopicSpec]:
@@ -99,7 +101,8 @@ class Topics:
     def all(self) -> list[TopicSpec]:
         """Every topic, inputs first."""
         inputs = list(self.inputs.values())
-        return [*inputs, self.score, self.alert, self.mutations, self.halos, *(self.dlq(spec) for spec in inputs)]
+        ours = (self.mutations, self.halos, self.models)
+        return [*inputs, self.score, self.alert, *ours, *(self.dlq(spec) for spec in inputs)]
 
 
 @contextmanager

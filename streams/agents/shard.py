@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from faust.types import TP
@@ -32,6 +32,7 @@ from streams.topics import Topics
 from streams.transport import Consumer, Poll, Producer
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STEP_MUTATIONS = 16_384
 """Mutations at which a micro-batch is full. Packs stay whole, so one may hold about as many more."""
@@ -141,6 +142,11 @@ class ShardWork:
             await self._host.hush(partition)
             if not self._behind(partition):
                 await self._greet(partition)
+
+    async def between(self, partition: int, work: Callable[[Shard], T]) -> T:
+        """What some work says of a shard between two micro-batches, the last of which is committed."""
+        async with self._busy:
+            return await self._host.turn(partition, work)
 
     async def _handle(self, poll: Poll) -> bool:
         # Shards share a thread, but while one waits for Kafka another steps.

@@ -11,10 +11,10 @@ from faust.types import TP
 
 from graphstate.types import Kind, Mutation
 from streams.agents.shard import STEP_MUTATIONS, micro_batches
-from streams.app import _check_input, _check_log
 from streams.deadletter import DeadLetters, FloodGuard
 from streams.errors import BadEvent, DeadLetterFlood, StaleStep, StateError
 from streams.metrics import Metrics
+from streams.offsets import check_input, check_log
 from streams.packs import Packer
 from streams.readiness import Readiness
 from streams.shard import Outcome
@@ -342,7 +342,7 @@ def test_dead_letters_are_sent_at_flush() -> None:
 @pytest.mark.parametrize(("next_offset", "begin", "end"), [(0, 0, 0), (5, 0, 5), (5, 5, 9)])
 def test_a_state_that_fits_its_log(next_offset: int, begin: int, end: int) -> None:
     """A state within its log can go on."""
-    _check_log(TP("m", 0), next_offset, begin, end)
+    check_log(TP("m", 0), next_offset, begin, end)
 
 
 @pytest.mark.parametrize(
@@ -352,14 +352,14 @@ def test_a_state_that_fits_its_log(next_offset: int, begin: int, end: int) -> No
 def test_a_state_that_does_not(next_offset: int, begin: int, end: int, says: str) -> None:
     """A log that was cut off, emptied or made anew is an error, not a wrong state."""
     with pytest.raises(StateError, match=says):
-        _check_log(TP("m", 0), next_offset, begin, end)
+        check_log(TP("m", 0), next_offset, begin, end)
 
 
 def test_an_input_made_anew() -> None:
     """An input that ends before what the group committed is an error, because marks would hide it."""
-    _check_input(TP("i", 0), 5, 5)
+    check_input(TP("i", 0), 5, 5)
     with pytest.raises(StateError, match="made anew"):
-        _check_input(TP("i", 0), 6, 5)
+        check_input(TP("i", 0), 6, 5)
 
 
 def test_readiness() -> None:

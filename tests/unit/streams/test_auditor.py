@@ -45,7 +45,7 @@ class Audited:
             self.host,
             self.metrics,
             share,
-            lambda: Reference(ARTIFACT.weights, ARTIFACT.config),
+            lambda artifact: Reference(artifact.weights, artifact.config),
             random=Random(3),
             clock=self.clock,
             sleep=self.sleep,
@@ -131,10 +131,9 @@ def test_a_step_in_work_is_left_alone(tmp_path: Path) -> None:
         audited = Audited(tmp_path, 1.0, 1)
         await audited.host.settle({0: 0})
         await audited.host.step(0, [Record(0, history(4, 200), 0)])
-        reference = Reference(ARTIFACT.weights, ARTIFACT.config)
-        spent = await audited.auditor.once(reference)
+        spent = await audited.auditor.once()
         await audited.host.commit(0, 1, {}, lambda: True)
-        assert await audited.auditor.once(reference) > 0
+        assert await audited.auditor.once() > 0
         await audited.host.close()
         return spent
 
