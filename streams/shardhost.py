@@ -209,12 +209,30 @@ class ShardHost:
         return await self._run(turn)
 
     async def turn(self, partition: int, work: Callable[[Shard], T]) -> T:
-        """What some work says of one shard between two steps.
+        """What some work says of one shard between two steps, the last of which is committed.
 
         Raises:
             StaleStep: the shard was closed, or its last step was not committed.
         """
         return await self._run(lambda: work(self._clean(partition)))
+
+    async def beside(self, shard: Shard, work: Callable[[], T]) -> T:
+        """What some work says that needs the memory of a shard, be its last step committed or not.
+
+        Raises:
+            StaleStep: the shard was closed.
+        """
+
+        def turn() -> T:
+            if shard not in self._shards.values():
+                raise StaleStep(f"shard {shard.shard_id} was closed")
+            return work()
+
+        return await self._run(turn)
+
+    def versions(self) -> dict[int, str]:
+        """Which artifact each open shard serves; at once."""
+        return {partition: shard.artifact.version for partition, shard in list(self._shards.items())}
 
     async def put_aside(self, partition: int, folder: Path, aside: Path) -> bool:
         """Rename the folder of a shard, unless the shard is open; returns whether it was renamed."""
@@ -236,6 +254,15 @@ class ShardHost:
     async def user(self, user_id: str) -> dict[str, Any] | None:
         """A user's score and features, None if no shard here has the user."""
         return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
+
+    async def explain(self, user_id: str) -> dict[str, Any] | None:
+        """What `user` says, with what carries the score (`streams/explaining.py`); worked out beside the shards."""
+        published = self._published
+        seen = next(
+            (one for one in await self.read(lambda shard: look(shard, user_id, published.get(shard.shard_id))) if one),
+            None,
+        )
+        return None if seen is None else await asyncio.to_thread(explain, seen)
 
     async def close(self, *, well: bool = False) -> None:
         """Close every shard, after the work in hand. well: all that was published has arrived."""
