@@ -255,15 +255,6 @@ class ShardHost:
         """A user's score and features, None if no shard here has the user."""
         return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
 
-    async def explain(self, user_id: str) -> dict[str, Any] | None:
-        """What `user` says, with what carries the score (`streams/explaining.py`); worked out beside the shards."""
-        published = self._published
-        seen = next(
-            (one for one in await self.read(lambda shard: look(shard, user_id, published.get(shard.shard_id))) if one),
-            None,
-        )
-        return None if seen is None else await asyncio.to_thread(explain, seen)
-
     async def close(self, *, well: bool = False) -> None:
         """Close every shard, after the work in hand. well: all that was published has arrived."""
 
