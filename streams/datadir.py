@@ -49,3 +49,17 @@ def hold(datadir: Path) -> TextIO:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def holder(datadir: Path) -> str | None:
+    """The process of the worker that has the folder, None if nobody has; nothing is written."""
+    try:
+        file = (datadir / FILE).open(encoding="ascii")
+    except OSError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "unknown"
+    return None

@@ -186,7 +186,7 @@ def explain(seen: Look) -> dict[str, Any]:
         found = explainer(seen.graph, seen.inner, seen.given, earlier)
     error = float(np.abs(found.embedding - seen.embedding).max())
     worth = _Worths(found.score)
-    told = [_message(seen, worth, message) for message in found.messages]
+    told = sorted((_message(seen, worth, message) for message in found.messages), key=_rank)
     stranger = float(reach_of(np.array([found.stranger], np.float64))[0])
     explanation = {
         "log_reach": found.score,
@@ -220,6 +220,11 @@ class _Worths:
         return {"people": with_it - without, "log_reach": worth}
 
 
+def _rank(told: dict[str, Any]) -> tuple[float, str, str]:
+    """The largest first; in the order of their names those that are worth the same."""
+    return -round(abs(told["log_reach"]), 9), told["relation"], told["id"]
+
+
 def _message(seen: Look, worth: _Worths, message: Message) -> dict[str, Any]:
     relation = next(relation for relation in RELATIONS if relation.name == message.relation)
     kind = TYPES[relation.source]
@@ -232,7 +237,7 @@ def _message(seen: Look, worth: _Worths, message: Message) -> dict[str, Any]:
         "carried": message.carried.tolist(),
         **worth.of(message.worth),
     }
-    behind = [_message(seen, worth, one) for one in message.behind]
+    behind = sorted((_message(seen, worth, one) for one in message.behind), key=_rank)
     return {**told, "neighbours": [one for one in behind if one["id"]]} if behind else told
 
 

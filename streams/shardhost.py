@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streams.errors import StaleStep
+from streams.explaining import explain, look
 from streams.halos import Halo
+from streams.published import Publications
 from streams.records import Record
 from streams.shard import Outcome, Shard
 
@@ -36,6 +38,7 @@ class ShardHost:
         self._dirty: set[int] = set()
         self._lost: set[int] = set()
         self._unsaid: set[int] = set()
+        self._published: dict[int, Publications] = {}
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
         self.taken_over: set[int] = set()
@@ -71,6 +74,7 @@ class ShardHost:
                 shard.mirrors.hush()
             if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
                 shard.owe()
+                self._published.pop(partition, None)
                 self.taken_over.add(partition)
             if opened:
                 if shard.cut_short:
@@ -91,6 +95,7 @@ class ShardHost:
 
     def _close(self, partition: int) -> None:
         self._shards.pop(partition).close()
+        self._published.pop(partition, None)
         self._dirty.discard(partition)
         self.halo_offsets.pop(partition, None)
 
@@ -121,7 +126,9 @@ class ShardHost:
         def work() -> Outcome:
             shard = self._clean(partition)
             self._dirty.add(partition)
-            return shard.take(records, halos, silent=silent)
+            outcome = shard.take(records, halos, silent=silent)
+            self._published.setdefault(partition, Publications()).note(shard, outcome)
+            return outcome
 
         return await self._run(work)
 
@@ -254,6 +261,15 @@ class ShardHost:
     async def user(self, user_id: str) -> dict[str, Any] | None:
         """A user's score and features, None if no shard here has the user."""
         return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
+
+    async def explain(self, user_id: str) -> dict[str, Any] | None:
+        """What `user` says, with what carries the score (`streams/explaining.py`); worked out beside the shards."""
+        published = self._published
+        seen = next(
+            (one for one in await self.read(lambda shard: look(shard, user_id, published.get(shard.shard_id))) if one),
+            None,
+        )
+        return None if seen is None else await asyncio.to_thread(explain, seen)
 
     async def close(self, *, well: bool = False) -> None:
         """Close every shard, after the work in hand. well: all that was published has arrived."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams import printing
+from streams.commands._explain import explain
 
 if TYPE_CHECKING:
     from model.artifact import Artifact
@@ -26,6 +27,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.callback()
 def model() -> None:
     """The artifact in use."""
+
+
+app.command()(explain)
 
 
 @app.command()

@@ -46,12 +46,15 @@ class API:
             return _error(503, str(error))
 
     async def user(self, request: web.Request) -> web.Response:
-        """One user's score and own features."""
+        """One user's score and own features; with `?explain=1` also what carries the score."""
         user_id = request.match_info["id"]
         if not _is_id(user_id):
             return _error(400, f"an id has 1 to {ID_BYTES} bytes of UTF-8")
+        wanted = request.query.get("explain", "0")
+        if wanted not in {"0", "1"}:
+            return _error(400, "explain must be 0 or 1")
         try:
-            found = await self._state.user(user_id)
+            found = await (self._state.explain(user_id) if wanted == "1" else self._state.user(user_id))
         except NotReady as error:
             return _error(503, str(error))
         return web.json_response(found) if found else _error(404, "no such user, or one who was forgotten")

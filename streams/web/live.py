@@ -46,6 +46,10 @@ class Source(Protocol):
         """One user, or None."""
         ...
 
+    async def explain(self, user_id: str) -> dict[str, Any] | None:
+        """One user with what carries the score, or None."""
+        ...
+
 
 class Web:
     """Everything that a page may show.
@@ -61,6 +65,7 @@ class Web:
         self.model = model
         self._source = source
         self._freshness = RecentFreshness(metrics.freshness)
+        self._explaining = asyncio.Semaphore(1)
 
     async def _read(self, question: Awaitable[T]) -> T:
         """What the shards answer. Raises NotReady where there are none to ask, or a micro-batch takes too long."""
@@ -95,6 +100,17 @@ class Web:
         """The answer of `/api/v1/users/{id}`, None for one who is not live. Raises NotReady."""
         self._check()
         found = await self._read(self._source.user(user_id))
+        return found and {**found, "as_of": rfc3339(found["as_of"])}
+
+    async def explain(self, user_id: str) -> dict[str, Any] | None:
+        """The same with an `explanation`; one at a time, so that they leave room for the work. Raises NotReady."""
+        self._check()
+
+        async def in_turn() -> dict[str, Any] | None:
+            async with self._explaining:
+                return await self._source.explain(user_id)
+
+        found = await self._read(in_turn())
         return found and {**found, "as_of": rfc3339(found["as_of"])}
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,246 @@
+"""`model explain` and `?explain=1`: real shards behind a real server, the state they leave, and a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from graphstate.types import Kind, Mutation, owner
+from model.artifact import Artifact
+from streams import cli
+from streams.datadir import hold
+from streams.graphview import graph_spec
+from streams.metrics import Metrics
+from streams.readiness import Readiness
+from streams.records import Record
+from streams.settings import PREFIX, Settings
+from streams.shard import Shard, state_folder
+from streams.shardhost import ShardHost
+from streams.web import LiveFeed, Web, routes
+from streams.web.guard import Guard
+from tests import browser
+from tests.graphs import MINUTE, START
+
+EVIL = "a/b</script><img src=x>?"
+TOKEN = "a-token-of-sixteen"
+SHARDS = 2
+
+
+def follow(who: str, whom: str, minute: int) -> Mutation:
+    """A follow."""
+    return Mutation(int(Kind.FOLLOW), START + minute * MINUTE, who, whom)
+
+
+def first() -> list[Mutation]:
+    """Two people who post and are shared, one of them with an id that is hard to carry."""
+    log = [follow("bo", "ana", 0), follow(EVIL, "ana", 1), follow("ana", EVIL, 1)]
+    for minute, (user, content) in enumerate([("ana", "p1"), ("ana", "p2"), (EVIL, "p3")], 2):
+        log.append(Mutation(int(Kind.CREATE), START + minute * MINUTE, user, content))
+        log += [Mutation(int(Kind.SHARE), START + (minute + 1) * MINUTE, f"s{n}", content) for n in range(4)]
+    return log
+
+
+@dataclass
+class Site:
+    """A server around open shards."""
+
+    host: ShardHost
+    settings: Settings
+    session: aiohttp.ClientSession
+    address: str
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON of a page."""
+        async with self.session.get(self.address + path, headers=self.settings.web_headers()) as answer:
+            return answer.status, await answer.json()
+
+    async def feed(self, log: list[Mutation]) -> None:
+        """One step of each shard with what concerns it; facts are delivered at once."""
+        told = []
+        for partition in range(SHARDS):
+            begin = self.host.offsets[partition]
+            outcome = await self.host.step(partition, [Record(begin, log, log[-1].time)])
+            told += outcome.told
+            await self.host.commit(partition, begin + 1, {}, lambda: True)
+        for one in told:
+            begin = self.host.offsets[one.shard]
+            await self.host.step(one.shard, [Record(begin, one.facts, log[-1].time)])
+            await self.host.commit(one.shard, begin + 1, {}, lambda: True)
+
+
+@asynccontextmanager
+async def site(settings: Settings) -> AsyncIterator[Site]:
+    """Two shards in the data folder, and a server on the web port."""
+    artifact = Artifact.default()
+    spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
+
+    def opened(partition: int) -> Shard:
+        own = replace(spec, shards=SHARDS, shard=partition)
+        return Shard.open(state_folder(settings.datadir, partition), artifact, own)
+
+    host = ShardHost(opened)
+    await host.settle(dict.fromkeys(range(SHARDS), 0))
+    app = web.Application()
+    state = Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version)
+    routes(app, state, Guard(settings.web_token.get_secret_value()))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", settings.web_port).start()
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as session:
+            yield Site(host, settings, session, f"http://127.0.0.1:{settings.web_port}")
+    finally:
+        await runner.cleanup()
+        await host.close()
+
+
+@pytest.fixture
+def here(tmp_path: Path, web_port: int, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings, also in the environment, as commands read them."""
+    given = {"DATADIR": tmp_path / "state", "WEB_PORT": web_port, "SHARDS": SHARDS, "WEB_TOKEN": TOKEN}
+    for name, value in given.items():
+        monkeypatch.setenv(PREFIX + name, str(value))
+    return Settings.load()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test's coroutine, no longer than two minutes."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(120):
+            await test()
+
+    asyncio.run(limited())
+
+
+def test_the_api_explains_with_names(here: Settings) -> None:
+    """Neighbours by name, whatever their ids are; unknown users 404; who was forgotten is in no answer."""
+
+    async def test() -> None:
+        async with site(here) as shown:
+            await shown.feed(first())
+            plain = (await shown.get("/api/v1/users/ana"))[1]
+            status, answer = await shown.get("/api/v1/users/ana?explain=1")
+            assert status == 200
+            told = answer.pop("explanation")
+            assert answer == plain
+            assert {("follows", "bo"), ("follows", EVIL), ("created", "p1"), ("interacts", "s0")} <= {
+                (one["relation"], one["id"]) for one in told["neighbours"]
+            }
+            assert told["error"] <= 1e-5
+            assert told["change"]["published"]["reach"] == pytest.approx(answer["reach"])
+            assert (await shown.get(f"/api/v1/users/{quote(EVIL, safe='')}?explain=1"))[1]["user"] == EVIL
+            assert (await shown.get("/api/v1/users/nobody?explain=1"))[0] == 404
+            assert (await shown.get("/api/v1/users/ana?explain=yes"))[0] == 400
+            await shown.feed([Mutation(int(Kind.FORGET), START + 60 * MINUTE, "bo"), follow("cy", "ana", 61)])
+            text = json.dumps((await shown.get("/api/v1/users/ana?explain=1"))[1])
+            assert '"cy"' in text
+            assert '"bo"' not in text
+            assert (await shown.get("/api/v1/users/bo?explain=1"))[0] == 404
+
+    run(test)
+
+
+def test_the_command_asks_the_worker_that_has_the_folder(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its token; where it does not answer, or has no such user, one line says what to do."""
+
+    async def test() -> None:
+        async with site(here) as shown:
+            await shown.feed(first())
+            with hold(here.datadir):
+                assert await asyncio.to_thread(cli.run, ["model", "explain", EVIL, "--json"]) == 0
+                found = json.loads(capsys.readouterr().out)
+                assert (found["user"], found["from"]) == (EVIL, shown.address)
+                assert await asyncio.to_thread(cli.run, ["model", "explain", "nobody"]) == 1
+                assert "no such user" in capsys.readouterr().err
+            assert await asyncio.to_thread(cli.run, ["model", "explain", "ana", "--worker", shown.address]) == 0
+            assert "follows" in capsys.readouterr().out
+
+    run(test)
+    with hold(here.datadir):
+        assert cli.run(["model", "explain", "ana"]) == 1
+        line = capsys.readouterr().err
+        assert len(line.splitlines()) == 1
+        assert "is in use by a worker" in line
+        assert "--worker" in line
+    assert cli.run(["model", "explain", "ana", "--worker", "6066"]) == 1
+    assert "is no address" in capsys.readouterr().err
+
+
+def test_the_command_reads_what_a_worker_left(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as the worker said, from the folder, which is not changed; the score before is not known any more."""
+    answers: dict[str, Any] = {}
+
+    async def test() -> None:
+        async with site(here) as shown:
+            await shown.feed(first())
+            await shown.feed([follow("cy", "ana", 30), follow("di", "ana", 30)])
+            answers["ana"] = (await shown.get("/api/v1/users/ana?explain=1"))[1]
+
+    run(test)
+    files = {path: path.stat().st_mtime_ns for path in here.datadir.rglob("*.sst")}
+    assert cli.run(["model", "explain", "ana", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    was, now = answers["ana"]["explanation"], found["explanation"]
+    assert found["from"].endswith(f"shard-{owner('ana', SHARDS)}")
+    assert was["change"]["before"]["reach"] > 0
+    assert now["change"]["before"] is None
+    assert now["change"]["published"] == pytest.approx(was["change"]["published"], abs=1e-5)
+    assert now["log_reach"] == pytest.approx(was["log_reach"], abs=1e-5)
+    assert [one["id"] for one in now["neighbours"][:5]] == [one["id"] for one in was["neighbours"][:5]]
+    assert {path: path.stat().st_mtime_ns for path in here.datadir.rglob("*.sst")} == files
+    assert cli.run(["model", "explain", "ana"]) == 0
+    text = capsys.readouterr().out
+    assert "a stranger has reach" in text
+    assert "not known" in text
+    assert cli.run(["model", "explain", "nobody"]) == 1
+    assert capsys.readouterr().err == "groundswell: no such user, or one who was forgotten: nobody\n"
+
+
+def test_without_a_state_one_line_says_so(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which folder was looked for, and the settings that name it; nothing is made there."""
+    assert cli.run(["model", "explain", "ana"]) == 1
+    line = capsys.readouterr().err
+    assert f"there is no state of shard {owner('ana', SHARDS)}" in line
+    assert "GROUNDSWELL_DATADIR" in line
+    assert not here.datadir.exists()
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
+def test_a_click_on_a_user_shows_why(here: Settings, tmp_path: Path) -> None:
+    """Chromium shows parts, neighbours and features without a complaint; an id that is markup stays text."""
+    settings = here.model_copy(update={"web_token": type(here.web_token)("")})
+
+    async def test() -> None:
+        async with site(settings) as shown, browser.page(shown.address, tmp_path / "browser") as page:
+            await shown.feed(first())
+            await page.wait("[...document.querySelectorAll('#top button')].some(one => one.textContent == 'ana')")
+            assert await page.run("document.querySelector('#why').hidden")
+            await page.run(
+                "[...document.querySelectorAll('#top button')].find(one => one.textContent == 'ana').click()"
+            )
+            await page.wait("!document.querySelector('#why').hidden")
+            assert (await page.run("document.querySelector('#whom').textContent")).startswith("Why ana has reach")
+            assert await page.run("document.querySelectorAll('#parts table').length") == 3
+            names = (
+                "[...document.querySelectorAll('#parts table:nth-child(2) td:nth-child(2)')].map(x => x.textContent)"
+            )
+            assert EVIL in await page.run(names)
+            assert await page.run("document.querySelectorAll('img').length") == 0
+            assert "came (created)" in await page.run("document.querySelector('#since').textContent")
+            (tmp_path / "why.png").write_bytes(await page.screenshot())
+            await page.run("document.querySelector('#close').click()")
+            assert await page.run("document.querySelector('#why').hidden")
+            assert page.problems == []
+
+    run(test)
