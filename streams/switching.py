@@ -198,6 +198,7 @@ class Switching:
         Raises:
             ModelRefused: it must not serve.
         """
+        begin = monotonic()
         successor = self._successors.get(partition)
         if successor is None or not await self._fits(partition, successor, artifact):
             await self._give_up(partition)
@@ -206,14 +207,19 @@ class Switching:
             await asyncio.to_thread(successor.make)
         if successor.checked:
             return successor
+        made = monotonic()
         while await self._host.beside(successor.shard, successor.piece):
             pass
+        computed = monotonic()
         for _ in range(SAMPLE):
             seen = await self._sample(partition, successor)
             if seen is None:
                 break
             await asyncio.to_thread(judged, seen, await self._reference_of(artifact))
         successor.checked = True
+        took = {"made_s": made - begin, "computed_s": computed - made, "checked_s": monotonic() - computed}
+        about = {"shard": partition, "version": artifact.version}
+        log.info("an artifact is ready", extra=about | {name: round(seconds, 3) for name, seconds in took.items()})
         return successor
 
     async def _fits(self, partition: int, successor: Successor, artifact: Artifact) -> bool:
