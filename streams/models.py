@@ -84,6 +84,12 @@ def part_key(version: str, number: int) -> str:
     return f"{PART}/{version}/{number}"
 
 
+def _foreign(why: str) -> StateError:
+    return StateError(
+        f"a message on the models topic that is none of ours ({why}); nothing but Groundswell may write to it"
+    )
+
+
 class Notices:
     """What the topic says, as far as it was read. tried_ms: Kafka's time of the order to try; heard_s: when it came
     here, by `clock`.
@@ -104,6 +110,8 @@ class Notices:
             StateError: it is none of ours.
         """
         kind, *rest = message.key.split("/")
+        if kind not in (USE, TRY, PART, SHARD):
+            raise _foreign(f"the key {message.key!r}")
         try:
             if kind == USE:
                 self.use = None if message.value is None else _order(message.value)
@@ -115,10 +123,7 @@ class Notices:
             elif kind == PART:
                 self._part(rest[0], int(rest[1]), message.value)
         except (msgspec.DecodeError, ValueError, IndexError) as error:
-            raise StateError(
-                f"a message on the models topic that is none of ours ({one_line(error)}); nothing but Groundswell may "
-                "write to it, of one release"
-            ) from error
+            raise _foreign(one_line(error)) from error
 
     def _part(self, version: str, number: int, value: bytes | None) -> None:
         parts = self.parts.setdefault(version, {})

@@ -1,6 +1,6 @@
 """Streams for runs under load: one that never ends and needs no memory, one of a bounded number of ids.
 
-`load`: events whose number is all there is to know of them, so that sender and judge make the same
+`load`, `crowd`: events whose number is all there is to know of them, so that sender and judge make the same
 ones apart. Ids are bounded, so state is, and times go on by a millisecond each, so nothing expires.
 `live`: the society of the demo; contents come and go, so what retention evicts makes room.
 """
@@ -40,23 +40,29 @@ class Sent(NamedTuple):
     value: bytes
 
 
-def load(seed: int, first: int = 0) -> Iterator[Sent]:
+def load(seed: int, first: int = 0, users: int = USERS) -> Iterator[Sent]:
     """Events from number `first` on, for ever."""
     block = first // BLOCK
-    yield from islice(_block(seed, block), first % BLOCK, None)
+    yield from islice(_block(seed, block, users), first % BLOCK, None)
     while True:
         block += 1
-        yield from _block(seed, block)
+        yield from _block(seed, block, users)
 
 
-def _block(seed: int, block: int) -> Iterator[Sent]:
+def crowd(seed: int, first: int = 0) -> Iterator[Sent]:
+    """The same with ten times as many users."""
+    return load(seed, first, 10 * USERS)
+
+
+def _block(seed: int, block: int, users: int) -> Iterator[Sent]:
     rng = random.Random(f"{seed} {block}")
     for number in range(block * BLOCK, (block + 1) * BLOCK):
         type_ = rng.choice(TYPES)
         field, letter, ids = _OTHER[type_]
-        user = f"u{int(USERS * rng.random() ** 2)}"
+        user = f"u{int(users * rng.random() ** 2)}"
         time = BEGIN_S + number * STEP_S
-        value = f'{{"type":"{type_}","time":{time:.3f},"user":"{user}","{field}":"{letter}{rng.randrange(ids)}"}}'
+        number_of = users if field == "target" else ids
+        value = f'{{"type":"{type_}","time":{time:.3f},"user":"{user}","{field}":"{letter}{rng.randrange(number_of)}"}}'
         yield Sent(TOPIC_OF[type_], user.encode(), value.encode())
 
 
@@ -68,4 +74,4 @@ def live(seed: int, first: int = 0) -> Iterator[Sent]:
             yield Sent(TOPIC_OF[row["type"]], str(row["user"]).encode(), json.dumps(row).encode())
 
 
-STREAMS = {"load": load, "live": live}
+STREAMS = {"load": load, "crowd": crowd, "live": live}

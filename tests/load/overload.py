@@ -28,7 +28,7 @@ from streams.settings import Settings
 from tests import tidy
 from tests.chaos import evidence
 from tests.chaos.judge import TOLERANCE, records
-from tests.load.events import load
+from tests.load.events import STREAMS
 from tests.load.rig import Rig, Sample, end_well, p_ms, result
 
 FOLDER = tidy.ROOT / "build" / "overload"
@@ -48,10 +48,11 @@ class Flow:
     """How many events were sent: the next one's number, so that every event is sent once."""
 
     sent: int = 0
+    stream: str = "load"
 
     def feed(self, rig: Rig, **options: float) -> Any:
         """Start a feeder with the events that come next."""
-        return rig.feeder("load", seed=SEED, first=self.sent, **options)
+        return rig.feeder(self.stream, seed=SEED, first=self.sent, **options)
 
     def took(self, said: dict[str, Any]) -> dict[str, Any]:
         """Count what a feeder says that it sent."""
@@ -104,14 +105,13 @@ def recover(rig: Rig, flow: Flow, rate: float, normal_ms: float) -> tuple[float,
     return max(0.0, seconds), seen
 
 
-def same_scores(rig: Rig, flow: Flow, known: dict[str, float]) -> list[str]:
+def same_scores(rig: Rig, flow: Flow, known: dict[str, float], artifact: Artifact) -> list[str]:
     """What differs between the workers' states and top scores and a replay of every event that was sent."""
-    artifact = Artifact.default()
     with (
         TemporaryDirectory(prefix="groundswell-overload-") as folder,
         cluster(artifact, evidence.spec_of(artifact), Path(folder), 1) as alone,
     ):
-        replay(alone, _every(flow.sent))
+        replay(alone, _every(flow))
         expected = {row["user"]: float(row["reach"]) for row in alone.shards[0].top(TOP)}
         nodes = records(alone.shards[0].graph.snapshot())
     problems = []
@@ -139,9 +139,9 @@ def write(samples: list[Sample]) -> None:
             log.write(json.dumps({key: value for key, value in vars(sample).items() if key != "freshness"}) + "\n")
 
 
-def _every(count: int) -> Iterator[Mutation]:
+def _every(flow: Flow) -> Iterator[Mutation]:
     now_ms = 2_000_000_000_000
-    for event in islice(load(SEED), count):
+    for event in islice(STREAMS[flow.stream](SEED, 0), flow.sent):
         yield from mutations(event.value, event.kind, now_ms)
 
 
@@ -178,7 +178,7 @@ def overload(minutes: float, factor: float, workers: int, shards: int, memory_mb
         if shards == 1 and reading.mutations != flow.sent:
             problems.append(f"{flow.sent} events were sent, {reading.mutations} applied")
         problems += rig.errors()
-        problems += same_scores(rig, flow, known)
+        problems += same_scores(rig, flow, known, Artifact.default())
     return {
         "sustainable_per_s": round(able),
         "offered_per_s": round(offered),

@@ -1,5 +1,6 @@
 """The artifact: what is saved comes back, what is damaged is refused, and torch stays out."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 import graphstate.types as graph
 from model import config as vocabulary
-from model.artifact import Artifact, untrained
+from model.artifact import DEFAULT, MANIFEST, Artifact, untrained
 from model.config import ModelConfig
 from model.errors import ArtifactError, ConfigError
 
@@ -39,15 +40,55 @@ def test_the_version_names_weights_and_configuration() -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors"])
 def test_a_damaged_artifact_is_refused(tmp_path: Path, name: str) -> None:
-    """A file cut in half or missing is an ArtifactError that names the folder."""
+    """A file cut in half or missing is an ArtifactError that names the folder, with a manifest or without."""
     untrained(ModelConfig(), 1).save(tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ArtifactError, match=f"damaged: {name} is not what its manifest says; copy it anew"):
+        Artifact.load(tmp_path)
+    (tmp_path / MANIFEST).unlink()
     with pytest.raises(ArtifactError, match="damaged"):
         Artifact.load(tmp_path)
     path.unlink()
     with pytest.raises(ArtifactError, match="groundswell train"):
         Artifact.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "card.md", "manifest.json"])
+def test_one_bit_is_noticed(tmp_path: Path, name: str) -> None:
+    """What would load all the same is refused where the manifest says otherwise."""
+    untrained(ModelConfig(), 1).save(tmp_path)
+    path = tmp_path / name
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match="damaged"):
+        Artifact.load(tmp_path)
+
+
+def test_a_manifest_that_does_not_fit(tmp_path: Path) -> None:
+    """One of another schema, of another version, or of a file that is gone is refused; none at all is an old one's."""
+    artifact = untrained(ModelConfig(), 1)
+    for wrong, says in (
+        ({"schema": 9}, "has schema 9, this version reads 1"),
+        ({"version": "0" * 12}, f"it is version {artifact.version}, not 000000000000"),
+        ({"sha256": {}}, "card.md is not what its manifest says"),
+    ):
+        files = artifact.files()
+        files[MANIFEST] = json.dumps({**json.loads(files[MANIFEST]), **wrong}).encode()
+        with pytest.raises(ArtifactError, match=says):
+            Artifact.of(files, "here")
+    artifact.save(tmp_path)
+    (tmp_path / "card.md").unlink()
+    with pytest.raises(ArtifactError, match=r"card\.md is not what"):
+        Artifact.load(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    assert Artifact.load(tmp_path).version == artifact.version
+
+
+def test_the_packaged_artifact_has_a_manifest() -> None:
+    """What ships is what was saved."""
+    assert {path.name: path.read_bytes() for path in DEFAULT.iterdir()} == Artifact.default().files()
 
 
 def test_weights_must_fit_the_configuration() -> None:
