@@ -13,35 +13,22 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.vector import add_scaled, affine, as_float, logit
+from model.vector import affine, blend, divide, exp, logits, prefetch, rectified
 
 Float32s = NDArray[np.float32]
 Int64s = NDArray[np.int64]
 Kernel = Callable[..., Any]
-VECTOR = 0x6A15A9E4
+VECTOR = 0xd54a2a9e
 """The checksum of `vector.py`: numba's cache of compiled kernels looks at this file alone, and would keep old ones."""
 _F = np.float32
 _LANES = 16
 """Exponentials are taken of so many numbers at once."""
 _ROOM = 64
 """Neighbours for which there is room from the beginning; of more, sums are taken in parts and those in float64."""
-
-
-@njit(inline="always", fastmath={"contract"})
-def _exp(x: Any) -> Any:
-    """e^x for x ≤ 0 to two units in the last place; below e^−87 it stays that (after Cephes' expf)."""
-    x = max(x, _F(-87.0))
-    n = np.floor(x * _F(1.44269504) + _F(0.5))
-    r = x - n * _F(0.693359375)
-    r -= n * _F(-2.12194440e-4)
-    p = _F(1.9875691500e-4)
-    p = p * r + _F(1.3981999507e-3)
-    p = p * r + _F(8.3334519073e-3)
-    p = p * r + _F(4.1665795894e-2)
-    p = p * r + _F(1.6666665459e-1)
-    p = p * r + _F(5.0000001201e-1)
-    p = p * r * r + r + _F(1)
-    return p * as_float((np.int32(n) + np.int32(127)) << np.int32(23))
+_TARGETS = 32
+"""Targets whose own projections are computed together."""
+_AHEAD = 8
+"""So many rows ahead memory is asked for."""
 
 
 @lru_cache
@@ -56,8 +43,11 @@ def linear(width: int) -> Kernel:
         inputs = len(weight)
         x_, weight_, out_ = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
         for i in range(len(rows)):
+            if i + _AHEAD < len(rows):
+                for at in range(rows[i + _AHEAD] * inputs, (rows[i + _AHEAD] + 1) * inputs, _LANES):
+                    prefetch(x_, at)
             row = rows[i]
-            affine(x_, row * inputs, inputs, weight_, 0, bias, 0, out_, (row if scatter else i) * width, width)
+            affine(x_, row * inputs, inputs, weight_, bias, out_, (row if scatter else i) * width, width)
 
     return run
 
@@ -86,30 +76,43 @@ def _by_hash(
         step //= 3
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
-def _softmax(line: Float32s, n: int) -> None:
-    """Softmax of the first n numbers; there is room for whole lanes behind them."""
-    top = line[0]
-    for k in range(1, n):
+@njit(cache=True, nogil=True)
+def _softmax(line: Float32s, at: int, n: int) -> None:
+    """Softmax of the n numbers from `at` on; there is room for whole lanes behind them."""
+    top = line[at]
+    for k in range(at + 1, at + n):
         top = max(top, line[k])
     lanes = (n + _LANES - 1) // _LANES * _LANES
-    for k in range(n, lanes):
+    for k in range(at + n, at + lanes):
         line[k] = top
-    for block in range(0, lanes, _LANES):
-        for k in range(block, block + _LANES):
-            line[k] = _exp(line[k] - top)
+    for block in range(at, at + lanes, _LANES):
+        exp(line, block, top, _LANES)
     total = _F(0)
     if n <= _ROOM:
-        for k in range(n):
+        for k in range(at, at + n):
             total += line[k]
     else:
         # One by one, each of thousands would lose its last bits.
         whole = 0.0
-        for k in range(n):
+        for k in range(at, at + n):
             whole += line[k]
         total = _F(whole)
-    for k in range(n):
-        line[k] /= total
+    for block in range(at, at + lanes, _LANES):
+        divide(line, block, total, _LANES)
+
+
+@njit(cache=True, nogil=True)
+def _filled(rows: Int64s, count: NDArray[np.int32], begin: int, some: Int64s) -> tuple[int, int]:
+    """List the places in rows, from begin on, of targets whose window is not empty; how many there are, and the end."""
+    n, i = 0, begin
+    while i < len(rows) and n < len(some):
+        if i + _AHEAD < len(rows):
+            prefetch(count, rows[i + _AHEAD])
+        if count[rows[i]] > 0:
+            some[n] = i
+            n += 1
+        i += 1
+    return n, i
 
 
 @lru_cache
@@ -120,51 +123,70 @@ def attend(heads: int, channels: int) -> Kernel:
     target x, weight `[F, H]`, bias; attention `[heads, channels]`; out `[len(rows), H]`.
     """
     width = heads * channels
+    project = linear(width)
 
-    @njit(cache=True, nogil=True, fastmath={"contract"})
+    @njit(cache=True, nogil=True)
+    def fetch(source: NDArray[np.int32], begin: int, n: int, projected: Float32s, at: int) -> None:
+        """Have the part of the next target's sources brought that one head reads: they lie all over the memory."""
+        for k in range(begin, begin + n):
+            for line in range(at, at + channels, _LANES):
+                prefetch(projected, np.int64(source[k]) * width + line)
+
+    @njit(cache=True, nogil=True)
     def run(
         rows: Int64s, start: NDArray[np.int32], count: NDArray[np.int32], source: NDArray[np.int32],
         hashes: NDArray[np.uint64], projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s,
         attention: Float32s, out: Float32s,
     ) -> None:  # fmt: skip
-        inputs, room = len(weight), _ROOM
-        projected_, x_, out_ = projected.reshape(-1), x.reshape(-1), out.reshape(-1)
-        weight_, attention_ = weight.reshape(-1), attention.reshape(-1)
-        target, part, whole = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float64)
-        keys, order, logits = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty((heads, room), np.float32)
-        for i in range(len(rows)):
-            row = rows[i]
-            n = int(count[row])
-            if n == 0:
-                continue
-            if n > room:
-                room = 2 * (n + _LANES) // _LANES * _LANES  # whole lanes, as softmax fills them
-                keys, order = np.empty(room, np.uint64), np.empty(room, np.int64)
-                logits = np.empty((heads, room), np.float32)
-            _by_hash(source, hashes, int(start[row]), n, keys, order)
-            affine(x_, row * inputs, inputs, weight_, 0, bias, 0, target, 0, width)
-            for k in range(n):
+        room, done = _ROOM, 0
+        projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
+        part, whole = np.empty(width, np.float32), np.empty(width, np.float64)
+        keys, order, line = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(heads * room, np.float32)
+        some, target = np.empty(_TARGETS, np.int64), np.empty((_TARGETS, width), np.float32)
+        target_ = target.reshape(-1)
+        while done < len(rows):
+            filled, done = _filled(rows, count, done, some)
+            for j in range(filled):
+                prefetch(start, rows[some[j]])
+            project(x, rows[some[:filled]], weight, bias, target, False)
+            for j in range(filled):
+                if j + 2 < filled:
+                    prefetch(source, start[rows[some[j + 2]]])
+                after, n_after = 0, 0
+                if j + 1 < filled:
+                    after, n_after = int(start[rows[some[j + 1]]]), min(int(count[rows[some[j + 1]]]), _ROOM)
+                for k in range(after, after + n_after):
+                    prefetch(hashes, source[k])
+                i, row = some[j], rows[some[j]]
+                n = int(count[row])
+                if n > room:
+                    room = 2 * (n + _LANES) // _LANES * _LANES  # whole lanes, as softmax fills them
+                    keys, order = np.empty(room, np.uint64), np.empty(room, np.int64)
+                    line = np.empty(heads * room, np.float32)
+                _by_hash(source, hashes, int(start[row]), n, keys, order)
                 for h in range(heads):
-                    at = h * channels
-                    logits[h, k] = logit(projected_, order[k] * width + at, target, at, attention_, at, channels)
-            for h in range(heads):
-                _softmax(logits[h], n)
-            if n <= _ROOM:
-                for k in range(n):
+                    at, first = h * channels, h * room
+                    fetch(source, after, n_after, projected_, at)
+                    logits(
+                        line, first, projected_, at, order, width, 0, n,
+                        target_, j * width + at, attention_, at, channels,
+                    )  # fmt: skip
+                    _softmax(line, first, n)
+                if n <= _ROOM:
                     for h in range(heads):
                         at = h * channels
-                        add_scaled(out_, i * width + at, logits[h, k], projected_, order[k] * width + at, channels)
-                continue
-            whole[:] = 0
-            for first in range(0, n, _ROOM):
-                part[:] = 0
-                for k in range(first, min(first + _ROOM, n)):
+                        blend(out_, i * width + at, projected_, at, order, width, 0, n, line, h * room, channels)
+                    continue
+                whole[:] = 0
+                for begin in range(0, n, _ROOM):
+                    part[:] = 0
+                    end = min(begin + _ROOM, n)
                     for h in range(heads):
                         at = h * channels
-                        add_scaled(part, at, logits[h, k], projected_, order[k] * width + at, channels)
-                whole += part
-            for j in range(width):
-                out_[i * width + j] += _F(whole[j])
+                        blend(part, at, projected_, at, order, width, begin, end, line, h * room, channels)
+                    whole += part
+                for c in range(width):
+                    out_[i * width + c] += _F(whole[c])
 
     return run
 
@@ -176,15 +198,20 @@ def settle(width: int) -> Kernel:
     Returns how many of the rows are not bit-equal to before; changed lists them.
     """
 
-    @njit(cache=True, nogil=True, fastmath={"contract"})
+    @njit(cache=True, nogil=True)
     def run(rows: Int64s, new: Float32s, old: Float32s, changed: Int64s) -> int:
-        n = 0
+        n, below = 0, np.empty(width, np.float32)
+        old_ = old.reshape(-1)
         for i in range(len(rows)):
+            if i + _AHEAD < len(rows):
+                for line in range(0, width, _LANES):
+                    prefetch(old_, rows[i + _AHEAD] * width + line)
             fresh, kept = new[i], old[rows[i]]
+            below[:] = fresh
+            exp(below, 0, _F(0), width)
             differing = 0
             for j in range(width):
-                value = fresh[j]
-                value = value if value > _F(0) else _exp(min(value, _F(0))) - _F(1)
+                value = fresh[j] if fresh[j] > _F(0) else below[j] - _F(1)
                 differing += value != kept[j]
                 kept[j] = value
             if differing:
@@ -203,22 +230,27 @@ def score(hidden: int) -> Kernel:
     what the first own feature adds, mean and deviation of the target, score.
     """
 
-    @njit(cache=True, nogil=True, fastmath={"contract"})
+    @njit(cache=True, nogil=True)
     def run(
         rows: Int64s, embedding: Float32s, own: NDArray[np.int32], scale: Float32s, weight: Float32s, bias: Float32s,
         out_weight: Float32s, out_bias: np.float32, skip: np.float32, mean: np.float32, std: np.float32,
         scores: Float32s,
     ) -> None:  # fmt: skip
-        inputs, width = len(weight), embedding.shape[1]
+        inputs, width, features = len(weight), embedding.shape[1], own.shape[1]
         weight_, x, line = weight.reshape(-1), np.empty(inputs, np.float32), np.empty(hidden, np.float32)
-        for row in rows:
+        embedding_, own_ = embedding.reshape(-1), own.reshape(-1)
+        for i in range(len(rows)):
+            if i + _AHEAD < len(rows):
+                for at in range(rows[i + _AHEAD] * width, (rows[i + _AHEAD] + 1) * width, _LANES):
+                    prefetch(embedding_, at)
+                for at in range(rows[i + _AHEAD] * features, (rows[i + _AHEAD] + 1) * features, _LANES):
+                    prefetch(own_, at)
+            row = rows[i]
             x[:width] = embedding[row]
-            for k in range(inputs - width):
+            for k in range(features):
                 x[width + k] = _F(own[row, k]) * scale[k]
-            affine(x, 0, inputs, weight_, 0, bias, 0, line, 0, hidden)
-            z = _F(out_bias)
-            for j in range(hidden):
-                z += max(line[j], _F(0)) * out_weight[j]
+            affine(x, 0, inputs, weight_, bias, line, 0, hidden)
+            z = _F(rectified(line, out_weight, hidden) + out_bias)
             scores[row] = (z + skip * x[width]) * std + mean
 
     return run
