@@ -26,7 +26,7 @@ from model.artifact import Artifact
 from model.engine_choice import backend, choose
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
-from streams.auditor import Auditor
+from streams.auditor import Auditor, reference
 from streams.checkpoints import Checkpoints, left
 from streams.datadir import hold
 from streams.deadletter import DeadLetters
@@ -43,7 +43,7 @@ from streams.readiness import Readiness
 from streams.settings import Settings
 from streams.shard import Publishing, Shard, state_folder
 from streams.shardhost import ShardHost
-from streams.switching import Switching, reference
+from streams.switching import Switching
 from streams.topics import Topics
 from streams.transport import REQUEST_MS, Consumer, Poll, Producer, RawSchema, Transport
 from streams.web import LiveFeed, Web, register

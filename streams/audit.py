@@ -21,6 +21,7 @@ from graphstate.audit import Differing, Features, Neighbourhood
 from graphstate.state import GraphState
 from graphstate.types import RELATIONS, TYPES, USER
 from model.artifact import Artifact
+from model.config import ModelConfig
 from model.engine import Backend
 from model.types import GraphInput
 from streams.graphview import LiveView
@@ -61,6 +62,19 @@ class Looked(Protocol):
     @property
     def artifact(self) -> Artifact:
         """What they are of."""
+
+
+class Judging(Protocol):
+    """What judges: a `model.reference.Reference`, here or in another process."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the artifact that is judged."""
+
+    def __call__(
+        self, graph: GraphInput, inner: dict[str, int] | None = None, given: Given | None = None
+    ) -> tuple[dict[str, Float32s], Float32s, Float32s]:
+        """First and second layer and scores."""
 
 
 @dataclass
@@ -159,7 +173,7 @@ def _given(shard: Looked, found: Neighbourhood, held: Held) -> Given:
     return given
 
 
-def judge(seen: Look, reference: Reference) -> Verdict:
+def judge(seen: Look, reference: Judging) -> Verdict:
     """Compare what was held with the reference over what is committed; on any thread."""
     found, verdict = seen.found, Verdict(what=seen.wrong.names())
     propagated = dict(zip(TYPES, seen.truth.propagated, strict=True))

@@ -79,6 +79,17 @@ def draw(shard: Shard, random: Random) -> int | None:
     return int(live[0]) if len(live) else None
 
 
+def reference(artifact: Artifact) -> Reference:
+    """What judges the engines of an artifact; the first one takes seconds, as it imports PyTorch."""
+    import torch
+
+    from model.reference import Reference
+
+    # Its graphs are tiny, and steps need the other cores.
+    torch.set_num_threads(1)
+    return Reference(artifact.weights, artifact.config)
+
+
 class Auditor:
     """Audits the users of a worker's open shards until it is cancelled.
 

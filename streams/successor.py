@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,13 +25,10 @@ from model.config import OWN as OWN_FEATURES
 from model.config import PROPAGATED, RELATIONS, ModelConfig
 from model.engine import Backend, MakeBackend
 from model.succession import Succession
-from streams.audit import LIMIT, Look, judge, look
+from streams.audit import LIMIT, Judging, Look, judge, look
 from streams.errors import ModelRefused, one_line
 from streams.graphview import LiveView
 from streams.shard import Shard
-
-if TYPE_CHECKING:
-    from model.reference import Reference
 
 PIECE = 2_048
 """Rows of one piece: some 10 ms, so that no step waits for long."""
@@ -55,7 +51,7 @@ def misfit(config: ModelConfig, spec: GraphSpec) -> str:
     return ""
 
 
-def judged(seen: Look, reference: Reference) -> None:
+def judged(seen: Look, reference: Judging) -> None:
     """Compare one of a sample with the reference; on any thread.
 
     Raises:

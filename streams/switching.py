@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from aiokafka.errors import KafkaError
 
@@ -24,14 +24,11 @@ from model.engine import MakeBackend
 from model.errors import ArtifactError
 from streams.audit import Look
 from streams.errors import ModelRefused, StaleStep
+from streams.judging import Judge
 from streams.models import SHARD, TRIAL_S, Answer, Board, Message, Order, State, encode
 from streams.shard import Shard
 from streams.shardhost import ShardHost
 from streams.successor import Successor, judged
-
-if TYPE_CHECKING:
-    # PyTorch takes seconds and a lot of memory to import: only who switches pays.
-    from model.reference import Reference
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,17 +51,6 @@ class Turns(Protocol):
     async def switch(self, partition: int, take_over: Callable[[Shard], None]) -> None:
         """Let a shard go over to another artifact."""
         ...
-
-
-def reference(artifact: Artifact) -> Reference:
-    """What judges the engines of an artifact; the first one takes seconds, as it imports PyTorch."""
-    import torch
-
-    from model.reference import Reference
-
-    # Its graphs are tiny, and steps need the other cores.
-    torch.set_num_threads(1)
-    return Reference(artifact.weights, artifact.config)
 
 
 class Switching:
@@ -97,7 +83,7 @@ class Switching:
         self._successors: dict[int, Successor] = {}
         self._said: dict[int, Answer] = {}
         self._trial: Artifact | None = None
-        self._judge: tuple[str, Reference] | None = None
+        self._judge: tuple[str, Judge] | None = None
         self._random = Random()
 
     async def open(self) -> None:
@@ -131,6 +117,7 @@ class Switching:
 
     async def close(self) -> None:
         """Follow no more."""
+        await self._dismiss()
         await self._board.close()
 
     async def follow(self) -> None:
@@ -157,7 +144,8 @@ class Switching:
                 if use:
                     await self._answer(partition, use.id, "serving")
         if not trial:
-            self._judge = self._trial = None
+            self._trial = None
+            await self._dismiss()
 
     async def _try(self, partition: int, trial: Order) -> None:
         said = self._said.get(partition)
@@ -215,7 +203,7 @@ class Switching:
             seen = await self._sample(partition, successor)
             if seen is None:
                 break
-            await asyncio.to_thread(judged, seen, await self._reference_of(artifact))
+            await asyncio.to_thread(judged, seen, await self._judge_of(artifact))
         successor.checked = True
         took = {"made_s": made - begin, "computed_s": computed - made, "checked_s": monotonic() - computed}
         about = {"shard": partition, "version": artifact.version}
@@ -241,10 +229,16 @@ class Switching:
             "readers of hubs; try again later"
         )
 
-    async def _reference_of(self, artifact: Artifact) -> Reference:
+    async def _judge_of(self, artifact: Artifact) -> Judge:
         if self._judge is None or self._judge[0] != artifact.version:
-            self._judge = artifact.version, await asyncio.to_thread(reference, artifact)
+            await self._dismiss()
+            self._judge = artifact.version, await asyncio.to_thread(Judge, artifact)
         return self._judge[1]
+
+    async def _dismiss(self) -> None:
+        if self._judge is not None:
+            judge, self._judge = self._judge[1], None
+            await asyncio.to_thread(judge.close)
 
     async def _give_up(self, partition: int) -> None:
         successor = self._successors.pop(partition, None)

@@ -66,7 +66,8 @@ def course(
 
 def freshness(seen: list[Sample], began_s: float, done_s: float) -> dict[str, Any]:
     """Freshness by second (p99, ms): before, while shards got ready, and after the switch."""
-    each = [(later.at_s, p_ms(later, earlier, 0.99) or 0.0) for earlier, later in pairwise(seen)]
+    found = [(later.at_s, p_ms(later, earlier, 0.99)) for earlier, later in pairwise(seen)]
+    each = [(at_s, p99) for at_s, p99 in found if p99 is not None]
     before = [p99 for at_s, p99 in each if at_s <= began_s]
     ready = [p99 for at_s, p99 in each if began_s < at_s <= done_s]
     after = [(at_s, p99) for at_s, p99 in each if at_s > done_s]

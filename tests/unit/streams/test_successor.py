@@ -15,7 +15,9 @@ from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.engine import Engine, GraphView, Int64s, MakeBackend
 from model.reference import Reference
+from streams.audit import judge
 from streams.errors import ModelRefused
+from streams.judging import Judge
 from streams.replay import batches, cluster, replay
 from streams.shard import OWED, Shard
 from streams.successor import Successor, judged, misfit
@@ -255,3 +257,22 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
                 assert np.array_equal(one.engine.hidden1[USER][row], other.engine.hidden1[USER][theirs]), names[row]
         for mine, theirs in zip(switched.scores(), fresh.scores(), strict=True):
             assert np.array_equal(mine, theirs)
+
+
+def test_the_judge_in_another_process_says_the_same(tmp_path: Path) -> None:
+    """Bit for bit what the reference says here; once it is gone, nothing can be judged."""
+    shard = grown(tmp_path, history(5, 300))
+    successor = Successor(shard, NEW, Engine)
+    finish(successor)
+    there, here = Judge(NEW), Reference(NEW.weights, NEW.config)
+    try:
+        for seed in range(3):
+            seen = successor.sample(Random(seed))
+            assert seen is not None
+            judged(seen, there)
+            assert judge(seen, there).error == judge(seen, here).error
+    finally:
+        there.close()
+    with pytest.raises(ModelRefused, match="could not be judged"):
+        judged(seen, there)
+    shard.close()
