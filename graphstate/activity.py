@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +23,13 @@ _UNIT = 256
 
 
 class Activity(NamedTuple):
-    """Per user row `[n]`: decayed shares received (units of 1/256), shares received before the window, both −1
-    for users without a content.
+    """Per user row `[n]`: decayed shares received (units of 1/256), shares received before the window, and in it; all
+    −1 for users without a content.
     """
 
     velocity: Int64s
     level: Int64s
+    recent: Int64s
 
 
 @njit(cache=True, nogil=True)
@@ -40,32 +42,34 @@ def _measure(
     weights: Int64s,
     velocity: Int64s,
     level: Int64s,
+    recent: Int64s,
 ) -> None:
     for row in range(len(velocity)):
         if counts[row, CREATED] <= 0:
-            velocity[row] = level[row] = -1
+            velocity[row] = level[row] = recent[row] = -1
             continue
-        top, recent, total = tops[row, RECEIVED_FINE], 0, 0
+        top, inside, total = tops[row, RECEIVED_FINE], 0, 0
         if top > newest - window:
             for age in range(window):
                 epoch = newest - age
                 if top - _SLOTS < epoch <= top:
                     n = rings[row, _OFFSET + epoch % _SLOTS]
-                    recent += n
+                    inside += n
                     total += n * weights[age]
         velocity[row] = total
-        level[row] = counts[row, RECEIVED] - recent
+        level[row] = counts[row, RECEIVED] - inside
+        recent[row] = inside
 
 
-def measure(graph: GraphState, at: int, window_s: int) -> Activity:
-    """The activity of all users at a time (µs), with a half-life of a sixteenth of the window.
+def measure(graph: GraphState, at: int, window_s: int, halving: int = 16) -> Activity:
+    """The activity of all users at a time (µs); halving: into how many half-lives the window is parted.
 
     Reads counters as they stand, also in the middle of a micro-batch.
     """
     window = min(window_s * _SECOND // _LENGTH, _SLOTS - 1)
-    ages = np.arange(window) * (_LENGTH / _SECOND) / (window_s / 16)
+    ages = np.arange(window) * (_LENGTH / _SECOND) / (window_s / halving)
     users = graph.ledger.users
-    activity = Activity(np.empty(users.rows, np.int64), np.empty(users.rows, np.int64))
+    activity = Activity(*(np.empty(users.rows, np.int64) for _ in Activity._fields))
     # The epoch that ends at `at` is the newest complete one; what is later than `at` has not happened yet.
     newest = (at - 1) // _LENGTH
     _measure(
@@ -77,14 +81,20 @@ def measure(graph: GraphState, at: int, window_s: int) -> Activity:
 def new_sharers(graph: GraphState, row: int, since: int) -> int:
     """How many distinct people shared this user for the first time after `since` (µs)."""
     new = 0
-    for key, _ in graph.store.scan(keys.index_prefix(INTERACTS, row)):
-        time, source = keys.read_index(key)
-        if time <= since:
-            break
+    for source, _ in sharers(graph, row, since):
         value = graph.store.get(keys.pair(keys.PAIR, source, row))
         if value is not None and PAIR_VALUE.unpack(value)[1] > since:
             new += 1
     return new
+
+
+def sharers(graph: GraphState, row: int, since: int) -> Iterator[tuple[int, int]]:
+    """Who shared this user after `since` (µs), latest first: (row, time of their latest share)."""
+    for key, _ in graph.store.scan(keys.index_prefix(INTERACTS, row)):
+        time, source = keys.read_index(key)
+        if time <= since:
+            break
+        yield source, time
 
 
 def driver(graph: GraphState, row: int, newest: int = 16) -> str | None:

@@ -47,6 +47,24 @@ def page(found: dict[str, Any], curves: Sequence[Curve] = ()) -> str:
     return "\n".join(parts) + "\n"
 
 
+def alerts_page(found: dict[str, Any]) -> str:
+    """The report of what `groundswell evaluate --alerts` found."""
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><meta charset="utf-8"><title>Groundswell: alerts</title><style>{_STYLE}</style>',
+        f'<p class="verdict">{escape(found["verdict"])}</p>',
+        f"<p>{escape(found['about'])}</p>",
+        "<h2>Alerts: every rule on the same replay</h2>",
+        _rules(found["rules"]),
+        table(found["table"]),
+        f'<p class="note">{escape(found["legend"])}</p>',
+        "<h2>Paired differences</h2>",
+        table(found["differences"]),
+        f'<p class="note">{escape(found["command"])}<br>model {escape(found["model"])}</p>',
+    ]
+    return "\n".join(parts) + "\n"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows with the same keys as an HTML table."""
     if not rows:
@@ -158,6 +176,20 @@ def _lift(deciles: Sequence[dict[str, Any]], best: Sequence[float], name: str) -
     plot.legend(["model", name])
     for at in range(1, len(lift) + 1):
         plot.tick(at, str(at))
+    return plot.text()
+
+
+def _rules(rules: Sequence[dict[str, Any]]) -> str:
+    """Where each rule lies between alerts that are right and breakouts that are found; the shipped one comes first."""
+    points = [(rule["recall"]["value"], rule["ahead"]["value"]) for rule in rules]
+    most = max([*(ahead for _, ahead in points), 1e-9])
+    labels = ("recall of knowable breakouts", "alerts in time")
+    plot = _Plot("Rules", (0.0, 1.0), (0.0, 1.2 * most), labels=labels, log=False)
+    plot.dots(points[1:], _COLOURS[0])
+    plot.dots(points[:1], _COLOURS[1])
+    plot.legend(["other rules", "shipped"])
+    for value in (0.0, 0.5, 1.0):
+        plot.tick(value, f"{value:.1f}")
     return plot.text()
 
 

@@ -51,6 +51,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Instead: the generated benchmark equal, uneven, strong or very_hard; may be given again."),
     ] = None,
+    alerts: Annotated[bool, typer.Option("--alerts", help="Instead: the alert rule, beside others.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots here: one HTML file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -64,6 +65,9 @@ def evaluate(
         from streams import pairs as pairwise
 
         pairwise.show(pairwise.evaluate(pairs), as_json=as_json)
+        return
+    if alerts:
+        _alerts(files or [], since, until, model, html, as_json=as_json)
         return
     origins = origin or [0.7]
     if not all(0 < share < 1 for share in origins):
@@ -98,6 +102,14 @@ def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *
         some = ladder.scores(world, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_say)
         found.append(ladder.climb(world, *some))
     ladder.show(found, as_json=as_json)
+
+
+def _alerts(files: list[Path], since: str, until: str, model: str, html: Path | None, *, as_json: bool) -> None:
+    from streams.commands import evaluate_alerts
+
+    names = " ".join(path.name for path in files)
+    found = evaluate_alerts.judge(*_read(files, since, until), model, names, _say)
+    evaluate_alerts.show(found, html, as_json=as_json)
 
 
 class _Words:

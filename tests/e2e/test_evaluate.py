@@ -58,9 +58,32 @@ def test_it_says_what_is_missing(town: Path, tmp_path: Path, capsys: pytest.Capt
         ([str(tmp_path / "none.jsonl")], "no such file"),
         ([str(file)], "no horizon"),
         ([str(town), "--from", "2030-01-01"], "no posts"),
+        (["--alerts", str(town), "--from", "2030-01-01"], "nothing to judge"),
         ([str(town), "--origin", "1.5"], "between 0 and 1"),
         ([str(town), "--until", "2001-01-01"], "no events"),
     ):
         assert cli.run(["evaluate", *words]) == 1
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in error
+
+
+def test_alerts_are_judged(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped rule, others and random in one table, the same in JSON and on a page that needs nobody."""
+    report = tmp_path / "alerts.html"
+    assert cli.run(["evaluate", "--alerts", str(town), "--html", str(report)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("The shipped rule ")
+    assert "random candidates" in printed
+    assert cli.run(["evaluate", "--alerts", str(town), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rules = {row["rule"]: row for row in found["rules"]}
+    assert list(rules)[:2] == ["shipped", "decayed counter, W/16"]
+    assert len(rules) >= 8
+    assert 0 < rules["shipped"]["alerts"] <= 3 * found["steps"]
+    assert rules["shipped"]["recall"]["value"] >= rules["random authors"]["recall"]["value"]
+    assert found["verdict"] in printed
+    html = report.read_text()
+    assert found["verdict"] in html
+    assert html.count("<svg") == 1
+    assert "growth of predicted reach" in html
+    assert not re.search(r"(src|href)\s*=|url\(|<script|<link|@import", html)

@@ -88,6 +88,27 @@ def test_budget_and_rank(shard: Shard) -> None:
     assert [alert.user for alert in _run(shard, _posts(["a", "b", "c"]), shares, [_tick(STEP + 1)])] == ["b", "c"]
 
 
+def _active(minute: float, shares: int = 1, authors: int = 40) -> list[Mutation]:
+    """So many authors with as many shares each, all by the same people: nobody is new three times."""
+    posts = [create(1, f"w{n}", f"w{n}-{k}") for n in range(authors) for k in range(shares)]
+    given = [share(minute + k * 0.01, f"v{k % 2}", f"w{n}-{k}") for n in range(authors) for k in range(shares)]
+    return posts + given
+
+
+def test_who_is_at_the_top_already_is_not_announced(shard: Shard) -> None:
+    """Two of forty-two active authors have the most shares of the window, and the third one is told of."""
+    shares = _shares(10, "a", 9) + _shares(10, "b", 8) + _shares(10, "c", 7)
+    fired = _run(shard, _active(5), _posts(["a", "b", "c"]), shares, [_tick(STEP + 1)])
+    assert [alert.user for alert in fired] == ["c"]
+
+
+@pytest.mark.parametrize(("shares", "announced"), [(40, ["a"]), (120, [])])
+def test_a_trickle_is_not_announced(shard: Shard, shares: int, announced: list[str]) -> None:
+    """Three shares of six hours ago count for less than two: enough where forty lead to the top, not where 120 do."""
+    batches = [_active(5, shares), _posts(["a"]), _shares(10, "a", 3), [_tick(STEP + 1)]]
+    assert [alert.user for alert in _run(shard, *batches)] == announced
+
+
 def test_same_log_same_alerts(tmp_path: Path) -> None:
     """However the log is cut into micro-batches, the same alerts fire with the same ids."""
     log = _posts(["a", "b", "c"])
