@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from struct import Struct
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from streams.mirrors import Arrivals, Mirrors
 from streams.ranking import Ranking
 from streams.records import Record, Told, by_shard
 from streams.spread import Spread
+from streams.timing import Timed
 
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
@@ -214,24 +214,24 @@ class Shard:
         outcome = Outcome(model=self.artifact.version)
         graph = self.graph
         self._emerging = []
-        with _Timed(outcome, "apply"):
+        with Timed(outcome.seconds, "apply"):
             graph.begin()
             for record in records:
                 for name, count in graph.take(record.mutations, record.clock, self.rule.step_us, self._judge).items():
                     outcome.counts[name] = outcome.counts.get(name, 0) + count
                 outcome.told += by_shard(record, graph.told())
             arrivals = self.mirrors.receive(halos)
-        with _Timed(outcome, "refresh"):
+        with Timed(outcome.seconds, "refresh"):
             graph.refresh()
         rows = self._recompute(arrivals, outcome, silent=silent)
-        with _Timed(outcome, "publish"):
+        with Timed(outcome.seconds, "publish"):
             outcome.scores = [] if silent else self._publish(rows)
             users = graph.ledger.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
             outcome.named = graph.applier.named
         if not silent:
-            with _Timed(outcome, "halos"):
+            with Timed(outcome.seconds, "halos"):
                 changed = graph.changes.propagated, self._outputs_changed
                 outcome.halos = self.mirrors.tell(*changed, *cause(records, halos))
         return outcome
@@ -247,7 +247,7 @@ class Shard:
         """Bring embeddings and scores up to date with the graph; returns the users rescored."""
         graph, engine, view = self.graph, self.engine, self.view
         changes = graph.changes
-        with _Timed(outcome, "layer1"):
+        with Timed(outcome.seconds, "layer1"):
             arrivals.propagated[USER] += graph.applier.erased
             changes.propagated = [_joined(*rows) for rows in zip(changes.propagated, arrivals.propagated, strict=True)]
             engine.fresh(view, changes.fresh)
@@ -257,19 +257,19 @@ class Shard:
             self.behind = self.owing = True
             return np.zeros(0, np.int64)
         whole, self.behind = self.behind, False
-        with _Timed(outcome, "frontier"):
+        with Timed(outcome.seconds, "frontier"):
             if whole:
                 self.spread.clear()
             first = graph.own_rows() if whole else self.spread.first()
-        with _Timed(outcome, "layer1"):
+        with Timed(outcome.seconds, "layer1"):
             self._outputs_changed = engine.first(view, first)
             changed = [_joined(*rows) for rows in zip(self._outputs_changed, arrived, strict=True)]
-        with _Timed(outcome, "frontier"):
+        with Timed(outcome.seconds, "frontier"):
             second = first[USER] if whole else self.spread.second(changed)
         outcome.waiting, outcome.waited_s = self.spread.waiting, self.spread.waited_s
-        with _Timed(outcome, "layer2"):
+        with Timed(outcome.seconds, "layer2"):
             moved = engine.second(view, second)
-        with _Timed(outcome, "head"):
+        with Timed(outcome.seconds, "head"):
             touched = first[USER] if whole else changes.users
             live = graph.live_users(touched)
             gone, back = touched[~live], touched[live & ~self.ranking.has(touched)]
@@ -492,16 +492,3 @@ def _waited(graph: GraphState) -> bool:
 
 def _joined(rows: NDArray[np.int64], more: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([rows, np.asarray(more, np.int64)])) if len(more) else rows
-
-
-class _Timed:
-    """Adds what its block takes to a stage; a generator would take ten times as long."""
-
-    def __init__(self, outcome: Outcome, stage: str) -> None:
-        self._seconds, self._stage = outcome.seconds, stage
-
-    def __enter__(self) -> None:
-        self._begin = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + perf_counter() - self._begin
