@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from model.reference import Given
 
 LENGTH = 8
-NICE = 10
-"""So that steps come first; at 19 it would get next to nothing of cores that they fill."""
+NICE = 5
+"""So that steps come first; lower still, it would get next to nothing where they fill all cores."""
 Arrays = dict[str, NDArray[Any]]
 Packed = dict[str, tuple[str, list[int], bytes]]
 _encode = msgspec.msgpack.Encoder().encode

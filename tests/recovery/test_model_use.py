@@ -52,7 +52,7 @@ def model(settings: Settings, *arguments: str) -> tuple[int, str, str]:
     """`groundswell model ...`: its exit code, output and errors."""
     done = subprocess.run(
         [sys.executable, "-m", "streams.cli", "model", *arguments],
-        env=environment(settings), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env=environment(settings), cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr.strip()
 
