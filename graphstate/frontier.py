@@ -46,6 +46,15 @@ def _stale(
         ends[kind] = n
 
 
+@njit(cache=True, nogil=True)
+def _count(rows: Three, counts: Int32s, begins: Int64s) -> int:
+    edges = 0
+    for number in range(len(_TARGET)):
+        for row in rows[_TARGET[number]]:
+            edges += counts[begins[number] + row]
+    return edges
+
+
 def _three(rows: list[Int64s]) -> Three:
     """Compiled code takes one form of array alone."""
     users, contents, communities = rows
@@ -64,6 +73,7 @@ class Frontier:
         """Compile it."""
         nothing = [np.zeros(0, np.int64) for _ in TYPES]
         self.stale(windows, nothing, nothing, users_only=False)
+        edges(windows, nothing)
 
     def stale(self, windows: Windows, touched: list[Int64s], read: list[Int64s], users_only: bool) -> list[Int64s]:
         """Per node type, the touched rows and every target whose window holds one of the read rows.
@@ -83,3 +93,8 @@ class Frontier:
         first, second, third = ends.tolist()
         users, contents, communities = self._out
         return [users[:first].copy(), contents[:second].copy(), communities[:third].copy()]
+
+
+def edges(windows: Windows, rows: list[Int64s]) -> int:
+    """How many edges there are in the windows of some targets per node type."""
+    return int(_count(_three(rows), windows.places.counts, windows.places.target))

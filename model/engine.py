@@ -131,6 +131,8 @@ class RelationWeights(NamedTuple):
     attention: Float32s
 
 
+_FEW = 64
+
 _CONV = ("lin_l.weight", "lin_l.bias", "lin_r.weight", "lin_r.bias", "att")
 
 
@@ -235,6 +237,8 @@ class Engine:
         self._linear(x, rows, *layer.root[kind], out, False)
         for relation in layer.relations[kind]:
             windows = graph.windows(relation.number)
+            if len(rows) < _FEW and not windows.counts[rows].any():
+                continue  # the call alone would take longer
             self._attend(
                 rows, windows.start, windows.counts, windows.source, windows.hash,
                 self._projected[number][relation.number], x, *relation.target, relation.attention, out,

@@ -18,7 +18,7 @@ from model.vector import affine, blend, divide, exp, logits, prefetch, rectified
 Float32s = NDArray[np.float32]
 Int64s = NDArray[np.int64]
 Kernel = Callable[..., Any]
-VECTOR = 0xd54a2a9e
+VECTOR = 0xD54A2A9E
 """The checksum of `vector.py`: numba's cache of compiled kernels looks at this file alone, and would keep old ones."""
 _F = np.float32
 _LANES = 16

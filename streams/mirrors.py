@@ -44,9 +44,11 @@ class Arrivals:
 
     def outputs(self, kind: int) -> tuple[Int64s, NDArray[np.float32]]:
         """The rows of a type and their outputs, the last of each: `[n]`, `[n, H]`."""
+        if not self.rows[kind]:
+            return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
         last = dict(zip(self.rows[kind], self.hidden[kind], strict=True))
         rows = np.fromiter(last, np.int64, len(last))
-        return rows, np.frombuffer(b"".join(last.values()), np.float32).reshape(len(rows), -1 if len(rows) else 0)
+        return rows, np.frombuffer(b"".join(last.values()), np.float32).reshape(len(rows), -1)
 
 
 class Mirrors:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import activity, hubs
+from graphstate import activity, frontier, hubs
 from graphstate.keys import NEVER
 from graphstate.state import GraphState
 from graphstate.store import Memory
-from graphstate.types import RELATIONS, TYPES, USER, GraphSpec, Mutation
+from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact
 from model.engine import Backend, Engine, MakeBackend
 from streams.alerts import AlertRule, Emerging, alert_id, judge
@@ -282,7 +282,8 @@ class Shard:
                 placed = np.union1d(rows, gone)
             self.ranking.place(placed, engine.score[placed], graph.live_users(placed))
         outcome.frontier = (sum(map(len, first)), len(second))
-        outcome.edges = self._edges(first, second)
+        windows, none = graph.windows, np.zeros(0, np.int64)
+        outcome.edges = frontier.edges(windows, first) + frontier.edges(windows, [second, none, none])
         return rows
 
     def _arrive(self, kind: int, arrivals: Arrivals) -> NDArray[np.int64]:
@@ -300,15 +301,6 @@ class Shard:
         self._reach[rows] = self._percentile[rows] = np.nan
         self._last_alert[rows] = NEVER
         self._moved.update(rows.tolist())
-
-    def _edges(self, first: list[NDArray[np.int64]], second: NDArray[np.int64]) -> int:
-        count = self.graph.windows.rows.counts
-        touched = 0
-        for number, relation in enumerate(RELATIONS):
-            for rows in (first[relation.target], second if relation.target == USER else ()):
-                if len(rows):
-                    touched += int(count[number][rows].sum())
-        return touched
 
     def owe(self, rows: NDArray[np.int64] | None = None) -> None:
         """Count nothing as published of some users (None: of all); the next step that is not silent makes up for it."""
