@@ -70,7 +70,7 @@ class Look:
 
 def look(shard: Shard, user_id: str, publications: Publications | None = None) -> Look | None:
     """Copy what the score of a user is computed from; None for one who is not live here. Between two steps only."""
-    about = shard.user(user_id)
+    about = shard.user(user_id) if shard.graph.ledger.users.mine(user_id) else None
     if about is None:
         return None
     graph, engine = shard.graph, shard.engine

@@ -7,10 +7,10 @@ A worker that starts, or takes a shard over, remembers nothing of before.
 
 from __future__ import annotations
 
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from graphstate.nodes import forgotten_key
@@ -39,56 +39,110 @@ class Earlier(NamedTuple):
     sources: dict[int, list[tuple[int, int]]] | None
 
 
-class Publications:
-    """The last two publications of the users of one shard, [0] the newer one."""
+_HALF = 0xFFFF_FFFF
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+
+@njit(cache=True, nogil=True)
+def _keep(
+    rows: Int64s, slots: Int64s, newer: NDArray[np.int8], own: NDArray[np.int32], kept: NDArray[np.int16]
+) -> None:
+    """Turn to the older publication of each slot, and put own features there."""
+    for i in range(len(rows)):
+        at = 1 - newer[slots[i]]
+        newer[slots[i]] = at
+        for k in range(kept.shape[2]):
+            kept[at, slots[i], k] = own[rows[i], k]
+
+
+@njit(cache=True, nogil=True)
+def _keep_window(
+    rows: Int64s, slots: Int64s, newer: NDArray[np.int8], start: NDArray[np.int32], count: NDArray[np.int32],
+    source: NDArray[np.int32], hashes: NDArray[np.uint64], begin: int, width: int, kept_source: NDArray[np.int32],
+    kept_hash: NDArray[np.uint32],
+) -> None:  # fmt: skip
+    """Put the windows of one relation where `_keep` turned to, from a column on."""
+    for i in range(len(rows)):
+        at, slot = newer[slots[i]], slots[i]
+        for k in range(width):
+            kept_source[at, slot, begin + k] = -1
+        for k in range(min(width, count[rows[i]])):
+            row = source[start[rows[i]] + k]
+            kept_source[at, slot, begin + k] = row
+            kept_hash[at, slot, begin + k] = np.uint32(hashes[row] & np.uint64(_HALF))
+
+
+def _warm_up(
+    newer: NDArray[np.int8], own: NDArray[np.int16], source: NDArray[np.int32], hashes: NDArray[np.uint32]
+) -> None:
+    """Compile what a step needs, or fetch it from its cache, so that none stalls later."""
+    none, column, wide = np.zeros(0, np.int64), np.zeros(1, np.int32), np.zeros((1, len(OWN)), np.int32)
+    _keep(none, none, newer, wide, own)
+    _keep_window(none, none, newer, column, column, column, np.zeros(1, np.uint64), 0, 0, source, hashes)
+
+
+class Publications:
+    """The last two publications of the users of one shard; `newer` says which of both is."""
+
+    def __init__(self, shard: Shard, capacity: int = CAPACITY) -> None:
+        self._shard = shard
         self._capacity = capacity
+        self._width = 0
         self._slot = np.full(256, -1, np.int32)
         self._row = np.full(capacity, -1, np.int64)
-        self._hand = self._width = 0
+        self._hand = 0
         self._models: list[str] = []
+        self._newer = np.zeros(capacity, np.int8)
         self._reach = np.full((2, capacity), np.nan, np.float32)
         self._percentile = np.zeros((2, capacity), np.float32)
         self._as_of = np.zeros((2, capacity), np.int64)
         self._model = np.zeros((2, capacity), np.int16)
         self._own = np.zeros((2, capacity, len(OWN)), np.int16)
-        self._source = np.zeros((2, capacity, 0), np.int32)
+        self._source = np.full((2, capacity, 0), -1, np.int32)
         self._hash = np.zeros((2, capacity, 0), np.uint32)
+        _warm_up(self._newer, self._own, self._source, self._hash)
 
-    def note(self, shard: Shard, outcome: Outcome) -> None:
+    def note(self, outcome: Outcome) -> None:
         """Take what a step published, and let go of whom it forgot; right after the step."""
         if outcome.named:
-            self._forget(shard, outcome.named)
+            self._forget(outcome.named)
         scores = outcome.scores[-self._capacity :]
         if not scores:
             return
-        users = shard.graph.ledger.users
-        rows = np.fromiter(map(users.index.__getitem__, map(itemgetter(0), scores)), np.int64, len(scores))
-        self._reach_rows(users.rows, shard.graph.spec.window)
-        slots = self._slots(rows)
-        parts: tuple[NDArray[Any], ...] = (self._reach, self._percentile, self._as_of)
-        for part in (*parts, self._model, self._own, self._source, self._hash):
-            part[1, slots] = part[0, slots]
-        for at, part in enumerate(parts, 1):
-            part[0, slots] = np.fromiter(map(itemgetter(at), scores), part.dtype, len(scores))
-        if outcome.model not in self._models:
-            self._models.append(outcome.model)
-        self._model[0, slots] = self._models.index(outcome.model)
-        self._own[0, slots] = users.own[rows]
-        if self._width:
-            self._source[0, slots], self._hash[0, slots] = self._windows(shard, rows)
-
-    def _reach_rows(self, rows: int, window: int) -> None:
-        if rows > len(self._slot):
-            grown = np.full(2 * rows, -1, np.int32)
+        users = self._shard.graph.ledger.users
+        ids, reach, percentile, as_of = zip(*scores, strict=True)
+        rows = np.fromiter(map(users.index.__getitem__, ids), np.int64, len(ids))
+        if users.rows > len(self._slot):
+            grown = np.full(2 * users.rows, -1, np.int32)
             grown[: len(self._slot)] = self._slot
             self._slot = grown
+        self._widen(self._shard.graph.spec.window)
+        slots = self._slots(rows)
+        self._keep(rows, slots)
+        if outcome.model not in self._models:
+            self._models.append(outcome.model)
+        at = self._newer[slots], slots
+        self._reach[at], self._percentile[at], self._as_of[at] = reach, percentile, as_of
+        self._model[at] = self._models.index(outcome.model)
+
+    def _widen(self, window: int) -> None:
+        """Make room for windows, once it is known how wide they are."""
         width = window if window <= WIDEST else 0
         if width != self._width:
             self._width = width
             self._source = np.full((2, self._capacity, len(INTO_USERS) * width), -1, np.int32)
             self._hash = np.zeros(self._source.shape, np.uint32)
+
+    def _keep(self, rows: Int64s, slots: Int64s) -> None:
+        """Put what users have now in the place of the older publication."""
+        graph = self._shard.graph
+        _keep(rows, slots, self._newer, graph.ledger.users.own, self._own)
+        for at, number in enumerate(INTO_USERS if self._width else ()):
+            start, count = graph.windows.rows.start[number], graph.windows.rows.counts[number]
+            hashes = graph.ledger.tables[RELATIONS[number].source].hash
+            _keep_window(
+                rows, slots, self._newer, start, count, graph.windows.pool.source, hashes, at * self._width,
+                self._width, self._source, self._hash,
+            )  # fmt: skip
 
     def _slots(self, rows: Int64s) -> Int64s:
         """A slot for each of these distinct rows; of whoever had none it is empty."""
@@ -109,62 +163,44 @@ class Publications:
         left = self._row[slots]
         self._slot[left[left >= 0]] = -1
         self._row[slots] = -1
-        for part in (self._reach, self._percentile):
-            part[:, slots] = np.nan
-        for other in (self._as_of, self._own, self._hash):
-            other[:, slots] = 0
+        self._reach[:, slots] = np.nan
         self._source[:, slots] = -1
 
-    def _windows(self, shard: Shard, rows: Int64s) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
-        """Sources of the windows of some users and half of their hashes, `[n, relations · window]`."""
-        windows, at = shard.graph.windows, np.arange(self._width)
-        sources, hashes = [], []
-        for number in INTO_USERS:
-            held = at < windows.rows.counts[number][rows][:, None]
-            slots = np.where(held, windows.rows.start[number][rows][:, None] + at, 0)
-            source = np.where(held, windows.pool.source[slots], -1)
-            sources.append(source)
-            hashes.append(_half(shard.graph.ledger.tables[RELATIONS[number].source].hash[source]))
-        return np.concatenate(sources, axis=1), np.concatenate(hashes, axis=1)
-
-    def _forget(self, shard: Shard, named: list[str]) -> None:
-        users = shard.graph.ledger.users
+    def _forget(self, named: list[str]) -> None:
+        users = self._shard.graph.ledger.users
         found = (users.index.get(user, users.forgotten.get(forgotten_key(user))) for user in named)
         rows = np.array([row for row in found if row is not None], np.int64)
         slots = self._slot[rows[rows < len(self._slot)]].astype(np.int64)
         self._empty(slots[slots >= 0])
         for at, number in enumerate(INTO_USERS):
             if RELATIONS[number].source == USER:
-                part = slice(at * self._width, (at + 1) * self._width)
-                self._source[:, :, part][np.isin(self._source[:, :, part], rows)] = -1
+                part = self._source[:, :, at * self._width : (at + 1) * self._width]
+                part[np.isin(part, rows)] = -1
 
     def before(self, row: int) -> Earlier | None:
         """What was published of a user before the last time, None if that is not known."""
         slot = int(self._slot[row]) if row < len(self._slot) else -1
-        if slot < 0 or np.isnan(self._reach[1, slot]):
+        at = 1 - int(self._newer[slot]), slot
+        if slot < 0 or np.isnan(self._reach[at]):
             return None
         sources = None
         if self._width:
-            pairs = list(zip(self._source[1, slot].tolist(), self._hash[1, slot].tolist(), strict=True))
+            pairs = list(zip(self._source[at].tolist(), self._hash[at].tolist(), strict=True))
             sources = {
-                number: [pair for pair in pairs[at * self._width : (at + 1) * self._width] if pair[0] >= 0]
-                for at, number in enumerate(INTO_USERS)
+                number: [pair for pair in pairs[place * self._width : (place + 1) * self._width] if pair[0] >= 0]
+                for place, number in enumerate(INTO_USERS)
             }
         return Earlier(
-            float(self._reach[1, slot]),
-            float(self._percentile[1, slot]),
-            int(self._as_of[1, slot]),
-            self._models[self._model[1, slot]],
-            self._own[1, slot].astype(np.int32),
+            float(self._reach[at]),
+            float(self._percentile[at]),
+            int(self._as_of[at]),
+            self._models[self._model[at]],
+            self._own[at].astype(np.int32),
             sources,
         )
-
-
-def _half(hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    return hashes.astype(np.uint32)
 
 
 def is_same(shard: Shard, kind: int, row: int, half: int) -> bool:
     """Whether a row is still the node that it was, and has a name."""
     table = shard.graph.ledger.tables[kind]
-    return bool(table.ids[row]) and int(_half(table.hash[row : row + 1])[0]) == half
+    return bool(table.ids[row]) and int(table.hash_at[row]) & _HALF == half

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streams.errors import StaleStep
-from streams.explaining import explain, look
+from streams.explaining import Look, explain, look
 from streams.halos import Halo
 from streams.published import Publications
 from streams.records import Record
@@ -67,6 +67,7 @@ class ShardHost:
             broken = not unbroken and not opened
             if opened:
                 self._shards[partition] = self._open_shard(partition)
+                self._published[partition] = Publications(self._shards[partition])
                 self.offsets[partition] = self._shards[partition].next_offset
             shard = self._shards[partition]
             if broken:
@@ -74,7 +75,7 @@ class ShardHost:
                 shard.mirrors.hush()
             if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
                 shard.owe()
-                self._published.pop(partition, None)
+                self._published[partition] = Publications(shard)
                 self.taken_over.add(partition)
             if opened:
                 if shard.cut_short:
@@ -127,7 +128,7 @@ class ShardHost:
             shard = self._clean(partition)
             self._dirty.add(partition)
             outcome = shard.take(records, halos, silent=silent)
-            self._published.setdefault(partition, Publications()).note(shard, outcome)
+            self._published[partition].note(outcome)
             return outcome
 
         return await self._run(work)
@@ -264,11 +265,12 @@ class ShardHost:
 
     async def explain(self, user_id: str) -> dict[str, Any] | None:
         """What `user` says, with what carries the score (`streams/explaining.py`); worked out beside the shards."""
-        published = self._published
-        seen = next(
-            (one for one in await self.read(lambda shard: look(shard, user_id, published.get(shard.shard_id))) if one),
-            None,
-        )
+
+        def work() -> Look | None:
+            looks = (look(shard, user_id, self._published[partition]) for partition, shard in self._shards.items())
+            return next((seen for seen in looks if seen is not None), None)
+
+        seen = await self._run(work)
         return None if seen is None else await asyncio.to_thread(explain, seen)
 
     async def close(self, *, well: bool = False) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from graphstate.twin import Twin
-from graphstate.types import COMMUNITY, CONTENT, FOLLOWS, RELATIONS, TYPES, USER, GraphSpec, Kind, Mutation
+from graphstate.types import COMMUNITY, CONTENT, FOLLOWS, RELATIONS, TYPES, USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import OWN, OWN_SCALE, ModelConfig
 from model.engine import Engine, MakeBackend
@@ -207,6 +207,8 @@ def test_the_neighbourhood_is_the_one_that_is_served(tmp_path: Path) -> None:
     """Features, first layers of other shards' nodes and edges are those of the shard; the user is row 0."""
     with played(tmp_path, LOG, 3) as opened:
         given = 0
+        for user in opened.scores()[0]:
+            assert [number for number, shard in enumerate(opened.shards) if look(shard, user)] == [owner(user, 3)]
         for seen in looks(opened):
             assert seen.names[TYPES[USER]][0] == seen.about["user"]
             own = [seen.about["features"][name] for name in OWN]

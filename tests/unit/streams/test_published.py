@@ -33,7 +33,7 @@ def shard(tmp_path: Path) -> Iterator[Shard]:
 def step(shard: Shard, publications: Publications, *log: Mutation) -> Outcome:
     """A step that is committed, and remembered."""
     outcome = shard.step(list(log))
-    publications.note(shard, outcome)
+    publications.note(outcome)
     shard.commit(shard.next_offset + 1)
     return outcome
 
@@ -53,7 +53,7 @@ def follow(who: str, whom: str, minute: int, kind: Kind = Kind.FOLLOW) -> Mutati
 
 def test_the_score_before_is_the_publication_before_the_last(shard: Shard) -> None:
     """Whatever was published, in steps of any size, and what the features were then."""
-    publications, told = Publications(), dict[str, list[Any]]()
+    publications, told = Publications(shard), dict[str, list[Any]]()
     log = history(3, 600, users=25, contents=40)
     users = shard.graph.ledger.users
     for begin in range(0, len(log), 40):
@@ -80,7 +80,7 @@ def test_the_score_before_is_the_publication_before_the_last(shard: Shard) -> No
 
 def test_who_came_and_who_left_is_told(shard: Shard) -> None:
     """Neighbours and features since then, with what they are worth; own features and the rest make up the whole."""
-    publications = Publications()
+    publications = Publications(shard)
     step(shard, publications, follow("bo", "ana", 0))
     assert changed(shard, publications, "ana")["before"] is None
     step(shard, publications, follow("cy", "ana", 1), follow("di", "ana", 2), follow("ed", "ana", 3))
@@ -97,7 +97,7 @@ def test_who_came_and_who_left_is_told(shard: Shard) -> None:
 
 def test_nobody_who_was_forgotten_is_remembered(shard: Shard) -> None:
     """Neither their own scores, nor that they were somebody's neighbour, also once they are back under the same id."""
-    publications = Publications()
+    publications = Publications(shard)
     step(shard, publications, follow("bo", "ana", 0), follow("ana", "bo", 0))
     step(shard, publications, follow("cy", "ana", 1), follow("cy", "bo", 1))
     row = shard.graph.ledger.users.index["bo"]
@@ -116,7 +116,7 @@ def test_nobody_who_was_forgotten_is_remembered(shard: Shard) -> None:
 
 def test_only_so_many_are_remembered(shard: Shard) -> None:
     """Whoever was first leaves for one who comes; a step with more than there is room for does no harm."""
-    publications = Publications(4)
+    publications = Publications(shard, 4)
     for minute in range(3):
         step(shard, publications, *(follow(f"a{minute}", f"u{n}", minute) for n in range(10)))
         held = [row for row in range(shard.graph.ledger.users.rows) if publications._slot[row] >= 0]
@@ -129,7 +129,7 @@ def test_only_so_many_are_remembered(shard: Shard) -> None:
 
 def test_another_model_makes_the_scores_incomparable(shard: Shard) -> None:
     """The score before is told with its model; how much each part did is not."""
-    publications = Publications()
+    publications = Publications(shard)
     step(shard, publications, follow("bo", "ana", 0))
     step(shard, publications, follow("cy", "ana", 1))
     publications._models[0] = "another"
