@@ -7,11 +7,15 @@ network learns what to say of the unknown; the newest snapshot says when to stop
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +24,7 @@ from model.config import OWN, ModelConfig
 from model.errors import TrainingError
 from model.metrics import spearman
 from model.network import Network
+from model.resume import REFIT, SEARCH, Mark, Notes, key_of
 from model.scaling import Scaling
 from model.subgraph import Subgraph, extract
 from model.types import Bools, Float32s, Float64s, GraphInput
@@ -35,6 +40,10 @@ _HISTORY = [
 _COLD = OWN.index("cold")
 _LEAST = 10
 """A snapshot with fewer labelled users teaches nothing."""
+_SMALL = 400
+"""Fewer labelled users in all snapshots together cannot carry a network of their own without a firm hand."""
+_FIRM = 10.0
+"""How many times the weight decay that hand is."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +165,14 @@ def train(
     seed: int = 0,
     progress: Progress = _silent,
     plan: TrainingPlan | None = None,
+    *,
+    shipped: Artifact | None = None,
+    notes: Path | None = None,
 ) -> Artifact:
     """Train on snapshots in order of time; the newest one says when to stop. `progress` gets a line per epoch.
+
+    shipped: where there are few labelled users, the artifact to give instead if the newest snapshot prefers it.
+    notes: a file that says after each epoch where the training stands; the same training goes on from there.
 
     Raises:
         TrainingError: fewer than two snapshots have at least ten labelled users.
@@ -174,27 +189,73 @@ def train(
     config = config.scaled(float(newest[0]), float(newest[1]))
     random = np.random.default_rng(seed)
     users = sum(int(usable_rows(snapshot).sum()) for snapshot in usable[:-1])
+    small = users < _SMALL
+    if small:
+        plan = replace(plan, weight_decay=plan.weight_decay * _FIRM)
+        progress(f"only {users} labelled users: {_FIRM:g} times the weight decay")
     size = min(plan.batch, max(32, users // plan.batches))
     lessons = [batch for snapshot in usable[:-1] for batch in batches(snapshot, config, size, random)]
     held = batches(usable[-1], config, plan.batch, random)
+    noted = Notes(notes, _key(usable, config, plan, seed) if notes else "")
     progress(f"{users:,} labelled users in {len(usable) - 1} snapshots, {len(lessons)} batches")
     threads = torch.get_num_threads()
     # Threads that wait for one another cost more than they bring where there is little to do.
     torch.set_num_threads(plan.threads if size == plan.batch else 1)
     try:
-        epochs, weights = _fit(lessons, held, config, seed, plan, progress)
+        if noted.mark is not None and noted.mark.fit == REFIT:
+            epochs = noted.mark.epochs
+        else:
+            epochs, weights = _fit(lessons, held, config, seed, plan, progress, noted)
+            if small and shipped is not None and _prefers(held, shipped, Artifact(weights, config), progress):
+                return Artifact(shipped.weights, shipped.config.scaled(config.target_mean, config.target_std))
         if plan.refit:
             # The newest snapshot is the closest to what will be served: once it has said how long, it teaches too.
             lessons += batches(usable[-1], config, size, random)
             progress(f"once more with the newest snapshot, {epochs} epochs")
-            _, weights = _fit(lessons, [], config, seed, replace(plan, epochs=epochs), progress)
+            _, weights = _fit(lessons, [], config, seed, replace(plan, epochs=epochs), progress, noted)
         return Artifact(weights, config)
     finally:
         torch.set_num_threads(threads)
 
 
+def _key(snapshots: list[TrainingSnapshot], config: ModelConfig, plan: TrainingPlan, seed: int) -> str:
+    """What makes a training this one."""
+    arrays: list[NDArray[Any]] = []
+    for one in snapshots:
+        arrays += [one.graph.own, one.target, one.weight, one.mask, *one.graph.x.values(), *one.graph.edges.values()]
+    return key_of(f"{config.to_json()}{plan}{seed}", arrays)
+
+
+def _prefers(held: list[Batch], shipped: Artifact, own: Artifact, progress: Progress) -> bool:
+    """Whether the held users are ranked at least as well by the shipped artifact, where it reads the same graph."""
+    if _reads(shipped.config) != _reads(own.config):
+        return False
+    ranks = []
+    for artifact in (shipped, own):
+        network = Network(artifact.config)
+        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in artifact.weights.items()})
+        ranks.append(_validate(network, held))
+    better = ranks[0] >= ranks[1]
+    said = "is given" if better else "is not needed"
+    progress(f"the shipped model {said}: validation {ranks[0]:.4f}, the one trained here {ranks[1]:.4f}")
+    return better
+
+
+def _reads(config: ModelConfig) -> tuple[object, ...]:
+    """What a network needs of the graph."""
+    return (
+        config.window, config.floor, config.horizon_s, config.relations, config.propagated, config.own
+    )  # fmt: skip
+
+
 def _fit(
-    lessons: list[Batch], held: list[Batch], config: ModelConfig, seed: int, plan: TrainingPlan, progress: Progress
+    lessons: list[Batch],
+    held: list[Batch],
+    config: ModelConfig,
+    seed: int,
+    plan: TrainingPlan,
+    progress: Progress,
+    notes: Notes,
 ) -> tuple[int, dict[str, Float32s]]:
     """The last epoch that is not worse on `held` than the best by more than chance, and its weights.
 
@@ -204,6 +265,7 @@ def _fit(
     scaling = Scaling.of([batch.part for batch in lessons])
     lessons, held = ([replace(batch, part=scaling.apply(batch.part)) for batch in some] for some in (lessons, held))
     blank = _blank(scaling)
+    fit = SEARCH if held else REFIT
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -212,8 +274,15 @@ def _fit(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, plan.learning_rate, total_steps=plan.epochs * len(lessons)
         )
-        best, kept, weights = -np.inf, 0, _weights(network)
-        for epoch in range(1, plan.epochs + 1):
+        done, best, kept, weights = 0, -np.inf, 0, _weights(network)
+        if found := notes.restore(fit, network, optimizer, generator):
+            mark, weights = found
+            done, best, kept = mark.epoch, mark.best, mark.kept
+            _catch_up(schedule, done * len(lessons))
+            progress(f"goes on behind epoch {done}")
+        for epoch in range(done + 1, plan.epochs + 1):
+            if epoch - 1 - kept >= plan.patience:
+                break
             loss = _epoch(network, lessons, optimizer, schedule, generator, plan, blank)
             rank = _validate(network, held) if held else 0.0
             said = f", validation {rank:.4f}" if held else ""
@@ -222,10 +291,19 @@ def _fit(
             # The later epochs of a cycle are the calmer ones: prefer them unless validation clearly says otherwise.
             if rank >= best - chance:
                 kept, weights = epoch, _weights(network)
-            elif epoch - kept >= plan.patience:
-                break
+            notes.write(Mark(fit, epoch, kept, best, plan.epochs), network, optimizer, generator, weights)
         progress(f"epoch {kept} is kept")
     return kept, scaling.fold(weights, config)
+
+
+def _catch_up(schedule: torch.optim.lr_scheduler.OneCycleLR, steps: int) -> None:
+    """Let the schedule stand where it stood after so many steps."""
+    if steps < schedule.total_steps:
+        schedule.last_epoch = steps - 1
+        with warnings.catch_warnings():
+            # It misses the steps of the optimizer, which another process took.
+            warnings.simplefilter("ignore", UserWarning)
+            schedule.step()
 
 
 def _epoch(

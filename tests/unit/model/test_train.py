@@ -1,10 +1,12 @@
 """Training: it learns what can be learned, the same every time, and nothing from those it must not see."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from model.artifact import Artifact, untrained
 from model.baselines import Trees, past_mean
 from model.card import Facts, card
 from model.config import ModelConfig
@@ -78,6 +80,71 @@ def test_too_little_is_refused_with_what_is_missing() -> None:
             train(few, CONFIG)
     with pytest.raises(TrainingError, match="labelled"):
         Trees([empty])
+
+
+def few(snapshot: TrainingSnapshot, users: int) -> TrainingSnapshot:
+    """The same with so many labelled users only."""
+    return replace(snapshot, mask=snapshot.mask & (np.cumsum(snapshot.mask) <= users))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Artifact:
+    """A network that knows what there is to know, of another scale."""
+    artifact = train(SNAPSHOTS, CONFIG, 5, plan=replace(PLAN, epochs=12))
+    return Artifact(artifact.weights, artifact.config.scaled(50, 7))
+
+
+def test_few_labels_give_the_shipped_model_if_it_ranks_better(shipped: Artifact) -> None:
+    """Its weights, with the mean and deviation of the data at hand; a useless one, or one of another graph, is not."""
+    lines: list[str] = []
+    little = [few(one, 12) for one in SNAPSHOTS]
+    given = train(little, CONFIG, 1, lines.append, PLAN, shipped=shipped)
+    assert all((given.weights[name] == value).all() for name, value in shipped.weights.items())
+    means = [moments(one)[0] for one in little[-3:]]
+    assert given.config.target_mean == pytest.approx(np.mean(means))
+    assert any("36 labelled users: 10 times the weight decay" in line for line in lines)
+    assert any("shipped model is given" in line for line in lines)
+    own = train(little, CONFIG, 1, plan=PLAN)
+    foreign = Artifact(shipped.weights, replace(shipped.config, floor=CONFIG.floor * 2))
+    assert train(little, CONFIG, 1, plan=PLAN, shipped=foreign).version == own.version
+    plenty = train(SNAPSHOTS, CONFIG, 3, plan=PLAN)
+    assert train(SNAPSHOTS, CONFIG, 3, plan=PLAN, shipped=untrained(CONFIG)).version == plenty.version
+
+
+class Stopped(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+@pytest.mark.parametrize("stop", [2, PLAN.epochs + 1])
+def test_a_stopped_training_goes_on_to_the_same_artifact(tmp_path: Path, stop: int) -> None:
+    """Stopped in the first fit or in the second: what comes out is what comes out of one that was never stopped."""
+    plan, file = replace(PLAN, epochs=3), tmp_path / "notes"
+    said: list[str] = []
+
+    def interrupted(line: str) -> None:
+        said.append(line)
+        if sum(line.startswith("epoch ") and "loss" in line for line in said) > min(stop, plan.epochs + 1):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(SNAPSHOTS, CONFIG, 3, interrupted, plan, notes=file)
+    lines: list[str] = []
+    again = train(SNAPSHOTS, CONFIG, 3, lines.append, plan, notes=file)
+    assert any(line.startswith("goes on behind epoch") for line in lines)
+    assert sum("loss" in line for line in lines) < 2 * plan.epochs
+    assert again.version == train(SNAPSHOTS, CONFIG, 3, plan=plan).version
+
+
+def test_the_notes_of_another_training_are_not_gone_on_with(tmp_path: Path) -> None:
+    """Another seed, other data, or a damaged file: from the beginning."""
+    plan, file = replace(PLAN, epochs=2), tmp_path / "notes"
+    train(SNAPSHOTS, CONFIG, 3, plan=plan, notes=file)
+    lines: list[str] = []
+    train(SNAPSHOTS, CONFIG, 4, lines.append, plan, notes=file)
+    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, notes=file)
+    file.write_bytes(file.read_bytes()[:99])
+    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, notes=file)
+    assert not any(line.startswith("goes on") for line in lines)
 
 
 def test_the_card_has_the_command_and_the_figures() -> None:
