@@ -23,6 +23,7 @@ from streams.ladder import (
     generated,
     profile,
     scores,
+    show,
 )
 
 CONFIG = ModelConfig(hidden=8, heads=2, head_hidden=8)
@@ -46,7 +47,7 @@ def test_the_judged_are_real_people_whom_nobody_learned_from(world: World) -> No
             assert row >= len(snapshot.mask) or not snapshot.mask[row]
 
 
-def test_every_rung_is_judged_on_the_same_people(world: World) -> None:
+def test_every_rung_is_judged_on_the_same_people(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """All seven rungs, with intervals, seeds and paired differences; another truth is another figure."""
     found, seconds = scores(world, CONFIG, seeds=2, plan=TrainingPlan(epochs=1, threads=1))
     one = climb(world, found, seconds)
@@ -59,6 +60,10 @@ def test_every_rung_is_judged_on_the_same_people(world: World) -> None:
     pair = one["paired"][0]
     gap = rungs[pair["name"]]["all"]["value"] - rungs[pair["minus"]]["all"]["value"]
     assert pair["all"]["value"] == pytest.approx(gap, abs=2e-4)
+    show([one], as_json=False)
+    shown = capsys.readouterr().out
+    assert f"strong: {len(world.rows)} held-out people" in shown
+    assert f"{BLEND} − {NEAR}" in shown
     lot = replace(world, truth=np.random.default_rng(0).permutation(world.truth))
     assert abs(climb(lot, found)["rungs"][2]["all"]["value"]) < 0.25
 
