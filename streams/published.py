@@ -71,6 +71,17 @@ def _keep_window(
             kept_hash[at, slot, begin + k] = np.uint32(hashes[row] & np.uint64(_HALF))
 
 
+@njit(cache=True, nogil=True)
+def _leave(gone: NDArray[np.bool_], begin: int, width: int, kept_source: NDArray[np.int32]) -> None:
+    """Take rows out of the windows of one relation, whoever's they are."""
+    for at in range(kept_source.shape[0]):
+        for slot in range(kept_source.shape[1]):
+            for k in range(begin, begin + width):
+                row = kept_source[at, slot, k]
+                if row >= 0 and gone[row]:
+                    kept_source[at, slot, k] = -1
+
+
 def _warm_up(
     newer: NDArray[np.int8], own: NDArray[np.int16], source: NDArray[np.int32], hashes: NDArray[np.uint32]
 ) -> None:
@@ -78,6 +89,7 @@ def _warm_up(
     none, column, wide = np.zeros(0, np.int64), np.zeros(1, np.int32), np.zeros((1, len(OWN)), np.int32)
     _keep(none, none, newer, wide, own)
     _keep_window(none, none, newer, column, column, column, np.zeros(1, np.uint64), 0, 0, source, hashes)
+    _leave(np.zeros(0, np.bool_), 0, 0, source)
 
 
 class Publications:
@@ -163,19 +175,23 @@ class Publications:
         left = self._row[slots]
         self._slot[left[left >= 0]] = -1
         self._row[slots] = -1
-        self._reach[:, slots] = np.nan
-        self._source[:, slots] = -1
+        self._reach[:, slots] = np.nan  # by which all else counts as empty
 
     def _forget(self, named: list[str]) -> None:
         users = self._shard.graph.ledger.users
         found = (users.index.get(user, users.forgotten.get(forgotten_key(user))) for user in named)
         rows = np.array([row for row in found if row is not None], np.int64)
         slots = self._slot[rows[rows < len(self._slot)]].astype(np.int64)
-        self._empty(slots[slots >= 0])
-        for at, number in enumerate(INTO_USERS):
+        slots = slots[slots >= 0]
+        self._empty(slots)
+        for part in (self._own, self._hash):
+            part[:, slots] = 0
+        self._source[:, slots] = -1
+        gone = np.zeros(users.rows, np.bool_)
+        gone[rows] = True
+        for at, number in enumerate(INTO_USERS if self._width else ()):
             if RELATIONS[number].source == USER:
-                part = self._source[:, :, at * self._width : (at + 1) * self._width]
-                part[np.isin(part, rows)] = -1
+                _leave(gone, at * self._width, self._width, self._source)
 
     def before(self, row: int) -> Earlier | None:
         """What was published of a user before the last time, None if that is not known."""
