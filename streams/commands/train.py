@@ -1,4 +1,4 @@
-"""`groundswell train`: an artifact from event files or from the generated stream, and the ladder it stands on."""
+"""`groundswell train`: an artifact from event files, the input topics or a generated stream, and its ladder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from streams.errors import InputError
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
+    from streams.training import Dataset
 
 _TRUTH = ".truth.parquet"
+_UNFINISHED = "unfinished.safetensors"
+"""Where the training stands; gone when it is done."""
 
 
 def train(
@@ -23,6 +26,10 @@ def train(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Event files: JSON lines (also .gz, .zst) or Parquet.")
     ] = None,
+    topics: Annotated[
+        bool, typer.Option("--topics", help="Instead of files, read what the input topics hold up to now.")
+    ] = False,
+    since: Annotated[str, typer.Option(help="Nothing earlier is looked at, follows too. Empty: all.")] = "",
     until: Annotated[str, typer.Option(help="The cut: nothing later is looked at. Empty: the last event.")] = "",
     simulate: Annotated[
         str, typer.Option(help="Instead of files, generate a stream: equal, uneven, strong, very_hard.")
@@ -39,40 +46,43 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="The same seed and events give the same artifact.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Train an artifact on events up to a time, and print how it ranks held-out users beside the baselines."""
+    """Train an artifact on events up to a time, and print how it ranks held-out users beside the baselines.
+
+    The same command goes on where it was stopped.
+    """
     from dataclasses import replace
 
+    from model.artifact import Artifact
     from model.card import Facts, card
     from model.config import ModelConfig
     from model.train import TrainingPlan
     from model.train import train as fit
-    from streams.ladder import generated
     from streams.training import build, judge
 
     files = files or []
-    if bool(files) == bool(simulate):
-        raise InputError("give event files, or --simulate with a difficulty, and not both")
+    if sum(map(bool, (files, topics, simulate))) != 1:
+        raise InputError("give event files, or --topics, or --simulate with a difficulty, and only one of them")
     begin = perf_counter()
     config = ModelConfig.preset(preset)
-    known: dict[str, float] | None
-    if simulate:
-        mutations, known = generated(simulate, users, days, seed, _say)
-    else:
-        mutations, known = _read(files, until), _truth(files, truth)
+    mutations, known, source = _events(files, until, simulate, users, days, seed)
+    known = _truth(files, truth) if truth or files else known
+    mutations = _from(since, mutations)
     cut = _cut(until, mutations)
     dataset = build(mutations, config, cut, snapshots=snapshots, held_out=held_out, seed=seed, progress=_say)
-    artifact = fit(dataset.snapshots, config, seed, _say, TrainingPlan(epochs=epochs))
+    notes = out / _UNFINISHED
+    plan = TrainingPlan(epochs=epochs)
+    artifact = fit(dataset.snapshots, config, seed, _say, plan, shipped=Artifact.default(), notes=notes)
     _say("scoring held-out users beside the baselines")
     rungs, judged, judged_by = judge(dataset, artifact, known, seed)
-    data = _described(simulate, files, dataset.events, dataset.first, dataset.until, users, days)
-    words = {"until": until, "preset": preset, "snapshots": snapshots, "epochs": epochs, "held-out": held_out}
-    source = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
-    options = " ".join(f"--{name} {value}" for name, value in words.items() if value != "")
-    command = f"groundswell train {source} {options} --seed {seed} --out {out}"
+    given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
+    words = {"since": since, "until": until, "preset": preset, "snapshots": snapshots, "epochs": epochs}
+    options = " ".join(f"--{name} {value}" for name, value in {**words, "held-out": held_out}.items() if value != "")
+    command = f"groundswell train {given or '--topics'} {options} --seed {seed} --out {out}"
     seconds = perf_counter() - begin
-    facts = Facts(command, data, len(dataset.snapshots), judged, judged_by, seconds)
+    facts = Facts(command, _described(source, dataset), len(dataset.snapshots), judged, judged_by, seconds)
     artifact = replace(artifact, card=card(artifact.config, facts, rungs))
     artifact.save(out)
+    notes.unlink(missing_ok=True)
     rows = [rung.row() for rung in rungs]
     if as_json:
         summary = {"model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged}
@@ -85,6 +95,34 @@ def train(
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
+
+
+def _events(
+    files: list[Path], until: str, simulate: str, users: int, days: int, seed: int
+) -> tuple[list[Mutation], dict[str, float] | None, str]:
+    """The events, the true influence of generated people, and in words where they are from."""
+    from streams import topicrange
+    from streams.ladder import generated
+    from streams.settings import Settings
+
+    if files:
+        return _read(files, until), None, ", ".join(path.name for path in files)
+    if simulate:
+        told = f"generated, difficulty {simulate}, {users:,} users, {days} days"
+        return *generated(simulate, users, days, seed, _say), told
+    found = topicrange.read(Settings.load(), _say)
+    _say(f"{len(found.mutations):,} events in {', '.join(found.topics)}")
+    if found.bad:
+        _say(f"{found.bad:,} messages hold something that is no event, the last: {found.why}")
+    return found.mutations, None, f"the topics {', '.join(found.topics)}"
+
+
+def _from(since: str, mutations: list[Mutation]) -> list[Mutation]:
+    """The events from a time on."""
+    from streams.eventfiles import time_us
+
+    first = time_us(since) if since else 0
+    return [mutation for mutation in mutations if mutation.time >= first]
 
 
 def _read(files: list[Path], until: str) -> list[Mutation]:
@@ -121,16 +159,13 @@ def _cut(until: str, mutations: list[Mutation]) -> int:
     if until:
         return time_us(until)
     if not mutations:
-        raise InputError("the files hold no events")
+        raise InputError("there are no events: give other files, a topic with messages, or an earlier --since")
     return max(mutation.time for mutation in mutations)
 
 
-def _described(simulated: str, files: list[Path], events: int, first: int, until: int, users: int, days: int) -> str:
+def _described(source: str, dataset: Dataset) -> str:
     from datetime import UTC, datetime
 
-    begin, end = (datetime.fromtimestamp(time / 1e6, UTC).strftime("%Y-%m-%d %H:%M") for time in (first, until))
-    if simulated:
-        source = f"generated, difficulty {simulated}, {users:,} users, {days} days"
-    else:
-        source = ", ".join(path.name for path in files)
-    return f"{source}: {events:,} events from {begin} to {end}"
+    times = (dataset.first, dataset.until)
+    begin, end = (datetime.fromtimestamp(time / 1e6, UTC).strftime("%Y-%m-%d %H:%M") for time in times)
+    return f"{source}: {dataset.events:,} events from {begin} to {end}"

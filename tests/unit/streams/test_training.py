@@ -148,6 +148,8 @@ def test_the_command_trains_and_prints_the_ladder(tmp_path: Path, capsys: pytest
     (line,) = (line for line in artifact.card.splitlines() if line.startswith("| GATv2 |"))
     assert float(line.split("|")[2]) == pytest.approx(summary["ladder"][3]["all"], abs=6e-4)
     assert "epoch  1 of 2" in printed.err
+    names = ["card.md", "config.json", "manifest.json", "weights.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == names
 
 
 def test_the_command_judges_by_later_posts_without_a_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,13 +161,15 @@ def test_the_command_judges_by_later_posts_without_a_truth(tmp_path: Path, capsy
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No input, both inputs, a missing file and too short a stream are one line each, exit code 1."""
+    """No input, two inputs, a missing file and too short a stretch are one line each, exit code 1."""
     out = ["--out", str(tmp_path / "artifact")]
     file = tmp_path / "short.jsonl"
     file.write_text('{"type":"create","time":1000000,"user":"a","content":"c"}\n')
     for arguments, message in (
         ([], "give event files"),
-        ([str(file), "--simulate", "strong"], "not both"),
+        ([str(file), "--simulate", "strong"], "only one of them"),
+        ([str(file), "--topics"], "only one of them"),
+        ([str(file), "--since", "2100-01-01"], "there are no events"),
         ([str(tmp_path / "none.jsonl")], "no such file"),
         ([str(file)], "no horizon has closed"),
         ([str(file), "--truth", str(file)], "truth file"),

@@ -1,0 +1,85 @@
+"""What the input topics hold up to now, as events: for training on what a worker has read.
+
+It joins no group and commits nothing, so a running worker notices nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from graphstate.types import Mutation
+from streams.errors import BadEvent, BrokerError, one_line
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+POLL_MS = 500
+EVERY = 100_000
+"""Messages between two lines of progress."""
+
+
+@dataclass
+class Range:
+    """Events in the order of their partitions, the topics, how many messages were bad, and why the last one was."""
+
+    topics: list[str]
+    mutations: list[Mutation] = field(default_factory=list)
+    bad: int = 0
+    why: str = ""
+
+    def take(self, kind: Any, record: Any) -> None:
+        """The good events of one message."""
+        from streams.schemas import mutations
+
+        try:
+            self.mutations += mutations(record.value, kind, record.timestamp)
+        except BadEvent as bad:
+            self.mutations += bad.good
+            self.bad += 1
+            self.why = f"{record.topic}, partition {record.partition}, offset {record.offset}: {bad.reason}: {bad}"
+
+
+def read(settings: Settings, progress: Callable[[str], None] = lambda _line: None) -> Range:
+    """Every event from the oldest that Kafka still has to what is the end when this begins.
+
+    Raises:
+        BrokerError: Kafka cannot be reached or refuses.
+        TopicError: an input topic is missing or is not as the registry says.
+    """
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaError
+
+    from streams import topics
+
+    inputs = topics.Topics(settings).inputs
+    with topics.admin(settings) as client:
+        topics.check(client, list(inputs.values()))
+    kinds = {spec.name: kind for kind, spec in inputs.items()}
+    found = Range(list(kinds))
+    try:
+        consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
+        try:
+            parts = [TopicPartition(spec.name, at) for spec in inputs.values() for at in range(spec.partitions)]
+            ends = consumer.end_offsets(parts)
+            begins = consumer.beginning_offsets(parts)
+            left = [part for part in parts if begins[part] < ends[part]]
+            total, done = sum(ends[part] - begins[part] for part in left), 0
+            consumer.assign(left)
+            for part in left:
+                consumer.seek(part, begins[part])
+            while left := [part for part in left if consumer.position(part) < ends[part]]:
+                before = done // EVERY
+                for part, records in consumer.poll(timeout_ms=POLL_MS).items():
+                    for record in records:
+                        if record.offset < ends[part]:
+                            found.take(kinds[part.topic], record)
+                            done += 1
+                if done // EVERY > before:
+                    progress(f"{done:,} of {total:,} messages, {len(found.mutations):,} events")
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise BrokerError(f"the input topics cannot be read ({one_line(error)}); is Kafka well?") from error
+    return found
