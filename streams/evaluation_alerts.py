@@ -124,8 +124,8 @@ class Contest:
         """The first line of the report."""
         apart = self.difference(SHIPPED, COUNTER)
         words = ", ".join(f"{_NAMED[name]} {_signed(figure)}" for name, figure in apart.items())
-        better = [_NAMED[name] for name, figure in apart.items() if figure.low > 0]
-        worse = [_NAMED[name] for name, figure in apart.items() if figure.high < 0]
+        better = [_SAID[name] for name, figure in apart.items() if figure.low > 0]
+        worse = [_SAID[name] for name, figure in apart.items() if figure.high < 0]
         said = "is not told apart from the decayed counter"
         if better and worse:
             said = f"gains {' and '.join(better)} over the decayed counter and loses {' and '.join(worse)}"
@@ -167,6 +167,7 @@ class Contest:
 
 
 _NAMED = {"precision": "precision", "ahead": "in time", "recall": "recall"}
+_SAID = {**_NAMED, "ahead": "alerts in time"}
 
 
 def _shown(name: str, one: Marks) -> dict[str, Any]:
