@@ -14,6 +14,8 @@ from streams.errors import InputError
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
+    from model.artifact import Artifact
+    from model.config import ModelConfig
     from streams.training import Dataset
 
 _TRUTH = ".truth.parquet"
@@ -52,11 +54,8 @@ def train(
     """
     from dataclasses import replace
 
-    from model.artifact import Artifact
     from model.card import Facts, card
     from model.config import ModelConfig
-    from model.train import TrainingPlan
-    from model.train import train as fit
     from streams.training import build, judge
 
     files = files or []
@@ -69,9 +68,7 @@ def train(
     mutations = _from(since, mutations)
     cut = _cut(until, mutations)
     dataset = build(mutations, config, cut, snapshots=snapshots, held_out=held_out, seed=seed, progress=_say)
-    notes = out / _UNFINISHED
-    plan = TrainingPlan(epochs=epochs)
-    artifact = fit(dataset.snapshots, config, seed, _say, plan, shipped=Artifact.default(), notes=notes)
+    artifact, said = _fitted(dataset, config, seed, epochs, out / _UNFINISHED)
     _say("scoring held-out users beside the baselines")
     rungs, judged, judged_by = judge(dataset, artifact, known, seed)
     given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
@@ -79,10 +76,10 @@ def train(
     options = " ".join(f"--{name} {value}" for name, value in {**words, "held-out": held_out}.items() if value != "")
     command = f"groundswell train {given or '--topics'} {options} --seed {seed} --out {out}"
     seconds = perf_counter() - begin
-    facts = Facts(command, _described(source, dataset), len(dataset.snapshots), judged, judged_by, seconds)
+    facts = Facts(command, _described(source, dataset) + said, len(dataset.snapshots), judged, judged_by, seconds)
     artifact = replace(artifact, card=card(artifact.config, facts, rungs))
     artifact.save(out)
-    notes.unlink(missing_ok=True)
+    (out / _UNFINISHED).unlink(missing_ok=True)
     rows = [rung.row() for rung in rungs]
     if as_json:
         summary = {"model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged}
@@ -91,6 +88,19 @@ def train(
     typer.echo(f"\nSpearman on {judged:,} held-out users, by {judged_by}:\n")
     printing.table(rows)
     typer.echo(f"\nmodel {artifact.version} in {out}, {seconds:.0f} s")
+
+
+def _fitted(dataset: Dataset, config: ModelConfig, seed: int, epochs: int, notes: Path) -> tuple[Artifact, str]:
+    """The artifact, and what the card must say of its weights beside the data."""
+    from model.artifact import Artifact
+    from model.train import TrainingPlan, train
+
+    shipped = Artifact.default()
+    plan = TrainingPlan(epochs=epochs)
+    artifact = train(dataset.snapshots, config, seed, _say, plan, shipped=shipped, notes=notes)
+    # The same object, not merely equal numbers: nothing was learned from these data.
+    given = artifact.weights is shipped.weights
+    return artifact, f"; few labels: the weights are those of the shipped model {shipped.version}" if given else ""
 
 
 def _say(line: str) -> None:
