@@ -115,6 +115,14 @@ def _filled(rows: Int64s, count: NDArray[np.int32], begin: int, some: Int64s) ->
     return n, i
 
 
+@njit(cache=True, nogil=True)
+def _fetch(source: NDArray[np.int32], begin: int, n: int, x: Float32s, width: int, at: int, channels: int) -> None:
+    """Have the part of the next target's sources brought that one head reads: they lie all over the memory."""
+    for k in range(begin, begin + n):
+        for line in range(at, at + channels, _LANES):
+            prefetch(x, np.int64(source[k]) * width + line)
+
+
 @lru_cache
 def attend(heads: int, channels: int) -> Kernel:
     """The kernel of GATv2 attention: out[i] += what target rows[i] attends to in its window, softmax per head.
@@ -124,13 +132,6 @@ def attend(heads: int, channels: int) -> Kernel:
     """
     width = heads * channels
     project = linear(width)
-
-    @njit(cache=True, nogil=True)
-    def fetch(source: NDArray[np.int32], begin: int, n: int, projected: Float32s, at: int) -> None:
-        """Have the part of the next target's sources brought that one head reads: they lie all over the memory."""
-        for k in range(begin, begin + n):
-            for line in range(at, at + channels, _LANES):
-                prefetch(projected, np.int64(source[k]) * width + line)
 
     @njit(cache=True, nogil=True)
     def run(
@@ -166,7 +167,7 @@ def attend(heads: int, channels: int) -> Kernel:
                 _by_hash(source, hashes, int(start[row]), n, keys, order)
                 for h in range(heads):
                     at, first = h * channels, h * room
-                    fetch(source, after, n_after, projected_, at)
+                    _fetch(source, after, n_after, projected_, width, at, channels)
                     logits(
                         line, first, projected_, at, order, width, 0, n,
                         target_, j * width + at, attention_, at, channels,
