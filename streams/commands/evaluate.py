@@ -105,11 +105,11 @@ def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *
 
 
 def _alerts(files: list[Path], since: str, until: str, model: str, html: Path | None, *, as_json: bool) -> None:
-    from streams.commands import evaluate_alerts
+    from streams.commands import _evaluate_alerts
 
     names = " ".join(path.name for path in files)
-    found = evaluate_alerts.judge(*_read(files, since, until), model, names, _say)
-    evaluate_alerts.show(found, html, as_json=as_json)
+    found = _evaluate_alerts.judge(*_read(files, since, until), model, names, _say)
+    _evaluate_alerts.show(found, html, as_json=as_json)
 
 
 class _Words:
