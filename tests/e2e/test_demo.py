@@ -86,7 +86,10 @@ def test_nothing_outlives_a_demo(number: signal.Signals, tmp_path: Path) -> None
     """Ctrl-C ends it well and sums up; a killed demo takes worker, Kafka and folders along."""
     pipe = subprocess.PIPE
     environment = own_temporary(tmp_path)
+    # Tests that run in a shell's background have been told to ignore Ctrl-C, and so would the demo be.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     demo = subprocess.Popen([*GROUNDSWELL, "demo", "--json"], stdout=pipe, stderr=pipe, text=True, env=environment)
+    signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 120
         while not any("streams.demo.child" in _command(pid) for pid in children(demo.pid)):
