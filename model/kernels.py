@@ -131,7 +131,6 @@ def attend(heads: int, channels: int) -> Kernel:
     target x, weight `[F, H]`, bias; attention `[heads, channels]`; out `[len(rows), H]`.
     """
     width = heads * channels
-    project = linear(width)
 
     @njit(cache=True, nogil=True)
     def run(
@@ -139,17 +138,21 @@ def attend(heads: int, channels: int) -> Kernel:
         hashes: NDArray[np.uint64], projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s,
         attention: Float32s, out: Float32s,
     ) -> None:  # fmt: skip
-        room, done = _ROOM, 0
+        room, done, inputs = _ROOM, 0, len(weight)
         projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
+        x_, weight_ = x.reshape(-1), weight.reshape(-1)
         part, whole = np.empty(width, np.float32), np.empty(width, np.float64)
         keys, order, line = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(heads * room, np.float32)
-        some, target = np.empty(_TARGETS, np.int64), np.empty((_TARGETS, width), np.float32)
-        target_ = target.reshape(-1)
+        some, target_ = np.empty(_TARGETS, np.int64), np.empty(_TARGETS * width, np.float32)
         while done < len(rows):
             filled, done = _filled(rows, count, done, some)
             for j in range(filled):
                 prefetch(start, rows[some[j]])
-            project(x, rows[some[:filled]], weight, bias, target, False)
+            for j in range(filled):
+                if j + 2 < filled:
+                    for at in range(0, inputs, _LANES):
+                        prefetch(x_, rows[some[j + 2]] * inputs + at)
+                affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
             for j in range(filled):
                 if j + 2 < filled:
                     prefetch(source, start[rows[some[j + 2]]])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from model import kernels, vector
 
@@ -17,6 +19,14 @@ def test_the_cache_knows_of_the_operations() -> None:
     """Whoever changes them must change the file that numba's cache looks at."""
     found = crc32(Path(vector.__file__).read_bytes())
     assert found == kernels.VECTOR, f"write VECTOR = 0x{found:08x} into model/kernels.py"
+
+
+@pytest.mark.parametrize("kernel", [kernels.linear(64), kernels.attend(2, 32), kernels.settle(64), kernels.score(64)])
+def test_the_cache_is_found_again(kernel: Any) -> None:
+    """What a kernel encloses is part of its name there; a compiled function has another name in each process."""
+    enclosed = [cell.cell_contents for cell in kernel.py_func.__closure__ or ()]
+    assert enclosed
+    assert not any(isinstance(value, Dispatcher) for value in enclosed)
 
 
 @pytest.mark.parametrize("n", [1, 16, 64, 65, 1_000, 20_000])
