@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphstate.types import Kind, Mutation
+from graphstate.types import Mutation
 from model.artifact import Artifact
 from model.breakouts import FIGURES, Breakouts, Marks, Received, breakouts, mark
 from model.metrics import Figure
@@ -26,6 +26,7 @@ from streams.evaluation_rules import RULES, Panel
 from streams.graphview import graph_spec
 from streams.replay import BATCH, cluster
 from streams.shard import Outcome
+from streams.training import what_stands
 
 SHIPPED, COUNTER = "shipped", "decayed counter, W/16"
 _SECOND = 1_000_000
@@ -38,29 +39,13 @@ Fired = dict[str, list[tuple[str, int]]]
 
 def received(events: Sequence[Mutation]) -> tuple[Received, list[str]]:
     """The shares of each author's posts by time, and the ids of the authors; what was taken back is left out."""
-    created: dict[str, tuple[int, str]] = {}
-    shared: dict[tuple[str, str], int] = {}
-    void: set[object] = set()
-    for kind, time, user, other, *_ in events:
-        if kind == Kind.CREATE:
-            created[other] = min(created.get(other, (time, user)), (time, user))
-        elif kind == Kind.SHARE:
-            shared[user, other] = min(shared.get((user, other), time), time)
-        elif kind == Kind.DELETE:
-            void.add(other)
-        elif kind == Kind.UNSHARE:
-            void.add((user, other))
-    authors = sorted({user for content, (_, user) in created.items() if content not in void})
+    created, shared = what_stands(events)
+    authors = sorted({user for _, user in created.values()})
     row = {user: number for number, user in enumerate(authors)}
     known = np.full(len(authors), np.iinfo(np.int64).max)
-    for content, (time, user) in created.items():
-        if content not in void:
-            known[row[user]] = min(known[row[user]], time)
-    rows = sorted(
-        (time, row[created[content][1]])
-        for (user, content), time in shared.items()
-        if content in created and content not in void and (user, content) not in void
-    )
+    for time, user in created.values():
+        known[row[user]] = min(known[row[user]], time)
+    rows = sorted((time, row[created[content][1]]) for (_, content), time in shared.items() if content in created)
     table = np.array(rows, np.int64).reshape(-1, 2)
     return Received(table[:, 0].copy(), table[:, 1].copy(), known), authors
 

@@ -104,15 +104,11 @@ def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> Plan:
     return Plan(tuple(sorted({int(time) for time in times})), window)
 
 
-def closed_posts(
-    mutations: Iterable[Mutation], horizon: int, until: int, *, along_follows: bool = False
-) -> tuple[Posts, list[str]]:
-    """The posts whose horizon closed by `until` with their reach, and the ids of their authors' rows.
+def what_stands(mutations: Iterable[Mutation]) -> tuple[dict[str, tuple[int, str]], dict[tuple[str, str], int]]:
+    """Contents with their first claim (time, author), and shares (user, content) with their first time (µs).
 
-    along_follows: only sharers count whom a path of follows leads from the author through earlier sharers.
+    What was taken back is left out: it tells nothing about the reach that a post can expect.
     """
-    if along_follows:
-        mutations = list(follow_paths(sorted(mutations, key=lambda m: m.time)))
     created: dict[str, tuple[int, str]] = {}
     shared: dict[tuple[str, str], int] = {}
     void: set[object] = set()
@@ -125,8 +121,21 @@ def closed_posts(
             void.add(other)
         elif kind == Kind.UNSHARE:
             void.add((user, other))
-    # What was taken back tells nothing about the reach that a post can expect.
-    contents = {content: row for row, content in enumerate(name for name in created if name not in void)}
+    contents = {content: claim for content, claim in created.items() if content not in void}
+    return contents, {share: time for share, time in shared.items() if share not in void}
+
+
+def closed_posts(
+    mutations: Iterable[Mutation], horizon: int, until: int, *, along_follows: bool = False
+) -> tuple[Posts, list[str]]:
+    """The posts whose horizon closed by `until` with their reach, and the ids of their authors' rows.
+
+    along_follows: only sharers count whom a path of follows leads from the author through earlier sharers.
+    """
+    if along_follows:
+        mutations = list(follow_paths(sorted(mutations, key=lambda m: m.time)))
+    created, shared = what_stands(mutations)
+    contents = {content: row for row, content in enumerate(created)}
     rows: dict[str, int] = {}
     author = np.array([rows.setdefault(created[name][1], len(rows)) for name in contents], np.int64)
     when = np.array([created[name][0] for name in contents], np.int64)
@@ -135,7 +144,7 @@ def closed_posts(
         [
             (contents[content], sharers.setdefault(user, len(sharers)), time)
             for (user, content), time in shared.items()
-            if content in contents and (user, content) not in void
+            if content in contents
         ],
         np.int64,
     ).reshape(-1, 3)
