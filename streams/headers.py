@@ -15,12 +15,17 @@ _VERSION = ("ce_specversion", b"1.0")
 
 
 @lru_cache(maxsize=4_096)
+def _second(time_s: int) -> str:
+    return (_EPOCH + timedelta(seconds=time_s)).replace(tzinfo=None).isoformat()
+
+
 def rfc3339(time_us: int) -> str:
     """Microseconds since 1970 as RFC 3339 in UTC, always with microseconds.
 
-    Most scores of a step are as of the same tick, so the last few are remembered.
+    A step publishes for a few hundred seconds of event time, so the last seconds are remembered.
     """
-    return f"{(_EPOCH + timedelta(microseconds=time_us)).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    time_s, rest_us = divmod(time_us, 1_000_000)
+    return f"{_second(time_s)}.{rest_us:06d}Z"
 
 
 class CloudEvents:
