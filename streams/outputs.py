@@ -140,6 +140,8 @@ async def _hand_over(
         if batch is None or batch.append(key=key, value=value, timestamp=now_ms, headers=headers) is None:
             if batch is not None:
                 sent.append(await producer.send_batch(batch, topic.name, partition=partition))
+                # Let it go out while the next are filled.
+                await asyncio.sleep(0)
             batch = filling[partition] = producer.create_batch()
             batch.append(key=key, value=value, timestamp=now_ms, headers=headers)
         count += 1
