@@ -24,7 +24,6 @@ from graphstate.types import source_hash
 from streams.datadir import shard_folders
 from streams.errors import one_line
 from streams.metrics import Metrics
-from streams.outputs import partition_of
 from streams.shard import Shard
 from streams.shardhost import ShardHost
 
@@ -121,9 +120,8 @@ class Eraser:
         self._metrics.forget_waiting.set(now - min(self._since_s.values(), default=now))
 
     def _clear(self, now: float) -> None:
-        """Caches know ids by their hashes."""
+        """The cache of hashes knows ids."""
         source_hash.cache_clear()
-        partition_of.cache_clear()
         self._cleared_s = now
 
     # Files

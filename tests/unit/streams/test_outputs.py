@@ -7,9 +7,13 @@ import json
 from typing import Any
 
 import pytest
+from aiokafka.partitioner import murmur2
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.headers import CloudEvents, error_headers, rfc3339
-from streams.outputs import Message, Outputs, partition_of, publish
+from streams.outputs import Message, Outputs, publish
+from streams.partitioning import partitions_of
 from streams.settings import Settings
 from streams.shard import Alert, Outcome, Score
 from streams.topics import Topics, TopicSpec
@@ -64,13 +68,19 @@ def test_alert(outputs: Outputs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "murmur2"),
+    ("key", "hashed"),
     [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536), (b"abc", 479470107)],
 )
-def test_partitions_are_kafkas(key: bytes, murmur2: int) -> None:
+def test_partitions_are_kafkas(key: bytes, hashed: int) -> None:
     """Keys go where Kafka's own client sends them (hashes from the tests of its Utils.murmur2)."""
     for partitions in range(1, 13):
-        assert partition_of(key, partitions) == (murmur2 & 0x7FFF_FFFF) % partitions
+        assert partitions_of([key], partitions) == [(hashed & 0x7FFF_FFFF) % partitions]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20))
+def test_partitions_are_aiokafkas(keys: list[bytes]) -> None:
+    """Many keys at once go where aiokafka sends each."""
+    assert partitions_of(keys, 997) == [(murmur2(key) & 0x7FFF_FFFF) % 997 for key in keys]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +137,7 @@ def test_batches(count: int) -> None:
     fake = FakeProducer()
     assert asyncio.run(publish(fake, TOPIC, messages, 0)) == count
     sent = [(partition, *message) for partition, batch in fake.sent for message in batch.messages]
-    assert all(partition == partition_of(key, 4) for partition, key, _ in sent)
+    assert [partition for partition, _, _ in sent] == partitions_of([key for _, key, _ in sent], 4)
     assert sorted(int(value or b"") for _, _, value in sent) == list(range(count))
     for user in range(7):
         numbers = [int(value or b"") for _, key, value in sent if key == b"u%d" % user]
