@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 _FEW = 64
 """Up to so many rows Python sorts faster than NumPy."""
+_SPARSE = 50
+"""One row in so many and more are marked in a line of all, in a tenth of the time that sorting them takes."""
 
 
 def as_rows(rows: Iterable[int]) -> NDArray[np.int64]:
@@ -20,9 +22,16 @@ def as_rows(rows: Iterable[int]) -> NDArray[np.int64]:
 
 def union(some: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """The rows of some arrays, each once, in ascending order."""
-    if sum(map(len, some)) > _FEW:
+    n = sum(map(len, some))
+    if n <= _FEW:
+        return as_rows(sorted(set(chain.from_iterable(rows.tolist() for rows in some))))
+    end = 1 + max(int(rows.max()) for rows in some if len(rows))
+    if end > n * _SPARSE:
         return np.unique(np.concatenate(some))
-    return as_rows(sorted(set(chain.from_iterable(rows.tolist() for rows in some))))
+    among = np.zeros(end, np.bool_)
+    for rows in some:
+        among[rows] = True
+    return np.flatnonzero(among)
 
 
 class Columns:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate import activity, frontier, hubs
+from graphstate.columns import union
 from graphstate.keys import NEVER
 from graphstate.state import GraphState
 from graphstate.store import Memory
@@ -274,12 +275,12 @@ class Shard:
             live = graph.live_users(touched)
             gone, back = touched[~live], touched[live & ~self.ranking.has(touched)]
             fresh = changes.fresh[USER][graph.ledger.users.owned[changes.fresh[USER]] != 0]
-            rows = first[USER] if whole else np.unique(np.concatenate([moved, changes.own, fresh, back]))
+            rows = first[USER] if whole else union([moved, changes.own, fresh, back])
             engine.head(view, rows)
             placed = rows
             if len(gone):
                 self._withdraw(gone)
-                placed = np.union1d(rows, gone)
+                placed = union([rows, gone])
             self.ranking.place(placed, engine.score[placed], graph.live_users(placed))
         outcome.frontier = (sum(map(len, first)), len(second))
         windows, none = graph.windows, np.zeros(0, np.int64)
@@ -332,10 +333,10 @@ class Shard:
         graph.begin()
         repair()
         graph.refresh()
-        graph.changes.own = np.union1d(graph.changes.own, users)
+        graph.changes.own = union([graph.changes.own, users])
         rows = self._recompute(suspects, Outcome())
         told = zip(graph.changes.propagated, self._outputs_changed, strict=True)
-        self.mirrors.repeat([np.union1d(*some) for some in told])
+        self.mirrors.repeat([union(list(some)) for some in told])
         self.owe(rows)
 
     def remember(self, alerted: Mapping[str, int]) -> None:
@@ -355,7 +356,7 @@ class Shard:
         if self.owing:
             owed = np.flatnonzero(np.isnan(self._reach[: self.view.rows(USER)]) & self.graph.live_users())
             self.owing = len(owed) > OWED
-            rows = np.union1d(rows, owed[:OWED])
+            rows = union([rows, owed[:OWED]])
         rows = rows[self.graph.live_users(rows)]
         reach, percentile = reach_of(self.engine.score[rows]), self.ranking.percentile(rows)
         last_reach, last_percentile = self._reach[rows], self._percentile[rows]
@@ -483,4 +484,4 @@ def _waited(graph: GraphState) -> bool:
 
 
 def _joined(rows: NDArray[np.int64], more: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.unique(np.concatenate([rows, np.asarray(more, np.int64)])) if len(more) else rows
+    return union([rows, np.asarray(more, np.int64)]) if len(more) else rows
