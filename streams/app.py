@@ -363,25 +363,25 @@ class Worker:
         for tp in tps:
             if tp.topic == self.topics.mutations.name:
                 self._greetings.add(asyncio.ensure_future(self._begin(tp.partition)))
-        for partition in self.host.taken_over:
-            asyncio.get_running_loop().call_later(LATE_S, self._repeat, partition)
+        for partition, debt in self.host.taken_over.items():
+            asyncio.get_running_loop().call_later(LATE_S, self._repeat, partition, debt)
         self.host.taken_over.clear()
 
-    def _repeat(self, partition: int) -> None:
+    def _repeat(self, partition: int, debt: int | None = None) -> None:
         """Publish a shard's scores once more: some of its former owner's may have come late, in their place."""
         if partition in self.host.offsets and not self.readiness.stopping:
-            self._greetings.add(asyncio.ensure_future(self._begin(partition, again=True)))
+            self._greetings.add(asyncio.ensure_future(self._begin(partition, again=True, debt=debt)))
 
     def _go_on(self, partition: int) -> None:
         """Bring some of those up to date who read a hub; polls that came before get their turn first."""
         self._greetings.add(asyncio.ensure_future(self._begin(partition)))
 
-    async def _begin(self, partition: int, *, again: bool = False) -> None:
-        """Let a shard speak that has nothing to catch up with; again: and say everything again."""
+    async def _begin(self, partition: int, *, again: bool = False, debt: int | None = None) -> None:
+        """Let a shard speak that has nothing to catch up with; again: and say everything again, for that take-over."""
         try:
             if again:
                 EPOCH.set(self.app.lease.epoch)
-                await self.host.owe(partition)
+                await self.host.owe(partition, debt)
             await self.shard_work.begin(partition)
         except (LeaseLost, StaleStep):
             log.info("a shard went before it could speak", extra={"shard": partition})

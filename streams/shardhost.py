@@ -27,9 +27,9 @@ class ShardHost:
     """Opens, steps, commits and reads shards, by partition of the mutations topic.
 
     taken_over: shards of which others published last, or a process that did not end well, since whoever reads it
-    emptied it: what they sent may come late, so everything must be said again. offsets: where the state of each open
-    shard ends in the log, as committed. halo_offsets: how far the halos of those
-    that have said hello were read; what one needs of halos before that, it asks for.
+    emptied it, with a number for that debt: what they sent may come late, so everything must be said again. offsets:
+    where the state of each open shard ends in the log, as committed. halo_offsets: how far the halos of those that
+    have said hello were read; what one needs of halos before that, it asks for.
     """
 
     def __init__(self, open_shard: Callable[[int], Shard]) -> None:
@@ -37,11 +37,12 @@ class ShardHost:
         self._shards: dict[int, Shard] = {}
         self._dirty: set[int] = set()
         self._lost: set[int] = set()
-        self._unsaid: set[int] = set()
+        self._debts = 0
+        self._unsaid: dict[int, int] = {}
         self._published: dict[int, Publications] = {}
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
-        self.taken_over: set[int] = set()
+        self.taken_over: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -76,14 +77,19 @@ class ShardHost:
             if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
                 shard.owe()
                 self._published[partition] = Publications(shard)
-                self.taken_over.add(partition)
+                self._take_over(partition)
             if opened:
                 if shard.cut_short:
-                    self.taken_over.add(partition)
+                    self._take_over(partition)
                 shard.speak(True)
             self._lost.discard(partition)
-        self._unsaid = (self._unsaid | self.taken_over) & partitions.keys()
+        unsaid = self._unsaid | self.taken_over
+        self._unsaid = {partition: debt for partition, debt in unsaid.items() if partition in partitions}
         return {partition: self._shards[partition].next_offset for partition in partitions}
+
+    def _take_over(self, partition: int) -> None:
+        self._debts += 1
+        self.taken_over[partition] = self._debts
 
     def halo_offset(self, partition: int, begin: int, end: int) -> int:
         """From where on a shard reads halos, of which Kafka has those from begin up to end: from the end, to say hello
@@ -160,12 +166,13 @@ class ShardHost:
 
         return await self._run(work)
 
-    async def owe(self, partition: int) -> None:
-        """Let a shard that is open owe everybody a score, as nothing comes late any more."""
+    async def owe(self, partition: int, debt: int | None = None) -> None:
+        """Let a shard that is open owe everybody a score; debt: the take-over since which nothing comes late by now."""
 
         def work() -> None:
             if partition in self._shards:
-                self._unsaid.discard(partition)
+                if self._unsaid.get(partition) == debt:
+                    del self._unsaid[partition]
                 self._shards[partition].owe()
 
         await self._run(work)
@@ -278,7 +285,7 @@ class ShardHost:
 
         def work() -> None:
             for partition, shard in list(self._shards.items()):
-                if well and partition not in self._unsaid | self._dirty and not shard.owing:
+                if well and partition not in self._unsaid.keys() | self._dirty and not shard.owing:
                     shard.speak(False)
                 self._close(partition)
 
