@@ -365,7 +365,8 @@ def _replace(windows: Windows, number: int, target: int, edges: list[tuple[int, 
     windows.pool.source[held] = edges[0][1] if edges else 0
     windows.pool.target[held], windows.pool.relation[held] = target, number
     _relink(windows, number)
-    windows.replace(number, target, edges)
+    times, sources = np.array(edges, np.int64).reshape(-1, 2).T
+    windows.replace([(number, target)], [len(edges)], np.ascontiguousarray(times), np.ascontiguousarray(sources))
 
 
 def _relink(windows: Windows, number: int) -> None:

@@ -27,7 +27,11 @@ Numbers in keys are big-endian, so that byte order is number order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
+
+import numpy as np
+from numpy.typing import NDArray
 
 NEVER = -(1 << 62)
 """Earlier than any event, in µs."""
@@ -39,6 +43,7 @@ FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, CREDIT, VIA, CREATE_CLAIM, REPLIES, UN
 PAIR_KEY = Struct(">cII")
 TRIPLE_KEY = Struct(">cIII")
 INDEX = Struct(">BIQQI")
+_INDEX_FIELDS = np.dtype("u1, >u4, >u8, >u8, >u4")
 _SHARE_CLAIM = Struct(">cIIQI")
 _CREATE_CLAIM = Struct(">cIQII")
 CREDIT_KEY = Struct(">cIIQI")
@@ -83,6 +88,12 @@ def read_index(key: bytes) -> tuple[int, int]:
     """`(time, source)` of an index key."""
     _, _, flipped, _, source = INDEX.unpack(key)
     return ALL_ONES - flipped, source
+
+
+def read_indexes(found: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Times and sources of many index keys, `[n]` each."""
+    fields = np.frombuffer(b"".join(found), _INDEX_FIELDS)
+    return (~fields["f2"]).astype(np.int64), fields["f4"].astype(np.int64)
 
 
 def via(through: int, user: int, content: int) -> bytes:

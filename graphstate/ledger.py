@@ -7,6 +7,7 @@ shard is not counted here but told to its owner, as a fact.
 from __future__ import annotations
 
 from array import array
+from itertools import chain, starmap
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from graphstate.types import (
     TYPES,
     Fact,
     GraphSpec,
+    Int64s,
     Mutation,
 )  # fmt: skip
 from graphstate.windows import ADD, REMOVE, RETIME
@@ -68,6 +70,7 @@ class Ledger:
         self.tables = (self.users, self.contents, self.communities)
         self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
+        self.window = spec.window
         self.horizon = spec.horizon_s * _SECOND
         self._counting = Counting(self.users, self.contents, self.horizon)
         self._nothing = np.zeros((0, 5), np.int64)
@@ -148,6 +151,22 @@ class Ledger:
             self.touched[1].add(content)
             if not contents.uses_at[content]:
                 self.unused.append(content)
+
+    def newest(self, places: list[tuple[int, int]]) -> tuple[list[int], Int64s, Int64s]:
+        """Of some windows (relation, target) how many live edges belong into each, and one after the other their
+        times and sources, newest first.
+        """
+        found = list(
+            self.store.firsts(starmap(keys.index_prefix, places), self.window, self._late if self.retention else None)
+        )
+        return [len(some) for some in found], *keys.read_indexes(list(chain.from_iterable(found)))
+
+    def _late(self, key: bytes) -> bool:
+        """Whether an edge of the index is none: a share that came too late for its content."""
+        if key[0] != SHARED:
+            return False
+        time, _ = keys.read_index(key)
+        return not self.counts(time, self.contents.created_at_at[keys.read_node(key[: keys.NODE_KEY.size])[1]])
 
     def follow(self, source: int, target: int, time: int, sign: int) -> None:
         """Count a follows edge (sign 1) or take it back (−1)."""

@@ -122,8 +122,8 @@ class GraphState:
         Kernels that a first step may not need are compiled here too, so that none stalls the stream later.
         """
         scratch = Windows(self.spec.window)
-        scratch.change(np.zeros((1, 5), np.int64), self._hashes(), self._newest)
-        scratch.replace(0, 0, [(0, 0)])
+        scratch.change(np.zeros((1, 5), np.int64), self._hashes(), self.ledger.newest)
+        scratch.replace([(0, 0)], [1], as_rows([0]), as_rows([0]))
         Counting(self.ledger.users, self.ledger.contents, 0).add_up(array("q", [NOTHING] * WIDTH))
         features.warm_up(*self.ledger.tables)
         self.frontier.warm_up(scratch)
@@ -185,7 +185,7 @@ class GraphState:
         self._enter(chunk)
 
     def _enter(self, chunk: list[tuple[int, int, int, int, int]]) -> None:
-        self.windows.change(np.array(chunk, np.int64).reshape(-1, 5), self._hashes(), self._newest)
+        self.windows.change(np.array(chunk, np.int64).reshape(-1, 5), self._hashes(), self.ledger.newest)
 
     # A micro-batch
 
@@ -284,20 +284,13 @@ class GraphState:
     def _hashes(self) -> tuple[NDArray[np.uint64], ...]:
         return tuple(self.ledger.tables[relation.source].hash for relation in RELATIONS)
 
-    def _newest(self, relation: int, target: int) -> Iterator[tuple[int, int]]:
-        created_at = self.ledger.contents.created_at_at
-        for key, _ in self.store.scan(keys.index_prefix(relation, target)):
-            time, source = keys.read_index(key)
-            if relation != SHARED or self.ledger.counts(time, created_at[target]):
-                yield time, source
-
     def refresh(self) -> None:
         """Bring windows and features up to date with the ledger and the clock; `changes` says what changed."""
         ledger, floor = self.ledger, self.spec.floor
         ledger.add_up()
         self._reach()
         self._leave()
-        sets = self.windows.change(ledger.changes, self._hashes(), self._newest)
+        sets = self.windows.change(ledger.changes, self._hashes(), ledger.newest)
         targets = _TARGETS[sets[:, 0]]
         named = (ledger.touched[USER] | ledger.counted, *ledger.touched[1:])
         touched = [self.owned(kind, as_rows(sorted(rows))) for kind, rows in enumerate(named)]

@@ -7,7 +7,7 @@ sorts what it reads, so results do not depend on history.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ ADD, RETIME, REMOVE = 0, 1, 2
 
 _CLASSES = 40
 Arrays = tuple[NDArray[Any], ...]
+Newest = Callable[[list[tuple[int, int]]], tuple[list[int], Int64s, Int64s]]
+"""Of some windows (relation, target) how many live edges belong into each, and one after the other their times and
+sources."""
 
 
 class Pool(NamedTuple):
@@ -241,6 +244,29 @@ def _replace(
     return 1 if same else 2
 
 
+@njit(cache=True, nogil=True)
+def _replace_all(
+    targets: Int64s, ends: Int64s, sources: Int64s, times: Int64s, begin: int, pool: Pool, places: Places, free: Int64s,
+    top: Int64s, stamp: int, changed: Int64s, n: Int64s,
+) -> int:  # fmt: skip
+    """Give windows (relation, target) from `begin` on their edges, and list those whose set changed and that were not
+    listed yet; returns how far it came (short of the end when the pool must grow).
+    """
+    for i in range(begin, len(targets)):
+        relation, target = targets[i]
+        first, last = ends[i - 1] if i else 0, ends[i]
+        done = _replace(relation, target, sources[first:last], times[first:last], pool, places, free, top)
+        if done == 0:
+            return i
+        place = places.target[relation] + target
+        if done == 2 and places.changed[place] != stamp:
+            places.changed[place] = stamp
+            changed[n[0], 0] = relation
+            changed[n[0], 1] = target
+            n[0] += 1
+    return len(targets)
+
+
 class Windows:
     """All windows of a shard."""
 
@@ -282,13 +308,11 @@ class Windows:
         self.places = Places._make([*flat, targets[:-1], sources[:-1]])
         self.capacity = list(capacity)
 
-    def change(
-        self, changes: Int64s, hashes: Arrays, newest: Callable[[int, int], Iterator[tuple[int, int]]]
-    ) -> Int64s:
+    def change(self, changes: Int64s, hashes: Arrays, newest: Newest) -> Int64s:
         """Apply edge changes `[n, 5]`, and return the windows whose set changed, `[m, 2]` of (relation, target).
 
-        hashes: the source hash column per relation. newest: yields a target's live in-edges (time, source),
-        newest first; it is asked where a window lost an edge while more exist.
+        hashes: the source hash column per relation. newest: is asked for the windows that lost an edge while more
+        exist.
         """
         self._stamp += 1
         if not len(changes):
@@ -302,25 +326,26 @@ class Windows:
             )  # fmt: skip
             if done < len(changes):
                 self._grow_pool(2 * len(self.pool.source))
-        sets = [changed[: ends[0]]]
-        for relation, target in refill[: ends[1]].tolist():
-            edges = []
-            for edge in newest(relation, target):
-                edges.append(edge)
-                if len(edges) == self.window:
-                    break
-            if self.replace(relation, target, edges) and self.rows.changed[relation][target] != self._stamp:
-                self.rows.changed[relation][target] = self._stamp
-                sets.append(np.array([[relation, target]], np.int64))
-        return np.concatenate(sets) if len(sets) > 1 else sets[0]
+        if not ends[1]:
+            return changed[: ends[0]]
+        lost = refill[: ends[1]].tolist()
+        more = self.replace(lost, *newest(lost))
+        return np.concatenate([changed[: ends[0]], more]) if len(more) else changed[: ends[0]]
 
-    def replace(self, relation: int, target: int, edges: list[tuple[int, int]]) -> bool:
-        """Give a window these (time, source) edges; whether its set changed."""
-        pairs = np.array(edges, np.int64).reshape(-1, 2)
-        times, sources = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
-        while not (done := _replace(relation, target, sources, times, self.pool, self.places, self._free, self._top)):
-            self._grow_pool(2 * len(self.pool.source))
-        return bool(done == 2)
+    def replace(
+        self, targets: Sequence[Sequence[int]], counts: Sequence[int], times: Int64s, sources: Int64s
+    ) -> Int64s:
+        """Give windows (relation, target) so many edges each; returns those whose set changed and is not known to."""
+        wanted, ends, done = np.array(targets, np.int64).reshape(-1, 2), np.cumsum(counts), 0
+        changed, n = np.empty((len(wanted), 2), np.int64), np.zeros(1, np.int64)
+        while done < len(wanted):
+            done = _replace_all(
+                wanted, ends, sources, times, done, self.pool, self.places, self._free, self._top, self._stamp,
+                changed, n,
+            )  # fmt: skip
+            if done < len(wanted):
+                self._grow_pool(2 * len(self.pool.source))
+        return changed[: n[0]]
 
     def edges(self, relation: int, targets: int) -> tuple[Int32s, Int64s]:
         """The window edges of a relation's first `targets` rows: `[2, E]` (source, target) and `[E]` times."""

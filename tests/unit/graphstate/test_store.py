@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -56,6 +57,24 @@ def test_scan_sees_what_was_staged_since_the_last(tmp_path: Path) -> None:
     assert list(store.scan(PREFIX)) == expected
     store.delete(PREFIX + b"1")
     assert list(store.scan(PREFIX)) == expected[1:]
+    store.close()
+
+
+def test_firsts_are_those_of_scans(tmp_path: Path) -> None:
+    """Many searches at once find the first keys of each scan, staged or stored, without those that are passed over."""
+    store, rng = Store(tmp_path), Random(5)
+    prefixes = [b"\x00abc" + bytes((node,)) for node in range(20)]
+    for _ in range(4):
+        for _ in range(150):
+            key = rng.choice(prefixes[:-1]) + bytes((rng.randrange(25),))
+            store.staged[key] = rng.choice([b"", b"", None])
+        for passes in (None, lambda key: key[-1] % 3 == 0):
+            for most in (1, 4, 100):
+                scans = [[key for key, _ in store.scan(prefix) if not (passes and passes(key))] for prefix in prefixes]
+                found = list(store.firsts(reversed(prefixes), most, passes))
+                assert found[::-1] == [keys[:most] for keys in scans]
+        store.commit()
+    assert max(map(len, scans)) > 4
     store.close()
 
 
