@@ -41,3 +41,23 @@ def test_a_stranger_stands_at_zero() -> None:
     assert ranking.percentile(np.array([700])).tolist() == [0.0]
     ranking.place(np.arange(2), np.array([1.0, 2.0], np.float32), np.ones(2, np.bool_))
     assert ranking.percentile(np.array([1, 5_000])).tolist() == [75.0, 0.0]
+
+
+def test_few_are_ranked_as_many_are() -> None:
+    """Each percentile is the same to the bit, asked for by itself or with all, also once other shards told theirs."""
+    rng = np.random.default_rng(3)
+    here, there = Ranking(), Ranking()
+    rows = np.arange(5_000)
+    for told in (False, True):
+        for _ in range(3):
+            for ranking in (here, there):
+                moved = rng.permutation(rows)[:4_500]
+                ranking.place(moved, rng.normal(2, 3, len(moved)).astype(np.float32), rng.random(len(moved)) < 0.9)
+            if told:
+                here.merge(1, there.sketch(always=True) or b"")
+            some = np.append(rng.permutation(rows)[:50], 70_000)
+            few, one = here.percentile(some), here.percentile(some[:1])
+            many = here.percentile(np.concatenate([some, rows]))[: len(some)]
+            assert few.tobytes() == many.tobytes()
+            assert one[0] == few[0]
+            assert len(np.unique(few)) > 30
