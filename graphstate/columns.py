@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any
 
@@ -18,6 +18,13 @@ _SPARSE = 50
 def as_rows(rows: Iterable[int]) -> NDArray[np.int64]:
     """Rows as an array, in the order that they come in."""
     return np.fromiter(rows, np.int64)
+
+
+def in_order(rows: Collection[int]) -> NDArray[np.int64]:
+    """Distinct rows in ascending order."""
+    if len(rows) <= _FEW:
+        return as_rows(sorted(rows))
+    return np.sort(np.fromiter(rows, np.int64, len(rows)))
 
 
 def union(some: list[NDArray[np.int64]]) -> NDArray[np.int64]:

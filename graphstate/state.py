@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graphstate import evict, features, keys, migrate, records
 from graphstate.apply import UNERASED, Applier
-from graphstate.columns import as_rows, union
+from graphstate.columns import as_rows, in_order, union
 from graphstate.counting import NOTHING, WIDTH, Counting
 from graphstate.errors import FormatError
 from graphstate.facts import FIRST, Facts
@@ -293,7 +293,7 @@ class GraphState:
         sets = self.windows.change(ledger.changes, self._hashes(), ledger.newest)
         targets = _TARGETS[sets[:, 0]]
         named = (ledger.touched[USER] | ledger.counted, *ledger.touched[1:])
-        touched = [self.owned(kind, as_rows(sorted(rows))) for kind, rows in enumerate(named)]
+        touched = [self.owned(kind, in_order(rows)) for kind, rows in enumerate(named)]
         users, contents, communities = ledger.tables
         propagated = [
             features.propagate_users(users, touched[USER], floor),
@@ -388,6 +388,8 @@ class GraphState:
             yield kind, row, value[size:]
 
     def _creators(self, contents: Int64s) -> Int64s:
+        if not len(contents):
+            return contents
         creators: Int64s = self.ledger.contents.creator[contents].astype(np.int64)
         return creators[creators >= 0]
 
@@ -434,8 +436,8 @@ class GraphState:
         named = (touched[USER] | counted.intersection(users.fresh), *touched[1:])
         for kind, (table, rows) in enumerate(zip(self.ledger.tables, named, strict=True)):
             records.write_nodes(store, table, kind, rows)
-        records.write_counters(store, users, self.owned(USER, as_rows(sorted(touched[USER] | counted))))
-        store.write_all("outputs", ((keys.NODE_KEY.pack(USER, row), value) for row, value in (outputs or {}).items()))
+        records.write_counters(store, users, self.owned(USER, in_order(touched[USER] | counted)))
+        records.write_outputs(store, outputs or {})
         store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())
         return store.commit()
@@ -463,8 +465,8 @@ class GraphState:
         """Whether each of these user rows (None: of all) is a live user of this shard, `[n]`."""
         users = self.ledger.users
         some = slice(users.rows) if rows is None else rows
-        live: NDArray[np.bool_] = (users.seen[some] > users.forget[some]) & (users.owned[some] != 0)
-        return live
+        live: NDArray[np.bool_] = users.seen[some] > users.forget[some]
+        return live if self.spec.shards == 1 else live & (users.owned[some] != 0)
 
     def as_of(self, rows: Int64s | None = None) -> Int64s:
         """The as-of time of each of these user rows (None: of all), `[n]` µs."""

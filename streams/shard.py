@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import activity, frontier, hubs
-from graphstate.columns import union
+from graphstate import activity, frontier, hubs, records
+from graphstate.columns import in_order, union
 from graphstate.keys import NEVER
 from graphstate.state import GraphState
 from graphstate.store import Memory
@@ -35,6 +35,8 @@ from streams.timing import Timed
 
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
+_OUTPUTS = np.dtype([("reach", "<f4"), ("percentile", "<f4"), ("alerted", "<i8")])
+"""Many of them."""
 
 
 class Score(NamedTuple):
@@ -389,8 +391,7 @@ class Shard:
     def commit(self, next_offset: int = 0, marks: dict[str, int] | None = None) -> None:
         """Write the step, with the next input offset and the source marks, as one WriteBatch."""
         marks = marks or {}
-        rows = sorted(self._moved)
-        outputs = {row: _OUTPUT.pack(self._reach[row], self._percentile[row], self._last_alert[row]) for row in rows}
+        outputs = self._outputs()
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
         if self.spread.waiting or _waited(self.graph):
@@ -398,6 +399,17 @@ class Shard:
         self.graph.commit(meta, outputs)
         self._moved = set()
         self.next_offset, self.marks = next_offset, dict(marks)
+
+    def _outputs(self) -> dict[int, bytes]:
+        """The `outputs` values of those whose changed."""
+        rows = in_order(self._moved)
+        if len(rows) <= records.FEW:
+            of = self._reach, self._percentile, self._last_alert
+            return {row: _OUTPUT.pack(*(column[row] for column in of)) for row in rows.tolist()}
+        values = np.empty(len(rows), _OUTPUTS)
+        values["reach"], values["percentile"] = self._reach[rows], self._percentile[rows]
+        values["alerted"] = self._last_alert[rows]
+        return dict(zip(rows.tolist(), records.pieces(values), strict=True))
 
     @property
     def cut_short(self) -> bool:

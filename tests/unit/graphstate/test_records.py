@@ -22,13 +22,16 @@ def committed(state: GraphState, family: str) -> dict[bytes, bytes]:
 @pytest.mark.parametrize("few", [0, 10_000])
 def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     """After a mixed log with forgotten users, every record and counter on disk is that of its node, in bulk or not."""
-    monkeypatch.setattr(records, "_FEW", few)
+    monkeypatch.setattr(records, "FEW", few)
     state = GraphState.open(tmp_path, GraphSpec())
     log = history(3, 1_500)
     assert {mutation.kind for mutation in log} == set(Kind)
     for begin in range(0, len(log), 100):
         state.apply(log[begin : begin + 100])
         state.commit()
+    published = {row: bytes((row % 7,) * 16) for row in range(0, state.ledger.users.rows, 3)}
+    state.commit(outputs=published)
+    assert state.outputs() == published
     nodes, counters = committed(state, "nodes"), committed(state, "counters")
     users, tables = state.ledger.users, state.ledger.tables
     assert any(not name for name in users.ids), "nobody is forgotten: it proves less"
