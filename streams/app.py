@@ -464,6 +464,7 @@ class Worker:
         read = await self.host.read(_figures)
         metrics.live_users.set(sum(one.users for one in read))
         metrics.hub_waiting.set(sum(one.waiting for one in read))
+        metrics.rocksdb_stalled.set(sum(one.stalled for one in read))
         metrics.device_memory.labels(self.device.device).set(sum(one.memory_bytes for one in read))
         clock = min((one.clock for one in read), default=NEVER)
         if clock != NEVER:
@@ -481,10 +482,12 @@ class _Figures(NamedTuple):
     clock: int
     memory_bytes: int
     waiting: int
+    stalled: bool
 
 
 def _figures(shard: Shard) -> _Figures:
-    return _Figures(shard.sizes(), shard.users, shard.clock, shard.engine.memory_bytes, shard.spread.waiting)
+    memory_bytes, waiting = shard.engine.memory_bytes, shard.spread.waiting
+    return _Figures(shard.sizes(), shard.users, shard.clock, memory_bytes, waiting, shard.graph.store.stalled)
 
 
 async def _polls(stream: Any) -> AsyncIterator[Poll]:

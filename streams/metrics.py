@@ -142,6 +142,7 @@ class Metrics:
             "device_memory_bytes", "Embeddings, projections and windows where they are computed, by device", "device"
         )
         self.rocksdb = self._gauge("rocksdb_bytes", "RocksDB's own account of itself, by what", "kind")
+        self.rocksdb_stalled = self._gauge("rocksdb_stalled", "Shards whose writes RocksDB holds back")
         self.ready = self._gauge("ready", "1 once the state is loaded and partitions are owned and sought")
         self.model = self._gauge("model_info", "The artifact in use; always 1", "version", "hidden", "heads", "window")
         self.switches = self._counter("model_switches_total", "Times that a shard went over to another artifact")

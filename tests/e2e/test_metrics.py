@@ -140,6 +140,7 @@ def test_state_is_measured(ran: Ran) -> None:
     """Nodes, RocksDB, the model and the lag have values."""
     assert ran.value("groundswell_nodes", type="user") == 40
     assert ran.value("groundswell_rocksdb_bytes") > 0
+    assert ran.value("groundswell_rocksdb_stalled") == 0
     assert ran.value("groundswell_model_info") == 1
     assert 0 <= ran.value("groundswell_as_of_lag_seconds") < 120
     assert "# TYPE groundswell_lag_records gauge" in ran.text

@@ -196,3 +196,18 @@ def test_a_file_that_cannot_be_written_anew_is_an_error(tmp_path: Path) -> None:
     reading.close()
     assert store.rewrite()
     store.close()
+
+
+def test_what_files_take_in_memory(tmp_path: Path) -> None:
+    """Filters and indexes of files are counted once there are files; nothing stalls a store that is not busy."""
+    store = Store(tmp_path / "a")
+    assert store.sizes()["tables"] == 0
+    for row in range(10_000):
+        store.put(PREFIX + row.to_bytes(4, "big"), b"")
+    store.commit()
+    store.flush()
+    wait_until(lambda: store.sizes()["sst"] > 0)
+    # Ten bits a key.
+    assert 10_000 < store.sizes()["tables"] < 1_000_000
+    assert not store.stalled
+    store.close()
