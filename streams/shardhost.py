@@ -171,7 +171,7 @@ class ShardHost:
 
         def work() -> None:
             if partition in self._shards:
-                if self._unsaid.get(partition) == debt:
+                if debt is not None and self._unsaid.get(partition) == debt:
                     del self._unsaid[partition]
                 self._shards[partition].owe()
 

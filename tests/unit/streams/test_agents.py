@@ -258,8 +258,8 @@ def test_who_repeats_everything_later(opened: list[FakeShard]) -> None:
         one = host()
         await one.settle(told)
         found = dict(one.taken_over)
-        for partition, debt in found.items():
-            await one.owe(partition, debt if repeats else None)
+        for partition in told:
+            await one.owe(partition, found.get(partition) if repeats else None)
         await one.close(well=well)
         return set(found)
 
