@@ -1,6 +1,6 @@
 """Which partition a key goes to: Kafka's own choice, murmur2, for all keys of a step at once.
 
-aiokafka's is written in Python: 10 µs a key, as much as everything else that is done for a score.
+aiokafka's takes one key at a time, 3 µs each (here .1), nearly as much as all else that is done for a score.
 """
 
 from __future__ import annotations
