@@ -12,6 +12,7 @@ from threading import Lock
 
 from rocksdict import (
     AccessType,
+    BlockBasedIndexType,
     BlockBasedOptions,
     BottommostLevelCompaction,
     Cache,
@@ -40,7 +41,7 @@ _MEMTABLE_FILTER = 0.01
 
 
 class Memory:
-    """What RocksDB may take for blocks and memtables, in bytes; stores that are given the same one share it."""
+    """What RocksDB may take for blocks, filters, memtables, in bytes; stores that are given the same one share it."""
 
     def __init__(self, budget: int = _BUDGET_BYTES) -> None:
         self.cache = Cache(budget)
@@ -66,6 +67,12 @@ def _options(memory: Memory, family: str = "") -> Options:
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(memory.cache)
+    # Filters and indexes grow with the state. Cut into blocks they live in the cache, within its budget; whole ones are
+    # larger than a part of a small cache, and would be read from the file again for every row that is looked for.
+    blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_index_type(BlockBasedIndexType.two_level_index_search())
+    blocks.set_partition_filters(True)
+    blocks.set_pin_top_level_index_and_filter(True)
     options.set_block_based_table_factory(blocks)
     return options
 
@@ -232,16 +239,13 @@ class Store:
         self._writes = {name: {} for name in FAMILIES}
 
     def sizes(self) -> dict[str, int]:
-        """Bytes in memtables and SST files, of the files' filters and indexes in memory (beside `Memory`), and pending
-        compaction, by RocksDB's own account.
-        """
+        """Bytes in memtables and SST files, and pending compaction, by RocksDB's own account."""
         names = (
             "rocksdb.cur-size-all-mem-tables",
             "rocksdb.total-sst-files-size",
-            "rocksdb.estimate-table-readers-mem",
             "rocksdb.estimate-pending-compaction-bytes",
         )
-        labels = ("memtable", "sst", "tables", "pending_compaction")
+        labels = ("memtable", "sst", "pending_compaction")
         return {
             label: sum(family.property_int_value(name) or 0 for family in self._families.values())
             for label, name in zip(labels, names, strict=True)

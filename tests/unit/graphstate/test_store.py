@@ -198,16 +198,23 @@ def test_a_file_that_cannot_be_written_anew_is_an_error(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_files_take_in_memory(tmp_path: Path) -> None:
-    """Filters and indexes of files are counted once there are files; nothing stalls a store that is not busy."""
-    store = Store(tmp_path / "a")
-    assert store.sizes()["tables"] == 0
-    for row in range(10_000):
-        store.put(PREFIX + row.to_bytes(4, "big"), b"")
+def test_filters_and_indexes_live_in_the_budget(tmp_path: Path) -> None:
+    """Files of more filters than the cache holds take no memory beside it, and rows are found in them all the same."""
+    memory = Memory(4 << 20)
+    store = Store(tmp_path / "a", memory)
+    count = 200_000
+    for row in range(count):
+        store.put(PREFIX + row.to_bytes(4, "big"), b"value")
+        if row % 20_000 == 0:
+            store.commit()
     store.commit()
     store.flush()
-    wait_until(lambda: store.sizes()["sst"] > 0)
-    # Ten bits a key.
-    assert 10_000 < store.sizes()["tables"] < 1_000_000
+    wait_until(lambda: store.sizes()["sst"] > 1_000_000)
+    assert all(store.get(PREFIX + row.to_bytes(4, "big")) == b"value" for row in range(0, count, 100))
+    assert all(store.get(PREFIX + row.to_bytes(5, "big")) is None for row in range(0, count, 100))
+    beside = store._families["edges"].property_int_value("rocksdb.estimate-table-readers-mem")
+    # Ten bits a key would be 250 kB.
+    assert beside is not None
+    assert beside < 50_000
     assert not store.stalled
     store.close()
