@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from graphstate import keys
+from graphstate.columns import as_rows
 from graphstate.keys import NEVER
 from graphstate.nodes import (
     AUTHORS,
@@ -32,9 +33,9 @@ from graphstate.nodes import (
     VIA,
     read_community,
     read_content,
-    read_counters,
     read_user,
 )
+from graphstate.packing import pack, unpack
 from graphstate.state import GraphState
 from graphstate.twin_features import Facts, Totals
 from graphstate.types import COMMUNITY, CONTENT, INTERACTS, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int32s, Int64s
@@ -215,7 +216,7 @@ def _facts(spec: GraphSpec, users: dict[int, bytes], found: Neighbourhood) -> Fa
     """The twin's view of these users' counters; rows as ids."""
     totals, counts = Totals(), {}
     for row, value in users.items():
-        name, (count, tops, rings) = str(row), read_counters(value)
+        name, (count, tops, rings) = str(row), (of[0] for of in unpack([value]))
         counts[name] = count.tolist()
         for total, at in _TOTALS.items():
             totals.of[total][name] = counts[name][at]
@@ -317,7 +318,7 @@ def _counted(graph: GraphState, kind: int, row: int, stored: Stored) -> bool:
     if kind == COMMUNITY:
         return bool(read_community(stored.node) == communities.members_at[row])
     registers = users.seen_at[row], users.made_at_at[row], users.forget_at[row]
-    return read_user(stored.node) == registers and stored.counters in {None, users.counters(row)}
+    return read_user(stored.node) == registers and stored.counters in {None, *pack(users, as_rows([row]))}
 
 
 def mend(graph: GraphState, found: Neighbourhood, wrong: Differing) -> None:
@@ -330,7 +331,7 @@ def mend(graph: GraphState, found: Neighbourhood, wrong: Differing) -> None:
         if kind == USER:
             users.seen_at[row], users.made_at_at[row], users.forget_at[row] = read_user(node)
             if counters is not None:
-                users.restore_counters(row, counters)
+                (users.counts[row],), (users.tops[row],), (users.rings[row],) = unpack([counters])
         elif kind == CONTENT:
             contents.created_at_at[row], contents.sharers_at[row], contents.reach_at[row] = read_content(node)
         else:

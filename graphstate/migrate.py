@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from struct import Struct
 
+import numpy as np
+
 from graphstate import keys
 from graphstate.errors import FormatError
 from graphstate.keys import NEVER
@@ -124,4 +126,22 @@ def _edges_from_1(old: Store, contents: dict[int, tuple[int, int, int]], retenti
                 yield "edges", keys.pair(keys.REPLIES, reply, content), b""
 
 
-_STEPS: dict[int, Callable[[Store], Iterator[Row]]] = {1: _from_1}
+# From format 2 to 3: of a user's counters those that are not zero
+
+
+def _from_2(old: Store) -> Iterator[Row]:
+    for family in FAMILIES:
+        for key, value in old.rows(family):
+            yield family, key, _packed_3(value) if family == "counters" else value
+    yield "meta", b"format", b"3"
+
+
+def _packed_3(value: bytes) -> bytes:
+    words = np.frombuffer(value, "<u4")
+    some = words != 0
+    mask: bytes = np.packbits(some, bitorder="little").tobytes()
+    present: bytes = words[some].tobytes()
+    return mask + present
+
+
+_STEPS: dict[int, Callable[[Store], Iterator[Row]]] = {1: _from_1, 2: _from_2}

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphstate.columns import Columns
 from graphstate.keys import NEVER
-from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, Int32s, Int64s, source_hash
+from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, source_hash
 
 CREATED, RECEIVED, MADE, FOLLOWERS, FOLLOWING, VIA = range(6)
 SHARERS, AUTHORS, LQ_SUM, DELAY_MADE, CREDITED, DELAY_RECEIVED = range(6, 12)
@@ -21,7 +21,6 @@ RINGS = ((5_400, 64, 1), (21_600, 16, 1), (172_800, 16, 7), (172_800, 16, 7), (1
 RECEIVED_FINE, MADE_FINE, RECEIVED_COARSE, MADE_COARSE, CREATED_COARSE = range(5)
 RING_OFFSETS = (0, 64, 80, 96, 112)
 RING_SLOTS = 128
-COUNTERS_BYTES = COUNTS * 8 + len(RINGS) * 4 + RING_SLOTS * 4
 
 _MAX_REACH = 1 << 20
 LQ = np.round(4096 * np.log1p(np.arange(_MAX_REACH + 1, dtype=np.float64))).astype(np.int64)
@@ -49,17 +48,6 @@ def read_content(value: bytes) -> tuple[int, int, int]:
 def read_community(value: bytes) -> int:
     """The members of a community's `nodes` value."""
     return int.from_bytes(value[:4], "little")
-
-
-def read_counters(value: bytes) -> tuple[Int64s, Int32s, Int32s]:
-    """Counts `[12]`, ring tops `[5]` and rings `[128]` of a `counters` value."""
-    tops = COUNTS * 8
-    rings = tops + len(RINGS) * 4
-    return (
-        np.frombuffer(value[:tops], np.int64),
-        np.frombuffer(value[tops:rings], np.int32),
-        np.frombuffer(value[rings:], np.int32),
-    )
 
 
 def forgotten_key(node_id: str) -> bytes:
@@ -234,15 +222,6 @@ class Users(Table):
             self._place(row, int.from_bytes(rest[:8], "big"))
             self._trace(row, rest[8:])
         self.seen_at[row], self.made_at_at[row], self.forget_at[row] = _USER.unpack_from(value)
-
-    def counters(self, row: int) -> bytes:
-        """The `counters` value."""
-        counts: bytes = self.counts[row].tobytes() + self.tops[row].tobytes() + self.rings[row].tobytes()
-        return counts
-
-    def restore_counters(self, row: int, value: bytes) -> None:
-        """Take a user's `counters` value."""
-        self.counts[row], self.tops[row], self.rings[row] = read_counters(value)
 
 
 class Contents(Table):

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from graphstate import keys
 from graphstate.columns import as_rows, in_order
-from graphstate.nodes import COUNTERS_BYTES, COUNTS, RINGS, Contents, Table, Users
+from graphstate.nodes import Contents, Table, Users
+from graphstate.packing import pack
 from graphstate.store import Store
 from graphstate.types import USER, Int64s
 
@@ -69,14 +70,4 @@ def write_outputs(store: Store, outputs: dict[int, bytes]) -> None:
 
 def write_counters(store: Store, users: Users, rows: Int64s) -> None:
     """Stage the counters of some users."""
-    if len(rows) <= FEW:
-        for row in rows.tolist():
-            store.write("counters", keys.node(USER, row), users.counters(row))
-        return
-    tops = COUNTS * 8
-    rings = tops + len(RINGS) * 4
-    values = np.empty((len(rows), COUNTERS_BYTES), np.uint8)
-    values[:, :tops] = users.counts.view(np.uint8)[rows]
-    values[:, tops:rings] = users.tops.view(np.uint8)[rows]
-    values[:, rings:] = users.rings.view(np.uint8)[rows]
-    store.write_all("counters", zip(_keys(USER, rows), pieces(values), strict=True))
+    store.write_all("counters", zip(_keys(USER, rows), pack(users, rows), strict=True))

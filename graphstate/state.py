@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import evict, features, keys, migrate, records
+from graphstate import evict, features, keys, migrate, packing, records
 from graphstate.apply import UNERASED, Applier
 from graphstate.columns import as_rows, in_order, union
 from graphstate.counting import NOTHING, WIDTH, Counting
@@ -28,7 +28,7 @@ from graphstate.store import Memory, Store
 from graphstate.types import COMMUNITY, CONTENT, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int64s, Mutation, Snapshot
 from graphstate.windows import Windows
 
-FORMAT = 2
+FORMAT = 3
 """The version of the byte layouts."""
 _SECOND = 1_000_000
 _FROM = [[number for number, relation in enumerate(RELATIONS) if relation.source == kind] for kind in range(len(TYPES))]
@@ -126,6 +126,7 @@ class GraphState:
         scratch.replace([(0, 0)], [1], as_rows([0]), as_rows([0]))
         Counting(self.ledger.users, self.ledger.contents, 0).add_up(array("q", [NOTHING] * WIDTH))
         features.warm_up(*self.ledger.tables)
+        packing.unpack(packing.pack(self.ledger.users, as_rows([])))
         self.frontier.warm_up(scratch)
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
@@ -150,8 +151,9 @@ class GraphState:
             self.ledger.tables[kind].restore(row, value)
             if done % 50_000 == 0:
                 progress("nodes", done, 0)
-        for key, value in self.store.rows("counters"):
-            self.ledger.users.restore_counters(keys.read_node(key)[1], value)
+        counters = ((keys.read_node(key)[1], value) for key, value in self.store.rows("counters"))
+        for done in packing.restore(self.ledger.users, counters):
+            progress("counters", done, 0)
         self._load_windows(progress)
         self.ledger.touched = [set(table.fresh) for table in self.ledger.tables]
         self.refresh()

@@ -1,4 +1,4 @@
-"""Migration of a stored state of format 1."""
+"""Migration of stored states of older formats."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 from graphstate import migrate
 from graphstate.errors import FormatError
 from graphstate.state import FORMAT, GraphState
+from graphstate.store import Store
 from graphstate.types import GraphSpec, Mutation, Snapshot
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 
 
-def stored(tmp_path: Path) -> tuple[Path, GraphSpec, list[Mutation]]:
-    """The state of format 1 in a folder, its spec, and the mutations that it came from."""
+def stored(tmp_path: Path, version: int = 1) -> tuple[Path, GraphSpec, list[Mutation]]:
+    """The state of a format in a folder, its spec, and the mutations that it came from, the same for each format."""
     folder = tmp_path / "shard-0"
-    with tarfile.open(GOLDEN / "state-1.tar.xz") as archive:
+    with tarfile.open(GOLDEN / f"state-{version}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     described = json.loads((GOLDEN / "state-1.json").read_text(encoding="utf-8"))
     return folder, GraphSpec(**described["spec"]), [Mutation(*fields) for fields in described["mutations"]]
@@ -42,9 +43,13 @@ def rebuilt(tmp_path: Path, spec: GraphSpec, log: list[Mutation]) -> GraphState:
     return state
 
 
-def test_an_old_state_is_what_its_log_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, FORMAT))
+def test_an_old_state_is_what_its_log_gives(tmp_path: Path, version: int) -> None:
     """The migrated state is the graph that a rebuild gives, with its offset, and so it stays when the log goes on."""
-    folder, spec, log = stored(tmp_path)
+    folder, spec, log = stored(tmp_path, version)
+    store = Store(folder)
+    assert dict(store.rows("meta"))[b"format"] == str(version).encode()
+    store.close()
     old, new = GraphState.open(folder, spec), rebuilt(tmp_path, spec, log)
     assert old.meta[b"next"] == b"600"
     assert old.meta[b"format"] == str(FORMAT).encode()

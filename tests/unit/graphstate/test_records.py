@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from graphstate import keys, records
+from graphstate import keys, packing, records
 from graphstate.nodes import FOLLOWERS, MADE
 from graphstate.state import GraphState
 from graphstate.types import CONTENT, TYPES, USER, Fact, GraphSpec, Kind, Mutation, owner
@@ -38,7 +39,8 @@ def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytes
     for kind in range(len(TYPES)):
         for row in range(tables[kind].rows):
             assert nodes[keys.node(kind, row)] == tables[kind].record(row)
-    assert counters == {keys.node(USER, row): users.counters(row) for row in range(users.rows)}
+    every = np.arange(users.rows)
+    assert counters == dict(zip((keys.node(USER, row) for row in every), packing.pack(users, every), strict=True))
     state.close()
 
 
