@@ -6,6 +6,7 @@ same users, so that the draws of two scorers may be subtracted from each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,6 +115,38 @@ def interval(score: Float64s, truth: Float64s, draws: int = DRAWS, seed: int = 0
     return figure.low, figure.high
 
 
+def clustered_mean(values: Float64s, author: Int64s, draws: int = DRAWS, seed: int = 0) -> Figure:
+    """The mean of posts' values `[p]`, with its interval over their authors `[p]`; not a number without posts."""
+    if not len(values):
+        return Figure.of(np.nan, np.zeros(0))
+    _, place = np.unique(author, return_inverse=True)
+    total, number = np.bincount(place, values), np.bincount(place)
+    drawn = resampled(len(number), draws, seed)
+    return Figure.of(float(values.mean()), total[drawn].sum(1) / number[drawn].sum(1))
+
+
+def clustered_ratio(
+    predicted: Float64s, observed: Float64s, author: Int64s, parts: Sequence[Int64s], draws: int = DRAWS, seed: int = 0
+) -> Figure:
+    """The mean over parts (rows of posts each) of |log(predicted ÷ observed)|, with its interval over authors.
+
+    predicted, observed, author: `[p]`; what is compared are a part's sums. A half is added to each, so that a part
+    that got nothing has a ratio.
+    """
+    _, place = np.unique(author, return_inverse=True)
+    authors = int(place.max()) + 1
+    sums = np.array(
+        [[np.bincount(place[rows], some[rows], authors) for rows in parts] for some in (predicted, observed)]
+    )  # [2, parts, authors]
+
+    def ratio(of: Float64s) -> Float64s:
+        found: Float64s = np.abs(np.log((of[0] + 0.5) / (of[1] + 0.5))).mean(axis=0)
+        return found
+
+    drawn = np.stack([sums[:, :, rows].sum(axis=2) for rows in resampled(authors, draws, seed)], axis=-1)
+    return Figure.of(float(ratio(sums.sum(axis=2))), ratio(drawn))
+
+
 def rank_mean(scores: list[Float64s]) -> Float64s:
     """The blend: the mean of the ranks that several scorers give."""
     blended: Float64s = np.mean([ranks(score) for score in scores], axis=0)
@@ -133,7 +166,7 @@ class Decile:
     lift: float
 
 
-def _tenths(score: Float64s, parts: int) -> list[Int64s]:
+def tenths(score: Float64s, parts: int = 10) -> list[Int64s]:
     """Rows by score, lowest first, in parts; equal scores by lot, as the order they come in may tell something."""
     lot = np.random.default_rng(0).permutation(len(score))
     return np.array_split(lot[np.argsort(score[lot], kind="stable")], min(parts, len(score)))
@@ -142,13 +175,13 @@ def _tenths(score: Float64s, parts: int) -> list[Int64s]:
 def lifts(score: Float64s, reach: Float64s, parts: int = 10) -> list[float]:
     """The mean reach of users in parts by any score, lowest first, over that of all."""
     overall = max(float(reach.mean()), 1e-9)
-    return [float(reach[rows].mean()) / overall for rows in _tenths(score, parts)]
+    return [float(reach[rows].mean()) / overall for rows in tenths(score, parts)]
 
 
 def deciles(score: Float64s, reach: Float64s, parts: int = 10) -> list[Decile]:
     """Calibration and lift: users in parts by score (mean log reach), lowest first; reach `[n]` in persons."""
     found = []
-    for rows, lift in zip(_tenths(score, parts), lifts(score, reach, parts), strict=True):
+    for rows, lift in zip(tenths(score, parts), lifts(score, reach, parts), strict=True):
         predicted, observed = np.expm1(np.maximum(score[rows], 0)), reach[rows]
         typical = float(np.expm1(np.log1p(observed).mean()))
         found.append(Decile(len(rows), float(predicted.mean()), float(observed.mean()), typical, lift))

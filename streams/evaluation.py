@@ -157,9 +157,14 @@ class Candidates:
     @classmethod
     def of(cls, dataset: Dataset, people: Exam) -> Candidates:
         """Where they are."""
+        return cls.named(dataset, people.ids)
+
+    @classmethod
+    def named(cls, dataset: Dataset, ids: Sequence[str]) -> Candidates:
+        """The same of any ids; whoever comes twice is there twice."""
         users = {user: row for row, user in enumerate(dataset.users)}
         stranger = len(dataset.users)
-        rows = np.array([users.get(user, stranger) for user in people.ids], np.int64)
+        rows = np.array([users.get(user, stranger) for user in ids], np.int64)
         followers = np.append(dataset.followers, 0).astype(np.float64)[rows]
         return cls(dataset.final.with_strangers(), rows, followers)
 

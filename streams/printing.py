@@ -25,6 +25,15 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def figure(row: dict[str, float | None]) -> str:
+    """A figure with its interval, `value (low to high)`; a dash where there is none."""
+    if row["value"] is None:
+        return "–"
+    if row["low"] is None or row["high"] is None:
+        return f"{row['value']:.3f}"
+    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"

@@ -14,9 +14,11 @@ from streams.errors import InputError
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
+    from model.artifact import Artifact
     from model.metrics import Figure
     from streams.evaluation import Judged
     from streams.evaluation_live import Curve, Live
+    from streams.training import Dataset
 
 
 def evaluate(
@@ -39,6 +41,9 @@ def evaluate(
     ] = False,
     prequential: Annotated[
         bool, typer.Option(help="Also score each post by the state just before it; replays the file.")
+    ] = True,
+    intervals: Annotated[
+        bool, typer.Option(help="Also judge scores in persons: one more training per seed, as of an earlier time.")
     ] = True,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also train without each group of features; seven more trainings.")
@@ -72,14 +77,8 @@ def evaluate(
     origins = origin or [0.7]
     if not all(0 < share < 1 for share in origins):
         raise InputError("--origin must lie between 0 and 1: it is the share of the posts before the cut")
-    words = _Words(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate)
-    events, first, last = _read(files or [], since, until)
-    found: list[dict[str, Any]] = []
-    curves: list[Curve] = []
-    for share in origins:
-        one, some = _origin(events, first, last, share, words)
-        found.append(one)
-        curves = curves or some
+    words = _Words(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate, intervals)
+    found, curves = _origins(words, _read(files or [], since, until), origins)
     if html is not None:
         _write(html, found[0], curves)
     if as_json:
@@ -117,7 +116,7 @@ class _Words:
 
     def __init__(self, files: list[Path], model: str, seeds: int, snapshots: int, epochs: int, *flags: bool) -> None:
         self.files, self.model, self.seeds, self.snapshots, self.epochs = files, model, seeds, snapshots, epochs
-        self.along_follows, self.prequential, self.ablate = flags
+        self.along_follows, self.prequential, self.ablate, self.intervals = flags
 
     def line(self, share: float) -> str:
         """The command again."""
@@ -154,6 +153,19 @@ def _read(files: list[Path], since: str, until: str) -> tuple[list[Mutation], in
     return events, first, eventfiles.time_us(until) if until else events[-1].time
 
 
+def _origins(
+    words: _Words, read: tuple[list[Mutation], int, int], origins: list[float]
+) -> tuple[list[dict[str, Any]], list[Curve]]:
+    """Everything about each origin, and the curves of the first that has any."""
+    found: list[dict[str, Any]] = []
+    curves: list[Curve] = []
+    for share in origins:
+        one, some = _origin(*read, share, words)
+        found.append(one)
+        curves = curves or some
+    return found, curves
+
+
 def _origin(
     events: list[Mutation], first: int, last: int, share: float, words: _Words
 ) -> tuple[dict[str, Any], list[Curve]]:
@@ -180,7 +192,10 @@ def _origin(
     if words.ablate:
         worth = evaluation.ablate(dataset, people, config, plan=plan, progress=_say)
         judged = replace(judged, worth=worth)
-    found = _found(judged, live, words.line(share), perf_counter() - begin)
+    found = _found(judged, live, words.line(share))
+    if words.intervals:
+        found["persons"] = _persons(events, dataset, judged, artifacts, live, words)
+    found["seconds"] = round(perf_counter() - begin, 1)
     return found, live.curves if live else []
 
 
@@ -194,7 +209,35 @@ def _live(events: list[Mutation], dataset: Any, judged: Judged, artifact: Any) -
     return prequential(events, people, artifact, breakouts(people, sharers.astype("float64")), progress=_say)
 
 
-def _found(judged: Judged, live: Live | None, command: str, seconds: float) -> dict[str, Any]:
+def _persons(
+    events: list[Mutation],
+    dataset: Dataset,
+    judged: Judged,
+    artifacts: list[Artifact],
+    live: Live | None,
+    words: _Words,
+) -> dict[str, Any]:
+    """Scores in persons, as JSON takes it; or why not."""
+    from model.errors import TrainingError
+    from model.train import TrainingPlan
+    from streams import evaluation_intervals as inner
+    from streams.evaluation_live import FRESH
+
+    asked, config = judged.exam.protocol, artifacts[0].config
+    if words.model:
+        return {"not": "a given artifact does not tell what a network knew earlier; leave --model out for intervals"}
+    try:
+        learned = inner.learn(
+            events, config, asked, seeds=words.seeds, snapshots=words.snapshots,
+            plan=TrainingPlan(epochs=words.epochs), along_follows=words.along_follows, progress=_say,
+        )  # fmt: skip
+    except TrainingError as error:
+        return {"not": str(error)}
+    fresh = live.scores[FRESH] if live else None
+    return inner.judge(learned, dataset, judged.exam, artifacts, fresh).row()
+
+
+def _found(judged: Judged, live: Live | None, command: str) -> dict[str, Any]:
     people = judged.exam
     asked = people.protocol
     about = (
@@ -219,15 +262,14 @@ def _found(judged: Judged, live: Live | None, command: str, seconds: float) -> d
         "deciles": [{name: round(value, 3) for name, value in asdict(part).items()} for part in judged.deciles],
         "best_lift": [round(lift, 3) for lift in judged.best_lift],
         "worth": judged.worth,
-        "seconds": round(seconds, 1),
     }
     if live is not None:
         rows = live.figures()
         shown = [
             {
                 "scorer": row["scorer"],
-                "posts": _figure(row["per_post"]),
-                "users and days": _figure(row["per_user_day"]),
+                "posts": printing.figure(row["per_post"]),
+                "users and days": printing.figure(row["per_user_day"]),
             }
             for row in rows
         ]
@@ -244,12 +286,6 @@ def _day(time: int) -> str:
     return datetime.fromtimestamp(time / 1e6, UTC).strftime("%Y-%m-%d")
 
 
-def _figure(row: dict[str, float | None]) -> str:
-    if row["low"] is None or row["high"] is None:
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-
-
 def _table(judged: Judged) -> list[dict[str, Any]]:
     rows = []
     for name, standing in judged.standings.items():
@@ -257,9 +293,9 @@ def _table(judged: Judged) -> list[dict[str, Any]]:
         rows.append(
             {
                 "scorer": name,
-                **{where: _figure(figure.row()) for where, figure in standing.spearman.items()},
+                **{where: printing.figure(figure.row()) for where, figure in standing.spearman.items()},
                 "one seed": " ".join(f"{seed[0]:.3f}" for seed in alone) if alone else None,
-                "C-index": _figure(standing.concordance["all"].row()),
+                "C-index": printing.figure(standing.concordance["all"].row()),
                 "C warm": f"{standing.concordance['warm'].value:.3f}",
             }
         )
@@ -303,7 +339,22 @@ def _print(found: dict[str, Any]) -> None:
         live = found["live"]
         typer.echo(f"\n{live['posts']:,} posts, each scored by the state just before it, in {live['steps']:,} steps:\n")
         printing.table(live["table"])
+    if "persons" in found:
+        _print_persons(found["persons"])
     if found["worth"]:
         typer.echo("\nOne seed, Spearman without a group of features:\n")
         printing.table(found["worth"])
     typer.echo(f"\nmodel {found['model']}, {found['seconds']:.0f} s")
+
+
+def _print_persons(found: dict[str, Any]) -> None:
+    if "not" in found:
+        typer.echo(f"\nNo persons: {found['not']}")
+        return
+    taught = found["calibrated_on"]
+    typer.echo(f"\n{found['verdict']}")
+    typer.echo(f"Learned from {taught['posts']:,} posts of {taught['authors']:,} authors before the cut.\n")
+    printing.table(found["table"])
+    typer.echo("\nTenths of the posts by score, mean persons:\n")
+    printing.table(found["parts"])
+    typer.echo(f"\n{found['ratio']}")

@@ -31,10 +31,15 @@ def test_it_judges_prints_and_reports(town: Path, tmp_path: Path, capsys: pytest
     assert found["worth"][0]["left out"] == "nothing"
     assert len(found["worth"]) == 8
     assert found["live"]["posts"] > 20
+    assert found["persons"]["calibrated_on"]["posts"] > 50
+    assert found["persons"]["holds"] == ("NOT" not in found["persons"]["verdict"])
+    assert found["persons"]["intervals"][0]["name"] == "interval"
+    assert len(found["persons"]["tenths"]) == 10
     assert "step" in printed.err
     html = report.read_text()
     assert found["verdict"].split(":")[0] in html
-    assert html.count("<svg") >= 4
+    assert found["persons"]["verdict"] in html
+    assert html.count("<svg") >= 5
     assert not re.search(r"(src|href)\s*=|url\(|<script|<link|@import", html)
 
 
@@ -48,6 +53,7 @@ def test_an_artifact_is_judged_as_it_is(town: Path, tmp_path: Path, capsys: pyte
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].startswith("The model ")
     assert printed.count(f"model {version}") == 2
+    assert printed.count("No persons: ") == 2
 
 
 def test_it_says_what_is_missing(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
