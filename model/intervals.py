@@ -28,8 +28,6 @@ _PARTS = 10
 _PART = 50
 """Posts that make a part of their own."""
 _FOLDS = 5
-_NEARLY = 1e-6
-"""Whole persons come back from a logarithm with an error; it is below this."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +116,10 @@ class Persons:
 
     def interval(self, score: Float64s) -> tuple[Float64s, Float64s]:
         """The whole persons, from and to, among which four of five next posts are expected, `[n]` each."""
-        low, high = (
-            np.expm1(np.maximum(np.interp(score, self.score, line), 0.0)) for line in (self.low, self.high)
-        )  # fmt: skip
-        least = np.ceil(low - _NEARLY)
-        return least, np.maximum(least, np.floor(high + _NEARLY))
+        low, high = (np.expm1(np.maximum(np.interp(score, self.score, line), 0.0)) for line in (self.low, self.high))
+        # To the nearest: a bound is often a reach that many posts have, give or take what lines between parts make of
+        # it, and those posts must not fall out by a hair. What lay within before rounding lies within after it.
+        return np.floor(low + 0.5), np.floor(high + 0.5)
 
     def expected(self, score: Float64s) -> Float64s:
         """The mean persons that posts with such a score get, `[n]`."""

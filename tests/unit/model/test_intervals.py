@@ -84,6 +84,23 @@ def test_equal_scores_are_one_part() -> None:
     assert persons.expected(np.array([2.0]))[0] == pytest.approx(reach.mean())
 
 
+def test_a_reach_that_many_have_does_not_fall_out_by_a_hair() -> None:
+    """Where a bound is the reach of an eighth of the posts all of these are inside, whatever the lines make of it."""
+    inside, there = [], []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        score = random.normal(2.5, 0.2, 800)
+        reach = np.round(np.expm1(np.maximum(score + random.normal(0.4, 1, 800), 0))) + 5
+        lot = random.random(800)
+        reach[lot < 0.05] = random.integers(0, 4, int((lot < 0.05).sum()))
+        reach[(lot > 0.05) & (lot < 0.18)] = 4
+        low, high = Persons.fit(score, reach, np.arange(800)).interval(score)
+        inside.append(((reach >= low) & (reach <= high)).mean())
+        there.append((low == 4).mean())
+    assert min(inside) > LEVEL
+    assert np.mean(there) > 0.8
+
+
 def test_nobody_shares_anything() -> None:
     """Where every post got nobody the interval is from 0 to 0."""
     persons = Persons.fit(np.linspace(0, 1, 100), np.zeros(100), np.arange(100))
