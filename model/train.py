@@ -8,7 +8,8 @@ network learns what to say of the unknown; the newest snapshot says when to stop
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.artifact import Artifact
+from model.choice import chance
 from model.config import OWN, ModelConfig
 from model.errors import TrainingError
 from model.metrics import spearman
@@ -159,6 +161,111 @@ def _validate(network: Network, held: list[Batch]) -> float:
     return spearman(np.concatenate(z), np.concatenate([b.target.numpy() for b in held]))
 
 
+@dataclass
+class _Course:
+    """What both fits of a training need.
+
+    size: of a batch. random: deals users to batches. users: how many there are to learn from, in all lessons. small:
+    whether these are few. held: the newest snapshot.
+    """
+
+    usable: list[TrainingSnapshot]
+    config: ModelConfig
+    plan: TrainingPlan
+    seed: int
+    size: int
+    random: np.random.Generator
+    users: int
+    small: bool
+    lessons: list[Batch]
+    held: list[Batch]
+
+    @classmethod
+    def of(cls, snapshots: list[TrainingSnapshot], config: ModelConfig, plan: TrainingPlan, seed: int) -> _Course:
+        """Deal the labelled users of all snapshots to batches."""
+        usable = [snapshot for snapshot in snapshots if usable_rows(snapshot).sum() >= _LEAST]
+        if len(usable) < 2:
+            raise TrainingError(
+                f"{len(usable)} of {len(snapshots)} snapshots have {_LEAST} users whose posts closed their horizon; "
+                "at least 2 are needed: give a longer stretch of events, or a later --until"
+            )
+        # The newest moments are those that serving comes closest to.
+        newest = np.array([moments(snapshot) for snapshot in usable[-3:]]).mean(0)
+        config = config.scaled(float(newest[0]), float(newest[1]))
+        random = np.random.default_rng(seed)
+        users = sum(int(usable_rows(snapshot).sum()) for snapshot in usable[:-1])
+        small = users < _SMALL
+        if small:
+            plan = replace(plan, weight_decay=plan.weight_decay * _FIRM)
+        size = min(plan.batch, max(32, users // plan.batches))
+        lessons = [batch for snapshot in usable[:-1] for batch in batches(snapshot, config, size, random)]
+        held = batches(usable[-1], config, plan.batch, random)
+        return cls(usable, config, plan, seed, size, random, users, small, lessons, held)
+
+    def say(self, progress: Progress) -> None:
+        """What there is to learn from."""
+        if self.small:
+            progress(f"only {self.users} labelled users: {_FIRM:g} times the weight decay")
+        progress(f"{self.users:,} labelled users in {len(self.usable) - 1} snapshots, {len(self.lessons)} batches")
+
+    def notes(self, path: Path | None) -> Notes:
+        """The notes of this training in a file."""
+        return Notes(path, _key(self.usable, self.config, self.plan, self.seed) if path else "")
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Threads that wait for one another cost more than they bring where there is little to do."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.plan.threads if self.size == self.plan.batch else 1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the fit without the newest snapshot came to.
+
+    epochs: how many are kept. validation: Spearman over the `users` of that snapshot. small: whether there are few to
+    learn from.
+    """
+
+    artifact: Artifact
+    epochs: int
+    validation: float
+    users: int
+    small: bool
+
+
+def search(
+    snapshots: list[TrainingSnapshot],
+    config: ModelConfig,
+    seed: int = 0,
+    progress: Progress = _silent,
+    plan: TrainingPlan | None = None,
+    *,
+    notes: Path | None = None,
+) -> Searched:
+    """The first fit of `train` alone, to compare configurations by; `train` takes what comes of it.
+
+    Raises:
+        TrainingError: as `train`.
+    """
+    course = _Course.of(snapshots, config, plan or TrainingPlan(), seed)
+    course.say(progress)
+    with course.threads():
+        return _search(course, course.notes(notes), progress)
+
+
+def _search(course: _Course, noted: Notes, progress: Progress) -> Searched:
+    config = course.config
+    epochs, weights = _fit(course.lessons, course.held, config, course.seed, course.plan, progress, noted)
+    artifact = Artifact(weights, config)
+    users = sum(len(batch.target) for batch in course.held)
+    return Searched(artifact, epochs, _ranked(course.held, artifact), users, course.small)
+
+
 def train(
     snapshots: list[TrainingSnapshot],
     config: ModelConfig,
@@ -168,54 +275,36 @@ def train(
     *,
     shipped: Artifact | None = None,
     notes: Path | None = None,
+    searched: Searched | None = None,
 ) -> Artifact:
     """Train on snapshots in order of time; the newest one says when to stop. `progress` gets a line per epoch.
 
     shipped: where there are few labelled users, the artifact to give instead if the newest snapshot prefers it.
     notes: a file that says after each epoch where the training stands; the same training goes on from there.
+    searched: what `search` made of the same arguments; it is not done again.
 
     Raises:
         TrainingError: fewer than two snapshots have at least ten labelled users.
     """
-    plan = plan or TrainingPlan()
-    usable = [snapshot for snapshot in snapshots if usable_rows(snapshot).sum() >= _LEAST]
-    if len(usable) < 2:
-        raise TrainingError(
-            f"{len(usable)} of {len(snapshots)} snapshots have {_LEAST} users whose posts closed their horizon; "
-            "at least 2 are needed: give a longer stretch of events, or a later --until"
-        )
-    # The newest moments are those that serving comes closest to.
-    newest = np.array([moments(snapshot) for snapshot in usable[-3:]]).mean(0)
-    config = config.scaled(float(newest[0]), float(newest[1]))
-    random = np.random.default_rng(seed)
-    users = sum(int(usable_rows(snapshot).sum()) for snapshot in usable[:-1])
-    small = users < _SMALL
-    if small:
-        plan = replace(plan, weight_decay=plan.weight_decay * _FIRM)
-        progress(f"only {users} labelled users: {_FIRM:g} times the weight decay")
-    size = min(plan.batch, max(32, users // plan.batches))
-    lessons = [batch for snapshot in usable[:-1] for batch in batches(snapshot, config, size, random)]
-    held = batches(usable[-1], config, plan.batch, random)
-    noted = Notes(notes, _key(usable, config, plan, seed) if notes else "")
-    progress(f"{users:,} labelled users in {len(usable) - 1} snapshots, {len(lessons)} batches")
-    threads = torch.get_num_threads()
-    # Threads that wait for one another cost more than they bring where there is little to do.
-    torch.set_num_threads(plan.threads if size == plan.batch else 1)
-    try:
-        if noted.mark is not None and noted.mark.fit == REFIT:
-            epochs = noted.mark.epochs
+    course = _Course.of(snapshots, config, plan or TrainingPlan(), seed)
+    config, plan = course.config, course.plan
+    noted = course.notes(notes)
+    course.say(progress)
+    with course.threads():
+        mark = noted.mark
+        if searched is None and mark is not None and mark.fit == REFIT:
+            epochs = mark.epochs
         else:
-            epochs, weights = _fit(lessons, held, config, seed, plan, progress, noted)
-            if small and shipped is not None and _prefers(held, shipped, Artifact(weights, config), progress):
+            searched = searched or _search(course, noted, progress)
+            epochs, weights = searched.epochs, searched.artifact.weights
+            if course.small and shipped is not None and _prefers(course.held, shipped, searched, progress):
                 return Artifact(shipped.weights, shipped.config.scaled(config.target_mean, config.target_std))
         if plan.refit:
             # The newest snapshot is the closest to what will be served: once it has said how long, it teaches too.
-            lessons += batches(usable[-1], config, size, random)
+            lessons = course.lessons + batches(course.usable[-1], config, course.size, course.random)
             progress(f"once more with the newest snapshot, {epochs} epochs")
             _, weights = _fit(lessons, [], config, seed, replace(plan, epochs=epochs), progress, noted)
         return Artifact(weights, config)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _key(snapshots: list[TrainingSnapshot], config: ModelConfig, plan: TrainingPlan, seed: int) -> str:
@@ -226,19 +315,22 @@ def _key(snapshots: list[TrainingSnapshot], config: ModelConfig, plan: TrainingP
     return key_of(f"{config.to_json()}{plan}{seed}", arrays)
 
 
-def _prefers(held: list[Batch], shipped: Artifact, own: Artifact, progress: Progress) -> bool:
+def _prefers(held: list[Batch], shipped: Artifact, own: Searched, progress: Progress) -> bool:
     """Whether the held users are ranked at least as well by the shipped artifact, where it reads the same graph."""
-    if _reads(shipped.config) != _reads(own.config):
+    if _reads(shipped.config) != _reads(own.artifact.config):
         return False
-    ranks = []
-    for artifact in (shipped, own):
-        network = Network(artifact.config)
-        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in artifact.weights.items()})
-        ranks.append(_validate(network, held))
-    better = ranks[0] >= ranks[1]
+    rank = _ranked(held, shipped)
+    better = rank >= own.validation
     said = "is given" if better else "is not needed"
-    progress(f"the shipped model {said}: validation {ranks[0]:.4f}, the one trained here {ranks[1]:.4f}")
+    progress(f"the shipped model {said}: validation {rank:.4f}, the one trained here {own.validation:.4f}")
     return better
+
+
+def _ranked(held: list[Batch], artifact: Artifact) -> float:
+    """The validation of an artifact."""
+    network = Network(artifact.config)
+    network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in artifact.weights.items()})
+    return _validate(network, held)
 
 
 def _reads(config: ModelConfig) -> tuple[object, ...]:
@@ -261,7 +353,7 @@ def _fit(
 
     With nothing held it is the last of all.
     """
-    chance = 1 / np.sqrt(max(1, sum(len(batch.target) for batch in held)))
+    within = chance(sum(len(batch.target) for batch in held))
     scaling = Scaling.of([batch.part for batch in lessons])
     lessons, held = ([replace(batch, part=scaling.apply(batch.part)) for batch in some] for some in (lessons, held))
     blank = _blank(scaling)
@@ -289,7 +381,7 @@ def _fit(
             progress(f"epoch {epoch:2} of {plan.epochs}: loss {loss:.4f}{said}")
             best = max(best, rank)
             # The later epochs of a cycle are the calmer ones: prefer them unless validation clearly says otherwise.
-            if rank >= best - chance:
+            if rank >= best - within:
                 kept, weights = epoch, _weights(network)
             notes.write(Mark(fit, epoch, kept, best, plan.epochs), network, optimizer, generator, weights)
         progress(f"epoch {kept} is kept")

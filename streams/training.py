@@ -9,7 +9,7 @@ The graph of a snapshot knows nothing later than its time; its labels nothing la
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _SECOND = 1_000_000
 _BATCH = 16_384
+_COUNTED = 100
+"""Events of a batch while staleness is counted: what a worker takes at some thousand events a second."""
 _HASHES = 1 << 32
 _ENOUGH = 2_000
 """Posts that make a window long enough."""
@@ -55,7 +57,8 @@ class Dataset:
     """What training and its evaluation need.
 
     snapshots: in order of time. final: the graph at the cut. users: the ids of its rows; live, held_out, warm: by
-    row. followers: live followers by row. events: how many, from `first` to `until` (µs).
+    row. followers: live followers by row. events: how many, from `first` to `until` (µs). stale: what `Staleness`
+    came to, None if it was not asked for.
     """
 
     snapshots: list[TrainingSnapshot]
@@ -68,6 +71,37 @@ class Dataset:
     events: int
     first: int
     until: int
+    stale: float | None = None
+
+
+class Staleness:
+    """How many nodes change what their neighbours read of them, counted while the graph runs through its events.
+
+    Users, contents and communities whose propagated features changed, once per batch, in batches of 100 events, over
+    the last half of the events. A snapshot ends a batch early.
+
+    Args:
+        events: how many there are in all.
+    """
+
+    def __init__(self, events: int) -> None:
+        self._begin = events // 2
+        self._events = self._rows = 0
+
+    def size(self, done: int) -> int:
+        """How many events the batch behind so many may have."""
+        return _COUNTED if done >= self._begin else min(_BATCH, self._begin - done)
+
+    def take(self, done: int, events: int, propagated: list[Int64s]) -> None:
+        """A batch of some events behind `done` others, and the rows per node type that it changed."""
+        if done >= self._begin:
+            self._events += events
+            self._rows += sum(map(len, propagated))
+
+    @property
+    def per_1000_events(self) -> float:
+        """The nodes that 1,000 events changed."""
+        return 1000 * self._rows / max(1, self._events)
 
 
 def is_held_out(user: str, share: float, seed: int) -> bool:
@@ -183,9 +217,12 @@ def build(
     held_out: float = 0.2,
     seed: int = 0,
     along_follows: bool = False,
+    staleness: bool = False,
     progress: Progress = lambda _line: None,
 ) -> Dataset:
     """Run the graph up to each snapshot time and label it; `until` in µs, along_follows as of `closed_posts`.
+
+    staleness: count it on the way; the graph goes in smaller batches for that.
 
     Raises:
         TrainingError: there is nothing to learn from; the message says what is missing.
@@ -198,29 +235,35 @@ def build(
     times = plan(created, until, horizon, snapshots)
     posts, authors = closed_posts(events, horizon, until, along_follows=along_follows)
     taken: list[TrainingSnapshot] = []
+    counted = Staleness(len(events)) if staleness else None
     with TemporaryDirectory(prefix="groundswell-train-") as folder:
         graph = GraphState.open(Path(folder) / "graph", graph_spec(config, retention_s=0, lateness_s=0))
         try:
             done = 0
             for number, time in enumerate((*times.times, until), 1):
-                done = _advance(graph, events, done, time)
+                done = _advance(graph, events, done, time, counted)
                 moment = datetime.fromtimestamp(time / _SECOND, UTC).strftime("%Y-%m-%d %H:%M")
                 progress(f"graph {number} of {len(times.times) + 1}: {moment}, {done:,} of {len(events):,} events")
                 if number <= len(times.times):
                     taken.append(_label(graph, config, posts, authors, time, times.window, held_out, seed))
-            return _finish(graph, config, taken, events, held_out, seed)
+            dataset = _finish(graph, config, taken, events, held_out, seed)
+            return replace(dataset, stale=counted.per_1000_events) if counted else dataset
         finally:
             graph.close()
 
 
-def _advance(graph: GraphState, events: list[Mutation], done: int, time: int) -> int:
+def _advance(graph: GraphState, events: list[Mutation], done: int, time: int, counted: Staleness | None) -> int:
     """Apply the events up to a time; how many have been applied in all."""
     end = done
     while end < len(events) and events[end].time <= time:
         end += 1
-    for at in range(done, end, _BATCH):
-        graph.apply(events[at : min(at + _BATCH, end)])
+    while done < end:
+        batch = events[done : min(done + (counted.size(done) if counted else _BATCH), end)]
+        graph.apply(batch)
+        if counted:
+            counted.take(done, len(batch), graph.changes.propagated)
         graph.commit()
+        done += len(batch)
     return end
 
 

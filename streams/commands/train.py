@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,12 +17,14 @@ from streams.errors import InputError
 if TYPE_CHECKING:
     from graphstate.types import Mutation
     from model.artifact import Artifact
+    from model.choice import Trial
     from model.config import ModelConfig
     from streams.training import Dataset
 
 _TRUTH = ".truth.parquet"
 _UNFINISHED = "unfinished.safetensors"
-"""Where the training stands; gone when it is done."""
+"""Where the training stands; gone when it is done, as are those of the floors that were tried."""
+_AUTO = "auto"
 
 
 def train(
@@ -42,6 +46,9 @@ def train(
         Path | None, typer.Option(help="True influence (user, influence, bot); default: FILE.truth.parquet if there.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Sizes of the network: default or source.")] = "default",
+    floor: Annotated[
+        str, typer.Option(help="Below it, counters are all the same to neighbours; auto: chosen. Empty: the preset's.")
+    ] = "",
     snapshots: Annotated[int, typer.Option(min=2, max=100, help="Moments in time to learn from.")] = 14,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Passes over all snapshots at most.")] = 14,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of users kept for the ladder.")] = 0.2,
@@ -53,54 +60,100 @@ def train(
     The same command goes on where it was stopped.
     """
     from dataclasses import replace
+    from functools import partial
 
     from model.card import Facts, card
-    from model.config import ModelConfig
+    from model.choice import rows
     from streams.training import build, judge
 
     files = files or []
     if sum(map(bool, (files, topics, simulate))) != 1:
         raise InputError("give event files, or --topics, or --simulate with a difficulty, and only one of them")
     begin = perf_counter()
-    config = ModelConfig.preset(preset)
+    config = _config(preset, floor)
     mutations, known, source = _events(files, until, simulate, users, days, seed)
     known = _truth(files, truth) if truth or files else known
     mutations = _from(since, mutations)
-    cut = _cut(until, mutations)
-    dataset = build(mutations, config, cut, snapshots=snapshots, held_out=held_out, seed=seed, progress=_say)
-    artifact, said = _fitted(dataset, config, seed, epochs, out / _UNFINISHED)
+    run = partial(
+        build, mutations, until=_cut(until, mutations), snapshots=snapshots, held_out=held_out, seed=seed,
+        staleness=floor == _AUTO, progress=_say,
+    )  # fmt: skip
+    dataset, artifact, said, trials = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
     _say("scoring held-out users beside the baselines")
     rungs, judged, judged_by = judge(dataset, artifact, known, seed)
     given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
-    words = {"since": since, "until": until, "preset": preset, "snapshots": snapshots, "epochs": epochs}
+    words = {"since": since, "until": until, "preset": preset, "floor": floor, "snapshots": snapshots, "epochs": epochs}
     options = " ".join(f"--{name} {value}" for name, value in {**words, "held-out": held_out}.items() if value != "")
     command = f"groundswell train {given or '--topics'} {options} --seed {seed} --out {out}"
-    seconds = perf_counter() - begin
-    facts = Facts(command, _described(source, dataset) + said, len(dataset.snapshots), judged, judged_by, seconds)
+    seconds, told = perf_counter() - begin, _described(source, dataset) + said
+    facts = Facts(command, told, len(dataset.snapshots), judged, judged_by, seconds, trials)
     artifact = replace(artifact, card=card(artifact.config, facts, rungs))
     artifact.save(out)
-    (out / _UNFINISHED).unlink(missing_ok=True)
-    rows = [rung.row() for rung in rungs]
-    if as_json:
-        summary = {"model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged}
-        printing.as_json({**summary, "seconds": round(seconds, 1), "judged_by": judged_by, "ladder": rows})
-        return
-    typer.echo(f"\nSpearman on {judged:,} held-out users, by {judged_by}:\n")
-    printing.table(rows)
-    typer.echo(f"\nmodel {artifact.version} in {out}, {seconds:.0f} s")
+    _forget_notes(out)
+    summary = {
+        "model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged,
+        "floor": artifact.config.floor, "floors": rows(trials), "seconds": round(seconds, 1), "judged_by": judged_by,
+    }  # fmt: skip
+    _print(summary, [rung.row() for rung in rungs], as_json=as_json)
 
 
-def _fitted(dataset: Dataset, config: ModelConfig, seed: int, epochs: int, notes: Path) -> tuple[Artifact, str]:
-    """The artifact, and what the card must say of its weights beside the data."""
+def _config(preset: str, floor: str) -> ModelConfig:
+    """The configuration to train; with `auto` its floor is where the choice begins."""
+    from dataclasses import replace
+
+    from model.config import ModelConfig
+
+    config = ModelConfig.preset(preset)
+    if floor in {"", _AUTO}:
+        return config
+    if not re.fullmatch("[1-9][0-9]{0,5}", floor):
+        raise typer.BadParameter(f"--floor {floor} is no floor: give auto, or a whole number from 1 to 999999")
+    return replace(config, floor=int(floor))
+
+
+def _fitted(
+    run: Callable[[ModelConfig], Dataset], config: ModelConfig, seed: int, epochs: int, out: Path, *, choose: bool
+) -> tuple[Dataset, Artifact, str, list[Trial]]:
+    """The data, the artifact, what the card must say of its weights beside the data, and the floors that were tried."""
     from model.artifact import Artifact
     from model.train import TrainingPlan, train
+    from streams.floors import choose_floor
 
     shipped = Artifact.default()
     plan = TrainingPlan(epochs=epochs)
-    artifact = train(dataset.snapshots, config, seed, _say, plan, shipped=shipped, notes=notes)
+    if choose:
+        chosen = choose_floor(run, config, seed, plan, out, _say)
+        config, dataset, searched, trials = chosen.config, chosen.dataset, chosen.searched, chosen.trials
+    else:
+        dataset, searched, trials = run(config), None, []
+    notes = out / _UNFINISHED
+    artifact = train(dataset.snapshots, config, seed, _say, plan, shipped=shipped, notes=notes, searched=searched)
     # The same object, not merely equal numbers: nothing was learned from these data.
     given = artifact.weights is shipped.weights
-    return artifact, f"; few labels: the weights are those of the shipped model {shipped.version}" if given else ""
+    said = f"; few labels: the weights are those of the shipped model {shipped.version}" if given else ""
+    return dataset, artifact, said, trials
+
+
+def _forget_notes(out: Path) -> None:
+    """It is done: nothing will be gone on with."""
+    from model.choice import FLOORS
+    from streams.floors import notes_of
+
+    for path in (out / _UNFINISHED, *(notes_of(out, floor) for floor in FLOORS)):
+        path.unlink(missing_ok=True)
+
+
+def _print(summary: dict[str, Any], ladder: list[dict[str, str | float]], *, as_json: bool) -> None:
+    """What came of it, for a program or for people."""
+    if as_json:
+        printing.as_json({**summary, "ladder": ladder})
+        return
+    if summary["floors"]:
+        typer.echo("\nThe floor, on validation:\n")
+        printing.table(summary["floors"])
+    typer.echo(f"\nSpearman on {summary['held_out']:,} held-out users, by {summary['judged_by']}:\n")
+    printing.table(ladder)
+    typer.echo(f"\nmodel {summary['model']} in {summary['out']}, {summary['seconds']:.0f} s")
 
 
 def _say(line: str) -> None:
