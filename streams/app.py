@@ -166,7 +166,7 @@ class Worker:
         self.feed = LiveFeed()
         self._agents()
         self.models = Switching(
-            Board(settings),
+            Board(settings, settings.broker_wait_s),
             self.host,
             self.shard_work,
             backend(self.device.device),

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from model.artifact import Artifact
 from model.errors import ArtifactError
@@ -31,6 +31,7 @@ from streams.topics import Topics
 USE, TRY, PART, SHARD = "use", "try", "part", "shard"
 PART_BYTES = 512 * 1024
 POLL_S = 0.2
+AGAIN_S = 1.0
 READ_S = 30.0
 TRIAL_S = 600.0
 """An order to try that nobody decided about for so long was given up by whoever gave it."""
@@ -160,10 +161,14 @@ class Notices:
 
 
 class Board:
-    """Reads the topic from its begin, and goes on to read what is added."""
+    """Reads the topic from its begin, and goes on to read what is added.
 
-    def __init__(self, settings: Settings) -> None:
+    wait_s: for how long it asks again where nobody answers when it is opened.
+    """
+
+    def __init__(self, settings: Settings, wait_s: float = 0.0) -> None:
         self.notices = Notices()
+        self._wait_s = wait_s
         self._topic = Topics(settings).models.name
         self._part = TopicPartition(self._topic, 0)
         self._consumer: Any = AIOKafkaConsumer(
@@ -177,7 +182,7 @@ class Board:
             BrokerError: Kafka cannot be reached or does not answer.
         """
         try:
-            await self._consumer.start()
+            await self._reach()
             self._consumer.assign([self._part])
             await self._consumer.seek_to_beginning(self._part)
             end = (await self._consumer.end_offsets([self._part]))[self._part]
@@ -186,6 +191,18 @@ class Board:
                     await self.read(POLL_S)
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(f"{self._topic} cannot be read ({one_line(error)}); is Kafka well?") from error
+
+    async def _reach(self) -> None:
+        end = monotonic() + self._wait_s
+        while True:
+            try:
+                await self._consumer.start()
+            except KafkaConnectionError:
+                if monotonic() >= end:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     async def read(self, timeout_s: float) -> bool:
         """Take what was added, and wait for so long if nothing was; returns whether there was something."""

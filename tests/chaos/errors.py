@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
+from signal import SIGTERM
 
 from tests.chaos.member import End
 from tests.chaos.schedule import CRASH, CUT, DISK, HANG, JOIN, KILL, REFUSE, RESTART, SILENT, SLOW, TERM
@@ -45,6 +46,8 @@ def explained(line: str, kinds: Collection[str]) -> bool:
 
 def good_end(end: End, kinds: Collection[str]) -> bool:
     """Whether a worker ended as it should: killed, politely when asked, or with a line that a fault explains."""
+    said_why = any(set(faults) & set(kinds) and re.search(says, end.said) for _, faults, says in ENDS)
     if end.asked:
-        return end.code == (-9 if end.asked == KILL else 0)
-    return end.code == 1 and any(set(faults) & set(kinds) and re.search(says, end.said) for _, faults, says in ENDS)
+        # Who was ending with a line of its own when it was asked to has no ear for the signal any more.
+        return end.code == (-9 if end.asked == KILL else 0) or (end.code in {1, -SIGTERM} and said_why)
+    return end.code == 1 and said_why

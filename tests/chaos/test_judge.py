@@ -164,6 +164,9 @@ def test_errors_and_ends_need_a_reason(tmp_path: Path) -> None:
     full = "groundswell: no space is left on the disk of state"
     assert not errors.good_end(End(0, 1.0, 1, "", full), {KILL})
     assert errors.good_end(End(0, 1.0, 1, "", full), {DISK})
+    assert errors.good_end(End(0, 1.0, -15, TERM, full), {DISK, TERM})
+    assert not errors.good_end(End(0, 1.0, -15, TERM, full), {TERM})
+    assert not errors.good_end(End(0, 1.0, -15, TERM, ""), {DISK, TERM})
     log = tmp_path / "w0.log"
     log.write_text(
         f'{{"event": "ready", "level": "info"}}\n{away}\nTraceback (most recent call last):\n  File\nKeyError: 1\n'

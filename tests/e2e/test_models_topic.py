@@ -1,0 +1,55 @@
+"""The models topic on a real broker that is not there yet."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from streams import topics
+from streams.errors import BrokerError
+from streams.models import Board
+from streams.settings import Settings
+
+LATE_S = 1.5
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def opens(settings: Settings, port: int, wait_s: float) -> int:
+    """Open a board by a door to the broker that is there after `LATE_S`; how many orders it read."""
+    host, real = settings.broker.split(":")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection(host, int(real))
+        await asyncio.gather(_forward(reader, outer), _forward(inner, writer))
+
+    board = Board(settings.model_copy(update={"broker": f"127.0.0.1:{port}"}), wait_s)
+    opening = asyncio.ensure_future(board.open())
+    try:
+        await asyncio.wait({opening}, timeout=LATE_S)
+        door = await asyncio.start_server(serve, "127.0.0.1", port)
+        async with door:
+            await opening
+    finally:
+        await board.close()
+    return len(board.notices.parts)
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 20.0])
+def test_a_broker_that_comes_late_is_waited_for(settings: Settings, web_port: int, wait_s: float) -> None:
+    """Who waits reads the topic as soon as the broker is there; who does not says that it cannot be read."""
+    with topics.admin(settings) as client:
+        topics.create(client, topics.Topics(settings).all())
+    if wait_s:
+        assert asyncio.run(opens(settings, web_port, wait_s)) == 0
+    else:
+        with pytest.raises(BrokerError, match="cannot be read"):
+            asyncio.run(opens(settings, web_port, wait_s))
