@@ -7,7 +7,6 @@ become one line on standard error and exit code 1, wrong usage one line and exit
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,14 +17,11 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from streams import memory
 from streams.errors import on_purpose, one_line
 
 NAME = "groundswell"
 FOLDER = Path(__file__).parent / "commands"
-COLLECT_AFTER = (50_000, 20, 50)
-"""How often Python looks for cycles (`gc.set_threshold`). A step makes and drops tens of thousands of objects, none of
-them in a cycle: looked for as often as Python does by itself, that is a sixth of a large step.
-"""
 
 
 class Entry(NamedTuple):
@@ -144,14 +140,10 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def collect_rarely() -> None:
-    """Let this process look for cycles as often as suits the steps of a shard."""
-    gc.set_threshold(*COLLECT_AFTER)
-
-
 def main() -> None:
     """The `groundswell` script."""
-    collect_rarely()
+    memory.one_arena()
+    memory.collect_rarely()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

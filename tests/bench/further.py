@@ -23,7 +23,7 @@ from rich.console import Console
 from model.artifact import Artifact
 from model.engine import Engine
 from model.engine_torch import TorchEngine
-from streams import cli
+from streams.memory import collect_rarely
 from streams.shard import Shard
 from tests import tidy
 from tests.bench import opponents, report, system
@@ -45,7 +45,7 @@ STALL_MS = 250.0
 def one_thread() -> None:
     """Let torch compute on one thread, and collect what is in cycles as rarely as a worker does."""
     torch.set_num_threads(1)
-    cli.collect_rarely()
+    collect_rarely()
 
 
 def about(size: dict[str, Any]) -> dict[str, Any]:
