@@ -34,8 +34,8 @@ from tests.load.rig import Rig, Sample, end_well, p_ms, result
 FOLDER = tidy.ROOT / "build" / "overload"
 SEED = 0
 WARM_EVENTS, BURST_EVENTS = 200_000, 240_000
-"""The graph gets denser with its first events, and each dearer: windows are full before anything is measured. A burst is
-of a dozen micro-batches of the largest size and more, as what is done is known at the end of each.
+"""The graph gets denser with its first events, and each dearer: windows are full before anything is measured. A burst
+is of a dozen micro-batches of the largest size and more, as what is done is known at the end of each.
 """
 CALM = 0.1
 CALM_S = 20.0
