@@ -72,7 +72,11 @@ class Poll:
         self.parts: dict[int, tuple[list[Any], int]] = {}
         self.size = 0
         self.partition = self.offset = 0
-        self.value = self
+
+    @property
+    def value(self) -> Poll:
+        """What Faust hands on. No attribute: who holds itself lives on, with all records, until cycles are looked for."""
+        return self
 
     def add(self, partition: int, records: list[Any], position: int) -> None:
         """Add what was fetched of one partition."""

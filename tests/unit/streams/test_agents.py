@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +40,21 @@ class Record:
     def serialized_value_size(self) -> int:
         """As aiokafka has it."""
         return -1 if self.value is None else len(self.value)
+
+
+def test_a_poll_ends_with_its_last_user() -> None:
+    """Its records are not kept until Python looks for cycles: rarely, and they are hundreds of thousands by then."""
+    poll = Poll("t", 1, 1)
+    assert poll.value is poll
+    record = Record(0)
+    poll.add(0, [record], 1)
+    seen = weakref.ref(record)
+    gc.disable()
+    try:
+        del poll, record
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def pack(first: int, count: int, size: int = 1) -> bytes:
