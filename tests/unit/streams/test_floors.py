@@ -14,7 +14,7 @@ from model.choice import FLOORS, choose
 from model.config import ModelConfig
 from model.simulate import Simulation
 from model.train import TrainingPlan, train
-from streams import cli
+from streams import cli, eventfiles
 from streams.floors import choose_floor, notes_of
 from streams.graphview import graph_spec
 from streams.schemas import from_row
@@ -131,6 +131,24 @@ def test_few_labels_leave_the_floor_as_it_is(tmp_path: Path, capsys: pytest.Capt
     summary, artifact = json.loads(printed.out.splitlines()[-1]), Artifact.load(out)
     assert (summary["floor"], summary["floors"], artifact.config.floor) == (4, [], 4)
     assert "## The floor" not in artifact.card
+    assert not list(out.glob("unfinished*"))
+
+
+def test_the_command_tells_what_it_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--floor auto: the same table in what is printed and on the card, and its chosen floor in the configuration."""
+    file, out = tmp_path / "town.jsonl", tmp_path / "artifact"
+    eventfiles.write(file, map(eventfiles.row_of, town(300, 14)))
+    words = ["--floor", "auto", "--snapshots", "4", "--epochs", "1", "--held-out", "0.1", "--json"]
+    assert cli.run(["train", str(file), "--out", str(out), *words]) == 0
+    printed = capsys.readouterr()
+    summary, artifact = json.loads(printed.out.splitlines()[-1]), Artifact.load(out)
+    assert [row["floor"] for row in summary["floors"]] == list(FLOORS)
+    assert [row["floor"] for row in summary["floors"] if row["chosen"]] == [artifact.config.floor]
+    assert summary["floor"] == artifact.config.floor
+    for row in summary["floors"]:
+        assert f"| {row['floor']} | {row['validation']} | {row['stale_per_1000_events']} |" in artifact.card
+    assert printed.err.index("is chosen") < printed.err.index("once more with the newest snapshot")
+    assert "--floor auto" in artifact.card
     assert not list(out.glob("unfinished*"))
 
 
