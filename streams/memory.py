@@ -17,8 +17,8 @@ ALLOCATOR = {
 }
 """glibc's variables, with their numbers for `mallopt` (malloc.h) and our values.
 
-By itself each thread has an arena of its own, and what one frees no other takes: under load that was 200 MB more.
-Arrays of a step are freed and asked for again, so up to 256 MB are not given back to the system in between.
+By itself each thread has an arena of its own, and what one frees no other takes: 747 MB instead of 692 at the most of an
+overload. Arrays of a step are freed and asked for again, so up to 256 MB are not given back to the system in between.
 """
 
 
@@ -39,4 +39,4 @@ def one_arena() -> bool:
     if "GLIBC_TUNABLES" in os.environ:
         return True
     wanted = [option for name, option in ALLOCATOR.items() if name not in os.environ]
-    return sum(mallopt(number, value) for number, value in wanted) == len(wanted)
+    return all(taken == 1 for taken in [mallopt(number, value) for number, value in wanted])
