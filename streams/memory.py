@@ -17,8 +17,8 @@ ALLOCATOR = {
 }
 """glibc's variables, with their numbers for `mallopt` (malloc.h) and our values.
 
-By itself each thread has an arena of its own, and what one frees no other takes: 747 MB instead of 692 at the most of an
-overload. Arrays of a step are freed and asked for again, so up to 256 MB are not given back to the system in between.
+By itself each thread has an arena of its own, and what one frees no other takes: 747 MB instead of 692 at the most of
+an overload. Arrays of a step are freed and asked for again, so up to 256 MB are kept in between.
 """
 
 

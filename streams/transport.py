@@ -75,7 +75,7 @@ class Poll:
 
     @property
     def value(self) -> Poll:
-        """What Faust hands on. No attribute: who holds itself lives on, with all it has, until cycles are looked for."""
+        """What Faust hands on. No attribute: who holds itself lives on until Python looks for cycles."""
         return self
 
     def add(self, partition: int, records: list[Any], position: int) -> None:
