@@ -335,7 +335,7 @@ class GraphState:
                 sources = self.windows.sources(number, sets[sets[:, 0] == number, 1])
                 table = self.ledger.tables[relation.source]
                 found[relation.source].append(sources[(table.owned[sources] == 0) & (table.subscribed[sources] == 0)])
-            found[USER].append(as_rows(row for row in self._returned() if self.holds(USER, row)))
+        found[USER].append(as_rows(row for row in self._returned() if self.holds(USER, row)))
         # The forgotten have no name to ask for; their edges are about to go.
         return [
             as_rows(row for row in np.unique(np.concatenate(some)).tolist() if table.ids[row])
@@ -377,7 +377,9 @@ class GraphState:
 
     def unmirror(self, kind: int, row: int) -> None:
         """Forget what its owner told of a node."""
-        self.ledger.tables[kind].subscribed_at[row] = 0
+        table = self.ledger.tables[kind]
+        table.subscribed_at[row] = 0
+        table.propagated[row] = 0
         self.store.write("mirrors", keys.node(kind, row), None)
 
     def payloads(self) -> Iterator[tuple[int, int, bytes]]:

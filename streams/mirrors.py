@@ -124,7 +124,10 @@ class Mirrors:
         if row is None or self.graph.ledger.tables[node.kind].owned_at[row]:
             return
         if not self.graph.holds(node.kind, row):
+            # Not in memory either: asked again, the owner tells only what differs from what we say we have.
             self.graph.unmirror(node.kind, row)
+            arrivals.propagated[node.kind].append(row)
+            arrivals.add(node.kind, row, bytes(self.engine.hidden1[node.kind][row].nbytes))
             self._drops[halo.sender].append((node.kind, node.node_id))
             return
         if self.graph.mirror(node.kind, row, node.propagated, halo.model.encode() + node.hidden):

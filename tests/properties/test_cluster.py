@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphstate import keys
 from graphstate.twin import Twin
 from graphstate.types import TYPES, USER, GraphSpec, Mutation, owner
 from model.artifact import Artifact, untrained
@@ -69,6 +70,19 @@ def check(twin: Twin, tried: Cluster) -> None:
                 assert np.abs(engine.hidden2[at] - hidden2[row]).max() <= LARGEST_ERROR
                 assert abs(engine.score[at] - score[row]) <= LARGEST_ERROR
     assert tried.users == int(snapshot.live.sum())
+    check_mirrors(tried)
+
+
+def check_mirrors(tried: Cluster) -> None:
+    """Of whatever stands in a shard's windows, RocksDB has what the owner says: that is what a restart begins with."""
+    for shard in tried.shards:
+        stored = dict(shard.graph.store.rows("mirrors"))
+        for kind, table in enumerate(shard.graph.ledger.tables):
+            for row in shard.graph.mirrored(kind).tolist():
+                teller = tried.shards[table.owner(row)]
+                there = teller.graph.ledger.tables[kind].index[table.ids[row]]
+                told = teller.graph.ledger.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
+                assert stored.get(keys.node(kind, row)) == told + teller.engine.hidden1[kind][there].tobytes()
 
 
 def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple[list[str], bytes]:
@@ -144,3 +158,22 @@ def test_larger_history(count: int, tmp_path: Path) -> None:
             check(twin, tried)
             for one, other in zip(before, tried.scores(), strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("seed", "events", "users", "contents"), [(5, 400, 20, 40), (31, 500, 40, 20)])
+def test_what_comes_back_into_a_window(seed: int, events: int, users: int, contents: int, tmp_path: Path) -> None:
+    """Nodes leave windows and come back while their owner's word is on its way: RocksDB has the last one, too."""
+    artifact, rng = ARTIFACTS[0], random.Random(seed)
+    count = rng.choice((2, 3, 4))
+    log = history(seed, events, users, contents)
+    with cluster(artifact, spec_of(artifact), count, tmp_path) as tried:
+        twin = Twin(spec_of(artifact))
+        while log:
+            size = rng.choice((1, 2, 5, 20))
+            batch, log = log[:size], log[size:]
+            twin.apply(batch)
+            tried.feed(batch)
+            for _ in range(rng.randrange(2 * count)):
+                tried.round(rng.randrange(count))
+        tried.drain()
+        check(twin, tried)
