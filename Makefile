@@ -10,6 +10,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 ARGS ?=
 PYTEST ?=
+# Half of what the tests take they wait; files are handed out whole, as what they share is dear to start.
+JOBS ?= 2
 # An active environment of the caller must not become the target of uv.
 unexport VIRTUAL_ENV
 # The one uv on the path if there is one, else one of our own in build/.
@@ -43,7 +45,7 @@ demo: $(STAMP)  ## everything on this machine: ARGS="--minutes 1 --json"
 # Each step says its name, all stop at the first failure; pytest shows its own progress.
 test: $(STAMP) lint types check-imports  ## all checks and all tests
 	@echo "== pytest"
-	@$(PY) -m pytest $(PYTEST)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
 
 fuzz: $(STAMP)  ## the decoder against 250,000 messages and more: SEED=N repeats a run
 	@echo "== fuzz"

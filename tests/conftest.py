@@ -1,4 +1,8 @@
-"""What all tests share: one embedded Kafka for the whole session, and settings that no other test uses."""
+"""What all tests share: one embedded Kafka for the whole session, settings that no other test uses, Hypothesis.
+
+Hypothesis tries the same examples each time, unless another profile is asked for: `pytest tests/properties
+--hypothesis-profile thorough` looks further, `make fuzz` at more messages.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 
 from streams.embedded import EmbeddedKafka
 from streams.settings import PREFIX, Settings
+
+_SLOW = [HealthCheck.too_slow]  # a database per example
+examples.register_profile(
+    "ci", derandomize=True, deadline=None, database=None, max_examples=35, suppress_health_check=_SLOW
+)
+examples.register_profile("thorough", deadline=None, max_examples=1_000, suppress_health_check=_SLOW)
+examples.register_profile("fuzz", deadline=None, database=None, suppress_health_check=list(HealthCheck))
+if examples.get_current_profile_name() not in {"thorough", "fuzz"}:
+    examples.load_profile("ci")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -62,7 +77,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _not_run.append(f"{report.nodeid} ({report.longrepr[2]})")
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """What did not run stands in the last line, with what it misses."""
-    if _not_run:
+    if _not_run and not hasattr(config, "workerinput"):
         print(f"not run, {len(_not_run)}: {'; '.join(_not_run)}")  # noqa: T201 - it is the report
