@@ -45,7 +45,8 @@ demo: $(STAMP)  ## everything on this machine: ARGS="--minutes 1 --json"
 # Each step says its name, all stop at the first failure; pytest shows its own progress.
 test: $(STAMP) lint types check-imports  ## all checks and all tests
 	@echo "== pytest"
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(or $(PYTEST),-m "not alone")
+	@$(if $(PYTEST),:,$(PY) -m pytest -m alone tests/recovery)
 
 fuzz: $(STAMP)  ## the decoder against 250,000 messages and more: SEED=N repeats a run
 	@echo "== fuzz"

@@ -139,6 +139,7 @@ def feed_until(settings: Settings, events: list[dict[str, Any]], done: Callable[
     return sent
 
 
+@pytest.mark.alone
 def test_workers_under_load_go_over(workers: list[WorkerProcess], tmp_path: Path) -> None:
     """Two workers go over in the middle of a stream; one that is started again serves what is in use."""
     settings, events = workers[0].settings, list(history(random.Random(SEED), EVENTS, users=USERS))
