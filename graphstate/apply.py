@@ -355,10 +355,7 @@ class Applier:
 
     def _erase(self, user: int) -> None:
         """Keep nothing of what another shard told of a user."""
-        users = self.users
-        users.subscribed_at[user] = 0
-        users.propagated[user] = 0
-        self.store.write("mirrors", keys.node(USER, user), None)
+        self.ledger.unmirror(USER, user)
         self.erased.append(user)
 
     def _forget_shares(self, user: int, until: int) -> None:

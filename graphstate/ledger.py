@@ -119,6 +119,13 @@ class Ledger:
             if _SOURCE[relation] == 1:
                 self.use(source)
 
+    def unmirror(self, kind: int, row: int) -> None:
+        """Forget what its owner told of another shard's node; the network's part of it is the caller's."""
+        table = self.tables[kind]
+        table.subscribed_at[row] = 0
+        table.propagated[row] = 0
+        self.store.write("mirrors", keys.node(kind, row), None)
+
     def unlink(self, relation: int, source: int, target: int, time: int) -> None:
         """A live edge is gone."""
         self.store.delete(self._index(relation, source, target, time))

@@ -375,13 +375,6 @@ class GraphState:
         table.propagated[row] = np.frombuffer(propagated, np.int32)
         return True
 
-    def unmirror(self, kind: int, row: int) -> None:
-        """Forget what its owner told of a node."""
-        table = self.ledger.tables[kind]
-        table.subscribed_at[row] = 0
-        table.propagated[row] = 0
-        self.store.write("mirrors", keys.node(kind, row), None)
-
     def payloads(self) -> Iterator[tuple[int, int, bytes]]:
         """The committed mirrors as (type, row, what the model keeps); their features are taken over."""
         for key, value in self.store.rows("mirrors"):

@@ -125,7 +125,7 @@ class Mirrors:
             return
         if not self.graph.holds(node.kind, row):
             # Not in memory either: asked again, the owner tells only what differs from what we say we have.
-            self.graph.unmirror(node.kind, row)
+            self.graph.ledger.unmirror(node.kind, row)
             arrivals.propagated[node.kind].append(row)
             arrivals.add(node.kind, row, bytes(self.engine.hidden1[node.kind][row].nbytes))
             self._drops[halo.sender].append((node.kind, node.node_id))
