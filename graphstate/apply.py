@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from graphstate import keys
 from graphstate.keys import DECISION, FOLLOW, MEMBER, NEVER, PAIR, PAIR_VALUE, SHARE, SHARE_VALUE, TIME, TWO_ROWS
 from graphstate.ledger import Ledger
@@ -340,6 +342,7 @@ class Applier:
             content = keys.read_index(key)[1]
             if self.contents.owned_at[content]:
                 self._cut_create(content)
+        self._forget_claims(user, until)
         for key, value in list(self.store.scan(keys.prefix(PAIR, user))):
             if PAIR_VALUE.unpack(value)[2] != NEVER:
                 ledger.review(user, TWO_ROWS.unpack_from(key, 1)[1], forget=True)
@@ -370,6 +373,18 @@ class Applier:
                 else:
                     self.store.put(key, SHARE_VALUE.pack(NEVER, first, via, more))
             self._cut_share(user, content)
+
+    def _forget_claims(self, user: int, until: int) -> None:
+        """Drop creates that wait behind those of others. Contents with several are rare: all of them are looked at."""
+        contents = self.contents
+        for content in np.flatnonzero(contents.claims[: contents.rows]).tolist():
+            found = [keys.read_create_claim(key) for key, _ in self.store.scan(keys.prefix(keys.CREATE_CLAIM, content))]
+            gone = [claim for claim in found if claim[1] == user and claim[0] <= until]
+            for claim in gone:
+                self.ledger.unclaim(content, *claim)
+            if gone:
+                contents.claims_at[content] = len(found) > len(gone)
+                self.ledger.touched[1].add(content)
 
     def _forget_via(self, user: int, until: int) -> None:
         for key, value in list(self.store.scan(keys.prefix(keys.VIA, user))):

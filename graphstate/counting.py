@@ -87,6 +87,12 @@ def _made(counts: Int64s, tops: Int32s, rings: Int32s, user: int, time: int, sig
 
 
 @njit(cache=True, nogil=True)
+def quantum(lq: Int64s, n: int) -> int:
+    """LQ(n), which rises no more where its table ends."""
+    return int(lq[min(n, len(lq) - 1)])
+
+
+@njit(cache=True, nogil=True)
 def _received(
     counts: Int64s, tops: Int32s, rings: Int32s, reach: Int32s, lq: Int64s, horizon: int,
     creator: int, content: int, time: int, created_at: int, sign: int,
@@ -98,7 +104,7 @@ def _received(
     if time <= created_at + horizon:
         before = reach[content]
         reach[content] = before + sign
-        counts[creator, LQ_SUM] += lq[before + sign] - lq[before]
+        counts[creator, LQ_SUM] += quantum(lq, before + sign) - quantum(lq, before)
 
 
 @njit(cache=True, nogil=True)
@@ -165,7 +171,7 @@ def _add_up(
                 e = _edge(changes, e, ADD if sign > 0 else REMOVE, FOLLOWS, a, b, time)
         elif code == AUTHORED:
             counts[a, CREATED] += sign
-            counts[a, LQ_SUM] += sign * lq[reach[b]]
+            counts[a, LQ_SUM] += sign * quantum(lq, reach[b])
             _ring(tops, rings, a, CREATED_COARSE, time, sign)
             n = _touch(a, stamp, user_stamps, users, n)
         elif code == COUNT:

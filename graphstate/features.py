@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from graphstate.counting import quantum
 from graphstate.keys import NEVER
 from graphstate.nodes import (
     AUTHORS,
@@ -171,10 +172,10 @@ def _reach_history(
         return NEVER
     total = weights = 0
     for k in range(n):
-        total += _RECENT_WEIGHTS[k] * lq[reach[pool.source[order[k]]]]
+        total += _RECENT_WEIGHTS[k] * quantum(lq, reach[pool.source[order[k]]])
         weights += _RECENT_WEIGHTS[k]
     out[1] = total // weights // 64
-    out[2] = lq[reach[pool.source[order[0]]]] // 64
+    out[2] = quantum(lq, reach[pool.source[order[0]]]) // 64
     return int(pool.time[order[0]])
 
 

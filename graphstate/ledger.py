@@ -157,6 +157,8 @@ class Ledger:
             contents.uses_at[content] -= 1
             self.touched[1].add(content)
             if not contents.uses_at[content]:
+                # Should it come back before the row is let go of, it gets another: what is told of it begins anew.
+                contents.drop(content)
                 self.unused.append(content)
 
     def newest(self, places: list[tuple[int, int]]) -> tuple[list[int], Int64s, Int64s]:
@@ -372,6 +374,8 @@ class Ledger:
         self.store.put(key, PAIR_VALUE.pack(max(times), min(times), *kept))
         if max(times) != latest:
             self.retime(INTERACTS, user, creator, latest, max(times))
+            # No counter changes with it, but `since_received` does.
+            self.touched[0].add(creator)
 
     def kept(self, creator: int, user: int, content: int, time: int, created_at: int) -> None:
         """A credited share whose content is no longer kept: the interaction stays, unless somebody was forgotten."""

@@ -48,14 +48,25 @@ def migrate(folder: Path, found: int, wanted: int, progress: Progress) -> None:
         shutil.rmtree(behind, ignore_errors=True)
         folder.rename(behind)
         beside.rename(folder)
-        shutil.rmtree(behind)
+        recover(folder)
 
 
 def recover(folder: Path) -> None:
-    """Undo what a crash in the middle of a migration left: the old state is whole until the new one has its name."""
-    behind = folder.with_name(BEHIND + folder.name)
+    """End what a crash in the middle of a migration left: the old state is whole until the new one has its name."""
+    beside, behind = folder.with_name(BESIDE + folder.name), folder.with_name(BEHIND + folder.name)
     if behind.exists() and not folder.exists():
         behind.rename(folder)
+    elif behind.exists():
+        # Half removed, it must not pass for an old state.
+        shutil.rmtree(beside, ignore_errors=True)
+        behind.rename(beside)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def recover_all(datadir: Path) -> None:
+    """`recover` of every state in a worker's folder, also where nothing bears its name for the moment."""
+    for left in (*datadir.glob(f"{BEHIND}*"), *datadir.glob(f"{BESIDE}*")):
+        recover(left.with_name(left.name.removeprefix(BEHIND).removeprefix(BESIDE)))
 
 
 def _copy(folder: Path, beside: Path, step: Callable[[Store], Iterator[Row]], progress: Progress) -> None:

@@ -24,7 +24,7 @@ RING_SLOTS = 128
 
 _MAX_REACH = 1 << 20
 LQ = np.round(4096 * np.log1p(np.arange(_MAX_REACH + 1, dtype=np.float64))).astype(np.int64)
-"""LQ(n) = round(4096·ln(1+n)): logarithms as integers, so that sums do not depend on order."""
+"""LQ(n) = round(4096·ln(1+n)): logarithms as integers, so that sums do not depend on order (see `counting.quantum`)."""
 
 _USER = Struct("<qqq")
 _CONTENT = Struct("<qqqiiiiiB")

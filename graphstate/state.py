@@ -100,7 +100,8 @@ class GraphState:
             FormatError: it was written by another format or with another spec.
             LockedError, DamagedError: it cannot be opened.
         """
-        migrate.recover(path)
+        if not read_only:
+            migrate.recover(path)
         state = cls(Store(path, memory, read_only=read_only), spec)
         found = int(dict(state.store.rows("meta")).get(b"format", FORMAT))
         if found != FORMAT and not read_only:
@@ -314,12 +315,10 @@ class GraphState:
 
     def _leave(self) -> None:
         """Let go of other shards' contents that nothing here needs any more."""
-        contents = self.ledger.contents
-        for content in set(self.ledger.unused):
-            if not contents.uses_at[content] and contents.ids[content]:
-                self.ledger.touched[CONTENT].discard(content)
-                evict.leave(self.ledger, content)
-                self._vacant.append(content)
+        for content in self.ledger.unused:
+            self.ledger.touched[CONTENT].discard(content)
+            evict.leave(self.ledger, content)
+            self._vacant.append(content)
 
     def owned(self, kind: int, rows: Int64s) -> Int64s:
         """Those of some rows that this shard owns."""

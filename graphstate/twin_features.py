@@ -138,8 +138,8 @@ class Totals:
 
 
 def log_quantum(n: int) -> int:
-    """LQ(n): the logarithm of 1 + n as an integer."""
-    return round(4096 * math.log(1 + n))
+    """LQ(n): the logarithm of 1 + n as an integer; beyond 2²⁰ it rises no more."""
+    return round(4096 * math.log(1 + min(n, 1 << 20)))
 
 
 def half(n: int) -> int:

@@ -186,6 +186,17 @@ def test_forget_what_was_left_between(log: Log) -> None:
     assert view.own("b", "authors") == 0
 
 
+def test_forget_moves_an_interaction_back(log: Log) -> None:
+    """Where a forget drops what an evicted content left, the last share received is the older one that remains."""
+    view = play(
+        log, create(0, "a", "x"), create(2 * DAY, "a", "y"), share(3 * DAY, "b", "y"), share(9 * DAY, "b", "x"),
+        follow(LEAVES, "d", "e"), forget(2.5 * DAY, "b"),
+    )  # fmt: skip
+    assert view.edges("interacts") == {("b", "a", 3 * DAY)}
+    # 12,975 minutes: half 27.
+    assert view.own("a", "since_received") == 28
+
+
 def test_forget_what_was_left_at_a_user(log: Log) -> None:
     """A user who is forgotten and comes back has nothing left of the counters and rings from before."""
     view = play(

@@ -23,6 +23,7 @@ from model.reference import reference
 from streams.cluster import Cluster
 from streams.graphview import graph_input, graph_spec
 from streams.shard import Shard
+from tests.graphs import create, share
 from tests.strategies import RETAINED, histories, history, rearranged, splits
 
 LARGEST_ERROR = 1e-5
@@ -175,5 +176,24 @@ def test_what_comes_back_into_a_window(seed: int, events: int, users: int, conte
             tried.feed(batch)
             for _ in range(rng.randrange(2 * count)):
                 tried.round(rng.randrange(count))
+        tried.drain()
+        check(twin, tried)
+
+
+def test_evicted_and_created_anew_at_once() -> None:
+    """A content that leaves and is created again within one step of its creator's shard begins without shares."""
+    day, spec = 24 * 60, GraphSpec(floor=1, retention_s=10 * 86_400, lateness_s=2 * 86_400)
+    # "x" is one shard's, both of its creators are another's.
+    names = [f"user-{number}" for number in range(20)]
+    elsewhere = [name for name in names if owner(name, 2) != owner("x", 2)]
+    log = [create(0, elsewhere[0], "x"), *(share(1, name, "x") for name in names[:7])]
+    log += [create(30 * day, elsewhere[1], "x"), *(share(30 * day + 1, name, "x") for name in names[:3])]
+    twin = Twin(spec)
+    twin.apply(log)
+    config = ModelConfig(hidden=4, heads=1, head_hidden=4, window=spec.window, floor=1, horizon_s=spec.horizon_s)
+    with cluster(untrained(config, 1), spec, 2) as tried:
+        tried.feed(log[:8])
+        tried.drain()
+        tried.feed(log[8:])
         tried.drain()
         check(twin, tried)

@@ -97,3 +97,25 @@ def test_no_way(found: int, says: str, tmp_path: Path) -> None:
     """Other formats are refused by a line that says what to do."""
     with pytest.raises(FormatError, match=says):
         migrate.migrate(tmp_path, found, FORMAT, lambda *_: None)
+
+
+def test_what_a_migration_left_goes(tmp_path: Path) -> None:
+    """An old state that was being removed does not come back, also if the new one is removed later."""
+    folder, spec, _ = stored(tmp_path)
+    GraphState.open(folder, spec).close()
+    for left in (migrate.BEHIND, migrate.BESIDE):
+        (tmp_path / f"{left}{folder.name}").mkdir()
+    migrate.recover_all(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    # A process that only reads must not touch what another one writes.
+    (tmp_path / f"{migrate.BESIDE}{folder.name}").mkdir()
+    GraphState.open(folder, spec, read_only=True).close()
+    assert (tmp_path / f"{migrate.BESIDE}{folder.name}").exists()
+
+
+def test_an_old_state_is_found_under_its_name(tmp_path: Path) -> None:
+    """Before anything looks for a state, one that a crash left between two names has its own again."""
+    folder, _, _ = stored(tmp_path)
+    folder.rename(tmp_path / f"{migrate.BEHIND}{folder.name}")
+    migrate.recover_all(tmp_path)
+    assert (folder / "CURRENT").exists()

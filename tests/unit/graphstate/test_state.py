@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from numba.core.dispatcher import Dispatcher
 
-from graphstate import counting, features, frontier, windows
+from graphstate import counting, features, frontier, keys, windows
 from graphstate.errors import DamagedError, FormatError
+from graphstate.nodes import LQ, LQ_SUM
 from graphstate.state import GraphState
-from graphstate.types import GraphSpec, Kind, Mutation
-from tests.graphs import at, follow, share
+from graphstate.twin_features import log_quantum
+from graphstate.types import OWN, GraphSpec, Kind, Mutation
+from tests.graphs import at, create, follow, share, unshare
 from tests.strategies import history
 
 
@@ -63,6 +65,40 @@ def test_forgotten_ids_leave_the_disk(tmp_path: Path) -> None:
     again.apply([follow(4, "somebody-real", "b")])
     assert not again.snapshot().canonical().edges[0].size
     again.close()
+
+
+def test_forgotten_creates_that_wait_leave_the_disk(tmp_path: Path) -> None:
+    """A create behind an earlier one of somebody else goes with who made it; one from after the forget stays."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.apply([create(1, "b", "x"), create(2, "a", "x"), create(3, "c", "x"), create(9, "a", "x")])
+    state.commit()
+    state.apply([Mutation(Kind.FORGET, at(5), "a")])
+    state.commit()
+    names, claims = state.ledger.users.ids, keys.prefix(keys.CREATE_CLAIM, state.ledger.contents.index["x"])
+    waiting = [keys.read_create_claim(key) for key, _ in state.store.scan(claims)]
+    assert [(time, names[user]) for time, user, _ in waiting] == [(at(3), "c"), (at(9), "a")]
+    state.apply([Mutation(Kind.FORGET, at(10), name) for name in ("a", "c")])
+    state.commit()
+    assert list(state.store.scan(claims)) == []
+    assert not state.ledger.contents.claims.any()
+    state.close()
+
+
+def test_more_sharers_than_there_are_logarithms(tmp_path: Path) -> None:
+    """Beyond 2²⁰ sharers a content's logarithm rises no more, whichever way its reach goes."""
+    state, most = GraphState.open(tmp_path, GraphSpec()), len(LQ) - 1
+    state.apply([create(1, "a", "x"), share(2, "b", "x")])
+    users, contents = state.ledger.users, state.ledger.contents
+    user, content = users.index["a"], contents.index["x"]
+    contents.reach[content], users.counts[user, LQ_SUM] = most, LQ[most]
+    state.apply([share(3, "c", "x"), share(4, "d", "x")])
+    assert contents.reach[content] == most + 2
+    assert users.counts[user, LQ_SUM] == LQ[most] == log_quantum(most + 2)
+    assert users.own[user, [OWN.index("recent_mean"), OWN.index("last")]].tolist() == [LQ[most] // 64] * 2
+    state.apply([unshare(5, name, "x") for name in "bcd"])
+    assert contents.reach[content] == most - 1
+    assert users.counts[user, LQ_SUM] == LQ[most - 1]
+    state.close()
 
 
 def test_expired_events_change_nothing(tmp_path: Path) -> None:
