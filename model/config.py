@@ -7,6 +7,7 @@ package does not know the graph's; a contract test compares the two.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Final
 
@@ -88,8 +89,9 @@ class ModelConfig:
             raise ConfigError("hidden, heads, head_hidden, floor and horizon_s must be positive, window at least 0")
         if self.hidden % self.heads:
             raise ConfigError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
-        if not self.target_std > 0:
-            raise ConfigError(f"target_std must be above 0, not {self.target_std}")
+        if not (math.isfinite(self.target_mean) and math.isfinite(self.target_std) and self.target_std > 0):
+            told = f"{self.target_mean} and {self.target_std}"
+            raise ConfigError(f"target_mean and target_std must be finite, and the latter above 0, not {told}")
 
     @property
     def channels(self) -> int:

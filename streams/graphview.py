@@ -7,8 +7,11 @@ from numpy.typing import NDArray
 
 from graphstate.state import GraphState
 from graphstate.types import RELATIONS, TYPES, GraphSpec, Int32s, Int64s, Snapshot
-from model.config import ModelConfig
+from model.config import OWN as OWN_FEATURES
+from model.config import PROPAGATED, ModelConfig
+from model.config import RELATIONS as MODEL_RELATIONS
 from model.engine import WindowsView
+from model.errors import ArtifactError
 from model.types import GraphInput
 
 
@@ -48,6 +51,19 @@ def graph_input(snapshot: Snapshot, config: ModelConfig) -> GraphInput:
     return GraphInput.scaled(config, propagated, edges, snapshot.own)
 
 
+def unserved(config: ModelConfig) -> str:
+    """Why no state can feed a model, and what to do; empty if one can. Relations are read by their numbers."""
+    if config.relations != MODEL_RELATIONS or config.propagated != PROPAGATED or config.own != OWN_FEATURES:
+        return "its relations or features are not those that this release serves: train it anew with this release"
+    return ""
+
+
 def graph_spec(config: ModelConfig, *, retention_s: int, lateness_s: int) -> GraphSpec:
-    """What the graph must keep for a model, for as long as the settings say."""
+    """What the graph must keep for a model, for as long as the settings say.
+
+    Raises:
+        ArtifactError: the graph does not keep what the model reads.
+    """
+    if unserved(config):
+        raise ArtifactError(f"the artifact cannot be served: {unserved(config)}")
     return GraphSpec(config.window, config.floor, config.horizon_s, retention_s, lateness_s)

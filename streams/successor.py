@@ -21,13 +21,12 @@ import numpy as np
 from graphstate.state import GraphState
 from graphstate.types import TYPES, USER, GraphSpec, Int64s
 from model.artifact import Artifact
-from model.config import OWN as OWN_FEATURES
-from model.config import PROPAGATED, RELATIONS, ModelConfig
+from model.config import ModelConfig
 from model.engine import Backend, MakeBackend
 from model.succession import Succession
 from streams.audit import LIMIT, Judging, Look, judge, look
 from streams.errors import ModelRefused, one_line
-from streams.graphview import LiveView
+from streams.graphview import LiveView, unserved
 from streams.shard import Shard
 
 PIECE = 2_048
@@ -46,9 +45,7 @@ def misfit(config: ModelConfig, spec: GraphSpec) -> str:
                 f"it reads a graph of {name} {wanted}, the states here keep {kept}: train one with {name} {kept}, "
                 "or stop all workers, move their states away, give the same command again, and start them to rebuild"
             )
-    if config.relations != RELATIONS or config.propagated != PROPAGATED or config.own != OWN_FEATURES:
-        return "its relations or features are not those that this release serves: train it anew with this release"
-    return ""
+    return unserved(config)
 
 
 def judged(seen: Look, reference: Judging) -> None:

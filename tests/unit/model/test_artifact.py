@@ -1,6 +1,7 @@
 """The artifact: what is saved comes back, what is damaged is refused, and torch stays out."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -113,6 +114,12 @@ def test_configurations_that_make_no_network_are_refused() -> None:
         ModelConfig.from_json("{}")
     with pytest.raises(ConfigError, match="preset"):
         ModelConfig.preset("huge")
+    for number in ("NaN", "Infinity", "-Infinity"):
+        for name in ("target_mean", "target_std"):
+            told = re.sub(rf'"{name}": [0-9.]+', f'"{name}": {number}', ModelConfig().to_json())
+            assert number in told
+            with pytest.raises(ConfigError, match="finite"):
+                ModelConfig.from_json(told)
 
 
 def test_the_vocabulary_is_the_graphs() -> None:

@@ -14,9 +14,11 @@ from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.engine import Engine, GraphView, Int64s, MakeBackend
+from model.errors import ArtifactError
 from model.reference import Reference
 from streams.audit import judge
 from streams.errors import ModelRefused
+from streams.graphview import graph_spec
 from streams.judging import Judge
 from streams.replay import batches, cluster, replay
 from streams.shard import OWED, Shard
@@ -218,6 +220,9 @@ def test_another_vocabulary_does_not_fit() -> None:
     """Features that this release does not serve are refused before anything is computed."""
     assert misfit(CONFIG, SPEC) == ""
     assert "this release" in misfit(ModelConfig(window=3, floor=1, own=CONFIG.own[::-1]), SPEC)
+    for other in (CONFIG.relations[::-1], CONFIG.relations[1:]):
+        with pytest.raises(ArtifactError, match="this release"):
+            graph_spec(ModelConfig(window=3, floor=1, relations=other), retention_s=0, lateness_s=0)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
