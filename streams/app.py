@@ -98,23 +98,23 @@ class App(faust.App):
 
 
 def new_app(settings: Settings, web_port: int) -> App:
-    """A Faust app as platform notes ask for; see there for each of these."""
+    """A Faust app without what Faust would do by itself."""
     app = App(
         settings.consumer_group,
         broker=[f"kafka://{address}" for address in settings.servers],
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        autodiscover=False,
-        agent_supervisor="mode.CrashingSupervisor",
-        stream_wait_empty=False,
-        broker_commit_interval=COMMIT_S,
+        topic_allow_declare=False,  # streams/topics.py makes the topics
+        topic_disable_leader=True,  # nothing here asks who leads, so no topic for that
+        autodiscover=False,  # `Worker` makes the agents; no modules are searched for them
+        agent_supervisor="mode.CrashingSupervisor",  # an agent that fails ends the worker, it is not started anew
+        stream_wait_empty=False,  # what is in work at a rebalance gets its time in `Worker._revoked`, no more
+        broker_commit_interval=COMMIT_S,  # after a crash, what was done since the last commit is read again
         broker_session_timeout=settings.session_timeout_s,
         # Also the longest that opening a state may take, which Faust does inside a seek.
         broker_request_timeout=3_600.0,
         web_host=settings.web_host,
         web_bind=settings.web_host,
         web_port=web_port,
-        web_in_thread=False,
+        web_in_thread=False,  # the pages ask the worker, on its event loop
     )
     app.settings = settings
     app.lease = Lease(settings.session_timeout_s)
@@ -134,7 +134,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.topics = Topics(settings)
-        self.metrics = Metrics()
+        self.metrics = Metrics(spec.name for spec in self.topics.inputs.values())
         self.readiness = Readiness()
         configured = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         self.device = choose(settings.device, configured.config)
@@ -324,7 +324,7 @@ class Worker:
         try:
             mutations = self.topics.mutations.name
             owned = [tp for tp in committed if tp.topic == mutations]
-            self.checkpoints.own({tp.partition: begin[tp] for tp in owned})
+            self.checkpoints.own({tp.partition: (begin[tp], end[tp]) for tp in owned})
             # A generation of the group in which we had no part is one in which others may have had our shards.
             last, self._generation = self._generation, self.consumer.generation
             next_offsets = await self.host.settle(
@@ -369,7 +369,7 @@ class Worker:
 
     def _repeat(self, partition: int, debt: int | None = None) -> None:
         """Publish a shard's scores once more: some of its former owner's may have come late, in their place."""
-        if partition in self.host.offsets and not self.readiness.stopping:
+        if partition in self.host.versions() and not self.readiness.stopping:
             self._greetings.add(asyncio.ensure_future(self._begin(partition, again=True, debt=debt)))
 
     def _go_on(self, partition: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from graphstate import checkpoint
+from graphstate import checkpoint, migrate
 from graphstate.checkpoint import Interrupted, Manifest, Repository, Saved
 from graphstate.errors import DamagedError, GraphError
 from graphstate.state import FORMAT, Progress
@@ -150,8 +150,8 @@ def bring_back(
     return found
 
 
-def misfit(manifest: Manifest, spec: GraphSpec, begin: int) -> str:
-    """Why a checkpoint is of no use to a state of this spec with a log that begins there; empty if it is."""
+def misfit(manifest: Manifest, spec: GraphSpec, begin: int, end: int) -> str:
+    """Why a checkpoint is of no use to a state of this spec with a log from begin up to end; empty if it is."""
     if manifest.format > FORMAT:
         return f"it has format {manifest.format}, this version reads {FORMAT}"
     wanted = asdict(spec)
@@ -160,6 +160,8 @@ def misfit(manifest: Manifest, spec: GraphSpec, begin: int) -> str:
         return f"it was built with another {', '.join(differing)}"
     if manifest.next_offset < begin:
         return f"it ends at offset {manifest.next_offset}, and the log begins at {begin}"
+    if manifest.next_offset > end:
+        return f"it ends at offset {manifest.next_offset}, and the log at {end}"
     return ""
 
 
@@ -201,7 +203,7 @@ class Checkpoints:
         self._stopped = Event()
         self._thread: Thread | None = None
         self._repositories: dict[int, Repository] = {}
-        self._begins: dict[int, int] = {}
+        self._logs: dict[int, tuple[int, int]] = {}
         self._last_s: dict[int, float] = {}
         self._due_s: dict[int, float] = {}
         self._flushed: set[int] = set()
@@ -230,14 +232,14 @@ class Checkpoints:
             )
         return self._repositories[partition]
 
-    def own(self, begins: Mapping[int, int]) -> None:
-        """From now on these partitions are ours; the values are where their logs begin."""
+    def own(self, logs: Mapping[int, tuple[int, int]]) -> None:
+        """From now on these partitions are ours; the values are where their logs begin and end."""
         now = self._clock()
-        for partition in self._begins.keys() - begins.keys():
+        for partition in self._logs.keys() - logs.keys():
             self._metrics.forget_checkpoint(partition)
-        for partition in begins.keys() - self._begins.keys():
+        for partition in logs.keys() - self._logs.keys():
             self._last_s[partition], self._due_s[partition] = now, now + self._every_s
-        self._begins = dict(begins)
+        self._logs = dict(logs)
 
     # Making them
 
@@ -245,7 +247,7 @@ class Checkpoints:
         """The partition whose turn it is, if any."""
         if self._fs is None or (self._thread is not None and self._thread.is_alive()):
             return None
-        waiting = [(self._due_s[partition], partition) for partition in self._begins]
+        waiting = [(self._due_s[partition], partition) for partition in self._logs]
         due_s, partition = min(waiting, default=(float("inf"), -1))
         return partition if due_s <= now else None
 
@@ -256,7 +258,7 @@ class Checkpoints:
             read: asks every open shard, on the shard thread, between two steps.
         """
         now = self._clock()
-        for partition in self._begins if self._fs is not None else ():
+        for partition in self._logs if self._fs is not None else ():
             self._metrics.checkpoint_age.labels(str(partition)).set(now - self._last_s[partition])
         due = self.due(now)
         if due is None:
@@ -286,6 +288,7 @@ class Checkpoints:
             meta = checkpoint.take(shard.graph.store, folder)
             if b"next" not in meta:
                 shutil.rmtree(folder, ignore_errors=True)
+                self._last_s[partition] = begin_s  # nothing is missing
                 return None
             about = checkpoint.describe(
                 meta, log=self._log_name, shard=partition, shards=self._shards, created_s=time.time()
@@ -301,7 +304,7 @@ class Checkpoints:
         taken_s = self._clock() - taken.begin_s
         try:
             saved = self._repository(partition).save(
-                taken.folder, taken.about, self._keep, lambda: partition in self._begins
+                taken.folder, taken.about, self._keep, lambda: partition in self._logs
             )
         except Interrupted as error:
             log.info("a checkpoint was given up", extra={"shard": partition, "because": str(error)})
@@ -315,7 +318,7 @@ class Checkpoints:
         self._last_s[partition] = taken.begin_s
         self._due_s[partition] = taken.begin_s + self._every_s
         metrics.checkpoint_uploaded.inc(saved.uploaded_bytes)
-        if partition in self._begins:
+        if partition in self._logs:
             metrics.checkpoint_bytes.labels(str(partition)).set(saved.manifest.size)
             metrics.checkpoint_seconds.labels(str(partition)).set(seconds)
         about: dict[str, Any] = {"shard": partition, "checkpoint": saved.id, "bytes": saved.manifest.size}
@@ -336,6 +339,7 @@ class Checkpoints:
 
     def tidy(self) -> None:
         """Remove what a process that was killed left half done; before anything else."""
+        migrate.recover_all(self._datadir)
         for folder in self._datadir.glob(".*"):
             if folder.name.startswith(_LEFT_OVER):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -350,13 +354,13 @@ class Checkpoints:
         """
         if self._fs is None:
             return None
-        begin, held = self._begins.get(partition, 0), _held(folder)
+        (begin, end), held = self._logs[partition], _held(folder)
         if held is not None and held >= begin:
             return None
         begin_s, source = self._clock(), self._repository(partition)
         try:
             found = source.restore_newest(
-                folder, progress, misfit=lambda manifest: misfit(manifest, spec, begin), replace=True
+                folder, progress, misfit=lambda manifest: misfit(manifest, spec, begin, end), replace=True
             )
         except Interrupted:
             raise

@@ -51,25 +51,33 @@ class Sender(Protocol):
 
 
 class FloodGuard:
-    """Counts bad messages in a row, topic by topic."""
+    """Counts bad messages in a row, topic by topic; those that are read again, after a rejoin, only once."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._run: dict[str, int] = {}
+        self._last: dict[tuple[str, int], int] = {}
 
-    def good(self, topic: str) -> None:
-        """A message of the topic was fine."""
-        if self._run:
-            self._run.pop(topic, None)
+    def good(self, record: Record) -> None:
+        """A message was fine."""
+        if self._run and self._new(record):
+            self._run.pop(record.topic, None)
 
-    def bad(self, topic: str, error: BadEvent) -> None:
+    def bad(self, record: Record, error: BadEvent) -> None:
         """Another bad one; raises DeadLetterFlood when the row is too long."""
-        run = self._run[topic] = self._run.get(topic, 0) + 1
+        if not self._new(record):
+            return
+        self._last[record.topic, record.partition] = record.offset
+        run = self._run[record.topic] = self._run.get(record.topic, 0) + 1
         if run >= self._limit:
             raise DeadLetterFlood(
-                f"{run} bad messages in a row on {topic}, the last: {error.reason}: {error}; "
+                f"{run} bad messages in a row on {record.topic}, the last: {error.reason}: {error}; "
                 "mend the producer, or raise GROUNDSWELL_DEAD_LETTER_LIMIT"
             )
+
+    def _new(self, record: Record) -> bool:
+        """Whether it comes after the last bad one of its partition: what comes before that was counted."""
+        return record.offset > self._last.get((record.topic, record.partition), -1)
 
 
 class DeadLetters:
@@ -81,9 +89,13 @@ class DeadLetters:
         self._guard = FloodGuard(limit)
         self._waiting: list[tuple[Record, BadEvent]] = []
 
-    def good(self, topic: str) -> None:
-        """A message of the topic was fine: a row of bad ones ends."""
-        self._guard.good(topic)
+    def begin(self) -> None:
+        """A poll begins: what an earlier one could not send, because it was refused, is read again."""
+        self._waiting = []
+
+    def good(self, record: Record) -> None:
+        """A message was fine: a row of bad ones ends."""
+        self._guard.good(record)
 
     def add(self, record: Record, error: BadEvent) -> None:
         """Keep a bad message for the next `flush`.
@@ -93,7 +105,7 @@ class DeadLetters:
         """
         # One that was sent again goes back where it was: no topic is drained by that.
         if all(name != ATTEMPT for name, _ in record.headers):
-            self._guard.bad(record.topic, error)
+            self._guard.bad(record, error)
         self._waiting.append((record, error))
 
     async def flush(self) -> None:

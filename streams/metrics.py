@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from streams.schemas import REASONS
 
 PREFIX = "groundswell"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,26 +74,38 @@ class Freshness(Collector):
 
 
 class Metrics:
-    """All metrics of one worker."""
+    """All metrics of one worker.
 
-    def __init__(self) -> None:
+    inputs: the names of its input topics. `labels`: the names of each metric's labels, which the registry does not tell
+    of one that has no value yet.
+    """
+
+    def __init__(self, inputs: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
+        self.labels: dict[str, tuple[str, ...]] = {}
         self._flow()
         self._work()
         self._state()
         self._checkpoints()
         self._privacy()
         self._audit()
+        self._from_zero(inputs)
         ProcessCollector(namespace=PREFIX, registry=self.registry)
 
+    def _named(self, name: str, labels: tuple[str, ...]) -> str:
+        """The whole name of a metric with these labels."""
+        whole = f"{PREFIX}_{name}"
+        self.labels[whole] = labels
+        return whole
+
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(f"{PREFIX}_{name}", about, labels, registry=self.registry)
+        return Counter(self._named(name, labels), about, labels, registry=self.registry)
 
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
-        return Gauge(f"{PREFIX}_{name}", about, labels, registry=self.registry)
+        return Gauge(self._named(name, labels), about, labels, registry=self.registry)
 
     def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"{PREFIX}_{name}", about, labels, buckets=buckets, registry=self.registry)
+        return Histogram(self._named(name, labels), about, labels, buckets=buckets, registry=self.registry)
 
     def _flow(self) -> None:
         """What comes in and goes out."""
@@ -150,7 +165,9 @@ class Metrics:
     def _checkpoints(self) -> None:
         """What was kept elsewhere."""
         self.checkpoint_age = self._gauge(
-            "checkpoint_age_seconds", "Since the shard's newest checkpoint was taken, or since it came here", "shard"
+            "checkpoint_age_seconds",
+            "Since the shard's newest checkpoint was taken, it came here, or it was empty",
+            "shard",
         )
         self.checkpoint_bytes = self._gauge("checkpoint_bytes", "Size of the shard's newest checkpoint", "shard")
         self.checkpoint_seconds = self._gauge(
@@ -180,13 +197,20 @@ class Metrics:
             "to be read), skipped (too many neighbours, or the shard was gone)",
             "outcome",
         )
-        for outcome in ("fine", "healed", "failed", "skipped"):
-            self.audit_nodes.labels(outcome)  # a counter that first appears at 1 never rose, to Prometheus
         self.audit_error = self._gauge(
             "audit_error",
             "Largest absolute error of an embedding or score (log reach) that was found in the last 5 to 10 minutes",
         )
         self.audit_seconds = self._counter("audit_seconds_total", "Seconds of work that the audit took")
+
+    def _from_zero(self, inputs: Iterable[str]) -> None:
+        """Begin the labelled counters that alerts watch at 0: to Prometheus one that first appears at 1 never rose."""
+        for topic, reason in product(inputs, REASONS):
+            self.dead_letters.labels(topic, reason)
+        for outcome in ("applied", "expired", "facts"):
+            self.mutations.labels(outcome)
+        for outcome in ("fine", "healed", "failed", "skipped"):
+            self.audit_nodes.labels(outcome)
 
     def forget_checkpoint(self, shard: int) -> None:
         """Tell nothing more of the checkpoints of a shard that is no longer here."""

@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from model.artifact import Artifact
 from model.errors import ArtifactError
+from streams import topics
 from streams.errors import BrokerError, StateError, one_line
 from streams.settings import Settings
 from streams.topics import Topics
@@ -266,3 +268,35 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
         yield found
     finally:
         await found.close()
+
+
+def read_notices(settings: Settings) -> Notices | None:
+    """What the topic says now, for a command; None if there is no topic.
+
+    Raises:
+        BrokerError: Kafka cannot be reached or does not answer.
+    """
+    with topics.admin(settings) as client:
+        if topics.missing(client, [Topics(settings).models]):
+            return None
+
+    async def read() -> Notices:
+        board = Board(settings)
+        try:
+            await board.open()
+            return board.notices
+        finally:
+            await board.close()
+
+    return asyncio.run(read())
+
+
+def in_use(settings: Settings, notices: Notices | None) -> Artifact:
+    """The artifact in use: what the topic says, or what the settings say while it says nothing.
+
+    Raises:
+        ArtifactError: it is not whole.
+    """
+    if notices is not None and notices.use is not None:
+        return notices.artifact(notices.use)
+    return Artifact.load(Path(settings.model)) if settings.model else Artifact.default()

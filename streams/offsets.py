@@ -21,7 +21,8 @@ def check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
     if next_offset > end:
         raise StateError(
             f"the state ends at offset {next_offset} of {tp.topic}, but the log ends at {end}: it was deleted or is "
-            "another Kafka's; set GROUNDSWELL_DATADIR to a new folder, or GROUNDSWELL_BROKER right"
+            "another Kafka's; set GROUNDSWELL_BROKER right, or GROUNDSWELL_DATADIR and GROUNDSWELL_CHECKPOINTS to new "
+            "folders"
         )
 
 
@@ -34,5 +35,6 @@ def check_input(tp: TP, committed: int, end: int) -> None:
     if committed > end:
         raise StateError(
             f"{tp.topic} ends at offset {end}, but the group has read up to {committed}: it was deleted and made anew; "
-            "use another GROUNDSWELL_PREFIX, or delete all topics of this one and GROUNDSWELL_DATADIR"
+            "use another GROUNDSWELL_PREFIX, or delete all topics of this one, GROUNDSWELL_DATADIR, and what is kept "
+            "of it in GROUNDSWELL_CHECKPOINTS"
         )

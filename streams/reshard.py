@@ -39,6 +39,7 @@ from streams import checkpoints, topics
 from streams.datadir import hold
 from streams.errors import BrokerError, StateError, TopicError, WorkerError
 from streams.graphview import graph_spec
+from streams.models import in_use, read_notices
 from streams.rerouting import NewLog, OldPartition, merged
 from streams.rewriting import reader, writer
 from streams.settings import Settings
@@ -163,6 +164,7 @@ class Resharding:
 
     def _build(self, old: int) -> Journal:
         """Write the new log beside the old one."""
+        artifact = in_use(self.settings, read_notices(self.settings))
         reads = self._old_ends(old)
         self._delete([self.beside.name])
         for folder in self.settings.datadir.glob(f"{BUILT}*"):
@@ -175,7 +177,7 @@ class Resharding:
         with ExitStack() as stack:
             sending = stack.enter_context(writer(self.settings, self.beside.name))
             memory = Memory(self.settings.memory_mb << 20)
-            shards = [self._open(stack, journal, shard, memory) for shard in range(self.new)]
+            shards = [self._open(stack, journal, shard, memory, artifact) for shard in range(self.new)]
             new = NewLog(shards, self.log.name, f"{SOURCE}{journal.name}", sending.send)
             streams = [
                 part.events(stack.enter_context(reader(self.settings, self.log.name, part.partition, end)))
@@ -194,9 +196,8 @@ class Resharding:
         self._note(journal)
         return journal
 
-    def _open(self, stack: ExitStack, journal: Journal, shard: int, memory: Memory) -> Shard:
+    def _open(self, stack: ExitStack, journal: Journal, shard: int, memory: Memory, artifact: Artifact) -> Shard:
         settings = self.settings
-        artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
         folder = state_folder(settings.datadir / f"{BUILT}{journal.name}", shard)
         folder.parent.mkdir(exist_ok=True)

@@ -135,6 +135,8 @@ class Shard:
         self.mirrors = Mirrors(graph, self.engine, self.ranking, artifact.version)
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
+        # Whether some who read a hub had not been brought up to date when the state was last committed.
+        self._waited = graph.meta.get(b"waiting") == b"1"
         self._reach = np.full(256, np.nan, np.float32)
         self._percentile = np.full(256, np.nan, np.float32)
         self._last_alert = np.full(256, NEVER, np.int64)
@@ -186,7 +188,7 @@ class Shard:
         self._recompute(self.mirrors.restore(), Outcome())
         live = self.graph.live_users()
         self.owing = bool(np.isnan(self._reach[: len(live)][live]).any())
-        if _waited(self.graph):
+        if self._waited:
             # Who waited was not published; which they were is not known any more.
             self.behind = self.owing = True
         activity.measure(self.graph, 1, self.rule.window_s)  # compiles it
@@ -394,9 +396,11 @@ class Shard:
         outputs = self._outputs()
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
-        if self.spread.waiting or _waited(self.graph):
-            meta[b"waiting"] = b"%d" % bool(self.spread.waiting)
+        waiting = bool(self.spread.waiting)
+        if waiting != self._waited:
+            meta[b"waiting"] = b"%d" % waiting
         self.graph.commit(meta, outputs)
+        self._waited = waiting
         self._moved = set()
         self.next_offset, self.marks = next_offset, dict(marks)
 
@@ -488,11 +492,6 @@ class Shard:
     def close(self) -> None:
         """Close the database; what was not committed is gone."""
         self.graph.close()
-
-
-def _waited(graph: GraphState) -> bool:
-    """Whether some who read a hub had not been brought up to date when the state was last committed."""
-    return graph.meta.get(b"waiting") == b"1"
 
 
 def _joined(rows: NDArray[np.int64], more: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ closed and opened again before anything else is done with it.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,10 @@ class ShardHost:
         self._lost: set[int] = set()
         self._debts = 0
         self._unsaid: dict[int, int] = {}
+        # Users forgotten meanwhile, whose withdrawal a late score may follow, and of those whose to repeat by now.
+        self._withdrawn: dict[int, set[str]] = defaultdict(set)
+        self._to_repeat: dict[int, set[str]] = defaultdict(set)
+        self._loud: dict[int, bool] = {}
         self._published: dict[int, Publications] = {}
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
@@ -85,6 +90,9 @@ class ShardHost:
             self._lost.discard(partition)
         unsaid = self._unsaid | self.taken_over
         self._unsaid = {partition: debt for partition, debt in unsaid.items() if partition in partitions}
+        for partition in (self._withdrawn.keys() | self._to_repeat.keys()) - partitions.keys():
+            self._withdrawn.pop(partition, None)
+            self._to_repeat.pop(partition, None)
         return {partition: self._shards[partition].next_offset for partition in partitions}
 
     def _take_over(self, partition: int) -> None:
@@ -122,19 +130,36 @@ class ShardHost:
         return shard.next_offset, dict(shard.marks)
 
     async def step(
-        self, partition: int, records: list[Record], halos: Sequence[Halo] = (), *, silent: bool = False
+        self,
+        partition: int,
+        records: list[Record],
+        halos: Sequence[Halo] = (),
+        *,
+        silent: bool = False,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> Outcome:
         """Take a step; until it is committed the shard refuses another.
 
+        allowed: asked right before. What was begun before a seek must not touch the shard that was settled for it:
+        nobody would commit that step, and whatever comes next would be refused.
+
         Raises:
-            StaleStep: the shard was closed, or its last step was not committed.
+            StaleStep: the shard was closed, its last step was not committed, or this one is not allowed any more.
         """
 
         def work() -> Outcome:
             shard = self._clean(partition)
+            if not allowed():
+                raise StaleStep(f"a step of shard {partition} came too late")
             self._dirty.add(partition)
             outcome = shard.take(records, halos, silent=silent)
             self._published[partition].note(outcome)
+            if partition in self._unsaid:
+                self._withdrawn[partition].update(outcome.forgotten)
+            if not silent:
+                left = self._to_repeat[partition].difference(outcome.forgotten)
+                outcome.forgotten += sorted(user for user in left if shard.user(user) is None)
+            self._loud[partition] = not silent
             return outcome
 
         return await self._run(work)
@@ -158,6 +183,8 @@ class ShardHost:
                 return False
             self._shards[partition].commit(next_offset, marks)
             self._dirty.discard(partition)
+            if self._loud[partition]:
+                self._to_repeat.pop(partition, None)
             self.offsets[partition] = next_offset
             if halo_offset is not None and partition in self.halo_offsets:
                 # Records from before the hello may come after it.
@@ -171,9 +198,12 @@ class ShardHost:
 
         def work() -> None:
             if partition in self._shards:
+                shard = self._shards[partition]
                 if debt is not None and self._unsaid.get(partition) == debt:
                     del self._unsaid[partition]
-                self._shards[partition].owe()
+                    self._to_repeat[partition] |= self._withdrawn.pop(partition, set())
+                shard.owe()
+                shard.owing |= bool(self._to_repeat[partition])
 
         await self._run(work)
 

@@ -52,6 +52,10 @@ class Turns(Protocol):
         """Let a shard go over to another artifact."""
         ...
 
+    async def greet(self, partition: int) -> None:
+        """Let a shard say hello, if it has not."""
+        ...
+
 
 class Switching:
     """Follows the models topic for all open shards of a worker, until it is cancelled.
@@ -177,7 +181,9 @@ class Switching:
             return
         del self._successors[partition]
         log.info("a shard serves another artifact", extra={"shard": partition, "version": self.artifact.version})
+        # Before the hello, which may be refused: at the next beat the shard has its version, and nobody would say so.
         self._switched(partition)
+        await self._turns.greet(partition)
         await self._answer(partition, order, "serving")
 
     async def _prepare(self, partition: int, artifact: Artifact) -> Successor:

@@ -45,6 +45,7 @@ class Ingest:
     async def handle(self, poll: Poll) -> bool:
         """Everything from a poll to acknowledged packs; True: it is done."""
         begin = perf_counter()
+        self._dead.begin()
         packers, kinds = [Packer() for _ in range(self._shards)], Counter[int]()
         kind = self._topics.kind(poll.topic)
         for records, _ in poll.parts.values():
@@ -66,7 +67,7 @@ class Ingest:
         accepted_ms = record.timestamp if record.timestamp and record.timestamp > 0 else time.time_ns() // 1_000_000
         try:
             some = mutations(record.value, kind, accepted_ms)
-            self._dead.good(record.topic)
+            self._dead.good(record)
         except BadEvent as error:
             self._dead.add(record, error)
             some = error.good

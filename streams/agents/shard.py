@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -136,10 +137,14 @@ class ShardWork:
                 await self._empty_step(poll, partition)
 
     async def switch(self, partition: int, take_over: Callable[[Shard], None]) -> None:
-        """Let a shard go over to another artifact between two steps; then it says hello under that."""
+        """Let a shard go over to another artifact between two steps; it has to say hello under that."""
         async with self._busy:
             await self._host.turn(partition, take_over)
             await self._host.hush(partition)
+
+    async def greet(self, partition: int) -> None:
+        """Let a shard that has nothing to catch up with say hello, if it has not."""
+        async with self._busy:
             if not self._behind(partition):
                 await self._greet(partition)
 
@@ -184,7 +189,8 @@ class ShardWork:
 
     async def _step(self, poll: Poll, partition: int, batch: MicroBatch) -> bool:
         begin = perf_counter()
-        outcome = await self._host.step(partition, batch.new.records, silent=not batch.loud)
+        allowed = partial(self._consumer.current, poll)
+        outcome = await self._host.step(partition, batch.new.records, silent=not batch.loud, allowed=allowed)
         return await self._settle(poll, partition, outcome, batch, {"step": perf_counter() - begin})
 
     def _behind(self, partition: int) -> bool:
@@ -204,8 +210,8 @@ class ShardWork:
             await self._host.hush(partition)
             await self._greet(partition)
         next_offset, marks = self._host.position(partition)
-        begin = perf_counter()
-        outcome = await self._host.step(partition, [], halos, silent=not loud)
+        begin, allowed = perf_counter(), partial(self._consumer.current, poll)
+        outcome = await self._host.step(partition, [], halos, silent=not loud, allowed=allowed)
         seconds = {"step": perf_counter() - begin}
         causes = [halo.accepted_ms for halo in halos] if outcome.scores else []
         batch = MicroBatch(Fresh(marks, accepted_ms=causes), loud, next_offset)
@@ -227,7 +233,7 @@ class ShardWork:
             publishing = self._publish(outcome, f"{partition}-{batch.next_offset}")
             _, _, sent = await all_of(self._tell(partition, outcome), self._send_halos(outcome.halos), publishing)
         published, published_s = perf_counter(), time.time()
-        allowed = lambda: self._consumer.current(poll)  # noqa: E731
+        allowed = partial(self._consumer.current, poll)
         if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed, halo_offset):
             return False
         seconds |= {"acknowledge": published - stepped, "commit": perf_counter() - published}
@@ -251,9 +257,13 @@ class ShardWork:
 
         Its token is the offset that Kafka gives to the hello in the shard's own partition, so a later owner's is
         always greater.
+
+        Raises:
+            StaleStep: the shard was closed, or its last step was not committed.
         """
         if self._shards == 1 or partition in self._host.halo_offsets:
             return
+        self._host.position(partition)  # not for a shard that another worker may have by now
         own = Halo(HALO_VERSION, partition, -1, "", hello=True)
         sent = await self._producer.client.send(self._halos, encode(own), partition=partition)
         halos = await self._host.hello(partition, (await sent).offset)

@@ -129,8 +129,8 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
 
 def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
     """The artifact in use, where it is from, and what else is known: a note, or what each shard said last."""
-    from model.artifact import Artifact
     from streams.errors import BrokerError, one_line
+    from streams.models import in_use
 
     note, shards = "", list[dict[str, Any]]()
     try:
@@ -143,31 +143,17 @@ def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
             for shard, answer in sorted(notices.answers.items())
             if shard < settings.shards
         ]
-        return notices.artifact(notices.use), "put to use by `model use`", {"shards": shards}
-    found = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
-    return found, settings.model, {"note": note} if note else {}
+        return in_use(settings, notices), "put to use by `model use`", {"shards": shards}
+    return in_use(settings, None), settings.model, {"note": note} if note else {}
 
 
 def _notices(settings: Settings) -> Notices | None:
     """What the models topic says; None if there is none."""
     import logging
 
-    from streams import topics
-    from streams.models import Board
+    from streams.models import read_notices
     from streams.sending import hush
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     hush()
-    with topics.admin(settings) as client:
-        if topics.missing(client, [topics.Topics(settings).models]):
-            return None
-
-    async def read() -> Notices:
-        board = Board(settings)
-        try:
-            await board.open()
-            return board.notices
-        finally:
-            await board.close()
-
-    return asyncio.run(read())
+    return read_notices(settings)

@@ -6,21 +6,26 @@ import asyncio
 import gc
 import weakref
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from faust.types import TP
 
 from graphstate.types import Kind, Mutation
+from streams.agents.ingest import Ingest
 from streams.agents.shard import STEP_MUTATIONS, micro_batches
 from streams.deadletter import DeadLetters, FloodGuard
 from streams.errors import BadEvent, DeadLetterFlood, StaleStep, StateError
+from streams.fencing import BEGUN, Refused
 from streams.metrics import Metrics
 from streams.offsets import check_input, check_log
 from streams.packs import Packer
 from streams.readiness import Readiness
+from streams.settings import Settings
 from streams.shard import Outcome
 from streams.shardhost import ShardHost
+from streams.topics import Topics
 from streams.transport import Poll
 
 
@@ -333,14 +338,26 @@ def test_flood_counts_per_topic() -> None:
     """Good messages of another topic do not end a row, those of the same do."""
     guard = FloodGuard(3)
     bad = BadEvent("json", "not JSON")
-    for _ in range(2):
-        guard.bad("a", bad)
-        guard.good("b")
-    guard.good("a")
-    guard.bad("a", bad)
-    guard.bad("a", bad)
+    for offset in range(2):
+        guard.bad(Record(offset, topic="a"), bad)
+        guard.good(Record(offset, topic="b"))
+    guard.good(Record(2, topic="a"))
+    guard.bad(Record(3, topic="a"), bad)
+    guard.bad(Record(4, topic="a"), bad)
     with pytest.raises(DeadLetterFlood, match="3 bad messages in a row on a, the last: json: not JSON"):
-        guard.bad("a", bad)
+        guard.bad(Record(5, topic="a"), bad)
+
+
+def test_flood_counts_once() -> None:
+    """What is read again neither makes a row longer nor ends it; another partition has offsets of its own."""
+    guard = FloodGuard(3)
+    bad = BadEvent("json", "not JSON")
+    for _ in range(3):
+        guard.good(Record(6))
+        guard.bad(Record(7), bad)
+        guard.bad(Record(8), bad)
+    with pytest.raises(DeadLetterFlood):
+        guard.bad(Record(0, partition=1), bad)
 
 
 def test_dead_letters_are_sent_at_flush() -> None:
@@ -367,6 +384,40 @@ def test_dead_letters_are_sent_at_flush() -> None:
     assert b'groundswell_dead_letters_total{reason="utf8",topic="t"} 1.0' in metrics.text()
 
 
+def test_a_refused_poll_leaves_no_letters(offline_settings: Settings) -> None:
+    """What was refused is read again: its bad messages become letters once."""
+    letters: list[bytes] = []
+    refusals = [Refused(BEGUN), Refused(BEGUN)]
+
+    async def letter(_topic: str, _key: bytes | None, value: bytes, _headers: object) -> asyncio.Future[object]:
+        letters.append(value)
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    async def send(*_about: Any, **_named: Any) -> asyncio.Future[object]:
+        if refusals:
+            raise refusals.pop()
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    async def run() -> None:
+        topics, producer = Topics(offline_settings), SimpleNamespace(client=SimpleNamespace(send=send))
+        ingest = Ingest(topics, producer, DeadLetters(letter, Metrics(), 3), Metrics())  # type: ignore[arg-type]
+        name = topics.share.name
+        poll = Poll(name, 1, 1)
+        good = b'{"type":"share","time":1714564800,"user":"ann","content":"c"}'
+        poll.add(0, [Record(0, good, name), Record(1, b"{", name), Record(2, b"[", name)], 3)
+        for _ in range(2):
+            with pytest.raises(Refused):
+                await ingest.handle(poll)
+        assert await ingest.handle(poll)
+
+    asyncio.run(run())
+    assert letters == [b"{", b"["]
+
+
 # Positions and readiness
 
 
@@ -378,7 +429,7 @@ def test_a_state_that_fits_its_log(next_offset: int, begin: int, end: int) -> No
 
 @pytest.mark.parametrize(
     ("next_offset", "begin", "end", "says"),
-    [(4, 5, 9, "begins at offset 5"), (0, 1, 1, "begins at offset 1"), (6, 0, 5, "ends at 5")],
+    [(4, 5, 9, "begins at offset 5"), (0, 1, 1, "begins at offset 1"), (6, 0, 5, "ends at 5.*GROUNDSWELL_CHECKPOINTS")],
 )
 def test_a_state_that_does_not(next_offset: int, begin: int, end: int, says: str) -> None:
     """A log that was cut off, emptied or made anew is an error, not a wrong state."""

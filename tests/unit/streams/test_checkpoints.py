@@ -69,10 +69,10 @@ class Worker:
         """Of a shard's state."""
         return self.datadir / f"shard-{number}"
 
-    def open(self, *numbers: int, begin: int = 0) -> None:
+    def open(self, *numbers: int, begin: int = 0, end: int = 1_000) -> None:
         """Get these partitions."""
         self.datadir.mkdir(exist_ok=True)
-        self.checkpoints.own(dict.fromkeys(numbers, begin))
+        self.checkpoints.own(dict.fromkeys(numbers, (begin, end)))
         for number in numbers:
             self.checkpoints.restore_if_missing(number, self.folder(number), SPEC, lambda *_: None)
             self.shards[number] = Shard(self.folder(number), number)
@@ -312,6 +312,17 @@ def test_a_log_that_is_too_short_for_all(worker: Worker) -> None:
     assert worker.shards[0].next == 40
 
 
+def test_a_checkpoint_of_a_log_that_is_gone(worker: Worker) -> None:
+    """Of topics that were made anew, with fewer messages: the state is built from the log, not brought back."""
+    kept_at_20(worker)
+    shutil.rmtree(worker.folder(0))
+    worker.open(0, end=19)
+    assert worker.shards[0].next == 0
+    worker.close()
+    worker.open(0, end=20)
+    assert worker.shards[0].next == 20
+
+
 def test_all_damaged_with_a_whole_log(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     """The log alone is as good: the worker rebuilds, and says what is wrong."""
     kept_at_20(worker)
@@ -343,15 +354,16 @@ def test_a_damaged_state_is_not_replaced_by_itself(worker: Worker) -> None:
 
 
 def test_misfits(worker: Worker) -> None:
-    """Checkpoints of another spec, of a newer format, or that end before the log, are of no use."""
+    """Checkpoints of another spec, of a newer format, or that end before the log or behind it, are of no use."""
     kept_at_20(worker)
     kept = Repository(LocalFileSystem(), repository_root(str(worker.kept), LOG, 0, 2))
     about = kept.load(kept.ids()[0])
-    assert misfit(about, SPEC, 20) == ""
-    assert "begins at 21" in misfit(about, SPEC, 21)
-    assert "another retention_s, window" in misfit(about, replace(SPEC, window=4, retention_s=1), 0)
+    assert misfit(about, SPEC, 20, 20) == ""
+    assert "begins at 21" in misfit(about, SPEC, 21, 99)
+    assert "the log at 19" in misfit(about, SPEC, 0, 19)
+    assert "another retention_s, window" in misfit(about, replace(SPEC, window=4, retention_s=1), 0, 99)
     about = replace_format(kept, 99)
-    assert "format 99" in misfit(about, SPEC, 0)
+    assert "format 99" in misfit(about, SPEC, 0, 99)
     shutil.rmtree(worker.folder(0))
     worker.open(0)
     assert worker.shards[0].next == 0

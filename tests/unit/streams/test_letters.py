@@ -72,11 +72,11 @@ def test_a_message_that_is_too_large_is_cut(
 def test_what_was_sent_again_is_no_flood() -> None:
     """Letters that come back do not stop the worker; bad messages from producers do."""
     dead = Sending(None, Metrics(), 2)  # type: ignore[arg-type]
-    for _ in range(5):
-        dead.add(Record(headers=[(ATTEMPT, b"1")]), BadEvent("json", "x"))
-    dead.add(Record(), BadEvent("json", "x"))
+    for offset in range(5):
+        dead.add(Record(headers=[(ATTEMPT, b"1")], offset=offset), BadEvent("json", "x"))
+    dead.add(Record(offset=5), BadEvent("json", "x"))
     with pytest.raises(DeadLetterFlood):
-        dead.add(Record(), BadEvent("json", "x"))
+        dead.add(Record(offset=6), BadEvent("json", "x"))
 
 
 # What a letter says

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.metrics import Freshness, Metrics
+from streams.schemas import REASONS
 
 
 def test_quantiles() -> None:
@@ -57,3 +59,31 @@ def test_two_workers_do_not_share() -> None:
     one.scores.inc()
     assert b"groundswell_scores_total 1.0" in one.text()
     assert b"groundswell_scores_total 0.0" in other.text()
+
+
+def test_counters_begin_at_zero() -> None:
+    """Each input topic has a series for each reason, and each outcome one, before anything happened."""
+    metrics = Metrics(["follow", "share"])
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+    }
+    letters = [key for key in samples if key[0] == "groundswell_dead_letters_total"]
+    assert sorted(key[1:] for key in letters) == sorted(product(("follow", "share"), REASONS))
+    for outcome in ("applied", "expired", "facts"):
+        assert samples["groundswell_mutations_total", outcome] == 0
+    for outcome in ("fine", "healed", "failed", "skipped"):
+        assert samples["groundswell_audit_nodes_total", outcome] == 0
+    assert all(samples[key] == 0 for key in letters)
+
+
+def test_labels_are_those_of_the_samples() -> None:
+    """What is kept of the labels' names is what a metric asks for."""
+    metrics = Metrics(["follow"])
+    assert metrics.labels["groundswell_dead_letters_total"] == ("topic", "reason")
+    assert metrics.labels["groundswell_scores_total"] == ()
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            if sample.name in metrics.labels:
+                assert tuple(sample.labels) == metrics.labels[sample.name]

@@ -22,6 +22,7 @@ from streams.cluster import Cluster
 from streams.graphview import graph_spec
 from streams.metrics import Metrics
 from streams.privacy import AGAIN_S, COPY_S, Eraser
+from streams.records import Record
 from streams.shard import Outcome, Shard, state_folder
 from streams.shardhost import ShardHost
 from streams.web import LiveFeed
@@ -355,3 +356,38 @@ def told(shard: Shard, row: int) -> list[Any]:
     columns = [users.rings[row], users.tops[row], users.propagated[row], users.ids[row], users.live(row)]
     published = [shard._reach[row], shard._percentile[row], shard._last_alert[row], shard.ranking._bin[row]]
     return [*computed, *columns, engine.x[USER][row], *(np.nan_to_num(value, nan=-1) for value in published)]
+
+
+def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
+    """Who was forgotten while a former owner's score may come late is withdrawn once more, unless there again."""
+
+    async def run() -> None:
+        host = Worker(tmp_path).host
+        await host.settle({0: 1})
+        offset = 0
+
+        async def step(*mutations: Mutation, commits: bool = True) -> Outcome:
+            nonlocal offset
+            records = [Record(offset, list(mutations))] if mutations else []
+            outcome = await host.step(0, records)
+            offset += len(records)
+            assert await host.commit(0, offset, {}, lambda: commits) == commits
+            return outcome
+
+        await step(follow(1, "a", "b"), follow(1, "c", "b"))
+        assert (await step(forget(5, "a"), forget(5, "c"))).forgotten == ["a", "c"]
+        await step(follow(9, "c", "b"))
+        await host.owe(0, host.taken_over[0])
+        outcome = await step(commits=False)
+        assert outcome.forgotten == ["a"]
+        assert {score.user for score in outcome.scores} == {"b", "c"}
+        # It was not committed, so that does not count as said; the scores follow from a debt of their own.
+        host.taken_over.clear()
+        await host.settle({0: 1}, unbroken=True)
+        assert set(host.taken_over) == {0}
+        assert (await step()).forgotten == ["a"]
+        await host.owe(0)
+        assert (await step()).forgotten == []
+        await host.close()
+
+    asyncio.run(run())

@@ -149,6 +149,23 @@ def test_who_waited_is_published_after_a_restart(tmp_path: Path) -> None:
     assert published[1] == published[0]
 
 
+def test_who_waits_no_more_is_not_computed_anew(tmp_path: Path) -> None:
+    """Once a commit found nobody waiting, the next start owes nobody anything."""
+    shard = Shard.open(tmp_path, ARTIFACT, GraphSpec(), spread_rows=ROWS)
+    _fans(shard)
+    shard.step(_acts(2_000))
+    shard.commit()
+    assert shard.spread.waiting
+    while shard.spread.waiting:
+        shard.step([])
+        shard.commit()
+    shard.close()
+    shard = Shard.open(tmp_path, ARTIFACT, GraphSpec(), spread_rows=ROWS)
+    assert not shard.owing
+    assert not shard.behind
+    shard.close()
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["add", "drop", "take"]), st.lists(st.integers(0, 20), unique=True))))
 def test_queue(calls: list[tuple[str, list[int]]]) -> None:
