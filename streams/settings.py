@@ -91,7 +91,8 @@ class Settings(BaseSettings):
 
     web_token: SecretStr = Field(
         SecretStr(""),
-        description="What all pages but the health pages ask for; needed where `WEB_HOST` is no loopback address.",
+        description="What all pages but the health pages ask for, 16 to 256 visible ASCII characters; "
+        "needed where `WEB_HOST` is no loopback address.",
     )
 
     retention_s: int = Field(
@@ -119,6 +120,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Nodes with more readers than an eighth of this are hubs; so many readers of hubs are brought up "
         "to date per micro-batch and layer. 0: all at once, however long it takes.",
+    )
+    target_ms: float = Field(
+        0.0,
+        ge=0,
+        le=60_000,
+        description="Milliseconds that the freshness of 99 % may have: what is left of them is waited for larger, "
+        "cheaper micro-batches; 0: as quick as can be.",
     )
     publish_reach: float = Field(
         0.02, ge=0, allow_inf_nan=False, description="A score is published when its reach moved by more than this part."

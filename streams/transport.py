@@ -28,6 +28,7 @@ from faust.types import TP
 
 from streams.fencing import EPOCH, LeasedProducer, watch
 from streams.lease import Lease
+from streams.pace import Pace
 from streams.placement import Placement
 from streams.topics import Topics
 
@@ -37,8 +38,6 @@ POLL_RECORDS = 4_000
 FETCH_BYTES = 1 << 20
 WAITING_BYTES = 1 << 20
 """Fetched and not yet in work, per topic, at which a topic is not asked for more."""
-PAUSE_S = 0.004
-"""Between two polls under load: a poll costs about 1 ms whatever its size."""
 FULL_S = 0.5
 FETCH_WAIT_MS = 10
 PREFETCH_BACKOFF_S = 0.02
@@ -188,6 +187,10 @@ class Consumer(driver.Consumer):
         self._done: dict[TP, int] = {}
         self._room = asyncio.Event()
         self._next_poll = 0.0
+        self._pace = Pace(self.app.settings.target_ms / 1_000)
+        topics = Topics(self.app.settings)
+        self._inner = topics.mutations.name, topics.halos.name
+        self._begun: dict[str, float] = {}
         self.positions: dict[TP, int] = {}
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -228,7 +231,8 @@ class Consumer(driver.Consumer):
         # With a topic full, ask briefly: it may soon have room.
         fetched = dict(await super()._getmany(wanted, timeout if len(wanted) == len(active) else 0.01))
         if fetched:
-            self._next_poll = time.monotonic() + PAUSE_S
+            now = time.monotonic()
+            self._next_poll = now + self._pace.pause_s(now)
         for tp, (poll,) in list(fetched.items()):
             waiting = self._waiting.get(poll.topic)
             if waiting is not None and waiting.epoch == poll.epoch:
@@ -262,6 +266,7 @@ class Consumer(driver.Consumer):
         if self._waiting.get(poll.topic) is poll:
             del self._waiting[poll.topic]
         self._busy[poll.topic] = poll
+        self._begun[poll.topic] = time.monotonic()
         self._room.set()
 
     def done(self, poll: Poll) -> None:
@@ -269,6 +274,9 @@ class Consumer(driver.Consumer):
         for partition, (_, position) in poll.parts.items():
             tp = TP(poll.topic, partition)
             self._done[tp] = self.positions[tp] = position
+        now = time.monotonic()
+        stage = poll.topic if poll.topic in self._inner else "inputs"
+        self._pace.took(stage, now - self._begun[poll.topic], now)
         self.leave(poll)
 
     def leave(self, poll: Poll) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from streams import cli, reference
+from streams.metrics import Metrics
 from streams.settings import PREFIX, Settings
 from tests import tidy
 
@@ -57,16 +59,21 @@ def test_the_lock_is_whole() -> None:
 
 
 def test_generated_pages_are_fresh() -> None:
-    """docs/settings.md and docs/cli.md are what the code says; `make docs` writes them."""
+    """docs/settings.md, docs/cli.md and docs/metrics.md are what the code says; `make docs` writes them."""
     assert reference.stale() == [], "run: make docs"
 
 
-def test_every_setting_and_command_is_documented() -> None:
+def test_every_setting_command_and_metric_is_documented() -> None:
     """Independent of how the pages are made: every name stands on its page."""
     settings_page = (tidy.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     cli_page = (tidy.ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert [name for name in Settings.model_fields if f"`{PREFIX}{name.upper()}`" not in settings_page] == []
     assert [name for name in cli.available() if f"## groundswell {name}" not in cli_page] == []
+    metrics_page = (tidy.ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    exported = re.findall(r"^# TYPE (\w+) (\w+)$", Metrics().text().decode(), re.MULTILINE)
+    there = [(name, kind) for name, kind in exported if not name.endswith("_created")]
+    assert len(there) > 40
+    assert [name for name, kind in there if f"| `{name}` | {kind} |" not in metrics_page] == []
 
 
 def test_every_command_of_the_table_is_a_module_and_back() -> None:
@@ -131,4 +138,6 @@ def test_stale_pages_are_found(tmp_path: Path) -> None:
     assert reference.stale(tmp_path) == []
     (tmp_path / "cli.md").write_text("by hand")
     (tmp_path / "settings.md").unlink()
-    assert reference.stale(tmp_path) == ["settings.md", "cli.md"]
+    page = tmp_path / "metrics.md"
+    page.write_text(page.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert reference.stale(tmp_path) == ["settings.md", "cli.md", "metrics.md"]

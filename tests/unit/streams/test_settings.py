@@ -13,7 +13,7 @@ from streams.settings import PREFIX, Settings
 SECRET = "hush-hush"
 
 
-def test_defaults_are_those_of_the_design() -> None:
+def test_defaults_suit_a_single_machine() -> None:
     """A process without any variable talks to a broker on its own machine."""
     settings = Settings.load()
     assert (settings.broker, settings.web_host, settings.web_port) == ("localhost:9092", "127.0.0.1", 6066)
