@@ -35,7 +35,7 @@ sys.argv = ["gpu", "--quick", "--device", "cpu", "--out", {out!r}]
 runpy.run_module("tests.bench.gpu", run_name="__main__")
 """
 PACKAGES = {
-    "streams", "graphstate", "rocksdict", "faust", "mode", "aiokafka", "kafka", "msgspec", "orjson", "pydantic",
+    "streams", "graphstate", "rocksdict", "faust", "mode", "aiokafka", "kafka", "msgspec", "pydantic",
     "pydantic_settings", "safetensors", "lightgbm", "pyarrow", "typer", "structlog", "prometheus_client",
 }  # fmt: skip
 
