@@ -1,6 +1,6 @@
 """Event files: JSON lines (plain, `.gz`, `.zst`) and Parquet, read and written a chunk at a time.
 
-A row is an event as design §2 writes it: a dict with `type`, `time` and the fields of that type,
+A row is an event as a message of the input topics holds it: a dict with `type`, `time` and the fields of that type,
 without nulls. Whatever is wrong with a file is said with its name and the line or row.
 """
 

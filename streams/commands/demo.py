@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from streams.demo.run import Plan, Summary
     from streams.settings import Settings
 
+ELSEWHERE = ("security_protocol", "group", "instance", "prefix", "checkpoints")
+"""Settings that say where a worker that is no demo works; broker and datadir are replaced, these are as if not set."""
+
 
 def demo(
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as it goes.")] = 200,
@@ -85,16 +88,18 @@ def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:
 
 
 def _settings(plan: Plan, address: str, folder: Path, port: int) -> Settings:
-    """The environment's settings, with all that concerns Kafka and the state replaced by the demo's own."""
+    """The environment's settings without those that lead to another Kafka, state or checkpoints.
+
+    What the demo scores with (model, device, shards, ...) stays, and so does who may look at its pages.
+    """
     from streams.settings import Settings
 
     own: dict[str, Any] = {
-        "broker": address,
-        "security_protocol": "PLAINTEXT",
-        "prefix": "",
-        "instance": "",
-        "datadir": folder / "state",
+        name: field.default
+        for name, field in Settings.model_fields.items()
+        if name in ELSEWHERE or name.startswith(("sasl_", "ssl_"))
     }
+    own |= {"broker": address, "datadir": folder / "state"}
     if plan.replay is not None:
         own["retention_s"] = 0
     settings = Settings.load(**own)

@@ -100,7 +100,7 @@ class Draws:
 class Follows(Workload):
     """Follows among users: who is followed by a power law, who follows at random.
 
-    The stream is half follows, half unfollows of any live edge, as in the prototype that the aims come from.
+    The stream is half follows, half unfollows of any live edge.
     exponent: in-degree falls with (rank + offset) to the power of −exponent.
     """
 

@@ -17,7 +17,7 @@ from streams.embedded.broker import properties
 from streams.errors import EmbeddedKafkaError
 from streams.settings import Settings
 
-# The issue asks for 10 s on an idle machine; a shared one may be slower.
+# Twice what it may take on an idle machine: a shared one is slower.
 READY_S = 20.0
 
 

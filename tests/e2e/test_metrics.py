@@ -126,6 +126,8 @@ def test_counts_agree(ran: Ran) -> None:
     assert ran.value("groundswell_scores_total") == len(read_all(settings, [ran.topics.score.name]))
     assert ran.value("groundswell_alerts_total") == len(read_all(settings, [ran.topics.alert.name]))
     assert ran.value("groundswell_dead_letters_total", topic=ran.topics.follow.name, reason="json") == BAD
+    # Counters that alerts watch are there before anything happened.
+    assert f'groundswell_dead_letters_total{{reason="utf8",topic="{ran.topics.share.name}"}} 0.0' in ran.text
     assert ran.value("groundswell_batch_mutations_sum") == EVENTS
 
 

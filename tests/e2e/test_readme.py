@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,12 @@ from streams import schemas, topics
 from streams.outputs import AlertValue, ScoreValue
 from streams.settings import PREFIX, Settings
 from tests import tidy
+from tests.workers import wait_for
 
 README = (tidy.ROOT / "README.md").read_text(encoding="utf-8")
 BROKER = "localhost:9092"
+# A broker and a worker start in it, on cores that other tests use too.
+SHELL_S = 240.0
 
 
 def blocks(language: str) -> list[str]:
@@ -76,13 +81,27 @@ def test_the_python_example_runs(plain: Settings, tmp_path: Path) -> None:
     assert lines == {"bo reach 7.31, percentile 96.4", "ALERT bo 26 new sharers", "gone was forgotten"}
 
 
-def test_the_shell_example_runs(plain: Settings, tmp_path: Path) -> None:
-    """Its commands end by themselves and print what the topics hold."""
-    code = next(block for block in blocks("sh") if "tail" in block).replace(BROKER, plain.broker)
+def test_the_shell_example_runs(tmp_path: Path) -> None:
+    """Its commands score the event with a Kafka and a worker of their own, end by themselves, and end both of these."""
+    code = next(block for block in blocks("sh") if "tail" in block)
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    shell = ["bash", "-euc", code]
-    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "1 events sent" in done.stdout
-    assert '"user": "bo"' in done.stdout.splitlines()[-1]
+    environment["TMPDIR"] = str(tmp_path)
+    printed, said = tmp_path / "printed", tmp_path / "said"
+    with printed.open("wb") as out, said.open("wb") as err:
+        # Output to files, and a session of its own: what a failure leaves running cannot keep the test, and is killed.
+        shell = subprocess.Popen(
+            ["bash", "-euc", code], stdout=out, stderr=err, cwd=tmp_path, env=environment, start_new_session=True
+        )
+    try:
+        assert shell.wait(SHELL_S) == 0, said.read_text(encoding="utf-8")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+    assert "1 events sent" in printed.read_text(encoding="utf-8")
+    score = json.loads(printed.read_text(encoding="utf-8").splitlines()[-1])
+    assert score["user"] == "bo"
+    assert tuple(score) == ScoreValue.__struct_fields__
+    # The keeper removes the broker's folder when it has ended it.
+    wait_for(lambda: not list(tmp_path.glob("groundswell-kafka-*")), 30, "the example's Kafka to be gone")

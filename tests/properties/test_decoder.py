@@ -1,6 +1,6 @@
 """The decoder under fuzz: whatever the bytes, what comes out is valid mutations or a reason, and the right one of both.
 
-`make fuzz` looks at 100,000 messages and more, `make test` at a few thousand; both print how many.
+`make fuzz` looks at more than 250,000 messages, `make test` at a few thousand; both print how many.
 What is accepted is compared with a naive reading by Python's own JSON parser.
 """
 

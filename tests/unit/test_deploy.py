@@ -63,7 +63,7 @@ def test_the_web_port_is_the_same_everywhere() -> None:
     image = DOCKERFILE.read_text(encoding="utf-8")
     assert f"EXPOSE {port}" in image
     assert f"{PREFIX}WEB_PORT={port}" in image
-    assert f":{port}/livez" in image
+    assert f":${{GROUNDSWELL_WEB_PORT:-{port}}}/livez" in image
     assert compose()["worker"]["ports"] == [f"127.0.0.1:{port}:{port}"]
     scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
     (job,) = scrape["scrape_configs"]

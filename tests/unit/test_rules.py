@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from streams.metrics import Metrics
+from streams.settings import Settings
 from tests import tidy
 
 FOLDER = tidy.ROOT / "deploy" / "prometheus"
@@ -46,6 +47,23 @@ def test_alerts_say_what_to_do() -> None:
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert set(rule["annotations"]) == {"summary", "action"}
     assert {"GroundswellStale", "GroundswellBehind", "GroundswellNotReady", "GroundswellDeadLetters"} <= set(alerts)
+
+
+def test_counters_that_alerts_watch_begin_at_zero() -> None:
+    """A series that first appears at 1 never rose, to Prometheus: all that `increase` looks at are there before."""
+    watched = {name for rule in rules() for name in re.findall(r"increase\((\w+)", rule["expr"])}
+    there = {sample.name: sample.value for family in Metrics(["t"]).registry.collect() for sample in family.samples}
+    assert len(watched) > 4
+    assert {name: there.get(name) for name in watched} == dict.fromkeys(watched, 0.0)
+
+
+def test_bounds_follow_the_defaults() -> None:
+    """Twice what a forget may take by default; and far more than what lies between two checkpoints."""
+    within_s, every_s = (Settings.model_fields[name].default for name in ("erase_within_s", "checkpoint_every_s"))
+    expr = {rule.get("alert"): rule["expr"] for rule in rules()}
+    assert expr["GroundswellForget"].endswith(f"groundswell_forget_waiting_seconds > {2 * within_s:.0f}")
+    assert expr["GroundswellCheckpointAge"] == "groundswell_checkpoint_age_seconds > 3 * 3600"
+    assert 3 * every_s < 3 * 3600
 
 
 def test_prometheus_reads_them() -> None:
