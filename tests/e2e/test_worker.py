@@ -79,7 +79,7 @@ def test_stop_and_go_on(process: WorkerProcess) -> None:
         process.wait_ready()
     status, body = process.get("/api/v1/users/r0-7")
     assert (status, json.loads(body)["user"]) == (200, "r0-7")
-    assert b"groundswell_mutations_total{" not in process.get("/metrics")[1]
+    assert b'groundswell_mutations_total{outcome="applied"} 0.0' in process.get("/metrics")[1]
     assert process.stop() == 0
 
 
