@@ -259,10 +259,10 @@ class Worker:
             self.metrics.stale_polls.inc()
             return
         consumer.begin(poll)
-        epoch, number = self._lanes.get(poll.topic, (-1, 0))
+        epoch, number = self._lanes.get(poll.lane, (-1, 0))
         if poll.first != (number + 1 if epoch == poll.epoch else 1):
-            raise WorkerError(f"a poll of {poll.topic} was lost between Kafka and its agent; start the worker again")
-        self._lanes[poll.topic] = poll.epoch, poll.last
+            raise WorkerError(f"a poll of {poll.lane} was lost between Kafka and its agent; start the worker again")
+        self._lanes[poll.lane] = poll.epoch, poll.last
         try:
             done = await handle(poll)
         except LeaseLost:

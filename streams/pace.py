@@ -29,10 +29,10 @@ class Pace:
         self._worked_s = 0.0
         self._at_s = 0.0
 
-    def took(self, stage: str, seconds: float, now_s: float) -> None:
-        """A poll of a stage (inputs, mutations, halos) was in work for so long, until now."""
-        longest = self._longest_s.get(stage, 0.0)
-        self._longest_s[stage] = max(seconds, longest + _FADES * (seconds - longest))
+    def took(self, lane: str, seconds: float, now_s: float) -> None:
+        """A poll of a lane (inputs, mutations, halos) was in work for so long, until now."""
+        longest = self._longest_s.get(lane, 0.0)
+        self._longest_s[lane] = max(seconds, longest + _FADES * (seconds - longest))
         self._worked_s = self._worked_s * exp(min(0.0, self._at_s - now_s) / MEMORY_S) + seconds
         self._at_s = now_s
 

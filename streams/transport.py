@@ -1,8 +1,9 @@
 """How bytes get from Kafka to an agent and positions back: a Faust transport with one event per poll.
 
-* All records of one fetch reach an agent as one `Poll` per topic, not as one Faust event each.
-* A poll that finds its topic busy is merged into the one that waits: batches grow with the load.
-* A topic with much waiting is not asked for more, so overload shows as lag, not as memory.
+* All records of one fetch reach an agent as one `Poll` per lane, not as one Faust event each: the input topics together
+  are a lane, the mutations are one, and the halos.
+* A poll that finds its lane busy is merged into the one that waits: batches grow with the load.
+* A lane with much waiting is not asked for more, so overload shows as lag, not as memory.
 * Every seek begins a new epoch. A poll of an older epoch is neither written nor acknowledged, nor is
   one whose lease has lapsed (`streams/lease.py`): the group may have given its partitions away.
 * Positions come from the app at each assignment: partitions with state start where the state ends.
@@ -37,11 +38,13 @@ LOGGER = logging.getLogger("faust.transport")
 POLL_RECORDS = 4_000
 FETCH_BYTES = 1 << 20
 WAITING_BYTES = 1 << 20
-"""Fetched and not yet in work, per topic, at which a topic is not asked for more."""
+"""Fetched and not yet in work, per lane, at which its topics are not asked for more."""
 FULL_S = 0.5
 FETCH_WAIT_MS = 10
 PREFETCH_BACKOFF_S = 0.02
 """How long one topic that is full may hold up the others; aiokafka's own is 0.1 s."""
+INPUTS = "the input topics"
+"""Their lane; every other topic is one by its own name."""
 HEARTBEATS = 6
 """Per session timeout."""
 REBALANCE_S = 10.0
@@ -54,9 +57,9 @@ REQUEST_BYTES = 6 * 1024 * 1024
 
 
 class Poll:
-    """What Faust sees as one record: all that one fetch, or several merged, returned for one topic.
+    """What Faust sees as one record: all that one fetch, or several merged, returned for one lane.
 
-    parts: partition → (records, position after them). first, last: its numbers in its epoch and topic.
+    parts: partition → (records, position after them). first, last: its numbers in its epoch and lane.
     """
 
     # What Faust reads of a record besides.
@@ -64,11 +67,12 @@ class Poll:
     headers = ()
     timestamp = timestamp_type = serialized_key_size = serialized_value_size = 0
 
-    def __init__(self, topic: str, epoch: int, number: int) -> None:
-        self.topic = topic
+    def __init__(self, lane: str, epoch: int, number: int) -> None:
+        self.lane = lane
         self.epoch = epoch
         self.first = self.last = number
-        self.parts: dict[int, tuple[list[Any], int]] = {}
+        self.parts: dict[TP, tuple[list[Any], int]] = {}
+        self.topic = ""
         self.size = 0
         self.partition = self.offset = 0
 
@@ -77,17 +81,17 @@ class Poll:
         """What Faust hands on. No attribute: who holds itself lives on until Python looks for cycles."""
         return self
 
-    def add(self, partition: int, records: list[Any], position: int) -> None:
+    def add(self, tp: TP, records: list[Any], position: int) -> None:
         """Add what was fetched of one partition."""
-        before = self.parts[partition][0] if partition in self.parts else []
-        self.parts[partition] = [*before, *records], position
+        before = self.parts[tp][0] if tp in self.parts else []
+        self.parts[tp] = [*before, *records], position
         self.size += sum(max(record.serialized_value_size, 0) for record in records)
 
     def merge(self, later: Poll) -> None:
-        """Take in the next poll of the same topic and epoch."""
+        """Take in the next poll of the same lane and epoch."""
         size = self.size + later.size
-        for partition, (records, position) in later.parts.items():
-            self.add(partition, records, position)
+        for tp, (records, position) in later.parts.items():
+            self.add(tp, records, position)
         self.last, self.size = later.last, size
 
 
@@ -101,6 +105,11 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self.lease: Lease = self.app.lease
         self._numbers: dict[str, int] = defaultdict(int)
+        self._inputs = {spec.name for spec in Topics(self.app.settings).inputs.values()}
+
+    def lane(self, topic: str) -> str:
+        """The lane of a topic."""
+        return INPUTS if topic in self._inputs else topic
 
     def new_epoch(self) -> None:
         """Everything fetched before is stale from here on."""
@@ -148,10 +157,11 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         polls: dict[str, tuple[TP, Poll]] = {}
         assignment: Any = consumer._subscription.subscription.assignment if fetched else None  # noqa: SLF001
         for tp, records in fetched.items():
-            if tp.topic not in polls:
-                self._numbers[tp.topic] += 1
-                polls[tp.topic] = TP(*tp), Poll(tp.topic, self.lease.epoch, self._numbers[tp.topic])
-            polls[tp.topic][1].add(tp.partition, records, assignment.state_value(tp).position)
+            lane = self.lane(tp.topic)
+            if lane not in polls:
+                self._numbers[lane] += 1
+                polls[lane] = TP(*tp), Poll(lane, self.lease.epoch, self._numbers[lane])
+            polls[lane][1].add(TP(*tp), records, assignment.state_value(tp).position)
         return {tp: [poll] for tp, poll in polls.values()}
 
     async def on_thread_stop(self) -> None:
@@ -188,8 +198,6 @@ class Consumer(driver.Consumer):
         self._room = asyncio.Event()
         self._next_poll = 0.0
         self._pace = Pace(self.app.settings.target_ms / 1_000)
-        topics = Topics(self.app.settings)
-        self._inner = topics.mutations.name, topics.halos.name
         self._begun: dict[str, float] = {}
         self.positions: dict[TP, int] = {}
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
@@ -222,7 +230,7 @@ class Consumer(driver.Consumer):
     ) -> Mapping[TP, list[Any]]:
         active = active_partitions or set()
         await asyncio.sleep(max(0.0, self._next_poll - time.monotonic()))
-        wanted = {tp for tp in active if self._has_room(tp.topic)}
+        wanted = {tp for tp in active if self._has_room(self._thread.lane(tp.topic))}
         if not wanted:
             self._room.clear()
             with suppress(TimeoutError):
@@ -234,21 +242,21 @@ class Consumer(driver.Consumer):
             now = time.monotonic()
             self._next_poll = now + self._pace.pause_s(now)
         for tp, (poll,) in list(fetched.items()):
-            waiting = self._waiting.get(poll.topic)
+            waiting = self._waiting.get(poll.lane)
             if waiting is not None and waiting.epoch == poll.epoch:
                 waiting.merge(poll)
                 del fetched[tp]
             else:
-                self._waiting[poll.topic] = poll
+                self._waiting[poll.lane] = poll
         return fetched
 
-    def _has_room(self, topic: str) -> bool:
-        waiting = self._waiting.get(topic)
+    def _has_room(self, lane: str) -> bool:
+        waiting = self._waiting.get(lane)
         return waiting is None or waiting.epoch != self.app.lease.epoch or waiting.size < WAITING_BYTES
 
     def _to_message(self, tp: TP, record: Poll) -> Any:
         # Faust drops a message below the offset that it sought, so the real last offset it must be.
-        record.partition, record.offset = tp.partition, record.parts[tp.partition][1] - 1
+        record.topic, record.partition, record.offset = tp.topic, tp.partition, record.parts[tp][1] - 1
         return super()._to_message(tp, record)
 
     def current(self, poll: Poll) -> bool:
@@ -263,26 +271,24 @@ class Consumer(driver.Consumer):
     def begin(self, poll: Poll) -> None:
         """An agent takes the poll: nothing is merged into it any more, and what its task sends belongs to it."""
         EPOCH.set(poll.epoch)
-        if self._waiting.get(poll.topic) is poll:
-            del self._waiting[poll.topic]
-        self._busy[poll.topic] = poll
-        self._begun[poll.topic] = time.monotonic()
+        if self._waiting.get(poll.lane) is poll:
+            del self._waiting[poll.lane]
+        self._busy[poll.lane] = poll
+        self._begun[poll.lane] = time.monotonic()
         self._room.set()
 
     def done(self, poll: Poll) -> None:
         """Everything that follows from the poll is where it belongs: its positions may be committed."""
-        for partition, (_, position) in poll.parts.items():
-            tp = TP(poll.topic, partition)
+        for tp, (_, position) in poll.parts.items():
             self._done[tp] = self.positions[tp] = position
         now = time.monotonic()
-        stage = poll.topic if poll.topic in self._inner else "inputs"
-        self._pace.took(stage, now - self._begun[poll.topic], now)
+        self._pace.took(poll.lane, now - self._begun[poll.lane], now)
         self.leave(poll)
 
     def leave(self, poll: Poll) -> None:
         """The agent is through with the poll, done or not."""
-        if self._busy.get(poll.topic) is poll:
-            del self._busy[poll.topic]
+        if self._busy.get(poll.lane) is poll:
+            del self._busy[poll.lane]
 
     # Positions
 

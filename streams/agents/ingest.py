@@ -47,8 +47,8 @@ class Ingest:
         begin = perf_counter()
         self._dead.begin()
         packers, kinds = [Packer() for _ in range(self._shards)], Counter[int]()
-        kind = self._topics.kind(poll.topic)
-        for records, _ in poll.parts.values():
+        for tp, (records, _) in poll.parts.items():
+            kind = self._topics.kind(tp.topic)
             for first in range(0, len(records), SLICE):
                 for record in records[first : first + SLICE]:
                     self._take(record, kind, packers, kinds)

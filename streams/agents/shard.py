@@ -155,12 +155,12 @@ class ShardWork:
 
     async def _handle(self, poll: Poll) -> bool:
         # Shards share a thread, but while one waits for Kafka another steps.
-        parts = [self._part(poll, partition, *part) for partition, part in poll.parts.items()]
+        parts = [self._part(poll, tp.partition, *part) for tp, part in poll.parts.items()]
         return all(await all_of(*parts))
 
     async def _part(self, poll: Poll, partition: int, records: list[Any], position: int) -> bool:
         try:
-            if poll.topic == self._halos:
+            if poll.lane == self._halos:
                 return await self._mirror(poll, partition, records, position)
             return await self._advance(poll, partition, records)
         except StaleStep:
@@ -171,7 +171,7 @@ class ShardWork:
     async def _advance(self, poll: Poll, partition: int, records: list[Any]) -> bool:
         """Take packs."""
         next_offset, marks = self._host.position(partition)
-        told = self.told.get(TP(poll.topic, partition), 0)
+        told = self.told.get(TP(self._mutations, partition), 0)
         for batch in micro_batches(records, next_offset, marks, told):
             if batch.loud:
                 await self._greet(partition)

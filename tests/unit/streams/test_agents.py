@@ -26,7 +26,7 @@ from streams.settings import Settings
 from streams.shard import Outcome
 from streams.shardhost import ShardHost
 from streams.topics import Topics
-from streams.transport import Poll
+from streams.transport import INPUTS, Poll
 
 
 @dataclass
@@ -52,7 +52,7 @@ def test_a_poll_ends_with_its_last_user() -> None:
     poll = Poll("t", 1, 1)
     assert poll.value is poll
     record = Record(0)
-    poll.add(0, [record], 1)
+    poll.add(TP("t", 0), [record], 1)
     seen = weakref.ref(record)
     gc.disable()
     try:
@@ -80,16 +80,16 @@ def records(*values: bytes, first: int = 0) -> list[Record]:
 def test_polls_merge() -> None:
     """A merged poll holds all records in order, the later positions and both sizes."""
     one, two = Poll("t", 1, 4), Poll("t", 1, 5)
-    one.add(0, [Record(0), Record(1)], 2)
-    one.add(1, [Record(7)], 8)
-    two.add(0, [Record(2, None)], 3)
-    two.add(2, [Record(0, b"yyy")], 1)
+    one.add(TP("t", 0), [Record(0), Record(1)], 2)
+    one.add(TP("t", 1), [Record(7)], 8)
+    two.add(TP("t", 0), [Record(2, None)], 3)
+    two.add(TP("u", 0), [Record(0, b"yyy")], 1)
     one.merge(two)
     assert (one.first, one.last, one.size) == (4, 5, 6)
-    assert {p: ([r.offset for r in rs], position) for p, (rs, position) in one.parts.items()} == {
-        0: ([0, 1, 2], 3),
-        1: ([7], 8),
-        2: ([0], 1),
+    assert {tp: ([r.offset for r in rs], position) for tp, (rs, position) in one.parts.items()} == {
+        TP("t", 0): ([0, 1, 2], 3),
+        TP("t", 1): ([7], 8),
+        TP("u", 0): ([0], 1),
     }
 
 
@@ -406,9 +406,9 @@ def test_a_refused_poll_leaves_no_letters(offline_settings: Settings) -> None:
         topics, producer = Topics(offline_settings), SimpleNamespace(client=SimpleNamespace(send=send))
         ingest = Ingest(topics, producer, DeadLetters(letter, Metrics(), 3), Metrics())  # type: ignore[arg-type]
         name = topics.share.name
-        poll = Poll(name, 1, 1)
+        poll = Poll(INPUTS, 1, 1)
         good = b'{"type":"share","time":1714564800,"user":"ann","content":"c"}'
-        poll.add(0, [Record(0, good, name), Record(1, b"{", name), Record(2, b"[", name)], 3)
+        poll.add(TP(name, 0), [Record(0, good, name), Record(1, b"{", name), Record(2, b"[", name)], 3)
         for _ in range(2):
             with pytest.raises(Refused):
                 await ingest.handle(poll)

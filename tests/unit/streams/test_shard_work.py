@@ -71,7 +71,7 @@ class Rig:
     def poll(self) -> Poll:
         """The first pack of shard 0, fetched now."""
         poll = Poll(self.log, self.epoch, 1)
-        poll.add(0, records(pack(0, 1)), 1)
+        poll.add(TP(self.log, 0), records(pack(0, 1)), 1)
         return poll
 
 
