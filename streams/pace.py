@@ -41,5 +41,6 @@ class Pace:
         if not self._target_s or not self._longest_s:
             return SHORTEST_S
         worked = min(1.0, self._worked_s * exp(min(0.0, self._at_s - now_s) / MEMORY_S) / MEMORY_S)
-        left = self._target_s - sum(self._longest_s.values())
+        # An event that comes while its lane is busy waits for that, and then for its own poll.
+        left = self._target_s - 2 * sum(self._longest_s.values())
         return max(SHORTEST_S, worked * left / len(self._longest_s))

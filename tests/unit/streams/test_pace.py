@@ -15,8 +15,8 @@ def simulated(pace: Pace, rate: float, fixed_s: float, each_s: float, seconds: f
         work = fixed_s + each_s * rate * max(pause, gone)
         gone = max(pause, 2 * work)
         now += gone
-        for stage in ("inputs", "mutations"):
-            pace.took(stage, work, now)
+        for lane in ("inputs", "mutations"):
+            pace.took(lane, work, now)
         if now > seconds:
             worked_s, longest = worked_s + 2 * work, max(longest, 2 * (pause + work))
     return worked_s / seconds, longest
@@ -39,15 +39,15 @@ def test_idle_waits_for_nobody() -> None:
     assert pace.pause_s(100.0) < 2 * SHORTEST_S
 
 
-def test_what_is_left_is_shared_by_the_stages() -> None:
-    """Busy all the time, each stage may wait an equal part of what the work leaves."""
+def test_what_is_left_is_shared_by_the_lanes() -> None:
+    """Busy all the time, each lane may wait an equal part of what the work leaves, which an event may meet twice."""
     pace = Pace(1.0)
     for tenth in range(100):
         pace.took("inputs", 0.02, tenth / 10)
         pace.took("mutations", 0.1, tenth / 10)
-    assert pace.pause_s(9.9) == pytest.approx((1.0 - 0.12) / 2, rel=1e-6)
+    assert pace.pause_s(9.9) == pytest.approx((1.0 - 2 * 0.12) / 2, rel=1e-6)
     pace.took("halos", 0.0, 9.9)
-    assert pace.pause_s(9.9) == pytest.approx((1.0 - 0.12) / 3, rel=1e-6)
+    assert pace.pause_s(9.9) == pytest.approx((1.0 - 2 * 0.12) / 3, rel=1e-6)
 
 
 def test_no_time_left() -> None:
