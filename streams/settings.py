@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     target_ms: float = Field(
         0.0,
         ge=0,
-        le=60_000,
+        le=10_000,
         description="Milliseconds that the freshness of 99 % may have: what is left of them is waited for larger, "
         "cheaper micro-batches; 0: as quick as can be.",
     )

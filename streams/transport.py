@@ -301,6 +301,7 @@ class Consumer(driver.Consumer):
         end = await self.highwaters(*tps)
         targets = await self.app.seek_targets(stored, begin, end)
         await self.seek_wait(targets)
+        self._next_poll = 0.0  # what is new here has not had company to wait for
         self._waiting.clear()
         self._busy.clear()
         self._done.clear()
