@@ -76,9 +76,11 @@ class Applier:
         self.ledger.touched[0].add(row)
         return row
 
-    def _touch(self, content: int, time: int) -> None:
+    def touch(self, content: int, time: int) -> None:
         """Note the newest event that names a content; its record must be written."""
-        touched_at = self.contents.touched_at
+        touched_at, leaving = self.contents.touched_at, self.ledger.leaving
+        if time < leaving.until:
+            leaving.note(content, time)
         if time > touched_at[content]:  # noqa: PLR1730 - a call of `max` costs more than all of this
             touched_at[content] = time
         self.ledger.touched[1].add(content)
@@ -144,7 +146,7 @@ class Applier:
         content = contents.index.get(other)
         if content is None:
             content = contents.make(other)
-        self._touch(content, time)
+        self.touch(content, time)
         store, key = self.store, _PACK_PAIR(SHARE, user, content)
         value = store.get(key)
         if value is None:
@@ -176,7 +178,7 @@ class Applier:
             self._note(mutation.user, mutation.time)
             return
         user, content = self.see(mutation.user, mutation.time), self.contents.row(mutation.other)
-        self._touch(content, mutation.time)
+        self.touch(content, mutation.time)
         key = keys.pair(SHARE, user, content)
         value = self.store.get(key)
         unshared, first, via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
@@ -221,7 +223,7 @@ class Applier:
         here, parent = contents.mine(mutation.other), mutation.extra
         reply = contents.row(parent) if parent is not None and (here or contents.mine(parent)) else -1
         if reply >= 0 and contents.owned_at[reply]:
-            self._touch(reply, time)
+            self.touch(reply, time)
         if not here:
             self._note(mutation.user, time)
             if reply >= 0:
@@ -231,7 +233,7 @@ class Applier:
         unknown = content is None
         if content is None:
             content = contents.make(mutation.other)
-        self._touch(content, time)
+        self.touch(content, time)
         if reply >= 0:
             self._refer(content, reply)
         if time <= self.users.forget_at[user] or time <= contents.deleted_at_at[content]:
@@ -313,7 +315,7 @@ class Applier:
         if mutation.time <= contents.deleted_at_at[content]:
             return
         contents.deleted_at_at[content] = mutation.time
-        self._touch(content, mutation.time)
+        self.touch(content, mutation.time)
         self._cut_create(content)
         for key, _ in list(self.store.scan(keys.index_prefix(SHARED, content))):
             self._cut_share(keys.read_index(key)[1], content)

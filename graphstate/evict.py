@@ -5,52 +5,63 @@ What they gave to the counters of users, and the interactions that their shares 
 
 from __future__ import annotations
 
-import numpy as np
-
 from graphstate import keys
 from graphstate.keys import NEVER, SHARE, SHARE_VALUE, TWO_ROWS
 from graphstate.ledger import Ledger
+from graphstate.store import Keys
 from graphstate.types import CONTENT, REPLY_TO, SHARED, Fact, Mutation
 from graphstate.windows import REMOVE
 
 
-def due(ledger: Ledger, before: int) -> list[int]:
-    """The contents of this shard whose create (without one: whose newest event) is older than `before` (µs)."""
-    contents = ledger.contents
-    created, touched = contents.created_at[: contents.rows], contents.touched[: contents.rows]
-    newest = np.where(created != NEVER, created, touched)
-    old = (newest != NEVER) & (newest < before) & (contents.owned[: contents.rows] != 0)
-    return [int(row) for row in np.flatnonzero(old) if contents.ids[row]]
+def sweep(ledger: Ledger, before: int) -> list[int]:
+    """Evict the contents whose time is before `before` (µs); their rows are free after this micro-batch."""
+    content = ledger.leaving.next(before)
+    if content is None:
+        return []
+    ledger.add_up()
+    search, evicted = ledger.store.search(), []
+    while content is not None:
+        evict(ledger, content, search)
+        evicted.append(content)
+        content = ledger.leaving.next(before)
+    return evicted
 
 
-def evict(ledger: Ledger, content: int) -> None:
-    """Remove a content with its edges, registers and shares; its row is free after this micro-batch."""
+def evict(ledger: Ledger, content: int, search: Keys) -> None:
+    """Remove a content with its edges, registers and shares."""
     contents, store = ledger.contents, ledger.store
     created_at, creator = contents.created_at_at[content], contents.creator_at[content]
-    for key, _ in list(store.scan(keys.index_prefix(SHARED, content))):
-        time, user = keys.read_index(key)
+    # What an event of this micro-batch brought is not in RocksDB yet.
+    pending = content in ledger.touched[CONTENT]
+    shared = search(keys.index_prefix(SHARED, content), pending=pending)
+    edges = [keys.read_index(key) for key in shared]
+    known = created_at != NEVER
+    pairs = store.gets([keys.pair(keys.PAIR, user, creator) for _, user in edges]) if known else [None] * len(edges)
+    for key, (time, user), pair in zip(shared, edges, pairs, strict=True):
         store.delete(key)
         if ledger.counts(time, created_at):
             ledger.change(REMOVE, SHARED, user, content, 0)
-            if created_at != NEVER:
-                ledger.kept(creator, user, content, time, created_at)
-        _drop_share(ledger, user, content)
-    for key, _ in list(store.scan(keys.prefix(keys.UNSHARED, content))):
+            if known:
+                ledger.kept(creator, user, content, time, created_at, pair)
+    marks = search(keys.prefix(keys.UNSHARED, content), pending=pending)
+    for key in marks:
         store.delete(key)
-        _drop_share(ledger, TWO_ROWS.unpack_from(key, 1)[1], content)
-    if created_at != NEVER:
+    unshared = (TWO_ROWS.unpack_from(key, 1)[1] for key in marks)
+    _drop_shares(ledger, {*(user for _, user in edges), *unshared}, content)
+    if known:
         ledger.evicted(creator, content, created_at)
         reply = contents.reply_at[content]
         if reply >= 0 and reply != content:
             ledger.replied(reply, content, created_at, -1)
-    for key, _ in list(store.scan(keys.index_prefix(REPLY_TO, content))):
+    for key in search(keys.index_prefix(REPLY_TO, content), pending=pending):
         time, reply = keys.read_index(key)
         ledger.unlink(REPLY_TO, reply, content, time)
-    for shard in orphan(ledger, content):
+    for shard in orphan(ledger, content, search(keys.prefix(keys.REPLIES, content), pending=pending)):
         ledger.told.append((shard, Mutation(Fact.ORPHANED, 0, "", contents.ids[content])))
-    for key, _ in list(store.scan(keys.prefix(keys.CREATE_CLAIM, content))):
-        ledger.unclaim(content, *keys.read_create_claim(key))
-    ledger.touched[1].discard(content)
+    if contents.claims_at[content]:
+        for key, _ in list(store.scan(keys.prefix(keys.CREATE_CLAIM, content))):
+            ledger.unclaim(content, *keys.read_create_claim(key))
+    ledger.touched[CONTENT].discard(content)
     leave(ledger, content)
 
 
@@ -62,11 +73,16 @@ def leave(ledger: Ledger, content: int) -> None:
     ledger.store.write("mirrors", keys.node(CONTENT, content), None)
 
 
-def orphan(ledger: Ledger, parent: int) -> list[int]:
-    """Let the creates here that reply to a content reply to nothing; returns the other shards that have some."""
+def replies(ledger: Ledger, parent: int) -> list[bytes]:
+    """The keys that say which creates reply to a content."""
+    return ledger.store.search()(keys.prefix(keys.REPLIES, parent))
+
+
+def orphan(ledger: Ledger, parent: int, found: list[bytes]) -> list[int]:
+    """Let the creates here that reply to a content (`replies`) reply to nothing; returns the other shards with some."""
     contents, store = ledger.contents, ledger.store
     elsewhere = []
-    for key, _ in list(store.scan(keys.prefix(keys.REPLIES, parent))):
+    for key in found:
         store.delete(key)
         content, shard = keys.read_replies(key)
         if content < 0:
@@ -84,15 +100,17 @@ def orphan(ledger: Ledger, parent: int) -> list[int]:
     return elsewhere
 
 
-def _drop_share(ledger: Ledger, user: int, content: int) -> None:
-    store, key = ledger.store, keys.pair(SHARE, user, content)
-    value = store.get(key)
-    if value is None:
-        return
-    _, _, via, more = SHARE_VALUE.unpack(value)
-    store.delete(key)
-    if via >= 0:
-        store.delete(keys.via(via, user, content))
-    if more:
-        for claim, _ in list(store.scan(keys.pair(keys.SHARE_CLAIM, user, content))):
-            store.delete(claim)
+def _drop_shares(ledger: Ledger, users: set[int], content: int) -> None:
+    """Remove the registers of these users' shares of a content."""
+    store = ledger.store
+    registers = [keys.pair(SHARE, user, content) for user in users]
+    for user, key, value in zip(users, registers, store.gets(registers), strict=True):
+        if value is None:
+            continue
+        _, _, via, more = SHARE_VALUE.unpack(value)
+        store.delete(key)
+        if via >= 0:
+            store.delete(keys.via(via, user, content))
+        if more:
+            for claim, _ in list(store.scan(keys.pair(keys.SHARE_CLAIM, user, content))):
+                store.delete(claim)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from graphstate import keys
 from graphstate.apply import Applier
-from graphstate.evict import orphan
+from graphstate.evict import orphan, replies
 from graphstate.types import REPLY_TO, Fact, Mutation
 
 FIRST = min(Fact)
@@ -21,6 +21,7 @@ class Facts:
     """Applies facts to the ledger that an applier keeps."""
 
     def __init__(self, applier: Applier) -> None:
+        self.applier = applier
         self.ledger = ledger = applier.ledger
         self.users, self.contents, _ = ledger.tables
         self._see, self._mark = applier.see, applier.mark
@@ -67,8 +68,7 @@ class Facts:
         contents, ledger = self.contents, self.ledger
         if sign > 0:
             parent, reply = contents.row(told.other), contents.row(told.extra or "")
-            contents.touched_at[parent] = max(contents.touched_at[parent], told.time)
-            ledger.touched[1].add(parent)
+            self.applier.touch(parent, told.time)
             ledger.link(REPLY_TO, reply, parent, told.time)
             return
         parent, reply = contents.index.get(told.other, -1), contents.index.get(told.extra or "", -1)
@@ -83,12 +83,14 @@ class Facts:
 
     def _kept(self, told: Mutation, _sign: int) -> None:
         sharer, content = self.users.row(told.other), self.contents.row(told.extra or "")
-        self.ledger.kept(self._user(told), sharer, content, told.time, told.at)
+        creator = self._user(told)
+        pair = self.ledger.store.get(keys.pair(keys.PAIR, sharer, creator))
+        self.ledger.kept(creator, sharer, content, told.time, told.at, pair)
 
     def _orphaned(self, told: Mutation, _sign: int) -> None:
         parent = self.contents.index.get(told.other)
         if parent is not None:
-            orphan(self.ledger, parent)
+            orphan(self.ledger, parent, replies(self.ledger, parent))
 
     def _cleared(self, told: Mutation, _sign: int) -> None:
         user = self._user(told)

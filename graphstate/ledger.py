@@ -28,6 +28,7 @@ from graphstate.counting import (
     Counting,
 )
 from graphstate.keys import NEVER, PAIR_VALUE, TIME
+from graphstate.leaving import Leaving
 from graphstate.nodes import AUTHORS, SHARERS, VIA, Communities, Contents, Users
 from graphstate.store import Store
 from graphstate.types import CREATED as CREATED_RELATION
@@ -68,6 +69,7 @@ class Ledger:
         self.store = store
         self.users, self.contents, self.communities = Users(spec), Contents(spec), Communities(spec)
         self.tables = (self.users, self.contents, self.communities)
+        self.leaving = Leaving(self.contents)
         self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
         self.window = spec.window
@@ -290,6 +292,7 @@ class Ledger:
         """A reply to a content."""
         contents = self.contents
         if contents.owned_at[parent]:
+            self.touched[1].add(parent)
             (self.link if sign > 0 else self.unlink)(REPLY_TO, content, parent, time)
         else:
             fact = Fact.REPLIED if sign > 0 else Fact.UNREPLIED
@@ -377,8 +380,8 @@ class Ledger:
             # No counter changes with it, but `since_received` does.
             self.touched[0].add(creator)
 
-    def kept(self, creator: int, user: int, content: int, time: int, created_at: int) -> None:
-        """A credited share whose content is no longer kept: the interaction stays, unless somebody was forgotten."""
+    def kept(self, creator: int, user: int, content: int, time: int, created_at: int, pair: bytes | None) -> None:
+        """A credited share whose content is no longer kept: the interaction (pair) stays, but for the forgotten."""
         forget = self.users.forget_at
         if not self.users.owned_at[creator]:
             self._tell(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
@@ -387,12 +390,12 @@ class Ledger:
         if time <= forget[user] or created_at <= forget[creator]:
             self.review(user, creator)
             return
-        key = keys.pair(keys.PAIR, user, creator)
-        value = self.store.get(key)
-        if value is not None:
-            latest, first, kept_latest, kept_first = PAIR_VALUE.unpack(value)
+        if pair is not None:
+            latest, first, kept_latest, kept_first = PAIR_VALUE.unpack(pair)
             kept_first = time if kept_first == NEVER else min(kept_first, time)
-            self.store.put(key, PAIR_VALUE.pack(latest, first, max(kept_latest, time), kept_first))
+            self.store.put(
+                keys.pair(keys.PAIR, user, creator), PAIR_VALUE.pack(latest, first, max(kept_latest, time), kept_first)
+            )
 
     def tied(self, user: int, sign: int) -> None:
         """One more creator, or one less, whom a user has credited shares of."""

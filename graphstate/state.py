@@ -25,7 +25,19 @@ from graphstate.frontier import Frontier
 from graphstate.keys import NEVER
 from graphstate.ledger import Ledger
 from graphstate.store import Memory, Store
-from graphstate.types import COMMUNITY, CONTENT, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int64s, Mutation, Snapshot
+from graphstate.types import (
+    COMMUNITY,
+    CONTENT,
+    EVICTION_US,
+    RELATIONS,
+    SHARED,
+    TYPES,
+    USER,
+    GraphSpec,
+    Int64s,
+    Mutation,
+    Snapshot,
+)  # fmt: skip
 from graphstate.windows import Windows
 
 FORMAT = 3
@@ -234,7 +246,7 @@ class GraphState:
         alone, mine = self.spec.shards == 1, self.ledger.users.mine
         keep = self._kept_us if self.spec.retention_s else 0
         handlers, told = self.applier.handlers, self.facts.apply
-        periods = [every_us] * (on_boundary is not None) + [self._tick_us] * bool(keep)
+        periods = [every_us] * (on_boundary is not None) + [EVICTION_US] * bool(keep)
         turn = self._turn(periods)
         for mutation in mutations:
             kind, time, user = mutation[0], mutation[1], mutation[2]
@@ -274,11 +286,8 @@ class GraphState:
         if on_boundary is not None and before // every_us != time // every_us:
             self.ledger.add_up()
             on_boundary(time // every_us * every_us)
-        if self.spec.retention_s and before // self._tick_us != time // self._tick_us:
-            self.ledger.add_up()
-            for content in evict.due(self.ledger, self.tick - self._kept_us):
-                evict.evict(self.ledger, content)
-                self._vacant.append(content)
+        if self.spec.retention_s and before // EVICTION_US != time // EVICTION_US:
+            self._vacant += evict.sweep(self.ledger, time // EVICTION_US * EVICTION_US - self._kept_us)
 
     def _reach(self) -> None:
         users, contents, communities = self.ledger.tables

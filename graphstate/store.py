@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from heapq import merge
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from rocksdict import (
     AccessType,
@@ -30,6 +30,10 @@ from rocksdict import (
 
 from graphstate.errors import DamagedError, GraphError, LockedError
 
+Groups = dict[bytes, list[bytes]]
+"""Keys by their first bytes."""
+Keys = Callable[..., list[bytes]]
+"""What `Store.search` returns."""
 FAMILIES = ("nodes", "edges", "counters", "outputs", "mirrors", "meta")
 PREFIX = 5
 """Every scan is of keys that share at least this many first bytes."""
@@ -115,8 +119,8 @@ class Store:
         self._read = self._edges.get
         self._failed = False
         self.staged: dict[bytes, bytes | None] = {}
-        self._groups: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        self._grouped = 0
+        self._groups: dict[int, Groups] = {}
+        self._grouped: dict[int, int] = {}
         self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
 
     def get(self, key: bytes) -> bytes | None:
@@ -125,6 +129,14 @@ class Store:
             return self.staged[key]
         value: bytes | None = self._read(key)
         return value
+
+    def gets(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of some `edges` keys, pending changes included; cheaper than one by one."""
+        staged = self.staged
+        stored = [key for key in keys if key not in staged]
+        read: Any = self._read
+        found: dict[bytes, bytes | None] = dict(zip(stored, read(stored), strict=True)) if stored else {}
+        return [staged[key] if key in staged else found[key] for key in keys]
 
     def put(self, key: bytes, value: bytes) -> None:
         """Stage an `edges` row."""
@@ -139,37 +151,54 @@ class Store:
 
         Changes staged while the iterator is open may or may not be seen: take a list before changing.
         """
-        staged, group = self.staged, self._group().get(prefix[:PREFIX])
+        staged, group = self.staged, self._group(prefix)
         stored = self._stored(prefix)
         if not group:
             return stored
         found = sorted((key, value) for key in group if key.startswith(prefix) and (value := staged[key]) is not None)
         return merge(((key, value) for key, value in stored if key not in staged), found)
 
-    def _group(self) -> dict[bytes, list[bytes]]:
-        """The staged keys by their first bytes."""
-        staged, groups = self.staged, self._groups
-        # Most micro-batches scan little: keys are put into groups when a scan asks, the newest are at the end.
-        for key in islice(reversed(staged), len(staged) - self._grouped):
-            groups[key[:PREFIX]].append(key)
-        self._grouped = len(staged)
-        return groups
+    def _group(self, prefix: bytes) -> list[bytes] | None:
+        """The staged keys that have their first bytes in common with a prefix."""
+        staged, table = self.staged, prefix[0]
+        groups = self._groups.setdefault(table, {})
+        new = len(staged) - self._grouped.get(table, 0)
+        if new:
+            # Most micro-batches scan few tables: their keys are put into groups when a scan asks, new ones at the end.
+            for key in islice(reversed(staged), new):
+                if key[0] == table:
+                    groups.setdefault(key[:PREFIX], []).append(key)
+            self._grouped[table] = len(staged)
+        return groups.get(prefix[:PREFIX])
 
     def firsts(
         self, prefixes: Iterable[bytes], most: int, passes: Callable[[bytes], bool] | None = None
     ) -> Iterator[list[bytes]]:
-        """Per prefix the first keys of its `scan`, up to so many, without those that `passes` is true of.
+        """Per prefix the first keys of its `scan`, up to so many, without those that `passes` is true of."""
+        keys = self.search()
+        return (keys(prefix, most, passes) for prefix in prefixes)
 
-        One search for all of them, which a prefix with fewer keys lets read on into what is behind it.
+    def search(self) -> Keys:
+        """What finds the keys of one prefix after the other, pending changes included.
+
+        One iterator for all of them, which a prefix with fewer keys than are asked for lets read on behind it.
         """
-        staged, groups, rows = self.staged, self._group(), self._edges.iter()
-        valid, key_of, following = rows.valid, rows.key, rows.next
-        for prefix in prefixes:
-            group = groups.get(prefix[:PREFIX])
+        rows = self._edges.iter()
+        seek, valid, key_of, following = rows.seek, rows.valid, rows.key, rows.next
+
+        def keys(
+            prefix: bytes, most: int = 0, passes: Callable[[bytes], bool] | None = None, *, pending: bool = True
+        ) -> list[bytes]:
+            """The first so many keys (0: all) of a prefix, without those that `passes` is true of.
+
+            pending: False where the caller knows that nothing with this prefix was added since the last commit.
+            """
+            staged = self.staged
+            group = self._group(prefix) if pending else None
             found: list[bytes] = []
-            rows.seek(prefix)
+            seek(prefix)
             while valid() and (key := key_of()).startswith(prefix):
-                if (group is None or key not in staged) and not (passes and passes(key)):
+                if key not in staged and not (passes and passes(key)):
                     found.append(key)
                     if len(found) == most:
                         break
@@ -179,8 +208,11 @@ class Store:
                     _whole(rows)
             if group is not None:
                 new = (key for key in group if staged[key] is not None and key.startswith(prefix))
-                found = sorted([*found, *(key for key in new if not (passes and passes(key)))])[:most]
-            yield found
+                found = sorted([*found, *(key for key in new if not (passes and passes(key)))])
+                found = found[:most] if most else found
+            return found
+
+        return keys
 
     def _stored(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         last = int.from_bytes(prefix, "big") + 1
@@ -234,8 +266,7 @@ class Store:
     def discard(self) -> None:
         """Forget everything staged."""
         self.staged = {}
-        self._groups.clear()
-        self._grouped = 0
+        self._groups, self._grouped = {}, {}
         self._writes = {name: {} for name in FAMILIES}
 
     def sizes(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from graphstate.types import (
     COMMUNITY,
     CONTENT,
     CREATED,
+    EVICTION_US,
     FOLLOWS,
     HAS_MEMBER,
     INTERACTS,
@@ -86,7 +87,7 @@ class Twin:
     def _advance(self, time: int) -> None:
         self.clock = max(self.clock, time)
         if self.spec.retention_s:
-            self._evict(self._tick() - self._kept_us())
+            self._evict(self.clock // EVICTION_US * EVICTION_US - self._kept_us())
 
     def _enter(self, mutation: Mutation) -> None:
         user, time = mutation.user, mutation.time

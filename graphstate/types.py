@@ -137,6 +137,8 @@ class GraphSpec:
 
 
 MAX_SHARDS = 64
+EVICTION_US = 1_000_000
+"""What leaves does so when the clock passes a multiple of this: often, so that it is little each time."""
 
 
 @lru_cache(maxsize=1 << 17)

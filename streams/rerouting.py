@@ -10,7 +10,7 @@ are run over their log as it grows, as in production, and what they tell each ot
 state from it in silence derives the same facts under the same offsets, and finds those of the others.
 
 **The clock.** A shard takes an event unless its time is before clock − (retention + lateness), and evicts by the
-ticks that its clock passes. Each event carries the clock by which its user's old owner judged it: the largest event
+seconds that its clock passes. Each event carries the clock by which its user's old owner judged it: the largest event
 time and told clock before it there, or its own time. That only rises within a partition. All partitions are merged by
 it, so at any moment of the new log no shard's clock is beyond that of the event in hand: nothing expires that had not
 expired. Nor does what had expired come back, and contents leave where they left: before an event that a lagging clock
@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from graphstate.facts import FIRST
 from graphstate.keys import NEVER
-from graphstate.types import GraphSpec, Mutation, owner
+from graphstate.types import EVICTION_US, Mutation, owner
 from streams.errors import StateError
 from streams.packs import PACK_BYTES, PACK_MUTATIONS, Pack, Packer, fact_packs, fresh, unpack
 from streams.routing import concerned
@@ -33,7 +33,6 @@ from streams.shard import Shard
 
 BATCH = 16_384
 """Events between two steps of the shards, as a worker takes them at most."""
-_TICK_US = GraphSpec().tick_s * 1_000_000
 _FIELDS_BYTES = 24
 """What a packed mutation takes beside its ids, about."""
 
@@ -110,7 +109,7 @@ class Line:
     def add(self, clock: int, mutation: Mutation) -> None:
         """Add an event that was judged by a clock; clocks rise."""
         time = mutation.time
-        behind = max(self.clock, time) // _TICK_US < clock // _TICK_US
+        behind = max(self.clock, time) // EVICTION_US < clock // EVICTION_US
         spared = self.kept_us and clock - self.kept_us > time >= self.clock - self.kept_us
         if behind or spared or len(self._open) >= PACK_MUTATIONS or self._bytes >= PACK_BYTES:
             self.close(clock)
@@ -125,8 +124,8 @@ class Line:
         self.clock = max(self.clock, clock)
 
     def catch_up(self, clock: int) -> None:
-        """Close the pack if anything is in it, or if a tick is to be told."""
-        if self._open or self.clock // _TICK_US < clock // _TICK_US:
+        """Close the pack if anything is in it, or if something may leave by a clock that is to be told."""
+        if self._open or self.clock // EVICTION_US < clock // EVICTION_US:
             self.close(clock)
 
     def _pack(self, mutations: list[Mutation], clock: int, marks: Mapping[str, int] | None = None) -> None:

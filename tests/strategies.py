@@ -28,6 +28,7 @@ RETAINED = (
     GraphSpec(floor=1, window=2, retention_s=86_400, lateness_s=3_600),
     GraphSpec(floor=1, window=0, retention_s=3_600, lateness_s=0, horizon_s=1_800),
     GraphSpec(floor=2, window=3, retention_s=10 * 86_400, lateness_s=2 * 86_400, tick_s=3_600),
+    GraphSpec(floor=1, window=2, retention_s=60, lateness_s=30, horizon_s=60),
 )
 
 _OTHER = {

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from graphstate.keys import NEVER
-from graphstate.types import GraphSpec, Kind, Mutation
+from graphstate.types import EVICTION_US, Kind, Mutation
 from streams.deadletter import DeadLetters
 from streams.errors import BadEvent
 from streams.metrics import Metrics
@@ -28,7 +28,6 @@ SLICE = 1_000
 """Records decoded before others get the event loop."""
 NAMES = [kind.name.lower() for kind in Kind]
 OUTCOME = "accepted"
-_TICK_US = GraphSpec().tick_s * 1_000_000
 
 
 class Ingest:
@@ -90,12 +89,12 @@ class Ingest:
         return routed
 
     async def _send(self, packers: list[Packer]) -> None:
-        """Send every shard its packs, and to all of them the clock where it came past a tick."""
+        """Send every shard its packs, and to all of them the clock where something may leave by it."""
         clock = self._clock
-        ticked = clock // _TICK_US > self._told // _TICK_US
+        passed = clock // EVICTION_US > self._told // EVICTION_US
         for packer in packers:
             packer.clock = clock
-        packs = {shard: packer.finish(always=ticked) for shard, packer in enumerate(packers)}
+        packs = {shard: packer.finish(always=passed) for shard, packer in enumerate(packers)}
         await send_packs(self._producer.client, self._topics.mutations.name, packs)
         self._told = clock
 

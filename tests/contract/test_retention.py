@@ -1,6 +1,6 @@
 """The contract of retention, expiry and eviction; the order of the log matters here, so it is kept.
 
-Retention is 10 days and lateness 2 in these tests: a content of day 0 leaves after the tick that ends day 12.
+Retention is 10 days and lateness 2 in these tests: a content of minute 0 leaves with the first second after day 12.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from graphstate.types import GraphSpec, Mutation
 from tests.graphs import DAY, Build, Graph, View, create, delete, follow, forget, share, unshare
 
 SPEC = GraphSpec(floor=1, retention_s=10 * 86_400, lateness_s=2 * 86_400)
-LEAVES = 12 * DAY + 15
-"""The first minute at which the last tick is later than 12 days after minute 0."""
+LEAVES = 12 * DAY + 1
+"""The first minute that is later than 12 days after minute 0."""
 
 Log = Callable[[GraphSpec], Graph]
 
@@ -164,6 +164,26 @@ def test_evict_parent_of_waiting_create(log: Log) -> None:
         create(LEAVES, "c", "q"), forget(5 * DAY, "a"),
     )  # fmt: skip
     assert view.edges("created") == {("x", "b", 6 * DAY), ("q", "c", LEAVES)}
+    assert view.edges("reply_to") == set()
+
+
+def test_evict_what_came_late(log: Log) -> None:
+    """A content of which the first word comes at nearly its end leaves in time, too."""
+    events = (follow(12 * DAY, "d", "e"), follow(LEAVES, "d", "e"), create(10, "a", "x", "p"), share(11, "b", "x"))
+    view = play(log, *events, follow(12 * DAY + 10, "d", "e"))
+    assert view.contents == ["p", "x"]
+    view = play(log, *events, follow(12 * DAY + 11, "d", "e"))
+    assert view.contents == []
+
+
+def test_evict_a_parent_in_the_batch_that_gave_it_a_reply(log: Log) -> None:
+    """A reply that comes into force in the micro-batch in which its parent leaves has no edge afterwards."""
+    graph = log(SPEC)
+    graph.apply([create(0, "z", "p"), create(5 * DAY, "a", "x"), create(6 * DAY, "b", "x", "p")])
+    graph.apply([forget(5 * DAY, "a"), follow(LEAVES, "d", "e")])
+    graph.apply([create(LEAVES, "c", "q"), create(LEAVES, "c", "r")])
+    view = View(graph.snapshot())
+    assert view.edges("created") == {("x", "b", 6 * DAY), ("q", "c", LEAVES), ("r", "c", LEAVES)}
     assert view.edges("reply_to") == set()
 
 
