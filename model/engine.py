@@ -101,10 +101,11 @@ class Backend(Protocol):
     def take(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Read the propagated features of these rows."""
 
-    def first(self, graph: GraphView, rows: list[Int64s]) -> list[Int64s]:
+    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
         """Recompute the first layer of these rows; returns those that changed.
 
-        Rows whose window changed since are among them before the second layer is asked for.
+        Rows whose window changed since are among them before the second layer is asked for. tolerance: a row none of
+        whose numbers moved by more stays as it was and has not changed; so what is held back adds up.
         """
 
     def second(self, graph: GraphView, rows: Int64s) -> Int64s:
@@ -245,25 +246,27 @@ class Engine:
             )  # fmt: skip
         return out
 
-    def first(self, graph: GraphView, rows: list[Int64s]) -> list[Int64s]:
-        """Recompute the first layer of these rows per node type; returns those whose output changed."""
+    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
+        """Recompute the first layer of these rows per node type; returns those whose output changed by more than the
+        tolerance, the others keep what they had.
+        """
         self.reach(graph)
-        out = [self._first(graph, kind, some) if len(some) else some for kind, some in enumerate(rows)]
+        out = [self._first(graph, kind, some, tolerance) if len(some) else some for kind, some in enumerate(rows)]
         for kind, some in enumerate(out):
             if len(some):
                 self._project(1, kind, some, self.hidden1[kind])
         return out
 
-    def _first(self, graph: GraphView, kind: int, rows: Int64s) -> Int64s:
+    def _first(self, graph: GraphView, kind: int, rows: Int64s, tolerance: float) -> Int64s:
         changed = np.empty(len(rows), np.int64)
         new = self._layer(0, graph, kind, rows, self.x[kind])
-        return changed[: self._settle(rows, new, self.hidden1[kind], changed)]
+        return changed[: self._settle(rows, new, self.hidden1[kind], np.float32(tolerance), changed)]
 
     def warm_up(self, graph: GraphView) -> None:
         """Compile every kernel, or fetch it from its cache, so that none stalls a step later."""
         none = np.zeros(0, np.int64)
         for kind in range(len(self.types)):
-            self._first(graph, kind, none)
+            self._first(graph, kind, none, 0.0)
             for layer in range(len(self._layers)):
                 self._project(layer, kind, none, self.hidden1[kind])
             self._project(0, kind, none, self.x[kind])
@@ -274,7 +277,7 @@ class Engine:
         """Recompute the second layer of these users; returns those whose embedding changed."""
         changed = np.empty(len(rows), np.int64)
         new = self._layer(1, graph, self.user, rows, self.hidden1[self.user])
-        return changed[: self._settle(rows, new, self.hidden2, changed)]
+        return changed[: self._settle(rows, new, self.hidden2, np.float32(0), changed)]
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""

@@ -202,8 +202,10 @@ class TorchEngine:
                 self.hidden1[kind].values.index_copy_(0, sent, values)
                 self._project(1, kind, sent, values)
 
-    def first(self, graph: GraphView, rows: list[Int64s]) -> list[Int64s]:
-        """Recompute the first layer of these rows per node type; returns those whose output changed."""
+    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
+        """Recompute the first layer of these rows per node type; returns those whose output changed by more than the
+        tolerance, the others keep what they had.
+        """
         self.reach(graph)
         with precisely(self._on):
             changed = []
@@ -212,9 +214,10 @@ class TorchEngine:
                     self._windows[kind].refresh(self._views(graph, kind), some)
                     sent = self._transfers.send(some)
                     new = self._layer(0, graph, kind, some, sent, self.x[kind].values)
-                    changed.append(_settle(self.hidden1[kind].values, sent, new))
+                    moved, kept = _settle(self.hidden1[kind].values, sent, new, tolerance)
+                    changed.append(moved)
                     # Also where nothing changed, for then it stays as it was: so nothing waits for the comparison.
-                    self._project(1, kind, sent, new)
+                    self._project(1, kind, sent, kept)
             if not changed:
                 return rows
             flags = np.split(self._transfers.fetch(torch.cat(changed)), np.cumsum([len(some) for some in rows])[:-1])
@@ -227,7 +230,8 @@ class TorchEngine:
         with precisely(self._on):
             sent = self._transfers.send(rows)
             new = self._layer(1, graph, self._user, rows, sent, self.hidden1[self._user].values)
-            changed: Int64s = rows[self._transfers.fetch(_settle(self.hidden2.values, sent, new))]
+            moved, _ = _settle(self.hidden2.values, sent, new)
+            changed: Int64s = rows[self._transfers.fetch(moved)]
         return changed
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
@@ -272,11 +276,21 @@ class TorchEngine:
         return elu(out)
 
 
-def _settle(old: Tensor, rows: Tensor, new: Tensor) -> Tensor:
-    """Put new values into these rows; which are not what they were, `[n]`."""
-    changed = (new != old.index_select(0, rows)).any(1)
+def _settle(old: Tensor, rows: Tensor, new: Tensor, tolerance: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Put new values `[n, H]` into those of these rows that they move by more than the tolerance, in any number.
+
+    Returns which rows that is, `[n]`, and what the rows hold now, `[n, H]`.
+    """
+    before = old.index_select(0, rows)
+    moved = new != before
+    if tolerance:
+        # What is no number counts as moved.
+        moved &= ~((new - before).abs() <= tolerance)
+    changed = moved.any(1)
+    if tolerance:
+        new = torch.where(changed[:, None], new, before)
     old.index_copy_(0, rows, new)
-    return changed
+    return changed, new
 
 
 def _side_by_side(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], device: torch.device) -> Product:

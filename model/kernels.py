@@ -197,13 +197,14 @@ def attend(heads: int, channels: int) -> Kernel:
 
 @lru_cache
 def settle(width: int) -> Kernel:
-    """The kernel (rows, new, old, changed): old[rows] = elu(new).
+    """The kernel (rows, new, old, tolerance, changed): old[rows] = elu(new) where that moves any number of a row by
+    more than the tolerance; the other rows stay, so that what is held back adds up.
 
-    Returns how many of the rows are not bit-equal to before; changed lists them.
+    Returns how many of the rows moved; changed lists them. With a tolerance of 0 they are those that are not bit-equal.
     """
 
     @njit(cache=True, nogil=True)
-    def run(rows: Int64s, new: Float32s, old: Float32s, changed: Int64s) -> int:
+    def run(rows: Int64s, new: Float32s, old: Float32s, tolerance: np.float32, changed: Int64s) -> int:
         n, below = 0, np.empty(width, np.float32)
         old_ = old.reshape(-1)
         for i in range(len(rows)):
@@ -216,9 +217,12 @@ def settle(width: int) -> Kernel:
             differing = 0
             for j in range(width):
                 value = fresh[j] if fresh[j] > _F(0) else below[j] - _F(1)
-                differing += value != kept[j]
-                kept[j] = value
+                # Written so that what is no number counts as moved, and what stays infinite does not.
+                differing += (value != kept[j]) & (not abs(value - kept[j]) <= tolerance)
             if differing:
+                # Worked out again: to keep it from above takes longer.
+                for j in range(width):
+                    kept[j] = fresh[j] if fresh[j] > _F(0) else below[j] - _F(1)
                 changed[n] = rows[i]
                 n += 1
         return n

@@ -2,7 +2,7 @@
 
 Whatever a step asks of the engine it asks of both. What it is told to have changed is what changed in either, so
 that it also computes what follows from a change that only the coming one sees; rows that are computed once too often
-come out with the same bits.
+come out with the same bits. The coming one holds nothing back: it is compared with the reference before it serves.
 """
 
 from __future__ import annotations
@@ -88,9 +88,11 @@ class Succession:
         self.serving.take(graph, rows)
         self._also(lambda engine: engine.take(graph, rows))
 
-    def first(self, graph: GraphView, rows: list[Int64s]) -> list[Int64s]:
-        """Recompute the first layer of these rows; returns those that changed in either."""
-        changed = self.serving.first(graph, rows)
+    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
+        """Recompute the first layer of these rows; returns those that changed in either. tolerance: of the one that
+        serves.
+        """
+        changed = self.serving.first(graph, rows, tolerance)
         more = self._also(lambda engine: engine.first(graph, rows))
         return [np.union1d(*both) for both in zip(changed, more, strict=True)] if more else changed
 

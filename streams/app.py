@@ -311,6 +311,7 @@ class Worker:
             memory=self.memory,
             backend=backend(self.device.device),
             spread_rows=settings.spread_rows,
+            tolerance=settings.tolerance,
         )
 
     def held(self) -> dict[int, int]:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from random import Random
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from model.artifact import Artifact
 from model.succession import Succession
 from streams.audit import Look, Verdict, heal, judge, look
 from streams.errors import one_line
-from streams.metrics import Metrics
+from streams.metrics import Largest, Metrics
 from streams.shard import Shard
 from streams.shardhost import ShardHost
 
@@ -38,30 +38,7 @@ IDLE_S = 1.0
 START_S = 0.3
 """What must have been earned before the first audit: 30 s at a share of 1 %. Importing PyTorch takes longer than the
 start of a worker, and three times its memory, which one that soon ends need not pay."""
-HALF_S = 300.0
 _DRAWN = 64
-
-
-class Largest:
-    """The largest value of the last 5 to 10 minutes: what a gauge shows of what happens now and then.
-
-    Since the start it would stay up for good, of the last audit alone a scrape would miss it.
-    """
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._turned_s = clock()
-        self._now = self._before = 0.0
-
-    def take(self, value: float = 0.0) -> float:
-        """Note a value; returns the largest."""
-        passed_s = self._clock() - self._turned_s
-        if passed_s >= HALF_S:
-            self._before = self._now if passed_s < 2 * HALF_S else 0.0
-            self._now = 0.0
-            self._turned_s = self._clock()
-        self._now = max(self._now, value)
-        return max(self._now, self._before)
 
 
 def rest_s(spent_s: float, share: float) -> float:

@@ -5,9 +5,10 @@ All names begin with `groundswell_`; units are seconds, bytes, or the thing coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import product
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from streams.schemas import REASONS
 PREFIX = "groundswell"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+HALF_S = 300.0
 _SIZES = (1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536)
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -71,6 +73,28 @@ class Freshness(Collector):
     def describe(self) -> Iterable[Metric]:
         """The same without values."""
         return [HistogramMetricFamily(self.NAME, "")]
+
+
+class Largest:
+    """The largest value of the last 5 to 10 minutes: what a gauge shows of what happens now and then.
+
+    Since the start it would stay up for good, of the last time alone a scrape would miss it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._turned_s = clock()
+        self._now = self._before = 0.0
+
+    def take(self, value: float = 0.0) -> float:
+        """Note a value; returns the largest."""
+        passed_s = self._clock() - self._turned_s
+        if passed_s >= HALF_S:
+            self._before = self._now if passed_s < 2 * HALF_S else 0.0
+            self._now = 0.0
+            self._turned_s = self._clock()
+        self._now = max(self._now, value)
+        return max(self._now, self._before)
 
 
 class Metrics:
@@ -145,6 +169,16 @@ class Metrics:
         self.hub_wait = self._histogram(
             "hub_wait_seconds", "How long the longest waiting of a micro-batch's readers of hubs had", _SECONDS
         )
+        self.held_rows = self._counter(
+            "tolerance_held_rows_total",
+            "Rows of the first layer that were computed and held back, as they moved by no more than the tolerance",
+        )
+        self.effect = Largest()
+        self._gauge(
+            "tolerance_effect",
+            "Largest difference of a score (log reach) from what it would be with nothing held back, as tried on a few "
+            "users in the last 5 to 10 minutes; 0.01 is about 1 % of reach",
+        ).set_function(self.effect.take)
         self.rebalance = self._histogram(
             "rebalance_seconds", "From partitions revoked to positions restored", (0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
         )

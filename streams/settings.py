@@ -121,6 +121,15 @@ class Settings(BaseSettings):
         description="Nodes with more readers than an eighth of this are hubs; so many readers of hubs are brought up "
         "to date per micro-batch and layer. 0: all at once, however long it takes.",
     )
+    tolerance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="A change of a node's first layer is held back, until it adds up, if it moves none of its numbers "
+        "(they are of the order of 0.3) by more than this: 0.01 saves two to three tenths of the second layer, and "
+        "reach is off by up to 1 %; below 0.001 nothing is saved. 0: nothing is held back, scores are exact.",
+    )
     target_ms: float = Field(
         0.0,
         ge=0,
@@ -181,6 +190,12 @@ class Settings(BaseSettings):
             raise ValueError(message)
         if self.ssl_keyfile and not self.ssl_certfile:
             message = f"{PREFIX}SSL_CERTFILE is needed with {PREFIX}SSL_KEYFILE"
+            raise ValueError(message)
+        if self.tolerance and self.audit_share:
+            message = (
+                f"{PREFIX}TOLERANCE and {PREFIX}AUDIT_SHARE exclude each other, as the audit would mend what is held "
+                "back: set one of them to 0"
+            )
             raise ValueError(message)
         if not self.web_is_local and not self.web_token.get_secret_value():
             message = f"{PREFIX}WEB_TOKEN is needed, as {PREFIX}WEB_HOST is no loopback address; {HOW_TO_MAKE_ONE}"

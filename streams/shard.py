@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import activity, frontier, hubs, records
-from graphstate.columns import in_order, union
+from graphstate import activity, frontier, hubs
+from graphstate.columns import union
 from graphstate.keys import NEVER
 from graphstate.state import GraphState
 from graphstate.store import Memory
@@ -30,13 +29,10 @@ from streams.halos import Halo, cause
 from streams.mirrors import Arrivals, Mirrors
 from streams.ranking import Ranking
 from streams.records import Record, Told, by_shard
+from streams.said import Said
 from streams.spread import Spread
 from streams.timing import Timed
-
-_OUTPUT = Struct("<ffq")
-"""An `outputs` value: reach and percentile last published, time of the last alert."""
-_OUTPUTS = np.dtype([("reach", "<f4"), ("percentile", "<f4"), ("alerted", "<i8")])
-"""Many of them."""
+from streams.tolerance import Tolerance
 
 
 class Score(NamedTuple):
@@ -74,8 +70,10 @@ class Outcome:
     """What a step published and what it cost.
 
     forgotten: users whose score must be withdrawn. named: all users of whom something was to be forgotten. told, halos:
-    what other shards must know. waiting, waited_s: see `Spread`. counts: mutations by outcome. frontier: rows computed
-    in layer 1 and 2. edges: window edges attended to. seconds: by stage. model: the version of the artifact behind it.
+    what other shards must know. waiting, waited_s: see `Spread`. held, effect: rows that a tolerance held back, and by
+    how much a score is off by that, as far as this step looked (log reach). counts: mutations by outcome. frontier:
+    rows computed in layer 1 and 2. edges: window edges attended to. seconds: by stage. model: the version of the
+    artifact behind it.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -85,6 +83,8 @@ class Outcome:
     told: list[Told] = field(default_factory=list)
     waiting: int = 0
     waited_s: float = 0.0
+    held: int = 0
+    effect: float = 0.0
     halos: list[tuple[int, Halo]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     frontier: tuple[int, int] = (0, 0)
@@ -123,6 +123,7 @@ class Shard:
         publishing: Publishing,
         backend: MakeBackend = Engine,
         spread_rows: int = 0,
+        tolerance: float = 0.0,
     ) -> None:
         self.graph = graph
         self.artifact = artifact
@@ -132,15 +133,13 @@ class Shard:
         self.view = LiveView(graph)
         self.ranking = Ranking()
         self.spread = Spread(graph, spread_rows)
+        self.tolerance = Tolerance(graph, self.view, tolerance)
         self.mirrors = Mirrors(graph, self.engine, self.ranking, artifact.version)
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
-        # Whether some who read a hub had not been brought up to date when the state was last committed.
+        # Whether, when the state was last committed, somebody waited or something was held back that may be published.
         self._waited = graph.meta.get(b"waiting") == b"1"
-        self._reach = np.full(256, np.nan, np.float32)
-        self._percentile = np.full(256, np.nan, np.float32)
-        self._last_alert = np.full(256, NEVER, np.int64)
-        self._moved: set[int] = set()
+        self.said = Said()
         self.owing = self.behind = False
         self._emerging: list[Emerging] = []
         self._outputs_changed: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
@@ -159,17 +158,20 @@ class Shard:
         read_only: bool = False,
         backend: MakeBackend = Engine,
         spread_rows: int = 0,
+        tolerance: float = 0.0,
     ) -> Shard:
         """Open or make a shard's state: one scan of RocksDB and one bulk pass.
 
-        spread_rows: how many of those who read a hub a step computes; 0: all, in the step that changed it.
+        spread_rows: how many of those who read a hub a step computes; 0: all, in the step that changed it. tolerance:
+        what steps hold back of a first-layer output until it adds up; 0: nothing.
 
         Raises:
             graphstate.errors.GraphError: the folder is in use, damaged, or of another format or spec.
         """
         graph = GraphState.open(path, spec, progress, memory=memory, read_only=read_only)
         try:
-            shard = cls(graph, artifact, rule or AlertRule(), publishing or Publishing(), backend, spread_rows)
+            rules = rule or AlertRule(), publishing or Publishing()
+            shard = cls(graph, artifact, *rules, backend, spread_rows, tolerance)
             shard.restore()
         except BaseException:
             graph.close()
@@ -180,28 +182,19 @@ class Shard:
         """Score everybody once and remember what was published; called once, by `open`."""
         self._room()
         same_model = self.graph.meta.get(b"model") == self.artifact.version.encode()
-        for row, value in self.graph.outputs().items():
-            reach, percentile, self._last_alert[row] = _OUTPUT.unpack(value)
-            if same_model:
-                self._reach[row], self._percentile[row] = reach, percentile
+        self.said.restore(self.graph.outputs(), scores=same_model)
         self.engine.warm_up(self.view)
         self._recompute(self.mirrors.restore(), Outcome())
         live = self.graph.live_users()
-        self.owing = bool(np.isnan(self._reach[: len(live)][live]).any())
+        self.owing = bool(np.isnan(self.said.reach[: len(live)][live]).any())
         if self._waited:
-            # Who waited was not published; which they were is not known any more.
+            # Who waited, or reads what was held back, was not published; which they were is not known any more.
             self.behind = self.owing = True
         activity.measure(self.graph, 1, self.rule.window_s)  # compiles it
         hubs.warm_up(self.graph.windows)
 
     def _room(self) -> None:
-        rows = self.view.rows(USER)
-        if rows > len(self._reach):
-            for name, fill in (("_reach", np.nan), ("_percentile", np.nan), ("_last_alert", NEVER)):
-                old = getattr(self, name)
-                grown = np.full(2 * rows, fill, old.dtype)
-                grown[: len(old)] = old
-                setattr(self, name, grown)
+        self.said.room(self.view.rows(USER))
 
     # A step
 
@@ -228,7 +221,7 @@ class Shard:
             arrivals = self.mirrors.receive(halos)
         with Timed(outcome.seconds, "refresh"):
             graph.refresh()
-        rows = self._recompute(arrivals, outcome, silent=silent)
+        rows = self._recompute(arrivals, outcome, silent=silent, loose=self.tolerance.most > 0)
         with Timed(outcome.seconds, "publish"):
             outcome.scores = [] if silent else self._publish(rows)
             users = graph.ledger.users
@@ -243,13 +236,15 @@ class Shard:
 
     def _judge(self, at: int) -> None:
         self._room()
-        for found in judge(self.graph, self.rule, at, self._last_alert):
-            self._last_alert[found.row] = at
-            self._moved.add(found.row)
+        for found in judge(self.graph, self.rule, at, self.said.alerted):
+            self.said.alerted[found.row] = at
+            self.said.moved.add(found.row)
             self._emerging.append(found)
 
-    def _recompute(self, arrivals: Arrivals, outcome: Outcome, *, silent: bool = False) -> NDArray[np.int64]:
-        """Bring embeddings and scores up to date with the graph; returns the users rescored."""
+    def _recompute(
+        self, arrivals: Arrivals, outcome: Outcome, *, silent: bool = False, loose: bool = False
+    ) -> NDArray[np.int64]:
+        """Bring embeddings and scores up to date with the graph; returns whom it scored. loose: with a tolerance."""
         graph, engine, view = self.graph, self.engine, self.view
         changes = graph.changes
         with Timed(outcome.seconds, "layer1"):
@@ -262,12 +257,14 @@ class Shard:
             self.behind = self.owing = True
             return np.zeros(0, np.int64)
         whole, self.behind = self.behind, False
+        loose &= not whole
         with Timed(outcome.seconds, "frontier"):
             if whole:
                 self.spread.clear()
+                self.tolerance.clear()
             first = graph.own_rows() if whole else self.spread.first()
         with Timed(outcome.seconds, "layer1"):
-            self._outputs_changed = engine.first(view, first)
+            self._outputs_changed = self.tolerance.first(engine, first) if loose else engine.first(view, first)
             changed = [_joined(*rows) for rows in zip(self._outputs_changed, arrived, strict=True)]
         with Timed(outcome.seconds, "frontier"):
             second = first[USER] if whole else self.spread.second(changed)
@@ -286,6 +283,10 @@ class Shard:
                 self._withdraw(gone)
                 placed = union([rows, gone])
             self.ranking.place(placed, engine.score[placed], graph.live_users(placed))
+        if loose:
+            with Timed(outcome.seconds, "tolerance"):
+                told = self.tolerance.look(engine, first, self._outputs_changed, settled=self.settled)
+                outcome.held, outcome.effect = told
         outcome.frontier = (sum(map(len, first)), len(second))
         windows, none = graph.windows, np.zeros(0, np.int64)
         outcome.edges = frontier.edges(windows, first) + frontier.edges(windows, [second, none, none])
@@ -303,17 +304,15 @@ class Shard:
     def _withdraw(self, rows: NDArray[np.int64]) -> None:
         """Forget what was published of users who are no longer live."""
         self._room()
-        self._reach[rows] = self._percentile[rows] = np.nan
-        self._last_alert[rows] = NEVER
-        self._moved.update(rows.tolist())
+        self.said.unsay(rows)
+        self.said.alerted[rows] = NEVER
 
     def owe(self, rows: NDArray[np.int64] | None = None) -> None:
         """Count nothing as published of some users (None: of all); the next step that is not silent makes up for it."""
         self._room()
         rows = np.arange(self.view.rows(USER)) if rows is None else rows
         rows = rows[self.graph.live_users(rows)]
-        self._reach[rows] = self._percentile[rows] = np.nan
-        self._moved.update(rows.tolist())
+        self.said.unsay(rows)
         self.owing |= bool(len(rows))
 
     def adopt(self, artifact: Artifact, engine: Backend) -> None:
@@ -346,30 +345,31 @@ class Shard:
     def remember(self, alerted: Mapping[str, int]) -> None:
         """Let those users count as alerted, each at that time (µs), and nobody else."""
         self._room()
-        users, last = self.graph.ledger.users, self._last_alert
+        users, last = self.graph.ledger.users, self.said.alerted
         was = np.full(len(last), NEVER, np.int64)
         for user, at in alerted.items():
             row = users.index.get(user)
             if row is not None and users.live(row):
                 was[row] = at
-        self._moved.update(np.flatnonzero(last != was).tolist())
+        self.said.moved.update(np.flatnonzero(last != was).tolist())
         last[:] = was
 
     def _publish(self, rows: NDArray[np.int64]) -> list[Score]:
         self._room()
+        said = self.said
         if self.owing:
-            owed = np.flatnonzero(np.isnan(self._reach[: self.view.rows(USER)]) & self.graph.live_users())
+            owed = np.flatnonzero(np.isnan(said.reach[: self.view.rows(USER)]) & self.graph.live_users())
             self.owing = len(owed) > OWED
             rows = union([rows, owed[:OWED]])
         rows = rows[self.graph.live_users(rows)]
         reach, percentile = reach_of(self.engine.score[rows]), self.ranking.percentile(rows)
-        last_reach, last_percentile = self._reach[rows], self._percentile[rows]
+        last_reach, last_percentile = said.reach[rows], said.percentile[rows]
         still = np.abs(reach - last_reach) <= self.publishing.reach * np.maximum(last_reach, 1e-3)
         still &= np.abs(percentile - last_percentile) <= self.publishing.percentile
         moved = ~still
         some = rows[moved]
-        self._reach[some], self._percentile[some] = reach[moved], percentile[moved]
-        self._moved.update(some.tolist())
+        said.reach[some], said.percentile[some] = reach[moved], percentile[moved]
+        said.moved.update(some.tolist())
         ids, as_of = self.graph.ledger.users.ids, self.graph.as_of(some).tolist()
         users = map(ids.__getitem__, some.tolist())
         values = zip(users, reach[moved].tolist(), percentile[moved].tolist(), as_of, strict=True)
@@ -393,27 +393,16 @@ class Shard:
     def commit(self, next_offset: int = 0, marks: dict[str, int] | None = None) -> None:
         """Write the step, with the next input offset and the source marks, as one WriteBatch."""
         marks = marks or {}
-        outputs = self._outputs()
+        outputs = self.said.outputs()
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
-        waiting = bool(self.spread.waiting)
+        waiting = bool(self.spread.waiting) or self.tolerance.holds
         if waiting != self._waited:
             meta[b"waiting"] = b"%d" % waiting
         self.graph.commit(meta, outputs)
         self._waited = waiting
-        self._moved = set()
+        self.said.moved = set()
         self.next_offset, self.marks = next_offset, dict(marks)
-
-    def _outputs(self) -> dict[int, bytes]:
-        """The `outputs` values of those whose changed."""
-        rows = in_order(self._moved)
-        if len(rows) <= records.FEW:
-            of = self._reach, self._percentile, self._last_alert
-            return {row: _OUTPUT.pack(*(column[row] for column in of)) for row in rows.tolist()}
-        values = np.empty(len(rows), _OUTPUTS)
-        values["reach"], values["percentile"] = self._reach[rows], self._percentile[rows]
-        values["alerted"] = self._last_alert[rows]
-        return dict(zip(rows.tolist(), records.pieces(values), strict=True))
 
     @property
     def cut_short(self) -> bool:

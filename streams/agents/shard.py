@@ -310,6 +310,8 @@ class ShardWork:
         for layer, nodes in enumerate(outcome.frontier, 1):
             metrics.frontier.labels(str(layer)).observe(nodes)
         metrics.edges.inc(outcome.edges)
+        metrics.held_rows.inc(outcome.held)
+        metrics.effect.take(outcome.effect)
         if not batch.loud:
             metrics.muted.inc(len(outcome.alerts) + len(outcome.forgotten))
 

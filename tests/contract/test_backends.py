@@ -189,6 +189,43 @@ def test_only_what_changed_is_returned_and_wrong_state_is_mended(backend: MakeBa
 
 
 @every_backend
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_what_is_held_back_is_what_moved_less_than_the_tolerance(part: float, backend: MakeBackend) -> None:
+    """Rows that moved by more take their new bits, the others keep the old ones, and that is what layer 2 reads."""
+    config = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
+    weights = untrained(config, 1).weights
+    graph = SampleGraph(config, 400, mean=3)
+    exact, loose, told = (computed(backend(config, weights), graph) for _ in range(3))
+    rows, none = np.arange(0, 400, 9), np.zeros(0, np.int64)
+    before = [hidden[: graph.rows(kind)].copy() for kind, hidden in enumerate(exact.hidden1)]
+    graph.refeature(USER, rows)
+    for engine in (exact, loose):
+        engine.take(graph, [rows, none, none])
+    exact.first(graph, graph.all_rows())
+    moves = [np.abs(exact.hidden1[kind][: len(was)] - was).max(1) for kind, was in enumerate(before)]
+    moved = np.concatenate(moves)
+    tolerance = float(np.quantile(moved[moved > 0], part))
+    # Of what lies on the edge each backend may think in its own way.
+    assert np.count_nonzero(np.abs(moved - tolerance) < 1e-5) < 5
+    changed = loose.first(graph, graph.all_rows(), tolerance)
+    for kind, move in enumerate(moves):
+        far, sure = np.isin(np.arange(len(move)), changed[kind]), np.abs(move - tolerance) >= 1e-5
+        np.testing.assert_array_equal(far[sure], (move > tolerance)[sure])
+        kept = loose.hidden1[kind][: len(move)]
+        new = exact.hidden1[kind][: len(move)]
+        assert kept.tobytes() == np.where(far[:, None], new, before[kind]).tobytes()
+        told.mirror(kind, np.arange(len(move)), kept)
+    assert 0 < sum(map(len, changed)) < np.count_nonzero(moved)
+    users = graph.all_rows()[USER]
+    for engine in (loose, told):
+        engine.second(graph, users)
+    assert loose.hidden2[users].tobytes() == told.hidden2[users].tobytes()
+    # What was held back is not lost: without a tolerance it comes.
+    loose.first(graph, graph.all_rows())
+    assert [hidden[:].tobytes() for hidden in loose.hidden1] == [hidden[:].tobytes() for hidden in exact.hidden1]
+
+
+@every_backend
 def test_hubs_with_all_their_neighbours(backend: MakeBackend) -> None:
     """In-degrees far beyond what is kept of a window, the graph growing meanwhile: exact."""
     config = ModelConfig(hidden=16, heads=2, head_hidden=8, window=0)

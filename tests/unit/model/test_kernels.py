@@ -8,11 +8,16 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
+from numpy.typing import NDArray
 
 from model import kernels, vector
 
 HEADS, CHANNELS, INPUTS = 2, 32, 5
+WIDTH = 16
+F = np.float32
 
 
 def test_the_cache_knows_of_the_operations() -> None:
@@ -55,3 +60,65 @@ def test_attention_has_no_order(n: int) -> None:
     share /= share.sum(0)
     expected = (share[:, :, None] * projected[source].reshape(n, HEADS, CHANNELS)).sum(0).reshape(-1)
     assert np.abs(outs[0] - expected).max() <= 1e-5
+
+
+def settled(old: NDArray[F], new: NDArray[F], tolerance: float) -> tuple[NDArray[F], list[int]]:
+    """What becomes of all rows, and which of them moved."""
+    kept, changed = old.copy(), np.empty(len(old), np.int64)
+    n = kernels.settle(old.shape[1])(np.arange(len(old)), new, kept, F(tolerance), changed)
+    return kept, changed[:n].tolist()
+
+
+def exactly(new: NDArray[F]) -> NDArray[F]:
+    """The same from rows of nothing."""
+    return settled(np.full_like(new, np.nan), new, 0.0)[0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), tolerance=st.sampled_from([0.0, 1e-3, 0.01, 0.1]), steps=st.integers(1, 30))
+def test_what_is_held_back_adds_up(seed: int, tolerance: float, steps: int) -> None:
+    """Over a walk of small steps no number is ever off by more than the tolerance; a row moves as a whole or not."""
+    rng = np.random.default_rng(seed)
+    new = rng.normal(scale=0.5, size=(8, WIDTH)).astype(F)
+    kept = exactly(new)
+    for _ in range(steps):
+        new = new + rng.normal(scale=rng.choice([0.0, 1e-4, 1e-2]), size=new.shape).astype(F)
+        before, exact = kept, exactly(new)
+        kept, changed = settled(before, new, tolerance)
+        assert np.abs(kept - exact).max() <= F(tolerance)
+        far = (np.abs(exact - before) > F(tolerance)).any(1)
+        assert changed == np.flatnonzero(far).tolist()
+        assert kept.tobytes() == np.where(far[:, None], exact, before).tobytes()
+
+
+def test_a_steady_drift_is_passed_on() -> None:
+    """Steps of a tenth of the tolerance, all in one number of many: each eleventh of them counts."""
+    new, moved = np.full((1, WIDTH), 0.5, F), []
+    kept = exactly(new)
+    for step in range(1, 45):
+        new[0, 3] = 0.5 + 0.001 * step
+        kept, changed = settled(kept, new, 0.0101)
+        moved += [step] * len(changed)
+    assert moved == [11, 22, 33, 44]
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.01, 1.0])
+def test_what_is_no_number_moves(tolerance: float) -> None:
+    """No tolerance hides that a number was none, or became infinite or finite again; what stays infinite stays."""
+    fine, none, infinite = np.full((3, WIDTH), 0.5, F)
+    none[5], infinite[7] = np.nan, np.inf
+    old = np.stack([none, none, fine, infinite, infinite])
+    new = np.stack([fine, infinite, infinite, infinite, fine])
+    kept, changed = settled(old, new, tolerance)
+    assert changed == [0, 1, 2, 4]
+    np.testing.assert_array_equal(kept, new)
+
+
+def test_no_tolerance_compares_bits() -> None:
+    """The smallest step of one number counts; the same bits do not."""
+    new = np.abs(np.random.default_rng(1).normal(size=(50, WIDTH))).astype(F)
+    old = exactly(new)
+    new[7, 2], new[9, 15] = np.nextafter(new[7, 2], F(9)), np.nextafter(new[9, 15], F(0))
+    kept, changed = settled(old, new, 0.0)
+    assert changed == [7, 9]
+    assert kept.tobytes() == new.tobytes()

@@ -17,7 +17,7 @@ from model.artifact import untrained
 from model.config import ModelConfig
 from model.reference import Reference
 from streams.audit import LIMIT
-from streams.auditor import HALF_S, START_S, Auditor, Largest, rest_s
+from streams.auditor import START_S, Auditor, rest_s
 from streams.metrics import Metrics
 from streams.records import Record
 from streams.shard import Shard
@@ -138,17 +138,3 @@ def test_a_step_in_work_is_left_alone(tmp_path: Path) -> None:
         return spent
 
     assert asyncio.run(tried()) == 0
-
-
-def test_the_gauge_forgets() -> None:
-    """The largest value is shown for at least half of its time and at most all of it."""
-    now = [0.0]
-    largest = Largest(lambda: now[0])
-    assert largest.take(0.5) == 0.5
-    assert largest.take(0.1) == 0.5
-    now[0] = HALF_S + 1
-    assert largest.take(0.2) == 0.5
-    now[0] = 2 * HALF_S + 2
-    assert largest.take() == 0.2
-    now[0] = 5 * HALF_S
-    assert largest.take() == 0.0

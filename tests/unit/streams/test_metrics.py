@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.metrics import Freshness, Metrics
+from streams.metrics import HALF_S, Freshness, Largest, Metrics
 from streams.schemas import REASONS
 
 
@@ -87,3 +87,17 @@ def test_labels_are_those_of_the_samples() -> None:
         for sample in family.samples:
             if sample.name in metrics.labels:
                 assert tuple(sample.labels) == metrics.labels[sample.name]
+
+
+def test_the_gauge_forgets() -> None:
+    """The largest value is shown for at least half of its time and at most all of it."""
+    now = [0.0]
+    largest = Largest(lambda: now[0])
+    assert largest.take(0.5) == 0.5
+    assert largest.take(0.1) == 0.5
+    now[0] = HALF_S + 1
+    assert largest.take(0.2) == 0.5
+    now[0] = 2 * HALF_S + 2
+    assert largest.take() == 0.2
+    now[0] = 5 * HALF_S
+    assert largest.take() == 0.0

@@ -354,7 +354,8 @@ def told(shard: Shard, row: int) -> list[Any]:
     mine = shard.graph.ledger.users.owned[row]
     computed = [engine.hidden1[USER][row], engine.hidden2[row], engine.score[row], users.own[row]] if mine else []
     columns = [users.rings[row], users.tops[row], users.propagated[row], users.ids[row], users.live(row)]
-    published = [shard._reach[row], shard._percentile[row], shard._last_alert[row], shard.ranking._bin[row]]
+    said = shard.said
+    published = [said.reach[row], said.percentile[row], said.alerted[row], shard.ranking._bin[row]]
     return [*computed, *columns, engine.x[USER][row], *(np.nan_to_num(value, nan=-1) for value in published)]
 
 

@@ -48,6 +48,9 @@ def test_is_frozen() -> None:
         ("DEVICE", "tpu"),
         ("SHARDS", "0"),
         ("PUBLISH_REACH", "nan"),
+        ("TOLERANCE", "nan"),
+        ("TOLERANCE", "-0.1"),
+        ("TOLERANCE", "1.1"),
         ("PREFIX", "a b"),
         ("LOG_FORMAT", "xml"),
         ("SECURITY_PROTOCOL", "TLS"),
@@ -77,6 +80,17 @@ def test_log_in_needs_a_user() -> None:
         Settings.load(security_protocol="SASL_PLAINTEXT")
     with pytest.raises(SettingsError, match="GROUNDSWELL_SSL_CERTFILE is needed"):
         Settings.load(ssl_keyfile="key.pem")
+
+
+def test_no_audit_of_what_is_held_back() -> None:
+    """The audit compares bits, and would mend what a tolerance leaves as it was; each alone is fine."""
+    assert Settings.load().tolerance == 0
+    assert Settings.load(tolerance=0.01).tolerance == 0.01
+    assert Settings.load(tolerance=0, audit_share=0.01).audit_share == 0.01
+    with pytest.raises(
+        SettingsError, match=r"GROUNDSWELL_TOLERANCE and GROUNDSWELL_AUDIT_SHARE .*: set one of them to 0"
+    ):
+        Settings.load(tolerance=0.01, audit_share=0.01)
 
 
 def test_secrets_reach_clients_and_nothing_else() -> None:

@@ -17,6 +17,7 @@ from streams.metrics import Metrics
 from streams.models import Message, Notices, Order
 from streams.outputs import Outputs
 from streams.settings import Settings
+from streams.shard import Outcome
 from streams.shardhost import ShardHost
 from streams.switching import Switching
 from streams.topics import Topics
@@ -95,6 +96,31 @@ def test_a_poll_of_before_a_seek_takes_no_step(offline_settings: Settings) -> No
         await rig.host.close()
 
     asyncio.run(run())
+
+
+def test_what_is_held_back_is_counted(offline_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of all steps are added up, and the largest effect that one of them found is on the metrics page."""
+    effects = iter([(7, 0.0), (5, 0.25), (3, 0.125), (0, 0.0)])
+
+    def take(_shard: Served, *_: Any, **_named: Any) -> Outcome:
+        held, effect = next(effects)
+        return Outcome(held=held, effect=effect)
+
+    async def run() -> bytes:
+        rig = Rig(offline_settings)
+        await rig.host.settle({0: 0})
+        rig.work.told = {TP(rig.log, 0): 9}  # so nothing is published
+        for number in range(4):
+            poll = Poll(rig.log, rig.epoch, 1 + number)
+            poll.add(TP(rig.log, 0), records(pack(number, 1), first=number), number + 1)
+            assert await rig.work.handle(poll)
+        await rig.host.close()
+        return rig.work._metrics.text()
+
+    monkeypatch.setattr(Served, "take", take)
+    text = asyncio.run(run())
+    assert b"groundswell_tolerance_held_rows_total 15.0\n" in text
+    assert b"groundswell_tolerance_effect 0.25\n" in text
 
 
 def test_nobody_speaks_for_a_shard_that_went_away(offline_settings: Settings) -> None:
