@@ -193,8 +193,10 @@ class Engine:
         self.score = np.zeros(0, np.float32)
         # Per layer and relation, `[sources, H]`.
         self._projected = [[np.zeros((0, config.hidden), np.float32) for _ in config.relations] for _ in self._layers]
-        self._linear = kernels.linear(config.hidden)
-        self._attend = kernels.attend(config.heads, config.hidden // config.heads)
+        # What is wrong with the first layer is multiplied by the second, and the more peaked its attention is.
+        shape = config.heads, config.hidden // config.heads
+        self._linear = kernels.linear(config.hidden, precise=True), kernels.linear(config.hidden)
+        self._attend = kernels.attend(*shape, precise=True), kernels.attend(*shape)
         self._settle = kernels.settle(config.hidden)
         self._score = kernels.score(config.head_hidden)
 
@@ -230,17 +232,17 @@ class Engine:
 
     def _project(self, layer: int, kind: int, rows: Int64s, x: Float32s) -> None:
         for relation in self._layers[layer].reading[kind]:
-            self._linear(x, rows, *relation.project, self._projected[layer][relation.number], True)
+            self._linear[layer](x, rows, *relation.project, self._projected[layer][relation.number], True)
 
     def _layer(self, number: int, graph: GraphView, kind: int, rows: Int64s, x: Float32s) -> Float32s:
         layer = self._layers[number]
         out = np.empty((len(rows), self.config.hidden), np.float32)
-        self._linear(x, rows, *layer.root[kind], out, False)
+        self._linear[number](x, rows, *layer.root[kind], out, False)
         for relation in layer.relations[kind]:
             windows = graph.windows(relation.number)
             if len(rows) < _FEW and not windows.counts[rows].any():
                 continue  # the call alone would take longer
-            self._attend(
+            self._attend[number](
                 rows, windows.start, windows.counts, windows.source, windows.hash,
                 self._projected[number][relation.number], x, *relation.target, relation.attention, out,
             )  # fmt: skip

@@ -13,12 +13,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.vector import affine, blend, divide, exp, logits, prefetch, rectified
+from model.vector import affine, affine64, blend, divide, exp, logits, prefetch, rectified
 
 Float32s = NDArray[np.float32]
 Int64s = NDArray[np.int64]
 Kernel = Callable[..., Any]
-VECTOR = 0xD54A2A9E
+VECTOR = 0xEA0E095D
 """The checksum of `vector.py`: numba's cache of compiled kernels looks at this file alone, and would keep old ones."""
 _F = np.float32
 _LANES = 16
@@ -32,10 +32,10 @@ _AHEAD = 8
 
 
 @lru_cache
-def linear(width: int) -> Kernel:
+def linear(width: int, *, precise: bool = False) -> Kernel:
     """The kernel (x `[m, F]`, rows, weight `[F, width]`, bias, out, scatter): out[rows] = x[rows] @ weight + bias.
 
-    Without scatter the results are out[0], out[1], …
+    Without scatter the results are out[0], out[1], … precise: sums are those of float64, rounded.
     """
 
     @njit(cache=True, nogil=True)
@@ -47,7 +47,11 @@ def linear(width: int) -> Kernel:
                 for at in range(rows[i + _AHEAD] * inputs, (rows[i + _AHEAD] + 1) * inputs, _LANES):
                     prefetch(x_, at)
             row = rows[i]
-            affine(x_, row * inputs, inputs, weight_, bias, out_, (row if scatter else i) * width, width)
+            at = (row if scatter else i) * width
+            if precise:
+                affine64(x_, row * inputs, inputs, weight_, bias, out_, at, width)
+            else:
+                affine(x_, row * inputs, inputs, weight_, bias, out_, at, width)
 
     return run
 
@@ -124,11 +128,11 @@ def _fetch(source: NDArray[np.int32], begin: int, n: int, x: Float32s, width: in
 
 
 @lru_cache
-def attend(heads: int, channels: int) -> Kernel:
+def attend(heads: int, channels: int, *, precise: bool = False) -> Kernel:
     """The kernel of GATv2 attention: out[i] += what target rows[i] attends to in its window, softmax per head.
 
     Its arguments: rows, the windows (start, count, source, hash of the sources), projected `[sources, H]`, and of the
-    target x, weight `[F, H]`, bias; attention `[heads, channels]`; out `[len(rows), H]`.
+    target x, weight `[F, H]`, bias; attention `[heads, channels]`; out `[len(rows), H]`. precise: as in `linear`.
     """
     width = heads * channels
 
@@ -152,7 +156,10 @@ def attend(heads: int, channels: int) -> Kernel:
                 if j + 2 < filled:
                     for at in range(0, inputs, _LANES):
                         prefetch(x_, rows[some[j + 2]] * inputs + at)
-                affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+                if precise:
+                    affine64(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+                else:
+                    affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
             for j in range(filled):
                 if j + 2 < filled:
                     prefetch(source, start[rows[some[j + 2]]])

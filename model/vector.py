@@ -67,9 +67,10 @@ class _Code:
         return self.builder.shuffle_vector(one, undefined, first)
 
     def call(self, name: str, *values: Any) -> Any:
-        """An LLVM function of vectors of float32."""
+        """An LLVM function of such vectors."""
         kind = ir.FunctionType(self.vector, [self.vector] * len(values))
-        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self._n}f32")
+        bits = 32 if self._kind is _FLOAT else 64
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self._n}f{bits}")
         return self.builder.call(function, list(values))
 
     def sum(self, value: Any) -> Any:
@@ -114,6 +115,27 @@ def affine(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any, 
         with cgutils.for_range(builder, builder.sub(inputs_, whole)) as loop:
             add(builder.add(whole, loop.index), total)
         c.store(builder.load(total), c.place(out_, values[5], values[6]))
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, weight, bias, out, types.intp, n), code
+
+
+@_intrinsic
+def affine64(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any, out: Any, oi: Any, n: Any) -> Typed:
+    """The same in float64, rounded once: where little else is computed, and what is wrong is multiplied later."""
+    size = _length(n)
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        c, double = _Code(context, builder, size), _Code(context, builder, size, _DOUBLE)
+        x_, weight_, bias_, out_ = (signature.args[at] for at in (0, 3, 4, 5))
+        total, none = cgutils.alloca_once(builder, double.vector), ir.Constant(values[2].type, 0)
+        builder.store(builder.fpext(c.load(c.place(bias_, values[4], none)), double.vector), total)
+        with cgutils.for_range(builder, values[2]) as loop:
+            factor = c.splat(builder.load(c.element(x_, values[0], builder.add(values[1], loop.index))))
+            line = c.load(c.place(weight_, values[3], builder.mul(loop.index, ir.Constant(none.type, size))))
+            factors, lines = (builder.fpext(vector, double.vector) for vector in (factor, line))
+            builder.store(double.call("fmuladd", factors, lines, builder.load(total)), total)
+        c.store(builder.fptrunc(builder.load(total), c.vector), c.place(out_, values[5], values[6]))
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.intp, weight, bias, out, types.intp, n), code
@@ -167,23 +189,27 @@ def blend(
     _context: Any, out: Any, oi: Any, x: Any, xi: Any, rows: Any, stride: Any, begin: Any, end: Any,
     factors: Any, fi: Any, n: Any,
 ) -> Typed:  # fmt: skip
-    """out[oi : oi + n] += Σ factors[fi + k] · x[rows[k]·stride + xi :][:n], in the order of k from begin to end."""
+    """out[oi : oi + n] += Σ factors[fi + k] · x[rows[k]·stride + xi :][:n], in the order of k from begin to end.
+
+    In float64 and rounded once: memory is waited for meanwhile.
+    """
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        c = _Code(context, builder, size)
+        c, double = _Code(context, builder, size), _Code(context, builder, size, _DOUBLE)
         place = c.place(signature.args[0], values[0], values[1])
-        total = cgutils.alloca_once(builder, c.vector)
-        builder.store(c.load(place), total)
+        total = cgutils.alloca_once(builder, double.vector)
+        builder.store(builder.fpext(c.load(place), double.vector), total)
 
         def one(k: Any) -> None:
             row = builder.load(c.element(signature.args[4], values[4], k))
             line = c.load(c.place(signature.args[2], values[2], builder.add(builder.mul(row, values[5]), values[3])))
             factor = builder.load(c.element(signature.args[8], values[8], builder.add(values[9], k)))
-            builder.store(c.call("fmuladd", c.splat(factor), line, builder.load(total)), total)
+            factors_, lines = (builder.fpext(vector, double.vector) for vector in (c.splat(factor), line))
+            builder.store(double.call("fmuladd", factors_, lines, builder.load(total)), total)
 
         _each(c, values[6], values[7], one)
-        c.store(builder.load(total), place)
+        c.store(builder.fptrunc(builder.load(total), c.vector), place)
         return context.get_dummy_value()
 
     integer = types.intp

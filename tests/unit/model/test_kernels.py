@@ -26,7 +26,17 @@ def test_the_cache_knows_of_the_operations() -> None:
     assert found == kernels.VECTOR, f"write VECTOR = 0x{found:08x} into model/kernels.py"
 
 
-@pytest.mark.parametrize("kernel", [kernels.linear(64), kernels.attend(2, 32), kernels.settle(64), kernels.score(64)])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        kernels.linear(64),
+        kernels.linear(64, precise=True),
+        kernels.attend(2, 32),
+        kernels.attend(2, 32, precise=True),
+        kernels.settle(64),
+        kernels.score(64),
+    ],
+)
 def test_the_cache_is_found_again(kernel: Any) -> None:
     """What a kernel encloses is part of its name there; a compiled function has another name in each process."""
     enclosed = [cell.cell_contents for cell in kernel.py_func.__closure__ or ()]
