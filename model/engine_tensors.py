@@ -100,15 +100,18 @@ class Product:
     in_order: input by input instead, which is slower, where the device's tiles do not keep what they promise.
     """
 
-    def __init__(self, weight: Float32s, bias: Float32s, device: torch.device) -> None:
-        self._weight = torch.from_numpy(weight).to(device)
-        self._bias = torch.from_numpy(bias).to(device)
+    def __init__(
+        self, weight: Float32s, bias: Float32s, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self._weight = torch.from_numpy(weight).to(device, dtype)
+        self._bias = torch.from_numpy(bias).to(device, dtype)
         self._tile = _TILE[device.type]
         self.in_order = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The product of some rows, `[n, width]`."""
+        """The product of some rows, `[n, width]`, in the product's own type of number."""
         rows, inputs = x.shape
+        x = x.to(self._weight.dtype)
         if self.in_order:
             return self._ordered(x)
         whole = -(-rows // self._tile) * self._tile
@@ -146,11 +149,11 @@ def attend(projected: Tensor, sources: Tensor, degrees: Tensor, target: Tensor, 
     """GATv2 messages `[m, H]` of m windows.
 
     projected: `[n, H]`. sources: `[m, W]` rows of it, W a power of two, the first degrees `[m]` ≥ 1 of each in their
-    fixed order. target: `[m, H]`. attention: `[m, heads, channels]`.
+    fixed order. target: `[m, H]`. attention: `[m, heads, channels]`; as precise as these two all is computed.
     """
     windows, width = sources.shape
     heads, channels = attention.shape[1:]
-    values = projected.index_select(0, sources.reshape(-1)).view(windows, width, heads, channels)
+    values = projected.index_select(0, sources.reshape(-1)).view(windows, width, heads, channels).to(target.dtype)
     mixed = functional.leaky_relu_(values + target.view(windows, 1, heads, channels), _SLOPE)
     logits = halved(mixed.mul_(attention[:, None]), 3)
     missing = torch.arange(width, device=sources.device, dtype=degrees.dtype) >= degrees[:, None]

@@ -55,17 +55,18 @@ class _Layer:
     sources → `[n, relations · H]`. projected: `[rows, H]`, relation after relation; base: where each begins.
     """
 
-    def __init__(self, weights: LayerWeights, device: torch.device) -> None:
+    def __init__(self, weights: LayerWeights, device: torch.device, dtype: torch.dtype) -> None:
         self.relations = weights.relations
         self.order = [relation for some in weights.relations.values() for relation in some]
         self.reading = weights.reading
         self.towards, self.attention = {}, {}
         for kind, some in weights.relations.items():
             pairs = [weights.root[kind], *(relation.target for relation in some)]
-            self.towards[kind] = _side_by_side(pairs, device)
-            self.attention[kind] = torch.from_numpy(np.stack([relation.attention for relation in some])).to(device)
+            self.towards[kind] = _side_by_side(pairs, device, dtype)
+            attention = torch.from_numpy(np.stack([relation.attention for relation in some]))
+            self.attention[kind] = attention.to(device, dtype)
         self.onwards = {
-            kind: _side_by_side([relation.project for relation in some], device)
+            kind: _side_by_side([relation.project for relation in some], device, dtype)
             for kind, some in enumerate(self.reading)
             if some
         }
@@ -110,7 +111,11 @@ class TorchEngine:
         self.capacity = [0 for _ in TYPES]
         weights = contiguous(weights)
         targets = tuple(range(len(TYPES))), (self._user,)
-        self._layers = [_Layer(LayerWeights(at, weights, config, some), self._on) for at, some in enumerate(targets)]
+        # What is wrong with the first layer is multiplied by the second, and the more peaked its attention is.
+        kinds = torch.float64, torch.float32
+        self._layers = [
+            _Layer(LayerWeights(at, weights, config, some), self._on, kinds[at]) for at, some in enumerate(targets)
+        ]
         first = self._layers[0].relations
         self._windows = [
             DeviceWindows([relation.number for relation in first[kind]], config.window, config.hidden, self._transfers)
@@ -253,7 +258,7 @@ class TorchEngine:
         layer = self._layers[number]
         if kind in layer.onwards:
             places = (rows[:, None] + layer.reading_base[kind]).view(-1)
-            layer.projected.index_copy_(0, places, layer.onwards[kind](x).reshape(-1, layer.width))
+            layer.projected.index_copy_(0, places, layer.onwards[kind](x).float().reshape(-1, layer.width))
 
     def _layer(self, number: int, graph: GraphView, kind: int, rows: Int64s, sent: Tensor, x: Tensor) -> Tensor:
         """One layer's outputs `[n, H]`: the root's, and what comes from each relation in turn."""
@@ -261,7 +266,7 @@ class TorchEngine:
         attention, base = layer.attention[kind], layer.source_base[kind].to(torch.int32)
         towards = layer.towards[kind](x.index_select(0, sent)).reshape(len(rows), -1, width)
         relations = len(attention)
-        messages = x.new_zeros(len(rows) * relations, width)
+        messages = towards.new_zeros(len(rows) * relations, width)
         targets = towards[:, 1:].reshape(-1, width)
         for group in self._windows[kind].groups(self._views(graph, kind), rows, sent):
             sources = group.sources + base.index_select(0, group.relation)[:, None]
@@ -273,7 +278,7 @@ class TorchEngine:
         out = towards[:, 0]
         for relation in range(relations):
             out = out + messages.view(len(rows), relations, width)[:, relation]
-        return elu(out)
+        return elu(out).float()
 
 
 def _settle(old: Tensor, rows: Tensor, new: Tensor, tolerance: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -293,7 +298,9 @@ def _settle(old: Tensor, rows: Tensor, new: Tensor, tolerance: float = 0.0) -> t
     return changed, new
 
 
-def _side_by_side(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], device: torch.device) -> Product:
+def _side_by_side(
+    pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], device: torch.device, dtype: torch.dtype
+) -> Product:
     """Products of the same input as one."""
     weights, biases = zip(*pairs, strict=True)
-    return Product(np.concatenate(weights, 1), np.concatenate(biases), device)
+    return Product(np.concatenate(weights, 1), np.concatenate(biases), device, dtype)
