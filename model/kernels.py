@@ -24,7 +24,7 @@ _F = np.float32
 _LANES = 16
 """Exponentials are taken of so many numbers at once."""
 _ROOM = 64
-"""Neighbours for which there is room from the beginning; of more, sums are taken in parts and those in float64."""
+"""Neighbours for which there is room from the beginning."""
 _TARGETS = 32
 """Targets whose own projections are computed together."""
 _AHEAD = 8
@@ -145,7 +145,6 @@ def attend(heads: int, channels: int, *, precise: bool = False) -> Kernel:
         room, done, inputs = _ROOM, 0, len(weight)
         projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
         x_, weight_ = x.reshape(-1), weight.reshape(-1)
-        part, whole = np.empty(width, np.float32), np.empty(width, np.float64)
         keys, order, line = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(heads * room, np.float32)
         some, target_ = np.empty(_TARGETS, np.int64), np.empty(_TARGETS * width, np.float32)
         while done < len(rows):
@@ -156,10 +155,11 @@ def attend(heads: int, channels: int, *, precise: bool = False) -> Kernel:
                 if j + 2 < filled:
                     for at in range(0, inputs, _LANES):
                         prefetch(x_, rows[some[j + 2]] * inputs + at)
+                row = rows[some[j]] * inputs
                 if precise:
-                    affine64(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+                    affine64(x_, row, inputs, weight_, bias, target_, j * width, width)
                 else:
-                    affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+                    affine(x_, row, inputs, weight_, bias, target_, j * width, width)
             for j in range(filled):
                 if j + 2 < filled:
                     prefetch(source, start[rows[some[j + 2]]])
@@ -183,21 +183,9 @@ def attend(heads: int, channels: int, *, precise: bool = False) -> Kernel:
                         target_, j * width + at, attention_, at, channels,
                     )  # fmt: skip
                     _softmax(line, first, n)
-                if n <= _ROOM:
-                    for h in range(heads):
-                        at = h * channels
-                        blend(out_, i * width + at, projected_, at, order, width, 0, n, line, h * room, channels)
-                    continue
-                whole[:] = 0
-                for begin in range(0, n, _ROOM):
-                    part[:] = 0
-                    end = min(begin + _ROOM, n)
-                    for h in range(heads):
-                        at = h * channels
-                        blend(part, at, projected_, at, order, width, begin, end, line, h * room, channels)
-                    whole += part
-                for c in range(width):
-                    out_[i * width + c] += _F(whole[c])
+                for h in range(heads):
+                    at = h * channels
+                    blend(out_, i * width + at, projected_, at, order, width, 0, n, line, h * room, channels)
 
     return run
 
