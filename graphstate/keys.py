@@ -96,6 +96,13 @@ def read_indexes(found: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.
     return (~fields["f2"]).astype(np.int64), fields["f4"].astype(np.int64)
 
 
+def read_edges(found: Sequence[bytes]) -> NDArray[np.int64]:
+    """Relation, source, target and time of many index keys, `[n, 4]`."""
+    fields = np.frombuffer(b"".join(found), _INDEX_FIELDS)
+    columns = fields["f0"], fields["f4"], fields["f1"], (~fields["f2"]).astype(np.int64)
+    return np.column_stack([column.astype(np.int64) for column in columns])
+
+
 def via(through: int, user: int, content: int) -> bytes:
     """The key of `v`."""
     return TRIPLE_KEY.pack(VIA, through, user, content)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import evict, features, keys, migrate, packing, records
+from graphstate import evict, features, keys, loading, migrate, packing, records
 from graphstate.apply import UNERASED, Applier
 from graphstate.columns import as_rows, in_order, union
 from graphstate.counting import NOTHING, WIDTH, Counting
@@ -30,7 +30,6 @@ from graphstate.types import (
     CONTENT,
     EVICTION_US,
     RELATIONS,
-    SHARED,
     TYPES,
     USER,
     GraphSpec,
@@ -167,40 +166,11 @@ class GraphState:
         counters = ((keys.read_node(key)[1], value) for key, value in self.store.rows("counters"))
         for done in packing.restore(self.ledger.users, counters):
             progress("counters", done, 0)
-        self._load_windows(progress)
+        self._reach()
+        loading.fill(self.windows, self.ledger, self._hashes(), progress)
         self.ledger.touched = [set(table.fresh) for table in self.ledger.tables]
         self.refresh()
         self.ledger.settle()
-
-    def _load_windows(self, progress: Progress) -> None:
-        self._reach()
-        size, at, taken = self.spec.window, (-1, -1), 0
-        chunk: list[tuple[int, int, int, int, int]] = []
-        for done, (key, _) in enumerate(self.store.rows("edges")):
-            relation = key[0]
-            if relation >= len(RELATIONS):
-                break
-            target = int.from_bytes(key[1:5], "big")
-            if not self.ledger.tables[RELATIONS[relation].target].owned_at[target]:
-                continue
-            time, source = keys.read_index(key)
-            if relation == SHARED and not self.ledger.counts(time, self.ledger.contents.created_at_at[target]):
-                continue
-            if at != (relation, target):
-                at, taken = (relation, target), 0
-            taken += 1
-            if not size or taken <= size:
-                chunk.append((0, relation, source, target, time))
-            else:
-                self.windows.rows.degree[relation][target] += 1
-            if len(chunk) == 100_000:
-                self._enter(chunk)
-                progress("edges", done, 0)
-                chunk = []
-        self._enter(chunk)
-
-    def _enter(self, chunk: list[tuple[int, int, int, int, int]]) -> None:
-        self.windows.change(np.array(chunk, np.int64).reshape(-1, 5), self._hashes(), self.ledger.newest)
 
     # A micro-batch
 

@@ -242,6 +242,24 @@ class Store:
             rows.next()
         _whole(rows)
 
+    def chunks(self, before: bytes, size: int) -> Iterator[list[bytes]]:
+        """The committed keys of `edges` before a key, in their order, so many at a time."""
+        read = ReadOptions()
+        read.set_iterate_upper_bound(before)
+        rows = self._edges.iter(read)
+        rows.seek_to_first()
+        valid, key, following = rows.valid, rows.key, rows.next
+        found: list[bytes] = []
+        while valid():
+            found.append(key())
+            following()
+            if len(found) == size:
+                yield found
+                found = []
+        _whole(rows)
+        if found:
+            yield found
+
     def commit(self) -> int:
         """Write everything staged as one WriteBatch; returns the number of rows."""
         batch = WriteBatch(raw_mode=True)
