@@ -18,29 +18,16 @@ _TARGET = np.array([relation.target for relation in RELATIONS])
 
 
 def fill(windows: Windows, ledger: Ledger, hashes: Arrays, progress: Callable[[str, int, int], None]) -> None:
-    """Put the newest edges of each target into its window, which is empty, and count the others.
+    """Put all edges into the windows, which are empty: the newest of each target stay there, the others are counted.
 
-    The index has the edges of a target one after the other, newest first. hashes: the source hash column per relation.
+    hashes: the source hash column per relation.
     """
-    done, last, taken = 0, -1, 0
+    done = 0
     for found in ledger.store.chunks(bytes([len(RELATIONS)]), _AT_ONCE):
         edges = keys.read_edges(found)
         done += len(edges)
-        edges = edges[_counts(ledger, edges)]
-        if len(edges):
-            place = edges[:, 0] << 32 | edges[:, 2]
-            begins = np.flatnonzero(np.concatenate([[True], place[1:] != place[:-1]]))
-            lengths = np.diff(np.append(begins, len(edges)))
-            rank = np.arange(len(edges)) - np.repeat(begins, lengths)
-            if place[0] == last:
-                rank[: lengths[0]] += taken
-            last, taken = int(place[-1]), int(rank[-1]) + 1
-            inside = rank < windows.window if windows.window else np.ones(len(edges), np.bool_)
-            changes = np.column_stack([np.full(int(inside.sum()), ADD), edges[inside]])
-            windows.change(np.ascontiguousarray(changes), hashes, ledger.newest)
-            outside = edges[~inside]
-            for number in np.unique(outside[:, 0]).tolist():
-                np.add.at(windows.rows.degree[number], outside[outside[:, 0] == number, 2], 1)
+        live = edges[_counts(ledger, edges)]
+        windows.change(np.column_stack([np.full(len(live), ADD), live]), hashes, ledger.newest)
         progress("edges", done, 0)
 
 
