@@ -227,19 +227,25 @@ def test_nothing_of_a_forgotten_person_is_held_back(tmp_path: Path) -> None:
         assert off(exact, loose)[0] > MOST
 
 
+def both(folder: Path, log: list[Mutation], most: float, size: int) -> list[Cluster]:
+    """Three shards without a tolerance and three with one, after a log in micro-batches of a size."""
+    clusters = []
+    for tolerance in (0, most):
+        specs = [replace(SPEC, shards=3, shard=number) for number in range(3)]
+        shards = [Shard.open(folder / f"{tolerance}-{one.shard}", ARTIFACT, one, tolerance=tolerance) for one in specs]
+        clusters.append(Cluster(shards))
+    for cluster in clusters:
+        for some in batches(log, size):
+            cluster.feed(some)
+            cluster.drain()
+    return clusters
+
+
 def test_nothing_of_another_shards_forgotten_people_is_held_back(tmp_path: Path) -> None:
     """Who reads a mirror of one of them is computed anew at once, also where the window follows by a fact."""
     found = (event for event in history(random.Random(3), 3_000, users=150, links=True) if event["type"] != "forget")
     log = [one for event in found for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
-    clusters = []
-    for most in (0, 1.0):
-        specs = [replace(SPEC, shards=3, shard=number) for number in range(3)]
-        shards = [Shard.open(tmp_path / f"{most}-{one.shard}", ARTIFACT, one, tolerance=most) for one in specs]
-        clusters.append(Cluster(shards))
-    for cluster in clusters:
-        for some in batches(log, 100):
-            cluster.feed(some)
-            cluster.drain()
+    clusters = both(tmp_path, log, 1.0, 100)
     graph, seen = clusters[0].shards[0].graph, 0
     for person in graph.mirrored(USER).tolist()[:40]:
         readers = _windows_of(clusters[0].shards[0], person)
@@ -262,15 +268,7 @@ def test_nothing_of_another_shards_forgotten_people_is_held_back(tmp_path: Path)
 
 def test_mirrors_hold_what_their_owner_holds(tmp_path: Path) -> None:
     """On three shards, too, all are within the tolerance; others are told what is passed on, and have just that."""
-    log, clusters = events(8, 2_000), []
-    for most in (0, MOST):
-        specs = [replace(SPEC, shards=3, shard=number) for number in range(3)]
-        shards = [Shard.open(tmp_path / f"{most}-{one.shard}", ARTIFACT, one, tolerance=most) for one in specs]
-        clusters.append(Cluster(shards))
-    for cluster in clusters:
-        for some in batches(log, 60):
-            cluster.feed(some)
-            cluster.drain()
+    clusters = both(tmp_path, events(8, 2_000), MOST, 60)
     exact, loose = clusters
     for pair in zip(exact.shards, loose.shards, strict=True):
         assert off(*pair)[0] <= MOST + ROUNDING
