@@ -56,7 +56,7 @@ def evict(ledger: Ledger, content: int, search: Keys) -> None:
     for key in search(keys.index_prefix(REPLY_TO, content), pending=pending):
         time, reply = keys.read_index(key)
         ledger.unlink(REPLY_TO, reply, content, time)
-    for shard in orphan(ledger, content, search(keys.prefix(keys.REPLIES, content), pending=pending)):
+    for shard in orphan(ledger, content, search, pending=pending):
         ledger.told.append((shard, Mutation(Fact.ORPHANED, 0, "", contents.ids[content])))
     if contents.claims_at[content]:
         for key, _ in list(store.scan(keys.prefix(keys.CREATE_CLAIM, content))):
@@ -73,16 +73,11 @@ def leave(ledger: Ledger, content: int) -> None:
     ledger.store.write("mirrors", keys.node(CONTENT, content), None)
 
 
-def replies(ledger: Ledger, parent: int) -> list[bytes]:
-    """The keys that say which creates reply to a content."""
-    return ledger.store.search()(keys.prefix(keys.REPLIES, parent))
-
-
-def orphan(ledger: Ledger, parent: int, found: list[bytes]) -> list[int]:
-    """Let the creates here that reply to a content (`replies`) reply to nothing; returns the other shards with some."""
+def orphan(ledger: Ledger, parent: int, search: Keys, *, pending: bool = True) -> list[int]:
+    """Let the creates here that reply to a content reply to nothing; returns the other shards that have some."""
     contents, store = ledger.contents, ledger.store
     elsewhere = []
-    for key in found:
+    for key in search(keys.prefix(keys.REPLIES, parent), pending=pending):
         store.delete(key)
         content, shard = keys.read_replies(key)
         if content < 0:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from graphstate import keys
 from graphstate.apply import Applier
-from graphstate.evict import orphan, replies
+from graphstate.evict import orphan
 from graphstate.types import REPLY_TO, Fact, Mutation
 
 FIRST = min(Fact)
@@ -90,7 +90,7 @@ class Facts:
     def _orphaned(self, told: Mutation, _sign: int) -> None:
         parent = self.contents.index.get(told.other)
         if parent is not None:
-            orphan(self.ledger, parent, replies(self.ledger, parent))
+            orphan(self.ledger, parent, self.ledger.store.search())
 
     def _cleared(self, told: Mutation, _sign: int) -> None:
         user = self._user(told)
