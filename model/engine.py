@@ -122,13 +122,17 @@ MakeBackend = Callable[[ModelConfig, Weights], Backend]
 """What makes the engine of a shard; those of one worker may share a device."""
 
 
+Affine = tuple[NDArray[Any], NDArray[Any]]
+"""Weight `[F, H]` and bias."""
+
+
 class RelationWeights(NamedTuple):
     """The weights of one relation: of its sources' projection, of its target's, and of the attention."""
 
     number: int
     source: int
-    project: tuple[Float32s, Float32s]
-    target: tuple[Float32s, Float32s]
+    project: Affine
+    target: Affine
     attention: Float32s
 
 
@@ -138,18 +142,27 @@ _CONV = ("lin_l.weight", "lin_l.bias", "lin_r.weight", "lin_r.bias", "att")
 
 
 class LayerWeights:
-    """One layer's weights by the type of its targets; reading: its relations by the type of their sources."""
+    """One layer's weights by the type of its targets; reading: its relations by the type of their sources.
 
-    def __init__(self, number: int, weights: Weights, config: ModelConfig, targets: tuple[int, ...]) -> None:
+    dtype: of weights and biases; attention has float32s.
+    """
+
+    def __init__(
+        self, number: int, weights: Weights, config: ModelConfig, targets: tuple[int, ...], dtype: type = np.float32
+    ) -> None:
         types = list(TYPES)
         self.relations: dict[int, list[RelationWeights]] = {kind: [] for kind in targets}
-        self.root: dict[int, tuple[Float32s, Float32s]] = {}
+        self.root: dict[int, Affine] = {}
+
+        def affine(weight: Float32s, bias: Float32s) -> Affine:
+            return np.ascontiguousarray(weight.T, dtype), bias.astype(dtype)
+
         for at, (name, source, target) in enumerate(config.relations):
             kind = types.index(target)
             if kind in targets:
                 own = {key: weights[f"layers.{number}.convs.{name}.{key}"] for key in _CONV}
-                project = np.ascontiguousarray(own["lin_l.weight"].T), own["lin_l.bias"]
-                towards = np.ascontiguousarray(own["lin_r.weight"].T), own["lin_r.bias"]
+                project = affine(own["lin_l.weight"], own["lin_l.bias"])
+                towards = affine(own["lin_r.weight"], own["lin_r.bias"])
                 attention = np.ascontiguousarray(own["att"][0])
                 self.relations[kind].append(RelationWeights(at, types.index(source), project, towards, attention))
         for kind in targets:
@@ -158,7 +171,7 @@ class LayerWeights:
             for name, _, target in config.relations:
                 if target == types[kind]:
                     bias += weights[f"layers.{number}.convs.{name}.bias"]
-            self.root[kind] = np.ascontiguousarray(weights[root + "weight"].T), bias
+            self.root[kind] = affine(weights[root + "weight"], bias)
         every = [relation for some in self.relations.values() for relation in some]
         self.reading = [[relation for relation in every if relation.source == kind] for kind in range(len(types))]
 
@@ -177,10 +190,8 @@ class Engine:
         self.types = TYPES
         self.user = TYPES.index(USER)
         weights = contiguous(weights)
-        self._layers = (
-            LayerWeights(0, weights, config, tuple(range(len(self.types)))),
-            LayerWeights(1, weights, config, (self.user,)),
-        )
+        self._inputs = LayerWeights(0, weights, config, tuple(range(len(self.types))), np.float64)
+        self._second = LayerWeights(1, weights, config, (self.user,))
         self._head: tuple[Any, ...] = (
             OWN_SCALE,
             np.ascontiguousarray(weights["head.hidden.weight"].T), weights["head.hidden.bias"],
@@ -191,20 +202,20 @@ class Engine:
         self.hidden1 = [np.zeros((0, config.hidden), np.float32) for _ in self.types]
         self.hidden2 = np.zeros((0, config.hidden), np.float32)
         self.score = np.zeros(0, np.float32)
-        # Per layer and relation, `[sources, H]`.
-        self._projected = [[np.zeros((0, config.hidden), np.float32) for _ in config.relations] for _ in self._layers]
+        # Per relation, `[sources, H]`: what the second layer reads.
+        self._projected = [np.zeros((0, config.hidden), np.float32) for _ in config.relations]
         # What is wrong with the first layer is multiplied by the second, and the more peaked its attention is.
-        shape = config.heads, config.hidden // config.heads
-        self._linear = kernels.linear(config.hidden, precise=True), kernels.linear(config.hidden)
-        self._attend = kernels.attend(*shape, precise=True), kernels.attend(*shape)
+        self._precise = kernels.linear(config.hidden, precise=True)
+        self._linear = kernels.linear(config.hidden)
+        self._attend_inputs = kernels.attend_inputs(config.heads, config.channels)
+        self._attend = kernels.attend(config.heads, config.channels)
         self._settle = kernels.settle(config.hidden)
         self._score = kernels.score(config.head_hidden)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that the state takes in memory."""
-        projected = (array for arrays in self._projected for array in arrays)
-        return sum(array.nbytes for array in (*self.x, *self.hidden1, self.hidden2, self.score, *projected))
+        return sum(array.nbytes for array in (*self.x, *self.hidden1, self.hidden2, self.score, *self._projected))
 
     def reach(self, graph: GraphView) -> None:
         """Make room for all rows of a graph."""
@@ -215,38 +226,22 @@ class Engine:
             size = max(256, rows + rows // 2)
             self.x[kind] = _grown(self.x[kind], size)
             self.hidden1[kind] = _grown(self.hidden1[kind], size)
-            for layer, projected in zip(self._layers, self._projected, strict=True):
-                for relation in layer.reading[kind]:
-                    projected[relation.number] = _grown(projected[relation.number], size)
+            for relation in self._second.reading[kind]:
+                self._projected[relation.number] = _grown(self._projected[relation.number], size)
             if kind == self.user:
                 self.hidden2 = _grown(self.hidden2, size)
                 self.score = _grown(self.score, size)
 
     def take(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Read the propagated features of these rows per node type, and project them for their readers."""
+        """Read the propagated features of these rows per node type."""
         self.reach(graph)
         for kind, some in enumerate(rows):
             if len(some):
                 self.x[kind][some] = graph.propagated(kind)[some] * np.float32(PROPAGATED_SCALE)
-                self._project(0, kind, some, self.x[kind])
 
-    def _project(self, layer: int, kind: int, rows: Int64s, x: Float32s) -> None:
-        for relation in self._layers[layer].reading[kind]:
-            self._linear[layer](x, rows, *relation.project, self._projected[layer][relation.number], True)
-
-    def _layer(self, number: int, graph: GraphView, kind: int, rows: Int64s, x: Float32s) -> Float32s:
-        layer = self._layers[number]
-        out = np.empty((len(rows), self.config.hidden), np.float32)
-        self._linear[number](x, rows, *layer.root[kind], out, False)
-        for relation in layer.relations[kind]:
-            windows = graph.windows(relation.number)
-            if len(rows) < _FEW and not windows.counts[rows].any():
-                continue  # the call alone would take longer
-            self._attend[number](
-                rows, windows.start, windows.counts, windows.source, windows.hash,
-                self._projected[number][relation.number], x, *relation.target, relation.attention, out,
-            )  # fmt: skip
-        return out
+    def _project(self, kind: int, rows: Int64s) -> None:
+        for relation in self._second.reading[kind]:
+            self._linear(self.hidden1[kind], rows, *relation.project, self._projected[relation.number], True)
 
     def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
         """Recompute the first layer of these rows per node type; returns those whose output changed by more than the
@@ -256,12 +251,20 @@ class Engine:
         out = [self._first(graph, kind, some, tolerance) if len(some) else some for kind, some in enumerate(rows)]
         for kind, some in enumerate(out):
             if len(some):
-                self._project(1, kind, some, self.hidden1[kind])
+                self._project(kind, some)
         return out
 
     def _first(self, graph: GraphView, kind: int, rows: Int64s, tolerance: float) -> Int64s:
+        new, x = np.empty((len(rows), self.config.hidden), np.float32), self.x[kind]
+        self._precise(x, rows, *self._inputs.root[kind], new, False)
+        for relation in self._inputs.relations[kind]:
+            windows = graph.windows(relation.number)
+            if _any(windows, rows):
+                self._attend_inputs(
+                    rows, windows.start, windows.counts, windows.source,
+                    self.x[relation.source], *relation.project, x, *relation.target, relation.attention, new,
+                )  # fmt: skip
         changed = np.empty(len(rows), np.int64)
-        new = self._layer(0, graph, kind, rows, self.x[kind])
         return changed[: self._settle(rows, new, self.hidden1[kind], np.float32(tolerance), changed)]
 
     def warm_up(self, graph: GraphView) -> None:
@@ -269,16 +272,22 @@ class Engine:
         none = np.zeros(0, np.int64)
         for kind in range(len(self.types)):
             self._first(graph, kind, none, 0.0)
-            for layer in range(len(self._layers)):
-                self._project(layer, kind, none, self.hidden1[kind])
-            self._project(0, kind, none, self.x[kind])
+            self._project(kind, none)
         self.second(graph, none)
         self.head(graph, none)
 
     def second(self, graph: GraphView, rows: Int64s) -> Int64s:
         """Recompute the second layer of these users; returns those whose embedding changed."""
+        new, x = np.empty((len(rows), self.config.hidden), np.float32), self.hidden1[self.user]
+        self._linear(x, rows, *self._second.root[self.user], new, False)
+        for relation in self._second.relations[self.user]:
+            windows = graph.windows(relation.number)
+            if _any(windows, rows):
+                self._attend(
+                    rows, windows.start, windows.counts, windows.source,
+                    self._projected[relation.number], x, *relation.target, relation.attention, new,
+                )  # fmt: skip
         changed = np.empty(len(rows), np.int64)
-        new = self._layer(1, graph, self.user, rows, self.hidden1[self.user])
         return changed[: self._settle(rows, new, self.hidden2, np.float32(0), changed)]
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
@@ -290,7 +299,7 @@ class Engine:
         """Take first-layer outputs that were computed elsewhere, `[len(rows), H]`, for the second layer to read."""
         if len(rows):
             self.hidden1[kind][rows] = hidden
-            self._project(1, kind, rows, self.hidden1[kind])
+            self._project(kind, rows)
 
     def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Prepare rows that are new or reused: what their projections say of an all-zero output."""
@@ -298,7 +307,12 @@ class Engine:
         for kind, some in enumerate(rows):
             if len(some):
                 self.hidden1[kind][some] = 0
-                self._project(1, kind, some, self.hidden1[kind])
+                self._project(kind, some)
+
+
+def _any(windows: WindowsView, rows: Int64s) -> bool:
+    """Whether it is worth a call: for few rows with empty windows that alone would take longer."""
+    return len(rows) >= _FEW or bool(windows.counts[rows].any())
 
 
 def contiguous(weights: Weights) -> Weights:

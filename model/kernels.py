@@ -1,6 +1,7 @@
 """The compiled kernels of the engine on the CPU, made for one width of the network each.
 
-Every number is computed in an order that depends on nothing but the row's own inputs. All arrays are contiguous.
+Every number depends on nothing but the row's own inputs, in whatever order its window holds them. All arrays are
+contiguous. precise: sums over inputs are those of float64, rounded; weights and biases are float64s.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.vector import affine, affine64, blend, divide, exp, logits, prefetch, rectified
+from model.vector import GRAIN, affine, affine64, blend, divide, exp, logits, prefetch, rectified
 
 Float32s = NDArray[np.float32]
+Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 Kernel = Callable[..., Any]
-VECTOR = 0xEA0E095D
+VECTOR = 0x8E972B4F
 """The checksum of `vector.py`: numba's cache of compiled kernels looks at this file alone, and would keep old ones."""
 _F = np.float32
 _LANES = 16
@@ -35,7 +37,7 @@ _AHEAD = 8
 def linear(width: int, *, precise: bool = False) -> Kernel:
     """The kernel (x `[m, F]`, rows, weight `[F, width]`, bias, out, scatter): out[rows] = x[rows] @ weight + bias.
 
-    Without scatter the results are out[0], out[1], … precise: sums are those of float64, rounded.
+    Without scatter the results are out[0], out[1], …
     """
 
     @njit(cache=True, nogil=True)
@@ -57,30 +59,6 @@ def linear(width: int, *, precise: bool = False) -> Kernel:
 
 
 @njit(cache=True, nogil=True)
-def _by_hash(
-    source: NDArray[np.int32], hashes: NDArray[np.uint64], start: int, n: int, keys: NDArray[np.uint64], order: Int64s
-) -> None:
-    """Sort a window's sources by hash, so that sums do not depend on how the window came about.
-
-    By insertion; thousands of them in steps that get shorter (Shell's sort, Knuth's steps).
-    """
-    step = 1
-    while n > _ROOM and step < n // 9:
-        step = 3 * step + 1
-    for k in range(n):
-        order[k] = source[start + k]
-        keys[k] = hashes[order[k]]
-    while step > 0:
-        for k in range(step, n):
-            key, row, at = keys[k], order[k], k
-            while at >= step and keys[at - step] > key:
-                keys[at], order[at] = keys[at - step], order[at - step]
-                at -= step
-            keys[at], order[at] = key, row
-        step //= 3
-
-
-@njit(cache=True, nogil=True)
 def _softmax(line: Float32s, at: int, n: int) -> None:
     """Softmax of the n numbers from `at` on; there is room for whole lanes behind them."""
     top = line[at]
@@ -91,16 +69,10 @@ def _softmax(line: Float32s, at: int, n: int) -> None:
         line[k] = top
     for block in range(at, at + lanes, _LANES):
         exp(line, block, top, _LANES)
-    total = _F(0)
-    if n <= _ROOM:
-        for k in range(at, at + n):
-            total += line[k]
-    else:
-        # One by one, each of thousands would lose its last bits.
-        whole = 0.0
-        for k in range(at, at + n):
-            whole += line[k]
-        total = _F(whole)
+    whole = 0.0
+    for k in range(at, at + n):
+        whole += (np.float64(line[k]) + GRAIN) - GRAIN  # so that their order does not matter
+    total = _F(whole)
     for block in range(at, at + lanes, _LANES):
         divide(line, block, total, _LANES)
 
@@ -120,72 +92,135 @@ def _filled(rows: Int64s, count: NDArray[np.int32], begin: int, some: Int64s) ->
 
 
 @njit(cache=True, nogil=True)
-def _fetch(source: NDArray[np.int32], begin: int, n: int, x: Float32s, width: int, at: int, channels: int) -> None:
-    """Have the part of the next target's sources brought that one head reads: they lie all over the memory."""
-    for k in range(begin, begin + n):
-        for line in range(at, at + channels, _LANES):
-            prefetch(x, np.int64(source[k]) * width + line)
+def _after(rows: Int64s, some: Int64s, j: int, start: NDArray[np.int32], count: NDArray[np.int32]) -> tuple[int, int]:
+    """Where the window of target j begins, and how many of its sources are asked for; none where there is no j."""
+    if j >= len(some):
+        return 0, 0
+    row = rows[some[j]]
+    return int(start[row]), min(int(count[row]), _ROOM)
+
+
+@njit(cache=True, nogil=True)
+def _fetch(source: NDArray[np.int32], begin: int, end: int, x: Float32s, width: int) -> None:
+    """Have those of the next target's sources brought that are more than this target has."""
+    for k in range(begin, end):
+        for at in range(source[k] * width, (source[k] + 1) * width, _LANES):
+            prefetch(x, at)
 
 
 @lru_cache
-def attend(heads: int, channels: int, *, precise: bool = False) -> Kernel:
+def attend(heads: int, channels: int) -> Kernel:
     """The kernel of GATv2 attention: out[i] += what target rows[i] attends to in its window, softmax per head.
 
-    Its arguments: rows, the windows (start, count, source, hash of the sources), projected `[sources, H]`, and of the
-    target x, weight `[F, H]`, bias; attention `[heads, channels]`; out `[len(rows), H]`. precise: as in `linear`.
+    Its arguments: rows, the windows (start, count, source), projected `[sources, H]`, and of the target x, weight
+    `[F, H]`, bias; attention `[heads, channels]`; out `[len(rows), H]`.
     """
     width = heads * channels
 
     @njit(cache=True, nogil=True)
     def run(
         rows: Int64s, start: NDArray[np.int32], count: NDArray[np.int32], source: NDArray[np.int32],
-        hashes: NDArray[np.uint64], projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s,
-        attention: Float32s, out: Float32s,
+        projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s, out: Float32s,
     ) -> None:  # fmt: skip
         room, done, inputs = _ROOM, 0, len(weight)
         projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
         x_, weight_ = x.reshape(-1), weight.reshape(-1)
-        keys, order, line = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(heads * room, np.float32)
-        some, target_ = np.empty(_TARGETS, np.int64), np.empty(_TARGETS * width, np.float32)
+        line, target_ = np.empty(heads * room, np.float32), np.empty(_TARGETS * width, np.float32)
+        places = np.empty(_TARGETS, np.int64)
         while done < len(rows):
-            filled, done = _filled(rows, count, done, some)
+            filled, done = _filled(rows, count, done, places)
+            some = places[:filled]
             for j in range(filled):
                 prefetch(start, rows[some[j]])
             for j in range(filled):
                 if j + 2 < filled:
                     for at in range(0, inputs, _LANES):
                         prefetch(x_, rows[some[j + 2]] * inputs + at)
-                row = rows[some[j]] * inputs
-                if precise:
-                    affine64(x_, row, inputs, weight_, bias, target_, j * width, width)
-                else:
-                    affine(x_, row, inputs, weight_, bias, target_, j * width, width)
+                affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
             for j in range(filled):
                 if j + 2 < filled:
                     prefetch(source, start[rows[some[j + 2]]])
-                after, n_after = 0, 0
-                if j + 1 < filled:
-                    after, n_after = int(start[rows[some[j + 1]]]), min(int(count[rows[some[j + 1]]]), _ROOM)
-                for k in range(after, after + n_after):
-                    prefetch(hashes, source[k])
-                i, row = some[j], rows[some[j]]
-                n = int(count[row])
+                i, begin, n = some[j], int(start[rows[some[j]]]), int(count[rows[some[j]]])
                 if n > room:
                     room = 2 * (n + _LANES) // _LANES * _LANES  # whole lanes, as softmax fills them
-                    keys, order = np.empty(room, np.uint64), np.empty(room, np.int64)
                     line = np.empty(heads * room, np.float32)
-                _by_hash(source, hashes, int(start[row]), n, keys, order)
+                after, n_after = _after(rows, some, j + 1, start, count)
+                shift, last = (after - begin, after + n_after - 1) if n_after else (0, begin)
+                _fetch(source, after + n, after + n_after, projected_, width)
+                # Of a neighbour that comes next each loop asks for one line; two heads of 32 channels have four.
                 for h in range(heads):
                     at, first = h * channels, h * room
-                    _fetch(source, after, n_after, projected_, width, at, channels)
                     logits(
-                        line, first, projected_, at, order, width, 0, n,
-                        target_, j * width + at, attention_, at, channels,
+                        line, first - begin, projected_, at, source, width, begin, begin + n,
+                        target_, j * width + at, attention_, at, shift, last, h * channels // 2, channels,
                     )  # fmt: skip
                     _softmax(line, first, n)
                 for h in range(heads):
                     at = h * channels
-                    blend(out_, i * width + at, projected_, at, order, width, 0, n, line, h * room, channels)
+                    blend(
+                        out_, i * width + at, projected_, at, source, width, begin, begin + n,
+                        line, h * room - begin, shift, last, (heads + h) * channels // 2, channels,
+                    )  # fmt: skip
+
+    return run
+
+
+@lru_cache
+def attend_inputs(heads: int, channels: int) -> Kernel:
+    """The same in the first layer, where sources are projected on the way: with so few inputs that takes no longer
+    than reading what was projected before, and 4 · H bytes less of each source and relation are kept.
+
+    Its arguments: rows, the windows (start, count, source), of the sources x, weight, bias, of the target x, weight,
+    bias; attention; out. Weights and biases are float64s.
+    """
+    width = heads * channels
+
+    @njit(cache=True, nogil=True)
+    def run(
+        rows: Int64s, start: NDArray[np.int32], count: NDArray[np.int32], source: NDArray[np.int32],
+        x: Float32s, project: Float64s, project_bias: Float64s, own: Float32s, weight: Float64s, bias: Float64s,
+        attention: Float32s, out: Float32s,
+    ) -> None:  # fmt: skip
+        room, inputs, owns = _ROOM, len(project), len(weight)
+        x_, own_, out_, attention_ = x.reshape(-1), own.reshape(-1), out.reshape(-1), attention.reshape(-1)
+        project_, weight_ = project.reshape(-1), weight.reshape(-1)
+        line, target_ = np.empty(heads * room, np.float32), np.empty(width, np.float32)
+        projected_, places = np.empty(room * width, np.float32), np.arange(room).astype(np.int32)
+        for i in range(len(rows)):
+            if i + _AHEAD < len(rows):
+                prefetch(count, rows[i + _AHEAD])
+                prefetch(start, rows[i + _AHEAD])
+            if i + 2 < len(rows):
+                prefetch(source, start[rows[i + 2]])
+            if i + 1 < len(rows):
+                for k in range(start[rows[i + 1]], start[rows[i + 1]] + min(count[rows[i + 1]], _ROOM)):
+                    prefetch(x_, np.int64(source[k]) * inputs)
+            begin, n = int(start[rows[i]]), int(count[rows[i]])
+            if n == 0:
+                continue
+            if n > room:
+                room = 2 * (n + _LANES) // _LANES * _LANES  # whole lanes, as softmax fills them
+                line = np.empty(heads * room, np.float32)
+                projected_, places = np.empty(room * width, np.float32), np.arange(room).astype(np.int32)
+            affine64(own_, rows[i] * owns, owns, weight_, bias, target_, 0, width)
+            for k in range(n):
+                affine64(
+                    x_,
+                    np.int64(source[begin + k]) * inputs,
+                    inputs,
+                    project_,
+                    project_bias,
+                    projected_,
+                    k * width,
+                    width,
+                )
+            for at in range(0, width, channels):
+                first = at // channels * room
+                logits(
+                    line, first, projected_, at, places, width, 0, n, target_, at, attention_, at, 0, 0, 0, channels
+                )  # fmt: skip
+                _softmax(line, first, n)
+                blend(out_, i * width + at, projected_, at, places, width, 0, n, line, first, 0, 0, 0, channels)
 
     return run
 

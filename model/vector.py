@@ -22,6 +22,8 @@ _BLOCK = 8
 """Of so many products each sum is taken by itself, and then of these: two thirds of the error of one long sum."""
 _SLOPE = 0.2
 """Of GATv2's leaky ReLU."""
+GRAIN = 1.5 * 2.0**20
+"""Added and taken away again it rounds a float64 below 2¹⁹ to a multiple of 2⁻³²: sums of those have no order."""
 Typed = tuple[Any, Any]
 """A signature, and what writes the code of a call."""
 _intrinsic: Any = intrinsic
@@ -73,6 +75,14 @@ class _Code:
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self._n}f{bits}")
         return self.builder.call(function, list(values))
 
+    def ask(self, pointer: Any) -> None:
+        """Have what stands at an address brought to the processor."""
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _INT, _INT, _INT])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        read, every_level, data = (ir.Constant(_INT, number) for number in (0, 3, 1))
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), read, every_level, data])
+
     def sum(self, value: Any) -> Any:
         """The sum of n float64s, in an order that the compiler chooses once."""
         kind = ir.FunctionType(_DOUBLE, [_DOUBLE, value.type])
@@ -122,18 +132,22 @@ def affine(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any, 
 
 @_intrinsic
 def affine64(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any, out: Any, oi: Any, n: Any) -> Typed:
-    """The same in float64, rounded once: where little else is computed, and what is wrong is multiplied later."""
+    """The same in float64, rounded once: where little else is computed, and what is wrong is multiplied later.
+
+    Weight and bias are float64s.
+    """
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         c, double = _Code(context, builder, size), _Code(context, builder, size, _DOUBLE)
         x_, weight_, bias_, out_ = (signature.args[at] for at in (0, 3, 4, 5))
         total, none = cgutils.alloca_once(builder, double.vector), ir.Constant(values[2].type, 0)
-        builder.store(builder.fpext(c.load(c.place(bias_, values[4], none)), double.vector), total)
+        builder.store(double.load(double.place(bias_, values[4], none)), total)
         with cgutils.for_range(builder, values[2]) as loop:
-            factor = c.splat(builder.load(c.element(x_, values[0], builder.add(values[1], loop.index))))
-            line = c.load(c.place(weight_, values[3], builder.mul(loop.index, ir.Constant(none.type, size))))
-            factors, lines = (builder.fpext(vector, double.vector) for vector in (factor, line))
+            number = builder.load(c.element(x_, values[0], builder.add(values[1], loop.index)))
+            factors = double.splat(builder.fpext(number, _DOUBLE))
+            at = builder.mul(loop.index, ir.Constant(none.type, size))
+            lines = double.load(double.place(weight_, values[3], at))
             builder.store(double.call("fmuladd", factors, lines, builder.load(total)), total)
         c.store(builder.fptrunc(builder.load(total), c.vector), c.place(out_, values[5], values[6]))
         return context.get_dummy_value()
@@ -141,26 +155,54 @@ def affine64(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any
     return types.void(x, types.intp, types.intp, weight, bias, out, types.intp, n), code
 
 
-def _each(c: _Code, begin: Any, end: Any, body: Callable[[Any], None]) -> None:
-    """A loop from begin to end."""
-    with cgutils.for_range(c.builder, c.builder.sub(end, begin)) as loop:
-        body(c.builder.add(begin, loop.index))
+class _Neighbours:
+    """The loop of `logits` and `blend` over places k of a list of rows: x[rows[k]·stride + xi :][:n] is a neighbour's.
+
+    While one is computed with, one of the next target's is asked for: memory that is asked for all at once stalls.
+    """
+
+    def __init__(self, c: _Code, signature: Any, values: Any, ahead: int) -> None:
+        self._c, self._values = c, values
+        self._x, self._rows = (signature.args[at] for at in (2, 4))
+        self._shift, self._last, self._line = values[ahead : ahead + 3]
+
+    def _at(self, k: Any, offset: Any) -> Any:
+        builder = self._c.builder
+        row = builder.sext(builder.load(self._c.element(self._rows, self._values[4], k)), offset.type)
+        return builder.add(builder.mul(row, self._values[5]), offset)
+
+    def load(self, k: Any) -> Any:
+        """The numbers of one neighbour as float64s."""
+        c = self._c
+        line = c.load(c.place(self._x, self._values[2], self._at(k, self._values[3])))
+        return c.builder.fpext(line, ir.VectorType(_DOUBLE, line.type.count))
+
+    def each(self, body: Callable[[Any], None]) -> None:
+        """Have the body written for each k from begin to end."""
+        c, (begin, end) = self._c, self._values[6:8]
+        with cgutils.for_range(c.builder, c.builder.sub(end, begin)) as loop:
+            k = c.builder.add(begin, loop.index)
+            body(k)
+            there = c.builder.add(k, self._shift)
+            there = c.builder.select(c.builder.icmp_signed("<", there, self._last), there, self._last)
+            c.ask(c.element(self._x, self._values[2], self._at(there, self._line)))
 
 
 @_intrinsic
 def logits(
     _context: Any, out: Any, oi: Any, x: Any, xi: Any, rows: Any, stride: Any, begin: Any, end: Any,
-    target: Any, ti: Any, attention: Any, ai: Any, n: Any,
+    target: Any, ti: Any, attention: Any, ai: Any, shift: Any, last: Any, line: Any, n: Any,
 ) -> Typed:  # fmt: skip
     """out[oi + k] = Σ leaky(x[rows[k]·stride + xi + c] + target[ti + c]) · attention[ai + c] over n channels c.
 
     For each k from begin to end; in float64 and rounded once, as what is wrong with a logit is multiplied by how
-    peaked the attention is.
+    peaked the attention is. Meanwhile x[rows[min(k + shift, last)]·stride + line] is asked for.
     """
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         c, double = _Code(context, builder, size), _Code(context, builder, size, _DOUBLE)
+        neighbours = _Neighbours(c, signature, values, 12)
 
         def load(array: int, at: Any) -> Any:
             return builder.fpext(c.load(c.place(signature.args[array], values[array], at)), double.vector)
@@ -168,52 +210,56 @@ def logits(
         towards, weight = load(8, values[9]), load(10, values[11])
 
         def one(k: Any) -> None:
-            row = builder.load(c.element(signature.args[4], values[4], k))
-            value = builder.fadd(load(2, builder.add(builder.mul(row, values[5]), values[3])), towards)
+            value = builder.fadd(neighbours.load(k), towards)
             small = builder.fmul(value, double.all(_SLOPE))
             leaky = builder.select(builder.fcmp_ordered(">", value, small), value, small)
             found = builder.fptrunc(double.sum(builder.fmul(leaky, weight)), _FLOAT)
             builder.store(found, c.element(signature.args[0], values[0], builder.add(values[1], k)))
 
-        _each(c, values[6], values[7], one)
+        neighbours.each(one)
         return context.get_dummy_value()
 
     integer = types.intp
     return types.void(
-        out, integer, x, integer, rows, integer, integer, integer, target, integer, attention, integer, n
-    ), code
+        out, integer, x, integer, rows, integer, integer, integer, target, integer, attention, integer,
+        integer, integer, integer, n,
+    ), code  # fmt: skip
 
 
 @_intrinsic
 def blend(
     _context: Any, out: Any, oi: Any, x: Any, xi: Any, rows: Any, stride: Any, begin: Any, end: Any,
-    factors: Any, fi: Any, n: Any,
+    factors: Any, fi: Any, shift: Any, last: Any, line: Any, n: Any,
 ) -> Typed:  # fmt: skip
-    """out[oi : oi + n] += Σ factors[fi + k] · x[rows[k]·stride + xi :][:n], in the order of k from begin to end.
+    """out[oi : oi + n] += Σ factors[fi + k] · x[rows[k]·stride + xi :][:n], for k from begin to end in any order.
 
-    In float64 and rounded once: memory is waited for meanwhile.
+    Each product is rounded to a multiple of 2⁻³², so that their sum is exact as long as it stays below 2¹⁹; it is
+    rounded once. Shift, last and line: as for `logits`.
     """
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         c, double = _Code(context, builder, size), _Code(context, builder, size, _DOUBLE)
-        place = c.place(signature.args[0], values[0], values[1])
-        total = cgutils.alloca_once(builder, double.vector)
-        builder.store(builder.fpext(c.load(place), double.vector), total)
+        neighbours = _Neighbours(c, signature, values, 10)
+        total, grain = cgutils.alloca_once(builder, double.vector), double.all(GRAIN)
+        builder.store(double.all(0.0), total)
 
         def one(k: Any) -> None:
-            row = builder.load(c.element(signature.args[4], values[4], k))
-            line = c.load(c.place(signature.args[2], values[2], builder.add(builder.mul(row, values[5]), values[3])))
             factor = builder.load(c.element(signature.args[8], values[8], builder.add(values[9], k)))
-            factors_, lines = (builder.fpext(vector, double.vector) for vector in (c.splat(factor), line))
-            builder.store(double.call("fmuladd", factors_, lines, builder.load(total)), total)
+            factors_ = builder.fpext(c.splat(factor), double.vector)
+            rounded = builder.fsub(double.call("fmuladd", factors_, neighbours.load(k), grain), grain)
+            builder.store(builder.fadd(builder.load(total), rounded), total)
 
-        _each(c, values[6], values[7], one)
-        c.store(builder.fptrunc(builder.load(total), c.vector), place)
+        neighbours.each(one)
+        place = c.place(signature.args[0], values[0], values[1])
+        whole = builder.fadd(builder.fpext(c.load(place), double.vector), builder.load(total))
+        c.store(builder.fptrunc(whole, c.vector), place)
         return context.get_dummy_value()
 
     integer = types.intp
-    return types.void(out, integer, x, integer, rows, integer, integer, integer, factors, integer, n), code
+    return types.void(
+        out, integer, x, integer, rows, integer, integer, integer, factors, integer, integer, integer, integer, n
+    ), code
 
 
 @_intrinsic
@@ -282,12 +328,8 @@ def prefetch(_context: Any, x: Any, at: Any) -> Typed:
     """Have x[at] brought to the processor while it does other things."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        place = builder.bitcast(_Code(context, builder, 1).element(signature.args[0], values[0], values[1]), byte)
-        kind = ir.FunctionType(ir.VoidType(), [byte, _INT, _INT, _INT])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, every_level, data = (ir.Constant(_INT, number) for number in (0, 3, 1))
-        builder.call(function, [place, read, every_level, data])
+        c = _Code(context, builder, 1)
+        c.ask(c.element(signature.args[0], values[0], values[1]))
         return context.get_dummy_value()
 
     return types.void(x, types.intp), code

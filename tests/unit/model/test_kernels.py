@@ -32,7 +32,7 @@ def test_the_cache_knows_of_the_operations() -> None:
         kernels.linear(64),
         kernels.linear(64, precise=True),
         kernels.attend(2, 32),
-        kernels.attend(2, 32, precise=True),
+        kernels.attend_inputs(2, 32),
         kernels.settle(64),
         kernels.score(64),
     ],
@@ -44,32 +44,83 @@ def test_the_cache_is_found_again(kernel: Any) -> None:
     assert not any(isinstance(value, Dispatcher) for value in enclosed)
 
 
-@pytest.mark.parametrize("n", [1, 16, 64, 65, 1_000, 20_000])
-def test_attention_has_no_order(n: int) -> None:
-    """A window's sources in any order give the same bits, and the softmax of GATv2."""
-    rng = np.random.default_rng(n)
-    width = HEADS * CHANNELS
-    hashes = rng.permutation(np.arange(1, 2 * n + 1)).astype(np.uint64)
-    projected = rng.normal(size=(2 * n, width)).astype(np.float32)
-    x, weight = rng.normal(size=(1, INPUTS)).astype(np.float32), rng.normal(size=(INPUTS, width)).astype(np.float32)
-    bias, attention = rng.normal(size=width).astype(np.float32), rng.normal(size=(HEADS, CHANNELS)).astype(np.float32)
-    source = rng.permutation(2 * n)[:n].astype(np.int32)
-    one, start, count = np.zeros(1, np.int64), np.zeros(1, np.int32), np.full(1, n, np.int32)
-    outs = []
-    for order in (np.arange(n), np.argsort(hashes[source]), rng.permutation(n)):
-        out = np.zeros((1, width), np.float32)
-        window = np.ascontiguousarray(source[order])
-        kernels.attend(HEADS, CHANNELS)(
-            one, start, count, window, hashes, projected, x, weight, bias, attention, out
-        )  # fmt: skip
-        outs.append(out[0])
-    assert outs[0].tobytes() == outs[1].tobytes() == outs[2].tobytes()
-    mixed = (projected[source].astype(np.float64) + x.astype(np.float64) @ weight + bias).reshape(n, HEADS, CHANNELS)
+def orders(rng: np.random.Generator, source: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """One window in several orders."""
+    return [source, source[::-1].copy(), np.sort(source), *(rng.permutation(source) for _ in range(3))]
+
+
+def attended(values: NDArray[F], towards: NDArray[np.float64], attention: NDArray[F]) -> NDArray[np.float64]:
+    """What GATv2 attends to, by its definition."""
+    n = len(values)
+    mixed = (values.astype(np.float64) + towards).reshape(n, HEADS, CHANNELS)
     logits = (np.where(mixed > 0, mixed, 0.2 * mixed) * attention).sum(2)
     share = np.exp(logits - logits.max(0))
     share /= share.sum(0)
-    expected = (share[:, :, None] * projected[source].reshape(n, HEADS, CHANNELS)).sum(0).reshape(-1)
-    assert np.abs(outs[0] - expected).max() <= 1e-5
+    found: NDArray[np.float64] = (share[:, :, None] * values.reshape(n, HEADS, CHANNELS)).sum(0).reshape(-1)
+    return found
+
+
+WINDOWS = [1, 2, 16, 64, 65, 1_000, 20_000]
+ONE, START = np.zeros(1, np.int64), np.zeros(1, np.int32)
+
+
+@pytest.mark.parametrize("peaked", [1, 25])
+@pytest.mark.parametrize("n", WINDOWS)
+def test_attention_has_no_order(n: int, peaked: int) -> None:
+    """A window's sources in any order give the same bits, and the softmax of GATv2."""
+    rng = np.random.default_rng(n)
+    width = HEADS * CHANNELS
+    projected = rng.normal(size=(2 * n, width)).astype(F)
+    x, weight = rng.normal(size=(1, INPUTS)).astype(F), rng.normal(size=(INPUTS, width)).astype(F)
+    bias, attention = rng.normal(size=width).astype(F), (peaked * rng.normal(size=(HEADS, CHANNELS))).astype(F)
+    source, count = rng.permutation(2 * n)[:n].astype(np.int32), np.full(1, n, np.int32)
+    outs = set()
+    for window in orders(rng, source):
+        out = np.zeros((1, width), F)
+        kernels.attend(HEADS, CHANNELS)(ONE, START, count, window, projected, x, weight, bias, attention, out)
+        outs.add(out.tobytes())
+    assert len(outs) == 1
+    expected = attended(projected[source], x.astype(np.float64) @ weight + bias, attention)
+    assert np.abs(out[0] - expected).max() <= 1e-5 * peaked
+
+
+@pytest.mark.parametrize("n", WINDOWS)
+def test_attention_over_inputs_has_no_order(n: int) -> None:
+    """The same where sources are projected on the way."""
+    rng = np.random.default_rng(n)
+    width = HEADS * CHANNELS
+    x, own = rng.normal(size=(2 * n, INPUTS)).astype(F), rng.normal(size=(1, 3)).astype(F)
+    project, weight = rng.normal(size=(INPUTS, width)), rng.normal(size=(3, width))
+    shift, bias = rng.normal(size=(2, width))
+    attention = rng.normal(size=(HEADS, CHANNELS)).astype(F)
+    source, count = rng.permutation(2 * n)[:n].astype(np.int32), np.full(1, n, np.int32)
+    outs = set()
+    for window in orders(rng, source):
+        out = np.zeros((1, width), F)
+        kernels.attend_inputs(HEADS, CHANNELS)(
+            ONE, START, count, window, x, project, shift, own, weight, bias, attention, out
+        )
+        outs.add(out.tobytes())
+    assert len(outs) == 1
+    expected = attended((x[source] @ project + shift).astype(F), own @ weight + bias, attention)
+    assert np.abs(out[0] - expected).max() <= 1e-5
+
+
+def test_halves_of_a_grain_have_no_order() -> None:
+    """Equal shares of numbers, half of which have a bit more than a sum keeps: each is rounded before it is added."""
+    rng = np.random.default_rng(3)
+    width = HEADS * CHANNELS
+    projected = (np.repeat(rng.integers(1, 1 << 21, (8, 1)), width, axis=1) * 2.0**-30).astype(F)
+    nothing, attention = np.zeros((1, width), F), np.zeros((HEADS, CHANNELS), F)
+    outs = set()
+    for window in orders(rng, np.arange(8, dtype=np.int32)):
+        out = np.zeros((1, width), F)
+        kernels.attend(HEADS, CHANNELS)(
+            ONE, START, np.full(1, 8, np.int32), window, projected,
+            nothing[:, :1], nothing, nothing[0], attention, out,
+        )  # fmt: skip
+        outs.add(out.tobytes())
+    assert len(outs) == 1
 
 
 def settled(old: NDArray[F], new: NDArray[F], tolerance: float) -> tuple[NDArray[F], list[int]]:
