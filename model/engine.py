@@ -9,26 +9,16 @@ makes nobody stale. `model/reference.py` computes the same by plain PyTorch Geom
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model import kernels
+from model import attention, kernels
 from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
-
-Float32s = NDArray[np.float32]
-Int64s = NDArray[np.int64]
-Weights = dict[str, Float32s]
-
-
-class WindowsView(NamedTuple):
-    """The in-edges of one relation: target's first slot and their number; slot → source row; source → tie-break."""
-
-    start: NDArray[np.int32]
-    counts: NDArray[np.int32]
-    source: NDArray[np.int32]
-    hash: NDArray[np.uint64]
+from model.engine_weights import LayerWeights, Weights, contiguous
+from model.kept import FEW, Kept, grown
+from model.types import Float32s, Int64s, WindowsView
 
 
 class GraphView(Protocol):
@@ -122,76 +112,23 @@ MakeBackend = Callable[[ModelConfig, Weights], Backend]
 """What makes the engine of a shard; those of one worker may share a device."""
 
 
-Affine = tuple[NDArray[Any], NDArray[Any]]
-"""Weight `[F, H]` and bias."""
-
-
-class RelationWeights(NamedTuple):
-    """The weights of one relation: of its sources' projection, of its target's, and of the attention."""
-
-    number: int
-    source: int
-    project: Affine
-    target: Affine
-    attention: Float32s
-
-
-_FEW = 64
-
-_CONV = ("lin_l.weight", "lin_l.bias", "lin_r.weight", "lin_r.bias", "att")
-
-
-class LayerWeights:
-    """One layer's weights by the type of its targets; reading: its relations by the type of their sources.
-
-    dtype: of weights and biases; attention has float32s.
-    """
-
-    def __init__(
-        self, number: int, weights: Weights, config: ModelConfig, targets: tuple[int, ...], dtype: type = np.float32
-    ) -> None:
-        types = list(TYPES)
-        self.relations: dict[int, list[RelationWeights]] = {kind: [] for kind in targets}
-        self.root: dict[int, Affine] = {}
-
-        def affine(weight: Float32s, bias: Float32s) -> Affine:
-            return np.ascontiguousarray(weight.T, dtype), bias.astype(dtype)
-
-        for at, (name, source, target) in enumerate(config.relations):
-            kind = types.index(target)
-            if kind in targets:
-                own = {key: weights[f"layers.{number}.convs.{name}.{key}"] for key in _CONV}
-                project = affine(own["lin_l.weight"], own["lin_l.bias"])
-                towards = affine(own["lin_r.weight"], own["lin_r.bias"])
-                attention = np.ascontiguousarray(own["att"][0])
-                self.relations[kind].append(RelationWeights(at, types.index(source), project, towards, attention))
-        for kind in targets:
-            root = f"layers.{number}.roots.{types[kind]}."
-            bias = weights[root + "bias"].copy()
-            for name, _, target in config.relations:
-                if target == types[kind]:
-                    bias += weights[f"layers.{number}.convs.{name}.bias"]
-            self.root[kind] = affine(weights[root + "weight"], bias)
-        every = [relation for some in self.relations.values() for relation in some]
-        self.reading = [[relation for relation in every if relation.source == kind] for kind in range(len(types))]
-
-
 class Engine:
     """Embeddings and scores of one graph, kept up to date row by row.
 
     hidden1: per node type `[n, H]` first-layer outputs. hidden2: `[n_users, H]`. score: `[n_users]` mean log
-    reach. Rows that were never computed hold zeros.
+    reach. Rows that were never computed hold zeros. few: so many second-layer rows are computed anew in any case.
     """
 
     device = "cpu"
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights, few: int = FEW) -> None:
         self.config = config
         self.types = TYPES
         self.user = TYPES.index(USER)
         weights = contiguous(weights)
         self._inputs = LayerWeights(0, weights, config, tuple(range(len(self.types))), np.float64)
         self._second = LayerWeights(1, weights, config, (self.user,))
+        self._kept = Kept(self._second, self.user, config, few)
         self._head: tuple[Any, ...] = (
             OWN_SCALE,
             np.ascontiguousarray(weights["head.hidden.weight"].T), weights["head.hidden.bias"],
@@ -202,20 +139,18 @@ class Engine:
         self.hidden1 = [np.zeros((0, config.hidden), np.float32) for _ in self.types]
         self.hidden2 = np.zeros((0, config.hidden), np.float32)
         self.score = np.zeros(0, np.float32)
-        # Per relation, `[sources, H]`: what the second layer reads.
-        self._projected = [np.zeros((0, config.hidden), np.float32) for _ in config.relations]
         # What is wrong with the first layer is multiplied by the second, and the more peaked its attention is.
         self._precise = kernels.linear(config.hidden, precise=True)
         self._linear = kernels.linear(config.hidden)
-        self._attend_inputs = kernels.attend_inputs(config.heads, config.channels)
-        self._attend = kernels.attend(config.heads, config.channels)
+        self._attend_inputs = attention.attend_inputs(config.heads, config.channels)
         self._settle = kernels.settle(config.hidden)
         self._score = kernels.score(config.head_hidden)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that the state takes in memory."""
-        return sum(array.nbytes for array in (*self.x, *self.hidden1, self.hidden2, self.score, *self._projected))
+        held = sum(array.nbytes for array in (*self.x, *self.hidden1, self.hidden2, self.score))
+        return held + self._kept.memory_bytes
 
     def reach(self, graph: GraphView) -> None:
         """Make room for all rows of a graph."""
@@ -224,13 +159,12 @@ class Engine:
             if rows <= len(self.x[kind]):
                 continue
             size = max(256, rows + rows // 2)
-            self.x[kind] = _grown(self.x[kind], size)
-            self.hidden1[kind] = _grown(self.hidden1[kind], size)
-            for relation in self._second.reading[kind]:
-                self._projected[relation.number] = _grown(self._projected[relation.number], size)
+            self.x[kind] = grown(self.x[kind], size)
+            self.hidden1[kind] = grown(self.hidden1[kind], size)
+            self._kept.reach(kind, size)
             if kind == self.user:
-                self.hidden2 = _grown(self.hidden2, size)
-                self.score = _grown(self.score, size)
+                self.hidden2 = grown(self.hidden2, size)
+                self.score = grown(self.score, size)
 
     def take(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Read the propagated features of these rows per node type."""
@@ -239,19 +173,16 @@ class Engine:
             if len(some):
                 self.x[kind][some] = graph.propagated(kind)[some] * np.float32(PROPAGATED_SCALE)
 
-    def _project(self, kind: int, rows: Int64s) -> None:
-        for relation in self._second.reading[kind]:
-            self._linear(self.hidden1[kind], rows, *relation.project, self._projected[relation.number], True)
-
     def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
         """Recompute the first layer of these rows per node type; returns those whose output changed by more than the
         tolerance, the others keep what they had.
         """
         self.reach(graph)
+        self._kept.anew(rows[self.user])
         out = [self._first(graph, kind, some, tolerance) if len(some) else some for kind, some in enumerate(rows)]
         for kind, some in enumerate(out):
             if len(some):
-                self._project(kind, some)
+                self._kept.project(kind, some, self.hidden1[kind])
         return out
 
     def _first(self, graph: GraphView, kind: int, rows: Int64s, tolerance: float) -> Int64s:
@@ -272,7 +203,7 @@ class Engine:
         none = np.zeros(0, np.int64)
         for kind in range(len(self.types)):
             self._first(graph, kind, none, 0.0)
-            self._project(kind, none)
+            self._kept.project(kind, none, self.hidden1[kind])
         self.second(graph, none)
         self.head(graph, none)
 
@@ -283,10 +214,8 @@ class Engine:
         for relation in self._second.relations[self.user]:
             windows = graph.windows(relation.number)
             if _any(windows, rows):
-                self._attend(
-                    rows, windows.start, windows.counts, windows.source,
-                    self._projected[relation.number], x, *relation.target, relation.attention, new,
-                )  # fmt: skip
+                self._kept.add(relation, windows, rows, x, new)
+        self._kept.computed(rows)
         changed = np.empty(len(rows), np.int64)
         return changed[: self._settle(rows, new, self.hidden2, np.float32(0), changed)]
 
@@ -299,7 +228,7 @@ class Engine:
         """Take first-layer outputs that were computed elsewhere, `[len(rows), H]`, for the second layer to read."""
         if len(rows):
             self.hidden1[kind][rows] = hidden
-            self._project(kind, rows)
+            self._kept.project(kind, rows, self.hidden1[kind])
 
     def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Prepare rows that are new or reused: what their projections say of an all-zero output."""
@@ -307,20 +236,9 @@ class Engine:
         for kind, some in enumerate(rows):
             if len(some):
                 self.hidden1[kind][some] = 0
-                self._project(kind, some)
+                self._kept.project(kind, some, self.hidden1[kind])
 
 
 def _any(windows: WindowsView, rows: Int64s) -> bool:
-    """Whether it is worth a call: for few rows with empty windows that alone would take longer."""
-    return len(rows) >= _FEW or bool(windows.counts[rows].any())
-
-
-def contiguous(weights: Weights) -> Weights:
-    """The weights as kernels take them."""
-    return {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
-
-
-def _grown(array: Float32s, size: int) -> Float32s:
-    grown = np.zeros((size, *array.shape[1:]), np.float32)
-    grown[: len(array)] = array
-    return grown
+    """Whether any of these windows holds anything: to ask costs less than to call a kernel for nothing."""
+    return bool(windows.counts[rows].any())

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import TYPES, ModelConfig
-from model.engine import WindowsView
-from model.types import GraphInput, Int32s, Int64s
+from model.types import GraphInput, Int32s, Int64s, WindowsView
 
 _EXPONENT = 0.62
 """Of the in-degrees, as real follows have it: degree ~ rank^−exponent."""

@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
-from model.engine import Float32s, GraphView, Int64s, LayerWeights, Weights, contiguous
+from model.engine import GraphView
 from model.engine_tensors import Product, Transfers, attend, elu, halved, precisely
+from model.engine_weights import LayerWeights, Weights, contiguous
 from model.engine_windows import DeviceWindows
+from model.types import Float32s, Int64s
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.engine import WindowsView
 from model.engine_tensors import Transfers, power
+from model.types import WindowsView
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]

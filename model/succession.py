@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from model.config import ModelConfig
-from model.engine import Backend, Float32s, GraphView, Int64s, Rows
+from model.engine import Backend, GraphView, Rows
+from model.types import Float32s, Int64s
 
 
 class Succession:

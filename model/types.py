@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,3 +50,12 @@ class GraphInput:
             x={**self.x, USER: np.concatenate([x, np.zeros((count, x.shape[1]), np.float32)])},
             own=np.concatenate([self.own, own]),
         )
+
+
+class WindowsView(NamedTuple):
+    """The in-edges of one relation: target's first slot and their number; slot → source row; source → tie-break."""
+
+    start: Int32s
+    counts: Int32s
+    source: Int32s
+    hash: NDArray[np.uint64]

@@ -24,6 +24,10 @@ _SLOPE = 0.2
 """Of GATv2's leaky ReLU."""
 GRAIN = 1.5 * 2.0**20
 """Added and taken away again it rounds a float64 below 2¹⁹ to a multiple of 2⁻³²: sums of those have no order."""
+LANES = 16
+"""Numbers of a line of memory; of so many at once exponentials are taken."""
+AHEAD = 8
+"""So many rows ahead kernels ask for memory."""
 Typed = tuple[Any, Any]
 """A signature, and what writes the code of a call."""
 _intrinsic: Any = intrinsic
@@ -156,7 +160,7 @@ def affine64(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any
 
 
 class _Neighbours:
-    """The loop of `logits` and `blend` over places k of a list of rows: x[rows[k]·stride + xi :][:n] is a neighbour's.
+    """The loop of `logits` and `gather` over places k of a list of rows: x[rows[k]·stride + xi :][:n] is a neighbour's.
 
     While one is computed with, one of the next target's is asked for: memory that is asked for all at once stalls.
     """
@@ -227,14 +231,14 @@ def logits(
 
 
 @_intrinsic
-def blend(
-    _context: Any, out: Any, oi: Any, x: Any, xi: Any, rows: Any, stride: Any, begin: Any, end: Any,
+def gather(
+    _context: Any, sums: Any, si: Any, x: Any, xi: Any, rows: Any, stride: Any, begin: Any, end: Any,
     factors: Any, fi: Any, shift: Any, last: Any, line: Any, n: Any,
 ) -> Typed:  # fmt: skip
-    """out[oi : oi + n] += Σ factors[fi + k] · x[rows[k]·stride + xi :][:n], for k from begin to end in any order.
+    """sums[si : si + n] += Σ factors[fi + k] · x[rows[k]·stride + xi :][:n], for k from begin to end in any order.
 
-    Each product is rounded to a multiple of 2⁻³², so that their sum is exact as long as it stays below 2¹⁹; it is
-    rounded once. Shift, last and line: as for `logits`.
+    Sums are float64s; each product is rounded to a multiple of 2⁻³², so they are exact below 2²⁰, and the same factor
+    with the other sign takes away what it added. Shift, last and line: as for `logits`.
     """
     size = _length(n)
 
@@ -242,7 +246,8 @@ def blend(
         c, double = _Code(context, builder, size), _Code(context, builder, size, _DOUBLE)
         neighbours = _Neighbours(c, signature, values, 10)
         total, grain = cgutils.alloca_once(builder, double.vector), double.all(GRAIN)
-        builder.store(double.all(0.0), total)
+        place = double.place(signature.args[0], values[0], values[1])
+        builder.store(double.load(place), total)
 
         def one(k: Any) -> None:
             factor = builder.load(c.element(signature.args[8], values[8], builder.add(values[9], k)))
@@ -251,15 +256,30 @@ def blend(
             builder.store(builder.fadd(builder.load(total), rounded), total)
 
         neighbours.each(one)
-        place = c.place(signature.args[0], values[0], values[1])
-        whole = builder.fadd(builder.fpext(c.load(place), double.vector), builder.load(total))
-        c.store(builder.fptrunc(whole, c.vector), place)
+        double.store(builder.load(total), place)
         return context.get_dummy_value()
 
     integer = types.intp
     return types.void(
-        out, integer, x, integer, rows, integer, integer, integer, factors, integer, integer, integer, integer, n
+        sums, integer, x, integer, rows, integer, integer, integer, factors, integer, integer, integer, integer, n
     ), code
+
+
+@_intrinsic
+def share(_context: Any, out: Any, oi: Any, sums: Any, si: Any, by: Any, n: Any) -> Typed:
+    """out[oi : oi + n] += sums[si : si + n] · (1 / by), in float64 and rounded once."""
+    size = _length(n)
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        c, double = _Code(context, builder, size), _Code(context, builder, size, _DOUBLE)
+        place = c.place(signature.args[0], values[0], values[1])
+        sums_ = double.load(double.place(signature.args[2], values[2], values[3]))
+        inverse = double.splat(builder.fdiv(ir.Constant(_DOUBLE, 1.0), values[4]))
+        found = builder.fadd(builder.fpext(c.load(place), double.vector), builder.fmul(sums_, inverse))
+        c.store(builder.fptrunc(found, c.vector), place)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, sums, types.intp, types.float64, n), code
 
 
 @_intrinsic
@@ -304,20 +324,6 @@ def exp(_context: Any, x: Any, at: Any, top: Any, n: Any) -> Typed:
         bias, shift = (ir.Constant(integers, [ir.Constant(_INT, number)] * size) for number in (127, 23))
         power = builder.shl(builder.add(builder.fptosi(whole, integers), bias), shift)
         c.store(builder.fmul(found, builder.bitcast(power, c.vector)), place)
-        return context.get_dummy_value()
-
-    return types.void(x, types.intp, types.float32, n), code
-
-
-@_intrinsic
-def divide(_context: Any, x: Any, at: Any, by: Any, n: Any) -> Typed:
-    """x[at : at + n] /= by."""
-    size = _length(n)
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        c = _Code(context, builder, size)
-        place = c.place(signature.args[0], values[0], values[1])
-        c.store(builder.fdiv(c.load(place), c.splat(values[2])), place)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.float32, n), code

@@ -10,9 +10,8 @@ from graphstate.types import RELATIONS, TYPES, GraphSpec, Int32s, Int64s, Snapsh
 from model.config import OWN as OWN_FEATURES
 from model.config import PROPAGATED, ModelConfig
 from model.config import RELATIONS as MODEL_RELATIONS
-from model.engine import WindowsView
 from model.errors import ArtifactError
-from model.types import GraphInput
+from model.types import GraphInput, WindowsView
 
 
 class LiveView:

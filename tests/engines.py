@@ -13,7 +13,8 @@ from model.artifact import Artifact
 from model.engine import Engine, MakeBackend
 from model.engine_torch import TorchEngine
 
-BACKENDS: dict[str, MakeBackend] = {"compiled": Engine, "torch": partial(TorchEngine, device="cpu")}
+# The graphs of tests are small: nothing is too little to keep sums for.
+BACKENDS: dict[str, MakeBackend] = {"compiled": partial(Engine, few=1), "torch": partial(TorchEngine, device="cpu")}
 if torch.cuda.is_available():
     BACKENDS["cuda"] = partial(TorchEngine, device="cuda")
 

@@ -20,10 +20,11 @@ import torch
 
 from model.artifact import untrained
 from model.config import TYPES, USER, ModelConfig
-from model.engine import Backend, Float32s, Int64s
+from model.engine import Backend
 from model.engine_choice import backend, computed, gpus, seconds
 from model.engine_sample import SampleGraph
 from model.reference import reference
+from model.types import Float32s, Int64s
 
 EXACT = 1e-5
 FRONTIERS = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)

@@ -18,10 +18,11 @@ from graphstate.twin import Twin
 from graphstate.types import TYPES, USER, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
-from model.engine import Backend, Int64s, MakeBackend
+from model.engine import Backend, MakeBackend
 from model.engine_choice import computed
 from model.engine_sample import SampleGraph
 from model.reference import reference
+from model.types import Int64s
 from streams.cluster import Cluster
 from streams.graphview import graph_input, graph_spec
 from streams.shard import Shard

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zlib import crc32
 
@@ -13,17 +14,18 @@ from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
-from model import kernels, vector
+from model import attention, kernels, vector
 
 HEADS, CHANNELS, INPUTS = 2, 32, 5
 WIDTH = 16
 F = np.float32
 
 
-def test_the_cache_knows_of_the_operations() -> None:
-    """Whoever changes them must change the file that numba's cache looks at."""
+@pytest.mark.parametrize("module", [kernels, attention])
+def test_the_cache_knows_of_the_operations(module: ModuleType) -> None:
+    """Whoever changes them must change the files that numba's cache looks at."""
     found = crc32(Path(vector.__file__).read_bytes())
-    assert found == kernels.VECTOR, f"write VECTOR = 0x{found:08x} into model/kernels.py"
+    assert found == module.VECTOR, f"write VECTOR = 0x{found:08X} into {module.__file__}"
 
 
 @pytest.mark.parametrize(
@@ -31,8 +33,10 @@ def test_the_cache_knows_of_the_operations() -> None:
     [
         kernels.linear(64),
         kernels.linear(64, precise=True),
-        kernels.attend(2, 32),
-        kernels.attend_inputs(2, 32),
+        attention.attend(2, 32),
+        attention.attend_inputs(2, 32),
+        attention.move(2, 32),
+        attention.replace(64),
         kernels.settle(64),
         kernels.score(64),
     ],
@@ -49,11 +53,11 @@ def orders(rng: np.random.Generator, source: NDArray[np.int32]) -> list[NDArray[
     return [source, source[::-1].copy(), np.sort(source), *(rng.permutation(source) for _ in range(3))]
 
 
-def attended(values: NDArray[F], towards: NDArray[np.float64], attention: NDArray[F]) -> NDArray[np.float64]:
+def attended(values: NDArray[F], towards: NDArray[np.float64], vectors: NDArray[F]) -> NDArray[np.float64]:
     """What GATv2 attends to, by its definition."""
     n = len(values)
     mixed = (values.astype(np.float64) + towards).reshape(n, HEADS, CHANNELS)
-    logits = (np.where(mixed > 0, mixed, 0.2 * mixed) * attention).sum(2)
+    logits = (np.where(mixed > 0, mixed, 0.2 * mixed) * vectors).sum(2)
     share = np.exp(logits - logits.max(0))
     share /= share.sum(0)
     found: NDArray[np.float64] = (share[:, :, None] * values.reshape(n, HEADS, CHANNELS)).sum(0).reshape(-1)
@@ -64,6 +68,18 @@ WINDOWS = [1, 2, 16, 64, 65, 1_000, 20_000]
 ONE, START = np.zeros(1, np.int64), np.zeros(1, np.int32)
 
 
+def attends(
+    window: NDArray[np.int32], projected: NDArray[F], towards: tuple[NDArray[F], ...], vectors: NDArray[F]
+) -> NDArray[F]:
+    """What one target attends to; towards: its x, weight and bias."""
+    out, sums = np.zeros((1, HEADS * CHANNELS), F), np.zeros((1, HEADS * CHANNELS + 2 * HEADS))
+    attention.attend(HEADS, CHANNELS)(
+        ONE, ONE, START, np.full(1, len(window), np.int32), window, projected, *towards, vectors,
+        np.full(1, -1, np.int32), np.zeros(1, np.int64), sums, out,
+    )  # fmt: skip
+    return out
+
+
 @pytest.mark.parametrize("peaked", [1, 25])
 @pytest.mark.parametrize("n", WINDOWS)
 def test_attention_has_no_order(n: int, peaked: int) -> None:
@@ -72,16 +88,12 @@ def test_attention_has_no_order(n: int, peaked: int) -> None:
     width = HEADS * CHANNELS
     projected = rng.normal(size=(2 * n, width)).astype(F)
     x, weight = rng.normal(size=(1, INPUTS)).astype(F), rng.normal(size=(INPUTS, width)).astype(F)
-    bias, attention = rng.normal(size=width).astype(F), (peaked * rng.normal(size=(HEADS, CHANNELS))).astype(F)
-    source, count = rng.permutation(2 * n)[:n].astype(np.int32), np.full(1, n, np.int32)
-    outs = set()
-    for window in orders(rng, source):
-        out = np.zeros((1, width), F)
-        kernels.attend(HEADS, CHANNELS)(ONE, START, count, window, projected, x, weight, bias, attention, out)
-        outs.add(out.tobytes())
-    assert len(outs) == 1
-    expected = attended(projected[source], x.astype(np.float64) @ weight + bias, attention)
-    assert np.abs(out[0] - expected).max() <= 1e-5 * peaked
+    bias, vectors = rng.normal(size=width).astype(F), (peaked * rng.normal(size=(HEADS, CHANNELS))).astype(F)
+    source = rng.permutation(2 * n)[:n].astype(np.int32)
+    outs = [attends(window, projected, (x, weight, bias), vectors) for window in orders(rng, source)]
+    assert len({out.tobytes() for out in outs}) == 1
+    expected = attended(projected[source], x.astype(np.float64) @ weight + bias, vectors)
+    assert np.abs(outs[0][0] - expected).max() <= 1e-5 * peaked
 
 
 @pytest.mark.parametrize("n", WINDOWS)
@@ -92,17 +104,17 @@ def test_attention_over_inputs_has_no_order(n: int) -> None:
     x, own = rng.normal(size=(2 * n, INPUTS)).astype(F), rng.normal(size=(1, 3)).astype(F)
     project, weight = rng.normal(size=(INPUTS, width)), rng.normal(size=(3, width))
     shift, bias = rng.normal(size=(2, width))
-    attention = rng.normal(size=(HEADS, CHANNELS)).astype(F)
+    vectors = rng.normal(size=(HEADS, CHANNELS)).astype(F)
     source, count = rng.permutation(2 * n)[:n].astype(np.int32), np.full(1, n, np.int32)
     outs = set()
     for window in orders(rng, source):
         out = np.zeros((1, width), F)
-        kernels.attend_inputs(HEADS, CHANNELS)(
-            ONE, START, count, window, x, project, shift, own, weight, bias, attention, out
+        attention.attend_inputs(HEADS, CHANNELS)(
+            ONE, START, count, window, x, project, shift, own, weight, bias, vectors, out
         )
         outs.add(out.tobytes())
     assert len(outs) == 1
-    expected = attended((x[source] @ project + shift).astype(F), own @ weight + bias, attention)
+    expected = attended((x[source] @ project + shift).astype(F), own @ weight + bias, vectors)
     assert np.abs(out[0] - expected).max() <= 1e-5
 
 
@@ -111,16 +123,10 @@ def test_halves_of_a_grain_have_no_order() -> None:
     rng = np.random.default_rng(3)
     width = HEADS * CHANNELS
     projected = (np.repeat(rng.integers(1, 1 << 21, (8, 1)), width, axis=1) * 2.0**-30).astype(F)
-    nothing, attention = np.zeros((1, width), F), np.zeros((HEADS, CHANNELS), F)
-    outs = set()
-    for window in orders(rng, np.arange(8, dtype=np.int32)):
-        out = np.zeros((1, width), F)
-        kernels.attend(HEADS, CHANNELS)(
-            ONE, START, np.full(1, 8, np.int32), window, projected,
-            nothing[:, :1], nothing, nothing[0], attention, out,
-        )  # fmt: skip
-        outs.add(out.tobytes())
-    assert len(outs) == 1
+    nothing, vectors = np.zeros((1, width), F), np.zeros((HEADS, CHANNELS), F)
+    towards = nothing[:, :1], nothing, nothing[0]
+    outs = [attends(window, projected, towards, vectors) for window in orders(rng, np.arange(8, dtype=np.int32))]
+    assert len({out.tobytes() for out in outs}) == 1
 
 
 def settled(old: NDArray[F], new: NDArray[F], tolerance: float) -> tuple[NDArray[F], list[int]]:

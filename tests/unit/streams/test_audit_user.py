@@ -15,6 +15,7 @@ import pytest
 from graphstate.types import COMMUNITY, CONTENT, CREATED, FOLLOWS, RELATIONS, TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
+from model.engine import Engine
 from model.reference import Reference
 from streams.audit import LIMIT, Verdict, heal, judge, look
 from streams.cluster import Cluster
@@ -166,11 +167,26 @@ def spoil_x(shard: Shard, user: int) -> None:
 
 
 def spoil_projections(shard: Shard, _user: int) -> None:
-    """What the engine keeps of its inputs for the users who read them, of all nodes of both layers."""
-    for arrays in shard.engine._projected:
-        for number, relation in enumerate(RELATIONS):
-            if relation.target == USER:
-                arrays[number] += np.float32(0.3)
+    """What the engine keeps of first-layer outputs for the users who read them, of all nodes."""
+    for number, relation in enumerate(RELATIONS):
+        if relation.target == USER:
+            engine_of(shard)._kept._projected[number] += np.float32(0.3)
+
+
+def spoil_sums(shard: Shard, _user: int) -> None:
+    """What the engine keeps of windows, of all users, who are then moved."""
+    engine = engine_of(shard)
+    for sums in engine._kept._sums:
+        sums[:] = sums + 0.3
+    few, engine._kept._few = engine._kept._few, 1
+    engine.second(shard.view, np.flatnonzero(shard.graph.live_users()))
+    engine._kept._few = few
+
+
+def engine_of(shard: Shard) -> Engine:
+    """The compiled engine, which these tests are of."""
+    assert isinstance(shard.engine, Engine)
+    return shard.engine
 
 
 def spoil_window(shard: Shard, user: int) -> None:
@@ -242,7 +258,8 @@ SPOILT: list[tuple[Callable[[Shard, int], None], str]] = [
     (spoil_hidden2, "hidden2"),
     (spoil_score, "score"),
     (spoil_x, "x"),
-    (spoil_projections, "hidden1"),
+    (spoil_projections, "hidden2"),
+    (spoil_sums, "hidden2"),
     (spoil_window, "window"),
     (spoil_time, "window"),
     (spoil_length, "window"),

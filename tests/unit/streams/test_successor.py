@@ -13,9 +13,10 @@ import streams.successor
 from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
-from model.engine import Engine, GraphView, Int64s, MakeBackend
+from model.engine import Engine, GraphView, MakeBackend
 from model.errors import ArtifactError
 from model.reference import Reference
+from model.types import Int64s
 from streams.audit import judge
 from streams.errors import ModelRefused
 from streams.graphview import graph_spec
