@@ -139,6 +139,7 @@ class Engine:
         self.hidden1 = [np.zeros((0, config.hidden), np.float32) for _ in self.types]
         self.hidden2 = np.zeros((0, config.hidden), np.float32)
         self.score = np.zeros(0, np.float32)
+        self._warming = False
         # What is wrong with the first layer is multiplied by the second, and the more peaked its attention is.
         self._precise = kernels.linear(config.hidden, precise=True)
         self._linear = kernels.linear(config.hidden)
@@ -190,7 +191,7 @@ class Engine:
         self._precise(x, rows, *self._inputs.root[kind], new, False)
         for relation in self._inputs.relations[kind]:
             windows = graph.windows(relation.number)
-            if _any(windows, rows):
+            if self._warming or _any(windows, rows):
                 self._attend_inputs(
                     rows, windows.start, windows.counts, windows.source,
                     self.x[relation.source], *relation.project, x, *relation.target, relation.attention, new,
@@ -200,12 +201,14 @@ class Engine:
 
     def warm_up(self, graph: GraphView) -> None:
         """Compile every kernel, or fetch it from its cache, so that none stalls a step later."""
-        none = np.zeros(0, np.int64)
+        self.reach(graph)
+        none, self._warming = np.zeros(0, np.int64), True
         for kind in range(len(self.types)):
             self._first(graph, kind, none, 0.0)
             self._kept.project(kind, none, self.hidden1[kind])
         self.second(graph, none)
         self.head(graph, none)
+        self._warming = False
 
     def second(self, graph: GraphView, rows: Int64s) -> Int64s:
         """Recompute the second layer of these users; returns those whose embedding changed."""
@@ -213,8 +216,8 @@ class Engine:
         self._linear(x, rows, *self._second.root[self.user], new, False)
         for relation in self._second.relations[self.user]:
             windows = graph.windows(relation.number)
-            if _any(windows, rows):
-                self._kept.add(relation, windows, rows, x, new)
+            if self._warming or _any(windows, rows):
+                self._kept.add(relation, windows, rows, x, new, every=self._warming)
         self._kept.computed(rows)
         changed = np.empty(len(rows), np.int64)
         return changed[: self._settle(rows, new, self.hidden2, np.float32(0), changed)]
@@ -228,6 +231,7 @@ class Engine:
         """Take first-layer outputs that were computed elsewhere, `[len(rows), H]`, for the second layer to read."""
         if len(rows):
             self.hidden1[kind][rows] = hidden
+            self._anew(kind, rows)
             self._kept.project(kind, rows, self.hidden1[kind])
 
     def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
@@ -236,7 +240,12 @@ class Engine:
         for kind, some in enumerate(rows):
             if len(some):
                 self.hidden1[kind][some] = 0
+                self._anew(kind, some)
                 self._kept.project(kind, some, self.hidden1[kind])
+
+    def _anew(self, kind: int, rows: Int64s) -> None:
+        if kind == self.user:
+            self._kept.anew(rows)
 
 
 def _any(windows: WindowsView, rows: Int64s) -> bool:

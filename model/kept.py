@@ -68,9 +68,7 @@ class Kept:
         self._computed[targets] = _ANEW
 
     def project(self, kind: int, rows: Int64s, x: Float32s) -> None:
-        """Take over new first-layer outputs x of these rows of a node type."""
-        if kind == self._target:
-            self.anew(rows)
+        """Take over new first-layer outputs x of these rows of a node type; of targets `anew` is told besides."""
         relations = self._layer.reading[kind]
         if not relations:
             return
@@ -87,11 +85,23 @@ class Kept:
             self._before[at] = _reaching(self._before[at], self._next - self._base)
             self._replace(x, rows, *relation.project, self._projected[at], changed, self._base, first, self._before[at])
 
-    def add(self, relation: RelationWeights, windows: WindowsView, rows: Int64s, x: Float32s, out: Float32s) -> None:
-        """Add to out what these targets attend to in their windows of one relation; x: of the targets."""
+    def add(
+        self,
+        relation: RelationWeights,
+        windows: WindowsView,
+        rows: Int64s,
+        x: Float32s,
+        out: Float32s,
+        *,
+        every: bool = False,
+    ) -> None:
+        """Add to out what these targets attend to in their windows of one relation; x: of the targets.
+
+        every: call every kernel, if for nothing.
+        """
         at, which = relation.number, np.arange(len(rows))
         common = (x, *relation.target, relation.attention, self._place[at])
-        if self._window and len(rows) >= self._few:
+        if every or (self._window and len(rows) >= self._few):
             new, old = np.empty((2, len(rows) * (self._window // 2 + 1) + self._window), np.int32)
             ends, whole, moved = np.empty((3, len(rows)), np.int64)
             n_whole, n_moved = attention.sort_out(
@@ -99,7 +109,7 @@ class Kept:
                 self._base, self._previous, self._place[at], new, old, ends, whole, moved,
             )  # fmt: skip
             which = whole[:n_whole]
-            if n_moved:
+            if every or n_moved:
                 failed = np.empty(n_moved, np.int64)
                 n_failed = self._move(
                     rows, moved[:n_moved], new, old, ends, self._projected[at], self._before[at],

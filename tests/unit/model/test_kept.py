@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import kept
+from model import attention, kept
 from model.artifact import Artifact, untrained
 from model.config import TYPES, USER, ModelConfig
 from model.engine import Engine
@@ -150,3 +150,26 @@ def test_mirrors_and_fresh_rows_count_as_changed() -> None:
             other.mirror(kind, np.arange(graph.rows(kind)), other.hidden1[kind][: graph.rows(kind)].copy())
         other.second(graph, everyone)
         assert engine.hidden2.tobytes() == other.hidden2.tobytes()
+
+
+@pytest.mark.parametrize("name", ["trained", "all neighbours"])
+def test_warming_up_compiles_all_that_steps_call(name: str) -> None:
+    """Afterwards no kernel is compiled, nor fetched from its cache, by whatever comes."""
+    artifact = ARTIFACTS[name]
+    config = replace(artifact.config, heads=1)  # a shape that no other test has compiled
+    artifact = untrained(config, 4)
+    engine, graph = Engine(config, artifact.weights, few=1), SampleGraph(config, 200, seed=13)
+    engine.warm_up(graph)
+    made = [engine._precise, engine._linear, engine._attend_inputs, engine._settle, engine._score]
+    made += [engine._kept._replace, engine._kept._attend, engine._kept._move, attention.sort_out, attention.number]
+    before = [len(kernel.overloads) for kernel in made]
+    assert min(before[:7]) > 0
+    computed(engine, graph)
+    rows = np.arange(0, 60, 3)
+    graph.refeature(PEOPLE, rows)
+    none = np.zeros(0, np.int64)
+    engine.take(graph, [rows, none, none])
+    engine.first(graph, [rows, none, none])
+    engine.second(graph, np.arange(graph.rows(PEOPLE)))
+    engine.head(graph, rows)
+    assert [len(kernel.overloads) for kernel in made] == before
