@@ -20,7 +20,7 @@ from model.types import Float32s, Int64s, WindowsView
 FEW = 64
 """For fewer targets sorting out takes longer than it saves."""
 _STAGED = 1 << 14
-"""Of more changes at once what was before is not kept: their readers are computed anew."""
+"""With more changes at once neither what was before is kept nor sums: most windows would be computed anew."""
 _ANEW = -1
 
 
@@ -36,8 +36,10 @@ class Kept:
         self._projected = [np.zeros((0, config.hidden), np.float32) for _ in config.relations]
         self._before = [np.zeros((0, config.hidden), np.float32) for _ in config.relations]
         self._place = [np.zeros(0, np.int32) for _ in config.relations]
-        # Where all neighbours count, no sums are kept: all targets have the same place.
         self._sums = [np.zeros((1, config.hidden + 2 * config.heads)) for _ in config.relations]
+        # Where nothing is kept, because all neighbours count or too many changed, all targets have one place.
+        self._nowhere, self._scratch = np.zeros(0, np.int32), np.zeros((1, config.hidden + 2 * config.heads))
+        self._keeps = config.window > 0
         self._used = [np.zeros(1, np.int64) for _ in config.relations]
         self._changed = [np.zeros(0, np.int64) for _ in layer.reading]
         self._previous = np.zeros(0, np.int64)
@@ -61,7 +63,8 @@ class Kept:
         if kind == self._target:
             self._computed = grown(self._computed, size, _ANEW)
             for relation in self._layer.relations[kind]:
-                self._place[relation.number] = grown(self._place[relation.number], size, -1 if self._window else 0)
+                self._place[relation.number] = grown(self._place[relation.number], size, -1)
+            self._nowhere = grown(self._nowhere, size)
 
     def anew(self, targets: Int64s) -> None:
         """Windows of these targets, or they themselves, changed."""
@@ -73,10 +76,11 @@ class Kept:
         if not relations:
             return
         changed, first = self._changed[kind], self._next
-        if not self._window or self._next + len(rows) - self._base > _STAGED:
+        self._keeps &= self._next + len(rows) - self._base <= _STAGED
+        if not self._keeps:
+            # Numbers below base: nothing is copied.
             self._base = self._next = first = self._next + 1
             changed[rows] = first - 1
-            # Numbers below base: nothing is copied.
         else:
             self._previous = _reaching(self._previous, len(rows) + self._next - self._base)
             self._next = int(attention.number(rows, changed, self._base, first, self._previous))
@@ -100,8 +104,8 @@ class Kept:
         every: call every kernel, if for nothing.
         """
         at, which = relation.number, np.arange(len(rows))
-        common = (x, *relation.target, relation.attention, self._place[at])
-        if every or (self._window and len(rows) >= self._few):
+        own = (x, *relation.target, relation.attention)
+        if every or (self._keeps and len(rows) >= self._few):
             new, old = np.empty((2, len(rows) * (self._window // 2 + 1) + self._window), np.int32)
             ends, whole, moved = np.empty((3, len(rows)), np.int64)
             n_whole, n_moved = attention.sort_out(
@@ -113,14 +117,16 @@ class Kept:
                 failed = np.empty(n_moved, np.int64)
                 n_failed = self._move(
                     rows, moved[:n_moved], new, old, ends, self._projected[at], self._before[at],
-                    *common, self._sums[at], out, failed, self._window,
+                    *own, self._place[at], self._sums[at], out, failed, self._window,
                 )  # fmt: skip
                 which = np.concatenate([which, failed[:n_failed]])
-        if self._window:
+        place, sums = self._nowhere, self._scratch
+        if self._keeps:
             self._make_room(at, len(which))
+            place, sums = self._place[at], self._sums[at]
         self._attend(
             rows, which, windows.start, windows.counts, windows.source, self._projected[at],
-            *common, self._used[at], self._sums[at], out,
+            *own, place, self._used[at], sums, out,
         )  # fmt: skip
 
     def _make_room(self, relation: int, targets: int) -> None:
@@ -132,8 +138,9 @@ class Kept:
 
     def computed(self, rows: Int64s) -> None:
         """These targets are up to date in all relations; what was before is not needed any more."""
-        self._computed[rows] = self._next
+        self._computed[rows] = self._next if self._keeps else _ANEW
         self._base = self._next
+        self._keeps = self._window > 0
 
 
 def _reaching(array: NDArray[Any], size: int) -> NDArray[Any]:
