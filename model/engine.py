@@ -1,7 +1,7 @@
 """The incremental engine: embeddings and scores of just the stale nodes, by compiled kernels on the CPU.
 
 Two heterogeneous GATv2 layers (Brody, Alon, Yahav: How Attentive are Graph Attention Networks?, 2022) and a
-head. Every number is computed in a fixed order that depends on nothing but the node's own inputs, so a
+head. Every number depends on nothing but the node's own inputs, in whatever order they came, so a
 score does not depend on which batch it was computed in, and an output that is bit-equal to the one before
 makes nobody stale. `model/reference.py` computes the same by plain PyTorch Geometric.
 """
@@ -188,7 +188,7 @@ class Engine:
 
     def _first(self, graph: GraphView, kind: int, rows: Int64s, tolerance: float) -> Int64s:
         new, x = np.empty((len(rows), self.config.hidden), np.float32), self.x[kind]
-        self._precise(x, rows, *self._inputs.root[kind], new, False)
+        self._precise(x, rows, *self._inputs.root[kind], new)
         for relation in self._inputs.relations[kind]:
             windows = graph.windows(relation.number)
             if self._warming or _any(windows, rows):
@@ -213,7 +213,7 @@ class Engine:
     def second(self, graph: GraphView, rows: Int64s) -> Int64s:
         """Recompute the second layer of these users; returns those whose embedding changed."""
         new, x = np.empty((len(rows), self.config.hidden), np.float32), self.hidden1[self.user]
-        self._linear(x, rows, *self._second.root[self.user], new, False)
+        self._linear(x, rows, *self._second.root[self.user], new)
         for relation in self._second.relations[self.user]:
             windows = graph.windows(relation.number)
             if self._warming or _any(windows, rows):

@@ -24,25 +24,20 @@ _F = np.float32
 
 @lru_cache
 def linear(width: int, *, precise: bool = False) -> Kernel:
-    """The kernel (x `[m, F]`, rows, weight `[F, width]`, bias, out, scatter): out[rows] = x[rows] @ weight + bias.
-
-    Without scatter the results are out[0], out[1], …
-    """
+    """The kernel (x `[m, F]`, rows, weight `[F, width]`, bias, out): out = x[rows] @ weight + bias."""
 
     @njit(cache=True, nogil=True)
-    def run(x: Float32s, rows: Int64s, weight: Float32s, bias: Float32s, out: Float32s, scatter: bool) -> None:
+    def run(x: Float32s, rows: Int64s, weight: Float32s, bias: Float32s, out: Float32s) -> None:
         inputs = len(weight)
         x_, weight_, out_ = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
         for i in range(len(rows)):
             if i + AHEAD < len(rows):
                 for at in range(rows[i + AHEAD] * inputs, (rows[i + AHEAD] + 1) * inputs, LANES):
                     prefetch(x_, at)
-            row = rows[i]
-            at = (row if scatter else i) * width
             if precise:
-                affine64(x_, row * inputs, inputs, weight_, bias, out_, at, width)
+                affine64(x_, rows[i] * inputs, inputs, weight_, bias, out_, i * width, width)
             else:
-                affine(x_, row * inputs, inputs, weight_, bias, out_, at, width)
+                affine(x_, rows[i] * inputs, inputs, weight_, bias, out_, i * width, width)
 
     return run
 
