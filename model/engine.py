@@ -99,7 +99,7 @@ class Backend(Protocol):
         """
 
     def second(self, graph: GraphView, rows: Int64s) -> Int64s:
-        """Recompute the second layer of these users; returns those that changed."""
+        """Recompute the second layer of these users, each named once; returns those that changed."""
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
@@ -211,7 +211,7 @@ class Engine:
         self._warming = False
 
     def second(self, graph: GraphView, rows: Int64s) -> Int64s:
-        """Recompute the second layer of these users; returns those whose embedding changed."""
+        """Recompute the second layer of these users, each named once; returns those whose embedding changed."""
         new, x = np.empty((len(rows), self.config.hidden), np.float32), self.hidden1[self.user]
         self._linear(x, rows, *self._second.root[self.user], new)
         for relation in self._second.relations[self.user]:

@@ -99,7 +99,7 @@ class Kept:
         *,
         every: bool = False,
     ) -> None:
-        """Add to out what these targets attend to in their windows of one relation; x: of the targets.
+        """Add to out what these targets, each named once, attend to in their windows of one relation; x: theirs.
 
         every: call every kernel, if for nothing.
         """
