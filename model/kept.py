@@ -52,7 +52,8 @@ class Kept:
     @property
     def memory_bytes(self) -> int:
         """Bytes that it takes in memory."""
-        many = (self._projected, self._before, self._place, self._sums, self._changed, [self._computed])
+        single = [self._previous, self._computed, self._nowhere, self._scratch]
+        many = (self._projected, self._before, self._place, self._sums, self._changed, single)
         return sum(array.nbytes for arrays in many for array in arrays)
 
     def reach(self, kind: int, size: int) -> None:
