@@ -52,9 +52,10 @@ class Kept:
     @property
     def memory_bytes(self) -> int:
         """Bytes that it takes in memory."""
-        single = [self._previous, self._computed, self._nowhere, self._scratch]
-        many = (self._projected, self._before, self._place, self._sums, self._changed, single)
-        return sum(array.nbytes for arrays in many for array in arrays)
+        held: list[NDArray[Any]] = [self._previous, self._computed, self._nowhere, self._scratch]
+        for arrays in (self._projected, self._before, self._place, self._sums, self._changed):
+            held.extend(arrays)
+        return sum(array.nbytes for array in held)
 
     def reach(self, kind: int, size: int) -> None:
         """Make room for so many rows of a node type."""
