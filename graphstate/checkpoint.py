@@ -34,9 +34,9 @@ from fsspec.implementations.local import LocalFileSystem
 from rocksdict import AccessType, Options, Rdict
 
 from graphstate.errors import DamagedError, GraphError
+from graphstate.types import Progress
 
 if TYPE_CHECKING:
-    from graphstate.state import Progress
     from graphstate.store import Store
 
 log = logging.getLogger(__name__)

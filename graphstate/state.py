@@ -35,6 +35,7 @@ from graphstate.types import (
     GraphSpec,
     Int64s,
     Mutation,
+    Progress,
     Snapshot,
 )  # fmt: skip
 from graphstate.windows import Windows
@@ -45,8 +46,6 @@ _SECOND = 1_000_000
 _FROM = [[number for number, relation in enumerate(RELATIONS) if relation.source == kind] for kind in range(len(TYPES))]
 """The relations by the type of their source."""
 _TARGETS = np.array([relation.target for relation in RELATIONS])
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total) while something takes long; a total of 0 means unknown."""
 
 
 @dataclass

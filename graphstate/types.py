@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a long operation, the units done and the total (0 if unknown)."""
 
 
 class Kind(IntEnum):

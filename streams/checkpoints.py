@@ -25,9 +25,9 @@ from fsspec.core import url_to_fs
 from graphstate import checkpoint, migrate
 from graphstate.checkpoint import Interrupted, Manifest, Repository, Saved
 from graphstate.errors import DamagedError, GraphError
-from graphstate.state import FORMAT, Progress
+from graphstate.state import FORMAT
 from graphstate.store import Store
-from graphstate.types import GraphSpec
+from graphstate.types import GraphSpec, Progress
 from streams.errors import SettingsError, StateError, one_line
 from streams.metrics import Metrics
 from streams.settings import Settings
@@ -141,19 +141,23 @@ def bring_back(
             Store(folder).close()
     if at:
         return at, kept.restore(at, folder, progress, replace=force)
-    too_new = f"it is of a newer format than {FORMAT}"
-    found = kept.restore_newest(
-        folder, progress, misfit=lambda manifest: too_new if manifest.format > FORMAT else "", replace=force
-    )
+    found = kept.restore_newest(folder, progress, misfit=unreadable, replace=force)
     if found is None:
         raise StateError(f"there is no checkpoint of shard {shard} in {kept.root}; is GROUNDSWELL_CHECKPOINTS right?")
     return found
 
 
+def unreadable(manifest: Manifest) -> str:
+    """Return why this version cannot read the format of a checkpoint; empty if it can."""
+    if migrate.OLDEST <= manifest.format <= FORMAT:
+        return ""
+    return f"it has format {manifest.format}, this version reads formats {migrate.OLDEST} to {FORMAT}"
+
+
 def misfit(manifest: Manifest, spec: GraphSpec, begin: int, end: int) -> str:
     """Why a checkpoint is of no use to a state of this spec with a log from begin up to end; empty if it is."""
-    if manifest.format > FORMAT:
-        return f"it has format {manifest.format}, this version reads {FORMAT}"
+    if why := unreadable(manifest):
+        return why
     wanted = asdict(spec)
     differing = sorted(name for name, value in manifest.spec.items() if value != wanted.get(name))
     if differing:

@@ -32,8 +32,8 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
-from graphstate.state import Progress
 from graphstate.store import Memory
+from graphstate.types import Progress
 from model.artifact import Artifact
 from streams import checkpoints, topics
 from streams.datadir import hold

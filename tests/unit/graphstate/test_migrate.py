@@ -18,12 +18,12 @@ from graphstate.types import GraphSpec, Mutation, Snapshot
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 
 
-def stored(tmp_path: Path, version: int = 1) -> tuple[Path, GraphSpec, list[Mutation]]:
+def stored(tmp_path: Path, version: int = migrate.OLDEST) -> tuple[Path, GraphSpec, list[Mutation]]:
     """The state of a format in a folder, its spec, and the mutations that it came from, the same for each format."""
     folder = tmp_path / "shard-0"
     with tarfile.open(GOLDEN / f"state-{version}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
-    described = json.loads((GOLDEN / "state-1.json").read_text(encoding="utf-8"))
+    described = json.loads((GOLDEN / "state.json").read_text(encoding="utf-8"))
     return folder, GraphSpec(**described["spec"]), [Mutation(*fields) for fields in described["mutations"]]
 
 
@@ -43,7 +43,7 @@ def rebuilt(tmp_path: Path, spec: GraphSpec, log: list[Mutation]) -> GraphState:
     return state
 
 
-@pytest.mark.parametrize("version", range(1, FORMAT))
+@pytest.mark.parametrize("version", range(migrate.OLDEST, FORMAT))
 def test_an_old_state_is_what_its_log_gives(tmp_path: Path, version: int) -> None:
     """The migrated state is the graph that a rebuild gives, with its offset, and so it stays when the log goes on."""
     folder, spec, log = stored(tmp_path, version)
@@ -83,7 +83,7 @@ def test_a_crash_leaves_one_or_the_other(tmp_path: Path, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(migrate, "_edges_from_1", crash)
+        patched.setattr(migrate, "_packed_3", crash)
         with pytest.raises(KeyboardInterrupt):
             GraphState.open(folder, spec)
     folder.rename(folder.with_name(migrate.BEHIND + folder.name))
@@ -92,7 +92,9 @@ def test_a_crash_leaves_one_or_the_other(tmp_path: Path, monkeypatch: pytest.Mon
     state.close()
 
 
-@pytest.mark.parametrize(("found", "says"), [(0, "too old"), (99, "the release that wrote it")])
+@pytest.mark.parametrize(
+    ("found", "says"), [(1, "remove the folder, and the worker rebuilds"), (99, "the release that wrote it")]
+)
 def test_no_way(found: int, says: str, tmp_path: Path) -> None:
     """Other formats are refused by a line that says what to do."""
     with pytest.raises(FormatError, match=says):
