@@ -26,7 +26,7 @@ from model.artifact import Artifact
 from model.engine_choice import backend, choose
 from streams.agents.ingest import Ingest
 from streams.agents.shard import ShardWork
-from streams.auditor import Auditor, reference
+from streams.auditor import Auditor
 from streams.checkpoints import Checkpoints, left
 from streams.datadir import hold
 from streams.deadletter import DeadLetters
@@ -437,7 +437,7 @@ class Worker:
 
     async def _keep_auditing(self) -> None:
         try:
-            await Auditor(self.host, self.metrics, self.settings.audit_share, reference).run()
+            await Auditor(self.host, self.metrics, self.settings.audit_share).run()
         except Exception as error:  # noqa: BLE001 - a shard was left half mended: what is committed is whole
             self.fail(error)
 

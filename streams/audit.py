@@ -30,7 +30,7 @@ from streams.shard import Shard
 
 if TYPE_CHECKING:
     # PyTorch takes seconds and a lot of memory to import, and a worker may do without the audit.
-    from model.reference import Given, Reference
+    from model.reference import Given
 
 Float32s = NDArray[np.float32]
 Int64s = NDArray[np.int64]
@@ -245,7 +245,7 @@ def _sources(found: Neighbourhood, kind: int, targets: Int64s, suspects: Arrival
 def heal(
     shard: Shard,
     user: int,
-    reference: Reference,
+    reference: Judging,
     before: Verdict | None = None,
     *,
     seed: int = 0,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from random import Random
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,13 +21,11 @@ from graphstate.types import USER
 from model.artifact import Artifact
 from model.succession import Succession
 from streams.audit import Look, Verdict, heal, judge, look
-from streams.errors import one_line
+from streams.errors import ModelRefused, one_line
+from streams.judging import ReferenceProcess
 from streams.metrics import Largest, Metrics
 from streams.shard import Shard
 from streams.shardhost import ShardHost
-
-if TYPE_CHECKING:
-    from model.reference import Reference
 
 log = logging.getLogger(__name__)
 A = TypeVar("A")
@@ -36,8 +34,8 @@ T = TypeVar("T")
 IDLE_S = 1.0
 """How long to wait where there is nobody to audit, or after a failure."""
 START_S = 0.3
-"""What must have been earned before the first audit: 30 s at a share of 1 %. Importing PyTorch takes longer than the
-start of a worker, and three times its memory, which one that soon ends need not pay."""
+"""Audit time that must have accrued before the first audit: 30 s at a share of 1 %. The reference process takes seconds
+and hundreds of megabytes to start, which a worker that soon ends need not pay."""
 _DRAWN = 64
 
 
@@ -56,24 +54,13 @@ def draw(shard: Shard, random: Random) -> int | None:
     return int(live[0]) if len(live) else None
 
 
-def reference(artifact: Artifact) -> Reference:
-    """What judges the engines of an artifact; the first one takes seconds, as it imports PyTorch."""
-    import torch
-
-    from model.reference import Reference
-
-    # Its graphs are tiny, and steps need the other cores.
-    torch.set_num_threads(1)
-    return Reference(artifact.weights, artifact.config)
-
-
 class Auditor:
     """Audits the users of a worker's open shards until it is cancelled.
 
     Args:
         host: the open shards.
         share: the part of a core's time that it may take, above 0.
-        make_reference: makes the judge of an artifact; takes seconds the first time, as it imports PyTorch.
+        make_reference: makes the reference of an artifact; one is kept, and closed at the end.
         clock: seconds that only rise. sleep: waits for so many.
     """
 
@@ -82,8 +69,8 @@ class Auditor:
         host: ShardHost,
         metrics: Metrics,
         share: float,
-        make_reference: Callable[[Artifact], Reference],
         *,
+        make_reference: Callable[[Artifact], ReferenceProcess] = ReferenceProcess,
         random: Random | None = None,
         clock: Callable[[], float] = perf_counter,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -92,7 +79,7 @@ class Auditor:
         self._metrics = metrics
         self._share = share
         self._make_reference = make_reference
-        self._judge: tuple[str, Reference] | None = None
+        self._judge: tuple[str, ReferenceProcess] | None = None
         self._random = random or Random()
         self._clock = clock
         self._sleep = sleep
@@ -100,11 +87,20 @@ class Auditor:
 
     async def run(self) -> None:
         """Audit, rest, and so on; ends by an error only where a shard was left half mended."""
-        await self._sleep(rest_s(START_S, self._share))
-        while True:
-            spent_s = await self.once()
-            self._metrics.audit_seconds.inc(spent_s)
-            await self._sleep(rest_s(spent_s, self._share) if spent_s else IDLE_S)
+        try:
+            await self._sleep(rest_s(START_S, self._share))
+            while True:
+                spent_s = await self.once()
+                self._metrics.audit_seconds.inc(spent_s)
+                await self._sleep(rest_s(spent_s, self._share) if spent_s else IDLE_S)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the reference process; the next audit starts another."""
+        if self._judge is not None:
+            judge, self._judge = self._judge[1], None
+            judge.close()
 
     async def once(self) -> float:
         """Audit one user; returns the seconds of work, 0 if there was nobody."""
@@ -120,8 +116,7 @@ class Auditor:
             reference = await self._reference(artifact)
             verdict = await asyncio.to_thread(self._timed, spent, partial(judge, seen), reference)
         except Exception as error:  # noqa: BLE001 - looking at a shard does it no harm
-            log.warning("a user could not be audited", extra={"because": one_line(error)})
-            self._metrics.audit_nodes.labels("failed").inc()
+            self._fail(error)
             return 0.0
         self._metrics.audit_error.set(self._largest.take(verdict.error))
         if not verdict.what:
@@ -130,10 +125,19 @@ class Auditor:
             await self._heal(shard, seen, verdict, reference, spent)
         return spent[0]
 
-    async def _reference(self, artifact: Artifact) -> Reference:
-        """The judge of an artifact; the last one is kept."""
+    def _fail(self, error: Exception) -> None:
+        """Count and log an audit without a result; where the reference process ended, the next audit starts another."""
+        log.warning("a user could not be audited", extra={"because": one_line(error)})
+        self._metrics.audit_nodes.labels("failed").inc()
+        if isinstance(error, ModelRefused):
+            self.close()
+
+    async def _reference(self, artifact: Artifact) -> ReferenceProcess:
+        """Return the reference of an artifact, started; the last one is kept."""
         if self._judge is None or self._judge[0] != artifact.version:
-            self._judge = artifact.version, await asyncio.to_thread(self._make_reference, artifact)
+            self.close()
+            self._judge = artifact.version, self._make_reference(artifact)
+            await asyncio.to_thread(self._judge[1].start)
         return self._judge[1]
 
     def _look(self, shard: Shard) -> tuple[Shard, Artifact, Look | None] | None:
@@ -142,7 +146,9 @@ class Auditor:
         user = draw(shard, self._random)
         return None if user is None else (shard, shard.artifact, look(shard, user, self._random.getrandbits(32)))
 
-    async def _heal(self, shard: Shard, seen: Look, verdict: Verdict, reference: Reference, spent: list[float]) -> None:
+    async def _heal(
+        self, shard: Shard, seen: Look, verdict: Verdict, reference: ReferenceProcess, spent: list[float]
+    ) -> None:
         def mend(shard: Shard) -> tuple[Verdict | None]:
             return (heal(shard, seen.found.user, reference, verdict, seed=seen.found.seed),)
 
@@ -150,7 +156,12 @@ class Auditor:
             same = shard in shards and self._judge is not None and shard.artifact.version == self._judge[0]
             return shard if same and not isinstance(shard.engine, Succession) else None
 
-        mended = await self._host.between_steps(same, partial(self._timed, spent, mend))
+        try:
+            mended = await self._host.between_steps(same, partial(self._timed, spent, mend))
+        except ModelRefused as error:
+            # The reference process ended between two repairs, each of which is whole; the next audit checks them.
+            self._fail(error)
+            return
         if mended is None:
             # Closed meanwhile, or in the middle of a step: whatever it was, the next audit of it will tell.
             self._metrics.audit_nodes.labels("skipped").inc()

@@ -1,140 +1,103 @@
-"""PyTorch Geometric in a process of its own, for a worker that is to judge another artifact while it serves.
+"""PyTorch Geometric in a process of its own, to check embeddings and scores while a worker serves.
 
 Its import takes seconds, in which the interpreter is held again and again, and hundreds of megabytes that a worker
-would keep. The process has a low priority, and ends with its input: when it is closed, or the worker is gone.
-
-    parent → child   the artifact's files, then one frame of arrays after the other: a neighbourhood
-    child → parent   as many frames: its first and second layer and scores
+would keep. The process has a low priority. It ends when it is closed, and when the worker is gone, however that ended.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
-
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 from model.artifact import Artifact
+from model.config import ModelConfig
 from model.types import Float32s, GraphInput
 from streams.errors import ModelRefused
 
 if TYPE_CHECKING:
-    from model.reference import Given
+    from model.reference import Given, Reference
 
-LENGTH = 8
+T = TypeVar("T")
+
 NICE = 5
-"""So that steps come first; lower still, it would get next to nothing where they fill all cores."""
-Arrays = dict[str, NDArray[Any]]
-Packed = dict[str, tuple[str, list[int], bytes]]
-_encode = msgspec.msgpack.Encoder().encode
-_arrays = msgspec.msgpack.Decoder(Packed).decode
-_files = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+"""Steps come first. With a still lower priority the process gets next to no time where steps fill all cores."""
+
+_reference: Reference
+"""In the process itself: the network of the artifact that it was started for."""
 
 
-def write(pipe: IO[bytes], data: bytes) -> None:
-    """One frame."""
-    pipe.write(len(data).to_bytes(LENGTH, "big") + data)
-    pipe.flush()
-
-
-def read(pipe: IO[bytes]) -> bytes | None:
-    """The next frame, None at the end."""
-    length = pipe.read(LENGTH)
-    if len(length) < LENGTH:
-        return None
-    data = pipe.read(int.from_bytes(length, "big"))
-    return data if len(data) == int.from_bytes(length, "big") else None
-
-
-def pack(arrays: Arrays) -> bytes:
-    """Arrays by name as bytes."""
-    return _encode({name: (some.dtype.str, list(some.shape), some.tobytes()) for name, some in arrays.items()})
-
-
-def unpack(data: bytes) -> Arrays:
-    """What `pack` made bytes of."""
-    return {name: np.frombuffer(values, dtype).reshape(shape) for name, (dtype, shape, values) in _arrays(data).items()}
-
-
-class Judge:
+class ReferenceProcess:
     """A `model.reference.Reference` in another process, until it is closed; for one thread at a time."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.config = artifact.config
-        command = [sys.executable, "-m", "streams.judging"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._ask(_encode(artifact.files()), answered=False)
+        # Spawned: a fork would share the threads' locks, RocksDB's files and Kafka's sockets.
+        self._pool = ProcessPoolExecutor(
+            1, get_context("spawn"), initializer=_prepare, initargs=(artifact.weights, artifact.config)
+        )
 
-    def _ask(self, data: bytes, *, answered: bool = True) -> bytes:
-        pipes = self._process.stdin, self._process.stdout
-        try:
-            if pipes[0] is not None and pipes[1] is not None:
-                write(pipes[0], data)
-                answer = read(pipes[1]) if answered else b""
-                if answer is not None:
-                    return answer
-        except (OSError, ValueError):
-            pass  # it has ended, or was closed
-        raise ModelRefused("it could not be judged: the process of PyTorch Geometric ended, see the worker's log")
-
-    def __call__(
-        self, graph: GraphInput, inner: dict[str, int] | None = None, given: Given | None = None
-    ) -> tuple[dict[str, Float32s], Float32s, Float32s]:
-        """As `model.reference.Reference`.
+    def start(self) -> None:
+        """Start the process and wait until it is ready, which takes seconds; without this the first call does.
 
         Raises:
             ModelRefused: the process ended.
         """
-        arrays: Arrays = {f"x/{name}": some for name, some in graph.x.items()}
-        arrays |= {f"edges/{name}": some for name, some in graph.edges.items()}
-        arrays |= {f"inner/{name}": np.array(count) for name, count in (inner or {}).items()}
-        for name, (rows, hidden) in (given or {}).items():
-            arrays |= {f"rows/{name}": rows, f"given/{name}": hidden}
-        found = unpack(self._ask(pack({**arrays, "own": graph.own})))
-        return _under(found, "hidden1"), found["hidden2"], found["score"]
+        self._ask(os.getpid)
+
+    def __call__(
+        self, graph: GraphInput, inner: dict[str, int] | None = None, given: Given | None = None
+    ) -> tuple[dict[str, Float32s], Float32s, Float32s]:
+        """Compute the first layer, the second layer and the scores, as `model.reference.Reference`.
+
+        Raises:
+            ModelRefused: the process ended.
+        """
+        return self._ask(_compute, graph, inner, given)
+
+    def _ask(self, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            return self._pool.submit(function, *arguments).result()
+        except (BrokenProcessPool, RuntimeError) as error:  # it ended, or was closed
+            raise ModelRefused(
+                "it could not be judged: the process of PyTorch Geometric ended, see the worker's log"
+            ) from error
 
     def close(self) -> None:
-        """End the process."""
-        # First it ends, then whoever reads of it does, and only then there is nobody in the pipes.
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+        """End the process, also while it computes."""
+        for process in list((self._pool._processes or {}).values()):  # noqa: SLF001 - public from Python 3.14 on
+            process.kill()
+        self._pool.shutdown()
 
 
-def _under(arrays: Arrays, kind: str) -> Arrays:
-    return {name.removeprefix(f"{kind}/"): some for name, some in arrays.items() if name.startswith(f"{kind}/")}
-
-
-def main() -> None:
-    """Judge until the input ends."""
+def _prepare(weights: dict[str, Float32s], config: ModelConfig) -> None:
+    """Lower the priority, watch the worker, and load the network."""
+    global _reference  # noqa: PLW0603 - a pool's process has no other place for it
+    Thread(target=_end_with_worker, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the worker closes this process
     os.nice(NICE)
-    files = read(sys.stdin.buffer)
-    if files is None:
-        return
     import torch
 
     from model.reference import Reference
 
     torch.set_num_threads(1)
-    artifact = Artifact.of(_files(files), "the worker's pipe")
-    reference = Reference(artifact.weights, artifact.config)
-    while (data := read(sys.stdin.buffer)) is not None:
-        asked = {name: some.copy() for name, some in unpack(data).items()}
-        graph = GraphInput(_under(asked, "x"), _under(asked, "edges"), asked["own"])
-        rows, hidden = _under(asked, "rows"), _under(asked, "given")
-        inner = {name: int(count) for name, count in _under(asked, "inner").items()}
-        first, second, score = reference(graph, inner or None, {name: (rows[name], hidden[name]) for name in rows})
-        named = {f"hidden1/{name}": some for name, some in first.items()}
-        write(sys.stdout.buffer, pack({**named, "hidden2": second, "score": score}))
+    _reference = Reference(weights, config)
 
 
-if __name__ == "__main__":
-    main()
+def _end_with_worker() -> None:
+    """Wait for the end of the worker; the pool alone waits for its next task forever after a kill -9."""
+    worker = parent_process()
+    if worker is not None:
+        connection.wait([worker.sentinel])
+        os._exit(1)
+
+
+def _compute(
+    graph: GraphInput, inner: dict[str, int] | None, given: Given | None
+) -> tuple[dict[str, Float32s], Float32s, Float32s]:
+    return _reference(graph, inner, given)

@@ -24,7 +24,7 @@ from model.engine import MakeBackend
 from model.errors import ArtifactError
 from streams.audit import Look
 from streams.errors import ModelRefused, StaleStep
-from streams.judging import Judge
+from streams.judging import ReferenceProcess
 from streams.models import SHARD, TRIAL_S, Answer, Board, Message, Order, State, encode
 from streams.shard import Shard
 from streams.shardhost import ShardHost
@@ -87,7 +87,7 @@ class Switching:
         self._successors: dict[int, Successor] = {}
         self._said: dict[int, Answer] = {}
         self._trial: Artifact | None = None
-        self._judge: tuple[str, Judge] | None = None
+        self._judge: tuple[str, ReferenceProcess] | None = None
         self._random = Random()
 
     async def open(self) -> None:
@@ -235,10 +235,10 @@ class Switching:
             "readers of hubs; try again later"
         )
 
-    async def _judge_of(self, artifact: Artifact) -> Judge:
+    async def _judge_of(self, artifact: Artifact) -> ReferenceProcess:
         if self._judge is None or self._judge[0] != artifact.version:
             await self._dismiss()
-            self._judge = artifact.version, await asyncio.to_thread(Judge, artifact)
+            self._judge = artifact.version, ReferenceProcess(artifact)
         return self._judge[1]
 
     async def _dismiss(self) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from graphstate.types import USER, GraphSpec
-from model.artifact import untrained
+from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.reference import Reference
 from streams.audit import LIMIT
 from streams.auditor import START_S, Auditor, rest_s
+from streams.errors import ModelRefused
 from streams.metrics import Metrics
 from streams.records import Record
 from streams.shard import Shard
@@ -32,6 +33,25 @@ class Stopped(Exception):
     """Ends an audit from its sleep."""
 
 
+class Here(Reference):
+    """The network in this process with what a process has beside it; `ended` makes it fail as an ended one does."""
+
+    closed = ended = False
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def close(self) -> None:
+        """Count as closed."""
+        self.closed = True
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Compute, or fail once the process has ended."""
+        if self.ended:
+            raise ModelRefused("the process ended")
+        return super().__call__(*arguments)
+
+
 class Audited:
     """One shard of some events under audit, with a clock that moves only when it is read, and while it sleeps."""
 
@@ -39,17 +59,23 @@ class Audited:
         self.now = 0.0
         self.rounds = rounds
         self.slept: list[float] = []
+        self.references: list[Here] = []
         self.metrics = Metrics()
         self.host = ShardHost(lambda _: Shard.open(folder, ARTIFACT, SPEC))
         self.auditor = Auditor(
             self.host,
             self.metrics,
             share,
-            lambda artifact: Reference(artifact.weights, artifact.config),
+            make_reference=self.reference,
             random=Random(3),
             clock=self.clock,
             sleep=self.sleep,
         )
+
+    def reference(self, artifact: Artifact) -> Any:
+        """A reference in this process: PyTorch is imported here anyway."""
+        self.references.append(Here(artifact.weights, artifact.config))
+        return self.references[-1]
 
     def clock(self) -> float:
         """A hundredth of a second later with each look at it."""
@@ -138,3 +164,60 @@ def test_a_step_in_work_is_left_alone(tmp_path: Path) -> None:
         return spent
 
     assert asyncio.run(tried()) == 0
+
+
+def test_an_ended_process_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After the end of the reference process an audit counts as failed, and the next one starts another process."""
+
+    async def tried() -> None:
+        audited = Audited(tmp_path, 1.0, 1)
+        await audited.host.settle({0: 0})
+        await audited.host.step(0, [Record(0, history(4, 200), 0)])
+        await audited.host.commit(0, 1, {}, lambda: True)
+        assert await audited.auditor.once() > 0
+        audited.references[0].ended = True
+        assert await audited.auditor.once() == 0
+        assert (audited.counted("failed"), audited.references[0].closed) == (1, True)
+        assert await audited.auditor.once() > 0
+        assert (len(audited.references), audited.counted("fine")) == (2, 2)
+        audited.auditor.close()
+        assert audited.references[1].closed
+        await audited.host.close()
+
+    asyncio.run(tried())
+    assert [record.message for record in caplog.records] == ["a user could not be audited"]
+
+
+def test_a_process_that_ends_during_a_repair_is_replaced(tmp_path: Path) -> None:
+    """The audit counts as failed, the worker goes on, and the next audits find the user right or repair it."""
+
+    async def tried() -> None:
+        audited = Audited(tmp_path, 1.0, 1)
+        await audited.host.settle({0: 0})
+        await audited.host.step(0, [Record(0, history(4, 200), 0)])
+        await audited.host.commit(0, 1, {}, lambda: True)
+
+        def spoil(shard: Shard) -> None:
+            shard.engine.score[: shard.view.rows(USER)] += np.float32(0.5)
+
+        await audited.host.read(spoil)
+        between = audited.host.between_steps
+
+        async def ended_between(*arguments: Any) -> Any:
+            for reference in audited.references:
+                reference.ended = True
+            return await between(*arguments)
+
+        await audited.auditor.once()
+        before = audited.counted("healed")
+        audited.host.between_steps = ended_between  # type: ignore[method-assign]
+        for _ in range(3):
+            await audited.auditor.once()
+        audited.host.between_steps = between  # type: ignore[method-assign]
+        assert (before, audited.counted("failed")) == (1, 3)
+        while audited.counted("healed") + audited.counted("fine") < 20:
+            await audited.auditor.once()
+        assert audited.counted("failed") == 3
+        await audited.host.close()
+
+    asyncio.run(tried())

@@ -20,7 +20,7 @@ from model.types import Int64s
 from streams.audit import judge
 from streams.errors import ModelRefused
 from streams.graphview import graph_spec
-from streams.judging import Judge
+from streams.judging import ReferenceProcess
 from streams.replay import batches, cluster, replay
 from streams.shard import OWED, Shard
 from streams.successor import Successor, judged, misfit
@@ -270,7 +270,7 @@ def test_the_judge_in_another_process_says_the_same(tmp_path: Path) -> None:
     shard = grown(tmp_path, history(5, 300))
     successor = Successor(shard, NEW, Engine)
     finish(successor)
-    there, here = Judge(NEW), Reference(NEW.weights, NEW.config)
+    there, here = ReferenceProcess(NEW), Reference(NEW.weights, NEW.config)
     try:
         for seed in range(3):
             seen = successor.sample(Random(seed))
