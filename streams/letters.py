@@ -10,7 +10,6 @@ again, which does no harm because events are set-valued. The worker commits noth
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,16 +23,15 @@ from kafka.structs import OffsetAndMetadata
 from streams.deadletter import ATTEMPT, CUT, OURS, TIMESTAMP
 from streams.errors import BrokerError, InputError, one_line
 from streams.headers import ERRORS, Headers
+from streams.rewriting import read_partitions
 from streams.settings import Settings
-from streams.topics import DEAD_LETTERS, Topics
+from streams.topics import DEAD_LETTERS, Topics, committed
 
 BATCH = 500
 """Letters that are sent before what is done is committed."""
-POLL_MS = 500
 POLL_BYTES = 8 << 20
 SEND_BYTES = 16 << 20
 SEND_S = 60.0
-COORDINATOR_S = 10.0
 SHOWN_OFFSETS = 5
 UNKNOWN = "unknown"
 """The reason of a letter that does not say one."""
@@ -221,17 +219,8 @@ class Letters:
 
     def positions(self, name: str) -> dict[int, Position]:
         """What is done, by partition; partitions without a commit are absent."""
-        # A fresh Kafka has no group coordinator for its first moments.
-        deadline = time.monotonic() + COORDINATOR_S
-        while True:
-            try:
-                found = self._client.list_group_offsets({self.group: None}).get(self.group, {})
-            except KafkaError as error:
-                if not error.retriable or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return {part.partition: Position.of(mark) for part, mark in found.items() if part.topic == name}
+        marks = committed(self._client, self.group)
+        return {part.partition: Position.of(mark) for part, mark in marks.items() if part.topic == name}
 
     def _commit(self, name: str, partition: int, position: Position) -> None:
         part = TopicPartition(name, partition)
@@ -244,14 +233,8 @@ class Letters:
         if begin >= end:
             return
         with _client(KafkaConsumer, self._settings, **CONSUMER) as consumer:
-            part = TopicPartition(name, partition)
-            consumer.assign([part])
-            consumer.seek(part, begin)
-            while consumer.position(part) < end:
-                records = consumer.poll(timeout_ms=POLL_MS, max_records=BATCH).get(part, [])
-                batch = [Letter.of(record) for record in records if record.offset < end]
-                if batch:
-                    yield batch
+            for records in read_partitions(consumer, {TopicPartition(name, partition): (begin, end)}, BATCH):
+                yield [Letter.of(record) for record in records]
 
     def all(self, name: str, progress: Progress = silent) -> Iterator[tuple[Letter, bool]]:
         """Every letter of a topic that Kafka has now, and whether it is done."""

@@ -25,11 +25,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.errors import KafkaError, NoError, TopicAlreadyExistsError
+from kafka.errors import NoError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
 from graphstate.store import Memory
@@ -271,7 +270,7 @@ class Resharding:
         """
         group, deadline = self.settings.consumer_group, time.monotonic() + self.settings.session_timeout_s + 4
         while True:
-            found = self._patiently(lambda: self.client.describe_groups([group]))[group]
+            found = topics.with_coordinator(lambda: self.client.describe_groups([group]))[group]
             hosts = sorted(f"{member['client_id']} on {member['client_host']}" for member in found["members"])
             wrong = str(found.get("error") or "")
             if not hosts and (not wrong or "GroupIdNotFound" in wrong):
@@ -283,9 +282,8 @@ class Resharding:
             time.sleep(AGAIN_S)
 
     def _committed(self) -> dict[TopicPartition, int]:
-        group = self.settings.consumer_group
-        found = self._patiently(lambda: self.client.list_group_offsets({group: None})).get(group, {})
-        return {part: held.offset for part, held in found.items() if held.offset >= 0}
+        marks = topics.committed(self.client, self.settings.consumer_group)
+        return {part: mark.offset for part, mark in marks.items()}
 
     def _acknowledged(self) -> dict[str, int]:
         """The last message of each input partition that ingest is through with, by its source."""
@@ -317,21 +315,9 @@ class Resharding:
         if {part: offset for part, offset in self._committed().items() if part in wanted} == wanted:
             return
         marks = {part: OffsetAndMetadata(end, "", -1) for part, end in wanted.items()}
-        for part, error in self._patiently(lambda: self.client.alter_group_offsets(group, marks)).items():
+        for part, error in topics.with_coordinator(lambda: self.client.alter_group_offsets(group, marks)).items():
             if error is not NoError:
                 raise BrokerError(f"Kafka refused the offset of {part} ({error.__name__}): run the same command again")
-
-    @staticmethod
-    def _patiently(ask: Callable[[], Any]) -> Any:
-        """A fresh Kafka has no group coordinator for its first moments: ask again until then."""
-        deadline = time.monotonic() + MADE_S
-        while True:
-            try:
-                return ask()
-            except KafkaError as error:
-                if not error.retriable or time.monotonic() > deadline:
-                    raise
-            time.sleep(AGAIN_S)
 
     # Topics
 

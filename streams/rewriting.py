@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,20 +101,43 @@ def reader(
         max_partition_fetch_bytes=FETCH_BYTES,
     )
     try:
-        consumer.assign([part])
-        consumer.seek(part, begin)
-        yield _messages(consumer, part, end)
+        batches = read_partitions(consumer, {part: (begin, end)})
+        yield ((record.offset, record.value) for batch in batches for record in batch)
     finally:
         consumer.close()
 
 
-def _messages(consumer: KafkaConsumer, part: TopicPartition, end: int) -> Iterator[tuple[int, bytes]]:
-    heard_s = time.monotonic()
-    while (position := consumer.position(part)) < end:
-        for record in consumer.poll(timeout_ms=POLL_MS).get(part, ()):
-            if record.offset < end:
-                yield record.offset, record.value
-        if consumer.position(part) > position:
-            heard_s = time.monotonic()
-        elif time.monotonic() - heard_s > STALL_S:
-            raise BrokerError(f"Kafka gave nothing of {part.topic} for {STALL_S:.0f} s: {AGAIN}")
+def read_partitions(
+    consumer: KafkaConsumer,
+    ranges: Mapping[TopicPartition, tuple[int, int]],
+    batch: int | None = None,
+    stall_s: float = STALL_S,
+) -> Iterator[list[Any]]:
+    """Yield the messages of partitions from a first offset to before an end, each partition in its order.
+
+    Args:
+        consumer: without a group; its assignment is replaced.
+        ranges: first offset and end of each partition; messages may be missing between them.
+        batch: maximum messages in a list; None: the consumer's default.
+        stall_s: seconds without progress after which this fails.
+
+    Raises:
+        BrokerError: no partition advanced for that long.
+    """
+    at = {part: begin for part, (begin, end) in ranges.items() if begin < end}
+    consumer.assign(list(at))
+    for part, begin in at.items():
+        consumer.seek(part, begin)
+    advanced_s = time.monotonic()
+    while at:
+        for part, records in consumer.poll(timeout_ms=POLL_MS, max_records=batch).items():
+            wanted = [record for record in records if record.offset < ranges[part][1]]
+            if wanted:
+                yield wanted
+        before, at = at, {part: consumer.position(part) for part in at}
+        if at != before:
+            advanced_s = time.monotonic()
+        elif time.monotonic() - advanced_s > stall_s:
+            names = ", ".join(sorted({part.topic for part in at}))
+            raise BrokerError(f"Kafka returned nothing of {names} for {stall_s:.0f} s: {AGAIN}")
+        at = {part: offset for part, offset in at.items() if offset < ranges[part][1]}

@@ -15,7 +15,6 @@ from streams.errors import BadEvent, BrokerError, one_line
 if TYPE_CHECKING:
     from streams.settings import Settings
 
-POLL_MS = 500
 EVERY = 100_000
 """Messages between two lines of progress."""
 
@@ -52,6 +51,7 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
     from kafka.errors import KafkaError
 
     from streams import topics
+    from streams.rewriting import read_partitions
 
     inputs = topics.Topics(settings).inputs
     with topics.admin(settings) as client:
@@ -62,20 +62,13 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
         consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
         try:
             parts = [TopicPartition(spec.name, at) for spec in inputs.values() for at in range(spec.partitions)]
-            ends = consumer.end_offsets(parts)
-            begins = consumer.beginning_offsets(parts)
-            left = [part for part in parts if begins[part] < ends[part]]
-            total, done = sum(ends[part] - begins[part] for part in left), 0
-            consumer.assign(left)
-            for part in left:
-                consumer.seek(part, begins[part])
-            while left := [part for part in left if consumer.position(part) < ends[part]]:
+            begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+            total, done = sum(ends[part] - begins[part] for part in parts), 0
+            for records in read_partitions(consumer, {part: (begins[part], ends[part]) for part in parts}):
                 before = done // EVERY
-                for part, records in consumer.poll(timeout_ms=POLL_MS).items():
-                    for record in records:
-                        if record.offset < ends[part]:
-                            found.take(kinds[part.topic], record)
-                            done += 1
+                for record in records:
+                    found.take(kinds[record.topic], record)
+                    done += 1
                 if done // EVERY > before:
                     progress(f"{done:,} of {total:,} messages, {len(found.mutations):,} events")
         finally:

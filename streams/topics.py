@@ -7,14 +7,15 @@ functions below it take an admin client, so a test or a command can share one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.structs import OffsetAndMetadata
 
 from streams.errors import BrokerError, TopicError, one_line
 from streams.knock import knock
@@ -225,25 +226,29 @@ def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> di
     }
     starts = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.EARLIEST))
     ends = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.LATEST))
-    committed = _committed(client, group)
+    marks = committed(client, group)
     states: dict[str, list[PartitionState]] = {name: [] for name in names}
     for key in sorted(leaders):
-        mark = committed.get(key)
+        mark = marks[key].offset if key in marks else None
         lag = None if mark is None else max(0, ends[key].offset - mark)
         state = PartitionState(key.partition, leaders[key], starts[key].offset, ends[key].offset, mark, lag)
         states[key.topic].append(state)
     return states
 
 
-def _committed(client: KafkaAdminClient, group: str, timeout_s: float = 10.0) -> dict[TopicPartition, int]:
-    """What the group committed. A fresh Kafka has no group coordinator for its first moments: ask again until then."""
+def committed(client: KafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return what the group committed, by partition."""
+    found = with_coordinator(lambda: client.list_group_offsets({group: None})).get(group, {})
+    return {part: mark for part, mark in found.items() if mark.offset >= 0}
+
+
+def with_coordinator(request: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+    """Send a request about a consumer group; a Kafka that just started has no group coordinator yet: retry."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            offsets = client.list_group_offsets({group: None}).get(group, {})
+            return request()
         except KafkaError as error:
             if not error.retriable or time.monotonic() > deadline:
                 raise
-            time.sleep(0.1)
-        else:
-            return {key: value.offset for key, value in offsets.items() if value.offset >= 0}
+        time.sleep(0.1)

@@ -30,6 +30,7 @@ from streams.errors import BadEvent, BrokerError, one_line
 from streams.halos import Halo, decode
 from streams.headers import rfc3339
 from streams.packs import unpack
+from streams.rewriting import read_partitions
 from streams.schemas import mutations
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, Topics, admin
@@ -37,7 +38,6 @@ from streams.topics import DEAD_LETTERS, Topics, admin
 CHUNK_BYTES = 8 << 20
 TAIL_BYTES = 1 << 16
 """The properties of an SST file are at its end."""
-POLL_MS = 500
 OPENED = 3
 """How often a state is opened that a worker changes meanwhile."""
 _TABLES = (keys.FOLLOW, keys.MEMBER, keys.SHARE, keys.SHARE_CLAIM, keys.PAIR, keys.CREDIT, keys.VIA)
@@ -295,14 +295,13 @@ def _records(settings: Settings, name: str, progress: Callable[[str, int, int], 
         try:
             parts = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
             begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
-            consumer.assign(parts)
-            consumer.seek_to_beginning(*parts)
-            left = total = sum(ends.values()) - sum(begins.values())
-            while left:
-                for records in consumer.poll(timeout_ms=POLL_MS).values():
-                    yield from records
-                left = sum(max(0, ends[part] - consumer.position(part)) for part in parts)
-                progress(name, total - left, total)
+            left = {part: ends[part] - begins[part] for part in parts}
+            total = sum(left.values())
+            for records in read_partitions(consumer, {part: (begins[part], ends[part]) for part in parts}):
+                yield from records
+                part = TopicPartition(name, records[-1].partition)
+                left[part] = ends[part] - records[-1].offset - 1
+                progress(name, total - sum(left.values()), total)
         finally:
             consumer.close()
     except KafkaError as error:
