@@ -39,6 +39,7 @@ from streams.models import Board, Message
 from streams.offsets import check_input, check_log
 from streams.outputs import Outputs
 from streams.privacy import Eraser
+from streams.published import ScoreHistory
 from streams.readiness import Readiness
 from streams.settings import Settings
 from streams.shard import Publishing, Shard, state_folder
@@ -140,7 +141,8 @@ class Worker:
         self.device = choose(settings.device, configured.config)
         self.memory = Memory(settings.memory_mb << 20)
         self.checkpoints = Checkpoints.of(settings, self.metrics)
-        self.host = ShardHost(self._open_shard)
+        history = ScoreHistory()
+        self.host = ShardHost(self._open_shard, history)
         self.eraser = Eraser(
             self.host,
             self.metrics,
@@ -175,7 +177,7 @@ class Worker:
             self._say,
             self._switched,
         )
-        self.web = Web(self.feed, self.readiness, self.metrics, self.host, configured.version)
+        self.web = Web(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
         register(self.app, self.web)
         log.info("where the network is computed", extra=self.device._asdict())
 

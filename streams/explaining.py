@@ -8,9 +8,11 @@ The arithmetic is `model/explain.py`'s, in log reach; here it gets names, people
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ from model.explain import Explainer, Explanation, Message
 from model.passes import Given
 from model.types import GraphInput
 from streams.headers import rfc3339
-from streams.published import INTO_USERS, Earlier, Publications, is_same
+from streams.published import INTO_USERS, Earlier, Publications, ScoreHistory, is_same
 from streams.shard import Shard, reach_of
 
 Int64s = NDArray[np.int64]
@@ -174,6 +176,21 @@ def _moved(shard: Shard, around: _Around, before: Earlier | None) -> tuple[set[t
         arrived |= {(relation.name, ids[row]) for row in now - same}
         gone += [(relation.name, ids[row]) for row in sorted(same - now)]
     return arrived, gone
+
+
+class Readable(Protocol):
+    """A worker's open shards (a `ShardHost`)."""
+
+    async def read(self, question: Callable[[Any], Any]) -> list[Any]:
+        """Return the answer of every open shard, between two steps."""
+        ...
+
+
+async def explain_user(shards: Readable, history: ScoreHistory, user_id: str) -> dict[str, Any] | None:
+    """Explain the score of a user; None for one that no open shard has. The arithmetic runs beside the shards."""
+    looks = await shards.read(lambda shard: look(shard, user_id, history.of(shard)))
+    seen = next((seen for seen in looks if seen is not None), None)
+    return None if seen is None else await asyncio.to_thread(explain, seen)
 
 
 def explain(seen: Look) -> dict[str, Any]:

@@ -216,6 +216,29 @@ class Publications:
         )
 
 
+class ScoreHistory:
+    """The last publications of every open shard of a worker, as it follows their steps; on the shards' thread only."""
+
+    def __init__(self) -> None:
+        self._shards: dict[Shard, Publications] = {}
+
+    def opened(self, shard: Shard) -> None:
+        """Start without a past."""
+        self._shards[shard] = Publications(shard)
+
+    def stepped(self, shard: Shard, outcome: Outcome) -> None:
+        """Keep what a step publishes, right after it."""
+        self._shards[shard].note(outcome)
+
+    def closed(self, shard: Shard) -> None:
+        """Drop what is kept of a shard."""
+        self._shards.pop(shard, None)
+
+    def of(self, shard: Shard) -> Publications | None:
+        """Return what a shard published; None for a shard that is not followed."""
+        return self._shards.get(shard)
+
+
 def is_same(shard: Shard, kind: int, row: int, half: int) -> bool:
     """Whether a row is still the node that it was, and has a name."""
     table = shard.graph.ledger.tables[kind]

@@ -12,16 +12,27 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from streams.errors import StaleStep
-from streams.explaining import Look, explain, look
 from streams.halos import Halo
-from streams.published import Publications
 from streams.records import Record
 from streams.shard import Outcome, Shard
 
 T = TypeVar("T")
+
+
+class StepObserver(Protocol):
+    """Follows the steps of open shards; called on the shards' thread."""
+
+    def opened(self, shard: Shard) -> None:
+        """Start without a past: a shard was opened, or another process may have published its scores meanwhile."""
+
+    def stepped(self, shard: Shard, outcome: Outcome) -> None:
+        """Take the outcome of a step that is not committed yet."""
+
+    def closed(self, shard: Shard) -> None:
+        """Drop what is held of a shard."""
 
 
 class ShardHost:
@@ -33,8 +44,9 @@ class ShardHost:
     have said hello were read; what one needs of halos before that, it asks for.
     """
 
-    def __init__(self, open_shard: Callable[[int], Shard]) -> None:
+    def __init__(self, open_shard: Callable[[int], Shard], observer: StepObserver | None = None) -> None:
         self._open_shard = open_shard
+        self._observer = observer
         self._shards: dict[int, Shard] = {}
         self._dirty: set[int] = set()
         self._lost: set[int] = set()
@@ -44,7 +56,6 @@ class ShardHost:
         self._withdrawn: dict[int, set[str]] = defaultdict(set)
         self._to_repeat: dict[int, set[str]] = defaultdict(set)
         self._loud: dict[int, bool] = {}
-        self._published: dict[int, Publications] = {}
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
         self.taken_over: dict[int, int] = {}
@@ -73,7 +84,7 @@ class ShardHost:
             broken = not unbroken and not opened
             if opened:
                 self._shards[partition] = self._open_shard(partition)
-                self._published[partition] = Publications(self._shards[partition])
+                self._observe_open(self._shards[partition])
                 self.offsets[partition] = self._shards[partition].next_offset
             shard = self._shards[partition]
             if broken:
@@ -81,7 +92,7 @@ class ShardHost:
                 shard.mirrors.hush()
             if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
                 shard.owe()
-                self._published[partition] = Publications(shard)
+                self._observe_open(shard)
                 self._take_over(partition)
             if opened:
                 if shard.cut_short:
@@ -94,6 +105,10 @@ class ShardHost:
             self._withdrawn.pop(partition, None)
             self._to_repeat.pop(partition, None)
         return {partition: self._shards[partition].next_offset for partition in partitions}
+
+    def _observe_open(self, shard: Shard) -> None:
+        if self._observer is not None:
+            self._observer.opened(shard)
 
     def _take_over(self, partition: int) -> None:
         self._debts += 1
@@ -109,8 +124,10 @@ class ShardHost:
         return end
 
     def _close(self, partition: int) -> None:
-        self._shards.pop(partition).close()
-        self._published.pop(partition, None)
+        shard = self._shards.pop(partition)
+        if self._observer is not None:
+            self._observer.closed(shard)
+        shard.close()
         self._dirty.discard(partition)
         self.halo_offsets.pop(partition, None)
 
@@ -153,7 +170,8 @@ class ShardHost:
                 raise StaleStep(f"a step of shard {partition} came too late")
             self._dirty.add(partition)
             outcome = shard.take(records, halos, silent=silent)
-            self._published[partition].note(outcome)
+            if self._observer is not None:
+                self._observer.stepped(shard, outcome)
             if partition in self._unsaid:
                 self._withdrawn[partition].update(outcome.forgotten)
             if not silent:
@@ -299,16 +317,6 @@ class ShardHost:
     async def user(self, user_id: str) -> dict[str, Any] | None:
         """A user's score and features, None if no shard here has the user."""
         return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
-
-    async def explain(self, user_id: str) -> dict[str, Any] | None:
-        """What `user` says, with what carries the score (`streams/explaining.py`); worked out beside the shards."""
-
-        def work() -> Look | None:
-            looks = (look(shard, user_id, self._published[partition]) for partition, shard in self._shards.items())
-            return next((seen for seen in looks if seen is not None), None)
-
-        seen = await self._run(work)
-        return None if seen is None else await asyncio.to_thread(explain, seen)
 
     async def close(self, *, well: bool = False) -> None:
         """Close every shard, after the work in hand. well: all that was published has arrived."""

@@ -11,8 +11,10 @@ from typing import Any, Protocol, TypeVar
 from aiohttp import web
 
 from streams.errors import GroundswellError
+from streams.explaining import explain_user
 from streams.headers import rfc3339
 from streams.metrics import Metrics
+from streams.published import ScoreHistory
 from streams.readiness import Readiness
 from streams.web.feed import LiveFeed, RecentFreshness
 
@@ -46,24 +48,30 @@ class Source(Protocol):
         """One user, or None."""
         ...
 
-    async def explain(self, user_id: str) -> dict[str, Any] | None:
-        """One user with what carries the score, or None."""
-        ...
-
 
 class Web:
     """Everything that a page may show.
 
     Args:
         model: the version of the artifact in use; each user's entry names its own, as shards change one by one.
+        history: what the shards published before, for explanations.
     """
 
-    def __init__(self, feed: LiveFeed, readiness: Readiness, metrics: Metrics, source: Source, model: str) -> None:
+    def __init__(
+        self,
+        feed: LiveFeed,
+        readiness: Readiness,
+        metrics: Metrics,
+        source: Source,
+        model: str,
+        history: ScoreHistory | None = None,
+    ) -> None:
         self.feed = feed
         self.readiness = readiness
         self.metrics = metrics
         self.model = model
         self._source = source
+        self._history = history or ScoreHistory()
         self._freshness = RecentFreshness(metrics.freshness)
         self._explaining = asyncio.Semaphore(1)
 
@@ -108,7 +116,7 @@ class Web:
 
         async def in_turn() -> dict[str, Any] | None:
             async with self._explaining:
-                return await self._source.explain(user_id)
+                return await explain_user(self._source, self._history, user_id)
 
         found = await self._read(in_turn())
         return found and {**found, "as_of": rfc3339(found["as_of"])}

@@ -21,6 +21,7 @@ from streams import cli
 from streams.datadir import hold
 from streams.graphview import graph_spec
 from streams.metrics import Metrics
+from streams.published import ScoreHistory
 from streams.readiness import Readiness
 from streams.records import Record
 from streams.settings import PREFIX, Settings
@@ -88,10 +89,11 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
         own = replace(spec, shards=SHARDS, shard=partition)
         return Shard.open(state_folder(settings.datadir, partition), artifact, own)
 
-    host = ShardHost(opened)
+    history = ScoreHistory()
+    host = ShardHost(opened, history)
     await host.settle(dict.fromkeys(range(SHARDS), 0))
     app = web.Application()
-    state = Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version)
+    state = Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version, history)
     routes(app, state, Guard(settings.web_token.get_secret_value()))
     runner = web.AppRunner(app)
     await runner.setup()
