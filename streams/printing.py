@@ -1,12 +1,25 @@
-"""How commands print: a table for people, one JSON value for programs."""
+"""How commands print: a table for people, one JSON value for programs, and the progress of long operations.
+
+Progress goes to standard error: bars to a terminal; in a pipe they are hidden, or plain lines where they are asked for.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Report = Callable[[str, int, int], None]
+"""Called with the name of a long operation, the units done and the total (0 if unknown)."""
+LINE_EVERY_S = 5.0
 
 
 def as_json(value: Any) -> None:
@@ -40,3 +53,56 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+@contextmanager
+def counter(title: str, total: int | None = None, *, hidden: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show a bar of things that are counted; yields a function that adds to the count."""
+    with _bar(title, "count", hidden=hidden) as bar:
+        bar.start()
+        task = bar.add_task(title, total=total)
+        yield lambda number: bar.advance(task, number)
+
+
+@contextmanager
+def transfer(*, hidden: bool = False) -> Iterator[Report]:
+    """Show a bar of bytes, from the first report on."""
+    with _bar("{task.description}", "bytes", hidden=hidden) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(name: str, done: int, total: int) -> None:
+            bar.start()
+            bar.update(task, description=name, completed=done, total=total)
+
+        yield report
+
+
+@contextmanager
+def _bar(title: str, unit: str, *, hidden: bool) -> Iterator[Progress]:
+    """A bar on standard error that is removed at the end; it stays hidden where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), amount, TimeElapsedColumn())
+    bar = Progress(*columns, console=console, disable=hidden or not console.is_terminal, transient=True)
+    try:
+        yield bar
+    finally:
+        if bar.live.is_started:  # rich prints an empty line for a bar that never was
+            bar.stop()
+
+
+def lines(unit: str = "", stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> Report:
+    """Report in plain lines: each operation when it begins, then every few seconds, and its end."""
+    last_name, last_s = "", 0.0
+
+    def report(name: str, done: int, total: int) -> None:
+        nonlocal last_name, last_s
+        if name != last_name or clock() - last_s >= LINE_EVERY_S or 0 < total == done:
+            last_name, last_s = name, clock()
+            text = f"{name}: {done:,} of {total:,}{unit}" if total else name
+            print(text, file=stream or sys.stderr, flush=True)
+
+    return report

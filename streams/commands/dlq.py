@@ -15,8 +15,6 @@ from streams import printing
 from streams.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from streams.letters import Letter, Letters
 
 app = typer.Typer(
@@ -45,19 +43,6 @@ def _letters() -> Iterator[Letters]:
         yield Letters(settings, client)
 
 
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows on standard error how many letters were looked at."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda number: progress.advance(task, number)
-
-
 def _size(letters: Letters, names: list[str]) -> int:
     return sum(end - begin for name in names for begin, end in letters.bounds(name).values())
 
@@ -74,7 +59,7 @@ def list_(topic: AnyTopic = "", as_json: AsJson = False) -> None:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     with _letters() as letters:
         names = letters.names(topic)
-        with _progress("reading", _size(letters, names)) as progress:
+        with printing.counter("reading", _size(letters, names)) as progress:
             for name in names:
                 for letter, done in letters.all(name, progress):
                     row = rows.setdefault(
@@ -116,7 +101,7 @@ def show(
         if offset is not None:
             found += _at(letters, name, offset)
         else:
-            with _progress("reading", _size(letters, [name])) as progress:
+            with printing.counter("reading", _size(letters, [name])) as progress:
                 found.extend(one for one, _ in letters.all(name, progress) if reason in ("", one.reason))
     if as_json:
         # Escaped beyond what JSON asks for: a letter may hold what a terminal obeys.
@@ -200,7 +185,7 @@ def replay(
     """
     with _letters() as letters:
         names = letters.names(topic)
-        with _progress("sending", _size(letters, names)) as progress:
+        with printing.counter("sending", _size(letters, names)) as progress:
             options: dict[str, Any] = {
                 "reason": reason or None,
                 "limit": limit,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -159,7 +157,7 @@ def restore(
     if at and shard is None and settings.shards > 1:
         raise InputError("--at names a checkpoint of one shard: say which with --shard")
     rows = []
-    with hold(settings.datadir), _bar(hidden=as_json) as progress:
+    with hold(settings.datadir), printing.transfer(hidden=as_json) as progress:
         for number in range(settings.shards) if shard is None else (shard,):
             folder = settings.datadir / f"{SHARD_FOLDER}-{number}"
             name, about = bring_back(settings, number, folder, at=at, force=force, progress=progress)
@@ -186,7 +184,7 @@ def find(
     settings = Settings.load()
     shards, files = whereabouts.in_shards(settings, user), whereabouts.in_files(settings.datadir, user)
     kept = list(whereabouts.in_checkpoints(settings, user)) if settings.checkpoints else []
-    with _bar(hidden=as_json or not topics) as progress:
+    with printing.transfer(hidden=as_json or not topics) as progress:
         read = list(whereabouts.in_topics(settings, user, progress)) if topics else []
     if as_json:
         about: dict[str, Any] = {"shards": [asdict(one) for one in shards], "files": asdict(files)}
@@ -220,7 +218,7 @@ def reshard(
 
     # What its clients warn of they try again, and what they give up on we raise.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    report = move(Settings.load(), to, _say(), dry_run=dry_run)
+    report = move(Settings.load(), to, printing.lines(), dry_run=dry_run)
     if as_json:
         printing.as_json(asdict(report))
         return
@@ -234,31 +232,3 @@ def reshard(
         for folder in report.moved:
             typer.echo(f"the old state is in {folder} and can be removed")
     typer.echo(f"there are {report.new} shard(s): set GROUNDSWELL_SHARDS={report.new} for every worker")
-
-
-def _say(every_s: float = 5.0) -> Callable[[str, int, int], None]:
-    """Tells on standard error what is being done, and every few seconds how far it is."""
-    said, last_s = "", 0.0
-
-    def say(what: str, done: int, total: int) -> None:
-        nonlocal said, last_s
-        now_s = time.monotonic()
-        if what == said and now_s - last_s < every_s:
-            return
-        said, last_s = what, now_s
-        typer.echo(f"{what}: {done:,} of {total:,}" if total else what, err=True)
-
-    return say
-
-
-@contextmanager
-def _bar(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar of bytes on standard error, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=hidden or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

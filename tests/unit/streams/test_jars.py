@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streams.embedded import jars, progress
+from streams.embedded import jars
 from streams.errors import EmbeddedKafkaError
 
 CONTENT = b"a jar"
@@ -94,15 +92,3 @@ def test_a_wrong_content_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(EmbeddedKafkaError, match="checksum"):
         fetched(monkeypatch, tmp_path, [b"evil!"] * jars.TRIES)
     assert not GOOD.path(tmp_path / "repository").exists()
-
-
-def test_progress_without_a_terminal_is_a_line_now_and_then() -> None:
-    """The first, then one every few seconds, and the last."""
-    out = io.StringIO()
-    now = 0.0
-    clock: Callable[[], float] = lambda: now  # noqa: E731 - one line reads better here
-    with progress.shown(out, clock) as update:
-        for now in (0.0, 1.0, 2.0, 6.0):
-            update(int(now * 1_000_000), 9_000_000)
-        update(9_000_000, 9_000_000)
-    assert [line.rpartition(": ")[2] for line in out.getvalue().splitlines()] == ["0 of 9 MB", "6 of 9 MB", "9 of 9 MB"]
