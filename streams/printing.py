@@ -71,8 +71,8 @@ def transfer(*, hidden: bool = False) -> Iterator[Report]:
         task = bar.add_task("", total=None)
 
         def report(name: str, done: int, total: int) -> None:
-            bar.start()
             bar.update(task, description=name, completed=done, total=total)
+            bar.start()
 
         yield report
 

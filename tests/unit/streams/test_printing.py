@@ -43,5 +43,5 @@ def test_bars_are_for_terminals() -> None:
     os.close(ours)
     os.close(theirs)
     assert "fetching" in shown
-    assert "500" in shown
+    assert "0.5/1.0 kB" in shown
     assert "5/10" in shown
