@@ -81,7 +81,8 @@ def test_the_page_is_made_of_the_results(results: Path, tmp_path: Path) -> None:
         assert f"| {name} | 100 |" in page
     assert not [line for line in page.splitlines() if line.startswith("<")]
     plot = ET.parse(tmp_path / report.PLOT)
-    assert len(plot.findall("{http://www.w3.org/2000/svg}polyline")) == 2 * len(GENERATED)
+    ids = {group.get("id") for group in plot.iter("{http://www.w3.org/2000/svg}g")}
+    assert {f"{workload}: {layer}" for workload in GENERATED for layer in (report.ENGINE, report.STORED)} <= ids
 
 
 def played(workload: Workload, shard: Shard, sizes: tuple[int, ...]) -> list[system.Seeds]:
