@@ -8,8 +8,8 @@ tools=$PWD/build/tools
 export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get --quiet=2 -o DPkg::Lock::Timeout=300)
 
-browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
-promtool() { command -v promtool || [ -x "$tools/promtool" ]; }
+have_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+have_promtool() { command -v promtool || [ -x "$tools/promtool" ]; }
 
 updated=
 update() {
@@ -29,10 +29,10 @@ get_promtool() (
 
 missing=()
 for tool in browser promtool; do
-  $tool > /dev/null && continue
+  have_$tool > /dev/null && continue
   if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     echo "installing for the tests, with apt: $tool"
-    log=$(get_$tool 2>&1) && $tool > /dev/null && continue
+    log=$(get_$tool 2>&1) && have_$tool > /dev/null && continue
     echo "$log" | tail -n 3
   fi
   missing+=("$tool")
