@@ -12,12 +12,15 @@ ARGS ?=
 PYTEST ?=
 # Half of what the tests take they wait; files are handed out whole, as what they share is dear to start.
 JOBS ?= 2
+# Tests that were skipped, with what they miss; shown last, and without a tool a failure where CI is set.
+NOT_RUN := build/not-run
+test: export NOT_RUN := $(CURDIR)/$(NOT_RUN)
 # An active environment of the caller must not become the target of uv.
 unexport VIRTUAL_ENV
 # The one uv on the path if there is one, else one of our own in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
+.PHONY: help install demo test tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,10 +46,15 @@ demo: $(STAMP)  ## everything on this machine: ARGS="--minutes 1 --json"
 	@$(VENV)/bin/groundswell demo $(ARGS)
 
 # Each step says its name, all stop at the first failure; pytest shows its own progress.
-test: $(STAMP) lint types check-imports  ## all checks and all tests
+test: $(STAMP) tools lint types check-imports  ## all checks and all tests
 	@echo "== pytest"
+	@mkdir -p build && rm -f $(NOT_RUN)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(or $(PYTEST),-m "not alone")
 	@$(if $(PYTEST),:,$(PY) -m pytest -m alone tests/recovery)
+	@cat $(NOT_RUN) 2>/dev/null || true
+
+tools:  ## Chromium and promtool for the tests, with apt as root; CI=1: fail where they cannot be had
+	@bash tests/tools.sh
 
 fuzz: $(STAMP)  ## the decoder against 250,000 messages and more: SEED=N repeats a run
 	@echo "== fuzz"

@@ -103,7 +103,15 @@ class Artifact:
             ArtifactError: something is missing, damaged, or does not fit together.
         """
         names = (CARD, CONFIG, WEIGHTS, MANIFEST)
-        return cls.of({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}, str(folder))
+        try:
+            if not folder.is_dir():
+                missing = "is no folder" if folder.exists() else "does not exist"
+                raise ArtifactError(f"{folder} {missing}: give a folder that `groundswell train` wrote")
+            files = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+        except OSError as error:
+            where = error.filename or folder
+            raise ArtifactError(f"{where} cannot be read ({error.strerror}): correct its permissions") from error
+        return cls.of(files, str(folder))
 
     @classmethod
     def of(cls, files: Mapping[str, bytes], where: str) -> Artifact:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from streams import memory
+from streams import kernel_cache, memory
 from streams.errors import on_purpose, one_line
 
 NAME = "groundswell"
@@ -50,6 +50,10 @@ COMMANDS = {
 }
 
 
+WITHOUT_KERNELS = {"config", "doctor", "topics", "tail", "worker"}
+"""Commands that compile nothing, or choose the folder for it by themselves, as they have a data folder."""
+
+
 class LazyCommand(TyperCommand):
     """Stands in the list for a command whose module is imported when the command is called."""
 
@@ -60,6 +64,8 @@ class LazyCommand(TyperCommand):
     def load(self) -> Any:
         """The command itself."""
         entry = self._entry
+        if entry.module not in WITHOUT_KERNELS:
+            kernel_cache.prepare()
         found = getattr(import_module(f"streams.commands.{entry.module}"), entry.attribute)
         if not isinstance(found, typer.Typer):
             found = _alone(found)

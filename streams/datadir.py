@@ -4,8 +4,10 @@ its holder ends, however it ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -34,9 +36,12 @@ def hold(datadir: Path) -> TextIO:
         datadir.mkdir(parents=True, exist_ok=True)
         file = (datadir / FILE).open("a+", encoding="ascii")
     except OSError as error:
-        raise StateError(f"{datadir} cannot be written ({error.strerror}): set GROUNDSWELL_DATADIR right") from error
+        raise _unusable(datadir, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "unknown"
@@ -45,10 +50,24 @@ def hold(datadir: Path) -> TextIO:
             f"{datadir} is in use by another worker (process {holder}): stop that one, or give this one a folder of "
             "its own with GROUNDSWELL_DATADIR"
         ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    except OSError as error:
+        with suppress(OSError):  # what could not be written is tried once more
+            file.close()
+        raise _unusable(datadir, error) from error
     return file
+
+
+def check(datadir: Path) -> None:
+    """Raise StateError, as `hold` does, if the folder cannot be used now; it is made if it is missing."""
+    hold(datadir).close()
+
+
+def _unusable(datadir: Path, error: OSError) -> StateError:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return StateError(f"{datadir} is no folder, or lies in something that is none: set GROUNDSWELL_DATADIR right")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StateError(f"{datadir} has no room left ({error.strerror}): make room, or set GROUNDSWELL_DATADIR right")
+    return StateError(f"{datadir} cannot be written ({error.strerror}): set GROUNDSWELL_DATADIR right")
 
 
 def holder(datadir: Path) -> str | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from streams import topics
+from streams import kernel_cache, topics
 from streams.errors import SettingsError, StateError, on_purpose, one_line
 from streams.settings import Settings
+from streams.settings_sources import DEFAULT, Examined
 
 FREE_MB = 1_000
 BROKER_S = 5.0
@@ -39,6 +40,17 @@ def examine(check: Check, settings: Settings) -> Finding:
     except Exception as error:  # noqa: BLE001 - see above
         kind = "" if on_purpose(error) else f"{type(error).__name__}: "
         return Finding(check.name, ok=False, detail=kind + one_line(error))
+
+
+def settings(examined: Examined[Settings]) -> Iterator[Finding]:
+    """A finding for each problem of the settings; the other checks then use what is right, and defaults."""
+    for problem in examined.problems:
+        yield Finding("settings", ok=False, detail=problem)
+    for note in examined.notes:
+        yield Finding("settings", ok=True, detail=note)
+    if not examined.problems:
+        given = sum(origin != DEFAULT for origin in examined.origins.values())
+        yield Finding("settings", ok=True, detail=f"{given} of {len(examined.origins)} are set, the rest are defaults")
 
 
 def broker(settings: Settings) -> str:
@@ -72,6 +84,15 @@ def disk(settings: Settings) -> str:
 def _existing(path: Path) -> Path:
     """The path itself or the nearest folder above it that exists."""
     return path if path.exists() else _existing(path.parent)
+
+
+def kernels(settings: Settings) -> str:
+    """There is a folder for the compiled kernels."""
+    if settings.datadir.is_dir():
+        return kernel_cache.prepare(settings.datadir)
+    found = kernel_cache.prepare()
+    # Nothing is made here; a worker makes its folder and uses that.
+    return found if kernel_cache.sources_writable() else f"{found}; a worker's in {settings.datadir}/kernels"
 
 
 def device(settings: Settings) -> str:
@@ -111,6 +132,7 @@ CHECKS = (
     Check("broker", broker),
     Check("topics", registry),
     Check("disk", disk),
+    Check("kernels", kernels),
     Check("device", device),
     Check("model", artifact),
     Check("web", web),

@@ -1,22 +1,23 @@
-"""The settings of a Groundswell process: one frozen object, read from the environment here and nowhere else.
+"""The settings of a Groundswell process: one frozen object that `Settings.load` makes of all sources.
 
 Each field is `GROUNDSWELL_` plus its name in capitals; a variable that is set but empty counts
-as not set. `Settings.load` turns what is wrong into one line that says what to do.
+as not set. `Settings.load` turns what is wrong into one line that says what to do; the sources are in
+streams/settings_sources.py.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 import ssl
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from streams import settings_sources
 from streams.errors import SettingsError
 
 PREFIX = "GROUNDSWELL_"
@@ -203,27 +204,35 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments only, so that settings which are handed over are complete; `load` reads the sources."""
+        return (init_settings,)
+
+    @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """The settings of the environment, with `overrides` (None: not given) on top.
+        """The settings of all sources, with `overrides` (None: not given) on top.
 
         Raises:
             SettingsError: a value is wrong; the message names its variable.
         """
-        given = {name: value for name, value in overrides.items() if value is not None}
-        try:
-            settings = cls(**given)
-        except ValidationError as error:
-            raise SettingsError(_explain(error)) from None
-        settings.check_names()
-        return settings
+        examined = cls.examine(**overrides)
+        if examined.problems:
+            first, *others = examined.problems
+            more = f" (and {len(others)} more: `groundswell config` shows all)" if others else ""
+            raise SettingsError(first + more)
+        return examined.settings
 
-    def check_names(self) -> None:
-        """Refuse variables with our prefix that are no setting: a misspelt one would be silently without effect."""
-        known = {PREFIX + name.upper() for name in type(self).model_fields}
-        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
-        if unknown:
-            message = f"{unknown[0]} is no setting; unset it or see `groundswell config` for the names"
-            raise SettingsError(message)
+    @classmethod
+    def examine(cls, **overrides: Any) -> settings_sources.Examined[Self]:
+        """The same with every problem in a list and a default in place of each wrong value: for what must show them."""
+        return settings_sources.examine(cls, {name: value for name, value in overrides.items() if value is not None})
 
     @property
     def consumer_group(self) -> str:
@@ -295,12 +304,3 @@ class Settings(BaseSettings):
             if isinstance(value, SecretStr):
                 shown[name] = "***" if value.get_secret_value() else ""
         return shown
-
-
-def _explain(error: ValidationError) -> str:
-    """The first of the errors, with the variable's name and what is wrong; never a secret's value."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    what = str(first["msg"]).removeprefix("Value error, ")
-    if not first["loc"]:
-        return f"settings: {what}"
-    return f"{PREFIX}{str(first['loc'][0]).upper()}: {what}; see docs/settings.md"

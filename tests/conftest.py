@@ -18,6 +18,7 @@ from hypothesis import settings as examples
 
 from streams.embedded import EmbeddedKafka
 from streams.settings import PREFIX, Settings
+from tests.needs import MISSING
 
 _SLOW = [HealthCheck.too_slow]  # a database per example
 examples.register_profile(
@@ -77,7 +78,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _not_run.append(f"{report.nodeid} ({report.longrepr[2]})")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a run without a tool that a test needs is no good run."""
+    if os.environ.get("CI") and any(MISSING in line for line in _not_run) and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """What did not run stands in the last line, with what it misses."""
+    """Print what did not run in the last line, with what it misses; also to the file that NOT_RUN names."""
     if _not_run and not hasattr(config, "workerinput"):
-        print(f"not run, {len(_not_run)}: {'; '.join(_not_run)}")  # noqa: T201 - it is the report
+        line = f"not run, {len(_not_run)}: {'; '.join(_not_run)}"
+        print(line)  # noqa: T201 - it is the report
+        if path := os.environ.get("NOT_RUN"):
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")

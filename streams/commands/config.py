@@ -10,20 +10,29 @@ from streams import printing
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show the settings, where each comes from and what it does."""
+    """Show the settings, where each comes from and what it does; exit code 1 if any is wrong.
+
+    Each wrong or misspelt setting is named on standard error; its row shows what is used in its place.
+    """
     from streams.settings import PREFIX, Settings
 
-    settings = Settings.load()
+    examined = Settings.examine()
     rows = [
         {
             "name": PREFIX + name.upper(),
             "value": value,
-            "from": "environment" if name in settings.model_fields_set else "default",
+            "from": examined.origins[name],
             "about": Settings.model_fields[name].description,
         }
-        for name, value in settings.public().items()
+        for name, value in examined.settings.public().items()
     ]
     if as_json:
         printing.as_json(rows)
     else:
         printing.table(rows)
+    for note in examined.notes:
+        typer.echo(f"groundswell: {note}", err=True)
+    for problem in examined.problems:
+        typer.echo(f"groundswell: {problem}", err=True)
+    if examined.problems:
+        raise typer.Exit(1)

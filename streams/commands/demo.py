@@ -46,6 +46,7 @@ def demo(
     if replay is not None and not replay.is_file():
         raise InputError(f"no such file: {replay}")
     plan = Plan(rate, minutes or None, replay, seed)
+    _check(plan, port, out)
     # A SIGTERM before there is an event loop must clean up just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -56,6 +57,15 @@ def demo(
         printing.as_json(summary.as_dict())
         return
     printing.table([{"": name, " ": value} for name, value in summary.as_dict().items()])
+
+
+def _check(plan: Plan, port: int, out: Path | None) -> None:
+    """Raise what is wrong with the settings, the model or the folder for results, before Kafka is started."""
+    from streams import health
+
+    health.artifact(_settings(plan, "localhost:9092", Path(), port))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:

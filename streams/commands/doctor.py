@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated
 
 import typer
@@ -10,13 +11,18 @@ from streams import printing
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Try broker, topics, disk, device, model and web port, and say what to mend; exit code 1 if anything is wrong."""
+    """Try settings, broker, topics, disk, device, model and web port, and say what to mend.
+
+    Exit code 1 if any of them fails.
+    """
     from streams import health
     from streams.settings import Settings
 
+    examined = Settings.examine()
     findings = []
-    for check in health.CHECKS:
-        finding = health.examine(check, Settings.load())
+    for finding in itertools.chain(
+        health.settings(examined), (health.examine(check, examined.settings) for check in health.CHECKS)
+    ):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'ok  ' if finding.ok else 'MEND'}  {finding.name:8} {finding.detail}")

@@ -25,11 +25,13 @@ def worker() -> None:
     Creates topics that are missing. Ends with 0 on SIGTERM or Ctrl-C, with 1 and one line that says
     why on an error. Settings come from the environment, see `groundswell config`.
     """
-    from streams import logs
+    from streams import kernel_cache, logs, settings_sources
     from streams.settings import Settings
 
     settings = Settings.load()
     logs.setup(settings)
+    settings_sources.warn(Settings)
+    kernel_cache.prepare(settings.datadir)
     run(settings)
 
 
@@ -55,13 +57,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     Raises:
         GroundswellError: what stopped it instead.
     """
-    from streams import health
-    from streams.app import Worker
+    from streams import datadir, health
 
+    # What this machine can answer at once comes before Kafka and before what is slow to import.
     health.web(settings)
+    health.artifact(settings)
+    datadir.check(settings.datadir)
     await asyncio.to_thread(_prepare, settings, stop.is_set)
     if stop.is_set():
         return
+    from streams.app import Worker
+
     running = Worker(settings)
     try:
         await _first(stop.wait(), running.failure(), _started(running))

@@ -29,7 +29,7 @@ from streams.shard import Shard, state_folder
 from streams.shardhost import ShardHost
 from streams.web import LiveFeed, Web, routes
 from streams.web.guard import Guard
-from tests import browser
+from tests import browser, needs
 from tests.graphs import MINUTE, START
 
 EVIL = "a/b</script><img src=x>?"
@@ -218,7 +218,7 @@ def test_without_a_state_one_line_says_so(here: Settings, capsys: pytest.Capture
     assert not here.datadir.exists()
 
 
-@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
+@needs.chromium
 def test_a_click_on_a_user_shows_why(here: Settings, tmp_path: Path) -> None:
     """Chromium shows parts, neighbours and features without a complaint; an id that is markup stays text."""
     settings = here.model_copy(update={"web_token": type(here.web_token)("")})

@@ -21,7 +21,7 @@ from streams.readiness import Readiness
 from streams.shard import Alert, Outcome, Score
 from streams.web import LiveFeed, Web, live, routes
 from streams.web import feed as feeds
-from tests import browser
+from tests import browser, needs
 
 EVIL = "</script><img src=x onerror=document.title='broken'>"
 
@@ -325,7 +325,7 @@ def test_change_is_measured_against_a_minute_ago() -> None:
     assert trend.change("bo", 1.0) is None
 
 
-@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
+@needs.chromium
 def test_the_live_page_in_a_real_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Chromium shows top, alerts and rates from the stream without a complaint; an id that is markup stays text."""
     monkeypatch.setattr(live, "TICK_S", 0.1)

@@ -19,7 +19,7 @@ from streams.readiness import Readiness
 from streams.settings import Settings
 from streams.web import Guard, LiveFeed, Web, live, routes
 from streams.web import guard as guards
-from tests import browser
+from tests import browser, needs
 from tests.workers import WorkerProcess, worker
 
 TOKEN = "correct-horse:battery-staple"
@@ -209,7 +209,7 @@ def test_ids_and_limits_are_bounded() -> None:
     run(test)
 
 
-@pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
+@needs.chromium
 def test_a_browser_with_the_password_shows_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Chromium gets the page, its calls and its stream with the password it was given once; without it, nothing."""
     monkeypatch.setattr(live, "TICK_S", 0.1)

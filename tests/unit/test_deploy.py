@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from streams import cli
+from streams import cli, settings_sources
 from streams.embedded import jars
 from streams.settings import PREFIX, Settings
 from tests import tidy
@@ -20,7 +20,7 @@ VARIABLE = re.compile(rf"\b{PREFIX}[A-Z_]+\b")
 
 def known_variables() -> set[str]:
     """The names of all settings' variables."""
-    return {PREFIX + name.upper() for name in Settings.model_fields}
+    return set(settings_sources.known_names(Settings))
 
 
 def compose() -> dict[str, Any]:

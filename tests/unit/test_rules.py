@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from streams.metrics import Metrics
 from streams.settings import Settings
-from tests import tidy
+from tests import needs, tidy
 
 FOLDER = tidy.ROOT / "deploy" / "prometheus"
-PROMTOOL = shutil.which("promtool")
 NAME = re.compile(r"\bgroundswell_[a-z_]+")
 SUFFIX = re.compile(r"_(?:bucket|sum|count|total)$")
 
@@ -75,12 +72,14 @@ def test_prometheus_reads_them() -> None:
     assert "../prometheus/rules.yml:/etc/prometheus/rules.yml:ro" in mounted
 
 
-@pytest.mark.skipif(not PROMTOOL, reason="no promtool on this machine; install it with: apt-get install -y prometheus")
+@needs.promtool
 def test_promtool_agrees(tmp_path: Path) -> None:
     """Prometheus' own tool finds them right and sees each fire; a rule that is broken fails there."""
 
     def run(*arguments: str) -> int:
-        return subprocess.run([str(PROMTOOL), *arguments], cwd=tmp_path, capture_output=True, check=False).returncode
+        return subprocess.run(
+            [str(needs.PROMTOOL), *arguments], cwd=tmp_path, capture_output=True, check=False
+        ).returncode
 
     for path in FOLDER.glob("rules*.yml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

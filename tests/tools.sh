@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Bring along what some tests need beside Python's packages: Chromium, and Prometheus' promtool. Chromium is installed with apt,
+# as root; promtool alone is taken out of its package, into build/tools, so that no Prometheus is installed and started.
+# Quick and silent where both are there. Where they cannot be had: one line that names them; with CI set also exit code 1.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+tools=$PWD/build/tools
+export DEBIAN_FRONTEND=noninteractive
+apt=(apt-get --quiet=2 -o DPkg::Lock::Timeout=300)
+
+have_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+have_promtool() { command -v promtool || [ -x "$tools/promtool" ]; }
+
+updated=
+update() {
+  [ -n "$updated" ] || { updated=1; "${apt[@]}" update; }
+}
+
+get_browser() {
+  "${apt[@]}" install --no-install-recommends --yes chromium 2>/dev/null \
+    || { update && "${apt[@]}" install --no-install-recommends --yes chromium; }
+}
+
+get_promtool() (
+  folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT && chmod 755 "$folder" && cd "$folder" || exit 1
+  "${apt[@]}" download prometheus 2>/dev/null || { update && "${apt[@]}" download prometheus; } || exit 1
+  dpkg-deb --extract prometheus_*.deb . && install -D usr/bin/promtool "$tools/promtool"
+)
+
+missing=()
+for tool in browser promtool; do
+  have_$tool > /dev/null && continue
+  if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    echo "installing for the tests, with apt: $tool"
+    log=$(get_$tool 2>&1) && have_$tool > /dev/null && continue
+    echo "$log" | tail -n 3
+  fi
+  missing+=("$tool")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+echo "missing, so that tests are skipped: ${missing[*]}; as root: apt-get update && apt-get install chromium prometheus"
+[ -z "${CI:-}" ]
