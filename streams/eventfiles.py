@@ -131,7 +131,9 @@ class EventFile:
                     yield number, row
         except CutOff as error:
             far = f"{self._unit} {number:,}" if number else "the beginning"
-            raise InputError(f"{self.name}: is cut off: its {error} ends in the middle, after {far}; is it a whole file?") from error
+            raise InputError(
+                f"{self.name}: is cut off: its {error} ends in the middle, after {far}; is it a whole file?"
+            ) from error
         except Damaged as error:
             far = f" after {self._unit} {number:,}" if number else ""
             raise InputError(f"{self.name}: cannot be read{far}: {error}") from error
