@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from streams import kernel_cache, memory
-from streams.errors import on_purpose, one_line
+from streams.errors import on_purpose, one_line, reason
 
 NAME = "groundswell"
 FOLDER = Path(__file__).parent / "commands"
@@ -52,6 +52,8 @@ COMMANDS = {
 
 WITHOUT_KERNELS = {"config", "doctor", "topics", "tail", "worker"}
 """Commands that compile nothing, or choose the folder for it by themselves, as they have a data folder."""
+OPTIONAL = {"--skip-bad": "-1"}
+"""Options that may stand without a value, and what they stand for then."""
 
 
 class LazyCommand(TyperCommand):
@@ -73,9 +75,9 @@ class LazyCommand(TyperCommand):
         command.name = self.name
         return command
 
-    def make_context(self, *arguments: Any, **named: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], *arguments: Any, **named: Any) -> Any:
         """Where the root begins to call a command: from here on the command itself takes over."""
-        return self.load().make_context(*arguments, **named)
+        return self.load().make_context(info_name, _with_values(args), *arguments, **named)
 
 
 class Root(TyperGroup):
@@ -84,6 +86,16 @@ class Root(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = {name: LazyCommand(name, entry) for name, entry in available().items()}
+
+
+def _with_values(arguments: list[str]) -> list[str]:
+    """The arguments with a value behind an option that may stand without one: click would take what comes next."""
+    found = list(arguments)
+    end = found.index("--") if "--" in found else len(found)
+    for at in range(end):
+        if found[at] in OPTIONAL and not (at + 1 < end and found[at + 1].isdecimal()):
+            found[at] = f"{found[at]}={OPTIONAL[found[at]]}"
+    return found
 
 
 def available() -> dict[str, Entry]:
@@ -138,6 +150,9 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        typer.echo(f"{NAME}: {_refused(error)}", err=True)
+        return 1
     except Exception as error:
         if not on_purpose(error):
             raise
@@ -146,16 +161,26 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _refused(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    names = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{names}: {reason(error)}" if names else reason(error)
+
+
 def main() -> None:
     """The `groundswell` script."""
     memory.one_arena()
     memory.collect_rarely()
     code = run(sys.argv[1:])
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of a pipe left; do not let the interpreter's own flush complain.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # Do not let the interpreter's own flush complain as well. A reader of a pipe may leave.
         sys.stdout = None
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"{NAME}: standard output: {reason(error)}", err=True)
+            code = code or 1
     sys.exit(code)
 
 

@@ -92,6 +92,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def reason(error: BaseException) -> str:
+    """Why the system refused, without the number and the name of the file; else the whole message on one line."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+
+
 def on_purpose(error: BaseException) -> bool:
     """Whether the error belongs to one of the three trees, so that its message is for a person.
 

@@ -1,17 +1,24 @@
-"""Event files: JSON lines (plain, `.gz`, `.zst`) and Parquet, read and written a chunk at a time.
+"""Event files: read for what their first bytes are, from files, folders and pipes, and written a chunk at a time.
 
 A row is an event as a message of the input topics holds it: a dict with `type`, `time` and the fields of that type,
-without nulls. Whatever is wrong with a file is said with its name and the line or row.
+without nulls. Whatever is wrong with a file is said with its name and the line, row or event.
+
+    filebytes      standard input, pipes, files; decompression; encodings
+    filekinds      what the first bytes are
+    filetext       JSON text to rows
+    fileparquet    Parquet to rows
+    filefolders    a folder's parts
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +27,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from graphstate.types import Kind, Mutation
-from streams.errors import BadEvent, InputError, one_line
+from streams import filefolders, filekinds, fileparquet
+from streams.errors import BadEvent, InputError, one_line, reason
+from streams.filebytes import Chunks, CutOff, Damaged, as_utf8, decompressed, head_of, is_stdin, is_stream, opened
+from streams.fileparquet import CHUNK_ROWS, COLUMNS, TIMES
+from streams.filetext import EXCERPT_BYTES, BadRow, Row, TextRows
 from streams.schemas import from_row
 
-Row = dict[str, Any]
-
-LINE_BYTES = 1 << 20
-"""The longest line that is read: about the largest message that Kafka takes by default."""
-CHUNK_BYTES = 1 << 20
-CHUNK_ROWS = 8_192
-_BOM = b"\xef\xbb\xbf"
-
-COLUMNS = pa.schema(
-    [
-        ("type", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("user", pa.string()), ("target", pa.string()),
-        ("content", pa.string()), ("community", pa.string()), ("via", pa.string()), ("reply_to", pa.string()),
-        ("topics", pa.list_(pa.string())),
-    ]
-)  # fmt: skip
-"""The columns of a Parquet event file that is written here; what has no value is null."""
+SHOWN = 5
+"""How many of the bad lines are shown."""
 
 FIELDS: dict[Kind, tuple[str, str | None, str | None]] = {
     Kind.FOLLOW: ("follow", "target", None),
@@ -53,43 +50,257 @@ FIELDS: dict[Kind, tuple[str, str | None, str | None]] = {
 }
 """What an event file calls a mutation's kind, its `other` and its `extra`."""
 
-_decode = msgspec.json.Decoder().decode
+
+class Skipped:
+    """The rows of event files that hold no event: how many may be left out, how many were, and why.
+
+    limit: how many may be, None for any number. hint: what is added to the message of the first that may not.
+    """
+
+    def __init__(self, limit: int | None = 0, hint: str = "", show: Callable[[str], None] = lambda _line: None) -> None:
+        self.limit, self.hint = limit, hint
+        self.good = 0
+        self.reasons: Counter[str] = Counter()
+        self._show = show
+        self._first = ""
+
+    @property
+    def bad(self) -> int:
+        """How many were left out."""
+        return self.reasons.total()
+
+    def leave_out(self, place: str, bad: BadEvent, row: Row | None) -> None:
+        """Count a bad row and show it if it is one of the first.
+
+        Raises:
+            InputError: no more may be left out.
+        """
+        if self.limit is not None and self.bad >= self.limit:
+            counts = f"; {self.bad:,} were left out before it ({self.told()})" if self.bad else ""
+            raise InputError(f"{place}: {bad}{counts}{self.hint}") from bad
+        self.reasons[bad.reason] += 1
+        self._first = self._first or f"{place}: {bad}"
+        if self.bad <= SHOWN:
+            self._show(f"left out: {place}: {bad}: {_excerpt(bad, row)}")
+            if self.bad == SHOWN:
+                self._show("left out: more are counted, not shown")
+
+    def told(self) -> str:
+        """The counts by reason, as `json 2, time 1`."""
+        return ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common())
+
+    def conclude(self) -> None:
+        """Raise InputError if all there was was left out: the wrong file, not a few bad lines."""
+        if self.bad and not self.good:
+            raise InputError(f"none of {self.bad:,} lines holds an event ({self.told()}); the first: {self._first}")
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether the name says Parquet; anything else must be JSON lines."""
-    return path.suffix == ".parquet"
+def _excerpt(bad: BadEvent, row: Row | None) -> str:
+    """How a bad row begins, fit for a terminal."""
+    start = bad.excerpt if isinstance(bad, BadRow) else msgspec.json.encode(row, enc_hook=str)[:EXCERPT_BYTES]
+    text = start.decode(errors="replace")
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+class EventFile:
+    """One event file, or one part of a folder of them, that is read once from its beginning to its end."""
+
+    def __init__(self, path: Path, fixed: Row | None = None) -> None:
+        self.path, self._fixed = path, fixed or {}
+        self.name = "standard input" if is_stdin(path) else str(path)
+        self._unit = "line"
+        self._text: TextRows | None = None
+
+    def place(self, number: int) -> str:
+        """Where the row with this number is, the last that was read."""
+        element = f", event {self._text.element}" if self._text is not None and self._text.element else ""
+        return f"{self.name}, {self._unit} {number}{element}"
+
+    def rows(self) -> Iterator[tuple[int, Row | BadEvent]]:
+        """Each row, or why there is none, with the number of its line, row or event from 1. Rows are not validated.
+
+        Memory is bounded by a chunk, whatever the size of the file.
+
+        Raises:
+            InputError: the file cannot be read; the message says why, and how far it was read.
+        """
+        number = 0
+        try:
+            with opened(self.path) as chunks:
+                for number, row in self._rows(chunks):
+                    yield number, row
+        except CutOff as error:
+            far = f"{self._unit} {number:,}" if number else "the beginning"
+            raise InputError(
+                f"{self.name}: is cut off: its {error} ends in the middle, after {far}; is it a whole file?"
+            ) from error
+        except Damaged as error:
+            far = f" after {self._unit} {number:,}" if number else ""
+            raise InputError(f"{self.name}: cannot be read{far}: {error}") from error
+        except (OSError, EOFError, pa.ArrowException) as error:
+            raise InputError(f"{self.name}: cannot be read ({reason(error)}); is it a whole event file?") from error
+
+    def _rows(self, chunks: Chunks) -> Iterator[tuple[int, Row | BadEvent]]:
+        head, chunks, layers = decompressed(chunks)
+        self._refuse(head, layers)
+        if head.startswith(filekinds.PARQUET):
+            self._unit = "row"
+            if layers or is_stream(self.path):
+                with fileparquet.spooled(chunks) as path:
+                    yield from fileparquet.rows(path, self.name, self._fixed)
+            else:
+                yield from fileparquet.rows(self.path, self.name, self._fixed)
+            return
+        self._text = TextRows(as_utf8(head, chunks))
+        self._unit = self._text.unit
+        if not self._fixed:
+            yield from self._text
+            return
+        for number, row in self._text:
+            yield number, {**self._fixed, **row} if isinstance(row, dict) else row
+
+    def _refuse(self, head: bytes, layers: list[str]) -> None:
+        """Name what is no event file. An empty stream is one without events, an empty file was to be something."""
+        inside = f" in {', '.join(layers)}" if layers else ""
+        if what := filekinds.foreign(head):
+            raise InputError(f"{self.name}: is {what}{inside}; read are {filekinds.READ}")
+        if not head and not layers and not is_stream(self.path):
+            raise InputError(f"{self.name}: is empty (0 bytes); leave it out, or write the events again")
+
+    def check(self) -> None:
+        """Look at the beginning of the file; nothing of a stream, which could not be read again.
+
+        Raises:
+            InputError: it is not there, may not be read or is no event file.
+        """
+        try:
+            if is_stream(self.path):
+                if not is_stdin(self.path) and not os.access(self.path, os.R_OK):
+                    raise InputError(f"{self.name}: cannot be read (Permission denied)")
+                return
+            self._refuse(*head_of(self.path))
+        except (CutOff, Damaged) as error:
+            raise InputError(f"{self.name}: cannot be read: {error}; is it a whole file?") from error
+        except FileNotFoundError as error:
+            raise InputError(f"no such file: {self.name}") from error
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be read ({reason(error)})") from error
+
+
+def parts(path: Path) -> list[EventFile]:
+    """The files behind a path: itself, or the parts of a folder. Raises InputError if a folder has none."""
+    try:
+        if is_stdin(path) or not path.is_dir():
+            return [EventFile(path)]
+        return [EventFile(part, filefolders.fixed(path, part)) for part in filefolders.parts(path)]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def check(paths: Sequence[Path]) -> None:
+    """Look at the beginning of each file, before anything that takes long.
+
+    Raises:
+        InputError: one is not there, may not be read or is no event file, or standard input is given twice.
+    """
+    if sum(map(is_stdin, paths)) > 1:
+        raise InputError("standard input is given twice; it can be read once")
+    for path in paths:
+        for part in parts(path):
+            part.check()
+
+
+def is_live(path: Path) -> bool:
+    """Whether a path is read as it comes, so that its end is not for this command to tell: a pipe, standard input."""
+    return is_stream(path)
+
+
+def number_of_rows(path: Path) -> int | None:
+    """How many rows there are, where the file tells without being read: Parquet."""
+    found = parts(path)
+    if any(is_stream(part.path) for part in found):
+        return None
+    if not all(head_of(part.path) == (filekinds.PARQUET, []) for part in found):
+        return None
+    return sum(fileparquet.number_of_rows(part.path) for part in found)
 
 
 def rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """The rows of a file in its order, each with its line number (Parquet: row number) from 1.
-
-    Memory is bounded by a chunk, whatever the size of the file. Rows are not validated.
+    """The rows of a file in its order, each with the number of its line (Parquet: row) from 1; they are not validated.
 
     Raises:
         InputError: the file cannot be read, or a line is no JSON object.
     """
-    try:
-        yield from _parquet_rows(path) if is_parquet(path) else _json_rows(path)
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); is it a whole event file?") from error
+    for part in parts(path):
+        for number, row in part.rows():
+            if isinstance(row, BadEvent):
+                raise InputError(f"{part.place(number)}: {row}") from row
+            yield number, row
 
 
-def mutations(path: Path, until: str | int | None = None, now_us: int | None = None) -> Iterator[Mutation]:
-    """The validated events of a file in its order.
+def checked(
+    paths: Sequence[Path], skipped: Skipped, now_us: int | None = None, *, conclude: bool = True
+) -> Iterator[tuple[Row, Mutation]]:
+    """The rows of files with their events, in the order of the files. What holds no event is counted as left out.
 
-    until: leave out what is later: RFC 3339, Unix seconds as text, or microseconds as an integer.
-    now_us: the present, a day after which no event may lie (default: the machine's clock).
+    now_us: the present, a day after which no event may lie (default: the machine's clock). conclude: raise at the end
+    if no row held one.
 
     Raises:
-        InputError: the file cannot be read, or a row is no valid event; the message has file and line.
+        InputError: a file cannot be read, a row holds no event and may not be left out, or no row holds one.
+    """
+    for part in chain.from_iterable(map(parts, paths)):
+        for number, row in part.rows():
+            try:
+                if not isinstance(row, dict):
+                    raise row
+                mutation = _event(row, now_us)
+            except BadEvent as bad:
+                skipped.leave_out(part.place(number), bad, row if isinstance(row, dict) else None)
+                continue
+            skipped.good += 1
+            yield row, mutation
+    if conclude:
+        skipped.conclude()
+
+
+def _event(row: Row, now_us: int | None) -> Mutation:
+    """The event of a row. Ids that are whole floats become integers in it, as pandas has integers with gaps."""
+    try:
+        return from_row(row, now_us)
+    except BadEvent as bad:
+        if bad.reason != "id" or not _whole_ids(row):
+            raise
+        return from_row(row, now_us)
+
+
+def _whole_ids(row: Row) -> bool:
+    """Turn ids that are whole floats into integers; whether there were any."""
+    changed = False
+    for name, value in row.items():
+        if name in TIMES:
+            continue
+        if type(value) is float and type(number := fileparquet.whole(value)) is int:
+            row[name], changed = number, True
+        elif name == "topics" and type(value) is list:
+            row[name] = [fileparquet.whole(item) if type(item) is float else item for item in value]
+            changed = changed or any(type(item) is float for item in value)
+    return changed
+
+
+def mutations(
+    *paths: Path, until: str | int | None = None, now_us: int | None = None, skipped: Skipped | None = None
+) -> Iterator[Mutation]:
+    """The validated events of files in their order.
+
+    until: leave out what is later: RFC 3339, Unix seconds as text, or microseconds as an integer.
+    now_us: as of `checked`. skipped: what may be left out; nothing by default.
+
+    Raises:
+        InputError: as `checked` does; the message has file and line.
     """
     limit = time_us(until) if isinstance(until, str) else until
-    for number, row in rows(path):
-        try:
-            mutation = from_row(row, now_us)
-        except BadEvent as bad:
-            raise InputError(f"{path}, {_place(path)} {number}: {bad}") from bad
+    for _, mutation in checked(paths, skipped or Skipped(), now_us):
         if limit is None or mutation.time <= limit:
             yield mutation
 
@@ -134,13 +345,13 @@ def write(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
     Raises:
         InputError: the name ends otherwise, or the file cannot be written.
     """
-    if not is_parquet(path) and not path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
+    if not _is_parquet(path) and not path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
         raise InputError(f"{path}: the name must end in .jsonl, .jsonl.gz, .jsonl.zst or .parquet")
     # The ending stays: it says what is in the file.
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        count = _write_parquet(part, events) if is_parquet(path) else _write_json(part, events)
+        count = _write_parquet(part, events) if _is_parquet(path) else _write_json(part, events)
         part.replace(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)})") from error
@@ -150,83 +361,15 @@ def write(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-# Reading
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(path):
-        try:
-            row = _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: not JSON: {one_line(error)}") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not an event; each line must be one JSON object")
-        yield number, {name: value for name, value in row.items() if value is not None}
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers."""
-    number, rest = 0, b""
-    with _opened(path) as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                number += 1
-                if text := _clean(path, number, line):
-                    yield number, text
-            _clean(path, number + 1, rest)
-    if text := _clean(path, number + 1, rest):
-        yield number + 1, text
-
-
-def _clean(path: Path, number: int, line: bytes) -> bytes:
-    if len(line) > LINE_BYTES:
-        raise InputError(f"{path}, line {number}: longer than {LINE_BYTES} bytes; each line must be one event")
-    return (line.removeprefix(_BOM) if number == 1 else line).strip()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The bytes of a file, decompressed as its name says; pyarrow brings the codecs."""
-    codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-    with pa.OSFile(str(path)) as file:
-        if codec is None:
-            yield file
-            return
-        with pa.CompressedInputStream(file, codec) as stream:
-            yield stream
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    number = 0
-    with pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if name in COLUMNS.names]
-        if missing := {"type", "time", "user"} - set(names):
-            raise InputError(f"{path}: has no column {', '.join(sorted(missing))}; see the README for the columns")
-        for batch in file.iter_batches(CHUNK_ROWS, columns=names):
-            columns = [_values(batch.column(name)) for name in names]
-            for values in zip(*columns, strict=True):
-                number += 1
-                yield number, {name: value for name, value in zip(names, values, strict=True) if value is not None}
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """A column as Python values; timestamps as aware datetimes (those without a zone are UTC)."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", tz=column.type.tz or "UTC"), safe=False)
-    values: list[Any] = column.to_pylist()
-    return values
-
-
 def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _place(path: Path) -> str:
-    return "row" if is_parquet(path) else "line"
-
-
 # Writing
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet"
 
 
 def _write_json(path: Path, events: Iterable[Mapping[str, Any]]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from streams.arrivals import Arrivals
 from streams.errors import BrokerError, one_line
 from streams.outputs import Message, publish
 from streams.schemas import TOPIC_OF
@@ -87,13 +88,14 @@ async def sender(settings: Settings) -> AsyncIterator[Sender]:
         await producer.stop()
 
 
-async def paced(rows: Iterator[dict[str, Any]], rate: float) -> AsyncIterator[list[dict[str, Any]]]:
-    """The rows in lists, `rate` per second; 0: as fast as they are taken.
+async def paced(rows: Iterator[dict[str, Any]] | Arrivals, rate: float) -> AsyncIterator[list[dict[str, Any]]]:
+    """The rows in lists, `rate` per second; 0: as fast as they are taken, and arrivals as they come.
 
     Who falls behind does not catch up in a burst of more than a second's worth.
     """
+    take = rows.take if isinstance(rows, Arrivals) else _taker(rows, in_thread=not rate)
     if not rate:
-        while some := await asyncio.to_thread(lambda: list(islice(rows, CHUNK))):
+        while some := await take(CHUNK):
             yield some
         return
     clock = asyncio.get_running_loop().time
@@ -105,8 +107,19 @@ async def paced(rows: Iterator[dict[str, Any]], rate: float) -> AsyncIterator[li
         if due <= 0:
             await asyncio.sleep(max(BEAT_S, (given + 1) / rate - (clock() - begin)))
             continue
-        some = list(islice(rows, due))
+        some = await take(due)
         if not some:
             return
         given += len(some)
         yield some
+
+
+def _taker(rows: Iterator[dict[str, Any]], *, in_thread: bool) -> Callable[[int], Awaitable[list[dict[str, Any]]]]:
+    """What takes the next rows of an iterator; in a thread where that may take long."""
+
+    async def take(most: int) -> list[dict[str, Any]]:
+        if in_thread:
+            return await asyncio.to_thread(lambda: list(islice(rows, most)))
+        return list(islice(rows, most))
+
+    return take

@@ -43,8 +43,10 @@ def demo(
     from streams.sending import hush
 
     hush()
-    if replay is not None and not replay.is_file():
-        raise InputError(f"no such file: {replay}")
+    if replay is not None:
+        from streams import eventfiles
+
+        eventfiles.check([replay])
     plan = Plan(rate, minutes or None, replay, seed)
     _check(plan, port, out)
     # A SIGTERM before there is an event loop must clean up just as Ctrl-C does.

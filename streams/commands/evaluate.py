@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams import printing
+from streams.commands import _files
 from streams.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from model.metrics import Figure
     from streams.evaluation import Judged
     from streams.evaluation_live import Curve, Live
+    from streams.eventfiles import Skipped
     from streams.training import Dataset
 
 
 def evaluate(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Event files: JSON lines (also .gz, .zst) or Parquet.")
-    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help=_files.FILES)] = None,
     model: Annotated[
         str, typer.Option(help="Folder of an artifact to judge. Empty: train one on what lies before the cut.")
     ] = "",
@@ -58,11 +58,13 @@ def evaluate(
     ] = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="Instead: the alert rule, beside others.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots here: one HTML file.")] = None,
+    skip_bad: _files.SkipBad = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Judge predicted reach by what posts got after a cut, beside the baselines, on the graph that serves."""
     if bool(files) + bool(pairs) + bool(ladder) != 1:
         raise InputError("give one of: event files, --pairs with a file of pairs, --ladder with a difficulty")
+    _check(files or [], since, until, model, html)
     if ladder:
         _ladders(ladder, seeds, snapshots, epochs, as_json=as_json)
         return
@@ -72,13 +74,15 @@ def evaluate(
         pairwise.show(pairwise.evaluate(pairs), as_json=as_json)
         return
     if alerts:
-        _alerts(files or [], since, until, model, html, as_json=as_json)
+        _alerts(files or [], since, until, model, html, skip_bad, as_json=as_json)
         return
     origins = origin or [0.7]
     if not all(0 < share < 1 for share in origins):
         raise InputError("--origin must lie between 0 and 1: it is the share of the posts before the cut")
     words = _Words(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate, intervals)
-    found, curves = _origins(words, _read(files or [], since, until), origins)
+    skipped = _files.skipped(skip_bad)
+    found, curves = _origins(words, _read(files or [], since, until, skipped), origins)
+    found[0] |= _files.summary(skipped)
     if html is not None:
         _write(html, found[0], curves)
     if as_json:
@@ -88,6 +92,21 @@ def evaluate(
         _print(one)
     if html is not None:
         typer.echo(f"\nreport in {html}")
+
+
+def _check(files: list[Path], since: str, until: str, model: str, html: Path | None) -> None:
+    """Look at what was given before anything that takes long."""
+    from streams import eventfiles, landing
+
+    eventfiles.check(files)
+    for time in filter(None, (since, until)):
+        eventfiles.time_us(time)
+    if html is not None:
+        landing.check_file(html)
+    if model:
+        from model.artifact import Artifact
+
+        Artifact.load(Path(model))
 
 
 def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *, as_json: bool) -> None:
@@ -103,11 +122,14 @@ def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *
     ladder.show(found, as_json=as_json)
 
 
-def _alerts(files: list[Path], since: str, until: str, model: str, html: Path | None, *, as_json: bool) -> None:
+def _alerts(
+    files: list[Path], since: str, until: str, model: str, html: Path | None, skip_bad: int, *, as_json: bool
+) -> None:
     from streams.commands import _evaluate_alerts
 
-    names = " ".join(path.name for path in files)
-    found = _evaluate_alerts.judge(*_read(files, since, until), model, names, _say)
+    names, skipped = " ".join(path.name for path in files), _files.skipped(skip_bad)
+    found = _evaluate_alerts.judge(*_read(files, since, until, skipped), model, names, _say)
+    found |= _files.summary(skipped)
     _evaluate_alerts.show(found, html, as_json=as_json)
 
 
@@ -134,19 +156,14 @@ def _say(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _read(files: list[Path], since: str, until: str) -> tuple[list[Mutation], int, int]:
+def _read(files: list[Path], since: str, until: str, skipped: Skipped) -> tuple[list[Mutation], int, int]:
     """The events in order of time, from when posts count, and the last moment (µs)."""
-    from itertools import chain
-
     from streams import eventfiles
 
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        raise InputError(f"no such file: {', '.join(missing)}")
-    _say(f"reading {', '.join(path.name for path in files)}")
-    events = sorted(
-        chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files), key=lambda m: m.time
-    )
+    _say(f"reading {', '.join(map(_files.name, files))}")
+    events = sorted(_files.read(files, until, skipped), key=lambda m: m.time)
+    if skipped.bad:
+        _say(_files.told(skipped))
     if not events:
         raise InputError("the files hold no events up to --until: give others, or a later time")
     first = eventfiles.time_us(since) if since else 0

@@ -1,37 +1,50 @@
-"""`groundswell produce`: the events of a file, validated, to the input topics."""
+"""`groundswell produce`: the events of a file or a pipe, validated, to the input topics."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streams import printing
-from streams.errors import BadEvent, InputError
+from streams.commands import _files
+from streams.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from streams.eventfiles import Skipped
+    from streams.progress import Advance
     from streams.settings import Settings
+
+_SENT = "what came before it was sent"
 
 
 def produce(
-    file: Annotated[Path, typer.Argument(help="Event file: JSON lines (also .gz, .zst) or Parquet.")],
+    file: Annotated[Path, typer.Argument(help=_files.FILES.replace("Event files", "Event file"))],
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as Kafka takes them.")] = 0,
+    skip_bad: _files.SkipBad = 0,
+    check: Annotated[bool, typer.Option("--check", help="Read and count only; needs no Kafka.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Validate the events of a file and send them to the input topics, keyed by user.
 
-    Stops at the first event that is not valid. Sending a file again does no harm: repeats count once.
+    Stops at the first event that is not valid, unless --skip-bad leaves it out. Sending a file again does no harm:
+    repeats count once. With - or a pipe events are sent as they come, until the pipe is closed or Ctrl-C is pressed.
     """
+    from streams import eventfiles
+
+    eventfiles.check([file])
+    if check:
+        _check(file, skip_bad, as_json=as_json)
+        return
     from time import perf_counter
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from streams import topics
+    from streams import progress, topics
     from streams.sending import hush
     from streams.settings import Settings
 
@@ -40,45 +53,81 @@ def produce(
     with topics.admin(settings) as client:
         topics.check(client, list(topics.Topics(settings).inputs.values()))
     begin = perf_counter()
-    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:
-        task = progress.add_task("sending", total=_count(file))
-        sent = asyncio.run(_send(settings, file, rate, lambda number: progress.advance(task, number)))
+    skipped = _files.skipped(skip_bad, _SENT)
+    with progress.shown("sending", total=eventfiles.number_of_rows(file), quiet=as_json) as advance:
+        sent, ended = asyncio.run(_send(settings, file, rate, skipped, advance))
     seconds = perf_counter() - begin
     if as_json:
-        printing.as_json({"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)})
+        about = {"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)}
+        printing.as_json({**about, **_files.summary(skipped)})
     else:
-        typer.echo(f"{sent:,} events sent in {seconds:.1f} s")
+        typer.echo(", ".join(filter(None, (f"{sent:,} events sent in {seconds:.1f} s", _files.told(skipped)))))
+    if not ended and not eventfiles.is_live(file):
+        raise InputError(f"{file}: was stopped before its end; sending it again does no harm")
 
 
-def _count(file: Path) -> int | None:
-    """How many events there are, where the file says it."""
-    import pyarrow.parquet as pq
-
-    from streams import eventfiles
-
-    return int(pq.read_metadata(file).num_rows) if eventfiles.is_parquet(file) and file.is_file() else None
-
-
-async def _send(settings: Settings, file: Path, rate: float, progress: Callable[[int], None]) -> int:
+async def _send(settings: Settings, file: Path, rate: float, skipped: Skipped, advance: Advance) -> tuple[int, bool]:
+    """Send until the end or until a signal; how many were sent, and whether that was all."""
+    from streams.arrivals import Arrivals
     from streams.sending import paced, sender
 
     async with sender(settings) as out:
-        async for rows in paced(valid_rows(file), rate):
-            await out.send(rows)
-            progress(len(rows))
-        return out.sent
+        arrivals = Arrivals(valid_rows(file, skipped))
+        loop, stopped = asyncio.get_running_loop(), False
 
+        def stop(number: signal.Signals) -> None:
+            nonlocal stopped
+            stopped = True
+            arrivals.stop(drop=rate > 0)
+            # The second time it ends the command at once.
+            loop.remove_signal_handler(number)
 
-def valid_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file as they are. Raises InputError at the first that is no valid event."""
-    from streams import eventfiles
-    from streams.schemas import from_row
-
-    for number, row in eventfiles.rows(file):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
         try:
-            from_row(row)
-        except BadEvent as bad:
-            place = "row" if eventfiles.is_parquet(file) else "line"
-            raise InputError(f"{file}, {place} {number}: {bad}; what came before it was sent") from bad
+            async for rows in paced(arrivals, rate):
+                await out.send(rows)
+                advance(len(rows))
+        finally:
+            arrivals.close()
+        return out.sent, not stopped
+
+
+def valid_rows(file: Path, skipped: Skipped | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a file as they are. Raises InputError at the first that is no valid event and may not be left out."""
+    from streams import eventfiles
+
+    for row, _ in eventfiles.checked([file], skipped or eventfiles.Skipped(hint=f"; {_SENT}")):
         yield row
+
+
+def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
+    """Read and count; exit code 1 if there are more bad lines than may be left out."""
+    from streams import eventfiles, progress
+
+    skipped = _files.skipped(_files.ALL)
+    kinds: Counter[str] = Counter()
+    times: list[int] = []
+    with progress.shown("reading", total=eventfiles.number_of_rows(file), quiet=as_json) as advance:
+        for row, mutation in progress.counted(eventfiles.checked([file], skipped, conclude=False), advance):
+            kinds[row["type"]] += 1
+            times = [min(times[0], mutation.time), max(times[1], mutation.time)] if times else [mutation.time] * 2
+    first, last = map(_moment, times) if times else (None, None)
+    types = dict(kinds.most_common())
+    if as_json:
+        about = {"events": kinds.total(), "types": types, "first": first, "last": last}
+        printing.as_json({**about, **_files.summary(skipped)})
+    else:
+        typer.echo(f"{kinds.total():,} events{f' from {first} to {last}' if kinds else ''}")
+        printing.table([{"type": name, "events": f"{count:,}"} for name, count in types.items()])
+        if skipped.bad:
+            typer.echo(f"{skipped.bad:,} lines hold no event:")
+            printing.table([{"reason": name, "lines": f"{count:,}"} for name, count in skipped.reasons.most_common()])
+    if skip_bad != _files.ALL and skipped.bad > skip_bad:
+        raise typer.Exit(1)
+
+
+def _moment(time_us: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat()

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import json
-from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.errors import InputError
+from streams.commands import _files
+
+if TYPE_CHECKING:
+    from streams.eventfiles import Skipped
 
 
 def replay(
-    files: Annotated[list[Path], typer.Argument(help="Event files: JSON lines (also .gz, .zst) or Parquet.")],
+    files: Annotated[list[Path], typer.Argument(help=_files.FILES)],
     out: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet and alerts.parquet.")],
     until: Annotated[str, typer.Option(help="Only events up to this time (RFC 3339 or Unix seconds).")] = "",
     shards: Annotated[int, typer.Option(min=1, max=64, help="Number of shards; the scores do not depend on it.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 16_384,
     model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the one in the package.")] = "",
     retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0 keeps everything.")] = 0,
+    skip_bad: _files.SkipBad = 0,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also compute every score with plain PyTorch Geometric and compare.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Score event files without a broker and write scores.parquet and alerts.parquet."""
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        raise InputError(f"no such file: {', '.join(missing)}")
-    summary = _run(files, out, until, batch, shards, model, retention_s, reference, quiet=as_json)
+    from streams import eventfiles, landing
+
+    eventfiles.check(files)
+    if until:
+        eventfiles.time_us(until)
+    landing.check_folder(out)
+    skipped = _files.skipped(skip_bad)
+    summary = _run(files, out, until, batch, shards, model, retention_s, reference, skipped, quiet=as_json)
     if as_json:
-        typer.echo(json.dumps(summary))
+        typer.echo(json.dumps({**summary, **_files.summary(skipped)}))
         return
+    if skipped.bad:
+        summary["skipped"] = _files.told(skipped)
     for name, value in summary.items():
         typer.echo(f"{name:24} {value}")
 
@@ -46,14 +55,12 @@ def _run(
     model: str,
     retention_s: int,
     reference: bool,
+    skipped: Skipped,
     *,
     quiet: bool,
 ) -> dict[str, object]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from model.artifact import Artifact
-    from streams import eventfiles
+    from streams import eventfiles, progress
     from streams.graphview import graph_spec
     from streams.replay import run
     from streams.settings import Settings
@@ -61,11 +68,8 @@ def _run(
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=Settings.load().lateness_s)
 
-    mutations = chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} events"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=quiet) as progress:
-        task = progress.add_task("replaying", total=None)
-
+    mutations = eventfiles.mutations(*files, until=until or None, skipped=skipped)
+    with progress.shown("replaying", quiet=quiet) as advance:
         result, users, error = run(
             mutations,
             artifact,
@@ -74,7 +78,7 @@ def _run(
             shards=shards,
             batch=batch,
             with_reference=reference,
-            on_step=lambda events: progress.advance(task, events),
+            on_step=advance,
         )
     summary: dict[str, object] = {
         "events": result.events,

@@ -26,21 +26,18 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Generate a social stream with known true influence: the same numbers give the same file."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from model.simulate import Simulation
-    from streams import eventfiles
+    from streams import eventfiles, landing, progress
 
+    for path in filter(None, (out, truth)):
+        landing.check_file(path)
     simulation = Simulation(users, communities, seed, difficulty=difficulty)
-    columns = (TextColumn("simulating days"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:
-        task = progress.add_task("days", total=days)
+    with progress.shown("simulating", "days", days, quiet=as_json) as advance:
 
         def rows() -> Iterator[dict[str, Any]]:
             for _ in range(days):
                 yield from simulation.events(1)
-                progress.advance(task)
+                advance(1)
 
         count = eventfiles.write(out, rows())
         if truth is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams import printing
+from streams.commands import _files
 from streams.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model.artifact import Artifact
     from model.choice import Trial
     from model.config import ModelConfig
+    from streams.eventfiles import Skipped
     from streams.training import Dataset
 
 _TRUTH = ".truth.parquet"
@@ -29,9 +30,7 @@ _AUTO = "auto"
 
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder for the artifact: weights, configuration and card.")],
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Event files: JSON lines (also .gz, .zst) or Parquet.")
-    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help=_files.FILES)] = None,
     topics: Annotated[
         bool, typer.Option("--topics", help="Instead of files, read what the input topics hold up to now.")
     ] = False,
@@ -53,12 +52,17 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Passes over all snapshots at most.")] = 14,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of users kept for the ladder.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and events give the same artifact.")] = 0,
+    skip_bad: _files.SkipBad = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Train an artifact on events up to a time, and print how it ranks held-out users beside the baselines.
 
     The same command goes on where it was stopped.
     """
+    files = files or []
+    if sum(map(bool, (files, topics, simulate))) != 1:
+        raise InputError("give event files, or --topics, or --simulate with a difficulty, and only one of them")
+    _check(files, out, since, until)
     from dataclasses import replace
     from functools import partial
 
@@ -66,12 +70,9 @@ def train(
     from model.choice import rows
     from streams.training import build, judge
 
-    files = files or []
-    if sum(map(bool, (files, topics, simulate))) != 1:
-        raise InputError("give event files, or --topics, or --simulate with a difficulty, and only one of them")
     begin = perf_counter()
-    config = _config(preset, floor)
-    mutations, known, source = _events(files, until, simulate, users, days, seed)
+    config, skipped = _config(preset, floor), _files.skipped(skip_bad)
+    mutations, known, source = _events(files, until, simulate, users, days, seed, skipped)
     known = _truth(files, truth) if truth or files else known
     mutations = _from(since, mutations)
     run = partial(
@@ -93,8 +94,19 @@ def train(
     summary = {
         "model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged,
         "floor": artifact.config.floor, "floors": rows(trials), "seconds": round(seconds, 1), "judged_by": judged_by,
+        **_files.summary(skipped),
     }  # fmt: skip
     _print(summary, [rung.row() for rung in rungs], as_json=as_json)
+
+
+def _check(files: list[Path], out: Path, since: str, until: str) -> None:
+    """Look at what was given before anything that takes long."""
+    from streams import eventfiles, landing
+
+    eventfiles.check(files)
+    for time in filter(None, (since, until)):
+        eventfiles.time_us(time)
+    landing.check_folder(out)
 
 
 def _config(preset: str, floor: str) -> ModelConfig:
@@ -161,7 +173,7 @@ def _say(line: str) -> None:
 
 
 def _events(
-    files: list[Path], until: str, simulate: str, users: int, days: int, seed: int
+    files: list[Path], until: str, simulate: str, users: int, days: int, seed: int, skipped: Skipped
 ) -> tuple[list[Mutation], dict[str, float] | None, str]:
     """The events, the true influence of generated people, and in words where they are from."""
     from streams import topicrange
@@ -169,15 +181,16 @@ def _events(
     from streams.settings import Settings
 
     if files:
-        return _read(files, until), None, ", ".join(path.name for path in files)
+        found = _files.read(files, until, skipped)
+        return found, None, ", ".join(filter(None, (*map(_files.name, files), _files.told(skipped))))
     if simulate:
         told = f"generated, difficulty {simulate}, {users:,} users, {days} days"
         return *generated(simulate, users, days, seed, _say), told
-    found = topicrange.read(Settings.load(), _say)
-    _say(f"{len(found.mutations):,} events in {', '.join(found.topics)}")
-    if found.bad:
-        _say(f"{found.bad:,} messages hold something that is no event, the last: {found.why}")
-    return found.mutations, None, f"the topics {', '.join(found.topics)}"
+    held = topicrange.read(Settings.load(), _say)
+    _say(f"{len(held.mutations):,} events in {', '.join(held.topics)}")
+    if held.bad:
+        _say(f"{held.bad:,} messages hold something that is no event, the last: {held.why}")
+    return held.mutations, None, f"the topics {', '.join(held.topics)}"
 
 
 def _from(since: str, mutations: list[Mutation]) -> list[Mutation]:
@@ -186,15 +199,6 @@ def _from(since: str, mutations: list[Mutation]) -> list[Mutation]:
 
     first = time_us(since) if since else 0
     return [mutation for mutation in mutations if mutation.time >= first]
-
-
-def _read(files: list[Path], until: str) -> list[Mutation]:
-    from streams import eventfiles
-
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing:
-        raise InputError(f"no such file: {', '.join(missing)}")
-    return list(chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files))
 
 
 def _truth(files: list[Path], given: Path | None) -> dict[str, float] | None:

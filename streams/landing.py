@@ -1,0 +1,36 @@
+"""Places that a command writes to: tried before the work that fills them, which may take hours."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from streams.errors import InputError, reason
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder and write a file in it that is gone at once.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, prefix=".groundswell-") as probe:
+            probe.write(b"\n")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({reason(error)}); give another folder") from error
+
+
+def check_file(path: Path) -> None:
+    """Try whether a file could be written: its folder, and the file itself if it is there.
+
+    Raises:
+        InputError: it could not.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file to write")
+    check_folder(path.parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise InputError(f"{path}: cannot be written (Permission denied); give another name")
