@@ -16,6 +16,24 @@ from streams.errors import StateError
 FILE = "worker.lock"
 
 
+def readable(datadir: Path) -> None:
+    """Check that every folder in the data folder can be looked into: what cannot would pass for empty.
+
+    Raises:
+        StateError: one cannot.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise StateError(
+                f"{error.filename} cannot be read ({error.strerror}): correct GROUNDSWELL_DATADIR, or run this as the "
+                "user of the worker"
+            ) from error
+
+    for _ in os.walk(datadir, onerror=refuse):
+        pass
+
+
 def shard_folders(datadir: Path) -> dict[int, Path]:
     """The folders of shards' states, by shard."""
     found = {}

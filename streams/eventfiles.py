@@ -82,8 +82,8 @@ class Skipped:
         self._first = self._first or f"{place}: {bad}"
         if self.bad <= SHOWN:
             self._show(f"left out: {place}: {bad}: {_excerpt(bad, row)}")
-            if self.bad == SHOWN:
-                self._show("left out: more are counted, not shown")
+        elif self.bad == SHOWN + 1:
+            self._show("left out: more are counted, not shown")
 
     def told(self) -> str:
         """The counts by reason, as `json 2, time 1`."""

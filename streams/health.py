@@ -88,7 +88,7 @@ def _existing(path: Path) -> Path:
 
 def kernels(settings: Settings) -> str:
     """There is a folder for the compiled kernels."""
-    if settings.datadir.is_dir():
+    if os.path.isdir(settings.datadir):  # noqa: PTH112 - it answers also where permissions are missing
         return kernel_cache.prepare(settings.datadir)
     found = kernel_cache.prepare()
     # Nothing is made here; a worker makes its folder and uses that.

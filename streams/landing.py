@@ -15,6 +15,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made or written to.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give the name of a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, prefix=".groundswell-") as probe:

@@ -25,7 +25,7 @@ from graphstate.state import FORMAT
 from graphstate.store import Store
 from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact, Kind, Mutation, owner
 from streams.checkpoints import open_address
-from streams.datadir import shard_folders
+from streams.datadir import readable, shard_folders
 from streams.errors import BadEvent, BrokerError, one_line
 from streams.halos import Halo, decode
 from streams.headers import rfc3339
@@ -102,6 +102,7 @@ def _is_compressed(end: bytes) -> bool:
 
 def in_shards(settings: Settings, user: str) -> list[InShard]:
     """What the rows of each state in the data folder say; a running worker is not disturbed."""
+    readable(settings.datadir)
     found = [_in_shard(number, folder, user) for number, folder in shard_folders(settings.datadir).items()]
     for one in found:
         one.owner = owner(user, settings.shards) == one.shard
@@ -148,6 +149,7 @@ def _rows(number: int, store: Store, user: str) -> InShard:
 
 def in_files(datadir: Path, user: str) -> InFiles:
     """A byte search of everything in a data folder."""
+    readable(datadir)
     found, needle = InFiles(), user.encode()
     for path in sorted(datadir.rglob("*")):
         try:

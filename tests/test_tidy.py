@@ -38,8 +38,11 @@ def test_modules_and_tests_say_what_they_are() -> None:
 
 
 def test_only_settings_read_the_environment() -> None:
-    """Only streams/settings_sources.py reads ours; memory.py reads the C library's, kernel_cache.py numba's."""
-    may = {tidy.ROOT / "streams" / name for name in ("settings_sources.py", "memory.py", "kernel_cache.py")}
+    """Only streams/settings_sources.py reads ours; memory.py, kernel_cache.py and user_cache.py other programs'."""
+    may = {
+        tidy.ROOT / "streams" / name
+        for name in ("settings_sources.py", "memory.py", "kernel_cache.py", "user_cache.py")
+    }
     paths = [path for path in tidy.python_files(*tidy.PACKAGES) if path not in may]
     assert problems(paths, tidy.reads_environment) == []
 

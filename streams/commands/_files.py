@@ -22,7 +22,6 @@ SkipBad = Annotated[
     int,
     typer.Option(
         "--skip-bad",
-        min=ALL,
         show_default=False,
         metavar="[N]",
         help="Leave out lines that hold no event, at most N; without a number: any number. They are counted.",

@@ -47,6 +47,10 @@ def demo(
         from streams import eventfiles
 
         eventfiles.check([replay])
+    if out is not None:
+        from streams import landing
+
+        landing.check_folder(out)
     plan = Plan(rate, minutes or None, replay, seed)
     _check(plan, port, out)
     # A SIGTERM before there is an event loop must clean up just as Ctrl-C does.

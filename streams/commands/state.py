@@ -25,7 +25,9 @@ OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this 
 def _folders(settings: Settings, shard: int | None) -> dict[int, Path]:
     """The shard folders under DATADIR, by number."""
     from streams.checkpoints import SHARD_FOLDER
+    from streams.datadir import readable
 
+    readable(settings.datadir)
     found = {}
     for path in settings.datadir.glob(f"{SHARD_FOLDER}-*"):
         number = path.name.removeprefix(f"{SHARD_FOLDER}-")

@@ -62,7 +62,7 @@ def train(
     files = files or []
     if sum(map(bool, (files, topics, simulate))) != 1:
         raise InputError("give event files, or --topics, or --simulate with a difficulty, and only one of them")
-    _check(files, out, since, until)
+    _check(files, out, since, until, truth)
     from dataclasses import replace
     from functools import partial
 
@@ -99,11 +99,13 @@ def train(
     _print(summary, [rung.row() for rung in rungs], as_json=as_json)
 
 
-def _check(files: list[Path], out: Path, since: str, until: str) -> None:
+def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | None) -> None:
     """Look at what was given before anything that takes long."""
     from streams import eventfiles, landing
 
     eventfiles.check(files)
+    if truth is not None and not truth.is_file():
+        raise InputError(f"no such file: {truth}; `groundswell simulate --truth` writes one")
     for time in filter(None, (since, until)):
         eventfiles.time_us(time)
     landing.check_folder(out)

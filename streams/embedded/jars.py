@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streams import user_cache
 from streams.errors import EmbeddedKafkaError, one_line
 
 LOCK = Path(__file__).with_name("kafka.lock")
@@ -82,17 +83,38 @@ def classpath(progress: Progress | None = None, repository: Path | None = None, 
         EmbeddedKafkaError: a jar cannot be fetched or is not what the lock says.
     """
     jars = read_lock(lock)
-    repository = repository or _default_repository()
+    repository = repository or _default_repository(jars)
     if not all(jar.intact(repository) for jar in jars):
         with _alone(repository):
             _fetch([jar for jar in jars if not jar.intact(repository)], repository, progress)
     return [jar.path(repository) for jar in jars]
 
 
-def _default_repository() -> Path:
+def _default_repository(jars: list[Jar]) -> Path:
+    """The folder of jgo, or one of our own where that cannot be had: read-only without the jars, or without a home."""
     from jgo.config import GlobalSettings
 
-    return Path(GlobalSettings.load().repo_cache)
+    try:
+        repository: Path | None = Path(GlobalSettings.load().repo_cache)
+    except RuntimeError:  # pathlib's, where there is no home folder
+        repository = None
+    if repository is not None and (user_cache.usable(repository) or _all_intact(jars, repository)):
+        return repository
+    own = user_cache.folder("jars")
+    if own is None:
+        tried = repository or "the home folder, which is not known"
+        raise EmbeddedKafkaError(
+            f"there is no folder for Kafka's jars: neither {tried} nor the temporary folder can be written; set HOME "
+            "to a folder that can"
+        )
+    return own
+
+
+def _all_intact(jars: list[Jar], repository: Path) -> bool:
+    try:
+        return all(jar.intact(repository) for jar in jars)
+    except OSError:  # it may not be looked into
+        return False
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from streams import cli, kernel_cache
+from streams import cli, kernel_cache, user_cache
 from streams.errors import SettingsError
 from streams.settings import PREFIX
 from tests import tidy
@@ -25,7 +25,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Sources that cannot be written, nothing set, a home folder and a temporary folder of the test."""
     monkeypatch.setattr(kernel_cache, "sources_writable", lambda: False)
     monkeypatch.setattr(kernel_cache, "_chosen", [])
-    monkeypatch.setattr(kernel_cache, "SHARED_MEMORY", tmp_path / "shm")
+    monkeypatch.setattr(user_cache, "SHARED_MEMORY", tmp_path / "shm")
     monkeypatch.setattr(kernel_cache, "sys", type("Sys", (), {"modules": {}}))  # numba of this process stays as it is
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
