@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from graphstate.types import Kind, Mutation
 from streams.errors import BadEvent, InputError, one_line
-from streams.schemas import from_row
+from streams.schemas import all_from_row
 
 Row = dict[str, Any]
 
@@ -35,7 +35,7 @@ COLUMNS = pa.schema(
     [
         ("type", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("user", pa.string()), ("target", pa.string()),
         ("content", pa.string()), ("community", pa.string()), ("via", pa.string()), ("reply_to", pa.string()),
-        ("topics", pa.list_(pa.string())),
+        ("topics", pa.list_(pa.string())), ("author", pa.string()), ("created", pa.timestamp("us", tz="UTC")),
     ]
 )  # fmt: skip
 """The columns of a Parquet event file that is written here; what has no value is null."""
@@ -76,7 +76,7 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def mutations(path: Path, until: str | int | None = None, now_us: int | None = None) -> Iterator[Mutation]:
-    """The validated events of a file in its order.
+    """The validated events of a file in its order; a share with an author is its create and itself.
 
     until: leave out what is later: RFC 3339, Unix seconds as text, or microseconds as an integer.
     now_us: the present, a day after which no event may lie (default: the machine's clock).
@@ -87,11 +87,13 @@ def mutations(path: Path, until: str | int | None = None, now_us: int | None = N
     limit = time_us(until) if isinstance(until, str) else until
     for number, row in rows(path):
         try:
-            mutation = from_row(row, now_us)
+            found = all_from_row(row, now_us)
         except BadEvent as bad:
             raise InputError(f"{path}, {_place(path)} {number}: {bad}") from bad
-        if limit is None or mutation.time <= limit:
-            yield mutation
+        if limit is None:
+            yield from found
+        elif found[-1].time <= limit:
+            yield from (mutation for mutation in found if mutation.time <= limit)
 
 
 def time_us(text: str) -> int:
@@ -269,7 +271,7 @@ def _write_parquet(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
 def _cell(name: str, value: Any) -> Any:
     if value is None or name == "topics":
         return value
-    if name != "time":
+    if name not in ("time", "created"):
         return str(value)
     return time_us(value) if isinstance(value, str) else _aware(value) if isinstance(value, datetime) else _us(value)
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO
 
 import structlog
 
+from streams.escaping import safe_lines
 from streams.settings import Settings
 
 LIBRARIES = ("aiokafka", "faust", "mode", "kafka", "asyncio", "jgo", "urllib3", "numba")
@@ -58,6 +59,14 @@ class RateLimit(logging.Filter):
         return count < self._burst
 
 
+def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what a terminal would obey: values may hold ids. A traceback keeps its lines."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = safe_lines(value)
+    return event
+
+
 def setup(settings: Settings, stream: TextIO | None = None) -> None:
     """Set up logging of this process, ours and the libraries', to `stream` (standard error)."""
     stream = stream or sys.stderr
@@ -71,7 +80,7 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
     ]
     # Tracebacks: structlog's pretty form on a terminal, else one field of the JSON object.
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
         if pretty
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -8,10 +8,17 @@ from typing import Any
 
 import typer
 
+from streams.escaping import safe, safe_json, safe_lines
+
 
 def as_json(value: Any) -> None:
-    """Print one JSON value on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    """Print one JSON value on one line; what a terminal would obey is escaped as JSON does."""
+    typer.echo(safe_json(json.dumps(value, ensure_ascii=False, separators=(",", ":"))))
+
+
+def line(text: str) -> None:
+    """Print one line, or several, that may hold ids: what a terminal would obey is escaped."""
+    typer.echo(safe_lines(text))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
@@ -39,4 +46,4 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return safe(str(value))

@@ -57,7 +57,7 @@ def mistake(name: str, value: object, latest_us: int, base: str) -> str:
         return f"{name} is {'null' if value is None else 'a boolean'}; {MEND}"
     if isinstance(value, int | float):
         return f"{name} {_short(value)} {_of_number(value, latest_us, base)}"
-    kind = {dict: "an object", list: "an array"}.get(type(value), f"of type {type(value).__name__}")
+    kind = "an object" if isinstance(value, dict) else "an array" if isinstance(value, list) else type(value).__name__
     return f"{name} is {kind}; {MEND}"
 
 

@@ -38,8 +38,12 @@ _MAGIC = (
     (b"\xd9\xd9\xf7", "CBOR"),
 )
 _COMPRESSED = {"gzip", "zstd", "an lz4 frame", "snappy", "bzip2", "xz", "a zip archive"}
-_UTF16 = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"))
-_UTF16 += ((b"\xfe\xff", "UTF-16"),)
+_UTF16 = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _unpack = msgspec.msgpack.Decoder().decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from streams.settings import Settings
+    from streams.share_report import FileShares
 
 
 def produce(
@@ -34,6 +35,7 @@ def produce(
     from streams import topics
     from streams.sending import hush
     from streams.settings import Settings
+    from streams.share_report import FileShares
 
     hush()
     settings = Settings.load()
@@ -43,12 +45,16 @@ def produce(
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:
         task = progress.add_task("sending", total=_count(file))
-        sent = asyncio.run(_send(settings, file, rate, lambda number: progress.advance(task, number)))
+        shares = FileShares(settings.retention_s)
+        sent = asyncio.run(_send(settings, file, rate, lambda number: progress.advance(task, number), shares))
     seconds = perf_counter() - begin
     if as_json:
-        printing.as_json({"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)})
+        figures = {"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)}
+        printing.as_json(figures | shares.fields())
     else:
         typer.echo(f"{sent:,} events sent in {seconds:.1f} s")
+        for line in shares.lines(settings.retention_s):
+            typer.echo(line)
 
 
 def _count(file: Path) -> int | None:
@@ -60,25 +66,29 @@ def _count(file: Path) -> int | None:
     return int(pq.read_metadata(file).num_rows) if eventfiles.is_parquet(file) and file.is_file() else None
 
 
-async def _send(settings: Settings, file: Path, rate: float, progress: Callable[[int], None]) -> int:
+async def _send(
+    settings: Settings, file: Path, rate: float, progress: Callable[[int], None], shares: FileShares
+) -> int:
     from streams.sending import paced, sender
 
     async with sender(settings) as out:
-        async for rows in paced(valid_rows(file), rate):
+        async for rows in paced(valid_rows(file, shares), rate):
             await out.send(rows)
             progress(len(rows))
         return out.sent
 
 
-def valid_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file as they are. Raises InputError at the first that is no valid event."""
+def valid_rows(file: Path, shares: FileShares | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of a file as they are, their shares counted. Raises InputError at the first that is no valid event."""
     from streams import eventfiles
-    from streams.schemas import from_row
+    from streams.schemas import all_from_row
 
     for number, row in eventfiles.rows(file):
         try:
-            from_row(row)
+            found = all_from_row(row)
         except BadEvent as bad:
             place = "row" if eventfiles.is_parquet(file) else "line"
             raise InputError(f"{file}, {place} {number}: {bad}; what came before it was sent") from bad
+        if shares is not None:
+            shares.take(found)
         yield row

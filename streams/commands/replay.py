@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,8 +33,11 @@ def replay(
     if as_json:
         typer.echo(json.dumps(summary))
         return
+    notes = summary.pop("notes")
     for name, value in summary.items():
         typer.echo(f"{name:24} {value}")
+    for note in notes:
+        typer.echo(note)
 
 
 def _run(
@@ -48,7 +51,7 @@ def _run(
     reference: bool,
     *,
     quiet: bool,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -59,7 +62,8 @@ def _run(
     from streams.settings import Settings
 
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
-    spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=Settings.load().lateness_s)
+    settings = Settings.load()
+    spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
     mutations = chain.from_iterable(eventfiles.mutations(path, until=until or None) for path in files)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,} events"))
@@ -75,8 +79,9 @@ def _run(
             batch=batch,
             with_reference=reference,
             on_step=lambda events: progress.advance(task, events),
+            worker_retention_s=settings.retention_s,
         )
-    summary: dict[str, object] = {
+    summary: dict[str, Any] = {
         "events": result.events,
         "expired": result.expired,
         "users": users,
@@ -86,6 +91,8 @@ def _run(
         "shards": shards,
         "seconds": round(result.seconds, 3),
         "events_per_s": round(result.events / result.seconds) if result.seconds else 0,
+        **result.shares.fields(),
+        "retention_s": retention_s,
         "model": artifact.version,
         "out": str(out),
     }
@@ -94,4 +101,6 @@ def _run(
         summary["halo_seconds"] = round(result.stages.get("halos", 0.0), 3)
     if error is not None:
         summary["reference_max_abs_error"] = error
+    spans = retention_s, spec.lateness_s, spec.horizon_s, settings.retention_s
+    summary["notes"] = list(result.shares.lines(*spans))
     return summary
