@@ -198,6 +198,7 @@ class Record:
         self.topic, self.value = topic, value
         self.partition, self.offset, self.timestamp = 0, 3, NOW_MS
         self.key, self.headers = None, []
+        self.serialized_value_size = len(value)
 
 
 def test_ingest_routes_both_and_counts_one(offline_settings: Settings) -> None:
