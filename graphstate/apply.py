@@ -282,6 +282,7 @@ class Applier:
         for time, sharer in shares:
             did, does = ledger.counts(time, old[0]), ledger.counts(time, new[0])
             if did != does:
+                ledger.shares.departed.beyond_retention += did - does
                 value = self.store.get(keys.pair(SHARE, sharer, content))
                 via = SHARE_VALUE.unpack(value)[2] if value is not None else -1
                 ledger.count_share(sharer, content, time, via, 1 if does else -1)

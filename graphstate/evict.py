@@ -67,6 +67,7 @@ def evict(ledger: Ledger, content: int, search: Keys) -> None:
 
 def leave(ledger: Ledger, content: int) -> None:
     """Remove a content's record."""
+    ledger.shares.leave(content)
     ledger.contents.drop(content)
     ledger.contents.clear(content)
     ledger.store.write("nodes", keys.node(CONTENT, content), None)

@@ -30,6 +30,7 @@ from graphstate.counting import (
 from graphstate.keys import NEVER, PAIR_VALUE, TIME
 from graphstate.leaving import Leaving
 from graphstate.nodes import AUTHORS, SHARERS, VIA, Communities, Contents, Users
+from graphstate.shares import ShareCounts
 from graphstate.store import Store
 from graphstate.types import CREATED as CREATED_RELATION
 from graphstate.types import (
@@ -70,6 +71,7 @@ class Ledger:
         self.users, self.contents, self.communities = Users(spec), Contents(spec), Communities(spec)
         self.tables = (self.users, self.contents, self.communities)
         self.leaving = Leaving(self.contents)
+        self.shares = ShareCounts(self.contents)
         self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
         self.window = spec.window
@@ -212,6 +214,8 @@ class Ledger:
         elif not self.retention or time <= created_at + self.retention:
             self.count_share(user, content, time, via, sign)
             self.credit(user, content, time, created_at, self.contents.creator_at[content], sign)
+        else:
+            self.shares.departed.beyond_retention += sign
 
     def count_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
         """What a counting share means to its sharer, its content and the user it came through."""

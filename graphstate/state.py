@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import evict, features, keys, loading, migrate, packing, records
+from graphstate import evict, features, keys, loading, migrate, packing, records, shares
 from graphstate.apply import UNERASED, Applier
 from graphstate.columns import as_rows, in_order, union
 from graphstate.counting import NOTHING, WIDTH, Counting
@@ -34,6 +34,7 @@ from graphstate.types import (
     USER,
     GraphSpec,
     Int64s,
+    Kind,
     Mutation,
     Progress,
     Snapshot,
@@ -156,6 +157,7 @@ class GraphState:
             raise FormatError(f"the state was built with another {', '.join(differing)}: remove the folder to rebuild")
         self.meta = meta
         self.clock = int(meta.get(b"clock", NEVER))
+        self.ledger.shares.restore(meta.get(shares.META))
         self.applier.unerased = int(meta.get(UNERASED, b"0"))
         for done, (key, value) in enumerate(self.store.rows("nodes")):
             kind, row = keys.read_node(key)
@@ -231,12 +233,21 @@ class GraphState:
                     turn = self._turn(periods)
             elif keep and time < self.clock - keep:
                 expired += alone or mine(user)
+                self._expire(mutation)
                 continue
             handlers[kind](mutation)
             applied += alone or mine(user)
         if clock > self.clock:
             self._advance(clock, every_us, on_boundary)
         return {"applied": applied, "expired": expired, **({"facts": facts} if facts else {})}
+
+    def _expire(self, mutation: Mutation) -> None:
+        """Note an event that changes nothing because it came after the lateness."""
+        if self.ledger.contents.mine(mutation.other):
+            if mutation.kind == Kind.SHARE:
+                self.ledger.shares.departed.expired += 1
+            elif mutation.kind == Kind.CREATE:
+                self.ledger.shares.note_old(mutation.other)
 
     def told(self) -> list[tuple[int, Mutation]]:
         """The facts since the last call: (owner's shard, fact)."""
@@ -414,6 +425,7 @@ class GraphState:
         records.write_outputs(store, outputs or {})
         store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())
+        self.ledger.shares.write(store)
         return store.commit()
 
     def unerased(self) -> int:

@@ -469,6 +469,8 @@ class Worker:
         metrics.hub_waiting.set(sum(one.waiting for one in read))
         metrics.rocksdb_stalled.set(sum(one.stalled for one in read))
         metrics.device_memory.labels(self.device.device).set(sum(one.memory_bytes for one in read))
+        for outcome in read[0].shares if read else ():
+            metrics.shares.labels(outcome).set(sum(one.shares[outcome] for one in read))
         clock = min((one.clock for one in read), default=NEVER)
         if clock != NEVER:
             metrics.as_of_lag.set(time.time() - clock / 1e6)
@@ -481,6 +483,7 @@ class _Figures(NamedTuple):
     """What there is of a shard."""
 
     sizes: dict[str, int]
+    shares: dict[str, int]
     users: int
     clock: int
     memory_bytes: int
@@ -490,7 +493,8 @@ class _Figures(NamedTuple):
 
 def _figures(shard: Shard) -> _Figures:
     memory_bytes, waiting = shard.engine.memory_bytes, shard.spread.waiting
-    return _Figures(shard.sizes(), shard.users, shard.clock, memory_bytes, waiting, shard.graph.store.stalled)
+    sizes, shares, stalled = shard.sizes(), shard.graph.ledger.shares.count(), shard.graph.store.stalled
+    return _Figures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)
 
 
 async def _polls(stream: Any) -> AsyncIterator[Poll]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version as package_version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from streams import kernel_cache, memory
 from streams.errors import on_purpose, one_line, reason
+from streams.escaping import safe, safe_lines
 
 NAME = "groundswell"
 FOLDER = Path(__file__).parent / "commands"
@@ -144,7 +146,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.exceptions.TyperException as error:
         # Usage. The help that a group prints when it is called without a command has several lines.
         text = error.format_message()
-        typer.echo(text if "\n" in text else f"{NAME}: {text.rstrip('.')}; try --help", err=True)
+        typer.echo(safe_lines(text if "\n" in text else f"{NAME}: {text.rstrip('.')}; try --help"), err=True)
         return error.exit_code
     except typer.Abort:
         return 1
@@ -156,7 +158,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not on_purpose(error):
             raise
-        typer.echo(f"{NAME}: {one_line(error)}", err=True)
+        typer.echo(f"{NAME}: {safe(one_line(error))}", err=True)
         return 1
     return code if isinstance(code, int) else 0
 
@@ -167,8 +169,16 @@ def _refused(error: OSError) -> str:
     return f"{names}: {reason(error)}" if names else reason(error)
 
 
+def _show_anything() -> None:
+    """Escape what the encoding of a terminal or file cannot express, instead of failing on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """The `groundswell` script."""
+    _show_anything()
     memory.one_arena()
     memory.collect_rarely()
     code = run(sys.argv[1:])

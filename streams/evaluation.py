@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphstate.types import Kind, Mutation
+from graphstate.types import Mutation
 from model.config import OWN, OWN_SCALE, ModelConfig
 from model.errors import TrainingError
 from model.evaluate import Difference, Standing, standings
 from model.labels import Posts
 from model.metrics import Decile, deciles, lifts, rank_mean, spearman
 from model.types import Bools, Float64s, GraphInput, Int64s
-from streams.training import Dataset, build, closed_posts
+from streams.training import Dataset, build, closed_posts, creation_times
 
 if TYPE_CHECKING:
     from model.artifact import Artifact
@@ -112,7 +112,8 @@ def protocol(events: Sequence[Mutation], since: int, origin: float, until: int, 
     Raises:
         TrainingError: there are no posts, or none whose horizon closes behind the cut.
     """
-    created = np.array([m.time for m in events if m.kind == Kind.CREATE and m.time >= since], np.int64)
+    created = creation_times(events)
+    created = created[created >= since]
     if not len(created):
         raise TrainingError("no posts to judge by: the events hold no create from --from on; give another file or time")
     cut = int(np.quantile(created, origin))

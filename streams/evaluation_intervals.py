@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from graphstate.types import Kind, Mutation
+from graphstate.types import Mutation
 from model.artifact import Artifact
 from model.config import ModelConfig
 from model.evaluate import populations
@@ -27,7 +27,7 @@ from model.train import TrainingPlan, train
 from model.types import Bools, Float64s, Int64s
 from streams.evaluation import Candidates, Exam, Progress, Protocol, data_before
 from streams.printing import figure
-from streams.training import Dataset, closed_posts
+from streams.training import Dataset, closed_posts, creation_times
 from streams.training import plan as times_of
 
 TOLERANCE = 0.05
@@ -66,7 +66,7 @@ def learn(
         TrainingError: there is too little before the cut.
     """
     known = [m for m in events if m.time <= asked.cut]
-    created = np.array([m.time for m in known if m.kind == Kind.CREATE], np.int64)
+    created = creation_times(known)
     then = times_of(created, asked.cut, asked.horizon, snapshots).times[-1]
     posts, authors = closed_posts(known, asked.horizon, asked.cut, along_follows=along_follows)
     rows = slice(int(np.searchsorted(posts.time, max(then, asked.since - 1), side="right")), None)

@@ -32,7 +32,7 @@ from streams.errors import BadEvent, InputError, one_line, reason
 from streams.filebytes import Chunks, CutOff, Damaged, as_utf8, decompressed, head_of, is_stdin, is_stream, opened
 from streams.fileparquet import CHUNK_ROWS, COLUMNS, TIMES
 from streams.filetext import EXCERPT_BYTES, BadRow, Row, TextRows
-from streams.schemas import from_row
+from streams.schemas import all_from_row
 
 SHOWN = 5
 """How many of the bad lines are shown."""
@@ -240,8 +240,10 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def checked(
     paths: Sequence[Path], skipped: Skipped, now_us: int | None = None, *, conclude: bool = True
-) -> Iterator[tuple[Row, Mutation]]:
-    """The rows of files with their events, in the order of the files. What holds no event is counted as left out.
+) -> Iterator[tuple[Row, list[Mutation]]]:
+    """Yield the rows of files with their mutations, in the order of the files; a row without an event is left out.
+
+    A share with an author is its create and itself.
 
     now_us: the present, a day after which no event may lie (default: the machine's clock). conclude: raise at the end
     if no row held one.
@@ -254,24 +256,24 @@ def checked(
             try:
                 if not isinstance(row, dict):
                     raise row
-                mutation = _event(row, now_us)
+                found = _mutations(row, now_us)
             except BadEvent as bad:
                 skipped.leave_out(part.place(number), bad, row if isinstance(row, dict) else None)
                 continue
             skipped.good += 1
-            yield row, mutation
+            yield row, found
     if conclude:
         skipped.conclude()
 
 
-def _event(row: Row, now_us: int | None) -> Mutation:
-    """The event of a row. Ids that are whole floats become integers in it, as pandas has integers with gaps."""
+def _mutations(row: Row, now_us: int | None) -> list[Mutation]:
+    """The mutations of a row. Ids that are whole floats become integers in it, as pandas has integers with gaps."""
     try:
-        return from_row(row, now_us)
+        return all_from_row(row, now_us)
     except BadEvent as bad:
         if bad.reason != "id" or not _whole_ids(row):
             raise
-        return from_row(row, now_us)
+        return all_from_row(row, now_us)
 
 
 def _whole_ids(row: Row) -> bool:
@@ -300,9 +302,11 @@ def mutations(
         InputError: as `checked` does; the message has file and line.
     """
     limit = time_us(until) if isinstance(until, str) else until
-    for _, mutation in checked(paths, skipped or Skipped(), now_us):
-        if limit is None or mutation.time <= limit:
-            yield mutation
+    for _, found in checked(paths, skipped or Skipped(), now_us):
+        if limit is None:
+            yield from found
+        elif found[-1].time <= limit:
+            yield from (mutation for mutation in found if mutation.time <= limit)
 
 
 def time_us(text: str) -> int:
@@ -412,7 +416,7 @@ def _write_parquet(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
 def _cell(name: str, value: Any) -> Any:
     if value is None or name == "topics":
         return value
-    if name != "time":
+    if name not in ("time", "created"):
         return str(value)
     return time_us(value) if isinstance(value, str) else _aware(value) if isinstance(value, datetime) else _us(value)
 

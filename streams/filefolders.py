@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from streams.errors import InputError
-from streams.fileparquet import READ
+from streams.fileparquet import COLUMNS
 
 _TABLES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "metadata": "an Iceberg table"}
 """Folders beside the parts of tables that also keep parts which no longer count."""
@@ -47,5 +47,5 @@ def _files(folder: Path) -> Iterator[Path]:
 def fixed(folder: Path, part: Path) -> dict[str, Any]:
     """What the names of the inner folders say of all rows of a part, as `type=follow` does (Hive, Spark)."""
     said = (name.partition("=") for name in part.relative_to(folder).parts[:-1])
-    values = {name: unquote(value) for name, _, value in said if name in READ and value not in ("", _NO_VALUE)}
+    values = {name: unquote(value) for name, _, value in said if name in COLUMNS.names and value not in ("", _NO_VALUE)}
     return {name: float(value) if name == "time" and value.isdigit() else value for name, value in values.items()}

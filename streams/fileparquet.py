@@ -24,12 +24,10 @@ COLUMNS = pa.schema(
     [
         ("type", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("user", pa.string()), ("target", pa.string()),
         ("content", pa.string()), ("community", pa.string()), ("via", pa.string()), ("reply_to", pa.string()),
-        ("topics", pa.list_(pa.string())),
+        ("topics", pa.list_(pa.string())), ("author", pa.string()), ("created", pa.timestamp("us", tz="UTC")),
     ]
 )  # fmt: skip
 """The columns of a Parquet event file that is written here; what has no value is null."""
-READ = (*COLUMNS.names, "author", "created")
-"""The columns that are read: shares may carry the author of their content and when it was created."""
 TIMES = ("time", "created")
 _NEEDED = ("type", "time", "user")
 
@@ -61,7 +59,7 @@ def rows(path: Path, name: str, fixed: Row) -> Iterator[tuple[int, Row | BadRow]
     number = 0
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        names = [column for column in READ if column in schema.names]
+        names = [column for column in COLUMNS.names if column in schema.names]
         if missing := sorted(set(_NEEDED) - set(names) - set(fixed)):
             there = ", ".join(schema.names[:20]) or "none"
             raise InputError(

@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO
 
 import structlog
+from structlog.typing import ExcInfo
 
+from streams.escaping import safe_lines
 from streams.settings import Settings
 
 LIBRARIES = ("aiokafka", "faust", "mode", "kafka", "asyncio", "jgo", "urllib3", "numba")
@@ -58,6 +61,19 @@ class RateLimit(logging.Filter):
         return count < self._burst
 
 
+def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what a terminal would obey: values may hold ids. A traceback keeps its lines."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = safe_lines(value)
+    return event
+
+
+def _traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    """Write a traceback with everything escaped that a terminal would obey; an error's text may hold ids."""
+    stream.write("\n" + safe_lines("".join(traceback.format_exception(*exc_info)).rstrip()))
+
+
 def setup(settings: Settings, stream: TextIO | None = None) -> None:
     """Set up logging of this process, ours and the libraries', to `stream` (standard error)."""
     stream = stream or sys.stderr
@@ -69,9 +85,9 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks: structlog's pretty form on a terminal, else one field of the JSON object.
+    # Tracebacks: lines on a terminal, else one field of the JSON object.
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)]
         if pretty
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

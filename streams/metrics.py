@@ -187,6 +187,12 @@ class Metrics:
         """What is there."""
         self.nodes = self._gauge("nodes", "Nodes in memory, by type", "type")
         self.live_users = self._gauge("live_users", "Users who are live")
+        self.shares = self._gauge(
+            "shares",
+            "Distinct shares by what became of them: credited; reach (of those, within the horizon of the create); "
+            "waiting (for a create); beyond_retention; abandoned (the content left without a create); expired (events)",
+            "outcome",
+        )
         self.device_memory = self._gauge(
             "device_memory_bytes", "Embeddings, projections and windows where they are computed, by device", "device"
         )

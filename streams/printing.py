@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from streams.escaping import safe, safe_json, safe_lines
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -23,8 +25,13 @@ LINE_EVERY_S = 5.0
 
 
 def as_json(value: Any) -> None:
-    """Print one JSON value on one line."""
-    typer.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    """Print one JSON value on one line; what a terminal would obey is escaped as JSON does."""
+    typer.echo(safe_json(json.dumps(value, ensure_ascii=False, separators=(",", ":"))))
+
+
+def line(text: str) -> None:
+    """Print one line, or several, that may hold ids: what a terminal would obey is escaped."""
+    typer.echo(safe_lines(text))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
@@ -52,7 +59,7 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return safe(str(value))
 
 
 @contextmanager

@@ -16,15 +16,17 @@ import pyarrow.parquet as pq
 
 from graphstate.store import Memory
 from graphstate.twin import Twin
-from graphstate.types import USER, GraphSpec, Mutation, owner
+from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
 from streams.cluster import Cluster
 from streams.graphview import graph_input
 from streams.shard import Alert, Outcome, Shard, state_folder
+from streams.share_report import ShareTally, tally
 
 BATCH = 16_384
 """Mutations per step: on small dense graphs a large step costs little more than a small one."""
 
+_SHARE = int(Kind.SHARE)
 _TIME = pa.timestamp("us", tz="UTC")
 SCORES = pa.schema([("user", pa.string()), ("reach", pa.float64()), ("percentile", pa.float64()), ("as_of", _TIME)])
 ALERTS = pa.schema(
@@ -41,7 +43,8 @@ ALERTS = pa.schema(
 class Replayed:
     """What a replay found; seconds without start-up, published: scores that a topic would have carried.
 
-    stages: seconds of all steps by stage. carried: what shards sent each other (`Cluster.carried`).
+    stages: seconds of all steps by stage. carried: what shards sent each other (`Cluster.carried`). shares: what became
+    of the given_shares.
     """
 
     events: int = 0
@@ -51,6 +54,8 @@ class Replayed:
     alerts: list[Alert] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     carried: dict[str, int] = field(default_factory=dict)
+    given_shares: int = 0
+    shares: ShareTally = field(default_factory=ShareTally)
 
 
 def score_table(cluster: Cluster) -> pa.Table:
@@ -108,6 +113,7 @@ def replay(
         cluster.feed(some)
         cluster.drain(see)
         result.events += len(some)
+        result.given_shares += sum(mutation[0] == _SHARE for mutation in some)
         if on_step is not None:
             on_step(len(some))
     result.seconds = perf_counter() - begin
@@ -151,9 +157,11 @@ def run(
     batch: int = BATCH,
     with_reference: bool = False,
     on_step: Callable[[int], None] | None = None,
+    worker_retention_s: int = 0,
 ) -> tuple[Replayed, int, float | None]:
     """Replay into `out`: `scores.parquet` and `alerts.parquet`; returns (what happened, users, reference error).
 
+    worker_retention_s: if everything is kept, count the shares that this retention would leave out (0: do not).
     on_step is told how many events each batch had. With the reference all mutations are held in memory, as the
     naive twin needs them together.
     """
@@ -164,7 +172,10 @@ def run(
         TemporaryDirectory(prefix="groundswell-replay-") as folder,
         cluster(artifact, spec, Path(folder), shards) as opened,
     ):
+        for shard in opened.shards:
+            shard.graph.ledger.shares.old = set()
         result = replay(opened, mutations, batch, on_step)
+        result.shares = tally(opened, result.given_shares, worker_retention_s)
         result.carried = dict(opened.carried)
         pq.write_table(score_table(opened), out / "scores.parquet")
         pq.write_table(alert_table(result.alerts), out / "alerts.parquet")

@@ -2,13 +2,17 @@
 
 One decoder per topic checks types, names and lengths while it parses; what it cannot say (bytes of
 an id, range of a time) is checked on the way to the `Mutation`. Only a message that fails goes
-through `_explained`, which finds out what is wrong and saves the good events of an array.
+through `_again`, which reads what the decoder does not (a BOM, the prefix of a schema registry, a leap
+second), finds out what is wrong with the rest and saves the good events of an array.
+
+A share that carries `author` and `created` becomes two mutations: the create that it states, then the share.
 """
 
 from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,6 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from graphstate.types import Kind, Mutation
+from streams import timeformats, wireformats
 from streams.errors import BadEvent
 
 TopicKind = Literal["follow", "share", "create"]
@@ -28,7 +33,7 @@ EVENTS = 30_000
 DAY_US = 86_400_000_000
 LATEST_US = 253_370_764_800_000_000
 """The year 9999, which no time may reach: RFC 3339 ends there, and wrong Kafka timestamps do not."""
-REASONS = ("empty", "field", "id", "json", "nested", "schema", "size", "time", "type", "utf8")
+REASONS = ("empty", "envelope", "field", "format", "id", "json", "nested", "schema", "size", "time", "type", "utf8")
 """Every reason that a BadEvent of this module has."""
 EXPLAINED_CHARS = 300
 _CHECK_BYTES = ID_BYTES // 4
@@ -87,11 +92,13 @@ class Forget(Event, tag="forget", gc=False):
 
 
 class Share(Event, tag="share", gc=False, rename={"other": "content", "extra": "via"}):
-    """The user shares the content, having it from `via`."""
+    """The user shares the content, having it from `via`; its author created it at `created`."""
 
     kind = int(Kind.SHARE)
     other: Id  # type: ignore[misc]
     extra: Id | None = None  # type: ignore[misc]
+    author: Id | None = None
+    created: Time | None = None
 
 
 class Unshare(Event, tag="unshare", gc=False, rename={"other": "content"}):
@@ -137,7 +144,11 @@ TOPIC_OF: dict[str, TopicKind] = {name: topic for topic, names in _ROWS for name
 _ANY = _TOPICS["follow"] | _TOPICS["share"] | _TOPICS["create"]
 _DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_IDS = ("user", "target", "community", "content", "via", "reply_to", "topics")
+_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_IDS = ("user", "target", "community", "content", "via", "reply_to", "topics", "author")
+_TIMES = ("time", "created")
+_ITS_OWN = "the message's own timestamp"
+_NOW = "the present (the clock of this machine)"
 
 _new = tuple.__new__
 
@@ -160,11 +171,19 @@ def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[
         events = _DECODE[topic](value)
         return _accepted(events if type(events) is list else (events,), latest_us)
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _explained(value, topic, latest_us, error) from None
+        found = _again(value, topic, latest_us, error)
+    if isinstance(found, BadEvent):
+        raise found
+    return found
 
 
 def from_row(row: Mapping[str, Any], now_us: int | None = None) -> Mutation:
-    """The mutation of one row of an event file; fields that are None count as absent.
+    """The mutation of one row of an event file, as `all_from_row`; of a share with an author that of the share."""
+    return all_from_row(row, now_us)[-1]
+
+
+def all_from_row(row: Mapping[str, Any], now_us: int | None = None) -> list[Mutation]:
+    """The mutations of one row of an event file, the event's own last; fields that are None count as absent.
 
     now_us: the present (default: the machine's clock), a day after which no time may lie.
 
@@ -173,15 +192,30 @@ def from_row(row: Mapping[str, Any], now_us: int | None = None) -> Mutation:
     """
     if now_us is None:
         now_us = clock.time_ns() // 1000
+    latest_us = min(now_us + DAY_US, LATEST_US)
+    given = {name: value for name, value in row.items() if value is not None}
     try:
-        event = msgspec.convert({name: value for name, value in row.items() if value is not None}, _ANY)
-        return _accepted((event,), min(now_us + DAY_US, LATEST_US))[0]
+        return _accepted((msgspec.convert(given, _ANY),), latest_us, _NOW)
     except msgspec.ValidationError as error:
-        raise BadEvent(*_reason(error, None)) from None
+        wrong = error
+    try:
+        mended = {name: timeformats.leap_second(given.get(name)) for name in _TIMES}
+        if any(mended.values()):
+            given |= {name: datetime.fromisoformat(text) for name, text in mended.items() if text}
+            return _accepted((msgspec.convert(given, _ANY),), latest_us, _NOW)
+    except msgspec.ValidationError as error:
+        wrong = error
+    with suppress(TypeError, ValueError, OverflowError, RecursionError):
+        if wrapped := wireformats.envelope(msgspec.json.encode(given)):
+            raise BadEvent("envelope", wrapped)
+    raise BadEvent(*_reason(wrong, None, given, latest_us, _NOW))
 
 
-def _accepted(events: Iterable[Event], latest_us: int) -> list[Mutation]:
-    """What the decoder let through, as mutations; raises BadEvent for the first that is not to be."""
+def _accepted(events: Iterable[Event], latest_us: int, base: str = _ITS_OWN) -> list[Mutation]:
+    """What the decoder let through, as mutations; raises BadEvent for the first that is not to be.
+
+    base: what `latest_us` is a day after.
+    """
     result = []
     for event in events:
         time = event.time
@@ -191,7 +225,7 @@ def _accepted(events: Iterable[Event], latest_us: int) -> list[Mutation]:
             seconds: float = time.timestamp() if type(time) is datetime else time  # type: ignore[assignment]
             time_us = round(seconds * 1e6) if -_FAR < seconds < _FAR else -1
         if not 0 <= time_us <= latest_us:
-            raise BadEvent("time", f"time {_short(time)} is before 1970 or more than a day after the message's own")
+            raise BadEvent("time", timeformats.mistake("time", time, latest_us, base))
         user, other, extra = event.user, event.other, event.extra
         if type(user) is not str or len(user) > _CHECK_BYTES:
             user = _id("user", user)
@@ -199,8 +233,22 @@ def _accepted(events: Iterable[Event], latest_us: int) -> list[Mutation]:
             other = _id("the other id", other)
         if extra is not None and (type(extra) is not str or len(extra) > _CHECK_BYTES):
             extra = _id("via or reply_to", extra)
+        if type(event) is Share and (event.author is not None or event.created is not None):
+            result.append(_stated(event, other, latest_us, base))
         result.append(_new(Mutation, (event.kind, time_us, user, other, extra, 0)))
     return result
+
+
+def _stated(share: Share, content: str, latest_us: int, base: str) -> Mutation:
+    """The create that a share states by `author` and `created`."""
+    if share.author is None or share.created is None:
+        given, absent = ("created", "author") if share.author is None else ("author", "created")
+        raise BadEvent("field", f"a share with `{given}` and without `{absent}`; give both or neither")
+    try:
+        return _accepted((Create(share.created, share.author, content),), latest_us, base)[0]
+    except BadEvent as bad:
+        name = "created" if bad.reason == "time" else "author"
+        raise BadEvent(bad.reason, f"{name} {str(bad).partition(' ')[2]}") from None
 
 
 def _id(name: str, value: str | int) -> str:
@@ -211,8 +259,31 @@ def _id(name: str, value: str | int) -> str:
     return text
 
 
-def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> BadEvent:
-    """What to say of a message that the quick way refused, with the good events of an array."""
+def _again(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """Read what the quick way refused, or say what is wrong with it."""
+    try:
+        inside = wireformats.unwrapped(value)
+        if inside is not value:
+            return _within(inside, topic, latest_us)
+        return _explained(value, topic, latest_us, error)
+    except BadEvent as bad:
+        return bad
+
+
+def _within(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation] | BadEvent:
+    """The same as `mutations` for what was behind a BOM or a prefix."""
+    try:
+        value.decode()
+        events = _DECODE[topic](value)
+        return _accepted(events if type(events) is list else (events,), latest_us)
+    except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _explained(value, topic, latest_us, error)
+
+
+def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """The mutations of a message with a leap second; else what is wrong, with the good events of an array."""
+    if not isinstance(error, msgspec.ValidationError | BadEvent) and (known := wireformats.foreign(value)):
+        return known
     try:
         value.decode()
     except UnicodeDecodeError as broken:
@@ -220,7 +291,7 @@ def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception)
     try:
         elements: Sequence[bytes] = [bytes(raw) for raw in _ELEMENTS(value)]
     except (msgspec.DecodeError, RecursionError):
-        return error if isinstance(error, BadEvent) else BadEvent(*_reason(error, topic))
+        return _alone(value, topic, latest_us, error)
     if len(elements) > EVENTS:
         return BadEvent("size", f"an array of {len(elements):,}, at most {EVENTS:,} events are read")
     good: list[Mutation] = []
@@ -231,23 +302,65 @@ def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception)
         except BadEvent as bad:
             first = first or BadEvent(bad.reason, f"event {number} of {len(elements)}: {bad}")
     if first is None:
-        return BadEvent("json", f"not one JSON array of events: {error}")
+        return good if isinstance(error, msgspec.ValidationError) else BadEvent("json", f"not one JSON array: {error}")
     first.good = good
     return first
 
 
 def _element(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation]:
-    """The mutation of one element of an array, which must be an event itself."""
+    """The mutations of one element of an array, which must be an event itself."""
     if value.startswith(b"["):
         raise BadEvent("nested", "an array inside an array; give a message one flat array")
     try:
         return _accepted((_DECODE[topic](value),), latest_us)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadEvent(*_reason(error, topic)) from None
+        found = _alone(value, topic, latest_us, error)
+    if isinstance(found, BadEvent):
+        raise found
+    return found
 
 
-def _reason(error: Exception, topic: TopicKind | None) -> tuple[str, str]:
-    """The slug and the sentence for an error of the decoder."""
+def _alone(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """As `_explained`, of a message or an element that is no array."""
+    if isinstance(error, BadEvent):
+        return error
+    fields = _fields(value) if isinstance(error, msgspec.ValidationError) else {}
+    mended = {name: timeformats.leap_second(fields.get(name)) for name in _TIMES}
+    if any(mended.values()):
+        raw = _RAW(value) | {name: msgspec.Raw(msgspec.json.encode(text)) for name, text in mended.items() if text}
+        value = msgspec.json.encode(raw)
+        try:
+            return _accepted((_DECODE[topic](value),), latest_us)
+        except (BadEvent, msgspec.DecodeError) as again:
+            return again if isinstance(again, BadEvent) else BadEvent(*_reason(again, topic, fields, latest_us))
+    if isinstance(error, msgspec.ValidationError) and (wrapped := wireformats.envelope(value)):
+        return BadEvent("envelope", wrapped)
+    refused = isinstance(error, msgspec.ValidationError | RecursionError)
+    if not refused and (known := wireformats.not_json(value, str(error))):
+        return BadEvent("json", f"not JSON: {known}")
+    return BadEvent(*_reason(error, topic, fields, latest_us))
+
+
+def _fields(value: bytes) -> dict[str, Any]:
+    """The times that an event gives, as they are; empty: it is no object."""
+    try:
+        raw = _RAW(value)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    found: dict[str, Any] = {}
+    for name in _TIMES:
+        if name in raw:
+            try:
+                found[name] = msgspec.json.decode(raw[name])
+            except (msgspec.DecodeError, RecursionError):
+                found[name] = float("inf")  # a number that no machine number holds
+    return found
+
+
+def _reason(
+    error: Exception, topic: TopicKind | None, fields: Mapping[str, Any], latest_us: int, base: str = _ITS_OWN
+) -> tuple[str, str]:
+    """The slug and the sentence for an error of the decoder; fields: what the event gave as its times."""
     whole = " ".join(str(error).split())
     # Some of them hold what was given, which may be long.
     text = whole if len(whole) <= EXPLAINED_CHARS else f"{whole[:EXPLAINED_CHARS]}…"
@@ -261,8 +374,8 @@ def _reason(error: Exception, topic: TopicKind | None) -> tuple[str, str]:
         return "nested", "an array inside an array; give a message one flat array"
     if path == "type" or whole.endswith("required field `type`"):
         return "type", _wrong_type(text, topic)
-    if path == "time":
-        return "time", f"{text}; give RFC 3339 with an offset, or Unix seconds"
+    if path in _TIMES:
+        return "time", timeformats.mistake(path, fields.get(path), latest_us, base)
     if path.partition("[")[0].rstrip(".") in _IDS:
         return "id", text
     if "missing required field" in whole:
@@ -275,8 +388,3 @@ def _wrong_type(text: str, topic: TopicKind | None) -> str:
     if topic is not None and name in TOPIC_OF:
         return f"{name} events belong on the {TOPIC_OF[name]} topic, not on {topic}"
     return f"{text}; known types: {', '.join(sorted(TOPIC_OF))}"
-
-
-def _short(value: object) -> str:
-    text = str(value) if not isinstance(value, int) or abs(value) < 10**40 else "(a huge number)"
-    return text[:40]

@@ -228,7 +228,7 @@ def build(
         TrainingError: there is nothing to learn from; the message says what is missing.
     """
     events = sorted((m for m in mutations if m.time <= until), key=lambda m: m.time)
-    created = np.array([m.time for m in events if m.kind == Kind.CREATE], np.int64)
+    created = creation_times(events)
     if not len(created):
         raise TrainingError("no posts: the events hold no create up to the cut; give files with creates and shares")
     horizon = config.horizon_s * _SECOND
@@ -250,6 +250,15 @@ def build(
             return replace(dataset, stale=counted.per_1000_events) if counted else dataset
         finally:
             graph.close()
+
+
+def creation_times(events: Iterable[Mutation]) -> Int64s:
+    """When each content was created first, ascending (µs); creates are repeated, by shares with an author too."""
+    first: dict[str, int] = {}
+    for event in events:
+        if event.kind == Kind.CREATE:
+            first[event.other] = min(event.time, first.get(event.other, event.time))
+    return np.array(sorted(first.values()), np.int64)
 
 
 def _advance(graph: GraphState, events: list[Mutation], done: int, time: int, counted: Staleness | None) -> int:

@@ -71,9 +71,21 @@ def mutations(draw: st.DrawFn, clusters: list[int]) -> Mutation:
 
 
 @st.composite
+def stated(draw: st.DrawFn, clusters: list[int]) -> list[Mutation]:
+    """A share that carries author and created: the create that it states, and itself."""
+    moments, people = st.sampled_from(clusters), st.sampled_from(USERS)
+    content, via = draw(st.sampled_from(CONTENTS)), draw(st.none() | people)
+    create = Mutation(int(Kind.CREATE), draw(moments), draw(people), content)
+    return [create, Mutation(int(Kind.SHARE), draw(moments), draw(people), content, via)]
+
+
+@st.composite
 def histories(draw: st.DrawFn, max_size: int = 40) -> list[Mutation]:
     """A log in no particular order."""
-    return draw(st.lists(mutations(draw(times())), min_size=1, max_size=max_size))
+    clusters = draw(times())
+    alone = mutations(clusters).map(lambda mutation: [mutation])
+    events = draw(st.lists(st.one_of(alone, alone, alone, stated(clusters)), min_size=1, max_size=max_size))
+    return [mutation for event in events for mutation in event]
 
 
 @st.composite

@@ -75,7 +75,9 @@ class Ingest:
             for shard, mine in self._routed(some).items():
                 size = len(record.value) * len(mine) // len(some)
                 packers[shard].add(source, record.offset, accepted_ms, size, mine)
-            kinds.update([mutation.kind for mutation in some])
+            counted = [mutation.kind for mutation in some]
+            # The create that a share states by its author is no event of its own.
+            kinds.update(counted if kind != "share" else [one for one in counted if one != Kind.CREATE])
 
     def _routed(self, mutations: list[Mutation]) -> dict[int, list[Mutation]]:
         """The mutations of a message by shard."""

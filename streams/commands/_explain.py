@@ -164,7 +164,7 @@ def read(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """Print an answer for a person."""
     told = found["explanation"]
-    typer.echo(
+    printing.line(
         f"{found['user']}: reach {found['reach']:.2f}, percentile {found['percentile']:.1f}, as of {found['as_of']}, "
         f"model {found['model']}\nfrom {found['from']}"
     )
@@ -231,4 +231,4 @@ def _show_change(change: dict[str, Any]) -> None:
         typer.echo(f"  {name} from {one['before']} to {one['now']}: {one['people']:+.3f} people")
     for word in ("arrived", "gone"):
         for relation, who in change[word] or ():
-            typer.echo(f"  {word}: {relation} {who}")
+            printing.line(f"  {word}: {relation} {who}")

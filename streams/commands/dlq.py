@@ -13,6 +13,7 @@ import typer
 
 from streams import printing
 from streams.errors import InputError
+from streams.escaping import safe
 
 if TYPE_CHECKING:
     from streams.letters import Letter, Letters
@@ -118,16 +119,6 @@ def _at(letters: Letters, name: str, offset: int) -> list[Letter]:
     if not found:
         raise InputError(f"{name} has no letter at offset {offset}; see `groundswell dlq list`")
     return found
-
-
-def safe(data: bytes | str | None, limit: int | None = None) -> str:
-    """Text that no terminal obeys: whatever is not printable is escaped, and bytes that are no UTF-8."""
-    if data is None:
-        return "-"
-    text = data.decode(errors="backslashreplace") if isinstance(data, bytes) else data
-    shown = text if limit is None else text[:limit]
-    rest = f" … {len(text) - len(shown):,} more characters, see --full" if len(shown) < len(text) else ""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown) + rest
 
 
 def as_text(letter: Letter, limit: int | None) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from streams.eventfiles import Skipped
     from streams.progress import Advance
     from streams.settings import Settings
+    from streams.share_report import FileShares
 
 _SENT = "what came before it was sent"
 
@@ -47,6 +48,7 @@ def produce(
     from streams import progress, topics
     from streams.sending import hush
     from streams.settings import Settings
+    from streams.share_report import FileShares
 
     hush()
     settings = Settings.load()
@@ -55,24 +57,29 @@ def produce(
     begin = perf_counter()
     skipped = _files.skipped(skip_bad, _SENT)
     with progress.shown("sending", total=eventfiles.number_of_rows(file), quiet=as_json) as advance:
-        sent, ended = asyncio.run(_send(settings, file, rate, skipped, advance))
+        shares = FileShares(settings.retention_s)
+        sent, ended = asyncio.run(_send(settings, file, rate, skipped, advance, shares))
     seconds = perf_counter() - begin
     if as_json:
         about = {"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)}
-        printing.as_json({**about, **_files.summary(skipped)})
+        printing.as_json({**about, **shares.fields(), **_files.summary(skipped)})
     else:
         typer.echo(", ".join(filter(None, (f"{sent:,} events sent in {seconds:.1f} s", _files.told(skipped)))))
+        for line in shares.lines(settings.retention_s):
+            typer.echo(line)
     if not ended and not eventfiles.is_live(file):
         raise InputError(f"{file}: was stopped before its end; sending it again does no harm")
 
 
-async def _send(settings: Settings, file: Path, rate: float, skipped: Skipped, advance: Advance) -> tuple[int, bool]:
+async def _send(
+    settings: Settings, file: Path, rate: float, skipped: Skipped, advance: Advance, shares: FileShares
+) -> tuple[int, bool]:
     """Send until the end or until a signal; how many were sent, and whether that was all."""
     from streams.arrivals import Arrivals
     from streams.sending import paced, sender
 
     async with sender(settings) as out:
-        arrivals = Arrivals(valid_rows(file, skipped))
+        arrivals = Arrivals(valid_rows(file, skipped, shares))
         loop, stopped = asyncio.get_running_loop(), False
 
         def stop(number: signal.Signals) -> None:
@@ -93,33 +100,48 @@ async def _send(settings: Settings, file: Path, rate: float, skipped: Skipped, a
         return out.sent, not stopped
 
 
-def valid_rows(file: Path, skipped: Skipped | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a file as they are. Raises InputError at the first that is no valid event and may not be left out."""
+def valid_rows(
+    file: Path, skipped: Skipped | None = None, shares: FileShares | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a file as they are, their shares counted.
+
+    Raises:
+        InputError: a row is no valid event and may not be left out.
+    """
     from streams import eventfiles
 
-    for row, _ in eventfiles.checked([file], skipped or eventfiles.Skipped(hint=f"; {_SENT}")):
+    for row, found in eventfiles.checked([file], skipped or eventfiles.Skipped(hint=f"; {_SENT}")):
+        if shares is not None:
+            shares.take(found)
         yield row
 
 
 def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     """Read and count; exit code 1 if there are more bad lines than may be left out."""
     from streams import eventfiles, progress
+    from streams.settings import Settings
+    from streams.share_report import FileShares
 
-    skipped = _files.skipped(_files.ALL)
+    skipped, settings = _files.skipped(_files.ALL), Settings.load()
+    shares = FileShares(settings.retention_s)
     kinds: Counter[str] = Counter()
     times: list[int] = []
     with progress.shown("reading", total=eventfiles.number_of_rows(file), quiet=as_json) as advance:
-        for row, mutation in progress.counted(eventfiles.checked([file], skipped, conclude=False), advance):
+        for row, found in progress.counted(eventfiles.checked([file], skipped, conclude=False), advance):
+            shares.take(found)
             kinds[row["type"]] += 1
-            times = [min(times[0], mutation.time), max(times[1], mutation.time)] if times else [mutation.time] * 2
+            time = found[-1].time
+            times = [min(times[0], time), max(times[1], time)] if times else [time, time]
     first, last = map(_moment, times) if times else (None, None)
     types = dict(kinds.most_common())
     if as_json:
         about = {"events": kinds.total(), "types": types, "first": first, "last": last}
-        printing.as_json({**about, **_files.summary(skipped)})
+        printing.as_json({**about, **shares.fields(), **_files.summary(skipped)})
     else:
         typer.echo(f"{kinds.total():,} events{f' from {first} to {last}' if kinds else ''}")
         printing.table([{"type": name, "events": f"{count:,}"} for name, count in types.items()])
+        for line in shares.lines(settings.retention_s):
+            typer.echo(line)
         if skipped.bad:
             typer.echo(f"{skipped.bad:,} lines hold no event:")
             printing.table([{"reason": name, "lines": f"{count:,}"} for name, count in skipped.reasons.most_common()])

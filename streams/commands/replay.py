@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,8 +42,11 @@ def replay(
         return
     if skipped.bad:
         summary["skipped"] = _files.told(skipped)
+    notes = summary.pop("notes")
     for name, value in summary.items():
         typer.echo(f"{name:24} {value}")
+    for note in notes:
+        typer.echo(note)
 
 
 def _run(
@@ -58,7 +61,7 @@ def _run(
     skipped: Skipped,
     *,
     quiet: bool,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     from model.artifact import Artifact
     from streams import eventfiles, progress
     from streams.graphview import graph_spec
@@ -66,7 +69,8 @@ def _run(
     from streams.settings import Settings
 
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
-    spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=Settings.load().lateness_s)
+    settings = Settings.load()
+    spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
     mutations = eventfiles.mutations(*files, until=until or None, skipped=skipped)
     with progress.shown("replaying", quiet=quiet) as advance:
@@ -79,8 +83,9 @@ def _run(
             batch=batch,
             with_reference=reference,
             on_step=advance,
+            worker_retention_s=settings.retention_s,
         )
-    summary: dict[str, object] = {
+    summary: dict[str, Any] = {
         "events": result.events,
         "expired": result.expired,
         "users": users,
@@ -90,6 +95,8 @@ def _run(
         "shards": shards,
         "seconds": round(result.seconds, 3),
         "events_per_s": round(result.events / result.seconds) if result.seconds else 0,
+        **result.shares.fields(),
+        "retention_s": retention_s,
         "model": artifact.version,
         "out": str(out),
     }
@@ -98,4 +105,6 @@ def _run(
         summary["halo_seconds"] = round(result.stages.get("halos", 0.0), 3)
     if error is not None:
         summary["reference_max_abs_error"] = error
+    spans = retention_s, spec.lateness_s, spec.horizon_s, settings.retention_s
+    summary["notes"] = list(result.shares.lines(*spans))
     return summary

@@ -82,7 +82,7 @@ def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
         for number, wrong in findings.items():
             typer.echo(f"{'WRONG' if wrong else 'ok   '}  shard {number}")
             for line in wrong:
-                typer.echo(f"       {line}")
+                printing.line(f"       {line}")
     if any(findings.values()):
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.errors import BrokerError, one_line
+from streams.escaping import safe, safe_json
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -77,13 +78,13 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
 def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     """What is printed of one message; a tombstone has no value."""
     if value is None:
-        gone = {"user": key, "forgotten": True}
-        return json.dumps(gone, ensure_ascii=False, separators=(",", ":")) if as_json else f"{key}  forgotten"
+        gone = json.dumps({"user": key, "forgotten": True}, ensure_ascii=False, separators=(",", ":"))
+        return safe_json(gone) if as_json else f"{safe(key)}  forgotten"
     if as_json:
-        return value.decode()
+        return safe_json(value.decode())
     found: dict[str, Any] = json.loads(value)
     score = f"reach {found['reach']:8.2f}  percentile {found['percentile']:5.1f}"
     if name == "score":
-        return f"{found['as_of'][:19]}  {score}  {found['user']}"
+        return f"{found['as_of'][:19]}  {score}  {safe(found['user'])}"
     growth = f"{found['new_sharers']} new sharers, {found['level']} shares before"
-    return f"{found['as_of'][:19]}  {score}  {found['user']}  {growth}"
+    return f"{found['as_of'][:19]}  {score}  {safe(found['user'])}  {growth}"

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from streams.escaping import safe
+
 ALERTS = 8
 TOP = 10
 LINE_EVERY_S = 5.0
@@ -95,7 +97,7 @@ class Lines:
             part = f"{frame.done:,} of {frame.total:,}  " if frame.total else ""
             self._print(part + frame.status())
             if frame.top:
-                names = ", ".join(f"{entry['user']} {entry['reach']:.1f}" for entry in frame.top[:5])
+                names = ", ".join(f"{safe(entry['user'])} {entry['reach']:.1f}" for entry in frame.top[:5])
                 self._print(f"top by reach: {names}")
 
     def _print(self, text: str) -> None:
@@ -150,7 +152,7 @@ def _top(frame: Frame) -> tuple[Text, Table]:
     for entry in frame.top[:TOP]:
         change = entry.get("change")
         moved = Text("·", "dim") if change is None else Text(f"{change:+.1%}", "green" if change > 0 else "red")
-        table.add_row(Text(entry["user"]), f"{entry['reach']:.2f}", f"{entry['percentile']:.1f}", moved)
+        table.add_row(Text(safe(entry["user"])), f"{entry['reach']:.2f}", f"{entry['percentile']:.1f}", moved)
     return Text(f"top influencers of {frame.users:,} users{clock}", style="bold"), table
 
 
@@ -163,7 +165,7 @@ def _alerts(newest: Iterable[dict[str, Any]]) -> list[Text]:
 def alert_line(alert: dict[str, Any]) -> str:
     """An alert on one line."""
     return (
-        f"{alert['as_of'][:16].replace('T', ' ')}  {alert['user']}  {alert['new_sharers']} new sharers, "
+        f"{alert['as_of'][:16].replace('T', ' ')}  {safe(alert['user'])}  {alert['new_sharers']} new sharers, "
         f"{alert['level']} shares before, reach {alert['reach']:.1f}"
     )
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from kafka.structs import OffsetAndMetadata
 
-from streams.commands.dlq import as_text, as_value, safe
+from streams.commands.dlq import as_text, as_value
 from streams.deadletter import ATTEMPT, CUT, CUT_BYTES, LETTER_BYTES, TIMESTAMP, whole_or_cut
 from streams.deadletter import DeadLetters as Sending
 from streams.errors import BadEvent, DeadLetterFlood
+from streams.escaping import safe
 from streams.headers import ERRORS
 from streams.letters import UNKNOWN, Letter, Position
 from streams.metrics import Metrics
