@@ -23,6 +23,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streams.deadletter import ATTEMPT, CUT, OURS, TIMESTAMP
 from streams.errors import BrokerError, InputError, one_line
+from streams.fetch_errors import decoding
 from streams.headers import ERRORS, Headers
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, Topics
@@ -248,7 +249,8 @@ class Letters:
             consumer.assign([part])
             consumer.seek(part, begin)
             while consumer.position(part) < end:
-                records = consumer.poll(timeout_ms=POLL_MS, max_records=BATCH).get(part, [])
+                with decoding():
+                    records = consumer.poll(timeout_ms=POLL_MS, max_records=BATCH).get(part, [])
                 batch = [Letter.of(record) for record in records if record.offset < end]
                 if batch:
                     yield batch

@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError, StateError, one_line
+from streams.fetch_errors import decoding
 from streams.settings import Settings
 
 POLL_MS = 500
@@ -111,7 +112,9 @@ def reader(
 def _messages(consumer: KafkaConsumer, part: TopicPartition, end: int) -> Iterator[tuple[int, bytes]]:
     heard_s = time.monotonic()
     while (position := consumer.position(part)) < end:
-        for record in consumer.poll(timeout_ms=POLL_MS).get(part, ()):
+        with decoding():
+            found = consumer.poll(timeout_ms=POLL_MS).get(part, ())
+        for record in found:
             if record.offset < end:
                 yield record.offset, record.value
         if consumer.position(part) > position:

@@ -52,6 +52,7 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
     from kafka.errors import KafkaError
 
     from streams import topics
+    from streams.fetch_errors import decoding
 
     inputs = topics.Topics(settings).inputs
     with topics.admin(settings) as client:
@@ -71,7 +72,9 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
                 consumer.seek(part, begins[part])
             while left := [part for part in left if consumer.position(part) < ends[part]]:
                 before = done // EVERY
-                for part, records in consumer.poll(timeout_ms=POLL_MS).items():
+                with decoding():
+                    polled = consumer.poll(timeout_ms=POLL_MS)
+                for part, records in polled.items():
                     for record in records:
                         if record.offset < ends[part]:
                             found.take(kinds[part.topic], record)

@@ -27,6 +27,7 @@ from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact
 from streams.checkpoints import open_address
 from streams.datadir import shard_folders
 from streams.errors import BadEvent, BrokerError, one_line
+from streams.fetch_errors import decoding
 from streams.halos import Halo, decode
 from streams.headers import rfc3339
 from streams.packs import unpack
@@ -299,7 +300,9 @@ def _records(settings: Settings, name: str, progress: Callable[[str, int, int], 
             consumer.seek_to_beginning(*parts)
             left = total = sum(ends.values()) - sum(begins.values())
             while left:
-                for records in consumer.poll(timeout_ms=POLL_MS).values():
+                with decoding():
+                    polled = consumer.poll(timeout_ms=POLL_MS)
+                for records in polled.values():
                     yield from records
                 left = sum(max(0, ends[part] - consumer.position(part)) for part in parts)
                 progress(name, total - left, total)
