@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.clientwatch import ClientWatch
-from streams.errors import GroundswellError
+from streams.errors import GroundswellError, UnreadableBatch
 from streams.fencing import EPOCH, LeasedProducer, watch
 from streams.fetch_errors import decoding
 from streams.lease import Lease
@@ -166,8 +166,12 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Mapping[TP, list[Any]]:
         consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S  # noqa: SLF001 - there is no setting for it
-        with decoding():
-            fetched = await super()._fetch_records(consumer, active, timeout, max_records)
+        try:
+            with decoding():
+                fetched = await super()._fetch_records(consumer, active, timeout, max_records)
+        except UnreadableBatch as error:
+            self._failed(error)
+            return {}
         # No await from here on: the positions are those right after these records.
         polls: dict[str, tuple[TP, Poll]] = {}
         assignment: Any = consumer._subscription.subscription.assignment if fetched else None  # noqa: SLF001
