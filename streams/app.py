@@ -30,7 +30,7 @@ from streams.auditor import Auditor
 from streams.checkpoints import Checkpoints, left
 from streams.datadir import hold
 from streams.deadletter import DeadLetters
-from streams.errors import LeaseLost, StaleStep, WorkerError, on_purpose
+from streams.errors import LeaseLost, StaleStep, WorkerError
 from streams.fencing import EPOCH
 from streams.graphview import graph_spec
 from streams.lease import Lease
@@ -41,6 +41,7 @@ from streams.outputs import Outputs
 from streams.privacy import Eraser
 from streams.published import ScoreHistory
 from streams.readiness import Readiness
+from streams.refusals import explained
 from streams.settings import Settings
 from streams.shard import Publishing, Shard, state_folder
 from streams.shardhost import ShardHost
@@ -288,9 +289,7 @@ class Worker:
         finally:
             crash.cancel()
         error = self._failed.exception() if self._failed.done() else self.app.crash_reason
-        if error is None or not on_purpose(error):
-            raise WorkerError(f"the worker crashed: {type(error).__name__}: {error}") from error
-        raise error
+        raise explained(self.settings, error)
 
     # Assignments
 

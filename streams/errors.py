@@ -4,6 +4,8 @@
     ├── SettingsError             a setting is wrong or two do not go together
     ├── BrokerError               Kafka cannot be reached, refused us, or answered something odd
     │   ├── TopicError            a topic is missing or is not as the registry says
+    │   ├── GroupError            the consumer group refuses the worker for good
+    │   ├── UnreadableBatch       a record batch that cannot be decoded
     │   └── EmbeddedKafkaError    the embedded Kafka could not be fetched or started
     ├── InputError                a file or an argument that a command was given cannot be used
     ├── ModelRefused              an artifact that cannot take over from the one in use
@@ -39,6 +41,14 @@ class BrokerError(GroundswellError):
 
 class TopicError(BrokerError):
     """A topic is missing or is not as the registry says."""
+
+
+class GroupError(BrokerError):
+    """The consumer group refuses the worker for good."""
+
+
+class UnreadableBatch(BrokerError):
+    """A record batch that cannot be decoded."""
 
 
 class EmbeddedKafkaError(BrokerError):

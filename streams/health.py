@@ -68,6 +68,16 @@ def registry(settings: Settings) -> str:
     return f"all {len(specs)} topics are there"
 
 
+def codecs(_: Settings) -> str:
+    """Messages of every compression codec of Kafka's can be read."""
+    from streams.fetch_errors import CODECS, missing_codecs
+
+    missing = missing_codecs()
+    if missing:
+        raise SettingsError("; ".join(missing))
+    return f"{', '.join(CODECS)} can be read"
+
+
 def disk(settings: Settings) -> str:
     """The state's folder can be written and has room."""
     folder = _existing(settings.datadir.absolute())
@@ -131,6 +141,7 @@ def web(settings: Settings) -> str:
 CHECKS = (
     Check("broker", broker),
     Check("topics", registry),
+    Check("codecs", codecs),
     Check("disk", disk),
     Check("kernels", kernels),
     Check("device", device),

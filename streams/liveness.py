@@ -1,9 +1,13 @@
-"""Whether a worker still turns: its threads give signs of life, and `/livez` says who has stopped giving them.
+"""Whether a worker still makes progress: its threads and clients give signs, and `/livez` names what gives none.
 
 The event loop needs no sign: it answers `/livez` itself, so when it hangs the probe times out,
 which counts as a failure as much as a 503. The consumer's thread must answer within `LOOP_S`. The
 shard thread may be in a step or load a state, either of which may take minutes: `STEP_S`, and every
 piece of a load counts as a sign.
+
+Threads alone are not enough: a client that stopped asking Kafka leaves them all turning. So the group must answer
+within `GROUP_S`, and polls must return, also empty ones, within `POLLS_S`. A request that fails because Kafka is away
+counts as an answer: then the client is trying, and no restart is needed, however long (decision 9).
 """
 
 from __future__ import annotations
@@ -16,11 +20,15 @@ from typing import Any
 BEAT_S = 1.0
 LOOP_S = 30.0
 STEP_S = 300.0
+GROUP_S = 120.0
+"""More than the longest request: 40 s, and a rebalance that waits for all members."""
+POLLS_S = 300.0
 CONSUMER, SHARDS = "the consumer's thread", "the shard thread"
+GROUP, POLLS = "the group's client", "the polling of topics"
 
 
 class Liveness:
-    """Signs of life by thread, kept on the event loop; each thread is looked for from its first sign on.
+    """Signs of progress by their source, kept on the event loop; each is looked for from its first sign on.
 
     Args:
         bounds_s: how long each may be silent.
@@ -28,7 +36,8 @@ class Liveness:
     """
 
     def __init__(self, bounds_s: dict[str, float] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._bounds_s = {CONSUMER: LOOP_S, SHARDS: STEP_S} if bounds_s is None else bounds_s
+        bounds = {CONSUMER: LOOP_S, SHARDS: STEP_S, GROUP: GROUP_S, POLLS: POLLS_S}
+        self._bounds_s = bounds if bounds_s is None else bounds_s
         self._clock = clock
         self._seen_s: dict[str, float] = {}
 

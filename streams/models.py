@@ -27,6 +27,7 @@ from model.artifact import Artifact
 from model.errors import ArtifactError
 from streams import topics
 from streams.errors import BrokerError, StateError, one_line
+from streams.fetch_errors import decoding
 from streams.settings import Settings
 from streams.topics import Topics
 
@@ -208,7 +209,8 @@ class Board:
 
     async def read(self, timeout_s: float) -> bool:
         """Take what was added, and wait for so long if nothing was; returns whether there was something."""
-        found = await self._consumer.getmany(self._part, timeout_ms=int(timeout_s * 1_000))
+        with decoding():
+            found = await self._consumer.getmany(self._part, timeout_ms=int(timeout_s * 1_000))
         records = [record for records in found.values() for record in records]
         for record in records:
             key = (record.key or b"").decode(errors="replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from streams.liveness import SHARDS, Liveness
+from streams.liveness import POLLS, SHARDS, Liveness
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Readiness:
     def progress(self, what: str, done: int, total: int) -> None:
         """Note what is being loaded and how far it is; told by the shard thread."""
         self.liveness.sign(SHARDS)
+        self.liveness.sign(POLLS)  # no poll returns while a shard is loaded
         self.detail, self.done, self.total = what, done, total
 
     def as_dict(self) -> dict[str, object]:

@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from streams.errors import BrokerError, StateError, one_line
+from streams.fetch_errors import decoding
 from streams.settings import Settings
 
 POLL_MS = 500
@@ -130,7 +131,9 @@ def read_partitions(
         consumer.seek(part, begin)
     advanced_s = time.monotonic()
     while at:
-        for part, records in consumer.poll(timeout_ms=POLL_MS, max_records=batch).items():
+        with decoding():
+            polled = consumer.poll(timeout_ms=POLL_MS, max_records=batch)
+        for part, records in polled.items():
             wanted = [record for record in records if record.offset < ranges[part][1]]
             if wanted:
                 yield wanted

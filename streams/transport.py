@@ -27,8 +27,12 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.clientwatch import ClientWatch
+from streams.errors import GroundswellError, UnreadableBatch
 from streams.fencing import EPOCH, LeasedProducer, watch
+from streams.fetch_errors import decoding
 from streams.lease import Lease
+from streams.liveness import POLLS, STEP_S
 from streams.pace import Pace
 from streams.placement import Placement
 from streams.topics import Topics
@@ -142,7 +146,17 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             request_timeout_ms=REQUEST_MS,
         )
         watch(consumer, self.lease, settings.instance, self.app.name_taken)
+        self._watch = ClientWatch(consumer, settings, self._failed, self.app.worker.readiness.liveness.sign)
         return consumer
+
+    def _failed(self, error: GroundswellError) -> None:
+        worker = self.app.worker
+        worker.loop.call_soon_threadsafe(worker.fail, error)
+
+    async def on_start(self) -> None:
+        """As Faust's; from then on errors of the group end the worker or are tried again."""
+        await super().on_start()
+        self._watch.started()
 
     async def _fetch_records(
         self,
@@ -152,7 +166,12 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Mapping[TP, list[Any]]:
         consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S  # noqa: SLF001 - there is no setting for it
-        fetched = await super()._fetch_records(consumer, active, timeout, max_records)
+        try:
+            with decoding():
+                fetched = await super()._fetch_records(consumer, active, timeout, max_records)
+        except UnreadableBatch as error:
+            self._failed(error)
+            return {}
         # No await from here on: the positions are those right after these records.
         polls: dict[str, tuple[TP, Poll]] = {}
         assignment: Any = consumer._subscription.subscription.assignment if fetched else None  # noqa: SLF001
@@ -219,9 +238,16 @@ class Consumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109 - Faust's signature
         """As Faust's, but no seek of its own where the flow stopped meanwhile: an assignment follows, and seeks."""
         records, _ = await self._wait_next_records(timeout)
+        self._sign()
         if records and self.flow_active and not self.should_stop:
             for tp, (poll,) in records.items():
                 yield tp, self._to_message(tp, poll)
+
+    def _sign(self) -> None:
+        """A poll returned; with a lane that is busy for too long that alone is no progress."""
+        begun_s = min((self._begun[lane] for lane in self._busy), default=time.monotonic())
+        if time.monotonic() - begun_s < STEP_S:
+            self.app.worker.readiness.liveness.sign(POLLS)
 
     async def _getmany(
         self,

@@ -60,6 +60,8 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
+    from streams.fetch_errors import decoding
+
     try:
         consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
         try:
@@ -67,7 +69,9 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
             consumer.assign(partitions)
             (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
             while True:
-                for records in consumer.poll(timeout_ms=POLL_MS).values():
+                with decoding():
+                    found = consumer.poll(timeout_ms=POLL_MS)
+                for records in found.values():
                     yield from ((record.key.decode(), record.value) for record in records)
         finally:
             consumer.close()

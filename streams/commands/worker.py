@@ -115,10 +115,14 @@ async def _started(running: Worker) -> None:
     from aiokafka.errors import KafkaError
 
     from streams.errors import BrokerError, one_line
+    from streams.refusals import refusal
 
     try:
         await running.start()
     except KafkaError as error:
+        known = refusal(running.settings, error)
+        if known is not None:
+            raise known from error
         # It was there a moment ago, when the topics were looked at.
         message = f"Kafka went away while the worker started ({one_line(error)}); start the worker again"
         raise BrokerError(message) from error

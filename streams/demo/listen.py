@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.errors import BrokerError, one_line
+from streams.fetch_errors import decoding
 from streams.headers import rfc3339
 from streams.settings import Settings
 from streams.topics import Topics
@@ -63,7 +64,8 @@ class Listener:
     async def run(self) -> None:
         """Consume for ever."""
         while True:
-            found = await self._consumer.getmany(timeout_ms=200)
+            with decoding():
+                found = await self._consumer.getmany(timeout_ms=200)
             now = time.monotonic()
             for partition, records in found.items():
                 take = self._take_alert if partition.topic == self._alert_topic else self._take_score

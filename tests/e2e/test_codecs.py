@@ -1,0 +1,209 @@
+"""Every compression codec on every topic, set by the producer or by the topic: a worker and each command read them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from kafka import KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from streams import cli, models, rewriting, topicrange, whereabouts
+from streams.demo.listen import listening
+from streams.embedded import EmbeddedKafka
+from streams.settings import Settings
+from streams.topics import Topics, admin, create
+from tests.segments import stored
+from tests.workers import WorkerProcess, producer, read_all, wait_for
+
+CODECS = ("gzip", "snappy", "lz4", "zstd")
+SCORED_S = 60.0
+LETTERS = 3
+
+
+class Rig:
+    """A worker, its topics, and the users whose events were sent so far."""
+
+    def __init__(self, kafka: EmbeddedKafka, settings: Settings) -> None:
+        self.kafka = kafka
+        self.settings = settings
+        self.topics = Topics(settings)
+        self.names = [spec.name for spec in self.topics.all()]
+        self.process = WorkerProcess(settings)
+        self.users: set[str] = set()
+
+    def event(self, user: str) -> bytes:
+        """A create event that a score follows from; long enough for a broker to keep it compressed."""
+        self.users.add(user)
+        event = {"type": "create", "time": 1_700_000_000, "user": user, "content": f"post-{user}", "more": "a" * 500}
+        return json.dumps(event).encode()
+
+    def scored(self) -> bool:
+        """Whether every user has a score."""
+        return {record.key.decode() for record in read_all(self.settings, [self.topics.score.name])} >= self.users
+
+    def wait(self) -> None:
+        """Wait until every user has a score."""
+        wait_for(self.scored, SCORED_S, f"scores of {len(self.users)} users; {self.process.log.read_text()[-500:]}")
+
+    def configure(self, codec: str) -> None:
+        """Let the broker compress every topic with a codec, whatever producers do."""
+        with admin(self.settings) as client:
+            change = {"compression.type": codec}
+            client.alter_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, name, configs=change) for name in self.names]
+            )
+
+    def last_codec(self, name: str) -> set[str]:
+        """The codecs of the newest batches of a topic's partitions."""
+        with admin(self.settings) as client:
+            (about,) = client.describe_topics([name])
+        found = [stored(self.kafka, name, part["partition_index"]) for part in about["partitions"]]
+        return {batches[-1].codec for batches in found if batches}
+
+    def sent(self, name: str, codec: str, values: list[tuple[bytes | None, bytes]]) -> None:
+        """Send messages compressed by kafka-python."""
+        sender = KafkaProducer(**self.settings.kafka_kwargs(), compression_type=codec or None, linger_ms=20)
+        for key, value in values:
+            sender.send(name, value, key=key)
+        sender.flush()
+        sender.close()
+
+
+@pytest.fixture(scope="module")
+def rig(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A worker that has read every codec by message and by topic; it runs until the end of the module."""
+    folder = tmp_path_factory.mktemp("codecs")
+    settings = Settings.load(broker=kafka.address, prefix="codecs.", datadir=folder / "state", web_port=0)
+    with admin(settings) as client:
+        create(client, Topics(settings).all())
+    found = Rig(kafka, settings)
+    found.process.start()
+    try:
+        yield found
+    finally:
+        found.process.kill()
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> None:
+    """The rig's settings as a command sees them."""
+    for name in ("broker", "prefix", "datadir", "web_port"):
+        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(rig.settings, name)))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_input_in_every_codec(rig: Rig, codec: str) -> None:
+    """An event is scored, compressed by kafka-python and by librdkafka."""
+    name = rig.topics.create.name
+    rig.sent(name, codec, [(None, rig.event(f"python-{codec}"))])
+    sender = Producer({"bootstrap.servers": rig.kafka.address, "compression.type": codec, "linger.ms": 20})
+    sender.produce(name, rig.event(f"librdkafka-{codec}"))
+    sender.produce(name, rig.event(f"librdkafka-again-{codec}"))
+    assert sender.flush(20) == 0
+    rig.wait()
+    found = {batch.codec for part in range(4) for batch in stored(rig.kafka, name, part)}
+    assert codec in found
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_every_topic_in_every_codec(rig: Rig, codec: str) -> None:
+    """With `compression.type` on all topics, input and own ones, an event is scored; the segments show the codec."""
+    rig.configure(codec)
+    try:
+        with producer(rig.settings) as sender:
+            sender.send(rig.topics.create.name, rig.event(f"topic-{codec}"))
+            for number in range(LETTERS):
+                sender.send(rig.topics.share.name, b"{" + b"no JSON " * 40 + b"%d" % number)
+        rig.wait()
+        dead = f"{rig.topics.share.name}.dlq"
+        wait_for(lambda: codec in rig.last_codec(dead), SCORED_S, "dead letters")
+        for name in (rig.topics.create.name, rig.topics.mutations.name, rig.topics.score.name):
+            assert codec in rig.last_codec(name)
+    finally:
+        rig.configure("producer")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_own_topics_compressed_by_a_producer(rig: Rig, codec: str) -> None:
+    """Mutations that were sent compressed, as a mirror of topics does, are read; as repeats they change nothing."""
+    with producer(rig.settings) as sender:
+        sender.send(rig.topics.create.name, rig.event(f"before-{codec}"))
+    rig.wait()
+    for name in (rig.topics.mutations.name, rig.topics.score.name):
+        record = read_all(rig.settings, [name])[-1]
+        rig.sent(name, codec, [(record.key, record.value)] * 5)
+        assert codec in rig.last_codec(name)
+    with producer(rig.settings) as sender:
+        sender.send(rig.topics.create.name, rig.event(f"after-{codec}"))
+    rig.wait()
+
+
+def test_the_log_is_read_again(rig: Rig, tmp_path: Path, web_port: int) -> None:
+    """A worker without a state builds the same users from a log of all codecs."""
+    assert rig.process.stop() == 0
+    again = WorkerProcess(rig.settings.model_copy(update={"datadir": tmp_path / "again", "web_port": web_port}))
+    again.start()
+    try:
+        again.wait_ready()
+
+        def users() -> bool:
+            status, body = again.get("/api/v1/top?limit=1000")
+            return status == 200 and {row["user"] for row in json.loads(body)["top"]} == rig.users
+
+        wait_for(users, SCORED_S, "all users")
+    finally:
+        again.kill()
+
+
+@pytest.mark.usefixtures("environment")
+def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tail`, `dlq`, `state find --topics`, the reading of training and of resharding, and the demo's listener."""
+
+    def printed(*arguments: str) -> str:
+        capsys.readouterr()
+        assert cli.run(arguments) == 0
+        return capsys.readouterr().out
+
+    scores = read_all(rig.settings, [rig.topics.score.name])
+    rows = printed("tail", "scores", "--from-beginning", "--limit", str(len(scores)), "--json").splitlines()
+    assert {json.loads(row)["user"] for row in rows} == rig.users
+    (listed,) = json.loads(printed("dlq", "list", "share", "--json"))
+    assert listed["letters"] == LETTERS * len(CODECS)
+    assert len(json.loads(printed("dlq", "show", "share", "--json"))) == 10
+    rig.configure("zstd")
+    (sent,) = json.loads(printed("dlq", "replay", "share", "--json"))
+    assert sent["sent"] == LETTERS * len(CODECS)
+    user = "topic-zstd"
+    found = {one.topic: one.naming for one in whereabouts.in_topics(rig.settings, user, lambda *_: None)}
+    assert [found[name] for name in (rig.topics.create.name, rig.topics.mutations.name)] == [1, 1]
+    read = topicrange.read(rig.settings)
+    assert {one.user for one in read.mutations} == rig.users
+    log = rig.topics.mutations.name
+    records = read_all(rig.settings, [log])
+    with rewriting.reader(rig.settings, log, 0, records[-1].offset + 1) as messages:
+        assert [value for _, value in messages] == [record.value for record in records]
+    assert asyncio.run(_heard(rig.settings)) == len(scores)
+
+
+async def _heard(settings: Settings) -> int:
+    """The scores that the demo's listener counts."""
+    async with listening(settings) as listener:
+        await listener.caught_up()
+        return listener.scores
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_models_topic_in_every_codec(rig: Rig, codec: str) -> None:
+    """A notice of the models topic is read by a worker's board and by `model show`."""
+    rig.configure(codec)
+    order = models.Order(f"by-{codec}" * 20, "0" * 12, 0, "")
+    rig.sent(rig.topics.models.name, "" if codec == "gzip" else codec, [(b"try", models.encode(order))])
+    assert codec in rig.last_codec(rig.topics.models.name)
+    notices: Any = models.read_notices(rig.settings)
+    assert notices.trial.id == order.id
