@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from streams import topics
+from streams import rightstable, topics
 from streams.errors import SettingsError, StateError, on_purpose, one_line
 from streams.settings import Settings
 
@@ -54,6 +54,11 @@ def registry(settings: Settings) -> str:
     with topics.admin(settings, BROKER_S) as client:
         topics.check(client, specs)
     return f"all {len(specs)} topics are there"
+
+
+def rights(settings: Settings) -> str:
+    """The user has every right of a worker."""
+    return rightstable.examine(settings, BROKER_S)
 
 
 def disk(settings: Settings) -> str:
@@ -110,6 +115,7 @@ def web(settings: Settings) -> str:
 CHECKS = (
     Check("broker", broker),
     Check("topics", registry),
+    Check("rights", rights),
     Check("disk", disk),
     Check("device", device),
     Check("model", artifact),

@@ -18,11 +18,19 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaError, MessageSizeTooLargeError, NoError
+from kafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidRecordError,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    NoError,
+)
 from kafka.structs import OffsetAndMetadata
 
+from streams import rights
 from streams.deadletter import ATTEMPT, CUT, OURS, TIMESTAMP
-from streams.errors import BrokerError, InputError, one_line
+from streams.errors import BrokerError, InputError, NotAllowed, Right, one_line
 from streams.headers import ERRORS, Headers
 from streams.settings import Settings
 from streams.topics import DEAD_LETTERS, Topics
@@ -199,12 +207,14 @@ class Letters:
 
         Raises:
             InputError: there is no such topic.
+            NotAllowed: one of them may not be described or read.
         """
         specs = self._topics.inputs
         known = {f"{spec.name}{DEAD_LETTERS}": (kind, spec.name) for kind, spec in specs.items()}
         found = [name for name, other in known.items() if wanted in ("", name, *other)]
-        existing = set(self._client.list_topics())
-        found = [name for name in found if name in existing]
+        absent = rights.absent(self._client, found)
+        found = [name for name in found if name not in absent]
+        rights.require(self._client, [Right("read", name) for name in found])
         if wanted and not found:
             raise InputError(
                 f"no dead letters of {wanted!r}; give one of {', '.join(specs)}, or see `groundswell topics`"
@@ -226,6 +236,8 @@ class Letters:
         while True:
             try:
                 found = self._client.list_group_offsets({self.group: None}).get(self.group, {})
+            except GroupAuthorizationFailedError as error:
+                raise NotAllowed([Right("describe", self.group, group=True)]) from error
             except KafkaError as error:
                 if not error.retriable or time.monotonic() > deadline:
                     raise
@@ -287,6 +299,8 @@ class Letters:
         """
         result = Replayed(name)
         target = name.removesuffix(DEAD_LETTERS)
+        needed = [Right("read", self.group, group=True), Right("write", target)]
+        rights.require(self._client, needed, COORDINATOR_S)
         (topic,) = self._client.describe_topics([target])
         route = Route(target, len(topic["partitions"]))
         positions = self.positions(name)
@@ -314,6 +328,7 @@ class Letters:
         marks = {part: min(mark, bounds[part][1]) for part, mark in before.items() if part in bounds}
         gone = {part: mark for part, mark in marks.items() if mark > bounds[part][0]}
         if gone and really:
+            rights.require(self._client, [Right("delete", name)])
             self._client.delete_records({TopicPartition(name, part): mark for part, mark in gone.items()})
         return sum(mark - bounds[part][0] for part, mark in gone.items())
 
@@ -348,7 +363,10 @@ def _client(make: Callable[..., Any], settings: Settings, **options: Any) -> Ite
         finally:
             client.close()
     except KafkaError as error:
-        raise BrokerError(f"Kafka refused ({one_line(error)}); what was done before is noted, so try again") from error
+        refusal = rights.refusal(error, settings)
+        raise refusal or BrokerError(
+            f"Kafka refused ({one_line(error)}); what was done before is noted, so try again"
+        ) from error
 
 
 def _left_out(letter: Letter, result: Replayed) -> bool:

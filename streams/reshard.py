@@ -35,7 +35,7 @@ from kafka.structs import OffsetAndMetadata
 from graphstate.state import Progress
 from graphstate.store import Memory
 from model.artifact import Artifact
-from streams import checkpoints, topics
+from streams import checkpoints, rights, rightstable, topics
 from streams.datadir import hold
 from streams.errors import BrokerError, StateError, TopicError, WorkerError
 from streams.graphview import graph_spec
@@ -136,6 +136,8 @@ class Resharding:
 
     def run(self, *, dry_run: bool) -> Report:
         """Begin or go on."""
+        needed = rightstable.describe(self.settings) if dry_run else rightstable.reshard(self.settings)
+        rights.require(self.client, needed, MADE_S, again=True)
         journal = self._journal()
         continued = "" if journal is None else journal.stage
         if journal is None or journal.stage == BUILD:
@@ -337,7 +339,7 @@ class Resharding:
 
     def _partitions(self, name: str) -> int | None:
         """How many partitions a topic has; None if it is not there."""
-        if name not in self.client.list_topics():
+        if rights.absent(self.client, [name]):
             return None
         (found,) = self.client.describe_topics([name])
         return len(found["partitions"])

@@ -31,7 +31,7 @@ def produce(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from streams import topics
+    from streams import rights, rightstable, topics
     from streams.sending import hush
     from streams.settings import Settings
 
@@ -39,6 +39,7 @@ def produce(
     settings = Settings.load()
     with topics.admin(settings) as client:
         topics.check(client, list(topics.Topics(settings).inputs.values()))
+        rights.require(client, rightstable.produce(settings))
     begin = perf_counter()
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), disable=as_json) as progress:

@@ -57,6 +57,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     from streams import health
     from streams.app import Worker
+    from streams.errors import GroundswellError
+    from streams.rightstable import explained
 
     health.web(settings)
     await asyncio.to_thread(_prepare, settings, stop.is_set)
@@ -65,19 +67,25 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     running = Worker(settings)
     try:
         await _first(stop.wait(), running.failure(), _started(running))
+    except GroundswellError as error:
+        refusal = await asyncio.to_thread(explained, settings, error)
+        if refusal is None:
+            raise
+        raise refusal from error
     finally:
         await running.stop()
 
 
 def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
     """See to it that the topics are there; for a broker that is away, or goes away meanwhile, it waits a while."""
-    from streams import topics
+    from streams import rights, rightstable, topics
     from streams.errors import BrokerError
 
     end = monotonic() + settings.broker_wait_s
     while not stopped():
         try:
             with topics.admin(settings) as client:
+                rights.require(client, rightstable.worker(settings))
                 topics.create(client, topics.Topics(settings).all())
         except BrokerError as error:
             if monotonic() >= end or not _away(error):
@@ -108,11 +116,15 @@ def _away(error: BrokerError) -> bool:
 async def _started(running: Worker) -> None:
     from aiokafka.errors import KafkaError
 
+    from streams import rights
     from streams.errors import BrokerError, one_line
 
     try:
         await running.start()
     except KafkaError as error:
+        refusal = rights.refusal(error, running.settings)
+        if refusal is not None:
+            raise refusal from error
         # It was there a moment ago, when the topics were looked at.
         message = f"Kafka went away while the worker started ({one_line(error)}); start the worker again"
         raise BrokerError(message) from error
