@@ -112,6 +112,8 @@ def reshard(settings: Settings, new: int, progress: Progress, *, dry_run: bool =
     """
     begin = time.monotonic()
     with hold(settings.datadir), topics.admin(settings) as client:
+        needed = rightstable.describe(settings) if dry_run else rightstable.reshard(settings)
+        rights.require(client, needed, MADE_S, again=True)
         moving = Resharding(settings, client, new, progress)
         moving.alone()
         report = moving.run(dry_run=dry_run)
@@ -136,8 +138,6 @@ class Resharding:
 
     def run(self, *, dry_run: bool) -> Report:
         """Begin or go on."""
-        needed = rightstable.describe(self.settings) if dry_run else rightstable.reshard(self.settings)
-        rights.require(self.client, needed, MADE_S, again=True)
         journal = self._journal()
         continued = "" if journal is None else journal.stage
         if journal is None or journal.stage == BUILD:

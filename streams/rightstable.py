@@ -130,8 +130,9 @@ def examine(settings: Settings, timeout_s: float) -> str:
         every = [*needed, *(right for row in rows.values() for right in row)]
         missing = set(rights.lacking(client, every, timeout_s))
         gone = {right.name for right in missing if right.operation == "describe" and not right.group}
-        lacks = [one for one in needed if one in missing]
-        lacks = [Right("describe", name) for name in dict.fromkeys(r.name for r in needed) if name in gone] + lacks
+        # What may not be described cannot be read or written either, whatever else is granted.
+        lacks = [Right("describe", name) for name in dict.fromkeys(one.name for one in needed) if name in gone]
+        lacks += [one for one in needed if one in missing or (one.name in gone and one.operation != "create")]
         if lacks:
             raise NotAllowed(lacks)
     barred = {name: [one for one in row if one in missing or one.name in gone] for name, row in rows.items()}
