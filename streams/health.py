@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams import rightstable, topics
+from streams.advertised import Unreachable, unreachable
 from streams.errors import SettingsError, StateError, on_purpose, one_line
 from streams.settings import Settings
 
@@ -44,8 +46,11 @@ def examine(check: Check, settings: Settings) -> Finding:
 def broker(settings: Settings) -> str:
     """Kafka answers."""
     with topics.admin(settings, BROKER_S) as client:
-        cluster = client.describe_cluster()
-    return f"{settings.broker} answers, {len(cluster['brokers'])} broker(s)"
+        brokers = client.describe_cluster()["brokers"]
+    lost = asyncio.run(unreachable({(one["host"], one["port"]) for one in brokers}))
+    if lost:
+        raise Unreachable(settings.broker, lost)
+    return f"{settings.broker} answers, {len(brokers)} broker(s)"
 
 
 def registry(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from kafka.errors import CoordinatorNotAvailableError, GroupAuthorizationFailedE
 from kafka.protocol.consumer import HeartbeatRequest
 
 from streams.errors import NotAllowed, Right, one_line
+from streams.oauth import MECHANISM, tokens
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -30,7 +31,7 @@ AGAIN_S = 0.2
 def user(settings: Settings) -> str:
     """The user of these settings as far as this side of the connection knows it."""
     if settings.security_protocol.startswith("SASL"):
-        return settings.sasl_username
+        return tokens(settings).user if settings.sasl_mechanism == MECHANISM else settings.sasl_username
     return f"the owner of {settings.ssl_certfile}" if settings.ssl_certfile else "ANONYMOUS"
 
 

@@ -44,6 +44,10 @@ class GuardedKafka(EmbeddedKafka):
         lines |= self.security()
         file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()), encoding="utf-8")
 
+    def lies(self) -> dict[str, str]:
+        """The listeners whose advertised address is none, and that address."""
+        return {self.lost: CLOSED, self.nameless: NAMELESS}
+
     def security(self) -> dict[str, str]:
         """The configuration of logins and rights."""
         logins = " ".join(f'user_{user}="{PASSWORD}"' for user in USERS)

@@ -187,6 +187,16 @@ def test_the_rights_of_the_table_are_enough(guarded: GuardedKafka, open_settings
         assert f"not allowed to describe {registry.score.name} as all" in last
 
 
+def test_an_advertised_address_that_cannot_be_reached_is_named(guarded: GuardedKafka, open_settings: Settings) -> None:
+    """A broker that answers, and sends its clients to where nothing answers, is named with both addresses."""
+    for address, advertised in guarded.lies().items():
+        settings = open_settings.model_copy(update={"broker": address})
+        line = refused(settings, "topics", "list")
+        assert line.startswith(f"Kafka at {address} advertises {advertised}, which cannot be reached from here (")
+        assert line.endswith("): set advertised.listeners of the broker to an address that can")
+        assert doctor(settings)["broker"] == (False, line)
+
+
 def test_the_table_of_the_docs_is_that_of_the_code() -> None:
     """Every row is in both."""
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
