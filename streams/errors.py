@@ -78,7 +78,9 @@ class NotAllowed(BrokerError):
         by_operation: dict[str, list[str]] = {}
         for right in self.rights:
             by_operation.setdefault(right.operation, []).append(right.target)
-        return "; ".join(f"{operation} {', '.join(names)}" for operation, names in by_operation.items())
+        return "; ".join(
+            f"{operation.replace('_', ' ')} {', '.join(names)}" for operation, names in by_operation.items()
+        )
 
     def of(self, user: str) -> Self:
         """The same with the user named."""

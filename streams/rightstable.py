@@ -99,7 +99,8 @@ def reshard(settings: Settings) -> list[Right]:
 
 def find(settings: Settings) -> list[Right]:
     """The rights of `state find --topics`."""
-    return _on("read", Topics(settings).all())
+    specs = Topics(settings).all()
+    return [*_on("read", specs), *_on("describe_configs", specs)]
 
 
 ROWS: dict[str, Callable[[Settings], list[Right]]] = {

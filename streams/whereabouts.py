@@ -266,7 +266,8 @@ def in_topics(settings: Settings, user: str, progress: Callable[[str, int, int],
     with admin(settings) as client:
         absent = rights.absent(client, [spec.name for spec in topics.all()])
         specs = [spec for spec in topics.all() if spec.name not in absent]
-        rights.require(client, [Right("read", spec.name) for spec in specs])
+        needed = ("read", "describe_configs")
+        rights.require(client, [Right(operation, spec.name) for operation in needed for spec in specs])
         kept = {spec.name: _kept_ms(client, spec.name) for spec in specs}
     for spec in specs:
         found = InTopic(spec.name, kept_ms=kept[spec.name])
@@ -324,6 +325,8 @@ def _naming(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
         if name == topics.halos.name:
             return user in _mirrored(decode(value))
         return any(user in _users(one) for segment in unpack(value).segments for one in segment.mutations)
+    if name == topics.models.name:  # artifacts, which name no users
+        return False
     held = needle in value or needle in (record.key or b"")
     if name.endswith(DEAD_LETTERS):
         return held

@@ -15,7 +15,17 @@ from streams.errors import Right
 from streams.settings import Settings
 
 PASSWORD = "open-sesame-if-allowed"
-USERS = ("all", "noread", "nowrite", "nodescribe", "nocreate", "nogroup", "nothing", "reader", "taken")
+USERS = (
+    "all",
+    "noread",
+    "nowrite",
+    "nodescribe",
+    "nocreate",
+    "nogroup",
+    "nothing",
+    "reader",
+    *(f"row{n}" for n in range(12)),
+)
 CLOSED = f"{HOST}:1"
 NAMELESS = "broker.invalid:9092"
 GRANTED_S = 0.3

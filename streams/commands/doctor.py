@@ -10,7 +10,7 @@ from streams import printing
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Try broker, topics, disk, device, model and web port, and say what to mend; exit code 1 if anything is wrong."""
+    """Try broker, topics, rights, disk, device, model, web port, and say what to mend; exit code 1 if any is wrong."""
     from streams import health
     from streams.settings import Settings
 
