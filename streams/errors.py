@@ -6,6 +6,7 @@
     │   ├── TopicError            a topic is missing or is not as the registry says
     │   ├── GroupError            the consumer group refuses the worker for good
     │   ├── UnreadableBatch       a record batch that cannot be decoded
+    │   ├── NotAllowed            a right in Kafka is missing
     │   └── EmbeddedKafkaError    the embedded Kafka could not be fetched or started
     ├── InputError                a file or an argument that a command was given cannot be used
     ├── ModelRefused              an artifact that cannot take over from the one in use
@@ -23,8 +24,9 @@ model have trees of their own; `on_purpose` knows all three, `one_line` makes on
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 
 class GroundswellError(Exception):
@@ -49,6 +51,50 @@ class GroupError(BrokerError):
 
 class UnreadableBatch(BrokerError):
     """A record batch that cannot be decoded."""
+
+
+class Right(NamedTuple):
+    """A right in Kafka: an operation (`read`) on a topic or a group."""
+
+    operation: str
+    name: str
+    group: bool = False
+
+    @property
+    def target(self) -> str:
+        """The name, marked if it is a group's."""
+        return f"group {self.name}" if self.group else self.name
+
+
+class NotAllowed(BrokerError):
+    """Rights of the user in Kafka are missing.
+
+    Attributes:
+        rights: those that are.
+        user: of the connection; empty: not known here.
+        why: Kafka's own words, where no right can be named.
+    """
+
+    TABLE = "see the table of rights in docs/operations.md"
+
+    def __init__(self, rights: Iterable[Right], user: str = "", why: str = "") -> None:
+        self.rights, self.user, self.why = tuple(rights), user, why
+        text, whom = self.listed(), f" as {user}" if user else ""
+        line = f"not allowed to {text}{whom}" if text else f"not allowed{whom} ({why})"
+        super().__init__(f"{line}; {self.TABLE}")
+
+    def listed(self) -> str:
+        """The rights, by operation."""
+        by_operation: dict[str, list[str]] = {}
+        for right in self.rights:
+            by_operation.setdefault(right.operation, []).append(right.target)
+        return "; ".join(
+            f"{operation.replace('_', ' ')} {', '.join(names)}" for operation, names in by_operation.items()
+        )
+
+    def of(self, user: str) -> Self:
+        """The same with the user named."""
+        return self if self.user else type(self)(self.rights, user, self.why)
 
 
 class EmbeddedKafkaError(BrokerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -9,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from streams import kernel_cache, topics
+from streams import kernel_cache, rightstable, topics
+from streams.advertised import Unreachable, unreachable
 from streams.errors import SettingsError, StateError, on_purpose, one_line
 from streams.settings import Settings
 from streams.settings_sources import DEFAULT, Examined
@@ -56,8 +58,11 @@ def settings(examined: Examined[Settings]) -> Iterator[Finding]:
 def broker(settings: Settings) -> str:
     """Kafka answers."""
     with topics.admin(settings, BROKER_S) as client:
-        cluster = client.describe_cluster()
-    return f"{settings.broker} answers, {len(cluster['brokers'])} broker(s)"
+        brokers = client.describe_cluster()["brokers"]
+    lost = asyncio.run(unreachable({(one["host"], one["port"]) for one in brokers}))
+    if lost:
+        raise Unreachable(settings.broker, lost)
+    return f"{settings.broker} answers, {len(brokers)} broker(s)"
 
 
 def registry(settings: Settings) -> str:
@@ -76,6 +81,11 @@ def codecs(_: Settings) -> str:
     if missing:
         raise SettingsError("; ".join(missing))
     return f"{', '.join(CODECS)} can be read"
+
+
+def rights(settings: Settings) -> str:
+    """The user has every right of a worker."""
+    return rightstable.examine(settings, BROKER_S)
 
 
 def disk(settings: Settings) -> str:
@@ -142,6 +152,7 @@ CHECKS = (
     Check("broker", broker),
     Check("topics", registry),
     Check("codecs", codecs),
+    Check("rights", rights),
     Check("disk", disk),
     Check("kernels", kernels),
     Check("device", device),

@@ -2,7 +2,8 @@
 
 A client that is turned away tries again until its time is up and then says only that it had none. So
 each address is asked once, with the security that is set: the first that lets us in will do, and what
-the last one said becomes a line that names the setting to mend. No secret is in any of them.
+the last one said becomes a line that names the setting to mend. No secret is in any of them. The addresses
+that Kafka advertises are tried too (`streams/advertised.py`): every client goes on with those.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from typing import Any
 
 from aiokafka import errors
 from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.metadata import MetadataRequest
 
+from streams import advertised
+from streams.advertised import Unreachable
 from streams.errors import BrokerError, one_line
+from streams.oauth import MECHANISM, TokenError, tokens
 from streams.settings import PREFIX, Settings
 
 _HOSTNAME, _ADDRESS = 62, 64
@@ -41,6 +46,8 @@ def knock(settings: Settings, timeout_s: float) -> None:
     # On a thread of its own, because whoever asks may have an event loop of its own.
     with ThreadPoolExecutor(1) as thread:
         problem = thread.submit(asyncio.run, _ask_all(settings, timeout_s)).result()
+    if isinstance(problem, Unreachable):
+        raise problem
     if problem is not None:
         raise BrokerError(explain(settings, problem)) from problem
 
@@ -68,7 +75,7 @@ async def _ask_each(settings: Settings, timeout_s: float) -> BaseException | Non
         try:
             async with asyncio.timeout(timeout_s):
                 await _ask(settings, server, timeout_s)
-        except (errors.KafkaError, OSError, TimeoutError) as error:
+        except (errors.KafkaError, OSError, TimeoutError, Unreachable) as error:
             problem = error
         else:
             return None
@@ -82,10 +89,12 @@ async def _ask(settings: Settings, server: str, timeout_s: float) -> None:
     connection = AIOKafkaConnection(host.strip("[]"), int(port), request_timeout_ms=int(timeout_s * 1_000), **how)
     try:
         await connection.connect()
-    except errors.KafkaError:
+        brokers = (await connection.send(MetadataRequest([]))).brokers
+    finally:
         await _closed(connection)
-        raise
-    await _closed(connection)
+    lost = await advertised.unreachable({(broker[1], broker[2]) for broker in brokers}, (host.strip("[]"), int(port)))
+    if lost and len(lost) == len({broker[1:3] for broker in brokers}):
+        raise Unreachable(server, lost)
 
 
 async def _closed(connection: Any) -> None:
@@ -115,7 +124,15 @@ def explain(settings: Settings, problem: BaseException) -> str:
         return (
             f"Kafka at {where} does not take our certificate ({cause.reason}): check {PREFIX}SSL_CERTFILE and _KEYFILE"
         )
-    if isinstance(problem, errors.AuthenticationFailedError | errors.SaslAuthenticationFailed):
+    if isinstance(problem, TokenError):
+        return str(problem)
+    refused = isinstance(problem, errors.AuthenticationFailedError | errors.SaslAuthenticationFailed)
+    if refused and settings.sasl_mechanism == MECHANISM:
+        return (
+            f"Kafka at {where} refused the token of {tokens(settings).user} ({one_line(problem)}): check the "
+            f"{PREFIX}SASL_OAUTH_ settings, and the issuer, audience and scope that Kafka expects"
+        )
+    if refused:
         return f"Kafka at {where} refused the login: check {PREFIX}SASL_USERNAME and {PREFIX}SASL_PASSWORD"
     if isinstance(problem, errors.UnsupportedSaslMechanismError):
         return f"Kafka at {where} does not take {settings.sasl_mechanism}: set {PREFIX}SASL_MECHANISM to what it takes"

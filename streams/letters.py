@@ -17,11 +17,18 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaError, MessageSizeTooLargeError, NoError
+from kafka.errors import (
+    InvalidRecordError,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    NoError,
+)
 from kafka.structs import OffsetAndMetadata
 
+from streams import rights
 from streams.deadletter import ATTEMPT, CUT, OURS, TIMESTAMP
-from streams.errors import BrokerError, InputError, one_line
+from streams.errors import BrokerError, InputError, Right, one_line
 from streams.headers import ERRORS, Headers
 from streams.rewriting import read_partitions
 from streams.settings import Settings
@@ -32,6 +39,7 @@ BATCH = 500
 POLL_BYTES = 8 << 20
 SEND_BYTES = 16 << 20
 SEND_S = 60.0
+COORDINATOR_S = 10.0
 SHOWN_OFFSETS = 5
 UNKNOWN = "unknown"
 """The reason of a letter that does not say one."""
@@ -197,12 +205,14 @@ class Letters:
 
         Raises:
             InputError: there is no such topic.
+            NotAllowed: one of them may not be described or read.
         """
         specs = self._topics.inputs
         known = {f"{spec.name}{DEAD_LETTERS}": (kind, spec.name) for kind, spec in specs.items()}
         found = [name for name, other in known.items() if wanted in ("", name, *other)]
-        existing = set(self._client.list_topics())
-        found = [name for name in found if name in existing]
+        absent = rights.absent(self._client, found)
+        found = [name for name in found if name not in absent]
+        rights.require(self._client, [Right("read", name) for name in found])
         if wanted and not found:
             raise InputError(
                 f"no dead letters of {wanted!r}; give one of {', '.join(specs)}, or see `groundswell topics`"
@@ -270,6 +280,8 @@ class Letters:
         """
         result = Replayed(name)
         target = name.removesuffix(DEAD_LETTERS)
+        needed = [Right("read", self.group, group=True), Right("write", target)]
+        rights.require(self._client, needed, COORDINATOR_S)
         (topic,) = self._client.describe_topics([target])
         route = Route(target, len(topic["partitions"]))
         positions = self.positions(name)
@@ -297,6 +309,7 @@ class Letters:
         marks = {part: min(mark, bounds[part][1]) for part, mark in before.items() if part in bounds}
         gone = {part: mark for part, mark in marks.items() if mark > bounds[part][0]}
         if gone and really:
+            rights.require(self._client, [Right("delete", name)])
             self._client.delete_records({TopicPartition(name, part): mark for part, mark in gone.items()})
         return sum(mark - bounds[part][0] for part, mark in gone.items())
 
@@ -331,7 +344,10 @@ def _client(make: Callable[..., Any], settings: Settings, **options: Any) -> Ite
         finally:
             client.close()
     except KafkaError as error:
-        raise BrokerError(f"Kafka refused ({one_line(error)}); what was done before is noted, so try again") from error
+        refusal = rights.refusal(error, settings)
+        raise refusal or BrokerError(
+            f"Kafka refused ({one_line(error)}); what was done before is noted, so try again"
+        ) from error
 
 
 def _left_out(letter: Letter, result: Replayed) -> bool:

@@ -25,8 +25,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from model.artifact import Artifact
 from model.errors import ArtifactError
-from streams import topics
-from streams.errors import BrokerError, StateError, one_line
+from streams import rights, topics
+from streams.errors import BrokerError, Right, StateError, one_line
 from streams.fetch_errors import decoding
 from streams.settings import Settings
 from streams.topics import Topics
@@ -172,6 +172,7 @@ class Board:
     def __init__(self, settings: Settings, wait_s: float = 0.0) -> None:
         self.notices = Notices()
         self._wait_s = wait_s
+        self._settings = settings
         self._topic = Topics(settings).models.name
         self._part = TopicPartition(self._topic, 0)
         self._consumer: Any = AIOKafkaConsumer(
@@ -193,7 +194,8 @@ class Board:
                 while await self._consumer.position(self._part) < end:
                     await self.read(POLL_S)
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(f"{self._topic} cannot be read ({one_line(error)}); is Kafka well?") from error
+            refusal = rights.refusal(error, self._settings, Right("read", self._topic))
+            raise refusal or BrokerError(f"{self._topic} cannot be read ({one_line(error)}); is Kafka well?") from error
 
     async def _reach(self) -> None:
         end = monotonic() + self._wait_s
@@ -253,7 +255,10 @@ class Desk(Board):
             for message in messages:
                 await self._producer.send_and_wait(self._topic, message.value, key=message.key.encode(), partition=0)
         except KafkaError as error:
-            raise BrokerError(f"Kafka did not take a message for {self._topic} ({one_line(error)})") from error
+            refusal = rights.refusal(error, self._settings, Right("write", self._topic))
+            raise refusal or BrokerError(
+                f"Kafka did not take a message for {self._topic} ({one_line(error)})"
+            ) from error
 
     async def close(self) -> None:
         """Read and write no more."""
@@ -279,8 +284,10 @@ def read_notices(settings: Settings) -> Notices | None:
         BrokerError: Kafka cannot be reached or does not answer.
     """
     with topics.admin(settings) as client:
-        if topics.missing(client, [Topics(settings).models]):
+        models = Topics(settings).models
+        if topics.missing(client, [models]):
             return None
+        rights.require(client, [Right("read", models.name)])
 
     async def read() -> Notices:
         board = Board(settings)

@@ -34,7 +34,7 @@ from kafka.structs import OffsetAndMetadata
 from graphstate.store import Memory
 from graphstate.types import Progress
 from model.artifact import Artifact
-from streams import checkpoints, topics
+from streams import checkpoints, rights, rightstable, topics
 from streams.datadir import hold
 from streams.errors import BrokerError, StateError, TopicError, WorkerError
 from streams.graphview import graph_spec
@@ -111,6 +111,8 @@ def reshard(settings: Settings, new: int, progress: Progress, *, dry_run: bool =
     """
     begin = time.monotonic()
     with hold(settings.datadir), topics.admin(settings) as client:
+        needed = rightstable.describe(settings) if dry_run else rightstable.reshard(settings)
+        rights.require(client, needed, MADE_S, again=True)
         moving = Resharding(settings, client, new, progress)
         moving.alone()
         report = moving.run(dry_run=dry_run)
@@ -323,7 +325,7 @@ class Resharding:
 
     def _partitions(self, name: str) -> int | None:
         """How many partitions a topic has; None if it is not there."""
-        if name not in self.client.list_topics():
+        if rights.absent(self.client, [name]):
             return None
         (found,) = self.client.describe_topics([name])
         return len(found["partitions"])

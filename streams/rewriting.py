@@ -10,7 +10,8 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from streams.errors import BrokerError, StateError, one_line
+from streams import rights
+from streams.errors import BrokerError, Right, StateError, one_line
 from streams.fetch_errors import decoding
 from streams.settings import Settings
 
@@ -85,7 +86,8 @@ def writer(settings: Settings, topic: str) -> Iterator[Writer]:
         finally:
             producer.close()
     except KafkaError as error:
-        raise BrokerError(f"Kafka refused ({one_line(error)}): {AGAIN}") from error
+        refusal = rights.refusal(error, settings, Right("write", topic))
+        raise refusal or BrokerError(f"Kafka refused ({one_line(error)}): {AGAIN}") from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from streams import rights, rightstable
 from streams.arrivals import Arrivals
 from streams.errors import BrokerError, one_line
 from streams.outputs import Message, publish
@@ -38,9 +39,10 @@ def to_message(row: Mapping[str, Any]) -> Message:
 class Sender:
     """Sends rows and counts what was acknowledged."""
 
-    def __init__(self, producer: Any, topics: Topics) -> None:
+    def __init__(self, producer: Any, settings: Settings) -> None:
         self._producer = producer
-        self._specs: dict[str, TopicSpec] = dict(topics.inputs.items())
+        self._settings = settings
+        self._specs: dict[str, TopicSpec] = dict(Topics(settings).inputs.items())
         self.sent = 0
 
     async def send(self, rows: list[dict[str, Any]]) -> None:
@@ -57,7 +59,8 @@ class Sender:
             for kind, messages in by_topic.items():
                 await publish(self._producer, self._specs[kind], messages, now_ms)
         except KafkaError as error:
-            raise BrokerError(f"Kafka did not take the events ({one_line(error)}); is it well?") from error
+            refusal = rights.refusal(error, self._settings, *rightstable.produce(self._settings))
+            raise refusal or BrokerError(f"Kafka did not take the events ({one_line(error)}); is it well?") from error
         self.sent += len(rows)
 
 
@@ -83,7 +86,7 @@ async def sender(settings: Settings) -> AsyncIterator[Sender]:
         message = f"no Kafka at {settings.broker} ({one_line(error)}); start it or set GROUNDSWELL_BROKER"
         raise BrokerError(message) from error
     try:
-        yield Sender(producer, Topics(settings))
+        yield Sender(producer, settings)
     finally:
         await producer.stop()
 

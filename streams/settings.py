@@ -39,11 +39,23 @@ class Settings(BaseSettings):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to Kafka."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", description="How to log in, with a `SASL_` protocol."
     )
     sasl_username: str = Field("", description="The user to log in as.")
     sasl_password: SecretStr = Field(SecretStr(""), description="That user's password.")
+    sasl_oauth_token_url: str = Field(
+        "", description="OAUTHBEARER: address of the token endpoint, which is asked by client credentials."
+    )
+    sasl_oauth_client_id: str = Field("", description="OAUTHBEARER: the client that the token endpoint knows.")
+    sasl_oauth_client_secret: SecretStr = Field(SecretStr(""), description="That client's secret.")
+    sasl_oauth_scope: str = Field("", description="OAUTHBEARER: the scope to ask the token endpoint for.")
+    sasl_oauth_cafile: str = Field(
+        "", description="File of the certificates to trust at the token endpoint; empty: the system's."
+    )
+    sasl_oauth_token_file: str = Field(
+        "", description="OAUTHBEARER: file that holds the token, in place of a token endpoint; read for every login."
+    )
     ssl_cafile: str = Field("", description="File of the certificates to trust; empty: the system's.")
     ssl_certfile: str = Field("", description="File of our own certificate, if Kafka asks for one.")
     ssl_keyfile: str = Field("", description="File of its key.")
@@ -160,6 +172,14 @@ class Settings(BaseSettings):
                 raise ValueError(message)
         return value
 
+    @field_validator("sasl_oauth_token_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", value):
+            message = "an address that begins with https:// (or http://) and holds no password is needed"
+            raise ValueError(message)
+        return value
+
     @field_validator("prefix", "group", "instance")
     @classmethod
     def _kafka_name(cls, value: str) -> str:
@@ -186,9 +206,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if self.security_protocol.startswith("SASL") and not self.sasl_username:
-            message = f"{PREFIX}SASL_USERNAME is needed with {self.security_protocol}"
-            raise ValueError(message)
+        if self.security_protocol.startswith("SASL"):
+            self._login()
         if self.ssl_keyfile and not self.ssl_certfile:
             message = f"{PREFIX}SSL_CERTFILE is needed with {PREFIX}SSL_KEYFILE"
             raise ValueError(message)
@@ -202,6 +221,24 @@ class Settings(BaseSettings):
             message = f"{PREFIX}WEB_TOKEN is needed, as {PREFIX}WEB_HOST is no loopback address; {HOW_TO_MAKE_ONE}"
             raise ValueError(message)
         return self
+
+    def _login(self) -> None:
+        """Refuse a login that is not all there."""
+        url, file = self.sasl_oauth_token_url, self.sasl_oauth_token_file
+        message = ""
+        if self.sasl_mechanism != "OAUTHBEARER":
+            message = "" if self.sasl_username else f"{PREFIX}SASL_USERNAME is needed with {self.security_protocol}"
+        elif bool(url) == bool(file):
+            message = (
+                f"one of {PREFIX}SASL_OAUTH_TOKEN_URL and {PREFIX}SASL_OAUTH_TOKEN_FILE is needed with OAUTHBEARER"
+            )
+        elif url and not (self.sasl_oauth_client_id and self.sasl_oauth_client_secret.get_secret_value()):
+            message = (
+                f"{PREFIX}SASL_OAUTH_CLIENT_ID and {PREFIX}SASL_OAUTH_CLIENT_SECRET are needed with "
+                f"{PREFIX}SASL_OAUTH_TOKEN_URL"
+            )
+        if message:
+            raise ValueError(message)
 
     @classmethod
     def settings_customise_sources(
@@ -254,11 +291,21 @@ class Settings(BaseSettings):
 
     def kafka_kwargs(self) -> dict[str, Any]:
         """Arguments for any client of kafka-python that say where Kafka is and how to talk to it."""
-        return {"bootstrap_servers": self.servers, "client_id": CLIENT_ID, **self._security()}
+        security = self._security()
+        if security.get("sasl_mechanism") == "OAUTHBEARER":
+            from streams.oauth import KafkaTokens
+
+            security["sasl_oauth_token_provider"] = KafkaTokens(self)
+        return {"bootstrap_servers": self.servers, "client_id": CLIENT_ID, **security}
 
     def aiokafka_kwargs(self) -> dict[str, Any]:
         """The same for the clients of aiokafka."""
-        return {"bootstrap_servers": ",".join(self.servers), "client_id": CLIENT_ID, **self._security()}
+        security = self._security()
+        if security.get("sasl_mechanism") == "OAUTHBEARER":
+            from streams.oauth import AiokafkaTokens
+
+            security["sasl_oauth_token_provider"] = AiokafkaTokens(self)
+        return {"bootstrap_servers": ",".join(self.servers), "client_id": CLIENT_ID, **security}
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS context of the `SSL_` settings, or None if Kafka is spoken to in the clear."""
@@ -283,6 +330,8 @@ class Settings(BaseSettings):
             arguments["ssl_context"] = context
         if self.security_protocol.startswith("SASL"):
             arguments["sasl_mechanism"] = self.sasl_mechanism
+            if self.sasl_mechanism == "OAUTHBEARER":
+                return arguments
             arguments["sasl_plain_username"] = self.sasl_username
             arguments["sasl_plain_password"] = self.sasl_password.get_secret_value()
         return arguments

@@ -26,6 +26,7 @@ from streams.audit import Look
 from streams.errors import ModelRefused, StaleStep
 from streams.judging import ReferenceProcess
 from streams.models import SHARD, TRIAL_S, Answer, Board, Message, Order, State, encode
+from streams.rights import refused
 from streams.shard import Shard
 from streams.shardhost import ShardHost
 from streams.successor import Successor, judged
@@ -113,7 +114,9 @@ class Switching:
             try:
                 await self._board.read(BEAT_S)
                 await self.follow()
-            except KafkaError:
+            except KafkaError as error:
+                if refused(error):
+                    raise
                 # aiokafka says so in the log, and goes on by itself once Kafka is back.
                 await asyncio.sleep(BEAT_S)
             except StaleStep:

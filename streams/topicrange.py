@@ -50,12 +50,13 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
-    from streams import topics
+    from streams import rights, rightstable, topics
     from streams.rewriting import read_partitions
 
     inputs = topics.Topics(settings).inputs
     with topics.admin(settings) as client:
         topics.check(client, list(inputs.values()))
+        rights.require(client, rightstable.train(settings))
     kinds = {spec.name: kind for kind, spec in inputs.items()}
     found = Range(list(kinds))
     try:
@@ -74,5 +75,6 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
         finally:
             consumer.close()
     except KafkaError as error:
-        raise BrokerError(f"the input topics cannot be read ({one_line(error)}); is Kafka well?") from error
+        refusal = rights.refusal(error, settings, *rightstable.train(settings))
+        raise refusal or BrokerError(f"the input topics cannot be read ({one_line(error)}); is Kafka well?") from error
     return found

@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.errors import GroupAuthorizationFailedError, KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
-from streams.errors import BrokerError, TopicError, one_line
+from streams import rights
+from streams.errors import BrokerError, NotAllowed, Right, TopicError, one_line
 from streams.knock import knock
 from streams.settings import Settings
 
@@ -117,7 +118,12 @@ def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClie
         raise BrokerError(message) from error
     try:
         yield client
+    except NotAllowed as error:
+        raise error.of(rights.user(settings)) from error
     except KafkaError as error:
+        refusal = rights.refusal(error, settings)
+        if refusal is not None:
+            raise refusal from error
         message = f"Kafka at {settings.broker} refused: {one_line(error)}"
         raise BrokerError(message) from error
     finally:
@@ -142,6 +148,7 @@ def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 
 def make(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30.0) -> list[str]:
     """Create the topics that are missing, wait for their leaders, and ask nothing else; returns their names."""
     absent = missing(client, specs)
+    rights.require(client, [Right("create", name) for name in absent])
     wanted = {
         spec.name: {"num_partitions": spec.partitions, "configs": spec.config} for spec in specs if spec.name in absent
     }
@@ -196,9 +203,12 @@ def _no_reshard(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
 
 
 def missing(client: KafkaAdminClient, specs: list[TopicSpec]) -> list[str]:
-    """The names of `specs` that do not exist."""
-    existing = set(client.list_topics())
-    return [spec.name for spec in specs if spec.name not in existing]
+    """The names of `specs` that do not exist.
+
+    Raises:
+        NotAllowed: the user may not describe one.
+    """
+    return rights.absent(client, [spec.name for spec in specs])
 
 
 @dataclass(frozen=True)
@@ -215,8 +225,8 @@ class PartitionState:
 
 def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> dict[str, list[PartitionState]]:
     """The partitions of the topics that exist, by name. A partition without a commit has lag None."""
-    present = set(client.list_topics())
-    names = [spec.name for spec in specs if spec.name in present]
+    absent = set(missing(client, specs))
+    names = [spec.name for spec in specs if spec.name not in absent]
     if not names:
         return {}
     leaders = {
@@ -238,7 +248,10 @@ def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> di
 
 def committed(client: KafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
     """Return what the group committed, by partition."""
-    found = with_coordinator(lambda: client.list_group_offsets({group: None})).get(group, {})
+    try:
+        found = with_coordinator(lambda: client.list_group_offsets({group: None})).get(group, {})
+    except GroupAuthorizationFailedError as error:
+        raise NotAllowed([Right("describe", group, group=True)]) from error
     return {part: mark for part, mark in found.items() if mark.offset >= 0}
 
 

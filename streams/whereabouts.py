@@ -24,9 +24,10 @@ from graphstate.nodes import forgotten_key
 from graphstate.state import FORMAT
 from graphstate.store import Store
 from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact, Kind, Mutation, owner
+from streams import rights
 from streams.checkpoints import open_address
 from streams.datadir import readable, shard_folders
-from streams.errors import BadEvent, BrokerError, one_line
+from streams.errors import BadEvent, BrokerError, Right, one_line
 from streams.halos import Halo, decode
 from streams.headers import rfc3339
 from streams.packs import unpack
@@ -265,7 +266,10 @@ def in_topics(settings: Settings, user: str, progress: Callable[[str, int, int],
     """
     topics, needle = Topics(settings), user.encode()
     with admin(settings) as client:
-        specs = [spec for spec in topics.all() if spec.name in set(client.list_topics())]
+        absent = rights.absent(client, [spec.name for spec in topics.all()])
+        specs = [spec for spec in topics.all() if spec.name not in absent]
+        needed = ("read", "describe_configs")
+        rights.require(client, [Right(operation, spec.name) for operation in needed for spec in specs])
         kept = {spec.name: _kept_ms(client, spec.name) for spec in specs}
     for spec in specs:
         found = InTopic(spec.name, kept_ms=kept[spec.name])
@@ -307,7 +311,8 @@ def _records(settings: Settings, name: str, progress: Callable[[str, int, int], 
         finally:
             consumer.close()
     except KafkaError as error:
-        raise BrokerError(f"{name} cannot be read ({one_line(error)}); try again") from error
+        refusal = rights.refusal(error, settings, Right("read", name))
+        raise refusal or BrokerError(f"{name} cannot be read ({one_line(error)}); try again") from error
 
 
 def _naming(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
@@ -321,6 +326,8 @@ def _naming(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
         if name == topics.halos.name:
             return user in _mirrored(decode(value))
         return any(user in _users(one) for segment in unpack(value).segments for one in segment.mutations)
+    if name == topics.models.name:  # artifacts, which name no users
+        return False
     held = needle in value or needle in (record.key or b"")
     if name.endswith(DEAD_LETTERS):
         return held

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
+from streams.direct import urlopen
 from streams.settings import PREFIX, Settings
 from streams.topics import Topics
 
@@ -55,7 +56,7 @@ class WorkerProcess:
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a page; status 0 if nobody answers."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.settings.web_port}{path}", timeout=5) as answer:
+            with urlopen(Request(f"http://127.0.0.1:{self.settings.web_port}{path}"), 5) as answer:
                 return answer.status, answer.read()
         except HTTPError as error:
             with error:

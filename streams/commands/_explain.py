@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import typer
 
 from streams import printing
+from streams.direct import urlopen
 from streams.errors import InputError, StateError, WorkerError, one_line
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def ask(settings: Settings, address: str, user: str) -> dict[str, Any]:
         raise InputError(f"{address} is no address of a worker: write it as http://127.0.0.1:6066")
     path = f"{address.rstrip('/')}/api/v1/users/{quote(user, safe='')}?explain=1"
     try:
-        with urlopen(Request(path, headers=settings.web_headers()), timeout=ANSWER_S) as answer:  # noqa: S310 - checked above
+        request = Request(path, headers=settings.web_headers())  # noqa: S310 - checked above
+        with urlopen(request, ANSWER_S) as answer:
             found: dict[str, Any] = json.load(answer)
     except HTTPError as error:
         said = _said(error)

@@ -11,7 +11,7 @@ from streams import printing
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Try settings, broker, topics, disk, device, model and web port, and say what to mend.
+    """Try settings, broker, topics, codecs, rights, disk, device, model and web port, and say what to mend.
 
     Exit code 1 if any of them fails.
     """

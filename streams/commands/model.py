@@ -113,12 +113,13 @@ def use(
 
 
 async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: Any) -> Used:
-    from streams import topics
+    from streams import rights, rightstable, topics
     from streams.models import desk
     from streams.ordering import Ordering
 
     with topics.admin(settings) as client:
         registry = topics.Topics(settings)
+        rights.require(client, rightstable.model_use(settings))
         topics.check(client, [registry.mutations])
         topics.make(client, [registry.models])
         members = client.describe_groups([settings.consumer_group])[settings.consumer_group]["members"]

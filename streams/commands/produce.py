@@ -45,7 +45,7 @@ def produce(
         return
     from time import perf_counter
 
-    from streams import progress, topics
+    from streams import progress, rights, rightstable, topics
     from streams.sending import hush
     from streams.settings import Settings
     from streams.share_report import FileShares
@@ -54,6 +54,7 @@ def produce(
     settings = Settings.load()
     with topics.admin(settings) as client:
         topics.check(client, list(topics.Topics(settings).inputs.values()))
+        rights.require(client, rightstable.produce(settings))
     begin = perf_counter()
     skipped = _files.skipped(skip_bad, _SENT)
     with progress.shown("sending", total=eventfiles.number_of_rows(file), quiet=as_json) as advance:

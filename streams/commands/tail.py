@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.errors import BrokerError, one_line
+from streams.errors import BrokerError, Right, one_line
 from streams.escaping import safe, safe_json
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ def alerts(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJ
 
 
 def _follow(name: str, from_beginning: bool, limit: int, as_json: bool) -> None:
-    from streams import topics
+    from streams import rights, topics
     from streams.settings import Settings
 
     settings = Settings.load()
     spec = getattr(topics.Topics(settings), name)
     with topics.admin(settings) as client:
         topics.check(client, [spec])
+        rights.require(client, [Right("read", spec.name)])
     shown = 0
     try:
         for key, value in messages(settings, spec, from_beginning=from_beginning):
@@ -60,6 +61,7 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
+    from streams import rights
     from streams.fetch_errors import decoding
 
     try:
@@ -76,7 +78,8 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
         finally:
             consumer.close()
     except KafkaError as error:
-        raise BrokerError(f"{spec.name} cannot be read ({one_line(error)}); is Kafka well?") from error
+        refusal = rights.refusal(error, settings, Right("read", spec.name))
+        raise refusal or BrokerError(f"{spec.name} cannot be read ({one_line(error)}); is Kafka well?") from error
 
 
 def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from streams import printing
-from streams.errors import TopicError
+from streams.errors import NotAllowed, Right, TopicError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The topics.")
 
@@ -34,22 +34,26 @@ def create(as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Every topic of the registry and whether Kafka has it."""
-    from streams import topics
+    """Every topic of the registry and whether Kafka has it; one that may not be described is an error."""
+    from streams import rights, topics
     from streams.settings import Settings
 
     settings = Settings.load()
     specs = topics.Topics(settings).all()
     with topics.admin(settings) as client:
-        absent = set(topics.missing(client, specs))
-    rows: list[dict[str, Any]] = [
-        {"topic": spec.name, "partitions": spec.partitions, "exists": spec.name not in absent, "about": spec.about}
-        for spec in specs
-    ]
+        hidden = rights.hidden(client, [spec.name for spec in specs])
+        absent = set(topics.missing(client, [spec for spec in specs if spec.name not in hidden]))
+    rows: list[dict[str, Any]] = []
+    for spec in specs:
+        exists = None if spec.name in hidden else spec.name not in absent
+        rows.append({"topic": spec.name, "partitions": spec.partitions, "exists": exists, "about": spec.about})
     if as_json:
         printing.as_json(rows)
     else:
-        printing.table(rows)
+        shown = {None: "not allowed", True: True, False: False}
+        printing.table([{**row, "exists": shown[row["exists"]]} for row in rows])
+    if hidden:
+        raise NotAllowed([Right("describe", name) for name in hidden], rights.user(settings))
 
 
 @app.command()

@@ -58,6 +58,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         GroundswellError: what stopped it instead.
     """
     from streams import datadir, health
+    from streams.errors import GroundswellError
+    from streams.rightstable import explained
 
     # What this machine can answer at once comes before Kafka and before what is slow to import.
     health.web(settings)
@@ -71,19 +73,25 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     running = Worker(settings)
     try:
         await _first(stop.wait(), running.failure(), _started(running))
+    except GroundswellError as error:
+        refusal = await asyncio.to_thread(explained, settings, error)
+        if refusal is None:
+            raise
+        raise refusal from error
     finally:
         await running.stop()
 
 
 def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
     """See to it that the topics are there; for a broker that is away, or goes away meanwhile, it waits a while."""
-    from streams import topics
+    from streams import rights, rightstable, topics
     from streams.errors import BrokerError
 
     end = monotonic() + settings.broker_wait_s
     while not stopped():
         try:
             with topics.admin(settings) as client:
+                rights.require(client, rightstable.worker(settings))
                 topics.create(client, topics.Topics(settings).all())
         except BrokerError as error:
             if monotonic() >= end or not _away(error):
@@ -114,13 +122,14 @@ def _away(error: BrokerError) -> bool:
 async def _started(running: Worker) -> None:
     from aiokafka.errors import KafkaError
 
+    from streams import rights
     from streams.errors import BrokerError, one_line
     from streams.refusals import refusal
 
     try:
         await running.start()
     except KafkaError as error:
-        known = refusal(running.settings, error)
+        known = refusal(running.settings, error) or rights.refusal(error, running.settings)
         if known is not None:
             raise known from error
         # It was there a moment ago, when the topics were looked at.
