@@ -26,6 +26,10 @@ _encode = msgspec.json.Encoder().encode
 class BatchProducer(Protocol):
     """What of aiokafka's producer is used here."""
 
+    async def partitions_for(self, topic: str) -> set[int]:
+        """The partitions of a topic, as far as the producer knows."""
+        ...
+
     def create_batch(self) -> Any:
         """A new batch of the producer's size."""
         ...
@@ -136,7 +140,8 @@ async def _hand_over(
     filling: dict[int, Any] = {}
     count, left = 0, iter(messages)
     while some := list(islice(left, AT_ONCE)):
-        partitions = partitions_of([message.key for message in some], topic.partitions)
+        known = await producer.partitions_for(topic.name)
+        partitions = partitions_of([message.key for message in some], len(known))
         for partition, (key, value, headers) in zip(partitions, some, strict=True):
             batch = filling.get(partition)
             if batch is None or batch.append(key=key, value=value, timestamp=now_ms, headers=headers) is None:

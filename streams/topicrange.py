@@ -61,7 +61,7 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
     try:
         consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
         try:
-            parts = [TopicPartition(spec.name, at) for spec in inputs.values() for at in range(spec.partitions)]
+            parts = [TopicPartition(name, at) for name in kinds for at in consumer.partitions_for_topic(name) or ()]
             ends = consumer.end_offsets(parts)
             begins = consumer.beginning_offsets(parts)
             left = [part for part in parts if begins[part] < ends[part]]

@@ -42,8 +42,14 @@ def list_(as_json: AsJson = False) -> None:
     specs = topics.Topics(settings).all()
     with topics.admin(settings) as client:
         absent = set(topics.missing(client, specs))
+        there = topics.partitions(client, [spec.name for spec in specs if spec.name not in absent])
     rows: list[dict[str, Any]] = [
-        {"topic": spec.name, "partitions": spec.partitions, "exists": spec.name not in absent, "about": spec.about}
+        {
+            "topic": spec.name,
+            "partitions": there.get(spec.name, spec.partitions),
+            "exists": spec.name not in absent,
+            "about": spec.about,
+        }
         for spec in specs
     ]
     if as_json:
