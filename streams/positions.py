@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from faust.types import TP
 
 from streams.errors import StateError
-from streams.identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Found, Held, Start, changed, published, start
+from streams.identity import (
+    CUT_BACK,
+    MADE_ANEW,
+    OTHER_LOG,
+    UNREAD,
+    Found,
+    Held,
+    Start,
+    changed,
+    place,
+    published,
+    start,
+)
 from streams.logmark import bind
 from streams.offsets import check_log
 from streams.topics import check_partitions
@@ -26,6 +39,7 @@ if TYPE_CHECKING:
     from streams.agents.shard import ShardWork
     from streams.checkpoints import Checkpoints
     from streams.metrics import Metrics
+    from streams.shard import Shard
     from streams.shardhost import ShardHost
     from streams.topics import Topics
 
@@ -108,8 +122,9 @@ class Positions:
         starts = {
             tp: start(held[tp], known[tp.topic].id, log_id, begin[tp], end[tp]) for tp in held.keys() - places.keys()
         }
+        marks = {place(source): source for some in await self._host.read(_marks) for source in some}
         for tp, found in starts.items():
-            self._warn(tp, found, held[tp].offset, end[tp])
+            self._warn(tp, _by_mark(tp, found, held[tp], marks), held[tp].offset, end[tp])
             places[tp] = Place(found.offset, found.held)
         self._ingest.sources = {tp: found.identity.source(tp.topic, tp.partition) for tp, found in starts.items()}
         self._shard_work.told = {tp: one.offset for tp, one in told.items()}
@@ -152,3 +167,15 @@ class Positions:
             if now[name].partitions > 0 and self.known.get(name) != now[name]:
                 return f"topic {name} has changed: its partitions are about to be assigned"
         return ""
+
+
+def _marks(shard: Shard) -> list[str]:
+    return list(shard.marks)
+
+
+def _by_mark(tp: TP, found: Start, held: Held, marks: Mapping[str, str]) -> Start:
+    """Whether the marks know another topic of that name: Kafka drops the commits of one that is deleted."""
+    plain = f"{tp.topic}:{tp.partition}"
+    if held.offset >= 0 or marks.get(plain, plain) in {plain, found.identity.source(tp.topic, tp.partition)}:
+        return found
+    return replace(found, why=MADE_ANEW)
