@@ -332,6 +332,7 @@ class Worker:
             last, self._generation = self._generation, self.consumer.generation
             known = await self.watch.ask()
             places = await self.positions.settle(known, held, begin, end, unbroken=self._generation == last + 1)
+            await self._outputs_are(known)
         except Exception as error:
             self.fail(error)
             raise
@@ -339,7 +340,18 @@ class Worker:
         return places
 
     async def _outputs_are(self, found: Mapping[str, Found]) -> None:
-        """Told of the output topics every few seconds."""
+        """Have everybody's score published again where the score topic is another one or has more partitions."""
+        score = found[self.topics.score.name]
+        if score.partitions <= 0:
+            return
+        aims = await self.host.aim(score)
+        self.shard_work.former = {count for one in aims.values() for count in one.former}
+        for partition in (partition for partition, one in aims.items() if one.owed):
+            log.warning(
+                "the score topic is another, or has more partitions: publishing all scores again",
+                extra={"topic": self.topics.score.name, "partitions": score.partitions, "shard": partition},
+            )
+            self._go_on(partition)
 
     def on_sought(self, tps: list[TP]) -> None:
         """Positions are restored: the worker is ready, with all that it owns."""

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams import topics
+from streams.datadir import shard_folders
 from streams.errors import SettingsError, StateError, on_purpose, one_line
+from streams.logmark import log_of, other_log
 from streams.settings import Settings
 
 FREE_MB = 1_000
@@ -54,6 +56,21 @@ def registry(settings: Settings) -> str:
     with topics.admin(settings, BROKER_S) as client:
         topics.check(client, specs)
     return f"all {len(specs)} topics are there"
+
+
+def state(settings: Settings) -> str:
+    """The states in the data folder are of the log that Kafka has."""
+    name = topics.Topics(settings).mutations.name
+    found = {folder: log_of(folder) for folder in shard_folders(settings.datadir).values()}
+    if not found:
+        return f"none in {settings.datadir} yet"
+    with topics.admin(settings, BROKER_S) as client:
+        there = topics.ids(client, [name]) if name in client.list_topics() else {}
+    log_id = there.get(name, "")
+    for folder, its_id in found.items():
+        if its_id and its_id != log_id and (log_id or name not in there):
+            raise other_log(str(folder), name, its_id, log_id or "none: it is missing")
+    return f"{len(found)} shard(s) in {settings.datadir}, of {name} as it is"
 
 
 def disk(settings: Settings) -> str:
@@ -110,6 +127,7 @@ def web(settings: Settings) -> str:
 CHECKS = (
     Check("broker", broker),
     Check("topics", registry),
+    Check("state", state),
     Check("disk", disk),
     Check("device", device),
     Check("model", artifact),

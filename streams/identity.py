@@ -12,6 +12,7 @@ Kafka 2.8 have no ids: those are empty here, and only offsets can be compared.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class Found(NamedTuple):
 
     id: str
     partitions: int
+
+
+def id_text(raw: bytes) -> str:
+    """The text of an id; empty for that of no topic."""
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=") if any(raw) else ""
 
 
 class Held(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 from graphstate.checkpoint import read_meta
 from graphstate.errors import DamagedError
+from graphstate.store import Store
 from streams.errors import StateError
 
 LOG = b"log"
@@ -22,6 +23,16 @@ def log_of(folder: Path) -> str:
         return read_meta(folder).get(LOG, b"").decode()
     except DamagedError:
         return ""
+
+
+def mark(folder: Path, log_id: str) -> None:
+    """Note of a state that nobody has open which log it is of."""
+    store = Store(folder)
+    try:
+        store.write("meta", LOG, log_id.encode())
+        store.commit()
+    finally:
+        store.close()
 
 
 def other_log(where: str, log_name: str, its_id: str, log_id: str) -> StateError:

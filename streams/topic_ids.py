@@ -26,7 +26,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from streams.identity import UNKNOWN, Found
+from streams.identity import UNKNOWN, Found, id_text
 
 ID_BYTES = 16
 UNKNOWN_TOPIC = 3
@@ -45,11 +45,6 @@ class Uuid(AbstractType[str]):
     def encode(cls, value: str) -> bytes:
         """Write one."""
         return base64.urlsafe_b64decode(value + "==") if value else bytes(ID_BYTES)
-
-
-def id_text(raw: bytes) -> str:
-    """The text of an id; empty for that of no topic."""
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=") if any(raw) else ""
 
 
 class TopicIdsResponse(Response):

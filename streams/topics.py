@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
+from uuid import UUID
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from streams.errors import BrokerError, TopicError, one_line
+from streams.identity import id_text
 from streams.knock import knock
 from streams.settings import Settings
 
@@ -188,6 +190,12 @@ def partitions(client: KafkaAdminClient, names: list[str]) -> dict[str, int]:
     """How many partitions each of these topics has, all of which are there."""
     found = client.describe_topics(names) if names else []
     return {topic["name"]: len(topic["partitions"]) for topic in found}
+
+
+def ids(client: KafkaAdminClient, names: list[str]) -> dict[str, str]:
+    """The id of each of these topics, all of which are there; empty where Kafka has none (before 2.8)."""
+    found = client.describe_topics(names) if names else []
+    return {topic["name"]: id_text(UUID(str(topic.get("topic_id") or UUID(int=0))).bytes) for topic in found}
 
 
 def check_partitions(spec: TopicSpec, found: int) -> None:
