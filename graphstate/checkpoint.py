@@ -67,7 +67,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What a checkpoint is.
 
     log: the topic that its offsets are of. format, spec: as the state's. next_offset: of its partition of the log;
-    offsets: further ones, by their name in `meta`. artifact: the model of its scores. created_s: Unix time.
+    offsets: further ones, by their name in `meta`. artifact: the model of its scores. created_s: Unix time. log_id:
+    which topic of that name it was, empty if that is not known.
     """
 
     version: int
@@ -81,6 +82,7 @@ class Manifest(msgspec.Struct, frozen=True):
     artifact: str
     created_s: float
     files: list[File]
+    log_id: str = ""
 
     @property
     def size(self) -> int:
@@ -161,6 +163,7 @@ def describe(meta: dict[bytes, bytes], *, log: str, shard: int, shards: int, cre
         meta.get(b"model", b"").decode(),
         created_s,
         [],
+        meta.get(b"log", b"").decode(),
     )
 
 

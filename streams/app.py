@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
@@ -33,11 +33,12 @@ from streams.deadletter import DeadLetters
 from streams.errors import LeaseLost, StaleStep, WorkerError
 from streams.fencing import EPOCH
 from streams.graphview import graph_spec
+from streams.identity import Found, Held
 from streams.lease import Lease
 from streams.metrics import Metrics
 from streams.models import Board, Message
-from streams.offsets import check_input, check_log
 from streams.outputs import Outputs
+from streams.positions import Place, Positions
 from streams.privacy import Eraser
 from streams.published import ScoreHistory
 from streams.readiness import Readiness
@@ -46,6 +47,7 @@ from streams.settings import Settings
 from streams.shard import Publishing, Shard, state_folder
 from streams.shardhost import ShardHost
 from streams.switching import Switching
+from streams.topic_watch import TopicWatch
 from streams.topics import Topics
 from streams.transport import REQUEST_MS, Consumer, Poll, Producer, RawSchema, Transport
 from streams.web import LiveFeed, Web, register
@@ -89,10 +91,10 @@ class App(faust.App):
         """Faust's own folders are for its tables; there are none."""
 
     async def seek_targets(
-        self, committed: Mapping[TP, int], begin: Mapping[TP, int], end: Mapping[TP, int]
-    ) -> dict[TP, int]:
+        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+    ) -> dict[TP, Place]:
         """Asked by the transport at each assignment."""
-        return await self.worker.seek_targets(committed, begin, end)
+        return await self.worker.seek_targets(held, begin, end)
 
     def on_sought(self, tps: list[TP]) -> None:
         """Told by the transport once positions are restored."""
@@ -163,6 +165,7 @@ class Worker:
         self._signs: asyncio.Future[None] | None = None
         self._audit: asyncio.Future[None] | None = None
         self._follow: asyncio.Future[None] | None = None
+        self._watch: asyncio.Future[None] | None = None
         self._lanes: dict[str, tuple[int, int]] = {}
         self._greetings: set[asyncio.Future[None] | None] = set()
         self._left = left(settings.datadir)
@@ -200,6 +203,8 @@ class Worker:
         outputs = Outputs(topics.score, topics.alert, source)
         self.shard_work = ShardWork(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
         self.shard_work.on_waiting = self._go_on
+        self.positions = Positions(topics, self.host, self.checkpoints, self.ingest, self.shard_work, self.metrics)
+        self.watch = TopicWatch(topics, lambda: self.consumer, self.positions, self.readiness, self._outputs_are)
         inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())
         sharded = app.topic(topics.mutations.name, topics.halos.name, schema=RawSchema())
         app.agent(inputs, name="ingest")(self._lane(self.ingest.handle))
@@ -320,38 +325,34 @@ class Worker:
         return {**self._left, **self.host.offsets}
 
     async def seek_targets(
-        self, committed: Mapping[TP, int], begin: Mapping[TP, int], end: Mapping[TP, int]
-    ) -> dict[TP, int]:
-        """Where each partition starts: shards after their state, inputs after what the group committed."""
+        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+    ) -> dict[TP, Place]:
+        """Where each partition starts, and what the group is to hold of it."""
         try:
-            mutations = self.topics.mutations.name
-            owned = [tp for tp in committed if tp.topic == mutations]
-            self.checkpoints.own({tp.partition: (begin[tp], end[tp]) for tp in owned})
             # A generation of the group in which we had no part is one in which others may have had our shards.
             last, self._generation = self._generation, self.consumer.generation
-            next_offsets = await self.host.settle(
-                {tp.partition: committed[tp] for tp in owned}, unbroken=self._generation == last + 1
-            )
-            targets = dict(committed)
-            for tp in owned:
-                targets[tp] = next_offsets[tp.partition]
-                check_log(tp, targets[tp], begin[tp], end[tp])
-            halos = {tp for tp in committed if tp.topic == self.topics.halos.name}
-            for tp in halos:
-                # Before its hello a shard needs nothing of the past: what it mirrors is then compared.
-                targets[tp] = self.host.halo_offset(tp.partition, begin[tp], end[tp])
-            for tp in committed.keys() - halos - set(owned):
-                check_input(tp, committed[tp], end[tp])
-                targets[tp] = max(committed[tp], begin[tp])
-                if 0 < committed[tp] < begin[tp]:
-                    log.warning("messages were deleted before they were read", extra={"from": str(tp), "to": begin[tp]})
-            # Below what the group committed everything was published: silent while rebuilding.
-            self.shard_work.told = {tp: committed[tp] for tp in owned}
+            known = await self.watch.ask()
+            places = await self.positions.settle(known, held, begin, end, unbroken=self._generation == last + 1)
+            await self._outputs_are(known)
         except Exception as error:
             self.fail(error)
             raise
         self.readiness.loaded = True
-        return targets
+        return places
+
+    async def _outputs_are(self, found: Mapping[str, Found]) -> None:
+        """Have everybody's score published again where the score topic is another one or has more partitions."""
+        score = found[self.topics.score.name]
+        if score.partitions <= 0:
+            return
+        aims = await self.host.aim(score)
+        self.shard_work.former = {count for one in aims.values() for count in one.former}
+        for partition in (partition for partition, one in aims.items() if one.owed):
+            log.warning(
+                "the score topic is another, or has more partitions: publishing all scores again",
+                extra={"topic": self.topics.score.name, "partitions": score.partitions, "shard": partition},
+            )
+            self._go_on(partition)
 
     def on_sought(self, tps: list[TP]) -> None:
         """Positions are restored: the worker is ready, with all that it owns."""
@@ -410,7 +411,8 @@ class Worker:
         if self.settings.audit_share:
             self._audit = asyncio.ensure_future(self._keep_auditing())
         await self.app.start()
-        self._follow = asyncio.ensure_future(self._keep_following())
+        self._follow = asyncio.ensure_future(self._keep(self.models.run()))
+        self._watch = asyncio.ensure_future(self._keep(self.watch.run()))
 
     async def stop(self) -> None:
         """Finish what is in work, commit, and leave nothing open."""
@@ -421,7 +423,7 @@ class Worker:
         if self.app.started and not self._failed.done():
             self.consumer.stop_flow()
             await self.consumer.quiesce(STOP_S)
-        for task in (self._signs, self._audit, self._follow):
+        for task in (self._signs, self._audit, self._follow, self._watch):
             if task:
                 task.cancel()
         await self.models.close()
@@ -442,9 +444,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a shard was left half mended: what is committed is whole
             self.fail(error)
 
-    async def _keep_following(self) -> None:
+    async def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something that goes on for as long as the worker does."""
         try:
-            await self.models.run()
+            await work
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
             self.fail(error)
 

@@ -29,6 +29,7 @@ from graphstate.state import FORMAT
 from graphstate.store import Store
 from graphstate.types import GraphSpec, Progress
 from streams.errors import SettingsError, StateError, one_line
+from streams.logmark import log_of, other_log
 from streams.metrics import Metrics
 from streams.settings import Settings
 from streams.topics import Topics
@@ -154,7 +155,7 @@ def unreadable(manifest: Manifest) -> str:
     return f"it has format {manifest.format}, this version reads formats {migrate.OLDEST} to {FORMAT}"
 
 
-def misfit(manifest: Manifest, spec: GraphSpec, begin: int, end: int) -> str:
+def misfit(manifest: Manifest, spec: GraphSpec, begin: int, end: int, log_id: str = "") -> str:
     """Why a checkpoint is of no use to a state of this spec with a log from begin up to end; empty if it is."""
     if why := unreadable(manifest):
         return why
@@ -162,6 +163,8 @@ def misfit(manifest: Manifest, spec: GraphSpec, begin: int, end: int) -> str:
     differing = sorted(name for name, value in manifest.spec.items() if value != wanted.get(name))
     if differing:
         return f"it was built with another {', '.join(differing)}"
+    if manifest.log_id and log_id and manifest.log_id != log_id:
+        return f"it is of another log, with topic id {manifest.log_id}"
     if manifest.next_offset < begin:
         return f"it ends at offset {manifest.next_offset}, and the log begins at {begin}"
     if manifest.next_offset > end:
@@ -208,6 +211,7 @@ class Checkpoints:
         self._thread: Thread | None = None
         self._repositories: dict[int, Repository] = {}
         self._logs: dict[int, tuple[int, int]] = {}
+        self._log_id = ""
         self._last_s: dict[int, float] = {}
         self._due_s: dict[int, float] = {}
         self._flushed: set[int] = set()
@@ -236,9 +240,10 @@ class Checkpoints:
             )
         return self._repositories[partition]
 
-    def own(self, logs: Mapping[int, tuple[int, int]]) -> None:
-        """From now on these partitions are ours; the values are where their logs begin and end."""
+    def own(self, logs: Mapping[int, tuple[int, int]], log_id: str = "") -> None:
+        """From now on these partitions are ours; the values are where their logs begin and end; log_id: the topic's."""
         now = self._clock()
+        self._log_id = log_id
         for partition in self._logs.keys() - logs.keys():
             self._metrics.forget_checkpoint(partition)
         for partition in logs.keys() - self._logs.keys():
@@ -354,8 +359,12 @@ class Checkpoints:
         Returns the checkpoint's id; None if nothing was to be done or nothing could be, and the log has it all.
 
         Raises:
-            StateError: nothing could be brought back, and the log alone does not suffice.
+            StateError: nothing could be brought back, and the log alone does not suffice; or the state that is there is
+                of another log.
         """
+        its_id = log_of(folder)
+        if its_id and self._log_id and its_id != self._log_id:
+            raise other_log(str(folder), self._log_name, its_id, self._log_id)
         if self._fs is None:
             return None
         (begin, end), held = self._logs[partition], _held(folder)
@@ -364,7 +373,7 @@ class Checkpoints:
         begin_s, source = self._clock(), self._repository(partition)
         try:
             found = source.restore_newest(
-                folder, progress, misfit=lambda manifest: misfit(manifest, spec, begin, end), replace=True
+                folder, progress, misfit=lambda about: misfit(about, spec, begin, end, self._log_id), replace=True
             )
         except Interrupted:
             raise

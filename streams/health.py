@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from streams import kernel_cache, rightstable, topics
 from streams.advertised import Unreachable, unreachable
+from streams.datadir import shard_folders
 from streams.errors import SettingsError, StateError, on_purpose, one_line
+from streams.logmark import log_of, other_log
 from streams.settings import Settings
 from streams.settings_sources import DEFAULT, Examined
 
@@ -88,6 +90,21 @@ def rights(settings: Settings) -> str:
     return rightstable.examine(settings, BROKER_S)
 
 
+def state(settings: Settings) -> str:
+    """The states in the data folder are of the log that Kafka has."""
+    name = topics.Topics(settings).mutations.name
+    found = {folder: log_of(folder) for folder in shard_folders(settings.datadir).values()}
+    if not found:
+        return f"none in {settings.datadir} yet"
+    with topics.admin(settings, BROKER_S) as client:
+        there = topics.ids(client, [name]) if name in client.list_topics() else {}
+    log_id = there.get(name, "")
+    for folder, its_id in found.items():
+        if its_id and its_id != log_id and (log_id or name not in there):
+            raise other_log(str(folder), name, its_id, log_id or "none: it is missing")
+    return f"{len(found)} shard(s) in {settings.datadir}, of {name} as it is"
+
+
 def disk(settings: Settings) -> str:
     """The state's folder can be written and has room."""
     folder = _existing(settings.datadir.absolute())
@@ -153,6 +170,7 @@ CHECKS = (
     Check("topics", registry),
     Check("codecs", codecs),
     Check("rights", rights),
+    Check("state", state),
     Check("disk", disk),
     Check("kernels", kernels),
     Check("device", device),

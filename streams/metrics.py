@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streams.identity import REASONS as RESTARTS
 from streams.schemas import REASONS
 
 PREFIX = "groundswell"
@@ -142,6 +143,13 @@ class Metrics:
             "outcome",
         )
         self.repeated = self._counter("repeated_messages_total", "Input messages skipped because the state has them")
+        self.restarts = self._counter(
+            "input_restarts_total",
+            "Input partitions that are not read on where they were left, by why: made_anew, cut_back, other_log (read "
+            "from the beginning), unread (messages were deleted before they were read)",
+            "topic",
+            "reason",
+        )
         self.dead_letters = self._counter("dead_letters_total", "Messages sent to the dead letters", "topic", "reason")
         self.scores = self._counter("scores_total", "Scores published and acknowledged")
         self.tombstones = self._counter("tombstones_total", "Scores withdrawn after a forget")
@@ -245,8 +253,11 @@ class Metrics:
 
     def _from_zero(self, inputs: Iterable[str]) -> None:
         """Begin the labelled counters that alerts watch at 0: to Prometheus one that first appears at 1 never rose."""
-        for topic, reason in product(inputs, REASONS):
+        names = list(inputs)
+        for topic, reason in product(names, REASONS):
             self.dead_letters.labels(topic, reason)
+        for topic, reason in product(names, RESTARTS):
+            self.restarts.labels(topic, reason)
         for outcome in ("applied", "expired", "facts"):
             self.mutations.labels(outcome)
         for outcome in ("fine", "healed", "failed", "skipped"):

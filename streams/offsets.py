@@ -1,4 +1,4 @@
-"""Whether what a worker knows goes together with what Kafka has: states with their logs, commits with their inputs."""
+"""Whether what a worker knows goes together with what Kafka has: states with their logs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,8 @@ def check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
         )
     if next_offset > end:
         raise StateError(
-            f"the state ends at offset {next_offset} of {tp.topic}, but the log ends at {end}: it was deleted or is "
-            "another Kafka's; set GROUNDSWELL_BROKER right, or GROUNDSWELL_DATADIR and GROUNDSWELL_CHECKPOINTS to new "
-            "folders"
-        )
-
-
-def check_input(tp: TP, committed: int, end: int) -> None:
-    """An input that was made anew counts from 0 again, and the marks would hide its messages.
-
-    Raises:
-        StateError: it was.
-    """
-    if committed > end:
-        raise StateError(
-            f"{tp.topic} ends at offset {end}, but the group has read up to {committed}: it was deleted and made anew; "
-            "use another GROUNDSWELL_PREFIX, or delete all topics of this one, GROUNDSWELL_DATADIR, and what is kept "
-            "of it in GROUNDSWELL_CHECKPOINTS"
+            f"the state ends at offset {next_offset} of {tp.topic}, but the log ends at {end}: it lost records, or is "
+            "another Kafka's; set GROUNDSWELL_BROKER right, or move GROUNDSWELL_DATADIR aside and set the group's "
+            "offsets of the input topics to the earliest (`kafka-consumer-groups --reset-offsets`), so that they are "
+            "read again"
         )

@@ -26,6 +26,10 @@ _encode = msgspec.json.Encoder().encode
 class BatchProducer(Protocol):
     """What of aiokafka's producer is used here."""
 
+    async def partitions_for(self, topic: str) -> set[int]:
+        """The partitions of a topic, as far as the producer knows."""
+        ...
+
     def create_batch(self) -> Any:
         """A new batch of the producer's size."""
         ...
@@ -95,9 +99,13 @@ class Outputs:
             key, as_of = user.encode(), rfc3339(as_of_us)
             value = _encode(ScoreValue(user, reach, percentile, as_of, model))
             yield _MESSAGE((key, value, headers(prefix + key, as_of.encode())))
+        yield from self.withdrawn(outcome, origin, time)
+
+    def withdrawn(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
+        """The tombstones of the forgotten."""
         for user in outcome.forgotten:
             key = user.encode()
-            yield Message(key, None, self._score.headers(prefix + key, time, empty=True))
+            yield Message(key, None, self._score.headers(f"{origin}/".encode() + key, time, empty=True))
 
     def alerts(self, outcome: Outcome) -> Iterator[Message]:
         """The alerts that fired."""
@@ -112,11 +120,16 @@ class Outputs:
             )
 
 
-async def publish(producer: BatchProducer, topic: TopicSpec, messages: Iterable[Message], now_ms: int) -> int:
-    """Send messages in batches, each to the partition of its key; returns how many, all acknowledged."""
+async def publish(
+    producer: BatchProducer, topic: TopicSpec, messages: Iterable[Message], now_ms: int, partitions: int = 0
+) -> int:
+    """Send messages in batches, each to the partition of its key; returns how many, all acknowledged.
+
+    partitions: how many the topic shall be taken to have; 0: as many as it has.
+    """
     sent: list[asyncio.Future[Any]] = []
     try:
-        count = await _hand_over(producer, topic, messages, now_ms, sent)
+        count = await _hand_over(producer, topic, messages, now_ms, sent, partitions)
     finally:
         # Those from before an error come to an end too: nothing goes on after it.
         results = await asyncio.gather(*sent, return_exceptions=True)
@@ -132,11 +145,13 @@ async def _hand_over(
     messages: Iterable[Message],
     now_ms: int,
     sent: list[asyncio.Future[Any]],
+    wanted: int,
 ) -> int:
     filling: dict[int, Any] = {}
     count, left = 0, iter(messages)
     while some := list(islice(left, AT_ONCE)):
-        partitions = partitions_of([message.key for message in some], topic.partitions)
+        known = wanted or len(await producer.partitions_for(topic.name))
+        partitions = partitions_of([message.key for message in some], known)
         for partition, (key, value, headers) in zip(partitions, some, strict=True):
             batch = filling.get(partition)
             if batch is None or batch.append(key=key, value=value, timestamp=now_ms, headers=headers) is None:

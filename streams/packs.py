@@ -2,7 +2,8 @@
 
 A pack holds one segment per source partition, a segment the mutations of whole input messages
 with their offsets. The shard keeps the last offset it applied of each source partition (its
-marks) and skips what is not above it, so a message that ingest sends twice counts once.
+marks) and skips what is not above it, so a message that ingest sends twice counts once. A source
+names the identity of its topic (`streams/identity.py`): a mark holds for no other.
 
 What a shard derives for another travels the same way: its source is its own partition of the
 mutations topic, its offsets are those of the records that led to the facts.
@@ -19,6 +20,7 @@ from msgspec import Struct
 from graphstate.keys import NEVER
 from graphstate.types import Mutation
 from streams.errors import StateError
+from streams.identity import place
 from streams.records import Record, Told
 
 VERSION = 2
@@ -33,7 +35,8 @@ PACK_MUTATIONS = 4_096
 class Segment(Struct, array_like=True, gc=False):
     """Messages of one source partition in their order.
 
-    source: `topic:partition`. offsets, accepted_ms (Kafka's timestamps), counts (mutations): one per message.
+    source: `topic#id:partition`, of an earlier release `topic:partition`. offsets, accepted_ms (Kafka's timestamps),
+    counts (mutations): one per message.
     """
 
     source: str
@@ -136,6 +139,8 @@ class Fresh:
         mutations: list[Mutation] = []
         before = len(self.accepted_ms)
         for segment in pack.segments:
+            if segment.source not in self.marks:
+                self._succeed(segment.source)
             mark = self.marks.get(segment.source, -1)
             offsets = segment.offsets
             if offsets[0] > mark:
@@ -147,6 +152,12 @@ class Fresh:
         oldest = min(filter(None, self.accepted_ms[before:]), default=0)
         self.records.append(Record(offset, mutations, pack.clock, oldest))
         self.count += len(mutations)
+
+    def _succeed(self, source: str) -> None:
+        """Drop the mark of the topic that a source is the successor of: no partition has more than one."""
+        at = place(source)
+        for before in [mark for mark in self.marks if place(mark) == at]:
+            del self.marks[before]
 
     def _take_some(self, segment: Segment, mark: int, mutations: list[Mutation]) -> None:
         for offset, accepted_ms, some in messages(segment):

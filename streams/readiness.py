@@ -12,13 +12,14 @@ class Readiness:
     """What `/readyz` reads; the worker sets it as it goes.
 
     detail: what it is doing now, for people. done, total: progress of that, total 0 if unknown.
-    liveness: whether it does anything at all.
+    pending: which topic is missing or waits to be assigned; empty if none. liveness: whether it does anything at all.
     """
 
     loaded: bool = False
     sought: bool = False
     stopping: bool = False
     detail: str = "starting"
+    pending: str = ""
     done: int = 0
     total: int = 0
     partitions: list[str] = field(default_factory=list)
@@ -27,7 +28,7 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Everything is in place and nothing is being given up."""
-        return self.loaded and self.sought and not self.stopping
+        return self.loaded and self.sought and not self.stopping and not self.pending
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Note what is being loaded and how far it is; told by the shard thread."""
@@ -37,7 +38,10 @@ class Readiness:
 
     def as_dict(self) -> dict[str, object]:
         """The answer of `/readyz`."""
-        answer: dict[str, object] = {"ready": self.ready, "detail": "ready" if self.ready else self.detail}
+        answer: dict[str, object] = {"ready": self.ready, "detail": "ready" if self.ready else self._why()}
         if self.total and not self.ready:
             answer["progress"] = round(self.done / self.total, 3)
         return {**answer, "partitions": self.partitions}
+
+    def _why(self) -> str:
+        return self.pending if self.pending and self.loaded and self.sought and not self.stopping else self.detail

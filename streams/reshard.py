@@ -38,6 +38,8 @@ from streams import checkpoints, rights, rightstable, topics
 from streams.datadir import hold
 from streams.errors import BrokerError, StateError, TopicError, WorkerError
 from streams.graphview import graph_spec
+from streams.identity import Identity, read_note
+from streams.logmark import mark
 from streams.models import in_use, read_notices
 from streams.rerouting import NewLog, OldPartition, merged
 from streams.rewriting import reader, writer
@@ -244,6 +246,7 @@ class Resharding:
         for shard in range(journal.new):
             folder = state_folder(datadir, shard)
             if state_folder(built, shard).exists():
+                mark(state_folder(built, shard), self._log_id())
                 state_folder(built, shard).rename(folder)
             if folder.exists():
                 report.states.append(str(folder))
@@ -283,18 +286,21 @@ class Resharding:
             self.progress("waiting for the group to be empty", 0, 0)
             time.sleep(AGAIN_S)
 
-    def _committed(self) -> dict[TopicPartition, int]:
-        marks = topics.committed(self.client, self.settings.consumer_group)
-        return {part: mark.offset for part, mark in marks.items()}
+    def _committed(self) -> dict[TopicPartition, OffsetAndMetadata]:
+        return topics.committed(self.client, self.settings.consumer_group)
 
     def _acknowledged(self) -> dict[str, int]:
         """The last message of each input partition that ingest is through with, by its source."""
-        names = {spec.name for spec in self.topics.inputs.values()}
         return {
-            f"{part.topic}:{part.partition}": offset - 1
-            for part, offset in sorted(self._committed().items())
-            if part.topic in names and offset > 0
+            (read_note(held.metadata) or Identity()).source(part.topic, part.partition): held.offset - 1
+            for part, held in sorted(self._inputs().items())
+            if held.offset > 0
         }
+
+    def _inputs(self) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What the group committed of the input topics."""
+        names = {spec.name for spec in self.topics.inputs.values()}
+        return {part: held for part, held in self._committed().items() if part.topic in names}
 
     def _alerted(self) -> dict[str, int]:
         """When each user was last alerted (µs), as far as Kafka still knows."""
@@ -311,12 +317,19 @@ class Resharding:
         return found
 
     def _commit(self, journal: Journal) -> None:
-        """Count all of the new log as published."""
-        group = self.settings.consumer_group
-        wanted = {TopicPartition(self.log.name, shard): end for shard, end in enumerate(journal.ends)}
-        if {part: offset for part, offset in self._committed().items() if part in wanted} == wanted:
+        """Count all of the new log as published, and what was read of the input topics as received by it."""
+        group, log_id = self.settings.consumer_group, self._log_id()
+        note = Identity(log_id).note()
+        marks = {
+            TopicPartition(self.log.name, shard): OffsetAndMetadata(end, note, -1)
+            for shard, end in enumerate(journal.ends)
+        }
+        for part, held in self._inputs().items():
+            if (identity := read_note(held.metadata)) is not None:
+                marks[part] = OffsetAndMetadata(held.offset, replace(identity, log=log_id).note(), -1)
+        held_now = {part: (held.offset, held.metadata) for part, held in self._committed().items()}
+        if all(held_now.get(part) == (held.offset, held.metadata) for part, held in marks.items()):
             return
-        marks = {part: OffsetAndMetadata(end, "", -1) for part, end in wanted.items()}
         for part, error in topics.with_coordinator(lambda: self.client.alter_group_offsets(group, marks)).items():
             if error is not NoError:
                 raise BrokerError(f"Kafka refused the offset of {part} ({error.__name__}): run the same command again")
@@ -329,6 +342,10 @@ class Resharding:
             return None
         (found,) = self.client.describe_topics([name])
         return len(found["partitions"])
+
+    def _log_id(self) -> str:
+        """The id of the mutations topic; empty if Kafka has none."""
+        return topics.ids(self.client, [self.log.name])[self.log.name]
 
     def _bounds(self, name: str) -> list[tuple[int, int]]:
         spec = TopicSpec(name, 0, "")

@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         1, ge=1, le=64, description="Partitions of the mutations and halos topics: the parts of the graph."
     )
 
+    partitions: int = Field(
+        4,
+        ge=1,
+        le=10_000,
+        description="Partitions of the input and output topics that are created; any number is taken.",
+    )
+
     datadir: Path = Field(Path("groundswell-data"), description="Folder of the state; one worker each.")
     memory_mb: int = Field(
         256, ge=16, description="Megabytes that RocksDB may take for its cache and memtables, all shards together."

@@ -140,6 +140,7 @@ class Shard:
         # Whether, when the state was last committed, somebody waited or something was held back that may be published.
         self._waited = graph.meta.get(b"waiting") == b"1"
         self.said = Said()
+        self.target = graph.meta.get(b"scores", b"").decode()
         self.owing = self.behind = False
         self._emerging: list[Emerging] = []
         self._outputs_changed: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
@@ -396,6 +397,7 @@ class Shard:
         outputs = self.said.outputs()
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
+        meta[b"scores"] = self.target.encode()
         waiting = bool(self.spread.waiting) or self.tolerance.holds
         if waiting != self._waited:
             meta[b"waiting"] = b"%d" % waiting

@@ -16,7 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 from streams.errors import StaleStep
 from streams.halos import Halo
+from streams.identity import Found
 from streams.records import Record
+from streams.scoretopic import Aim, aim
 from streams.shard import Outcome, Shard
 
 T = TypeVar("T")
@@ -224,6 +226,14 @@ class ShardHost:
                 shard.owing |= bool(self._to_repeat[partition])
 
         await self._run(work)
+
+    async def aim(self, topic: Found) -> dict[int, Aim]:
+        """Let every shard whose last step is committed note which score topic is published to."""
+
+        def work() -> dict[int, Aim]:
+            return {at: aim(shard, topic) for at, shard in self._shards.items() if at not in self._dirty}
+
+        return await self._run(work)
 
     def owing(self, partition: int) -> bool:
         """Whether a shard owes scores that a step must publish, without anything new; at once, too."""

@@ -62,7 +62,7 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
     try:
         consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
         try:
-            parts = [TopicPartition(spec.name, at) for spec in inputs.values() for at in range(spec.partitions)]
+            parts = [TopicPartition(name, at) for name in kinds for at in consumer.partitions_for_topic(name) or ()]
             begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
             total, done = sum(ends[part] - begins[part] for part in parts), 0
             for records in read_partitions(consumer, {part: (begins[part], ends[part]) for part in parts}):

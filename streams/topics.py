@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from uuid import UUID
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
@@ -19,13 +20,12 @@ from kafka.structs import OffsetAndMetadata
 
 from streams import rights
 from streams.errors import BrokerError, NotAllowed, Right, TopicError, one_line
+from streams.identity import id_text
 from streams.knock import knock
 from streams.settings import Settings
 
 Kind = Literal["follow", "share", "create"]
 
-INPUT_PARTITIONS = 4
-OUTPUT_PARTITIONS = 4
 # A pack holds 700 KB at most, but one message of an array just under the broker's 1 MB may
 # become a pack of its own, and it grows: its mutations name their fields by position, yet each
 # carries its user again.
@@ -33,6 +33,7 @@ MUTATIONS_MAX_BYTES = 4 * 1024 * 1024
 # A dead letter is its message untouched plus headers, so it must fit where the message just fitted.
 DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 DEAD_LETTERS = ".dlq"
+MODELS = "groundswell.models"
 RESHARD = ".reshard"
 """What `state reshard` works in until it is done is named after the mutations topic and this."""
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(MUTATIONS_MAX_BYTES)}
@@ -43,7 +44,10 @@ A_WEEK = {"retention.ms": str(7 * DAY_MS), "max.message.bytes": str(MUTATIONS_MA
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """A topic as it should be: its full name, number of partitions and configuration; sharded: one partition each."""
+    """A topic as it should be: its full name, configuration, and the number of partitions that it is made with.
+
+    sharded: one partition for each shard.
+    """
 
     name: str
     partitions: int
@@ -51,26 +55,31 @@ class TopicSpec:
     config: dict[str, str] = field(default_factory=dict, hash=False)
     sharded: bool = False
 
+    @property
+    def fixed(self) -> bool:
+        """Whether another number of partitions cannot be taken."""
+        return self.sharded or self.name.endswith(MODELS)
+
 
 class Topics:
     """The registry: every topic under the settings' prefix."""
 
     def __init__(self, settings: Settings) -> None:
         prefix = settings.prefix
-        inputs = INPUT_PARTITIONS
+        inputs = outputs = settings.partitions
         self.follow = TopicSpec(prefix + "influence.follow.v1", inputs, "follow, unfollow, join, leave, forget events")
         self.share = TopicSpec(prefix + "influence.share.v1", inputs, "share, unshare events")
         self.create = TopicSpec(prefix + "influence.create.v1", inputs, "create, delete events")
         self.score = TopicSpec(
             prefix + "influence.score.v1",
-            OUTPUT_PARTITIONS,
+            outputs,
             "the newest score of each user",
             # Without a bound Kafka keeps values that were replaced as long as it likes, those of the forgotten too.
             {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS)},
         )
         self.alert = TopicSpec(
             prefix + "influence.alert.v1",
-            OUTPUT_PARTITIONS,
+            outputs,
             "emerging influencers",
             {"retention.ms": str(30 * DAY_MS)},
         )
@@ -79,7 +88,7 @@ class Topics:
         about = "what shards tell each other"
         self.halos = TopicSpec(prefix + "groundswell.halos", shards, about, A_WEEK, sharded=True)
         about = "the artifact in use, and what shards say of a switch to another"
-        self.models = TopicSpec(prefix + "groundswell.models", 1, about, {"cleanup.policy": "compact"})
+        self.models = TopicSpec(prefix + MODELS, 1, about, {"cleanup.policy": "compact"})
 
     @property
     def inputs(self) -> dict[Kind, TopicSpec]:
@@ -133,8 +142,8 @@ def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClie
 def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30.0) -> list[str]:
     """Create the topics that are missing and wait until every partition has a leader.
 
-    Existing topics are left as they are; one that has another number of partitions is an error,
-    because keys and shards depend on it. Returns the names of the created, in the order of `specs`.
+    Existing topics are left as they are; one whose number of partitions is fixed and another is an error, because
+    shards depend on it. Returns the names of the created, in the order of `specs`.
 
     Raises:
         TopicError: as `check`; then nothing was created, unless a topic that is there is the reason.
@@ -172,26 +181,47 @@ def check(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
     """Compare the topics with the registry.
 
     Raises:
-        TopicError: one is missing or has another number of partitions, or a reshard is not finished.
+        TopicError: one is missing or has another number of partitions than is fixed for it, or a reshard is not
+            finished.
     """
     _no_reshard(client, specs)
     absent = missing(client, specs)
     if absent:
         message = f"topic {absent[0]} is missing; run `groundswell topics create`"
         raise TopicError(message)
-    partitions = {
-        topic["name"]: len(topic["partitions"]) for topic in client.describe_topics([spec.name for spec in specs])
-    }
+    found = partitions(client, [spec.name for spec in specs])
     for spec in specs:
-        if partitions[spec.name] != spec.partitions:
-            found, wanted = partitions[spec.name], spec.partitions
-            message = f"topic {spec.name} has {found} partitions where {wanted} are needed; "
-            if spec.sharded:
-                message += f"set GROUNDSWELL_SHARDS={found}, which is what the topics were made for, or move to "
-                message += f"{wanted} with `groundswell state reshard --to {wanted}`"
-            else:
-                message += "delete it or use another GROUNDSWELL_PREFIX"
-            raise TopicError(message)
+        check_partitions(spec, found[spec.name])
+
+
+def partitions(client: KafkaAdminClient, names: list[str]) -> dict[str, int]:
+    """How many partitions each of these topics has, all of which are there."""
+    found = client.describe_topics(names) if names else []
+    return {topic["name"]: len(topic["partitions"]) for topic in found}
+
+
+def ids(client: KafkaAdminClient, names: list[str]) -> dict[str, str]:
+    """The id of each of these topics, all of which are there; empty where Kafka has none (before 2.8)."""
+    found = client.describe_topics(names) if names else []
+    return {topic["name"]: id_text(UUID(str(topic.get("topic_id") or UUID(int=0))).bytes) for topic in found}
+
+
+def check_partitions(spec: TopicSpec, found: int) -> None:
+    """Compare a number of partitions with what is fixed for a topic.
+
+    Raises:
+        TopicError: it is another one.
+    """
+    if not spec.fixed or found == spec.partitions:
+        return
+    message = f"topic {spec.name} has {found} partitions where {spec.partitions} are needed; "
+    if spec.sharded:
+        message += f"set GROUNDSWELL_SHARDS={found}, which is what the topics were made for, or move to "
+        message += f"{spec.partitions} with `groundswell state reshard --to {spec.partitions}`"
+    else:
+        message += "it holds only the artifact in use: stop all workers, delete it, start them, and give "
+        message += "`groundswell model use` again"
+    raise TopicError(message)
 
 
 def _no_reshard(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:

@@ -6,7 +6,8 @@
 * A lane with much waiting is not asked for more, so overload shows as lag, not as memory.
 * Every seek begins a new epoch. A poll of an older epoch is neither written nor acknowledged, nor is
   one whose lease has lapsed (`streams/lease.py`): the group may have given its partitions away.
-* Positions come from the app at each assignment: partitions with state start where the state ends.
+* Positions come from the app at each assignment: partitions with state start where the state ends. A commit carries
+  what its offset points into (`streams/identity.py`).
 
 Faust runs the consumer on a thread with a loop of its own; `FetchThread` lives there, everything
 else on the main loop.
@@ -27,14 +28,18 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams import topic_ids
 from streams.clientwatch import ClientWatch
 from streams.errors import GroundswellError, UnreadableBatch
 from streams.fencing import EPOCH, LeasedProducer, watch
 from streams.fetch_errors import decoding
+from streams.identity import Found, Held
 from streams.lease import Lease
 from streams.liveness import POLLS, STEP_S
+from streams.noting import Noted, NotingConsumer
 from streams.pace import Pace
 from streams.placement import Placement
+from streams.topic_watch import notice_cuts
 from streams.topics import Topics
 
 LOGGER = logging.getLogger("faust.transport")
@@ -58,6 +63,8 @@ SETTLE_S = 3.0
 """How long a revocation waits for the answers to what is on its way to Kafka."""
 BATCH_BYTES = 512 * 1024
 REQUEST_BYTES = 6 * 1024 * 1024
+METADATA_MS = 60_000
+"""How old what a client knows of topics may become; what changes is noticed earlier (`streams/topic_watch.py`)."""
 
 
 class Poll:
@@ -109,6 +116,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self.lease: Lease = self.app.lease
         self._numbers: dict[str, int] = defaultdict(int)
+        self._sought = False
         self._inputs = {spec.name for spec in Topics(self.app.settings).inputs.values()}
 
     def lane(self, topic: str) -> str:
@@ -117,6 +125,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     def new_epoch(self) -> None:
         """Everything fetched before is stale from here on."""
+        self._sought = False
         self.lease.new_epoch()
         self._numbers = defaultdict(int)
 
@@ -126,7 +135,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         topics = Topics(settings)
         self._assignor = Placement((topics.mutations.name, topics.halos.name), self.app.held)
         session_s = settings.session_timeout_s
-        consumer = aiokafka.AIOKafkaConsumer(
+        consumer = NotingConsumer(
             **settings.aiokafka_kwargs(),
             group_id=settings.consumer_group,
             group_instance_id=settings.instance or None,
@@ -144,9 +153,11 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             heartbeat_interval_ms=int(session_s * 1_000 / HEARTBEATS),
             rebalance_timeout_ms=int(max(session_s, REBALANCE_S) * 1_000),
             request_timeout_ms=REQUEST_MS,
+            metadata_max_age_ms=METADATA_MS,
         )
         watch(consumer, self.lease, settings.instance, self.app.name_taken)
         self._watch = ClientWatch(consumer, settings, self._failed, self.app.worker.readiness.liveness.sign)
+        notice_cuts(consumer, self._cut)
         return consumer
 
     def _failed(self, error: GroundswellError) -> None:
@@ -157,6 +168,49 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         """As Faust's; from then on errors of the group end the worker or are tried again."""
         await super().on_start()
         self._watch.started()
+
+    def _cut(self, topic: str, partition: int) -> None:
+        """Kafka has nothing at our position: aiokafka would go on at the beginning, an assignment settles that."""
+        if not self._sought:
+            return
+        self._sought = False
+        LOGGER.warning(
+            "a topic was cut or made anew under what is read: joining anew",
+            extra={"topic": topic, "partition": partition},
+        )
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Have all partitions assigned anew; for this thread."""
+        consumer: Any = self._consumer
+        consumer._coordinator.request_rejoin()  # noqa: SLF001 - aiokafka has no other way
+
+    async def refresh(self, rejoin: bool) -> None:
+        """Ask Kafka about the topics at once, as the group's leader assigns what it knows of; and join anew."""
+        consumer: Any = self._consumer
+        await consumer._client.force_metadata_update()  # noqa: SLF001 - the same
+        if rejoin:
+            self.rejoin()
+
+    def shown(self, topic: str) -> int:
+        """How many partitions of a topic this client knows of."""
+        consumer: Any = self._consumer
+        return len(consumer._client.cluster.partitions_for_topic(topic) or ())  # noqa: SLF001 - the same
+
+    async def found(self, names: list[str], deadline_s: float) -> dict[str, Found]:
+        """What Kafka says of some topics."""
+        consumer: Any = self._consumer
+        return await topic_ids.found(consumer._client, names, deadline_s=deadline_s)  # noqa: SLF001 - the same
+
+    async def held(self, tps: list[TP]) -> dict[TP, Held]:
+        """What the group committed of some partitions."""
+        consumer: Any = self._consumer
+        asked = [aiokafka.TopicPartition(*tp) for tp in tps]
+        found = await consumer._coordinator.fetch_committed_offsets(asked)  # noqa: SLF001 - without what was noted else
+        return {
+            tp: Held(found[at].offset, found[at].metadata or "") if at in found else Held(-1)
+            for tp, at in zip(tps, asked, strict=True)
+        }
 
     async def _fetch_records(
         self,
@@ -198,6 +252,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         self.new_epoch()  # the seeks follow before the first await
         await super()._seek_wait(consumer, partitions)
+        self._sought = True
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Faust's search for stuck streams knows single events only."""
@@ -214,6 +269,7 @@ class Consumer(driver.Consumer):
         self._waiting: dict[str, Poll] = {}
         self._busy: dict[str, Poll] = {}
         self._done: dict[TP, int] = {}
+        self._notes: dict[TP, str] = {}
         self._room = asyncio.Event()
         self._next_poll = 0.0
         self._pace = Pace(self.app.settings.target_ms / 1_000)
@@ -320,18 +376,25 @@ class Consumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Seek every partition to where the app says; called by Faust after each assignment."""
-        committed = await self.seek_to_committed()
         tps = sorted(self.assignment())
-        stored = {tp: max(committed.get(tp) or 0, 0) for tp in tps}
+        held = await self._thread.call_thread(self._thread.held, tps)
         begin = await self.earliest_offsets(*tps)
         end = await self.highwaters(*tps)
-        targets = await self.app.seek_targets(stored, begin, end)
+        places = await self.app.seek_targets(held, begin, end)
+        targets = {tp: place.seek for tp, place in places.items()}
+        # From here on what is done is noted as this; nothing of before is left that could be.
+        self._done.clear()
+        self._notes = {tp: place.held.note for tp, place in places.items()}
+        # Before anything is read under another identity the group knows it, whatever happens then.
+        anew = {tp: Noted(place.held) for tp, place in places.items() if place.held != held[tp]}
+        if anew:
+            await self._thread.commit(anew)
         await self.seek_wait(targets)
         self._next_poll = 0.0  # what is new here has not had company to wait for
         self._waiting.clear()
         self._busy.clear()
         self._done.clear()
-        self._committed_offset.update(stored)
+        self._committed_offset.update({tp: max(place.held.offset, 0) for tp, place in places.items()})
         self.positions = dict(targets)
         self._room.set()
         # What is begun because of this assignment belongs to it, whenever it comes to its turn.
@@ -368,7 +431,28 @@ class Consumer(driver.Consumer):
         return iter([tp for tp in self._done if topics is None or tp in topics or tp.topic in topics])
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self._done.pop(tp, None)
+        position = self._done.pop(tp, None)
+        return None if position is None else Noted(Held(position, self._notes.get(tp, "")))
+
+    # Topics
+
+    async def found(self, names: list[str], deadline_s: float = REQUEST_MS / 1_000) -> dict[str, Found]:
+        """What Kafka says of some topics now.
+
+        Raises:
+            KafkaError: nobody answered until the deadline.
+        """
+        known: dict[str, Found] = await self._thread.call_thread(self._thread.found, names, deadline_s)
+        return known
+
+    def shown(self, topic: str) -> int:
+        """How many partitions of a topic the group's client knows of."""
+        return self._thread.shown(topic)
+
+    async def refresh(self, *, rejoin: bool) -> None:
+        """Have the clients ask Kafka about the topics; rejoin: and all partitions be assigned anew."""
+        await self._thread.call_thread(self._thread.refresh, rejoin)
+        await self.app.producer.client.client.force_metadata_update()
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between two polls are no gap: compacted away, or the marks of transactions."""
@@ -388,6 +472,7 @@ class Producer(driver.Producer):
             max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES,
             request_timeout_ms=REQUEST_MS,
+            metadata_max_age_ms=METADATA_MS,
         )
 
     @property

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Mapping
 from time import perf_counter
 from typing import Any
 
+from faust.types import TP
+
 from graphstate.keys import NEVER
 from graphstate.types import EVICTION_US, Kind, Mutation
 from streams.deadletter import DeadLetters
@@ -31,7 +33,7 @@ OUTCOME = "accepted"
 
 
 class Ingest:
-    """Takes the polls of the input topics."""
+    """Takes the polls of the input topics; sources: by partition, what its segments are named after."""
 
     def __init__(self, topics: Topics, producer: Producer, dead_letters: DeadLetters, metrics: Metrics) -> None:
         self._topics = topics
@@ -40,17 +42,20 @@ class Ingest:
         self._metrics = metrics
         self._shards = topics.mutations.partitions
         self._clock = self._told = NEVER
+        self.sources: dict[TP, str] = {}
 
     async def handle(self, poll: Poll) -> bool:
         """Everything from a poll to acknowledged packs; True: it is done."""
         begin = perf_counter()
         self._dead.begin()
         packers, kinds = [Packer() for _ in range(self._shards)], Counter[int]()
+        sources = self.sources  # those of another assignment are another dictionary
         for tp, (records, _) in poll.parts.items():
             kind = self._topics.kind(tp.topic)
+            source = sources.get(tp) or f"{tp.topic}:{tp.partition}"
             for first in range(0, len(records), SLICE):
                 for record in records[first : first + SLICE]:
-                    self._take(record, kind, packers, kinds)
+                    self._take(record, kind, source, packers, kinds)
                 await asyncio.sleep(0)
         decoded = perf_counter()
         await self._send(packers)
@@ -61,7 +66,7 @@ class Ingest:
         self._metrics.ingest_seconds.labels("acknowledge").observe(perf_counter() - decoded)
         return True
 
-    def _take(self, record: Any, kind: TopicKind, packers: list[Packer], kinds: Counter[int]) -> None:
+    def _take(self, record: Any, kind: TopicKind, source: str, packers: list[Packer], kinds: Counter[int]) -> None:
         # Messages from before Kafka 0.10 have no timestamp.
         accepted_ms = record.timestamp if record.timestamp and record.timestamp > 0 else time.time_ns() // 1_000_000
         try:
@@ -71,7 +76,6 @@ class Ingest:
             self._dead.add(record, error)
             some = error.good
         if some:
-            source = f"{record.topic}:{record.partition}"
             for shard, mine in self._routed(some).items():
                 size = len(record.value) * len(mine) // len(some)
                 packers[shard].add(source, record.offset, accepted_ms, size, mine)

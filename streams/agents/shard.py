@@ -91,7 +91,8 @@ def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], t
 class ShardWork:
     """Takes the polls of the mutations and the halos topic.
 
-    told: below these offsets of the mutations topic all outputs were published. on_waiting: told of a shard in which
+    told: below these offsets of the mutations topic all outputs were published. former: how many partitions the score
+    topic had before, where a score may still be that is to be withdrawn. on_waiting: told of a shard in which
     somebody waits for a step; it must see to it that `begin` is called.
     """
 
@@ -116,6 +117,7 @@ class ShardWork:
         self._busy = asyncio.Lock()
         self._called: set[int] = set()
         self.told: dict[TP, int] = {}
+        self.former: set[int] = set()
         self.on_waiting: Callable[[int], None] = lambda _partition: None
 
     async def handle(self, poll: Poll) -> bool:
@@ -294,8 +296,10 @@ class ShardWork:
         """Scores before alerts, so that who is alerted can look the score up."""
         now_ns = time.time_ns()
         client, outputs, now_ms = self._producer.client, self._outputs, now_ns // 1_000_000
-        scores = outputs.scores(outcome, origin, rfc3339(now_ns // 1_000).encode())
-        await publish(client, outputs.score_topic, scores, now_ms)
+        now = rfc3339(now_ns // 1_000).encode()
+        await publish(client, outputs.score_topic, outputs.scores(outcome, origin, now), now_ms)
+        for partitions in sorted(self.former):
+            await publish(client, outputs.score_topic, outputs.withdrawn(outcome, origin, now), now_ms, partitions)
         await publish(client, outputs.alert_topic, outputs.alerts(outcome), now_ms)
         return len(outcome.scores), len(outcome.alerts)
 

@@ -67,7 +67,9 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
     try:
         consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
         try:
-            partitions = [TopicPartition(spec.name, number) for number in range(spec.partitions)]
+            partitions = [
+                TopicPartition(spec.name, at) for at in sorted(consumer.partitions_for_topic(spec.name) or ())
+            ]
             consumer.assign(partitions)
             (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
             while True:

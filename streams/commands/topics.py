@@ -43,10 +43,13 @@ def list_(as_json: AsJson = False) -> None:
     with topics.admin(settings) as client:
         hidden = rights.hidden(client, [spec.name for spec in specs])
         absent = set(topics.missing(client, [spec for spec in specs if spec.name not in hidden]))
+        visible = [spec.name for spec in specs if spec.name not in absent and spec.name not in hidden]
+        there = topics.partitions(client, visible)
     rows: list[dict[str, Any]] = []
     for spec in specs:
         exists = None if spec.name in hidden else spec.name not in absent
-        rows.append({"topic": spec.name, "partitions": spec.partitions, "exists": exists, "about": spec.about})
+        number = there.get(spec.name, spec.partitions)
+        rows.append({"topic": spec.name, "partitions": number, "exists": exists, "about": spec.about})
     if as_json:
         printing.as_json(rows)
     else:

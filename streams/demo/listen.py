@@ -14,6 +14,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streams import topic_ids
 from streams.errors import BrokerError, one_line
 from streams.fetch_errors import decoding
 from streams.headers import rfc3339
@@ -124,9 +125,8 @@ async def listening(settings: Settings) -> AsyncIterator[Listener]:
     )
     try:
         await consumer.start()
-        partitions = [
-            TopicPartition(spec.name, n) for spec in (topics.score, topics.alert) for n in range(spec.partitions)
-        ]
+        found = await topic_ids.found(consumer._client, [topics.score.name, topics.alert.name])  # noqa: SLF001
+        partitions = [TopicPartition(name, number) for name, one in found.items() for number in range(one.partitions)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning()
         listener = Listener(consumer, topics)

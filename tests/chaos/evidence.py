@@ -14,6 +14,7 @@ from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
 from streams.graphview import graph_spec
+from streams.identity import place
 from streams.packs import unpack
 from streams.replay import cluster, replay
 from streams.settings import Settings
@@ -146,8 +147,9 @@ def collect(settings: Settings, members: list[Member], known: Known, sent: list[
     taken = Counter[tuple[str, int]]()
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:
-            if segment.source.rpartition(":")[0] in inputs:
-                taken.update((segment.source, offset) for offset in segment.offsets)
+            source = place(segment.source)
+            if source.rpartition(":")[0] in inputs:
+                taken.update((source, offset) for offset in segment.offsets)
     dead = {record.value for record in read_all(settings, [topics.dlq(name).name for name in inputs])}
     states = graphs([member.settings.datadir for member in members], settings.shards)
     found = Found(known.answers, states, known.out.last, dead, arrived, set(taken))

@@ -15,11 +15,12 @@ import msgspec
 from graphstate.types import Mutation
 from streams.errors import BadEvent
 from streams.schemas import TOPIC_OF, TopicKind, mutations
-from streams.topics import INPUT_PARTITIONS
 from tests.histories import history
 
 USERS = 900
 """Few enough for one page of the API to name them all."""
+PARTITIONS = 4
+"""Of each input topic, as many as they are made with."""
 REORDERED = 400
 """Messages by which one may be early or late."""
 REPEATED = 0.03
@@ -54,7 +55,7 @@ def messages(seed: int, count: int) -> list[Message]:
         late = rng.uniform(0, count / 2) if rng.random() < LONG_LATE else rng.uniform(0, REORDERED)
         placed.append((place + late, message))
         if rng.random() < REPEATED:
-            again = Message(message.kind, message.value, rng.randrange(INPUT_PARTITIONS), 0, message.bad)
+            again = Message(message.kind, message.value, rng.randrange(PARTITIONS), 0, message.bad)
             placed.append((place + rng.uniform(0, 10 * REORDERED), again))
     placed.sort(key=lambda pair: pair[0])
     return [message for _, message in placed]
@@ -75,11 +76,11 @@ def _packed(rng: random.Random, rows: Iterable[dict[str, Any]]) -> Iterator[Mess
             together.append({**row, "time": FAR_FUTURE_S})
         value = _encode(together[0] if len(together) == 1 else together)
         skew_s = rng.choice(SKEWS_S) if rng.random() < SKEWED else 0
-        yield Message(kind, value, rng.randrange(INPUT_PARTITIONS), skew_s, bad)
+        yield Message(kind, value, rng.randrange(PARTITIONS), skew_s, bad)
         waiting[kind] = []
     for kind, together in waiting.items():
         if together:
-            yield Message(kind, _encode(together), rng.randrange(INPUT_PARTITIONS))
+            yield Message(kind, _encode(together), rng.randrange(PARTITIONS))
 
 
 def truth(sent: Iterable[Message]) -> list[Mutation]:

@@ -16,6 +16,7 @@ import pytest
 
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
+from streams.identity import place
 from streams.packs import unpack
 from streams.schemas import TOPIC_OF, mutations
 from streams.settings import Settings
@@ -136,7 +137,7 @@ def check_log(settings: Settings, topics: Topics, record_property: pytest.Record
     taken = Counter[tuple[str, int]]()
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:
-            taken.update((segment.source, offset) for offset in segment.offsets)
+            taken.update((place(segment.source), offset) for offset in segment.offsets)
     sent = read_all(settings, [spec.name for spec in topics.inputs.values()])
     assert set(taken) == {(f"{record.topic}:{record.partition}", record.offset) for record in sent}
     assert len(sent) == PORTION * (KILLS + 1)

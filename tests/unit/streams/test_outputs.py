@@ -118,6 +118,11 @@ class FakeProducer:
         """A new batch."""
         return Batch()
 
+    async def partitions_for(self, topic: str) -> set[int]:
+        """Four, whatever the topic."""
+        del topic
+        return set(range(4))
+
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
         """Take a batch."""
         del topic

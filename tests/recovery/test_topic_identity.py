@@ -1,0 +1,304 @@
+"""Topics that were deleted and made again, cut, or are another Kafka's, with the worker stopped and running: no event
+that Kafka still has is dropped, or the worker ends with one line.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from streams.embedded import EmbeddedKafka
+from streams.identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
+from streams.settings import Settings
+from streams.topics import Topics, TopicSpec, admin, create, make
+from tests.workers import WorkerProcess, producer, wait_for
+
+TIME = 1_772_366_400
+SCORED_S = 30.0
+
+
+class Rig:
+    """One installation: its topics, and workers one after the other."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.topics = Topics(settings)
+        self.input = self.topics.create
+        with admin(settings) as client:
+            create(client, self.topics.all())
+
+    def send(self, *users: str, partition: int = 0) -> None:
+        """One create by each of these users."""
+        with producer(self.settings) as sender:
+            for user in users:
+                event = {"type": "create", "time": TIME, "user": user, "content": f"by-{user}"}
+                sender.send(self.input.name, json.dumps(event).encode(), partition=partition)
+
+    @contextmanager
+    def admin(self) -> Iterator[KafkaAdminClient]:
+        """An admin client."""
+        with admin(self.settings) as client:
+            yield client
+
+    def delete(self, spec: TopicSpec) -> None:
+        """Delete a topic and wait until it is gone."""
+        with self.admin() as client:
+            client.delete_topics([spec.name])
+            wait_for(lambda: spec.name not in client.list_topics(), 30, "a topic to be gone")
+
+    def make(self, *specs: TopicSpec) -> None:
+        """Make topics as an operator would."""
+        with self.admin() as client:
+            make(client, list(specs))
+
+    @contextmanager
+    def worker(self, settings: Settings | None = None) -> Iterator[WorkerProcess]:
+        """A worker that is ready, and that ends well."""
+        process = WorkerProcess(settings or self.settings)
+        process.start()
+        try:
+            process.wait_ready()
+            yield process
+            assert process.stop() == 0, last_line(process)
+        finally:
+            process.kill()
+
+    def lives_with(self, *users: str) -> None:
+        """A worker scores these, who are sent first, and stops."""
+        self.send(*users)
+        with self.worker() as process:
+            scored(process, *users)
+            # As in life: what is read is committed before the worker stops.
+            time.sleep(0.6)
+
+    def held(self) -> dict[tuple[str, int], OffsetAndMetadata]:
+        """What the group committed."""
+        with self.admin() as client:
+            found = client.list_group_offsets({self.settings.consumer_group: None})[self.settings.consumer_group]
+        return {(part.topic, part.partition): mark for part, mark in found.items() if mark.offset >= 0}
+
+    def note(self, partition: int, offset: int, note: str) -> None:
+        """Let the group have committed this of the input."""
+        mark = {TopicPartition(self.input.name, partition): OffsetAndMetadata(offset, note, -1)}
+        with self.admin() as client:
+            client.alter_group_offsets(self.settings.consumer_group, mark)
+
+
+@pytest.fixture
+def rig(settings: Settings) -> Rig:
+    """An installation on the session's broker."""
+    return Rig(settings)
+
+
+def has(process: WorkerProcess, user: str) -> bool:
+    """Whether the worker knows a user."""
+    return process.get(f"/api/v1/users/{user}")[0] == 200
+
+
+def scored(process: WorkerProcess, *users: str) -> None:
+    """Wait until the worker has scored these users."""
+    wait_for(lambda: all(has(process, user) for user in users), SCORED_S, f"{users} to be scored")
+
+
+def restarts(process: WorkerProcess, topic: str) -> dict[str, float]:
+    """How many partitions of an input were not read on, by reason."""
+    found = {}
+    for line in process.get("/metrics")[1].decode().splitlines():
+        if line.startswith("groundswell_input_restarts_total") and topic in line:
+            found[line.partition('reason="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
+    return {reason: count for reason, count in found.items() if count}
+
+
+def last_line(process: WorkerProcess) -> str:
+    """The last line of a worker's log."""
+    return process.log.read_text().rstrip().rpartition("\n")[2]
+
+
+OLD = tuple(f"old{n}" for n in range(6))
+NEW = tuple(f"new{n}" for n in range(5))
+
+
+def anew(partitions: int, sent: int) -> Callable[[Rig], None]:
+    """Delete the input and make it again, with so many partitions, and send so many events at once."""
+
+    def change(rig: Rig) -> None:
+        rig.delete(rig.input)
+        rig.make(TopicSpec(rig.input.name, partitions, ""))
+        rig.send(*(f"more{n}" for n in range(sent)))
+
+    return change
+
+
+def cut(rig: Rig) -> None:
+    """Delete records: all that were read, and some that were not."""
+    rig.send("unread")
+    with rig.admin() as client:
+        client.delete_records({TopicPartition(rig.input.name, 0): len(OLD) + 1})
+
+
+def cut_before(rig: Rig) -> None:
+    """Delete only records that were read."""
+    with rig.admin() as client:
+        client.delete_records({TopicPartition(rig.input.name, 0): len(OLD)})
+
+
+def lost_its_end(rig: Rig) -> None:
+    """The same topic, but it ends before what was read, as after the loss of a broker's newest records."""
+    (mark,) = (mark for key, mark in rig.held().items() if key == (rig.input.name, 0))
+    rig.note(0, mark.offset + 100, mark.metadata)
+
+
+def other_cluster(rig: Rig) -> None:
+    """The group's offsets were copied from another Kafka, where the topic of this name has another id."""
+    (mark,) = (mark for key, mark in rig.held().items() if key == (rig.input.name, 0))
+    before = read_note(mark.metadata)
+    assert before is not None
+    rig.note(0, 3, Identity("AAAAAAAAAAAAAAAAAAAAAQ", 0, before.log).note())
+
+
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        pytest.param(anew(4, 0), {MADE_ANEW: 1}, id="made again, shorter"),
+        pytest.param(anew(4, 9), {MADE_ANEW: 1}, id="made again, longer"),
+        pytest.param(anew(2, 0), {MADE_ANEW: 1}, id="made again with 2 partitions"),
+        pytest.param(cut, {UNREAD: 1}, id="cut before it was read"),
+        pytest.param(cut_before, {}, id="cut after it was read"),
+        pytest.param(lost_its_end, {CUT_BACK: 1}, id="lost its end"),
+        pytest.param(other_cluster, {MADE_ANEW: 1}, id="another cluster"),
+    ],
+)
+def test_an_input_changes_while_the_worker_is_stopped(
+    rig: Rig, change: Callable[[Rig], None], reasons: dict[str, float]
+) -> None:
+    """All events that are sent then are scored, as are those from before, and what happened is logged and counted."""
+    rig.lives_with(*OLD)
+    change(rig)
+    with rig.worker() as process:
+        assert restarts(process, rig.input.name) == reasons
+        rig.send(*NEW)
+        scored(process, *OLD, *NEW)
+    assert ("WARN" in process.log.read_text().upper()) == bool(reasons)
+
+
+def test_an_input_changes_while_the_worker_runs(rig: Rig) -> None:
+    """Deleted: not ready, and why. Made again, with fewer partitions, and cut: new events are scored."""
+    rig.send(*OLD)
+    with rig.worker() as process:
+        scored(process, *OLD)
+        rig.delete(rig.input)
+        wait_for(lambda: process.get("/readyz")[0] == 503, 20, "the worker not to be ready")
+        wait_for(lambda: rig.input.name in process.get("/readyz")[1].decode(), 20, "the reason")
+        rig.make(TopicSpec(rig.input.name, 2, ""))
+        rig.send(*NEW)
+        scored(process, *NEW)
+        process.wait_ready()
+        # Longer than what was read, between two looks.
+        rig.delete(rig.input)
+        rig.make(rig.input)
+        rig.send(*(f"late{n}" for n in range(20)))
+        scored(process, *(f"late{n}" for n in range(20)))
+        with rig.admin() as client:
+            client.delete_records({TopicPartition(rig.input.name, 0): 20})
+        rig.send("last")
+        scored(process, *OLD, "last")
+        assert restarts(process, rig.input.name)[MADE_ANEW] >= 2
+
+
+def test_a_commit_of_an_earlier_release_is_taken_over(rig: Rig) -> None:
+    """Commits and states without ids are of what is there now; from then on all have them, idle partitions too."""
+    rig.lives_with(*OLD)
+    rig.note(0, len(OLD), "")
+    rig.note(3, 0, "")
+    with rig.worker() as process:
+        assert not restarts(process, rig.input.name)
+        rig.send(*NEW)
+        scored(process, *OLD, *NEW)
+    notes = {key: read_note(mark.metadata) for key, mark in rig.held().items() if key[0] == rig.input.name}
+    assert len(notes) == 4
+    assert len({note.topic for note in notes.values() if note}) == 1
+
+
+def ends(settings: Settings) -> str:
+    """The last line of a worker that must end with an error."""
+    process = WorkerProcess(settings)
+    process.start()
+    try:
+        assert process.ended(60) == 1
+        return last_line(process)
+    finally:
+        process.kill()
+
+
+def aside(settings: Settings) -> Settings:
+    """With another data folder, as after the old one was moved."""
+    return settings.model_copy(update={"datadir": Path(f"{settings.datadir}-new")})
+
+
+def test_the_mutations_topic_is_made_again_while_the_worker_is_stopped(rig: Rig, tmp_path: Path) -> None:
+    """One line, though the offsets fit; what it advises brings all back, and no checkpoint of the old log."""
+    kept = rig.settings.model_copy(update={"checkpoints": f"file://{tmp_path / 'kept'}", "checkpoint_every_s": 1.0})
+    rig.settings = kept
+    rig.send(*OLD)
+    with rig.worker() as process:
+        scored(process, *OLD)
+        wait_for(lambda: bool(list((tmp_path / "kept").rglob("manifests/*"))), 30, "a checkpoint")
+    rig.delete(rig.topics.mutations)
+    rig.make(rig.topics.mutations)
+    with producer(kept) as sender:
+        # As long as the old one, and more.
+        for _ in range(40):
+            sender.send(rig.topics.mutations.name, b"not ours", partition=0)
+    assert "is of another" in ends(kept)
+    assert "GROUNDSWELL_DATADIR aside" in ends(kept)
+    rig.delete(rig.topics.mutations)
+    with rig.worker(aside(kept)) as process:
+        rig.send(*NEW)
+        scored(process, *OLD, *NEW)
+        assert OTHER_LOG in restarts(process, rig.input.name)
+        assert "restored" not in process.log.read_text()
+
+
+def test_the_mutations_topic_is_made_again_while_the_worker_runs(rig: Rig) -> None:
+    """The worker ends with one line; after what the next one says, all is there."""
+    rig.send(*OLD)
+    process = WorkerProcess(rig.settings)
+    process.start()
+    try:
+        process.wait_ready()
+        scored(process, *OLD)
+        rig.delete(rig.topics.mutations)
+        rig.make(rig.topics.mutations)
+        rig.send(*NEW)
+        assert process.ended() == 1
+        assert rig.topics.mutations.name in last_line(process)
+    finally:
+        process.kill()
+    assert "GROUNDSWELL_DATADIR aside" in ends(rig.settings)
+    with rig.worker(aside(rig.settings)) as process:
+        scored(process, *OLD, *NEW)
+
+
+def test_another_cluster_with_the_same_names(rig: Rig, tmp_path: Path) -> None:
+    """A state does not join the topics of another Kafka, even of the same length; a new one reads all of it there."""
+    rig.lives_with(*OLD)
+    with EmbeddedKafka(tmp_path / "other") as kafka:
+        there = Rig(rig.settings.model_copy(update={"broker": kafka.address}))
+        there.settings = aside(there.settings)
+        there.lives_with(*OLD)
+        line = ends(rig.settings.model_copy(update={"broker": kafka.address}))
+        assert "is of another" in line
+        assert "GROUNDSWELL_BROKER" in line
+        with there.worker() as process:
+            there.send(*NEW)
+            scored(process, *OLD, *NEW)
+    with rig.worker() as process:
+        assert not restarts(process, rig.input.name)
+        assert not has(process, NEW[0])
