@@ -1,9 +1,10 @@
-"""Topics with any number of partitions, more of them while a worker runs, and after a restart: the scores of a replay."""
+"""Topics with any number of partitions, more of them while a worker runs and after a restart: the scores of replay."""
 
 from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from streams.partitioning import partitions_of
 from streams.schemas import TOPIC_OF
 from streams.settings import Settings
 from streams.topicrange import read
-from streams.topics import Topics, TopicSpec, admin, check, create, make, partitions
+from streams.topics import Topics, admin, check, create, make, partitions
 from tests.histories import history
 from tests.shards import check_same, undisturbed
 from tests.workers import producer, read_all, wait_for, wait_quiet, worker
@@ -45,7 +46,7 @@ def owned(process: Any) -> set[str]:
 
 
 def test_partitions_are_added_while_a_worker_runs(settings: Settings, tmp_path: Path) -> None:
-    """From 1, 3 and 4 to 6, with scores from 2 to 5: all events are scored, before and after a restart, as by replay."""
+    """From 1, 3 and 4 to 6, scores from 2 to 5: all events are scored, before and after a restart, as by replay."""
     settings = settings.model_copy(update={"retention_s": 0, "partitions": 4})
     topics, rng = Topics(settings), random.Random(16)
     events = list(history(rng, 3 * PORTION))
@@ -53,7 +54,8 @@ def test_partitions_are_added_while_a_worker_runs(settings: Settings, tmp_path: 
     before = {topics.follow.name: 1, topics.share.name: 4, topics.create.name: 3, topics.score.name: 2}
     after = {topics.follow.name: 6, topics.share.name: 6, topics.create.name: 6, topics.score.name: 5}
     with admin(settings) as client:
-        make(client, [TopicSpec(name, count, "", topics.score.config) for name, count in before.items()])
+        specs = [spec for spec in topics.all() if spec.name in before]
+        make(client, [replace(spec, partitions=before[spec.name]) for spec in specs])
         create(client, topics.all())
         assert partitions(client, [topics.alert.name]) == {topics.alert.name: 4}
     with worker(settings) as process:

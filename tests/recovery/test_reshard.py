@@ -65,6 +65,11 @@ class Life:
         try:
             process.wait_ready()
             self.settle()
+            # The commits of the input topics are of the log that there is now.
+            page = process.get("/metrics")[1].decode()
+            counts = [line for line in page.splitlines() if line.startswith("groundswell_input_restarts_total")]
+            assert counts
+            assert all(line.endswith(" 0.0") for line in counts), counts
             yield
             assert process.stop() == 0
         finally:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +40,19 @@ class Rig:
             for user in users:
                 event = {"type": "create", "time": TIME, "user": user, "content": f"by-{user}"}
                 sender.send(self.input.name, json.dumps(event).encode(), partition=partition)
+
+    def follow(self, spec: TopicSpec, *users: str) -> None:
+        """One follow by each of these users."""
+        self._put(spec, [{"type": "follow", "time": TIME, "user": user, "target": f"of-{user}"} for user in users])
+
+    def share(self, spec: TopicSpec, *users: str) -> None:
+        """One share by each of these users."""
+        self._put(spec, [{"type": "share", "time": TIME, "user": user, "content": "by-old0-0"} for user in users])
+
+    def _put(self, spec: TopicSpec, events: list[dict[str, object]]) -> None:
+        with producer(self.settings) as sender:
+            for event in events:
+                sender.send(spec.name, json.dumps(event).encode(), partition=0)
 
     @contextmanager
     def admin(self) -> Iterator[KafkaAdminClient]:
@@ -125,67 +138,48 @@ OLD = tuple(f"old{n}" for n in range(6))
 NEW = tuple(f"new{n}" for n in range(5))
 
 
-def anew(partitions: int, sent: int) -> Callable[[Rig], None]:
-    """Delete the input and make it again, with so many partitions, and send so many events at once."""
+def test_inputs_change_while_the_worker_is_stopped(rig: Rig) -> None:
+    """All events that are sent then are scored, as are those from before; each change is logged and counted.
 
-    def change(rig: Rig) -> None:
-        rig.delete(rig.input)
-        rig.make(TopicSpec(rig.input.name, partitions, ""))
-        rig.send(*(f"more{n}" for n in range(sent)))
-
-    return change
-
-
-def cut(rig: Rig) -> None:
-    """Delete records: all that were read, and some that were not."""
-    rig.send("unread")
-    with rig.admin() as client:
-        client.delete_records({TopicPartition(rig.input.name, 0): len(OLD) + 1})
-
-
-def cut_before(rig: Rig) -> None:
-    """Delete only records that were read."""
-    with rig.admin() as client:
-        client.delete_records({TopicPartition(rig.input.name, 0): len(OLD)})
-
-
-def lost_its_end(rig: Rig) -> None:
-    """The same topic, but it ends before what was read, as after the loss of a broker's newest records."""
-    (mark,) = (mark for key, mark in rig.held().items() if key == (rig.input.name, 0))
-    rig.note(0, mark.offset + 100, mark.metadata)
-
-
-def other_cluster(rig: Rig) -> None:
-    """The group's offsets were copied from another Kafka, where the topic of this name has another id."""
-    (mark,) = (mark for key, mark in rig.held().items() if key == (rig.input.name, 0))
-    before = read_note(mark.metadata)
-    assert before is not None
-    rig.note(0, 3, Identity("AAAAAAAAAAAAAAAAAAAAAQ", 0, before.log).note())
-
-
-@pytest.mark.parametrize(
-    ("change", "reasons"),
-    [
-        pytest.param(anew(4, 0), {MADE_ANEW: 1}, id="made again, shorter"),
-        pytest.param(anew(4, 9), {MADE_ANEW: 1}, id="made again, longer"),
-        pytest.param(anew(2, 0), {MADE_ANEW: 1}, id="made again with 2 partitions"),
-        pytest.param(cut, {UNREAD: 1}, id="cut before it was read"),
-        pytest.param(cut_before, {}, id="cut after it was read"),
-        pytest.param(lost_its_end, {CUT_BACK: 1}, id="lost its end"),
-        pytest.param(other_cluster, {MADE_ANEW: 1}, id="another cluster"),
-    ],
-)
-def test_an_input_changes_while_the_worker_is_stopped(
-    rig: Rig, change: Callable[[Rig], None], reasons: dict[str, float]
-) -> None:
-    """All events that are sent then are scored, as are those from before, and what happened is logged and counted."""
-    rig.lives_with(*OLD)
-    change(rig)
+    Two topics are made again, shorter and with more events than before; of the third, partitions are cut before and
+    after they were read, end before what was read, or have offsets of another cluster.
+    """
+    topics, lost = rig.topics, {"unread"}
+    for partition in range(4):
+        rig.send(*(f"old{partition}-{n}" for n in range(6)), partition=partition)
+    rig.follow(topics.follow, "a", "b", "c")
+    rig.share(topics.share, "d", "e", "f")
+    old = [*(f"old{partition}-{n}" for partition in range(4) for n in range(6)), *"abcdef"]
     with rig.worker() as process:
-        assert restarts(process, rig.input.name) == reasons
-        rig.send(*NEW)
-        scored(process, *OLD, *NEW)
-    assert ("WARN" in process.log.read_text().upper()) == bool(reasons)
+        scored(process, *old)
+        time.sleep(0.6)
+    rig.delete(topics.follow)
+    rig.make(topics.follow)
+    rig.delete(topics.share)
+    rig.make(TopicSpec(topics.share.name, 2, ""))
+    rig.share(topics.share, *(f"more{n}" for n in range(9)))
+    rig.send(*lost, partition=0)
+    with rig.admin() as client:
+        client.delete_records({TopicPartition(rig.input.name, 0): 7, TopicPartition(rig.input.name, 1): 6})
+    held = {partition: rig.held()[rig.input.name, partition] for partition in range(4)}
+    assert [held[partition].offset for partition in range(4)] == [6] * 4
+    rig.note(2, 106, held[2].metadata)
+    before = read_note(held[3].metadata)
+    assert before is not None
+    rig.note(3, 3, Identity("AAAAAAAAAAAAAAAAAAAAAQ", 0, before.log).note())
+    with rig.worker() as process:
+        assert restarts(process, rig.input.name) == {UNREAD: 1, CUT_BACK: 1, MADE_ANEW: 1}
+        assert restarts(process, topics.follow.name) == restarts(process, topics.share.name) == {MADE_ANEW: 1}
+        for partition in range(4):
+            rig.send(*(f"new{partition}-{n}" for n in range(3)), partition=partition)
+        rig.follow(topics.follow, "g")
+        rig.share(topics.share, "h")
+        new = [f"new{partition}-{n}" for partition in range(4) for n in range(3)]
+        scored(process, *old, *new, *(f"more{n}" for n in range(9)), "g", "h")
+        assert not has(process, "unread")
+    with rig.worker() as process:
+        assert not restarts(process, rig.input.name)
+        assert has(process, "g")
 
 
 def test_an_input_changes_while_the_worker_runs(rig: Rig) -> None:
