@@ -17,7 +17,7 @@ unexport VIRTUAL_ENV
 # The one uv on the path if there is one, else one of our own in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
+.PHONY: help install demo test test-fast fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,10 @@ test: $(STAMP) lint types check-imports  ## all checks and all tests
 	@echo "== pytest"
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(or $(PYTEST),-m "not alone")
 	@$(if $(PYTEST),:,$(PY) -m pytest -m alone tests/recovery)
+
+test-fast: $(STAMP)  ## unit, contract and property tests without a broker, for the minute between two edits
+	@echo "== pytest, fast"
+	@$(PY) -m pytest -n $(JOBS) --dist load --fast --hypothesis-profile=fast -q tests/unit tests/contract tests/properties $(PYTEST)
 
 fuzz: $(STAMP)  ## the decoder against 250,000 messages and more: SEED=N repeats a run
 	@echo "== fuzz"
