@@ -20,7 +20,7 @@ unexport VIRTUAL_ENV
 # The one uv on the path if there is one, else one of our own in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
+.PHONY: help install demo test test-fast tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,10 @@ test: $(STAMP) tools lint types check-imports  ## all checks and all tests
 
 tools:  ## Chromium and promtool for the tests, with apt as root; CI=1: fail where they cannot be had
 	@bash tests/tools.sh
+
+test-fast: $(STAMP)  ## unit, contract and property tests without a broker, for the minute between two edits
+	@echo "== pytest, fast"
+	@$(PY) -m pytest -n $(JOBS) --dist load --fast --hypothesis-profile=fast -q tests/unit tests/contract tests/properties $(PYTEST)
 
 fuzz: $(STAMP)  ## the decoder against 250,000 messages and more: SEED=N repeats a run
 	@echo "== fuzz"

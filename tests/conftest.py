@@ -1,7 +1,7 @@
 """What all tests share: one embedded Kafka for the whole session, settings that no other test uses, Hypothesis.
 
 Hypothesis tries the same examples each time, unless another profile is asked for: `pytest tests/properties
---hypothesis-profile thorough` looks further, `make fuzz` at more messages.
+--hypothesis-profile thorough` looks further, `make fuzz` at more messages, `make test-fast` at fewer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,26 @@ _SLOW = [HealthCheck.too_slow]  # a database per example
 examples.register_profile(
     "ci", derandomize=True, deadline=None, database=None, max_examples=35, suppress_health_check=_SLOW
 )
+examples.register_profile(
+    "fast", derandomize=True, deadline=None, database=None, max_examples=5, suppress_health_check=_SLOW
+)
 examples.register_profile("thorough", deadline=None, max_examples=1_000, suppress_health_check=_SLOW)
 examples.register_profile("fuzz", deadline=None, database=None, suppress_health_check=list(HealthCheck))
-if examples.get_current_profile_name() not in {"thorough", "fuzz"}:
+if examples.get_current_profile_name() not in {"fast", "thorough", "fuzz"}:
     examples.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--fast`, for the minute between two edits."""
+    parser.addoption("--fast", action="store_true", help="leave out tests that need a broker or are marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `--fast` leaves out."""
+    if config.getoption("--fast"):
+        slow = [one for one in items if "kafka" in getattr(one, "fixturenames", ()) or one.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [one for one in items if one not in slow]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -86,3 +86,25 @@ def large_classes_of(root: Path, packages: tuple[str, ...] = PACKAGES) -> Iterat
     for package in packages:
         for path in sorted((root / package).rglob("*.py")):
             yield from (f"{path.relative_to(root)}: {one}" for one in large_classes(path.read_text(encoding="utf-8")))
+
+
+DESIGN_WORDS = (
+    "user", "content", "community", "relation", "event", "mutation", "shard", "owner", "halo", "micro-batch", "window",
+    "frontier", "as-of time", "tick", "propagated features", "own features", "reach", "percentile", "breakout",
+    "watermark", "boundary", "outcome", "analyst",
+)  # fmt: skip
+"""The words that the design fixes; each has one line in docs/glossary.md."""
+
+
+def glossary_terms(text: str) -> list[str]:
+    """The terms of a glossary: the first cells of its tables, split at commas."""
+    cells = re.findall(r"^\| ([^|]+?) \| [^|]+ \|$", text, re.MULTILINE)
+    return [term.strip() for cell in cells if cell != "term" for term in cell.split(",")]
+
+
+def bad_glossary(text: str) -> Iterator[str]:
+    """Words of the design without a line, terms with two, and lines without a meaning."""
+    terms = [term.casefold() for term in glossary_terms(text)]
+    yield from (f"{word} has no line" for word in DESIGN_WORDS if word not in terms)
+    yield from sorted({f"{term} has {terms.count(term)} lines" for term in terms if terms.count(term) > 1})
+    yield from (f"a line has no meaning: {line}" for line in re.findall(r"^\| [^|]+ \|\s*\|$", text, re.MULTILINE))

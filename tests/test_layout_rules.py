@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import layout_rules
+from tests import layout_rules, tidy
 
 Rule = Callable[[Path], Iterator[str]]
 Files = Mapping[str, str]
@@ -75,3 +75,28 @@ def test_large_classes_need_a_reason(bad: str, good: str, tmp_path: Path) -> Non
     """More than 20 public methods or 250 lines are an error without a comment that says why."""
     assert list(layout_rules.large_classes_of(tree(tmp_path / "bad", {"model/a.py": bad}))) != []
     assert list(layout_rules.large_classes_of(tree(tmp_path / "good", {"model/a.py": good}))) == []
+
+
+ROWS = "".join(f"| {word} | a meaning |\n" for word in layout_rules.DESIGN_WORDS)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ROWS.replace("| halo |", "| hello |"),
+        ROWS + "| Halo | another meaning |\n",
+        ROWS + "| pack, halo | another meaning |\n",
+        ROWS + "| pack | |\n",
+    ],
+)
+def test_a_bad_glossary_is_found(bad: str) -> None:
+    """A missing word, a word with two lines, and a line without a meaning are errors."""
+    assert list(layout_rules.bad_glossary(ROWS + "| pack | a message |\n")) == []
+    assert list(layout_rules.bad_glossary(bad)) != []
+
+
+def test_the_glossary_has_every_word_of_the_design_once() -> None:
+    """Every word of the design has its line, and no term has two."""
+    text = (tidy.ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    assert list(layout_rules.bad_glossary(text)) == []
+    assert len(layout_rules.glossary_terms(text)) > 100

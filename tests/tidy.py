@@ -14,7 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("streams", "graphstate", "model")
 FOLDERS = (*PACKAGES, "tests", "deploy", "docs", ".ci")
-ROOT_FILES = ("README.md", "Makefile", "pyproject.toml", "requirements.in", "requirements.lock", ".gitignore")
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+ROOT_FILES = (*PAGES, "Makefile", "pyproject.toml", "requirements.in", "requirements.lock", ".gitignore")
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".html", ".css", ".js", ".lock", ".in", ".txt", ".cfg", ""}
 
 MODULE_LINES = 500

@@ -19,8 +19,10 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
 from streams.direct import urlopen
+from streams.rewriting import read_partitions
 from streams.settings import PREFIX, Settings
 from streams.topics import Topics
+from tests import tidy
 
 START_S = 90.0
 POLL_S = 0.05
@@ -45,12 +47,16 @@ class WorkerProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.seen: list[tuple[int, dict[str, Any]]] = []
 
+    def module(self) -> list[str]:
+        """The module that it runs, and arguments; other workers override this."""
+        return ["streams.cli", "worker"]
+
     def start(self) -> None:
         """Start it and return at once."""
+        command = [sys.executable, "-m", *self.module()]
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "streams.cli", "worker"]
             self.process = subprocess.Popen(
-                command, env=environment(self.settings), stdout=log, stderr=log, cwd=Path(__file__).parent.parent
+                command, env=environment(self.settings), stdout=log, stderr=log, cwd=tidy.ROOT
             )
 
     def get(self, path: str) -> tuple[int, bytes]:
@@ -131,14 +137,9 @@ def read_all(settings: Settings, names: Iterable[str]) -> list[Any]:
     consumer = KafkaConsumer(**settings.kafka_kwargs(), enable_auto_commit=False)
     try:
         parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
-        ends = consumer.end_offsets(parts)
-        consumer.assign(parts)
-        consumer.seek_to_beginning(*parts)
-        found: list[Any] = []
-        while any(consumer.position(part) < ends[part] for part in parts):
-            for records in consumer.poll(timeout_ms=500).values():
-                found += records
-        return found
+        begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+        ranges = {part: (begins[part], ends[part]) for part in parts}
+        return [record for records in read_partitions(consumer, ranges) for record in records]
     finally:
         consumer.close()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -13,8 +11,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.settings import Settings
-from tests import tidy
-from tests.workers import WorkerProcess, environment
+from tests.workers import WorkerProcess
 
 STOP_S = 30.0
 AGAIN_S = 1.0
@@ -56,16 +53,12 @@ class Member(WorkerProcess):
 
     def start(self) -> None:
         """Start the process and return at once."""
-        module = ["tests.chaos.skewed", str(self.clock)] if self.skewed else ["streams.cli"]
         self.stalls.append({})
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *module, "worker"],
-                env=environment(self.settings),
-                stdout=log,
-                stderr=log,
-                cwd=tidy.ROOT,
-            )
+        super().start()
+
+    def module(self) -> list[str]:
+        """The worker, with a clock that is off if it is to be skewed."""
+        return ["tests.chaos.skewed", str(self.clock), "worker"] if self.skewed else super().module()
 
     def begin(self) -> None:
         """Start it and keep it running from now on."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from tests import faulty
 from tests.histories import history
 from tests.recovery.test_kill import check_equal, open_shard, undisturbed
 from tests.unit.streams.test_letters import Record
-from tests.workers import WorkerProcess, environment, lag, producer, read_all, wait_for, worker
+from tests.workers import WorkerProcess, lag, producer, read_all, wait_for, worker
 
 SENT_MS = 1_700_000_000_000
 EVENTS = 4_000
@@ -215,12 +213,9 @@ def test_purge_deletes_what_it_says(ready: Settings, capsys: pytest.CaptureFixtu
 class FaultyProcess(WorkerProcess):
     """A worker of a release with a fault, see tests/faulty.py."""
 
-    def start(self) -> None:
-        """Start it and return at once."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faulty"], env=environment(self.settings), stdout=log, stderr=log
-            )
+    def module(self) -> list[str]:
+        """That release."""
+        return ["tests.faulty"]
 
 
 def messages(events: list[dict[str, Any]]) -> list[tuple[str, bytes, list[dict[str, Any]]]]:

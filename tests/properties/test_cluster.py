@@ -96,6 +96,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple
         return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), count=st.sampled_from((2, 3, 8)))
 def test_shards_are_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation], count: int) -> None:
@@ -124,6 +125,7 @@ def test_any_number_of_shards_scores_alike(
     assert play(artifact, [log], 1) == play(artifact, other, count)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(spec=st.sampled_from(RETAINED), log=histories(), count=st.sampled_from((2, 3)))
 def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from streams.settings import Settings
-from tests.workers import START_S, WorkerProcess, environment, wait_for
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.workers import START_S, WorkerProcess, wait_for
 
 
 class HangingProcess(WorkerProcess):
@@ -22,11 +18,9 @@ class HangingProcess(WorkerProcess):
         super().__init__(settings)
         self._what = what
 
-    def start(self) -> None:
-        """Start it and return at once."""
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "tests.recovery.hanging", self._what]
-            self.process = subprocess.Popen(command, env=environment(self.settings), stdout=log, stderr=log, cwd=ROOT)
+    def module(self) -> list[str]:
+        """A worker with that fault."""
+        return ["tests.recovery.hanging", self._what]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ def test_a_race_times_every_backend_at_every_frontier() -> None:
     assert all(0 < seconds < 10 for took in times.values() for seconds in took.values())
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_with_little_installed(tmp_path: Path) -> None:
     """It is exact, every row keeps its bits, and the file has both backends at all frontiers."""
     out = tmp_path / "bench-gpu.json"

@@ -17,6 +17,8 @@ from model.reference import reference
 from model.train import TrainingPlan, TrainingSnapshot, batches, moments, train, usable_rows
 from model.types import GraphInput
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ModelConfig(hidden=16, heads=2, head_hidden=16)
 PLAN = TrainingPlan(epochs=6, batch=64, dropout=0.1, history_dropout=0.05, threads=1)
 

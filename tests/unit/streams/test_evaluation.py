@@ -17,6 +17,8 @@ from streams.evaluation_live import FRESH, FROZEN, prequential, stranger_score
 from streams.schemas import from_row
 from streams.training import Dataset, follow_paths
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400 * 1_000_000
 CONFIG = ModelConfig(hidden=8, heads=2, head_hidden=8)
 HORIZON = CONFIG.horizon_s * 1_000_000

@@ -20,6 +20,8 @@ from streams.graphview import graph_spec
 from streams.schemas import from_row
 from streams.training import Staleness, build, plan
 
+pytestmark = pytest.mark.slow
+
 SMALL = ModelConfig(hidden=4, heads=1, head_hidden=4)
 PLAN = TrainingPlan(epochs=1, threads=1)
 

@@ -18,6 +18,7 @@ from model.config import ModelConfig
 from streams.errors import ModelRefused
 from streams.judging import NICE, ReferenceProcess
 
+pytestmark = pytest.mark.slow
 ARTIFACT = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=3, floor=1), 1)
 ENDS_S = 10.0
 PARENT = """

@@ -26,6 +26,8 @@ from streams.ladder import (
     show,
 )
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ModelConfig(hidden=8, heads=2, head_hidden=8)
 
 

@@ -52,6 +52,7 @@ def test_slow_rates_are_kept_too() -> None:
     assert 0.7 < seconds < 2
 
 
+@pytest.mark.slow
 def test_who_was_late_gets_no_more_than_a_second_at_once() -> None:
     """After a pause the backlog does not come as one burst."""
     found, _ = take(200, 50, late_s=2.5)

@@ -265,6 +265,7 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
             assert np.array_equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_the_judge_in_another_process_says_the_same(tmp_path: Path) -> None:
     """Bit for bit what the reference says here; once it is gone, nothing can be judged."""
     shard = grown(tmp_path, history(5, 300))
