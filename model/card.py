@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from model.choice import Trial, rows
 from model.config import ModelConfig
-from model.evaluate import Rung
+from model.evaluate import Standing
 
 _LIBRARIES = ("torch", "torch_geometric", "lightgbm", "numpy")
 
@@ -26,8 +26,14 @@ class Facts:
     floors: Sequence[Trial] = ()
 
 
-def card(config: ModelConfig, facts: Facts, rungs: list[Rung]) -> str:
-    """The card as Markdown."""
+def card(config: ModelConfig, facts: Facts, ladder: Sequence[Standing]) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        config: Configuration of the artifact.
+        facts: Origin of the artifact.
+        ladder: Figures of the artifact and of the baselines on held-out users.
+    """
     lines = [
         "# Model card",
         "",
@@ -59,8 +65,8 @@ def card(config: ModelConfig, facts: Facts, rungs: list[Rung]) -> str:
         "| scorer | all | interval | warm | cold |",
         "|---|---|---|---|---|",
         *(
-            f"| {rung.name} | {rung.all:.3f} | {rung.low:.3f} to {rung.high:.3f} | {rung.warm:.3f} | {rung.cold:.3f} |"
-            for rung in rungs
+            "| {name} | {all:.3f} | {low:.3f} to {high:.3f} | {warm:.3f} | {cold:.3f} |".format(**line)
+            for line in (standing.summary(digits=None) for standing in ladder)
         ),
         "",
         "Warm users have an earlier post, cold ones have none.",

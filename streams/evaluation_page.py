@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from streams.errors import InputError
 from streams.evaluation_live import Curve
 
 _W, _H, _LEFT, _TOP, _RIGHT, _BOTTOM = 560, 300, 64, 28, 16, 44
@@ -37,8 +39,6 @@ def page(found: dict[str, Any], curves: Sequence[Curve] = ()) -> str:
         _calibration(found["deciles"]),
         _lift(found["deciles"], found["best_lift"], found["best"]),
     ]
-    if found.get("persons"):
-        parts += ["<h2>In persons</h2>", *_persons(found["persons"])]
     if found.get("live"):
         parts += ["<h2>Each post scored by the state just before it</h2>", table(found["live"]["table"])]
     if curves:
@@ -65,6 +65,19 @@ def alerts_page(found: dict[str, Any]) -> str:
         f'<p class="note">{escape(found["command"])}<br>model {escape(found["model"])}</p>',
     ]
     return "\n".join(parts) + "\n"
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page, and the folders above it.
+
+    Raises:
+        InputError: the page cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); give another --html") from error
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -179,33 +192,6 @@ def _lift(deciles: Sequence[dict[str, Any]], best: Sequence[float], name: str) -
     for at in range(1, len(lift) + 1):
         plot.tick(at, str(at))
     return plot.text()
-
-
-def _persons(found: dict[str, Any]) -> list[str]:
-    """Interval and calibrated mean, or why there are none."""
-    if "not" in found:
-        return [f"<p>{escape(found['not'])}</p>"]
-    parts = found["tenths"]
-    most = max(max(part["to"], part["score"], part["calibrated"], part["observed"]) for part in parts)
-    # The axis of tenths is linear, whatever the other is.
-    along = [math.expm1(math.log(2) * at / max(len(parts) - 1, 1)) for at in range(len(parts))]
-    plot = _Plot(
-        "Tenths of the posts by score", (0, 1), (0, 2 * most), labels=("tenth", "persons (log scale)"), log=True
-    )
-    for name in ("from", "to"):
-        plot.line([(x, part[name]) for x, part in zip(along, parts, strict=True)], "#bbb", dashed=True)
-    for name, colour in zip(("score", "observed", "calibrated"), _COLOURS, strict=False):
-        plot.dots([(x, part[name]) for x, part in zip(along, parts, strict=True)], colour)
-    plot.legend(["mean, as the score says it", "observed mean", "calibrated mean; lines: the interval"])
-    for at, x in enumerate(along, 1):
-        plot.tick(x, str(at))
-    return [
-        f"<p>{escape(found['verdict'])}</p>",
-        table(found["table"]),
-        plot.text(),
-        table(found["parts"]),
-        f"<p>{escape(found['ratio'])}</p>",
-    ]
 
 
 def _rules(rules: Sequence[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from model.metrics import figure_text
 from model.pairs import Pairs, Scorer, Verdict, agreement, judge, logistic, single, trees
 from model.types import Float64s
 from streams import printing
@@ -118,8 +119,8 @@ def show(found: dict[str, Any], *, as_json: bool) -> None:
         [
             {
                 "scorer": one["name"],
-                "AUC": _figure(one["auc"]),
-                "accuracy": _figure(one["accuracy"]),
+                "AUC": figure_text(one["auc"]),
+                "accuracy": figure_text(one["accuracy"]),
                 "AUC, people in several folds": f"{one['auc_people_shared']:.3f}",
             }
             for one in found["scorers"]
@@ -127,9 +128,8 @@ def show(found: dict[str, Any], *, as_json: bool) -> None:
     )
     typer.echo("")
     printing.table(
-        [{"difference": f"{one['name']} − {one['minus']}", "AUC": _figure(one["auc"], "+")} for one in found["paired"]]
+        [
+            {"difference": f"{one['name']} − {one['minus']}", "AUC": figure_text(one["auc"], "+")}
+            for one in found["paired"]
+        ]
     )
-
-
-def _figure(row: dict[str, float], sign: str = "") -> str:
-    return f"{row['value']:{sign}.3f} ({row['low']:{sign}.3f} to {row['high']:{sign}.3f})"

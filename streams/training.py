@@ -22,7 +22,7 @@ from graphstate.state import GraphState
 from graphstate.types import USER, Kind, Mutation
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import Rung, ladder
+from model.evaluate import Standing, standings
 from model.labels import Posts
 from model.metrics import rank_mean
 from model.types import Bools, Float64s, GraphInput, Int64s
@@ -332,40 +332,55 @@ def _followers(events: list[Mutation], users: list[str]) -> Int64s:
     return np.bincount(np.array(named, np.int64), minlength=len(users))
 
 
-def judge(
+def evaluate_held_out(
     dataset: Dataset, artifact: Artifact, truth: dict[str, float] | None = None, seed: int = 0
-) -> tuple[list[Rung], int, str]:
-    """The ladder on held-out users, how many they are, and in words what they are judged by.
+) -> tuple[list[Standing], int, str]:
+    """Compare an artifact with the baselines on held-out users.
 
-    truth: true influence by user id, judged with the graph at the cut. Without it: what the posts of the newest
-    window got, judged with the newest snapshot, which comes before them.
+    Args:
+        dataset: Snapshots and the graph at the cut.
+        artifact: The artifact that was trained on them.
+        truth: True influence by user id; the graph is that at the cut. Without it, the truth is the mean log reach of
+            the posts of the newest window, and the graph that of the newest snapshot, which precedes them.
+        seed: Seed of LightGBM.
+
+    Returns:
+        The standing of each scorer, the number of users, and a description of the truth.
+
+    Raises:
+        TrainingError: fewer than two held-out users have a truth.
     """
-    from model.baselines import Trees, past_mean
-    from model.reference import reference
+    from model import scorers
+    from model.baselines import own_features
 
-    followers: Float64s
+    config = artifact.config
     if truth is None:
         newest = dataset.snapshots[-1]
         graph, target = newest.graph, newest.target
-        users = len(target)
-        rows = np.flatnonzero(dataset.held_out[:users] & np.isfinite(target))
-        warm = graph.own[:, artifact.config.own.index("cold")] == 0
-        followers = graph.own[:, artifact.config.own.index("followers")].astype(np.float64)
-        by = "the mean log reach of their posts after the newest snapshot"
+        rows = np.flatnonzero(dataset.held_out[: len(target)] & np.isfinite(target))
+        warm = graph.own[:, config.own.index("cold")] == 0
+        followers: Float64s = graph.own[:, config.own.index("followers")].astype(np.float64)
+        truth_name = "the mean log reach of their posts after the newest snapshot"
     else:
         graph, warm, followers = dataset.final, dataset.warm, dataset.followers.astype(np.float64)
         target = np.array([truth.get(user, np.nan) for user in dataset.users])
         rows = np.flatnonzero(dataset.held_out & dataset.live & np.isfinite(target))
-        by = "their true influence at the cut"
+        truth_name = "their true influence at the cut"
     if len(rows) < 2:
-        raise TrainingError("no held-out user has a label to be judged by: give a longer stretch of events")
-    _, _, network = reference(artifact.weights, artifact.config, graph)
-    trees = Trees(dataset.snapshots, seed).score(graph.own[rows])
-    scores: dict[str, Float64s] = {
-        "followers": followers[rows],
-        "past mean": past_mean(graph.own[rows], artifact.config.target_mean),
-        "LightGBM": trees,
-        "GATv2": network[rows].astype(np.float64),
-    }
-    scores["GATv2 + LightGBM"] = rank_mean([scores["GATv2"], trees])
-    return ladder(scores, target[rows], warm[rows]), len(rows), by
+        raise TrainingError("fewer than two held-out users have a label: give a longer stretch of events")
+    scored = scorers.score_all(
+        scorers.Candidates(graph, rows, followers[rows]),
+        scorers.Lessons(dataset.snapshots, config),
+        {
+            "followers": scorers.followers(),
+            "past mean": scorers.past_mean(config.target_mean),
+            "LightGBM": scorers.trees(own_features),
+            "GATv2": scorers.trained(artifact),
+        },
+        [seed],
+    )
+    scores = {name: by_seed[0] for name, by_seed in scored.runs.items()}
+    scores["GATv2 + LightGBM"] = rank_mean([scores["GATv2"], scores["LightGBM"]])
+    # Only the first column of the card has an interval.
+    by_scorer = standings(scores, target[rows], warm[rows], concordance=False, intervals=("all",))
+    return list(by_scorer.values()), len(rows), truth_name

@@ -64,7 +64,7 @@ def train(
 
     from model.card import Facts, card
     from model.choice import rows
-    from streams.training import build, judge
+    from streams.training import build, evaluate_held_out
 
     files = files or []
     if sum(map(bool, (files, topics, simulate))) != 1:
@@ -80,21 +80,21 @@ def train(
     )  # fmt: skip
     dataset, artifact, said, trials = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
     _say("scoring held-out users beside the baselines")
-    rungs, judged, judged_by = judge(dataset, artifact, known, seed)
+    ladder, judged, judged_by = evaluate_held_out(dataset, artifact, known, seed)
     given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
     words = {"since": since, "until": until, "preset": preset, "floor": floor, "snapshots": snapshots, "epochs": epochs}
     options = " ".join(f"--{name} {value}" for name, value in {**words, "held-out": held_out}.items() if value != "")
     command = f"groundswell train {given or '--topics'} {options} --seed {seed} --out {out}"
     seconds, told = perf_counter() - begin, _described(source, dataset) + said
     facts = Facts(command, told, len(dataset.snapshots), judged, judged_by, seconds, trials)
-    artifact = replace(artifact, card=card(artifact.config, facts, rungs))
+    artifact = replace(artifact, card=card(artifact.config, facts, ladder))
     artifact.save(out)
     _forget_notes(out)
     summary = {
         "model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged,
         "floor": artifact.config.floor, "floors": rows(trials), "seconds": round(seconds, 1), "judged_by": judged_by,
     }  # fmt: skip
-    _print(summary, [rung.row() for rung in rungs], as_json=as_json)
+    _print(summary, [standing.summary() for standing in ladder], as_json=as_json)
 
 
 def _config(preset: str, floor: str) -> ModelConfig:

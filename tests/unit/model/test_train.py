@@ -11,7 +11,7 @@ from model.baselines import Trees, past_mean
 from model.card import Facts, card
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import ladder
+from model.evaluate import standings
 from model.metrics import spearman
 from model.reference import reference
 from model.train import TrainingPlan, TrainingSnapshot, batches, moments, train, usable_rows
@@ -150,7 +150,9 @@ def test_the_notes_of_another_training_are_not_gone_on_with(tmp_path: Path) -> N
 def test_the_card_has_the_command_and_the_figures() -> None:
     """What the card says is what it was given."""
     truth = np.arange(40.0)
-    rungs = ladder({"followers": -truth, "past mean": past_mean(SNAPSHOTS[0].graph.own[:40])}, truth, truth > 9)
-    text = card(CONFIG, Facts("groundswell train this", "that: 5 events", 4, 40, "the truth", 12.0), rungs)
+    ladder = standings({"followers": -truth, "past mean": past_mean(SNAPSHOTS[0].graph.own[:40])}, truth, truth > 9)
+    text = card(
+        CONFIG, Facts("groundswell train this", "that: 5 events", 4, 40, "the truth", 12.0), list(ladder.values())
+    )
     for part in ("groundswell train this", "that: 5 events", "| followers | -1.000 |", "| past mean |", "40 users"):
         assert part in text
