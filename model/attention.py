@@ -1,7 +1,23 @@
-"""The compiled kernels of attention, made for one shape of heads each.
+"""Compiled kernels of GATv2 attention, specialised for one number of heads and channels.
 
-What is summed over a window is summed exactly (decision 0020): in whatever order it holds its sources, and whether all
-are summed up or what some of them were worth is taken away and what they are worth now is added. All arrays are
+For target i with input x_i and sources j in its window, per head (Brody, Alon, Yahav 2022, arXiv:2105.14491):
+
+    e_ij  = a · LeakyReLU(W_s x_j + b_s + W_t x_i + b_t)        logit, slope 0.2
+    α_ij  = exp(e_ij − top_i) / Σ_k exp(e_ik − top_i)           softmax over the window
+    out_i += Σ_j α_ij (W_s x_j + b_s)
+
+`top_i` is a value near the largest logit, taken from a grid of step 4 so that it seldom changes.
+
+Shapes:
+    projected: W_s x + b_s of the sources `[n_sources, hidden]`, hidden = heads · channels.
+    x: inputs of the targets `[n_targets, F]`; weight: W_t `[F, hidden]`; bias: b_t `[hidden]`.
+    attention: a `[heads, channels]`.
+    windows: the sources of row t are source[start[t] : start[t] + count[t]].
+    sums: `[slots, hidden + 2 · heads]`: Σ exp(e − top) · projected, then per head Σ exp(e − top), then per head top.
+    out: `[len(rows), hidden]`.
+
+All sums over a window are exact (decision 0020). They do not depend on the order of the sources, nor on whether the
+whole window is summed or the old contributions of some sources are subtracted and the new ones added. All arrays are
 contiguous.
 """
 
@@ -19,26 +35,24 @@ from model.types import Float32s, Float64s, Int32s, Int64s
 from model.vector import AHEAD, GRAIN, LANES, affine, affine64, exp, gather, logits, prefetch, share
 
 Kernel = Callable[..., Any]
-VECTOR = 0xBB088F8A
-"""The checksum of `vector.py`, as in `kernels.py`."""
+VECTOR = 0x37678513
+"""Checksum of `vector.py`, see `kernels.VECTOR`."""
 _F = np.float32
 _ROOM = 64
-"""Neighbours for which there is room from the beginning."""
+"""Initial capacity of the buffers, in neighbours."""
 _TARGETS = 32
-"""Targets whose own projections are computed together."""
+"""Number of targets whose own projections are computed together."""
 
 
 @njit(cache=True, nogil=True)
 def _top(logit: np.float32) -> np.float32:
-    """What exponentials are taken relative to, where this logit is the largest: at most 4 above it, and on a grid, so
-    that it seldom moves.
-    """
+    """Return the base of the exponentials for a largest logit: on a grid of step 4, at most 4 above the logit."""
     return _F(np.ceil((logit - _F(2)) * _F(0.25)) * _F(4) + _F(2))
 
 
 @njit(cache=True, nogil=True)
-def _most(line: Float32s, at: int, n: int) -> np.float32:
-    """The `_top` of the n logits from `at` on."""
+def _top_of(line: Float32s, at: int, n: int) -> np.float32:
+    """Return the `_top` of the largest of n logits from `at` on."""
     most = line[at]
     for k in range(at + 1, at + n):
         most = max(most, line[k])
@@ -47,9 +61,9 @@ def _most(line: Float32s, at: int, n: int) -> np.float32:
 
 @njit(cache=True, nogil=True)
 def _weights(line: Float32s, at: int, n: int, top: np.float32) -> float:
-    """Turn the n logits from `at` on into exponentials; there is room for whole lanes behind them. Returns their sum.
+    """Replace the n logits from `at` on by their exponentials relative to `top`, and return the sum of these.
 
-    Each is rounded to what `gather` rounds to, so that their order does not matter.
+    The buffer must have room for whole lanes. Each exponential is rounded as in `gather`, so the sum has no order.
     """
     lanes = (n + LANES - 1) // LANES * LANES
     for k in range(at + n, at + lanes):
@@ -64,7 +78,11 @@ def _weights(line: Float32s, at: int, n: int, top: np.float32) -> float:
 
 @njit(cache=True, nogil=True)
 def _filled(rows: Int64s, which: Int64s, count: Int32s, begin: int, some: Int64s) -> tuple[int, int]:
-    """List those of the places in rows, `which` from begin on, whose window is not empty; how many, and the end."""
+    """List the positions in `rows`, in order of `which` from `begin` on, whose window is not empty.
+
+    Returns:
+        The number of positions written to `some`, and the position in `which` to continue from.
+    """
     n, i = 0, begin
     while i < len(which) and n < len(some):
         if i + AHEAD < len(which):
@@ -77,8 +95,8 @@ def _filled(rows: Int64s, which: Int64s, count: Int32s, begin: int, some: Int64s
 
 
 @njit(cache=True, nogil=True)
-def _after(rows: Int64s, some: Int64s, j: int, start: Int32s, count: Int32s) -> tuple[int, int]:
-    """Where the window of target j begins, and how many of its sources are asked for; none where there is no j."""
+def _next_sources(rows: Int64s, some: Int64s, j: int, start: Int32s, count: Int32s) -> tuple[int, int]:
+    """Return the begin of the window of target j and the number of its sources to prefetch; (0, 0) beyond the end."""
     if j >= len(some):
         return 0, 0
     row = rows[some[j]]
@@ -86,26 +104,25 @@ def _after(rows: Int64s, some: Int64s, j: int, start: Int32s, count: Int32s) -> 
 
 
 @njit(cache=True, nogil=True)
-def _ask(x: NDArray[Any], at: int, numbers: int) -> None:
-    """Have some numbers of a flat array brought."""
+def _prefetch_span(x: NDArray[Any], at: int, numbers: int) -> None:
+    """Prefetch some numbers of a flat array."""
     for line in range(at, at + numbers, 64 // x.itemsize):
         prefetch(x, line)
 
 
 @njit(cache=True, nogil=True)
-def _fetch(source: Int32s, begin: int, end: int, x: Float32s, width: int) -> None:
-    """Have the rows of some of the next target's sources brought."""
+def _prefetch_sources(source: Int32s, begin: int, end: int, x: Float32s, width: int) -> None:
+    """Prefetch the rows of some sources of the next target."""
     for k in range(begin, end):
-        _ask(x, int(source[k]) * width, width)
+        _prefetch_span(x, int(source[k]) * width, width)
 
 
 @lru_cache
 def attend(heads: int, channels: int) -> Kernel:
-    """The kernel of GATv2 attention: out[i] += what target rows[i] attends to in its window, softmax per head.
+    """Return the kernel of GATv2 attention: out[i] += attention of target rows[i] over its window, for i in `which`.
 
-    Its arguments: rows, which of them; the windows (start, count, source), projected `[sources, H]`; of the target x,
-    weight `[F, H]`, bias; attention `[heads, channels]`; where the sums of each row are kept (place, taken from `used`
-    on), and these, `[places, H + 2 · heads]`: Σ eˡ·x, per head Σ eˡ and what l is relative to; out `[len(rows), H]`.
+    It also stores the sums of each target for `move`: a row without a slot (place[row] < 0) takes the next one from
+    `used[0]`. See the module docstring for formula and shapes.
     """
     width = heads * channels
 
@@ -128,7 +145,7 @@ def attend(heads: int, channels: int) -> Kernel:
                 prefetch(place, rows[some[j]])
             for j in range(filled):
                 if j + 2 < filled:
-                    _ask(x_, rows[some[j + 2]] * inputs, inputs)
+                    _prefetch_span(x_, rows[some[j + 2]] * inputs, inputs)
                 affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
             for j in range(filled):
                 if j + 2 < filled:
@@ -136,23 +153,23 @@ def attend(heads: int, channels: int) -> Kernel:
                 i, row = some[j], rows[some[j]]
                 begin, n = int(start[row]), int(count[row])
                 if n > room:
-                    room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as exponentials fill them
+                    room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
                     line = np.empty(heads * room, np.float32)
                 if place[row] < 0:
                     place[row] = used[0]
                     used[0] += 1
                 kept = int(place[row]) * size
-                after, n_after = _after(rows, some, j + 1, start, count)
+                after, n_after = _next_sources(rows, some, j + 1, start, count)
                 shift, last = (after - begin, after + n_after - 1) if n_after else (0, begin)
-                _fetch(source, after + n, after + n_after, projected_, width)
-                # Of a neighbour that comes next each loop asks for one line; two heads of 32 channels have four.
+                _prefetch_sources(source, after + n, after + n_after, projected_, width)
+                # Each loop prefetches one cache line per source of the next target; two heads of 32 channels span four.
                 for h in range(heads):
                     at, first = h * channels, h * room
                     logits(
                         line, first - begin, projected_, at, source, width, begin, begin + n,
                         target_, j * width + at, attention_, at, shift, last, h * channels // 2, channels,
                     )  # fmt: skip
-                    top = _most(line, first, n)
+                    top = _top_of(line, first, n)
                     sums_[kept + width + h], sums_[kept + width + heads + h] = _weights(line, first, n, top), top
                 sums_[kept : kept + width] = 0
                 for h in range(heads):
@@ -167,17 +184,32 @@ def attend(heads: int, channels: int) -> Kernel:
 
 
 @njit(cache=True, nogil=True)
-def sort_out(
+def split_changed(
     rows: Int64s, start: Int32s, count: Int32s, source: Int32s, changed: Int64s, computed: Int64s, base: int,
     previous: Int64s, place: Int32s, new: Int32s, old: Int32s, ends: Int64s, whole: Int64s, moved: Int64s,
 ) -> tuple[int, int]:  # fmt: skip
-    """Sort places in rows by whether a target's sums are computed anew, or only what its changed neighbours add.
+    """Split targets into those that are recomputed in full and those whose sums are updated.
 
-    changed: per source the number of its last change. computed: per target that of the next when it was last
-    computed, −1 where it must be computed. Numbers from base on stand in the list of old projections, with what the
-    number was before in previous: a target that waited may know neither this change of a source nor the one before it.
-    Returns how many there are in whole and moved; the j-th of the moved has the neighbours new[ends[j - 1] : ends[j]],
-    which stand in the list at old.
+    A target's sums are updated if fewer than half of its sources changed, and exactly one change per source is missing.
+
+    Args:
+        rows: Target rows.
+        start: First source of each window.
+        count: Number of sources of each window.
+        source: Source rows of all windows.
+        changed: Number of the latest change per source.
+        computed: Per target, the number that the next change had when it was last computed; −1: compute in full.
+        base: Numbers from here on are in the list of previous projections.
+        previous: Per change from `base` on, the number of the source's change before it.
+        place: Slot of the sums per target; −1 without.
+        new: Receives the changed sources of the updated targets, one target after the other.
+        old: Receives their positions in the list of previous projections.
+        ends: Receives, per updated target, the end of its part of `new`.
+        whole: Receives the positions in `rows` that are recomputed in full.
+        moved: Receives the positions in `rows` whose sums are updated.
+
+    Returns:
+        The numbers of positions in `whole` and in `moved`.
     """
     n_whole = n_moved = end = 0
     for i in range(len(rows)):
@@ -213,25 +245,31 @@ def sort_out(
 
 
 @njit(cache=True, nogil=True)
-def _stays(line: Float32s, new: int, old: int, n: int, top: np.float32) -> bool:
-    """Whether the largest logit of a window stays in the same part of the grid, as far as the changed ones tell."""
+def _top_stays(line: Float32s, new: int, old: int, n: int, top: np.float32) -> bool:
+    """Return whether the top of a window is unchanged, judging by the new and old logits of the changed sources."""
     had = has = False
     for k in range(n):
-        found = _top(line[new + k])
-        if not found <= top:
+        current = _top(line[new + k])
+        if not current <= top:
             return False
-        has |= found == top
+        has |= current == top
         had |= _top(line[old + k]) == top
     return has or not had
 
 
 @lru_cache
 def move(heads: int, channels: int) -> Kernel:
-    """The kernel that takes from the kept sums what some neighbours were worth, and adds what they are worth now.
+    """Return the kernel that updates sums: subtracts the old contributions of changed sources and adds the new ones.
 
-    Its arguments: rows; moved, new, old, ends of `sort_out`; projected, and as they were the list of old ones; of the
-    target x, weight, bias; attention; place, sums, out as for `attend`; failed, which takes the places in rows of
-    targets whose exponentials must be taken anew. Returns how many. window: the most neighbours of a target.
+    Args of the kernel:
+        rows: Target rows.
+        moved, new, old, ends: Output of `split_changed`.
+        projected, before: Current projections, and the list of previous ones `[k, hidden]`.
+        x, weight, bias, attention, place, sums, out: As for `attend`.
+        failed: Receives the positions in `rows` of targets whose top changed; they must be recomputed in full.
+        window: Maximum number of sources of a target.
+
+    The kernel returns the number of positions in `failed`.
     """
     width = heads * channels
 
@@ -250,10 +288,10 @@ def move(heads: int, channels: int) -> Kernel:
                 prefetch(place, rows[moved[j + AHEAD]])
             if j + 2 < len(moved):
                 ahead = rows[moved[j + 2]]
-                _ask(sums_, int(place[ahead]) * size, size)
-                _ask(x_, ahead * inputs, inputs)
-                _fetch(new, ends[j + 1], ends[j + 2], projected_, width)
-                _fetch(old, ends[j + 1], ends[j + 2], before_, width)
+                _prefetch_span(sums_, int(place[ahead]) * size, size)
+                _prefetch_span(x_, ahead * inputs, inputs)
+                _prefetch_sources(new, ends[j + 1], ends[j + 2], projected_, width)
+                _prefetch_sources(old, ends[j + 1], ends[j + 2], before_, width)
             i, row, begin, end = moved[j], rows[moved[j]], ends[j - 1] if j else 0, ends[j]
             kept, n, stays = int(place[row]) * size, end - begin, True
             if n:
@@ -265,7 +303,7 @@ def move(heads: int, channels: int) -> Kernel:
                         line, first - begin, values_, at, where, width, begin, end,
                         target_, at, attention_, at, 0, begin, 0, channels,
                     )  # fmt: skip
-                stays &= _stays(line, now, then, n, _F(sums_[kept + width + heads + h]))
+                stays &= _top_stays(line, now, then, n, _F(sums_[kept + width + heads + h]))
             if not stays:
                 failed[n_failed] = i
                 n_failed += 1
@@ -289,9 +327,9 @@ def move(heads: int, channels: int) -> Kernel:
 
 @njit(cache=True, nogil=True)
 def number(rows: Int64s, changed: Int64s, base: int, following: int, previous: Int64s) -> int:
-    """Give each of some sources that has none from base on the following number of a change; returns the next.
+    """Assign the following change numbers to sources that have none from `base` on, and return the next number.
 
-    The number that it had goes to previous, at the new one less base.
+    `previous` receives the number that each source had, at the new number minus `base`.
     """
     for row in rows:
         if changed[row] < base:
@@ -303,9 +341,10 @@ def number(rows: Int64s, changed: Int64s, base: int, following: int, previous: I
 
 @lru_cache
 def replace(width: int) -> Kernel:
-    """The kernel (x, rows, weight, bias, out, changed, base, first, before): out[rows] = x[rows] @ weight + bias.
+    """Return the kernel that computes out[rows] = x[rows] @ weight + bias and keeps previous outputs.
 
-    What was there is copied to before for those whose change has a number from first on, at that number less base.
+    Arguments: x, rows, weight, bias, out, changed, base, first, before. For rows whose change has a number from `first`
+    on, the previous output is copied to before[number − base].
     """
 
     @njit(cache=True, nogil=True)
@@ -317,10 +356,10 @@ def replace(width: int) -> Kernel:
         x_, weight_, out_ = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
         for i in range(len(rows)):
             if i + AHEAD < len(rows):
-                _ask(x_, rows[i + AHEAD] * inputs, inputs)
-                _ask(out_, rows[i + AHEAD] * width, width)
+                _prefetch_span(x_, rows[i + AHEAD] * inputs, inputs)
+                _prefetch_span(out_, rows[i + AHEAD] * width, width)
             row = rows[i]
-            if changed[row] == first:  # numbered in this order; a row that comes twice is past
+            if changed[row] == first:  # changes are numbered in this order; a repeated row no longer matches
                 before[first - base] = out[row]
                 first += 1
             affine(x_, row * inputs, inputs, weight_, bias, out_, row * width, width)
@@ -330,11 +369,12 @@ def replace(width: int) -> Kernel:
 
 @lru_cache
 def attend_inputs(heads: int, channels: int) -> Kernel:
-    """The same in the first layer, where sources are projected on the way: with so few inputs that takes no longer
-    than reading what was projected before, and 4 · H bytes less of each source and relation are kept.
+    """Return the kernel of GATv2 attention for the first layer, which projects the sources itself.
 
-    Its arguments: rows, the windows (start, count, source), of the sources x, weight, bias, of the target x, weight,
-    bias; attention; out. Weights and biases are float64s.
+    With few inputs this is no slower than reading stored projections, and saves hidden · 4 bytes per source
+    and relation.
+    Arguments: rows; start, count, source; x, weight and bias of the sources; x, weight and bias of the targets;
+    attention; out. Weights and biases are float64.
     """
     width = heads * channels
 
@@ -363,7 +403,7 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
             if n == 0:
                 continue
             if n > room:
-                room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as softmax fills them
+                room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
                 line = np.empty(heads * room, np.float32)
                 projected_, places = np.empty(room * width, np.float32), np.arange(room).astype(np.int32)
             affine64(own_, rows[i] * owns, owns, weight_, bias, target_, 0, width)
@@ -383,7 +423,7 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
                 logits(
                     line, first, projected_, at, places, width, 0, n, target_, at, attention_, at, 0, 0, 0, channels
                 )  # fmt: skip
-                total = _weights(line, first, n, _most(line, first, n))
+                total = _weights(line, first, n, _top_of(line, first, n))
                 sums_[at : at + channels] = 0
                 gather(sums_, at, projected_, at, places, width, 0, n, line, first, 0, 0, 0, channels)
                 share(out_, i * width + at, sums_, at, total, channels)

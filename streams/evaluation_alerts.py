@@ -23,7 +23,7 @@ from streams.evaluation import Progress
 from streams.evaluation_replay import open_replay
 from streams.evaluation_rules import RULES, BaselineRules
 from streams.shard import Outcome
-from streams.training import what_stands
+from streams.training import effective_events
 
 SHIPPED, COUNTER = "shipped", "decayed counter, W/16"
 _SECOND = 1_000_000
@@ -35,7 +35,7 @@ Fired = dict[str, list[tuple[str, int]]]
 
 def received(events: Sequence[Mutation]) -> tuple[Received, list[str]]:
     """Return the shares that each author received, by time, and the ids of the authors; undone shares are left out."""
-    created, shared = what_stands(events)
+    created, shared = effective_events(events)
     authors = sorted({user for _, user in created.values()})
     row = {user: number for number, user in enumerate(authors)}
     first_post = np.full(len(authors), np.iinfo(np.int64).max)

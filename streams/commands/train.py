@@ -62,7 +62,7 @@ def train(
     from dataclasses import replace
     from functools import partial
 
-    from model.card import Facts, card
+    from model.card import TrainingRecord, card
     from model.choice import rows
     from streams.training import build, evaluate_held_out
 
@@ -86,7 +86,7 @@ def train(
     options = " ".join(f"--{name} {value}" for name, value in {**words, "held-out": held_out}.items() if value != "")
     command = f"groundswell train {given or '--topics'} {options} --seed {seed} --out {out}"
     seconds, told = perf_counter() - begin, _described(source, dataset) + said
-    facts = Facts(command, told, len(dataset.snapshots), judged, judged_by, seconds, trials)
+    facts = TrainingRecord(command, told, len(dataset.snapshots), judged, judged_by, seconds, trials)
     artifact = replace(artifact, card=card(artifact.config, facts, ladder))
     artifact.save(out)
     _forget_notes(out)
@@ -126,8 +126,10 @@ def _fitted(
         config, dataset, searched, trials = chosen.config, chosen.dataset, chosen.searched, chosen.trials
     else:
         dataset, searched, trials = run(config), None, []
-    notes = out / _UNFINISHED
-    artifact = train(dataset.snapshots, config, seed, _say, plan, shipped=shipped, notes=notes, searched=searched)
+    checkpoint = out / _UNFINISHED
+    artifact = train(
+        dataset.snapshots, config, seed, _say, plan, shipped=shipped, checkpoint=checkpoint, searched=searched
+    )
     # The same object, not merely equal numbers: nothing was learned from these data.
     given = artifact.weights is shipped.weights
     said = f"; few labels: the weights are those of the shipped model {shipped.version}" if given else ""
@@ -137,9 +139,9 @@ def _fitted(
 def _forget_notes(out: Path) -> None:
     """It is done: nothing will be gone on with."""
     from model.choice import FLOORS
-    from streams.floors import notes_of
+    from streams.floors import checkpoint_path
 
-    for path in (out / _UNFINISHED, *(notes_of(out, floor) for floor in FLOORS)):
+    for path in (out / _UNFINISHED, *(checkpoint_path(out, floor) for floor in FLOORS)):
         path.unlink(missing_ok=True)
 
 

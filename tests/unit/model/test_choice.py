@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.card import Facts, card
+from model.card import TrainingRecord, card
 from model.choice import FLOORS, Trial, chance, choose, rows
 from model.config import ModelConfig
 
@@ -50,8 +50,8 @@ def test_one_row_is_chosen() -> None:
 
 def test_the_card_holds_the_trials() -> None:
     """With figures of each floor where they were tried, without a word of it where not."""
-    given = Facts("groundswell train this", "that", 4, 40, "the truth", 12.0)
-    tried = Facts("groundswell train this", "that", 4, 40, "the truth", 12.0, trials(0.24, 0.2, 0.2213, 0.18))
+    given = TrainingRecord("groundswell train this", "that", 4, 40, "the truth", 12.0)
+    tried = TrainingRecord("groundswell train this", "that", 4, 40, "the truth", 12.0, trials(0.24, 0.2, 0.2213, 0.18))
     config = ModelConfig(floor=4)
     assert "## The floor" not in card(config, given, [])
     text = card(config, tried, [])

@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 
 from model.errors import TrainingError
-from model.pairs import Pairs, Scorer, agreement, apart, auc, chance, hits, judge, logistic, rounds, single, together
+from model.pairs import (
+    Pairs,
+    Scorer,
+    agreement,
+    apart,
+    auc,
+    chance,
+    evaluate_pairs,
+    hits,
+    logistic,
+    rounds,
+    single,
+    together,
+)
 from model.pairs import trees as grown
 
 SCORERS = {"single": single("followers"), "logistic": logistic(), "trees": grown()}
@@ -58,7 +71,7 @@ def test_a_swap_gives_the_other_chance(name: str) -> None:
     """P(B, A) = 1 − P(A, B) for every scorer, and not because all chances are alike."""
     pairs = town()
     half = np.arange(len(pairs.a)) < len(pairs.a) // 2
-    scorer, taught, asked = SCORERS[name], pairs.take(half), pairs.take(~half)
+    scorer, taught, asked = SCORERS[name], pairs.select(half), pairs.select(~half)
     one, other = chance(scorer(taught, asked)), chance(scorer(taught, asked.swapped()))
     np.testing.assert_allclose(other, 1 - one, atol=1e-12)
     assert one.std() > 0.1
@@ -68,7 +81,9 @@ def test_a_swap_gives_the_other_chance(name: str) -> None:
 def test_models_find_the_count_that_decides(name: str) -> None:
     """Both models are far ahead of the count that does not matter, with people apart."""
     pairs = town()
-    found = {one.name: one for one in judge(pairs, {name: SCORERS[name], "single": SCORERS["single"]}, draws=50)}
+    found = {
+        one.name: one for one in evaluate_pairs(pairs, {name: SCORERS[name], "single": SCORERS["single"]}, draws=50)
+    }
     assert found[name].auc.value > 0.85 > found["single"].auc.value + 0.2
     assert found[name].auc.low < found[name].auc.value < found[name].auc.high
     assert found[name].accuracy.value > 0.75
