@@ -35,10 +35,10 @@ from model.types import Float32s, Float64s, Int32s, Int64s
 from model.vector import AHEAD, GRAIN, LANES, affine, affine64, exp, gather, logits, prefetch, share
 
 Kernel = Callable[..., Any]
-VECTOR = 0x37678513
+VECTOR = 0xE4ABD5E7
 """Checksum of `vector.py`, see `kernels.VECTOR`."""
 _F = np.float32
-_ROOM = 64
+_CAPACITY = 64
 """Initial capacity of the buffers, in neighbours."""
 _TARGETS = 32
 """Number of targets whose own projections are computed together."""
@@ -51,62 +51,62 @@ def _top(logit: np.float32) -> np.float32:
 
 
 @njit(cache=True, nogil=True)
-def _top_of(line: Float32s, at: int, n: int) -> np.float32:
-    """Return the `_top` of the largest of n logits from `at` on."""
-    most = line[at]
-    for k in range(at + 1, at + n):
+def _top_of(line: Float32s, begin: int, n: int) -> np.float32:
+    """Return the `_top` of the largest of n logits from `begin` on."""
+    most = line[begin]
+    for k in range(begin + 1, begin + n):
         most = max(most, line[k])
     return _top(most)
 
 
 @njit(cache=True, nogil=True)
-def _weights(line: Float32s, at: int, n: int, top: np.float32) -> float:
-    """Replace the n logits from `at` on by their exponentials relative to `top`, and return the sum of these.
+def _weights(line: Float32s, begin: int, n: int, top: np.float32) -> float:
+    """Replace the n logits from `begin` on by their exponentials relative to `top`, and return the sum of these.
 
     The buffer must have room for whole lanes. Each exponential is rounded as in `gather`, so the sum has no order.
     """
     lanes = (n + LANES - 1) // LANES * LANES
-    for k in range(at + n, at + lanes):
+    for k in range(begin + n, begin + lanes):
         line[k] = top
-    for block in range(at, at + lanes, LANES):
+    for block in range(begin, begin + lanes, LANES):
         exp(line, block, top, LANES)
     total = 0.0
-    for k in range(at, at + n):
+    for k in range(begin, begin + n):
         total += (np.float64(line[k]) + GRAIN) - GRAIN
     return total
 
 
 @njit(cache=True, nogil=True)
-def _filled(rows: Int64s, which: Int64s, count: Int32s, begin: int, some: Int64s) -> tuple[int, int]:
+def _filled(rows: Int64s, which: Int64s, count: Int32s, begin: int, targets: Int64s) -> tuple[int, int]:
     """List the positions in `rows`, in order of `which` from `begin` on, whose window is not empty.
 
     Returns:
-        The number of positions written to `some`, and the position in `which` to continue from.
+        The number of positions written to `targets`, and the position in `which` to continue from.
     """
     n, i = 0, begin
-    while i < len(which) and n < len(some):
+    while i < len(which) and n < len(targets):
         if i + AHEAD < len(which):
             prefetch(count, rows[which[i + AHEAD]])
         if count[rows[which[i]]] > 0:
-            some[n] = which[i]
+            targets[n] = which[i]
             n += 1
         i += 1
     return n, i
 
 
 @njit(cache=True, nogil=True)
-def _next_sources(rows: Int64s, some: Int64s, j: int, start: Int32s, count: Int32s) -> tuple[int, int]:
+def _next_sources(rows: Int64s, targets: Int64s, j: int, start: Int32s, count: Int32s) -> tuple[int, int]:
     """Return the begin of the window of target j and the number of its sources to prefetch; (0, 0) beyond the end."""
-    if j >= len(some):
+    if j >= len(targets):
         return 0, 0
-    row = rows[some[j]]
-    return int(start[row]), min(int(count[row]), _ROOM)
+    row = rows[targets[j]]
+    return int(start[row]), min(int(count[row]), _CAPACITY)
 
 
 @njit(cache=True, nogil=True)
-def _prefetch_span(x: NDArray[Any], at: int, numbers: int) -> None:
+def _prefetch_span(x: NDArray[Any], begin: int, numbers: int) -> None:
     """Prefetch some numbers of a flat array."""
-    for line in range(at, at + numbers, 64 // x.itemsize):
+    for line in range(begin, begin + numbers, 64 // x.itemsize):
         prefetch(x, line)
 
 
@@ -121,7 +121,7 @@ def _prefetch_sources(source: Int32s, begin: int, end: int, x: Float32s, width: 
 def attend(heads: int, channels: int) -> Kernel:
     """Return the kernel of GATv2 attention: out[i] += attention of target rows[i] over its window, for i in `which`.
 
-    It also stores the sums of each target for `move`: a row without a slot (place[row] < 0) takes the next one from
+    It also stores the sums of each target for `move`: a row without a slot (slot_of[row] < 0) takes the next one from
     `used[0]`. See the module docstring for formula and shapes.
     """
     width = heads * channels
@@ -130,55 +130,55 @@ def attend(heads: int, channels: int) -> Kernel:
     def run(
         rows: Int64s, which: Int64s, start: Int32s, count: Int32s, source: Int32s,
         projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s,
-        place: Int32s, used: Int64s, sums: Float64s, out: Float32s,
+        slot_of: Int32s, used: Int64s, sums: Float64s, out: Float32s,
     ) -> None:  # fmt: skip
-        room, done, inputs, size = _ROOM, 0, len(weight), width + 2 * heads
+        capacity, done, inputs, size = _CAPACITY, 0, len(weight), width + 2 * heads
         projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
         x_, weight_, sums_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1)
-        line, target_ = np.empty(heads * room, np.float32), np.empty(_TARGETS * width, np.float32)
+        line, target_ = np.empty(heads * capacity, np.float32), np.empty(_TARGETS * width, np.float32)
         places = np.empty(_TARGETS, np.int64)
         while done < len(which):
             filled, done = _filled(rows, which, count, done, places)
-            some = places[:filled]
+            targets = places[:filled]
             for j in range(filled):
-                prefetch(start, rows[some[j]])
-                prefetch(place, rows[some[j]])
-            for j in range(filled):
-                if j + 2 < filled:
-                    _prefetch_span(x_, rows[some[j + 2]] * inputs, inputs)
-                affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+                prefetch(start, rows[targets[j]])
+                prefetch(slot_of, rows[targets[j]])
             for j in range(filled):
                 if j + 2 < filled:
-                    prefetch(source, start[rows[some[j + 2]]])
-                i, row = some[j], rows[some[j]]
+                    _prefetch_span(x_, rows[targets[j + 2]] * inputs, inputs)
+                affine(x_, rows[targets[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+            for j in range(filled):
+                if j + 2 < filled:
+                    prefetch(source, start[rows[targets[j + 2]]])
+                i, row = targets[j], rows[targets[j]]
                 begin, n = int(start[row]), int(count[row])
-                if n > room:
-                    room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
-                    line = np.empty(heads * room, np.float32)
-                if place[row] < 0:
-                    place[row] = used[0]
+                if n > capacity:
+                    capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
+                    line = np.empty(heads * capacity, np.float32)
+                if slot_of[row] < 0:
+                    slot_of[row] = used[0]
                     used[0] += 1
-                kept = int(place[row]) * size
-                after, n_after = _next_sources(rows, some, j + 1, start, count)
+                slot = int(slot_of[row]) * size
+                after, n_after = _next_sources(rows, targets, j + 1, start, count)
                 shift, last = (after - begin, after + n_after - 1) if n_after else (0, begin)
                 _prefetch_sources(source, after + n, after + n_after, projected_, width)
                 # Each loop prefetches one cache line per source of the next target; two heads of 32 channels span four.
                 for h in range(heads):
-                    at, first = h * channels, h * room
+                    head, first = h * channels, h * capacity
                     logits(
-                        line, first - begin, projected_, at, source, width, begin, begin + n,
-                        target_, j * width + at, attention_, at, shift, last, h * channels // 2, channels,
+                        line, first - begin, projected_, head, source, width, begin, begin + n,
+                        target_, j * width + head, attention_, head, shift, last, h * channels // 2, channels,
                     )  # fmt: skip
                     top = _top_of(line, first, n)
-                    sums_[kept + width + h], sums_[kept + width + heads + h] = _weights(line, first, n, top), top
-                sums_[kept : kept + width] = 0
+                    sums_[slot + width + h], sums_[slot + width + heads + h] = _weights(line, first, n, top), top
+                sums_[slot : slot + width] = 0
                 for h in range(heads):
-                    at = h * channels
+                    head = h * channels
                     gather(
-                        sums_, kept + at, projected_, at, source, width, begin, begin + n,
-                        line, h * room - begin, shift, last, (heads + h) * channels // 2, channels,
+                        sums_, slot + head, projected_, head, source, width, begin, begin + n,
+                        line, h * capacity - begin, shift, last, (heads + h) * channels // 2, channels,
                     )  # fmt: skip
-                    share(out_, i * width + at, sums_, kept + at, sums_[kept + width + h], channels)
+                    share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
 
     return run
 
@@ -186,11 +186,11 @@ def attend(heads: int, channels: int) -> Kernel:
 @njit(cache=True, nogil=True)
 def split_changed(
     rows: Int64s, start: Int32s, count: Int32s, source: Int32s, changed: Int64s, computed: Int64s, base: int,
-    previous: Int64s, place: Int32s, new: Int32s, old: Int32s, ends: Int64s, whole: Int64s, moved: Int64s,
+    previous: Int64s, slot_of: Int32s, new: Int32s, old: Int32s, ends: Int64s, whole: Int64s, moved: Int64s,
 ) -> tuple[int, int]:  # fmt: skip
     """Split targets into those that are recomputed in full and those whose sums are updated.
 
-    A target's sums are updated if fewer than half of its sources changed, and exactly one change per source is missing.
+    A target's sums are updated if fewer than half of its sources changed, each once since the target was last computed.
 
     Args:
         rows: Target rows.
@@ -201,7 +201,7 @@ def split_changed(
         computed: Per target, the number that the next change had when it was last computed; −1: compute in full.
         base: Numbers from here on are in the list of previous projections.
         previous: Per change from `base` on, the number of the source's change before it.
-        place: Slot of the sums per target; −1 without.
+        slot_of: Slot of the sums per target; −1 without.
         new: Receives the changed sources of the updated targets, one target after the other.
         old: Receives their positions in the list of previous projections.
         ends: Receives, per updated target, the end of its part of `new`.
@@ -218,24 +218,24 @@ def split_changed(
             prefetch(count, ahead)
             prefetch(start, ahead)
             prefetch(computed, ahead)
-            prefetch(place, ahead)
+            prefetch(slot_of, ahead)
         if i + 4 < len(rows):
             prefetch(source, start[rows[i + 4]])
         row = rows[i]
         begin, n, known = start[row], count[row], computed[row]
         if n == 0:
             continue
-        only, at = known >= 0 and place[row] >= 0, end
-        for k in range(begin, begin + n if only else begin):
+        partial, next_end = known >= 0 and slot_of[row] >= 0, end
+        for k in range(begin, begin + n if partial else begin):
             number = changed[source[k]]
             if number >= known:
                 if number < base or previous[number - base] >= known:
-                    only = False
+                    partial = False
                     break
-                new[at], old[at] = source[k], number - base
-                at += 1
-        if only and 2 * (at - end) < n:
-            end = at
+                new[next_end], old[next_end] = source[k], number - base
+                next_end += 1
+        if partial and 2 * (next_end - end) < n:
+            end = next_end
             moved[n_moved], ends[n_moved] = i, end
             n_moved += 1
         else:
@@ -265,7 +265,7 @@ def move(heads: int, channels: int) -> Kernel:
         rows: Target rows.
         moved, new, old, ends: Output of `split_changed`.
         projected, before: Current projections, and the list of previous ones `[k, hidden]`.
-        x, weight, bias, attention, place, sums, out: As for `attend`.
+        x, weight, bias, attention, slot_of, sums, out: As for `attend`.
         failed: Receives the positions in `rows` of targets whose top changed; they must be recomputed in full.
         window: Maximum number of sources of a target.
 
@@ -276,50 +276,50 @@ def move(heads: int, channels: int) -> Kernel:
     @njit(cache=True, nogil=True)
     def run(
         rows: Int64s, moved: Int64s, new: Int32s, old: Int32s, ends: Int64s, projected: Float32s, before: Float32s,
-        x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s, place: Int32s, sums: Float64s,
+        x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s, slot_of: Int32s, sums: Float64s,
         out: Float32s, failed: Int64s, window: int,
     ) -> int:  # fmt: skip
-        room, inputs, size, n_failed = (window + LANES) // LANES * LANES, len(weight), width + 2 * heads, 0
+        capacity, inputs, size, n_failed = (window + LANES) // LANES * LANES, len(weight), width + 2 * heads, 0
         projected_, before_, out_ = projected.reshape(-1), before.reshape(-1), out.reshape(-1)
         x_, weight_, sums_, attention_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1), attention.reshape(-1)
-        line, target_ = np.empty(2 * heads * room, np.float32), np.empty(width, np.float32)
+        line, target_ = np.empty(2 * heads * capacity, np.float32), np.empty(width, np.float32)
         for j in range(len(moved)):
             if j + AHEAD < len(moved):
-                prefetch(place, rows[moved[j + AHEAD]])
+                prefetch(slot_of, rows[moved[j + AHEAD]])
             if j + 2 < len(moved):
                 ahead = rows[moved[j + 2]]
-                _prefetch_span(sums_, int(place[ahead]) * size, size)
+                _prefetch_span(sums_, int(slot_of[ahead]) * size, size)
                 _prefetch_span(x_, ahead * inputs, inputs)
                 _prefetch_sources(new, ends[j + 1], ends[j + 2], projected_, width)
                 _prefetch_sources(old, ends[j + 1], ends[j + 2], before_, width)
             i, row, begin, end = moved[j], rows[moved[j]], ends[j - 1] if j else 0, ends[j]
-            kept, n, stays = int(place[row]) * size, end - begin, True
+            slot, n, stays = int(slot_of[row]) * size, end - begin, True
             if n:
                 affine(x_, row * inputs, inputs, weight_, bias, target_, 0, width)
             for h in range(heads if n else 0):
-                at, now, then = h * channels, 2 * h * room, (2 * h + 1) * room
+                head, now, then = h * channels, 2 * h * capacity, (2 * h + 1) * capacity
                 for first, values_, where in ((now, projected_, new), (then, before_, old)):
                     logits(
-                        line, first - begin, values_, at, where, width, begin, end,
-                        target_, at, attention_, at, 0, begin, 0, channels,
+                        line, first - begin, values_, head, where, width, begin, end,
+                        target_, head, attention_, head, 0, begin, 0, channels,
                     )  # fmt: skip
-                stays &= _top_stays(line, now, then, n, _F(sums_[kept + width + heads + h]))
+                stays &= _top_stays(line, now, then, n, _F(sums_[slot + width + heads + h]))
             if not stays:
                 failed[n_failed] = i
                 n_failed += 1
                 continue
             for h in range(heads):
-                at, now, then = h * channels, 2 * h * room, (2 * h + 1) * room
+                head, now, then = h * channels, 2 * h * capacity, (2 * h + 1) * capacity
                 if n:
-                    top = _F(sums_[kept + width + heads + h])
-                    sums_[kept + width + h] += _weights(line, now, n, top) - _weights(line, then, n, top)
+                    top = _F(sums_[slot + width + heads + h])
+                    sums_[slot + width + h] += _weights(line, now, n, top) - _weights(line, then, n, top)
                     line[then : then + n] *= _F(-1)
                     for first, values_, where in ((now, projected_, new), (then, before_, old)):
                         gather(
-                            sums_, kept + at, values_, at, where, width, begin, end,
+                            sums_, slot + head, values_, head, where, width, begin, end,
                             line, first - begin, 0, begin, 0, channels,
                         )  # fmt: skip
-                share(out_, i * width + at, sums_, kept + at, sums_[kept + width + h], channels)
+                share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
         return n_failed
 
     return run
@@ -384,11 +384,11 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
         x: Float32s, project: Float64s, project_bias: Float64s, own: Float32s, weight: Float64s, bias: Float64s,
         attention: Float32s, out: Float32s,
     ) -> None:  # fmt: skip
-        room, inputs, owns = _ROOM, len(project), len(weight)
+        capacity, inputs, owns = _CAPACITY, len(project), len(weight)
         x_, own_, out_, attention_ = x.reshape(-1), own.reshape(-1), out.reshape(-1), attention.reshape(-1)
         project_, weight_ = project.reshape(-1), weight.reshape(-1)
-        line, target_ = np.empty(heads * room, np.float32), np.empty(width, np.float32)
-        projected_, places = np.empty(room * width, np.float32), np.arange(room).astype(np.int32)
+        line, target_ = np.empty(heads * capacity, np.float32), np.empty(width, np.float32)
+        projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
         sums_ = np.empty(width, np.float64)
         for i in range(len(rows)):
             if i + AHEAD < len(rows):
@@ -397,15 +397,15 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
             if i + 2 < len(rows):
                 prefetch(source, start[rows[i + 2]])
             if i + 1 < len(rows):
-                for k in range(start[rows[i + 1]], start[rows[i + 1]] + min(count[rows[i + 1]], _ROOM)):
+                for k in range(start[rows[i + 1]], start[rows[i + 1]] + min(count[rows[i + 1]], _CAPACITY)):
                     prefetch(x_, np.int64(source[k]) * inputs)
             begin, n = int(start[rows[i]]), int(count[rows[i]])
             if n == 0:
                 continue
-            if n > room:
-                room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
-                line = np.empty(heads * room, np.float32)
-                projected_, places = np.empty(room * width, np.float32), np.arange(room).astype(np.int32)
+            if n > capacity:
+                capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
+                line = np.empty(heads * capacity, np.float32)
+                projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
             affine64(own_, rows[i] * owns, owns, weight_, bias, target_, 0, width)
             for k in range(n):
                 affine64(
@@ -418,14 +418,15 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
                     k * width,
                     width,
                 )
-            for at in range(0, width, channels):
-                first = at // channels * room
+            for head in range(0, width, channels):
+                first = head // channels * capacity
                 logits(
-                    line, first, projected_, at, places, width, 0, n, target_, at, attention_, at, 0, 0, 0, channels
+                    line, first, projected_, head, places, width, 0, n,
+                    target_, head, attention_, head, 0, 0, 0, channels,
                 )  # fmt: skip
                 total = _weights(line, first, n, _top_of(line, first, n))
-                sums_[at : at + channels] = 0
-                gather(sums_, at, projected_, at, places, width, 0, n, line, first, 0, 0, 0, channels)
-                share(out_, i * width + at, sums_, at, total, channels)
+                sums_[head : head + channels] = 0
+                gather(sums_, head, projected_, head, places, width, 0, n, line, first, 0, 0, 0, channels)
+                share(out_, i * width + head, sums_, head, total, channels)
 
     return run

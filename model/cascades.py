@@ -97,19 +97,19 @@ def spread(
     Returns:
         Post `[m]`, user `[m]`, time `[m]` and via `[m]` of each share; via is −1 directly from the author.
     """
-    post, sharer, at = np.arange(len(author)), author, time
+    post, sharer, share_time = np.arange(len(author)), author, time
     reached = np.sort(post * audience.users + author)
     shares: list[tuple[Int64s, Int64s, Float64s, Int64s]] = []
     for level in range(_LEVELS):
         position, user = audience.expose(post, sharer, author, strength, random)
-        when = at[position] + 1 + random.exponential(delay[user])
+        when = share_time[position] + 1 + random.exponential(delay[user])
         key = post[position] * audience.users + user
         first = _first_of_each(key, when, reached)
         if not len(first):
             break
         via = sharer[position[first]] if level else np.full(len(first), -1, np.int64)
-        post, sharer, at = post[position[first]], user[first], when[first]
-        shares.append((post, sharer, at, via))
+        post, sharer, share_time = post[position[first]], user[first], when[first]
+        shares.append((post, sharer, share_time, via))
         reached = np.sort(np.concatenate([reached, key[first]]))
     if not shares:
         none = np.zeros(0, np.int64)

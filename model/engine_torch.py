@@ -61,18 +61,18 @@ class _Layer:
 
     def __init__(self, weights: LayerWeights, device: torch.device, dtype: torch.dtype) -> None:
         self.relations = weights.relations
-        self.order = [relation for some in weights.relations.values() for relation in some]
+        self.order = [relation for relations in weights.relations.values() for relation in relations]
         self.reading = weights.reading
         self.towards, self.attention = {}, {}
-        for kind, some in weights.relations.items():
-            pairs = [weights.root[kind], *(relation.target for relation in some)]
+        for kind, relations in weights.relations.items():
+            pairs = [weights.root[kind], *(relation.target for relation in relations)]
             self.towards[kind] = _side_by_side(pairs, device, dtype)
-            attention = torch.from_numpy(np.stack([relation.attention for relation in some]))
+            attention = torch.from_numpy(np.stack([relation.attention for relation in relations]))
             self.attention[kind] = attention.to(device, dtype)
         self.onwards = {
-            kind: _side_by_side([relation.project for relation in some], device, dtype)
-            for kind, some in enumerate(self.reading)
-            if some
+            kind: _side_by_side([relation.project for relation in relations], device, dtype)
+            for kind, relations in enumerate(self.reading)
+            if relations
         }
         self.width = len(weights.root[next(iter(weights.root))][1])
         self.projected = torch.zeros((0, self.width), device=device)
@@ -83,8 +83,8 @@ class _Layer:
 
     def _upload_bases(self) -> None:
         """Upload the first row of each relation in `projected`."""
-        self.source_base = {kind: self._bases(some) for kind, some in self.relations.items()}
-        self.reading_base = {kind: self._bases(some) for kind, some in enumerate(self.reading)}
+        self.source_base = {kind: self._bases(relations) for kind, relations in self.relations.items()}
+        self.reading_base = {kind: self._bases(relations) for kind, relations in enumerate(self.reading)}
 
     def _bases(self, relations: Sequence[Any]) -> Tensor:
         return torch.tensor([self._base[relation.number] for relation in relations], device=self._device)
@@ -94,11 +94,11 @@ class _Layer:
         sizes = {relation.number: capacity[relation.source] for relation in self.order}
         if sizes == self._sizes:
             return
-        grown, at = self.projected.new_zeros(sum(sizes.values()), self.width), 0
+        grown, begin = self.projected.new_zeros(sum(sizes.values()), self.width), 0
         for number, size in sizes.items():
             old, had = self._base[number], self._sizes[number]
-            grown[at : at + had] = self.projected[old : old + had]
-            self._base[number], at = at, at + size
+            grown[begin : begin + had] = self.projected[old : old + had]
+            self._base[number], begin = begin, begin + size
         self.projected, self._sizes = grown, sizes
         self._upload_bases()
 
@@ -118,7 +118,8 @@ class TorchEngine:
         # Float64: the second layer amplifies errors of the first, the more the more peaked its attention is.
         kinds = torch.float64, torch.float32
         self._layers = [
-            _Layer(LayerWeights(at, weights, config, some), self._on, kinds[at]) for at, some in enumerate(targets)
+            _Layer(LayerWeights(number, weights, config, kinds_of_layer), self._on, kinds[number])
+            for number, kinds_of_layer in enumerate(targets)
         ]
         first = self._layers[0].relations
         self._windows = [
@@ -163,7 +164,10 @@ class TorchEngine:
 
     def _products(self) -> list[Product]:
         layers = [
-            product for layer in self._layers for some in (layer.towards, layer.onwards) for product in some.values()
+            product
+            for layer in self._layers
+            for by_kind in (layer.towards, layer.onwards)
+            for product in by_kind.values()
         ]
         return [*layers, self._head]
 
@@ -192,18 +196,18 @@ class TorchEngine:
         """Load the propagated features of these rows per node type, and project them for their readers."""
         self.ensure_capacity(graph)
         with full_precision(self._on):
-            for kind, some in enumerate(rows):
-                if len(some):
-                    x = self._transfers.send(graph.propagated(kind)[some]).float() * PROPAGATED_SCALE
-                    sent = self._transfers.send(some)
+            for kind, rows_of_kind in enumerate(rows):
+                if len(rows_of_kind):
+                    x = self._transfers.send(graph.propagated(kind)[rows_of_kind]).float() * PROPAGATED_SCALE
+                    sent = self._transfers.send(rows_of_kind)
                     self.x[kind].values.index_copy_(0, sent, x)
                     self._project(0, kind, sent, x)
 
     def init_rows(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Reset rows that are new or reused: load their features, and project an all-zero output."""
         self.load_features(graph, rows)
-        for kind, some in enumerate(rows):
-            self.mirror(kind, some, np.zeros((len(some), self.config.hidden), np.float32))
+        for kind, rows_of_kind in enumerate(rows):
+            self.mirror(kind, rows_of_kind, np.zeros((len(rows_of_kind), self.config.hidden), np.float32))
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs `[len(rows), hidden]` that another shard computed, and project them."""
@@ -222,19 +226,21 @@ class TorchEngine:
         self.ensure_capacity(graph)
         with full_precision(self._on):
             changed = []
-            for kind, some in enumerate(rows):
-                if len(some):
-                    self._windows[kind].refresh(self._views(graph, kind), some)
-                    sent = self._transfers.send(some)
-                    new = self._layer(0, graph, kind, some, sent, self.x[kind].values)
+            for kind, rows_of_kind in enumerate(rows):
+                if len(rows_of_kind):
+                    self._windows[kind].refresh(self._views(graph, kind), rows_of_kind)
+                    sent = self._transfers.send(rows_of_kind)
+                    new = self._layer(0, graph, kind, rows_of_kind, sent, self.x[kind].values)
                     moved, kept = _store_moved(self.hidden1[kind].values, sent, new, tolerance)
                     changed.append(moved)
                     # Projects unchanged rows too, which gives the same bits: the host need not wait for the flags.
                     self._project(1, kind, sent, kept)
             if not changed:
                 return rows
-            flags = np.split(self._transfers.fetch(torch.cat(changed)), np.cumsum([len(some) for some in rows])[:-1])
-        return [some[flag] for some, flag in zip(rows, flags, strict=True)]
+            flags = np.split(
+                self._transfers.fetch(torch.cat(changed)), np.cumsum([len(rows_of_kind) for rows_of_kind in rows])[:-1]
+            )
+        return [rows_of_kind[flag] for rows_of_kind, flag in zip(rows, flags, strict=True)]
 
     def layer2(self, graph: GraphView, rows: Int64s) -> Int64s:
         """Recompute the second layer of these users; return the users whose embedding changed."""

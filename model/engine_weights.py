@@ -57,14 +57,16 @@ class LayerWeights:
         def affine(weight: Float32s, bias: Float32s) -> Affine:
             return np.ascontiguousarray(weight.T, dtype), bias.astype(dtype)
 
-        for at, (name, source, target) in enumerate(config.relations):
+        for number_of_relation, (name, source, target) in enumerate(config.relations):
             kind = types.index(target)
             if kind in targets:
                 own = {key: weights[f"layers.{number}.convs.{name}.{key}"] for key in _CONV}
                 project = affine(own["lin_l.weight"], own["lin_l.bias"])
                 towards = affine(own["lin_r.weight"], own["lin_r.bias"])
                 attention = np.ascontiguousarray(own["att"][0])
-                self.relations[kind].append(RelationWeights(at, types.index(source), project, towards, attention))
+                self.relations[kind].append(
+                    RelationWeights(number_of_relation, types.index(source), project, towards, attention)
+                )
         for kind in targets:
             root = f"layers.{number}.roots.{types[kind]}."
             bias = weights[root + "bias"].copy()
@@ -72,7 +74,7 @@ class LayerWeights:
                 if target == types[kind]:
                     bias += weights[f"layers.{number}.convs.{name}.bias"]
             self.root[kind] = affine(weights[root + "weight"], bias)
-        every = [relation for some in self.relations.values() for relation in some]
+        every = [relation for relations in self.relations.values() for relation in relations]
         self.reading = [[relation for relation in every if relation.source == kind] for kind in range(len(types))]
 
 

@@ -33,15 +33,15 @@ _SHORT = 32
 def _sort(source: Int32s, hashes: NDArray[np.uint64], start: int, n: int, out: Int32s) -> None:
     """Write the n sources of a window to `out`, sorted by hash."""
     if n > _SHORT:
-        some = source[start : start + n]
-        out[:n] = some[np.argsort(hashes[some])]
+        window = source[start : start + n]
+        out[:n] = window[np.argsort(hashes[window])]
         return
     for k in range(n):
-        row, at = source[start + k], k
-        while at > 0 and hashes[out[at - 1]] > hashes[row]:
-            out[at] = out[at - 1]
-            at -= 1
-        out[at] = row
+        row, slot = source[start + k], k
+        while slot > 0 and hashes[out[slot - 1]] > hashes[row]:
+            out[slot] = out[slot - 1]
+            slot -= 1
+        out[slot] = row
 
 
 @njit(cache=True, nogil=True)
@@ -142,25 +142,25 @@ class DeviceWindows:
         ends = np.zeros(len(limits) + 1, np.int64)
         _group_by_degree(rows, self._degrees, np.array(limits, np.int64), parts, ends)
         for limit, part, end in zip(limits, parts, ends.tolist(), strict=False):
-            for some in self._chunks(part[:end], limit):
-                number = self._transfers.send(some[0])
+            for chunk, count in self._chunks(part[:end], limit):
+                number = self._transfers.send(chunk)
                 which = torch.div(number, relations, rounding_mode="floor")
                 relation = number - which * relations
                 place = sent.index_select(0, which) * relations + relation
                 sources = self._sources.index_select(0, place)[:, :limit]
-                yield Group(number, relation, sources, self._counts.index_select(0, place), some[1])
+                yield Group(number, relation, sources, self._counts.index_select(0, place), count)
         yield from self._large(views, rows, parts[-1, : ends[-1]])
 
     def _large(self, views: Sequence[WindowsView], rows: Int64s, numbers: Int32s) -> Iterator[Group]:
         """Yield the windows that are too long for the device, read from the graph."""
         relations = len(self.relations)
         for relation, view in enumerate(views):
-            some = numbers[numbers % relations == relation]
-            degrees = view.counts[rows[some // relations]]
+            left = numbers[numbers % relations == relation]
+            degrees = view.counts[rows[left // relations]]
             limit = self.width
-            while len(some):
+            while len(left):
                 limit *= 4
-                for part, count in self._chunks(some[degrees <= limit], limit):
+                for part, count in self._chunks(left[degrees <= limit], limit):
                     own = np.ascontiguousarray(rows[part // relations])
                     sources = self._transfers.host_buffer(len(part), limit, dtype=torch.int32)
                     counts = self._transfers.host_buffer(len(part), dtype=torch.int32)
@@ -168,7 +168,7 @@ class DeviceWindows:
                     number = self._transfers.send(part)
                     which = torch.full_like(number, relation)
                     yield Group(number, which, self._transfers.send(sources), self._transfers.send(counts), count)
-                some, degrees = some[degrees > limit], degrees[degrees > limit]
+                left, degrees = left[degrees > limit], degrees[degrees > limit]
 
     def _chunks(self, numbers: Int32s, limit: int) -> Iterator[tuple[Int32s, int]]:
         """Split windows into chunks that fit into memory, padded to a power of two with their first window.
@@ -177,6 +177,6 @@ class DeviceWindows:
         """
         most = next_power_of_two(max(1, _GATHER_MAX[self._transfers.device.type] // (limit * self._hidden)) + 1) // 2
         for start in range(0, len(numbers), most):
-            some = numbers[start : start + most]
-            padding = np.full(next_power_of_two(len(some)) - len(some), some[0], np.int32)
-            yield np.concatenate([some, padding]), len(some)
+            chunk = numbers[start : start + most]
+            padding = np.full(next_power_of_two(len(chunk)) - len(chunk), chunk[0], np.int32)
+            yield np.concatenate([chunk, padding]), len(chunk)

@@ -99,13 +99,13 @@ def _backward(
                 slope = share * (through[edge] - mean)
                 node = source[edge]
                 for c in range(width):
-                    at = begin + c
-                    mixed = left[node, at] + right[target, at]
+                    column = begin + c
+                    mixed = left[node, column] + right[target, column]
                     leak = np.float32(1) if mixed > 0 else _SLOPE
                     moved = slope * att[head, c] * leak
                     to_att[head, c] += slope * mixed * leak
-                    to_left[node, at] += share * grad[target, at] + moved
-                    to_right[target, at] += moved
+                    to_left[node, column] += share * grad[target, column] + moved
+                    to_right[target, column] += moved
     return to_left, to_right, to_att
 
 

@@ -50,8 +50,8 @@ class Pairs:
     @classmethod
     def of(cls, names: list[str], counts_a: Float64s, counts_b: Float64s, choice: Bools) -> Pairs:
         """Build pairs from counts of A and B `[n, F]`; equal counts are the same person."""
-        counts, who = np.unique(np.concatenate([counts_a, counts_b]), axis=0, return_inverse=True)
-        a, b = np.split(who.reshape(-1), 2)
+        counts, person = np.unique(np.concatenate([counts_a, counts_b]), axis=0, return_inverse=True)
+        a, b = np.split(person.reshape(-1), 2)
         return cls(names, counts, a.astype(np.int64), b.astype(np.int64), choice)
 
     @property
@@ -74,8 +74,8 @@ class Pairs:
 
         edges = coo_matrix((np.ones(len(self.a)), (self.a, self.b)), shape=(self.people, self.people))
         _, label = connected_components(edges, directed=False)
-        found: Int64s = label[self.a].astype(np.int64)
-        return found
+        component: Int64s = label[self.a].astype(np.int64)
+        return component
 
 
 Scorer = Callable[[Pairs, Pairs], Float64s]
@@ -122,11 +122,11 @@ def trees(seed: int = 0) -> Scorer:
 
         both = (train, train.swapped())
         data = lightgbm.Dataset(
-            np.concatenate([features(one) for one in both]), np.concatenate([one.choice for one in both])
+            np.concatenate([features(pairs) for pairs in both]), np.concatenate([pairs.choice for pairs in both])
         )
         grown = lightgbm.train({**_TREES, "seed": seed}, data, _ROUNDS)
-        one, other = (grown.predict(features(some), raw_score=True) for some in (test, test.swapped()))
-        odds: Float64s = (np.asarray(one) - np.asarray(other)) / 2
+        forward, swapped = (grown.predict(features(pairs), raw_score=True) for pairs in (test, test.swapped()))
+        odds: Float64s = (np.asarray(forward) - np.asarray(swapped)) / 2
         return odds
 
     return score
@@ -152,7 +152,7 @@ def rounds(pairs: Pairs, folds: int, seed: int = 0) -> Iterator[tuple[Bools, Boo
         TrainingError: there are too few folds, or no pairs are left to train on.
     """
     if folds < 3:
-        raise TrainingError("at least 3 folds are needed: a pair touches two of them, and the others teach")
+        raise TrainingError("at least 3 folds are needed: a pair touches two of them, and the others are trained on")
     fold = deal(pairs.people, folds, seed)
     fold_a, fold_b = fold[pairs.a], fold[pairs.b]
     low, high = np.minimum(fold_a, fold_b), np.maximum(fold_a, fold_b)
@@ -163,7 +163,7 @@ def rounds(pairs: Pairs, folds: int, seed: int = 0) -> Iterator[tuple[Bools, Boo
             if not scored.any():
                 continue
             if len(set(pairs.choice[trained].tolist())) < 2:
-                raise TrainingError("too few pairs to keep people apart between folds: give more, or fewer folds")
+                raise TrainingError("too few pairs to keep people apart between folds: give more pairs, or fewer folds")
             yield trained, scored
 
 
@@ -178,8 +178,8 @@ def apart(pairs: Pairs, scorer: Scorer, folds: int, seed: int = 0) -> Float64s:
 def together(pairs: Pairs, scorer: Scorer, folds: int, seed: int = 0) -> Float64s:
     """Return the log odds of every pair `[n]` with pairs in folds instead of people: people occur in both parts."""
     fold, odds = deal(len(pairs.a), folds, seed), np.full(len(pairs.a), np.nan)
-    for one in range(folds):
-        odds[fold == one] = scorer(pairs.select(fold != one), pairs.select(fold == one))
+    for number in range(folds):
+        odds[fold == number] = scorer(pairs.select(fold != number), pairs.select(fold == number))
     return odds
 
 
@@ -195,15 +195,15 @@ def auc(odds: Float64s, choice: Bools, weights: Float64s) -> Float64s:
     wrong = np.add.reduceat((weights * ~choice)[:, order], starts, axis=1)
     below = np.cumsum(wrong, axis=1) - wrong / 2
     pairs = right.sum(1) * wrong.sum(1)
-    found: Float64s = np.divide((right * below).sum(1), pairs, out=np.full(len(weights), 0.5), where=pairs > 0)
-    return found
+    areas: Float64s = np.divide((right * below).sum(1), pairs, out=np.full(len(weights), 0.5), where=pairs > 0)
+    return areas
 
 
 def hits(odds: Float64s, choice: Bools, weights: Float64s) -> Float64s:
     """Return the accuracy `[draws]`: the weighted share of pairs in the right order; log odds of 0 are half right."""
     right = np.where(odds == 0, 0.5, (odds > 0) == choice)
-    found: Float64s = (weights @ right) / np.maximum(weights.sum(1), 1e-9)
-    return found
+    accuracy: Float64s = (weights @ right) / np.maximum(weights.sum(1), 1e-9)
+    return accuracy
 
 
 def weights(pairs: Pairs, draws: int = DRAWS, seed: int = 0) -> Float64s:
@@ -239,14 +239,14 @@ def evaluate_pairs(
 ) -> list[PairwiseResult]:
     """Evaluate every scorer on the same pairs, folds and draws."""
     counted = weights(pairs, draws, seed)
-    found = []
+    results = []
     for name, scorer in scorers.items():
         odds = apart(pairs, scorer, folds, seed)
         area, right = auc(odds, pairs.choice, counted), hits(odds, pairs.choice, counted)
         shared = auc(together(pairs, scorer, folds, seed), pairs.choice, counted[:1])
         figures = [Figure.of(float(each[0]), each[1:]) for each in (area, right)]
-        found.append(PairwiseResult(name, figures[0], figures[1], round(float(shared[0]), 4)))
-    return found
+        results.append(PairwiseResult(name, figures[0], figures[1], round(float(shared[0]), 4)))
+    return results
 
 
 def agreement(pairs: Pairs) -> tuple[int, float]:

@@ -269,6 +269,6 @@ class NumpyForward:
         if ablation.other_first is None:
             return
         new = conv.values(ablation.other_first)
-        for at, (kind, row) in enumerate(ablation.other):
+        for number, (kind, row) in enumerate(ablation.other):
             if kind == conv.source:
-                values[at, window.sources == row] = new[at]
+                values[number, window.sources == row] = new[number]

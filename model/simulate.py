@@ -231,21 +231,23 @@ class Simulation:
         content = self._contents + random.permutation(len(author))
         self._contents += len(author)
         quality = post_quality(people.difficulty.posts, len(author), random)
-        post, user, at, via = spread(audience, author, time, people.strength()[author] * quality, people.delay, random)
+        post, user, shared_at, via = spread(
+            audience, author, time, people.strength()[author] * quality, people.delay, random
+        )
         spam = people.spam(len(author), random)
         post = np.concatenate([post, spam[0]])
         user = np.concatenate([user, spam[1]])
-        at = np.concatenate([at, time[spam[0]] + random.uniform(60, DAY_S, len(spam[0]))])
+        shared_at = np.concatenate([shared_at, time[spam[0]] + random.uniform(60, DAY_S, len(spam[0]))])
         via = np.concatenate([via, np.full(len(spam[0]), -1)])
-        at = np.floor(at * 1000) / 1000
+        shared_at = np.floor(shared_at * 1000) / 1000
         deleted = np.flatnonzero(random.random(len(author)) < 0.01)
         undone = np.flatnonzero(random.random(len(post)) < 0.01)
         return [
             Columns.make(CREATE, time, author, content, parent=self._parents(content, time)),
-            Columns.make(SHARE, at, user, content[post], via),
+            Columns.make(SHARE, shared_at, user, content[post], via),
             Columns.make(DELETE, time[deleted] + random.uniform(3600, 2 * DAY_S, len(deleted)), author[deleted],
                          content[deleted]),
-            Columns.make(UNSHARE, at[undone] + random.uniform(60, DAY_S, len(undone)), user[undone],
+            Columns.make(UNSHARE, shared_at[undone] + random.uniform(60, DAY_S, len(undone)), user[undone],
                          content[post[undone]]),
         ]  # fmt: skip
 

@@ -165,10 +165,10 @@ def _loss(z: Tensor, batch: Batch, ranking: float, generator: torch.Generator) -
     huber = functional.huber_loss(z, batch.target, reduction="none")
     loss = (huber * batch.weight).sum() / batch.weight.sum()
     other = torch.randint(len(z), (4 * len(z),), generator=generator)
-    one = torch.arange(len(z)).repeat(4)
-    gap = batch.target[one] - batch.target[other]
-    weight = batch.weight[one] * batch.weight[other] * (gap.abs() > 0.05)
-    wrong = functional.softplus(-(z[one] - z[other]) * gap.sign())
+    first = torch.arange(len(z)).repeat(4)
+    gap = batch.target[first] - batch.target[other]
+    weight = batch.weight[first] * batch.weight[other] * (gap.abs() > 0.05)
+    wrong = functional.softplus(-(z[first] - z[other]) * gap.sign())
     return loss + ranking * (wrong * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
@@ -402,8 +402,8 @@ def _fit(
     within = chance(sum(len(batch.target) for batch in validation_batches))
     scaling = Scaling.of([batch.part for batch in training_batches])
     training_batches, validation_batches = (
-        [replace(batch, part=scaling.apply(batch.part)) for batch in some]
-        for some in (training_batches, validation_batches)
+        [replace(batch, part=scaling.apply(batch.part)) for batch in batches_of_set]
+        for batches_of_set in (training_batches, validation_batches)
     )
     blank = _blank(scaling)
     fit = SEARCH if validation_batches else REFIT

@@ -275,8 +275,8 @@ def share(_context: Any, out: Any, oi: Any, sums: Any, si: Any, by: Any, n: Any)
         place = c.place(signature.args[0], values[0], values[1])
         sums_ = double.load(double.place(signature.args[2], values[2], values[3]))
         inverse = double.splat(builder.fdiv(ir.Constant(_DOUBLE, 1.0), values[4]))
-        found = builder.fadd(builder.fpext(c.load(place), double.vector), builder.fmul(sums_, inverse))
-        c.store(builder.fptrunc(found, c.vector), place)
+        total = builder.fadd(builder.fpext(c.load(place), double.vector), builder.fmul(sums_, inverse))
+        c.store(builder.fptrunc(total, c.vector), place)
         return context.get_dummy_value()
 
     return types.void(out, types.intp, sums, types.intp, types.float64, n), code
@@ -316,14 +316,14 @@ def exp(_context: Any, x: Any, at: Any, top: Any, n: Any) -> Typed:
         # ln 2 in two parts, so that the difference does not lose bits.
         rest = c.call("fmuladd", whole, c.all(-0.693359375), value)
         rest = c.call("fmuladd", whole, c.all(2.12194440e-4), rest)
-        found = c.all(_EXP[0])
+        result = c.all(_EXP[0])
         for factor in _EXP[1:]:
-            found = c.call("fmuladd", found, rest, c.all(factor))
-        found = c.call("fmuladd", builder.fmul(found, rest), rest, builder.fadd(rest, c.all(1.0)))
+            result = c.call("fmuladd", result, rest, c.all(factor))
+        result = c.call("fmuladd", builder.fmul(result, rest), rest, builder.fadd(rest, c.all(1.0)))
         integers = ir.VectorType(_INT, size)
         bias, shift = (ir.Constant(integers, [ir.Constant(_INT, number)] * size) for number in (127, 23))
         power = builder.shl(builder.add(builder.fptosi(whole, integers), bias), shift)
-        c.store(builder.fmul(found, builder.bitcast(power, c.vector)), place)
+        c.store(builder.fmul(result, builder.bitcast(power, c.vector)), place)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.float32, n), code

@@ -115,8 +115,8 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
         printing.as_json(report)
         return
     typer.echo(
-        f"{report['pairs']:,} pairs of {report['people']:,} people (distinguished by their counts), every pair scored by "
-        f"models trained without both of its people; {report['folds']} folds of people.\nThe largest connected "
+        f"{report['pairs']:,} pairs of {report['people']:,} people (distinguished by their counts), every pair scored "
+        f"by models trained without both of its people; {report['folds']} folds of people.\nThe largest connected "
         f"component holds {report['largest_component']:,} pairs. {report['asked_again']:,} pairs come more than once, "
         f"{report['agreement']:.1%} of those agree with their majority.\nIntervals: 95 %, bootstrap over people.\n"
     )
