@@ -81,7 +81,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path) -> None:
             Artifact.of(files, "here")
     artifact.save(tmp_path)
     (tmp_path / "card.md").unlink()
-    with pytest.raises(ArtifactError, match=r"card\.md is not what"):
+    with pytest.raises(ArtifactError, match=r"card\.md does not match"):
         Artifact.load(tmp_path)
     (tmp_path / MANIFEST).unlink()
     assert Artifact.load(tmp_path).version == artifact.version
