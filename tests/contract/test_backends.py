@@ -155,7 +155,7 @@ def test_a_row_has_the_same_bits_in_any_batch(window: int, sizes: tuple[int, int
     before = bits(engine)
     for size in sizes:
         for kind, rows in enumerate(graph.all_rows()):
-            # One by one takes its time, and a part tells as much.
+            # One by one is slow, so only a part is checked.
             for some in parts(graph.random.permutation(rows)[: size * 100], size):
                 asked = [some if other == kind else some[:0] for other in range(len(TYPES))]
                 engine.load_features(graph, asked)

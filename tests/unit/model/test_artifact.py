@@ -57,7 +57,7 @@ def test_a_damaged_artifact_is_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "card.md", "manifest.json"])
 def test_one_bit_is_noticed(tmp_path: Path, name: str) -> None:
-    """What would load all the same is refused where the manifest says otherwise."""
+    """Files that would load are refused if they differ from the manifest."""
     untrained(ModelConfig(), 1).save(tmp_path)
     path = tmp_path / name
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Breakouts and what alerts are worth, on a stream small enough to count by hand."""
+"""Breakouts and alert metrics, on a stream small enough to count by hand."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def truth() -> Breakouts:
 
 
 def test_least() -> None:
-    """The last of the top part, one at least, of nobody more than anybody has."""
+    """The last of the top part, at least 1; for an empty array a number that no author reaches."""
     shares = np.arange(100)
     assert least(shares, 0.1) == 90
     assert least(shares, 0.05) == 95
@@ -85,7 +85,7 @@ def test_intervals_are_over_authors(truth: Breakouts) -> None:
 
 
 def test_the_future_does_not_count() -> None:
-    """What comes after a step's next window changes nothing of that step; nobody is judged whose window is open."""
+    """Shares after a step's next window do not change that step; a step with an open window is not evaluated."""
     one = breakouts(received(*BURSTS), WINDOW, 13 * DAY, 40 * DAY)
     two = breakouts(received(*BURSTS, (CALM, 41, 500)), WINDOW, 13 * DAY, 60 * DAY)
     assert one.steps == [day * DAY for day in range(13, 29)]
@@ -94,7 +94,7 @@ def test_the_future_does_not_count() -> None:
 
 
 def test_who_leads_already_does_not_break_out() -> None:
-    """In the past top tenth nobody breaks out, however many shares come; nor who was at the top the window before."""
+    """No author of the past top tenth breaks out, nor one who was at the top in the window before."""
     again = breakouts(received(*BURSTS, (STAR, 25, 90)), WINDOW, 13 * DAY, 60 * DAY)
     assert STAR not in {one for some in again.rising.values() for one in some}
     steady = breakouts(received((STAR, 0, 500), *((RISER, day, 5) for day in range(2, 60))), WINDOW, 26 * DAY, 60 * DAY)

@@ -33,7 +33,7 @@ def test_the_interval_holds_the_value() -> None:
 
 
 def test_every_scorer_has_a_standing() -> None:
-    """A perfect scorer is at 1 for everyone, a reversed one at −1, and their blend knows nothing."""
+    """A perfect scorer is at 1 in every population, a reversed one at −1, and their blend at 0."""
     truth = np.arange(50.0)
     warm = truth % 2 == 0
     scores = {"best": truth, "worst": -truth, "blend": rank_mean([truth, -truth])}

@@ -1,4 +1,4 @@
-"""Sums that are kept and moved are, bit for bit, those that are computed anew."""
+"""Cached sums that are updated equal recomputed ones, bit for bit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ every_artifact = pytest.mark.parametrize("artifact", ARTIFACTS.values(), ids=ART
 
 
 class Tried:
-    """An engine on a random graph, with what was moved and what had to be computed anew after all."""
+    """An engine on a random graph, with counts of updated targets and of failed updates."""
 
     def __init__(self, artifact: Artifact, seed: int, **arguments: int) -> None:
         self.artifact, self.graph = artifact, SampleGraph(artifact.config, 300, seed=seed)
@@ -117,7 +117,7 @@ def test_few_targets_are_computed_anew(artifact: Artifact) -> None:
 
 
 def test_too_many_changes_are_not_staged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If what was before is not kept, readers are computed anew."""
+    """Without the previous projections, readers are recomputed in full."""
     monkeypatch.setattr(kept, "_STAGED", 3)
     tried, random = Tried(ARTIFACTS["trained"], 9, few=1), np.random.default_rng(10)
     for _ in range(6):
@@ -126,7 +126,7 @@ def test_too_many_changes_are_not_staged(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_mirrors_and_fresh_rows_count_as_changed() -> None:
-    """First-layer outputs that come from elsewhere, and rows that begin anew, reach those who read them."""
+    """First-layer outputs of other shards and reset rows reach their readers."""
     tried = Tried(ARTIFACTS["trained"], 11, few=1)
     engine, graph, random = tried.engine, tried.graph, np.random.default_rng(12)
     other = Engine(tried.artifact.config, tried.artifact.weights)

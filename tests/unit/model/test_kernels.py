@@ -23,7 +23,7 @@ F = np.float32
 
 @pytest.mark.parametrize("module", [kernels, attention])
 def test_the_cache_knows_of_the_operations(module: ModuleType) -> None:
-    """Whoever changes them must change the files that numba's cache looks at."""
+    """A change of the operations must change the files that numba's cache depends on."""
     found = crc32(Path(vector.__file__).read_bytes())
     assert found == module.VECTOR, f"write VECTOR = 0x{found:08X} into {module.__file__}"
 

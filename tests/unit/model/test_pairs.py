@@ -1,4 +1,4 @@
-"""Pairs of people: nobody on both sides of a fold, order does not matter, and figures that hold by hand."""
+"""Pairs of people: no person on both sides of a fold, symmetry in A and B, and figures checked by hand."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def town(people: int = 80, number: int = 1200, seed: int = 0) -> Pairs:
 
 
 def test_folds_share_no_user() -> None:
-    """Nobody who is asked about was taught about, and every pair is asked exactly once."""
+    """No person of a scored pair was trained on, and every pair is scored exactly once."""
     pairs = town()
     asked_once = np.zeros(len(pairs.a), np.int64)
     for taught, asked in rounds(pairs, 5):
@@ -99,7 +99,7 @@ def test_shuffled_choices_teach_nothing() -> None:
 
 
 def test_knowing_the_people_is_seen_where_pairs_are_dealt() -> None:
-    """A scorer that remembers who won is right of known people and knows nothing of people that are kept apart."""
+    """A scorer that memorises winners is right for people it was trained on and at chance for others."""
 
     def memory(known: Pairs, asked: Pairs) -> np.ndarray:
         wins = np.zeros(known.people)

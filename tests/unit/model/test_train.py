@@ -22,7 +22,7 @@ PLAN = TrainingPlan(epochs=6, batch=64, dropout=0.1, history_dropout=0.05, threa
 
 
 def snapshot(seed: int, users: int = 200) -> TrainingSnapshot:
-    """Users whose target is told by their own `made`, and by how much their followers make."""
+    """Users whose target depends on their own `made` and on their followers' `made`."""
     random = np.random.default_rng(seed)
     x = {t: random.integers(0, 6, (users, len(names))).astype(np.int32) for t, names in CONFIG.propagated.items()}
     edges = {name: random.integers(0, users, (2, 4 * users)).astype(np.int32) for name, _, _ in CONFIG.relations}
@@ -73,7 +73,7 @@ def test_targets_are_standardised_within_a_snapshot() -> None:
 
 
 def test_too_little_is_refused_with_what_is_missing() -> None:
-    """No snapshot, one snapshot and snapshots without labels say that two are needed."""
+    """The error for none, one, and unlabelled snapshots names the two that are needed."""
     empty = replace(SNAPSHOTS[0], target=np.full(200, np.nan))
     for few in ([], SNAPSHOTS[:1], [empty, empty, SNAPSHOTS[0]]):
         with pytest.raises(TrainingError, match="at least 2"):
@@ -83,13 +83,13 @@ def test_too_little_is_refused_with_what_is_missing() -> None:
 
 
 def few(snapshot: TrainingSnapshot, users: int) -> TrainingSnapshot:
-    """The same with so many labelled users only."""
+    """The same with a limited number of labelled users."""
     return replace(snapshot, mask=snapshot.mask & (np.cumsum(snapshot.mask) <= users))
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Artifact:
-    """A network that knows what there is to know, of another scale."""
+    """A network that predicts the target exactly, on another scale."""
     artifact = train(SNAPSHOTS, CONFIG, 5, plan=replace(PLAN, epochs=12))
     return Artifact(artifact.weights, artifact.config.scaled(50, 7))
 
@@ -112,7 +112,7 @@ def test_few_labels_give_the_shipped_model_if_it_ranks_better(shipped: Artifact)
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C."""
+    """Interrupt as Ctrl-C does."""
 
 
 @pytest.mark.parametrize("stop", [2, PLAN.epochs + 1])
@@ -148,7 +148,7 @@ def test_the_notes_of_another_training_are_not_gone_on_with(tmp_path: Path) -> N
 
 
 def test_the_card_has_the_command_and_the_figures() -> None:
-    """What the card says is what it was given."""
+    """The card contains the given record and figures."""
     truth = np.arange(40.0)
     ladder = standings({"followers": -truth, "past mean": past_mean(SNAPSHOTS[0].graph.own[:40])}, truth, truth > 9)
     text = card(

@@ -1,4 +1,4 @@
-"""The protocol of predicted reach: who is judged by what, and that nothing of it leaks into what scores them."""
+"""Evaluation of predicted reach: users and truth, and no leakage of the truth into the scores."""
 
 from dataclasses import replace
 
@@ -38,13 +38,13 @@ def asked(town: list[Mutation]) -> Protocol:
 
 @pytest.fixture(scope="module")
 def people(town: list[Mutation], asked: Protocol) -> EvaluationSet:
-    """Who is judged."""
+    """The evaluated users."""
     return evaluation_set(town, asked)
 
 
 @pytest.fixture(scope="module")
 def dataset(town: list[Mutation], asked: Protocol) -> Dataset:
-    """What may be learned from."""
+    """The data for training."""
     return data_before(town, CONFIG, asked, snapshots=4)
 
 
@@ -138,7 +138,7 @@ def test_moving_the_cut_by_a_day_moves_what_is_known_by_that_day(town: list[Muta
 
 
 def test_shuffled_labels_teach_nothing(dataset: Dataset, people: EvaluationSet) -> None:
-    """Trained on whose post got what by lot, scores say nothing of the truth on average; on real labels they do."""
+    """Trained on shuffled labels, scores do not correlate with the truth on average; on real labels they do."""
     at = candidates(dataset, people.ids)
 
     def rank(seed: int, *, shuffled: bool) -> float:
@@ -158,7 +158,7 @@ def test_shuffled_labels_teach_nothing(dataset: Dataset, people: EvaluationSet) 
 
 
 def test_the_table_has_every_scorer_and_an_honest_first_line(dataset: Dataset, people: EvaluationSet) -> None:
-    """All of model and baselines over the same people; who wins is what the first line says."""
+    """Model and baselines over the same users; the first line names the winner."""
     judged, artifacts = evaluate(dataset, people, CONFIG, seeds=2, plan=PLAN)
     assert list(judged.standings) == [
         "followers", "past mean", "past sharers", "LightGBM", "LightGBM + neighbours", "MLP", "GATv2", "blend"

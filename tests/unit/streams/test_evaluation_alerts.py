@@ -1,4 +1,4 @@
-"""`evaluate --alerts`: who is announced by which rule in a replay, by which truth, and that nobody sees the future."""
+"""`evaluate --alerts`: alerts of each rule in a replay, the breakouts, and that no rule reads later events."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ RISE = 5 * DAY
 
 
 def _stream() -> list[Mutation]:
-    """Somebody rises on the sixth day, in two bursts; another one is shared four times and never again."""
+    """One author rises on the sixth day, in two bursts; another one is shared four times and never again."""
     events = [
         *_crowd(),
         create(4 * DAY, "riser", "riser-post"),
@@ -135,8 +135,8 @@ def test_future_shares_change_nothing_before(town: list[Mutation], fired: Fired)
     assert flooded != fired
 
 
-def test_who_called_the_last_breakout_is_believed() -> None:
-    """Sharers of somebody who came to the top are credited from then on, and not before."""
+def test_sharers_of_the_last_breakout_count_more() -> None:
+    """Sharers of an author who reached the top are credited from then on, and not before."""
     scouts = [f"r{n}" for n in range(4)]
     base = _stream()
     again = 8 * DAY
@@ -158,7 +158,7 @@ def test_the_baselines_are_these_five() -> None:
 
 
 def test_verdict_and_rows(town: list[Mutation]) -> None:
-    """The first line says whether the shipped rule is told apart from the counter; every rule has a row and a pair."""
+    """The first line compares the shipped rule with the counter; every rule has a row and a difference."""
     found = compare_rules(town, ARTIFACT, 0, town[-1].time, names=[COUNTER, "random candidates"])
     assert found.verdict().startswith("The shipped rule ")
     rows = found.row()

@@ -121,7 +121,7 @@ def test_every_floor_is_tried_and_one_is_trained(tmp_path: Path) -> None:
 
 
 def test_few_labels_leave_the_floor_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing can be told apart by a handful of users: one line says so, and the card has no table."""
+    """A handful of users cannot distinguish floors: one line reports it, and the card has no table."""
     file, out = tmp_path / "town.jsonl", tmp_path / "artifact"
     assert cli.run(["simulate", "--out", str(file), "--users", "150", "--communities", "2", "--days", "14"]) == 0
     words = ["--floor", "auto", "--snapshots", "3", "--epochs", "1", "--held-out", "0.3", "--json"]
@@ -174,7 +174,7 @@ def test_the_command_trains_with_a_floor_that_serves(tmp_path: Path, capsys: pyt
 def test_no_floor_is_refused_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], floor: str
 ) -> None:
-    """One line that says what may be given, exit code 2."""
+    """One line that lists valid values, exit code 2."""
     assert cli.run(["train", str(tmp_path / "none"), "--floor", floor, "--out", str(tmp_path / "artifact")]) == 2
     printed = capsys.readouterr().err
     assert "give auto, or a whole number from 1 to 999999" in printed

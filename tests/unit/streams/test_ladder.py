@@ -1,4 +1,4 @@
-"""The ladder on the generated benchmark: who is judged, what each rung knows, and that nobody sees the truth."""
+"""The synthetic benchmark: evaluated users, inputs of each scorer, and that no scorer reads the truth."""
 
 from dataclasses import replace
 
@@ -86,7 +86,7 @@ def test_unknown_benchmarks_are_refused() -> None:
 
 
 def test_harder_benchmarks_hide_influence_from_followers() -> None:
-    """The number of followers says less from each difficulty to the next."""
+    """The number of followers correlates less with each harder difficulty."""
     from model.metrics import spearman
 
     found = []
