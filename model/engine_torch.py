@@ -152,7 +152,7 @@ class TorchEngine:
                 product.check()
         if self.in_order:
             log.warning(
-                "inexact_tiles_matrix_products_in_order", extra={"device": self.device, "products": self.in_order}
+                "inexact_tiles_detected", extra={"device": self.device, "products": self.in_order}
             )
         self.ensure_capacity(graph)
         none = np.zeros(0, np.int64)

@@ -24,7 +24,6 @@ START = 1_420_070_400
 
 KINDS = ("follow", "unfollow", "join", "leave", "forget", "share", "unshare", "create", "delete")
 FOLLOW, UNFOLLOW, JOIN, LEAVE, FORGET, SHARE, UNSHARE, CREATE, DELETE = range(9)
-_OTHER = ("target", "target", "community", "community", "", "content", "content", "content", "content")
 
 
 class Truth(NamedTuple):
