@@ -1,1 +1,1 @@
-"""The model: what the graph means for the reach of a user's next post."""
+"""The model: predicts the reach of a user's next post from the graph."""

@@ -1,6 +1,6 @@
-"""What training leaves and serving needs: weights, configuration and card, in one folder without pickle.
+"""Artifact: weights, configuration and card of a trained network, in one folder without pickle.
 
-Loading reads plain arrays and imports no torch, so that a worker starts fast and stays small.
+Loading reads plain arrays and does not import torch, so a worker starts fast and stays small.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def _check(weights: dict[str, Float32s], config: ModelConfig) -> None:
     shapes = weight_shapes(config)
     if set(weights) != set(shapes):
         wrong = sorted(set(weights) ^ set(shapes))
-        raise ArtifactError(f"the weights do not fit the configuration, see {wrong[0]}: train anew")
+        raise ArtifactError(f"the weights do not fit the configuration, see {wrong[0]}; train again")
     for name, shape in shapes.items():
         if weights[name].shape != shape or weights[name].dtype != np.float32:
-            raise ArtifactError(f"{name} must be float32 of shape {shape}, not {weights[name].shape}: train anew")
+            raise ArtifactError(f"{name} must be float32 of shape {shape}, not {weights[name].shape}; train again")
         if not np.isfinite(weights[name]).all():
-            raise ArtifactError(f"{name} holds a number that is not finite: train anew")
+            raise ArtifactError(f"{name} holds a number that is not finite; train again")
 
 
 def _manifest(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
-    """The manifest, which every file was compared with; empty if there is none."""
+    """Return the manifest after comparing every file with it; empty without a manifest."""
     if MANIFEST not in files:
         return {}
     try:
@@ -52,19 +52,26 @@ def _manifest(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"the artifact in {where} is damaged: its {MANIFEST} cannot be read") from error
     if manifest.get("schema") != SCHEMA:
-        told = manifest.get("schema")
-        raise ArtifactError(f"the artifact in {where} has schema {told}, this version reads {SCHEMA}: train anew")
+        given = manifest.get("schema")
+        raise ArtifactError(f"the artifact in {where} has schema {given}, this version reads {SCHEMA}; train again")
     for name in sorted({*sums, *files} - {MANIFEST}):
         if hashlib.sha256(files.get(name, b"")).hexdigest() != sums.get(name):
             raise ArtifactError(
-                f"the artifact in {where} is damaged: {name} is not what its manifest says; copy it anew"
+                f"the artifact in {where} is damaged: {name} does not match its manifest; copy it again"
             )
     return manifest
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A trained network as arrays; `version` names it in every score and alert."""
+    """A trained network as arrays.
+
+    Attributes:
+        weights: Weights by name.
+        config: Configuration of the network.
+        card: Model card as Markdown.
+        version: Hash of weights and configuration; every score and alert names it.
+    """
 
     weights: dict[str, Float32s]
     config: ModelConfig
@@ -72,12 +79,12 @@ class Artifact:
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check the weights against the configuration and name the whole."""
+        """Check the weights against the configuration and compute the version."""
         _check(self.weights, self.config)
         object.__setattr__(self, "version", _version(self.weights, self.config))
 
     def files(self) -> dict[str, bytes]:
-        """What `save` writes, by name: equal artifacts are equal bytes. The manifest comes last."""
+        """Return the files of the artifact by name, the manifest last; equal artifacts give equal bytes."""
         from safetensors.numpy import save
 
         weights = save({name: np.ascontiguousarray(self.weights[name]) for name in sorted(self.weights)})
@@ -87,9 +94,9 @@ class Artifact:
         return {**files, MANIFEST: manifest.encode() + b"\n"}
 
     def save(self, folder: Path) -> None:
-        """Write the artifact into `folder`, made if it is missing; each file appears whole or not at all."""
+        """Write the artifact into a folder, which is created if missing; each file is replaced atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        # The manifest last, so that what a broken save leaves of two artifacts does not pass for one.
+        # The manifest last, so that a mix of two artifacts after an interrupted save does not load.
         for name, data in self.files().items():
             part = folder / f"{name}.part"
             part.write_bytes(data)
@@ -97,10 +104,10 @@ class Artifact:
 
     @classmethod
     def load(cls, folder: Path) -> Artifact:
-        """Read the artifact in `folder`.
+        """Read the artifact in a folder.
 
         Raises:
-            ArtifactError: something is missing, damaged, or does not fit together.
+            ArtifactError: a file is missing or damaged, or the files do not fit together.
         """
         names = (CARD, CONFIG, WEIGHTS, MANIFEST)
         try:
@@ -115,9 +122,11 @@ class Artifact:
 
     @classmethod
     def of(cls, files: Mapping[str, bytes], where: str) -> Artifact:
-        """The artifact of such files; where: where they are from, for errors.
+        """Build an artifact from its files.
 
-        Files without a manifest are those of an earlier release: nothing says what they should be.
+        Args:
+            files: Contents by name; without a manifest (earlier releases) nothing is compared.
+            where: Origin of the files, for errors.
 
         Raises:
             ArtifactError: as `load`.
@@ -132,22 +141,22 @@ class Artifact:
         try:
             config = ModelConfig.from_json(files[CONFIG].decode())
             weights = load(files[WEIGHTS])
-            found = cls(weights, config, files.get(CARD, b"").decode())
+            artifact = cls(weights, config, files.get(CARD, b"").decode())
         except (SafetensorError, ConfigError, UnicodeDecodeError) as error:
             raise ArtifactError(f"the artifact in {where} is damaged: {error}") from error
-        if manifest and manifest.get("version") != found.version:
-            told = manifest.get("version")
-            raise ArtifactError(f"the artifact in {where} is damaged: it is version {found.version}, not {told}")
-        return found
+        if manifest and manifest.get("version") != artifact.version:
+            given = manifest.get("version")
+            raise ArtifactError(f"the artifact in {where} is damaged: it is version {artifact.version}, not {given}")
+        return artifact
 
     @classmethod
     def default(cls) -> Artifact:
-        """The artifact that ships with the package."""
+        """Load the artifact that ships with the package."""
         return cls.load(DEFAULT)
 
 
 def untrained(config: ModelConfig, seed: int = 0) -> Artifact:
-    """Random weights of sane size, biases included: for tests and for the first minute of a new idea."""
+    """Return random weights of a plausible size, biases included, for tests."""
     random = np.random.default_rng(seed)
     weights: dict[str, Float32s] = {}
     for name, shape in weight_shapes(config).items():

@@ -1,7 +1,23 @@
-"""The compiled kernels of attention, made for one shape of heads each.
+"""Compiled kernels of GATv2 attention, specialised for one number of heads and channels.
 
-What is summed over a window is summed exactly (decision 0020): in whatever order it holds its sources, and whether all
-are summed up or what some of them were worth is taken away and what they are worth now is added. All arrays are
+For target i with input x_i and sources j in its window, per head (Brody, Alon, Yahav 2022, arXiv:2105.14491):
+
+    e_ij  = a · LeakyReLU(W_s x_j + b_s + W_t x_i + b_t)        logit, slope 0.2
+    α_ij  = exp(e_ij − top_i) / Σ_k exp(e_ik − top_i)           softmax over the window
+    out_i += Σ_j α_ij (W_s x_j + b_s)
+
+`top_i` is a value near the largest logit, taken from a grid of step 4 so that it seldom changes.
+
+Shapes:
+    projected: W_s x + b_s of the sources `[n_sources, hidden]`, hidden = heads · channels.
+    x: inputs of the targets `[n_targets, F]`; weight: W_t `[F, hidden]`; bias: b_t `[hidden]`.
+    attention: a `[heads, channels]`.
+    windows: the sources of row t are source[start[t] : start[t] + count[t]].
+    sums: `[slots, hidden + 2 · heads]`: Σ exp(e − top) · projected, then per head Σ exp(e − top), then per head top.
+    out: `[len(rows), hidden]`.
+
+All sums over a window are exact (decision 0020). They do not depend on the order of the sources, nor on whether the
+whole window is summed or the old contributions of some sources are subtracted and the new ones added. All arrays are
 contiguous.
 """
 
@@ -19,93 +35,94 @@ from model.types import Float32s, Float64s, Int32s, Int64s
 from model.vector import AHEAD, GRAIN, LANES, affine, affine64, exp, gather, logits, prefetch, share
 
 Kernel = Callable[..., Any]
-VECTOR = 0xBB088F8A
-"""The checksum of `vector.py`, as in `kernels.py`."""
+VECTOR = 0xE4ABD5E7
+"""Checksum of `vector.py`, see `kernels.VECTOR`."""
 _F = np.float32
-_ROOM = 64
-"""Neighbours for which there is room from the beginning."""
+_CAPACITY = 64
+"""Initial capacity of the buffers, in neighbours."""
 _TARGETS = 32
-"""Targets whose own projections are computed together."""
+"""Number of targets whose own projections are computed together."""
 
 
 @njit(cache=True, nogil=True)
 def _top(logit: np.float32) -> np.float32:
-    """What exponentials are taken relative to, where this logit is the largest: at most 4 above it, and on a grid, so
-    that it seldom moves.
-    """
+    """Return the base of the exponentials for a largest logit: on a grid of step 4, at most 4 above the logit."""
     return _F(np.ceil((logit - _F(2)) * _F(0.25)) * _F(4) + _F(2))
 
 
 @njit(cache=True, nogil=True)
-def _most(line: Float32s, at: int, n: int) -> np.float32:
-    """The `_top` of the n logits from `at` on."""
-    most = line[at]
-    for k in range(at + 1, at + n):
+def _top_of(line: Float32s, begin: int, n: int) -> np.float32:
+    """Return the `_top` of the largest of n logits from `begin` on."""
+    most = line[begin]
+    for k in range(begin + 1, begin + n):
         most = max(most, line[k])
     return _top(most)
 
 
 @njit(cache=True, nogil=True)
-def _weights(line: Float32s, at: int, n: int, top: np.float32) -> float:
-    """Turn the n logits from `at` on into exponentials; there is room for whole lanes behind them. Returns their sum.
+def _weights(line: Float32s, begin: int, n: int, top: np.float32) -> float:
+    """Replace the n logits from `begin` on by their exponentials relative to `top`, and return the sum of these.
 
-    Each is rounded to what `gather` rounds to, so that their order does not matter.
+    The buffer must have room for whole lanes. Each exponential is rounded as in `gather`, so the sum has no order.
     """
     lanes = (n + LANES - 1) // LANES * LANES
-    for k in range(at + n, at + lanes):
+    for k in range(begin + n, begin + lanes):
         line[k] = top
-    for block in range(at, at + lanes, LANES):
+    for block in range(begin, begin + lanes, LANES):
         exp(line, block, top, LANES)
     total = 0.0
-    for k in range(at, at + n):
+    for k in range(begin, begin + n):
         total += (np.float64(line[k]) + GRAIN) - GRAIN
     return total
 
 
 @njit(cache=True, nogil=True)
-def _filled(rows: Int64s, which: Int64s, count: Int32s, begin: int, some: Int64s) -> tuple[int, int]:
-    """List those of the places in rows, `which` from begin on, whose window is not empty; how many, and the end."""
+def _filled(rows: Int64s, which: Int64s, count: Int32s, begin: int, targets: Int64s) -> tuple[int, int]:
+    """List the positions in `rows`, in order of `which` from `begin` on, whose window is not empty.
+
+    Returns:
+        The number of positions written to `targets`, and the position in `which` to continue from.
+    """
     n, i = 0, begin
-    while i < len(which) and n < len(some):
+    while i < len(which) and n < len(targets):
         if i + AHEAD < len(which):
             prefetch(count, rows[which[i + AHEAD]])
         if count[rows[which[i]]] > 0:
-            some[n] = which[i]
+            targets[n] = which[i]
             n += 1
         i += 1
     return n, i
 
 
 @njit(cache=True, nogil=True)
-def _after(rows: Int64s, some: Int64s, j: int, start: Int32s, count: Int32s) -> tuple[int, int]:
-    """Where the window of target j begins, and how many of its sources are asked for; none where there is no j."""
-    if j >= len(some):
+def _next_sources(rows: Int64s, targets: Int64s, j: int, start: Int32s, count: Int32s) -> tuple[int, int]:
+    """Return the begin of the window of target j and the number of its sources to prefetch; (0, 0) beyond the end."""
+    if j >= len(targets):
         return 0, 0
-    row = rows[some[j]]
-    return int(start[row]), min(int(count[row]), _ROOM)
+    row = rows[targets[j]]
+    return int(start[row]), min(int(count[row]), _CAPACITY)
 
 
 @njit(cache=True, nogil=True)
-def _ask(x: NDArray[Any], at: int, numbers: int) -> None:
-    """Have some numbers of a flat array brought."""
-    for line in range(at, at + numbers, 64 // x.itemsize):
+def _prefetch_span(x: NDArray[Any], begin: int, numbers: int) -> None:
+    """Prefetch some numbers of a flat array."""
+    for line in range(begin, begin + numbers, 64 // x.itemsize):
         prefetch(x, line)
 
 
 @njit(cache=True, nogil=True)
-def _fetch(source: Int32s, begin: int, end: int, x: Float32s, width: int) -> None:
-    """Have the rows of some of the next target's sources brought."""
+def _prefetch_sources(source: Int32s, begin: int, end: int, x: Float32s, width: int) -> None:
+    """Prefetch the rows of some sources of the next target."""
     for k in range(begin, end):
-        _ask(x, int(source[k]) * width, width)
+        _prefetch_span(x, int(source[k]) * width, width)
 
 
 @lru_cache
 def attend(heads: int, channels: int) -> Kernel:
-    """The kernel of GATv2 attention: out[i] += what target rows[i] attends to in its window, softmax per head.
+    """Return the kernel of GATv2 attention: out[i] += attention of target rows[i] over its window, for i in `which`.
 
-    Its arguments: rows, which of them; the windows (start, count, source), projected `[sources, H]`; of the target x,
-    weight `[F, H]`, bias; attention `[heads, channels]`; where the sums of each row are kept (place, taken from `used`
-    on), and these, `[places, H + 2 · heads]`: Σ eˡ·x, per head Σ eˡ and what l is relative to; out `[len(rows), H]`.
+    It also stores the sums of each target for `move`: a row without a slot (slot_of[row] < 0) takes the next one from
+    `used[0]`. See the module docstring for formula and shapes.
     """
     width = heads * channels
 
@@ -113,71 +130,86 @@ def attend(heads: int, channels: int) -> Kernel:
     def run(
         rows: Int64s, which: Int64s, start: Int32s, count: Int32s, source: Int32s,
         projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s,
-        place: Int32s, used: Int64s, sums: Float64s, out: Float32s,
+        slot_of: Int32s, used: Int64s, sums: Float64s, out: Float32s,
     ) -> None:  # fmt: skip
-        room, done, inputs, size = _ROOM, 0, len(weight), width + 2 * heads
+        capacity, done, inputs, size = _CAPACITY, 0, len(weight), width + 2 * heads
         projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
         x_, weight_, sums_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1)
-        line, target_ = np.empty(heads * room, np.float32), np.empty(_TARGETS * width, np.float32)
+        line, target_ = np.empty(heads * capacity, np.float32), np.empty(_TARGETS * width, np.float32)
         places = np.empty(_TARGETS, np.int64)
         while done < len(which):
             filled, done = _filled(rows, which, count, done, places)
-            some = places[:filled]
+            targets = places[:filled]
             for j in range(filled):
-                prefetch(start, rows[some[j]])
-                prefetch(place, rows[some[j]])
-            for j in range(filled):
-                if j + 2 < filled:
-                    _ask(x_, rows[some[j + 2]] * inputs, inputs)
-                affine(x_, rows[some[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+                prefetch(start, rows[targets[j]])
+                prefetch(slot_of, rows[targets[j]])
             for j in range(filled):
                 if j + 2 < filled:
-                    prefetch(source, start[rows[some[j + 2]]])
-                i, row = some[j], rows[some[j]]
+                    _prefetch_span(x_, rows[targets[j + 2]] * inputs, inputs)
+                affine(x_, rows[targets[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
+            for j in range(filled):
+                if j + 2 < filled:
+                    prefetch(source, start[rows[targets[j + 2]]])
+                i, row = targets[j], rows[targets[j]]
                 begin, n = int(start[row]), int(count[row])
-                if n > room:
-                    room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as exponentials fill them
-                    line = np.empty(heads * room, np.float32)
-                if place[row] < 0:
-                    place[row] = used[0]
+                if n > capacity:
+                    capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
+                    line = np.empty(heads * capacity, np.float32)
+                if slot_of[row] < 0:
+                    slot_of[row] = used[0]
                     used[0] += 1
-                kept = int(place[row]) * size
-                after, n_after = _after(rows, some, j + 1, start, count)
+                slot = int(slot_of[row]) * size
+                after, n_after = _next_sources(rows, targets, j + 1, start, count)
                 shift, last = (after - begin, after + n_after - 1) if n_after else (0, begin)
-                _fetch(source, after + n, after + n_after, projected_, width)
-                # Of a neighbour that comes next each loop asks for one line; two heads of 32 channels have four.
+                _prefetch_sources(source, after + n, after + n_after, projected_, width)
+                # Each loop prefetches one cache line per source of the next target; two heads of 32 channels span four.
                 for h in range(heads):
-                    at, first = h * channels, h * room
+                    head, first = h * channels, h * capacity
                     logits(
-                        line, first - begin, projected_, at, source, width, begin, begin + n,
-                        target_, j * width + at, attention_, at, shift, last, h * channels // 2, channels,
+                        line, first - begin, projected_, head, source, width, begin, begin + n,
+                        target_, j * width + head, attention_, head, shift, last, h * channels // 2, channels,
                     )  # fmt: skip
-                    top = _most(line, first, n)
-                    sums_[kept + width + h], sums_[kept + width + heads + h] = _weights(line, first, n, top), top
-                sums_[kept : kept + width] = 0
+                    top = _top_of(line, first, n)
+                    sums_[slot + width + h], sums_[slot + width + heads + h] = _weights(line, first, n, top), top
+                sums_[slot : slot + width] = 0
                 for h in range(heads):
-                    at = h * channels
+                    head = h * channels
                     gather(
-                        sums_, kept + at, projected_, at, source, width, begin, begin + n,
-                        line, h * room - begin, shift, last, (heads + h) * channels // 2, channels,
+                        sums_, slot + head, projected_, head, source, width, begin, begin + n,
+                        line, h * capacity - begin, shift, last, (heads + h) * channels // 2, channels,
                     )  # fmt: skip
-                    share(out_, i * width + at, sums_, kept + at, sums_[kept + width + h], channels)
+                    share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
 
     return run
 
 
 @njit(cache=True, nogil=True)
-def sort_out(
+def split_changed(
     rows: Int64s, start: Int32s, count: Int32s, source: Int32s, changed: Int64s, computed: Int64s, base: int,
-    previous: Int64s, place: Int32s, new: Int32s, old: Int32s, ends: Int64s, whole: Int64s, moved: Int64s,
+    previous: Int64s, slot_of: Int32s, new: Int32s, old: Int32s, ends: Int64s, whole: Int64s, moved: Int64s,
 ) -> tuple[int, int]:  # fmt: skip
-    """Sort places in rows by whether a target's sums are computed anew, or only what its changed neighbours add.
+    """Split targets into those that are recomputed in full and those whose sums are updated.
 
-    changed: per source the number of its last change. computed: per target that of the next when it was last
-    computed, −1 where it must be computed. Numbers from base on stand in the list of old projections, with what the
-    number was before in previous: a target that waited may know neither this change of a source nor the one before it.
-    Returns how many there are in whole and moved; the j-th of the moved has the neighbours new[ends[j - 1] : ends[j]],
-    which stand in the list at old.
+    A target's sums are updated if fewer than half of its sources changed, each once since the target was last computed.
+
+    Args:
+        rows: Target rows.
+        start: First source of each window.
+        count: Number of sources of each window.
+        source: Source rows of all windows.
+        changed: Number of the latest change per source.
+        computed: Per target, the number that the next change had when it was last computed; −1: compute in full.
+        base: Numbers from here on are in the list of previous projections.
+        previous: Per change from `base` on, the number of the source's change before it.
+        slot_of: Slot of the sums per target; −1 without.
+        new: Receives the changed sources of the updated targets, one target after the other.
+        old: Receives their positions in the list of previous projections.
+        ends: Receives, per updated target, the end of its part of `new`.
+        whole: Receives the positions in `rows` that are recomputed in full.
+        moved: Receives the positions in `rows` whose sums are updated.
+
+    Returns:
+        The numbers of positions in `whole` and in `moved`.
     """
     n_whole = n_moved = end = 0
     for i in range(len(rows)):
@@ -186,24 +218,24 @@ def sort_out(
             prefetch(count, ahead)
             prefetch(start, ahead)
             prefetch(computed, ahead)
-            prefetch(place, ahead)
+            prefetch(slot_of, ahead)
         if i + 4 < len(rows):
             prefetch(source, start[rows[i + 4]])
         row = rows[i]
         begin, n, known = start[row], count[row], computed[row]
         if n == 0:
             continue
-        only, at = known >= 0 and place[row] >= 0, end
-        for k in range(begin, begin + n if only else begin):
+        partial, next_end = known >= 0 and slot_of[row] >= 0, end
+        for k in range(begin, begin + n if partial else begin):
             number = changed[source[k]]
             if number >= known:
                 if number < base or previous[number - base] >= known:
-                    only = False
+                    partial = False
                     break
-                new[at], old[at] = source[k], number - base
-                at += 1
-        if only and 2 * (at - end) < n:
-            end = at
+                new[next_end], old[next_end] = source[k], number - base
+                next_end += 1
+        if partial and 2 * (next_end - end) < n:
+            end = next_end
             moved[n_moved], ends[n_moved] = i, end
             n_moved += 1
         else:
@@ -213,75 +245,81 @@ def sort_out(
 
 
 @njit(cache=True, nogil=True)
-def _stays(line: Float32s, new: int, old: int, n: int, top: np.float32) -> bool:
-    """Whether the largest logit of a window stays in the same part of the grid, as far as the changed ones tell."""
+def _top_stays(line: Float32s, new: int, old: int, n: int, top: np.float32) -> bool:
+    """Return whether the top of a window is unchanged, judging by the new and old logits of the changed sources."""
     had = has = False
     for k in range(n):
-        found = _top(line[new + k])
-        if not found <= top:
+        current = _top(line[new + k])
+        if not current <= top:
             return False
-        has |= found == top
+        has |= current == top
         had |= _top(line[old + k]) == top
     return has or not had
 
 
 @lru_cache
 def move(heads: int, channels: int) -> Kernel:
-    """The kernel that takes from the kept sums what some neighbours were worth, and adds what they are worth now.
+    """Return the kernel that updates sums: subtracts the old contributions of changed sources and adds the new ones.
 
-    Its arguments: rows; moved, new, old, ends of `sort_out`; projected, and as they were the list of old ones; of the
-    target x, weight, bias; attention; place, sums, out as for `attend`; failed, which takes the places in rows of
-    targets whose exponentials must be taken anew. Returns how many. window: the most neighbours of a target.
+    Args of the kernel:
+        rows: Target rows.
+        moved, new, old, ends: Output of `split_changed`.
+        projected, before: Current projections, and the list of previous ones `[k, hidden]`.
+        x, weight, bias, attention, slot_of, sums, out: As for `attend`.
+        failed: Receives the positions in `rows` of targets whose top changed; they must be recomputed in full.
+        window: Maximum number of sources of a target.
+
+    The kernel returns the number of positions in `failed`.
     """
     width = heads * channels
 
     @njit(cache=True, nogil=True)
     def run(
         rows: Int64s, moved: Int64s, new: Int32s, old: Int32s, ends: Int64s, projected: Float32s, before: Float32s,
-        x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s, place: Int32s, sums: Float64s,
+        x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s, slot_of: Int32s, sums: Float64s,
         out: Float32s, failed: Int64s, window: int,
     ) -> int:  # fmt: skip
-        room, inputs, size, n_failed = (window + LANES) // LANES * LANES, len(weight), width + 2 * heads, 0
+        capacity, inputs, size, n_failed = (window + LANES) // LANES * LANES, len(weight), width + 2 * heads, 0
         projected_, before_, out_ = projected.reshape(-1), before.reshape(-1), out.reshape(-1)
         x_, weight_, sums_, attention_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1), attention.reshape(-1)
-        line, target_ = np.empty(2 * heads * room, np.float32), np.empty(width, np.float32)
+        line, target_ = np.empty(2 * heads * capacity, np.float32), np.empty(width, np.float32)
         for j in range(len(moved)):
             if j + AHEAD < len(moved):
-                prefetch(place, rows[moved[j + AHEAD]])
+                prefetch(slot_of, rows[moved[j + AHEAD]])
             if j + 2 < len(moved):
                 ahead = rows[moved[j + 2]]
-                _ask(sums_, int(place[ahead]) * size, size)
-                _ask(x_, ahead * inputs, inputs)
-                _fetch(new, ends[j + 1], ends[j + 2], projected_, width)
-                _fetch(old, ends[j + 1], ends[j + 2], before_, width)
+                _prefetch_span(sums_, int(slot_of[ahead]) * size, size)
+                _prefetch_span(x_, ahead * inputs, inputs)
+                _prefetch_sources(new, ends[j + 1], ends[j + 2], projected_, width)
+                _prefetch_sources(old, ends[j + 1], ends[j + 2], before_, width)
             i, row, begin, end = moved[j], rows[moved[j]], ends[j - 1] if j else 0, ends[j]
-            kept, n, stays = int(place[row]) * size, end - begin, True
+            slot, n, stays = int(slot_of[row]) * size, end - begin, True
             if n:
                 affine(x_, row * inputs, inputs, weight_, bias, target_, 0, width)
             for h in range(heads if n else 0):
-                at, now, then = h * channels, 2 * h * room, (2 * h + 1) * room
+                head, now, then = h * channels, 2 * h * capacity, (2 * h + 1) * capacity
                 for first, values_, where in ((now, projected_, new), (then, before_, old)):
                     logits(
-                        line, first - begin, values_, at, where, width, begin, end,
-                        target_, at, attention_, at, 0, begin, 0, channels,
+                        line, first - begin, values_, head, where, width, begin, end,
+                        target_, head, attention_, head, 0, begin, 0, channels,
                     )  # fmt: skip
-                stays &= _stays(line, now, then, n, _F(sums_[kept + width + heads + h]))
+                stays &= _top_stays(line, now, then, n, _F(sums_[slot + width + heads + h]))
             if not stays:
                 failed[n_failed] = i
                 n_failed += 1
                 continue
             for h in range(heads):
-                at, now, then = h * channels, 2 * h * room, (2 * h + 1) * room
+                head, now, then = h * channels, 2 * h * capacity, (2 * h + 1) * capacity
                 if n:
-                    top = _F(sums_[kept + width + heads + h])
-                    sums_[kept + width + h] += _weights(line, now, n, top) - _weights(line, then, n, top)
+                    top = _F(sums_[slot + width + heads + h])
+                    sums_[slot + width + h] += _weights(line, now, n, top) - _weights(line, then, n, top)
                     line[then : then + n] *= _F(-1)
                     for first, values_, where in ((now, projected_, new), (then, before_, old)):
                         gather(
-                            sums_, kept + at, values_, at, where, width, begin, end,
+                            sums_, slot + head, values_, head, where, width, begin, end,
                             line, first - begin, 0, begin, 0, channels,
                         )  # fmt: skip
-                share(out_, i * width + at, sums_, kept + at, sums_[kept + width + h], channels)
+                share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
         return n_failed
 
     return run
@@ -289,9 +327,9 @@ def move(heads: int, channels: int) -> Kernel:
 
 @njit(cache=True, nogil=True)
 def number(rows: Int64s, changed: Int64s, base: int, following: int, previous: Int64s) -> int:
-    """Give each of some sources that has none from base on the following number of a change; returns the next.
+    """Assign the following change numbers to sources that have none from `base` on, and return the next number.
 
-    The number that it had goes to previous, at the new one less base.
+    `previous` receives the number that each source had, at the new number minus `base`.
     """
     for row in rows:
         if changed[row] < base:
@@ -303,9 +341,10 @@ def number(rows: Int64s, changed: Int64s, base: int, following: int, previous: I
 
 @lru_cache
 def replace(width: int) -> Kernel:
-    """The kernel (x, rows, weight, bias, out, changed, base, first, before): out[rows] = x[rows] @ weight + bias.
+    """Return the kernel that computes out[rows] = x[rows] @ weight + bias and keeps previous outputs.
 
-    What was there is copied to before for those whose change has a number from first on, at that number less base.
+    Arguments: x, rows, weight, bias, out, changed, base, first, before. For rows whose change has a number from `first`
+    on, the previous output is copied to before[number − base].
     """
 
     @njit(cache=True, nogil=True)
@@ -317,10 +356,10 @@ def replace(width: int) -> Kernel:
         x_, weight_, out_ = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
         for i in range(len(rows)):
             if i + AHEAD < len(rows):
-                _ask(x_, rows[i + AHEAD] * inputs, inputs)
-                _ask(out_, rows[i + AHEAD] * width, width)
+                _prefetch_span(x_, rows[i + AHEAD] * inputs, inputs)
+                _prefetch_span(out_, rows[i + AHEAD] * width, width)
             row = rows[i]
-            if changed[row] == first:  # numbered in this order; a row that comes twice is past
+            if changed[row] == first:  # changes are numbered in this order; a repeated row no longer matches
                 before[first - base] = out[row]
                 first += 1
             affine(x_, row * inputs, inputs, weight_, bias, out_, row * width, width)
@@ -330,11 +369,12 @@ def replace(width: int) -> Kernel:
 
 @lru_cache
 def attend_inputs(heads: int, channels: int) -> Kernel:
-    """The same in the first layer, where sources are projected on the way: with so few inputs that takes no longer
-    than reading what was projected before, and 4 · H bytes less of each source and relation are kept.
+    """Return the kernel of GATv2 attention for the first layer, which projects the sources itself.
 
-    Its arguments: rows, the windows (start, count, source), of the sources x, weight, bias, of the target x, weight,
-    bias; attention; out. Weights and biases are float64s.
+    With few inputs this is no slower than reading stored projections, and saves hidden · 4 bytes per source
+    and relation.
+    Arguments: rows; start, count, source; x, weight and bias of the sources; x, weight and bias of the targets;
+    attention; out. Weights and biases are float64.
     """
     width = heads * channels
 
@@ -344,11 +384,11 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
         x: Float32s, project: Float64s, project_bias: Float64s, own: Float32s, weight: Float64s, bias: Float64s,
         attention: Float32s, out: Float32s,
     ) -> None:  # fmt: skip
-        room, inputs, owns = _ROOM, len(project), len(weight)
+        capacity, inputs, owns = _CAPACITY, len(project), len(weight)
         x_, own_, out_, attention_ = x.reshape(-1), own.reshape(-1), out.reshape(-1), attention.reshape(-1)
         project_, weight_ = project.reshape(-1), weight.reshape(-1)
-        line, target_ = np.empty(heads * room, np.float32), np.empty(width, np.float32)
-        projected_, places = np.empty(room * width, np.float32), np.arange(room).astype(np.int32)
+        line, target_ = np.empty(heads * capacity, np.float32), np.empty(width, np.float32)
+        projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
         sums_ = np.empty(width, np.float64)
         for i in range(len(rows)):
             if i + AHEAD < len(rows):
@@ -357,15 +397,15 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
             if i + 2 < len(rows):
                 prefetch(source, start[rows[i + 2]])
             if i + 1 < len(rows):
-                for k in range(start[rows[i + 1]], start[rows[i + 1]] + min(count[rows[i + 1]], _ROOM)):
+                for k in range(start[rows[i + 1]], start[rows[i + 1]] + min(count[rows[i + 1]], _CAPACITY)):
                     prefetch(x_, np.int64(source[k]) * inputs)
             begin, n = int(start[rows[i]]), int(count[rows[i]])
             if n == 0:
                 continue
-            if n > room:
-                room = 2 * (n + LANES) // LANES * LANES  # whole lanes, as softmax fills them
-                line = np.empty(heads * room, np.float32)
-                projected_, places = np.empty(room * width, np.float32), np.arange(room).astype(np.int32)
+            if n > capacity:
+                capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
+                line = np.empty(heads * capacity, np.float32)
+                projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
             affine64(own_, rows[i] * owns, owns, weight_, bias, target_, 0, width)
             for k in range(n):
                 affine64(
@@ -378,14 +418,15 @@ def attend_inputs(heads: int, channels: int) -> Kernel:
                     k * width,
                     width,
                 )
-            for at in range(0, width, channels):
-                first = at // channels * room
+            for head in range(0, width, channels):
+                first = head // channels * capacity
                 logits(
-                    line, first, projected_, at, places, width, 0, n, target_, at, attention_, at, 0, 0, 0, channels
+                    line, first, projected_, head, places, width, 0, n,
+                    target_, head, attention_, head, 0, 0, 0, channels,
                 )  # fmt: skip
-                total = _weights(line, first, n, _most(line, first, n))
-                sums_[at : at + channels] = 0
-                gather(sums_, at, projected_, at, places, width, 0, n, line, first, 0, 0, 0, channels)
-                share(out_, i * width + at, sums_, at, total, channels)
+                total = _weights(line, first, n, _top_of(line, first, n))
+                sums_[head : head + channels] = 0
+                gather(sums_, head, projected_, head, places, width, 0, n, line, first, 0, 0, 0, channels)
+                share(out_, i * width + head, sums_, head, total, channels)
 
     return run

@@ -1,4 +1,4 @@
-"""What the network is measured against: single features, LightGBM on own and on neighbours' features, and an MLP."""
+"""Baselines of the network: past mean, LightGBM on own and on neighbours' features, and the network without edges."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ _TREES: dict[str, Any] = {
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 _ROUNDS = 300
-_MANY = 10_000
+_ROWS_FOR_THREADS = 10_000
 _PRIOR = 2
-"""Posts that the graph adds to a past mean: of nothing, as it knows no mean."""
+"""Posts that the graph adds to a past mean, with a reach of 0."""
 _READ = [
     OWN.index(name) for name in ("past_mean", "sharers", "received_long", "created", "made", "authors", "followers")
 ]
-"""What neighbours' aggregates are made of."""
+"""Features of which neighbours' sums and means are computed."""
 _BETWEEN_USERS = ("follows", "interacts")
 
 Features = Callable[[GraphInput], Float32s]
 
 
 def past_mean(own: Float32s, towards: float = 0.0) -> Float64s:
-    """The past mean log reach `[n]`, shrunk by two posts of the reach `towards`; nobody's past is that."""
+    """Return the past mean log reach `[n]`, shrunk by two posts of reach `towards`.
+
+    A user without posts gets `towards`.
+    """
     created = _least(own[:, OWN.index("created")] / OWN_SCALE[OWN.index("created")])
     known = own[:, OWN.index("past_mean")].astype(np.float64)
     shrunk: Float64s = known + _PRIOR * towards / (created + _PRIOR)
@@ -42,18 +45,18 @@ def past_mean(own: Float32s, towards: float = 0.0) -> Float64s:
 
 
 def _least(bucket: Float64s | Float32s) -> Float64s:
-    """The least number in half-octave buckets, `[n]`; exact up to 2."""
+    """Return the smallest number in each half-octave bucket `[n]`; exact up to 2."""
     number: Float64s = np.ceil(2 ** (np.rint(bucket).astype(np.float64) / 2) - 1e-9) - 1
     return number
 
 
 def own_features(graph: GraphInput) -> Float32s:
-    """What a user's own head reads, `[n_users, 21]`."""
+    """Return the own features `[n_users, 21]`."""
     return graph.own
 
 
 def with_neighbours(graph: GraphInput) -> Float32s:
-    """Own features, and sum and mean of the neighbours' over one and two hops of each relation between users."""
+    """Return own features, and sum and mean of the neighbours' over one and two hops of each relation between users."""
     users = len(graph.own)
     parts = [graph.own]
     for relation in _BETWEEN_USERS:
@@ -68,7 +71,7 @@ def with_neighbours(graph: GraphInput) -> Float32s:
 
 
 def blind(graph: GraphInput) -> GraphInput:
-    """The same features without an edge: what the network makes of it is an MLP on the same features."""
+    """Return the same features without edges; on it, the network is an MLP."""
     return replace(graph, edges={name: edge[:, :0] for name, edge in graph.edges.items()})
 
 
@@ -77,6 +80,11 @@ class Trees:
 
     def __init__(self, snapshots: list[TrainingSnapshot], seed: int = 0, features: Features = own_features) -> None:
         """Train.
+
+        Args:
+            snapshots: Labelled snapshots.
+            seed: Seed of LightGBM.
+            features: Computes the features of all users of a graph.
 
         Raises:
             TrainingError: no snapshot has a labelled user.
@@ -97,17 +105,17 @@ class Trees:
         if not rows_of:
             raise TrainingError("no snapshot has a labelled user: give a longer stretch of events")
         data = lightgbm.Dataset(np.concatenate(rows_of), np.concatenate(targets), weight=np.concatenate(weights))
-        # Threads that wait for one another cost more than they bring where there is little to do.
-        threads = 2 if sum(map(len, targets)) >= _MANY else 1
+        # On small data, synchronisation costs more than a second thread gains.
+        threads = 2 if sum(map(len, targets)) >= _ROWS_FOR_THREADS else 1
         self._trees = lightgbm.train({**_TREES, "seed": seed, "num_threads": threads}, data, _ROUNDS)
 
     def score(self, features: Float32s) -> Float64s:
-        """Scores `[n]` of features `[n, F]` as they were trained on."""
+        """Return the scores `[n]` of features `[n, F]`."""
         return np.asarray(self._trees.predict(features), np.float64)
 
 
 def blinded(snapshots: list[TrainingSnapshot]) -> list[TrainingSnapshot]:
-    """The snapshots without their edges."""
+    """Return the snapshots without their edges."""
     return [replace(snapshot, graph=blind(snapshot.graph)) for snapshot in snapshots]
 
 
@@ -119,12 +127,12 @@ FEATURE_GROUPS: dict[str, tuple[str, ...]] = {
     "times since": ("since_created", "since_received", "since_made"),
     "followers, following": ("followers", "following"),
 }
-"""What may be left out together."""
+"""Features that are left out together."""
 NEIGHBOURS = "neighbours"
 
 
 def without(graph: GraphInput, group: str) -> GraphInput:
-    """The graph without a group of features, for everyone and in what neighbours read; or without its edges."""
+    """Return the graph without a group of features, own and propagated; for `neighbours`, without its edges."""
     if group == NEIGHBOURS:
         return blind(graph)
     from model.config import PROPAGATED
@@ -132,8 +140,8 @@ def without(graph: GraphInput, group: str) -> GraphInput:
     names = set(FEATURE_GROUPS[group])
     own = graph.own.copy()
     own[:, [OWN.index(name) for name in names]] = 0
-    # The counters that neighbours read go with the features that are made of them.
+    # The propagated counters are removed with the own features that are computed from them.
     read = names | ({"received"} if "sharers" in names else set())
     users = graph.x[USER].copy()
-    users[:, [at for at, name in enumerate(PROPAGATED[USER]) if name in read]] = 0
+    users[:, [column for column, name in enumerate(PROPAGATED[USER]) if name in read]] = 0
     return replace(graph, own=own, x={**graph.x, USER: users})

@@ -1,9 +1,13 @@
-"""Breakouts: who came to the top in time, and how well alerts foretold it. Plain counting over a list of shares.
+"""Breakouts of authors, counted from a list of shares, and the quality of alerts that predict them.
 
-At a step, an author *breaks out* who is outside the top tenth of the known authors by shares received before it, was
-not among the top twentieth of the authors shared in the window before it, and will be among the top twentieth of those
-shared in the window after it. Consecutive steps of one author are one breakout; its moment is the share that brought
-the author there. It is knowable if the author was known a step before that moment.
+An author *breaks out* at a step if the author
+
+* is outside the top tenth of the known authors by shares received before the step,
+* is not among the top twentieth of the authors shared in the window before it, and
+* is among the top twentieth of the authors shared in the window after it.
+
+Consecutive steps of one author are one breakout. Its *moment* is the share that brings the author into the top
+twentieth. It is *knowable* if the author had a post a step before that moment.
 """
 
 from __future__ import annotations
@@ -30,19 +34,32 @@ Alert = tuple[int, int]
 
 
 class Received(NamedTuple):
-    """Shares in order of time: time `[s]` (µs) and author `[s]`; known `[n]`: the first post of each author (µs)."""
+    """Shares in order of time.
+
+    Attributes:
+        time: Times of the shares `[s]` (µs).
+        author: Authors of the shared contents `[s]`.
+        first_post: Time of the first post of each author `[n]` (µs).
+    """
 
     time: Int64s
     author: Int64s
-    known: Int64s
+    first_post: Int64s
 
 
 @dataclass(frozen=True)
 class Breakouts:
-    """The truth. steps: those that judge (µs). rising: per step, the authors who break out at it.
+    """The breakouts of a list of shares.
 
-    author, moment (µs), knowable: per breakout `[b]`. known_share: of all pairs of author and step at which the author
-    breaks out, those whose author was known a step before.
+    Attributes:
+        window: Length of the window (µs).
+        steps: Times of the steps (µs).
+        rising: Authors who break out, by step.
+        author: Author of each breakout `[b]`.
+        moment: Moment of each breakout `[b]` (µs).
+        knowable: Whether the author had a post a step before the moment `[b]`.
+        known_share: Of all pairs of a step and an author who breaks out at it, the share whose author had a post a
+            step before.
     """
 
     window: int
@@ -55,58 +72,74 @@ class Breakouts:
 
 
 def least(shares: Int64s, part: float) -> int:
-    """The shares of the last one of the top part, of one at least; more than anybody has if there is nobody."""
+    """Return the shares of the last author of the top part, at least 1; a huge number for an empty array."""
     if not len(shares):
         return 1 << 62
     return max(1, int(np.sort(shares)[::-1][max(1, int(part * len(shares))) - 1]))
 
 
 def breakouts(received: Received, window: int, first: int, last: int) -> Breakouts:
-    """Who breaks out at the steps from `first` on whose next window ends by `last` (µs, both; window too).
+    """Find the breakouts at the steps from `first` on whose next window ends by `last`.
 
-    What is later than `last` is not looked at. Steps lie at multiples of a twelfth of the window.
+    Shares after `last` are not read. Steps lie at multiples of a twelfth of the window.
+
+    Args:
+        received: Shares in order of time.
+        window: Length of the window (µs).
+        first: Earliest step (µs).
+        last: End of the latest window (µs).
     """
     step = window // STEPS
-    time, author, known = received
+    time, author, first_post = received
     start = -(-first // step) * step
     rising: dict[int, frozenset[int]] = {}
     moments: list[tuple[int, int]] = []
-    begun: dict[int, int] = {}
+    latest_begin: dict[int, int] = {}
     levels: deque[Int64s] = deque(maxlen=2 * STEPS + 1)
-    total, done, pairs_known = np.zeros(len(known), np.int64), 0, 0
+    total, done, known_pairs = np.zeros(len(first_post), np.int64), 0, 0
     for end in range(start - window, last + 1, step):
         until = int(np.searchsorted(time, end))
-        total = total + np.bincount(author[done:until], minlength=len(known))
+        total = total + np.bincount(author[done:until], minlength=len(first_post))
         done = until
         levels.append(total)
         if len(levels) <= 2 * STEPS:
             continue
-        at = end - window
-        past, now, later = levels[0], levels[STEPS], levels[-1]
-        came, had = later - now, now - past
-        bar = least(came[came > 0], ENTRY_SHARE)
-        rises = (came >= bar) & (had < least(had[had > 0], ENTRY_SHARE)) & (now < least(now[known < at], TOP_SHARE))
-        before = rising.get(at - step, frozenset())
-        rising[at] = frozenset(np.flatnonzero(rises).tolist())
-        pairs_known += sum(int(known[one]) <= at - step for one in rising[at])
-        for one in sorted(rising[at] - before):
-            # Whoever falls back and comes again within the window breaks out once.
-            if at - begun.get(one, at - 2 * window) > window:
-                begun[one] = at
-                begin = int(np.searchsorted(time, at))
-                moments.append((one, int(time[begin:done][author[begin:done] == one][bar - 1])))
-    who, when = np.array(moments, np.int64).reshape(-1, 2).T
+        now = end - window
+        level_before, level, level_after = levels[0], levels[STEPS], levels[-1]
+        shares_after, shares_before = level_after - level, level - level_before
+        bar = least(shares_after[shares_after > 0], ENTRY_SHARE)
+        rises = (
+            (shares_after >= bar)
+            & (shares_before < least(shares_before[shares_before > 0], ENTRY_SHARE))
+            & (level < least(level[first_post < now], TOP_SHARE))
+        )
+        previous = rising.get(now - step, frozenset())
+        rising[now] = frozenset(np.flatnonzero(rises).tolist())
+        known_pairs += sum(int(first_post[riser]) <= now - step for riser in rising[now])
+        for riser in sorted(rising[now] - previous):
+            # A second rise within the window belongs to the same breakout.
+            if now - latest_begin.get(riser, now - 2 * window) > window:
+                latest_begin[riser] = now
+                begin = int(np.searchsorted(time, now))
+                moments.append((riser, int(time[begin:done][author[begin:done] == riser][bar - 1])))
+    authors, when = np.array(moments, np.int64).reshape(-1, 2).T
     pairs = sum(map(len, rising.values()))
-    knowable = known[who] <= when - step
-    return Breakouts(window, list(rising), rising, who, when, knowable, pairs_known / max(pairs, 1))
+    knowable = first_post[authors] <= when - step
+    return Breakouts(window, list(rising), rising, authors, when, knowable, known_pairs / max(pairs, 1))
 
 
 @dataclass(frozen=True)
-class Marks:
-    """How alerts did. precision: of the alerts, those whose author breaks out at their step, so that what comes after
-    the alert alone takes them to the top; ahead: those within a window before a breakout's moment. recall: of the
-    knowable breakouts, those with an alert within a window before their moment. lead_s: median, from the first such
-    alert to the moment, in seconds.
+class AlertMetrics:
+    """Quality of the alerts of one rule.
+
+    Attributes:
+        alerts: Number of alerts.
+        per_day: Alerts per day.
+        precision: Share of the alerts whose author breaks out at the alert's step, so that the shares after the alert
+            alone bring the author into the top twentieth.
+        ahead: Share of the alerts within a window before a breakout's moment.
+        recall: Share of the knowable breakouts with an alert within a window before the moment.
+        lead_s: Median time from the first such alert to the moment, in seconds.
     """
 
     alerts: int
@@ -117,27 +150,34 @@ class Marks:
     lead_s: Figure
 
     def row(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Return the figures as a JSON object."""
         figures = {name: getattr(self, name).row() for name in FIGURES}
         return {"alerts": self.alerts, "per_day": round(self.per_day, 2), **figures}
 
 
-def mark(truth: Breakouts, alerts: Sequence[Alert], people: Int64s, draws: int = DRAWS, seed: int = 0) -> Marks:
-    """Judge the alerts at the steps of the truth; intervals are over `people`, the same for all that are compared.
+def alert_metrics(
+    truth: Breakouts, alerts: Sequence[Alert], people: Int64s, draws: int = DRAWS, seed: int = 0
+) -> AlertMetrics:
+    """Compare alerts with breakouts.
 
-    people: sorted authors, all who break out or are announced by anybody compared.
+    Args:
+        truth: The breakouts; alerts at other times than its steps are ignored.
+        alerts: Alerts of one rule.
+        people: Sorted authors that the bootstrap draws from: all with a breakout or an alert of any compared rule.
+        draws: Number of bootstrap draws.
+        seed: Seed of the draws; equal for all compared rules.
     """
     window = truth.window
     alerts = [alert for alert in alerts if alert[1] in truth.rising]
-    of: dict[int, list[int]] = {}
-    for number, one in enumerate(truth.author.tolist()):
-        of.setdefault(one, []).append(number)
+    breakouts_by_author: dict[int, list[int]] = {}
+    for number, author in enumerate(truth.author.tolist()):
+        breakouts_by_author.setdefault(author, []).append(number)
     lead: dict[int, int] = {}
     right, ahead = np.zeros(len(alerts)), np.zeros(len(alerts))
-    for number, (one, at) in enumerate(alerts):
-        right[number] = one in truth.rising[at]
-        for breakout in of.get(one, ()):
-            before = int(truth.moment[breakout]) - at
+    for number, (author, time) in enumerate(alerts):
+        right[number] = author in truth.rising[time]
+        for breakout in breakouts_by_author.get(author, ()):
+            before = int(truth.moment[breakout]) - time
             if 0 <= before < window:
                 ahead[number] = 1
                 lead[breakout] = max(lead.get(breakout, 0), before)
@@ -145,33 +185,33 @@ def mark(truth: Breakouts, alerts: Sequence[Alert], people: Int64s, draws: int =
     weights = np.vstack(
         [np.ones(size, np.int64), *(np.bincount(rows, minlength=size) for rows in resampled(size, draws, seed))]
     )
-    place = np.searchsorted(people, np.array([one for one, _ in alerts], np.int64))
-    known = np.flatnonzero(truth.knowable)
-    found = np.array([breakout in lead for breakout in known.tolist()], np.float64)
-    led = np.array(sorted(lead), np.int64)
-    leads = np.array([lead[breakout] for breakout in led.tolist()], np.float64) / _SECOND
+    column = np.searchsorted(people, np.array([author for author, _ in alerts], np.int64))
+    knowable = np.flatnonzero(truth.knowable)
+    announced = np.array([breakout in lead for breakout in knowable.tolist()], np.float64)
+    with_lead = np.array(sorted(lead), np.int64)
+    leads = np.array([lead[breakout] for breakout in with_lead.tolist()], np.float64) / _SECOND
     days = max(len(truth.steps), 1) * (window // STEPS) / _DAY
-    return Marks(
+    return AlertMetrics(
         len(alerts),
         len(alerts) / days,
-        _share(weights, place, right),
-        _share(weights, place, ahead),
-        _share(weights, np.searchsorted(people, truth.author[known]), found),
-        _median(weights[:, np.searchsorted(people, truth.author[led])], leads),
+        _weighted_mean(weights, column, right),
+        _weighted_mean(weights, column, ahead),
+        _weighted_mean(weights, np.searchsorted(people, truth.author[knowable]), announced),
+        _weighted_median(weights[:, np.searchsorted(people, truth.author[with_lead])], leads),
     )
 
 
-def _share(weights: Int64s, place: Int64s, values: Float64s) -> Figure:
-    """The mean of some values, each drawn as often as its author; 0 without any."""
+def _weighted_mean(weights: Int64s, column: Int64s, values: Float64s) -> Figure:
+    """Return the mean of values `[k]`, weighted by its column of `weights` `[1 + draws, n]`; 0 if empty."""
     if not len(values):
         return Figure.of(0.0, np.zeros(0))
-    drawn = weights[:, place]
+    drawn = weights[:, column]
     means = (drawn @ values) / np.maximum(drawn.sum(1), 1)
     return Figure.of(float(means[0]), means[1:])
 
 
-def _median(drawn: Int64s, values: Float64s) -> Figure:
-    """The median of some values, each drawn as often as its author; 0 without any."""
+def _weighted_median(drawn: Int64s, values: Float64s) -> Figure:
+    """Return the median of values `[k]`, repeated as often as each draw `[1 + draws, k]` has them; 0 if empty."""
     if not len(values):
         return Figure.of(0.0, np.zeros(0))
     medians = np.array([np.median(np.repeat(values, times)) if times.any() else 0.0 for times in drawn])

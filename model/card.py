@@ -1,4 +1,4 @@
-"""The card of an artifact: what it was trained on, by which command, and how good it is; all of it measured."""
+"""Model card of an artifact: its data, the command, and measured figures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from importlib.metadata import version
 
 from model.choice import Trial, rows
 from model.config import ModelConfig
-from model.evaluate import Rung
+from model.evaluate import Standing
 
 _LIBRARIES = ("torch", "torch_geometric", "lightgbm", "numpy")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the command knows: its own words, the data, how long it took, and the floors that it tried, if any."""
+class TrainingRecord:
+    """Origin of an artifact.
+
+    Attributes:
+        command: Command that repeats the training.
+        data: Description of the data.
+        snapshots: Number of snapshots.
+        held_out: Number of held-out users.
+        judged_by: Description of their truth.
+        seconds: Duration of the command.
+        floors: Floors that were tried.
+    """
 
     command: str
     data: str
@@ -26,8 +36,14 @@ class Facts:
     floors: Sequence[Trial] = ()
 
 
-def card(config: ModelConfig, facts: Facts, rungs: list[Rung]) -> str:
-    """The card as Markdown."""
+def card(config: ModelConfig, record: TrainingRecord, ladder: Sequence[Standing]) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        config: Configuration of the artifact.
+        record: Origin of the artifact.
+        ladder: Figures of the artifact and of the baselines on held-out users.
+    """
     lines = [
         "# Model card",
         "",
@@ -41,36 +57,36 @@ def card(config: ModelConfig, facts: Facts, rungs: list[Rung]) -> str:
         "## Made by",
         "",
         "```sh",
-        facts.command,
+        record.command,
         "```",
         "",
         (
-            f"Data: {facts.data}. {facts.snapshots} snapshots in time; {facts.seconds:.0f} s with "
+            f"Data: {record.data}. {record.snapshots} snapshots in time; {record.seconds:.0f} s with "
             f"{', '.join(f'{name} {version(name)}' for name in _LIBRARIES)}."
         ),
         "",
         "## How good",
         "",
         (
-            f"Spearman's correlation, over {facts.held_out:,} users whose posts were held out of training, with "
-            f"{facts.judged_by}; the interval is a 95 % bootstrap over users."
+            f"Spearman's correlation, over {record.held_out:,} users whose posts were held out of training, with "
+            f"{record.judged_by}; the interval is a 95 % bootstrap over users."
         ),
         "",
         "| scorer | all | interval | warm | cold |",
         "|---|---|---|---|---|",
         *(
-            f"| {rung.name} | {rung.all:.3f} | {rung.low:.3f} to {rung.high:.3f} | {rung.warm:.3f} | {rung.cold:.3f} |"
-            for rung in rungs
+            "| {name} | {all:.3f} | {low:.3f} to {high:.3f} | {warm:.3f} | {cold:.3f} |".format(**line)
+            for line in (standing.summary(digits=None) for standing in ladder)
         ),
         "",
         "Warm users have an earlier post, cold ones have none.",
         "",
-        *_floors(facts.floors),
+        *_floors(record.floors),
         "## Limits",
         "",
         (
-            "A score ranks expected reach among the users of one stream. It says nothing about why people share, or "
-            "about anyone who is not in the stream. Where behaviour differs from the data above, train on your own "
+            "A score ranks expected reach among the users of one stream. It does not explain why people share, and "
+            "does not cover users outside the stream. Where behaviour differs from the data above, train on your own "
             "events."
         ),
     ]
@@ -78,17 +94,17 @@ def card(config: ModelConfig, facts: Facts, rungs: list[Rung]) -> str:
 
 
 def _floors(trials: Sequence[Trial]) -> list[str]:
-    """How the floor was chosen, if it was."""
+    """Return the section on the selection of the floor; empty if none was made."""
     if not trials:
         return []
     return [
         "## The floor",
         "",
         (
-            "Counters below the floor are all the same to neighbours. Validation is Spearman's correlation over the "
-            f"{trials[0].users:,} users of the newest snapshot, without it among the lessons; stale: users, contents "
+            "Counters below the floor are equal to neighbours. Validation is Spearman's correlation over the "
+            f"{trials[0].users:,} users of the newest snapshot, which is not learned from; stale: users, contents "
             "and communities that change what their neighbours read, per 1,000 events, in batches of 100, over the "
-            "last half of the events. Of the floors that chance cannot tell from the best the largest is taken."
+            "last half of the events. Selected: the largest floor that is not worse than the best by more than chance."
         ),
         "",
         "| floor | validation | stale | chosen |",

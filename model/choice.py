@@ -1,7 +1,7 @@
-"""What validation can tell apart, and the choice of a floor by it.
+"""Selection of the floor of the propagated features, as far as validation can distinguish floors.
 
-The floor of the propagated features is what neighbours see of one another: a low one shows small differences, and makes
-more nodes stale with each event. So of the floors that validation does not tell apart the largest is taken.
+Neighbours read counters above the floor only. A low floor shows small differences, and makes more nodes stale with each
+event. So the largest floor is selected whose validation is not worse than the best by more than chance.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from math import sqrt
 from typing import Any
 
 FLOORS = (1, 2, 4, 8)
-"""The floors that are tried, in this order."""
+"""Floors that are tried, in this order."""
 LEAST = 100
-"""Fewer users to judge by cannot tell floors apart: chance alone moves a Spearman over them by .1."""
+"""Minimum number of validation users; with fewer, chance alone moves a Spearman by 0.1."""
 
 
 def chance(users: int) -> float:
-    """What a Spearman over so many users moves by chance: its standard error where nothing is correlated."""
+    """Return the standard error of a Spearman over some users where nothing is correlated."""
     return 1 / sqrt(max(1, users))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one floor brings and costs.
+    """Result of one floor.
 
-    validation: Spearman over the `users` of the newest snapshot. stale: users, contents and communities whose
-    propagated features changed, per 1,000 events.
+    Attributes:
+        floor: The floor.
+        validation: Spearman over the users of the newest snapshot.
+        users: Number of these users.
+        stale: Nodes whose propagated features changed, per 1,000 events.
     """
 
     floor: int
@@ -37,7 +40,7 @@ class Trial:
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """The largest floor that is not worse than the best by more than chance; there must be a trial."""
+    """Return the largest floor whose validation is not worse than the best by more than chance."""
     best = max(trial.validation for trial in trials)
     return max(
         (trial for trial in trials if trial.validation >= best - chance(trial.users)), key=lambda trial: trial.floor
@@ -45,7 +48,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 
 def rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The trials as a table, rounded, with the chosen one told."""
+    """Return the trials as a rounded table that marks the selected one."""
     chosen = choose(trials) if trials else None
     return [
         {

@@ -1,7 +1,7 @@
-"""What the network is made of: sizes, relations, features and their scales, and the shape of every weight.
+"""Configuration of the network: sizes, relations, features and their scales, and the shape of every weight.
 
-The names of relations and features are those of `docs/graph.md`. They are written out here because this
-package does not know the graph's; a contract test compares the two.
+Relations and features have the names of `docs/graph.md`. They are repeated here because this package does not import
+the graph's; a contract test compares the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from model.errors import ConfigError
 
 SCHEMA: Final = 1
-"""The version of the configuration and of the weights' names."""
+"""Version of the configuration and of the names of the weights."""
 
 USER, CONTENT, COMMUNITY = "user", "content", "community"
 TYPES: Final = (USER, CONTENT, COMMUNITY)
@@ -45,10 +45,10 @@ OWN: Final = (
 )  # fmt: skip
 
 HISTORY: Final = ("past_mean", "recent_mean", "last")
-"""The own features that tell a user's past reach."""
+"""Own features that describe a user's past reach."""
 
 PROPAGATED_SCALE: Final = 0.25
-"""What a propagated bucket is multiplied by before the first layer."""
+"""Factor of propagated features before the first layer."""
 
 
 def _own_scale() -> NDArray[np.float32]:
@@ -61,12 +61,27 @@ def _own_scale() -> NDArray[np.float32]:
 
 
 OWN_SCALE: Final = _own_scale()
-"""What the own features are multiplied by before the head, `[21]`."""
+"""Factors of the own features before the head, `[21]`."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and vocabulary of one network, and how its output becomes a mean log reach."""
+    """Sizes and vocabulary of one network, and the scale of its output.
+
+    Attributes:
+        hidden: Width of each layer's output.
+        heads: Attention heads per layer.
+        head_hidden: Width of the head's hidden layer.
+        window: Maximum number of sources per target and relation; 0 for all.
+        floor: Counters below it are equal to neighbours.
+        horizon_s: Time within which shares of a post count, in seconds.
+        target_mean: Mean of the target (log reach).
+        target_std: Standard deviation of the target.
+        relations: Name, source type and target type of each relation.
+        propagated: Names of the propagated features by node type.
+        own: Names of the own features.
+        schema: Version of the configuration.
+    """
 
     hidden: int = 64
     heads: int = 2
@@ -82,49 +97,55 @@ class ModelConfig:
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
-        """Refuse what no network can be built from."""
+        """Refuse settings that no network can be built from."""
         if self.schema != SCHEMA:
-            raise ConfigError(f"the configuration has schema {self.schema}, this version reads {SCHEMA}: train anew")
+            raise ConfigError(f"the configuration has schema {self.schema}, this version reads {SCHEMA}; train again")
         if min(self.hidden, self.heads, self.head_hidden, self.floor, self.horizon_s) < 1 or self.window < 0:
             raise ConfigError("hidden, heads, head_hidden, floor and horizon_s must be positive, window at least 0")
         if self.hidden % self.heads:
             raise ConfigError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         if not (math.isfinite(self.target_mean) and math.isfinite(self.target_std) and self.target_std > 0):
-            told = f"{self.target_mean} and {self.target_std}"
-            raise ConfigError(f"target_mean and target_std must be finite, and the latter above 0, not {told}")
+            raise ConfigError(
+                "target_mean and target_std must be finite, and target_std above 0, not "
+                f"{self.target_mean} and {self.target_std}"
+            )
 
     @property
     def channels(self) -> int:
-        """The width of one head."""
+        """Width of one head."""
         return self.hidden // self.heads
 
     @property
     def user_relations(self) -> tuple[tuple[str, str, str], ...]:
-        """The relations into users: the second layer's."""
+        """Relations into users: those of the second layer."""
         return tuple(relation for relation in self.relations if relation[2] == USER)
 
     @classmethod
     def preset(cls, name: str) -> ModelConfig:
-        """The `default` sizes, or the wider ones of the published sketch (`source`)."""
+        """Return the `default` sizes, or the wider ones of the published sketch (`source`).
+
+        Raises:
+            ConfigError: there is no such preset.
+        """
         presets = {"default": cls(), "source": cls(hidden=128, heads=4)}
         if name not in presets:
             raise ConfigError(f"no preset named {name!r}: use one of {', '.join(presets)}")
         return presets[name]
 
     def scaled(self, mean: float, std: float) -> ModelConfig:
-        """This configuration with the target's mean and standard deviation."""
+        """Return this configuration with the target's mean and standard deviation."""
         return replace(self, target_mean=float(mean), target_std=float(std))
 
     def to_json(self) -> str:
-        """One JSON object, keys sorted, so that equal configurations are equal bytes."""
+        """Return one JSON object with sorted keys; equal configurations give equal bytes."""
         return json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
-        """Read what `to_json` wrote.
+        """Read the output of `to_json`.
 
         Raises:
-            ConfigError: it is not JSON, lacks or has unknown fields, or is of another schema.
+            ConfigError: the text is not JSON, has missing or unknown fields, or is of another schema.
         """
         try:
             values = json.loads(text)
@@ -140,7 +161,7 @@ class ModelConfig:
 
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every weight, in the order of the network's state dict."""
+    """Return the name and shape of every weight, in the order of the network's state dict."""
     width = config.hidden
     first = {name: len(names) for name, names in config.propagated.items()}
     second = dict.fromkeys(first, width)

@@ -1,9 +1,9 @@
-"""The incremental engine: embeddings and scores of just the stale nodes, by compiled kernels on the CPU.
+"""Incremental engine on the CPU: recomputes the embeddings and scores of stale nodes only, by compiled kernels.
 
-Two heterogeneous GATv2 layers (Brody, Alon, Yahav: How Attentive are Graph Attention Networks?, 2022) and a
-head. Every number depends on nothing but the node's own inputs, in whatever order they came, so a
-score does not depend on which batch it was computed in, and an output that is bit-equal to the one before
-makes nobody stale. `model/reference.py` computes the same by plain PyTorch Geometric.
+The network has two heterogeneous GATv2 layers (Brody, Alon, Yahav 2022, arXiv:2105.14491) and a head. Every number
+depends only on the node's own inputs, in any order, so a score does not depend on the batch that it is computed in. An
+output that is bit-equal to the previous one makes no reader stale. `model/reference.py` computes the same with PyTorch
+Geometric.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from numpy.typing import NDArray
 from model import attention, kernels
 from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
 from model.engine_weights import LayerWeights, Weights, contiguous
-from model.kept import FEW, Kept, grown
+from model.kept import FEW, AttentionCache, grown
 from model.types import Float32s, Int64s, WindowsView
 
 
 class GraphView(Protocol):
-    """What the engine reads of a graph; arrays may be replaced by longer ones between calls."""
+    """Graph that an engine reads; arrays may be replaced by longer ones between calls."""
 
     def rows(self, kind: int) -> int:
-        """The number of rows of a node type."""
+        """Return the number of rows of a node type."""
 
     def propagated(self, kind: int) -> NDArray[np.int32]:
-        """`[n, F]` propagated features of a node type."""
+        """Return the propagated features `[n, F]` of a node type."""
 
     def own(self) -> NDArray[np.int32]:
-        """`[n_users, 21]` own features."""
+        """Return the own features `[n_users, 21]`."""
 
     def windows(self, relation: int) -> WindowsView:
-        """The windows of a relation."""
+        """Return the windows of a relation."""
 
 
 class Rows(Protocol):
-    """Rows of state, read as from a NumPy array of floats."""
+    """Rows of engine state, read as from a NumPy array of floats."""
 
     def __len__(self) -> int: ...
 
@@ -46,77 +46,91 @@ class Rows(Protocol):
 
 
 class Backend(Protocol):
-    """What computes a shard's embeddings and scores, wherever it does; `Engine` says what its methods do.
+    """Computes the embeddings and scores of one shard on some device.
 
-    hidden1, x: per node type; score is an array in memory. device: where it computes, in the words of the setting.
+    `Engine` is the implementation on the CPU, `model.engine_torch.TorchEngine` that in torch. A step calls, in this
+    order: `init_rows`, `load_features`, `layer1`, `layer2`, `head`.
     """
 
     @property
     def config(self) -> ModelConfig:
-        """What the network is made of."""
+        """Configuration of the network."""
 
     @property
     def device(self) -> str:
-        """Where it computes."""
+        """Device of the state: `cpu` or `cuda:N`."""
 
     @property
     def score(self) -> Float32s:
-        """`[n_users]` mean log reach."""
+        """Mean log reach `[n_users]`, in host memory."""
 
     @property
     def x(self) -> Sequence[Rows]:
-        """`[n, F]` propagated features, scaled."""
+        """Scaled propagated features `[n, F]` per node type."""
 
     @property
     def hidden1(self) -> Sequence[Rows]:
-        """`[n, H]` first-layer outputs."""
+        """First-layer outputs `[n, hidden]` per node type."""
 
     @property
     def hidden2(self) -> Rows:
-        """`[n_users, H]` second-layer outputs."""
+        """Second-layer outputs `[n_users, hidden]`."""
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the state takes on its device."""
+        """Bytes of the state on its device."""
 
-    def reach(self, graph: GraphView) -> None:
-        """Make room for all rows of a graph."""
+    def ensure_capacity(self, graph: GraphView) -> None:
+        """Grow the state to hold all rows of a graph."""
 
     def warm_up(self, graph: GraphView) -> None:
-        """Compile and try what a step needs, so that none stalls later."""
+        """Compile and check everything that a step calls, so that no later step waits for it."""
 
-    def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Prepare rows that are new or reused."""
+    def init_rows(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Reset rows that are new or reused: load their features and set their first-layer output to 0."""
 
-    def take(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Read the propagated features of these rows."""
+    def load_features(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Load the propagated features of these rows per node type."""
 
-    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
-        """Recompute the first layer of these rows; returns those that changed.
+    def layer1(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
+        """Recompute the first layer.
 
-        Rows whose window changed since are among them before the second layer is asked for. tolerance: a row none of
-        whose numbers moved by more stays as it was and has not changed; so what is held back adds up.
+        Args:
+            graph: Graph to read.
+            rows: Rows per node type; all rows whose window changed must be among them before `layer2` is called.
+            tolerance: A row keeps its output if no number moves by more than this; its deviation never exceeds it.
+
+        Returns:
+            The rows per node type whose output changed.
         """
 
-    def second(self, graph: GraphView, rows: Int64s) -> Int64s:
-        """Recompute the second layer of these users, each named once; returns those that changed."""
+    def layer2(self, graph: GraphView, rows: Int64s) -> Int64s:
+        """Recompute the second layer of distinct users; return the users whose embedding changed."""
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
-        """Take first-layer outputs that were computed elsewhere."""
+        """Store first-layer outputs `[len(rows), hidden]` that another shard computed."""
 
 
 MakeBackend = Callable[[ModelConfig, Weights], Backend]
-"""What makes the engine of a shard; those of one worker may share a device."""
+"""Creates the engine of a shard; the engines of one worker may share a device."""
 
 
 class Engine:
-    """Embeddings and scores of one graph, kept up to date row by row.
+    """Embeddings and scores of one graph on the CPU; rows that were never computed hold zeros.
 
-    hidden1: per node type `[n, H]` first-layer outputs. hidden2: `[n_users, H]`. score: `[n_users]` mean log
-    reach. Rows that were never computed hold zeros. few: so many second-layer rows are computed anew in any case.
+    Attributes:
+        x: Scaled propagated features `[n, F]` per node type.
+        hidden1: First-layer outputs `[n, hidden]` per node type.
+        hidden2: Second-layer outputs `[n_users, hidden]`.
+        score: Mean log reach `[n_users]`.
+
+    Args:
+        config: Configuration of the network.
+        weights: Weights by name, as in an artifact.
+        few: For fewer second-layer rows than this, cached sums are not used.
     """
 
     device = "cpu"
@@ -128,7 +142,7 @@ class Engine:
         weights = contiguous(weights)
         self._inputs = LayerWeights(0, weights, config, tuple(range(len(self.types))), np.float64)
         self._second = LayerWeights(1, weights, config, (self.user,))
-        self._kept = Kept(self._second, self.user, config, few)
+        self._cache = AttentionCache(self._second, self.user, config, few)
         self._head: tuple[Any, ...] = (
             OWN_SCALE,
             np.ascontiguousarray(weights["head.hidden.weight"].T), weights["head.hidden.bias"],
@@ -140,21 +154,21 @@ class Engine:
         self.hidden2 = np.zeros((0, config.hidden), np.float32)
         self.score = np.zeros(0, np.float32)
         self._warming = False
-        # What is wrong with the first layer is multiplied by the second, and the more peaked its attention is.
+        # Float64: the second layer amplifies errors of the first, the more the more peaked its attention is.
         self._precise = kernels.linear(config.hidden, precise=True)
         self._linear = kernels.linear(config.hidden)
         self._attend_inputs = attention.attend_inputs(config.heads, config.channels)
-        self._settle = kernels.settle(config.hidden)
+        self._commit_moved = kernels.commit_moved(config.hidden)
         self._score = kernels.score(config.head_hidden)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the state takes in memory."""
+        """Bytes of the state in memory."""
         held = sum(array.nbytes for array in (*self.x, *self.hidden1, self.hidden2, self.score))
-        return held + self._kept.memory_bytes
+        return held + self._cache.memory_bytes
 
-    def reach(self, graph: GraphView) -> None:
-        """Make room for all rows of a graph."""
+    def ensure_capacity(self, graph: GraphView) -> None:
+        """Grow the state to hold all rows of a graph."""
         for kind in range(len(self.types)):
             rows = graph.rows(kind)
             if rows <= len(self.x[kind]):
@@ -162,31 +176,36 @@ class Engine:
             size = max(256, rows + rows // 2)
             self.x[kind] = grown(self.x[kind], size)
             self.hidden1[kind] = grown(self.hidden1[kind], size)
-            self._kept.reach(kind, size)
+            self._cache.ensure_capacity(kind, size)
             if kind == self.user:
                 self.hidden2 = grown(self.hidden2, size)
                 self.score = grown(self.score, size)
 
-    def take(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Read the propagated features of these rows per node type."""
-        self.reach(graph)
-        for kind, some in enumerate(rows):
-            if len(some):
-                self.x[kind][some] = graph.propagated(kind)[some] * np.float32(PROPAGATED_SCALE)
+    def load_features(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Load the propagated features of these rows per node type."""
+        self.ensure_capacity(graph)
+        for kind, rows_of_kind in enumerate(rows):
+            if len(rows_of_kind):
+                self.x[kind][rows_of_kind] = graph.propagated(kind)[rows_of_kind] * np.float32(PROPAGATED_SCALE)
 
-    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
-        """Recompute the first layer of these rows per node type; returns those whose output changed by more than the
-        tolerance, the others keep what they had.
+    def layer1(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
+        """Recompute the first layer of these rows per node type.
+
+        Returns:
+            The rows whose output moved by more than the tolerance in any number; the others keep their output.
         """
-        self.reach(graph)
-        self._kept.anew(rows[self.user])
-        out = [self._first(graph, kind, some, tolerance) if len(some) else some for kind, some in enumerate(rows)]
-        for kind, some in enumerate(out):
-            if len(some):
-                self._kept.project(kind, some, self.hidden1[kind])
+        self.ensure_capacity(graph)
+        self._cache.invalidate(rows[self.user])
+        out = [
+            self._layer1(graph, kind, rows_of_kind, tolerance) if len(rows_of_kind) else rows_of_kind
+            for kind, rows_of_kind in enumerate(rows)
+        ]
+        for kind, changed_rows in enumerate(out):
+            if len(changed_rows):
+                self._cache.project(kind, changed_rows, self.hidden1[kind])
         return out
 
-    def _first(self, graph: GraphView, kind: int, rows: Int64s, tolerance: float) -> Int64s:
+    def _layer1(self, graph: GraphView, kind: int, rows: Int64s, tolerance: float) -> Int64s:
         new, x = np.empty((len(rows), self.config.hidden), np.float32), self.x[kind]
         self._precise(x, rows, *self._inputs.root[kind], new)
         for relation in self._inputs.relations[kind]:
@@ -197,30 +216,30 @@ class Engine:
                     self.x[relation.source], *relation.project, x, *relation.target, relation.attention, new,
                 )  # fmt: skip
         changed = np.empty(len(rows), np.int64)
-        return changed[: self._settle(rows, new, self.hidden1[kind], np.float32(tolerance), changed)]
+        return changed[: self._commit_moved(rows, new, self.hidden1[kind], np.float32(tolerance), changed)]
 
     def warm_up(self, graph: GraphView) -> None:
-        """Compile every kernel, or fetch it from its cache, so that none stalls a step later."""
-        self.reach(graph)
+        """Compile every kernel, or load it from its cache, so that no later step waits for it."""
+        self.ensure_capacity(graph)
         none, self._warming = np.zeros(0, np.int64), True
         for kind in range(len(self.types)):
-            self._first(graph, kind, none, 0.0)
-            self._kept.project(kind, none, self.hidden1[kind])
-        self.second(graph, none)
+            self._layer1(graph, kind, none, 0.0)
+            self._cache.project(kind, none, self.hidden1[kind])
+        self.layer2(graph, none)
         self.head(graph, none)
         self._warming = False
 
-    def second(self, graph: GraphView, rows: Int64s) -> Int64s:
-        """Recompute the second layer of these users, each named once; returns those whose embedding changed."""
+    def layer2(self, graph: GraphView, rows: Int64s) -> Int64s:
+        """Recompute the second layer of distinct users; return the users whose embedding changed."""
         new, x = np.empty((len(rows), self.config.hidden), np.float32), self.hidden1[self.user]
         self._linear(x, rows, *self._second.root[self.user], new)
         for relation in self._second.relations[self.user]:
             windows = graph.windows(relation.number)
             if self._warming or _any(windows, rows):
-                self._kept.add(relation, windows, rows, x, new, every=self._warming)
-        self._kept.computed(rows)
+                self._cache.add(relation, windows, rows, x, new, every=self._warming)
+        self._cache.mark_computed(rows)
         changed = np.empty(len(rows), np.int64)
-        return changed[: self._settle(rows, new, self.hidden2, np.float32(0), changed)]
+        return changed[: self._commit_moved(rows, new, self.hidden2, np.float32(0), changed)]
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
@@ -228,26 +247,26 @@ class Engine:
         self._score(*arguments)
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
-        """Take first-layer outputs that were computed elsewhere, `[len(rows), H]`, for the second layer to read."""
+        """Store first-layer outputs `[len(rows), hidden]` that another shard computed, and project them."""
         if len(rows):
             self.hidden1[kind][rows] = hidden
-            self._anew(kind, rows)
-            self._kept.project(kind, rows, self.hidden1[kind])
+            self._invalidate(kind, rows)
+            self._cache.project(kind, rows, self.hidden1[kind])
 
-    def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Prepare rows that are new or reused: what their projections say of an all-zero output."""
-        self.take(graph, rows)
-        for kind, some in enumerate(rows):
-            if len(some):
-                self.hidden1[kind][some] = 0
-                self._anew(kind, some)
-                self._kept.project(kind, some, self.hidden1[kind])
+    def init_rows(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Reset rows that are new or reused: load their features, and project an all-zero output."""
+        self.load_features(graph, rows)
+        for kind, rows_of_kind in enumerate(rows):
+            if len(rows_of_kind):
+                self.hidden1[kind][rows_of_kind] = 0
+                self._invalidate(kind, rows_of_kind)
+                self._cache.project(kind, rows_of_kind, self.hidden1[kind])
 
-    def _anew(self, kind: int, rows: Int64s) -> None:
+    def _invalidate(self, kind: int, rows: Int64s) -> None:
         if kind == self.user:
-            self._kept.anew(rows)
+            self._cache.invalidate(rows)
 
 
 def _any(windows: WindowsView, rows: Int64s) -> bool:
-    """Whether any of these windows holds anything: to ask costs less than to call a kernel for nothing."""
+    """Return whether any of these windows holds an edge; cheaper than a kernel call without work."""
     return bool(windows.counts[rows].any())

@@ -1,7 +1,7 @@
-"""Which device a worker's engine runs on, and why: as the setting says, or the one that is quicker here.
+"""Device selection: the device of a setting, or the faster one on this machine.
 
-State is on one device, and the two backends differ in the last bits; so one is chosen for a worker, not for a
-micro-batch (decision 0012).
+State is on one device, and the two backends differ in the last bits, so the device is chosen once per worker and not
+per micro-batch (decision 0012).
 """
 
 from __future__ import annotations
@@ -23,21 +23,26 @@ from model.engine_sample import SampleGraph
 from model.errors import DeviceError
 
 FRONTIERS = (100, 1_000, 10_000)
-"""Stale users of a micro-batch for which both devices are timed; the last decides: speed counts when there is much."""
+"""Numbers of stale users for which both devices are timed; the last one decides, as speed matters under load."""
 _TRIES = 5
 Times = dict[str, dict[int, float]]
-"""Per device and frontier the seconds of its second layer, the median."""
+"""Median seconds of the second layer, by device and number of users."""
 
 
 class Choice(NamedTuple):
-    """device: `cpu` or `cuda:N`. why: in words, for the log and the doctor."""
+    """A selected device.
+
+    Attributes:
+        device: `cpu` or `cuda:N`.
+        why: Reason as text, for the log and `doctor`.
+    """
 
     device: str
     why: str
 
 
 def driver() -> bool:
-    """Whether there is a CUDA driver; to ask PyTorch costs a second and 200 MB."""
+    """Return whether a CUDA driver is installed; without one, torch (1 s, 200 MB) is not imported."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -46,17 +51,21 @@ def driver() -> bool:
 
 
 def gpus() -> int:
-    """How many GPUs PyTorch can compute on."""
+    """Return the number of GPUs that PyTorch can use."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def choose(wanted: str, config: ModelConfig) -> Choice:
-    """The device for a setting: `cpu`, `cuda`, `cuda:N`, or `auto`, which times both on a random graph where it can.
+    """Select the device for a setting.
+
+    Args:
+        wanted: `cpu`, `cuda`, `cuda:N`, or `auto`, which times both on a random graph if there is a GPU.
+        config: Configuration of the network.
 
     Raises:
-        DeviceError: there is no such GPU.
+        DeviceError: the requested GPU does not exist.
     """
     if wanted == "cpu":
         return Choice("cpu", "as it is set")
@@ -73,22 +82,22 @@ def choose(wanted: str, config: ModelConfig) -> Choice:
     try:
         return quicker(race({name: backend(name) for name in ("cpu", "cuda:0")}, config))
     except RuntimeError as error:
-        # Too old for this PyTorch, or full: under `auto` that is no reason not to start.
+        # Such as a GPU that is full, or too old for this PyTorch: `auto` falls back to the CPU.
         return Choice("cpu", f"the GPU cannot be used: {str(error).splitlines()[0]}")
 
 
 def quicker(times: Times) -> Choice:
-    """The device that is quickest at the largest frontier."""
+    """Select the device that is fastest at the largest number of users."""
     largest = max(next(iter(times.values())))
-    told = "; ".join(
+    timings = "; ".join(
         f"{rows:,} rows " + ", ".join(f"{device} {took[rows] * 1e3:.2f} ms" for device, took in times.items())
         for rows in sorted(next(iter(times.values())))
     )
-    return Choice(min(times, key=lambda device: times[device][largest]), f"measured: {told}")
+    return Choice(min(times, key=lambda device: times[device][largest]), f"measured: {timings}")
 
 
 def backend(device: str) -> MakeBackend:
-    """What makes engines on a device: the compiled one on the CPU, else torch's."""
+    """Return the constructor of engines for a device: the compiled one for the CPU, else the one in torch."""
     if device == "cpu":
         return Engine
     from model.engine_torch import TorchEngine
@@ -97,20 +106,22 @@ def backend(device: str) -> MakeBackend:
 
 
 def race(backends: Mapping[str, MakeBackend], config: ModelConfig, frontiers: Sequence[int] = FRONTIERS) -> Times:
-    """How long each backend takes for the second layer of so many users of one random graph."""
+    """Time the second layer of each backend for several numbers of users of one random graph."""
     graph = SampleGraph(config, 2 * max(frontiers))
     weights = untrained(config).weights
-    return {name: _timed(computed(make(config, weights), graph), graph, frontiers) for name, make in backends.items()}
+    return {
+        name: _timed(compute_all(make(config, weights), graph), graph, frontiers) for name, make in backends.items()
+    }
 
 
-def computed(engine: Backend, graph: SampleGraph) -> Backend:
-    """The engine with everything of a graph computed."""
+def compute_all(engine: Backend, graph: SampleGraph) -> Backend:
+    """Compute everything of a graph in an engine, and return the engine."""
     rows = graph.all_rows()
-    engine.reach(graph)
+    engine.ensure_capacity(graph)
     engine.warm_up(graph)
-    engine.fresh(graph, rows)
-    engine.first(graph, rows)
-    engine.second(graph, rows[TYPES.index(USER)])
+    engine.init_rows(graph, rows)
+    engine.layer1(graph, rows)
+    engine.layer2(graph, rows[TYPES.index(USER)])
     engine.head(graph, rows[TYPES.index(USER)])
     return engine
 
@@ -121,10 +132,10 @@ def _timed(engine: Backend, graph: SampleGraph, frontiers: Sequence[int]) -> dic
 
 
 def seconds(engine: Backend, graph: SampleGraph, rows: np.ndarray[tuple[int], np.dtype[np.int64]], tries: int) -> float:
-    """The median time of the second layer of some users, after one that does not count."""
+    """Return the median time of the second layer of some users, after one untimed run."""
     taken = []
     for _ in range(tries + 1):
         begin = perf_counter()
-        engine.second(graph, rows)
+        engine.layer2(graph, rows)
         taken.append(perf_counter() - begin)
     return median(taken[1:])

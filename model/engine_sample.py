@@ -1,4 +1,4 @@
-"""A random graph in the layout that engines read: to time and to test backends without a store."""
+"""Random graph in the layout that engines read: times and tests backends without a store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from model.config import TYPES, ModelConfig
 from model.types import GraphInput, Int32s, Int64s, WindowsView
 
 _EXPONENT = 0.62
-"""Of the in-degrees, as real follows have it: degree ~ rank^−exponent."""
+"""Exponent of the in-degrees, degree ~ rank^−exponent; that of real follows."""
 
 
 class SampleGraph:
-    """A `model.engine.GraphView` of so many users, a third as many contents, a thirtieth as many communities.
+    """A random `model.engine.GraphView` with a third as many contents as users, and a thirtieth as many communities.
 
-    mean: edges of a target and relation on average, before windows of `config.window` cut them off.
+    Args:
+        config: Configuration of the network.
+        users: Number of users.
+        mean: Mean number of edges per target and relation, before windows of `config.window` limit them.
+        seed: Seed of the graph.
     """
 
     def __init__(self, config: ModelConfig, users: int, mean: float = 10.0, seed: int = 1) -> None:
@@ -38,18 +42,18 @@ class SampleGraph:
         degrees = ranks**-_EXPONENT
         counts = self.random.poisson(degrees * (mean / degrees.mean())).astype(np.int32)
         counts = np.minimum(counts, self._config.window or self._rows[source])
-        # A block holds a window that others may fill later.
+        # Every window has capacity for `config.window` sources, so that `rewire` may fill it.
         room = np.maximum(counts, self._config.window).astype(np.int64)
         start = (np.cumsum(room) - room).astype(np.int32)
         pool = self._draw(source, int(room.sum()))
         return WindowsView(start, counts, pool, self._hash[source])
 
     def _draw(self, kind: int, count: int) -> Int32s:
-        """Sources, the first rows more often than the last."""
+        """Draw sources, low rows more often than high ones."""
         return (self._rows[kind] * self.random.random(count) ** 2).astype(np.int32)
 
     def rewire(self, kind: int, rows: Int64s) -> None:
-        """Other sources into the windows of these rows."""
+        """Replace the windows of these rows."""
         for number, (_, source, target) in enumerate(self._config.relations):
             if TYPES.index(target) == kind:
                 view = self._windows[number]
@@ -59,31 +63,31 @@ class SampleGraph:
                     view.counts[row] = self.random.integers(0, room + 1)
 
     def refeature(self, kind: int, rows: Int64s) -> None:
-        """Other propagated features of these rows."""
+        """Replace the propagated features of these rows."""
         self._propagated[kind][rows] = self.random.integers(0, 12, (len(rows), self._propagated[kind].shape[1]))
 
     def all_rows(self) -> list[Int64s]:
-        """Every row of each node type."""
+        """Return every row of each node type."""
         return [np.arange(rows) for rows in self._rows]
 
     def rows(self, kind: int) -> int:
-        """The number of rows of a node type."""
+        """Return the number of rows of a node type."""
         return self._rows[kind]
 
     def propagated(self, kind: int) -> NDArray[np.int32]:
-        """`[n, F]` propagated features of a node type."""
+        """Return the propagated features `[n, F]` of a node type."""
         return self._propagated[kind]
 
     def own(self) -> NDArray[np.int32]:
-        """`[n_users, 21]` own features."""
+        """Return the own features `[n_users, 21]`."""
         return self._own
 
     def windows(self, relation: int) -> WindowsView:
-        """The windows of a relation."""
+        """Return the windows of a relation."""
         return self._windows[relation]
 
     def input(self) -> GraphInput:
-        """The same graph as the plain arrays that the reference takes."""
+        """Return the same graph in the arrays that the reference takes."""
         edges: dict[str, Int32s | Int64s] = {}
         for (name, _, _), view in zip(self._config.relations, self._windows, strict=True):
             owner = np.repeat(np.arange(len(view.counts)), view.counts)

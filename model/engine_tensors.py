@@ -1,8 +1,8 @@
-"""Arithmetic of the network in plain torch whose result for a row depends on nothing but the row, on any device.
+"""Tensor operations whose result for a row depends only on the row, on any device.
 
-Everything here is a copy, a maximum, an elementwise operation, a sum by halves (elementwise additions whose order does
-not depend on the shape), or a product of matrices on tiles of always the same shape. So a row has the same bits alone
-and among 100,000 others, as on the engine's compiled kernels; decision 0012 says what is guaranteed and what checked.
+Each is a copy, a maximum, an elementwise operation, a pairwise sum (elementwise additions in an order that does not
+depend on the shape), or a product of matrices on tiles of one fixed shape. So a row has the same bits alone and among
+100,000 others, as in the compiled engine. Decision 0012 lists what is guaranteed and what is checked at run time.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.nn import functional
 
 Float32s = NDArray[np.float32]
 _SLOPE = 0.2
-"""Of GATv2's leaky ReLU."""
+"""Negative slope of LeakyReLU in GATv2."""
 _TILE = {"cpu": 32, "cuda": 2_048}
-"""Rows of a product; only this decides which kernel of a BLAS runs."""
+"""Rows of a product; the number of rows decides which BLAS kernel runs."""
 
 
 @contextmanager
-def precisely(device: torch.device) -> Iterator[None]:
-    """No TF32, no bfloat16, no gradients; what the process had set comes back."""
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Disable TF32, bfloat16 and gradients within the context."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -37,28 +37,31 @@ def precisely(device: torch.device) -> Iterator[None]:
 
 
 class Transfers:
-    """Arrays to and from one device: through pinned memory if it is another than the CPU, without waiting to send."""
+    """Copies arrays to and from one device, through pinned memory for a GPU; sending does not block."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pinned = device.type == "cuda"
 
-    def room(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """Memory on the host, not initialised, that `send` takes without another copy."""
+    def host_buffer(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        """Allocate uninitialised host memory that `send` takes without another copy."""
         return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
 
     def send(self, array: NDArray[Any] | Tensor) -> Tensor:
-        """The array on the device; it may be changed at once. A tensor comes from `room` and may not."""
+        """Copy an array to the device.
+
+        A NumPy array may be changed at once; a tensor must come from `host_buffer` and must not be changed.
+        """
         if isinstance(array, np.ndarray):
-            # Torch keeps pinned memory from being given out again before its copy is done.
-            host = self.room(*array.shape, dtype=_TYPES[array.dtype.str[1:]])
+            # Torch does not reuse pinned memory before its copy is done.
+            host = self.host_buffer(*array.shape, dtype=_TYPES[array.dtype.str[1:]])
             host.numpy()[...] = array
             array = host
         return array.to(self.device, non_blocking=True)
 
     def fetch(self, values: Tensor) -> NDArray[Any]:
-        """The values on the host; waits for all that was asked of the device before."""
-        host = self.room(*values.shape, dtype=values.dtype)
+        """Copy values to the host; waits for all earlier work of the device."""
+        host = self.host_buffer(*values.shape, dtype=values.dtype)
         host.copy_(values, non_blocking=True)
         if self._pinned:
             torch.cuda.current_stream(self.device).synchronize()
@@ -69,15 +72,18 @@ class Transfers:
 _TYPES = {"i4": torch.int32, "i8": torch.int64, "f4": torch.float32}
 
 
-def power(number: int) -> int:
-    """The smallest power of two that is not below a number."""
+def next_power_of_two(number: int) -> int:
+    """Return the smallest power of two that is not below a number."""
     return 1 << max(0, number - 1).bit_length()
 
 
-def halved(values: Tensor, dim: int) -> Tensor:
-    """The sum over a dimension: its second half is added to the first until one is left. Zeros behind do not matter."""
+def pairwise_sum(values: Tensor, dim: int) -> Tensor:
+    """Sum over a dimension: add the second half to the first until one is left.
+
+    Zeros appended to the dimension do not change the result.
+    """
     size = values.shape[dim]
-    missing = power(size) - size
+    missing = next_power_of_two(size) - size
     if missing:
         shape = [*values.shape]
         shape[dim] = missing
@@ -90,14 +96,15 @@ def halved(values: Tensor, dim: int) -> Tensor:
 
 
 def elu(values: Tensor) -> Tensor:
-    """ELU; torch's own takes other instructions for the last few numbers of an array, and so gives other bits there."""
+    """Return ELU; torch's own uses other instructions, and gives other bits, for the last numbers of an array."""
     return torch.where(values > 0, values, torch.expm1(values.clamp(max=0)))
 
 
 class Product:
-    """x `[n, F]` → x @ weight + bias `[n, width]`, tile by tile, each of the same shape.
+    """Product with a bias: x `[n, F]` → x @ weight + bias `[n, width]`, tile by tile, each of the same shape.
 
-    in_order: input by input instead, which is slower, where the device's tiles do not keep what they promise.
+    Attributes:
+        in_order: Compute input by input instead; slower, for devices whose tiles are not exact.
     """
 
     def __init__(
@@ -109,7 +116,7 @@ class Product:
         self.in_order = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The product of some rows, `[n, width]`, in the product's own type of number."""
+        """Return the product of some rows, `[n, width]`, in the product's own dtype."""
         rows, inputs = x.shape
         x = x.to(self._weight.dtype)
         if self.in_order:
@@ -129,9 +136,10 @@ class Product:
         return out
 
     def check(self) -> bool:
-        """Whether a row's product does not depend on its place in a tile nor on the others; else it is taken in order.
+        """Check that a row's product does not depend on its position in a tile nor on the other rows.
 
-        Libraries do not promise it, so it is tried on random rows: shuffled, alone, and all the same.
+        No library guarantees this, so it is tried on random rows: shuffled, alone, and all equal. Sets `in_order` on
+        failure.
         """
         source = torch.Generator().manual_seed(12)
         x = torch.randn(self._tile, self._weight.shape[0], generator=source).to(self._weight)
@@ -146,18 +154,24 @@ class Product:
 
 
 def attend(projected: Tensor, sources: Tensor, degrees: Tensor, target: Tensor, attention: Tensor) -> Tensor:
-    """GATv2 messages `[m, H]` of m windows.
+    """Return GATv2 messages `[m, hidden]` of m windows; see `model/attention.py` for the formula.
 
-    projected: `[n, H]`. sources: `[m, W]` rows of it, W a power of two, the first degrees `[m]` ≥ 1 of each in their
-    fixed order. target: `[m, H]`. attention: `[m, heads, channels]`; as precise as these two all is computed.
+    Shapes:
+        projected: Projections of all sources `[n, hidden]`.
+        sources: Rows of `projected` `[m, W]`, W a power of two; the first `degrees` of each window count.
+        degrees: Number of sources of each window `[m]`, at least 1.
+        target: Projections of the targets `[m, hidden]`.
+        attention: Attention vectors `[m, heads, channels]`.
+
+    The result has the dtype of `target` and `attention`.
     """
     windows, width = sources.shape
     heads, channels = attention.shape[1:]
     values = projected.index_select(0, sources.reshape(-1)).view(windows, width, heads, channels).to(target.dtype)
     mixed = functional.leaky_relu_(values + target.view(windows, 1, heads, channels), _SLOPE)
-    logits = halved(mixed.mul_(attention[:, None]), 3)
+    logits = pairwise_sum(mixed.mul_(attention[:, None]), 3)
     missing = torch.arange(width, device=sources.device, dtype=degrees.dtype) >= degrees[:, None]
     logits = logits.masked_fill_(missing[:, :, None], -torch.inf)
     weights = torch.exp_(logits.sub_(logits.amax(1, keepdim=True)))
-    weights = weights / halved(weights, 1)[:, None]
-    return halved(values.mul_(weights[..., None]), 1).view(windows, heads * channels)
+    weights = weights / pairwise_sum(weights, 1)[:, None]
+    return pairwise_sum(values.mul_(weights[..., None]), 1).view(windows, heads * channels)

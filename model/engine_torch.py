@@ -1,7 +1,7 @@
-"""The engine's second backend, in plain torch: all state on one device, one transfer there and one back per call.
+"""Engine in torch: all state on one device, one transfer each way per call.
 
-It has the interface of the compiled engine, and runs on the CPU as well, which is how it is tested where there is no
-GPU. A row's bits do not depend on its batch (`model/engine_tensors.py`); the two backends differ by about 1e-6.
+It has the interface of the compiled engine, and also runs on the CPU, where the tests use it without a GPU. A row's
+bits do not depend on its batch (`model/engine_tensors.py`); the two engines differ by about 1e-6.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
 from model.engine import GraphView
-from model.engine_tensors import Product, Transfers, attend, elu, halved, precisely
+from model.engine_tensors import Product, Transfers, attend, elu, full_precision, pairwise_sum
 from model.engine_weights import LayerWeights, Weights, contiguous
 from model.engine_windows import DeviceWindows
 from model.types import Float32s, Int64s
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class DeviceRows:
-    """Rows of a tensor on the device, read and written as if they were a NumPy array; what is read is a copy."""
+    """Rows of a tensor on the device, read and written like a NumPy array; reading copies."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -36,73 +36,75 @@ class DeviceRows:
         return len(self.values)
 
     def __getitem__(self, rows: Any) -> Float32s:
-        found: Float32s = self.values[self._place(rows)].cpu().numpy()
-        return found.copy() if self.values.device.type == "cpu" else found
+        values: Float32s = self.values[self._index(rows)].cpu().numpy()
+        return values.copy() if self.values.device.type == "cpu" else values
 
     def __setitem__(self, rows: Any, values: Any) -> None:
         with torch.no_grad():
-            self.values[self._place(rows)] = torch.as_tensor(values, dtype=self.values.dtype).to(self.values.device)
+            self.values[self._index(rows)] = torch.as_tensor(values, dtype=self.values.dtype).to(self.values.device)
 
-    def _place(self, rows: Any) -> Any:
+    def _index(self, rows: Any) -> Any:
         if isinstance(rows, int | slice):
             return rows
-        place = np.asarray(rows)
-        return torch.as_tensor(place if place.size else place.astype(np.int64)).to(self.values.device)
+        index = np.asarray(rows)
+        return torch.as_tensor(index if index.size else index.astype(np.int64)).to(self.values.device)
 
 
 class _Layer:
-    """One layer's weights on the device, and what its sources were projected to.
+    """Weights of one layer on the device, and the projections of its sources.
 
-    towards: per type of targets x → `[n, (1 + relations) · H]`, the root's and each relation's. onwards: per type of
-    sources → `[n, relations · H]`. projected: `[rows, H]`, relation after relation; base: where each begins.
+    Attributes:
+        towards: Per node type of targets, x → `[n, (1 + relations) · hidden]`: the root's output, then each relation's.
+        onwards: Per node type of sources, x → `[n, relations · hidden]`.
+        projected: Projections `[rows, hidden]`, one relation after the other.
     """
 
     def __init__(self, weights: LayerWeights, device: torch.device, dtype: torch.dtype) -> None:
         self.relations = weights.relations
-        self.order = [relation for some in weights.relations.values() for relation in some]
+        self.order = [relation for relations in weights.relations.values() for relation in relations]
         self.reading = weights.reading
         self.towards, self.attention = {}, {}
-        for kind, some in weights.relations.items():
-            pairs = [weights.root[kind], *(relation.target for relation in some)]
+        for kind, relations in weights.relations.items():
+            pairs = [weights.root[kind], *(relation.target for relation in relations)]
             self.towards[kind] = _side_by_side(pairs, device, dtype)
-            attention = torch.from_numpy(np.stack([relation.attention for relation in some]))
+            attention = torch.from_numpy(np.stack([relation.attention for relation in relations]))
             self.attention[kind] = attention.to(device, dtype)
         self.onwards = {
-            kind: _side_by_side([relation.project for relation in some], device, dtype)
-            for kind, some in enumerate(self.reading)
-            if some
+            kind: _side_by_side([relation.project for relation in relations], device, dtype)
+            for kind, relations in enumerate(self.reading)
+            if relations
         }
         self.width = len(weights.root[next(iter(weights.root))][1])
         self.projected = torch.zeros((0, self.width), device=device)
         self._base = dict.fromkeys((relation.number for relation in self.order), 0)
         self._sizes = dict(self._base)
         self._device = device
-        self._place()
+        self._upload_bases()
 
-    def _place(self) -> None:
-        """Tell the device where the sources of each relation are."""
-        self.source_base = {kind: self._bases(some) for kind, some in self.relations.items()}
-        self.reading_base = {kind: self._bases(some) for kind, some in enumerate(self.reading)}
+    def _upload_bases(self) -> None:
+        """Upload the first row of each relation in `projected`."""
+        self.source_base = {kind: self._bases(relations) for kind, relations in self.relations.items()}
+        self.reading_base = {kind: self._bases(relations) for kind, relations in enumerate(self.reading)}
 
     def _bases(self, relations: Sequence[Any]) -> Tensor:
         return torch.tensor([self._base[relation.number] for relation in relations], device=self._device)
 
-    def reach(self, capacity: Sequence[int]) -> None:
-        """Make room for the sources of each relation."""
+    def ensure_capacity(self, capacity: Sequence[int]) -> None:
+        """Grow `projected` to hold the sources of each relation."""
         sizes = {relation.number: capacity[relation.source] for relation in self.order}
         if sizes == self._sizes:
             return
-        grown, at = self.projected.new_zeros(sum(sizes.values()), self.width), 0
+        grown, begin = self.projected.new_zeros(sum(sizes.values()), self.width), 0
         for number, size in sizes.items():
             old, had = self._base[number], self._sizes[number]
-            grown[at : at + had] = self.projected[old : old + had]
-            self._base[number], at = at, at + size
+            grown[begin : begin + had] = self.projected[old : old + had]
+            self._base[number], begin = begin, begin + size
         self.projected, self._sizes = grown, sizes
-        self._place()
+        self._upload_bases()
 
 
 class TorchEngine:
-    """Embeddings and scores of one graph, kept up to date row by row; see `model.engine.Backend`."""
+    """Embeddings and scores of one graph on a device, updated row by row; see `model.engine.Backend`."""
 
     def __init__(self, config: ModelConfig, weights: Weights, device: str = "cpu") -> None:
         self.config = config
@@ -113,10 +115,11 @@ class TorchEngine:
         self.capacity = [0 for _ in TYPES]
         weights = contiguous(weights)
         targets = tuple(range(len(TYPES))), (self._user,)
-        # What is wrong with the first layer is multiplied by the second, and the more peaked its attention is.
+        # Float64: the second layer amplifies errors of the first, the more the more peaked its attention is.
         kinds = torch.float64, torch.float32
         self._layers = [
-            _Layer(LayerWeights(at, weights, config, some), self._on, kinds[at]) for at, some in enumerate(targets)
+            _Layer(LayerWeights(number, weights, config, kinds_of_layer), self._on, kinds[number])
+            for number, kinds_of_layer in enumerate(targets)
         ]
         first = self._layers[0].relations
         self._windows = [
@@ -137,21 +140,21 @@ class TorchEngine:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the state takes on the device."""
+        """Bytes of the state on the device."""
         held = [rows.values.nbytes for rows in (*self.x, *self.hidden1, self.hidden2)]
         held += [layer.projected.nbytes for layer in self._layers]
         return sum(held) + sum(windows.nbytes for windows in self._windows)
 
     def warm_up(self, graph: GraphView) -> None:
-        """Try that the device's products do not depend on a row's place, and compile what the host does."""
-        with precisely(self._on):
+        """Check that the device's products do not depend on a row's position, and compile the code of the host."""
+        with full_precision(self._on):
             for product in self._products():
                 product.check()
         if self.in_order:
-            log.warning("matrix products take the slower way", extra={"device": self.device, "products": self.in_order})
-        self.reach(graph)
+            log.warning("inexact_tiles_detected", extra={"device": self.device, "products": self.in_order})
+        self.ensure_capacity(graph)
         none = np.zeros(0, np.int64)
-        with precisely(self._on):
+        with full_precision(self._on):
             for kind, windows in enumerate(self._windows):
                 views = self._views(graph, kind)
                 windows.refresh(views, none)
@@ -159,17 +162,20 @@ class TorchEngine:
 
     def _products(self) -> list[Product]:
         layers = [
-            product for layer in self._layers for some in (layer.towards, layer.onwards) for product in some.values()
+            product
+            for layer in self._layers
+            for by_kind in (layer.towards, layer.onwards)
+            for product in by_kind.values()
         ]
         return [*layers, self._head]
 
     @property
     def in_order(self) -> int:
-        """Of how many products the device's tiles did not keep what they promise, since `warm_up`."""
+        """Number of products that are computed input by input, because `warm_up` found tiles that are not exact."""
         return sum(product.in_order for product in self._products())
 
-    def reach(self, graph: GraphView) -> None:
-        """Make room for all rows of a graph."""
+    def ensure_capacity(self, graph: GraphView) -> None:
+        """Grow the state to hold all rows of a graph."""
         for kind in range(len(TYPES)):
             rows = graph.rows(kind)
             if rows > self.capacity[kind]:
@@ -178,66 +184,70 @@ class TorchEngine:
                     held.values = torch.cat(
                         [held.values, held.values.new_zeros(size - len(held), held.values.shape[1])]
                     )
-                self._windows[kind].reach(size)
+                self._windows[kind].ensure_capacity(size)
                 if kind == self._user:
                     self.score = np.concatenate([self.score, np.zeros(size - len(self.score), np.float32)])
         for layer in self._layers:
-            layer.reach(self.capacity)
+            layer.ensure_capacity(self.capacity)
 
-    def take(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Read the propagated features of these rows per node type, and project them for their readers."""
-        self.reach(graph)
-        with precisely(self._on):
-            for kind, some in enumerate(rows):
-                if len(some):
-                    x = self._transfers.send(graph.propagated(kind)[some]).float() * PROPAGATED_SCALE
-                    sent = self._transfers.send(some)
+    def load_features(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Load the propagated features of these rows per node type, and project them for their readers."""
+        self.ensure_capacity(graph)
+        with full_precision(self._on):
+            for kind, rows_of_kind in enumerate(rows):
+                if len(rows_of_kind):
+                    x = self._transfers.send(graph.propagated(kind)[rows_of_kind]).float() * PROPAGATED_SCALE
+                    sent = self._transfers.send(rows_of_kind)
                     self.x[kind].values.index_copy_(0, sent, x)
                     self._project(0, kind, sent, x)
 
-    def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Prepare rows that are new or reused: what their projections say of an all-zero output."""
-        self.take(graph, rows)
-        for kind, some in enumerate(rows):
-            self.mirror(kind, some, np.zeros((len(some), self.config.hidden), np.float32))
+    def init_rows(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Reset rows that are new or reused: load their features, and project an all-zero output."""
+        self.load_features(graph, rows)
+        for kind, rows_of_kind in enumerate(rows):
+            self.mirror(kind, rows_of_kind, np.zeros((len(rows_of_kind), self.config.hidden), np.float32))
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
-        """Take first-layer outputs that were computed elsewhere, `[len(rows), H]`, for the second layer to read."""
+        """Store first-layer outputs `[len(rows), hidden]` that another shard computed, and project them."""
         if len(rows):
-            with precisely(self._on):
+            with full_precision(self._on):
                 sent, values = self._transfers.send(rows), self._transfers.send(hidden)
                 self.hidden1[kind].values.index_copy_(0, sent, values)
                 self._project(1, kind, sent, values)
 
-    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
-        """Recompute the first layer of these rows per node type; returns those whose output changed by more than the
-        tolerance, the others keep what they had.
+    def layer1(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
+        """Recompute the first layer of these rows per node type.
+
+        Returns:
+            The rows whose output moved by more than the tolerance in any number; the others keep their output.
         """
-        self.reach(graph)
-        with precisely(self._on):
+        self.ensure_capacity(graph)
+        with full_precision(self._on):
             changed = []
-            for kind, some in enumerate(rows):
-                if len(some):
-                    self._windows[kind].refresh(self._views(graph, kind), some)
-                    sent = self._transfers.send(some)
-                    new = self._layer(0, graph, kind, some, sent, self.x[kind].values)
-                    moved, kept = _settle(self.hidden1[kind].values, sent, new, tolerance)
+            for kind, rows_of_kind in enumerate(rows):
+                if len(rows_of_kind):
+                    self._windows[kind].refresh(self._views(graph, kind), rows_of_kind)
+                    sent = self._transfers.send(rows_of_kind)
+                    new = self._layer(0, graph, kind, rows_of_kind, sent, self.x[kind].values)
+                    moved, kept = _store_moved(self.hidden1[kind].values, sent, new, tolerance)
                     changed.append(moved)
-                    # Also where nothing changed, for then it stays as it was: so nothing waits for the comparison.
+                    # Projects unchanged rows too, which gives the same bits: the host need not wait for the flags.
                     self._project(1, kind, sent, kept)
             if not changed:
                 return rows
-            flags = np.split(self._transfers.fetch(torch.cat(changed)), np.cumsum([len(some) for some in rows])[:-1])
-        return [some[flag] for some, flag in zip(rows, flags, strict=True)]
+            flags = np.split(
+                self._transfers.fetch(torch.cat(changed)), np.cumsum([len(rows_of_kind) for rows_of_kind in rows])[:-1]
+            )
+        return [rows_of_kind[flag] for rows_of_kind, flag in zip(rows, flags, strict=True)]
 
-    def second(self, graph: GraphView, rows: Int64s) -> Int64s:
-        """Recompute the second layer of these users; returns those whose embedding changed."""
+    def layer2(self, graph: GraphView, rows: Int64s) -> Int64s:
+        """Recompute the second layer of these users; return the users whose embedding changed."""
         if not len(rows):
             return rows
-        with precisely(self._on):
+        with full_precision(self._on):
             sent = self._transfers.send(rows)
             new = self._layer(1, graph, self._user, rows, sent, self.hidden1[self._user].values)
-            moved, _ = _settle(self.hidden2.values, sent, new)
+            moved, _ = _store_moved(self.hidden2.values, sent, new)
             changed: Int64s = rows[self._transfers.fetch(moved)]
         return changed
 
@@ -245,11 +255,11 @@ class TorchEngine:
         """Recompute the scores of these users."""
         if not len(rows):
             return
-        with precisely(self._on):
+        with full_precision(self._on):
             own = self._transfers.send(graph.own()[rows]).float() * self._scale
             embedding = self.hidden2.values.index_select(0, self._transfers.send(rows))
             inner = functional.relu(self._head(torch.cat([embedding, own], 1)))
-            z = halved(inner * self._out, 1) + self._out_bias + own[:, 0] * self._skip
+            z = pairwise_sum(inner * self._out, 1) + self._out_bias + own[:, 0] * self._skip
             self.score[rows] = self._transfers.fetch(z * self.config.target_std + self.config.target_mean)
 
     def _views(self, graph: GraphView, kind: int) -> list[Any]:
@@ -263,7 +273,7 @@ class TorchEngine:
             layer.projected.index_copy_(0, places, layer.onwards[kind](x).float().reshape(-1, layer.width))
 
     def _layer(self, number: int, graph: GraphView, kind: int, rows: Int64s, sent: Tensor, x: Tensor) -> Tensor:
-        """One layer's outputs `[n, H]`: the root's, and what comes from each relation in turn."""
+        """Return one layer's outputs `[n, hidden]`: the root's output plus the messages of each relation in turn."""
         layer, width = self._layers[number], self.config.hidden
         attention, base = layer.attention[kind], layer.source_base[kind].to(torch.int32)
         towards = layer.towards[kind](x.index_select(0, sent)).reshape(len(rows), -1, width)
@@ -276,22 +286,23 @@ class TorchEngine:
                 layer.projected, sources, group.degrees, targets.index_select(0, group.number),
                 attention.index_select(0, group.relation),
             )  # fmt: skip
-            messages.index_copy_(0, group.number[: group.meant].long(), message[: group.meant])
+            messages.index_copy_(0, group.number[: group.windows].long(), message[: group.windows])
         out = towards[:, 0]
         for relation in range(relations):
             out = out + messages.view(len(rows), relations, width)[:, relation]
         return elu(out).float()
 
 
-def _settle(old: Tensor, rows: Tensor, new: Tensor, tolerance: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Put new values `[n, H]` into those of these rows that they move by more than the tolerance, in any number.
+def _store_moved(old: Tensor, rows: Tensor, new: Tensor, tolerance: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Store new values `[n, hidden]` in the rows where any number moves by more than the tolerance.
 
-    Returns which rows that is, `[n]`, and what the rows hold now, `[n, H]`.
+    Returns:
+        Which rows moved `[n]`, and the values that the rows hold now `[n, hidden]`.
     """
     before = old.index_select(0, rows)
     moved = new != before
     if tolerance:
-        # What is no number counts as moved.
+        # A NaN counts as moved.
         moved &= ~((new - before).abs() <= tolerance)
     changed = moved.any(1)
     if tolerance:
@@ -303,6 +314,6 @@ def _settle(old: Tensor, rows: Tensor, new: Tensor, tolerance: float = 0.0) -> t
 def _side_by_side(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], device: torch.device, dtype: torch.dtype
 ) -> Product:
-    """Products of the same input as one."""
+    """Concatenate products of the same input into one."""
     weights, biases = zip(*pairs, strict=True)
     return Product(np.concatenate(weights, 1), np.concatenate(biases), device, dtype)

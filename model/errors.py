@@ -1,16 +1,16 @@
-"""The errors of the model.
+"""Errors of the model.
 
 ModelError
 ├── ConfigError      a configuration that no network can be built from
-├── ArtifactError    a folder that holds no usable artifact
-├── TrainingError    data from which nothing can be learned
-├── DeviceError      a device to compute on that is not there
-└── SimulationError  settings from which no stream can be generated
+├── ArtifactError    a folder without a usable artifact
+├── TrainingError    data that are too small to train on
+├── DeviceError      a device that does not exist
+└── SimulationError  settings that no stream can be generated from
 """
 
 
 class ModelError(Exception):
-    """Something about the model that the operator can act on."""
+    """An error of the model that the operator can fix."""
 
 
 class ConfigError(ModelError):
@@ -22,11 +22,11 @@ class ArtifactError(ModelError):
 
 
 class TrainingError(ModelError):
-    """The data hold too little to train on."""
+    """The data are too small to train on."""
 
 
 class DeviceError(ModelError):
-    """The device to compute on is not there."""
+    """The requested device does not exist."""
 
 
 class SimulationError(ModelError):

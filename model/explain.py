@@ -1,10 +1,10 @@
-"""What carries a score: attention × value at each layer, and what the score would be without this or that.
+"""Explanation of a score: what each edge carries, and how the score changes without an edge, a relation or a feature.
 
-    carried   ∂score/∂(sum that the message enters) · attention × value, attention held fixed     of an edge at a layer
-    worth     score − score without it, computed anew                              of an edge, a relation, a feature
+    carried   ∂score/∂(sum that a message enters) · attention · value, attention held fixed; per edge and layer
+    effect    score − score recomputed without the edge, relation or feature
 
-Both are in log reach, the score's own unit. Worths do not add up: attention goes to others when a neighbour is left
-out. Without a feature means with its value of a stranger, of whom nothing is known.
+Both are in log reach, the unit of the score. Effects do not add up: without a neighbour, attention shifts to others.
+"Without a feature" means with the value of a stranger, a user without any event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from model.config import OWN_SCALE, USER, ModelConfig
-from model.passes import Changed, Given, Pass, Weights, Window, elu, elu_slope
+from model.passes import Ablation, Given, NumpyForward, Weights, Window, elu, elu_slope
 from model.types import Bools, Float32s, Float64s, GraphInput, Int32s, Int64s
 
 GROUPS = {
@@ -24,22 +24,28 @@ GROUPS = {
     "made": ("made", "made_short", "made_long", "authors", "delay_made", "since_made"),
     "audience": ("followers", "following", "via"),
 }
-"""The own features by what they tell."""
+"""Own features by subject."""
 STANDING, NEIGHBOURS = "standing", "neighbours"
-"""The groups beside those of own features: what neighbours, too, read of the user, and all that the windows bring."""
+"""Groups beside those of own features: the counts of the user that the layers read, and all edges together."""
 
-MESSAGES = 64
-"""Edges of a user that are left out one by one: all there are in four windows of 16, else those that carry most."""
-BEHIND, BEHIND_EACH = 5, 8
-"""Of so many neighbours it is told what they attended to themselves, and so many edges of each."""
+EDGES_MAX = 64
+"""Maximum number of a user's edges that are left out one by one: those that carry most."""
+INNER_NEIGHBOURS, INNER_EDGES = 5, 8
+"""Number of neighbours whose own edges are described, and of edges for each."""
 
 
 @dataclass(frozen=True)
-class Message:
+class EdgeAttribution:
     """One edge that a score was computed with.
 
-    source: a row of the relation's source type. edge: a column of the graph's edges of the relation. attention,
-    carried: per layer, `[layers, heads]` and `[layers]`. behind: edges into the source, of the first layer alone.
+    Attributes:
+        relation: Name of the relation.
+        source: Row of the source in its node type.
+        edge: Column of the edge in the graph's edges of the relation.
+        attention: Attention per layer `[layers, heads]`.
+        carried: What the edge carries per layer `[layers]`, in log reach.
+        effect: Score minus the score without the edge, in log reach.
+        inner: First-layer edges into the source.
     """
 
     relation: str
@@ -47,23 +53,31 @@ class Message:
     edge: int
     attention: Float64s
     carried: Float64s
-    worth: float
-    behind: tuple[Message, ...] = ()
+    effect: float
+    inner: tuple[EdgeAttribution, ...] = ()
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a score is made of; scores and worths in log reach.
+    """Parts of a score; all scores and effects in log reach.
 
-    stranger: the score of one of whom nothing is known. messages: by the size of their worth. unshown: how many more
-    edges there are. relations, groups, features: worths by name. earlier: worths of own features against an earlier
-    value of theirs, those that changed; earlier_own: of all of them together.
+    Attributes:
+        score: The score.
+        embedding: Second-layer output of the user `[hidden]`.
+        stranger: Score of a user without any event.
+        messages: Edges by the size of their effect.
+        unshown: Number of further edges.
+        relations: Effect of leaving out all edges of a relation.
+        groups: Effect of each group of features.
+        features: Effect of each own feature.
+        earlier: Effect of each own feature that changed, against an earlier value.
+        earlier_own: Effect of all own features together, against earlier values.
     """
 
     score: float
     embedding: Float64s
     stranger: float
-    messages: list[Message]
+    messages: list[EdgeAttribution]
     unshown: int
     relations: dict[str, float]
     groups: dict[str, float]
@@ -82,33 +96,38 @@ class Explainer:
     def __call__(
         self, graph: GraphInput, inner: dict[str, int], given: Given | None = None, earlier: Int32s | None = None
     ) -> Explanation:
-        """Explain the score of the first user of a neighbourhood; see `model.passes.Pass`.
+        """Explain the score of the first user of a neighbourhood.
 
-        earlier: own features (integers) that the user had at another time `[O]`.
+        Args:
+            graph: The neighbourhood, see `model.passes.NumpyForward`.
+            inner: Number of first rows per node type that the user's windows hold.
+            given: First-layer outputs that are taken as they are.
+            earlier: Own features (integers) of the user at an earlier time `[O]`.
         """
-        done = Pass(self._weights, graph, inner, given)
-        windows = done.windows
+        forward = NumpyForward(self._weights, graph, inner, given)
+        windows = forward.windows
         sizes = {name: len(window.sources) for name, window in windows.items()}
-        pull = _Pull(done)
-        some = pull.largest()
-        keeps = [_without(sizes, name, np.array([at])) for name, at in some]
+        gradient = _Gradient(forward)
+        edges = gradient.largest()
+        keeps = [_without(sizes, name, np.array([index])) for name, index in edges]
         keeps += [_without(sizes, name, np.arange(size)) for name, size in sizes.items()]
         keeps.append({name: np.zeros(size, np.bool_) for name, size in sizes.items()})
-        keep = {name: np.stack([one[name] for one in keeps]) for name in sizes}
-        first = done.first_without(USER, 0, keep)
-        worths = done.score - done.scores(Changed(len(keeps), keep=keep, first=first))
-        found = sorted(zip(some, worths[: len(some)].tolist(), strict=True), key=lambda pair: (-abs(pair[1]), pair[0]))
-        relations = dict(zip(sizes, worths[len(some) : -1].tolist(), strict=True))
-        changed, changed_own = self._earlier(done.embedding, done.own, earlier)
-        groups, features = self._own(done.embedding, done.own)
-        groups[STANDING] = done.score - self._nobody(graph, inner, given).score
-        groups[NEIGHBOURS] = float(worths[-1])
+        keep = {name: np.stack([kept[name] for kept in keeps]) for name in sizes}
+        first = forward.first_without(USER, 0, keep)
+        effects = forward.score - forward.scores(Ablation(len(keeps), keep=keep, first=first))
+        effect_of = dict(zip(edges, effects[: len(edges)].tolist(), strict=True))
+        edges.sort(key=lambda edge: (-abs(effect_of[edge]), edge))
+        relations = dict(zip(sizes, effects[len(edges) : -1].tolist(), strict=True))
+        changed, changed_own = self._earlier(forward.embedding, forward.own, earlier)
+        groups, features = self._own(forward.embedding, forward.own)
+        groups[STANDING] = forward.score - self._without_standing(graph, inner, given).score
+        groups[NEIGHBOURS] = float(effects[-1])
         return Explanation(
-            done.score,
-            done.embedding,
+            forward.score,
+            forward.embedding,
             self._stranger(),
-            self._messages(done, pull, found),
-            sum(sizes.values()) - len(some),
+            self._attributions(forward, gradient, [(edge, effect_of[edge]) for edge in edges]),
+            sum(sizes.values()) - len(edges),
             relations,
             groups,
             features,
@@ -117,7 +136,7 @@ class Explainer:
         )
 
     def alone(self, embedding: Float32s, own: Float32s, earlier: Int32s | None = None) -> Explanation:
-        """Explain a score by the scaled own features alone, with an embedding `[H]` as it is."""
+        """Explain a score by the scaled own features `[O]` alone, with a fixed embedding `[hidden]`."""
         wide, own_ = embedding.astype(np.float64), own.astype(np.float64)
         score = float(self._weights.score(wide[None], own_[None])[0])
         groups, features = self._own(wide, own_)
@@ -136,23 +155,23 @@ class Explainer:
         first = elu(weights.root(0, USER, np.zeros(len(self.config.propagated[USER]))))
         return float(weights.score(elu(weights.root(1, USER, first)), self._stranger_own()))
 
-    def _nobody(self, graph: GraphInput, inner: dict[str, int], given: Given | None) -> Pass:
-        """The pass with propagated features of the user as if nothing were known."""
+    def _without_standing(self, graph: GraphInput, inner: dict[str, int], given: Given | None) -> NumpyForward:
+        """Run the network with the propagated features of the user set to 0."""
         x = graph.x[USER].copy()
         x[0] = 0
-        return Pass(self._weights, replace(graph, x={**graph.x, USER: x}), inner, given)
+        return NumpyForward(self._weights, replace(graph, x={**graph.x, USER: x}), inner, given)
 
-    def _worths(self, embedding: Float64s, own: Float64s, others: Float64s) -> list[float]:
-        """What a score has more than with other own features `[C, O]`."""
+    def _effects(self, embedding: Float64s, own: Float64s, others: Float64s) -> list[float]:
+        """Return the score minus the scores with other own features `[C, O]`."""
         every = np.concatenate([own[None], others])
         scores = self._weights.score(np.repeat(embedding[None], len(every), axis=0), every)
-        worths: list[float] = (scores[0] - scores[1:]).tolist()
-        return worths
+        effects: list[float] = (scores[0] - scores[1:]).tolist()
+        return effects
 
     def _own(self, embedding: Float64s, own: Float64s) -> tuple[dict[str, float], dict[str, float]]:
-        """Worths of the groups of own features, and of each of them."""
+        """Return the effects of the groups of own features, and of each own feature."""
         names, stranger = self.config.own, self._stranger_own()
-        groups = {name: [some for some in members if some in names] for name, members in GROUPS.items()}
+        groups = {name: [member for member in members if member in names] for name, members in GROUPS.items()}
         known = {name for members in groups.values() for name in members}
         groups["other"] = [name for name in names if name not in known]
         groups = {name: members for name, members in groups.items() if members}
@@ -161,9 +180,9 @@ class Explainer:
         for row, members in enumerate(rows):
             places = [names.index(name) for name in members]
             others[row, places] = stranger[places]
-        worths = self._worths(embedding, own, others)
-        each = dict(zip(names, worths[: len(names)], strict=True))
-        return dict(zip(groups, worths[len(names) :], strict=True)), each
+        effects = self._effects(embedding, own, others)
+        each = dict(zip(names, effects[: len(names)], strict=True))
+        return dict(zip(groups, effects[len(names) :], strict=True)), each
 
     def _earlier(self, embedding: Float64s, own: Float64s, earlier: Int32s | None) -> tuple[dict[str, float], float]:
         if earlier is None:
@@ -173,97 +192,107 @@ class Explainer:
         others = np.repeat(own[None], len(places) + 1, axis=0)
         others[np.arange(len(places)), places] = was[places]
         others[-1] = was
-        worths = self._worths(embedding, own, others)
+        effects = self._effects(embedding, own, others)
         names = [self.config.own[place] for place in places]
-        return dict(zip(names, worths[:-1], strict=True)), worths[-1]
+        return dict(zip(names, effects[:-1], strict=True)), effects[-1]
 
-    def _messages(self, done: Pass, pull: _Pull, found: list[tuple[tuple[str, int], float]]) -> list[Message]:
-        """The edges in order of their worth; the first sources with what they attended to."""
-        out, told = list[Message](), set[tuple[str, int]]()
-        for (name, at), worth in found:
-            kind, source = self._weights.convs[1][name].source, int(done.windows[name].sources[at])
-            behind: tuple[Message, ...] = ()
-            if len(told) < BEHIND and (kind, source) not in told | {(USER, 0)} and not pull.is_given(kind, source):
-                told.add((kind, source))
-                behind = self._behind(done, pull, kind, source)
-            inner, outer = done.window(name, 0), done.windows[name]
-            attention = np.stack([inner.attention[at], outer.attention[at]])
-            out.append(Message(name, source, int(outer.edges[at]), attention, pull.own[name][:, at], worth, behind))
-        return out
+    def _attributions(
+        self, forward: NumpyForward, gradient: _Gradient, edges: list[tuple[tuple[str, int], float]]
+    ) -> list[EdgeAttribution]:
+        """Describe edges (relation and index in its window) with their effects; the first sources with their edges."""
+        attributions, expanded = list[EdgeAttribution](), set[tuple[str, int]]()
+        for (name, index), effect in edges:
+            kind, source = self._weights.convs[1][name].source, int(forward.windows[name].sources[index])
+            inner: tuple[EdgeAttribution, ...] = ()
+            seen = expanded | {(USER, 0)}
+            if len(expanded) < INNER_NEIGHBOURS and (kind, source) not in seen and not gradient.is_given(kind, source):
+                expanded.add((kind, source))
+                inner = self._inner_edges(forward, gradient, kind, source)
+            first, second = forward.window(name, 0), forward.windows[name]
+            attention = np.stack([first.attention[index], second.attention[index]])
+            carried = gradient.own[name][:, index]
+            attributions.append(
+                EdgeAttribution(name, source, int(second.edges[index]), attention, carried, effect, inner)
+            )
+        return attributions
 
-    def _behind(self, done: Pass, pull: _Pull, kind: str, row: int) -> tuple[Message, ...]:
-        """What a neighbour attended to in the first layer: the edges that carry most, each left out."""
+    def _inner_edges(
+        self, forward: NumpyForward, gradient: _Gradient, kind: str, row: int
+    ) -> tuple[EdgeAttribution, ...]:
+        """Describe the first-layer edges into a neighbour that carry most, each with the effect of leaving it out."""
         names = [name for name, conv in self._weights.convs[0].items() if conv.target == kind]
-        windows = {name: done.window(name, row) for name in names}
-        carried = {name: pull.first(kind, row, window) for name, window in windows.items()}
-        some = sorted(
-            ((name, at) for name in names for at in range(len(carried[name]))),
+        windows = {name: forward.window(name, row) for name in names}
+        carried = {name: gradient.carried(kind, row, window) for name, window in windows.items()}
+        edges = sorted(
+            ((name, index) for name in names for index in range(len(carried[name]))),
             key=lambda edge: -abs(carried[edge[0]][edge[1]]),
-        )[:BEHIND_EACH]
-        if not some:
+        )[:INNER_EDGES]
+        if not edges:
             return ()
         sizes = {name: len(windows[name].sources) for name in names}
-        keeps = [_without(sizes, name, np.array([at])) for name, at in some]
-        first = done.first_without(kind, row, {name: np.stack([one[name] for one in keeps]) for name in names})
-        worths = done.score - done.scores(Changed(len(some), other=[(kind, row)] * len(some), other_first=first))
-        found = [
-            Message(
+        keeps = [_without(sizes, name, np.array([index])) for name, index in edges]
+        first = forward.first_without(kind, row, {name: np.stack([kept[name] for kept in keeps]) for name in names})
+        ablation = Ablation(len(edges), other=[(kind, row)] * len(edges), other_first=first)
+        effects = forward.score - forward.scores(ablation)
+        attributions = [
+            EdgeAttribution(
                 name,
-                int(windows[name].sources[at]),
-                int(windows[name].edges[at]),
-                windows[name].attention[at][None],
-                carried[name][at][None],
-                worth,
+                int(windows[name].sources[index]),
+                int(windows[name].edges[index]),
+                windows[name].attention[index][None],
+                carried[name][index][None],
+                effect,
             )
-            for (name, at), worth in zip(some, worths.tolist(), strict=True)
+            for (name, index), effect in zip(edges, effects.tolist(), strict=True)
         ]
-        return tuple(sorted(found, key=lambda message: -abs(message.worth)))
+        return tuple(sorted(attributions, key=lambda edge: -abs(edge.effect)))
 
 
-class _Pull:
-    """How the score of a pass changes with what enters each layer.
+class _Gradient:
+    """Derivative of the score by the sums that messages enter.
 
-    own: what the user's edges carry at each layer, `[2, n]` per relation.
+    Attributes:
+        own: What the user's edges carry at each layer, `[2, n]` per relation.
     """
 
-    def __init__(self, done: Pass) -> None:
-        self._done = done
-        self._second = done.weights.slope(done.embedding, done.own) * elu_slope(done.second)
+    def __init__(self, forward: NumpyForward) -> None:
+        self._forward = forward
+        self._second = forward.weights.slope(forward.embedding, forward.own) * elu_slope(forward.second)
         self.own: dict[str, Float64s] = {}
-        for name, window in done.windows.items():
-            carried = self.first(USER, 0, done.window(name, 0)), window.messages() @ self._second
+        for name, window in forward.windows.items():
+            carried = self.carried(USER, 0, forward.window(name, 0)), window.messages() @ self._second
             self.own[name] = np.stack(carried)
 
     def largest(self) -> list[tuple[str, int]]:
-        """The user's edges to look at one by one, as relation and place in its window."""
+        """Return the user's edges that carry most, as relation and index in its window."""
         every = [
-            (-abs(carried), name, at)
+            (-abs(carried), name, index)
             for name, own in self.own.items()
-            for at, carried in enumerate(own.sum(0).tolist())
+            for index, carried in enumerate(own.sum(0).tolist())
         ]
-        return [(name, at) for _, name, at in sorted(every)[:MESSAGES]]
+        return [(name, index) for _, name, index in sorted(every)[:EDGES_MAX]]
 
     def is_given(self, kind: str, row: int) -> bool:
-        """Whether a node's first layer was taken as it is."""
-        return kind in self._done.given and row in self._done.given[kind][0]
+        """Return whether the first-layer output of a node was taken as it is."""
+        return kind in self._forward.given and row in self._forward.given[kind][0]
 
-    def first(self, kind: str, row: int, window: Window) -> Float64s:
-        """What each edge into a node carries at the first layer, `[n]`, through all that reads the node."""
-        done, weights = self._done, self._done.weights
+    def carried(self, kind: str, row: int, window: Window) -> Float64s:
+        """Return what each edge into a node carries at the first layer `[n]`, through all readers of the node."""
+        forward, weights = self._forward, self._forward.weights
         slope = np.zeros(len(self._second))
         if (kind, row) == (USER, 0):
             slope += weights.roots[1][USER][0] @ self._second
         for name, conv in weights.convs[1].items():
             if conv.source == kind:
-                read = done.windows[name]
+                read = forward.windows[name]
                 for attention in read.attention[read.sources == row]:
                     slope += conv.value @ (np.repeat(attention, len(slope) // len(attention)) * self._second)
-        carried: Float64s = window.messages() @ (slope * elu_slope(done.before[kind][row]))
+        carried: Float64s = window.messages() @ (slope * elu_slope(forward.before[kind][row]))
         return carried
 
 
 def _without(sizes: dict[str, int], relation: str, gone: Int64s) -> dict[str, Bools]:
-    """Which edges are kept, per relation, where some of one are left out."""
+    """Return which edges are kept, per relation, without some edges of one relation."""
     keep = {name: np.ones(size, np.bool_) for name, size in sizes.items()}
     keep[relation][gone] = False
     return keep

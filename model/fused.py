@@ -1,7 +1,7 @@
-"""GATv2 attention as one compiled pass, forwards and backwards, for training on CPUs.
+"""GATv2 attention as one compiled pass, forward and backward, for training on CPUs.
 
-It computes what `GATv2Conv` does between its two linear maps and its bias, without an array per edge and channel:
-about twenty times faster there. Serving has an engine of its own, and the reference uses neither.
+It computes what `GATv2Conv` does between its two linear maps and its bias (formula in `model/attention.py`) without an
+array per edge and channel: about twenty times faster. Serving has its own engine, and the reference uses neither.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ _SLOPE = np.float32(0.2)
 
 @dataclass(frozen=True)
 class SortedEdges:
-    """Edges grouped by target: those into t are source[start[t]:start[t + 1]]."""
+    """Edges grouped by target.
+
+    Attributes:
+        source: Source rows `[E]`.
+        start: The edges into target t are source[start[t] : start[t + 1]].
+    """
 
     source: Int64s
     start: Int64s
 
     @classmethod
     def of(cls, edges: Int64s, targets: int) -> SortedEdges:
-        """Group `[2, E]` edges, all of whose targets are below `targets`."""
+        """Group edges `[2, E]`, all of whose targets are below `targets`."""
         order = np.argsort(edges[1], kind="stable")
         start = np.concatenate([[0], np.cumsum(np.bincount(edges[1], minlength=targets))]).astype(np.int64)
         return cls(np.ascontiguousarray(edges[0][order]), start)
@@ -36,7 +41,7 @@ class SortedEdges:
 
 @njit(cache=True, fastmath=True, nogil=True)
 def _forward(left: Float32s, right: Float32s, att: Float32s, source: Int64s, start: Int64s) -> Any:
-    """Outputs `[n_targets, heads * C]` and attention `[E, heads]`."""
+    """Return outputs `[n_targets, heads · C]` and attention `[E, heads]`."""
     heads, width = att.shape
     out = np.zeros((len(start) - 1, heads * width), np.float32)
     alpha = np.empty((len(source), heads), np.float32)
@@ -47,7 +52,7 @@ def _forward(left: Float32s, right: Float32s, att: Float32s, source: Int64s, sta
         row = right[target]
         for head in range(heads):
             begin = head * width
-            most = np.float32(-np.inf)
+            largest = np.float32(-np.inf)
             for edge in range(low, high):
                 from_row = left[source[edge]]
                 score = np.float32(0)
@@ -55,10 +60,10 @@ def _forward(left: Float32s, right: Float32s, att: Float32s, source: Int64s, sta
                     mixed = from_row[begin + c] + row[begin + c]
                     score += att[head, c] * max(mixed, _SLOPE * mixed)
                 alpha[edge, head] = score
-                most = max(most, score)
+                largest = max(largest, score)
             total = np.float32(0)
             for edge in range(low, high):
-                alpha[edge, head] = np.exp(alpha[edge, head] - most)
+                alpha[edge, head] = np.exp(alpha[edge, head] - largest)
                 total += alpha[edge, head]
             for edge in range(low, high):
                 alpha[edge, head] /= total
@@ -73,7 +78,7 @@ def _forward(left: Float32s, right: Float32s, att: Float32s, source: Int64s, sta
 def _backward(
     left: Float32s, right: Float32s, att: Float32s, source: Int64s, start: Int64s, alpha: Float32s, grad: Float32s
 ) -> Any:
-    """Gradients of left, right and att from that of the outputs."""
+    """Return the gradients of left, right and att from the gradient of the outputs."""
     heads, width = att.shape
     to_left, to_right, to_att = np.zeros_like(left), np.zeros_like(right), np.zeros_like(att)
     through = np.empty(len(source), np.float32)
@@ -94,18 +99,18 @@ def _backward(
                 slope = share * (through[edge] - mean)
                 node = source[edge]
                 for c in range(width):
-                    at = begin + c
-                    mixed = left[node, at] + right[target, at]
+                    column = begin + c
+                    mixed = left[node, column] + right[target, column]
                     leak = np.float32(1) if mixed > 0 else _SLOPE
                     moved = slope * att[head, c] * leak
                     to_att[head, c] += slope * mixed * leak
-                    to_left[node, at] += share * grad[target, at] + moved
-                    to_right[target, at] += moved
+                    to_left[node, column] += share * grad[target, column] + moved
+                    to_right[target, column] += moved
     return to_left, to_right, to_att
 
 
 class _Attend(torch.autograd.Function):
-    """The pair of passes as torch sees it."""
+    """The pair of passes as an autograd function."""
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, att: Tensor, edges: SortedEdges) -> Tensor:
@@ -124,9 +129,13 @@ class _Attend(torch.autograd.Function):
 
 
 def attend(left: Tensor, right: Tensor, att: Tensor, edges: SortedEdges) -> Tensor:
-    """Attention of targets over their edges, `[n_targets, heads * C]`.
+    """Return the attention of targets over their edges, `[n_targets, heads · C]`.
 
-    left `[n_sources, heads * C]`, right `[n_targets, heads * C]`: the two linear maps. att `[1, heads, C]`.
+    Args:
+        left: Projected sources `[n_sources, heads · C]`.
+        right: Projected targets `[n_targets, heads · C]`.
+        att: Attention vectors `[1, heads, C]`.
+        edges: Edges grouped by target.
     """
     out: Tensor = _Attend.apply(left, right, att[0], edges)
     return out

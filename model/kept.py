@@ -1,8 +1,9 @@
-"""What the second layer keeps between steps: projections of its sources, and for each window what its softmax sums up.
+"""Attention cache of the second layer: projections of its sources, and the softmax sums of each window.
 
-If some neighbours of a target changed and nothing else did, what they were worth is taken from its sums and what they
-are worth now is added: exactly, as sums have no order (decision 0020). So a target costs what changed, not what it
-has. Who was not computed when a neighbour changed, or changed itself, is computed anew, which gives the same bits.
+If only some neighbours of a target changed, the cache subtracts their previous contributions from the target's sums
+and adds the new ones. The sums are exact and independent of order (decision 0020), so the result is bit-equal to a full
+recomputation, at the cost of the changed neighbours alone. A target is recomputed in full if its own input or its
+window changed, or if it missed an earlier change of a neighbour.
 """
 
 from __future__ import annotations
@@ -18,28 +19,34 @@ from model.engine_weights import LayerWeights, RelationWeights
 from model.types import Float32s, Int64s, WindowsView
 
 FEW = 64
-"""For fewer targets sorting out takes longer than it saves."""
+"""Minimum number of targets for which selecting the changed neighbours pays off."""
 _STAGED = 1 << 14
-"""With more changes at once neither what was before is kept nor sums: most windows would be computed anew."""
-_ANEW = -1
+"""Maximum number of changes per step whose previous projections are kept; above it most windows are recomputed."""
+_INVALID = -1
 
 
-class Kept:
-    """The second layer's attention over one type of targets, `Kept.add`, and what it keeps for it.
+class AttentionCache:
+    """Second-layer attention over one type of targets, with the projections and sums that it reuses.
 
-    Changes of sources are numbered. changed: per source the number of its last one. computed: per target the number
-    of the next one when it was last computed.
+    Changes of sources are numbered in order. `_changed` holds the number of each source's latest change,
+    `_computed` for each target the number that the next change had when the target was last computed.
+
+    Args:
+        layer: Weights of the second layer.
+        target: Node type of the targets.
+        config: Configuration of the network.
+        few: For fewer targets than this, all are recomputed in full.
     """
 
     def __init__(self, layer: LayerWeights, target: int, config: ModelConfig, few: int = FEW) -> None:
         self._layer, self._target, self._window, self._few = layer, target, config.window, few
         self._projected = [np.zeros((0, config.hidden), np.float32) for _ in config.relations]
         self._before = [np.zeros((0, config.hidden), np.float32) for _ in config.relations]
-        self._place = [np.zeros(0, np.int32) for _ in config.relations]
+        self._slot = [np.zeros(0, np.int32) for _ in config.relations]
         self._sums = [np.zeros((1, config.hidden + 2 * config.heads)) for _ in config.relations]
-        # Where nothing is kept, because all neighbours count or too many changed, all targets have one place.
-        self._nowhere, self._scratch = np.zeros(0, np.int32), np.zeros((1, config.hidden + 2 * config.heads))
-        self._keeps = config.window > 0
+        # Without reuse (windows have no limit, or too many changes) all targets share one row of sums.
+        self._no_slots, self._scratch = np.zeros(0, np.int32), np.zeros((1, config.hidden + 2 * config.heads))
+        self._reuses = config.window > 0
         self._used = [np.zeros(1, np.int64) for _ in config.relations]
         self._changed = [np.zeros(0, np.int64) for _ in layer.reading]
         self._previous = np.zeros(0, np.int64)
@@ -51,45 +58,50 @@ class Kept:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that it takes in memory."""
-        held: list[NDArray[Any]] = [self._previous, self._computed, self._nowhere, self._scratch]
-        for arrays in (self._projected, self._before, self._place, self._sums, self._changed):
+        """Bytes of the cache in memory."""
+        held: list[NDArray[Any]] = [self._previous, self._computed, self._no_slots, self._scratch]
+        for arrays in (self._projected, self._before, self._slot, self._sums, self._changed):
             held.extend(arrays)
         return sum(array.nbytes for array in held)
 
-    def reach(self, kind: int, size: int) -> None:
-        """Make room for so many rows of a node type."""
+    def ensure_capacity(self, kind: int, size: int) -> None:
+        """Grow the cache to hold `size` rows of a node type."""
         for relation in self._layer.reading[kind]:
             self._projected[relation.number] = grown(self._projected[relation.number], size)
         self._changed[kind] = grown(self._changed[kind], size)
         if kind == self._target:
-            self._computed = grown(self._computed, size, _ANEW)
+            self._computed = grown(self._computed, size, _INVALID)
             for relation in self._layer.relations[kind]:
-                self._place[relation.number] = grown(self._place[relation.number], size, -1)
-            self._nowhere = grown(self._nowhere, size)
+                self._slot[relation.number] = grown(self._slot[relation.number], size, -1)
+            self._no_slots = grown(self._no_slots, size)
 
-    def anew(self, targets: Int64s) -> None:
-        """Windows of these targets, or they themselves, changed."""
-        self._computed[targets] = _ANEW
+    def invalidate(self, targets: Int64s) -> None:
+        """Mark targets whose own input or window changed: they are recomputed in full."""
+        self._computed[targets] = _INVALID
 
     def project(self, kind: int, rows: Int64s, x: Float32s) -> None:
-        """Take over new first-layer outputs x of these rows of a node type; of targets `anew` is told besides."""
+        """Project new first-layer outputs `x` of these rows of a node type for the relations that read them.
+
+        Rows that are targets too must be passed to `invalidate` as well.
+        """
         relations = self._layer.reading[kind]
         if not relations:
             return
         changed, first = self._changed[kind], self._next
-        self._keeps &= self._next + len(rows) - self._base <= _STAGED
-        if not self._keeps:
-            # Numbers below base: nothing is copied.
+        self._reuses &= self._next + len(rows) - self._base <= _STAGED
+        if not self._reuses:
+            # Numbers below the base: previous projections are not copied.
             self._base = self._next = first = self._next + 1
             changed[rows] = first - 1
         else:
-            self._previous = _reaching(self._previous, len(rows) + self._next - self._base)
+            self._previous = _with_capacity(self._previous, len(rows) + self._next - self._base)
             self._next = int(attention.number(rows, changed, self._base, first, self._previous))
         for relation in relations:
-            at = relation.number
-            self._before[at] = _reaching(self._before[at], self._next - self._base)
-            self._replace(x, rows, *relation.project, self._projected[at], changed, self._base, first, self._before[at])
+            index = relation.number
+            self._before[index] = _with_capacity(self._before[index], self._next - self._base)
+            self._replace(
+                x, rows, *relation.project, self._projected[index], changed, self._base, first, self._before[index]
+            )
 
     def add(
         self,
@@ -101,59 +113,65 @@ class Kept:
         *,
         every: bool = False,
     ) -> None:
-        """Add to out what these targets, each named once, attend to in their windows of one relation; x: theirs.
+        """Add the attention of distinct targets over one relation to `out` `[len(rows), hidden]`.
 
-        every: call every kernel, if for nothing.
+        Args:
+            relation: Weights of the relation.
+            windows: Windows of the relation.
+            rows: Target rows, each once.
+            x: Inputs of the targets `[n, hidden]`.
+            out: Receives the sums.
+            every: Call every kernel even without work, so that all are compiled.
         """
-        at, which = relation.number, np.arange(len(rows))
+        index, which = relation.number, np.arange(len(rows))
         own = (x, *relation.target, relation.attention)
-        if every or (self._keeps and len(rows) >= self._few):
+        if every or (self._reuses and len(rows) >= self._few):
             new, old = np.empty((2, len(rows) * (self._window // 2 + 1) + self._window), np.int32)
             ends, whole, moved = np.empty((3, len(rows)), np.int64)
-            n_whole, n_moved = attention.sort_out(
+            n_whole, n_moved = attention.split_changed(
                 rows, windows.start, windows.counts, windows.source, self._changed[relation.source], self._computed,
-                self._base, self._previous, self._place[at], new, old, ends, whole, moved,
+                self._base, self._previous, self._slot[index], new, old, ends, whole, moved,
             )  # fmt: skip
             which = whole[:n_whole]
             if every or n_moved:
                 failed = np.empty(n_moved, np.int64)
                 n_failed = self._move(
-                    rows, moved[:n_moved], new, old, ends, self._projected[at], self._before[at],
-                    *own, self._place[at], self._sums[at], out, failed, self._window,
+                    rows, moved[:n_moved], new, old, ends, self._projected[index], self._before[index],
+                    *own, self._slot[index], self._sums[index], out, failed, self._window,
                 )  # fmt: skip
                 which = np.concatenate([which, failed[:n_failed]])
-        place, sums = self._nowhere, self._scratch
-        if self._keeps:
-            self._make_room(at, len(which))
-            place, sums = self._place[at], self._sums[at]
+        slot, sums = self._no_slots, self._scratch
+        if self._reuses:
+            self._ensure_sums(index, len(which))
+            slot, sums = self._slot[index], self._sums[index]
         self._attend(
-            rows, which, windows.start, windows.counts, windows.source, self._projected[at],
-            *own, place, self._used[at], sums, out,
+            rows, which, windows.start, windows.counts, windows.source, self._projected[index],
+            *own, slot, self._used[index], sums, out,
         )  # fmt: skip
 
-    def _make_room(self, relation: int, targets: int) -> None:
-        """Have room for the sums of so many targets more."""
-        sums, most = self._sums[relation], len(self._place[relation])
+    def _ensure_sums(self, relation: int, targets: int) -> None:
+        """Grow the sums of a relation to hold those of more targets."""
+        sums, most = self._sums[relation], len(self._slot[relation])
         wanted = min(int(self._used[relation][0]) + targets, most)
         if wanted > len(sums):
             self._sums[relation] = grown(sums, min(max(wanted, len(sums) * 5 // 4), most))
 
-    def computed(self, rows: Int64s) -> None:
-        """These targets are up to date in all relations; what was before is not needed any more."""
-        self._computed[rows] = self._next if self._keeps else _ANEW
+    def mark_computed(self, rows: Int64s) -> None:
+        """Mark targets as up to date in all relations, and drop the previous projections."""
+        self._computed[rows] = self._next if self._reuses else _INVALID
         self._base = self._next
-        self._keeps = self._window > 0
+        self._reuses = self._window > 0
 
 
-def _reaching(array: NDArray[Any], size: int) -> NDArray[Any]:
-    """The array, or a longer one: at least of that size, and at most as long as any need be."""
+def _with_capacity(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return the array, or a copy with at least `size` rows; grows in steps up to the maximum of staged changes."""
     return array if size <= len(array) else grown(array, max(size, min(_STAGED, max(256, 2 * size))))
 
 
 def grown(array: NDArray[Any], size: int, value: int = 0) -> NDArray[Any]:
-    """The array with more rows, of that value."""
-    found = np.zeros((size, *array.shape[1:]), array.dtype)
+    """Return a copy of the array with `size` rows; new rows hold `value`."""
+    longer = np.zeros((size, *array.shape[1:]), array.dtype)
     if value:
-        found[len(array) :] = value
-    found[: len(array)] = array
-    return found
+        longer[len(array) :] = value
+    longer[: len(array)] = array
+    return longer

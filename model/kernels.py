@@ -1,7 +1,7 @@
-"""The compiled kernels of the engine on the CPU but for attention, made for one width of the network each.
+"""Compiled kernels of the engine on the CPU except attention, specialised for one width of the network.
 
-Every number depends on nothing but the row's own inputs, in whatever order its window holds them. All arrays are
-contiguous. precise: sums over inputs are those of float64, rounded; weights and biases are float64s.
+Every number depends only on the row's own inputs. All arrays are contiguous. `precise` kernels sum in float64 and round
+once; their weights and biases are float64.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from model.types import Float32s, Int32s, Int64s
 from model.vector import AHEAD, LANES, affine, affine64, exp, prefetch, rectified
 
 Kernel = Callable[..., Any]
-VECTOR = 0xBB088F8A
-"""The checksum of `vector.py`: numba's cache of compiled kernels looks at this file alone, and would keep old ones."""
+VECTOR = 0xE4ABD5E7
+"""Checksum of `vector.py`: numba's cache of compiled kernels depends on this file alone."""
 _F = np.float32
 
 
 @lru_cache
 def linear(width: int, *, precise: bool = False) -> Kernel:
-    """The kernel (x `[m, F]`, rows, weight `[F, width]`, bias, out): out = x[rows] @ weight + bias."""
+    """Return the kernel (x `[m, F]`, rows, weight `[F, width]`, bias, out): out = x[rows] @ weight + bias."""
 
     @njit(cache=True, nogil=True)
     def run(x: Float32s, rows: Int64s, weight: Float32s, bias: Float32s, out: Float32s) -> None:
@@ -43,11 +43,12 @@ def linear(width: int, *, precise: bool = False) -> Kernel:
 
 
 @lru_cache
-def settle(width: int) -> Kernel:
-    """The kernel (rows, new, old, tolerance, changed): old[rows] = elu(new) where that moves any number of a row by
-    more than the tolerance; the other rows stay, so that what is held back adds up.
+def commit_moved(width: int) -> Kernel:
+    """Return the kernel (rows, new, old, tolerance, changed): old[rows] = elu(new) for the rows that moved.
 
-    Returns how many of the rows moved; changed lists them. With a tolerance of 0 they are those that are not bit-equal.
+    A row moved if any of its numbers moves by more than the tolerance; other rows keep their value, so deviations do
+    not accumulate. With a tolerance of 0, a row moved if it is not bit-equal. The kernel writes the moved rows to
+    `changed` and returns their number.
     """
 
     @njit(cache=True, nogil=True)
@@ -58,18 +59,18 @@ def settle(width: int) -> Kernel:
             if i + AHEAD < len(rows):
                 for line in range(0, width, LANES):
                     prefetch(old_, rows[i + AHEAD] * width + line)
-            fresh, kept = new[i], old[rows[i]]
-            below[:] = fresh
+            preactivation, stored = new[i], old[rows[i]]
+            below[:] = preactivation
             exp(below, 0, _F(0), width)
             differing = 0
             for j in range(width):
-                value = fresh[j] if fresh[j] > _F(0) else below[j] - _F(1)
-                # Written so that what is no number counts as moved, and what stays infinite does not.
-                differing += (value != kept[j]) & (not abs(value - kept[j]) <= tolerance)
+                value = preactivation[j] if preactivation[j] > _F(0) else below[j] - _F(1)
+                # A NaN counts as moved, an unchanged infinity does not.
+                differing += (value != stored[j]) & (not abs(value - stored[j]) <= tolerance)
             if differing:
-                # Worked out again: to keep it from above takes longer.
+                # Recomputed: storing it in the loop above is slower.
                 for j in range(width):
-                    kept[j] = fresh[j] if fresh[j] > _F(0) else below[j] - _F(1)
+                    stored[j] = preactivation[j] if preactivation[j] > _F(0) else below[j] - _F(1)
                 changed[n] = rows[i]
                 n += 1
         return n
@@ -79,10 +80,10 @@ def settle(width: int) -> Kernel:
 
 @lru_cache
 def score(hidden: int) -> Kernel:
-    """The kernel of the head, `hidden` wide: score[rows] = mean log reach.
+    """Return the kernel of the head, `hidden` wide: scores[rows] = mean log reach.
 
-    Its arguments: rows, embedding, own features and their scale, weight `[H + own, hidden]`, bias, out weight and bias,
-    what the first own feature adds, mean and deviation of the target, score.
+    Arguments: rows, embedding, own features and their scale, weight `[H + own, hidden]`, bias, output weight and bias,
+    skip weight of the first own feature, mean and deviation of the target, scores.
     """
 
     @njit(cache=True, nogil=True)

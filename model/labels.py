@@ -1,7 +1,7 @@
-"""Labels: the reach that posts got, counted only where their horizon has closed.
+"""Labels: the reach of posts, counted only where their horizon has closed.
 
-Times are µs. A post's reach is the number of distinct users who shared it within the horizon of its creation;
-an author's label is the mean of log(1 + reach) over the posts of a window whose horizons have all closed.
+Times are in µs. A post's reach is the number of distinct users who shared it within the horizon of its creation. An
+author's label is the mean of log(1 + reach) over the posts of a window whose horizons have all closed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from model.types import Float64s, Int64s
 
 @dataclass(frozen=True)
 class Posts:
-    """Posts with closed horizons, by time: author `[p]` (row), time `[p]` µs, reach `[p]` distinct sharers."""
+    """Posts with closed horizons, by time.
+
+    Attributes:
+        author: Author rows `[p]`.
+        time: Creation times `[p]` (µs).
+        reach: Distinct sharers within the horizon `[p]`.
+        horizon: Length of the horizon (µs).
+    """
 
     author: Int64s
     time: Int64s
@@ -34,10 +41,16 @@ class Posts:
         horizon: int,
         until: int,
     ) -> Posts:
-        """Count the sharers of every post whose horizon closed by `until`; nothing later is looked at.
+        """Count the sharers of every post whose horizon closed by `until`; later shares are not read.
 
-        author, time `[p]`: the posts. share_post (row of a post), share_user, share_time `[s]`: the shares, in any
-        order, repeats allowed. horizon, until: µs.
+        Args:
+            author: Author rows of the posts `[p]`.
+            time: Creation times of the posts `[p]` (µs).
+            share_post: Row of the shared post `[s]`; shares in any order, repeats allowed.
+            share_user: Sharing user `[s]`.
+            share_time: Time of the share `[s]` (µs).
+            horizon: Length of the horizon (µs).
+            until: End of the data (µs).
         """
         posts = len(author)
         counts = (share_time <= until) & (share_time <= time[share_post] + horizon)
@@ -49,7 +62,11 @@ class Posts:
         return cls(author[closed], time[closed], reach[closed], horizon)
 
     def labels(self, users: int, after: int, window: int) -> tuple[Float64s, Int64s]:
-        """Labels `[users]` (NaN without a post) and numbers of posts `[users]`, of posts in (after, after + window]."""
+        """Return the labels of posts in (after, after + window].
+
+        Returns:
+            Mean log reach `[users]`, NaN without a post, and number of posts `[users]`.
+        """
         low, high = np.searchsorted(self.time, [after, after + window], side="right")
         author = self.author[low:high]
         number = np.bincount(author, minlength=users)

@@ -21,17 +21,17 @@ from model.config import USER, ModelConfig
 from model.fused import SortedEdges, attend
 
 with warnings.catch_warnings():
-    # It compiles classes of its own with a deprecated function of torch when it is imported.
+    # Importing it compiles classes with a deprecated function of torch.
     warnings.simplefilter("ignore", FutureWarning)
     from torch_geometric.nn import GATv2Conv
 
 Tensors = dict[str, Tensor]
 Edges = dict[str, Tensor] | dict[str, SortedEdges]
-"""Per relation `[2, E]`, or grouped by target for the quick pass that training takes."""
+"""Edges per relation: `[2, E]`, or grouped by target for the compiled pass of training."""
 
 
 def _convolve(conv: GATv2Conv, pair: tuple[Tensor, Tensor], edges: Tensor | SortedEdges) -> Tensor:
-    """One conv, `[n_targets, H]`: by the library, or the same by the compiled pass."""
+    """Return one conv `[n_targets, hidden]`, by PyTorch Geometric or by the compiled pass."""
     source, target = pair
     if isinstance(edges, SortedEdges):
         attended = attend(conv.lin_l(source), conv.lin_r(target), conv.att, edges)
@@ -41,7 +41,7 @@ def _convolve(conv: GATv2Conv, pair: tuple[Tensor, Tensor], edges: Tensor | Sort
 
 
 class Layer(nn.Module):
-    """One round of messages along some relations, with a residual from the targets' own inputs."""
+    """One layer of messages along some relations, with a residual from the targets' own inputs."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Layer(nn.Module):
         self.roots = nn.ModuleDict({name: nn.Linear(sizes[name], config.hidden) for name in roots})
 
     def forward(self, x: Tensors, edges: Edges, targets: dict[str, int] | None = None) -> Tensors:
-        """Outputs `[n, H]` per type; with `targets`, only of that many first rows of each type."""
+        """Return outputs `[n, hidden]` per type; with `targets`, only of that many first rows of each type."""
         inputs = {name: x[name] if targets is None else x[name][: targets[name]] for name in self.roots}
         total = {name: root(inputs[name]) for name, root in self.roots.items()}
         for name, source, target in self.relations:
@@ -72,7 +72,7 @@ class Layer(nn.Module):
 
 
 class Head(nn.Module):
-    """From a user's embedding and own features to the standardised mean log reach."""
+    """Maps a user's embedding and own features to the standardised mean log reach."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class Head(nn.Module):
         self.skip = nn.Parameter(torch.zeros(1))
 
     def forward(self, h2: Tensor, own: Tensor, dropout: float = 0.0) -> Tensor:
-        """The z `[n]` of embeddings `[n, H]` and scaled own features `[n, 21]`."""
-        # Few features, each of them of its own kind: to drop some costs more than it protects.
+        """Return z `[n]` from embeddings `[n, hidden]` and scaled own features `[n, 21]`."""
+        # No dropout on own features: they are few and different, and dropping some costs more than it helps.
         mixed = torch.cat([functional.dropout(h2, dropout, self.training), own], dim=1)
         inner = functional.dropout(functional.relu(self.hidden(mixed)), dropout, self.training)
         z: Tensor = self.out(inner)[:, 0] + self.skip * own[:, 0]
@@ -106,10 +106,13 @@ class Network(nn.Module):
     def embed(
         self, x: Tensors, edges: Sequence[Edges], targets: Sequence[dict[str, int] | None] = (None, None)
     ) -> tuple[Tensors, Tensor]:
-        """h1 per type and h2 of users `[n, H]`.
+        """Return h1 per type and h2 of users, `[n, hidden]` each.
 
-        edges and targets are per layer: a full pass gives the same edges twice; a pass for some users orders
-        the rows so that what a layer must compute comes first, and counts it in `targets`.
+        Args:
+            x: Scaled propagated features per type `[n, F]`.
+            edges: Edges per layer; a full pass gives the same edges twice.
+            targets: Number of first rows per layer and type that are computed; a pass for some users orders the rows
+                so that these come first.
         """
         h1 = self.layers[0](x, edges[0], targets[0])
         kept = {name: functional.dropout(value, self.dropout, self.training) for name, value in h1.items()}
@@ -118,7 +121,7 @@ class Network(nn.Module):
     def forward(
         self, x: Tensors, edges: Sequence[Edges], own: Tensor, targets: Sequence[dict[str, int] | None] = (None, None)
     ) -> Tensor:
-        """The z `[n]` of the first `n` users, those that `own` `[n, 21]` has."""
+        """Return z `[n]` of the first n users, those in `own` `[n, 21]`."""
         _, h2 = self.embed(x, edges, targets)
         z: Tensor = self.head(h2, own, self.dropout)
         return z

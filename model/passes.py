@@ -1,7 +1,7 @@
-"""The network over the neighbourhood of one user, and again and again with something changed, in float64 by NumPy.
+"""The network over the neighbourhood of one user, in float64 with NumPy, with variations.
 
-It needs no torch, so that a worker may ask it. An edge that is left out is left out of both layers. Nothing is shared
-with the engine but the weights; `model/reference.py` is the judge of both in the tests.
+It does not import torch, so a worker can run it. An edge that is left out is left out of both layers. Only the weights
+are shared with the engine; the tests compare both with `model/reference.py`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,25 @@ from model.config import USER, ModelConfig
 from model.types import Bools, Float32s, Float64s, GraphInput, Int64s
 
 _SLOPE = 0.2
-"""Of GATv2's leaky ReLU."""
+"""Negative slope of LeakyReLU in GATv2."""
 
 Given = dict[str, tuple[Int64s, Float32s]]
-"""Per node type rows `[n]` and first-layer outputs `[n, H]` that are taken as they are."""
+"""First-layer outputs that are taken as they are: rows `[n]` and outputs `[n, hidden]` per node type."""
 
 
 class Conv(NamedTuple):
-    """One relation's weights in a layer: x @ value + value_bias of sources, x @ towards + towards_bias of targets."""
+    """Weights of one relation in a layer.
+
+    Attributes:
+        source: Node type of the sources.
+        target: Node type of the targets.
+        value: Projection of the sources `[F, hidden]`.
+        value_bias: Its bias.
+        towards: Projection of the targets `[F, hidden]`.
+        towards_bias: Its bias.
+        attention: Attention vectors `[heads, channels]`.
+        bias: Bias of the output.
+    """
 
     source: str
     target: str
@@ -35,12 +46,12 @@ class Conv(NamedTuple):
     bias: Float64s
 
     def values(self, x: Float64s) -> Float64s:
-        """What targets take of sources, `[..., H]`."""
+        """Return the projected sources `[..., hidden]`."""
         out: Float64s = x @ self.value + self.value_bias
         return out
 
     def logits(self, values: Float64s, x: Float64s) -> Float64s:
-        """Per head `[..., heads]`, from values of sources and x of the targets beside them."""
+        """Return the logits `[..., heads]` of projected sources and the inputs of their targets."""
         mixed = values + (x @ self.towards + self.towards_bias)
         mixed = np.where(mixed > 0, mixed, _SLOPE * mixed)
         out: Float64s = (mixed.reshape(*mixed.shape[:-1], *self.attention.shape) * self.attention).sum(-1)
@@ -48,7 +59,7 @@ class Conv(NamedTuple):
 
 
 class Weights:
-    """The weights of an artifact in float64: per layer its convs by relation and its roots by type, and the head."""
+    """Weights of an artifact in float64."""
 
     def __init__(self, weights: dict[str, Float32s], config: ModelConfig) -> None:
         self.config = config
@@ -64,21 +75,21 @@ class Weights:
         self.out, self.out_bias, self.skip = wide["head.out.weight"][0], wide["head.out.bias"][0], wide["head.skip"][0]
 
     def root(self, layer: int, kind: str, x: Float64s) -> Float64s:
-        """What of a layer's output needs no neighbour, all biases included: `[..., H]`."""
+        """Return the part of a layer's output without neighbours, all biases included: `[..., hidden]`."""
         weight, bias = self.roots[layer][kind]
         every = [bias, *(conv.bias for conv in self.convs[layer].values() if conv.target == kind)]
         out: Float64s = x @ weight + np.sum(every, axis=0)
         return out
 
     def score(self, embedding: Float64s, own: Float64s) -> Float64s:
-        """Mean log reach `[C]` from embeddings `[C, H]` and scaled own features `[C, O]`."""
+        """Return the mean log reach `[C]` of embeddings `[C, hidden]` and scaled own features `[C, O]`."""
         inner = np.maximum(np.concatenate([embedding, own], axis=-1) @ self.hidden + self.hidden_bias, 0)
         z = inner @ self.out + self.out_bias + self.skip * own[..., 0]
         out: Float64s = z * self.config.target_std + self.config.target_mean
         return out
 
     def slope(self, embedding: Float64s, own: Float64s) -> Float64s:
-        """How the score changes with the embedding, `[H]`."""
+        """Return the derivative of the score by the embedding `[hidden]`."""
         inner = np.concatenate([embedding, own]) @ self.hidden + self.hidden_bias
         out: Float64s = self.hidden[: len(embedding)] @ (self.out * (inner > 0)) * self.config.target_std
         return out
@@ -95,17 +106,17 @@ def _conv(wide: dict[str, Float64s], layer: int, name: str, source: str, target:
 
 
 def elu(x: Float64s) -> Float64s:
-    """What follows each layer."""
+    """Return ELU, which follows each layer."""
     return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
 def elu_slope(x: Float64s) -> Float64s:
-    """Its derivative."""
+    """Return the derivative of ELU."""
     return np.where(x > 0, 1.0, np.exp(np.minimum(x, 0)))
 
 
 def attention_of(logits: Float64s, keep: Bools) -> Float64s:
-    """Softmax over the second last axis, `[..., n, heads]`, of what is kept `[..., n]`; 0 for what is not."""
+    """Return the softmax of logits `[..., n, heads]` over n, of the kept edges `[..., n]` only; 0 for the others."""
     masked = np.where(keep[..., None], logits, -np.inf)
     top = masked.max(-2, keepdims=True, initial=-np.inf)
     weight = np.exp(masked - np.where(np.isfinite(top), top, 0))
@@ -115,7 +126,7 @@ def attention_of(logits: Float64s, keep: Bools) -> Float64s:
 
 
 def messages(attention: Float64s, values: Float64s) -> Float64s:
-    """Attention × value, `[..., n, H]`."""
+    """Return attention `[..., n, heads]` times values `[..., n, hidden]`, per head."""
     heads = attention.shape[-1]
     width = values.shape[-1]
     parts = values.reshape(*values.shape[:-1], heads, width // heads)
@@ -124,9 +135,14 @@ def messages(attention: Float64s, values: Float64s) -> Float64s:
 
 @dataclass(frozen=True)
 class Window:
-    """What one node attends to in one relation: sources and columns of the graph's edges `[n]`, in the same order.
+    """Edges into one node in one relation.
 
-    values `[n, H]`, logits and attention `[n, heads]`.
+    Attributes:
+        sources: Source rows `[n]`.
+        edges: Columns of the graph's edges `[n]`.
+        values: Projected sources `[n, hidden]`.
+        logits: Logits `[n, heads]`.
+        attention: Attention `[n, heads]`.
     """
 
     sources: Int64s
@@ -136,16 +152,20 @@ class Window:
     attention: Float64s
 
     def messages(self) -> Float64s:
-        """Attention × value, `[n, H]`."""
+        """Return attention times values `[n, hidden]`."""
         return messages(self.attention, self.values)
 
 
 @dataclass
-class Changed:
-    """C variations of a pass; whatever is None is as it was.
+class Ablation:
+    """Several variations of a forward pass; None leaves a part unchanged.
 
-    keep: per relation into users, which edges of the user are kept `[C, n]`. first: the user's first-layer output
-    `[C, H]`. other: per variation the type and the row of another node. other_first: its first-layer output `[C, H]`.
+    Attributes:
+        count: Number of variations C.
+        keep: Edges of the user that are kept `[C, n]`, per relation into users.
+        first: First-layer output of the user `[C, hidden]`.
+        other: Node type and row of another node, per variation.
+        other_first: First-layer output of that node `[C, hidden]`.
     """
 
     count: int
@@ -155,13 +175,14 @@ class Changed:
     other_first: Float64s | None = None
 
 
-class Pass:
-    """The network over one neighbourhood: row 0 of the users is the one who is scored.
+class NumpyForward:
+    """Forward pass over one neighbourhood; row 0 of the users is scored.
 
     Args:
-        graph: scaled inputs; `own` has the one row of the user.
-        inner: per type, how many first rows the user's windows hold (with the user); no edge leads to any other.
-        given: inner rows whose first layer is taken as it is; their edges do not count.
+        weights: Weights of the artifact.
+        graph: Scaled inputs; `own` has the one row of the user.
+        inner: Number of first rows per node type that the user's windows hold, with the user; edges lead only to these.
+        given: Inner rows whose first-layer output is taken as it is; their edges are ignored.
     """
 
     def __init__(self, weights: Weights, graph: GraphInput, inner: dict[str, int], given: Given | None = None) -> None:
@@ -189,7 +210,7 @@ class Pass:
         self.score = float(weights.score(self.embedding[None], self.own[None])[0])
 
     def _attend(self, name: str, conv: Conv, edges: Int64s) -> None:
-        """One relation of the first layer, all targets at once."""
+        """Compute one relation of the first layer for all targets."""
         order = np.argsort(edges[1], kind="stable")
         sources, targets = edges[:, order]
         values = conv.values(self.x[conv.source])[sources]
@@ -205,13 +226,16 @@ class Pass:
         self._attended[name] = targets, Window(sources, order, values, logits, attention)
 
     def window(self, name: str, target: int) -> Window:
-        """What a node attended to in the first layer."""
+        """Return the first-layer edges into a node."""
         targets, every = self._attended[name]
         begin, end = np.searchsorted(targets, [target, target + 1])
         return Window(*(part[begin:end] for part in vars(every).values()))
 
     def first_without(self, kind: str, row: int, keep: dict[str, Bools]) -> Float64s:
-        """First-layer outputs `[C, H]` of one node by which edges are kept, `[C, n]` per relation; not named: all."""
+        """Return first-layer outputs of one node `[C, hidden]` with the kept edges of each relation `[C, n]`.
+
+        Relations that are not named keep all edges.
+        """
         count = len(next(iter(keep.values())))
         total = np.repeat(self.weights.root(0, kind, self.x[kind][row])[None], count, axis=0)
         for name, conv in self.weights.convs[0].items():
@@ -224,27 +248,27 @@ class Pass:
                 total += window.messages().sum(0)
         return elu(total)
 
-    def scores(self, changed: Changed) -> Float64s:
-        """The scores `[C]` of some variations."""
-        weights, count = self.weights, changed.count
-        first = np.repeat(self.first[USER][:1], count, axis=0) if changed.first is None else changed.first
+    def scores(self, ablation: Ablation) -> Float64s:
+        """Return the scores `[C]` of some variations."""
+        weights, count = self.weights, ablation.count
+        first = np.repeat(self.first[USER][:1], count, axis=0) if ablation.first is None else ablation.first
         total = weights.root(1, USER, first)
         for name, conv in weights.convs[1].items():
             window = self.windows[name]
             values = np.repeat(window.values[None], count, axis=0)
-            self._replace(values, conv, window, changed)
+            self._replace(values, conv, window, ablation)
             logits = conv.logits(values, first[:, None])
-            keep = np.ones(logits.shape[:2], np.bool_) if changed.keep is None else changed.keep[name]
+            keep = np.ones(logits.shape[:2], np.bool_) if ablation.keep is None else ablation.keep[name]
             total += messages(attention_of(logits, keep), values).sum(-2)
         return weights.score(elu(total), np.repeat(self.own[None], count, axis=0))
 
-    def _replace(self, values: Float64s, conv: Conv, window: Window, changed: Changed) -> None:
-        """Put in values of sources whose first layer is another one: the user, following oneself, and the others."""
-        if changed.first is not None and conv.source == USER:
-            values[:, window.sources == 0] = conv.values(changed.first)[:, None]
-        if changed.other_first is None:
+    def _replace(self, values: Float64s, conv: Conv, window: Window, ablation: Ablation) -> None:
+        """Replace projected sources whose first-layer output differs: the user itself, and the other nodes."""
+        if ablation.first is not None and conv.source == USER:
+            values[:, window.sources == 0] = conv.values(ablation.first)[:, None]
+        if ablation.other_first is None:
             return
-        new = conv.values(changed.other_first)
-        for at, (kind, row) in enumerate(changed.other):
+        new = conv.values(ablation.other_first)
+        for number, (kind, row) in enumerate(ablation.other):
             if kind == conv.source:
-                values[at, window.sources == row] = new[at]
+                values[number, window.sources == row] = new[number]

@@ -1,4 +1,4 @@
-"""The people of a simulation: what is lasting in them, what rises and fades, and whom they choose to follow."""
+"""People of a simulation: lasting traits, traits that change from day to day, and the choice of whom to follow."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from model.types import Float64s, Int64s
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What hides influence from whoever counts followers.
+    """What separates influence from the number of followers.
 
-    receptivity, communities: log-normal spreads of the chance to share, between people and between communities.
-    appeal, posts: spreads of what people post, between authors and between one author's posts. affinity: what is
-    left of the chance across communities. bots: share of accounts that are nobody. buyers: share of people who buy
-    followers; bought: how many, in multiples of the mean number of follows.
+    Attributes:
+        receptivity: Log-normal spread between people of the chance to share.
+        communities: The same between communities.
+        appeal: Spread of posts between authors.
+        posts: Spread between the posts of one author.
+        affinity: Factor of the chance to share across communities.
+        bots: Share of accounts that are bots.
+        buyers: Share of people who buy followers.
+        bought: Followers that they buy, in multiples of the mean number of follows.
     """
 
     receptivity: float = 0.9
@@ -37,13 +42,13 @@ DIFFICULTIES = {
 }
 
 _BRANCHING = 0.58
-"""Shares that one share brings on average: below 1, so that every cascade ends."""
+"""Mean number of shares that one share causes; below 1, so that every cascade ends."""
 _SURGES_PER_DAY = 0.002
-"""The share of people whose moment comes on a given day."""
+"""Share of people whose posts become popular on a given day."""
 
 
 class People:
-    """Everyone, as arrays over users; what changes from day to day changes here."""
+    """All users as arrays, with what changes from day to day."""
 
     def __init__(
         self, users: int, communities: int, difficulty: Difficulty, follows: float, random: np.random.Generator
@@ -74,21 +79,21 @@ class People:
         self._bounds = np.searchsorted(self.community[self._order], np.arange(communities + 1))
 
     def name(self, row: int) -> str:
-        """The id of whoever lives in this row now."""
+        """Return the id of the user who has this row now."""
         return self._names[row]
 
     def replace(self, row: int) -> None:
-        """Someone new moves in where a person was erased."""
+        """Give the row of an erased user to a new user."""
         self._generation[row] += 1
         self._names[row] = f"u{row}g{self._generation[row]}"
 
     def strength(self) -> Float64s:
-        """How much a post of each user moves people, `[n]`, 1 on average."""
+        """Return how strongly each user's posts spread `[n]`, 1 on average."""
         strength: Float64s = self.appeal * self.heat
         return strength
 
     def wake(self, random: np.random.Generator) -> None:
-        """A new day: old moments fade, new ones come."""
+        """Start a day: let old popularity fade and some people become popular."""
         self.heat = 1 + (self.heat - 1) * 0.75
         self.lift = 1 + (self.lift - 1) * 0.97
         risen = np.flatnonzero((random.random(self.users) < _SURGES_PER_DAY) & ~self.bot)
@@ -96,7 +101,7 @@ class People:
         self.lift[risen] = random.uniform(2, 8, len(risen))
 
     def new_follows(self, number: int, random: np.random.Generator) -> tuple[Int64s, Int64s]:
-        """Who comes to follow whom, `[number]` each: the famous, three in four within one's own community."""
+        """Draw who follows whom, `[number]` each: famous users, three of four within the community of the follower."""
         curiosity = np.cumsum(self.curiosity)
         source = np.searchsorted(curiosity, random.random(number) * curiosity[-1])
         weight = self.fame * self.lift * self.heat
@@ -109,7 +114,7 @@ class People:
         return source, self._order[np.clip(place, 0, self.users - 1)]
 
     def purchases(self, *, first: bool, pace: float, random: np.random.Generator) -> tuple[Int64s, Int64s]:
-        """Bots and the buyers whom they come to follow: half before the first day, the rest over a month."""
+        """Return bots and the buyers that they start to follow: half before the first day, the rest over a month."""
         bots = np.flatnonzero(self.bot)
         if not len(bots):
             return bots, bots
@@ -118,7 +123,7 @@ class People:
         return random.choice(bots, len(buyer)), buyer
 
     def spam(self, posts: int, random: np.random.Generator) -> tuple[Int64s, Int64s]:
-        """What bots share without reading, so that they do not stand out: posts and bots."""
+        """Return posts and the bots that share them at random, so that bots are not recognisable by silence."""
         bots = np.flatnonzero(self.bot)
         if not len(bots) or not posts:
             none = np.zeros(0, np.int64)

@@ -1,7 +1,7 @@
-"""The judge of exactness: the same network by plain `GATv2Conv` over plain edge lists.
+"""Reference of exactness: the same network with plain `GATv2Conv` over plain edge lists.
 
-Nothing here is shared with the compiled engine except the weights. It computes in float64, so that what an engine is
-off by is the engine's own: in float32 sharply peaked attention makes PyTorch Geometric as wrong as any engine.
+Only the weights are shared with the compiled engine. It computes in float64, so a difference is the error of the
+engine: in float32, with peaked attention, PyTorch Geometric deviates as much as any engine.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from model.network import Network
 from model.types import Float32s, GraphInput, Int64s
 
 Given = dict[str, tuple[Int64s, Float32s]]
-"""Per node type rows `[n]` and first-layer outputs `[n, H]` that are taken as they are."""
+"""First-layer outputs that are taken as they are: rows `[n]` and outputs `[n, hidden]` per node type."""
 
 
 class Reference:
-    """The network of some weights, to be applied to one graph after the other."""
+    """The network with some weights, applied to one graph after the other."""
 
     def __init__(self, weights: dict[str, Float32s], config: ModelConfig) -> None:
         self.config = config
@@ -28,10 +28,15 @@ class Reference:
     def __call__(
         self, graph: GraphInput, inner: dict[str, int] | None = None, given: Given | None = None
     ) -> tuple[dict[str, Float32s], Float32s, Float32s]:
-        """h1 per type `[n, H]`, h2 of users `[n, H]`, and the scores (mean log reach) `[n]`, rounded to float32.
+        """Apply the network to a graph.
 
-        inner: per type, of how many first rows h1 is asked; no edge leads to any other. h2 and scores are those of
-        as many first users as `graph.own` has rows.
+        Args:
+            graph: Scaled inputs; h2 and scores are those of as many first users as `graph.own` has rows.
+            inner: Number of first rows per type whose h1 is computed; edges lead only to them. None: all.
+            given: First-layer outputs that are taken as they are.
+
+        Returns:
+            h1 per type `[n, hidden]`, h2 of users `[n, hidden]`, and scores (mean log reach) `[n]`, rounded to float32.
         """
         users, network = len(graph.own), self._network
         x = {name: torch.from_numpy(value).double() for name, value in graph.x.items()}
@@ -50,5 +55,5 @@ class Reference:
 def reference(
     weights: dict[str, Float32s], config: ModelConfig, graph: GraphInput
 ) -> tuple[dict[str, Float32s], Float32s, Float32s]:
-    """h1 per type `[n, H]`, h2 of users `[n, H]`, and the scores (mean log reach) `[n]`, rounded to float32."""
+    """Return h1 per type `[n, hidden]`, h2 of users `[n, hidden]` and scores `[n]` of a graph; see `Reference`."""
     return Reference(weights, config)(graph)

@@ -1,6 +1,6 @@
-"""Where a training stands after an epoch, in one file without pickle: what was stopped goes on from there.
+"""Checkpoint of a training after each epoch, in one file without pickle.
 
-A training that goes on ends in the same artifact as one that was never stopped, bit for bit.
+A resumed training ends in the same artifact as an uninterrupted one, bit for bit.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ from model.errors import TrainingError
 from model.types import Float32s
 
 SEARCH, REFIT = 1, 2
-"""The two fits of a training: the one that finds how long, and the one with all snapshots."""
+"""The two fits of a training: the first selects the number of epochs, the second uses all snapshots."""
 _GLOBAL, _OWN = "random.global", "random.own"
 
 
 @dataclass(frozen=True)
-class Mark:
-    """After which epoch of which fit; the epoch that is kept so far, and its rank. epochs: of how many."""
+class TrainingState:
+    """Position within a training.
+
+    Attributes:
+        fit: `SEARCH` or `REFIT`.
+        epoch: Completed epochs of the fit.
+        kept: Epoch whose weights are kept so far.
+        best: Highest validation so far.
+        epochs: Maximum number of epochs of the fit.
+    """
 
     fit: int
     epoch: int
@@ -38,15 +46,17 @@ class Mark:
     epochs: int
 
 
-class Notes:
-    """The file of one training; without a path nothing is noted.
+class TrainingCheckpoint:
+    """The checkpoint file of one training; without a path nothing is stored.
 
-    key: names data, settings and seed. What another training left in the file is not gone on with.
+    Args:
+        path: The file.
+        key: Identifies data, settings and seed; a checkpoint with another key is ignored.
     """
 
     def __init__(self, path: Path | None = None, key: str = "") -> None:
         self._path, self._key = path, key
-        self.mark: Mark | None = None
+        self.state: TrainingState | None = None
         self._tensors: dict[str, Tensor] = {}
         if path is not None and path.is_file():
             self._read(path)
@@ -54,54 +64,58 @@ class Notes:
     def _read(self, path: Path) -> None:
         try:
             with safe_open(path, "pt") as file:
-                told = json.loads((file.metadata() or {})["mark"])
-                if told.pop("key") == self._key:
-                    self.mark = Mark(**told)
+                stored = json.loads((file.metadata() or {})["mark"])
+                if stored.pop("key") == self._key:
+                    self.state = TrainingState(**stored)
                     self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError, KeyError, ValueError, TypeError):
-            # A damaged note costs the epochs that it stood for, nothing else.
-            self.mark, self._tensors = None, {}
+            # A damaged checkpoint costs its epochs, nothing else.
+            self.state, self._tensors = None, {}
 
     def restore(
         self, fit: int, network: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
-    ) -> tuple[Mark, dict[str, Float32s]] | None:
-        """Put everything back as it was in this fit; where that was, and the weights that are kept. None: begin."""
-        if self.mark is None or self.mark.fit != fit:
+    ) -> tuple[TrainingState, dict[str, Float32s]] | None:
+        """Restore network, optimizer and random generators as they were in this fit.
+
+        Returns:
+            The position and the weights that are kept; None if the file holds no state of this fit.
+        """
+        if self.state is None or self.state.fit != fit:
             return None
         network.load_state_dict(_under(self._tensors, "network."))
-        state: dict[int, dict[str, Tensor]] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(self._tensors, "optimizer.").items():
-            at, what = name.split(".")
-            state.setdefault(int(at), {})[what] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            index, what = name.split(".")
+            moments.setdefault(int(index), {})[what] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         torch.set_rng_state(self._tensors[_GLOBAL])
         generator.set_state(self._tensors[_OWN])
-        return self.mark, {name: value.numpy() for name, value in _under(self._tensors, "kept.").items()}
+        return self.state, {name: value.numpy() for name, value in _under(self._tensors, "kept.").items()}
 
     def write(
         self,
-        mark: Mark,
+        state: TrainingState,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         kept: dict[str, Float32s],
     ) -> None:
-        """Note an epoch; the file appears whole or not at all.
+        """Store the state after an epoch; the file is replaced atomically.
 
         Raises:
-            TrainingError: it cannot be written.
+            TrainingError: the file cannot be written.
         """
         if self._path is None:
             return
         tensors = {f"network.{name}": value.clone() for name, value in network.state_dict().items()}
-        for at, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{at}.{what}": value.clone() for what, value in values.items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{what}": value.clone() for what, value in values.items()}
         tensors |= {f"kept.{name}": torch.from_numpy(value) for name, value in kept.items()}
         tensors |= {_GLOBAL: torch.get_rng_state(), _OWN: generator.get_state()}
         part = self._path.with_name(f".{self._path.name}.part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, part, {"mark": json.dumps({**asdict(mark), "key": self._key})})
+            save_file(tensors, part, {"mark": json.dumps({**asdict(state), "key": self._key})})
             part.replace(self._path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
@@ -113,9 +127,9 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def key_of(words: str, arrays: Iterable[NDArray[Any]]) -> str:
-    """A name for what a training is made of."""
-    digest = hashlib.blake2b(words.encode(), digest_size=16)
+def key_of(text: str, arrays: Iterable[NDArray[Any]]) -> str:
+    """Return a hash of a text and of arrays."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

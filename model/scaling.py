@@ -1,7 +1,6 @@
-"""Inputs of mean 0 and deviation 1 while the network learns; afterwards the weights take them as they come.
+"""Input normalisation: inputs have mean 0 and deviation 1 during training, and the weights absorb it afterwards.
 
-Every input goes through a linear map before anything else, so what was done to it can be folded into the map: serving
-computes what it always did.
+Every input enters a linear map first, so the normalisation can be folded into that map; serving reads plain inputs.
 """
 
 from __future__ import annotations
@@ -17,20 +16,25 @@ from model.config import ModelConfig
 from model.subgraph import Subgraph
 from model.types import Float32s, Float64s
 
-_LEAST = 0.1
-"""What varies by less than about one bucket is not blown up: whoever is served may have far more of it."""
+_DEVIATION_MIN = 0.1
+"""Minimum deviation that is scaled: features that vary less may be far larger for users in serving."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and deviation `[F]` of the propagated features per type, and of the own ones, over some subgraphs."""
+    """Mean and deviation `[F]` of the inputs over some subgraphs.
+
+    Attributes:
+        x: Of the propagated features, per type.
+        own: Of the own features.
+    """
 
     x: dict[str, tuple[Tensor, Tensor]]
     own: tuple[Tensor, Tensor]
 
     @classmethod
     def of(cls, parts: Sequence[Subgraph]) -> Scaling:
-        """Measured on what the network is about to learn from."""
+        """Measure mean and deviation over subgraphs."""
         types = parts[0].x
         return cls(
             {name: _moments(torch.cat([part.x[name] for part in parts])) for name in types},
@@ -38,16 +42,16 @@ class Scaling:
         )
 
     def apply(self, part: Subgraph) -> Subgraph:
-        """The same subgraph with scaled inputs."""
+        """Return a subgraph with normalised inputs."""
         x = {name: (values - self.x[name][0]) / self.x[name][1] for name, values in part.x.items()}
         return Subgraph(x, part.edges, part.targets, self.scale_own(part.own))
 
     def scale_own(self, own: Tensor) -> Tensor:
-        """Own features `[..., 21]`, scaled."""
+        """Return normalised own features `[..., 21]`."""
         return (own - self.own[0]) / self.own[1]
 
     def fold(self, weights: dict[str, Float32s], config: ModelConfig) -> dict[str, Float32s]:
-        """The weights that give for plain inputs what these give for scaled ones."""
+        """Return the weights that give the same outputs on plain inputs as the given ones on normalised inputs."""
         folded = {name: values.astype(np.float64) for name, values in weights.items()}
         for name, source, target in config.relations:
             _fold(folded, f"layers.0.convs.{name}.lin_l", self.x[source])
@@ -65,7 +69,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     if not len(values):
         return torch.zeros(values.shape[1]), torch.ones(values.shape[1])
     std = values.std(0, correction=0)
-    return values.mean(0), torch.where(std < _LEAST, torch.ones_like(std), std)
+    return values.mean(0), torch.where(std < _DEVIATION_MIN, torch.ones_like(std), std)
 
 
 def _fold(
@@ -74,7 +78,7 @@ def _fold(
     by: tuple[Tensor, Tensor],
     first: int = 0,
 ) -> None:
-    """Let a linear map take its columns from `first` on unscaled."""
+    """Fold the normalisation of the columns from `first` on into a linear map."""
     mean, std = (values.numpy().astype(np.float64) for values in by)
     weight = weights[f"{name}.weight"].copy()
     weight[:, first:] /= std

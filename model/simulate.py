@@ -1,8 +1,8 @@
-"""The generated social stream: an endless, deterministic sequence of events with known true influence.
+"""Generated social stream: an endless, deterministic sequence of events with known true influence.
 
-Posts spread by independent cascades along follow edges. What makes it hard is what makes the real thing hard:
-fame is Pareto, receptivity differs between people and communities, follower counts are bought, people rise and
-fade. Models see the events only; the truth comes from fresh cascades on the hidden state.
+Posts spread by independent cascades along follow edges. The difficulties are those of real data: fame is Pareto
+distributed, receptivity differs between people and communities, follower counts are bought, and popularity rises and
+fades. Models read the events only; the truth is computed by new cascades on the hidden state.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ from model.types import Bools, Float64s, Int64s
 
 DAY_S = 86_400
 START = 1_420_070_400
-"""1 January 2015, UTC: far enough back for years of simulated days before any clock is reached."""
+"""1 January 2015, UTC: years of simulated days fit before the present."""
 
 KINDS = ("follow", "unfollow", "join", "leave", "forget", "share", "unshare", "create", "delete")
 FOLLOW, UNFOLLOW, JOIN, LEAVE, FORGET, SHARE, UNSHARE, CREATE, DELETE = range(9)
-_OTHER = ("target", "target", "community", "community", "", "content", "content", "content", "content")
 
 
 class Truth(NamedTuple):
-    """users `[n]`: ids. influence `[n]`: mean sharers of a next post, by simulation. bot `[n]`: nobody real."""
+    """True influence of all users.
+
+    Attributes:
+        users: Ids `[n]`.
+        influence: Mean number of sharers of a next post, by simulation `[n]`.
+        bot: Whether the user is a bot `[n]`.
+    """
 
     users: list[str]
     influence: Float64s
@@ -37,7 +42,16 @@ class Truth(NamedTuple):
 
 @dataclass
 class Columns:
-    """Events as columns `[m]`: kind, time (Unix seconds), user, other (by kind), via and parent (−1: none)."""
+    """Events as columns `[m]`.
+
+    Attributes:
+        kind: Index into `KINDS`.
+        time: Unix seconds.
+        user: Row of the acting user.
+        other: User, community or content, depending on the kind.
+        via: Row of the user through whom a share came; −1 without.
+        parent: Content that a create replies to; −1 without.
+    """
 
     kind: Int64s
     time: Float64s
@@ -48,27 +62,37 @@ class Columns:
 
     @classmethod
     def make(cls, kind: int, time: Float64s, user: Int64s, other: Int64s, via: Any = -1, parent: Any = -1) -> Columns:
-        """Columns of one kind; scalars stand for the whole column."""
+        """Build columns of one kind; scalars fill the whole column."""
         wide = [np.broadcast_to(np.asarray(value, np.int64), time.shape) for value in (kind, user, other, via, parent)]
         return cls(wide[0], time, wide[1], wide[2], wide[3], wide[4])
 
     @classmethod
     def join(cls, parts: list[Columns]) -> Columns:
-        """The parts one after the other."""
+        """Concatenate several parts."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-    def take(self, rows: Any) -> Columns:
-        """Some rows, by index or mask."""
+    def select(self, rows: Any) -> Columns:
+        """Return some rows, by index or mask."""
         return Columns(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
 class Simulation:
-    """A small society whose days follow one another for as long as one asks.
+    """A small society that is simulated day by day.
 
-    users, communities: how many. seed: the same seed gives the same events. start: Unix seconds of the first day.
-    difficulty: see `DIFFICULTIES`. follows: whom a user follows on average in the long run. posts_per_day: per user
-    on average. churn: the share of follow edges that come and go per day. early_days at early_pace: how much slower
-    than later the first days are.
+    Args:
+        users: Number of users.
+        communities: Number of communities.
+        seed: Equal seeds give equal events.
+        start: Unix seconds of the first day.
+        difficulty: One of `DIFFICULTIES`.
+        follows: Mean number of users that a user follows in the long run.
+        posts_per_day: Mean number of posts per user and day.
+        churn: Share of follow edges that are added and removed per day.
+        early_days: Number of first days with another pace.
+        early_pace: Pace of these days relative to later ones.
+
+    Raises:
+        SimulationError: the settings contradict each other.
     """
 
     def __init__(
@@ -106,7 +130,7 @@ class Simulation:
 
     @classmethod
     def demo(cls, seed: int = 0, start: float = START) -> Simulation:
-        """3,000 users: 14 quiet days as history, then some thousands of events per day."""
+        """Return 3,000 users: 14 quiet days as history, then some thousands of events per day."""
         return cls(
             3_000, 20, seed, start, follows=7.0, posts_per_day=0.8, churn=0.04, early_days=14, early_pace=0.12
         )  # fmt: skip
@@ -117,20 +141,20 @@ class Simulation:
         return self.start + self.day * DAY_S
 
     def events(self, days: int | None = None) -> Iterator[dict[str, Any]]:
-        """The events of the next `days` (without: for ever), in order of time, as the input topics take them."""
+        """Yield the events of the next `days` (None: endless) in order of time, as rows of the input topics."""
         while days is None or days > 0:
             yield from self._rows(self.next_day())
             days = None if days is None else days - 1
 
     def true_influence(self, n_sims: int = 40) -> Truth:
-        """Everyone's true influence at this moment; asking changes nothing."""
+        """Return the true influence of all users at this moment; does not change the simulation."""
         random = np.random.default_rng([*self._truth_seed, self.day])
         people = self.people
         influence = mean_reach(self._audience(), people.strength(), people.difficulty.posts, n_sims, random)
         return Truth([people.name(row) for row in range(people.users)], influence, people.bot.copy())
 
     def next_day(self) -> Columns:
-        """Live one day and give its events in order of time."""
+        """Simulate one day and return its events in order of time."""
         days, pace = self._early
         pace = pace if self.day < days else 1.0
         self.people.wake(self._random)
@@ -140,9 +164,9 @@ class Simulation:
         events, forgets = self._forget(events)
         self.day += 1
         now = events.time < self.now
-        self._pending = [events.take(~now)]
-        today = Columns.join([events.take(now), forgets])
-        return today.take(np.argsort(today.time, kind="stable"))
+        self._pending = [events.select(~now)]
+        today = Columns.join([events.select(now), forgets])
+        return today.select(np.argsort(today.time, kind="stable"))
 
     def _audience(self) -> Audience:
         follower, followee = np.divmod(self._edges, self.people.users)
@@ -152,7 +176,7 @@ class Simulation:
         )
 
     def _times(self, number: int) -> Float64s:
-        """Times of the day in order of nothing: people are twice as busy in the evening as at night."""
+        """Draw unsorted times of the day `[number]`; people are twice as active in the evening as at night."""
         hour = self._random.random(number)
         awake = self._random.random(number) < 0.7
         hour[awake] = (0.75 + self._random.normal(0, 0.17, int(awake.sum()))) % 1.0
@@ -160,7 +184,7 @@ class Simulation:
         return times
 
     def _follow(self, pace: float) -> list[Columns]:
-        """The day's follows, bought ones among them, and unfollows."""
+        """Return the day's follows, with bought ones, and unfollows."""
         people, random = self.people, self._random
         if self.day == 0:
             wanted = int(people.users * self._follows * 0.6)
@@ -181,7 +205,7 @@ class Simulation:
         ]
 
     def _membership(self, pace: float) -> list[Columns]:
-        """Joins, most of them on the first day, and some who leave."""
+        """Return joins, most of them on the first day, and some leaves."""
         people, random = self.people, self._random
         joining = random.random(people.users) < (0.6 if self.day == 0 else 0.01 * pace)
         own = random.random(people.users) < 0.8
@@ -198,7 +222,7 @@ class Simulation:
         ]
 
     def _post(self, audience: Audience, pace: float) -> list[Columns]:
-        """The day's posts with all shares that they will ever get, and what is taken back later."""
+        """Return the day's posts with all their future shares, and later deletions and unshares."""
         people, random = self.people, self._random
         rate = people.activity * self._posts * pace
         author = np.repeat(np.arange(people.users), random.poisson(np.minimum(rate, 20)))
@@ -206,26 +230,28 @@ class Simulation:
         content = self._contents + random.permutation(len(author))
         self._contents += len(author)
         quality = post_quality(people.difficulty.posts, len(author), random)
-        post, user, at, via = spread(audience, author, time, people.strength()[author] * quality, people.delay, random)
+        post, user, shared_at, via = spread(
+            audience, author, time, people.strength()[author] * quality, people.delay, random
+        )
         spam = people.spam(len(author), random)
         post = np.concatenate([post, spam[0]])
         user = np.concatenate([user, spam[1]])
-        at = np.concatenate([at, time[spam[0]] + random.uniform(60, DAY_S, len(spam[0]))])
+        shared_at = np.concatenate([shared_at, time[spam[0]] + random.uniform(60, DAY_S, len(spam[0]))])
         via = np.concatenate([via, np.full(len(spam[0]), -1)])
-        at = np.floor(at * 1000) / 1000
+        shared_at = np.floor(shared_at * 1000) / 1000
         deleted = np.flatnonzero(random.random(len(author)) < 0.01)
         undone = np.flatnonzero(random.random(len(post)) < 0.01)
         return [
             Columns.make(CREATE, time, author, content, parent=self._parents(content, time)),
-            Columns.make(SHARE, at, user, content[post], via),
+            Columns.make(SHARE, shared_at, user, content[post], via),
             Columns.make(DELETE, time[deleted] + random.uniform(3600, 2 * DAY_S, len(deleted)), author[deleted],
                          content[deleted]),
-            Columns.make(UNSHARE, at[undone] + random.uniform(60, DAY_S, len(undone)), user[undone],
+            Columns.make(UNSHARE, shared_at[undone] + random.uniform(60, DAY_S, len(undone)), user[undone],
                          content[post[undone]]),
         ]  # fmt: skip
 
     def _parents(self, content: Int64s, time: Float64s) -> Int64s:
-        """What each new content replies to: mostly nothing, sometimes a content of the day before."""
+        """Return the content that each new content replies to, of the day before; −1 for most."""
         before, _ = self._recent
         self._recent = (content, time)
         parent = np.full(len(content), -1, np.int64)
@@ -235,10 +261,14 @@ class Simulation:
         return parent
 
     def _forget(self, events: Columns) -> tuple[Columns, Columns]:
-        """Some people ask to be erased: what they would still do does not happen, their place goes to a newcomer."""
+        """Erase some users: drop their later events, and give their rows to new users.
+
+        Returns:
+            The remaining events, and the erasures.
+        """
         people, random = self.people, self._random
         number = min(random.poisson(people.users * 2e-5), 50) if self.day else 0
-        # The last to leave still had their day: the erasure comes at its end.
+        # Users who are erased are active until the end of the day.
         gone = random.choice(people.users, number, replace=False)
         time = np.full(number, self.now + DAY_S - 0.5)
         forgets = Columns.make(FORGET, time, gone, -np.ones(number, np.int64))
@@ -250,10 +280,10 @@ class Simulation:
         source, target = np.divmod(self._edges, people.users)
         self._edges = self._edges[~(np.isin(source, gone) | np.isin(target, gone))]
         self._member[gone] = False
-        return events.take(~(late & named)), forgets
+        return events.select(~(late & named)), forgets
 
     def _rows(self, events: Columns) -> Iterator[dict[str, Any]]:
-        """The events as the input topics take them."""
+        """Yield the events as rows of the input topics."""
         name = self.people.name
         columns = (events.kind, events.time, events.user, events.other, events.via, events.parent)
         for kind, time, user, other, via, parent in zip(*(column.tolist() for column in columns), strict=True):

@@ -1,4 +1,4 @@
-"""The part of a graph that the scores of some users depend on, rows ordered so that each layer's targets come first."""
+"""Subgraph that the scores of some users depend on, with rows ordered so that each layer's targets come first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ Grouped = dict[str, SortedEdges]
 
 @dataclass(frozen=True)
 class Subgraph:
-    """What `Network.forward` takes for some users: inputs, edges and targets per layer, and their own features."""
+    """Input of `Network.forward` for some users.
+
+    Attributes:
+        x: Scaled propagated features per type `[n, F]`.
+        edges: Edges per layer and relation, grouped by target.
+        targets: Number of first rows per layer and type that are computed.
+        own: Scaled own features of the users `[k, 21]`.
+    """
 
     x: dict[str, Tensor]
     edges: tuple[Grouped, Grouped]
@@ -28,7 +35,7 @@ class Subgraph:
 def _sources(
     graph: GraphInput, relations: tuple[tuple[str, str, str], ...], targets: dict[str, Bools]
 ) -> tuple[dict[str, Bools], dict[str, Int64s]]:
-    """The targets with everything that reaches them over one layer, and the edges that do."""
+    """Return the targets with everything that reaches them over one layer, and the edges that do."""
     reached = {name: mask.copy() for name, mask in targets.items()}
     edges: dict[str, Int64s] = {}
     for name, source, target in relations:
@@ -39,7 +46,7 @@ def _sources(
 
 
 def extract(graph: GraphInput, config: ModelConfig, users: Int64s) -> Subgraph:
-    """The subgraph of these users (rows, distinct); they keep their order."""
+    """Return the subgraph of distinct users; they keep their order."""
     wanted = {name: np.zeros(len(values), np.bool_) for name, values in graph.x.items()}
     wanted[USER][users] = True
     second, second_edges = _sources(graph, config.user_relations, wanted)

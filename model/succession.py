@@ -1,8 +1,8 @@
-"""Two engines of one graph: one is read, and one that is to take its place is kept up to date beside it.
+"""Dual engine: serves from one engine and keeps its replacement up to date beside it.
 
-Whatever a step asks of the engine it asks of both. What it is told to have changed is what changed in either, so
-that it also computes what follows from a change that only the coming one sees; rows that are computed once too often
-come out with the same bits. The coming one holds nothing back: it is compared with the reference before it serves.
+Every call of a step goes to both engines. Rows that changed in either are reported as changed, so that the replacement
+also recomputes what follows from a change that only it sees; recomputing a row without need gives the same bits. The
+replacement ignores the tolerance: it is compared with the reference before it serves.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from model.engine import Backend, GraphView, Rows
 from model.types import Float32s, Int64s
 
 
-class Succession:
-    """A `model.engine.Backend` that serves from one engine and brings another along.
+class DualEngine:
+    """A `model.engine.Backend` that serves from one engine and updates another.
 
-    failed: what went wrong in the coming engine, which is then left alone: it must not harm the one that serves.
+    Attributes:
+        serving: The engine that is read.
+        coming: The engine that is to replace it.
+        failed: Error of the replacement, which is not called again afterwards; the serving engine is not affected.
     """
 
     def __init__(self, serving: Backend, coming: Backend) -> None:
@@ -30,77 +33,78 @@ class Succession:
         if self.failed is None:
             try:
                 return work(self.coming) or []
-            except Exception as error:  # noqa: BLE001 - a full device, say; who waits for this engine is told
+            except Exception as error:  # noqa: BLE001 - such as a full device; the rollout reads `failed`
                 self.failed = error
         return []
 
     @property
     def config(self) -> ModelConfig:
-        """That of the engine that serves."""
+        """Configuration of the serving engine."""
         return self.serving.config
 
     @property
     def device(self) -> str:
-        """That of the engine that serves."""
+        """Device of the serving engine."""
         return self.serving.device
 
     @property
     def score(self) -> Float32s:
-        """`[n_users]` mean log reach."""
+        """Mean log reach `[n_users]`."""
         return self.serving.score
 
     @property
     def x(self) -> Sequence[Rows]:
-        """`[n, F]` propagated features, scaled."""
+        """Scaled propagated features `[n, F]` per node type."""
         return self.serving.x
 
     @property
     def hidden1(self) -> Sequence[Rows]:
-        """`[n, H]` first-layer outputs."""
+        """First-layer outputs `[n, hidden]` per node type."""
         return self.serving.hidden1
 
     @property
     def hidden2(self) -> Rows:
-        """`[n_users, H]` second-layer outputs."""
+        """Second-layer outputs `[n_users, hidden]`."""
         return self.serving.hidden2
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that both take."""
+        """Bytes of both engines."""
         return self.serving.memory_bytes + self.coming.memory_bytes
 
-    def reach(self, graph: GraphView) -> None:
-        """Make room for all rows of a graph."""
-        self.serving.reach(graph)
-        self._also(lambda engine: engine.reach(graph))
+    def ensure_capacity(self, graph: GraphView) -> None:
+        """Grow the state of both engines to hold all rows of a graph."""
+        self.serving.ensure_capacity(graph)
+        self._also(lambda engine: engine.ensure_capacity(graph))
 
     def warm_up(self, graph: GraphView) -> None:
-        """Compile and try what a step needs."""
+        """Compile and check everything that a step calls."""
         self.serving.warm_up(graph)
         self._also(lambda engine: engine.warm_up(graph))
 
-    def fresh(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Prepare rows that are new or reused."""
-        self.serving.fresh(graph, rows)
-        self._also(lambda engine: engine.fresh(graph, rows))
+    def init_rows(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Reset rows that are new or reused."""
+        self.serving.init_rows(graph, rows)
+        self._also(lambda engine: engine.init_rows(graph, rows))
 
-    def take(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Read the propagated features of these rows."""
-        self.serving.take(graph, rows)
-        self._also(lambda engine: engine.take(graph, rows))
+    def load_features(self, graph: GraphView, rows: list[Int64s]) -> None:
+        """Load the propagated features of these rows."""
+        self.serving.load_features(graph, rows)
+        self._also(lambda engine: engine.load_features(graph, rows))
 
-    def first(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
-        """Recompute the first layer of these rows; returns those that changed in either. tolerance: of the one that
-        serves.
+    def layer1(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
+        """Recompute the first layer of these rows; return the rows that changed in either engine.
+
+        The tolerance applies to the serving engine only.
         """
-        changed = self.serving.first(graph, rows, tolerance)
-        more = self._also(lambda engine: engine.first(graph, rows))
-        return [np.union1d(*both) for both in zip(changed, more, strict=True)] if more else changed
+        changed = self.serving.layer1(graph, rows, tolerance)
+        changed_there = self._also(lambda engine: engine.layer1(graph, rows))
+        return [np.union1d(*both) for both in zip(changed, changed_there, strict=True)] if changed_there else changed
 
-    def second(self, graph: GraphView, rows: Int64s) -> Int64s:
-        """Recompute the second layer of these users; returns those that changed in either."""
-        changed = self.serving.second(graph, rows)
-        return np.union1d(changed, *(self._also(lambda engine: [engine.second(graph, rows)]) or [changed]))
+    def layer2(self, graph: GraphView, rows: Int64s) -> Int64s:
+        """Recompute the second layer of these users; return the users that changed in either engine."""
+        changed = self.serving.layer2(graph, rows)
+        return np.union1d(changed, *(self._also(lambda engine: [engine.layer2(graph, rows)]) or [changed]))
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
@@ -108,9 +112,10 @@ class Succession:
         self._also(lambda engine: engine.head(graph, rows))
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
-        """Take first-layer outputs that were computed elsewhere: they are of the version that serves, so what the
-        coming engine knows of those rows is nothing, until its own version is told.
+        """Store first-layer outputs that another shard computed with the serving version.
+
+        The replacement stores zeros until that shard sends those of its own version.
         """
         self.serving.mirror(kind, rows, hidden)
-        nothing = np.zeros((len(rows), self.coming.config.hidden), np.float32)
-        self._also(lambda engine: engine.mirror(kind, rows, nothing))
+        zeros = np.zeros((len(rows), self.coming.config.hidden), np.float32)
+        self._also(lambda engine: engine.mirror(kind, rows, zeros))

@@ -1,4 +1,4 @@
-"""What goes into the network, as plain arrays."""
+"""Input of the network as plain arrays."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ Bools = NDArray[np.bool_]
 class GraphInput:
     """A whole graph, scaled for the network; rows are nodes of one type.
 
-    x: per type `[n, F]`, propagated features. edges: per relation `[2, E]`, source row and target row.
-    own: `[n_users, 21]`, own features.
+    Attributes:
+        x: Propagated features `[n, F]` per node type.
+        edges: Source row and target row of each edge `[2, E]`, per relation.
+        own: Own features `[n_users, 21]`.
     """
 
     x: dict[str, Float32s]
@@ -33,7 +35,7 @@ class GraphInput:
     def scaled(
         cls, config: ModelConfig, propagated: dict[str, Int32s], edges: dict[str, Int32s | Int64s], own: Int32s
     ) -> GraphInput:
-        """The input from the integers that the graph keeps."""
+        """Scale the integer features of a graph."""
         return cls(
             x={name: propagated[name].astype(np.float32) * np.float32(PROPAGATED_SCALE) for name in config.propagated},
             edges={name: edges[name].astype(np.int64) for name, _, _ in config.relations},
@@ -41,7 +43,7 @@ class GraphInput:
         )
 
     def with_strangers(self, count: int = 1) -> GraphInput:
-        """The graph with so many users more, behind the others, of whom nothing is known."""
+        """Return the graph with `count` users without any event appended."""
         x = self.x[USER]
         own = np.zeros((count, len(OWN)), np.float32)
         own[:, OWN.index("cold")] = OWN_SCALE[OWN.index("cold")]
@@ -53,7 +55,14 @@ class GraphInput:
 
 
 class WindowsView(NamedTuple):
-    """The in-edges of one relation: target's first slot and their number; slot → source row; source → tie-break."""
+    """In-edges of one relation.
+
+    Attributes:
+        start: First slot of each target's window.
+        counts: Number of sources of each target.
+        source: Source row of each slot.
+        hash: Hash of each source, which breaks ties.
+    """
 
     start: Int32s
     counts: Int32s

@@ -1,8 +1,8 @@
 """Operations on a few consecutive numbers of flat arrays, for compiled kernels, as LLVM IR of a fixed length.
 
-Loops over rows of arrays are not vectorised well, as their rows might overlap; these are, with sums in registers. Each
-number is computed in the same way whatever is computed beside it. Measured: a 64 × 64 product of a row takes 0.09 µs
-instead of 1.6, which is what its multiplications take. A change here must change `kernels.VECTOR`, too.
+LLVM does not vectorise loops over rows of arrays well, because the rows might overlap. These operations are vectorised,
+with sums in registers, and compute each number in the same way whatever is computed beside it. Measured: the product of
+a row with a 64 × 64 matrix takes 0.09 µs instead of 1.6. After a change here, `kernels.VECTOR` must be updated too.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from numba.extending import intrinsic
 _FLOAT, _DOUBLE = ir.FloatType(), ir.DoubleType()
 _INT = ir.IntType(32)
 _BLOCK = 8
-"""Of so many products each sum is taken by itself, and then of these: two thirds of the error of one long sum."""
+"""Products per partial sum; the partial sums are added up. Two thirds of the error of one long sum."""
 _SLOPE = 0.2
-"""Of GATv2's leaky ReLU."""
+"""Negative slope of LeakyReLU in GATv2."""
 GRAIN = 1.5 * 2.0**20
-"""Added and taken away again it rounds a float64 below 2¹⁹ to a multiple of 2⁻³²: sums of those have no order."""
+"""Adding and subtracting this rounds a float64 below 2¹⁹ to a multiple of 2⁻³²; sums of such numbers have no order."""
 LANES = 16
-"""Numbers of a line of memory; of so many at once exponentials are taken."""
+"""Float32s per cache line, and per vector of `exp`."""
 AHEAD = 8
-"""So many rows ahead kernels ask for memory."""
+"""Number of rows that kernels prefetch ahead."""
 Typed = tuple[Any, Any]
-"""A signature, and what writes the code of a call."""
+"""A signature, and the function that generates the code of a call."""
 _intrinsic: Any = intrinsic
 cgutils: Any = _cgutils
 
 
 class _Code:
-    """Writes the IR of one operation on vectors of n numbers."""
+    """Generates the IR of one operation on vectors of n numbers."""
 
     def __init__(self, context: Any, builder: Any, n: int, kind: Any = _FLOAT) -> None:
         self._context = context
@@ -45,42 +45,42 @@ class _Code:
         self.vector = ir.VectorType(kind, n)
 
     def element(self, kind: Any, array: Any, at: Any) -> Any:
-        """The address of one element of a flat array."""
+        """Return the address of one element of a flat array."""
         return self.builder.gep(self._context.make_array(kind)(self._context, self.builder, array).data, [at])
 
     def place(self, kind: Any, array: Any, at: Any) -> Any:
-        """The address of n elements."""
+        """Return the address of n elements."""
         return self.builder.bitcast(self.element(kind, array, at), self.vector.as_pointer())
 
     def load(self, pointer: Any) -> Any:
-        """The n elements of an address."""
+        """Load n elements from an address."""
         value = self.builder.load(pointer)
         value.align = 4
         return value
 
     def store(self, value: Any, pointer: Any) -> None:
-        """Put n elements to an address."""
+        """Store n elements at an address."""
         self.builder.store(value, pointer).align = 4
 
     def all(self, number: float) -> Any:
-        """One constant n times."""
+        """Return a vector of n equal constants."""
         return ir.Constant(self.vector, [ir.Constant(self._kind, number)] * self._n)
 
     def splat(self, value: Any) -> Any:
-        """One number n times."""
+        """Return a vector with one number n times."""
         undefined, first = ir.Constant(self.vector, ir.Undefined), ir.Constant(ir.VectorType(_INT, self._n), None)
         one = self.builder.insert_element(undefined, value, ir.Constant(_INT, 0))
         return self.builder.shuffle_vector(one, undefined, first)
 
     def call(self, name: str, *values: Any) -> Any:
-        """An LLVM function of such vectors."""
+        """Call an LLVM intrinsic on vectors."""
         kind = ir.FunctionType(self.vector, [self.vector] * len(values))
         bits = 32 if self._kind is _FLOAT else 64
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.v{self._n}f{bits}")
         return self.builder.call(function, list(values))
 
-    def ask(self, pointer: Any) -> None:
-        """Have what stands at an address brought to the processor."""
+    def prefetch_line(self, pointer: Any) -> None:
+        """Prefetch the cache line of an address."""
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, _INT, _INT, _INT])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
@@ -88,14 +88,14 @@ class _Code:
         self.builder.call(function, [self.builder.bitcast(pointer, byte), read, every_level, data])
 
     def sum(self, value: Any) -> Any:
-        """The sum of n float64s, in an order that the compiler chooses once."""
+        """Return the sum of n float64s, in an order that the compiler fixes."""
         kind = ir.FunctionType(_DOUBLE, [_DOUBLE, value.type])
         function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.vector.reduce.fadd.v{self._n}f64")
         return self.builder.call(function, [ir.Constant(_DOUBLE, 0.0), value], fastmath=("reassoc", "nsz"))
 
 
 def _length(n: Any) -> int:
-    """The length that a kernel asks for; a number that is only known at run time is none."""
+    """Return the length that a kernel asks for; refuse one that is only known at run time."""
     if not isinstance(n, types.IntegerLiteral):
         raise RequireLiteralValue("the length of a vector must be known when the kernel is compiled")
     return int(n.literal_value)
@@ -103,7 +103,7 @@ def _length(n: Any) -> int:
 
 @_intrinsic
 def affine(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any, out: Any, oi: Any, n: Any) -> Typed:
-    """out[oi : oi + n] = bias[:n] + Σ x[xi + k] · weight[k·n : (k + 1)·n], in the order of k."""
+    """Compute out[oi : oi + n] = bias[:n] + Σ x[xi + k] · weight[k·n : (k + 1)·n], in the order of k."""
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -136,9 +136,9 @@ def affine(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any, 
 
 @_intrinsic
 def affine64(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any, out: Any, oi: Any, n: Any) -> Typed:
-    """The same in float64, rounded once: where little else is computed, and what is wrong is multiplied later.
+    """Compute the same as `affine` in float64 and round once; weight and bias are float64.
 
-    Weight and bias are float64s.
+    For the first layer: it has few inputs, and later layers amplify its errors.
     """
     size = _length(n)
 
@@ -160,9 +160,9 @@ def affine64(_context: Any, x: Any, xi: Any, inputs: Any, weight: Any, bias: Any
 
 
 class _Neighbours:
-    """The loop of `logits` and `gather` over places k of a list of rows: x[rows[k]·stride + xi :][:n] is a neighbour's.
+    """Generates the loop of `logits` and `gather` over the sources rows[k]; source k is x[rows[k]·stride + xi :][:n].
 
-    While one is computed with, one of the next target's is asked for: memory that is asked for all at once stalls.
+    Each iteration prefetches one source of the next target: prefetching all at once stalls.
     """
 
     def __init__(self, c: _Code, signature: Any, values: Any, ahead: int) -> None:
@@ -176,20 +176,20 @@ class _Neighbours:
         return builder.add(builder.mul(row, self._values[5]), offset)
 
     def load(self, k: Any) -> Any:
-        """The numbers of one neighbour as float64s."""
+        """Load the numbers of one source as float64s."""
         c = self._c
         line = c.load(c.place(self._x, self._values[2], self._at(k, self._values[3])))
         return c.builder.fpext(line, ir.VectorType(_DOUBLE, line.type.count))
 
     def each(self, body: Callable[[Any], None]) -> None:
-        """Have the body written for each k from begin to end."""
+        """Generate the body for each k from begin to end."""
         c, (begin, end) = self._c, self._values[6:8]
         with cgutils.for_range(c.builder, c.builder.sub(end, begin)) as loop:
             k = c.builder.add(begin, loop.index)
             body(k)
             there = c.builder.add(k, self._shift)
             there = c.builder.select(c.builder.icmp_signed("<", there, self._last), there, self._last)
-            c.ask(c.element(self._x, self._values[2], self._at(there, self._line)))
+            c.prefetch_line(c.element(self._x, self._values[2], self._at(there, self._line)))
 
 
 @_intrinsic
@@ -197,10 +197,10 @@ def logits(
     _context: Any, out: Any, oi: Any, x: Any, xi: Any, rows: Any, stride: Any, begin: Any, end: Any,
     target: Any, ti: Any, attention: Any, ai: Any, shift: Any, last: Any, line: Any, n: Any,
 ) -> Typed:  # fmt: skip
-    """out[oi + k] = Σ leaky(x[rows[k]·stride + xi + c] + target[ti + c]) · attention[ai + c] over n channels c.
+    """Compute logits: out[oi + k] = Σ_c leaky(x[rows[k]·stride + xi + c] + target[ti + c]) · attention[ai + c].
 
-    For each k from begin to end; in float64 and rounded once, as what is wrong with a logit is multiplied by how
-    peaked the attention is. Meanwhile x[rows[min(k + shift, last)]·stride + line] is asked for.
+    For each k from begin to end and n channels c, in float64 and rounded once: peaked attention amplifies an error of a
+    logit. Each iteration prefetches x[rows[min(k + shift, last)]·stride + line].
     """
     size = _length(n)
 
@@ -213,14 +213,14 @@ def logits(
 
         towards, weight = load(8, values[9]), load(10, values[11])
 
-        def one(k: Any) -> None:
+        def add_logit(k: Any) -> None:
             value = builder.fadd(neighbours.load(k), towards)
             small = builder.fmul(value, double.all(_SLOPE))
             leaky = builder.select(builder.fcmp_ordered(">", value, small), value, small)
-            found = builder.fptrunc(double.sum(builder.fmul(leaky, weight)), _FLOAT)
-            builder.store(found, c.element(signature.args[0], values[0], builder.add(values[1], k)))
+            logit = builder.fptrunc(double.sum(builder.fmul(leaky, weight)), _FLOAT)
+            builder.store(logit, c.element(signature.args[0], values[0], builder.add(values[1], k)))
 
-        neighbours.each(one)
+        neighbours.each(add_logit)
         return context.get_dummy_value()
 
     integer = types.intp
@@ -235,10 +235,10 @@ def gather(
     _context: Any, sums: Any, si: Any, x: Any, xi: Any, rows: Any, stride: Any, begin: Any, end: Any,
     factors: Any, fi: Any, shift: Any, last: Any, line: Any, n: Any,
 ) -> Typed:  # fmt: skip
-    """sums[si : si + n] += Σ factors[fi + k] · x[rows[k]·stride + xi :][:n], for k from begin to end in any order.
+    """Compute sums[si : si + n] += Σ_k factors[fi + k] · x[rows[k]·stride + xi :][:n], in any order of k.
 
-    Sums are float64s; each product is rounded to a multiple of 2⁻³², so they are exact below 2²⁰, and the same factor
-    with the other sign takes away what it added. Shift, last and line: as for `logits`.
+    For k from begin to end. Sums are float64; each product is rounded to a multiple of 2⁻³², so sums below 2²⁰ are
+    exact, and the negated factor subtracts exactly what was added. `shift`, `last` and `line` are those of `logits`.
     """
     size = _length(n)
 
@@ -249,13 +249,13 @@ def gather(
         place = double.place(signature.args[0], values[0], values[1])
         builder.store(double.load(place), total)
 
-        def one(k: Any) -> None:
+        def add_source(k: Any) -> None:
             factor = builder.load(c.element(signature.args[8], values[8], builder.add(values[9], k)))
             factors_ = builder.fpext(c.splat(factor), double.vector)
             rounded = builder.fsub(double.call("fmuladd", factors_, neighbours.load(k), grain), grain)
             builder.store(builder.fadd(builder.load(total), rounded), total)
 
-        neighbours.each(one)
+        neighbours.each(add_source)
         double.store(builder.load(total), place)
         return context.get_dummy_value()
 
@@ -267,7 +267,7 @@ def gather(
 
 @_intrinsic
 def share(_context: Any, out: Any, oi: Any, sums: Any, si: Any, by: Any, n: Any) -> Typed:
-    """out[oi : oi + n] += sums[si : si + n] · (1 / by), in float64 and rounded once."""
+    """Compute out[oi : oi + n] += sums[si : si + n] · (1 / by), in float64 and rounded once."""
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -275,8 +275,8 @@ def share(_context: Any, out: Any, oi: Any, sums: Any, si: Any, by: Any, n: Any)
         place = c.place(signature.args[0], values[0], values[1])
         sums_ = double.load(double.place(signature.args[2], values[2], values[3]))
         inverse = double.splat(builder.fdiv(ir.Constant(_DOUBLE, 1.0), values[4]))
-        found = builder.fadd(builder.fpext(c.load(place), double.vector), builder.fmul(sums_, inverse))
-        c.store(builder.fptrunc(found, c.vector), place)
+        total = builder.fadd(builder.fpext(c.load(place), double.vector), builder.fmul(sums_, inverse))
+        c.store(builder.fptrunc(total, c.vector), place)
         return context.get_dummy_value()
 
     return types.void(out, types.intp, sums, types.intp, types.float64, n), code
@@ -284,7 +284,7 @@ def share(_context: Any, out: Any, oi: Any, sums: Any, si: Any, by: Any, n: Any)
 
 @_intrinsic
 def rectified(_context: Any, x: Any, weight: Any, n: Any) -> Typed:
-    """Σ max(x[c], 0) · weight[c] over n channels c, in float64."""
+    """Return Σ max(x[c], 0) · weight[c] over n channels c, in float64."""
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -298,12 +298,12 @@ def rectified(_context: Any, x: Any, weight: Any, n: Any) -> Typed:
 
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-"""The polynomial of Cephes' expf."""
+"""Coefficients of Cephes' expf."""
 
 
 @_intrinsic
 def exp(_context: Any, x: Any, at: Any, top: Any, n: Any) -> Typed:
-    """x[at : at + n] = e^min(x − top, 0), to two units in the last place; below e^−87 it stays that."""
+    """Compute x[at : at + n] = e^min(x − top, 0) to two units in the last place; arguments below −87 are clamped."""
     size = _length(n)
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -313,17 +313,17 @@ def exp(_context: Any, x: Any, at: Any, top: Any, n: Any) -> Typed:
         value = builder.select(builder.fcmp_ordered("<", value, c.all(0.0)), value, c.all(0.0))
         value = builder.select(builder.fcmp_ordered(">", value, c.all(-87.0)), value, c.all(-87.0))
         whole = c.call("floor", c.call("fmuladd", value, c.all(1.44269504), c.all(0.5)))
-        # ln 2 in two parts, so that the difference keeps its bits.
+        # ln 2 in two parts, so that the difference does not lose bits.
         rest = c.call("fmuladd", whole, c.all(-0.693359375), value)
         rest = c.call("fmuladd", whole, c.all(2.12194440e-4), rest)
-        found = c.all(_EXP[0])
+        result = c.all(_EXP[0])
         for factor in _EXP[1:]:
-            found = c.call("fmuladd", found, rest, c.all(factor))
-        found = c.call("fmuladd", builder.fmul(found, rest), rest, builder.fadd(rest, c.all(1.0)))
+            result = c.call("fmuladd", result, rest, c.all(factor))
+        result = c.call("fmuladd", builder.fmul(result, rest), rest, builder.fadd(rest, c.all(1.0)))
         integers = ir.VectorType(_INT, size)
         bias, shift = (ir.Constant(integers, [ir.Constant(_INT, number)] * size) for number in (127, 23))
         power = builder.shl(builder.add(builder.fptosi(whole, integers), bias), shift)
-        c.store(builder.fmul(found, builder.bitcast(power, c.vector)), place)
+        c.store(builder.fmul(result, builder.bitcast(power, c.vector)), place)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.float32, n), code
@@ -331,11 +331,11 @@ def exp(_context: Any, x: Any, at: Any, top: Any, n: Any) -> Typed:
 
 @_intrinsic
 def prefetch(_context: Any, x: Any, at: Any) -> Typed:
-    """Have x[at] brought to the processor while it does other things."""
+    """Prefetch x[at]."""
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         c = _Code(context, builder, 1)
-        c.ask(c.element(signature.args[0], values[0], values[1]))
+        c.prefetch_line(c.element(signature.args[0], values[0], values[1]))
         return context.get_dummy_value()
 
     return types.void(x, types.intp), code

@@ -147,8 +147,8 @@ def look(shard: Looked, user: int, seed: int = 0, most_edges: int = MOST_EDGES) 
     held, again = Held.of(shard, found), None
     moved = [np.zeros(0, np.int64) for _ in TYPES]
     if not wrong:
-        moved = engine.first(view, [np.array(found.computed(kind), np.int64) for kind in range(len(TYPES))])
-        engine.second(view, np.array([user]))
+        moved = engine.layer1(view, [np.array(found.computed(kind), np.int64) for kind in range(len(TYPES))])
+        engine.layer2(view, np.array([user]))
         engine.head(view, np.array([user]))
         again = Held.of(shard, found)
     return Look(found, truth, wrong, held, again, moved, _given(shard, found, held))

@@ -19,7 +19,7 @@ import numpy as np
 
 from graphstate.types import USER
 from model.artifact import Artifact
-from model.succession import Succession
+from model.succession import DualEngine
 from streams.audit import Look, Verdict, heal, judge, look
 from streams.errors import ModelRefused, one_line
 from streams.judging import ReferenceProcess
@@ -141,7 +141,7 @@ class Auditor:
         return self._judge[1]
 
     def _look(self, shard: Shard) -> tuple[Shard, Artifact, Look | None] | None:
-        if isinstance(shard.engine, Succession):
+        if isinstance(shard.engine, DualEngine):
             return None  # what one of its two engines has not computed yet is not off
         user = draw(shard, self._random)
         return None if user is None else (shard, shard.artifact, look(shard, user, self._random.getrandbits(32)))
@@ -154,7 +154,7 @@ class Auditor:
 
         def same(shards: list[Shard]) -> Shard | None:
             same = shard in shards and self._judge is not None and shard.artifact.version == self._judge[0]
-            return shard if same and not isinstance(shard.engine, Succession) else None
+            return shard if same and not isinstance(shard.engine, DualEngine) else None
 
         try:
             mended = await self._host.between_steps(same, partial(self._timed, spent, mend))

@@ -1,10 +1,11 @@
-"""The protocol of predicted reach: who is judged, by what, and every scorer on exactly the same people.
+"""Evaluation of predicted reach: users, truth, and every scorer on exactly the same users.
 
     from ──────────────── cut ─────────────────────── until − horizon ── until
-         45 % of posts │ 70 %   the posts that judge                     their horizons have closed
-                       └ the graph that scores; models see nothing later
+         45 % of posts │ 70 %   evaluated posts                          their horizons have closed
+                       └ graph of the scores; training reads nothing later
 
-The graph is the one that serves, run up to the cut. An author's truth is the mean reach of what they post after it.
+The graph is that of a worker that has read all events up to the cut. The truth of an author is the mean reach of the
+author's posts after the cut.
 """
 
 from __future__ import annotations
@@ -16,22 +17,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphstate.types import Mutation
-from model.config import OWN, OWN_SCALE, ModelConfig
+from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import Difference, Standing, standings
+from model.evaluate import Difference, Standing, populations, standings
 from model.labels import Posts
 from model.metrics import Decile, deciles, lifts, rank_mean, spearman
-from model.types import Bools, Float64s, GraphInput, Int64s
+from model.types import Bools, Float64s, Int64s
 from streams.training import Dataset, build, closed_posts, creation_times
 
 if TYPE_CHECKING:
     from model.artifact import Artifact
+    from model.scorers import Candidates
     from model.train import TrainingPlan
 
 Progress = Callable[[str], None]
 _SECOND = 1_000_000
-_LEAST = 20
-"""Fewer authors than this say nothing about a score."""
+_USERS_MIN = 20
+"""Minimum number of authors; figures over fewer are noise."""
 
 NETWORK, MLP, TREES, TREES_NEAR = "GATv2", "MLP", "LightGBM", "LightGBM + neighbours"
 FOLLOWERS, PAST, SHARERS, BLEND = "followers", "past mean", "past sharers", "blend"
@@ -40,7 +42,15 @@ BASELINES = (FOLLOWERS, PAST, SHARERS, TREES, TREES_NEAR, MLP)
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is judged: all in µs, but origin, the share of the posts since `since` that lie before the cut."""
+    """Times of an evaluation.
+
+    Attributes:
+        since: Posts count from here on (µs).
+        origin: Share of the posts from `since` on that lie before the cut.
+        cut: Scores use events up to here (µs).
+        until: Events after this time are not read (µs).
+        horizon: Time within which shares of a post count (µs).
+    """
 
     since: int
     origin: float
@@ -50,10 +60,17 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """The people who are judged: ids, what their posts got (mean persons), how many posts, who is warm; `[n]` each.
+class EvaluationSet:
+    """Users that an evaluation compares scores on, and their truth.
 
-    posts, authors: every closed post of the file, as `closed_posts` gives them.
+    Attributes:
+        protocol: Times of the evaluation.
+        ids: Ids of the users `[n]`.
+        reach: Mean number of distinct sharers of each user's posts after the cut `[n]`.
+        number: Number of these posts `[n]`.
+        warm: Whether the user has a post between `since` and the cut `[n]`.
+        posts: Every closed post of the file, as returned by `closed_posts`.
+        authors: Ids by author row of `posts`.
     """
 
     protocol: Protocol
@@ -66,21 +83,35 @@ class Exam:
 
     @property
     def truth(self) -> Float64s:
-        """The order that scores are held against."""
+        """Values `[n]` that scores are to rank."""
         return self.reach
+
+    @property
+    def evaluated_posts(self) -> slice:
+        """Rows of `posts` that lie after the cut with a closed horizon."""
+        times = self.protocol
+        low, high = np.searchsorted(self.posts.time, [times.cut, times.until - times.horizon], side="right")
+        return slice(int(low), int(high))
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What an evaluation found; every part is measured.
+class EvaluationResult:
+    """Figures of one evaluation.
 
-    standings: per scorer. seeds: per scorer, Spearman all, warm and cold of each seed alone. best: the baseline with
-    the highest Spearman over all. differences: the model's to the best baseline, then to the MLP if that is another.
-    deciles: the model's calibration and lift; best_lift: the best baseline's lift. worth: what leaving features out
-    costs, see `ablate`.
+    Attributes:
+        users: The users that were compared on.
+        model: Name of the scorer that is evaluated.
+        version: Version of its artifact.
+        standings: Figures by scorer.
+        seeds: By scorer with several seeds: Spearman over all, warm and cold users of each seed alone.
+        best: The baseline with the highest Spearman over all users.
+        differences: The model minus the best baseline, then minus the MLP if that is another one.
+        deciles: Calibration and lift of the model.
+        best_lift: Lift of the best baseline.
+        ablations: Figures without each group of features, see `ablate`.
     """
 
-    exam: Exam
+    users: EvaluationSet
     model: str
     version: str
     standings: dict[str, Standing]
@@ -89,33 +120,35 @@ class Judged:
     differences: list[Difference]
     deciles: list[Decile]
     best_lift: list[float]
-    worth: list[dict[str, Any]] = field(default_factory=list)
+    ablations: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def wins(self) -> bool:
-        """Whether the model is ahead of the best baseline, over all."""
+        """Whether the model has a higher Spearman than the best baseline, over all users."""
         return self.differences[0].spearman["all"].value > 0
 
     def verdict(self) -> str:
-        """The first line: whether the model beats the best baseline on this data."""
+        """Return the first line of the report: whether the model beats the best baseline on this data."""
         difference = self.differences[0].spearman["all"]
-        gap = f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+        gap = difference.text("+")
         if not self.wins:
             return f"The model does NOT beat a baseline here: {self.model} minus {self.best} is {gap} Spearman."
-        sure = "beats" if difference.low > 0 else "is ahead of, but not surely,"
-        return f"The model {sure} the best baseline here: {self.model} minus {self.best} is {gap} Spearman."
+        verb = "beats" if difference.low > 0 else "is ahead of, but not surely,"
+        return f"The model {verb} the best baseline here: {self.model} minus {self.best} is {gap} Spearman."
 
 
 def protocol(events: Sequence[Mutation], since: int, origin: float, until: int, horizon: int) -> Protocol:
-    """Where the cut lies.
+    """Place the cut after a share `origin` of the posts.
 
     Raises:
-        TrainingError: there are no posts, or none whose horizon closes behind the cut.
+        TrainingError: there are no posts, or none whose horizon closes after the cut.
     """
     created = creation_times(events)
     created = created[created >= since]
     if not len(created):
-        raise TrainingError("no posts to judge by: the events hold no create from --from on; give another file or time")
+        raise TrainingError(
+            "no posts to evaluate on: the events hold no create from --from on; give another file or time"
+        )
     cut = int(np.quantile(created, origin))
     if cut >= until - horizon:
         raise TrainingError(
@@ -125,172 +158,159 @@ def protocol(events: Sequence[Mutation], since: int, origin: float, until: int, 
     return Protocol(since, origin, cut, until, horizon)
 
 
-def exam(events: Sequence[Mutation], asked: Protocol, *, along_follows: bool = False) -> Exam:
-    """Who posted after the cut, and what their posts got within the horizon.
+def evaluation_set(events: Sequence[Mutation], times: Protocol, *, along_follows: bool = False) -> EvaluationSet:
+    """Collect the authors of posts after the cut, and the reach of these posts within the horizon.
 
     Raises:
-        TrainingError: too few to say anything.
+        TrainingError: there are fewer than 20 such authors.
     """
-    posts, authors = closed_posts(events, asked.horizon, asked.until, along_follows=along_follows)
-    low, high = np.searchsorted(posts.time, [asked.cut, asked.until - asked.horizon], side="right")
+    posts, authors = closed_posts(events, times.horizon, times.until, along_follows=along_follows)
+    low, high = np.searchsorted(posts.time, [times.cut, times.until - times.horizon], side="right")
     number = np.bincount(posts.author[low:high], minlength=len(authors))
     rows = np.flatnonzero(number)
-    if len(rows) < _LEAST:
+    if len(rows) < _USERS_MIN:
         raise TrainingError(
-            f"{len(rows)} users have posts behind the cut whose horizon closed, at least {_LEAST} are needed: give "
+            f"{len(rows)} users have posts behind the cut whose horizon closed, at least {_USERS_MIN} are needed: give "
             "more events or a lower --origin"
         )
     total = np.bincount(posts.author[low:high], posts.reach[low:high], minlength=len(authors))
-    before = posts.author[(posts.time > asked.since - 1) & (posts.time <= asked.cut)]
+    before = posts.author[(posts.time > times.since - 1) & (posts.time <= times.cut)]
     warm = np.isin(rows, before)
     ids = [authors[row] for row in rows.tolist()]
-    return Exam(asked, ids, total[rows] / number[rows], number[rows], warm, posts, authors)
+    return EvaluationSet(times, ids, total[rows] / number[rows], number[rows], warm, posts, authors)
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The people of an exam in the graph at the cut, with one stranger behind them for whoever has no row."""
+def candidates(dataset: Dataset, ids: Sequence[str]) -> Candidates:
+    """Find users in the graph at the cut; a user without a row takes that of a stranger, appended as the last row."""
+    from model.scorers import Candidates
 
-    graph: GraphInput
-    rows: Int64s
-    followers: Float64s
-
-    @classmethod
-    def of(cls, dataset: Dataset, people: Exam) -> Candidates:
-        """Where they are."""
-        return cls.named(dataset, people.ids)
-
-    @classmethod
-    def named(cls, dataset: Dataset, ids: Sequence[str]) -> Candidates:
-        """The same of any ids; whoever comes twice is there twice."""
-        users = {user: row for row, user in enumerate(dataset.users)}
-        stranger = len(dataset.users)
-        rows = np.array([users.get(user, stranger) for user in ids], np.int64)
-        followers = np.append(dataset.followers, 0).astype(np.float64)[rows]
-        return cls(dataset.final.with_strangers(), rows, followers)
-
-    def score(self, artifact: Artifact, graph: GraphInput | None = None) -> Float64s:
-        """The mean log reach that an artifact expects of them, `[n]`."""
-        from model.reference import reference
-
-        return reference(artifact.weights, artifact.config, graph or self.graph)[2][self.rows].astype(np.float64)
+    rows_by_id = {user: row for row, user in enumerate(dataset.users)}
+    stranger = len(dataset.users)
+    rows = np.array([rows_by_id.get(user, stranger) for user in ids], np.int64)
+    followers = np.append(dataset.followers, 0).astype(np.float64)[rows]
+    return Candidates(dataset.final.with_strangers(), rows, followers)
 
 
 def data_before(
     events: Sequence[Mutation],
     config: ModelConfig,
-    asked: Protocol,
+    times: Protocol,
     *,
     snapshots: int = 14,
     along_follows: bool = False,
     progress: Progress = lambda _line: None,
 ) -> Dataset:
-    """Snapshots and the graph at the cut, from nothing later than it; nobody is held out, the split is in time."""
+    """Build snapshots and the graph at the cut from events up to it; no user is held out, the split is in time."""
     return build(
-        events, config, asked.cut, snapshots=snapshots, held_out=0.0, along_follows=along_follows, progress=progress
+        events, config, times.cut, snapshots=snapshots, held_out=0.0, along_follows=along_follows, progress=progress
     )
 
 
-def judge(
+def evaluate(
     dataset: Dataset,
-    people: Exam,
+    users: EvaluationSet,
     config: ModelConfig,
     *,
     seeds: int = 3,
     given: Artifact | None = None,
     plan: TrainingPlan | None = None,
     progress: Progress = lambda _line: None,
-) -> tuple[Judged, list[Artifact]]:
-    """Every scorer on the people of an exam, and the networks that were trained for it (or the given one).
+) -> tuple[EvaluationResult, list[Artifact]]:
+    """Run every scorer on the same users.
 
-    With seeds, a scorer's standing is that of the mean of its seeds' scores; each seed's own is beside it.
+    With several seeds, a scorer's standing is that of the mean of its seeds' scores; `EvaluationResult.seeds` holds
+    each seed's own.
+
+    Args:
+        dataset: Snapshots to train on, and the graph at the cut.
+        users: Users and truth.
+        config: Configuration to train.
+        seeds: Number of trainings of each model.
+        given: Artifact to evaluate instead of training one.
+        plan: Duration of a training.
+        progress: Receives one line per step.
+
+    Returns:
+        The figures, and the artifacts that were trained or given.
     """
-    from model.baselines import Trees, blind, blinded, past_mean, with_neighbours
-    from model.train import moments, train
+    from model import scorers
+    from model.baselines import own_features, with_neighbours
+    from model.train import moments
 
-    at = Candidates.of(dataset, people)
-    own = at.graph.own[at.rows]
-    newest = [moments(s)[0] for s in dataset.snapshots[-3:] if np.isfinite(s.target).any()]
-    runs: dict[str, list[Float64s]] = {
-        FOLLOWERS: [at.followers],
-        PAST: [past_mean(own, float(np.mean(newest)) if newest else 0.0)],
-        SHARERS: [own[:, OWN.index("sharers")] / OWN_SCALE[OWN.index("sharers")].astype(np.float64)],
-    }
-    near = with_neighbours(at.graph)[at.rows]
-    artifacts = [given] if given else []
-    for name in (TREES, TREES_NEAR, MLP, NETWORK):
-        runs[name] = []
-        for seed in range(seeds):
-            if name == NETWORK and given:
-                break
-            progress(f"{name}, seed {seed + 1} of {seeds}")
-            if name == TREES:
-                runs[name].append(Trees(dataset.snapshots, seed).score(own))
-            elif name == TREES_NEAR:
-                runs[name].append(Trees(dataset.snapshots, seed, with_neighbours).score(near))
-            elif name == MLP:
-                mlp = train(blinded(dataset.snapshots), config, seed, plan=plan)
-                runs[name].append(at.score(mlp, blind(at.graph)))
-            else:
-                artifacts.append(train(dataset.snapshots, config, seed, progress, plan))
-                runs[name].append(at.score(artifacts[-1]))
-    if given:
-        runs[NETWORK] = [at.score(given)]
+    newest = [moments(snapshot)[0] for snapshot in dataset.snapshots[-3:] if np.isfinite(snapshot.target).any()]
+    scored = scorers.score_all(
+        candidates(dataset, users.ids),
+        scorers.Lessons(dataset.snapshots, config, plan, progress),
+        {
+            FOLLOWERS: scorers.followers(),
+            PAST: scorers.past_mean(float(np.mean(newest)) if newest else 0.0),
+            SHARERS: scorers.past_sharers(),
+            TREES: scorers.trees(own_features),
+            TREES_NEAR: scorers.trees(with_neighbours),
+            MLP: scorers.mlp(),
+            NETWORK: scorers.trained(given) if given else scorers.network(),
+        },
+        range(seeds),
+    )
     progress("bootstrap intervals")
-    return _judged(people, runs, artifacts[0].version), artifacts
+    return _result(users, scored.runs, scored.artifacts[0].version), scored.artifacts
 
 
-def _judged(people: Exam, runs: dict[str, list[Float64s]], version: str) -> Judged:
-    """The standings, what differs, and how well the model's scores are calibrated."""
-    scores = {name: np.mean(some, axis=0) for name, some in runs.items()}
+def _result(users: EvaluationSet, runs: dict[str, list[Float64s]], version: str) -> EvaluationResult:
+    """Compute standings, differences and calibration from the scores by scorer and seed."""
+    scores = {name: np.mean(by_seed, axis=0) for name, by_seed in runs.items()}
     scores[BLEND] = rank_mean([scores[NETWORK], scores[TREES], scores[PAST]])
-    found = standings(scores, people.truth, people.warm)
-    best = max(BASELINES, key=lambda name: found[name].spearman["all"].value)
-    who = (np.ones(len(people.warm), np.bool_), people.warm, ~people.warm)
-    alone = {
-        name: [[round(spearman(score[rows], people.truth[rows]), 4) for rows in who] for score in some]
-        for name, some in runs.items()
-        if len(some) > 1
+    by_scorer = standings(scores, users.truth, users.warm)
+    best = max(BASELINES, key=lambda name: by_scorer[name].spearman["all"].value)
+    masks = populations(users.warm).values()
+    seeds = {
+        name: [[round(spearman(score[rows], users.truth[rows]), 4) for rows in masks] for score in by_seed]
+        for name, by_seed in runs.items()
+        if len(by_seed) > 1
     }
-    return Judged(
-        exam=people,
+    return EvaluationResult(
+        users=users,
         model=NETWORK,
         version=version,
-        standings=found,
-        seeds=alone,
+        standings=by_scorer,
+        seeds=seeds,
         best=best,
-        differences=[Difference.of(found[NETWORK], found[name]) for name in dict.fromkeys((best, MLP))],
-        deciles=deciles(scores[NETWORK], people.reach),
-        best_lift=lifts(scores[best], people.reach),
+        differences=[Difference.of(by_scorer[NETWORK], by_scorer[name]) for name in dict.fromkeys((best, MLP))],
+        deciles=deciles(scores[NETWORK], users.reach),
+        best_lift=lifts(scores[best], users.reach),
     )
 
 
 def ablate(
     dataset: Dataset,
-    people: Exam,
+    users: EvaluationSet,
     config: ModelConfig,
     *,
     seed: int = 0,
     plan: TrainingPlan | None = None,
     progress: Progress = lambda _line: None,
 ) -> list[dict[str, Any]]:
-    """What each group of features is worth: Spearman all, warm and cold without it, trained anew with one seed."""
+    """Train without each group of features, one seed each.
+
+    Returns:
+        One row per group, `nothing` first: Spearman over all, warm and cold users without that group.
+    """
     from dataclasses import replace
 
     from model.baselines import FEATURE_GROUPS, NEIGHBOURS, without
     from model.train import train
 
-    at = Candidates.of(dataset, people)
+    people = candidates(dataset, users.ids)
     rows = []
     for group in ("nothing", *FEATURE_GROUPS, NEIGHBOURS):
         progress(f"without {group}")
-        snapshots, graph = dataset.snapshots, at.graph
+        snapshots, graph = dataset.snapshots, people.graph
         if group != "nothing":
-            snapshots = [replace(one, graph=without(one.graph, group)) for one in snapshots]
+            snapshots = [replace(snapshot, graph=without(snapshot.graph, group)) for snapshot in snapshots]
             graph = without(graph, group)
-        score = at.score(train(snapshots, config, seed, plan=plan), graph)
-        found = [
-            round(spearman(score[some], people.truth[some]), 4) for some in (slice(None), people.warm, ~people.warm)
-        ]
-        rows.append({"left out": group, **dict(zip(("all", "warm", "cold"), found, strict=True))})
+        score = people.score(train(snapshots, config, seed, plan=plan), graph)
+        figures = {
+            where: round(spearman(score[mask], users.truth[mask]), 4) for where, mask in populations(users.warm).items()
+        }
+        rows.append({"left out": group, **figures})
     return rows

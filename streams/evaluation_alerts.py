@@ -1,64 +1,60 @@
-"""Alerts, judged: what the rule of a shard announces in a replay, beside other rules, by the breakouts that came.
+"""Evaluation of alerts: the shipped rule and baseline rules on one replay, against the breakouts that followed.
 
-The events go through the same shard as in production, in steps that end where the rule judges. The shipped rule is
-what that shard fires; every other rule chooses among the same candidates at the same moment, from the same state, with
-the same budget and its own cool-down. Who broke out is counted from the events alone.
+The events go through the same shard as in production, in steps that end where the rule runs. The shipped rule's alerts
+are those that the shard fires; every baseline chooses among the same candidates at the same moment, from the same
+state, with the same budget and a cool-down of its own. Breakouts are counted from the events alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
-from model.breakouts import FIGURES, Breakouts, Marks, Received, breakouts, mark
+from model.breakouts import FIGURES, AlertMetrics, Breakouts, Received, alert_metrics, breakouts
 from model.metrics import Figure
 from streams.alerts import AlertRule
 from streams.errors import InputError
 from streams.evaluation import Progress
-from streams.evaluation_rules import RULES, Panel
-from streams.graphview import graph_spec
-from streams.replay import BATCH, cluster
+from streams.evaluation_replay import open_replay
+from streams.evaluation_rules import RULES, BaselineRules
 from streams.shard import Outcome
-from streams.training import what_stands
+from streams.training import effective_events
 
 SHIPPED, COUNTER = "shipped", "decayed counter, W/16"
 _SECOND = 1_000_000
-_DAY = 86_400 * _SECOND
 _HOUR = 3_600
 
 Fired = dict[str, list[tuple[str, int]]]
-"""Per rule, whom it announced and when (µs)."""
+"""Announced users and times (µs) by rule."""
 
 
 def received(events: Sequence[Mutation]) -> tuple[Received, list[str]]:
-    """The shares of each author's posts by time, and the ids of the authors; what was taken back is left out."""
-    created, shared = what_stands(events)
+    """Return the shares that each author received, by time, and the ids of the authors; undone shares are left out."""
+    created, shared = effective_events(events)
     authors = sorted({user for _, user in created.values()})
     row = {user: number for number, user in enumerate(authors)}
-    known = np.full(len(authors), np.iinfo(np.int64).max)
+    first_post = np.full(len(authors), np.iinfo(np.int64).max)
     for time, user in created.values():
-        known[row[user]] = min(known[row[user]], time)
+        first_post[row[user]] = min(first_post[row[user]], time)
     rows = sorted((time, row[created[content][1]]) for (_, content), time in shared.items() if content in created)
     table = np.array(rows, np.int64).reshape(-1, 2)
-    return Received(table[:, 0].copy(), table[:, 1].copy(), known), authors
+    return Received(table[:, 0].copy(), table[:, 1].copy(), first_post), authors
 
 
 def stops(events: Sequence[Mutation], step: int) -> Iterator[tuple[int, int | None]]:
-    """Where a replay stops for the rules: (end of the slice, time of the step in µs), at last (end, None).
+    """Yield where a replay stops for the rules: (end of the slice, time of the step in µs), finally (end, None).
 
-    As in a worker, of several steps that pass without an event only the last is judged.
+    As in a worker, of several steps that pass without an event only the last one runs.
     """
     for number in range(1, len(events)):
-        turn = events[number].time // step
-        if turn != events[number - 1].time // step:
-            yield number, turn * step
+        current = events[number].time // step
+        if current != events[number - 1].time // step:
+            yield number, current * step
     yield len(events), None
 
 
@@ -68,71 +64,72 @@ def replayed(
     names: Sequence[str] = tuple(RULES),
     progress: Progress = lambda _line: None,
 ) -> Fired:
-    """What the shipped rule and these others announce while the events (in order of time) are replayed."""
-    spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
+    """Replay the events (in order of time) and return the alerts of the shipped rule and of the named baselines."""
     fired: Fired = {SHIPPED: []}
 
-    def see(outcome: Outcome) -> None:
+    def collect(outcome: Outcome) -> None:
         fired[SHIPPED] += [(alert.user, alert.as_of) for alert in outcome.alerts]
 
-    with TemporaryDirectory(prefix="groundswell-evaluate-") as folder, cluster(artifact, spec, Path(folder), 1) as one:
-        shard = one.shards[0]
-        panel = Panel(shard, names)
-        begin = 0
-        for number, (end, at) in enumerate(stops(events, shard.rule.step_us), 1):
-            for start in range(begin, end, BATCH):
-                one.feed(events[start : min(start + BATCH, end)])
-                one.drain(see)
-            begin = end
-            if at is not None:
-                panel.judge(at)
-            if number % 100 == 0 or at is None:
-                progress(f"replayed {end:,} of {len(events):,} events, judged {number:,} times")
-    return fired | panel.fired
+    with open_replay(artifact, events, collect) as replay:
+        baselines = BaselineRules(replay.shard, names)
+        for number, (end, time) in enumerate(stops(events, replay.shard.rule.step_us), 1):
+            replay.feed(end)
+            if time is not None:
+                baselines.step(time)
+            if number % 100 == 0 or time is None:
+                progress(f"replayed {end:,} of {len(events):,} events, ran the rules {number:,} times")
+    return fired | baselines.fired
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What came out: the truth, who was how good, and what was asked."""
+class AlertComparison:
+    """Figures of all rules against the same breakouts.
+
+    Attributes:
+        truth: The breakouts.
+        rule: The shipped rule.
+        metrics: Figures by rule, the shipped one first.
+        authors: Number of authors in the events.
+    """
 
     truth: Breakouts
     rule: AlertRule
-    marks: dict[str, Marks]
+    metrics: dict[str, AlertMetrics]
     authors: int
 
     def difference(self, name: str, other: str) -> dict[str, Figure]:
-        """One rule's figures less another's, paired."""
-        one, two = self.marks[name], self.marks[other]
+        """Return one rule's figures minus another's, paired."""
+        one, two = self.metrics[name], self.metrics[other]
         return {figure: getattr(one, figure).minus(getattr(two, figure)) for figure in FIGURES[:-1]}
 
     def verdict(self) -> str:
-        """The first line of the report."""
-        apart = self.difference(SHIPPED, COUNTER)
-        words = ", ".join(f"{_NAMED[name]} {_signed(figure)}" for name, figure in apart.items())
-        better = [_SAID[name] for name, figure in apart.items() if figure.low > 0]
-        worse = [_SAID[name] for name, figure in apart.items() if figure.high < 0]
-        said = "is not told apart from the decayed counter"
+        """Return the first line of the report: the shipped rule against the decayed counter."""
+        difference = self.difference(SHIPPED, COUNTER)
+        figures = ", ".join(f"{_COLUMNS[name]} {figure.text('+')}" for name, figure in difference.items())
+        better = [_IN_WORDS[name] for name, figure in difference.items() if figure.low > 0]
+        worse = [_IN_WORDS[name] for name, figure in difference.items() if figure.high < 0]
+        result = "does not differ from the decayed counter by more than noise"
         if better and worse:
-            said = f"gains {' and '.join(better)} over the decayed counter and loses {' and '.join(worse)}"
+            result = f"gains {' and '.join(better)} over the decayed counter and loses {' and '.join(worse)}"
         elif better:
-            said = f"beats the decayed counter in {' and '.join(better)}"
+            result = f"beats the decayed counter in {' and '.join(better)}"
         elif worse:
-            said = f"is below the decayed counter in {' and '.join(worse)}"
-        return f"The shipped rule {said}: {words}."
+            result = f"is below the decayed counter in {' and '.join(worse)}"
+        return f"The shipped rule {result}: {figures}."
 
     def about(self) -> str:
-        """What the truth is, in numbers."""
+        """Return the counts behind the figures as text."""
         truth = self.truth
         return (
             f"{len(truth.author):,} breakouts among {self.authors:,} authors in {len(truth.steps):,} steps of "
-            f"{self.rule.step_us / _SECOND / _HOUR:g} h, {int(truth.knowable.sum()):,} of them knowable: their author "
-            "was known a step before the moment. Of all steps at which somebody is to break out in the window behind "
-            f"them, at {_percent(1 - truth.known_share)} they were unknown a step before. "
-            f"Budget: {self.rule.budget} alerts a step. Intervals: 95 %, bootstrap over authors."
+            f"{self.rule.step_us / _SECOND / _HOUR:g} h, {int(truth.knowable.sum()):,} of them knowable: the author "
+            "had a post a step before the moment. Of all pairs of author and step with a breakout in the window after "
+            f"the step, {100 * (1 - truth.known_share):.0f} % have an author without a post a step before. "
+            f"Budget: {self.rule.budget} alerts per step. Intervals: 95 %, bootstrap over authors."
         )
 
-    def found(self) -> dict[str, Any]:
-        """As JSON takes it."""
+    def row(self) -> dict[str, Any]:
+        """Return all figures as a JSON object."""
         return {
             "window_s": self.rule.window_s,
             "budget": self.rule.budget,
@@ -140,52 +137,49 @@ class Contest:
             "breakouts": len(self.truth.author),
             "knowable": int(self.truth.knowable.sum()),
             "unknown_share": round(1 - self.truth.known_share, 4),
-            "rules": [{"rule": name, **one.row()} for name, one in self.marks.items()],
-            "table": [_shown(name, one) for name, one in self.marks.items()],
+            "rules": [{"rule": name, **metrics.row()} for name, metrics in self.metrics.items()],
+            "table": [_table_row(name, metrics) for name, metrics in self.metrics.items()],
             "differences": [
                 {"difference": f"{name} − {SHIPPED}"}
-                | {_NAMED[figure]: _signed(value) for figure, value in self.difference(name, SHIPPED).items()}
-                for name in self.marks
+                | {_COLUMNS[figure]: value.text("+") for figure, value in self.difference(name, SHIPPED).items()}
+                for name in self.metrics
                 if name != SHIPPED
             ],
         }
 
 
-_NAMED = {"precision": "precision", "ahead": "in time", "recall": "recall"}
-_SAID = {**_NAMED, "ahead": "alerts in time"}
+_COLUMNS = {"precision": "precision", "ahead": "in time", "recall": "recall"}
+_IN_WORDS = {**_COLUMNS, "ahead": "alerts in time"}
 
 
-def _shown(name: str, one: Marks) -> dict[str, Any]:
-    figures = {shown: _figure(getattr(one, figure)) for figure, shown in _NAMED.items()}
-    return {"rule": name, **figures, "lead, h": f"{one.lead_s.value / _HOUR:.1f}", "a day": f"{one.per_day:.1f}"}
+def _table_row(name: str, metrics: AlertMetrics) -> dict[str, Any]:
+    figures = {column: getattr(metrics, figure).text() for figure, column in _COLUMNS.items()}
+    lead = f"{metrics.lead_s.value / _HOUR:.1f}"
+    return {"rule": name, **figures, "lead, h": lead, "a day": f"{metrics.per_day:.1f}"}
 
 
-def _figure(one: Figure) -> str:
-    return f"{one.value:.3f}" + ("" if np.isnan(one.low) else f" ({one.low:.3f} to {one.high:.3f})")
-
-
-def _signed(one: Figure) -> str:
-    return f"{one.value:+.3f}" + ("" if np.isnan(one.low) else f" ({one.low:+.3f} to {one.high:+.3f})")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def contest(
+def compare_rules(
     events: Sequence[Mutation],
     artifact: Artifact,
     first: int,
     last: int,
     names: Sequence[str] = tuple(RULES),
     progress: Progress = lambda _line: None,
-) -> Contest:
-    """Replay the events (in order of time) and judge all rules from `first` to a window before `last` (µs).
+) -> AlertComparison:
+    """Replay the events and compare all rules from `first` to one window before `last`.
 
-    Nothing is judged within a window of the first share: until then everybody is new.
+    The first window after the first share is left out: every author is new in it.
+
+    Args:
+        events: Events in order of time.
+        artifact: Artifact that the shard serves.
+        first: Steps count from here on (µs).
+        last: Events after this time are not read (µs).
+        names: Baseline rules to compare.
+        progress: Receives one line per 100 steps.
 
     Raises:
-        InputError: nothing is left to judge.
+        InputError: the events are too short for one step.
     """
     rule = AlertRule()
     window = rule.window_s * _SECOND
@@ -194,13 +188,17 @@ def contest(
     truth = breakouts(shares, window, begin, last)
     if not truth.steps:
         days = 2 * rule.window_s / 86_400
-        raise InputError(f"nothing to judge: from the first share to the end there must be more than {days:g} days")
+        raise InputError(
+            f"nothing to evaluate: more than {days:g} days must lie between the first share and the end; give more "
+            "events or an earlier --from"
+        )
     fired = replayed(events, artifact, names, progress)
     row = {user: number for number, user in enumerate(authors)}
     alerts = {
-        name: [(row[user], at) for user, at in some if user in row and at in truth.rising]
-        for name, some in fired.items()
+        name: [(row[user], time) for user, time in fired_by_rule if user in row and time in truth.rising]
+        for name, fired_by_rule in fired.items()
     }
-    people = np.unique([*truth.author.tolist(), *(one for some in alerts.values() for one, _ in some)])
-    marks = {name: mark(truth, some, people.astype(np.int64)) for name, some in alerts.items()}
-    return Contest(truth, rule, marks, len(authors))
+    announced = (author for alerts_of_rule in alerts.values() for author, _ in alerts_of_rule)
+    people = np.unique([*truth.author.tolist(), *announced]).astype(np.int64)
+    metrics = {name: alert_metrics(truth, alerts_of_rule, people) for name, alerts_of_rule in alerts.items()}
+    return AlertComparison(truth, rule, metrics, len(authors))

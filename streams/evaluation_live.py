@@ -1,15 +1,13 @@
-"""Prequential figures: every post behind the cut is scored by the state just before it, as a worker would have.
+"""Prequential evaluation: every post after the cut is scored from the state just before it.
 
-The events go through the same shard as in production, in steps that end just before the next post that judges; the
-weights stay what they were at the cut.
+The events go through the same shard as in production, in steps that end just before the next evaluated post. The
+weights stay those of the cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,23 +18,29 @@ from model.baselines import past_mean
 from model.config import OWN_SCALE
 from model.metrics import Figure, spearman_figure
 from model.types import Float64s, GraphInput, Int64s
-from streams.cluster import Cluster
-from streams.evaluation import Exam, Progress
-from streams.graphview import graph_spec
-from streams.replay import BATCH, cluster
+from streams.evaluation import EvaluationSet, Progress
+from streams.evaluation_replay import ShardReplay, open_replay
+from streams.shard import Shard
 
 STEPS = 4_000
-"""At most so many steps: of more posts, those of a step are scored by the state before the first of them."""
+"""Maximum number of steps; with more posts, those of one step are scored from the state before the first of them."""
 _DAY = 86_400_000_000
 _CURVES = 4
-_POINTS = 300
+_CURVE_POINTS = 300
 
 FRESH, FROZEN, PAST = "state just before", "state at the cut", "past mean just before"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A breakout: what the model expected of a user, in persons, and what their posts got; times in µs."""
+    """Predicted reach of one user over time, and the reach of the user's posts.
+
+    Attributes:
+        user: Id of the user.
+        times: Times of the predictions (µs).
+        reach: Predicted reach at these times, in persons.
+        posts: Time (µs) and reach of each post after the cut.
+    """
 
     user: str
     times: list[int]
@@ -45,8 +49,17 @@ class Curve:
 
 
 @dataclass
-class Live:
-    """What came out. scores: per scorer, `[p]`; author, day, reach `[p]`."""
+class PrequentialResult:
+    """Scores of every evaluated post.
+
+    Attributes:
+        scores: Scores `[p]` by scorer.
+        author: Author rows `[p]`.
+        day: Days since the cut `[p]`.
+        reach: Distinct sharers within the horizon `[p]`.
+        steps: Number of steps of the replay.
+        curves: Predictions over time of the watched users.
+    """
 
     scores: dict[str, Float64s]
     author: Int64s
@@ -56,12 +69,12 @@ class Live:
     curves: list[Curve] = field(default_factory=list)
 
     def figures(self) -> list[dict[str, Any]]:
-        """Per scorer Spearman over posts, and over users and days (means of a user's posts of a day)."""
-        _, place = np.unique(self.author * (int(self.day.max()) + 1) + self.day, return_inverse=True)
-        number = np.bincount(place)
+        """Return Spearman by scorer, over posts and over users and days (means of a user's posts of a day)."""
+        _, cell = np.unique(self.author * (int(self.day.max()) + 1) + self.day, return_inverse=True)
+        number = np.bincount(cell)
 
         def mean(values: Float64s) -> Float64s:
-            return np.bincount(place, values) / number
+            return np.bincount(cell, values) / number
 
         rows = []
         for name, score in self.scores.items():
@@ -69,91 +82,93 @@ class Live:
             rows.append({"scorer": name, "per_post": per_post.row(), "per_user_day": per_step.row()})
         return rows
 
-    def fresher(self) -> Figure:
-        """What fresh features add over those at the cut: Spearman over posts, paired."""
-        one, two = (spearman_figure(self.scores[name], self.reach) for name in (FRESH, FROZEN))
-        return one.minus(two)
+    def fresh_minus_frozen(self) -> Figure:
+        """Return the gain from fresh features over those at the cut: paired difference of Spearman over posts."""
+        fresh, frozen = (spearman_figure(self.scores[name], self.reach) for name in (FRESH, FROZEN))
+        return fresh.minus(frozen)
 
 
 def stranger_score(artifact: Artifact) -> float:
-    """The mean log reach that an artifact expects of somebody of whom nothing is known."""
+    """Return the mean log reach that an artifact predicts for a user without any event."""
     from model.reference import reference
 
     config = artifact.config
-    nobody = GraphInput.scaled(
+    empty = GraphInput.scaled(
         config,
         {name: np.zeros((0, len(names)), np.int32) for name, names in config.propagated.items()},
         {name: np.zeros((2, 0), np.int64) for name, _, _ in config.relations},
         np.zeros((0, len(config.own)), np.int32),
     )
-    return float(reference(artifact.weights, config, nobody.with_strangers())[2][0])
+    return float(reference(artifact.weights, config, empty.with_strangers())[2][0])
 
 
-def breakouts(people: Exam, sharers: Float64s) -> list[str]:
-    """Users outside the top tenth by past sharers `[n]` with the most shared posts behind the cut."""
+def breakouts(users: EvaluationSet, sharers: Float64s) -> list[str]:
+    """Return the users outside the top tenth by past sharers `[n]` with the most shared posts after the cut."""
     outside = sharers <= np.quantile(sharers, 0.9)
-    most = np.where(outside, people.reach * people.number, -1)
-    return [people.ids[row] for row in np.argsort(-most, kind="stable")[:_CURVES].tolist() if most[row] > 0]
+    total = np.where(outside, users.reach * users.number, -1)
+    return [users.ids[row] for row in np.argsort(-total, kind="stable")[:_CURVES].tolist() if total[row] > 0]
 
 
 def prequential(
     events: Sequence[Mutation],
-    people: Exam,
+    users: EvaluationSet,
     artifact: Artifact,
     watched: Sequence[str] = (),
     steps: int = STEPS,
     progress: Progress = lambda _line: None,
-) -> Live:
-    """Replay the events (in order of time) up to the last post that judges, and score each post before it happens."""
-    asked, posts = people.protocol, people.posts
-    low, high = np.searchsorted(posts.time, [asked.cut, asked.until - asked.horizon], side="right")
-    spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
-    reader = _Reader(artifact, [people.authors[row] for row in posts.author[low:high].tolist()], list(watched))
-    ends = np.unique(posts.time[low:high])
+) -> PrequentialResult:
+    """Replay the events up to the last evaluated post, and score each post from the state before it.
+
+    Args:
+        events: Events in order of time.
+        users: Users and posts to evaluate.
+        artifact: Artifact that scores.
+        watched: Ids of users whose predictions are recorded at every step.
+        steps: Maximum number of steps.
+        progress: Receives one line per batch before the cut, and one per 200 steps after it.
+    """
+    cut, rows = users.protocol.cut, users.evaluated_posts
+    times, author, reach = (values[rows] for values in (users.posts.time, users.posts.author, users.posts.reach))
+    reader = _ScoreReader(artifact, [users.authors[row] for row in author.tolist()], list(watched))
+    ends = np.unique(times)
     ends = ends[:: -(-len(ends) // steps)]
-    with TemporaryDirectory(prefix="groundswell-evaluate-") as folder, cluster(artifact, spec, Path(folder), 1) as one:
-        fed = _feed(one, events, 0, asked.cut + 1, progress)
-        reader.freeze(one)
-        at = 0
-        for number, end in enumerate(ends.tolist(), 1):
-            fed = _feed(one, events, fed, end, None)
-            until = int(np.searchsorted(posts.time[low:high], ends[number])) if number < len(ends) else high - low
-            reader.read(one, range(at, until), end)
-            at = until
-            if number % 200 == 0 or number == len(ends):
-                progress(f"step {number:,} of {len(ends):,}: {at:,} posts scored just before they came")
+    with open_replay(artifact, events) as replay:
+        replay.feed_before(cut + 1, lambda done: progress(f"replayed {done:,} events up to the cut"))
+        reader.read_frozen(replay.shard)
+        _read_steps(replay, reader, times, ends, progress)
     curves = [
         Curve(
             user,
             *reader.curve(user),
             [
-                (int(posts.time[row]), int(posts.reach[row]))
-                for row in range(low, high)
-                if people.authors[posts.author[row]] == user
+                (int(time), int(sharers))
+                for time, row, sharers in zip(times, author, reach, strict=True)
+                if users.authors[row] == user
             ],
         )
         for user in watched
     ]
-    day = (posts.time[low:high] - asked.cut) // _DAY
-    reach = posts.reach[low:high].astype(np.float64)
-    return Live(reader.scores, posts.author[low:high], day, reach, len(ends), curves)
+    return PrequentialResult(reader.scores, author, (times - cut) // _DAY, reach.astype(np.float64), len(ends), curves)
 
 
-def _feed(one: Cluster, events: Sequence[Mutation], fed: int, end: int, progress: Progress | None) -> int:
-    """Feed the events before a time (µs); how many have been fed in all."""
-    until = fed
-    while until < len(events) and events[until].time < end:
-        until += 1
-    for at in range(fed, until, BATCH):
-        one.feed(events[at : min(at + BATCH, until)])
-        one.drain()
-        if progress is not None:
-            progress(f"replayed {min(at + BATCH, until):,} events up to the cut")
-    return until
+def _read_steps(replay: ShardReplay, reader: _ScoreReader, times: Int64s, ends: Int64s, progress: Progress) -> None:
+    """Feed the events of each step, which ends before a time of `ends` (µs), and score the posts that follow it."""
+    begin = 0
+    for number, end in enumerate(ends.tolist(), 1):
+        replay.feed_before(end)
+        until = int(np.searchsorted(times, ends[number])) if number < len(ends) else len(times)
+        reader.read(replay.shard, range(begin, until), end)
+        begin = until
+        if number % 200 == 0 or number == len(ends):
+            progress(f"step {number:,} of {len(ends):,}: {until:,} posts scored from the state before them")
 
 
-class _Reader:
-    """What a shard says of the author of each post, and of those who are watched."""
+class _ScoreReader:
+    """Scores read from a shard, of the author of each post and of the watched users.
+
+    Attributes:
+        scores: Scores `[p]` by scorer.
+    """
 
     def __init__(self, artifact: Artifact, authors: list[str], watched: list[str]) -> None:
         self._authors = authors
@@ -163,33 +178,32 @@ class _Reader:
         self._points: list[tuple[int, list[float]]] = []
         self.scores = {name: np.zeros(len(authors)) for name in (FRESH, FROZEN, PAST)}
 
-    def _score(self, one: Cluster) -> Callable[[str], float]:
-        shard = one.shards[0]
+    def _score_of(self, shard: Shard) -> Callable[[str], float]:
         users, score = shard.graph.ledger.users, shard.engine.score
 
-        def of(user: str) -> float:
+        def score_of(user: str) -> float:
             row = users.index.get(user)
             return self._stranger if row is None or not users.live(row) else float(score[row])
 
-        return of
+        return score_of
 
-    def freeze(self, one: Cluster) -> None:
-        """Score everyone once, with the state at the cut."""
-        score = self._score(one)
-        self.scores[FROZEN][:] = [score(user) for user in self._authors]
+    def read_frozen(self, shard: Shard) -> None:
+        """Score the author of every post from the state at the cut."""
+        score_of = self._score_of(shard)
+        self.scores[FROZEN][:] = [score_of(user) for user in self._authors]
 
-    def read(self, one: Cluster, posts: range, time: int) -> None:
-        """Score the authors of some posts with the state as it is, just before `time` (µs)."""
-        score, users = self._score(one), one.shards[0].graph.ledger.users
+    def read(self, shard: Shard, posts: range, time: int) -> None:
+        """Score the authors of some posts from the current state, which holds the events before `time` (µs)."""
+        score_of, users = self._score_of(shard), shard.graph.ledger.users
         for post in posts:
-            self.scores[FRESH][post] = score(self._authors[post])
+            self.scores[FRESH][post] = score_of(self._authors[post])
             row = users.index.get(self._authors[post])
             own = np.zeros((1, len(OWN_SCALE)), np.float32) if row is None else users.own[row : row + 1] * OWN_SCALE
             self.scores[PAST][post] = past_mean(own, self._mean)[0]
-        self._points.append((time, [score(user) for user in self._watched]))
+        self._points.append((time, [score_of(user) for user in self._watched]))
 
     def curve(self, user: str) -> tuple[list[int], list[float]]:
-        """Times (µs) and expected persons of one who is watched, thinned to what a plot can show."""
-        at = self._watched.index(user)
-        some = self._points[:: max(1, len(self._points) // _POINTS)]
-        return [time for time, _ in some], [float(np.expm1(max(scores[at], 0.0))) for _, scores in some]
+        """Return times (µs) and predicted persons of a watched user, thinned to at most 600 points."""
+        column = self._watched.index(user)
+        points = self._points[:: max(1, len(self._points) // _CURVE_POINTS)]
+        return [time for time, _ in points], [float(np.expm1(max(scores[column], 0.0))) for _, scores in points]

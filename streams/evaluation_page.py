@@ -1,4 +1,4 @@
-"""The report of an evaluation as one HTML file: tables, and plots that are drawn here; it asks nobody for anything."""
+"""Report of an evaluation as one HTML file with tables and SVG plots; it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from streams.errors import InputError
 from streams.evaluation_live import Curve
 
 _W, _H, _LEFT, _TOP, _RIGHT, _BOTTOM = 560, 300, 64, 28, 16, 44
@@ -20,57 +22,72 @@ td:first-child,th:first-child{text-align:left}figure{display:inline-block;margin
 """
 
 
-def page(found: dict[str, Any], curves: Sequence[Curve] = ()) -> str:
-    """The report of what `groundswell evaluate` found (one origin of its JSON)."""
-    worse = "" if found["wins"] else " worse"
+def page(report: dict[str, Any], curves: Sequence[Curve] = ()) -> str:
+    """Return the report of `groundswell evaluate` for one origin of its JSON output."""
+    worse = "" if report["wins"] else " worse"
     parts = [
         "<!doctype html>",
         f'<html lang="en"><meta charset="utf-8"><title>Groundswell: evaluation</title><style>{_STYLE}</style>',
-        f'<p class="verdict{worse}">{escape(found["verdict"])}</p>',
-        f"<p>{escape(found['about'])}</p>",
+        f'<p class="verdict{worse}">{escape(report["verdict"])}</p>',
+        f"<p>{escape(report['about'])}</p>",
         "<h2>Every scorer on the same people</h2>",
-        table(found["table"]),
+        table(report["table"]),
         "<h2>Paired differences</h2>",
-        table(found["differences"]),
+        table(report["differences"]),
         "<h2>Calibration and lift</h2>",
         "<p class=note>Tenths of the people by score, lowest first.</p>",
-        _calibration(found["deciles"]),
-        _lift(found["deciles"], found["best_lift"], found["best"]),
+        _calibration(report["deciles"]),
+        _lift(report["deciles"], report["best_lift"], report["best"]),
     ]
-    if found.get("persons"):
-        parts += ["<h2>In persons</h2>", *_persons(found["persons"])]
-    if found.get("live"):
-        parts += ["<h2>Each post scored by the state just before it</h2>", table(found["live"]["table"])]
+    if report.get("live"):
+        parts += ["<h2>Each post scored by the state just before it</h2>", table(report["live"]["table"])]
     if curves:
         parts += ["<h2>Breakouts: the score over time</h2>", *(_curve(curve) for curve in curves)]
-    if found.get("worth"):
-        parts += ["<h2>What each group of features is worth</h2>", _worth(found["worth"]), table(found["worth"])]
-    parts.append(f'<p class="note">{escape(found["command"])}<br>model {escape(found["model"])}</p>')
+    if report.get("worth"):
+        parts += [
+            "<h2>Spearman lost without a group of features</h2>",
+            _ablations(report["worth"]),
+            table(report["worth"]),
+        ]
+    parts.append(f'<p class="note">{escape(report["command"])}<br>model {escape(report["model"])}</p>')
     return "\n".join(parts) + "\n"
 
 
-def alerts_page(found: dict[str, Any]) -> str:
-    """The report of what `groundswell evaluate --alerts` found."""
+def alerts_page(report: dict[str, Any]) -> str:
+    """Return the report of `groundswell evaluate --alerts`."""
     parts = [
         "<!doctype html>",
         f'<html lang="en"><meta charset="utf-8"><title>Groundswell: alerts</title><style>{_STYLE}</style>',
-        f'<p class="verdict">{escape(found["verdict"])}</p>',
-        f"<p>{escape(found['about'])}</p>",
+        f'<p class="verdict">{escape(report["verdict"])}</p>',
+        f"<p>{escape(report['about'])}</p>",
         "<h2>Alerts: every rule on the same replay</h2>",
-        _rules(found["rules"]),
-        table(found["table"]),
-        f'<p class="note">{escape(found["legend"])}</p>',
+        _rules(report["rules"]),
+        table(report["table"]),
+        f'<p class="note">{escape(report["legend"])}</p>',
         "<h2>Paired differences</h2>",
-        table(found["differences"]),
-        f'<p class="note">{escape(found["command"])}<br>model {escape(found["model"])}</p>',
+        table(report["differences"]),
+        f'<p class="note">{escape(report["command"])}<br>model {escape(report["model"])}</p>',
     ]
     return "\n".join(parts) + "\n"
 
 
+def write_page(path: Path, html: str) -> None:
+    """Write a page, and the folders above it.
+
+    Raises:
+        InputError: the page cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); give another --html") from error
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows with the same keys as an HTML table."""
+    """Return rows with the same keys as an HTML table."""
     if not rows:
-        return "<p>Nothing.</p>"
+        return "<p>No rows.</p>"
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
     lines = ["<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows]
     return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
@@ -81,14 +98,14 @@ def _cell(value: Any) -> str:
 
 
 class _Plot:
-    """A pair of axes; log axes show log(1 + value)."""
+    """A plot with two axes; logarithmic axes show log(1 + value)."""
 
     def __init__(
         self, title: str, x: tuple[float, float], y: tuple[float, float], *, labels: tuple[str, str], log: bool
     ) -> None:
         self._log = log
-        self._x = (self._of(x[0]), max(self._of(x[1]), self._of(x[0]) + 1e-9))
-        self._y = (self._of(y[0]), max(self._of(y[1]), self._of(y[0]) + 1e-9))
+        self._x = (self._scaled(x[0]), max(self._scaled(x[1]), self._scaled(x[0]) + 1e-9))
+        self._y = (self._scaled(y[0]), max(self._scaled(y[1]), self._scaled(y[0]) + 1e-9))
         base = _H - _BOTTOM
         self._out = [
             (
@@ -109,42 +126,42 @@ class _Plot:
             at = base - share * (base - _TOP)
             self._out.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{shown:.3g}</text>')
 
-    def _of(self, value: float) -> float:
+    def _scaled(self, value: float) -> float:
         return math.log1p(max(value, 0.0)) if self._log else value
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point is."""
-        across = (self._of(x) - self._x[0]) / (self._x[1] - self._x[0])
-        up = (self._of(y) - self._y[0]) / (self._y[1] - self._y[0])
+        """Return the pixel position of a point."""
+        across = (self._scaled(x) - self._x[0]) / (self._x[1] - self._x[0])
+        up = (self._scaled(y) - self._y[0]) / (self._y[1] - self._y[0])
         return round(_LEFT + across * (_W - _LEFT - _RIGHT), 1), round(_H - _BOTTOM - up * (_H - _TOP - _BOTTOM), 1)
 
     def tick(self, x: float, text: str) -> None:
-        """A label on the x axis."""
+        """Add a label to the x axis."""
         at = self.place(x, 0)[0]
         self._out.append(f'<text x="{at}" y="{_H - _BOTTOM + 15}" text-anchor="middle">{escape(text)}</text>')
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False) -> None:
-        """Points joined."""
+        """Add a line through points."""
         joined = " ".join("{},{}".format(*self.place(*point)) for point in points)
         dash = ' stroke-dasharray="4 4"' if dashed else ""
         self._out.append(f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
 
     def dots(self, points: Sequence[tuple[float, float]], colour: str) -> None:
-        """Points alone."""
+        """Add single points."""
         self._out += [
             '<circle cx="{}" cy="{}" r="4" fill="{}" fill-opacity=".75"/>'.format(*self.place(*point), colour)
             for point in points
         ]
 
     def legend(self, names: Sequence[str]) -> None:
-        """Which colour is what."""
+        """Add the names of the colours."""
         for at, name in enumerate(names):
             y = _TOP + 6 + 16 * at
             self._out.append(f'<rect x="{_LEFT + 10}" y="{y - 8}" width="10" height="10" fill="{_COLOURS[at]}"/>')
             self._out.append(f'<text x="{_LEFT + 26}" y="{y + 1}">{escape(name)}</text>')
 
     def text(self) -> str:
-        """The figure."""
+        """Return the figure as HTML."""
         return "".join([*self._out, "</svg></figure>"])
 
 
@@ -154,7 +171,7 @@ def _calibration(deciles: Sequence[dict[str, Any]]) -> str:
     high = max(*predicted, *(part["observed"] for part in deciles))
     ends = (low * 0.8, high * 1.2)
     plot = _Plot(
-        "Calibration (persons)", ends, ends, labels=("predicted reach (log scale)", "what their posts got"), log=True
+        "Calibration (persons)", ends, ends, labels=("predicted reach (log scale)", "observed reach"), log=True
     )
     plot.line([(ends[0], ends[0]), (ends[1], ends[1])], "#bbb", dashed=True)
     plot.dots([(part["predicted"], part["typical"]) for part in deciles], _COLOURS[0])
@@ -181,35 +198,8 @@ def _lift(deciles: Sequence[dict[str, Any]], best: Sequence[float], name: str) -
     return plot.text()
 
 
-def _persons(found: dict[str, Any]) -> list[str]:
-    """Interval and calibrated mean, or why there are none."""
-    if "not" in found:
-        return [f"<p>{escape(found['not'])}</p>"]
-    parts = found["tenths"]
-    most = max(max(part["to"], part["score"], part["calibrated"], part["observed"]) for part in parts)
-    # The axis of tenths is linear, whatever the other is.
-    along = [math.expm1(math.log(2) * at / max(len(parts) - 1, 1)) for at in range(len(parts))]
-    plot = _Plot(
-        "Tenths of the posts by score", (0, 1), (0, 2 * most), labels=("tenth", "persons (log scale)"), log=True
-    )
-    for name in ("from", "to"):
-        plot.line([(x, part[name]) for x, part in zip(along, parts, strict=True)], "#bbb", dashed=True)
-    for name, colour in zip(("score", "observed", "calibrated"), _COLOURS, strict=False):
-        plot.dots([(x, part[name]) for x, part in zip(along, parts, strict=True)], colour)
-    plot.legend(["mean, as the score says it", "observed mean", "calibrated mean; lines: the interval"])
-    for at, x in enumerate(along, 1):
-        plot.tick(x, str(at))
-    return [
-        f"<p>{escape(found['verdict'])}</p>",
-        table(found["table"]),
-        plot.text(),
-        table(found["parts"]),
-        f"<p>{escape(found['ratio'])}</p>",
-    ]
-
-
 def _rules(rules: Sequence[dict[str, Any]]) -> str:
-    """Where each rule lies between alerts that are right and breakouts that are found; the shipped one comes first."""
+    """Plot recall against alerts in time by rule; the shipped rule comes first."""
     points = [(rule["recall"]["value"], rule["ahead"]["value"]) for rule in rules]
     most = max([*(ahead for _, ahead in points), 1e-9])
     labels = ("recall of knowable breakouts", "alerts in time")
@@ -230,20 +220,20 @@ def _curve(curve: Curve) -> str:
     span = max(ends[1] - ends[0], 1.0)
 
     def across(time: float) -> float:
-        # The time axis is linear, whatever the other is.
+        # The time axis stays linear although the plot is logarithmic.
         return math.expm1((time - ends[0]) / span * math.log(2))
 
     plot.line([(across(time), reach) for time, reach in zip(curve.times, curve.reach, strict=True)], _COLOURS[0])
     plot.dots([(across(time), float(reach)) for time, reach in curve.posts], _COLOURS[1])
-    plot.legend(["expected of the next post", "what a post got"])
+    plot.legend(["predicted reach of the next post", "reach of a post"])
     for end, anchor in zip(ends, (0.05, 0.95), strict=True):
         day = datetime.fromtimestamp(end / 1e6, UTC).strftime("%Y-%m-%d")
         plot.tick(math.expm1(anchor * math.log(2)), day)
     return plot.text()
 
 
-def _worth(rows: Sequence[dict[str, Any]]) -> str:
-    """What leaving a group out costs, as bars."""
+def _ablations(rows: Sequence[dict[str, Any]]) -> str:
+    """Plot the Spearman lost without each group of features as bars."""
     whole = rows[0]["all"]
     costs = [(row["left out"], whole - row["all"]) for row in rows[1:]]
     most = max(*(abs(cost) for _, cost in costs), 1e-09)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from graphstate import keys
 from graphstate.types import OWN, RELATIONS, TYPES, USER
 from model.artifact import Artifact
-from model.explain import Explainer, Explanation, Message
+from model.explain import EdgeAttribution, Explainer, Explanation
 from model.passes import Given
 from model.types import GraphInput
 from streams.headers import rfc3339
@@ -107,7 +107,7 @@ def look(shard: Shard, user_id: str, publications: Publications | None = None) -
 
 
 class _Around:
-    """The windows of a user and of the neighbours in memory; places as in `model.passes.Pass`."""
+    """The windows of a user and of the neighbours in memory; places as in `model.passes.NumpyForward`."""
 
     def __init__(self, shard: Shard, user: int) -> None:
         self._windows = shard.graph.windows
@@ -242,7 +242,7 @@ def _rank(told: dict[str, Any]) -> tuple[float, str, str]:
     return -round(abs(told["log_reach"]), 9), told["relation"], told["id"]
 
 
-def _message(seen: Look, worth: _Worths, message: Message) -> dict[str, Any]:
+def _message(seen: Look, worth: _Worths, message: EdgeAttribution) -> dict[str, Any]:
     relation = next(relation for relation in RELATIONS if relation.name == message.relation)
     kind = TYPES[relation.source]
     told = {
@@ -252,9 +252,9 @@ def _message(seen: Look, worth: _Worths, message: Message) -> dict[str, Any]:
         "since": rfc3339(int(seen.times[message.relation][message.edge])),
         "attention": message.attention.mean(axis=1).tolist(),
         "carried": message.carried.tolist(),
-        **worth.of(message.worth),
+        **worth.of(message.effect),
     }
-    behind = sorted((_message(seen, worth, one) for one in message.behind), key=_rank)
+    behind = sorted((_message(seen, worth, one) for one in message.inner), key=_rank)
     return {**told, "neighbours": [one for one in behind if one["id"]]} if behind else told
 
 

@@ -1,4 +1,4 @@
-"""The floor of an artifact, chosen on validation: the graph is run with each floor, and the search fit judges.
+"""Selection of the floor by validation: the graph is run with each floor, and the search fit compares them.
 
 floor 1, 2, 4, 8 ──► the graph with that floor ──► snapshots ──► the search fit ──► validation
                                     └─► nodes that get stale per 1,000 events
@@ -16,21 +16,28 @@ from model.config import ModelConfig
 from streams.training import Dataset, Progress
 
 if TYPE_CHECKING:
-    from model.train import Searched, TrainingPlan
+    from model.train import SearchResult, TrainingPlan
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A configuration with the floor that was chosen, its data and its search fit, and what was tried."""
+    """The selected floor.
+
+    Attributes:
+        config: Configuration with the selected floor.
+        dataset: Data of the graph with that floor.
+        searched: Search fit on these data.
+        trials: Results of all floors; empty if there are too few users to compare floors.
+    """
 
     config: ModelConfig
     dataset: Dataset
-    searched: Searched
+    searched: SearchResult
     trials: list[Trial]
 
 
-def notes_of(folder: Path, floor: int) -> Path:
-    """Where the search fit with a floor stands."""
+def checkpoint_path(folder: Path, floor: int) -> Path:
+    """Return the checkpoint file of the search fit with a floor."""
     return folder / f"unfinished-floor-{floor}.safetensors"
 
 
@@ -39,37 +46,43 @@ def choose_floor(
     config: ModelConfig,
     seed: int,
     plan: TrainingPlan,
-    notes: Path,
+    folder: Path,
     progress: Progress,
 ) -> Chosen:
-    """Try every floor; `build` runs the graph for a configuration, counting staleness, notes is a folder.
+    """Try every floor and select one; with too few labelled users, keep the floor of the configuration.
 
-    Where too few users have labels, to learn from or to judge by, the configuration's own floor stays.
+    Args:
+        build: Runs the graph for a configuration, and counts stale nodes.
+        config: Configuration to train.
+        seed: Seed of the search fits.
+        plan: Duration and regularisation.
+        folder: Folder of the checkpoints.
+        progress: Receives one line per step.
 
     Raises:
-        TrainingError: there is nothing to learn from.
+        TrainingError: the data hold too few labelled users to train.
     """
-    tried: dict[int, tuple[ModelConfig, Searched]] = {}
+    tried: dict[int, tuple[ModelConfig, SearchResult]] = {}
     trials: list[Trial] = []
     for floor in FLOORS:
-        of = replace(config, floor=floor)
+        candidate = replace(config, floor=floor)
         progress(f"floor {floor}, one of {', '.join(map(str, FLOORS))}")
-        dataset, searched = _try(build, of, seed, plan, notes_of(notes, floor), progress)
+        dataset, searched = _try(build, candidate, seed, plan, folder, progress)
         if searched.small or searched.users < LEAST:
-            progress(f"{searched.users} users to judge by: too few to tell floors apart, {config.floor} stays")
+            progress(f"{searched.users} validation users: too few to compare floors, {config.floor} is kept")
             if floor != config.floor:
-                dataset, searched = _try(build, config, seed, plan, notes_of(notes, config.floor), progress)
+                dataset, searched = _try(build, config, seed, plan, folder, progress)
             return Chosen(config, dataset, searched, [])
-        tried[floor] = of, searched
+        tried[floor] = candidate, searched
         trials.append(Trial(floor, searched.validation, searched.users, dataset.stale or 0.0))
         progress(
             f"floor {floor}: validation {trials[-1].validation:.4f}, {trials[-1].stale:.1f} stale per 1,000 events"
         )
     floor = choose(trials).floor
     chosen, searched = tried[floor]
-    progress(f"floor {floor} is chosen")
+    progress(f"floor {floor} is selected")
     if floor != FLOORS[-1]:
-        # All datasets at once would take as much memory as there are floors.
+        # Rebuilt instead of stored: all datasets at once would take four times the memory.
         dataset = build(chosen)
     return Chosen(chosen, dataset, searched, trials)
 
@@ -79,10 +92,11 @@ def _try(
     config: ModelConfig,
     seed: int,
     plan: TrainingPlan,
-    notes: Path,
+    folder: Path,
     progress: Progress,
-) -> tuple[Dataset, Searched]:
+) -> tuple[Dataset, SearchResult]:
     from model.train import search
 
     dataset = build(config)
-    return dataset, search(dataset.snapshots, config, seed, progress, plan, notes=notes)
+    checkpoint = checkpoint_path(folder, config.floor)
+    return dataset, search(dataset.snapshots, config, seed, progress, plan, checkpoint=checkpoint)

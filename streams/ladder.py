@@ -1,17 +1,17 @@
-"""The ladder on the generated benchmark, whose true influence is known: what each kind of knowledge is worth.
+"""Synthetic benchmark with known true influence: what each kind of information adds to a score.
 
-    a generated month ─→ the graph of a worker ─→ snapshots whose labels are what posts were seen to get
-                                              └─→ people who were held out, judged by their true influence
+    generated month ─→ graph of a worker ─→ snapshots, labelled with the observed reach of posts
+                                         └─→ held-out users, evaluated by their true influence
 
-A rung knows more than the one before: followers; LightGBM on profile and activity, then with what posts got, then with
-neighbours' aggregates; the network without an edge, the network, and the mean of the ranks of the last and LightGBM.
+Each scorer reads more than the one before: followers; LightGBM on profile and activity, then also on the reach of
+posts, then also on aggregates of neighbours; the network without edges, the network, and the mean of the ranks of the
+network and the last LightGBM.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +19,8 @@ import numpy as np
 from graphstate.types import Mutation
 from model.config import OWN, ModelConfig
 from model.errors import TrainingError
-from model.evaluate import populations
-from model.metrics import Figure, rank_mean, spearman, spearman_figure
+from model.evaluate import standings
+from model.metrics import figure_text, rank_mean, spearman
 from model.types import Bools, Float32s, Float64s, GraphInput, Int64s
 from streams.training import Dataset, build
 
@@ -39,25 +39,29 @@ _PROFILE = [
         "made_long", "delay_made", "since_made", "cold",
     )
 ]  # fmt: skip
-"""What is known of a user without looking at what their posts got."""
+"""Own features that do not depend on the reach of the user's posts."""
 _PAIRS = ((NETWORK, FOLLOWERS), (NETWORK, MLP), (NETWORK, REACH), (NETWORK, NEAR), (BLEND, NETWORK), (BLEND, NEAR))
 
 Progress = Callable[[str], None]
 
 
 def profile(graph: GraphInput) -> Float32s:
-    """Own features without any of past reach, `[n_users, 12]`."""
+    """Return the own features without past reach, `[n_users, 12]`."""
     return graph.own[:, _PROFILE]
 
 
 def generated(
     difficulty: str, users: int, days: int, seed: int, progress: Progress = lambda _line: None
 ) -> tuple[list[Mutation], dict[str, float]]:
-    """The events of a generated stream, and the true influence of its real people by user id."""
+    """Return the events of a generated stream, and the true influence of its people (not bots) by user id.
+
+    Raises:
+        SimulationError: there is no such difficulty.
+    """
     from model.simulate import Simulation
     from streams.schemas import from_row
 
-    # A community for every 500 people, as in the benchmark of 20,000.
+    # One community per 500 people, as in the benchmark of 20,000.
     simulation = Simulation(users, max(1, min(users // 500, 40)), seed, difficulty=difficulty)
     mutations: list[Mutation] = []
     for day in range(1, days + 1):
@@ -69,10 +73,14 @@ def generated(
 
 
 @dataclass(frozen=True)
-class World:
-    """A generated stream as the graph has it, and who of it is judged.
+class SyntheticBenchmark:
+    """A generated stream in the graph, and the users that are evaluated.
 
-    rows `[n]`: the judged in the graph at the cut. truth `[n]`: their true influence. warm `[n]`: have posted.
+    Attributes:
+        difficulty: Difficulty of the stream.
+        dataset: Snapshots and the graph at the cut.
+        rows: Rows of the evaluated users in the graph at the cut `[n]`.
+        truth: Their true influence `[n]`.
     """
 
     difficulty: str
@@ -82,21 +90,21 @@ class World:
 
     @property
     def warm(self) -> Bools:
-        """Who of the judged has posted, `[n]`."""
+        """Whether each evaluated user has a post `[n]`."""
         return self.dataset.warm[self.rows]
 
     @classmethod
-    def of(cls, difficulty: str, dataset: Dataset, truth: dict[str, float]) -> World:
-        """The held-out real people who are there at the cut.
+    def of(cls, difficulty: str, dataset: Dataset, truth: dict[str, float]) -> SyntheticBenchmark:
+        """Select the held-out people that are live at the cut.
 
         Raises:
-            TrainingError: there are none.
+            TrainingError: there are fewer than two.
         """
-        known = np.array([truth.get(user, np.nan) for user in dataset.users])
-        rows = np.flatnonzero(dataset.held_out & dataset.live & np.isfinite(known))
+        influence = np.array([truth.get(user, np.nan) for user in dataset.users])
+        rows = np.flatnonzero(dataset.held_out & dataset.live & np.isfinite(influence))
         if len(rows) < 2:
-            raise TrainingError("nobody of the generated stream is held out: give more users")
-        return cls(difficulty, dataset, rows, known[rows])
+            raise TrainingError("fewer than two people of the generated stream are held out: give more users")
+        return cls(difficulty, dataset, rows, influence[rows])
 
     @classmethod
     def generate(
@@ -109,8 +117,13 @@ class World:
         snapshots: int = 14,
         seed: int = 0,
         progress: Progress = lambda _line: None,
-    ) -> World:
-        """Generate a stream and run the graph through it."""
+    ) -> SyntheticBenchmark:
+        """Generate a stream and apply it to a graph.
+
+        Raises:
+            SimulationError: there is no such difficulty.
+            TrainingError: the stream is too short or too small.
+        """
         events, truth = generated(difficulty, users, days, seed, progress)
         cut = max(event.time for event in events)
         dataset = build(events, config, cut, snapshots=snapshots, held_out=HELD_OUT, seed=seed, progress=progress)
@@ -118,113 +131,110 @@ class World:
 
 
 def scores(
-    world: World,
+    benchmark: SyntheticBenchmark,
     config: ModelConfig,
     *,
     seeds: int = 3,
     plan: TrainingPlan | None = None,
     progress: Progress = lambda _line: None,
 ) -> tuple[dict[str, list[Float64s]], dict[str, float]]:
-    """The scores `[n]` of every rung and seed on the judged, and the seconds that one training of each takes."""
-    from model.baselines import Trees, blind, blinded, own_features, with_neighbours
-    from model.reference import reference
-    from model.train import train
+    """Return the scores `[n]` by scorer and seed, and the seconds of one training of each scorer."""
+    from model import scorers
+    from model.baselines import own_features, with_neighbours
 
-    dataset, rows = world.dataset, world.rows
-    found: dict[str, list[Float64s]] = {FOLLOWERS: [dataset.followers[rows].astype(np.float64)]}
-    seconds: dict[str, float] = {}
-    for name, features in ((PROFILE, profile), (REACH, own_features), (NEAR, with_neighbours)):
-        begin = perf_counter()
-        progress(f"{world.difficulty}: {name}")
-        asked = features(dataset.final)[rows]
-        found[name] = [Trees(dataset.snapshots, seed, features).score(asked) for seed in range(seeds)]
-        seconds[name] = (perf_counter() - begin) / seeds
-    for name in (MLP, NETWORK):
-        begin, found[name] = perf_counter(), []
-        snapshots, graph = dataset.snapshots, dataset.final
-        if name == MLP:
-            snapshots, graph = blinded(snapshots), blind(graph)
-        for seed in range(seeds):
-            progress(f"{world.difficulty}: {name}, seed {seed + 1} of {seeds}")
-            artifact = train(snapshots, config, seed, progress, plan)
-            found[name].append(reference(artifact.weights, artifact.config, graph)[2][rows].astype(np.float64))
-        seconds[name] = (perf_counter() - begin) / seeds
-    found[BLEND] = [rank_mean([one, two]) for one, two in zip(found[NETWORK], found[NEAR], strict=True)]
-    return found, seconds
+    dataset, rows = benchmark.dataset, benchmark.rows
+    scored = scorers.score_all(
+        scorers.Candidates(dataset.final, rows, dataset.followers[rows].astype(np.float64)),
+        scorers.Lessons(dataset.snapshots, config, plan, lambda line: progress(f"{benchmark.difficulty}: {line}")),
+        {
+            FOLLOWERS: scorers.followers(),
+            PROFILE: scorers.trees(profile),
+            REACH: scorers.trees(own_features),
+            NEAR: scorers.trees(with_neighbours),
+            MLP: scorers.mlp(),
+            NETWORK: scorers.network(),
+        },
+        range(seeds),
+    )
+    runs = scored.runs
+    runs[BLEND] = [rank_mean([network, trees]) for network, trees in zip(runs[NETWORK], runs[NEAR], strict=True)]
+    return runs, scored.seconds
 
 
-def climb(world: World, found: dict[str, list[Float64s]], seconds: dict[str, float] | None = None) -> dict[str, Any]:
-    """The ladder as JSON takes it; a rung's figure is that of the mean of its seeds' scores, each seed's is beside it.
+def summarize(
+    benchmark: SyntheticBenchmark, runs: dict[str, list[Float64s]], seconds: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """Return the figures as a JSON object.
 
-    All rungs are drawn on the same people, so that differences are paired.
+    A scorer's figure is that of the mean of its seeds' scores; each seed's own is beside it. All scorers use the same
+    bootstrap draws, so differences are paired.
+
+    Args:
+        benchmark: The evaluated users.
+        runs: Scores `[n]` by scorer and seed.
+        seconds: Seconds of one training by scorer.
     """
-    who = populations(world.warm)
-    rungs, figures = [], dict[str, Figure]()
-    for name, some in found.items():
-        mean = np.mean([_standard(score) for score in some], axis=0)
-        parts = {where: spearman_figure(mean[rows], world.truth[rows]) for where, rows in who.items()}
-        figures[name] = parts["all"]
-        rungs.append(
+    means = {name: np.mean([_standardized(score) for score in by_seed], axis=0) for name, by_seed in runs.items()}
+    by_scorer = standings(means, benchmark.truth, benchmark.warm, concordance=False)
+    overall = {name: standing.spearman["all"] for name, standing in by_scorer.items()}
+    return {
+        "difficulty": benchmark.difficulty,
+        "judged": len(benchmark.rows),
+        "warm": int(benchmark.warm.sum()),
+        "users": len(benchmark.dataset.users),
+        "events": benchmark.dataset.events,
+        "rungs": [
             {
                 "name": name,
-                **{where: figure.row() for where, figure in parts.items()},
-                "seeds": [round(spearman(score, world.truth), 4) for score in some],
+                **{where: figure.row() for where, figure in standing.spearman.items()},
+                "seeds": [round(spearman(score, benchmark.truth), 4) for score in runs[name]],
                 "seconds": round(seconds[name], 1) if seconds and name in seconds else None,
             }
-        )
-    return {
-        "difficulty": world.difficulty,
-        "judged": len(world.rows),
-        "warm": int(world.warm.sum()),
-        "users": len(world.dataset.users),
-        "events": world.dataset.events,
-        "rungs": rungs,
+            for name, standing in by_scorer.items()
+        ],
         "paired": [
-            {"name": one, "minus": other, "all": figures[one].minus(figures[other]).row()} for one, other in _PAIRS
+            {"name": name, "minus": other, "all": overall[name].minus(overall[other]).row()} for name, other in _PAIRS
         ],
     }
 
 
-def _standard(score: Float64s) -> Float64s:
-    """Mean 0 and deviation 1, so that no seed outweighs another."""
+def _standardized(score: Float64s) -> Float64s:
+    """Scale to mean 0 and deviation 1, so that every seed has the same weight."""
     scaled: Float64s = (score - score.mean()) / max(float(score.std()), 1e-9)
     return scaled
 
 
-def show(found: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Print what `climb` found, one benchmark after the other."""
+def show(summaries: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print the results of `summarize`, one benchmark after the other."""
     import typer
 
     from streams import printing
 
     if as_json:
-        printing.as_json({"ladders": found})
+        printing.as_json({"ladders": summaries})
         return
-    for one in found:
+    for summary in summaries:
         typer.echo(
-            f"\n{one['difficulty']}: {one['judged']:,} held-out people, {one['warm']:,} of them have posted, by their "
-            f"true influence;\n{one['events']:,} events of {one['users']:,} users. Spearman, 95 % bootstrap over "
+            f"\n{summary['difficulty']}: {summary['judged']:,} held-out people, {summary['warm']:,} of them have "
+            "posted, by their true influence;\n"
+            f"{summary['events']:,} events of {summary['users']:,} users. Spearman, 95 % bootstrap over "
             "people; with several seeds, of the mean of their scores.\n"
         )
         printing.table(
             [
                 {
                     "scorer": rung["name"],
-                    "all": _words(rung["all"]),
+                    "all": printing.figure(rung["all"]),
                     "warm": f"{rung['warm']['value']:.3f}",
                     "cold": f"{rung['cold']['value']:.3f}",
                     "seeds": " ".join(f"{seed:.3f}" for seed in rung["seeds"]),
                     "s": rung["seconds"],
                 }
-                for rung in one["rungs"]
+                for rung in summary["rungs"]
             ]
         )
         typer.echo("")
         printing.table(
-            [{"difference": f"{pair['name']} − {pair['minus']}", "all": _words(pair["all"], "+")}
-             for pair in one["paired"]]
+            [{"difference": f"{pair['name']} − {pair['minus']}", "all": figure_text(pair["all"], "+")}
+             for pair in summary["paired"]]
         )  # fmt: skip
-
-
-def _words(row: dict[str, float], sign: str = "") -> str:
-    return f"{row['value']:{sign}.3f} ({row['low']:{sign}.3f} to {row['high']:{sign}.3f})"

@@ -1,6 +1,6 @@
-"""Files of pairs: who of two people is the more influential, and what their counts alone say about it.
+"""Files of pairs of people: which of two is more influential, predicted from their counts alone.
 
-The columns are those of "Influencers in Social Networks" (Kaggle, PeerIndex 2013): `Choice`, 1 where A is the more
+The columns are those of "Influencers in Social Networks" (Kaggle, PeerIndex 2013): `Choice`, 1 if A is more
 influential, and `A_NAME`, `B_NAME` for every count.
 """
 
@@ -11,24 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from model.pairs import Pairs, Scorer, Verdict, agreement, judge, logistic, single, trees
+from model.metrics import figure_text
+from model.pairs import Pairs, PairwiseResult, Scorer, agreement, evaluate_pairs, logistic, single, trees
 from model.types import Float64s
 from streams import printing
 from streams.errors import InputError
 
 FOLDS = 5
 KEPT = ("follower_count", "following_count", "retweets_received", "retweets_sent", "posts")
-"""The counts that the graph keeps of everyone too: followers, following, shares received, shares made, contents."""
+"""Counts that the graph has too: followers, following, shares received, shares made, contents."""
 _ALONE = ("follower_count", "retweets_received", "posts")
-"""The counts that stand for a score by themselves."""
+"""Counts that are scored by themselves."""
 _FOLLOWERS, _LOGISTIC, _TREES = "follower_count ratio", "logistic, all counts", "LightGBM, all counts"
 
 
 def read(path: Path) -> Pairs:
-    """The pairs of a Parquet file.
+    """Read the pairs of a Parquet file.
 
     Raises:
-        InputError: it cannot be read, or has other columns or values.
+        InputError: the file cannot be read, or has other columns or values.
     """
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
@@ -58,7 +59,7 @@ def _columns(table: Any, names: list[str]) -> Float64s:
 
 
 def scorers(names: list[str], seed: int = 0) -> dict[str, Scorer]:
-    """What is compared: single ratios, the counts that the graph keeps, and both models on all."""
+    """Return the compared scorers: single ratios, the counts of the graph, and both models on all counts."""
     kept = tuple(name for name in KEPT if name in names)
     return {
         **{f"{name} ratio": single(name) for name in _ALONE if name in names},
@@ -69,9 +70,9 @@ def scorers(names: list[str], seed: int = 0) -> dict[str, Scorer]:
 
 
 def evaluate(path: Path, *, folds: int = FOLDS, seed: int = 0) -> dict[str, Any]:
-    """Everything that is known about a file of pairs, as JSON takes it."""
+    """Evaluate all scorers on a file of pairs; return the report as a JSON object."""
     pairs = read(path)
-    found = judge(pairs, scorers(pairs.names, seed), folds, seed)
+    results = evaluate_pairs(pairs, scorers(pairs.names, seed), folds, seed)
     component = pairs.components()
     again, agreed = agreement(pairs)
     return {
@@ -83,53 +84,57 @@ def evaluate(path: Path, *, folds: int = FOLDS, seed: int = 0) -> dict[str, Any]
         "asked_again": again,
         "agreement": round(agreed, 4),
         "scorers": [
-            {"name": one.name, "auc": one.auc.row(), "accuracy": one.accuracy.row(), "auc_people_shared": one.shared}
-            for one in found
+            {
+                "name": result.name,
+                "auc": result.auc.row(),
+                "accuracy": result.accuracy.row(),
+                "auc_people_shared": result.shared,
+            }
+            for result in results
         ],
-        "paired": _paired(found),
+        "paired": _paired(results),
     }
 
 
-def _paired(found: list[Verdict]) -> list[dict[str, Any]]:
-    """The AUC of each model minus that of simpler ones, over the same draws."""
-    named = {one.name: one for one in found}
-    asked = ((_LOGISTIC, _FOLLOWERS), (_TREES, _FOLLOWERS), (_TREES, _LOGISTIC))
+def _paired(results: list[PairwiseResult]) -> list[dict[str, Any]]:
+    """Return the AUC of each model minus that of simpler ones, over the same draws."""
+    named = {result.name: result for result in results}
+    pairs = ((_LOGISTIC, _FOLLOWERS), (_TREES, _FOLLOWERS), (_TREES, _LOGISTIC))
     return [
-        {"name": one, "minus": other, "auc": named[one].auc.minus(named[other].auc).row()}
-        for one, other in asked
+        {"name": name, "minus": other, "auc": named[name].auc.minus(named[other].auc).row()}
+        for name, other in pairs
         if other in named
     ]
 
 
-def show(found: dict[str, Any], *, as_json: bool) -> None:
-    """Print what `evaluate` found."""
+def show(report: dict[str, Any], *, as_json: bool) -> None:
+    """Print the report of `evaluate`."""
     import typer
 
     if as_json:
-        printing.as_json(found)
+        printing.as_json(report)
         return
     typer.echo(
-        f"{found['pairs']:,} pairs of {found['people']:,} people (told apart by their counts), every pair scored by "
-        f"models that knew neither of its people; {found['folds']} folds of people.\nThe largest connected component "
-        f"holds {found['largest_component']:,} pairs. {found['asked_again']:,} pairs come more than once, "
-        f"{found['agreement']:.1%} of those agree with their majority.\nIntervals: 95 %, bootstrap over people.\n"
+        f"{report['pairs']:,} pairs of {report['people']:,} people (distinguished by their counts), every pair scored "
+        f"by models trained without both of its people; {report['folds']} folds of people.\nThe largest connected "
+        f"component holds {report['largest_component']:,} pairs. {report['asked_again']:,} pairs come more than once, "
+        f"{report['agreement']:.1%} of those agree with their majority.\nIntervals: 95 %, bootstrap over people.\n"
     )
     printing.table(
         [
             {
-                "scorer": one["name"],
-                "AUC": _figure(one["auc"]),
-                "accuracy": _figure(one["accuracy"]),
-                "AUC, people in several folds": f"{one['auc_people_shared']:.3f}",
+                "scorer": scorer["name"],
+                "AUC": figure_text(scorer["auc"]),
+                "accuracy": figure_text(scorer["accuracy"]),
+                "AUC, people in several folds": f"{scorer['auc_people_shared']:.3f}",
             }
-            for one in found["scorers"]
+            for scorer in report["scorers"]
         ]
     )
     typer.echo("")
     printing.table(
-        [{"difference": f"{one['name']} − {one['minus']}", "AUC": _figure(one["auc"], "+")} for one in found["paired"]]
+        [
+            {"difference": f"{pair['name']} − {pair['minus']}", "AUC": figure_text(pair["auc"], "+")}
+            for pair in report["paired"]
+        ]
     )
-
-
-def _figure(row: dict[str, float], sign: str = "") -> str:
-    return f"{row['value']:{sign}.3f} ({row['low']:{sign}.3f} to {row['high']:{sign}.3f})"

@@ -251,8 +251,8 @@ class Shard:
         with Timed(outcome.seconds, "layer1"):
             arrivals.propagated[USER] += graph.applier.erased
             changes.propagated = [_joined(*rows) for rows in zip(changes.propagated, arrivals.propagated, strict=True)]
-            engine.fresh(view, changes.fresh)
-            engine.take(view, changes.propagated)
+            engine.init_rows(view, changes.fresh)
+            engine.load_features(view, changes.propagated)
             arrived = [self._arrive(kind, arrivals) for kind in range(len(TYPES))]
         if silent:
             self.behind = self.owing = True
@@ -265,13 +265,13 @@ class Shard:
                 self.tolerance.clear()
             first = graph.own_rows() if whole else self.spread.first()
         with Timed(outcome.seconds, "layer1"):
-            self._outputs_changed = self.tolerance.first(engine, first) if loose else engine.first(view, first)
+            self._outputs_changed = self.tolerance.first(engine, first) if loose else engine.layer1(view, first)
             changed = [_joined(*rows) for rows in zip(self._outputs_changed, arrived, strict=True)]
         with Timed(outcome.seconds, "frontier"):
             second = first[USER] if whole else self.spread.second(changed)
         outcome.waiting, outcome.waited_s = self.spread.waiting, self.spread.waited_s
         with Timed(outcome.seconds, "layer2"):
-            moved = engine.second(view, second)
+            moved = engine.layer2(view, second)
         with Timed(outcome.seconds, "head"):
             touched = first[USER] if whole else changes.users
             live = graph.live_users(touched)

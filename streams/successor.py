@@ -23,7 +23,7 @@ from graphstate.types import TYPES, USER, GraphSpec, Int64s
 from model.artifact import Artifact
 from model.config import ModelConfig
 from model.engine import Backend, MakeBackend
-from model.succession import Succession
+from model.succession import DualEngine
 from streams.audit import LIMIT, Judging, Look, judge, look
 from streams.errors import ModelRefused, one_line
 from streams.graphview import LiveView, unserved
@@ -107,7 +107,7 @@ class Successor:
         self.done = self.checked = False
         self._make = make
         self._coming: Backend | None = None
-        self._both: Succession | None = None
+        self._both: DualEngine | None = None
         self._work = self._pieces()
 
     def make(self) -> None:
@@ -143,18 +143,18 @@ class Successor:
         view, graph, coming = self.shard.view, self.shard.graph, self._coming
         if coming is None:
             raise RuntimeError("it was not made")
-        coming.reach(view)
+        coming.ensure_capacity(view)
         # From here on steps bring both up to date, new rows too: those that are there now are all that is left.
-        both = self._both = Succession(self.shard.engine, coming)
+        both = self._both = DualEngine(self.shard.engine, coming)
         self.shard.engine = both
         for rows in _pieces_of([np.arange(view.rows(kind)) for kind in range(len(TYPES))]):
-            coming.fresh(view, rows)
+            coming.init_rows(view, rows)
             yield True
         for rows in _pieces_of(graph.own_rows()):
-            coming.first(view, rows)
+            coming.layer1(view, rows)
             yield True
         for rows in _pieces_of([own if kind == USER else own[:0] for kind, own in enumerate(graph.own_rows())]):
-            coming.second(view, rows[USER])
+            coming.layer2(view, rows[USER])
             coming.head(view, rows[USER])
             yield True
 

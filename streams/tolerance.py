@@ -13,7 +13,7 @@ from graphstate.columns import union
 from graphstate.state import GraphState
 from graphstate.types import RELATIONS, TYPES, USER, Int64s
 from model.engine import Backend
-from model.succession import Succession
+from model.succession import DualEngine
 from streams.graphview import LiveView
 
 EVERY = 64
@@ -49,15 +49,15 @@ class Tolerance:
         """
         graph = self._graph
         if not graph.applier.named:
-            return engine.first(self._view, rows, self.most)
+            return engine.layer1(self._view, rows, self.most)
         # Of another shard's user only what is mirrored goes at once: windows follow by facts.
         erased = graph.none()
         erased[USER] = np.array(graph.applier.erased, np.int64)
         readers = graph.readers(erased, users_only=False)
         touched = zip(graph.changes.windows, graph.changes.propagated, readers, strict=True)
         exact = [np.isin(some, union(list(those))) for some, those in zip(rows, touched, strict=True)]
-        changed = engine.first(self._view, [some[flag] for some, flag in zip(rows, exact, strict=True)])
-        others = engine.first(self._view, [some[~flag] for some, flag in zip(rows, exact, strict=True)], self.most)
+        changed = engine.layer1(self._view, [some[flag] for some, flag in zip(rows, exact, strict=True)])
+        others = engine.layer1(self._view, [some[~flag] for some, flag in zip(rows, exact, strict=True)], self.most)
         return [np.concatenate(parts) for parts in zip(changed, others, strict=True)]
 
     def look(self, engine: Backend, rows: list[Int64s], changed: list[Int64s], *, settled: bool) -> tuple[int, float]:
@@ -71,7 +71,7 @@ class Tolerance:
         if not held:
             return 0, 0.0
         self.holds = True
-        if not settled or isinstance(engine, Succession):
+        if not settled or isinstance(engine, DualEngine):
             return held, 0.0
         self._steps += 1
         if self._steps % EVERY:
@@ -103,12 +103,12 @@ class Tolerance:
         rows = [graph.owned(kind, union(some)) for kind, some in enumerate(read)]
         hidden = [engine.hidden1[kind][some] for kind, some in enumerate(rows)]
         served = engine.score[users].copy()
-        engine.first(view, rows)
-        engine.second(view, users)
+        engine.layer1(view, rows)
+        engine.layer2(view, users)
         engine.head(view, users)
         effect = np.fmax.reduce(np.abs(engine.score[users] - served), initial=0.0)
         for kind, some in enumerate(rows):
             engine.mirror(kind, some, hidden[kind])
-        engine.second(view, users)
+        engine.layer2(view, users)
         engine.head(view, users)
         return float(effect)

@@ -1,9 +1,9 @@
-"""From events to what `model.train` takes: snapshots of the graph in time, with labels closed before the cut.
+"""Training data from events: snapshots of the graph in time, with labels that close before the cut.
 
     first event ──── T₁ ── T₂ ── … ── T_n ──── T_n + window ──── until
                      snapshot times            posts end         their horizons have closed
 
-The graph of a snapshot knows nothing later than its time; its labels nothing later than `until`.
+The graph of a snapshot holds nothing later than its time, and its labels nothing later than `until`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphstate.state import GraphState
 from graphstate.types import USER, Kind, Mutation
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import Rung, ladder
+from model.evaluate import Standing, standings
 from model.labels import Posts
 from model.metrics import rank_mean
 from model.types import Bools, Float64s, GraphInput, Int64s
@@ -34,19 +34,24 @@ if TYPE_CHECKING:
 
 _SECOND = 1_000_000
 _BATCH = 16_384
-_COUNTED = 100
-"""Events of a batch while staleness is counted: what a worker takes at some thousand events a second."""
+_STALENESS_BATCH = 100
+"""Batch size while staleness is counted: that of a worker at some thousand events per second."""
 _HASHES = 1 << 32
-_ENOUGH = 2_000
-"""Posts that make a window long enough."""
-_LONGEST = 28 * 86_400 * _SECOND
+_POSTS_PER_WINDOW = 2_000
+"""Number of posts for which a window is long enough."""
+_WINDOW_MAX = 28 * 86_400 * _SECOND
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """When snapshots are taken: times (µs), and the length (µs) of the window whose posts label each."""
+class SnapshotSchedule:
+    """Times of the snapshots.
+
+    Attributes:
+        times: Times of the snapshots (µs).
+        window: Length of the window whose posts label each snapshot (µs).
+    """
 
     times: tuple[int, ...]
     window: int
@@ -54,11 +59,20 @@ class Plan:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What training and its evaluation need.
+    """Data of a training and its evaluation.
 
-    snapshots: in order of time. final: the graph at the cut. users: the ids of its rows; live, held_out, warm: by
-    row. followers: live followers by row. events: how many, from `first` to `until` (µs). stale: what `Staleness`
-    came to, None if it was not asked for.
+    Attributes:
+        snapshots: Labelled snapshots in order of time.
+        final: The graph at the cut.
+        users: Ids of its users `[n]`.
+        live: Whether each user is live `[n]`.
+        held_out: Whether each user is held out of training `[n]`.
+        warm: Whether each user has a post `[n]`.
+        followers: Number of followers `[n]`.
+        events: Number of events.
+        first: Time of the first event (µs).
+        until: Time of the last event (µs).
+        stale: Stale nodes per 1,000 events; None if they were not counted.
     """
 
     snapshots: list[TrainingSnapshot]
@@ -75,13 +89,13 @@ class Dataset:
 
 
 class Staleness:
-    """How many nodes change what their neighbours read of them, counted while the graph runs through its events.
+    """Counts nodes whose propagated features change while the graph applies events.
 
-    Users, contents and communities whose propagated features changed, once per batch, in batches of 100 events, over
-    the last half of the events. A snapshot ends a batch early.
+    Users, contents and communities count once per batch, in batches of 100 events, over the last half of the events. A
+    snapshot ends a batch early.
 
     Args:
-        events: how many there are in all.
+        events: Number of all events.
     """
 
     def __init__(self, events: int) -> None:
@@ -89,59 +103,72 @@ class Staleness:
         self._events = self._rows = 0
 
     def size(self, done: int) -> int:
-        """How many events the batch behind so many may have."""
-        return _COUNTED if done >= self._begin else min(_BATCH, self._begin - done)
+        """Return the maximum size of the batch after `done` events."""
+        return _STALENESS_BATCH if done >= self._begin else min(_BATCH, self._begin - done)
 
-    def take(self, done: int, events: int, propagated: list[Int64s]) -> None:
-        """A batch of some events behind `done` others, and the rows per node type that it changed."""
+    def count(self, done: int, events: int, propagated: list[Int64s]) -> None:
+        """Count the changes of a batch.
+
+        Args:
+            done: Number of events before the batch.
+            events: Number of events in the batch.
+            propagated: Changed rows per node type.
+        """
         if done >= self._begin:
             self._events += events
             self._rows += sum(map(len, propagated))
 
     @property
     def per_1000_events(self) -> float:
-        """The nodes that 1,000 events changed."""
+        """Number of nodes that 1,000 events changed."""
         return 1000 * self._rows / max(1, self._events)
 
 
 def is_held_out(user: str, share: float, seed: int) -> bool:
-    """Whether a user is kept for the evaluation: the same users for the same seed, whatever the events."""
+    """Return whether a user is kept for evaluation; depends on the id and the seed only."""
     digest = blake2b(user.encode(), digest_size=4, key=seed.to_bytes(8, "big", signed=True)).digest()
     return int.from_bytes(digest, "big") < share * _HASHES
 
 
-def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> Plan:
-    """Snapshot times for posts at these times (sorted), up to the cut (µs).
+def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> SnapshotSchedule:
+    """Place the snapshots and choose the length of the window.
 
-    They are evenly spaced, and begin a sixth of the way from the first posts; a few stray ones before the
-    others do not count as the first. Where posts are few the windows overlap: long ones with many labels teach more
-    than short ones with few. Those of the newest snapshots may then be cut short by the horizon.
+    Snapshots are evenly spaced from a sixth of the span on; the first twentieth of the posts does not count towards the
+    span. With few posts the windows overlap: long windows with many labels train better than short ones with few. The
+    horizon may then cut the newest windows short.
+
+    Args:
+        posts: Times of the posts, sorted (µs).
+        until: The cut (µs).
+        horizon: Length of the horizon (µs).
+        snapshots: Maximum number of snapshots.
 
     Raises:
-        TrainingError: the events do not reach far enough for a horizon to close.
+        TrainingError: the events are too short for a horizon to close.
     """
     first = int(posts[len(posts) // 20])
     span = until - first
     least = max(horizon, span // 12)
     per_post = span // max(1, len(posts) - len(posts) // 20)
-    window = max(least, min(per_post * _ENOUGH, _LONGEST, span // 3))
+    window = max(least, min(per_post * _POSTS_PER_WINDOW, _WINDOW_MAX, span // 3))
     earliest, latest = first + span // 6, until - horizon - max(least, window * 3 // 5)
     if until - horizon - least < earliest:
         day = 86_400 * _SECOND
-        # The last snapshot must come after a sixth of the span, and a window and a horizon must fit behind it.
+        # The last snapshot must lie after a sixth of the span, with a window and a horizon after it.
         needed = (horizon + least) * 6 / 5 / day
         raise TrainingError(
             f"no horizon has closed: the events span {span / day:.1f} days, {needed:.1f} are needed for posts of a "
             f"window and their horizon of {horizon / day:.1f} days each; give more events, or a later --until"
         )
     times = np.linspace(earliest, max(earliest, latest), snapshots)
-    return Plan(tuple(sorted({int(time) for time in times})), window)
+    return SnapshotSchedule(tuple(sorted({int(time) for time in times})), window)
 
 
-def what_stands(mutations: Iterable[Mutation]) -> tuple[dict[str, tuple[int, str]], dict[tuple[str, str], int]]:
-    """Contents with their first claim (time, author), and shares (user, content) with their first time (µs).
+def effective_events(mutations: Iterable[Mutation]) -> tuple[dict[str, tuple[int, str]], dict[tuple[str, str], int]]:
+    """Return the posts and shares that were not undone later.
 
-    What was taken back is left out: it tells nothing about the reach that a post can expect.
+    Returns:
+        Time (µs) and author of the first claim by content, and time (µs) of the first share by (user, content).
     """
     created: dict[str, tuple[int, str]] = {}
     shared: dict[tuple[str, str], int] = {}
@@ -162,13 +189,20 @@ def what_stands(mutations: Iterable[Mutation]) -> tuple[dict[str, tuple[int, str
 def closed_posts(
     mutations: Iterable[Mutation], horizon: int, until: int, *, along_follows: bool = False
 ) -> tuple[Posts, list[str]]:
-    """The posts whose horizon closed by `until` with their reach, and the ids of their authors' rows.
+    """Count the reach of the posts whose horizon closed.
 
-    along_follows: only sharers count whom a path of follows leads from the author through earlier sharers.
+    Args:
+        mutations: Events in any order.
+        horizon: Length of the horizon (µs).
+        until: End of the data (µs).
+        along_follows: Count only sharers that a path of follows connects to the author through earlier sharers.
+
+    Returns:
+        The posts, and the ids of their authors' rows.
     """
     if along_follows:
         mutations = list(follow_paths(sorted(mutations, key=lambda m: m.time)))
-    created, shared = what_stands(mutations)
+    created, shared = effective_events(mutations)
     contents = {content: row for row, content in enumerate(created)}
     rows: dict[str, int] = {}
     author = np.array([rows.setdefault(created[name][1], len(rows)) for name in contents], np.int64)
@@ -186,9 +220,9 @@ def closed_posts(
 
 
 def follow_paths(events: Iterable[Mutation]) -> Iterator[Mutation]:
-    """The events in order of time, without the shares that did not come along follows.
+    """Yield the events (in order of time) without shares that did not come along follows.
 
-    One did if its user followed the author then, or somebody whose share of the content did and was earlier.
+    A share comes along follows if its user follows the author, or the user of an earlier such share of the content.
     """
     following: dict[str, set[str]] = {}
     reached: dict[str, set[str]] = {}
@@ -220,12 +254,21 @@ def build(
     staleness: bool = False,
     progress: Progress = lambda _line: None,
 ) -> Dataset:
-    """Run the graph up to each snapshot time and label it; `until` in µs, along_follows as of `closed_posts`.
+    """Apply events to a graph up to each snapshot time, and label the snapshots.
 
-    staleness: count it on the way; the graph goes in smaller batches for that.
+    Args:
+        mutations: Events in any order.
+        config: Configuration of the network.
+        until: The cut (µs).
+        snapshots: Maximum number of snapshots.
+        held_out: Share of the users that are held out.
+        seed: Seed of the selection of held-out users.
+        along_follows: As for `closed_posts`.
+        staleness: Count stale nodes; the graph then applies smaller batches.
+        progress: Receives one line per snapshot.
 
     Raises:
-        TrainingError: there is nothing to learn from; the message says what is missing.
+        TrainingError: the data are too small; the message names what is missing.
     """
     events = sorted((m for m in mutations if m.time <= until), key=lambda m: m.time)
     created = creation_times(events)
@@ -234,7 +277,7 @@ def build(
     horizon = config.horizon_s * _SECOND
     times = plan(created, until, horizon, snapshots)
     posts, authors = closed_posts(events, horizon, until, along_follows=along_follows)
-    taken: list[TrainingSnapshot] = []
+    labelled: list[TrainingSnapshot] = []
     counted = Staleness(len(events)) if staleness else None
     with TemporaryDirectory(prefix="groundswell-train-") as folder:
         graph = GraphState.open(Path(folder) / "graph", graph_spec(config, retention_s=0, lateness_s=0))
@@ -245,8 +288,8 @@ def build(
                 moment = datetime.fromtimestamp(time / _SECOND, UTC).strftime("%Y-%m-%d %H:%M")
                 progress(f"graph {number} of {len(times.times) + 1}: {moment}, {done:,} of {len(events):,} events")
                 if number <= len(times.times):
-                    taken.append(_label(graph, config, posts, authors, time, times.window, held_out, seed))
-            dataset = _finish(graph, config, taken, events, held_out, seed)
+                    labelled.append(_label(graph, config, posts, authors, time, times.window, held_out, seed))
+            dataset = _finish(graph, config, labelled, events, held_out, seed)
             return replace(dataset, stale=counted.per_1000_events) if counted else dataset
         finally:
             graph.close()
@@ -262,7 +305,7 @@ def creation_times(events: Iterable[Mutation]) -> Int64s:
 
 
 def _advance(graph: GraphState, events: list[Mutation], done: int, time: int, counted: Staleness | None) -> int:
-    """Apply the events up to a time; how many have been applied in all."""
+    """Apply the events up to a time; return the number of events applied in all."""
     end = done
     while end < len(events) and events[end].time <= time:
         end += 1
@@ -270,7 +313,7 @@ def _advance(graph: GraphState, events: list[Mutation], done: int, time: int, co
         batch = events[done : min(done + (counted.size(done) if counted else _BATCH), end)]
         graph.apply(batch)
         if counted:
-            counted.take(done, len(batch), graph.changes.propagated)
+            counted.count(done, len(batch), graph.changes.propagated)
         graph.commit()
         done += len(batch)
     return end
@@ -286,7 +329,7 @@ def _label(
     held_out: float,
     seed: int,
 ) -> TrainingSnapshot:
-    """The graph as it is now, with the labels of the window that follows."""
+    """Return the current graph with the labels of the window that follows."""
     from model.train import TrainingSnapshot
 
     snapshot = graph.snapshot()
@@ -295,7 +338,7 @@ def _label(
     rows = {user: row for row, user in enumerate(users)}
     target, weight = np.full(len(users), np.nan), np.zeros(len(users))
     for author in np.flatnonzero(number):
-        # An author who was never seen before the snapshot has no row: nothing could be known of them.
+        # An author without any event before the snapshot has no row, and no features.
         row = rows.get(authors[author], -1)
         if row >= 0:
             target[row], weight[row] = mean[author], number[author] / (number[author] + 1)
@@ -306,16 +349,16 @@ def _label(
 def _finish(
     graph: GraphState,
     config: ModelConfig,
-    taken: list[TrainingSnapshot],
+    labelled: list[TrainingSnapshot],
     events: list[Mutation],
     held_out: float,
     seed: int,
 ) -> Dataset:
-    """The graph at the cut."""
+    """Return the data set with the graph at the cut."""
     snapshot = graph.snapshot()
     users = snapshot.ids[USER]
     return Dataset(
-        snapshots=taken,
+        snapshots=labelled,
         final=graph_input(snapshot, config),
         users=users,
         live=snapshot.live,
@@ -329,11 +372,11 @@ def _finish(
 
 
 def _followers(events: list[Mutation], users: list[str]) -> Int64s:
-    """How many follow each user at the end, `[n]`, by the newest event of each pair."""
+    """Return the number of followers of each user at the end `[n]`, by the newest event of each pair."""
     live: dict[tuple[str, str], tuple[int, bool]] = {}
     for kind, time, user, other, *_ in events:
         if kind in {Kind.FOLLOW, Kind.UNFOLLOW}:
-            # On equal times the removal wins: it is the larger of the two.
+            # On equal times the removal wins: True is greater than False.
             state = (time, kind == Kind.UNFOLLOW)
             live[user, other] = max(live.get((user, other), state), state)
     rows = {user: row for row, user in enumerate(users)}
@@ -341,40 +384,55 @@ def _followers(events: list[Mutation], users: list[str]) -> Int64s:
     return np.bincount(np.array(named, np.int64), minlength=len(users))
 
 
-def judge(
+def evaluate_held_out(
     dataset: Dataset, artifact: Artifact, truth: dict[str, float] | None = None, seed: int = 0
-) -> tuple[list[Rung], int, str]:
-    """The ladder on held-out users, how many they are, and in words what they are judged by.
+) -> tuple[list[Standing], int, str]:
+    """Compare an artifact with the baselines on held-out users.
 
-    truth: true influence by user id, judged with the graph at the cut. Without it: what the posts of the newest
-    window got, judged with the newest snapshot, which comes before them.
+    Args:
+        dataset: Snapshots and the graph at the cut.
+        artifact: The artifact that was trained on them.
+        truth: True influence by user id; the graph is that at the cut. Without it, the truth is the mean log reach of
+            the posts of the newest window, and the graph that of the newest snapshot, which precedes them.
+        seed: Seed of LightGBM.
+
+    Returns:
+        The standing of each scorer, the number of users, and a description of the truth.
+
+    Raises:
+        TrainingError: fewer than two held-out users have a truth.
     """
-    from model.baselines import Trees, past_mean
-    from model.reference import reference
+    from model import scorers
+    from model.baselines import own_features
 
-    followers: Float64s
+    config = artifact.config
     if truth is None:
         newest = dataset.snapshots[-1]
         graph, target = newest.graph, newest.target
-        users = len(target)
-        rows = np.flatnonzero(dataset.held_out[:users] & np.isfinite(target))
-        warm = graph.own[:, artifact.config.own.index("cold")] == 0
-        followers = graph.own[:, artifact.config.own.index("followers")].astype(np.float64)
-        by = "the mean log reach of their posts after the newest snapshot"
+        rows = np.flatnonzero(dataset.held_out[: len(target)] & np.isfinite(target))
+        warm = graph.own[:, config.own.index("cold")] == 0
+        followers: Float64s = graph.own[:, config.own.index("followers")].astype(np.float64)
+        truth_name = "the mean log reach of their posts after the newest snapshot"
     else:
         graph, warm, followers = dataset.final, dataset.warm, dataset.followers.astype(np.float64)
         target = np.array([truth.get(user, np.nan) for user in dataset.users])
         rows = np.flatnonzero(dataset.held_out & dataset.live & np.isfinite(target))
-        by = "their true influence at the cut"
+        truth_name = "their true influence at the cut"
     if len(rows) < 2:
-        raise TrainingError("no held-out user has a label to be judged by: give a longer stretch of events")
-    _, _, network = reference(artifact.weights, artifact.config, graph)
-    trees = Trees(dataset.snapshots, seed).score(graph.own[rows])
-    scores: dict[str, Float64s] = {
-        "followers": followers[rows],
-        "past mean": past_mean(graph.own[rows], artifact.config.target_mean),
-        "LightGBM": trees,
-        "GATv2": network[rows].astype(np.float64),
-    }
-    scores["GATv2 + LightGBM"] = rank_mean([scores["GATv2"], trees])
-    return ladder(scores, target[rows], warm[rows]), len(rows), by
+        raise TrainingError("fewer than two held-out users have a label: give a longer stretch of events")
+    scored = scorers.score_all(
+        scorers.Candidates(graph, rows, followers[rows]),
+        scorers.Lessons(dataset.snapshots, config),
+        {
+            "followers": scorers.followers(),
+            "past mean": scorers.past_mean(config.target_mean),
+            "LightGBM": scorers.trees(own_features),
+            "GATv2": scorers.trained(artifact),
+        },
+        [seed],
+    )
+    scores = {name: by_seed[0] for name, by_seed in scored.runs.items()}
+    scores["GATv2 + LightGBM"] = rank_mean([scores["GATv2"], scores["LightGBM"]])
+    # Only the first column of the card has an interval.
+    by_scorer = standings(scores, target[rows], warm[rows], concordance=False, intervals=("all",))
+    return list(by_scorer.values()), len(rows), truth_name

@@ -1,4 +1,4 @@
-"""`groundswell evaluate --alerts`: what the alert rule announces in a replay, beside other rules."""
+"""`groundswell evaluate --alerts`: the shipped alert rule on a replay, beside baseline rules."""
 
 from __future__ import annotations
 
@@ -10,65 +10,72 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from streams import printing
-from streams.errors import InputError
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
 
 LEGEND = (
-    "precision: of the alerts, those whose author comes to the top twentieth by what follows alone · in time: those "
-    "before, and within a window of, a breakout's moment · recall: of the knowable breakouts, those with an alert in "
-    "time · lead: median from that alert to the moment · sharers' …: sharers, decayed, each weighed by that"
+    "precision: share of the alerts whose author reaches the top twentieth by shares after the alert alone · in time: "
+    "share of the alerts before, and within a window of, a breakout's moment · recall: share of the knowable breakouts "
+    "with an alert in time · lead: median time from that alert to the moment · sharers' calls: sharers, decayed, each "
+    "weighted by earlier shares of authors who broke out soon after"
 )
 
 
-def judge(
+def evaluate(
     events: Sequence[Mutation], first: int, last: int, model: str, names: str, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """What all rules are worth from `first` to `last` (µs), as JSON takes it; names: of the files.
+    """Compare all rules from `first` to `last`.
+
+    Args:
+        events: Events in order of time.
+        first: Steps count from here on (µs).
+        last: Events after this time are not read (µs).
+        model: Folder of an artifact; empty for the shipped one.
+        names: Names of the event files.
+        progress: Receives one line per 100 steps.
+
+    Returns:
+        The report as a JSON object.
 
     Raises:
-        InputError: nothing is left to judge.
+        InputError: the events are too short for one step.
     """
     from model.artifact import Artifact
-    from streams.evaluation_alerts import contest
+    from streams.evaluation_alerts import compare_rules
 
     begin = perf_counter()
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
-    outcome = contest(events, artifact, first, last, progress=progress)
+    comparison = compare_rules(events, artifact, first, last, progress=progress)
     return {
-        "verdict": outcome.verdict(),
-        "about": outcome.about(),
+        "verdict": comparison.verdict(),
+        "about": comparison.about(),
         "legend": LEGEND,
         "command": " ".join(["groundswell evaluate", names, *(["--model", model] if model else []), "--alerts"]),
         "model": artifact.version,
-        **outcome.found(),
+        **comparison.row(),
         "seconds": round(perf_counter() - begin, 1),
     }
 
 
-def show(found: dict[str, Any], html: Path | None, *, as_json: bool) -> None:
-    """Print what was found, and write it as a page."""
+def show(report: dict[str, Any], html: Path | None, *, as_json: bool) -> None:
+    """Print the report, and write it as an HTML page if a path is given.
+
+    Raises:
+        InputError: the page cannot be written.
+    """
     if html is not None:
-        _write(html, found)
+        from streams.evaluation_page import alerts_page, write_page
+
+        write_page(html, alerts_page(report))
     if as_json:
-        printing.as_json(found)
+        printing.as_json(report)
         return
-    typer.echo(found["verdict"])
-    typer.echo(f"{found['about']}\n")
-    printing.table(found["table"])
-    typer.echo(f"\n{found['legend']}\n")
-    printing.table(found["differences"])
-    typer.echo(f"\nmodel {found['model']}, {found['seconds']:.0f} s")
+    typer.echo(report["verdict"])
+    typer.echo(f"{report['about']}\n")
+    printing.table(report["table"])
+    typer.echo(f"\n{report['legend']}\n")
+    printing.table(report["differences"])
+    typer.echo(f"\nmodel {report['model']}, {report['seconds']:.0f} s")
     if html is not None:
         typer.echo(f"\nreport in {html}")
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    from streams.evaluation_page import alerts_page
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(alerts_page(found), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error})") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +15,9 @@ from streams.errors import InputError
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
-    from model.artifact import Artifact
-    from model.metrics import Figure
-    from streams.evaluation import Judged
-    from streams.evaluation_live import Curve, Live
+    from streams.evaluation import EvaluationResult
+    from streams.evaluation_live import Curve, PrequentialResult
     from streams.eventfiles import Skipped
-    from streams.training import Dataset
 
 
 def evaluate(
@@ -41,9 +38,6 @@ def evaluate(
     ] = False,
     prequential: Annotated[
         bool, typer.Option(help="Also score each post by the state just before it; replays the file.")
-    ] = True,
-    intervals: Annotated[
-        bool, typer.Option(help="Also judge scores in persons: one more training per seed, as of an earlier time.")
     ] = True,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also train without each group of features; seven more trainings.")
@@ -79,17 +73,19 @@ def evaluate(
     origins = origin or [0.7]
     if not all(0 < share < 1 for share in origins):
         raise InputError("--origin must lie between 0 and 1: it is the share of the posts before the cut")
-    words = _Words(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate, intervals)
+    options = EvaluateOptions(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate)
     skipped = _files.skipped(skip_bad)
-    found, curves = _origins(words, _read(files or [], since, until, skipped), origins)
-    found[0] |= _files.summary(skipped)
+    reports, curves = _origins(options, _read(files or [], since, until, skipped), origins)
+    reports[0] |= _files.summary(skipped)
     if html is not None:
-        _write(html, found[0], curves)
+        from streams.evaluation_page import page, write_page
+
+        write_page(html, page(reports[0], curves))
     if as_json:
-        printing.as_json(found[0] if len(found) == 1 else {"origins": found})
+        printing.as_json(reports[0] if len(reports) == 1 else {"origins": reports})
         return
-    for one in found:
-        _print(one)
+    for report in reports:
+        _print(report)
     if html is not None:
         typer.echo(f"\nreport in {html}")
 
@@ -114,12 +110,12 @@ def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *
     from model.train import TrainingPlan
     from streams import ladder
 
-    found, config = [], ModelConfig()
+    summaries, config = [], ModelConfig()
     for difficulty in difficulties:
-        world = ladder.World.generate(difficulty, config, snapshots=snapshots, progress=_say)
-        some = ladder.scores(world, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_say)
-        found.append(ladder.climb(world, *some))
-    ladder.show(found, as_json=as_json)
+        benchmark = ladder.SyntheticBenchmark.generate(difficulty, config, snapshots=snapshots, progress=_say)
+        scored = ladder.scores(benchmark, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_say)
+        summaries.append(ladder.summarize(benchmark, *scored))
+    ladder.show(summaries, as_json=as_json)
 
 
 def _alerts(
@@ -128,20 +124,26 @@ def _alerts(
     from streams.commands import _evaluate_alerts
 
     names, skipped = " ".join(path.name for path in files), _files.skipped(skip_bad)
-    found = _evaluate_alerts.judge(*_read(files, since, until, skipped), model, names, _say)
-    found |= _files.summary(skipped)
-    _evaluate_alerts.show(found, html, as_json=as_json)
+    report = _evaluate_alerts.evaluate(*_read(files, since, until, skipped), model, names, _say)
+    report |= _files.summary(skipped)
+    _evaluate_alerts.show(report, html, as_json=as_json)
 
 
-class _Words:
-    """What the command line asked for."""
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of the command line for one evaluation."""
 
-    def __init__(self, files: list[Path], model: str, seeds: int, snapshots: int, epochs: int, *flags: bool) -> None:
-        self.files, self.model, self.seeds, self.snapshots, self.epochs = files, model, seeds, snapshots, epochs
-        self.along_follows, self.prequential, self.ablate, self.intervals = flags
+    files: list[Path]
+    model: str
+    seeds: int
+    snapshots: int
+    epochs: int
+    along_follows: bool
+    prequential: bool
+    ablate: bool
 
     def line(self, share: float) -> str:
-        """The command again."""
+        """Return the command that repeats the evaluation with one origin."""
         flags = [
             *(["--model", self.model] if self.model else []),
             *(["--along-follows"] if self.along_follows else []),
@@ -171,22 +173,22 @@ def _read(files: list[Path], since: str, until: str, skipped: Skipped) -> tuple[
 
 
 def _origins(
-    words: _Words, read: tuple[list[Mutation], int, int], origins: list[float]
+    options: EvaluateOptions, read: tuple[list[Mutation], int, int], origins: list[float]
 ) -> tuple[list[dict[str, Any]], list[Curve]]:
-    """Everything about each origin, and the curves of the first that has any."""
-    found: list[dict[str, Any]] = []
+    """Evaluate each origin; return the reports, and the curves of the first that has any."""
+    reports: list[dict[str, Any]] = []
     curves: list[Curve] = []
     for share in origins:
-        one, some = _origin(*read, share, words)
-        found.append(one)
-        curves = curves or some
-    return found, curves
+        report, curves_of_origin = _origin(*read, share, options)
+        reports.append(report)
+        curves = curves or curves_of_origin
+    return reports, curves
 
 
 def _origin(
-    events: list[Mutation], first: int, last: int, share: float, words: _Words
+    events: list[Mutation], first: int, last: int, share: float, options: EvaluateOptions
 ) -> tuple[dict[str, Any], list[Curve]]:
-    """Everything about one origin, as JSON takes it, and the curves of its breakouts."""
+    """Evaluate one origin; return the report as a JSON object, and the curves of its breakouts."""
     from dataclasses import replace
 
     from model.artifact import Artifact
@@ -195,106 +197,79 @@ def _origin(
     from streams import evaluation
 
     begin = perf_counter()
-    given = Artifact.load(Path(words.model)) if words.model else None
-    config, plan = given.config if given else ModelConfig(), TrainingPlan(epochs=words.epochs)
-    asked = evaluation.protocol(events, first, share, last, config.horizon_s * 1_000_000)
-    people = evaluation.exam(events, asked, along_follows=words.along_follows)
+    given = Artifact.load(Path(options.model)) if options.model else None
+    config, plan = given.config if given else ModelConfig(), TrainingPlan(epochs=options.epochs)
+    times = evaluation.protocol(events, first, share, last, config.horizon_s * 1_000_000)
+    users = evaluation.evaluation_set(events, times, along_follows=options.along_follows)
     dataset = evaluation.data_before(
-        events, config, asked, snapshots=words.snapshots, along_follows=words.along_follows, progress=_say
+        events, config, times, snapshots=options.snapshots, along_follows=options.along_follows, progress=_say
     )
-    judged, artifacts = evaluation.judge(
-        dataset, people, config, seeds=words.seeds, given=given, plan=plan, progress=_say
+    result, artifacts = evaluation.evaluate(
+        dataset, users, config, seeds=options.seeds, given=given, plan=plan, progress=_say
     )
-    live = _live(events, dataset, judged, artifacts[0]) if words.prequential else None
-    if words.ablate:
-        worth = evaluation.ablate(dataset, people, config, plan=plan, progress=_say)
-        judged = replace(judged, worth=worth)
-    found = _found(judged, live, words.line(share))
-    if words.intervals:
-        found["persons"] = _persons(events, dataset, judged, artifacts, live, words)
-    found["seconds"] = round(perf_counter() - begin, 1)
-    return found, live.curves if live else []
+    live = _live(events, dataset, result, artifacts[0]) if options.prequential else None
+    if options.ablate:
+        ablations = evaluation.ablate(dataset, users, config, plan=plan, progress=_say)
+        result = replace(result, ablations=ablations)
+    report = _report(result, live, options.line(share))
+    report["seconds"] = round(perf_counter() - begin, 1)
+    return report, live.curves if live else []
 
 
-def _live(events: list[Mutation], dataset: Any, judged: Judged, artifact: Any) -> Live:
-    from streams.evaluation import SHARERS, Candidates
+def _live(events: list[Mutation], dataset: Any, result: EvaluationResult, artifact: Any) -> PrequentialResult:
+    from streams.evaluation import SHARERS, candidates
     from streams.evaluation_live import breakouts, prequential
 
-    people = judged.exam
-    at = Candidates.of(dataset, people)
-    sharers = at.graph.own[at.rows][:, artifact.config.own.index(SHARERS.split()[-1])]
-    return prequential(events, people, artifact, breakouts(people, sharers.astype("float64")), progress=_say)
+    users = result.users
+    people = candidates(dataset, users.ids)
+    sharers = people.graph.own[people.rows][:, artifact.config.own.index(SHARERS.split()[-1])]
+    return prequential(events, users, artifact, breakouts(users, sharers.astype("float64")), progress=_say)
 
 
-def _persons(
-    events: list[Mutation],
-    dataset: Dataset,
-    judged: Judged,
-    artifacts: list[Artifact],
-    live: Live | None,
-    words: _Words,
-) -> dict[str, Any]:
-    """Scores in persons, as JSON takes it; or why not."""
-    from model.errors import TrainingError
-    from model.train import TrainingPlan
-    from streams import evaluation_intervals as inner
-    from streams.evaluation_live import FRESH
-
-    asked, config = judged.exam.protocol, artifacts[0].config
-    if words.model:
-        return {"not": "a given artifact does not tell what a network knew earlier; leave --model out for intervals"}
-    try:
-        learned = inner.learn(
-            events, config, asked, seeds=words.seeds, snapshots=words.snapshots,
-            plan=TrainingPlan(epochs=words.epochs), along_follows=words.along_follows, progress=_say,
-        )  # fmt: skip
-    except TrainingError as error:
-        return {"not": str(error)}
-    fresh = live.scores[FRESH] if live else None
-    return inner.judge(learned, dataset, judged.exam, artifacts, fresh).row()
-
-
-def _found(judged: Judged, live: Live | None, command: str) -> dict[str, Any]:
-    people = judged.exam
-    asked = people.protocol
+def _report(result: EvaluationResult, live: PrequentialResult | None, command: str) -> dict[str, Any]:
+    users = result.users
+    times = users.protocol
     about = (
-        f"{len(people.ids):,} authors of {int(people.number.sum()):,} posts from {_day(asked.cut)} to "
-        f"{_day(asked.until - asked.horizon)}, {int(people.warm.sum()):,} of them warm (an earlier post); what they "
-        f"posted got {people.reach.mean():.1f} distinct sharers within {asked.horizon / 86_400e6:g} days on average. "
+        f"{len(users.ids):,} authors of {int(users.number.sum()):,} posts from {_day(times.cut)} to "
+        f"{_day(times.until - times.horizon)}, {int(users.warm.sum()):,} of them warm (an earlier post); their posts "
+        f"got {users.reach.mean():.1f} distinct sharers within {times.horizon / 86_400e6:g} days on average. "
         "Intervals: 95 %, bootstrap over users."
     )
-    found: dict[str, Any] = {
-        "verdict": judged.verdict(),
-        "wins": judged.wins,
+    report: dict[str, Any] = {
+        "verdict": result.verdict(),
+        "wins": result.wins,
         "about": about,
         "command": command,
-        "model": judged.version,
-        "best": judged.best,
-        "people": {"all": len(people.ids), "warm": int(people.warm.sum())},
-        "scorers": [standing.row() for standing in judged.standings.values()],
-        "seeds": judged.seeds,
-        "paired": [difference.row() for difference in judged.differences],
-        "table": _table(judged),
-        "differences": _differences(judged),
-        "deciles": [{name: round(value, 3) for name, value in asdict(part).items()} for part in judged.deciles],
-        "best_lift": [round(lift, 3) for lift in judged.best_lift],
-        "worth": judged.worth,
+        "model": result.version,
+        "best": result.best,
+        "people": {"all": len(users.ids), "warm": int(users.warm.sum())},
+        "scorers": [standing.row() for standing in result.standings.values()],
+        "seeds": result.seeds,
+        "paired": [difference.row() for difference in result.differences],
+        "table": _table(result),
+        "differences": _differences(result),
+        "deciles": [{name: round(value, 3) for name, value in asdict(part).items()} for part in result.deciles],
+        "best_lift": [round(lift, 3) for lift in result.best_lift],
+        "worth": result.ablations,
     }
     if live is not None:
         rows = live.figures()
-        shown = [
-            {
-                "scorer": row["scorer"],
-                "posts": printing.figure(row["per_post"]),
-                "users and days": printing.figure(row["per_user_day"]),
-            }
-            for row in rows
-        ]
-        fresher = live.fresher().row()
-        found["live"] = {"posts": len(live.reach), "steps": live.steps, "figures": rows, "table": shown}
-        found["live"]["fresh_minus_frozen"] = fresher
-        found["live"]["curves"] = [asdict(curve) for curve in live.curves]
-    return found
+        report["live"] = {
+            "posts": len(live.reach),
+            "steps": live.steps,
+            "figures": rows,
+            "table": [
+                {
+                    "scorer": row["scorer"],
+                    "posts": printing.figure(row["per_post"]),
+                    "users and days": printing.figure(row["per_user_day"]),
+                }
+                for row in rows
+            ],
+            "fresh_minus_frozen": live.fresh_minus_frozen().row(),
+            "curves": [asdict(curve) for curve in live.curves],
+        }
+    return report
 
 
 def _day(time: int) -> str:
@@ -303,15 +278,15 @@ def _day(time: int) -> str:
     return datetime.fromtimestamp(time / 1e6, UTC).strftime("%Y-%m-%d")
 
 
-def _table(judged: Judged) -> list[dict[str, Any]]:
+def _table(result: EvaluationResult) -> list[dict[str, Any]]:
     rows = []
-    for name, standing in judged.standings.items():
-        alone = judged.seeds.get(name)
+    for name, standing in result.standings.items():
+        by_seed = result.seeds.get(name)
         rows.append(
             {
                 "scorer": name,
                 **{where: printing.figure(figure.row()) for where, figure in standing.spearman.items()},
-                "one seed": " ".join(f"{seed[0]:.3f}" for seed in alone) if alone else None,
+                "one seed": " ".join(f"{seed[0]:.3f}" for seed in by_seed) if by_seed else None,
                 "C-index": printing.figure(standing.concordance["all"].row()),
                 "C warm": f"{standing.concordance['warm'].value:.3f}",
             }
@@ -319,59 +294,31 @@ def _table(judged: Judged) -> list[dict[str, Any]]:
     return rows
 
 
-def _differences(judged: Judged) -> list[dict[str, Any]]:
-    def signed(figure: Figure) -> str:
-        return f"{figure.value:+.3f} ({figure.low:+.3f} to {figure.high:+.3f})"
-
+def _differences(result: EvaluationResult) -> list[dict[str, Any]]:
     return [
         {
-            "difference": f"{one.name} − {one.other}",
-            **{where: signed(figure) for where, figure in one.spearman.items()},
-            "C-index": f"{one.concordance['all'].value:+.3f}",
+            "difference": f"{difference.name} − {difference.other}",
+            **{where: figure.text("+") for where, figure in difference.spearman.items()},
+            "C-index": f"{difference.concordance['all'].value:+.3f}",
         }
-        for one in judged.differences
+        for difference in result.differences
     ]
 
 
-def _write(path: Path, found: dict[str, Any], curves: list[Curve]) -> None:
-    from streams.evaluation_page import page
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(found, curves), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error})") from error
-
-
-def _print(found: dict[str, Any]) -> None:
-    typer.echo(found["verdict"])
-    typer.echo(f"{found['about']}\n")
-    typer.echo("Spearman (C-index where it says so); with several seeds, of the mean of their scores:\n")
-    printing.table(found["table"])
+def _print(report: dict[str, Any]) -> None:
+    typer.echo(report["verdict"])
+    typer.echo(f"{report['about']}\n")
+    typer.echo("Spearman, and the C-index in its columns; with several seeds, of the mean of their scores:\n")
+    printing.table(report["table"])
     typer.echo("")
-    printing.table(found["differences"])
-    typer.echo("\nBy tenths of the score, persons:\n")
-    printing.table(found["deciles"])
-    if "live" in found:
-        live = found["live"]
+    printing.table(report["differences"])
+    typer.echo("\nTenths of the users by score, in persons:\n")
+    printing.table(report["deciles"])
+    if "live" in report:
+        live = report["live"]
         typer.echo(f"\n{live['posts']:,} posts, each scored by the state just before it, in {live['steps']:,} steps:\n")
         printing.table(live["table"])
-    if "persons" in found:
-        _print_persons(found["persons"])
-    if found["worth"]:
+    if report["worth"]:
         typer.echo("\nOne seed, Spearman without a group of features:\n")
-        printing.table(found["worth"])
-    typer.echo(f"\nmodel {found['model']}, {found['seconds']:.0f} s")
-
-
-def _print_persons(found: dict[str, Any]) -> None:
-    if "not" in found:
-        typer.echo(f"\nNo persons: {found['not']}")
-        return
-    taught = found["calibrated_on"]
-    typer.echo(f"\n{found['verdict']}")
-    typer.echo(f"Learned from {taught['posts']:,} posts of {taught['authors']:,} authors before the cut.\n")
-    printing.table(found["table"])
-    typer.echo("\nTenths of the posts by score, mean persons:\n")
-    printing.table(found["parts"])
-    typer.echo(f"\n{found['ratio']}")
+        printing.table(report["worth"])
+    typer.echo(f"\nmodel {report['model']}, {report['seconds']:.0f} s")

@@ -66,9 +66,9 @@ def train(
     from dataclasses import replace
     from functools import partial
 
-    from model.card import Facts, card
+    from model.card import TrainingRecord, card
     from model.choice import rows
-    from streams.training import build, judge
+    from streams.training import build, evaluate_held_out
 
     begin = perf_counter()
     config, skipped = _config(preset, floor), _files.skipped(skip_bad)
@@ -81,14 +81,14 @@ def train(
     )  # fmt: skip
     dataset, artifact, said, trials = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
     _say("scoring held-out users beside the baselines")
-    rungs, judged, judged_by = judge(dataset, artifact, known, seed)
+    ladder, judged, judged_by = evaluate_held_out(dataset, artifact, known, seed)
     given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
     words = {"since": since, "until": until, "preset": preset, "floor": floor, "snapshots": snapshots, "epochs": epochs}
     options = " ".join(f"--{name} {value}" for name, value in {**words, "held-out": held_out}.items() if value != "")
     command = f"groundswell train {given or '--topics'} {options} --seed {seed} --out {out}"
     seconds, told = perf_counter() - begin, _described(source, dataset) + said
-    facts = Facts(command, told, len(dataset.snapshots), judged, judged_by, seconds, trials)
-    artifact = replace(artifact, card=card(artifact.config, facts, rungs))
+    facts = TrainingRecord(command, told, len(dataset.snapshots), judged, judged_by, seconds, trials)
+    artifact = replace(artifact, card=card(artifact.config, facts, ladder))
     artifact.save(out)
     _forget_notes(out)
     summary = {
@@ -96,7 +96,7 @@ def train(
         "floor": artifact.config.floor, "floors": rows(trials), "seconds": round(seconds, 1), "judged_by": judged_by,
         **_files.summary(skipped),
     }  # fmt: skip
-    _print(summary, [rung.row() for rung in rungs], as_json=as_json)
+    _print(summary, [standing.summary() for standing in ladder], as_json=as_json)
 
 
 def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | None) -> None:
@@ -140,8 +140,10 @@ def _fitted(
         config, dataset, searched, trials = chosen.config, chosen.dataset, chosen.searched, chosen.trials
     else:
         dataset, searched, trials = run(config), None, []
-    notes = out / _UNFINISHED
-    artifact = train(dataset.snapshots, config, seed, _say, plan, shipped=shipped, notes=notes, searched=searched)
+    checkpoint = out / _UNFINISHED
+    artifact = train(
+        dataset.snapshots, config, seed, _say, plan, shipped=shipped, checkpoint=checkpoint, searched=searched
+    )
     # The same object, not merely equal numbers: nothing was learned from these data.
     given = artifact.weights is shipped.weights
     said = f"; few labels: the weights are those of the shipped model {shipped.version}" if given else ""
@@ -151,9 +153,9 @@ def _fitted(
 def _forget_notes(out: Path) -> None:
     """It is done: nothing will be gone on with."""
     from model.choice import FLOORS
-    from streams.floors import notes_of
+    from streams.floors import checkpoint_path
 
-    for path in (out / _UNFINISHED, *(notes_of(out, floor) for floor in FLOORS)):
+    for path in (out / _UNFINISHED, *(checkpoint_path(out, floor) for floor in FLOORS)):
         path.unlink(missing_ok=True)
 
 

@@ -21,7 +21,7 @@ import torch
 from model.artifact import untrained
 from model.config import TYPES, USER, ModelConfig
 from model.engine import Backend
-from model.engine_choice import backend, computed, gpus, seconds
+from model.engine_choice import backend, compute_all, gpus, seconds
 from model.engine_sample import SampleGraph
 from model.reference import reference
 from model.types import Float32s, Int64s
@@ -58,8 +58,8 @@ def differing(engine: Backend, graph: SampleGraph) -> int:
         for kind in KINDS:
             rows = random.permutation(graph.rows(kind))[:size]
             asked = [rows if other == kind else rows[:0] for other in KINDS]
-            found += sum(map(len, engine.first(graph, asked)))
-        found += len(engine.second(graph, random.permutation(graph.rows(OURS))[:size]))
+            found += sum(map(len, engine.layer1(graph, asked)))
+        found += len(engine.layer2(graph, random.permutation(graph.rows(OURS))[:size]))
     return found
 
 
@@ -69,9 +69,9 @@ def churn(engine: Backend, graph: SampleGraph) -> None:
         rows = graph.random.permutation(graph.rows(kind))
         graph.rewire(kind, rows[: len(rows) // 20])
         graph.refeature(kind, rows[-(len(rows) // 20) :])
-    engine.take(graph, graph.all_rows())
-    engine.first(graph, graph.all_rows())
-    engine.second(graph, graph.all_rows()[OURS])
+    engine.load_features(graph, graph.all_rows())
+    engine.layer1(graph, graph.all_rows())
+    engine.layer2(graph, graph.all_rows()[OURS])
     engine.head(graph, graph.all_rows()[OURS])
 
 
@@ -119,7 +119,7 @@ def run(plan: Plan) -> dict[str, Any]:
     for name, engine in made.items():
         # Each has the same graph, and changes it alike.
         graph = SampleGraph(config, plan.users)
-        computed(engine, graph)
+        compute_all(engine, graph)
         churn(engine, graph)
         worst, others = error(engine, graph, reference(weights, config, graph.input())), differing(engine, graph)
         took[name] = timed(engine, graph, plan)

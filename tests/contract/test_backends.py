@@ -19,7 +19,7 @@ from graphstate.types import TYPES, USER, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.engine import Backend, MakeBackend
-from model.engine_choice import computed
+from model.engine_choice import compute_all
 from model.engine_sample import SampleGraph
 from model.reference import reference
 from model.types import Int64s
@@ -151,17 +151,17 @@ def test_a_row_has_the_same_bits_in_any_batch(window: int, sizes: tuple[int, int
     """Rows one by one, by ten or by a thousand: nothing is found to have changed, and no bit is another."""
     config = ModelConfig(window=window)
     graph = SampleGraph(config, 1_000, mean=20 if window else 12)
-    engine = computed(backend(config, untrained(config, 1).weights), graph)
+    engine = compute_all(backend(config, untrained(config, 1).weights), graph)
     before = bits(engine)
     for size in sizes:
         for kind, rows in enumerate(graph.all_rows()):
-            # One by one takes its time, and a part tells as much.
+            # One by one is slow, so only a part is checked.
             for some in parts(graph.random.permutation(rows)[: size * 100], size):
                 asked = [some if other == kind else some[:0] for other in range(len(TYPES))]
-                engine.take(graph, asked)
-                assert sum(map(len, engine.first(graph, asked))) == 0
+                engine.load_features(graph, asked)
+                assert sum(map(len, engine.layer1(graph, asked))) == 0
                 if kind == USER:
-                    assert len(engine.second(graph, some)) == 0
+                    assert len(engine.layer2(graph, some)) == 0
                     engine.head(graph, some)
     assert bits(engine) == before
 
@@ -171,21 +171,21 @@ def test_only_what_changed_is_returned_and_wrong_state_is_mended(backend: MakeBa
     """After changes of windows and features exactly the rows whose bits are others come back."""
     config = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
     graph = SampleGraph(config, 400, mean=3)
-    engine, rng = computed(backend(config, untrained(config, 1).weights), graph), np.random.default_rng(2)
+    engine, rng = compute_all(backend(config, untrained(config, 1).weights), graph), np.random.default_rng(2)
     rows = np.sort(rng.choice(400, 40, replace=False))
     before = engine.hidden1[USER][:400].copy()
     graph.rewire(USER, rows[:20])
     graph.refeature(USER, rows[20:])
     none = rows[:0]
-    engine.take(graph, [rows, none, none])
-    changed = engine.first(graph, graph.all_rows())[USER]
+    engine.load_features(graph, [rows, none, none])
+    changed = engine.layer1(graph, graph.all_rows())[USER]
     np.testing.assert_array_equal(changed, np.flatnonzero((engine.hidden1[USER][:400] != before).any(1)))
     assert 0 < len(changed) < 400
-    engine.second(graph, graph.all_rows()[USER])
+    engine.layer2(graph, graph.all_rows()[USER])
     kept = bits(engine)
     hidden = engine.hidden1[USER]
     hidden[rows[0]] = np.full(8, 3, np.float32)
-    assert engine.first(graph, [rows, none, none])[USER].tolist() == [rows[0]]
+    assert engine.layer1(graph, [rows, none, none])[USER].tolist() == [rows[0]]
     assert bits(engine) == kept
 
 
@@ -196,19 +196,19 @@ def test_what_is_held_back_is_what_moved_less_than_the_tolerance(part: float, ba
     config = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
     weights = untrained(config, 1).weights
     graph = SampleGraph(config, 400, mean=3)
-    exact, loose, told = (computed(backend(config, weights), graph) for _ in range(3))
+    exact, loose, told = (compute_all(backend(config, weights), graph) for _ in range(3))
     rows, none = np.arange(0, 400, 9), np.zeros(0, np.int64)
     before = [hidden[: graph.rows(kind)].copy() for kind, hidden in enumerate(exact.hidden1)]
     graph.refeature(USER, rows)
     for engine in (exact, loose):
-        engine.take(graph, [rows, none, none])
-    exact.first(graph, graph.all_rows())
+        engine.load_features(graph, [rows, none, none])
+    exact.layer1(graph, graph.all_rows())
     moves = [np.abs(exact.hidden1[kind][: len(was)] - was).max(1) for kind, was in enumerate(before)]
     moved = np.concatenate(moves)
     tolerance = float(np.quantile(moved[moved > 0], part))
     # Of what lies on the edge each backend may think in its own way.
     assert np.count_nonzero(np.abs(moved - tolerance) < 1e-5) < 5
-    changed = loose.first(graph, graph.all_rows(), tolerance)
+    changed = loose.layer1(graph, graph.all_rows(), tolerance)
     for kind, move in enumerate(moves):
         far, sure = np.isin(np.arange(len(move)), changed[kind]), np.abs(move - tolerance) >= 1e-5
         np.testing.assert_array_equal(far[sure], (move > tolerance)[sure])
@@ -219,10 +219,10 @@ def test_what_is_held_back_is_what_moved_less_than_the_tolerance(part: float, ba
     assert 0 < sum(map(len, changed)) < np.count_nonzero(moved)
     users = graph.all_rows()[USER]
     for engine in (loose, told):
-        engine.second(graph, users)
+        engine.layer2(graph, users)
     assert loose.hidden2[users].tobytes() == told.hidden2[users].tobytes()
     # What was held back is not lost: without a tolerance it comes.
-    loose.first(graph, graph.all_rows())
+    loose.layer1(graph, graph.all_rows())
     assert [hidden[:].tobytes() for hidden in loose.hidden1] == [hidden[:].tobytes() for hidden in exact.hidden1]
 
 
@@ -235,7 +235,7 @@ def test_hubs_with_all_their_neighbours(backend: MakeBackend) -> None:
     for size in (66, 200, 900):
         graph = SampleGraph(config, size, mean=40, seed=size)
         assert max(int(graph.windows(number).counts.max()) for number in range(len(config.relations))) == size
-        computed(made, graph)
+        compute_all(made, graph)
         hidden1, hidden2, score = reference(artifact.weights, config, graph.input())
         pairs = [(hidden1[name], made.hidden1[kind][: graph.rows(kind)]) for kind, name in enumerate(TYPES)]
         pairs += [(hidden2, made.hidden2[:size]), (score, made.score[:size])]

@@ -31,15 +31,11 @@ def test_it_judges_prints_and_reports(town: Path, tmp_path: Path, capsys: pytest
     assert found["worth"][0]["left out"] == "nothing"
     assert len(found["worth"]) == 8
     assert found["live"]["posts"] > 20
-    assert found["persons"]["calibrated_on"]["posts"] > 50
-    assert found["persons"]["holds"] == ("NOT" not in found["persons"]["verdict"])
-    assert found["persons"]["intervals"][0]["name"] == "interval"
-    assert len(found["persons"]["tenths"]) == 10
+    assert "persons" not in found
     assert "step" in printed.err
     html = report.read_text()
     assert found["verdict"].split(":")[0] in html
-    assert found["persons"]["verdict"] in html
-    assert html.count("<svg") >= 5
+    assert html.count("<svg") >= 4
     assert not re.search(r"(src|href)\s*=|url\(|<script|<link|@import", html)
 
 
@@ -53,7 +49,6 @@ def test_an_artifact_is_judged_as_it_is(town: Path, tmp_path: Path, capsys: pyte
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].startswith("The model ")
     assert printed.count(f"model {version}") == 2
-    assert printed.count("No persons: ") == 2
 
 
 def test_it_says_what_is_missing(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,12 +79,12 @@ def test_alerts_are_judged(town: Path, tmp_path: Path, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     rules = {row["rule"]: row for row in found["rules"]}
     assert list(rules)[:2] == ["shipped", "decayed counter, W/16"]
-    assert len(rules) >= 8
+    assert len(rules) == 7
     assert 0 < rules["shipped"]["alerts"] <= 3 * found["steps"]
     assert rules["shipped"]["recall"]["value"] >= rules["random authors"]["recall"]["value"]
     assert found["verdict"] in printed
     html = report.read_text()
     assert found["verdict"] in html
     assert html.count("<svg") == 1
-    assert "growth of predicted reach" in html
+    assert "growth ratio" in html
     assert not re.search(r"(src|href)\s*=|url\(|<script|<link|@import", html)

@@ -204,7 +204,7 @@ def test_what_workers_refuse_changes_nothing(workers: list[WorkerProcess], tmp_p
     data[-1] ^= 1
     weights.write_bytes(data)
     for name, says in (
-        ("damaged", "is not what its manifest says"),
+        ("damaged", "does not match its manifest"),
         ("window", "the states here keep 16: train one with window 16, or stop all workers"),
         ("wild", "users are not finite: train it anew"),
     ):

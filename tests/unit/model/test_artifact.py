@@ -45,7 +45,7 @@ def test_a_damaged_artifact_is_refused(tmp_path: Path, name: str) -> None:
     untrained(ModelConfig(), 1).save(tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ArtifactError, match=f"damaged: {name} is not what its manifest says; copy it anew"):
+    with pytest.raises(ArtifactError, match=f"damaged: {name} does not match its manifest; copy it again"):
         Artifact.load(tmp_path)
     (tmp_path / MANIFEST).unlink()
     with pytest.raises(ArtifactError, match="damaged"):
@@ -57,7 +57,7 @@ def test_a_damaged_artifact_is_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "card.md", "manifest.json"])
 def test_one_bit_is_noticed(tmp_path: Path, name: str) -> None:
-    """What would load all the same is refused where the manifest says otherwise."""
+    """Files that would load are refused if they differ from the manifest."""
     untrained(ModelConfig(), 1).save(tmp_path)
     path = tmp_path / name
     data = bytearray(path.read_bytes())
@@ -73,7 +73,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path) -> None:
     for wrong, says in (
         ({"schema": 9}, "has schema 9, this version reads 1"),
         ({"version": "0" * 12}, f"it is version {artifact.version}, not 000000000000"),
-        ({"sha256": {}}, "card.md is not what its manifest says"),
+        ({"sha256": {}}, "card.md does not match its manifest"),
     ):
         files = artifact.files()
         files[MANIFEST] = json.dumps({**json.loads(files[MANIFEST]), **wrong}).encode()
@@ -81,7 +81,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path) -> None:
             Artifact.of(files, "here")
     artifact.save(tmp_path)
     (tmp_path / "card.md").unlink()
-    with pytest.raises(ArtifactError, match=r"card\.md is not what"):
+    with pytest.raises(ArtifactError, match=r"card\.md does not match"):
         Artifact.load(tmp_path)
     (tmp_path / MANIFEST).unlink()
     assert Artifact.load(tmp_path).version == artifact.version

@@ -1,9 +1,9 @@
-"""Breakouts and what alerts are worth, on a stream small enough to count by hand."""
+"""Breakouts and alert metrics, on a stream small enough to count by hand."""
 
 import numpy as np
 import pytest
 
-from model.breakouts import Breakouts, Received, breakouts, least, mark
+from model.breakouts import Breakouts, Received, alert_metrics, breakouts, least
 
 DAY = 86_400 * 1_000_000
 WINDOW, STEP = 12 * DAY, DAY
@@ -31,7 +31,7 @@ def truth() -> Breakouts:
 
 
 def test_least() -> None:
-    """The last of the top part, one at least, of nobody more than anybody has."""
+    """The last of the top part, at least 1; for an empty array a number that no author reaches."""
     shares = np.arange(100)
     assert least(shares, 0.1) == 90
     assert least(shares, 0.05) == 95
@@ -62,14 +62,14 @@ def test_marks_by_hand(truth: Breakouts) -> None:
     """Precision counts what follows the alert alone; in time also counts who came by shares from before."""
     people = np.array([CALM, STAR, RISER, LATE])
     alerts = [(RISER, 15 * DAY), (RISER, 20 * DAY), (RISER, 21 * DAY), (CALM, 15 * DAY), (RISER, 12 * DAY)]
-    found = mark(truth, alerts, people)
+    found = alert_metrics(truth, alerts, people)
     assert found.alerts == 4, "day 12 is not judged"
     assert found.precision.value == 1 / 4
     assert found.ahead.value == 2 / 4
     assert found.recall.value == 1
     assert found.lead_s.value == 5.5 * 86_400 + 29
     assert found.per_day == pytest.approx(4 / 36)
-    nothing = mark(truth, [(STAR, 20 * DAY)], people)
+    nothing = alert_metrics(truth, [(STAR, 20 * DAY)], people)
     assert (nothing.precision.value, nothing.ahead.value, nothing.recall.value) == (0, 0, 0)
     assert found.recall.minus(nothing.recall).value == 1
 
@@ -78,14 +78,14 @@ def test_intervals_are_over_authors(truth: Breakouts) -> None:
     """A hundred alerts for one author are one draw: right or wrong together, so the interval is wide."""
     people = np.arange(4)
     alerts = [(RISER, 15 * DAY)] * 50 + [(CALM, 15 * DAY)] * 50
-    found = mark(truth, alerts, people)
+    found = alert_metrics(truth, alerts, people)
     assert found.precision.value == 0.5
     assert found.precision.low == 0
     assert found.precision.high == 1
 
 
 def test_the_future_does_not_count() -> None:
-    """What comes after a step's next window changes nothing of that step; nobody is judged whose window is open."""
+    """Shares after a step's next window do not change that step; a step with an open window is not evaluated."""
     one = breakouts(received(*BURSTS), WINDOW, 13 * DAY, 40 * DAY)
     two = breakouts(received(*BURSTS, (CALM, 41, 500)), WINDOW, 13 * DAY, 60 * DAY)
     assert one.steps == [day * DAY for day in range(13, 29)]
@@ -94,7 +94,7 @@ def test_the_future_does_not_count() -> None:
 
 
 def test_who_leads_already_does_not_break_out() -> None:
-    """In the past top tenth nobody breaks out, however many shares come; nor who was at the top the window before."""
+    """No author of the past top tenth breaks out, nor one who was at the top in the window before."""
     again = breakouts(received(*BURSTS, (STAR, 25, 90)), WINDOW, 13 * DAY, 60 * DAY)
     assert STAR not in {one for some in again.rising.values() for one in some}
     steady = breakouts(received((STAR, 0, 500), *((RISER, day, 5) for day in range(2, 60))), WINDOW, 26 * DAY, 60 * DAY)
@@ -106,6 +106,6 @@ def test_without_shares_there_is_nothing() -> None:
     empty = Received(np.zeros(0, np.int64), np.zeros(0, np.int64), np.array([0]))
     truth = breakouts(empty, WINDOW, 0, 60 * DAY)
     assert not len(truth.author)
-    found = mark(truth, [], np.zeros(0, np.int64))
+    found = alert_metrics(truth, [], np.zeros(0, np.int64))
     assert found.alerts == 0
     assert found.row()["recall"] == {"value": 0.0, "low": None, "high": None}

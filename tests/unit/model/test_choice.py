@@ -1,8 +1,8 @@
-"""The choice of a floor: the largest that chance cannot tell from the best, and what the card says of it."""
+"""Selection of a floor: the largest that is not worse than the best by more than chance, and its table on the card."""
 
 import pytest
 
-from model.card import Facts, card
+from model.card import TrainingRecord, card
 from model.choice import FLOORS, Trial, chance, choose, rows
 from model.config import ModelConfig
 
@@ -36,12 +36,12 @@ def test_the_largest_floor_within_chance_is_chosen(validations: tuple[float, ...
 
 
 def test_chance_shrinks_with_users() -> None:
-    """One over the root of their number; nobody at all is no error."""
+    """One over the root of their number; zero users are no error."""
     assert (chance(100), chance(400), chance(0)) == (0.1, 0.05, 1)
 
 
 def test_one_row_is_chosen() -> None:
-    """The table tells the chosen one; without trials it is empty."""
+    """The table marks the selected floor; without trials it is empty."""
     table = rows(trials(0.24, 0.2, 0.22, 0.18))
     assert [row["floor"] for row in table if row["chosen"]] == [4]
     assert table[3] == {"floor": 8, "validation": 0.18, "stale_per_1000_events": 125.0, "chosen": False}
@@ -50,8 +50,8 @@ def test_one_row_is_chosen() -> None:
 
 def test_the_card_holds_the_trials() -> None:
     """With figures of each floor where they were tried, without a word of it where not."""
-    given = Facts("groundswell train this", "that", 4, 40, "the truth", 12.0)
-    tried = Facts("groundswell train this", "that", 4, 40, "the truth", 12.0, trials(0.24, 0.2, 0.2213, 0.18))
+    given = TrainingRecord("groundswell train this", "that", 4, 40, "the truth", 12.0)
+    tried = TrainingRecord("groundswell train this", "that", 4, 40, "the truth", 12.0, trials(0.24, 0.2, 0.2213, 0.18))
     config = ModelConfig(floor=4)
     assert "## The floor" not in card(config, given, [])
     text = card(config, tried, [])

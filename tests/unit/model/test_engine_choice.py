@@ -22,7 +22,7 @@ from tests import tidy
 SMALL = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
-# Everything of ours that a borrowed machine lacks.
+# Packages that a machine with torch and numba alone lacks.
 LACKING = """
 import runpy, sys
 class Lacking:
@@ -56,7 +56,7 @@ def test_a_gpu_that_is_not_there_is_one_line_that_says_what_to_do(wanted: str) -
 
 @without_gpu
 def test_auto_without_a_gpu_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not there is a driver; and it says which of the two."""
+    """With and without a driver; the reason names the case."""
     for there, why in ((True, "PyTorch sees no GPU"), (False, "there is no CUDA driver")):
         monkeypatch.setattr(engine_choice, "driver", lambda there=there: there)
         assert choose("auto", SMALL) == Choice("cpu", why)
@@ -87,7 +87,7 @@ def test_without_a_driver_torch_is_not_even_imported() -> None:
 
 
 def test_the_quicker_one_is_chosen_by_the_largest_frontier() -> None:
-    """And the times are told."""
+    """The reason lists the times."""
     choice = quicker({"cpu": {100: 0.001, 10_000: 0.1}, "cuda:0": {100: 0.002, 10_000: 0.01}})
     assert choice == Choice(
         "cuda:0",

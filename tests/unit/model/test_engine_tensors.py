@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.engine_tensors import Product, attend, elu, halved, power, precisely
+from model.engine_tensors import Product, attend, elu, full_precision, next_power_of_two, pairwise_sum
 
 CPU = torch.device("cpu")
 
@@ -22,11 +22,11 @@ def product(inputs: int = 33, width: int = 20) -> Product:
 def test_halved_is_the_sum_whatever_zeros_follow(size: int) -> None:
     """Sums are right, and those over the next powers of two have the same bits."""
     values = torch.randn(5, size, 3, generator=torch.Generator().manual_seed(size))
-    total = halved(values, 1)
+    total = pairwise_sum(values, 1)
     torch.testing.assert_close(total, values.double().sum(1).float(), atol=1e-4, rtol=1e-6)
     for more in (0, 1, 3):
-        wider = torch.cat([values, torch.zeros(5, power(size) * 2**more - size, 3)], 1)
-        assert torch.equal(halved(wider, 1), total)
+        wider = torch.cat([values, torch.zeros(5, next_power_of_two(size) * 2**more - size, 3)], 1)
+        assert torch.equal(pairwise_sum(wider, 1), total)
 
 
 @pytest.mark.parametrize("operation", [elu, torch.exp, torch.expm1], ids=["elu", "exp", "expm1"])
@@ -80,7 +80,7 @@ def test_settings_of_the_process_neither_count_nor_change() -> None:
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            with precisely(CPU):
+            with full_precision(CPU):
                 assert torch.get_float32_matmul_precision() == "highest"
                 assert torch.equal(tried(x), right)
             assert torch.is_autocast_enabled("cpu")

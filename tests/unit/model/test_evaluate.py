@@ -1,11 +1,11 @@
-"""Evaluation: ranks with ties, Spearman as SciPy has it, intervals that hold the value, and the ladder."""
+"""Evaluation: ranks with ties, Spearman as SciPy has it, intervals around the value, and standings."""
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from model.evaluate import ladder
-from model.metrics import interval, rank_mean, ranks, spearman
+from model.evaluate import standings
+from model.metrics import rank_mean, ranks, spearman, spearman_figure
 
 
 def test_ranks_average_ties() -> None:
@@ -27,20 +27,21 @@ def test_the_interval_holds_the_value() -> None:
     random = np.random.default_rng(1)
     one = random.normal(size=2000)
     two = one + random.normal(size=2000)
-    low, high = interval(one, two)
-    small = interval(one[:100], two[:100])
-    assert low < spearman(one, two) < high
-    assert high - low < small[1] - small[0]
+    figure, small = spearman_figure(one, two), spearman_figure(one[:100], two[:100])
+    assert figure.low < spearman(one, two) < figure.high
+    assert figure.high - figure.low < small.high - small.low
 
 
-def test_the_ladder_has_a_rung_per_scorer() -> None:
-    """A perfect scorer is at 1 for everyone, a reversed one at −1, and their blend knows nothing."""
+def test_every_scorer_has_a_standing() -> None:
+    """A perfect scorer is at 1 in every population, a reversed one at −1, and their blend at 0."""
     truth = np.arange(50.0)
     warm = truth % 2 == 0
-    best, worst, blend = ladder(
-        {"best": truth, "worst": -truth, "blend": rank_mean([truth, -truth])}, truth, warm
-    )  # fmt: skip
-    assert (best.all, best.warm, best.cold) == pytest.approx((1, 1, 1))
-    assert worst.all == pytest.approx(-1)
-    assert blend.all == 0
-    assert best.row()["name"] == "best"
+    scores = {"best": truth, "worst": -truth, "blend": rank_mean([truth, -truth])}
+    best, worst, blend = standings(scores, truth, warm, concordance=False, intervals=("all",)).values()
+    assert [figure.value for figure in best.spearman.values()] == pytest.approx([1, 1, 1])
+    assert worst.spearman["all"].value == pytest.approx(-1)
+    assert blend.spearman["all"].value == 0
+    assert best.summary()["name"] == "best"
+    assert best.summary()["low"] == pytest.approx(1)
+    assert np.isnan(best.spearman["warm"].low)
+    assert not best.concordance

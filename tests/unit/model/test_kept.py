@@ -1,4 +1,4 @@
-"""Sums that are kept and moved are, bit for bit, those that are computed anew."""
+"""Cached sums that are updated equal recomputed ones, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model import attention, kept
 from model.artifact import Artifact, untrained
 from model.config import TYPES, USER, ModelConfig
 from model.engine import Engine
-from model.engine_choice import computed
+from model.engine_choice import compute_all
 from model.engine_sample import SampleGraph
 from model.types import Int64s
 from tests.engines import peaked
@@ -30,15 +30,15 @@ every_artifact = pytest.mark.parametrize("artifact", ARTIFACTS.values(), ids=ART
 
 
 class Tried:
-    """An engine on a random graph, with what was moved and what had to be computed anew after all."""
+    """An engine on a random graph, with counts of updated targets and of failed updates."""
 
     def __init__(self, artifact: Artifact, seed: int, **arguments: int) -> None:
         self.artifact, self.graph = artifact, SampleGraph(artifact.config, 300, seed=seed)
         self.engine = Engine(artifact.config, artifact.weights, **arguments)
-        computed(self.engine, self.graph)
+        compute_all(self.engine, self.graph)
         self.waiting = np.zeros(0, np.int64)
         self.moved = self.failed = 0
-        move = self.engine._kept._move
+        move = self.engine._cache._move
 
         def counting(*given: Any) -> int:
             self.moved += len(given[1])
@@ -46,7 +46,7 @@ class Tried:
             self.failed += failed
             return failed
 
-        self.engine._kept._move = counting
+        self.engine._cache._move = counting
 
     def readers(self, rows: list[Int64s], targets: tuple[int, ...]) -> list[Int64s]:
         """Per node type, who has one of these rows in a window."""
@@ -70,22 +70,22 @@ class Tried:
             graph.refeature(kind, rows)
         rewired = np.unique(random.integers(0, graph.rows(PEOPLE), 4))
         graph.rewire(PEOPLE, rewired)
-        engine.take(graph, some)
+        engine.load_features(graph, some)
         stale = self.readers(some, (0, 1, 2))
         first = [np.union1d(*pair) for pair in zip(some, stale, strict=True)]
         first[PEOPLE] = np.union1d(first[PEOPLE], rewired)
         # In two calls, as a step does that has several reasons.
         half = [rows[::2] for rows in first]
-        changed = engine.first(graph, half)
-        changed = [np.union1d(*pair) for pair in zip(changed, engine.first(graph, first), strict=True)]
+        changed = engine.layer1(graph, half)
+        changed = [np.union1d(*pair) for pair in zip(changed, engine.layer1(graph, first), strict=True)]
         second = self.readers(changed, (PEOPLE,))[PEOPLE]
         second = np.unique(np.concatenate([second, changed[PEOPLE], rewired, self.waiting]))
         self.waiting = second[random.random(len(second)) < 0.3] if wait else second[:0]
-        engine.second(graph, np.setdiff1d(second, self.waiting))
+        engine.layer2(graph, np.setdiff1d(second, self.waiting))
 
     def check(self) -> None:
         """Compare with an engine that computes everything at once."""
-        anew = computed(Engine(self.artifact.config, self.artifact.weights), self.graph)
+        anew = compute_all(Engine(self.artifact.config, self.artifact.weights), self.graph)
         assert [rows.tobytes() for rows in self.engine.hidden1] == [rows[:].tobytes() for rows in anew.hidden1]
         assert self.engine.hidden2.tobytes() == anew.hidden2[:].tobytes()
 
@@ -117,7 +117,7 @@ def test_few_targets_are_computed_anew(artifact: Artifact) -> None:
 
 
 def test_too_many_changes_are_not_staged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If what was before is not kept, readers are computed anew."""
+    """Without the previous projections, readers are recomputed in full."""
     monkeypatch.setattr(kept, "_STAGED", 3)
     tried, random = Tried(ARTIFACTS["trained"], 9, few=1), np.random.default_rng(10)
     for _ in range(6):
@@ -126,11 +126,11 @@ def test_too_many_changes_are_not_staged(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_mirrors_and_fresh_rows_count_as_changed() -> None:
-    """First-layer outputs that come from elsewhere, and rows that begin anew, reach those who read them."""
+    """First-layer outputs of other shards and reset rows reach their readers."""
     tried = Tried(ARTIFACTS["trained"], 11, few=1)
     engine, graph, random = tried.engine, tried.graph, np.random.default_rng(12)
     other = Engine(tried.artifact.config, tried.artifact.weights)
-    computed(other, graph)
+    compute_all(other, graph)
     contents = TYPES.index("content")
     for _ in range(5):
         rows = np.unique(random.integers(0, graph.rows(contents), 5))
@@ -138,17 +138,17 @@ def test_mirrors_and_fresh_rows_count_as_changed() -> None:
         none = np.zeros(0, np.int64)
         again = [none, rows[:2], none]
         engine.mirror(contents, rows, hidden)
-        engine.fresh(graph, again)
+        engine.init_rows(graph, again)
         other.hidden1[contents][rows] = hidden
         other.hidden1[contents][rows[:2]] = 0
         readers = tried.readers([none, rows, none], (PEOPLE,))[PEOPLE]
         before = tried.moved
-        engine.second(graph, readers)
+        engine.layer2(graph, readers)
         assert tried.moved > before
         everyone = np.arange(graph.rows(PEOPLE))
         for kind in range(len(TYPES)):
             other.mirror(kind, np.arange(graph.rows(kind)), other.hidden1[kind][: graph.rows(kind)].copy())
-        other.second(graph, everyone)
+        other.layer2(graph, everyone)
         assert engine.hidden2.tobytes() == other.hidden2.tobytes()
 
 
@@ -160,16 +160,22 @@ def test_warming_up_compiles_all_that_steps_call(name: str) -> None:
     artifact = untrained(config, 4)
     engine, graph = Engine(config, artifact.weights, few=1), SampleGraph(config, 200, seed=13)
     engine.warm_up(graph)
-    made = [engine._precise, engine._linear, engine._attend_inputs, engine._settle, engine._score]
-    made += [engine._kept._replace, engine._kept._attend, engine._kept._move, attention.sort_out, attention.number]
+    made = [engine._precise, engine._linear, engine._attend_inputs, engine._commit_moved, engine._score]
+    made += [
+        engine._cache._replace,
+        engine._cache._attend,
+        engine._cache._move,
+        attention.split_changed,
+        attention.number,
+    ]
     before = [len(kernel.overloads) for kernel in made]
     assert min(before[:7]) > 0
-    computed(engine, graph)
+    compute_all(engine, graph)
     rows = np.arange(0, 60, 3)
     graph.refeature(PEOPLE, rows)
     none = np.zeros(0, np.int64)
-    engine.take(graph, [rows, none, none])
-    engine.first(graph, [rows, none, none])
-    engine.second(graph, np.arange(graph.rows(PEOPLE)))
+    engine.load_features(graph, [rows, none, none])
+    engine.layer1(graph, [rows, none, none])
+    engine.layer2(graph, np.arange(graph.rows(PEOPLE)))
     engine.head(graph, rows)
     assert [len(kernel.overloads) for kernel in made] == before

@@ -23,7 +23,7 @@ F = np.float32
 
 @pytest.mark.parametrize("module", [kernels, attention])
 def test_the_cache_knows_of_the_operations(module: ModuleType) -> None:
-    """Whoever changes them must change the files that numba's cache looks at."""
+    """A change of the operations must change the files that numba's cache depends on."""
     found = crc32(Path(vector.__file__).read_bytes())
     assert found == module.VECTOR, f"write VECTOR = 0x{found:08X} into {module.__file__}"
 
@@ -37,7 +37,7 @@ def test_the_cache_knows_of_the_operations(module: ModuleType) -> None:
         attention.attend_inputs(2, 32),
         attention.move(2, 32),
         attention.replace(64),
-        kernels.settle(64),
+        kernels.commit_moved(64),
         kernels.score(64),
     ],
 )
@@ -132,7 +132,7 @@ def test_halves_of_a_grain_have_no_order() -> None:
 def settled(old: NDArray[F], new: NDArray[F], tolerance: float) -> tuple[NDArray[F], list[int]]:
     """What becomes of all rows, and which of them moved."""
     kept, changed = old.copy(), np.empty(len(old), np.int64)
-    n = kernels.settle(old.shape[1])(np.arange(len(old)), new, kept, F(tolerance), changed)
+    n = kernels.commit_moved(old.shape[1])(np.arange(len(old)), new, kept, F(tolerance), changed)
     return kept, changed[:n].tolist()
 
 

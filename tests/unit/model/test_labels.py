@@ -60,7 +60,7 @@ def test_labels_are_means_of_the_window_that_follows() -> None:
 
 
 def test_no_shares_at_all_is_a_reach_of_nothing() -> None:
-    """Posts that nobody shared have reach 0 and a label of 0."""
+    """Posts without a share have reach 0 and a label of 0."""
     quiet = posts(1000, share_post=ints(), share_user=ints(), share_time=ints())
     assert quiet.reach.tolist() == [0, 0, 0]
     assert quiet.labels(2, after=0, window=1000)[0].tolist() == [0, 0]

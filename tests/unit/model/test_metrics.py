@@ -82,7 +82,7 @@ def test_tenths_tell_calibration_and_lift() -> None:
     assert [part.predicted for part in parts] == pytest.approx([part.observed for part in parts])
     assert np.mean([part.lift for part in parts]) == pytest.approx(1)
     assert parts[0].lift < parts[9].lift
-    # Of users who are all the same to the score, the order tells nothing.
+    # With equal scores, the order of the users has no effect.
     flat = lifts(np.full(1000, 5000.0), np.arange(1000.0))
     assert max(flat) < 1.5
     assert min(flat) > 0.6

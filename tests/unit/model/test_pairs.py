@@ -1,10 +1,23 @@
-"""Pairs of people: nobody on both sides of a fold, order does not matter, and figures that hold by hand."""
+"""Pairs of people: no person on both sides of a fold, symmetry in A and B, and figures checked by hand."""
 
 import numpy as np
 import pytest
 
 from model.errors import TrainingError
-from model.pairs import Pairs, Scorer, agreement, apart, auc, chance, hits, judge, logistic, rounds, single, together
+from model.pairs import (
+    Pairs,
+    Scorer,
+    agreement,
+    apart,
+    auc,
+    chance,
+    evaluate_pairs,
+    hits,
+    logistic,
+    rounds,
+    single,
+    together,
+)
 from model.pairs import trees as grown
 
 SCORERS = {"single": single("followers"), "logistic": logistic(), "trees": grown()}
@@ -22,7 +35,7 @@ def town(people: int = 80, number: int = 1200, seed: int = 0) -> Pairs:
 
 
 def test_folds_share_no_user() -> None:
-    """Nobody who is asked about was taught about, and every pair is asked exactly once."""
+    """No person of a scored pair was trained on, and every pair is scored exactly once."""
     pairs = town()
     asked_once = np.zeros(len(pairs.a), np.int64)
     for taught, asked in rounds(pairs, 5):
@@ -58,7 +71,7 @@ def test_a_swap_gives_the_other_chance(name: str) -> None:
     """P(B, A) = 1 − P(A, B) for every scorer, and not because all chances are alike."""
     pairs = town()
     half = np.arange(len(pairs.a)) < len(pairs.a) // 2
-    scorer, taught, asked = SCORERS[name], pairs.take(half), pairs.take(~half)
+    scorer, taught, asked = SCORERS[name], pairs.select(half), pairs.select(~half)
     one, other = chance(scorer(taught, asked)), chance(scorer(taught, asked.swapped()))
     np.testing.assert_allclose(other, 1 - one, atol=1e-12)
     assert one.std() > 0.1
@@ -68,7 +81,9 @@ def test_a_swap_gives_the_other_chance(name: str) -> None:
 def test_models_find_the_count_that_decides(name: str) -> None:
     """Both models are far ahead of the count that does not matter, with people apart."""
     pairs = town()
-    found = {one.name: one for one in judge(pairs, {name: SCORERS[name], "single": SCORERS["single"]}, draws=50)}
+    found = {
+        one.name: one for one in evaluate_pairs(pairs, {name: SCORERS[name], "single": SCORERS["single"]}, draws=50)
+    }
     assert found[name].auc.value > 0.85 > found["single"].auc.value + 0.2
     assert found[name].auc.low < found[name].auc.value < found[name].auc.high
     assert found[name].accuracy.value > 0.75
@@ -84,7 +99,7 @@ def test_shuffled_choices_teach_nothing() -> None:
 
 
 def test_knowing_the_people_is_seen_where_pairs_are_dealt() -> None:
-    """A scorer that remembers who won is right of known people and knows nothing of people that are kept apart."""
+    """A scorer that memorises winners is right for people it was trained on and at chance for others."""
 
     def memory(known: Pairs, asked: Pairs) -> np.ndarray:
         wins = np.zeros(known.people)

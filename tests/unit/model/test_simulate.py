@@ -97,7 +97,7 @@ def test_influence_is_what_posts_get() -> None:
 
 
 def test_settings_that_make_no_society_are_refused() -> None:
-    """Unknown difficulties, too few users and rates of nothing are errors that say what to give."""
+    """Unknown difficulties, too few users and rates of 0 are errors that name valid values."""
     with pytest.raises(SimulationError, match="very_hard"):
         Simulation(difficulty="impossible")
     with pytest.raises(SimulationError, match="20 users"):

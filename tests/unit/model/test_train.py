@@ -8,10 +8,10 @@ import pytest
 
 from model.artifact import Artifact, untrained
 from model.baselines import Trees, past_mean
-from model.card import Facts, card
+from model.card import TrainingRecord, card
 from model.config import ModelConfig
 from model.errors import TrainingError
-from model.evaluate import ladder
+from model.evaluate import standings
 from model.metrics import spearman
 from model.reference import reference
 from model.train import TrainingPlan, TrainingSnapshot, batches, moments, train, usable_rows
@@ -24,7 +24,7 @@ PLAN = TrainingPlan(epochs=6, batch=64, dropout=0.1, history_dropout=0.05, threa
 
 
 def snapshot(seed: int, users: int = 200) -> TrainingSnapshot:
-    """Users whose target is told by their own `made`, and by how much their followers make."""
+    """Users whose target depends on their own `made` and on their followers' `made`."""
     random = np.random.default_rng(seed)
     x = {t: random.integers(0, 6, (users, len(names))).astype(np.int32) for t, names in CONFIG.propagated.items()}
     edges = {name: random.integers(0, users, (2, 4 * users)).astype(np.int32) for name, _, _ in CONFIG.relations}
@@ -75,7 +75,7 @@ def test_targets_are_standardised_within_a_snapshot() -> None:
 
 
 def test_too_little_is_refused_with_what_is_missing() -> None:
-    """No snapshot, one snapshot and snapshots without labels say that two are needed."""
+    """The error for none, one, and unlabelled snapshots names the two that are needed."""
     empty = replace(SNAPSHOTS[0], target=np.full(200, np.nan))
     for few in ([], SNAPSHOTS[:1], [empty, empty, SNAPSHOTS[0]]):
         with pytest.raises(TrainingError, match="at least 2"):
@@ -85,13 +85,13 @@ def test_too_little_is_refused_with_what_is_missing() -> None:
 
 
 def few(snapshot: TrainingSnapshot, users: int) -> TrainingSnapshot:
-    """The same with so many labelled users only."""
+    """The same with a limited number of labelled users."""
     return replace(snapshot, mask=snapshot.mask & (np.cumsum(snapshot.mask) <= users))
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Artifact:
-    """A network that knows what there is to know, of another scale."""
+    """A network that predicts the target exactly, on another scale."""
     artifact = train(SNAPSHOTS, CONFIG, 5, plan=replace(PLAN, epochs=12))
     return Artifact(artifact.weights, artifact.config.scaled(50, 7))
 
@@ -105,7 +105,7 @@ def test_few_labels_give_the_shipped_model_if_it_ranks_better(shipped: Artifact)
     means = [moments(one)[0] for one in little[-3:]]
     assert given.config.target_mean == pytest.approx(np.mean(means))
     assert any("36 labelled users: 10 times the weight decay" in line for line in lines)
-    assert any("shipped model is given" in line for line in lines)
+    assert any("shipped model is returned" in line for line in lines)
     own = train(little, CONFIG, 1, plan=PLAN)
     foreign = Artifact(shipped.weights, replace(shipped.config, floor=CONFIG.floor * 2))
     assert train(little, CONFIG, 1, plan=PLAN, shipped=foreign).version == own.version
@@ -114,13 +114,13 @@ def test_few_labels_give_the_shipped_model_if_it_ranks_better(shipped: Artifact)
 
 
 class Stopped(Exception):
-    """Somebody pressed Ctrl-C."""
+    """Interrupt as Ctrl-C does."""
 
 
 @pytest.mark.parametrize("stop", [2, PLAN.epochs + 1])
 def test_a_stopped_training_goes_on_to_the_same_artifact(tmp_path: Path, stop: int) -> None:
     """Stopped in the first fit or in the second: what comes out is what comes out of one that was never stopped."""
-    plan, file = replace(PLAN, epochs=3), tmp_path / "notes"
+    plan, file = replace(PLAN, epochs=3), tmp_path / "checkpoint"
     said: list[str] = []
 
     def interrupted(line: str) -> None:
@@ -129,30 +129,34 @@ def test_a_stopped_training_goes_on_to_the_same_artifact(tmp_path: Path, stop: i
             raise Stopped
 
     with pytest.raises(Stopped):
-        train(SNAPSHOTS, CONFIG, 3, interrupted, plan, notes=file)
+        train(SNAPSHOTS, CONFIG, 3, interrupted, plan, checkpoint=file)
     lines: list[str] = []
-    again = train(SNAPSHOTS, CONFIG, 3, lines.append, plan, notes=file)
-    assert any(line.startswith("goes on behind epoch") for line in lines)
+    again = train(SNAPSHOTS, CONFIG, 3, lines.append, plan, checkpoint=file)
+    assert any(line.startswith("resumes after epoch") for line in lines)
     assert sum("loss" in line for line in lines) < 2 * plan.epochs
     assert again.version == train(SNAPSHOTS, CONFIG, 3, plan=plan).version
 
 
 def test_the_notes_of_another_training_are_not_gone_on_with(tmp_path: Path) -> None:
     """Another seed, other data, or a damaged file: from the beginning."""
-    plan, file = replace(PLAN, epochs=2), tmp_path / "notes"
-    train(SNAPSHOTS, CONFIG, 3, plan=plan, notes=file)
+    plan, file = replace(PLAN, epochs=2), tmp_path / "checkpoint"
+    train(SNAPSHOTS, CONFIG, 3, plan=plan, checkpoint=file)
     lines: list[str] = []
-    train(SNAPSHOTS, CONFIG, 4, lines.append, plan, notes=file)
-    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, notes=file)
+    train(SNAPSHOTS, CONFIG, 4, lines.append, plan, checkpoint=file)
+    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, checkpoint=file)
     file.write_bytes(file.read_bytes()[:99])
-    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, notes=file)
+    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, checkpoint=file)
     assert not any(line.startswith("goes on") for line in lines)
 
 
 def test_the_card_has_the_command_and_the_figures() -> None:
-    """What the card says is what it was given."""
+    """The card contains the given record and figures."""
     truth = np.arange(40.0)
-    rungs = ladder({"followers": -truth, "past mean": past_mean(SNAPSHOTS[0].graph.own[:40])}, truth, truth > 9)
-    text = card(CONFIG, Facts("groundswell train this", "that: 5 events", 4, 40, "the truth", 12.0), rungs)
+    ladder = standings({"followers": -truth, "past mean": past_mean(SNAPSHOTS[0].graph.own[:40])}, truth, truth > 9)
+    text = card(
+        CONFIG,
+        TrainingRecord("groundswell train this", "that: 5 events", 4, 40, "the truth", 12.0),
+        list(ladder.values()),
+    )
     for part in ("groundswell train this", "that: 5 events", "| followers | -1.000 |", "| past mean |", "40 users"):
         assert part in text

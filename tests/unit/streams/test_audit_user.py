@@ -179,7 +179,7 @@ def spoil_sums(shard: Shard, _user: int) -> None:
     for sums in engine._kept._sums:
         sums[:] = sums + 0.3
     few, engine._kept._few = engine._kept._few, 1
-    engine.second(shard.view, np.flatnonzero(shard.graph.live_users()))
+    engine.layer2(shard.view, np.flatnonzero(shard.graph.live_users()))
     engine._kept._few = few
 
 

@@ -1,4 +1,4 @@
-"""The protocol of predicted reach: who is judged by what, and that nothing of it leaks into what scores them."""
+"""Evaluation of predicted reach: users and truth, and no leakage of the truth into the scores."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from model.metrics import spearman
 from model.simulate import Simulation
 from model.train import TrainingPlan, train
 from model.types import GraphInput
-from streams.evaluation import Candidates, Exam, Protocol, data_before, exam, judge, protocol
+from streams.evaluation import EvaluationSet, Protocol, candidates, data_before, evaluate, evaluation_set, protocol
 from streams.evaluation_live import FRESH, FROZEN, prequential, stranger_score
 from streams.schemas import from_row
 from streams.training import Dataset, follow_paths
@@ -39,14 +39,14 @@ def asked(town: list[Mutation]) -> Protocol:
 
 
 @pytest.fixture(scope="module")
-def people(town: list[Mutation], asked: Protocol) -> Exam:
-    """Who is judged."""
-    return exam(town, asked)
+def people(town: list[Mutation], asked: Protocol) -> EvaluationSet:
+    """The evaluated users."""
+    return evaluation_set(town, asked)
 
 
 @pytest.fixture(scope="module")
 def dataset(town: list[Mutation], asked: Protocol) -> Dataset:
-    """What may be learned from."""
+    """The data for training."""
     return data_before(town, CONFIG, asked, snapshots=4)
 
 
@@ -82,12 +82,12 @@ def test_truth_is_the_mean_reach_of_later_posts() -> None:
     events += [Mutation(Kind.CREATE, 11 * DAY, "u3", "second"), Mutation(Kind.CREATE, 18 * DAY, "u3", "open")]
     shares = [(10, "s", "new3"), (11, "s", "new3"), (12, "t", "new3"), (15, "late", "new3"), (12, "s", "second")]
     events += [Mutation(Kind.SHARE, day * DAY + 99, user, content) for day, user, content in shares]
-    found = exam(events, Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
+    found = evaluation_set(events, Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
     at = found.ids.index("u3")
     assert (found.reach[at], found.number[at], len(found.ids)) == (1.5, 2, 30)
     assert found.warm.sum() == 15
     with pytest.raises(TrainingError, match="at least 20"):
-        exam(events[:20], Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
+        evaluation_set(events[:20], Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
 
 
 def test_shares_along_follows() -> None:
@@ -103,7 +103,7 @@ def test_shares_along_follows() -> None:
 
 
 def test_a_future_share_changes_no_feature(
-    town: list[Mutation], asked: Protocol, people: Exam, dataset: Dataset
+    town: list[Mutation], asked: Protocol, people: EvaluationSet, dataset: Dataset
 ) -> None:
     """A thousand shares just behind the cut, of posts from before and after it: the same features, other truths."""
     later = [m for m in town if m.kind == Kind.CREATE and asked.cut < m.time <= asked.until - HORIZON]
@@ -115,7 +115,7 @@ def test_a_future_share_changes_no_feature(
     ]
     flooded = sorted([*town, *more], key=lambda m: m.time)
     assert same(dataset, data_before(flooded, CONFIG, asked, snapshots=4))
-    assert (exam(flooded, asked).reach > people.reach).all()
+    assert (evaluation_set(flooded, asked).reach > people.reach).all()
 
 
 def test_moving_the_cut_by_a_day_moves_what_is_known_by_that_day(town: list[Mutation], asked: Protocol) -> None:
@@ -128,7 +128,7 @@ def test_moving_the_cut_by_a_day_moves_what_is_known_by_that_day(town: list[Muta
         known = [m for m in town if m.kind == Kind.CREATE and m.time <= cut]
         created = whole.final.own[:, CONFIG.own.index("cold")] == 0
         assert {user for user, has in zip(whole.users, created, strict=True) if has} <= {m.user for m in known}
-        people = exam(town, moved)
+        people = evaluation_set(town, moved)
         gone = {m.other for m in town if m.kind == Kind.DELETE}
         judged = {m.other for m in town if m.kind == Kind.CREATE and cut < m.time <= asked.until - HORIZON} - gone
         assert people.number.sum() == len(judged)
@@ -139,9 +139,9 @@ def test_moving_the_cut_by_a_day_moves_what_is_known_by_that_day(town: list[Muta
     assert second.number.sum() < first.number.sum()
 
 
-def test_shuffled_labels_teach_nothing(dataset: Dataset, people: Exam) -> None:
-    """Trained on whose post got what by lot, scores say nothing of the truth on average; on real labels they do."""
-    at = Candidates.of(dataset, people)
+def test_shuffled_labels_teach_nothing(dataset: Dataset, people: EvaluationSet) -> None:
+    """Trained on shuffled labels, scores do not correlate with the truth on average; on real labels they do."""
+    at = candidates(dataset, people.ids)
 
     def rank(seed: int, *, shuffled: bool) -> float:
         random = np.random.default_rng(seed)
@@ -159,9 +159,9 @@ def test_shuffled_labels_teach_nothing(dataset: Dataset, people: Exam) -> None:
     assert abs(np.mean(lots)) < 0.5 * real
 
 
-def test_the_table_has_every_scorer_and_an_honest_first_line(dataset: Dataset, people: Exam) -> None:
-    """All of model and baselines over the same people; who wins is what the first line says."""
-    judged, artifacts = judge(dataset, people, CONFIG, seeds=2, plan=PLAN)
+def test_the_table_has_every_scorer_and_an_honest_first_line(dataset: Dataset, people: EvaluationSet) -> None:
+    """Model and baselines over the same users; the first line names the winner."""
+    judged, artifacts = evaluate(dataset, people, CONFIG, seeds=2, plan=PLAN)
     assert list(judged.standings) == [
         "followers", "past mean", "past sharers", "LightGBM", "LightGBM + neighbours", "MLP", "GATv2", "blend"
     ]  # fmt: skip
@@ -170,7 +170,7 @@ def test_the_table_has_every_scorer_and_an_honest_first_line(dataset: Dataset, p
     values = {name: judged.standings[name].spearman["all"].value for name in judged.standings}
     assert judged.wins == (values["GATv2"] > values[judged.best])
     assert ("does NOT beat" in judged.verdict()) != judged.wins
-    turned, _ = judge(
+    turned, _ = evaluate(
         dataset, replace(people, reach=people.reach.max() - people.reach), CONFIG, seeds=1, given=artifacts[0]
     )
     assert turned.standings["GATv2"].spearman["all"].value < 0
@@ -179,20 +179,20 @@ def test_the_table_has_every_scorer_and_an_honest_first_line(dataset: Dataset, p
 
 
 def test_each_post_is_scored_by_the_state_just_before_it(
-    town: list[Mutation], asked: Protocol, people: Exam, dataset: Dataset
+    town: list[Mutation], asked: Protocol, people: EvaluationSet, dataset: Dataset
 ) -> None:
     """At the cut it is the exam's score; later it is what a graph of the events before the post gives, bit for bit."""
     artifact = train(dataset.snapshots, CONFIG, 0, plan=PLAN)
     watched = people.ids[:2]
     live = prequential(town, people, artifact, watched)
     low = int(np.searchsorted(people.posts.time, asked.cut, side="right"))
-    at_cut = dict(zip(people.ids, Candidates.of(dataset, people).score(artifact), strict=True))
+    at_cut = dict(zip(people.ids, candidates(dataset, people.ids).score(artifact), strict=True))
     authors = [people.authors[row] for row in live.author]
     np.testing.assert_allclose(live.scores[FROZEN], [at_cut[user] for user in authors], atol=1e-5)
     post = len(authors) // 2
     time = int(people.posts.time[low + post])
     before = data_before(town, CONFIG, replace(asked, cut=time - 1), snapshots=2)
-    alone = Candidates.of(before, replace(people, ids=[authors[post]], number=people.number[:1]))
+    alone = candidates(before, [authors[post]])
     assert live.scores[FRESH][post] == pytest.approx(alone.score(artifact)[0], abs=1e-5)
     assert [curve.user for curve in live.curves] == watched
     few = prequential(town, people, artifact, steps=5)
@@ -200,5 +200,5 @@ def test_each_post_is_scored_by_the_state_just_before_it(
     assert few.scores[FRESH][0] == live.scores[FRESH][0]
     assert (few.scores[FRESH] != live.scores[FRESH]).any()
     assert live.figures()[0]["per_post"]["low"] is not None
-    stranger = Candidates.of(dataset, replace(people, ids=["nobody knows them"]))
+    stranger = candidates(dataset, ["a stranger"])
     assert stranger_score(artifact) == pytest.approx(stranger.score(artifact)[0], abs=1e-6)

@@ -20,8 +20,8 @@ from graphstate.types import COMMUNITY, CONTENT, FOLLOWS, RELATIONS, TYPES, USER
 from model.artifact import Artifact, untrained
 from model.config import OWN, OWN_SCALE, ModelConfig
 from model.engine import Engine, MakeBackend
-from model.explain import GROUPS, MESSAGES, NEIGHBOURS, STANDING, Explainer, Explanation, Message
-from model.passes import Pass, Weights, elu
+from model.explain import EDGES_MAX, GROUPS, NEIGHBOURS, STANDING, EdgeAttribution, Explainer, Explanation
+from model.passes import NumpyForward, Weights, elu
 from model.reference import Reference
 from model.types import GraphInput
 from streams import explaining
@@ -109,7 +109,7 @@ def looks(cluster: Cluster) -> Iterator[Look]:
             yield seen
 
 
-def source_of(seen: Look, message: Message) -> str:
+def source_of(seen: Look, message: EdgeAttribution) -> str:
     """The id behind a message."""
     relation = next(one for one in RELATIONS if one.name == message.relation)
     return seen.names[TYPES[relation.source]][message.source]
@@ -123,7 +123,7 @@ def test_messages_add_up_to_the_embedding(tmp_path: Path, name: str) -> None:
         with played(tmp_path / artifact.version, LOG, artifact=artifact, backend=BACKENDS[name]) as tried:
             for seen in looks(tried):
                 weights = Weights(artifact.weights, artifact.config)
-                done = Pass(weights, seen.graph, seen.inner, seen.given)
+                done = NumpyForward(weights, seen.graph, seen.inner, seen.given)
                 total = weights.root(1, TYPES[USER], done.first[TYPES[USER]][0])
                 for window in done.windows.values():
                     if len(window.sources):
@@ -148,11 +148,11 @@ def test_leaving_out_is_what_the_reference_says(tmp_path: Path, count: int) -> N
             for message in found.messages:
                 edge = (message.relation, source_of(seen, message), user)
                 every.append(edge)
-                assert found.score - message.worth == pytest.approx(judge.without(user, edge), abs=LIMIT)
+                assert found.score - message.effect == pytest.approx(judge.without(user, edge), abs=LIMIT)
                 tried += 1
-                for inner in message.behind:
+                for inner in message.inner:
                     edge_ = (inner.relation, source_of(seen, inner), edge[1])
-                    assert found.score - inner.worth == pytest.approx(judge.without(user, edge_), abs=LIMIT)
+                    assert found.score - inner.effect == pytest.approx(judge.without(user, edge_), abs=LIMIT)
                     behind += 1
             for relation, worth in found.relations.items():
                 some = [edge for edge in every if edge[0] == relation]
@@ -194,7 +194,7 @@ def test_carried_is_the_slope_along_a_message(tmp_path: Path) -> None:
     with played(tmp_path, LOG) as opened:
         for seen in list(looks(opened))[:10]:
             weights = Weights(ARTIFACT.weights, ARTIFACT.config)
-            done = Pass(weights, seen.graph, seen.inner, seen.given)
+            done = NumpyForward(weights, seen.graph, seen.inner, seen.given)
             for message in found_of(seen).messages:
                 window = done.windows[message.relation]
                 place = int(np.flatnonzero(window.edges == message.edge)[0])
@@ -312,7 +312,7 @@ def test_a_window_without_limit_is_not_explained_beyond_some(tmp_path: Path, mon
         seen = look(shard, "hub")
         assert seen is not None
         told = explain(seen)["explanation"]
-        assert (len(told["neighbours"]), told["unshown"]) == (MESSAGES, 200 - MESSAGES)
+        assert (len(told["neighbours"]), told["unshown"]) == (EDGES_MAX, 200 - EDGES_MAX)
         assert told["error"] <= LIMIT
         monkeypatch.setattr(explaining, "MOST_EDGES", 210)
         partly = look(shard, "hub")

@@ -15,7 +15,7 @@ from model.config import ModelConfig
 from model.simulate import Simulation
 from model.train import TrainingPlan, train
 from streams import cli, eventfiles
-from streams.floors import choose_floor, notes_of
+from streams.floors import checkpoint_path, choose_floor
 from streams.graphview import graph_spec
 from streams.schemas import from_row
 from streams.training import Staleness, build, plan
@@ -73,10 +73,10 @@ def test_staleness_begins_behind_the_first_half() -> None:
     counted = Staleness(1_000)
     assert (counted.size(0), counted.size(499), counted.size(500)) == (500, 1, 100)
     some = np.arange(7)
-    counted.take(0, 500, [some, some, some])
+    counted.count(0, 500, [some, some, some])
     assert counted.per_1000_events == 0
-    counted.take(500, 100, [some, some[:2], some[:0]])
-    counted.take(600, 100, [some[:1], some[:0], some[:0]])
+    counted.count(500, 100, [some, some[:2], some[:0]])
+    counted.count(600, 100, [some[:1], some[:0], some[:0]])
     assert counted.per_1000_events == 50
 
 
@@ -107,8 +107,8 @@ def test_every_floor_is_tried_and_one_is_trained(tmp_path: Path) -> None:
     assert stale[0] > stale[-1] > 0
     floor = choose(chosen.trials).floor
     assert chosen.config.floor == chosen.searched.artifact.config.floor == floor
-    assert f"floor {floor} is chosen" in said
-    assert all(notes_of(tmp_path, tried).is_file() for tried in FLOORS)
+    assert f"floor {floor} is selected" in said
+    assert all(checkpoint_path(tmp_path, tried).is_file() for tried in FLOORS)
 
     made = train(chosen.dataset.snapshots, chosen.config, 3, plan=PLAN, searched=chosen.searched)
     assert made.config.floor == floor
@@ -118,18 +118,18 @@ def test_every_floor_is_tried_and_one_is_trained(tmp_path: Path) -> None:
 
     again: list[str] = []
     assert ask(again.append).trials == chosen.trials
-    assert sum(line == "goes on behind epoch 1" for line in again) == len(FLOORS)
+    assert sum(line == "resumes after epoch 1" for line in again) == len(FLOORS)
     assert not any(line.startswith("epoch  1 of") for line in again)
 
 
 def test_few_labels_leave_the_floor_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing can be told apart by a handful of users: one line says so, and the card has no table."""
+    """A handful of users cannot distinguish floors: one line reports it, and the card has no table."""
     file, out = tmp_path / "town.jsonl", tmp_path / "artifact"
     assert cli.run(["simulate", "--out", str(file), "--users", "150", "--communities", "2", "--days", "14"]) == 0
     words = ["--floor", "auto", "--snapshots", "3", "--epochs", "1", "--held-out", "0.3", "--json"]
     assert cli.run(["train", str(file), "--out", str(out), *words]) == 0
     printed = capsys.readouterr()
-    assert "too few to tell floors apart, 4 stays" in printed.err
+    assert "too few to compare floors, 4 is kept" in printed.err
     summary, artifact = json.loads(printed.out.splitlines()[-1]), Artifact.load(out)
     assert (summary["floor"], summary["floors"], artifact.config.floor) == (4, [], 4)
     assert "## The floor" not in artifact.card
@@ -149,7 +149,7 @@ def test_the_command_tells_what_it_tried(tmp_path: Path, capsys: pytest.CaptureF
     assert summary["floor"] == artifact.config.floor
     for row in summary["floors"]:
         assert f"| {row['floor']} | {row['validation']} | {row['stale_per_1000_events']} |" in artifact.card
-    assert printed.err.index("is chosen") < printed.err.index("once more with the newest snapshot")
+    assert printed.err.index("is selected") < printed.err.index("refit with the newest snapshot")
     assert "--floor auto" in artifact.card
     assert not list(out.glob("unfinished*"))
 
@@ -176,7 +176,7 @@ def test_the_command_trains_with_a_floor_that_serves(tmp_path: Path, capsys: pyt
 def test_no_floor_is_refused_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], floor: str
 ) -> None:
-    """One line that says what may be given, exit code 2."""
+    """One line that lists valid values, exit code 2."""
     assert cli.run(["train", str(tmp_path / "none"), "--floor", floor, "--out", str(tmp_path / "artifact")]) == 2
     printed = capsys.readouterr().err
     assert "give auto, or a whole number from 1 to 999999" in printed

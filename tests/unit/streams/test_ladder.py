@@ -1,4 +1,4 @@
-"""The ladder on the generated benchmark: who is judged, what each rung knows, and that nobody sees the truth."""
+"""The synthetic benchmark: evaluated users, inputs of each scorer, and that no scorer reads the truth."""
 
 from dataclasses import replace
 
@@ -18,12 +18,12 @@ from streams.ladder import (
     NETWORK,
     PROFILE,
     REACH,
-    World,
-    climb,
+    SyntheticBenchmark,
     generated,
     profile,
     scores,
     show,
+    summarize,
 )
 
 pytestmark = pytest.mark.slow
@@ -32,12 +32,12 @@ CONFIG = ModelConfig(hidden=8, heads=2, head_hidden=8)
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
+def world() -> SyntheticBenchmark:
     """Three weeks of a small town."""
-    return World.generate("strong", CONFIG, users=600, days=16, snapshots=4)
+    return SyntheticBenchmark.generate("strong", CONFIG, users=600, days=16, snapshots=4)
 
 
-def test_the_judged_are_real_people_whom_nobody_learned_from(world: World) -> None:
+def test_the_judged_are_real_people_whom_nobody_learned_from(world: SyntheticBenchmark) -> None:
     """Held out in every snapshot, no bots, and each with their own true influence."""
     events, truth = generated("strong", 600, 16, 0)
     assert len(events) == world.dataset.events
@@ -49,10 +49,10 @@ def test_the_judged_are_real_people_whom_nobody_learned_from(world: World) -> No
             assert row >= len(snapshot.mask) or not snapshot.mask[row]
 
 
-def test_every_rung_is_judged_on_the_same_people(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_rung_is_judged_on_the_same_people(world: SyntheticBenchmark, capsys: pytest.CaptureFixture[str]) -> None:
     """All seven rungs, with intervals, seeds and paired differences; another truth is another figure."""
     found, seconds = scores(world, CONFIG, seeds=2, plan=TrainingPlan(epochs=1, threads=1))
-    one = climb(world, found, seconds)
+    one = summarize(world, found, seconds)
     rungs = {rung["name"]: rung for rung in one["rungs"]}
     assert list(rungs) == [FOLLOWERS, PROFILE, REACH, NEAR, MLP, NETWORK, BLEND]
     assert all(rung["all"]["low"] <= rung["all"]["value"] <= rung["all"]["high"] for rung in rungs.values())
@@ -67,10 +67,10 @@ def test_every_rung_is_judged_on_the_same_people(world: World, capsys: pytest.Ca
     assert f"strong: {len(world.rows)} held-out people" in shown
     assert f"{BLEND} − {NEAR}" in shown
     lot = replace(world, truth=np.random.default_rng(0).permutation(world.truth))
-    assert abs(climb(lot, found)["rungs"][2]["all"]["value"]) < 0.25
+    assert abs(summarize(lot, found)["rungs"][2]["all"]["value"]) < 0.25
 
 
-def test_the_profile_knows_nothing_of_past_reach(world: World) -> None:
+def test_the_profile_knows_nothing_of_past_reach(world: SyntheticBenchmark) -> None:
     """Whatever posts got may change without a change of it; what a user did may not."""
     graph = world.dataset.final
     own = graph.own.copy()
@@ -88,7 +88,7 @@ def test_unknown_benchmarks_are_refused() -> None:
 
 
 def test_harder_benchmarks_hide_influence_from_followers() -> None:
-    """The number of followers says less from each difficulty to the next."""
+    """The number of followers correlates less with each harder difficulty."""
     from model.metrics import spearman
 
     found = []

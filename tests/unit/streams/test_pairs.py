@@ -62,7 +62,7 @@ def test_other_files_are_refused(tmp_path: Path, changed: dict[str, object], sai
 
 
 def test_pairs_and_events_do_not_mix(tmp_path: Path) -> None:
-    """Either event files or pairs; neither is as wrong as both, and a file that is no Parquet is said to be none."""
+    """Event files or pairs, not both and not neither; a file that is not Parquet is refused."""
     path = tmp_path / "pairs.parquet"
     path.write_text("no parquet")
     for words in ([], [str(path), "--pairs", str(path)]):

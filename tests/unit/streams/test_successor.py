@@ -153,11 +153,11 @@ class Wrong(Engine):
 class Full(Engine):
     """An engine that fails in a step, as one on a device that is full."""
 
-    def take(self, graph: GraphView, rows: list[Int64s]) -> None:
+    def load_features(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Fail where a step takes features, not where rows are prepared."""
         if sum(map(len, rows)) < 7:
             raise RuntimeError("out of memory")
-        super().take(graph, rows)
+        super().load_features(graph, rows)
 
 
 def wild() -> Artifact:

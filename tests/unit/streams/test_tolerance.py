@@ -22,7 +22,7 @@ from model.engine import MakeBackend
 from model.engine_choice import Choice
 from model.reference import Reference
 from model.simulate import Simulation
-from model.succession import Succession
+from model.succession import DualEngine
 from streams.app import Worker
 from streams.cluster import Cluster
 from streams.replay import batches
@@ -301,7 +301,7 @@ def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pyt
             pass
         for some in parts[20:35]:
             assert step(shard, some).effect == 0
-        assert isinstance(shard.engine, Succession)
+        assert isinstance(shard.engine, DualEngine)
         coming = shard.engine.coming.hidden1[USER][:].tobytes()
         rows = shard.graph.own_rows()
         assert shard.tolerance.look(shard.engine, rows, shard.graph.none(), settled=True) == (sum(map(len, rows)), 0)

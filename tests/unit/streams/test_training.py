@@ -62,7 +62,7 @@ def test_windows_grow_where_posts_are_few() -> None:
 
 
 def test_events_in_which_no_horizon_has_closed_are_refused() -> None:
-    """The message says how long the events are and how long they must be; just enough is accepted."""
+    """The message names the length of the events and the needed one; exactly enough is accepted."""
     with pytest.raises(TrainingError, match=r"span 5\.0 days, 7\.2 are needed"):
         plan(days(0, 1), 5 * DAY, 3 * DAY, 14)
     assert plan(days(0, 1), 8 * DAY, 3 * DAY, 3).times
