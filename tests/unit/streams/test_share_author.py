@@ -27,7 +27,7 @@ from streams.replay import run
 from streams.schemas import all_from_row, from_row, mutations
 from streams.settings import Settings
 from streams.topics import Topics
-from streams.training import creation_times, what_stands
+from streams.training import creation_times, effective_events
 from streams.transport import INPUTS, Poll
 
 NOW_S = 1_714_564_800
@@ -186,7 +186,7 @@ def test_training_counts_a_post_once() -> None:
     rows = [{**STATED, "user": f"u{i}", "time": NOW_S + i} for i in range(50)]
     events = [one for row in rows for one in all_from_row(row, NOW_MS * 2000)]
     assert creation_times(events).tolist() == [CREATE.time]
-    contents, shares = what_stands(events)
+    contents, shares = effective_events(events)
     assert contents == {"c1": (CREATE.time, "zoe")}
     assert len(shares) == 50
 
