@@ -16,7 +16,7 @@ from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.fetch import FetchRequest
 
-from streams.errors import one_line
+from streams.errors import BrokerError, TopicError, one_line
 from streams.identity import Found
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 ANSWER_S = 5.0
+ASSIGNED_S = 60.0
+"""How long an assignment waits for an answer: for as long as a broker takes to come back."""
 _OUT_OF_RANGE = 1
 
 
@@ -75,12 +77,24 @@ class TopicWatch:
                 continue  # an assignment is under way, and asks for itself
             try:
                 await self.look()
-            except KafkaError as error:
+            except TopicError:
+                raise
+            except BrokerError as error:
                 log.debug("Kafka could not be asked about the topics", extra={"why": one_line(error)})
 
-    async def ask(self, deadline_s: float = 30.0) -> dict[str, Found]:
-        """What Kafka says of the topics now."""
-        return await self._consumer().found([*self._read, *self._outputs], deadline_s)
+    async def ask(self, deadline_s: float = ASSIGNED_S) -> dict[str, Found]:
+        """What Kafka says of the topics now.
+
+        Raises:
+            BrokerError: nobody answered until the deadline.
+        """
+        try:
+            return await self._consumer().found([*self._read, *self._outputs], deadline_s)
+        except KafkaError as error:
+            message = (
+                f"Kafka did not say which topics there are ({one_line(error)}); is it well? Start the worker again"
+            )
+            raise BrokerError(message) from error
 
     async def look(self) -> None:
         """Look once."""
