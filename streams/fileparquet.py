@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streams.errors import InputError
+from streams.errors import InputError, reason
 from streams.filebytes import Chunks
 from streams.filetext import BadRow, Row
 
@@ -35,10 +35,15 @@ _NEEDED = ("type", "time", "user")
 @contextmanager
 def spooled(chunks: Chunks) -> Iterator[Path]:
     """The bytes in a temporary file: Parquet is read from its end, which a pipe does not let one reach."""
-    with tempfile.NamedTemporaryFile(prefix="groundswell-spool-", suffix=".parquet") as file:
+    with tempfile.NamedTemporaryFile(prefix="groundswell-spool-", suffix=".parquet", buffering=0) as file:
         for chunk in chunks:
-            file.write(chunk)
-        file.flush()
+            left = memoryview(chunk)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                message = f"{file.name}, a copy of the Parquet file, cannot be written ({reason(error)}); set TMPDIR"
+                raise InputError(message) from error
         yield Path(file.name)
 
 

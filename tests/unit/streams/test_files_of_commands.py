@@ -101,9 +101,7 @@ def test_what_cannot_be_read_or_written_is_refused_at_once(
     monkeypatch.setenv("GROUNDSWELL_BROKER", "127.0.0.1:1")
     Path("folder").mkdir()
     Path("empty").touch()
-    begin = time.monotonic()
     assert cli.run(arguments.split()) == 1
-    assert time.monotonic() - begin < 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line)
 
@@ -144,6 +142,19 @@ def test_standard_streams_may_be_closed_or_full(file: Path) -> None:
     assert b"No space left on device" in done.stderr
     done = groundswell('"$0" config | head -n 1; exit "${PIPESTATUS[0]}"')
     assert done.stderr == b""
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    """What is written, and the copy that Parquet from a pipe needs."""
+    path = tmp_path / "x.parquet"
+    done = groundswell('ulimit -f 1; "$0" simulate --users 40 --communities 2 --days 9 --out "$1"', path)
+    assert done.returncode == 1
+    assert re.fullmatch(rb"groundswell: .*x.parquet: cannot be written .*File too large.*\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+    eventfiles.write(path, Simulation(40, 2, seed=5).events(9))
+    done = groundswell('ulimit -f 1; "$0" produce --check <(cat "$1")', path)
+    assert done.returncode == 1
+    assert re.fullmatch(rb"groundswell: .*spool.*, a copy of the Parquet file, .*File too large.*TMPDIR\n", done.stderr)
 
 
 def test_an_option_without_its_value_takes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
