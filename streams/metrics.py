@@ -138,8 +138,8 @@ class Metrics:
         self.events = self._counter("events_total", "Events accepted at ingest, by type", "type", "outcome")
         self.mutations = self._counter(
             "mutations_total",
-            "Events by what became of them at the owner of their user (applied, expired), and facts of other shards; a share "
-            "with an author is two: its create and itself",
+            "Events by what became of them at the owner of their user (applied, expired), and facts of other shards; a "
+            "share with an author is two: its create and itself",
             "outcome",
         )
         self.repeated = self._counter("repeated_messages_total", "Input messages skipped because the state has them")
