@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import uuid
 from collections.abc import Iterator
@@ -80,6 +81,10 @@ BAD: dict[str, tuple[str, bytes | None, str, tuple[str, ...]]] = {
     "invalid UTF-8 in an id": ("share", b'{"type":"share","time":1,"user":"\xff","content":"c"}', "utf8", ()),
     "invalid UTF-8 in an unknown field": ("share", share("x")[:-1] + b',"note":"\xc3\x28"}', "utf8", ()),
     "UTF-16": ("share", share("x").decode().encode("utf-16"), "utf8", ()),
+    "Avro behind a registry's prefix": ("share", b"\0\0\0\0\7\x06ann\x04c1", "format", ()),
+    "a value that is compressed itself": ("share", gzip.compress(share("x")), "format", ()),
+    "an envelope": ("share", b'{"schema":{},"payload":%b}' % share("x"), "envelope", ()),
+    "an author without a time": ("share", share("x", author="x"), "field", ()),
     "an array in an array": ("share", b"[[%b]]" % share("x"), "nested", ()),
     "an array among events": (
         "share",
@@ -140,6 +145,10 @@ def found(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Ite
         sender.send(topics.share.name, full("large"), partition=1)
         sender.send(topics.share.name, many("arra"), partition=1)
         sender.send(topics.share.name, b"[]", partition=1)
+        sender.send(topics.share.name, b"\xef\xbb\xbf" + share("bom"), partition=1)
+        sender.send(topics.share.name, b"\0\0\0\0\7" + share("prefix"), partition=1)
+        sender.send(topics.share.name, share("leap", time="2016-12-31T23:59:60Z"), partition=1)
+        sender.send(topics.share.name, share("fan", "stated", author="author", created=1_699_990_000), partition=1)
     with worker(settings) as process:
         letters = [topics.dlq(spec).name for spec in topics.inputs.values()]
         wait_for(lambda: len(read_all(settings, letters)) >= len(BAD), 60, "all dead letters")
@@ -203,6 +212,26 @@ def test_good_messages_at_the_size_limit(found: Found) -> None:
     """A message as large as the broker takes is scored: one event, or ten thousand."""
     assert "large" in found.scored
     assert {f"arra{number}" for number in range(50)} <= found.scored
+
+
+def test_good_messages_in_other_forms(found: Found) -> None:
+    """A BOM, the prefix of a schema registry, a leap second, and the author whom a share states."""
+    assert {"bom", "prefix", "leap", "fan", "author"} <= found.scored
+
+
+def test_shares_by_outcome(found: Found) -> None:
+    """Only the share that states its create is credited; the others wait for theirs, and the metrics say it."""
+
+    def counted() -> dict[str, float]:
+        lines = found.worker.get("/metrics")[1].decode().splitlines()
+        shares = [line for line in lines if line.startswith("groundswell_shares{")]
+        return {line.split('"')[1]: float(line.rpartition(" ")[2]) for line in shares}
+
+    wait_for(lambda: counted().get("credited"), 30, "the shares to be counted")
+    shares = counted()
+    assert (shares["credited"], shares["reach"]) == (1, 1)
+    assert shares["waiting"] > 13_000
+    assert (shares["beyond_retention"], shares["abandoned"]) == (0, 0)
 
 
 def test_metrics_count_them(found: Found) -> None:
