@@ -163,8 +163,10 @@ def _offset(request: Any, topic: str, partition: int) -> int:
 
 
 def _ended(what: str, error: BaseException | None) -> WorkerError:
-    why = "without an error" if error is None else f"{type(error).__name__}: {one_line(error)}"
-    return WorkerError(f"{what} ended ({why}), and nothing would come any more; start the worker again")
+    # aiokafka wraps what it did not expect.
+    cause = error.__cause__ or error if error is not None else None
+    why = "without an error" if cause is None else f"{type(cause).__name__}: {one_line(cause)}"
+    return WorkerError(f"{what} ended ({why}), so that nothing could be read any more; start the worker again")
 
 
 def watch_task(

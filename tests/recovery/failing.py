@@ -1,0 +1,67 @@
+"""A worker whose Kafka client fails once it is ready: `python -m tests.recovery.failing CASE`.
+
+group: requests of the group get no answer. polls: no poll returns. ended, fetching: a background task of the client
+raises an error. old-fetch: fetch requests below version 10. none: nothing fails, bounds are short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import HeartbeatRequest
+
+from streams import app, cli, liveness
+
+BOUND_S = 3.0
+CASES = ("group", "polls", "ended", "fetching", "old-fetch", "none")
+
+
+async def _never(*_: Any, **__: Any) -> None:
+    await asyncio.Event().wait()
+
+
+def _raise(*_: Any, **__: Any) -> None:
+    raise RuntimeError("a defect")
+
+
+def fail(case: str, consumer: Any) -> None:
+    """Let the client of a worker fail; called on the consumer's thread."""
+    send = consumer._client.send
+
+    async def silent(node_id: Any, request: Any, **named: Any) -> Any:
+        await (_never() if isinstance(request, HeartbeatRequest) else asyncio.sleep(0))
+        return await send(node_id, request, **named)
+
+    match case:
+        case "group":
+            consumer._client.send = silent
+        case "polls":
+            consumer._fetcher.fetched_records = _never
+        case "ended":
+            consumer._coordinator.ensure_coordinator_known = _raise
+            consumer._coordinator.request_rejoin()
+        case "fetching":
+            consumer._fetcher._get_actions_per_node = _raise
+
+
+class Failing(app.Worker):
+    """Does its work until it has partitions."""
+
+    def on_sought(self, tps: list[Any]) -> None:
+        """Now fail."""
+        super().on_sought(tps)
+        thread = self.consumer._thread
+        self.consumer.thread_loop.call_soon_threadsafe(fail, sys.argv[1], thread._consumer)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] not in CASES:
+        sys.exit(f"one of {', '.join(CASES)} is needed")
+    if sys.argv[1] == "old-fetch":
+        FetchRequest._CLASSES = tuple(one for one in FetchRequest._CLASSES if one.API_VERSION < 10)
+    liveness.GROUP_S = liveness.POLLS_S = BOUND_S
+    app.Worker = Failing  # type: ignore[misc]
+    sys.exit(cli.run(["worker"]))

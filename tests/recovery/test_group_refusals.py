@@ -1,0 +1,285 @@
+"""Refusals of the group and clients that stop: one line and exit code 1, or `/livez`; never alive and idle for good."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ConfigResource,
+    ConfigResourceType,
+    MemberToRemove,
+    ResourcePattern,
+    ResourceType,
+)
+
+from streams.embedded import EmbeddedKafka
+from streams.errors import BrokerError
+from streams.settings import Settings
+from streams.topics import Topics, admin, create
+from tests.workers import START_S, WorkerProcess, environment, producer, read_all, wait_for
+
+ROOT = Path(__file__).parent.parent.parent
+AWAY_S = 12.0
+ANONYMOUS = "User:ANONYMOUS"
+
+
+class GuardedKafka(EmbeddedKafka):
+    """A broker with ACLs, of which none means everything; groups of one member and of sessions of 6 s at least."""
+
+    def _configure(self) -> None:
+        super()._configure()
+        file = self.folder / "server.properties"
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if "group.min.session" not in line]
+        lines += [
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found=true",
+            "super.users=User:nobody",
+            "group.min.session.timeout.ms=6000",
+            "group.max.size=1",
+        ]
+        file.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[GuardedKafka]:
+    """The broker of all tests about rights and limits."""
+    with GuardedKafka() as broker:
+        yield broker
+
+
+class FailingProcess(WorkerProcess):
+    """A worker whose client fails in a way of `tests/recovery/failing.py`."""
+
+    def __init__(self, settings: Settings, case: str) -> None:
+        super().__init__(settings)
+        self._case = case
+
+    def start(self) -> None:
+        """Start it and return at once."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "tests.recovery.failing", self._case]
+            self.process = subprocess.Popen(command, env=environment(self.settings), stdout=log, stderr=log, cwd=ROOT)
+
+
+@contextmanager
+def running(process: WorkerProcess) -> Iterator[WorkerProcess]:
+    """A worker that was started, gone at the end."""
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def last_line(process: WorkerProcess) -> str:
+    """The line that a worker ends with; exit code 1, no traceback in it."""
+    assert process.ended(START_S) == 1
+    return process.log.read_text().splitlines()[-1]
+
+
+@contextmanager
+def foreign(settings: Settings, topic: str) -> Iterator[list[BaseException]]:
+    """Another application's consumer in the group of the workers; the errors that it gets."""
+    consumer = KafkaConsumer(topic, **settings.kafka_kwargs(), group_id=settings.consumer_group)
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.is_set():
+            try:
+                consumer.poll(200)
+            except Exception as error:  # noqa: BLE001 - what it is refused with is the result
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield errors
+    finally:
+        stop.set()
+        thread.join()
+        consumer.close()
+
+
+def topics_of(settings: Settings) -> Topics:
+    """The topics, made now."""
+    topics = Topics(settings)
+    with admin(settings) as client:
+        create(client, topics.all())
+    return topics
+
+
+def members(settings: Settings) -> list[Any]:
+    """The members of the workers' group."""
+    with suppress(BrokerError), admin(settings) as client:
+        return list(client.describe_groups([settings.consumer_group])[settings.consumer_group]["members"])
+    return []  # a fresh Kafka has no group coordinator for its first moments
+
+
+def live(process: WorkerProcess) -> int:
+    """The status of `/livez`."""
+    return process.get("/livez")[0]
+
+
+def test_another_application_came_first(settings: Settings) -> None:
+    """A group with another protocol ends the worker; the line names the group and the setting."""
+    topic = topics_of(settings).create.name
+    with foreign(settings, topic):
+        wait_for(lambda: bool(members(settings)), 30, "the other application to join")
+        with running(WorkerProcess(settings)) as process:
+            line = last_line(process)
+    assert line.startswith(
+        f"groundswell: the consumer group {settings.consumer_group} is in use by another application"
+    )
+    assert "GROUNDSWELL_GROUP" in line
+
+
+def test_another_application_came_later(settings: Settings) -> None:
+    """Then the other one is refused, and the worker goes on."""
+    topics = topics_of(settings)
+    with running(WorkerProcess(settings)) as process:
+        process.wait_ready()
+        with foreign(settings, topics.create.name) as errors:
+            wait_for(lambda: bool(errors), 30, "the other application to be refused")
+        assert "InconsistentGroupProtocol" in type(errors[0]).__name__
+        with producer(settings) as sender:
+            event = {"type": "create", "time": 1_700_000_000, "user": "u", "content": "c"}
+            sender.send(topics.create.name, json.dumps(event).encode())
+        wait_for(lambda: len(read_all(settings, [topics.score.name])) == 1, 30, "a score")
+        assert process.get("/readyz")[0] == 200
+
+
+def test_a_member_that_is_removed_joins_again(settings: Settings) -> None:
+    """An administrator removes the worker from its group, and deletes the group: it joins again by itself."""
+    topics = topics_of(settings)
+    with running(WorkerProcess(settings)) as process:
+        process.wait_ready()
+        (member,) = members(settings)
+        with admin(settings) as client:
+            client.remove_group_members(settings.consumer_group, [MemberToRemove(member_id=member["member_id"])])
+        wait_for(
+            lambda: [one["member_id"] for one in members(settings)] not in ([], [member["member_id"]]), 30, "a join"
+        )
+        process.wait_ready()
+        with producer(settings) as sender:
+            event = {"type": "create", "time": 1_700_000_000, "user": "u", "content": "c"}
+            sender.send(topics.create.name, json.dumps(event).encode())
+        wait_for(lambda: len(read_all(settings, [topics.score.name])) == 1, 30, "a score")
+        assert process.stop() == 0
+
+
+def rule(settings: Settings, *operations: ACLOperation) -> list[ACL]:
+    """Rights on the group that are denied."""
+    pattern = ResourcePattern(ResourceType.GROUP, settings.consumer_group)
+    return [ACL(ANONYMOUS, "*", one, ACLPermissionType.DENY, pattern) for one in operations]
+
+
+@contextmanager
+def denied(broker: EmbeddedKafka, rules: list[ACL]) -> Iterator[None]:
+    """Deny rights for a while."""
+    client = KafkaAdminClient(bootstrap_servers=[broker.address])
+    try:
+        client.create_acls(rules)
+        yield
+        client.delete_acls(rules)
+    finally:
+        client.close()
+
+
+def test_a_group_without_rights(guarded: GuardedKafka, offline_settings: Settings) -> None:
+    """A group that may not be used ends the worker at its start, and one whose rights are taken away while it runs."""
+    settings = offline_settings.model_copy(update={"broker": guarded.address})
+    topics_of(settings)
+    forbidden = rule(settings, ACLOperation.READ)
+    with denied(guarded, forbidden), running(WorkerProcess(settings)) as process:
+        line = last_line(process)
+    assert line.startswith(f"groundswell: Kafka does not allow the use of the consumer group {settings.consumer_group}")
+    assert "grant Read on the group" in line
+    with running(WorkerProcess(settings)) as process:
+        process.wait_ready()
+        with denied(guarded, forbidden):
+            again = last_line(process)
+    assert again == line
+
+
+def test_limits_of_the_broker(guarded: GuardedKafka, offline_settings: Settings, tmp_path: Path) -> None:
+    """A session timeout that the broker does not take, and a group that is full."""
+    settings = offline_settings.model_copy(update={"broker": guarded.address})
+    topics_of(settings)
+    with running(WorkerProcess(settings.model_copy(update={"session_timeout_s": 2.0}))) as process:
+        line = last_line(process)
+    assert line.startswith("groundswell: Kafka does not accept a session timeout of 2 s")
+    assert "GROUNDSWELL_SESSION_TIMEOUT_S" in line
+    second = settings.model_copy(update={"datadir": tmp_path / "second", "web_port": 0})
+    with running(WorkerProcess(settings)) as first:
+        first.wait_ready()
+        with running(WorkerProcess(second)) as process:
+            line = last_line(process)
+        assert line.startswith(
+            f"groundswell: the consumer group {settings.consumer_group} is full (GroupMaxSizeReached)"
+        )
+        assert first.get("/readyz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [("ended", "the group task of the consumer ended"), ("fetching", "the fetch task of the consumer ended")],
+)
+def test_a_background_task_that_ends(settings: Settings, case: str, said: str) -> None:
+    """A background task of the client that ends takes the worker with it."""
+    with running(FailingProcess(settings, case)) as process:
+        line = last_line(process)
+    assert line.startswith(f"groundswell: {said} (")
+    assert "start the worker again" in line
+
+
+@pytest.mark.parametrize(("case", "said"), [("group", "the group's client"), ("polls", "the polling of topics")])
+def test_a_client_that_stops_fails_the_liveness_probe(settings: Settings, case: str, said: str) -> None:
+    """With all threads turning, a group that does not answer and polls that do not return show in `/livez`."""
+    with running(FailingProcess(settings, case)) as process:
+        wait_for(lambda: '"ready"' in process.log.read_text(), START_S, "the worker to be ready")
+        wait_for(lambda: live(process) == 503, 20, "the probe to fail")
+        assert said in json.loads(process.get("/livez")[1])["detail"]
+
+
+def test_a_broker_that_is_away_is_no_reason_to_restart(tmp_path: Path, offline_settings: Settings) -> None:
+    """With Kafka gone for several times the bounds `/livez` stays 200, and the worker is ready again by itself."""
+    with EmbeddedKafka(tmp_path / "kafka") as broker:
+        settings = offline_settings.model_copy(update={"broker": broker.address})
+        with running(FailingProcess(settings, "none")) as process:
+            process.wait_ready()
+            broker.halt(kill=True)
+            end = time.monotonic() + AWAY_S
+            while time.monotonic() < end:
+                assert live(process) == 200
+                time.sleep(0.2)
+            broker.resume()
+            wait_for(lambda: len(members(settings)) == 1, 60, "the worker to join again")
+            process.wait_ready()
+            assert live(process) == 200
+
+
+def test_a_topic_in_zstd_and_fetches_of_an_old_version(settings: Settings) -> None:
+    """Kafka refuses old fetches of a topic with `compression.type=zstd` by error 76: the worker names the topic."""
+    topics = topics_of(settings)
+    with admin(settings) as client:
+        change = {"compression.type": "zstd"}
+        client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics.create.name, configs=change)])
+    with running(FailingProcess(settings, "old-fetch")) as process:
+        line = last_line(process)
+    assert line.startswith(f"groundswell: Kafka does not hand out {topics.create.name} partition ")
+    assert "(UnsupportedCompressionType)" in line
