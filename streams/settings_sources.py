@@ -150,7 +150,7 @@ def _toml(cls: type[BaseSettings], problems: list[str]) -> dict[str, Any]:
     known = [*cls.model_fields, *file_names(cls).values()]
     for key in sorted(found.keys() - set(known)):
         guess = _closest(key.lower().removeprefix(_variable(cls, "").lower()), known)
-        problems.append(f"{_place(path, key)}: {key} is no setting{_hint(guess)}; {SEE}")
+        problems.append(f"{_place(path, key)}: {key} is no setting{_hint(guess)} {SEE}")
     return {key: found[key] for key in known if key in found}
 
 
@@ -212,12 +212,12 @@ def _misspelt(cls: type[BaseSettings], variables: Iterable[tuple[str, str]]) -> 
             continue
         if name.startswith(prefix):
             guess = _closest(name.removeprefix(prefix), settings)
-            yield f"{given} is no setting{_hint(guess and prefix + guess)}; unset it or {SEE}"
+            yield f"{given} is no setting{_hint(guess and prefix + guess)} unset it, or {SEE}"
             continue
         head, _, rest = name.partition("_")
         rest = rest.lstrip("_")
         if rest in settings and difflib.SequenceMatcher(None, head, prefix.rstrip("_")).ratio() >= _ALMOST:
-            yield f"{given} is no setting{_hint(prefix + rest)}; unset it or {SEE}"
+            yield f"{given} is no setting{_hint(prefix + rest)} unset it, or {SEE}"
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
@@ -225,7 +225,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 
 def _hint(guess: str) -> str:
-    return f": did you mean {guess}?" if guess else ""
+    return f": did you mean {guess}? Otherwise" if guess else ":"
 
 
 def ignored_links(cls: type[BaseSettings]) -> list[str]:
