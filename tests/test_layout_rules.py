@@ -23,12 +23,12 @@ def tree(root: Path, files: Files) -> Path:
 
 
 def modules(folder: str, count: int) -> dict[str, str]:
-    """So many empty modules in a folder."""
+    """Make a number of empty modules in a folder."""
     return {f"{folder}/m{number}.py": "" for number in range(count)}
 
 
 def methods(count: int, *, name: str = "m", before: str = "") -> str:
-    """A class with so many methods."""
+    """Make a class with a number of methods."""
     return f"{before}class A:\n" + "".join(f"    def {name}{number}(self): ...\n" for number in range(count))
 
 
@@ -72,7 +72,7 @@ def test_each_rule_fails_where_it_must(rule: Rule, bad: Files, good: Files, tmp_
     ],
 )
 def test_large_classes_need_a_reason(bad: str, good: str, tmp_path: Path) -> None:
-    """More than 20 public methods or 250 lines are an error without a comment that says why."""
+    """More than 20 public methods or 250 lines are an error without a comment with the reason."""
     assert list(layout_rules.large_classes_of(tree(tmp_path / "bad", {"model/a.py": bad}))) != []
     assert list(layout_rules.large_classes_of(tree(tmp_path / "good", {"model/a.py": good}))) == []
 
