@@ -151,9 +151,7 @@ class TorchEngine:
             for product in self._products():
                 product.check()
         if self.in_order:
-            log.warning(
-                "inexact_tiles_detected", extra={"device": self.device, "products": self.in_order}
-            )
+            log.warning("inexact_tiles_detected", extra={"device": self.device, "products": self.in_order})
         self.ensure_capacity(graph)
         none = np.zeros(0, np.int64)
         with full_precision(self._on):
