@@ -119,7 +119,7 @@ class TrainingCheckpoint:
             part.replace(self._path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"{self._path}: cannot be written ({error}); make room, or give another --out"
+                f"{self._path}: cannot be written ({error}); free some space, or give another --out"
             ) from error
 
 

@@ -40,7 +40,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingData:
     """Data and settings that scorers with training share.
 
     Attributes:
@@ -65,19 +65,19 @@ class Scorer:
         seeded: Whether the result depends on the seed; otherwise it runs once.
     """
 
-    run: Callable[[Candidates, Lessons, int], tuple[Float64s, Artifact | None]]
+    run: Callable[[Candidates, TrainingData, int], tuple[Float64s, Artifact | None]]
     seeded: bool
 
 
 def followers() -> Scorer:
     """Score by the number of followers."""
-    return Scorer(lambda people, _lessons, _seed: (people.followers, None), seeded=False)
+    return Scorer(lambda people, _data, _seed: (people.followers, None), seeded=False)
 
 
 def past_mean(towards: float) -> Scorer:
     """Score by the past mean log reach, shrunk towards a value."""
     return Scorer(
-        lambda people, _lessons, _seed: (shrunk_past_mean(people.graph.own[people.rows], towards), None), seeded=False
+        lambda people, _data, _seed: (shrunk_past_mean(people.graph.own[people.rows], towards), None), seeded=False
     )
 
 
@@ -85,16 +85,14 @@ def past_sharers() -> Scorer:
     """Score by the number of distinct past sharers."""
     column = OWN.index("sharers")
     scale = OWN_SCALE[column].astype(np.float64)
-    return Scorer(
-        lambda people, _lessons, _seed: (people.graph.own[people.rows][:, column] / scale, None), seeded=False
-    )
+    return Scorer(lambda people, _data, _seed: (people.graph.own[people.rows][:, column] / scale, None), seeded=False)
 
 
 def trees(features: Features) -> Scorer:
     """Score by LightGBM on the features that a function computes from a graph."""
 
-    def run(people: Candidates, lessons: Lessons, seed: int) -> tuple[Float64s, None]:
-        return Trees(lessons.snapshots, seed, features).score(features(people.graph)[people.rows]), None
+    def run(people: Candidates, data: TrainingData, seed: int) -> tuple[Float64s, None]:
+        return Trees(data.snapshots, seed, features).score(features(people.graph)[people.rows]), None
 
     return Scorer(run, seeded=True)
 
@@ -102,8 +100,8 @@ def trees(features: Features) -> Scorer:
 def mlp() -> Scorer:
     """Score by the network trained and applied without edges: an MLP on the same features."""
 
-    def run(people: Candidates, lessons: Lessons, seed: int) -> tuple[Float64s, None]:
-        artifact = train(blinded(lessons.snapshots), lessons.config, seed, lessons.progress, lessons.plan)
+    def run(people: Candidates, data: TrainingData, seed: int) -> tuple[Float64s, None]:
+        artifact = train(blinded(data.snapshots), data.config, seed, data.progress, data.plan)
         return people.score(artifact, blind(people.graph)), None
 
     return Scorer(run, seeded=True)
@@ -112,8 +110,8 @@ def mlp() -> Scorer:
 def network() -> Scorer:
     """Score by the network, trained once per seed."""
 
-    def run(people: Candidates, lessons: Lessons, seed: int) -> tuple[Float64s, Artifact]:
-        artifact = train(lessons.snapshots, lessons.config, seed, lessons.progress, lessons.plan)
+    def run(people: Candidates, data: TrainingData, seed: int) -> tuple[Float64s, Artifact]:
+        artifact = train(data.snapshots, data.config, seed, data.progress, data.plan)
         return people.score(artifact), artifact
 
     return Scorer(run, seeded=True)
@@ -121,7 +119,7 @@ def network() -> Scorer:
 
 def trained(artifact: Artifact) -> Scorer:
     """Score by an artifact as it is."""
-    return Scorer(lambda people, _lessons, _seed: (people.score(artifact), artifact), seeded=False)
+    return Scorer(lambda people, _data, _seed: (people.score(artifact), artifact), seeded=False)
 
 
 @dataclass
@@ -139,7 +137,7 @@ class Scored:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def score_all(people: Candidates, lessons: Lessons, scorers: Mapping[str, Scorer], seeds: Sequence[int]) -> Scored:
+def score_all(people: Candidates, data: TrainingData, scorers: Mapping[str, Scorer], seeds: Sequence[int]) -> Scored:
     """Run every scorer on the same users, those with a seed once per seed.
 
     Raises:
@@ -151,8 +149,8 @@ def score_all(people: Candidates, lessons: Lessons, scorers: Mapping[str, Scorer
         runs = scored.runs[name] = []
         for number, seed in enumerate(seeds if scorer.seeded else seeds[:1], 1):
             if scorer.seeded:
-                lessons.progress(f"{name}, seed {number} of {len(seeds)}")
-            scores, artifact = scorer.run(people, lessons, seed)
+                data.progress(f"{name}, seed {number} of {len(seeds)}")
+            scores, artifact = scorer.run(people, data, seed)
             runs.append(scores)
             if artifact is not None:
                 scored.artifacts.append(artifact)

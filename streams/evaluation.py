@@ -240,7 +240,7 @@ def evaluate(
     newest = [moments(snapshot)[0] for snapshot in dataset.snapshots[-3:] if np.isfinite(snapshot.target).any()]
     scored = scorers.score_all(
         candidates(dataset, users.ids),
-        scorers.Lessons(dataset.snapshots, config, plan, progress),
+        scorers.TrainingData(dataset.snapshots, config, plan, progress),
         {
             FOLLOWERS: scorers.followers(),
             PAST: scorers.past_mean(float(np.mean(newest)) if newest else 0.0),

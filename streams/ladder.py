@@ -145,7 +145,7 @@ def scores(
     dataset, rows = benchmark.dataset, benchmark.rows
     scored = scorers.score_all(
         scorers.Candidates(dataset.final, rows, dataset.followers[rows].astype(np.float64)),
-        scorers.Lessons(dataset.snapshots, config, plan, lambda line: progress(f"{benchmark.difficulty}: {line}")),
+        scorers.TrainingData(dataset.snapshots, config, plan, lambda line: progress(f"{benchmark.difficulty}: {line}")),
         {
             FOLLOWERS: scorers.followers(),
             PROFILE: scorers.trees(profile),

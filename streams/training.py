@@ -422,7 +422,7 @@ def evaluate_held_out(
         raise TrainingError("fewer than two held-out users have a label: give a longer stretch of events")
     scored = scorers.score_all(
         scorers.Candidates(graph, rows, followers[rows]),
-        scorers.Lessons(dataset.snapshots, config),
+        scorers.TrainingData(dataset.snapshots, config),
         {
             "followers": scorers.followers(),
             "past mean": scorers.past_mean(config.target_mean),

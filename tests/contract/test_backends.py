@@ -35,7 +35,7 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKEN
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
-    """As quick as small batches can be."""
+    """Use one thread, which is fastest for small batches."""
     with one_thread():
         yield
 
@@ -55,7 +55,7 @@ every_artifact = pytest.mark.parametrize("artifact", ARTIFACTS.values(), ids=ART
 
 @contextmanager
 def cluster(artifact: Artifact, backend: MakeBackend, folder: Path, count: int = 1) -> Iterator[Cluster]:
-    """Some shards of one graph."""
+    """Open several shards of one graph."""
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=86_400)
     specs = [replace(spec, shards=count, shard=shard) for shard in range(count)]
     opened = Cluster([Shard.open(folder / str(one.shard), artifact, one, backend=backend) for one in specs])
@@ -66,7 +66,7 @@ def cluster(artifact: Artifact, backend: MakeBackend, folder: Path, count: int =
 
 
 def error(artifact: Artifact, twin: Twin, tried: Cluster) -> float:
-    """The largest absolute difference of any embedding or score, at its owner, to the reference on the twin's graph."""
+    """Return the largest difference of any embedding or score, at its owner, from the reference on the twin's graph."""
     snapshot = twin.snapshot().canonical()
     hidden1, hidden2, score = reference(artifact.weights, artifact.config, graph_input(snapshot, artifact.config))
     worst = 0.0
@@ -106,7 +106,7 @@ def test_every_batch_is_the_reference(artifact: Artifact, backend: MakeBackend, 
 @every_backend
 @pytest.mark.parametrize("name", ["window 2", "peaked, all neighbours"])
 def test_mirrors_are_the_reference(name: str, backend: MakeBackend, tmp_path: Path) -> None:
-    """Three shards that mirror each other's nodes have what one pass over the whole graph gives."""
+    """Three shards that mirror each other's nodes equal one pass over the whole graph."""
     artifact = ARTIFACTS[name]
     twin = Twin(graph_spec(artifact.config, retention_s=0, lateness_s=86_400))
     with cluster(artifact, backend, tmp_path, 3) as tried:
@@ -135,12 +135,12 @@ def test_scores_do_not_depend_on_batches_nor_shards(name: str, backend: MakeBack
 
 
 def bits(engine: Backend) -> list[bytes]:
-    """All that an engine has computed."""
+    """Return all outputs of an engine."""
     return [rows[:].tobytes() for rows in (*engine.hidden1, engine.hidden2, engine.score)]
 
 
 def parts(rows: Int64s, size: int) -> list[Int64s]:
-    """Some rows in pieces."""
+    """Split rows into pieces."""
     return np.array_split(rows, max(1, -(-len(rows) // size)))
 
 
@@ -148,7 +148,7 @@ def parts(rows: Int64s, size: int) -> list[Int64s]:
 @pytest.mark.parametrize("window", [0, 16])
 @pytest.mark.parametrize("sizes", [(1, 10), (333, 1_000)], ids=str)
 def test_a_row_has_the_same_bits_in_any_batch(window: int, sizes: tuple[int, int], backend: MakeBackend) -> None:
-    """Rows one by one, by ten or by a thousand: nothing is found to have changed, and no bit is another."""
+    """Recomputing rows one by one, by ten or by a thousand reports no change and changes no bit."""
     config = ModelConfig(window=window)
     graph = SampleGraph(config, 1_000, mean=20 if window else 12)
     engine = compute_all(backend(config, untrained(config, 1).weights), graph)
@@ -168,7 +168,7 @@ def test_a_row_has_the_same_bits_in_any_batch(window: int, sizes: tuple[int, int
 
 @every_backend
 def test_only_what_changed_is_returned_and_wrong_state_is_mended(backend: MakeBackend) -> None:
-    """After changes of windows and features exactly the rows whose bits are others come back."""
+    """After changes of windows and features, exactly the rows with other bits are returned."""
     config = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
     graph = SampleGraph(config, 400, mean=3)
     engine, rng = compute_all(backend(config, untrained(config, 1).weights), graph), np.random.default_rng(2)
@@ -192,7 +192,7 @@ def test_only_what_changed_is_returned_and_wrong_state_is_mended(backend: MakeBa
 @every_backend
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_what_is_held_back_is_what_moved_less_than_the_tolerance(part: float, backend: MakeBackend) -> None:
-    """Rows that moved by more take their new bits, the others keep the old ones, and that is what layer 2 reads."""
+    """Rows beyond the tolerance take their new bits, others keep the old ones; layer 2 reads the result."""
     config = ModelConfig(hidden=8, heads=2, head_hidden=8, window=4)
     weights = untrained(config, 1).weights
     graph = SampleGraph(config, 400, mean=3)
@@ -228,7 +228,7 @@ def test_what_is_held_back_is_what_moved_less_than_the_tolerance(part: float, ba
 
 @every_backend
 def test_hubs_with_all_their_neighbours(backend: MakeBackend) -> None:
-    """In-degrees far beyond what is kept of a window, the graph growing meanwhile: exact."""
+    """In-degrees far above the stored slots of a window, in a growing graph, are exact."""
     config = ModelConfig(hidden=16, heads=2, head_hidden=8, window=0)
     artifact = untrained(config, 6)
     made = backend(config, artifact.weights)

@@ -1,4 +1,4 @@
-"""`groundswell evaluate` on a simulated file: table, JSON, a report that needs nobody, a line for each mistake."""
+"""`groundswell evaluate` on a simulated file: table, JSON, a self-contained report, one line for each mistake."""
 
 import json
 import re
@@ -21,7 +21,7 @@ QUICK = ["--seeds", "1", "--epochs", "1", "--snapshots", "3"]
 
 
 def test_it_judges_prints_and_reports(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first line says who wins; JSON and HTML hold the same; the page asks nobody for anything."""
+    """The first line names the winner; JSON and HTML hold the same; the page loads nothing from elsewhere."""
     report = tmp_path / "report.html"
     assert cli.run(["evaluate", str(town), *QUICK, "--html", str(report), "--ablate", "--json"]) == 0
     printed = capsys.readouterr()
@@ -59,7 +59,7 @@ def test_it_says_what_is_missing(town: Path, tmp_path: Path, capsys: pytest.Capt
         ([str(tmp_path / "none.jsonl")], "no such file"),
         ([str(file)], "no horizon"),
         ([str(town), "--from", "2030-01-01"], "no posts"),
-        (["--alerts", str(town), "--from", "2030-01-01"], "nothing to judge"),
+        (["--alerts", str(town), "--from", "2030-01-01"], "nothing to evaluate"),
         ([str(town), "--origin", "1.5"], "between 0 and 1"),
         ([str(town), "--until", "2001-01-01"], "no events"),
     ):
@@ -69,7 +69,7 @@ def test_it_says_what_is_missing(town: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_alerts_are_judged(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The shipped rule, others and random in one table, the same in JSON and on a page that needs nobody."""
+    """The shipped rule, baselines and random in one table, the same in JSON and on a self-contained page."""
     report = tmp_path / "alerts.html"
     assert cli.run(["evaluate", "--alerts", str(town), "--html", str(report)]) == 0
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Arithmetic whose result for a row depends on nothing but the row, also where a library's products do."""
+"""Operations whose result for a row depends only on the row, even if a library's products do not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_elementwise_operations_do_not_mind_where_a_number_stands(operation: obj
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 31, 32, 33, 500])
 def test_product_of_a_row_is_the_same_among_others(rows: int) -> None:
-    """Whatever stands before and behind it."""
+    """A row has the same bits whatever rows surround it."""
     tried = product()
     x = torch.randn(600, 33, generator=torch.Generator().manual_seed(3))
     whole = tried(x)
@@ -54,7 +54,7 @@ def test_product_of_a_row_is_the_same_among_others(rows: int) -> None:
 
 
 def test_a_library_whose_products_depend_on_the_place_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then products are taken input by input, with the same bits for a row in any place."""
+    """Products fall back to input by input, with the same bits for a row in any position."""
     real = torch.mm
 
     def uneven(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_a_library_whose_products_depend_on_the_place_is_found_out(monkeypatch: 
 
 
 def test_settings_of_the_process_neither_count_nor_change() -> None:
-    """Under reduced precision and autocast the numbers are the same, and both are as before afterwards."""
+    """Reduced precision and autocast do not change the numbers, and both settings are restored afterwards."""
     tried, x = product(), torch.randn(64, 33, generator=torch.Generator().manual_seed(5))
     right = tried(x)
     torch.set_float32_matmul_precision("medium")
@@ -90,7 +90,7 @@ def test_settings_of_the_process_neither_count_nor_change() -> None:
 
 
 def test_attention_does_not_mind_the_room_of_a_window() -> None:
-    """Windows of 3 in a room of 4, 16 or 64: the same bits, whatever stands in the empty slots."""
+    """Windows of 3 with a capacity of 4, 16 or 64: the same bits for any contents of the empty slots."""
     source = torch.Generator().manual_seed(6)
     projected, target = torch.randn(50, 12, generator=source), torch.randn(9, 12, generator=source)
     attention = torch.randn(9, 3, 4, generator=source)

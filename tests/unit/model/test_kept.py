@@ -49,7 +49,7 @@ class Tried:
         self.engine._cache._move = counting
 
     def readers(self, rows: list[Int64s], targets: tuple[int, ...]) -> list[Int64s]:
-        """Per node type, who has one of these rows in a window."""
+        """Return the rows per node type with one of these rows in a window."""
         found: list[list[Int64s]] = [[np.zeros(0, np.int64)] for _ in TYPES]
         for number, (_, source, target) in enumerate(self.artifact.config.relations):
             view, kind = self.graph.windows(number), TYPES.index(target)
@@ -63,7 +63,7 @@ class Tried:
         return [np.unique(np.concatenate(some)) for some in found]
 
     def step(self, random: np.random.Generator, wait: bool) -> None:
-        """Some features and windows change; of the second layer's readers some may wait for a later step."""
+        """Change some features and windows; some readers of the second layer may be deferred to a later step."""
         graph, engine = self.graph, self.engine
         some = [np.unique(random.integers(0, rows, max(1, rows // 60))) for rows in map(graph.rows, range(len(TYPES)))]
         for kind, rows in enumerate(some):
@@ -93,7 +93,7 @@ class Tried:
 @every_artifact
 @pytest.mark.parametrize("wait", [False, True], ids=["at once", "some wait"])
 def test_moved_sums_are_those_computed_anew(artifact: Artifact, wait: bool) -> None:
-    """Over many steps, with windows that change, first layers in several calls and readers who wait."""
+    """Over many steps, with changing windows, several calls of the first layer, and deferred readers."""
     tried, random = Tried(artifact, 5, few=1), np.random.default_rng(6)
     for _ in range(12):
         tried.step(random, wait)
@@ -109,7 +109,7 @@ def test_moved_sums_are_those_computed_anew(artifact: Artifact, wait: bool) -> N
 
 @every_artifact
 def test_few_targets_are_computed_anew(artifact: Artifact) -> None:
-    """Where sums are moved only for many, the others still keep them right."""
+    """Steps with too few targets for updates keep the cached sums correct."""
     tried, random = Tried(artifact, 7, few=120), np.random.default_rng(8)
     for _ in range(12):
         tried.step(random, wait=False)
@@ -154,7 +154,7 @@ def test_mirrors_and_fresh_rows_count_as_changed() -> None:
 
 @pytest.mark.parametrize("name", ["trained", "all neighbours"])
 def test_warming_up_compiles_all_that_steps_call(name: str) -> None:
-    """Afterwards no kernel is compiled, nor fetched from its cache, by whatever comes."""
+    """After a warm-up, no step compiles a kernel or loads one from the cache."""
     artifact = ARTIFACTS[name]
     config = replace(artifact.config, heads=1)  # a shape that no other test has compiled
     artifact = untrained(config, 4)

@@ -42,19 +42,19 @@ def test_the_cache_knows_of_the_operations(module: ModuleType) -> None:
     ],
 )
 def test_the_cache_is_found_again(kernel: Any) -> None:
-    """What a kernel encloses is part of its name there; a compiled function has another name in each process."""
+    """Closure values are part of a kernel's cache key; a compiled function has another key in each process."""
     enclosed = [cell.cell_contents for cell in kernel.py_func.__closure__ or ()]
     assert enclosed
     assert not any(isinstance(value, Dispatcher) for value in enclosed)
 
 
 def orders(rng: np.random.Generator, source: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-    """One window in several orders."""
+    """Return one window in several orders."""
     return [source, source[::-1].copy(), np.sort(source), *(rng.permutation(source) for _ in range(3))]
 
 
 def attended(values: NDArray[F], towards: NDArray[np.float64], vectors: NDArray[F]) -> NDArray[np.float64]:
-    """What GATv2 attends to, by its definition."""
+    """Return GATv2 attention by its definition, in float64."""
     n = len(values)
     mixed = (values.astype(np.float64) + towards).reshape(n, HEADS, CHANNELS)
     logits = (np.where(mixed > 0, mixed, 0.2 * mixed) * vectors).sum(2)
@@ -71,7 +71,7 @@ ONE, START = np.zeros(1, np.int64), np.zeros(1, np.int32)
 def attends(
     window: NDArray[np.int32], projected: NDArray[F], towards: tuple[NDArray[F], ...], vectors: NDArray[F]
 ) -> NDArray[F]:
-    """What one target attends to; towards: its x, weight and bias."""
+    """Return the attention output of one target; towards: its x, weight and bias."""
     out, sums = np.zeros((1, HEADS * CHANNELS), F), np.zeros((1, HEADS * CHANNELS + 2 * HEADS))
     attention.attend(HEADS, CHANNELS)(
         ONE, ONE, START, np.full(1, len(window), np.int32), window, projected, *towards, vectors,
@@ -119,7 +119,7 @@ def test_attention_over_inputs_has_no_order(n: int) -> None:
 
 
 def test_halves_of_a_grain_have_no_order() -> None:
-    """Equal shares of numbers, half of which have a bit more than a sum keeps: each is rounded before it is added."""
+    """Values that need one bit more than the sums: each product is rounded before it is added."""
     rng = np.random.default_rng(3)
     width = HEADS * CHANNELS
     projected = (np.repeat(rng.integers(1, 1 << 21, (8, 1)), width, axis=1) * 2.0**-30).astype(F)
@@ -130,21 +130,21 @@ def test_halves_of_a_grain_have_no_order() -> None:
 
 
 def settled(old: NDArray[F], new: NDArray[F], tolerance: float) -> tuple[NDArray[F], list[int]]:
-    """What becomes of all rows, and which of them moved."""
+    """Return the rows after the kernel, and those that moved."""
     kept, changed = old.copy(), np.empty(len(old), np.int64)
     n = kernels.commit_moved(old.shape[1])(np.arange(len(old)), new, kept, F(tolerance), changed)
     return kept, changed[:n].tolist()
 
 
 def exactly(new: NDArray[F]) -> NDArray[F]:
-    """The same from rows of nothing."""
+    """Return the rows that the kernel writes over NaN."""
     return settled(np.full_like(new, np.nan), new, 0.0)[0]
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), tolerance=st.sampled_from([0.0, 1e-3, 0.01, 0.1]), steps=st.integers(1, 30))
 def test_what_is_held_back_adds_up(seed: int, tolerance: float, steps: int) -> None:
-    """Over a walk of small steps no number is ever off by more than the tolerance; a row moves as a whole or not."""
+    """Over many small steps no number deviates by more than the tolerance; a row moves as a whole or not at all."""
     rng = np.random.default_rng(seed)
     new = rng.normal(scale=0.5, size=(8, WIDTH)).astype(F)
     kept = exactly(new)
@@ -159,7 +159,7 @@ def test_what_is_held_back_adds_up(seed: int, tolerance: float, steps: int) -> N
 
 
 def test_a_steady_drift_is_passed_on() -> None:
-    """Steps of a tenth of the tolerance, all in one number of many: each eleventh of them counts."""
+    """With steps of a tenth of the tolerance in one number, every eleventh step moves the row."""
     new, moved = np.full((1, WIDTH), 0.5, F), []
     kept = exactly(new)
     for step in range(1, 45):
@@ -171,7 +171,7 @@ def test_a_steady_drift_is_passed_on() -> None:
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.01, 1.0])
 def test_what_is_no_number_moves(tolerance: float) -> None:
-    """No tolerance hides that a number was none, or became infinite or finite again; what stays infinite stays."""
+    """A NaN and a change to or from infinity count as moved at any tolerance; an unchanged infinity does not."""
     fine, none, infinite = np.full((3, WIDTH), 0.5, F)
     none[5], infinite[7] = np.nan, np.inf
     old = np.stack([none, none, fine, infinite, infinite])
@@ -182,7 +182,7 @@ def test_what_is_no_number_moves(tolerance: float) -> None:
 
 
 def test_no_tolerance_compares_bits() -> None:
-    """The smallest step of one number counts; the same bits do not."""
+    """The smallest step of one number counts as moved; equal bits do not."""
     new = np.abs(np.random.default_rng(1).normal(size=(50, WIDTH))).astype(F)
     old = exactly(new)
     new[7, 2], new[9, 15] = np.nextafter(new[7, 2], F(9)), np.nextafter(new[9, 15], F(0))

@@ -1,4 +1,4 @@
-"""The network and its reference: names of weights, bias of lonely targets, sub-graph passes."""
+"""The network and its reference: names of weights, bias of targets without edges, passes over subgraphs."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_the_state_dict_has_the_weights_of_an_artifact(preset: str) -> None:
 
 
 def test_a_target_without_edges_gets_the_bias_of_every_relation() -> None:
-    """A lonely user's first layer is elu of its root plus the biases of the relations into users."""
+    """The first layer of a user without edges is elu of its root plus the biases of the relations into users."""
     config = ModelConfig()
     weights = untrained(config, 3).weights
     lonely = graph(config, edges=0)

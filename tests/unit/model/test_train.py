@@ -1,4 +1,4 @@
-"""Training: it learns what can be learned, the same every time, and nothing from those it must not see."""
+"""Training: learns a known target, is deterministic, and does not learn from held-out users."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ SNAPSHOTS = [snapshot(seed) for seed in range(4)]
 
 
 def test_it_learns_from_own_features_and_from_neighbours() -> None:
-    """On users whom it has not seen, the network beats trees that see own features only."""
+    """On held-out users, the network beats trees that read own features only."""
     artifact = train(SNAPSHOTS, CONFIG, seed=1, plan=replace(PLAN, epochs=12))
     fresh = snapshot(9)
     _, _, score = reference(artifact.weights, artifact.config, fresh.graph)
@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_artifact() -> None:
 
 
 def test_held_out_targets_teach_nothing() -> None:
-    """Whatever the targets of masked users are, the artifact is the same."""
+    """Targets of masked users do not change the artifact."""
     wild = [replace(s, target=np.where(s.mask, s.target, 1e6)) for s in SNAPSHOTS]
     assert train(wild, CONFIG, 3, plan=PLAN).version == train(SNAPSHOTS, CONFIG, 3, plan=PLAN).version
     np.testing.assert_array_equal(Trees(wild).score(wild[0].graph.own), Trees(SNAPSHOTS).score(wild[0].graph.own))
@@ -97,7 +97,7 @@ def shipped() -> Artifact:
 
 
 def test_few_labels_give_the_shipped_model_if_it_ranks_better(shipped: Artifact) -> None:
-    """Its weights, with the mean and deviation of the data at hand; a useless one, or one of another graph, is not."""
+    """Its weights, with mean and deviation of the data; a worse one, or one for another graph, is not returned."""
     lines: list[str] = []
     little = [few(one, 12) for one in SNAPSHOTS]
     given = train(little, CONFIG, 1, lines.append, PLAN, shipped=shipped)
@@ -119,7 +119,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("stop", [2, PLAN.epochs + 1])
 def test_a_stopped_training_goes_on_to_the_same_artifact(tmp_path: Path, stop: int) -> None:
-    """Stopped in the first fit or in the second: what comes out is what comes out of one that was never stopped."""
+    """Interrupted in the first or the second fit, a resumed training ends in the same artifact."""
     plan, file = replace(PLAN, epochs=3), tmp_path / "checkpoint"
     said: list[str] = []
 
@@ -138,7 +138,7 @@ def test_a_stopped_training_goes_on_to_the_same_artifact(tmp_path: Path, stop: i
 
 
 def test_the_notes_of_another_training_are_not_gone_on_with(tmp_path: Path) -> None:
-    """Another seed, other data, or a damaged file: from the beginning."""
+    """With another seed, other data or a damaged file, training starts from the beginning."""
     plan, file = replace(PLAN, epochs=2), tmp_path / "checkpoint"
     train(SNAPSHOTS, CONFIG, 3, plan=plan, checkpoint=file)
     lines: list[str] = []

@@ -170,17 +170,17 @@ def spoil_projections(shard: Shard, _user: int) -> None:
     """What the engine keeps of first-layer outputs for the users who read them, of all nodes."""
     for number, relation in enumerate(RELATIONS):
         if relation.target == USER:
-            engine_of(shard)._kept._projected[number] += np.float32(0.3)
+            engine_of(shard)._cache._projected[number] += np.float32(0.3)
 
 
 def spoil_sums(shard: Shard, _user: int) -> None:
     """What the engine keeps of windows, of all users, who are then moved."""
     engine = engine_of(shard)
-    for sums in engine._kept._sums:
+    for sums in engine._cache._sums:
         sums[:] = sums + 0.3
-    few, engine._kept._few = engine._kept._few, 1
+    few, engine._cache._few = engine._cache._few, 1
     engine.layer2(shard.view, np.flatnonzero(shard.graph.live_users()))
-    engine._kept._few = few
+    engine._cache._few = few
 
 
 def engine_of(shard: Shard) -> Engine:
