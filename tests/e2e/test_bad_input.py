@@ -147,7 +147,7 @@ def found(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Ite
         sender.send(topics.share.name, b"[]", partition=1)
         sender.send(topics.share.name, b"\xef\xbb\xbf" + share("bom"), partition=1)
         sender.send(topics.share.name, b"\0\0\0\0\7" + share("prefix"), partition=1)
-        sender.send(topics.share.name, share("leap", time="2016-12-31T23:59:60Z"), partition=1)
+        sender.send(topics.share.name, share("leap", time="2023-10-31T23:59:60Z"), partition=1)
         sender.send(topics.share.name, share("fan", "stated", author="author", created=1_699_990_000), partition=1)
     with worker(settings) as process:
         letters = [topics.dlq(spec).name for spec in topics.inputs.values()]
