@@ -15,16 +15,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import evict, features, keys, loading, migrate, packing, records, shares
-from graphstate.apply import UNERASED, Applier
-from graphstate.columns import as_rows, in_order, union
-from graphstate.counting import NOTHING, WIDTH, Counting
+from graphstate import window_loading
+from graphstate.apply import eviction, share_outcomes
+from graphstate.apply.aggregates import Ledger
+from graphstate.apply.registers import UNERASED, Applier
+from graphstate.apply.remote_facts import FIRST, Facts
 from graphstate.errors import FormatError
-from graphstate.facts import FIRST, Facts
-from graphstate.frontier import Frontier
-from graphstate.keys import NEVER
-from graphstate.ledger import Ledger
-from graphstate.store import Memory, Store
+from graphstate.memory import counter_codec, features, row_writer
+from graphstate.memory.columns import as_rows, in_order, union
+from graphstate.memory.counter_kernels import NOTHING, WIDTH, Counting
+from graphstate.memory.frontier import Frontier
+from graphstate.memory.windows import Windows
+from graphstate.storage import migrations, row_layouts
+from graphstate.storage.row_layouts import NEVER
+from graphstate.storage.store import Memory, Store
 from graphstate.types import (
     COMMUNITY,
     CONTENT,
@@ -39,7 +43,6 @@ from graphstate.types import (
     Progress,
     Snapshot,
 )  # fmt: skip
-from graphstate.windows import Windows
 
 FORMAT = 3
 """The version of the byte layouts."""
@@ -112,12 +115,12 @@ class GraphState:
             LockedError, DamagedError: it cannot be opened.
         """
         if not read_only:
-            migrate.recover(path)
+            migrations.recover(path)
         state = cls(Store(path, memory, read_only=read_only), spec)
         found = int(dict(state.store.rows("meta")).get(b"format", FORMAT))
         if found != FORMAT and not read_only:
             state.close()
-            migrate.migrate(path, found, FORMAT, progress or _silent)
+            migrations.migrate(path, found, FORMAT, progress or _silent)
             state = cls(Store(path, memory), spec)
         try:
             state.load(progress or _silent)
@@ -138,7 +141,7 @@ class GraphState:
         scratch.replace([(0, 0)], [1], as_rows([0]), as_rows([0]))
         Counting(self.ledger.users, self.ledger.contents, 0).add_up(array("q", [NOTHING] * WIDTH))
         features.warm_up(*self.ledger.tables)
-        packing.unpack(packing.pack(self.ledger.users, as_rows([])))
+        counter_codec.unpack(counter_codec.pack(self.ledger.users, as_rows([])))
         self.frontier.warm_up(scratch)
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
@@ -157,18 +160,18 @@ class GraphState:
             raise FormatError(f"the state was built with another {', '.join(differing)}: remove the folder to rebuild")
         self.meta = meta
         self.clock = int(meta.get(b"clock", NEVER))
-        self.ledger.shares.restore(meta.get(shares.META))
+        self.ledger.shares.restore(meta.get(share_outcomes.META))
         self.applier.unerased = int(meta.get(UNERASED, b"0"))
         for done, (key, value) in enumerate(self.store.rows("nodes")):
-            kind, row = keys.read_node(key)
+            kind, row = row_layouts.read_node(key)
             self.ledger.tables[kind].restore(row, value)
             if done % 50_000 == 0:
                 progress("nodes", done, 0)
-        counters = ((keys.read_node(key)[1], value) for key, value in self.store.rows("counters"))
-        for done in packing.restore(self.ledger.users, counters):
+        counters = ((row_layouts.read_node(key)[1], value) for key, value in self.store.rows("counters"))
+        for done in counter_codec.restore(self.ledger.users, counters):
             progress("counters", done, 0)
         self._reach()
-        loading.fill(self.windows, self.ledger, self._hashes(), progress)
+        window_loading.fill(self.windows, self.ledger, self._hashes(), progress)
         self.ledger.touched = [set(table.fresh) for table in self.ledger.tables]
         self.refresh()
         self.ledger.settle()
@@ -267,7 +270,7 @@ class GraphState:
             self.ledger.add_up()
             on_boundary(time // every_us * every_us)
         if self.spec.retention_s and before // EVICTION_US != time // EVICTION_US:
-            self._vacant += evict.sweep(self.ledger, time // EVICTION_US * EVICTION_US - self._kept_us)
+            self._vacant += eviction.sweep(self.ledger, time // EVICTION_US * EVICTION_US - self._kept_us)
 
     def _reach(self) -> None:
         users, contents, communities = self.ledger.tables
@@ -306,7 +309,7 @@ class GraphState:
         """Let go of other shards' contents that nothing here needs any more."""
         for content in self.ledger.unused:
             self.ledger.touched[CONTENT].discard(content)
-            evict.leave(self.ledger, content)
+            eviction.leave(self.ledger, content)
             self._vacant.append(content)
 
     def owned(self, kind: int, rows: Int64s) -> Int64s:
@@ -357,7 +360,7 @@ class GraphState:
         Returns whether the features changed.
         """
         table = self.ledger.tables[kind]
-        self.store.write("mirrors", keys.node(kind, row), propagated + payload)
+        self.store.write("mirrors", row_layouts.node(kind, row), propagated + payload)
         if table.propagated[row].tobytes() == propagated:
             return False
         table.propagated[row] = np.frombuffer(propagated, np.int32)
@@ -366,7 +369,7 @@ class GraphState:
     def payloads(self) -> Iterator[tuple[int, int, bytes]]:
         """The committed mirrors as (type, row, what the model keeps); their features are taken over."""
         for key, value in self.store.rows("mirrors"):
-            kind, row = keys.read_node(key)
+            kind, row = row_layouts.read_node(key)
             table = self.ledger.tables[kind]
             size = 4 * table.propagated.shape[1]
             table.propagated[row] = np.frombuffer(value[:size], np.int32)
@@ -420,9 +423,9 @@ class GraphState:
         # Who was only counted at has the same record as before.
         named = (touched[USER] | counted.intersection(users.fresh), *touched[1:])
         for kind, (table, rows) in enumerate(zip(self.ledger.tables, named, strict=True)):
-            records.write_nodes(store, table, kind, rows)
-        records.write_counters(store, users, self.owned(USER, in_order(touched[USER] | counted)))
-        records.write_outputs(store, outputs or {})
+            row_writer.write_nodes(store, table, kind, rows)
+        row_writer.write_counters(store, users, self.owned(USER, in_order(touched[USER] | counted)))
+        row_writer.write_outputs(store, outputs or {})
         store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())
         self.ledger.shares.write(store)
@@ -439,7 +442,7 @@ class GraphState:
 
     def outputs(self) -> dict[int, bytes]:
         """The committed `outputs` rows by user row."""
-        return {keys.read_node(key)[1]: value for key, value in self.store.rows("outputs")}
+        return {row_layouts.read_node(key)[1]: value for key, value in self.store.rows("outputs")}
 
     def close(self) -> None:
         """Close the database; what was not committed is gone."""

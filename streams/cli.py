@@ -18,9 +18,10 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from streams import kernel_cache, memory
 from streams.errors import on_purpose, one_line, reason
-from streams.escaping import safe, safe_lines
+from streams.messages.escaping import safe, safe_lines
+from streams.settings import kernel_cache
+from streams.worker import process_memory
 
 NAME = "groundswell"
 FOLDER = Path(__file__).parent / "commands"
@@ -179,8 +180,8 @@ def _show_anything() -> None:
 def main() -> None:
     """The `groundswell` script."""
     _show_anything()
-    memory.one_arena()
-    memory.collect_rarely()
+    process_memory.one_arena()
+    process_memory.collect_rarely()
     code = run(sys.argv[1:])
     try:
         if sys.stdout is not None:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as examples
 
 from streams.embedded import EmbeddedKafka
-from streams.settings import PREFIX, Settings
-from tests.needs import MISSING
+from streams.settings.settings import PREFIX, Settings
+from tests.support.needs import MISSING
 
 _SLOW = [HealthCheck.too_slow]  # a database per example
 examples.register_profile(

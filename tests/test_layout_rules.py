@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import layout_rules, tidy
+from tests.support import layout_rules, tidy
 
 Rule = Callable[[Path], Iterator[str]]
 Files = Mapping[str, str]

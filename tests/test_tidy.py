@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from streams import cli, reference
-from streams.metrics import Metrics
-from streams.settings import PREFIX, Settings
-from tests import tidy
+from streams.settings.settings import PREFIX, Settings
+from streams.telemetry.metrics import Metrics
+from tests.support import tidy
 
 DECISIONS = tidy.ROOT / "docs" / "decisions"
 LOCK = tidy.ROOT / "requirements.lock"
@@ -38,7 +38,7 @@ def test_modules_and_tests_say_what_they_are() -> None:
 
 
 def test_only_settings_read_the_environment() -> None:
-    """Only streams/settings_sources.py reads ours; memory.py, kernel_cache.py and user_cache.py other programs'."""
+    """Only streams/settings/sources.py reads ours; memory.py, kernel_cache.py and user_cache.py other programs'."""
     may = {
         tidy.ROOT / "streams" / name
         for name in ("settings_sources.py", "memory.py", "kernel_cache.py", "user_cache.py")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from streams import printing
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
@@ -42,7 +42,7 @@ def evaluate(
         InputError: the events are too short for one step.
     """
     from model.artifact import Artifact
-    from streams.evaluation_alerts import compare_rules
+    from streams.offline.alert_evaluation import compare_rules
 
     begin = perf_counter()
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
@@ -65,17 +65,17 @@ def show(report: dict[str, Any], html: Path | None, *, as_json: bool) -> None:
         InputError: the page cannot be written.
     """
     if html is not None:
-        from streams.evaluation_page import alerts_page, write_page
+        from streams.offline.html_report import alerts_page, write_page
 
         write_page(html, alerts_page(report))
     if as_json:
-        printing.as_json(report)
+        console.as_json(report)
         return
     typer.echo(report["verdict"])
     typer.echo(f"{report['about']}\n")
-    printing.table(report["table"])
+    console.table(report["table"])
     typer.echo(f"\n{report['legend']}\n")
-    printing.table(report["differences"])
+    console.table(report["differences"])
     typer.echo(f"\nmodel {report['model']}, {report['seconds']:.0f} s")
     if html is not None:
         typer.echo(f"\nreport in {html}")

@@ -13,12 +13,12 @@ from urllib.request import Request
 
 import typer
 
-from streams import printing
-from streams.direct import urlopen
 from streams.errors import InputError, StateError, WorkerError, one_line
+from streams.settings.direct_http import urlopen
+from streams.telemetry import console
 
 if TYPE_CHECKING:
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
 
 ANSWER_S = 15.0
 SHOWN = 20
@@ -45,12 +45,12 @@ def explain(
     Asks the worker that has DATADIR, if one runs; else reads the state there, which is loaded whole and takes as much
     memory as a worker. What was published before the last time only a running worker remembers.
     """
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
 
     settings = Settings.load()
     found = ask(settings, worker, user) if worker else find(settings, user, model)
     if as_json:
-        printing.as_json(found)
+        console.as_json(found)
     else:
         show(found)
 
@@ -62,7 +62,7 @@ def find(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
         StateError: a worker has the folder and does not answer, or there is no state.
         InputError: nobody has this id.
     """
-    from streams.datadir import holder
+    from streams.worker.data_dir import holder
 
     process = holder(settings.datadir)
     if process is None:
@@ -129,11 +129,11 @@ def read(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
     """
     from graphstate.types import owner
     from model.artifact import Artifact
-    from streams.explaining import explain as work_out
-    from streams.explaining import look
-    from streams.graphview import graph_spec
-    from streams.headers import rfc3339
-    from streams.shard import Shard, state_folder
+    from streams.messages.headers import rfc3339
+    from streams.shard.graph_view import graph_spec
+    from streams.shard.shard import Shard, state_folder
+    from streams.worker.inspection.explanation import explain as work_out
+    from streams.worker.inspection.explanation import look
 
     number = owner(user, settings.shards)
     folder = state_folder(settings.datadir, number)
@@ -166,7 +166,7 @@ def read(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """Print an answer for a person."""
     told = found["explanation"]
-    printing.line(
+    console.line(
         f"{found['user']}: reach {found['reach']:.2f}, percentile {found['percentile']:.1f}, as of {found['as_of']}, "
         f"model {found['model']}\nfrom {found['from']}"
     )
@@ -178,11 +178,11 @@ def show(found: dict[str, Any]) -> None:
     typer.echo(f"a stranger has reach {stranger:.2f}; what the score has more than it would have without:\n")
     rows = [(name, GROUPS.get(name, ""), worth) for name, worth in told["groups"].items()]
     rows += [(f"  {name}", f"{worth['edges']:,} edges", worth) for name, worth in told["relations"].items()]
-    printing.table([{"part": name, **_worth(worth), "what": what} for name, what, worth in rows])
+    console.table([{"part": name, **_worth(worth), "what": what} for name, what, worth in rows])
     if told["neighbours"]:
         shown = [line for one in told["neighbours"][:SHOWN] for line in (_line(one), *_behind(one))]
         typer.echo("\neach neighbour (attention and what it carries: first layer, second layer)")
-        printing.table(shown)
+        console.table(shown)
         more = len(told["neighbours"]) - SHOWN + told["unshown"]
         if more > 0:
             typer.echo(f"and {more} more; --json has up to 64 of them")
@@ -190,7 +190,7 @@ def show(found: dict[str, Any]) -> None:
         typer.echo(f"\n{told['unshown']:,} neighbours are too many to tell them apart")
     features = sorted(told["features"].items(), key=lambda pair: -abs(pair[1]["log_reach"]))
     typer.echo("\neach feature, with a stranger's value in its place")
-    printing.table([{"feature": name, "value": one["value"], **_worth(one)} for name, one in features])
+    console.table([{"feature": name, "value": one["value"], **_worth(one)} for name, one in features])
     typer.echo("")
     _show_change(told["change"])
 
@@ -233,4 +233,4 @@ def _show_change(change: dict[str, Any]) -> None:
         typer.echo(f"  {name} from {one['before']} to {one['now']}: {one['people']:+.3f} people")
     for word in ("arrived", "gone"):
         for relation, who in change[word] or ():
-            printing.line(f"  {word}: {relation} {who}")
+            console.line(f"  {word}: {relation} {who}")

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
-    from streams.eventfiles import Skipped
+    from streams.messages.files.event_files import Skipped
 
 FILES = (
     "Event files: JSON lines, a JSON array or Parquet, by their first bytes, also compressed (gzip, bzip2, xz, zstd, "
@@ -31,7 +31,7 @@ SkipBad = Annotated[
 
 def skipped(skip_bad: int, before: str = "") -> Skipped:
     """What may be left out; before: what has become of the events before the first line that may not."""
-    from streams.eventfiles import Skipped
+    from streams.messages.files.event_files import Skipped
 
     hint = "" if skip_bad else "--skip-bad leaves such lines out"
     hints = "; ".join(filter(None, (before, hint)))
@@ -45,17 +45,18 @@ def say(line: str) -> None:
 
 def name(path: Path) -> str:
     """A file as a summary or a model's card has it."""
-    from streams.filebytes import is_stdin
+    from streams.messages.files.byte_streams import is_stdin
 
     return "standard input" if is_stdin(path) else path.name or str(path)
 
 
 def read(files: list[Path], until: str, found: Skipped) -> list[Mutation]:
     """All events of files in their order, with progress on standard error."""
-    from streams import eventfiles, progress
+    from streams.messages.files import event_files
+    from streams.telemetry import progress
 
     with progress.shown("reading") as advance:
-        return list(progress.counted(eventfiles.mutations(*files, until=until or None, skipped=found), advance))
+        return list(progress.counted(event_files.mutations(*files, until=until or None, skipped=found), advance))
 
 
 def summary(found: Skipped) -> dict[str, Any]:

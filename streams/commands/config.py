@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streams import printing
+from streams.telemetry import console
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -14,7 +14,7 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     Each wrong or misspelt setting is named on standard error; its row shows what is used in its place.
     """
-    from streams.settings import PREFIX, Settings
+    from streams.settings.settings import PREFIX, Settings
 
     examined = Settings.examine()
     rows = [
@@ -27,9 +27,9 @@ def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         for name, value in examined.settings.public().items()
     ]
     if as_json:
-        printing.as_json(rows)
+        console.as_json(rows)
     else:
-        printing.table(rows)
+        console.table(rows)
     for note in examined.notes:
         typer.echo(f"groundswell: {note}", err=True)
     for problem in examined.problems:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.errors import InputError
+from streams.telemetry import console as printing
 
 if TYPE_CHECKING:
-    from streams.demo.run import Plan, Summary
-    from streams.settings import Settings
+    from streams.demo.session import Plan, Summary
+    from streams.settings.settings import Settings
 
 ELSEWHERE = ("security_protocol", "group", "instance", "prefix", "checkpoints")
 """Settings that say where a worker that is no demo works; broker and datadir are replaced, these are as if not set."""
@@ -39,18 +39,18 @@ def demo(
     Nothing needs to be installed and nothing is left behind. First some weeks of history are sent
     quickly, so that scores mean something, then the stream goes on live at --rate. Ctrl-C ends it.
     """
-    from streams.demo.run import Plan
-    from streams.sending import hush
+    from streams.demo.session import Plan
+    from streams.kafka.event_producer import hush
 
     hush()
     if replay is not None:
-        from streams import eventfiles
+        from streams.messages.files import event_files
 
-        eventfiles.check([replay])
+        event_files.check([replay])
     if out is not None:
-        from streams import landing
+        from streams.offline import output_places
 
-        landing.check_folder(out)
+        output_places.check_folder(out)
     plan = Plan(rate, minutes or None, replay, seed)
     _check(plan, port, out)
     # A SIGTERM before there is an event loop must clean up just as Ctrl-C does.
@@ -67,9 +67,9 @@ def demo(
 
 def _check(plan: Plan, port: int, out: Path | None) -> None:
     """Raise what is wrong with the settings, the model or the folder for results, before Kafka is started."""
-    from streams import health
+    from streams.operations import doctor
 
-    health.artifact(_settings(plan, "localhost:9092", Path(), port))
+    doctor.artifact(_settings(plan, "localhost:9092", Path(), port))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
 
@@ -77,10 +77,10 @@ def _check(plan: Plan, port: int, out: Path | None) -> None:
 def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:
     from rich.console import Console
 
-    from streams import topics
-    from streams.demo.run import play
+    from streams.demo.session import play
     from streams.demo.view import view
     from streams.embedded import EmbeddedKafka
+    from streams.kafka import topics
 
     folder = Path(tempfile.mkdtemp(prefix="groundswell-demo-"))
     console = Console()
@@ -108,7 +108,7 @@ def _settings(plan: Plan, address: str, folder: Path, port: int) -> Settings:
 
     What the demo scores with (model, device, shards, ...) stays, and so does who may look at its pages.
     """
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
 
     own: dict[str, Any] = {
         name: field.default
@@ -142,8 +142,8 @@ def _write_scores(settings: Settings, out: Path) -> None:
     import pyarrow.parquet as pq
 
     from model.artifact import Artifact
-    from streams.graphview import graph_spec
-    from streams.replay import cluster, score_table
+    from streams.offline.replay import cluster, score_table
+    from streams.shard.graph_view import graph_spec
 
     artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
     spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.errors import InputError
-from streams.escaping import safe
+from streams.messages.escaping import safe
+from streams.telemetry import console
 
 if TYPE_CHECKING:
-    from streams.letters import Letter, Letters
+    from streams.operations.dead_letter_queue import Letter, Letters
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The dead letters: what was refused."
@@ -33,9 +33,9 @@ SHOWN_CHARS = 1_000
 
 @contextmanager
 def _letters() -> Iterator[Letters]:
-    from streams import topics
-    from streams.letters import Letters
-    from streams.settings import Settings
+    from streams.kafka import topics
+    from streams.operations.dead_letter_queue import Letters
+    from streams.settings.settings import Settings
 
     # What its clients warn of they try again, and what they give up on we raise.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
@@ -49,7 +49,7 @@ def _size(letters: Letters, names: list[str]) -> int:
 
 
 def _time(time_ms: int) -> str:
-    from streams.headers import rfc3339
+    from streams.messages.headers import rfc3339
 
     return rfc3339(time_ms * 1_000) if 0 <= time_ms < 253_000_000_000_000 else str(time_ms)
 
@@ -60,7 +60,7 @@ def list_(topic: AnyTopic = "", as_json: AsJson = False) -> None:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     with _letters() as letters:
         names = letters.names(topic)
-        with printing.counter("reading", _size(letters, names)) as progress:
+        with console.counter("reading", _size(letters, names)) as progress:
             for name in names:
                 for letter, done in letters.all(name, progress):
                     row = rows.setdefault(
@@ -75,9 +75,9 @@ def list_(topic: AnyTopic = "", as_json: AsJson = False) -> None:
                     row["newest"], row["last_offset"] = _time(letter.time_ms), letter.offset
     found = [rows[key] for key in sorted(rows)]
     if as_json:
-        printing.as_json(found)
+        console.as_json(found)
     elif found:
-        printing.table(found)
+        console.table(found)
     else:
         typer.echo("no dead letters")
 
@@ -102,7 +102,7 @@ def show(
         if offset is not None:
             found += _at(letters, name, offset)
         else:
-            with printing.counter("reading", _size(letters, [name])) as progress:
+            with console.counter("reading", _size(letters, [name])) as progress:
                 found.extend(one for one, _ in letters.all(name, progress) if reason in ("", one.reason))
     if as_json:
         # Escaped beyond what JSON asks for: a letter may hold what a terminal obeys.
@@ -176,7 +176,7 @@ def replay(
     """
     with _letters() as letters:
         names = letters.names(topic)
-        with printing.counter("sending", _size(letters, names)) as progress:
+        with console.counter("sending", _size(letters, names)) as progress:
             options: dict[str, Any] = {
                 "reason": reason or None,
                 "limit": limit,
@@ -185,7 +185,7 @@ def replay(
             }
             found = [letters.replay(name, **options) for name in names]
     if as_json:
-        printing.as_json(
+        console.as_json(
             [{"topic": one.topic, "sent": one.sent, "left_out": one.left_out, "dry_run": dry_run} for one in found]
         )
         return
@@ -222,7 +222,7 @@ def purge(
                 marks = {part: end if before is None else before for part, (_, end) in bounds.items()}
             gone[name] = letters.purge(name, marks, really=yes)
     if as_json:
-        printing.as_json([{"topic": name, "letters": count, "deleted": yes} for name, count in gone.items()])
+        console.as_json([{"topic": name, "letters": count, "deleted": yes} for name, count in gone.items()])
     else:
         for name, count in gone.items():
             typer.echo(f"{name}: {count:,} {'deleted' if yes else 'would be deleted'}")

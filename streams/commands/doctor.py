@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streams import printing
+from streams.telemetry import console
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -15,19 +15,19 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     Exit code 1 if any of them fails.
     """
-    from streams import health
-    from streams.settings import Settings
+    from streams.operations import doctor
+    from streams.settings.settings import Settings
 
     examined = Settings.examine()
     findings = []
     for finding in itertools.chain(
-        health.settings(examined), (health.examine(check, examined.settings) for check in health.CHECKS)
+        doctor.settings(examined), (doctor.examine(check, examined.settings) for check in doctor.CHECKS)
     ):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'ok  ' if finding.ok else 'MEND'}  {finding.name:8} {finding.detail}")
     well = all(finding.ok for finding in findings)
     if as_json:
-        printing.as_json({"ok": well, "checks": [finding._asdict() for finding in findings]})
+        console.as_json({"ok": well, "checks": [finding._asdict() for finding in findings]})
     if not well:
         raise typer.Exit(1)

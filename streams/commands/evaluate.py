@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.commands import _files
 from streams.errors import InputError
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
-    from streams.evaluation import EvaluationResult
-    from streams.evaluation_live import Curve, PrequentialResult
-    from streams.eventfiles import Skipped
+    from streams.messages.files.event_files import Skipped
+    from streams.offline.evaluation import EvaluationResult
+    from streams.offline.prequential import Curve, PrequentialResult
 
 
 def evaluate(
@@ -63,7 +63,7 @@ def evaluate(
         _ladders(ladder, seeds, snapshots, epochs, as_json=as_json)
         return
     if pairs is not None:
-        from streams import pairs as pairwise
+        from streams.offline import pairwise
 
         pairwise.show(pairwise.evaluate(pairs), as_json=as_json)
         return
@@ -78,11 +78,11 @@ def evaluate(
     reports, curves = _origins(options, _read(files or [], since, until, skipped), origins)
     reports[0] |= _files.summary(skipped)
     if html is not None:
-        from streams.evaluation_page import page, write_page
+        from streams.offline.html_report import page, write_page
 
         write_page(html, page(reports[0], curves))
     if as_json:
-        printing.as_json(reports[0] if len(reports) == 1 else {"origins": reports})
+        console.as_json(reports[0] if len(reports) == 1 else {"origins": reports})
         return
     for report in reports:
         _print(report)
@@ -92,13 +92,14 @@ def evaluate(
 
 def _check(files: list[Path], since: str, until: str, model: str, html: Path | None) -> None:
     """Look at what was given before anything that takes long."""
-    from streams import eventfiles, landing
+    from streams.messages.files import event_files
+    from streams.offline import output_places
 
-    eventfiles.check(files)
+    event_files.check(files)
     for time in filter(None, (since, until)):
-        eventfiles.time_us(time)
+        event_files.time_us(time)
     if html is not None:
-        landing.check_file(html)
+        output_places.check_file(html)
     if model:
         from model.artifact import Artifact
 
@@ -107,15 +108,19 @@ def _check(files: list[Path], since: str, until: str, model: str, html: Path | N
 
 def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *, as_json: bool) -> None:
     from model.config import ModelConfig
-    from model.train import TrainingPlan
-    from streams import ladder
+    from model.training.run import TrainingPlan
+    from streams.offline import synthetic_benchmark
 
     summaries, config = [], ModelConfig()
     for difficulty in difficulties:
-        benchmark = ladder.SyntheticBenchmark.generate(difficulty, config, snapshots=snapshots, progress=_say)
-        scored = ladder.scores(benchmark, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_say)
-        summaries.append(ladder.summarize(benchmark, *scored))
-    ladder.show(summaries, as_json=as_json)
+        benchmark = synthetic_benchmark.SyntheticBenchmark.generate(
+            difficulty, config, snapshots=snapshots, progress=_say
+        )
+        scored = synthetic_benchmark.scores(
+            benchmark, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_say
+        )
+        summaries.append(synthetic_benchmark.summarize(benchmark, *scored))
+    synthetic_benchmark.show(summaries, as_json=as_json)
 
 
 def _alerts(
@@ -160,7 +165,7 @@ def _say(line: str) -> None:
 
 def _read(files: list[Path], since: str, until: str, skipped: Skipped) -> tuple[list[Mutation], int, int]:
     """The events in order of time, from when posts count, and the last moment (µs)."""
-    from streams import eventfiles
+    from streams.messages.files import event_files
 
     _say(f"reading {', '.join(map(_files.name, files))}")
     events = sorted(_files.read(files, until, skipped), key=lambda m: m.time)
@@ -168,8 +173,8 @@ def _read(files: list[Path], since: str, until: str, skipped: Skipped) -> tuple[
         _say(_files.told(skipped))
     if not events:
         raise InputError("the files hold no events up to --until: give others, or a later time")
-    first = eventfiles.time_us(since) if since else 0
-    return events, first, eventfiles.time_us(until) if until else events[-1].time
+    first = event_files.time_us(since) if since else 0
+    return events, first, event_files.time_us(until) if until else events[-1].time
 
 
 def _origins(
@@ -193,8 +198,8 @@ def _origin(
 
     from model.artifact import Artifact
     from model.config import ModelConfig
-    from model.train import TrainingPlan
-    from streams import evaluation
+    from model.training.run import TrainingPlan
+    from streams.offline import evaluation
 
     begin = perf_counter()
     given = Artifact.load(Path(options.model)) if options.model else None
@@ -217,8 +222,8 @@ def _origin(
 
 
 def _live(events: list[Mutation], dataset: Any, result: EvaluationResult, artifact: Any) -> PrequentialResult:
-    from streams.evaluation import SHARERS, candidates
-    from streams.evaluation_live import breakouts, prequential
+    from streams.offline.evaluation import SHARERS, candidates
+    from streams.offline.prequential import breakouts, prequential
 
     users = result.users
     people = candidates(dataset, users.ids)
@@ -261,8 +266,8 @@ def _report(result: EvaluationResult, live: PrequentialResult | None, command: s
             "table": [
                 {
                     "scorer": row["scorer"],
-                    "posts": printing.figure(row["per_post"]),
-                    "users and days": printing.figure(row["per_user_day"]),
+                    "posts": console.figure(row["per_post"]),
+                    "users and days": console.figure(row["per_user_day"]),
                 }
                 for row in rows
             ],
@@ -285,9 +290,9 @@ def _table(result: EvaluationResult) -> list[dict[str, Any]]:
         rows.append(
             {
                 "scorer": name,
-                **{where: printing.figure(figure.row()) for where, figure in standing.spearman.items()},
+                **{where: console.figure(figure.row()) for where, figure in standing.spearman.items()},
                 "one seed": " ".join(f"{seed[0]:.3f}" for seed in by_seed) if by_seed else None,
-                "C-index": printing.figure(standing.concordance["all"].row()),
+                "C-index": console.figure(standing.concordance["all"].row()),
                 "C warm": f"{standing.concordance['warm'].value:.3f}",
             }
         )
@@ -309,16 +314,16 @@ def _print(report: dict[str, Any]) -> None:
     typer.echo(report["verdict"])
     typer.echo(f"{report['about']}\n")
     typer.echo("Spearman, and the C-index in its columns; with several seeds, of the mean of their scores:\n")
-    printing.table(report["table"])
+    console.table(report["table"])
     typer.echo("")
-    printing.table(report["differences"])
+    console.table(report["differences"])
     typer.echo("\nTenths of the users by score, in persons:\n")
-    printing.table(report["deciles"])
+    console.table(report["deciles"])
     if "live" in report:
         live = report["live"]
         typer.echo(f"\n{live['posts']:,} posts, each scored by the state just before it, in {live['steps']:,} steps:\n")
-        printing.table(live["table"])
+        console.table(live["table"])
     if report["worth"]:
         typer.echo("\nOne seed, Spearman without a group of features:\n")
-        printing.table(report["worth"])
+        console.table(report["worth"])
     typer.echo(f"\nmodel {report['model']}, {report['seconds']:.0f} s")

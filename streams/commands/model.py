@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.commands._explain import explain
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from model.artifact import Artifact
-    from streams.models import Answer, Notices
-    from streams.ordering import Used
-    from streams.settings import Settings
+    from streams.operations.model_activation import Used
+    from streams.settings.settings import Settings
+    from streams.worker.rollout.models_topic import Answer, Notices
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The artifact in use.")
 
@@ -43,7 +43,7 @@ def show(
     also shown, with a note, where no Kafka can be asked.
     """
     from model.artifact import Artifact
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
 
     about: dict[str, Any] = {}
     if folder:
@@ -53,13 +53,13 @@ def show(
     parameters = sum(int(values.size) for values in found.weights.values())
     if as_json:
         said = {"version": found.version, "folder": where, "parameters": parameters, **about}
-        printing.as_json({**said, "config": json.loads(found.config.to_json()), "card": found.card})
+        console.as_json({**said, "config": json.loads(found.config.to_json()), "card": found.card})
         return
     typer.echo(f"version {found.version}, {parameters:,} parameters, {where or 'the one in the package'}\n")
     if about.get("note"):
         typer.echo(f"{about['note']}\n")
     if about.get("shards"):
-        printing.table(about["shards"])
+        console.table(about["shards"])
         typer.echo("")
     typer.echo(found.card)
 
@@ -85,8 +85,8 @@ def use(
 
     from model.artifact import Artifact
     from streams.errors import InputError
-    from streams.sending import hush
-    from streams.settings import Settings
+    from streams.kafka.event_producer import hush
+    from streams.settings.settings import Settings
 
     if bool(folder) == packaged:
         raise InputError("give the folder of an artifact, or --packaged")
@@ -101,7 +101,7 @@ def use(
 
     used = asyncio.run(_use(Settings.load(), artifact, timeout_s, tell))
     if as_json:
-        printing.as_json(asdict(used))
+        console.as_json(asdict(used))
     elif used.live:
         before = used.before or "what the settings say"
         typer.echo(
@@ -113,13 +113,14 @@ def use(
 
 
 async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: Any) -> Used:
-    from streams import rights, rightstable, topics
-    from streams.models import desk
-    from streams.ordering import Ordering
+    from streams.kafka import topics
+    from streams.kafka.access import rights, rights_table
+    from streams.operations.model_activation import Ordering
+    from streams.worker.rollout.models_topic import desk
 
     with topics.admin(settings) as client:
         registry = topics.Topics(settings)
-        rights.require(client, rightstable.model_use(settings))
+        rights.require(client, rights_table.model_use(settings))
         topics.check(client, [registry.mutations])
         topics.make(client, [registry.models])
         members = client.describe_groups([settings.consumer_group])[settings.consumer_group]["members"]
@@ -131,7 +132,7 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
 def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
     """The artifact in use, where it is from, and what else is known: a note, or what each shard said last."""
     from streams.errors import BrokerError, one_line
-    from streams.models import in_use
+    from streams.worker.rollout.models_topic import in_use
 
     note, shards = "", list[dict[str, Any]]()
     try:
@@ -152,8 +153,8 @@ def _notices(settings: Settings) -> Notices | None:
     """What the models topic says; None if there is none."""
     import logging
 
-    from streams.models import read_notices
-    from streams.sending import hush
+    from streams.kafka.event_producer import hush
+    from streams.worker.rollout.models_topic import read_notices
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     hush()

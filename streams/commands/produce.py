@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.commands import _files
 from streams.errors import InputError
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from streams.eventfiles import Skipped
-    from streams.progress import Advance
-    from streams.settings import Settings
-    from streams.share_report import FileShares
+    from streams.messages.files.event_files import Skipped
+    from streams.offline.share_report import FileShares
+    from streams.settings.settings import Settings
+    from streams.telemetry.progress import Advance
 
 _SENT = "what came before it was sent"
 
@@ -37,38 +37,40 @@ def produce(
     Stops at the first event that is not valid, unless --skip-bad leaves it out. Sending a file again does no harm:
     repeats count once. With - or a pipe events are sent as they come, until the pipe is closed or Ctrl-C is pressed.
     """
-    from streams import eventfiles
+    from streams.messages.files import event_files
 
-    eventfiles.check([file])
+    event_files.check([file])
     if check:
         _check(file, skip_bad, as_json=as_json)
         return
     from time import perf_counter
 
-    from streams import progress, rights, rightstable, topics
-    from streams.sending import hush
-    from streams.settings import Settings
-    from streams.share_report import FileShares
+    from streams.kafka import topics
+    from streams.kafka.access import rights, rights_table
+    from streams.kafka.event_producer import hush
+    from streams.offline.share_report import FileShares
+    from streams.settings.settings import Settings
+    from streams.telemetry import progress
 
     hush()
     settings = Settings.load()
     with topics.admin(settings) as client:
         topics.check(client, list(topics.Topics(settings).inputs.values()))
-        rights.require(client, rightstable.produce(settings))
+        rights.require(client, rights_table.produce(settings))
     begin = perf_counter()
     skipped = _files.skipped(skip_bad, _SENT)
-    with progress.shown("sending", total=eventfiles.number_of_rows(file), quiet=as_json) as advance:
+    with progress.shown("sending", total=event_files.number_of_rows(file), quiet=as_json) as advance:
         shares = FileShares(settings.retention_s)
         sent, ended = asyncio.run(_send(settings, file, rate, skipped, advance, shares))
     seconds = perf_counter() - begin
     if as_json:
         about = {"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)}
-        printing.as_json({**about, **shares.fields(), **_files.summary(skipped)})
+        console.as_json({**about, **shares.fields(), **_files.summary(skipped)})
     else:
         typer.echo(", ".join(filter(None, (f"{sent:,} events sent in {seconds:.1f} s", _files.told(skipped)))))
         for line in shares.lines(settings.retention_s):
             typer.echo(line)
-    if not ended and not eventfiles.is_live(file):
+    if not ended and not event_files.is_live(file):
         raise InputError(f"{file}: was stopped before its end; sending it again does no harm")
 
 
@@ -76,8 +78,8 @@ async def _send(
     settings: Settings, file: Path, rate: float, skipped: Skipped, advance: Advance, shares: FileShares
 ) -> tuple[int, bool]:
     """Send until the end or until a signal; how many were sent, and whether that was all."""
-    from streams.arrivals import Arrivals
-    from streams.sending import paced, sender
+    from streams.kafka.event_producer import paced, sender
+    from streams.messages.files.arrivals import Arrivals
 
     async with sender(settings) as out:
         arrivals = Arrivals(valid_rows(file, skipped, shares))
@@ -109,9 +111,9 @@ def valid_rows(
     Raises:
         InputError: a row is no valid event and may not be left out.
     """
-    from streams import eventfiles
+    from streams.messages.files import event_files
 
-    for row, found in eventfiles.checked([file], skipped or eventfiles.Skipped(hint=f"; {_SENT}")):
+    for row, found in event_files.checked([file], skipped or event_files.Skipped(hint=f"; {_SENT}")):
         if shares is not None:
             shares.take(found)
         yield row
@@ -119,16 +121,17 @@ def valid_rows(
 
 def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     """Read and count; exit code 1 if there are more bad lines than may be left out."""
-    from streams import eventfiles, progress
-    from streams.settings import Settings
-    from streams.share_report import FileShares
+    from streams.messages.files import event_files
+    from streams.offline.share_report import FileShares
+    from streams.settings.settings import Settings
+    from streams.telemetry import progress
 
     skipped, settings = _files.skipped(_files.ALL), Settings.load()
     shares = FileShares(settings.retention_s)
     kinds: Counter[str] = Counter()
     times: list[int] = []
-    with progress.shown("reading", total=eventfiles.number_of_rows(file), quiet=as_json) as advance:
-        for row, found in progress.counted(eventfiles.checked([file], skipped, conclude=False), advance):
+    with progress.shown("reading", total=event_files.number_of_rows(file), quiet=as_json) as advance:
+        for row, found in progress.counted(event_files.checked([file], skipped, conclude=False), advance):
             shares.take(found)
             kinds[row["type"]] += 1
             time = found[-1].time
@@ -137,15 +140,15 @@ def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     types = dict(kinds.most_common())
     if as_json:
         about = {"events": kinds.total(), "types": types, "first": first, "last": last}
-        printing.as_json({**about, **shares.fields(), **_files.summary(skipped)})
+        console.as_json({**about, **shares.fields(), **_files.summary(skipped)})
     else:
         typer.echo(f"{kinds.total():,} events{f' from {first} to {last}' if kinds else ''}")
-        printing.table([{"type": name, "events": f"{count:,}"} for name, count in types.items()])
+        console.table([{"type": name, "events": f"{count:,}"} for name, count in types.items()])
         for line in shares.lines(settings.retention_s):
             typer.echo(line)
         if skipped.bad:
             typer.echo(f"{skipped.bad:,} lines hold no event:")
-            printing.table([{"reason": name, "lines": f"{count:,}"} for name, count in skipped.reasons.most_common()])
+            console.table([{"reason": name, "lines": f"{count:,}"} for name, count in skipped.reasons.most_common()])
     if skip_bad != _files.ALL and skipped.bad > skip_bad:
         raise typer.Exit(1)
 

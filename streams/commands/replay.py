@@ -11,7 +11,7 @@ import typer
 from streams.commands import _files
 
 if TYPE_CHECKING:
-    from streams.eventfiles import Skipped
+    from streams.messages.files.event_files import Skipped
 
 
 def replay(
@@ -29,12 +29,13 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Score event files without a broker and write scores.parquet and alerts.parquet."""
-    from streams import eventfiles, landing
+    from streams.messages.files import event_files
+    from streams.offline import output_places
 
-    eventfiles.check(files)
+    event_files.check(files)
     if until:
-        eventfiles.time_us(until)
-    landing.check_folder(out)
+        event_files.time_us(until)
+    output_places.check_folder(out)
     skipped = _files.skipped(skip_bad)
     summary = _run(files, out, until, batch, shards, model, retention_s, reference, skipped, quiet=as_json)
     if as_json:
@@ -63,16 +64,17 @@ def _run(
     quiet: bool,
 ) -> dict[str, Any]:
     from model.artifact import Artifact
-    from streams import eventfiles, progress
-    from streams.graphview import graph_spec
-    from streams.replay import run
-    from streams.settings import Settings
+    from streams.messages.files import event_files
+    from streams.offline.replay import run
+    from streams.settings.settings import Settings
+    from streams.shard.graph_view import graph_spec
+    from streams.telemetry import progress
 
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
     settings = Settings.load()
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
-    mutations = eventfiles.mutations(*files, until=until or None, skipped=skipped)
+    mutations = event_files.mutations(*files, until=until or None, skipped=skipped)
     with progress.shown("replaying", quiet=quiet) as advance:
         result, users, error = run(
             mutations,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streams import printing
+from streams.telemetry import console
 
 
 def simulate(
@@ -26,11 +26,13 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Generate a social stream with known true influence: the same numbers give the same file."""
-    from model.simulate import Simulation
-    from streams import eventfiles, landing, progress
+    from model.simulation.stream import Simulation
+    from streams.messages.files import event_files
+    from streams.offline import output_places
+    from streams.telemetry import progress
 
     for path in filter(None, (out, truth)):
-        landing.check_file(path)
+        output_places.check_file(path)
     simulation = Simulation(users, communities, seed, difficulty=difficulty)
     with progress.shown("simulating", "days", days, quiet=as_json) as advance:
 
@@ -39,11 +41,11 @@ def simulate(
                 yield from simulation.events(1)
                 advance(1)
 
-        count = eventfiles.write(out, rows())
+        count = event_files.write(out, rows())
         if truth is not None:
             _write_truth(truth, simulation)
     if as_json:
-        printing.as_json({"events": count, "users": users, "days": days, "out": str(out)})
+        console.as_json({"events": count, "users": users, "days": days, "out": str(out)})
     else:
         typer.echo(f"{count:,} events of {users:,} users in {days} days: {out}")
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.errors import InputError, StateError
+from streams.telemetry import console
 
 if TYPE_CHECKING:
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The state on disk and its checkpoints."
@@ -24,8 +24,8 @@ OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this 
 
 def _folders(settings: Settings, shard: int | None) -> dict[int, Path]:
     """The shard folders under DATADIR, by number."""
-    from streams.checkpoints import SHARD_FOLDER
-    from streams.datadir import readable
+    from streams.worker.checkpoints import SHARD_FOLDER
+    from streams.worker.data_dir import readable
 
     readable(settings.datadir)
     found = {}
@@ -50,15 +50,15 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """What each shard's folder holds; a running worker is not disturbed."""
-    from graphstate import verify as looking
-    from streams.settings import Settings
+    from graphstate.queries import state_verification as looking
+    from streams.settings.settings import Settings
 
     settings = Settings.load()
     rows = []
     for number, folder in _folders(settings, shard).items():
         rows.append({"shard": number, **looking.inspect(folder, count=count), "folder": str(folder)})
     if as_json:
-        printing.as_json(rows)
+        console.as_json(rows)
         return
     for row in rows:
         edges, clock = row["edges"], row["clock"]
@@ -66,23 +66,23 @@ def inspect(
         row["clock"] = None if clock is None else _time(clock / 1e6)
         row.update(row.pop("offsets"))
         del row["spec"]
-    printing.table(rows)
+    console.table(rows)
 
 
 @app.command()
 def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
     """Read every row with its checksum and compare counters with edges; exit code 1 if anything is wrong."""
-    from graphstate import verify as looking
-    from streams.settings import Settings
+    from graphstate.queries import state_verification as looking
+    from streams.settings.settings import Settings
 
     findings = {number: list(looking.verify(folder)) for number, folder in _folders(Settings.load(), shard).items()}
     if as_json:
-        printing.as_json([{"shard": number, "ok": not wrong, "wrong": wrong} for number, wrong in findings.items()])
+        console.as_json([{"shard": number, "ok": not wrong, "wrong": wrong} for number, wrong in findings.items()])
     else:
         for number, wrong in findings.items():
             typer.echo(f"{'WRONG' if wrong else 'ok   '}  shard {number}")
             for line in wrong:
-                printing.line(f"       {line}")
+                console.line(f"       {line}")
     if any(findings.values()):
         raise typer.Exit(1)
 
@@ -91,8 +91,8 @@ def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
 def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
     """What checkpoints there are, newest first."""
     from graphstate.errors import DamagedError
-    from streams.checkpoints import repository
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
+    from streams.worker.checkpoints import repository
 
     settings = Settings.load()
     rows: list[dict[str, Any]] = []
@@ -110,9 +110,9 @@ def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
                 row |= {"bytes": about.size, "files": len(about.files), "model": about.artifact}
             rows.append(row)
     if as_json:
-        printing.as_json(rows)
+        console.as_json(rows)
     elif rows:
-        printing.table(rows)
+        console.table(rows)
     else:
         typer.echo(f"no checkpoints in {settings.checkpoints}")
 
@@ -120,9 +120,9 @@ def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
 @app.command()
 def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
     """Keep a checkpoint of the state of a worker that is stopped; one that runs makes its own."""
-    from streams.checkpoints import keep, repository
-    from streams.datadir import hold
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
+    from streams.worker.checkpoints import keep, repository
+    from streams.worker.data_dir import hold
 
     settings = Settings.load()
     folders, made = _folders(settings, shard), []
@@ -138,9 +138,9 @@ def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
             row = {"shard": number, "checkpoint": saved.id, "next_offset": saved.manifest.next_offset}
             made.append({**row, "bytes": saved.manifest.size, "uploaded_bytes": saved.uploaded_bytes})
     if as_json:
-        printing.as_json(made)
+        console.as_json(made)
     else:
-        printing.table(made)
+        console.table(made)
 
 
 @app.command()
@@ -151,24 +151,24 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Bring a checkpoint back, whole or not at all; the worker must be stopped."""
-    from streams.checkpoints import SHARD_FOLDER, bring_back
-    from streams.datadir import hold
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
+    from streams.worker.checkpoints import SHARD_FOLDER, bring_back
+    from streams.worker.data_dir import hold
 
     settings = Settings.load()
     if at and shard is None and settings.shards > 1:
         raise InputError("--at names a checkpoint of one shard: say which with --shard")
     rows = []
-    with hold(settings.datadir), printing.transfer(hidden=as_json) as progress:
+    with hold(settings.datadir), console.transfer(hidden=as_json) as progress:
         for number in range(settings.shards) if shard is None else (shard,):
             folder = settings.datadir / f"{SHARD_FOLDER}-{number}"
             name, about = bring_back(settings, number, folder, at=at, force=force, progress=progress)
             row = {"shard": number, "checkpoint": name, "next_offset": about.next_offset}
             rows.append({**row, "created": _time(about.created_s), "bytes": about.size, "folder": str(folder)})
     if as_json:
-        printing.as_json(rows)
+        console.as_json(rows)
     else:
-        printing.table(rows)
+        console.table(rows)
 
 
 @app.command()
@@ -180,25 +180,28 @@ def find(
     """Where a person is still found: rows and bytes of DATADIR, checkpoints, topics; also beside a running worker."""
     from dataclasses import asdict
 
-    from streams import whereabouts
-    from streams.settings import Settings
+    from streams.operations import personal_data_search
+    from streams.settings.settings import Settings
 
     settings = Settings.load()
-    shards, files = whereabouts.in_shards(settings, user), whereabouts.in_files(settings.datadir, user)
-    kept = list(whereabouts.in_checkpoints(settings, user)) if settings.checkpoints else []
-    with printing.transfer(hidden=as_json or not topics) as progress:
-        read = list(whereabouts.in_topics(settings, user, progress)) if topics else []
+    shards, files = (
+        personal_data_search.in_shards(settings, user),
+        personal_data_search.in_files(settings.datadir, user),
+    )
+    kept = list(personal_data_search.in_checkpoints(settings, user)) if settings.checkpoints else []
+    with console.transfer(hidden=as_json or not topics) as progress:
+        read = list(personal_data_search.in_topics(settings, user, progress)) if topics else []
     if as_json:
         about: dict[str, Any] = {"shards": [asdict(one) for one in shards], "files": asdict(files)}
         about["checkpoints"] = [asdict(one) for one in kept] if settings.checkpoints else None
         about["topics"] = [{**asdict(one), "until_s": one.until_s} for one in read] if topics else None
-        printing.as_json({"user": user, **about})
+        console.as_json({"user": user, **about})
         return
-    for lines in whereabouts.tables(settings, shards, files, kept, read):
+    for lines in personal_data_search.tables(settings, shards, files, kept, read):
         if isinstance(lines, str):
             typer.echo(lines)
         else:
-            printing.table(lines)
+            console.table(lines)
 
 
 @app.command()
@@ -215,14 +218,14 @@ def reshard(
     import logging
     from dataclasses import asdict
 
-    from streams.reshard import reshard as move
-    from streams.settings import Settings
+    from streams.operations.reshard import reshard as move
+    from streams.settings.settings import Settings
 
     # What its clients warn of they try again, and what they give up on we raise.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    report = move(Settings.load(), to, printing.lines(), dry_run=dry_run)
+    report = move(Settings.load(), to, console.lines(), dry_run=dry_run)
     if as_json:
-        printing.as_json(asdict(report))
+        console.as_json(asdict(report))
         return
     if not report.done:
         typer.echo(f"would move {report.records:,} records of {report.old} shard(s) to {report.new}")

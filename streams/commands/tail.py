@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.errors import BrokerError, Right, one_line
-from streams.escaping import safe, safe_json
+from streams.messages.escaping import safe, safe_json
 
 if TYPE_CHECKING:
-    from streams.settings import Settings
-    from streams.topics import TopicSpec
+    from streams.kafka.topics import TopicSpec
+    from streams.settings.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Follow an output topic.")
 
@@ -37,8 +37,9 @@ def alerts(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJ
 
 
 def _follow(name: str, from_beginning: bool, limit: int, as_json: bool) -> None:
-    from streams import rights, topics
-    from streams.settings import Settings
+    from streams.kafka import topics
+    from streams.kafka.access import rights
+    from streams.settings.settings import Settings
 
     settings = Settings.load()
     spec = getattr(topics.Topics(settings), name)
@@ -61,8 +62,8 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
-    from streams import rights
-    from streams.fetch_errors import decoding
+    from streams.kafka.access import rights
+    from streams.kafka.consumer.fetch_errors import decoding
 
     try:
         consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")

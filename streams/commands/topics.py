@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.errors import NotAllowed, Right, TopicError
+from streams.telemetry import console
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The topics.")
 
@@ -18,15 +18,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def create(as_json: AsJson = False) -> None:
     """Create what is missing, leave the rest as it is."""
-    from streams import topics
-    from streams.settings import Settings
+    from streams.kafka import topics
+    from streams.settings.settings import Settings
 
     settings = Settings.load()
     specs = topics.Topics(settings).all()
     with topics.admin(settings) as client:
         created = topics.create(client, specs)
     if as_json:
-        printing.as_json({"created": created, "existing": [spec.name for spec in specs if spec.name not in created]})
+        console.as_json({"created": created, "existing": [spec.name for spec in specs if spec.name not in created]})
         return
     for spec in specs:
         typer.echo(f"{'created' if spec.name in created else 'exists '}  {spec.name}")
@@ -35,8 +35,9 @@ def create(as_json: AsJson = False) -> None:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Every topic of the registry and whether Kafka has it; one that may not be described is an error."""
-    from streams import rights, topics
-    from streams.settings import Settings
+    from streams.kafka import topics
+    from streams.kafka.access import rights
+    from streams.settings.settings import Settings
 
     settings = Settings.load()
     specs = topics.Topics(settings).all()
@@ -51,10 +52,10 @@ def list_(as_json: AsJson = False) -> None:
         number = there.get(spec.name, spec.partitions)
         rows.append({"topic": spec.name, "partitions": number, "exists": exists, "about": spec.about})
     if as_json:
-        printing.as_json(rows)
+        console.as_json(rows)
     else:
         shown = {None: "not allowed", True: True, False: False}
-        printing.table([{**row, "exists": shown[row["exists"]]} for row in rows])
+        console.table([{**row, "exists": shown[row["exists"]]} for row in rows])
     if hidden:
         raise NotAllowed([Right("describe", name) for name in hidden], rights.user(settings))
 
@@ -65,8 +66,8 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Offsets of each partition, and how far the workers are behind (lag, in records)."""
-    from streams import topics
-    from streams.settings import Settings
+    from streams.kafka import topics
+    from streams.settings.settings import Settings
 
     settings = Settings.load()
     specs = [spec for spec in topics.Topics(settings).all() if name in ("", spec.name)]
@@ -78,11 +79,11 @@ def describe(
         raise TopicError(f"topic {name} does not exist yet; run `groundswell topics create`")
     if as_json:
         known = {spec.name: spec for spec in specs}
-        printing.as_json(
+        console.as_json(
             [
                 {"topic": topic, "config": known[topic].config, "partitions": [asdict(state) for state in partitions]}
                 for topic, partitions in states.items()
             ]
         )
         return
-    printing.table([{"topic": topic, **asdict(state)} for topic, partitions in states.items() for state in partitions])
+    console.table([{"topic": topic, **asdict(state)} for topic, partitions in states.items() for state in partitions])

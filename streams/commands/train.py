@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams import printing
 from streams.commands import _files
 from streams.errors import InputError
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
     from model.artifact import Artifact
-    from model.choice import Trial
     from model.config import ModelConfig
-    from streams.eventfiles import Skipped
-    from streams.training import Dataset
+    from model.training.floor_selection import Trial
+    from streams.messages.files.event_files import Skipped
+    from streams.offline.dataset import Dataset
 
 _TRUTH = ".truth.parquet"
 _UNFINISHED = "unfinished.safetensors"
@@ -66,9 +66,9 @@ def train(
     from dataclasses import replace
     from functools import partial
 
-    from model.card import TrainingRecord, card
-    from model.choice import rows
-    from streams.training import build, evaluate_held_out
+    from model.training.floor_selection import rows
+    from model.training.model_card import TrainingRecord, card
+    from streams.offline.dataset import build, evaluate_held_out
 
     begin = perf_counter()
     config, skipped = _config(preset, floor), _files.skipped(skip_bad)
@@ -101,14 +101,15 @@ def train(
 
 def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | None) -> None:
     """Look at what was given before anything that takes long."""
-    from streams import eventfiles, landing
+    from streams.messages.files import event_files
+    from streams.offline import output_places
 
-    eventfiles.check(files)
+    event_files.check(files)
     if truth is not None and not truth.is_file():
         raise InputError(f"no such file: {truth}; `groundswell simulate --truth` writes one")
     for time in filter(None, (since, until)):
-        eventfiles.time_us(time)
-    landing.check_folder(out)
+        event_files.time_us(time)
+    output_places.check_folder(out)
 
 
 def _config(preset: str, floor: str) -> ModelConfig:
@@ -130,8 +131,8 @@ def _fitted(
 ) -> tuple[Dataset, Artifact, str, list[Trial]]:
     """The data, the artifact, what the card must say of its weights beside the data, and the floors that were tried."""
     from model.artifact import Artifact
-    from model.train import TrainingPlan, train
-    from streams.floors import choose_floor
+    from model.training.run import TrainingPlan, train
+    from streams.offline.floor_search import choose_floor
 
     shipped = Artifact.default()
     plan = TrainingPlan(epochs=epochs)
@@ -152,8 +153,8 @@ def _fitted(
 
 def _forget_notes(out: Path) -> None:
     """It is done: nothing will be gone on with."""
-    from model.choice import FLOORS
-    from streams.floors import checkpoint_path
+    from model.training.floor_selection import FLOORS
+    from streams.offline.floor_search import checkpoint_path
 
     for path in (out / _UNFINISHED, *(checkpoint_path(out, floor) for floor in FLOORS)):
         path.unlink(missing_ok=True)
@@ -162,13 +163,13 @@ def _forget_notes(out: Path) -> None:
 def _print(summary: dict[str, Any], ladder: list[dict[str, str | float]], *, as_json: bool) -> None:
     """What came of it, for a program or for people."""
     if as_json:
-        printing.as_json({**summary, "ladder": ladder})
+        console.as_json({**summary, "ladder": ladder})
         return
     if summary["floors"]:
         typer.echo("\nThe floor, on validation:\n")
-        printing.table(summary["floors"])
+        console.table(summary["floors"])
     typer.echo(f"\nSpearman on {summary['held_out']:,} held-out users, by {summary['judged_by']}:\n")
-    printing.table(ladder)
+    console.table(ladder)
     typer.echo(f"\nmodel {summary['model']} in {summary['out']}, {summary['seconds']:.0f} s")
 
 
@@ -180,9 +181,9 @@ def _events(
     files: list[Path], until: str, simulate: str, users: int, days: int, seed: int, skipped: Skipped
 ) -> tuple[list[Mutation], dict[str, float] | None, str]:
     """The events, the true influence of generated people, and in words where they are from."""
-    from streams import topicrange
-    from streams.ladder import generated
-    from streams.settings import Settings
+    from streams.kafka import topic_range
+    from streams.offline.synthetic_benchmark import generated
+    from streams.settings.settings import Settings
 
     if files:
         found = _files.read(files, until, skipped)
@@ -190,7 +191,7 @@ def _events(
     if simulate:
         told = f"generated, difficulty {simulate}, {users:,} users, {days} days"
         return *generated(simulate, users, days, seed, _say), told
-    held = topicrange.read(Settings.load(), _say)
+    held = topic_range.read(Settings.load(), _say)
     _say(f"{len(held.mutations):,} events in {', '.join(held.topics)}")
     if held.bad:
         _say(f"{held.bad:,} messages hold something that is no event, the last: {held.why}")
@@ -199,7 +200,7 @@ def _events(
 
 def _from(since: str, mutations: list[Mutation]) -> list[Mutation]:
     """The events from a time on."""
-    from streams.eventfiles import time_us
+    from streams.messages.files.event_files import time_us
 
     first = time_us(since) if since else 0
     return [mutation for mutation in mutations if mutation.time >= first]
@@ -225,7 +226,7 @@ def _truth(files: list[Path], given: Path | None) -> dict[str, float] | None:
 
 def _cut(until: str, mutations: list[Mutation]) -> int:
     """The cut in µs."""
-    from streams.eventfiles import time_us
+    from streams.messages.files.event_files import time_us
 
     if until:
         return time_us(until)

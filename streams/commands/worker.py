@@ -10,9 +10,9 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streams.app import Worker
     from streams.errors import BrokerError
-    from streams.settings import Settings
+    from streams.settings.settings import Settings
+    from streams.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +25,13 @@ def worker() -> None:
     Creates topics that are missing. Ends with 0 on SIGTERM or Ctrl-C, with 1 and one line that says
     why on an error. Settings come from the environment, see `groundswell config`.
     """
-    from streams import kernel_cache, logs, settings_sources
-    from streams.settings import Settings
+    from streams.settings import kernel_cache, sources
+    from streams.settings.settings import Settings
+    from streams.telemetry import logs
 
     settings = Settings.load()
     logs.setup(settings)
-    settings_sources.warn(Settings)
+    sources.warn(Settings)
     kernel_cache.prepare(settings.datadir)
     run(settings)
 
@@ -57,18 +58,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     Raises:
         GroundswellError: what stopped it instead.
     """
-    from streams import datadir, health
     from streams.errors import GroundswellError
-    from streams.rightstable import explained
+    from streams.kafka.access.rights_table import explained
+    from streams.operations import doctor
+    from streams.worker import data_dir
 
     # What this machine can answer at once comes before Kafka and before what is slow to import.
-    health.web(settings)
-    health.artifact(settings)
-    datadir.check(settings.datadir)
+    doctor.web(settings)
+    doctor.artifact(settings)
+    data_dir.check(settings.datadir)
     await asyncio.to_thread(_prepare, settings, stop.is_set)
     if stop.is_set():
         return
-    from streams.app import Worker
+    from streams.worker.worker import Worker
 
     running = Worker(settings)
     try:
@@ -84,14 +86,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
     """See to it that the topics are there; for a broker that is away, or goes away meanwhile, it waits a while."""
-    from streams import rights, rightstable, topics
     from streams.errors import BrokerError
+    from streams.kafka import topics
+    from streams.kafka.access import rights, rights_table
 
     end = monotonic() + settings.broker_wait_s
     while not stopped():
         try:
             with topics.admin(settings) as client:
-                rights.require(client, rightstable.worker(settings))
+                rights.require(client, rights_table.worker(settings))
                 topics.create(client, topics.Topics(settings).all())
         except BrokerError as error:
             if monotonic() >= end or not _away(error):
@@ -122,9 +125,9 @@ def _away(error: BrokerError) -> bool:
 async def _started(running: Worker) -> None:
     from aiokafka.errors import KafkaError
 
-    from streams import rights
     from streams.errors import BrokerError, one_line
-    from streams.refusals import refusal
+    from streams.kafka.access import rights
+    from streams.kafka.access.group_refusals import refusal
 
     try:
         await running.start()

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from streams.escaping import safe
+from streams.messages.escaping import safe
 
 ALERTS = 8
 TOP = 10

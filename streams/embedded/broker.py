@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from streams.embedded import jars, keeper, progress
+from streams.embedded import jars, progress, supervisor
 from streams.errors import EmbeddedKafkaError
 
 HOST = "127.0.0.1"
@@ -171,7 +171,7 @@ class EmbeddedKafka:
         arguments = [str(os.getpid()), removed, str(log), pid_file, *java]
         with log.open("ab") as output:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, *arguments],
+                [sys.executable, "-I", "-S", supervisor.__file__, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

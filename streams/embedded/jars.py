@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streams import user_cache
 from streams.errors import EmbeddedKafkaError, one_line
+from streams.settings import user_cache
 
 LOCK = Path(__file__).with_name("kafka.lock")
 # What the lock is resolved from: Kafka's server, and a logger so that it can say what is wrong.

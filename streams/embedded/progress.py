@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streams import printing
 from streams.embedded.jars import Progress
+from streams.telemetry import console
 
 MEGABYTE = 1_000_000
 TITLE = "fetching Apache Kafka (once)"
@@ -17,8 +17,8 @@ TITLE = "fetching Apache Kafka (once)"
 def shown() -> Iterator[Progress]:
     """Yield a progress callback; nothing appears unless it is called."""
     if sys.stderr.isatty():
-        with printing.transfer() as report:
+        with console.transfer() as report:
             yield lambda done, total: report(TITLE, done, total)
     else:
-        line = printing.lines(" MB")
+        line = console.lines(" MB")
         yield lambda done, total: line(TITLE, done // MEGABYTE, total // MEGABYTE)

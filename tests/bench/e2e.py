@@ -23,15 +23,15 @@ from typing import Any
 
 from rich.console import Console
 
-from graphstate.store import Store
+from graphstate.storage.store import Store
 from model.artifact import Artifact
-from streams.schemas import mutations
+from streams.messages.events import mutations
 from tests.bench import e2e_answers, e2e_figures, opponents, report, system
 from tests.bench.e2e_feed import Feeder, messages
 from tests.bench.e2e_figures import WORKER, Moment, Row
 from tests.bench.workloads import Size, generated
 from tests.load.rig import MB, Rig, cpu_s, end_well, rss_mb
-from tests.workers import WorkerProcess, wait_for
+from tests.support.workers import WorkerProcess, wait_for
 
 PARTS = ("start", "throughput", "freshness")
 KEPT = {"retention_s": 3_600, "lateness_s": 900}

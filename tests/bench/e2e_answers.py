@@ -22,10 +22,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from graphstate.types import GraphSpec
-from streams.eventfiles import time_us
-from streams.packs import unpack
-from streams.settings import Settings
-from streams.topics import Topics, admin
+from streams.kafka.topics import Topics, admin
+from streams.messages.files.event_files import time_us
+from streams.messages.mutation_packs import unpack
+from streams.settings.settings import Settings
 
 MANY = 150_000
 """Records of scores that are read; where there were more, those of some partitions, which are random users."""

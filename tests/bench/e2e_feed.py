@@ -17,14 +17,14 @@ from typing import Any, Self
 import msgspec
 
 from graphstate.types import Kind, Mutation
-from streams.eventfiles import FIELDS, row_of
-from streams.schemas import TOPIC_OF
-from streams.settings import Settings
-from tests import tidy
+from streams.messages.events import TOPIC_OF
+from streams.messages.files.event_files import FIELDS, row_of
+from streams.settings.settings import Settings
 from tests.bench.workloads import Size, generated
 from tests.load.events import Sent
 from tests.load.feed import send
 from tests.load.rig import cpu_s
+from tests.support import tidy
 
 END_S = 10.0
 _encode = msgspec.json.Encoder().encode

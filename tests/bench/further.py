@@ -21,13 +21,13 @@ import torch
 from rich.console import Console
 
 from model.artifact import Artifact
-from model.engine import Engine
-from model.engine_torch import TorchEngine
-from streams.memory import collect_rarely
-from streams.shard import Shard
-from tests import tidy
+from model.engine.cpu import Engine
+from model.engine.torch_backend import TorchEngine
+from streams.shard.shard import Shard
+from streams.worker.process_memory import collect_rarely
 from tests.bench import opponents, report, system
 from tests.bench.workloads import Follows, Size, Workload, generated
+from tests.support import tidy
 
 EXACT = 1e-5
 SIZES = (*[1] * 10, *[10] * 10, *[100] * 10, *[1_000] * 3, 10_000)

@@ -20,10 +20,10 @@ import torch
 
 from model.artifact import untrained
 from model.config import TYPES, USER, ModelConfig
-from model.engine import Backend
-from model.engine_choice import backend, compute_all, gpus, seconds
-from model.engine_sample import SampleGraph
-from model.reference import reference
+from model.engine.cpu import Backend
+from model.engine.device_sample import SampleGraph
+from model.engine.device_selection import backend, compute_all, gpus, seconds
+from model.network.pyg_reference import reference
 from model.types import Float32s, Int64s
 
 EXACT = 1e-5
@@ -143,7 +143,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
 
 def _torch(device: str, config: ModelConfig, weights: dict[str, Float32s]) -> Backend:
-    from model.engine_torch import TorchEngine
+    from model.engine.torch_backend import TorchEngine
 
     return TorchEngine(config, weights, "cpu" if device == "torch on the CPU" else device)
 

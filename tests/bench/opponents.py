@@ -17,18 +17,18 @@ from torch import Tensor
 
 from graphstate.types import RELATIONS, SHARED, TYPES, USER, Mutation
 from model.artifact import Artifact
-from model.network import Network
+from model.network.gatv2 import Network
 from model.types import GraphInput
-from streams.graphview import graph_input
-from streams.schemas import mutations
-from streams.shard import Shard
+from streams.messages.events import mutations
+from streams.shard.graph_view import graph_input
+from streams.shard.shard import Shard
 from tests.bench.system import Cell, Rows, Seeds, wire
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 NOW_MS = 4_000_000_000_000
 _INDEX = np.dtype([("relation", "u1"), ("target", ">u4"), ("time", ">u8"), ("hash", ">u8"), ("source", ">u4")])
-"""An index key of the `edges` family, see graphstate/keys.py."""
+"""An index key of the `edges` family, see graphstate/storage/row_layouts.py."""
 
 
 def network(artifact: Artifact) -> Network:

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests import tidy
+from tests.support import tidy
 
 BUILD = tidy.ROOT / "build"
 DOCS = tidy.ROOT / "docs"

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from model.artifact import Artifact
-from streams.settings import Settings
+from streams.settings.settings import Settings
 from tests.bench import further, opponents, report, system
 from tests.bench.workloads import FILES, GENERATED, RealFile, Size, Workload, generated
 

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from graphstate.state import FORMAT
 from graphstate.types import RELATIONS, TYPES, Kind, Mutation
 from model.artifact import Artifact
-from model.engine import Backend, Engine
-from streams.eventfiles import FIELDS, row_of
-from streams.graphview import graph_spec
-from streams.records import Record
-from streams.replay import batches
-from streams.schemas import TOPIC_OF, TopicKind
-from streams.shard import Outcome, Shard
+from model.engine.cpu import Backend, Engine
+from streams.messages.events import TOPIC_OF, TopicKind
+from streams.messages.files.event_files import FIELDS, row_of
+from streams.messages.log_records import Record
+from streams.offline.replay import batches
+from streams.shard.graph_view import graph_spec
+from streams.shard.shard import Outcome, Shard
 from tests.bench.workloads import VERSION, Workload
 
 LOAD_BATCH = 50_000

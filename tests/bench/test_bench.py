@@ -19,12 +19,12 @@ from rich.console import Console
 from graphstate.types import USER, Kind, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
-from streams import eventfiles
-from streams.schemas import mutations
-from streams.shard import Shard
-from tests import tidy
+from streams.messages.events import mutations
+from streams.messages.files import event_files
+from streams.shard.shard import Shard
 from tests.bench import further, opponents, report, run, system
 from tests.bench.workloads import GENERATED, Follows, RealFile, Size, Workload, generated
+from tests.support import tidy
 
 FIELDS = {
     "workload", "layer", "batch", "updates_per_s", "over_full", "over_affected", "p50_ms", "max_abs_error",
@@ -219,7 +219,7 @@ def test_a_file_is_half_base_half_stream(tmp_path: Path) -> None:
     """Its events in its order; the stream ends."""
     log = [Mutation(Kind.FOLLOW, 1_000_000 * at, f"a{at}", "b") for at in range(1, 11)]
     path = tmp_path / "some.parquet"
-    eventfiles.write(path, map(eventfiles.row_of, log))
+    event_files.write(path, map(event_files.row_of, log))
     workload = RealFile(path)
     assert [*workload.base(), *workload.updates()] == log
     stream = workload.updates()

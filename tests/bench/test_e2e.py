@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from graphstate.types import Kind, Mutation
-from streams.metrics import Freshness
-from streams.schemas import mutations
+from streams.messages.events import mutations
+from streams.telemetry.metrics import Freshness
 from tests.bench import e2e, e2e_answers, e2e_figures, report
 from tests.bench.e2e_answers import Asked, Published, matched
 from tests.bench.e2e_feed import messages

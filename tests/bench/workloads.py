@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.types import Kind, Mutation
-from streams import eventfiles
+from streams.messages.files import event_files
 
 BEGIN_US = 1_700_000_000_000_000
 """Where event time stands when the base is loaded."""
@@ -341,7 +341,7 @@ class RealFile(Workload):
         return f"file {self._path.name} {self._path.stat().st_size}"
 
     def _all(self) -> list[Mutation]:
-        self._events = self._events or list(eventfiles.mutations(self._path))
+        self._events = self._events or list(event_files.mutations(self._path))
         return self._events
 
     def base(self) -> Iterator[Mutation]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import Settings
 from tests.chaos.member import Member
 from tests.chaos.network import LinkedKafka, Network, free_ports
 from tests.chaos.schedule import (
@@ -34,7 +34,7 @@ from tests.chaos.schedule import (
     TERM,
     Fault,
 )
-from tests.workers import wait_for
+from tests.support.workers import wait_for
 
 FLICKER_S = 0.25
 DISK_BYTES = 160 << 20

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
-from streams.graphview import graph_spec
-from streams.identity import place
-from streams.packs import unpack
-from streams.replay import cluster, replay
-from streams.settings import Settings
-from streams.shard import state_folder
-from streams.topics import Topics
-from tests import brokerlog
+from streams.kafka.topics import Topics
+from streams.messages.mutation_packs import unpack
+from streams.messages.topic_identity import place
+from streams.offline.replay import cluster, replay
+from streams.settings.settings import Settings
+from streams.shard.graph_view import graph_spec
+from streams.shard.shard import state_folder
 from tests.chaos.judge import Found, NodeKey, Record, Score, Truth, owner, records
 from tests.chaos.member import Member
 from tests.chaos.stream import USERS, Message
-from tests.workers import read_all
+from tests.support import brokerlog
+from tests.support.workers import read_all
 
 LIMIT = 1_000
 ERRORS = {"error", "critical"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.settings import Settings
-from tests.workers import WorkerProcess
+from streams.settings.settings import Settings
+from tests.support.workers import WorkerProcess
 
 STOP_S = 30.0
 AGAIN_S = 1.0

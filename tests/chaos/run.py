@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streams.app import LATE_S
-from streams.topics import Topics
-from tests import tidy
+from streams.kafka.topics import Topics
+from streams.worker.worker import LATE_S
 from tests.chaos import errors, evidence
 from tests.chaos.cluster import Cluster
 from tests.chaos.judge import judge, quantile
 from tests.chaos.schedule import CUT, KINDS, SILENT, schedule
 from tests.chaos.stream import Message, messages, truth
 from tests.load.rig import end_well
-from tests.workers import producer, wait_quiet
+from tests.support import tidy
+from tests.support.workers import producer, wait_quiet
 
 FOLDER = tidy.ROOT / "build" / "chaos"
 DELAYING = {CUT, SILENT}

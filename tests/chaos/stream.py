@@ -14,8 +14,8 @@ import msgspec
 
 from graphstate.types import Mutation
 from streams.errors import BadEvent
-from streams.schemas import TOPIC_OF, TopicKind, mutations
-from tests.histories import history
+from streams.messages.events import TOPIC_OF, TopicKind, mutations
+from tests.support.histories import history
 
 USERS = 900
 """Few enough for one page of the API to name them all."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from graphstate.types import GraphSpec, Mutation
-from tests.graphs import Build, Graph, View, make
+from tests.support.graphs import Build, Graph, View, make
 
 
 @pytest.fixture

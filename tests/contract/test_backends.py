@@ -14,20 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphstate.twin import Twin
+from graphstate.oracle.naive_graph import Twin
 from graphstate.types import TYPES, USER, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
-from model.engine import Backend, MakeBackend
-from model.engine_choice import compute_all
-from model.engine_sample import SampleGraph
-from model.reference import reference
+from model.engine.cpu import Backend, MakeBackend
+from model.engine.device_sample import SampleGraph
+from model.engine.device_selection import compute_all
+from model.network.pyg_reference import reference
 from model.types import Int64s
-from streams.cluster import Cluster
-from streams.graphview import graph_input, graph_spec
-from streams.shard import Shard
-from tests.engines import BACKENDS, one_thread, peaked
-from tests.strategies import history
+from streams.shard.graph_view import graph_input, graph_spec
+from streams.shard.local_cluster import Cluster
+from streams.shard.shard import Shard
+from tests.support.engines import BACKENDS, one_thread, peaked
+from tests.support.strategies import history
 
 LARGEST_ERROR = 1e-5
 every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)

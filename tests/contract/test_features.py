@@ -10,7 +10,7 @@ from itertools import chain
 import pytest
 
 from graphstate.types import GraphSpec
-from tests.graphs import DAY, HOUR, SECOND, Build, at, create, delete, follow, forget, join, share, unshare
+from tests.support.graphs import DAY, HOUR, SECOND, Build, at, create, delete, follow, forget, join, share, unshare
 
 SECONDS = 1 / 60
 

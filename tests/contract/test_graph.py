@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphstate.types import GraphSpec
-from tests.graphs import Build, create, delete, follow, forget, join, leave, share, unfollow, unshare
+from tests.support.graphs import Build, create, delete, follow, forget, join, leave, share, unfollow, unshare
 
 # Ties between sources of one time go by hash. Of the ids a … h it is in this order: e f c a h g b d.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphstate.types import GraphSpec, Mutation
-from tests.graphs import DAY, Build, Graph, View, create, delete, follow, forget, share, unshare
+from tests.support.graphs import DAY, Build, Graph, View, create, delete, follow, forget, share, unshare
 
 SPEC = GraphSpec(floor=1, retention_s=10 * 86_400, lateness_s=2 * 86_400)
 LEAVES = 12 * DAY + 1

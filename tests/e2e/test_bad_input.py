@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from streams.embedded import EmbeddedKafka
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests.workers import WorkerProcess, producer, read_all, wait_for, worker
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import Settings
+from tests.support.workers import WorkerProcess, producer, read_all, wait_for, worker
 
 MAX_BYTES = 1_048_588
 """The broker's default message.max.bytes: of a whole batch, so a value must leave room for the rest."""
@@ -159,7 +159,7 @@ def found(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def _free_port() -> int:
-    from streams.app import free_port
+    from streams.worker.worker import free_port
 
     return free_port("127.0.0.1")
 

@@ -13,13 +13,16 @@ from confluent_kafka import Producer
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from streams import cli, models, rewriting, topicrange, whereabouts
-from streams.demo.listen import listening
+from streams import cli
+from streams.demo.consumer import listening
 from streams.embedded import EmbeddedKafka
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests.segments import stored
-from tests.workers import WorkerProcess, producer, read_all, wait_for
+from streams.kafka import log_io, topic_range
+from streams.kafka.topics import Topics, admin, create
+from streams.operations import personal_data_search
+from streams.settings.settings import Settings
+from streams.worker.rollout import models_topic
+from tests.support.segments import stored
+from tests.support.workers import WorkerProcess, producer, read_all, wait_for
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 SCORED_S = 60.0
@@ -180,13 +183,13 @@ def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str])
     (sent,) = json.loads(printed("dlq", "replay", "share", "--json"))
     assert sent["sent"] == LETTERS * len(CODECS)
     user = "topic-zstd"
-    found = {one.topic: one.naming for one in whereabouts.in_topics(rig.settings, user, lambda *_: None)}
+    found = {one.topic: one.naming for one in personal_data_search.in_topics(rig.settings, user, lambda *_: None)}
     assert [found[name] for name in (rig.topics.create.name, rig.topics.mutations.name)] == [1, 1]
-    read = topicrange.read(rig.settings)
+    read = topic_range.read(rig.settings)
     assert {one.user for one in read.mutations} == rig.users
     log = rig.topics.mutations.name
     records = read_all(rig.settings, [log])
-    with rewriting.reader(rig.settings, log, 0, records[-1].offset + 1) as messages:
+    with log_io.reader(rig.settings, log, 0, records[-1].offset + 1) as messages:
         assert [value for _, value in messages] == [record.value for record in records]
     assert asyncio.run(_heard(rig.settings)) == len(scores)
 
@@ -202,8 +205,8 @@ async def _heard(settings: Settings) -> int:
 def test_the_models_topic_in_every_codec(rig: Rig, codec: str) -> None:
     """A notice of the models topic is read by a worker's board and by `model show`."""
     rig.configure(codec)
-    order = models.Order(f"by-{codec}" * 20, "0" * 12, 0, "")
-    rig.sent(rig.topics.models.name, "" if codec == "gzip" else codec, [(b"try", models.encode(order))])
+    order = models_topic.Order(f"by-{codec}" * 20, "0" * 12, 0, "")
+    rig.sent(rig.topics.models.name, "" if codec == "gzip" else codec, [(b"try", models_topic.encode(order))])
     assert codec in rig.last_codec(rig.topics.models.name)
-    notices: Any = models.read_notices(rig.settings)
+    notices: Any = models_topic.read_notices(rig.settings)
     assert notices.trial.id == order.id

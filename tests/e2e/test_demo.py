@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from model.simulate import Simulation
-from streams import cli, eventfiles, topics
+from model.simulation.stream import Simulation
+from streams import cli
 from streams.commands import tail
 from streams.errors import InputError
-from streams.headers import rfc3339
-from streams.settings import PREFIX, Settings
+from streams.kafka import topics
+from streams.messages.files import event_files
+from streams.messages.headers import rfc3339
+from streams.settings.settings import PREFIX, Settings
 
 GROUNDSWELL = [sys.executable, "-m", "streams.cli"]
 KEYS = {"events", "mutations", "scores", "alerts", "dead_letters", "freshness_p50_ms", "freshness_p99_ms"}
@@ -68,7 +70,7 @@ def test_a_short_demo_counts_what_it_did(tmp_path: Path) -> None:
 def test_a_file_through_the_broker_gives_the_scores_of_replay(tmp_path: Path) -> None:
     """`demo --replay` leaves exactly the scores that `replay` writes, whatever way the events took."""
     path = tmp_path / "events.parquet"
-    eventfiles.write(path, Simulation(300, 5, seed=3, posts_per_day=0.8).events(12))
+    event_files.write(path, Simulation(300, 5, seed=3, posts_per_day=0.8).events(12))
     demo = [*GROUNDSWELL, "demo", "--json", "--rate", "0", "--replay", str(path), "--out", str(tmp_path / "demo")]
     done = subprocess.run(demo, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
@@ -92,7 +94,7 @@ def test_nothing_outlives_a_demo(number: signal.Signals, tmp_path: Path) -> None
     signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 120
-        while not any("streams.demo.child" in _command(pid) for pid in children(demo.pid)):
+        while not any("streams.demo.worker_process_main" in _command(pid) for pid in children(demo.pid)):
             assert demo.poll() is None, demo.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -149,7 +151,7 @@ def test_produce_sends_each_event_to_its_topic(
     """All events of a file arrive, keyed by user, as they stand in the file; a bad line stops it by name."""
     path = tmp_path / "events.jsonl"
     rows = list(Simulation(40, 2, seed=1).events(3))
-    eventfiles.write(path, rows)
+    event_files.write(path, rows)
     assert cli.run(["produce", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["events"] == len(rows)
     found = []
@@ -171,7 +173,7 @@ def test_produce_sends_each_event_to_its_topic(
 def test_produce_keeps_to_its_rate(environment: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At 50 per second, 100 events take two seconds."""
     path = tmp_path / "events.jsonl"
-    eventfiles.write(path, ({"type": "follow", "time": at, "user": f"u{at}", "target": "v"} for at in range(100)))
+    event_files.write(path, ({"type": "follow", "time": at, "user": f"u{at}", "target": "v"} for at in range(100)))
     assert cli.run(["produce", str(path), "--rate", "50", "--json"]) == 0
     assert 1.5 < json.loads(capsys.readouterr().out)["seconds"] < 10
 
@@ -202,7 +204,7 @@ def test_simulate_writes_the_same_file_for_the_same_seed(tmp_path: Path, capsys:
         arguments = ["--users", "50", "--communities", "2", "--days", "3", "--seed", "7", "--json"]
         paths = ["--out", str(tmp_path / f"{name}.jsonl.gz"), "--truth", str(tmp_path / f"{name}.parquet")]
         assert cli.run(["simulate", *arguments, *paths]) == 0
-    assert list(eventfiles.rows(tmp_path / "a.jsonl.gz")) == list(eventfiles.rows(tmp_path / "b.jsonl.gz"))
+    assert list(event_files.rows(tmp_path / "a.jsonl.gz")) == list(event_files.rows(tmp_path / "b.jsonl.gz"))
     assert pq.read_table(tmp_path / "a.parquet").equals(pq.read_table(tmp_path / "b.parquet"))
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 50
     assert cli.run(["simulate", "--users", "50", "--out", str(tmp_path / "c.jsonl"), "--communities", "40"]) == 1

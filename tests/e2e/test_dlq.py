@@ -13,20 +13,21 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import OffsetSpec
 from kafka.structs import TopicPartition
-
-from streams import cli, letters
-from streams.deadletter import ATTEMPT, EXCEPTION, TIMESTAMP, whole_or_cut
-from streams.errors import BrokerError
-from streams.headers import ERRORS, error_headers
-from streams.letters import Letters
-from streams.schemas import MESSAGE_BYTES, TOPIC_OF
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests import faulty
-from tests.histories import history
-from tests.recovery.test_kill import check_equal, open_shard, undisturbed
 from tests.unit.streams.test_letters import Record
-from tests.workers import WorkerProcess, lag, producer, read_all, wait_for, worker
+
+from streams import cli
+from streams.errors import BrokerError
+from streams.kafka.topics import Topics, admin, create
+from streams.messages.events import MESSAGE_BYTES, TOPIC_OF
+from streams.messages.headers import ERRORS, error_headers
+from streams.operations import dead_letter_queue
+from streams.operations.dead_letter_queue import Letters
+from streams.settings.settings import Settings
+from streams.worker.processing.dead_letters import ATTEMPT, EXCEPTION, TIMESTAMP, whole_or_cut
+from tests.recovery.test_kill import check_equal, open_shard, undisturbed
+from tests.support import faulty
+from tests.support.histories import history
+from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_for, worker
 
 SENT_MS = 1_700_000_000_000
 EVENTS = 4_000
@@ -138,7 +139,7 @@ def test_replay_of_one_reason_leaves_the_others(ready: Settings, capsys: pytest.
 
 def test_a_crash_in_between_repeats_at_most_a_batch(ready: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was acknowledged and not committed is sent again by the next replay, nothing is left behind."""
-    monkeypatch.setattr(letters, "BATCH", 10)
+    monkeypatch.setattr(dead_letter_queue, "BATCH", 10)
     topic = write(ready, [("json", b"%d" % number) for number in range(35)])
     commit, commits = Letters._commit, []
 
@@ -211,11 +212,11 @@ def test_purge_deletes_what_it_says(ready: Settings, capsys: pytest.CaptureFixtu
 
 
 class FaultyProcess(WorkerProcess):
-    """A worker of a release with a fault, see tests/faulty.py."""
+    """A worker of a release with a fault, see tests/support/faulty.py."""
 
     def module(self) -> list[str]:
         """That release."""
-        return ["tests.faulty"]
+        return ["tests.support.faulty"]
 
 
 def messages(events: list[dict[str, Any]]) -> list[tuple[str, bytes, list[dict[str, Any]]]]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from streams import topics
 from streams.embedded import EmbeddedKafka, jars
 from streams.embedded.broker import properties
 from streams.errors import EmbeddedKafkaError
-from streams.settings import Settings
+from streams.kafka import topics
+from streams.settings.settings import Settings
 
 # Twice what it may take on an idle machine: a shared one is slower.
 READY_S = 20.0

@@ -18,19 +18,19 @@ from aiohttp import web
 from graphstate.types import Kind, Mutation, owner
 from model.artifact import Artifact
 from streams import cli
-from streams.datadir import hold
-from streams.graphview import graph_spec
-from streams.metrics import Metrics
-from streams.published import ScoreHistory
-from streams.readiness import Readiness
-from streams.records import Record
-from streams.settings import PREFIX, Settings
-from streams.shard import Shard, state_folder
-from streams.shardhost import ShardHost
-from streams.web import LiveFeed, Web, routes
-from streams.web.guard import Guard
-from tests import browser, needs
-from tests.graphs import MINUTE, START
+from streams.messages.log_records import Record
+from streams.settings.settings import PREFIX, Settings
+from streams.shard.graph_view import graph_spec
+from streams.shard.shard import Shard, state_folder
+from streams.telemetry.metrics import Metrics
+from streams.telemetry.readiness import Readiness
+from streams.worker.data_dir import hold
+from streams.worker.inspection.score_history import ScoreHistory
+from streams.worker.processing.shard_host import ShardHost
+from streams.worker.web import LiveFeed, Web, routes
+from streams.worker.web.auth import Guard
+from tests.support import browser, needs
+from tests.support.graphs import MINUTE, START
 
 EVIL = "a/b</script><img src=x>?"
 TOKEN = "a-token-of-sixteen"

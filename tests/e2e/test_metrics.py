@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.app import free_port
 from streams.embedded import EmbeddedKafka
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests.workers import WorkerProcess, producer, read_all, wait_for
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import Settings
+from streams.worker.worker import free_port
+from tests.support.workers import WorkerProcess, producer, read_all, wait_for
 
 EVENTS = 400
 BAD = 3

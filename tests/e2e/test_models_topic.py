@@ -7,10 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from streams import topics
 from streams.errors import BrokerError
-from streams.models import Board
-from streams.settings import Settings
+from streams.kafka import topics
+from streams.settings.settings import Settings
+from streams.worker.rollout.models_topic import Board
 
 LATE_S = 1.5
 

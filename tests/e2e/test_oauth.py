@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from streams import oauth, topics
 from streams.errors import BrokerError, SettingsError
-from streams.oauth import Source, TokenError, Tokens
-from streams.settings import Settings
-from streams.topics import Topics
-from tests.tokens import CLIENT, SCOPE, SECRET, TokenEndpoint, TokenKafka, jwt
-from tests.workers import producer, read_all, wait_for, worker
+from streams.kafka import topics
+from streams.kafka.topics import Topics
+from streams.settings import oauth
+from streams.settings.oauth import Source, TokenError, Tokens
+from streams.settings.settings import Settings
+from tests.support.tokens import CLIENT, SCOPE, SECRET, TokenEndpoint, TokenKafka, jwt
+from tests.support.workers import producer, read_all, wait_for, worker
 
 LIFE_S = 6.0
 WRONG = "not-the-secret"

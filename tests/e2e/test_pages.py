@@ -16,12 +16,13 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.metrics import Metrics
-from streams.readiness import Readiness
-from streams.shard import Alert, Outcome, Score
-from streams.web import LiveFeed, Web, live, routes
-from streams.web import feed as feeds
-from tests import browser, needs
+from streams.shard.shard import Alert, Outcome, Score
+from streams.telemetry.metrics import Metrics
+from streams.telemetry.readiness import Readiness
+from streams.worker.web import LiveFeed, Web, routes
+from streams.worker.web import feed as feeds
+from streams.worker.web import state as live
+from tests.support import browser, needs
 
 EVIL = "</script><img src=x onerror=document.title='broken'>"
 

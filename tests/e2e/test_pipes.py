@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from streams import topics
-from streams.settings import Settings
+from streams.kafka import topics
+from streams.settings.settings import Settings
 
 WAIT_S = 60.0
 

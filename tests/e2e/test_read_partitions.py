@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from streams import topics
 from streams.errors import BrokerError
-from streams.rewriting import read_partitions
-from streams.settings import Settings
-from tests.workers import producer
+from streams.kafka import topics
+from streams.kafka.log_io import read_partitions
+from streams.settings.settings import Settings
+from tests.support.workers import producer
 
 MESSAGES = 1_000
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
-from streams import schemas, topics
-from streams.outputs import AlertValue, ScoreValue
-from streams.settings import PREFIX, Settings
-from tests import tidy
-from tests.workers import wait_for
+from streams.kafka import topics
+from streams.messages import events
+from streams.settings.settings import PREFIX, Settings
+from streams.worker.processing.publisher import AlertValue, ScoreValue
+from tests.support import tidy
+from tests.support.workers import wait_for
 
 README = (tidy.ROOT / "README.md").read_text(encoding="utf-8")
 BROKER = "localhost:9092"
@@ -36,9 +37,9 @@ def test_messages_are_those_of_the_schemas() -> None:
     """Inputs pass validation on their topics, outputs have exactly the fields that are written."""
     follow, share, create, score, alert = map(str.encode, blocks("json"))
     now_ms = time.time_ns() // 1_000_000
-    assert len(schemas.mutations(follow, "follow", now_ms)) == 1
-    assert len(schemas.mutations(share, "share", now_ms)) == 1
-    assert len(schemas.mutations(create, "create", now_ms)) == 1
+    assert len(events.mutations(follow, "follow", now_ms)) == 1
+    assert len(events.mutations(share, "share", now_ms)) == 1
+    assert len(events.mutations(create, "create", now_ms)) == 1
     assert tuple(json.loads(score)) == ScoreValue.__struct_fields__
     assert tuple(json.loads(alert)) == AlertValue.__struct_fields__
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from streams import cli, rights, rightstable, topicrange, topics
+from streams import cli
 from streams.errors import NotAllowed, Right
-from streams.settings import Settings
-from streams.topics import Topics
-from tests.guarded import PASSWORD, GuardedKafka
-from tests.workers import environment, producer, wait_for, worker
+from streams.kafka import topic_range, topics
+from streams.kafka.access import rights, rights_table
+from streams.kafka.topics import Topics
+from streams.settings.settings import Settings
+from tests.support.guarded import PASSWORD, GuardedKafka
+from tests.support.workers import environment, producer, wait_for, worker
 
 TABLE = "; see the table of rights in docs/operations.md"
 EVENT = {"type": "create", "time": 1_700_000_000, "user": "ann", "content": "c1"}
@@ -47,7 +49,7 @@ def made(open_settings: Settings) -> Settings:
 
 def allowed(guarded: GuardedKafka, settings: Settings, user: str, *but: Right) -> Settings:
     """Settings of a user with the rights of a worker but some."""
-    guarded.grant(user, [right for right in rightstable.worker(settings) if right not in but])
+    guarded.grant(user, [right for right in rights_table.worker(settings) if right not in but])
     return guarded.settings(settings, user)
 
 
@@ -97,7 +99,7 @@ def test_each_missing_right_is_named(guarded: GuardedKafka, made: Settings) -> N
             guarded.grant(user, [Right("describe", lacking[0].name)])
         line = str(NotAllowed(seen, user))
         with pytest.raises(NotAllowed) as caught, topics.admin(settings) as client:
-            rights.require(client, rightstable.worker(settings), 10)
+            rights.require(client, rights_table.worker(settings), 10)
         assert str(caught.value) == line
         assert refused(settings, "worker") == line
         well, detail = doctor(settings)["rights"]
@@ -216,15 +218,15 @@ def test_each_row_of_the_table_is_enough(
         "state find --topics": ("state", "find", "ann", "--topics"),
         "state reshard": ("state", "reshard", "--to", "2"),
     }
-    assert commands.keys() == rightstable.ROWS.keys()
+    assert commands.keys() == rights_table.ROWS.keys()
     failed = {}
     for number, (name, arguments) in enumerate(commands.items()):
         settings = guarded.settings(made, f"row{number}")
         if name == "topics create":
             settings = settings.model_copy(update={"prefix": f"{settings.prefix}new."})
-        guarded.grant(f"row{number}", rightstable.ROWS[name](settings))
+        guarded.grant(f"row{number}", rights_table.ROWS[name](settings))
         if not arguments:
-            assert topicrange.read(settings).mutations
+            assert topic_range.read(settings).mutations
             continue
         done = command(settings, *arguments)
         if done.returncode:
@@ -246,4 +248,4 @@ def test_the_table_of_the_docs_is_that_of_the_code() -> None:
     """Every row is in both."""
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+?) \| ", page.split("| for | rights")[1].split("\n\n")[0], re.MULTILINE)
-    assert [row.replace("`", "") for row in rows] == ["a worker", *rightstable.ROWS]
+    assert [row.replace("`", "") for row in rows] == ["a worker", *rights_table.ROWS]

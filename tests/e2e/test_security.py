@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from streams import knock, topics
 from streams.errors import BrokerError
-from streams.settings import Settings
-from tests.secured import HOST, PASSWORD, STORE_PASSWORD, USER, Authority, SecuredKafka
-from tests.workers import environment, wait_for, worker
+from streams.kafka import topics
+from streams.kafka.access import preflight
+from streams.settings.settings import Settings
+from tests.support.secured import HOST, PASSWORD, STORE_PASSWORD, USER, Authority, SecuredKafka
+from tests.support.workers import environment, wait_for, worker
 
 WRONG = "tell-nobody-this"
 
@@ -84,7 +85,7 @@ def test_what_is_set_wrong_is_named(
     login: Settings, secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each wrong setting has a line that names it; no secret is in any."""
-    monkeypatch.setattr(knock, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(preflight, "PATIENCE_S", 1.0)
     other = Authority(tmp_path / "other").certificate
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"sasl_password": SecretStr(WRONG)}, "refused the login: check .*SASL_USERNAME and .*SASL_PASSWORD"),

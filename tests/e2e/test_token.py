@@ -14,13 +14,13 @@ import pytest
 from aiohttp import web
 
 from streams import cli
-from streams.metrics import Metrics
-from streams.readiness import Readiness
-from streams.settings import Settings
-from streams.web import Guard, LiveFeed, Web, live, routes
-from streams.web import guard as guards
-from tests import browser, needs
-from tests.workers import WorkerProcess, worker
+from streams.settings.settings import Settings
+from streams.telemetry.metrics import Metrics
+from streams.telemetry.readiness import Readiness
+from streams.worker.web import Guard, LiveFeed, Web, routes, state
+from streams.worker.web import auth as guards
+from tests.support import browser, needs
+from tests.support.workers import WorkerProcess, worker
 
 TOKEN = "correct-horse:battery-staple"
 PATHS = ("/", "/metrics", "/api/v1/top", "/api/v1/users/ana", "/api/v1/alerts", "/api/v1/stream", "/no/such/page")
@@ -212,7 +212,7 @@ def test_ids_and_limits_are_bounded() -> None:
 @needs.chromium
 def test_a_browser_with_the_password_shows_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Chromium gets the page, its calls and its stream with the password it was given once; without it, nothing."""
-    monkeypatch.setattr(live, "TICK_S", 0.1)
+    monkeypatch.setattr(state, "TICK_S", 0.1)
 
     async def test() -> None:
         async with site(Guard(TOKEN, local=False)) as (_, address):

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from streams import cli, health, topics
+from streams import cli
 from streams.embedded import EmbeddedKafka
 from streams.errors import BrokerError, TopicError
-from streams.settings import Settings
+from streams.kafka import topics
+from streams.operations import doctor
+from streams.settings.settings import Settings
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_doctor_finds_what_is_wrong(environment: Settings, capsys: pytest.Captur
     assert before["broker"]["ok"]
     assert "groundswell topics create" in before["topics"]["detail"]
     assert cli.run(["topics", "create"]) == 0
-    after = health.examine(health.Check("topics", health.registry), environment)
+    after = doctor.examine(doctor.Check("topics", doctor.registry), environment)
     assert after.ok
 
 
@@ -98,9 +100,9 @@ def test_doctor_gets_to_the_end(kafka: EmbeddedKafka, settings: Settings) -> Non
     """Each check turns any error into a finding: a taken port, a device that is not there, an odd failure."""
     host, _, port = kafka.address.partition(":")
     taken = settings.model_copy(update={"web_host": host, "web_port": int(port), "device": "cuda:99"})
-    assert "GROUNDSWELL_WEB_PORT" in health.examine(health.Check("web", health.web), taken).detail
-    assert "GROUNDSWELL_DEVICE" in health.examine(health.Check("device", health.device), taken).detail
-    odd = health.examine(health.Check("odd", lambda _settings: str(1 // 0)), settings)
+    assert "GROUNDSWELL_WEB_PORT" in doctor.examine(doctor.Check("web", doctor.web), taken).detail
+    assert "GROUNDSWELL_DEVICE" in doctor.examine(doctor.Check("device", doctor.device), taken).detail
+    odd = doctor.examine(doctor.Check("odd", lambda _settings: str(1 // 0)), settings)
     assert not odd.ok
     assert odd.detail.startswith("ZeroDivisionError")
-    assert health.examine(health.Check("disk", health.disk), settings).ok
+    assert doctor.examine(doctor.Check("disk", doctor.disk), settings).ok

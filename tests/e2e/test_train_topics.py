@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from streams import cli, topics
-from streams.settings import Settings
+from streams import cli
+from streams.kafka import topics
+from streams.settings.settings import Settings
 
 
 def trained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

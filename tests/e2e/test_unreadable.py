@@ -11,14 +11,15 @@ import kafka.codec
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from streams import cli, health, whereabouts
+from streams import cli
 from streams.embedded import EmbeddedKafka
 from streams.errors import UnreadableBatch
-from streams.settings import Settings
-from streams.topicrange import read
-from streams.topics import Topics, admin, create
-from tests.segments import damage, stored
-from tests.workers import START_S, WorkerProcess, environment, read_all, wait_for
+from streams.kafka.topic_range import read
+from streams.kafka.topics import Topics, admin, create
+from streams.operations import doctor, personal_data_search
+from streams.settings.settings import Settings
+from tests.support.segments import damage, stored
+from tests.support.workers import START_S, WorkerProcess, environment, read_all, wait_for
 
 WITHOUT = "import sys; sys.modules['cramjam'] = None; sys.argv[1:] = ['worker']; import streams.cli as cli; cli.main()"
 
@@ -100,7 +101,7 @@ def test_an_unknown_codec_in_the_log(kafka: EmbeddedKafka, ready: Settings) -> N
         assert line.startswith(f"groundswell: {name} partition 0 offset 0 cannot be decoded (")
         assert "kafka-delete-records.sh" in line
         with pytest.raises(UnreadableBatch, match=f"{name} partition 0 offset 0 cannot be decoded"):
-            list(whereabouts.in_topics(ready, "someone", lambda *_: None))
+            list(personal_data_search.in_topics(ready, "someone", lambda *_: None))
     finally:
         process.kill()
 
@@ -140,11 +141,11 @@ def test_commands_name_the_batch(
 
 def test_doctor_names_a_missing_codec(monkeypatch: pytest.MonkeyPatch, offline_settings: Settings) -> None:
     """The check `codecs` is fine here; without a library it names codec, client and package."""
-    check = next(check for check in health.CHECKS if check.name == "codecs")
-    assert health.examine(check, offline_settings).ok
+    check = next(check for check in doctor.CHECKS if check.name == "codecs")
+    assert doctor.examine(check, offline_settings).ok
     monkeypatch.setattr(aiokafka.codec, "cramjam", None)
     monkeypatch.setattr(kafka.codec, "zstd", None)
-    found = health.examine(check, offline_settings)
+    found = doctor.examine(check, offline_settings)
     assert not found.ok
     assert "the worker cannot read lz4 (not installed): install the Python package cramjam" in found.detail
     assert "the commands cannot read zstd (not installed): install the Python package zstandard" in found.detail

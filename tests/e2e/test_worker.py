@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests.workers import WorkerProcess, lag, producer, read_all, wait_for
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import Settings
+from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_for
 
 
 @pytest.fixture

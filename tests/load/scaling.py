@@ -13,9 +13,9 @@ import sys
 import time
 from typing import Any
 
-from tests import tidy
 from tests.load.overload import Flow, sustainable
 from tests.load.rig import Rig, Sample, end_well, p_ms, result
+from tests.support import tidy
 
 FOLDER = tidy.ROOT / "build" / "scaling"
 CLUSTERS = ((1, 1), (1, 2), (2, 2), (1, 4), (2, 4))

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tests import tidy
 from tests.load.rig import Rig, Sample, end_well, p_ms, result, spread
+from tests.support import tidy
 
 FOLDER = tidy.ROOT / "build" / "soak"
 EVERY_S = 10.0

@@ -7,8 +7,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from streams.metrics import Freshness
-from streams.schemas import mutations
+from streams.messages.events import mutations
+from streams.telemetry.metrics import Freshness
 from tests.load.events import BLOCK, live, load
 from tests.load.rig import Sample, spread
 from tests.load.soak import Bounds, verdict

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from model.artifact import Artifact
-from streams.topics import Topics
-from tests import tidy
+from streams.kafka.topics import Topics
 from tests.load.overload import TOP, Flow, same_scores
 from tests.load.rig import Rig, Sample, end_well, p_ms, result
-from tests.workers import environment, read_all
+from tests.support import tidy
+from tests.support.workers import environment, read_all
 
 FOLDER = tidy.ROOT / "build" / "use"
 CALM_S, EVERY_S, QUIET_S = 15.0, 1.0, 5.0

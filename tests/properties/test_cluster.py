@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstate import keys
-from graphstate.twin import Twin
+from graphstate.oracle.naive_graph import Twin
+from graphstate.storage import row_layouts
 from graphstate.types import TYPES, USER, GraphSpec, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
-from model.reference import reference
-from streams.cluster import Cluster
-from streams.graphview import graph_input, graph_spec
-from streams.shard import Shard
-from tests.graphs import create, share
-from tests.strategies import RETAINED, histories, history, rearranged, splits
+from model.network.pyg_reference import reference
+from streams.shard.graph_view import graph_input, graph_spec
+from streams.shard.local_cluster import Cluster
+from streams.shard.shard import Shard
+from tests.support.graphs import create, share
+from tests.support.strategies import RETAINED, histories, history, rearranged, splits
 
 LARGEST_ERROR = 1e-5
 
@@ -83,7 +83,7 @@ def check_mirrors(tried: Cluster) -> None:
                 teller = tried.shards[table.owner(row)]
                 there = teller.graph.ledger.tables[kind].index[table.ids[row]]
                 told = teller.graph.ledger.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
-                assert stored.get(keys.node(kind, row)) == told + teller.engine.hidden1[kind][there].tobytes()
+                assert stored.get(row_layouts.node(kind, row)) == told + teller.engine.hidden1[kind][there].tobytes()
 
 
 def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple[list[str], bytes]:

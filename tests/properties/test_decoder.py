@@ -20,11 +20,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from graphstate.types import Kind, Mutation
-from streams import schemas
 from streams.errors import BadEvent
-from streams.packs import Packer, unpack
-from streams.packs import messages as segments
-from streams.schemas import EVENTS, ID_BYTES, MESSAGE_BYTES, TOPIC_OF, TopicKind, mutations
+from streams.messages import events as schemas
+from streams.messages.events import EVENTS, ID_BYTES, MESSAGE_BYTES, TOPIC_OF, TopicKind, mutations
+from streams.messages.mutation_packs import Packer, unpack
+from streams.messages.mutation_packs import messages as segments
 
 NOW_MS = 1_714_564_800_000
 TOPICS = get_args(TopicKind)

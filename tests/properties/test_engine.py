@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstate.twin import Twin
+from graphstate.oracle.naive_graph import Twin
 from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
-from model.engine import Engine, MakeBackend
-from model.reference import reference
-from streams.graphview import graph_input, graph_spec
-from streams.records import Record
-from streams.shard import Shard
-from tests.engines import BACKENDS, one_thread
-from tests.strategies import histories, history, rearranged, splits
+from model.engine.cpu import Engine, MakeBackend
+from model.network.pyg_reference import reference
+from streams.messages.log_records import Record
+from streams.shard.graph_view import graph_input, graph_spec
+from streams.shard.shard import Shard
+from tests.support.engines import BACKENDS, one_thread
+from tests.support.strategies import histories, history, rearranged, splits
 
 LARGEST_ERROR = 1e-5
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphstate.oracle.naive_graph import Twin
 from graphstate.state import GraphState
-from graphstate.twin import Twin
 from graphstate.types import GraphSpec, Mutation
-from tests.graphs import differences, join, leave
-from tests.strategies import RETAINED, SPECS, histories, history, logs, rearranged, splits
+from tests.support.graphs import differences, join, leave
+from tests.support.strategies import RETAINED, SPECS, histories, history, logs, rearranged, splits
 
 Data = st.DataObject
 

@@ -13,7 +13,9 @@ from typing import Any
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest
 
-from streams import app, cli, liveness
+from streams import cli
+from streams.telemetry import liveness
+from streams.worker import worker
 
 BOUND_S = 3.0
 CASES = ("group", "polls", "ended", "fetching", "old-fetch", "none")
@@ -47,7 +49,7 @@ def fail(case: str, consumer: Any) -> None:
             consumer._fetcher._get_actions_per_node = _raise
 
 
-class Failing(app.Worker):
+class Failing(worker.Worker):
     """Does its work until it has partitions."""
 
     def on_sought(self, tps: list[Any]) -> None:
@@ -63,5 +65,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "old-fetch":
         FetchRequest._CLASSES = tuple(one for one in FetchRequest._CLASSES if one.API_VERSION < 10)
     liveness.GROUP_S = liveness.POLLS_S = BOUND_S
-    app.Worker = Failing  # type: ignore[misc]
+    worker.Worker = Failing  # type: ignore[misc]
     sys.exit(cli.run(["worker"]))

@@ -6,8 +6,9 @@ import sys
 import time
 from typing import Any
 
-from streams import app, liveness
 from streams.commands.worker import worker
+from streams.telemetry import liveness
+from streams.worker import worker as app
 
 BOUND_S = 2.0
 HANG_S = 120.0

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from streams.embedded import EmbeddedKafka
-from streams.packs import unpack
-from streams.settings import Settings
-from streams.topics import Topics, admin, create, describe
+from streams.kafka.topics import Topics, admin, create, describe
+from streams.messages.mutation_packs import unpack
+from streams.settings.settings import Settings
 from tests.recovery.test_kill import PORTION, check_equal, feed, open_shard, stream, undisturbed
-from tests.workers import lag, read_all, wait_for, worker
+from tests.support.workers import lag, read_all, wait_for, worker
 
 SPAWN = multiprocessing.get_context("spawn")
 AWAY_S = 10.0

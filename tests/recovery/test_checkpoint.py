@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from kafka import TopicPartition
 
-from graphstate.checkpoint import Repository
-from streams.checkpoints import repository
-from streams.settings import Settings
-from streams.shard import Shard
-from streams.topics import Topics, admin, create, describe
-from tests.histories import history
+from graphstate.storage.checkpoint import Repository
+from streams.kafka.topics import Topics, admin, create, describe
+from streams.settings.settings import Settings
+from streams.shard.shard import Shard
+from streams.worker.checkpoints import repository
 from tests.recovery.test_kill import check_equal, feed, open_shard, undisturbed
-from tests.workers import WorkerProcess, lag, wait_for
+from tests.support.histories import history
+from tests.support.workers import WorkerProcess, lag, wait_for
 
 EVENTS = 6_000
 SEED = 4

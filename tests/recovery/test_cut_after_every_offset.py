@@ -13,8 +13,8 @@ import pytest
 from graphstate.types import GraphSpec
 from model.artifact import untrained
 from model.config import ModelConfig
-from streams.shard import Outcome, Shard
-from tests.graphs import DAY, create, delete, follow, forget, share, unfollow, unshare
+from streams.shard.shard import Outcome, Shard
+from tests.support.graphs import DAY, create, delete, follow, forget, share, unfollow, unshare
 
 ARTIFACT = untrained(ModelConfig())
 INPUT = [

@@ -13,13 +13,13 @@ import pytest
 
 from graphstate.types import owner
 from streams import cli
-from streams.settings import PREFIX, Settings
-from streams.topics import Topics, admin, create
-from tests.histories import NOW_S, history
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import PREFIX, Settings
 from tests.recovery.test_kill import feed
 from tests.recovery.test_membership import QUIET_S, STILL_S, Team
-from tests.shards import check_same, undisturbed
-from tests.workers import read_all, wait_for, wait_quiet
+from tests.support.histories import NOW_S, history
+from tests.support.shards import check_same, undisturbed
+from tests.support.workers import read_all, wait_for, wait_quiet
 
 SHARDS = 3
 EVENTS = 4_000

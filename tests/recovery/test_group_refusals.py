@@ -27,9 +27,9 @@ from kafka.admin import (
 
 from streams.embedded import EmbeddedKafka
 from streams.errors import BrokerError
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests.workers import START_S, WorkerProcess, environment, producer, read_all, wait_for
+from streams.kafka.topics import Topics, admin, create
+from streams.settings.settings import Settings
+from tests.support.workers import START_S, WorkerProcess, environment, producer, read_all, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 AWAY_S = 12.0

@@ -16,14 +16,14 @@ import pytest
 
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
-from streams.identity import place
-from streams.packs import unpack
-from streams.schemas import TOPIC_OF, mutations
-from streams.settings import Settings
-from streams.shard import Shard
-from streams.topics import Topics, admin, create
-from tests.histories import history
-from tests.workers import WorkerProcess, lag, producer, read_all, wait_for
+from streams.kafka.topics import Topics, admin, create
+from streams.messages.events import TOPIC_OF, mutations
+from streams.messages.mutation_packs import unpack
+from streams.messages.topic_identity import place
+from streams.settings.settings import Settings
+from streams.shard.shard import Shard
+from tests.support.histories import history
+from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_for
 
 KILLS = 3
 PORTION = 3_000

@@ -18,13 +18,13 @@ import pytest
 from graphstate.types import source_hash
 from streams.embedded import EmbeddedKafka
 from streams.embedded.broker import HOST
-from streams.packs import unpack
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from tests import brokerlog
+from streams.kafka.topics import Topics, admin, create
+from streams.messages.mutation_packs import unpack
+from streams.settings.settings import Settings
 from tests.recovery.test_kill import PORTION, feed, stream
-from tests.shards import check_same, undisturbed
-from tests.workers import START_S, WorkerProcess, wait_for, wait_quiet
+from tests.support import brokerlog
+from tests.support.shards import check_same, undisturbed
+from tests.support.workers import START_S, WorkerProcess, wait_for, wait_quiet
 
 SEED = 7
 SHARDS = 4

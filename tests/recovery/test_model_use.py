@@ -18,18 +18,18 @@ import pytest
 
 from model.artifact import WEIGHTS, Artifact, untrained
 from model.config import ModelConfig
-from streams.demo.process import parse
-from streams.graphview import graph_spec
-from streams.replay import cluster, replay
-from streams.schemas import TOPIC_OF, mutations
-from streams.settings import Settings
-from streams.topics import Topics, admin, create
-from streams.web.feed import quantile_ms
+from streams.demo.worker_process import parse
+from streams.kafka.topics import Topics, admin, create
+from streams.messages.events import TOPIC_OF, mutations
+from streams.offline.replay import cluster, replay
+from streams.settings.settings import Settings
+from streams.shard.graph_view import graph_spec
+from streams.worker.web.feed import quantile_ms
 from tests.chaos.network import free_ports
-from tests.histories import history
 from tests.recovery.test_kill import feed
-from tests.shards import BATCH, NOW_MS
-from tests.workers import WorkerProcess, environment, read_all, wait_for, wait_quiet
+from tests.support.histories import history
+from tests.support.shards import BATCH, NOW_MS
+from tests.support.workers import WorkerProcess, environment, read_all, wait_for, wait_quiet
 
 SEED, EVENTS, USERS = 21, 60_000, 400
 PORTION, PORTIONS = 50, 20

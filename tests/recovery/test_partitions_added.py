@@ -10,15 +10,15 @@ from typing import Any
 
 from kafka.admin import NewPartitions
 
-from streams import health
-from streams.partitioning import partitions_of
-from streams.schemas import TOPIC_OF
-from streams.settings import Settings
-from streams.topicrange import read
-from streams.topics import Topics, admin, check, create, make, partitions
-from tests.histories import history
-from tests.shards import check_same, undisturbed
-from tests.workers import producer, read_all, wait_for, wait_quiet, worker
+from streams.kafka.partitioner import partitions_of
+from streams.kafka.topic_range import read
+from streams.kafka.topics import Topics, admin, check, create, make, partitions
+from streams.messages.events import TOPIC_OF
+from streams.operations import doctor
+from streams.settings.settings import Settings
+from tests.support.histories import history
+from tests.support.shards import check_same, undisturbed
+from tests.support.workers import producer, read_all, wait_for, wait_quiet, worker
 
 PORTION = 700
 QUIET_S, STILL_S = 60.0, 1.0
@@ -76,7 +76,7 @@ def test_partitions_are_added_while_a_worker_runs(settings: Settings, tmp_path: 
     check_scores(settings, topics, set(expected[0]), [before[topics.score.name], after[topics.score.name]])
     with admin(settings) as client:
         check(client, topics.all())
-    assert health.registry(settings)
+    assert doctor.registry(settings)
     assert len(read(settings).mutations) >= len(events)
 
 

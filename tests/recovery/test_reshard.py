@@ -16,15 +16,15 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from streams.checkpoints import repository
 from streams.errors import StateError, TopicError, WorkerError
-from streams.reshard import Report, reshard
-from streams.settings import Settings
-from streams.topics import RESHARD, Topics, admin, create, describe
-from tests.histories import history
+from streams.kafka.topics import RESHARD, Topics, admin, create, describe
+from streams.operations.reshard import Report, reshard
+from streams.settings.settings import Settings
+from streams.worker.checkpoints import repository
 from tests.recovery.test_kill import feed
-from tests.shards import check_same, undisturbed
-from tests.workers import WorkerProcess, environment, producer, read_all, wait_for, wait_quiet
+from tests.support.histories import history
+from tests.support.shards import check_same, undisturbed
+from tests.support.workers import WorkerProcess, environment, producer, read_all, wait_for, wait_quiet
 
 SEED = 11
 PORTION = 1_500

@@ -15,10 +15,10 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from streams.embedded import EmbeddedKafka
-from streams.identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
-from streams.settings import Settings
-from streams.topics import Topics, TopicSpec, admin, create, make
-from tests.workers import WorkerProcess, producer, wait_for
+from streams.kafka.topics import Topics, TopicSpec, admin, create, make
+from streams.messages.topic_identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
+from streams.settings.settings import Settings
+from tests.support.workers import WorkerProcess, producer, wait_for
 
 TIME = 1_772_366_400
 SCORED_S = 30.0

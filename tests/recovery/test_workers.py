@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.settings import Settings
-from tests.workers import START_S, WorkerProcess, wait_for
+from streams.settings.settings import Settings
+from tests.support.workers import START_S, WorkerProcess, wait_for
 
 
 class HangingProcess(WorkerProcess):

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from numba.core.dispatcher import Dispatcher
 
-from graphstate import counting, features, frontier, keys, windows
 from graphstate.errors import DamagedError, FormatError
-from graphstate.nodes import LQ, LQ_SUM
+from graphstate.memory import counter_kernels, features, frontier, windows
+from graphstate.memory.node_tables import LQ, LQ_SUM
+from graphstate.oracle.naive_features import log_quantum
 from graphstate.state import GraphState
-from graphstate.twin_features import log_quantum
+from graphstate.storage import row_layouts
 from graphstate.types import OWN, GraphSpec, Kind, Mutation
-from tests.graphs import at, create, follow, share, unshare
-from tests.strategies import history
+from tests.support.graphs import at, create, follow, share, unshare
+from tests.support.strategies import history
 
 
 def test_open_with_another_spec(tmp_path: Path) -> None:
@@ -74,8 +75,11 @@ def test_forgotten_creates_that_wait_leave_the_disk(tmp_path: Path) -> None:
     state.commit()
     state.apply([Mutation(Kind.FORGET, at(5), "a")])
     state.commit()
-    names, claims = state.ledger.users.ids, keys.prefix(keys.CREATE_CLAIM, state.ledger.contents.index["x"])
-    waiting = [keys.read_create_claim(key) for key, _ in state.store.scan(claims)]
+    names, claims = (
+        state.ledger.users.ids,
+        row_layouts.prefix(row_layouts.CREATE_CLAIM, state.ledger.contents.index["x"]),
+    )
+    waiting = [row_layouts.read_create_claim(key) for key, _ in state.store.scan(claims)]
     assert [(time, names[user]) for time, user, _ in waiting] == [(at(3), "c"), (at(9), "a")]
     state.apply([Mutation(Kind.FORGET, at(10), name) for name in ("a", "c")])
     state.commit()
@@ -131,7 +135,7 @@ def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
     state = GraphState.open(tmp_path, GraphSpec())
     kernels = [
         kernel
-        for module in (counting, features, frontier, windows)
+        for module in (counter_kernels, features, frontier, windows)
         for kernel in vars(module).values()
         if isinstance(kernel, Dispatcher)
     ]

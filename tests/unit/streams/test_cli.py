@@ -12,7 +12,7 @@ import pytest
 from graphstate.errors import GraphError
 from streams import cli
 from streams.errors import TopicError
-from streams.settings import PREFIX
+from streams.settings.settings import PREFIX
 
 HEAVY = ("torch", "numba", "faust", "kafka", "pyarrow", "pydantic", "rocksdict", "numpy")
 
@@ -67,14 +67,14 @@ def test_an_error_on_purpose_is_one_line_and_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
     """Errors of our own trees are for people."""
-    monkeypatch.setattr("streams.printing.table", lambda _rows: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("streams.telemetry.console.table", lambda _rows: (_ for _ in ()).throw(error))
     assert cli.run(["config"]) == 1
     assert capsys.readouterr().err == f"groundswell: {' '.join(str(error).split())}\n"
 
 
 def test_an_error_by_accident_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug is not dressed up as the user's fault."""
-    monkeypatch.setattr("streams.printing.table", lambda _rows: 1 // 0)
+    monkeypatch.setattr("streams.telemetry.console.table", lambda _rows: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         cli.run(["config"])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from streams import reference
-from streams.settings import PREFIX, Settings
+from streams.settings.settings import PREFIX, Settings
 
 
 @pytest.mark.parametrize(

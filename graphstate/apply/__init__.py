@@ -1,0 +1,1 @@
+"""What events mean: registers, aggregates, remote facts, eviction."""

@@ -1,0 +1,443 @@
+"""The ledger: what registers add up to. Counters, rings and edges change here and nowhere else.
+
+Every change has a sign, so what was counted is taken back by the same code. What concerns a node of another
+shard is not counted here but told to its owner, as a fact.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import chain, starmap
+
+import numpy as np
+
+from graphstate.apply.share_outcomes import ShareCounts
+from graphstate.memory.counter_kernels import (
+    AUTHORED,
+    COUNT,
+    CREDIT,
+    CREDITED_ONE,
+    EDGE,
+    FOLLOW,
+    MADE_ONE,
+    MOVES,
+    RECEIVED_ONE,
+    SHARE,
+    STAYS,
+    TIES,
+    Counting,
+)
+from graphstate.memory.eviction_schedule import Leaving
+from graphstate.memory.node_tables import AUTHORS, SHARERS, VIA, Communities, Contents, Users
+from graphstate.memory.windows import ADD, REMOVE, RETIME
+from graphstate.storage import row_layouts
+from graphstate.storage.row_layouts import NEVER, PAIR_VALUE, TIME
+from graphstate.storage.store import Store
+from graphstate.types import CREATED as CREATED_RELATION
+from graphstate.types import (
+    FOLLOWS,
+    HAS_MEMBER,
+    INTERACTS,
+    MEMBER_OF,
+    RELATIONS,
+    REPLY_TO,
+    SHARED,
+    TYPES,
+    Fact,
+    GraphSpec,
+    Int64s,
+    Mutation,
+)  # fmt: skip
+
+_SECOND = 1_000_000
+_SOURCE = [relation.source for relation in RELATIONS]
+_TARGET = [relation.target for relation in RELATIONS]
+_PAIR, _PACK_INDEX, _PACK_PAIR, _PACK_CREDIT, _PACK_VIA = (
+    row_layouts.PAIR, row_layouts.INDEX.pack, row_layouts.PAIR_KEY.pack, row_layouts.CREDIT_KEY.pack,
+    row_layouts.TRIPLE_KEY.pack,
+)  # fmt: skip
+_LAST = row_layouts.ALL_ONES
+
+
+class Ledger:
+    """Counters, rings and live edges of one shard, with the changes of the current micro-batch.
+
+    ops: what was not added up yet. changes: edge changes `[n, 5]` for `Windows.change`. touched: per node type, the
+    rows whose record or counters changed and must be written and re-evaluated. counted: of users, whose counters
+    changed. told: facts for other shards. unused: rows of other shards' contents that nothing here needs any more.
+    """
+
+    def __init__(self, spec: GraphSpec, store: Store) -> None:
+        self.store = store
+        self.users, self.contents, self.communities = Users(spec), Contents(spec), Communities(spec)
+        self.tables = (self.users, self.contents, self.communities)
+        self.leaving = Leaving(self.contents)
+        self.shares = ShareCounts(self.contents)
+        self.shards, self.shard = spec.shards, spec.shard
+        self.retention = spec.retention_s * _SECOND
+        self.window = spec.window
+        self.horizon = spec.horizon_s * _SECOND
+        self._counting = Counting(self.users, self.contents, self.horizon)
+        self._nothing = np.zeros((0, 5), np.int64)
+        self.settle()
+
+    def settle(self) -> None:
+        """Begin a new micro-batch."""
+        self.ops = array("q")
+        self.changes = self._nothing
+        self.touched: list[set[int]] = [set() for _ in TYPES]
+        self.counted: set[int] = set()
+        self.told: list[tuple[int, Mutation]] = []
+        self.unused: list[int] = []
+
+    def add_up(self) -> None:
+        """Count what was noted; to be called before anything reads counters, rings, sharers or `changes`."""
+        if not self.ops:
+            return
+        ops, self.ops = self.ops, array("q")
+        users, contents, changes = self._counting.add_up(ops)
+        self.counted.update(users.tolist())
+        self.touched[1].update(contents.tolist())
+        self.changes = np.concatenate([self.changes, changes]) if len(self.changes) else changes
+
+    def _tell(
+        self, user: int, fact: Fact, sign: int, time: int = 0, other: str = "", extra: str | None = None, at: int = 0
+    ) -> None:
+        """Tell the owner of a user a fact, or its opposite."""
+        kind = fact if sign > 0 else fact + 1
+        self.told.append((self.users.owner(user), Mutation(kind, time, self.users.ids[user], other, extra, at)))
+
+    # Edges
+
+    def _index(self, relation: int, source: int, target: int, time: int) -> bytes:
+        return _PACK_INDEX(relation, target, _LAST - time, self.tables[_SOURCE[relation]].hash_at[source], source)
+
+    def change(self, operation: int, relation: int, source: int, target: int, time: int) -> None:
+        """Note a change of the windows."""
+        self.ops.extend((EDGE, operation, relation, source, target, time, 0, 0))
+
+    def link(self, relation: int, source: int, target: int, time: int) -> None:
+        """A new live edge; one to another shard's target is only remembered."""
+        self.store.staged[self._index(relation, source, target, time)] = b""
+        if self.tables[_TARGET[relation]].owned_at[target]:
+            self.change(ADD, relation, source, target, time)
+            if _SOURCE[relation] == 1:
+                self.use(source)
+
+    def unmirror(self, kind: int, row: int) -> None:
+        """Forget what its owner told of another shard's node; the network's part of it is the caller's."""
+        table = self.tables[kind]
+        table.subscribed_at[row] = 0
+        table.propagated[row] = 0
+        self.store.write("mirrors", row_layouts.node(kind, row), None)
+
+    def unlink(self, relation: int, source: int, target: int, time: int) -> None:
+        """A live edge is gone."""
+        self.store.delete(self._index(relation, source, target, time))
+        if self.tables[_TARGET[relation]].owned_at[target]:
+            self.change(REMOVE, relation, source, target, 0)
+            if _SOURCE[relation] == 1:
+                self.release(source)
+
+    def retime(self, relation: int, source: int, target: int, old: int, new: int) -> None:
+        """A live edge has another time."""
+        self._move(relation, source, target, old, new)
+        if self.tables[_TARGET[relation]].owned_at[target]:
+            self.change(RETIME, relation, source, target, new)
+
+    def _move(self, relation: int, source: int, target: int, old: int, new: int) -> None:
+        self.store.delete(self._index(relation, source, target, old))
+        self.store.put(self._index(relation, source, target, new), b"")
+
+    def use(self, content: int) -> None:
+        """Something here refers to a content; counted for those of other shards."""
+        if not self.contents.owned_at[content]:
+            self.contents.uses_at[content] += 1
+            self.touched[1].add(content)
+
+    def release(self, content: int) -> None:
+        """It does so no more."""
+        contents = self.contents
+        if not contents.owned_at[content]:
+            contents.uses_at[content] -= 1
+            self.touched[1].add(content)
+            if not contents.uses_at[content]:
+                # Should it come back before the row is let go of, it gets another: what is told of it begins anew.
+                contents.drop(content)
+                self.unused.append(content)
+
+    def newest(self, places: list[tuple[int, int]]) -> tuple[list[int], Int64s, Int64s]:
+        """Of some windows (relation, target) how many live edges belong into each, and one after the other their
+        times and sources, newest first.
+        """
+        found = list(
+            self.store.firsts(
+                starmap(row_layouts.index_prefix, places), self.window, self._late if self.retention else None
+            )
+        )
+        return [len(some) for some in found], *row_layouts.read_indexes(list(chain.from_iterable(found)))
+
+    def _late(self, key: bytes) -> bool:
+        """Whether an edge of the index is none: a share that came too late for its content."""
+        if key[0] != SHARED:
+            return False
+        time, _ = row_layouts.read_index(key)
+        return not self.counts(
+            time, self.contents.created_at_at[row_layouts.read_node(key[: row_layouts.NODE_KEY.size])[1]]
+        )
+
+    def follow(self, source: int, target: int, time: int, sign: int) -> None:
+        """Count a follows edge (sign 1) or take it back (−1)."""
+        edge = _PACK_INDEX(FOLLOWS, target, _LAST - time, self.users.hash_at[source], source)
+        self.store.staged[edge] = b"" if sign > 0 else None
+        self.ops.extend((FOLLOW, source, target, 0, 0, time, 0, sign))
+        self.touched[0].update((source, target))
+
+    def join(self, user: int, community: int, time: int, sign: int) -> None:
+        """Count a membership, in both directions, or take it back."""
+        change = self.link if sign > 0 else self.unlink
+        if self.communities.owned_at[community]:
+            self.communities.members_at[community] += sign
+            change(MEMBER_OF, user, community, time)
+        if self.users.owned_at[user]:
+            change(HAS_MEMBER, community, user, time)
+        self.touched[2].add(community)
+
+    # Shares: counted at the content's owner, told to the sharer's, the creator's and the via's
+
+    def counts(self, time: int, created_at: int) -> bool:
+        """Whether a share at this time counts for a content created then (NEVER: unknown)."""
+        return created_at == NEVER or not self.retention or time <= created_at + self.retention
+
+    def register_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
+        """Enter a share in its content's index, or take it out, and count it if it counts."""
+        edge = _PACK_INDEX(SHARED, content, _LAST - time, self.users.hash_at[user], user)
+        self.store.staged[edge] = b"" if sign > 0 else None
+        created_at = self.contents.created_at_at[content]
+        if created_at == NEVER:
+            self.count_share(user, content, time, via, sign)
+        elif not self.retention or time <= created_at + self.retention:
+            self.count_share(user, content, time, via, sign)
+            self.credit(user, content, time, created_at, self.contents.creator_at[content], sign)
+        else:
+            self.shares.departed.beyond_retention += sign
+
+    def count_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
+        """What a counting share means to its sharer, its content and the user it came through."""
+        users = self.users
+        if self.shards > 1 and not users.owned_at[user]:
+            self._tell(user, Fact.MADE, sign, time)
+        if via >= 0:
+            through = _PACK_VIA(row_layouts.VIA, via, user, content)
+            if sign > 0 and time > users.forget_at[via]:
+                self.store.staged[through] = TIME.pack(time)
+            elif sign < 0 and self.store.get(through) is not None:
+                self.store.delete(through)
+            else:
+                via = -1
+            if via >= 0 and self.shards > 1 and not users.owned_at[via]:
+                self._tell(via, Fact.THROUGH, sign)
+        self.ops.extend((SHARE, user, content, via, 0, time, 0, sign))
+
+    def credit(self, user: int, content: int, time: int, created_at: int, creator: int, sign: int) -> None:
+        """What a counting share of a known content means to its sharer and its creator."""
+        becomes = STAYS
+        if self.shards > 1:
+            owned = self.users.owned_at
+            if not owned[user]:
+                self._tell(user, Fact.CREDITED, sign, at=max(0, time - created_at) // _SECOND)
+            if not owned[creator]:
+                self._tell_received(creator, user, content, time, created_at, sign)
+            elif sign > 0:
+                becomes = self._interact(user, creator, content, time)
+        elif sign > 0:
+            becomes = self._interact(user, creator, content, time)
+        self.ops.extend((CREDIT, user, content, creator, becomes, time, created_at, sign))
+        if sign < 0 and self.users.owned_at[creator]:
+            self._withdraw(user, creator, content, time)
+
+    def made(self, user: int, time: int, sign: int) -> None:
+        """A user's counting share."""
+        if self.users.owned_at[user]:
+            self.ops.extend((MADE_ONE, user, 0, 0, 0, time, 0, sign))
+        else:
+            self._tell(user, Fact.MADE, sign, time)
+
+    def through(self, user: int, sign: int) -> None:
+        """A counting share that came through a user."""
+        if self.users.owned_at[user]:
+            self._count(user, VIA, sign)
+        else:
+            self._tell(user, Fact.THROUGH, sign)
+
+    def credited(self, user: int, delay_s: int, sign: int) -> None:
+        """A user's credited share."""
+        if self.users.owned_at[user]:
+            self.ops.extend((CREDITED_ONE, user, 0, 0, 0, delay_s, 0, sign))
+        else:
+            self._tell(user, Fact.CREDITED, sign, at=delay_s)
+
+    def _count(self, user: int, counter: int, sign: int) -> None:
+        self.ops.extend((COUNT, user, counter, 0, 0, 0, 0, sign))
+
+    # Contents: the create in force stands with the content's owner, what it gives with the creator's
+
+    def create(self, content: int, created_at: int, creator: int, reply: int, sign: int) -> None:
+        """Count a create in force, without its shares, or take it back."""
+        self.authored(creator, content, created_at, sign)
+        if reply >= 0 and reply != content:
+            self.replied(reply, content, created_at, sign)
+        self.touched[1].add(content)
+
+    def authored(self, creator: int, content: int, created_at: int, sign: int) -> None:
+        """A user's content."""
+        (self.link if sign > 0 else self.unlink)(CREATED_RELATION, content, creator, created_at)
+        if not self.users.owned_at[creator]:
+            self._tell(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
+            return
+        self.ops.extend((AUTHORED, creator, content, 0, 0, created_at, 0, sign))
+
+    def replied(self, parent: int, content: int, time: int, sign: int) -> None:
+        """A reply to a content."""
+        contents = self.contents
+        if contents.owned_at[parent]:
+            self.touched[1].add(parent)
+            (self.link if sign > 0 else self.unlink)(REPLY_TO, content, parent, time)
+        else:
+            fact = Fact.REPLIED if sign > 0 else Fact.UNREPLIED
+            told = Mutation(fact, time, "", contents.ids[parent], contents.ids[content])
+            self.told.append((contents.owner(parent), told))
+
+    def evicted(self, creator: int, content: int, created_at: int) -> None:
+        """A user's content is no longer kept: the edge goes, what it gave to the counters stays."""
+        self.unlink(CREATED_RELATION, content, creator, created_at)
+        self.touched[0].add(creator)
+        if not self.users.owned_at[creator]:
+            self._tell(creator, Fact.EVICTED, 1, created_at, self.contents.ids[content])
+
+    def claim(self, content: int, time: int, user: int, reply: int) -> None:
+        """Keep a create that waits behind an earlier one."""
+        self.store.put(row_layouts.create_claim(content, time, user, reply), b"")
+
+    def unclaim(self, content: int, time: int, user: int, reply: int) -> None:
+        """Drop a create that waited."""
+        self.store.delete(row_layouts.create_claim(content, time, user, reply))
+
+    # Shares received: who shares whom
+
+    def received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
+        """A credited share of a user's content."""
+        if not self.users.owned_at[creator]:
+            self._tell_received(creator, user, content, time, created_at, sign)
+            return
+        becomes = self._interact(user, creator, content, time) if sign > 0 else STAYS
+        self.ops.extend((RECEIVED_ONE, creator, content, user, becomes, time, created_at, sign))
+        if sign < 0:
+            self._withdraw(user, creator, content, time)
+
+    def _tell_received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
+        ids = self.users.ids[user], self.contents.ids[content]
+        self._tell(creator, Fact.RECEIVED, sign, time, *ids, created_at)
+
+    def _interact(self, user: int, creator: int, content: int, time: int) -> int:
+        """Note a credited share of a pair; returns what becomes of its edge."""
+        store = self.store
+        store.staged[_PACK_CREDIT(row_layouts.CREDIT, creator, user, time, content)] = b""
+        key = _PACK_PAIR(_PAIR, user, creator)
+        value = store.get(key)
+        if value is None:
+            store.staged[key] = PAIR_VALUE.pack(time, time, NEVER, NEVER)
+            edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_at[user], user)
+            store.staged[edge] = b""
+            if self.shards > 1 and not self.users.owned_at[user]:
+                self.tied(user, 1)
+            return TIES
+        latest, first, *evicted = PAIR_VALUE.unpack(value)
+        if not first <= time <= latest:
+            store.put(key, PAIR_VALUE.pack(max(time, latest), min(time, first), *evicted))
+        if time > latest:
+            self._move(INTERACTS, user, creator, latest, time)
+            return MOVES
+        return STAYS
+
+    def _withdraw(self, user: int, creator: int, content: int, time: int) -> None:
+        self.store.delete(row_layouts.credit(creator, user, time, content))
+        value = self.store.get(row_layouts.pair(row_layouts.PAIR, user, creator))
+        if value is not None and time in PAIR_VALUE.unpack(value)[:2]:
+            self.review(user, creator)
+
+    def review(self, user: int, creator: int, *, forget: bool = False) -> None:
+        """Find the latest and first credited shares of a pair again; forget drops what evicted contents left."""
+        key = row_layouts.pair(row_layouts.PAIR, user, creator)
+        value = self.store.get(key)
+        if value is None:
+            return
+        latest, _, *kept = PAIR_VALUE.unpack(value)
+        if forget:
+            kept = [NEVER, NEVER]
+        times = [
+            row_layouts.read_credit(credit)
+            for credit, _ in self.store.scan(row_layouts.pair(row_layouts.CREDIT, creator, user))
+        ]
+        times += [time for time in kept if time != NEVER]
+        if not times:
+            self.store.delete(key)
+            self._count(creator, SHARERS, -1)
+            self.tied(user, -1)
+            self.unlink(INTERACTS, user, creator, latest)
+            return
+        self.store.put(key, PAIR_VALUE.pack(max(times), min(times), *kept))
+        if max(times) != latest:
+            self.retime(INTERACTS, user, creator, latest, max(times))
+            # No counter changes with it, but `since_received` does.
+            self.touched[0].add(creator)
+
+    def kept(self, creator: int, user: int, content: int, time: int, created_at: int, pair: bytes | None) -> None:
+        """A credited share whose content is no longer kept: the interaction (pair) stays, but for the forgotten."""
+        forget = self.users.forget_at
+        if not self.users.owned_at[creator]:
+            self._tell(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
+            return
+        self.store.delete(row_layouts.credit(creator, user, time, content))
+        if time <= forget[user] or created_at <= forget[creator]:
+            self.review(user, creator)
+            return
+        if pair is not None:
+            latest, first, kept_latest, kept_first = PAIR_VALUE.unpack(pair)
+            kept_first = time if kept_first == NEVER else min(kept_first, time)
+            self.store.put(
+                row_layouts.pair(row_layouts.PAIR, user, creator),
+                PAIR_VALUE.pack(latest, first, max(kept_latest, time), kept_first),
+            )
+
+    def tied(self, user: int, sign: int) -> None:
+        """One more creator, or one less, whom a user has credited shares of."""
+        users = self.users
+        if not users.owned_at[user]:
+            if users.ids[user]:
+                self._tell(user, Fact.TIED, sign)
+                return
+            # The user was forgotten here while the share that this follows from was on its way.
+            hashed, trace = users.trace(user)
+            kind = Fact.TIED if sign > 0 else Fact.UNTIED
+            self.told.append((users.owner(user), Mutation(kind, 0, "", "", trace.hex(), hashed)))
+            return
+        self._count(user, AUTHORS, sign)
+
+    # Forgetting
+
+    def cleared(self, user: int, node_id: str, until: int, shard: int) -> None:
+        """A shard took back what it knew of a user. After the last one only what evicted contents gave may be left."""
+        users = self.users
+        if not users.owned_at[user]:
+            self.told.append((users.owner(user), Mutation(Fact.CLEARED, until, node_id, at=shard)))
+            return
+        self.store.put(row_layouts.pair(row_layouts.CLEARED, user, shard), TIME.pack(until))
+        self.touched[0].add(user)
+        done = [TIME.unpack(value)[0] for _, value in self.store.scan(row_layouts.prefix(row_layouts.CLEARED, user))]
+        if len(done) == self.shards and min(done) >= users.forget_at[user] and not users.live(user):
+            # Interactions were dropped one by one, and what that says of the authors may still be on its way.
+            self.add_up()
+            authors = users.counts[user, AUTHORS]
+            users.counts[user] = users.rings[user] = users.tops[user] = 0
+            users.counts[user, AUTHORS] = authors

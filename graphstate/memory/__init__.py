@@ -1,0 +1,1 @@
+"""Arrays derived from RocksDB: columns, nodes, windows, features, frontier."""

@@ -1,0 +1,216 @@
+"""Counting: what a micro-batch adds to counters, rings and windows, noted in Python and added up by compiled code.
+
+What a register decides is one operation, eight numbers; nothing reads what they count before `Counting.add_up`.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from graphstate.memory.node_tables import (
+    AUTHORS,
+    CREATED,
+    CREATED_COARSE,
+    CREDITED,
+    DELAY_MADE,
+    DELAY_RECEIVED,
+    FOLLOWERS,
+    FOLLOWING,
+    LQ,
+    LQ_SUM,
+    MADE,
+    MADE_COARSE,
+    MADE_FINE,
+    RECEIVED,
+    RECEIVED_COARSE,
+    RECEIVED_FINE,
+    RING_OFFSETS,
+    RINGS,
+    SHARERS,
+    VIA,
+    Contents,
+    Users,
+)
+from graphstate.memory.windows import ADD, REMOVE, RETIME
+from graphstate.types import FOLLOWS, INTERACTS, SHARED, Int32s, Int64s
+
+_SECOND = 1_000_000
+_LENGTH = np.array([length * _SECOND for length, _, _ in RINGS], np.int64)
+_SLOTS = np.array([slots for _, slots, _ in RINGS], np.int64)
+_OFFSET = np.array(RING_OFFSETS, np.int64)
+
+WIDTH = 8
+NOTHING, SHARE, CREDIT, MADE_ONE, CREDITED_ONE, RECEIVED_ONE, AUTHORED, FOLLOW, COUNT, EDGE = range(10)
+"""What an operation says; its other numbers, the last one its sign where it has one:
+
+SHARE       user, content, via or −1, –, time, –
+CREDIT      user, content, creator, what becomes of the edge, time, created_at
+MADE_ONE    user, –, –, –, time, –
+CREDITED_ONE  user, –, –, –, delay in seconds, –
+RECEIVED_ONE  creator, content, sharer, what becomes of the edge, time, created_at
+AUTHORED    creator, content, –, –, created_at, –
+FOLLOW      source, target, –, –, time, –
+COUNT       user, counter, –, –, –, –
+EDGE        operation of the windows, relation, source, target, time, –
+"""
+STAYS, TIES, MOVES = range(3)
+"""What becomes of the edge from sharer to creator: nothing, it is new, it has a later time."""
+
+
+@njit(cache=True, nogil=True)
+def _ring(tops: Int32s, rings: Int32s, user: int, ring: int, time: int, sign: int) -> None:
+    """Add to a ring's epoch; one that has left the ring no longer matters to anything."""
+    epoch, slots, base = time // _LENGTH[ring], _SLOTS[ring], _OFFSET[ring]
+    top = np.int64(tops[user, ring])
+    if epoch > top:
+        if top != 0:
+            for old in range(max(top + 1, epoch - slots + 1), epoch + 1):
+                rings[user, base + old % slots] = 0
+        elif epoch >= slots:
+            # A ring that was never used (top 0) holds nothing but, at most, epoch 0 in its first slot.
+            rings[user, base] = 0
+        tops[user, ring] = epoch
+    elif epoch <= top - slots:
+        return
+    rings[user, base + epoch % slots] += sign
+
+
+@njit(cache=True, nogil=True)
+def _made(counts: Int64s, tops: Int32s, rings: Int32s, user: int, time: int, sign: int) -> None:
+    counts[user, MADE] += sign
+    _ring(tops, rings, user, MADE_FINE, time, sign)
+    _ring(tops, rings, user, MADE_COARSE, time, sign)
+
+
+@njit(cache=True, nogil=True)
+def quantum(lq: Int64s, n: int) -> int:
+    """LQ(n), which rises no more where its table ends."""
+    return int(lq[min(n, len(lq) - 1)])
+
+
+@njit(cache=True, nogil=True)
+def _received(
+    counts: Int64s, tops: Int32s, rings: Int32s, reach: Int32s, lq: Int64s, horizon: int,
+    creator: int, content: int, time: int, created_at: int, sign: int,
+) -> None:  # fmt: skip
+    counts[creator, RECEIVED] += sign
+    counts[creator, DELAY_RECEIVED] += sign * (max(0, time - created_at) // _SECOND)
+    _ring(tops, rings, creator, RECEIVED_FINE, time, sign)
+    _ring(tops, rings, creator, RECEIVED_COARSE, time, sign)
+    if time <= created_at + horizon:
+        before = reach[content]
+        reach[content] = before + sign
+        counts[creator, LQ_SUM] += quantum(lq, before + sign) - quantum(lq, before)
+
+
+@njit(cache=True, nogil=True)
+def _touch(row: int, stamp: int, stamps: Int64s, out: Int64s, n: int) -> int:
+    if stamps[row] != stamp:
+        stamps[row] = stamp
+        out[n] = row
+        return n + 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _edge(changes: Int64s, n: int, op: int, relation: int, source: int, target: int, time: int) -> int:
+    changes[n, 0], changes[n, 1], changes[n, 2], changes[n, 3], changes[n, 4] = op, relation, source, target, time
+    return n + 1
+
+
+@njit(cache=True, nogil=True)
+def _add_up(
+    ops: Int64s, owned: NDArray[np.uint8], counts: Int64s, tops: Int32s, rings: Int32s, sharers: Int32s, reach: Int32s,
+    lq: Int64s, horizon: int, stamp: int, user_stamps: Int64s, content_stamps: Int64s, users: Int64s, contents: Int64s,
+    changes: Int64s,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Returns how many users and contents were counted at, and how many edges change; users must be this shard's."""
+    n = m = e = 0
+    for code, a, b, c, d, time, created_at, sign in ops:
+        if code == SHARE:
+            if owned[a]:
+                _made(counts, tops, rings, a, time, sign)
+                n = _touch(a, stamp, user_stamps, users, n)
+            if c >= 0 and owned[c]:
+                counts[c, VIA] += sign
+                n = _touch(c, stamp, user_stamps, users, n)
+            sharers[b] += sign
+            m = _touch(b, stamp, content_stamps, contents, m)
+            e = _edge(changes, e, ADD if sign > 0 else REMOVE, SHARED, a, b, time)
+        elif code in (CREDIT, RECEIVED_ONE):
+            user, creator = (a, c) if code == CREDIT else (c, a)
+            if code == CREDIT and owned[user]:
+                counts[user, CREDITED] += sign
+                counts[user, DELAY_MADE] += sign * (max(0, time - created_at) // _SECOND)
+                n = _touch(user, stamp, user_stamps, users, n)
+            if owned[creator]:
+                _received(counts, tops, rings, reach, lq, horizon, creator, b, time, created_at, sign)
+                n = _touch(creator, stamp, user_stamps, users, n)
+                m = _touch(b, stamp, content_stamps, contents, m)
+            if d == TIES:
+                counts[creator, SHARERS] += 1
+                if owned[user]:
+                    counts[user, AUTHORS] += 1
+                    n = _touch(user, stamp, user_stamps, users, n)
+                e = _edge(changes, e, ADD, INTERACTS, user, creator, time)
+            elif d == MOVES:
+                e = _edge(changes, e, RETIME, INTERACTS, user, creator, time)
+        elif code == EDGE:
+            e = _edge(changes, e, a, b, c, d, time)
+        elif code == FOLLOW:
+            if owned[a]:
+                counts[a, FOLLOWING] += sign
+                n = _touch(a, stamp, user_stamps, users, n)
+            if owned[b]:
+                counts[b, FOLLOWERS] += sign
+                n = _touch(b, stamp, user_stamps, users, n)
+                e = _edge(changes, e, ADD if sign > 0 else REMOVE, FOLLOWS, a, b, time)
+        elif code == AUTHORED:
+            counts[a, CREATED] += sign
+            counts[a, LQ_SUM] += sign * quantum(lq, reach[b])
+            _ring(tops, rings, a, CREATED_COARSE, time, sign)
+            n = _touch(a, stamp, user_stamps, users, n)
+        elif code == COUNT:
+            counts[a, b] += sign
+            n = _touch(a, stamp, user_stamps, users, n)
+        elif code == MADE_ONE:
+            _made(counts, tops, rings, a, time, sign)
+            n = _touch(a, stamp, user_stamps, users, n)
+        elif code == CREDITED_ONE:
+            counts[a, CREDITED] += sign
+            counts[a, DELAY_MADE] += sign * time
+            n = _touch(a, stamp, user_stamps, users, n)
+    return n, m, e
+
+
+class Counting:
+    """Adds up operations; remembers, for as long as a micro-batch lasts, at which nodes.
+
+    users, contents: rows, each once after every `add_up`.
+    """
+
+    def __init__(self, users: Users, contents: Contents, horizon_us: int) -> None:
+        self._users, self._contents, self._horizon_us = users, contents, horizon_us
+        self._user_stamps, self._content_stamps = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._stamp = 0
+
+    def add_up(self, ops: array[int]) -> tuple[Int64s, Int64s, Int64s]:
+        """Count these; returns the rows of users and contents counted at, and edge changes `[n, 5]`."""
+        table = np.frombuffer(ops, np.int64).reshape(-1, WIDTH)
+        users, contents = self._users, self._contents
+        if len(self._user_stamps) < users.capacity:
+            self._user_stamps = np.zeros(users.capacity, np.int64)
+        if len(self._content_stamps) < contents.capacity:
+            self._content_stamps = np.zeros(contents.capacity, np.int64)
+        self._stamp += 1
+        most = len(table)
+        touched, shared, changes = np.empty(3 * most, np.int64), np.empty(most, np.int64), np.empty((most, 5), np.int64)
+        n, m, e = _add_up(
+            table, users.owned, users.counts, users.tops, users.rings, contents.sharers, contents.reach, LQ,
+            self._horizon_us, self._stamp, self._user_stamps, self._content_stamps, touched, shared, changes,
+        )  # fmt: skip
+        return touched[:n], shared[:m], changes[:e]

@@ -1,0 +1,275 @@
+"""The features: integers computed from counters, rings and windows, as `docs/graph.md` defines them.
+
+Everything is integer arithmetic, so a feature is the same number whatever the order of the events was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from graphstate.memory.counter_kernels import quantum
+from graphstate.memory.node_tables import (
+    AUTHORS,
+    CREATED,
+    CREDITED,
+    DELAY_MADE,
+    DELAY_RECEIVED,
+    FOLLOWERS,
+    FOLLOWING,
+    LQ,
+    LQ_SUM,
+    MADE,
+    RECEIVED,
+    RING_OFFSETS,
+    RINGS,
+    SHARERS,
+    VIA,
+    Communities,
+    Contents,
+    Users,
+)
+from graphstate.memory.windows import Pool, Windows
+from graphstate.storage.row_layouts import NEVER
+from graphstate.types import CREATED as CREATED_RELATION
+from graphstate.types import INTERACTS, OWN, Int32s, Int64s
+
+_RECENT = 16
+_RECENT_WEIGHTS = np.round(1024 * 0.7 ** np.arange(_RECENT)).astype(np.int64)
+_MINUTE = 60_000_000
+_SECOND = 1_000_000
+_FAR = 1 << 62
+_OWN = len(OWN)
+
+_LENGTHS = np.array([length * _SECOND for length, _, _ in RINGS], np.int64)
+_SLOTS = np.array([slots for _, slots, _ in RINGS], np.int64)
+_OFFSETS = np.array(RING_OFFSETS, np.int64)
+
+
+def _decay(length: int, slots: int, half_life_days: int) -> NDArray[np.int64]:
+    ages = np.maximum(np.arange(slots - 1) - 1, 0)
+    return np.round(256 * 2.0 ** (-ages * length / (half_life_days * 86_400))).astype(np.int64)
+
+
+_WEIGHTS = np.zeros((len(RINGS), 64), np.int64)
+for _ring, _shape in enumerate(RINGS):
+    _WEIGHTS[_ring, : _shape[1] - 1] = _decay(*_shape)
+
+
+@njit(cache=True, nogil=True)
+def _bits(n: int) -> int:
+    """The bit length of n ≥ 0."""
+    bits = 0
+    for step in (32, 16, 8, 4, 2, 1):
+        if n >> step:
+            n >>= step
+            bits += step
+    return bits + 1 if n else 0
+
+
+@njit(cache=True, nogil=True)
+def _half(n: int) -> int:
+    """⌊2·log2(n+1)⌋ of n ≥ 0, exactly; n is cut at 2³¹ so that its square fits."""
+    n = min(n, (1 << 31) - 1) + 1
+    return _bits(n * n) - 1
+
+
+@njit(cache=True, nogil=True)
+def _elapsed(as_of: int, time: int) -> int:
+    return 0 if time == NEVER else 1 + _half(max(0, as_of - time) // _MINUTE)
+
+
+@njit(cache=True, nogil=True)
+def _crossing(as_of: int, time: int) -> int:
+    """A time not after the one at which `_elapsed` next changes, later than as_of where it can be."""
+    if time == NEVER:
+        return _FAR
+    bucket = _half(max(0, as_of - time) // _MINUTE)
+    minutes = int(np.sqrt(2.0 ** (bucket + 1))) - 1
+    return time + max(minutes, 1) * _MINUTE
+
+
+@njit(cache=True, nogil=True)
+def _decayed(ring: int, top: int, slots: Int32s, as_of: int) -> int:
+    size = _SLOTS[ring]
+    newest = as_of // _LENGTHS[ring] + 1
+    total = 0
+    if top <= newest + 1 - size:
+        return total
+    for i in range(size - 1):
+        epoch = newest - i
+        if top - size < epoch <= top:
+            total += _WEIGHTS[ring, i] * slots[_OFFSETS[ring] + epoch % size]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _propagate_users(rows: Int64s, counts: Int64s, floor: int, out: Int32s, changed: Int64s) -> int:
+    n = 0
+    for row in rows:
+        c = counts[row]
+        new = np.zeros(7, np.int32)
+        for k in range(6):
+            new[k] = _bits(c[k] // floor)
+        if c[CREDITED] >= floor:
+            new[6] = _bits(c[DELAY_MADE] // c[CREDITED] // 60)
+        same = True
+        for k in range(7):
+            same &= new[k] == out[row, k]
+        if not same:
+            for k in range(7):
+                out[row, k] = new[k]
+            changed[n] = row
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _propagate_counts(rows: Int64s, counts: Int32s, floor: int, out: Int32s, changed: Int64s) -> int:
+    n = 0
+    for row in rows:
+        new = _bits(counts[row] // floor)
+        if new != out[row, 0]:
+            out[row, 0] = new
+            changed[n] = row
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _newest_first(pool: Pool, hashes: NDArray[np.uint64], start: int, count: int, order: Int64s) -> int:
+    """The slots of up to `_RECENT` newest edges of a window, newest first."""
+    n = 0
+    for slot in range(start, start + count):
+        k = n
+        while k > 0:
+            other = order[k - 1]
+            if pool.time[other] > pool.time[slot] or (
+                pool.time[other] == pool.time[slot] and hashes[pool.source[other]] < hashes[pool.source[slot]]
+            ):
+                break
+            if k < _RECENT:
+                order[k] = other
+            k -= 1
+        if k < _RECENT:
+            order[k] = slot
+            n = min(n + 1, _RECENT)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _reach_history(
+    pool: Pool, hashes: NDArray[np.uint64], start: int, count: int, reach: Int32s, lq: Int64s, out: Int32s
+) -> int:
+    """Fill recent_mean and last; returns the time of the newest content."""
+    order = np.empty(_RECENT, np.int64)
+    n = _newest_first(pool, hashes, start, count, order)
+    out[1] = out[2] = 0
+    if n == 0:
+        return NEVER
+    total = weights = 0
+    for k in range(n):
+        total += _RECENT_WEIGHTS[k] * quantum(lq, reach[pool.source[order[k]]])
+        weights += _RECENT_WEIGHTS[k]
+    out[1] = total // weights // 64
+    out[2] = quantum(lq, reach[pool.source[order[0]]]) // 64
+    return int(pool.time[order[0]])
+
+
+@njit(cache=True, nogil=True)
+def _due(as_of: int, created: int, received: int, made: int, top: Int32s, slots: Int32s) -> int:
+    """A time not after the next change of a user's own features that comes without an event."""
+    due = min(_crossing(as_of, created), _crossing(as_of, received), _crossing(as_of, made))
+    for ring in range(len(_SLOTS)):
+        if top[ring] > as_of // _LENGTHS[ring] + 2 - _SLOTS[ring]:
+            offset = _OFFSETS[ring]
+            for k in range(_SLOTS[ring]):
+                if slots[offset + k] != 0:
+                    due = min(due, (as_of // _LENGTHS[ring] + 1) * _LENGTHS[ring])
+                    break
+    return due
+
+
+@njit(cache=True, nogil=True)
+def _own(
+    rows: Int64s, tick: int, seen: Int64s, made_at: Int64s, forget: Int64s,
+    counts: Int64s, tops: Int32s, rings: Int32s,
+    pool: Pool, hashes: NDArray[np.uint64], created_start: Int32s, created_count: Int32s,
+    received_start: Int32s, received_count: Int32s, reach: Int32s, lq: Int64s,
+    own: Int32s, due: Int64s, changed: Int64s,
+) -> int:  # fmt: skip
+    n = 0
+    new = np.zeros(_OWN, np.int32)
+    for row in rows:
+        c, top, ring = counts[row], tops[row], rings[row]
+        as_of = max(seen[row], tick)
+        created = _reach_history(pool, hashes, created_start[row], created_count[row], reach, lq, new)
+        received = NEVER
+        for slot in range(received_start[row], received_start[row] + received_count[row]):
+            received = max(received, pool.time[slot])
+        made = made_at[row] if made_at[row] > forget[row] else NEVER
+        new[0] = c[LQ_SUM] // 64 // (c[CREATED] + 2)
+        new[3] = _half(c[CREATED])
+        new[4] = _half(c[SHARERS])
+        for at, r in ((5, 0), (6, 2), (7, 4), (10, 1), (11, 3)):
+            new[at] = _half(_decayed(r, top[r], ring, as_of) // 32)
+        new[8] = _half(c[MADE])
+        new[9] = _half(c[AUTHORS])
+        new[12] = _half(c[DELAY_MADE] // c[CREDITED] // 60) if c[CREDITED] else 0
+        new[13] = _elapsed(as_of, created)
+        new[14] = _elapsed(as_of, received)
+        new[15] = _elapsed(as_of, made)
+        new[16] = _half(c[DELAY_RECEIVED] // c[RECEIVED] // 60) if c[RECEIVED] else 0
+        new[17] = _half(c[FOLLOWERS])
+        new[18] = _half(c[FOLLOWING])
+        new[19] = _half(c[VIA])
+        new[20] = 1 if c[CREATED] == 0 else 0
+        due[row] = _due(as_of, created, received, made, top, ring)
+        same = True
+        for k in range(_OWN):
+            same &= new[k] == own[row, k]
+        if not same:
+            for k in range(_OWN):
+                own[row, k] = new[k]
+            changed[n] = row
+            n += 1
+    return n
+
+
+def warm_up(users: Users, contents: Contents, communities: Communities) -> None:
+    """Compile what is not called where nothing changed."""
+    nothing = np.zeros(0, np.int64)
+    _propagate_users(nothing, users.counts, 1, users.propagated, nothing)
+    _propagate_counts(nothing, contents.sharers, 1, contents.propagated, nothing)
+    _propagate_counts(nothing, communities.members, 1, communities.propagated, nothing)
+
+
+def propagate_users(users: Users, rows: Int64s, floor: int) -> Int64s:
+    """Bring the propagated features of these users up to date; returns those that changed."""
+    if not len(rows):
+        return rows
+    changed = np.empty(len(rows), np.int64)
+    return changed[: _propagate_users(rows, users.counts, floor, users.propagated, changed)]
+
+
+def propagate_counts(counts: Int32s, out: Int32s, rows: Int64s, floor: int) -> Int64s:
+    """The same for contents (their sharers) and communities (their members)."""
+    if not len(rows):
+        return rows
+    changed = np.empty(len(rows), np.int64)
+    return changed[: _propagate_counts(rows, counts, floor, out, changed)]
+
+
+def own(users: Users, contents: Contents, windows: Windows, rows: Int64s, tick: int) -> Int64s:
+    """Bring the own features of these users up to date at the tick (µs); returns those that changed."""
+    changed = np.empty(len(rows), np.int64)
+    starts, counts = windows.rows.start, windows.rows.counts
+    arguments: tuple[Any, ...] = (
+        rows, tick, users.seen, users.made_at, users.forget, users.counts, users.tops, users.rings,
+        windows.pool, contents.hash, starts[CREATED_RELATION], counts[CREATED_RELATION],
+        starts[INTERACTS], counts[INTERACTS], contents.reach, LQ, users.own, users.due, changed,
+    )  # fmt: skip
+    return changed[: _own(*arguments)]

@@ -1,0 +1,1 @@
+"""RocksDB: row layouts, options, store, checkpoints, migrations."""

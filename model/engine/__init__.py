@@ -1,0 +1,1 @@
+"""Incremental backends of the network: compiled kernels and torch."""

@@ -1,0 +1,1 @@
+"""The GATv2 network and its PyTorch Geometric reference."""

@@ -1,0 +1,1 @@
+"""The generated social stream with known true influence."""

@@ -1,0 +1,1 @@
+"""From labelled snapshots to an artifact."""

@@ -1,0 +1,180 @@
+"""The life of the demo's worker process, and what its web port says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from streams.demo.worker_process_main import DONE
+from streams.errors import WorkerError
+from streams.settings.settings import Settings
+from streams.telemetry.metrics import Freshness
+
+READY_S = 180.0
+"""The first start compiles the kernels."""
+STOP_S = 30.0
+POLL_S = 0.1
+ANSWER_S = 30.0
+OK = 200
+
+
+@dataclass
+class Reading:
+    """What /metrics said: counters summed over their labels, and freshness as cumulative counts per bucket."""
+
+    events: int = 0
+    mutations: int = 0
+    repeated: int = 0
+    scores: int = 0
+    alerts: int = 0
+    dead_letters: int = 0
+    lag_records: int = 0
+    users: int = 0
+    freshness: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(Freshness.BOUNDS_S) + 1))
+
+    @property
+    def done(self) -> int:
+        """Input messages that are through: one event each."""
+        return self.mutations + self.dead_letters + self.repeated
+
+
+_SUMS = {
+    "groundswell_events_total": "events",
+    "groundswell_mutations_total": "mutations",
+    "groundswell_repeated_messages_total": "repeated",
+    "groundswell_scores_total": "scores",
+    "groundswell_alerts_total": "alerts",
+    "groundswell_dead_letters_total": "dead_letters",
+    "groundswell_lag_records": "lag_records",
+    "groundswell_live_users": "users",
+}
+
+
+def parse(text: str) -> Reading:
+    """A reading from the text of /metrics."""
+    reading, buckets = Reading(), []
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            # Facts are no events; each event is counted by one shard.
+            if (name := _SUMS.get(sample.name)) and sample.labels.get("outcome") != "facts":
+                setattr(reading, name, getattr(reading, name) + int(sample.value))
+            elif sample.name == f"{Freshness.NAME}_bucket":
+                buckets.append(sample.value)
+    if buckets:
+        reading.freshness = np.array(buckets)
+    return reading
+
+
+class WorkerProcess:
+    """A running worker; `address` is that of its pages."""
+
+    def __init__(self, process: asyncio.subprocess.Process, settings: Settings, log: Path, session: Any) -> None:
+        self._process = process
+        self._log = log
+        self._session = session
+        self.address = f"http://{settings.web_host}:{settings.web_port}"
+
+    def check(self) -> None:
+        """Raise WorkerError, with the last thing that it said, if it ended."""
+        if (code := self._process.returncode) is not None:
+            raise WorkerError(f"the demo's worker ended with {code}: {last_words(self._log)}")
+
+    async def ready(self) -> None:
+        """Wait until it may be sent traffic. Raises WorkerError if it ends before that, or takes too long."""
+        try:
+            async with asyncio.timeout(READY_S):
+                while not await self._is_ready():
+                    self.check()
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise WorkerError(f"the demo's worker was not ready in {READY_S:.0f} s: {last_words(self._log)}") from None
+
+    async def _is_ready(self) -> bool:
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self._session.get(f"{self.address}/readyz") as answer:
+                return bool(answer.status == OK)
+        return False
+
+    async def reading(self) -> Reading:
+        """What /metrics says now. Raises WorkerError if it does not answer."""
+        status, text = await self._get("/metrics")
+        if status != OK:
+            raise WorkerError(f"{self.address}/metrics answers {status}: {text[:200]}")
+        return parse(text)
+
+    async def top(self, limit: int) -> dict[str, Any] | None:
+        """The answer of /api/v1/top, None while a long micro-batch keeps it from being read."""
+        status, text = await self._get(f"/api/v1/top?limit={limit}")
+        found: dict[str, Any] | None = json.loads(text) if status == OK else None
+        return found
+
+    async def _get(self, path: str) -> tuple[int, str]:
+        try:
+            async with self._session.get(self.address + path) as answer:
+                return answer.status, await answer.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.check()
+            raise WorkerError(f"the demo's worker does not answer at {self.address}{path}: {error!r}") from error
+
+    async def stop(self) -> None:
+        """Stop it politely. Raises WorkerError if it did not end well."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(STOP_S):
+                code = await self._process.wait()
+        except TimeoutError:
+            raise WorkerError(f"the demo's worker did not stop in {STOP_S:.0f} s") from None
+        if code:
+            raise WorkerError(f"the demo's worker ended with {code}: {last_words(self._log)}")
+
+
+@asynccontextmanager
+async def worker(settings: Settings, folder: Path) -> AsyncIterator[WorkerProcess]:
+    """Start a worker; it is gone at the end, and when this process is gone, however that ended."""
+    log = folder / "worker.log"
+    with log.open("w", encoding="utf-8") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "streams.demo.worker_process_main", str(folder)),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            # Ctrl-C goes to a terminal's whole group; the demo says goodbye to its worker in its own time.
+            start_new_session=True,
+        )
+    try:
+        await _tell(process, settings.handed_over() + "\n")
+        timeout, headers = aiohttp.ClientTimeout(ANSWER_S), settings.web_headers()
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
+            yield WorkerProcess(process, settings, log, session)
+    finally:
+        with suppress(OSError):
+            await _tell(process, DONE)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _tell(process: asyncio.subprocess.Process, text: str) -> None:
+    if process.stdin is not None:
+        process.stdin.write(text.encode())
+        await process.stdin.drain()
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "it said nothing"

@@ -1,0 +1,1 @@
+"""Moving bytes: topics, clients, lease, assignment, reading of logs."""

@@ -1,0 +1,1 @@
+"""Being let in: the first connection, rights, refusals of the group, advertised addresses."""

@@ -1,0 +1,155 @@
+"""Which rights in Kafka each command needs: the table of docs/operations.md ("TLS and logins") as code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from streams.errors import BrokerError, NotAllowed, Right
+from streams.kafka import topics
+from streams.kafka.access import rights
+from streams.kafka.topics import DEAD_LETTERS, RESHARD, Topics, TopicSpec
+from streams.settings.settings import Settings
+
+
+def _on(operation: str, specs: Iterable[TopicSpec]) -> list[Right]:
+    return [Right(operation, spec.name) for spec in specs]
+
+
+def _inputs(settings: Settings) -> list[TopicSpec]:
+    return list(Topics(settings).inputs.values())
+
+
+def _letters(settings: Settings) -> list[TopicSpec]:
+    return [Topics(settings).dlq(spec) for spec in _inputs(settings)]
+
+
+def worker(settings: Settings) -> list[Right]:
+    """The rights of a worker."""
+    registry, inputs = Topics(settings), _inputs(settings)
+    ours = [registry.mutations, registry.halos, registry.models]
+    written = [*ours, registry.score, registry.alert, *_letters(settings)]
+    group = Right("read", settings.consumer_group, group=True)
+    return [*_on("read", [*inputs, *ours]), group, *_on("write", written), *_on("create", registry.all())]
+
+
+def create(settings: Settings) -> list[Right]:
+    """The rights of `topics create`."""
+    specs = Topics(settings).all()
+    return [*_on("describe", specs), *_on("create", specs)]
+
+
+def describe(settings: Settings) -> list[Right]:
+    """The rights of `topics list` and `topics describe`."""
+    group = Right("describe", settings.consumer_group, group=True)
+    return [*_on("describe", Topics(settings).all()), group]
+
+
+def produce(settings: Settings) -> list[Right]:
+    """The rights of `produce`."""
+    return _on("write", _inputs(settings))
+
+
+def tail(settings: Settings) -> list[Right]:
+    """The rights of `tail`."""
+    return _on("read", [Topics(settings).score, Topics(settings).alert])
+
+
+def train(settings: Settings) -> list[Right]:
+    """The rights of `train --topics`."""
+    return _on("read", _inputs(settings))
+
+
+def dlq(settings: Settings) -> list[Right]:
+    """The rights of `dlq list` and `dlq show`."""
+    group = Right("read", settings.consumer_group + DEAD_LETTERS, group=True)
+    return [*_on("read", _letters(settings)), group]
+
+
+def dlq_replay(settings: Settings) -> list[Right]:
+    """The rights of `dlq replay`."""
+    return [*dlq(settings), *produce(settings)]
+
+
+def dlq_purge(settings: Settings) -> list[Right]:
+    """The rights of `dlq purge`."""
+    return [*dlq(settings), *_on("delete", _letters(settings))]
+
+
+def model_use(settings: Settings) -> list[Right]:
+    """The rights of `model use`."""
+    registry = Topics(settings)
+    group = Right("describe", settings.consumer_group, group=True)
+    models = [registry.models]
+    return [*_on("read", models), *_on("write", models), *_on("describe", [registry.mutations]), group]
+
+
+def reshard(settings: Settings) -> list[Right]:
+    """The rights of `state reshard`; those on what it works in are tried when it is made."""
+    registry = Topics(settings)
+    log = registry.mutations
+    beside = TopicSpec(log.name + RESHARD, 0, "")
+    rebuilt = [log, beside, registry.halos]
+    return [
+        *(right for operation in ("create", "delete") for right in _on(operation, rebuilt)),
+        *(right for operation in ("read", "write") for right in _on(operation, [log, beside])),
+        *_on("read", [registry.alert, registry.models]),
+        Right("read", settings.consumer_group, group=True),
+        *_on("describe", _inputs(settings)),
+    ]
+
+
+def find(settings: Settings) -> list[Right]:
+    """The rights of `state find --topics`."""
+    specs = Topics(settings).all()
+    return [*_on("read", specs), *_on("describe_configs", specs)]
+
+
+ROWS: dict[str, Callable[[Settings], list[Right]]] = {
+    "topics create": create,
+    "topics list, describe": describe,
+    "produce": produce,
+    "tail": tail,
+    "train --topics": train,
+    "dlq list, show": dlq,
+    "dlq replay": dlq_replay,
+    "dlq purge": dlq_purge,
+    "model use": model_use,
+    "state reshard": reshard,
+    "state find --topics": find,
+}
+"""All rows but the worker's."""
+
+
+def examine(settings: Settings, timeout_s: float) -> str:
+    """Try every right of the table; what is returned names the commands that lack some.
+
+    Raises:
+        NotAllowed: a worker lacks some.
+    """
+    with topics.admin(settings, timeout_s) as client:
+        needed = worker(settings)
+        rows = {name: row(settings) for name, row in ROWS.items()}
+        every = [*needed, *(right for row in rows.values() for right in row)]
+        missing = set(rights.lacking(client, every, timeout_s))
+        gone = {right.name for right in missing if right.operation == "describe" and not right.group}
+        # What may not be described cannot be read or written either, whatever else is granted.
+        lacks = [Right("describe", name) for name in dict.fromkeys(one.name for one in needed) if name in gone]
+        lacks += [one for one in needed if one in missing or (one.name in gone and one.operation != "create")]
+        if lacks:
+            raise NotAllowed(lacks)
+    barred = {name: [one for one in row if one in missing or one.name in gone] for name, row in rows.items()}
+    other = ", ".join(f"`{name}` ({NotAllowed(lacks).listed()})" for name, lacks in barred.items() if lacks)
+    return f"{rights.user(settings)} has those of a worker" + (f"; missing for {other}" if other else "")
+
+
+def explained(settings: Settings, error: BaseException) -> NotAllowed | None:
+    """The right that was missing where an error ended a worker, asked of Kafka; None if it was something else."""
+    found = rights.refusal(error, settings)
+    if found is None:
+        return None
+    try:
+        with topics.admin(settings) as client:
+            rights.require(client, worker(settings))
+    except BrokerError as exact:
+        return exact if isinstance(exact, NotAllowed) else found
+    return found

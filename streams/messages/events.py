@@ -1,0 +1,390 @@
+"""The events: from the bytes of an input message, or a row of an event file, to validated mutations.
+
+One decoder per topic checks types, names and lengths while it parses; what it cannot say (bytes of
+an id, range of a time) is checked on the way to the `Mutation`. Only a message that fails goes
+through `_again`, which reads what the decoder does not (a BOM, the prefix of a schema registry, a leap
+second), finds out what is wrong with the rest and saves the good events of an array.
+
+A share that carries `author` and `created` becomes two mutations: the create that it states, then the share.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from graphstate.types import Kind, Mutation
+from streams.errors import BadEvent
+from streams.messages import time_formats, wire_formats
+
+TopicKind = Literal["follow", "share", "create"]
+
+ID_BYTES = 256
+MESSAGE_BYTES = 1 << 20
+"""Of a message's value. Kafka's own limit is of a whole batch as it is compressed."""
+EVENTS = 30_000
+"""Of an array. More valid ones do not fit into MESSAGE_BYTES; junk does, and each would have its error explained."""
+DAY_US = 86_400_000_000
+LATEST_US = 253_370_764_800_000_000
+"""The year 9999, which no time may reach: RFC 3339 ends there, and wrong Kafka timestamps do not."""
+REASONS = ("empty", "envelope", "field", "format", "id", "json", "nested", "schema", "size", "time", "type", "utf8")
+"""Every reason that a BadEvent of this module has."""
+EXPLAINED_CHARS = 300
+_CHECK_BYTES = ID_BYTES // 4
+"""A string of up to so many characters cannot be longer than ID_BYTES in UTF-8."""
+_ID_BITS = 851
+"""No larger integer has at most ID_BYTES digits."""
+_FAR = 1e12
+"""Seconds beyond any time that a message may hold; guards the conversion to µs against infinity."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=ID_BYTES)] | int
+Time = int | float | Annotated[datetime, Meta(tz=True)]
+
+
+class Event(Struct, tag_field="type", gc=False):
+    """What all events have; `other` and `extra` are the fields that a `Mutation` calls so."""
+
+    kind: ClassVar[int]
+    other: ClassVar[Any] = ""
+    extra: ClassVar[Any] = None
+    time: Time
+    user: Id
+
+
+class Follow(Event, tag="follow", gc=False, rename={"other": "target"}):
+    """The user begins to follow the target."""
+
+    kind = int(Kind.FOLLOW)
+    other: Id  # type: ignore[misc]
+
+
+class Unfollow(Event, tag="unfollow", gc=False, rename={"other": "target"}):
+    """The user no longer follows the target."""
+
+    kind = int(Kind.UNFOLLOW)
+    other: Id  # type: ignore[misc]
+
+
+class Join(Event, tag="join", gc=False, rename={"other": "community"}):
+    """The user becomes a member of the community."""
+
+    kind = int(Kind.JOIN)
+    other: Id  # type: ignore[misc]
+
+
+class Leave(Event, tag="leave", gc=False, rename={"other": "community"}):
+    """The user is no longer a member of the community."""
+
+    kind = int(Kind.LEAVE)
+    other: Id  # type: ignore[misc]
+
+
+class Forget(Event, tag="forget", gc=False):
+    """The user is to be erased everywhere."""
+
+    kind = int(Kind.FORGET)
+
+
+class Share(Event, tag="share", gc=False, rename={"other": "content", "extra": "via"}):
+    """The user shares the content, having it from `via`; its author created it at `created`."""
+
+    kind = int(Kind.SHARE)
+    other: Id  # type: ignore[misc]
+    extra: Id | None = None  # type: ignore[misc]
+    author: Id | None = None
+    created: Time | None = None
+
+
+class Unshare(Event, tag="unshare", gc=False, rename={"other": "content"}):
+    """The user takes the share back."""
+
+    kind = int(Kind.UNSHARE)
+    other: Id  # type: ignore[misc]
+    via: Id | None = None
+
+
+class Create(Event, tag="create", gc=False, rename={"other": "content", "extra": "reply_to"}):
+    """The user creates the content; community and topics are checked and not used."""
+
+    kind = int(Kind.CREATE)
+    other: Id  # type: ignore[misc]
+    extra: Id | None = None  # type: ignore[misc]
+    community: Id | None = None
+    topics: list[Id] | None = None
+
+
+class Delete(Event, tag="delete", gc=False, rename={"other": "content"}):
+    """The content is deleted."""
+
+    kind = int(Kind.DELETE)
+    other: Id  # type: ignore[misc]
+    community: Id | None = None
+    reply_to: Id | None = None
+    topics: list[Id] | None = None
+
+
+_TOPICS: dict[TopicKind, Any] = {
+    "follow": Follow | Unfollow | Join | Leave | Forget,
+    "share": Share | Unshare,
+    "create": Create | Delete,
+}
+_ROWS: tuple[tuple[TopicKind, tuple[str, ...]], ...] = (
+    ("follow", ("follow", "unfollow", "join", "leave", "forget")),
+    ("share", ("share", "unshare")),
+    ("create", ("create", "delete")),
+)
+TOPIC_OF: dict[str, TopicKind] = {name: topic for topic, names in _ROWS for name in names}
+"""The input topic of every type of event."""
+_ANY = _TOPICS["follow"] | _TOPICS["share"] | _TOPICS["create"]
+_DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_IDS = ("user", "target", "community", "content", "via", "reply_to", "topics", "author")
+_TIMES = ("time", "created")
+_ITS_OWN = "the message's own timestamp"
+_NOW = "the present (the clock of this machine)"
+
+_new = tuple.__new__
+
+
+def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[Mutation]:
+    """The mutations of one message of an input topic; timestamp_ms is Kafka's own.
+
+    Raises:
+        BadEvent: the message cannot be accepted as it is; `good` holds the mutations of the good
+            events of an array that has bad ones.
+    """
+    if value is None:
+        raise BadEvent("empty", "the message has no value")
+    if len(value) > MESSAGE_BYTES:
+        raise BadEvent("size", f"{len(value):,} bytes, at most {MESSAGE_BYTES:,} are read; send fewer events at once")
+    latest_us = min(timestamp_ms * 1000 + DAY_US, LATEST_US)
+    try:
+        if not value.isascii():
+            value.decode()  # the decoder passes over unknown fields without a look at their bytes
+        events = _DECODE[topic](value)
+        return _accepted(events if type(events) is list else (events,), latest_us)
+    except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = _again(value, topic, latest_us, error)
+    if isinstance(found, BadEvent):
+        raise found
+    return found
+
+
+def from_row(row: Mapping[str, Any], now_us: int | None = None) -> Mutation:
+    """The mutation of one row of an event file, as `all_from_row`; of a share with an author that of the share."""
+    return all_from_row(row, now_us)[-1]
+
+
+def all_from_row(row: Mapping[str, Any], now_us: int | None = None) -> list[Mutation]:
+    """The mutations of one row of an event file, the event's own last; fields that are None count as absent.
+
+    now_us: the present (default: the machine's clock), a day after which no time may lie.
+
+    Raises:
+        BadEvent: the row is no valid event.
+    """
+    if now_us is None:
+        now_us = clock.time_ns() // 1000
+    latest_us = min(now_us + DAY_US, LATEST_US)
+    given = {name: value for name, value in row.items() if value is not None}
+    try:
+        return _accepted((msgspec.convert(given, _ANY),), latest_us, _NOW)
+    except msgspec.ValidationError as error:
+        wrong = error
+    try:
+        mended = {name: time_formats.leap_second(given.get(name)) for name in _TIMES}
+        if any(mended.values()):
+            given |= {name: datetime.fromisoformat(text) for name, text in mended.items() if text}
+            return _accepted((msgspec.convert(given, _ANY),), latest_us, _NOW)
+    except msgspec.ValidationError as error:
+        wrong = error
+    with suppress(TypeError, ValueError, OverflowError, RecursionError):
+        if wrapped := wire_formats.envelope(msgspec.json.encode(given)):
+            raise BadEvent("envelope", wrapped)
+    raise BadEvent(*_reason(wrong, None, given, latest_us, _NOW))
+
+
+def _accepted(events: Iterable[Event], latest_us: int, base: str = _ITS_OWN) -> list[Mutation]:
+    """What the decoder let through, as mutations; raises BadEvent for the first that is not to be.
+
+    base: what `latest_us` is a day after.
+    """
+    result = []
+    for event in events:
+        time = event.time
+        if type(time) is int:
+            time_us = time * 1_000_000
+        else:
+            seconds: float = time.timestamp() if type(time) is datetime else time  # type: ignore[assignment]
+            time_us = round(seconds * 1e6) if -_FAR < seconds < _FAR else -1
+        if not 0 <= time_us <= latest_us:
+            raise BadEvent("time", time_formats.mistake("time", time, latest_us, base))
+        user, other, extra = event.user, event.other, event.extra
+        if type(user) is not str or len(user) > _CHECK_BYTES:
+            user = _id("user", user)
+        if type(other) is not str or len(other) > _CHECK_BYTES:
+            other = _id("the other id", other)
+        if extra is not None and (type(extra) is not str or len(extra) > _CHECK_BYTES):
+            extra = _id("via or reply_to", extra)
+        if type(event) is Share and (event.author is not None or event.created is not None):
+            result.append(_stated(event, other, latest_us, base))
+        result.append(_new(Mutation, (event.kind, time_us, user, other, extra, 0)))
+    return result
+
+
+def _stated(share: Share, content: str, latest_us: int, base: str) -> Mutation:
+    """The create that a share states by `author` and `created`."""
+    if share.author is None or share.created is None:
+        given, absent = ("created", "author") if share.author is None else ("author", "created")
+        raise BadEvent("field", f"a share with `{given}` and without `{absent}`; give both or neither")
+    try:
+        return _accepted((Create(share.created, share.author, content),), latest_us, base)[0]
+    except BadEvent as bad:
+        name = "created" if bad.reason == "time" else "author"
+        raise BadEvent(bad.reason, f"{name} {str(bad).partition(' ')[2]}") from None
+
+
+def _id(name: str, value: str | int) -> str:
+    # Writing a huge integer out takes long, and finding out how huge it is does not.
+    text = value if isinstance(value, str) else "" if value.bit_length() > _ID_BITS else str(value)
+    if not text or len(text.encode()) > ID_BYTES:
+        raise BadEvent("id", f"{name} is longer than {ID_BYTES} bytes")
+    return text
+
+
+def _again(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """Read what the quick way refused, or say what is wrong with it."""
+    try:
+        inside = wire_formats.unwrapped(value)
+        if inside is not value:
+            return _within(inside, topic, latest_us)
+        return _explained(value, topic, latest_us, error)
+    except BadEvent as bad:
+        return bad
+
+
+def _within(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation] | BadEvent:
+    """The same as `mutations` for what was behind a BOM or a prefix."""
+    try:
+        value.decode()
+        events = _DECODE[topic](value)
+        return _accepted(events if type(events) is list else (events,), latest_us)
+    except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _explained(value, topic, latest_us, error)
+
+
+def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """The mutations of a message with a leap second; else what is wrong, with the good events of an array."""
+    if not isinstance(error, msgspec.ValidationError | BadEvent) and (known := wire_formats.foreign(value)):
+        return known
+    try:
+        value.decode()
+    except UnicodeDecodeError as broken:
+        return BadEvent("utf8", f"not UTF-8: {broken.reason} at byte {broken.start}")
+    try:
+        elements: Sequence[bytes] = [bytes(raw) for raw in _ELEMENTS(value)]
+    except (msgspec.DecodeError, RecursionError):
+        return _alone(value, topic, latest_us, error)
+    if len(elements) > EVENTS:
+        return BadEvent("size", f"an array of {len(elements):,}, at most {EVENTS:,} events are read")
+    good: list[Mutation] = []
+    first: BadEvent | None = None
+    for number, element in enumerate(elements, 1):
+        try:
+            good += _element(element, topic, latest_us)
+        except BadEvent as bad:
+            first = first or BadEvent(bad.reason, f"event {number} of {len(elements)}: {bad}")
+    if first is None:
+        return good if isinstance(error, msgspec.ValidationError) else BadEvent("json", f"not one JSON array: {error}")
+    first.good = good
+    return first
+
+
+def _element(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation]:
+    """The mutations of one element of an array, which must be an event itself."""
+    if value.startswith(b"["):
+        raise BadEvent("nested", "an array inside an array; give a message one flat array")
+    try:
+        return _accepted((_DECODE[topic](value),), latest_us)
+    except (msgspec.DecodeError, RecursionError) as error:
+        found = _alone(value, topic, latest_us, error)
+    if isinstance(found, BadEvent):
+        raise found
+    return found
+
+
+def _alone(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """As `_explained`, of a message or an element that is no array."""
+    if isinstance(error, BadEvent):
+        return error
+    fields = _fields(value) if isinstance(error, msgspec.ValidationError) else {}
+    mended = {name: time_formats.leap_second(fields.get(name)) for name in _TIMES}
+    if any(mended.values()):
+        raw = _RAW(value) | {name: msgspec.Raw(msgspec.json.encode(text)) for name, text in mended.items() if text}
+        value = msgspec.json.encode(raw)
+        try:
+            return _accepted((_DECODE[topic](value),), latest_us)
+        except (BadEvent, msgspec.DecodeError) as again:
+            return again if isinstance(again, BadEvent) else BadEvent(*_reason(again, topic, fields, latest_us))
+    if isinstance(error, msgspec.ValidationError) and (wrapped := wire_formats.envelope(value)):
+        return BadEvent("envelope", wrapped)
+    refused = isinstance(error, msgspec.ValidationError | RecursionError)
+    if not refused and (known := wire_formats.not_json(value, str(error))):
+        return BadEvent("json", f"not JSON: {known}")
+    return BadEvent(*_reason(error, topic, fields, latest_us))
+
+
+def _fields(value: bytes) -> dict[str, Any]:
+    """The times that an event gives, as they are; empty: it is no object."""
+    try:
+        raw = _RAW(value)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    found: dict[str, Any] = {}
+    for name in _TIMES:
+        if name in raw:
+            try:
+                found[name] = msgspec.json.decode(raw[name])
+            except (msgspec.DecodeError, RecursionError):
+                found[name] = float("inf")  # a number that no machine number holds
+    return found
+
+
+def _reason(
+    error: Exception, topic: TopicKind | None, fields: Mapping[str, Any], latest_us: int, base: str = _ITS_OWN
+) -> tuple[str, str]:
+    """The slug and the sentence for an error of the decoder; fields: what the event gave as its times."""
+    whole = " ".join(str(error).split())
+    # Some of them hold what was given, which may be long.
+    text = whole if len(whole) <= EXPLAINED_CHARS else f"{whole[:EXPLAINED_CHARS]}…"
+    if isinstance(error, RecursionError):
+        return "nested", "nested too deeply"
+    if not isinstance(error, msgspec.ValidationError):
+        return "json", f"not JSON: {text}"
+    _, found, place = whole.rpartition(" - at `$")
+    path = place.rstrip("`").lstrip(".") if found else ""
+    if path.startswith("[") and "got `array`" in whole:
+        return "nested", "an array inside an array; give a message one flat array"
+    if path == "type" or whole.endswith("required field `type`"):
+        return "type", _wrong_type(text, topic)
+    if path in _TIMES:
+        return "time", time_formats.mistake(path, fields.get(path), latest_us, base)
+    if path.partition("[")[0].rstrip(".") in _IDS:
+        return "id", text
+    if "missing required field" in whole:
+        return "field", text
+    return "schema", text
+
+
+def _wrong_type(text: str, topic: TopicKind | None) -> str:
+    name = text.partition("Invalid value '")[2].partition("'")[0]
+    if topic is not None and name in TOPIC_OF:
+        return f"{name} events belong on the {TOPIC_OF[name]} topic, not on {topic}"
+    return f"{text}; known types: {', '.join(sorted(TOPIC_OF))}"

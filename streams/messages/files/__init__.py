@@ -1,0 +1,1 @@
+"""Event files and live pipes: what a file is, its bytes, its rows."""

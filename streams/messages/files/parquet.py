@@ -1,0 +1,126 @@
+"""Rows from a Parquet event file: only the columns that events have, a chunk at a time, as JSON would hold them."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streams.errors import InputError, reason
+from streams.messages.files.byte_streams import Chunks
+from streams.messages.files.text_rows import BadRow, Row
+
+CHUNK_ROWS = 8_192
+WHOLE_BELOW = 1 << 53
+"""Below it a float holds every whole number exactly: tools turn integers into floats where some are missing."""
+
+COLUMNS = pa.schema(
+    [
+        ("type", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("user", pa.string()), ("target", pa.string()),
+        ("content", pa.string()), ("community", pa.string()), ("via", pa.string()), ("reply_to", pa.string()),
+        ("topics", pa.list_(pa.string())), ("author", pa.string()), ("created", pa.timestamp("us", tz="UTC")),
+    ]
+)  # fmt: skip
+"""The columns of a Parquet event file that is written here; what has no value is null."""
+TIMES = ("time", "created")
+_NEEDED = ("type", "time", "user")
+
+
+@contextmanager
+def spooled(chunks: Chunks) -> Iterator[Path]:
+    """The bytes in a temporary file: Parquet is read from its end, which a pipe does not let one reach."""
+    with tempfile.NamedTemporaryFile(prefix="groundswell-spool-", suffix=".parquet", buffering=0) as file:
+        for chunk in chunks:
+            left = memoryview(chunk)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                message = f"{file.name}, a copy of the Parquet file, cannot be written ({reason(error)}); set TMPDIR"
+                raise InputError(message) from error
+        yield Path(file.name)
+
+
+def number_of_rows(path: Path) -> int:
+    """How many rows a Parquet file holds."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def rows(path: Path, name: str, fixed: Row) -> Iterator[tuple[int, Row | BadRow]]:
+    """Each row, or why there is none, with its number from 1; nulls and NaN are left out, rows are not validated.
+
+    fixed: columns that the folders around the file name.
+
+    Raises:
+        InputError: a column is missing that every event needs.
+        OSError, pyarrow.ArrowException: it cannot be read.
+    """
+    number = 0
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        names = [column for column in COLUMNS.names if column in schema.names]
+        if missing := sorted(set(_NEEDED) - set(names) - set(fixed)):
+            there = ", ".join(schema.names[:20]) or "none"
+            raise InputError(
+                f"{name}: has no column {', '.join(missing)} (its columns: {there}); see the README for the columns"
+            )
+        wrong = {column: bad for column in names if (bad := _wrong_type(column, schema.field(column).type))}
+        for batch in file.iter_batches(CHUNK_ROWS, columns=names):
+            columns = [_values(column, batch.column(column)) for column in names]
+            for cells in zip(*columns, strict=True):
+                number += 1
+                row = {column: cell for column, cell in zip(names, cells, strict=True) if cell is not None}
+                bad = next((bad for column, bad in wrong.items() if column in row), None) if wrong else None
+                yield number, bad or ({**fixed, **row} if fixed else row)
+
+
+def _values(name: str, column: pa.Array) -> list[Any]:
+    """A column as Python values."""
+    type_ = column.type
+    if pa.types.is_timestamp(type_):
+        # Without a zone it is UTC.
+        column = column.cast(pa.timestamp("us", tz=type_.tz or "UTC"), safe=False)
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_floating(type_):
+        return [None if value is None else _cell(name, value) for value in values]
+    if pa.types.is_decimal(type_) and name in TIMES:
+        return [None if value is None else int(value) if value == int(value) else float(value) for value in values]
+    return values
+
+
+def _is_text(type_: Any) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
+
+
+def _cell(name: str, value: float) -> Any:
+    if math.isnan(value):
+        return None
+    return value if name in TIMES else whole(value)
+
+
+def whole(value: float) -> Any:
+    """The integer that a float stands for; the float itself if that is not sure."""
+    return int(value) if value.is_integer() and abs(value) < WHOLE_BELOW else value
+
+
+def _wrong_type(name: str, type_: Any) -> BadRow | None:
+    """What is wrong with each value of a column whose type is none that the field has."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    if _is_text(type_) or pa.types.is_integer(type_) or pa.types.is_null(type_) or pa.types.is_floating(type_):
+        return None
+    if (pa.types.is_timestamp(type_) or pa.types.is_decimal(type_)) if name in TIMES else is_list and name == "topics":
+        return None
+    told = getattr(type_, "extension_name", "").removeprefix("arrow.") or str(type_)
+    if name in TIMES:
+        return BadRow("time", f"column {name} is {told}, which is no time: cast it to a timestamp or to Unix seconds")
+    wanted = {"type": "strings", "topics": "a list of strings"}.get(name, "strings or whole numbers")
+    cast = f"cast it to string{' or int64' if pa.types.is_decimal(type_) else ''}"
+    return BadRow("type" if name == "type" else "id", f"column {name} is {told} where {wanted} are read: {cast}")

@@ -1,0 +1,1 @@
+"""Event files in; an artifact, scores or a report out; no worker."""

@@ -1,0 +1,204 @@
+"""Evaluation of alerts: the shipped rule and baseline rules on one replay, against the breakouts that followed.
+
+The events go through the same shard as in production, in steps that end where the rule runs. The shipped rule's alerts
+are those that the shard fires; every baseline chooses among the same candidates at the same moment, from the same
+state, with the same budget and a cool-down of its own. Breakouts are counted from the events alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphstate.types import Mutation
+from model.artifact import Artifact
+from model.evaluation.breakouts import FIGURES, AlertMetrics, Breakouts, Received, alert_metrics, breakouts
+from model.evaluation.metrics import Figure
+from streams.errors import InputError
+from streams.offline.alert_baselines import RULES, BaselineRules
+from streams.offline.dataset import effective_events
+from streams.offline.evaluation import Progress
+from streams.offline.evaluation_replay import open_replay
+from streams.shard.alert_rule import AlertRule
+from streams.shard.shard import Outcome
+
+SHIPPED, COUNTER = "shipped", "decayed counter, W/16"
+_SECOND = 1_000_000
+_HOUR = 3_600
+
+Fired = dict[str, list[tuple[str, int]]]
+"""Announced users and times (µs) by rule."""
+
+
+def received(events: Sequence[Mutation]) -> tuple[Received, list[str]]:
+    """Return the shares that each author received, by time, and the ids of the authors; undone shares are left out."""
+    created, shared = effective_events(events)
+    authors = sorted({user for _, user in created.values()})
+    row = {user: number for number, user in enumerate(authors)}
+    first_post = np.full(len(authors), np.iinfo(np.int64).max)
+    for time, user in created.values():
+        first_post[row[user]] = min(first_post[row[user]], time)
+    rows = sorted((time, row[created[content][1]]) for (_, content), time in shared.items() if content in created)
+    table = np.array(rows, np.int64).reshape(-1, 2)
+    return Received(table[:, 0].copy(), table[:, 1].copy(), first_post), authors
+
+
+def stops(events: Sequence[Mutation], step: int) -> Iterator[tuple[int, int | None]]:
+    """Yield where a replay stops for the rules: (end of the slice, time of the step in µs), finally (end, None).
+
+    As in a worker, of several steps that pass without an event only the last one runs.
+    """
+    for number in range(1, len(events)):
+        current = events[number].time // step
+        if current != events[number - 1].time // step:
+            yield number, current * step
+    yield len(events), None
+
+
+def replayed(
+    events: Sequence[Mutation],
+    artifact: Artifact,
+    names: Sequence[str] = tuple(RULES),
+    progress: Progress = lambda _line: None,
+) -> Fired:
+    """Replay the events (in order of time) and return the alerts of the shipped rule and of the named baselines."""
+    fired: Fired = {SHIPPED: []}
+
+    def collect(outcome: Outcome) -> None:
+        fired[SHIPPED] += [(alert.user, alert.as_of) for alert in outcome.alerts]
+
+    with open_replay(artifact, events, collect) as replay:
+        baselines = BaselineRules(replay.shard, names)
+        for number, (end, time) in enumerate(stops(events, replay.shard.rule.step_us), 1):
+            replay.feed(end)
+            if time is not None:
+                baselines.step(time)
+            if number % 100 == 0 or time is None:
+                progress(f"replayed {end:,} of {len(events):,} events, ran the rules {number:,} times")
+    return fired | baselines.fired
+
+
+@dataclass(frozen=True)
+class AlertComparison:
+    """Figures of all rules against the same breakouts.
+
+    Attributes:
+        truth: The breakouts.
+        rule: The shipped rule.
+        metrics: Figures by rule, the shipped one first.
+        authors: Number of authors in the events.
+    """
+
+    truth: Breakouts
+    rule: AlertRule
+    metrics: dict[str, AlertMetrics]
+    authors: int
+
+    def difference(self, name: str, other: str) -> dict[str, Figure]:
+        """Return one rule's figures minus another's, paired."""
+        one, two = self.metrics[name], self.metrics[other]
+        return {figure: getattr(one, figure).minus(getattr(two, figure)) for figure in FIGURES[:-1]}
+
+    def verdict(self) -> str:
+        """Return the first line of the report: the shipped rule against the decayed counter."""
+        difference = self.difference(SHIPPED, COUNTER)
+        figures = ", ".join(f"{_COLUMNS[name]} {figure.text('+')}" for name, figure in difference.items())
+        better = [_IN_WORDS[name] for name, figure in difference.items() if figure.low > 0]
+        worse = [_IN_WORDS[name] for name, figure in difference.items() if figure.high < 0]
+        result = "does not differ from the decayed counter by more than noise"
+        if better and worse:
+            result = f"gains {' and '.join(better)} over the decayed counter and loses {' and '.join(worse)}"
+        elif better:
+            result = f"beats the decayed counter in {' and '.join(better)}"
+        elif worse:
+            result = f"is below the decayed counter in {' and '.join(worse)}"
+        return f"The shipped rule {result}: {figures}."
+
+    def about(self) -> str:
+        """Return the counts behind the figures as text."""
+        truth = self.truth
+        return (
+            f"{len(truth.author):,} breakouts among {self.authors:,} authors in {len(truth.steps):,} steps of "
+            f"{self.rule.step_us / _SECOND / _HOUR:g} h, {int(truth.knowable.sum()):,} of them knowable: the author "
+            "had a post a step before the moment. Of all pairs of author and step with a breakout in the window after "
+            f"the step, {100 * (1 - truth.known_share):.0f} % have an author without a post a step before. "
+            f"Budget: {self.rule.budget} alerts per step. Intervals: 95 %, bootstrap over authors."
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Return all figures as a JSON object."""
+        return {
+            "window_s": self.rule.window_s,
+            "budget": self.rule.budget,
+            "steps": len(self.truth.steps),
+            "breakouts": len(self.truth.author),
+            "knowable": int(self.truth.knowable.sum()),
+            "unknown_share": round(1 - self.truth.known_share, 4),
+            "rules": [{"rule": name, **metrics.row()} for name, metrics in self.metrics.items()],
+            "table": [_table_row(name, metrics) for name, metrics in self.metrics.items()],
+            "differences": [
+                {"difference": f"{name} − {SHIPPED}"}
+                | {_COLUMNS[figure]: value.text("+") for figure, value in self.difference(name, SHIPPED).items()}
+                for name in self.metrics
+                if name != SHIPPED
+            ],
+        }
+
+
+_COLUMNS = {"precision": "precision", "ahead": "in time", "recall": "recall"}
+_IN_WORDS = {**_COLUMNS, "ahead": "alerts in time"}
+
+
+def _table_row(name: str, metrics: AlertMetrics) -> dict[str, Any]:
+    figures = {column: getattr(metrics, figure).text() for figure, column in _COLUMNS.items()}
+    lead = f"{metrics.lead_s.value / _HOUR:.1f}"
+    return {"rule": name, **figures, "lead, h": lead, "a day": f"{metrics.per_day:.1f}"}
+
+
+def compare_rules(
+    events: Sequence[Mutation],
+    artifact: Artifact,
+    first: int,
+    last: int,
+    names: Sequence[str] = tuple(RULES),
+    progress: Progress = lambda _line: None,
+) -> AlertComparison:
+    """Replay the events and compare all rules from `first` to one window before `last`.
+
+    The first window after the first share is left out: every author is new in it.
+
+    Args:
+        events: Events in order of time.
+        artifact: Artifact that the shard serves.
+        first: Steps count from here on (µs).
+        last: Events after this time are not read (µs).
+        names: Baseline rules to compare.
+        progress: Receives one line per 100 steps.
+
+    Raises:
+        InputError: the events are too short for one step.
+    """
+    rule = AlertRule()
+    window = rule.window_s * _SECOND
+    shares, authors = received(events)
+    begin = max(first, int(shares.time[0]) + window) if len(shares.time) else last
+    truth = breakouts(shares, window, begin, last)
+    if not truth.steps:
+        days = 2 * rule.window_s / 86_400
+        raise InputError(
+            f"nothing to evaluate: more than {days:g} days must lie between the first share and the end; give more "
+            "events or an earlier --from"
+        )
+    fired = replayed(events, artifact, names, progress)
+    row = {user: number for number, user in enumerate(authors)}
+    alerts = {
+        name: [(row[user], time) for user, time in fired_by_rule if user in row and time in truth.rising]
+        for name, fired_by_rule in fired.items()
+    }
+    announced = (author for alerts_of_rule in alerts.values() for author, _ in alerts_of_rule)
+    people = np.unique([*truth.author.tolist(), *announced]).astype(np.int64)
+    metrics = {name: alert_metrics(truth, alerts_of_rule, people) for name, alerts_of_rule in alerts.items()}
+    return AlertComparison(truth, rule, metrics, len(authors))

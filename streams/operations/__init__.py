@@ -1,0 +1,1 @@
+"""Operator procedures against stopped or running workers."""

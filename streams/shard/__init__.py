@@ -1,0 +1,1 @@
+"""One partition's deterministic step: no clock, no network."""

@@ -1,0 +1,68 @@
+"""How the model reads the graph: arrays of `graphstate` in the shapes that `model` takes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphstate.state import GraphState
+from graphstate.types import RELATIONS, TYPES, GraphSpec, Int32s, Int64s, Snapshot
+from model.config import OWN as OWN_FEATURES
+from model.config import PROPAGATED, ModelConfig
+from model.config import RELATIONS as MODEL_RELATIONS
+from model.errors import ArtifactError
+from model.types import GraphInput, WindowsView
+
+
+class LiveView:
+    """A `model.engine.cpu.GraphView` of a graph state, without copies."""
+
+    def __init__(self, graph: GraphState) -> None:
+        self._graph = graph
+
+    def rows(self, kind: int) -> int:
+        """The number of rows of a node type."""
+        return int(self._graph.ledger.tables[kind].rows)
+
+    def propagated(self, kind: int) -> NDArray[np.int32]:
+        """`[n, F]` propagated features of a node type."""
+        features: NDArray[np.int32] = self._graph.ledger.tables[kind].propagated
+        return features
+
+    def own(self) -> NDArray[np.int32]:
+        """`[n_users, 21]` own features."""
+        features: NDArray[np.int32] = self._graph.ledger.users.own
+        return features
+
+    def windows(self, relation: int) -> WindowsView:
+        """The windows of a relation."""
+        windows = self._graph.windows
+        hashes = self._graph.ledger.tables[RELATIONS[relation].source].hash
+        return WindowsView(windows.rows.start[relation], windows.rows.counts[relation], windows.pool.source, hashes)
+
+
+def graph_input(snapshot: Snapshot, config: ModelConfig) -> GraphInput:
+    """A snapshot as the plain arrays that training and the reference take."""
+    propagated = dict(zip(TYPES, snapshot.propagated, strict=True))
+    edges: dict[str, Int32s | Int64s] = {
+        relation.name: edge for relation, edge in zip(RELATIONS, snapshot.edges, strict=True)
+    }
+    return GraphInput.scaled(config, propagated, edges, snapshot.own)
+
+
+def unserved(config: ModelConfig) -> str:
+    """Why no state can feed a model, and what to do; empty if one can. Relations are read by their numbers."""
+    if config.relations != MODEL_RELATIONS or config.propagated != PROPAGATED or config.own != OWN_FEATURES:
+        return "its relations or features are not those that this release serves: train it anew with this release"
+    return ""
+
+
+def graph_spec(config: ModelConfig, *, retention_s: int, lateness_s: int) -> GraphSpec:
+    """What the graph must keep for a model, for as long as the settings say.
+
+    Raises:
+        ArtifactError: the graph does not keep what the model reads.
+    """
+    if unserved(config):
+        raise ArtifactError(f"the artifact cannot be served: {unserved(config)}")
+    return GraphSpec(config.window, config.floor, config.horizon_s, retention_s, lateness_s)

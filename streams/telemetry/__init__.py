@@ -1,0 +1,1 @@
+"""What a process reports: metrics, logs, health, console."""

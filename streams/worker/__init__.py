@@ -1,0 +1,1 @@
+"""The worker's process: app, assignment, checkpoints, erasure."""

@@ -1,0 +1,1 @@
+"""Audit of served scores, and their explanation."""

@@ -1,0 +1,245 @@
+"""What a shard published lately, so that a score can be compared with the one before it: in memory, for so many users.
+
+Of each user the last two publications are kept: the score, the own features behind it, and who was in the user's
+windows. Nodes are rows with half of their hash, never ids: who is forgotten has no name here, and leaves at once.
+A worker that starts, or takes a shard over, remembers nothing of before.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from graphstate.memory.node_tables import forgotten_key
+from graphstate.types import OWN, RELATIONS, USER
+from streams.shard.shard import Outcome, Shard
+
+CAPACITY = 4_096
+"""Users; whoever was published first of all of them leaves when one more comes. 4.7 MB with windows of 16."""
+WIDEST = 32
+"""Of wider windows nothing is kept."""
+INTO_USERS = [number for number, relation in enumerate(RELATIONS) if relation.target == USER]
+
+Int64s = NDArray[np.int64]
+
+
+class Earlier(NamedTuple):
+    """One publication. own: own features `[21]`. sources: per relation into users the rows that were in the window and
+    half of their hashes; None where they are not kept.
+    """
+
+    reach: float
+    percentile: float
+    as_of: int
+    model: str
+    own: NDArray[np.int32]
+    sources: dict[int, list[tuple[int, int]]] | None
+
+
+_HALF = 0xFFFF_FFFF
+
+
+@njit(cache=True, nogil=True)
+def _keep(
+    rows: Int64s, slots: Int64s, newer: NDArray[np.int8], own: NDArray[np.int32], kept: NDArray[np.int16]
+) -> None:
+    """Turn to the older publication of each slot, and put own features there."""
+    for i in range(len(rows)):
+        at = 1 - newer[slots[i]]
+        newer[slots[i]] = at
+        for k in range(kept.shape[2]):
+            kept[at, slots[i], k] = own[rows[i], k]
+
+
+@njit(cache=True, nogil=True)
+def _keep_window(
+    rows: Int64s, slots: Int64s, newer: NDArray[np.int8], start: NDArray[np.int32], count: NDArray[np.int32],
+    source: NDArray[np.int32], hashes: NDArray[np.uint64], begin: int, width: int, kept_source: NDArray[np.int32],
+    kept_hash: NDArray[np.uint32],
+) -> None:  # fmt: skip
+    """Put the windows of one relation where `_keep` turned to, from a column on."""
+    for i in range(len(rows)):
+        at, slot = newer[slots[i]], slots[i]
+        for k in range(width):
+            kept_source[at, slot, begin + k] = -1
+        for k in range(min(width, count[rows[i]])):
+            row = source[start[rows[i]] + k]
+            kept_source[at, slot, begin + k] = row
+            kept_hash[at, slot, begin + k] = np.uint32(hashes[row] & np.uint64(_HALF))
+
+
+@njit(cache=True, nogil=True)
+def _leave(gone: NDArray[np.bool_], begin: int, width: int, kept_source: NDArray[np.int32]) -> None:
+    """Take rows out of the windows of one relation, whoever's they are."""
+    for at in range(kept_source.shape[0]):
+        for slot in range(kept_source.shape[1]):
+            for k in range(begin, begin + width):
+                row = kept_source[at, slot, k]
+                if row >= 0 and gone[row]:
+                    kept_source[at, slot, k] = -1
+
+
+def _warm_up(
+    newer: NDArray[np.int8], own: NDArray[np.int16], source: NDArray[np.int32], hashes: NDArray[np.uint32]
+) -> None:
+    """Compile what a step needs, or fetch it from its cache, so that none stalls later."""
+    none, column, wide = np.zeros(0, np.int64), np.zeros(1, np.int32), np.zeros((1, len(OWN)), np.int32)
+    _keep(none, none, newer, wide, own)
+    _keep_window(none, none, newer, column, column, column, np.zeros(1, np.uint64), 0, 0, source, hashes)
+    _leave(np.zeros(0, np.bool_), 0, 0, source)
+
+
+class Publications:
+    """The last two publications of the users of one shard; `newer` says which of both is."""
+
+    def __init__(self, shard: Shard, capacity: int = CAPACITY) -> None:
+        self._shard = shard
+        self._capacity = capacity
+        self._width = 0
+        self._slot = np.full(256, -1, np.int32)
+        self._row = np.full(capacity, -1, np.int64)
+        self._hand = 0
+        self._models: list[str] = []
+        self._newer = np.zeros(capacity, np.int8)
+        self._reach = np.full((2, capacity), np.nan, np.float32)
+        self._percentile = np.zeros((2, capacity), np.float32)
+        self._as_of = np.zeros((2, capacity), np.int64)
+        self._model = np.zeros((2, capacity), np.int16)
+        self._own = np.zeros((2, capacity, len(OWN)), np.int16)
+        self._source = np.full((2, capacity, 0), -1, np.int32)
+        self._hash = np.zeros((2, capacity, 0), np.uint32)
+        _warm_up(self._newer, self._own, self._source, self._hash)
+
+    def note(self, outcome: Outcome) -> None:
+        """Take what a step published, and let go of whom it forgot; right after the step."""
+        if outcome.named:
+            self._forget(outcome.named)
+        scores = outcome.scores[-self._capacity :]
+        if not scores:
+            return
+        users = self._shard.graph.ledger.users
+        ids, reach, percentile, as_of = zip(*scores, strict=True)
+        rows = np.fromiter(map(users.index.__getitem__, ids), np.int64, len(ids))
+        if users.rows > len(self._slot):
+            grown = np.full(2 * users.rows, -1, np.int32)
+            grown[: len(self._slot)] = self._slot
+            self._slot = grown
+        self._widen(self._shard.graph.spec.window)
+        slots = self._slots(rows)
+        self._keep(rows, slots)
+        if outcome.model not in self._models:
+            self._models.append(outcome.model)
+        at = self._newer[slots], slots
+        self._reach[at], self._percentile[at], self._as_of[at] = reach, percentile, as_of
+        self._model[at] = self._models.index(outcome.model)
+
+    def _widen(self, window: int) -> None:
+        """Make room for windows, once it is known how wide they are."""
+        width = window if window <= WIDEST else 0
+        if width != self._width:
+            self._width = width
+            self._source = np.full((2, self._capacity, len(INTO_USERS) * width), -1, np.int32)
+            self._hash = np.zeros(self._source.shape, np.uint32)
+
+    def _keep(self, rows: Int64s, slots: Int64s) -> None:
+        """Put what users have now in the place of the older publication."""
+        graph = self._shard.graph
+        _keep(rows, slots, self._newer, graph.ledger.users.own, self._own)
+        for at, number in enumerate(INTO_USERS if self._width else ()):
+            start, count = graph.windows.rows.start[number], graph.windows.rows.counts[number]
+            hashes = graph.ledger.tables[RELATIONS[number].source].hash
+            _keep_window(
+                rows, slots, self._newer, start, count, graph.windows.pool.source, hashes, at * self._width,
+                self._width, self._source, self._hash,
+            )  # fmt: skip
+
+    def _slots(self, rows: Int64s) -> Int64s:
+        """A slot for each of these distinct rows; of whoever had none it is empty."""
+        slots = self._slot[rows].astype(np.int64)
+        new = np.flatnonzero(slots < 0)
+        if len(new):
+            order = (self._hand + np.arange(self._capacity)) % self._capacity
+            taken = np.zeros(self._capacity, np.bool_)
+            taken[slots[slots >= 0]] = True
+            free = order[~taken[order]][: len(new)]
+            self._hand = int(free[-1] + 1) % self._capacity
+            self._empty(free)
+            slots[new] = free
+            self._slot[rows[new]], self._row[free] = free, rows[new]
+        return slots
+
+    def _empty(self, slots: Int64s) -> None:
+        left = self._row[slots]
+        self._slot[left[left >= 0]] = -1
+        self._row[slots] = -1
+        self._reach[:, slots] = np.nan  # by which all else counts as empty
+
+    def _forget(self, named: list[str]) -> None:
+        users = self._shard.graph.ledger.users
+        found = (users.index.get(user, users.forgotten.get(forgotten_key(user))) for user in named)
+        rows = np.array([row for row in found if row is not None], np.int64)
+        slots = self._slot[rows[rows < len(self._slot)]].astype(np.int64)
+        slots = slots[slots >= 0]
+        self._empty(slots)
+        for part in (self._own, self._hash):
+            part[:, slots] = 0
+        self._source[:, slots] = -1
+        gone = np.zeros(users.rows, np.bool_)
+        gone[rows] = True
+        for at, number in enumerate(INTO_USERS if self._width else ()):
+            if RELATIONS[number].source == USER:
+                _leave(gone, at * self._width, self._width, self._source)
+
+    def before(self, row: int) -> Earlier | None:
+        """What was published of a user before the last time, None if that is not known."""
+        slot = int(self._slot[row]) if row < len(self._slot) else -1
+        at = 1 - int(self._newer[slot]), slot
+        if slot < 0 or np.isnan(self._reach[at]):
+            return None
+        sources = None
+        if self._width:
+            pairs = list(zip(self._source[at].tolist(), self._hash[at].tolist(), strict=True))
+            sources = {
+                number: [pair for pair in pairs[place * self._width : (place + 1) * self._width] if pair[0] >= 0]
+                for place, number in enumerate(INTO_USERS)
+            }
+        return Earlier(
+            float(self._reach[at]),
+            float(self._percentile[at]),
+            int(self._as_of[at]),
+            self._models[self._model[at]],
+            self._own[at].astype(np.int32),
+            sources,
+        )
+
+
+class ScoreHistory:
+    """The last publications of every open shard of a worker, as it follows their steps; on the shards' thread only."""
+
+    def __init__(self) -> None:
+        self._shards: dict[Shard, Publications] = {}
+
+    def opened(self, shard: Shard) -> None:
+        """Start without a past."""
+        self._shards[shard] = Publications(shard)
+
+    def stepped(self, shard: Shard, outcome: Outcome) -> None:
+        """Keep what a step publishes, right after it."""
+        self._shards[shard].note(outcome)
+
+    def closed(self, shard: Shard) -> None:
+        """Drop what is kept of a shard."""
+        self._shards.pop(shard, None)
+
+    def of(self, shard: Shard) -> Publications | None:
+        """Return what a shard published; None for a shard that is not followed."""
+        return self._shards.get(shard)
+
+
+def is_same(shard: Shard, kind: int, row: int, half: int) -> bool:
+    """Whether a row is still the node that it was, and has a name."""
+    table = shard.graph.ledger.tables[kind]
+    return bool(table.ids[row]) and int(table.hash_at[row]) & _HALF == half

@@ -1,0 +1,1 @@
+"""Polls in; acknowledged outputs and commits out."""

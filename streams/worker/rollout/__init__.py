@@ -1,0 +1,1 @@
+"""Replacement of the model in use while the worker runs."""

@@ -1,0 +1,51 @@
+"""The web port: the live page, the JSON API, health and metrics, on the port that Faust serves.
+
+    register(app, Web(feed, readiness, metrics, source))
+
+The handlers are plain aiohttp; `routes` also mounts them on an aiohttp application without Faust.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from streams.worker.web.api import API
+from streams.worker.web.auth import Guard
+from streams.worker.web.feed import LiveFeed
+from streams.worker.web.pages import Pages
+from streams.worker.web.state import Source, Web
+
+__all__ = ["Guard", "LiveFeed", "Source", "Web", "register", "routes"]
+
+
+def register(app: Any, state: Web) -> None:
+    """Serve everything on a Faust app's web port; call it before the app starts.
+
+    Faust's own pages (its routing table, its tables) are left out, and open streams are ended at
+    the first sign of a shutdown: an open one would hold the exit for a minute. The token is that of
+    the app's settings.
+    """
+    from faust.web.base import BlueprintManager
+
+    app.web.blueprints = BlueprintManager()
+    settings = app.settings
+    routes(app.web.web_app, state, Guard(settings.web_token.get_secret_value(), local=settings.web_is_local))
+
+    @app.on_before_shutdown.connect(weak=False)
+    async def end_streams(*_: Any, **__: Any) -> None:
+        state.feed.close()
+
+
+def routes(app: web.Application, state: Web, guard: Guard | None = None) -> None:
+    """Add all handlers to an aiohttp application, the guard before them, and the task that feeds the open streams."""
+    (guard or Guard()).add_to(app)
+    Pages(state).add_to(app)
+    API(state).add_to(app)
+    app.cleanup_ctx.append(state.running)
+
+    async def end_streams(_: web.Application) -> None:
+        state.feed.close()
+
+    app.on_shutdown.append(end_streams)

@@ -1,0 +1,242 @@
+"""What the live page knows between two requests: recent alerts, rates, trends, and who is listening.
+
+Everything here is bounded: alerts by number, rates by seconds, listeners by number, and each
+listener by a queue; one that does not keep up is let go (a browser comes back by itself).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.errors import GroundswellError
+from streams.messages.headers import rfc3339
+from streams.shard.shard import Alert, Outcome
+from streams.telemetry.metrics import Freshness
+
+ALERTS = 1_000
+SECONDS = 60
+RATE_S = 5
+"""Rates and freshness are taken over so many whole seconds."""
+FRESHNESS_S = 10
+SUBSCRIBERS = 100
+QUEUE = 64
+TREND_S = 60
+TREND_EVERY_S = 5
+
+
+class FullHouse(GroundswellError):
+    """As many streams are open as may be."""
+
+
+def alert_value(alert: Alert) -> dict[str, Any]:
+    """An alert as the API and the stream show it: the fields of the alert topic, without the model."""
+    return {**vars(alert), "kind": "emerging", "as_of": rfc3339(alert.as_of)}
+
+
+def message(event: str, value: Any) -> bytes:
+    """One server-sent event."""
+    return f"event: {event}\ndata: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+class Seconds:
+    """What happened in each of the last seconds, in a ring."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._stamps = np.full(SECONDS + 1, -1, np.int64)
+        self._counts = np.zeros((SECONDS + 1, 3), np.int64)
+
+    def add(self, events: int, scores: int, alerts: int) -> None:
+        """Count for the second that is now."""
+        now = int(self._clock())
+        place = now % len(self._stamps)
+        if self._stamps[place] != now:
+            self._stamps[place] = now
+            self._counts[place] = 0
+        self._counts[place] += (events, scores, alerts)
+
+    def _last(self, seconds: int) -> NDArray[np.int64]:
+        """The counts of the last whole seconds, oldest first; 0 where nothing happened."""
+        stamps = int(self._clock()) - np.arange(seconds, 0, -1)
+        places = stamps % len(self._stamps)
+        return np.where((self._stamps[places] == stamps)[:, None], self._counts[places], 0)
+
+    def rates(self) -> tuple[float, float, float]:
+        """Events, scores and alerts per second."""
+        events, scores, alerts = (self._last(RATE_S).sum(0) / RATE_S).tolist()
+        return events, scores, alerts
+
+    def history(self) -> list[int]:
+        """Events in each of the last whole seconds, oldest first."""
+        counts: list[int] = self._last(SECONDS)[:, 0].tolist()
+        return counts
+
+
+class RecentFreshness:
+    """Quantiles of freshness over the last seconds, from samples of the histogram that Prometheus reads."""
+
+    def __init__(self, freshness: Freshness) -> None:
+        self._freshness = freshness
+        self._samples: deque[NDArray[np.float64]] = deque([self._counts()], maxlen=FRESHNESS_S + 1)
+
+    def _counts(self) -> NDArray[np.float64]:
+        samples = next(iter(self._freshness.collect())).samples
+        return np.array([sample.value for sample in samples if sample.name.endswith("_bucket")])
+
+    def sample(self) -> None:
+        """Note where the histogram stands; called every second."""
+        self._samples.append(self._counts())
+
+    def quantile_ms(self, q: float) -> float | None:
+        """The q-quantile in milliseconds, None if nothing was published in the window."""
+        return quantile_ms(self._samples[-1] - self._samples[0], q)
+
+
+def quantile_ms(cumulative: NDArray[np.float64], q: float) -> float | None:
+    """The q-quantile of freshness in ms, from cumulative counts per bucket; by linear interpolation in its bucket."""
+    bounds, total = Freshness.BOUNDS_S, cumulative[-1]
+    if total <= 0:
+        return None
+    place = min(int(np.searchsorted(cumulative, q * total)), len(bounds) - 1)
+    low, before = (bounds[place - 1], cumulative[place - 1]) if place else (0.0, 0.0)
+    inside = min(1.0, (q * total - before) / max(1.0, cumulative[place] - before))
+    return round(float(low + (bounds[place] - low) * inside) * 1e3, 1)
+
+
+class Trend:
+    """What the top's reach was a while ago, from samples taken every few seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._samples: deque[tuple[float, dict[str, float]]] = deque(maxlen=TREND_S // TREND_EVERY_S + 1)
+
+    def due(self) -> bool:
+        """Whether it is time for a sample."""
+        return not self._samples or self._clock() - self._samples[-1][0] >= TREND_EVERY_S
+
+    def sample(self, top: Iterable[Mapping[str, Any]]) -> None:
+        """Remember these users' reach."""
+        self._samples.append((self._clock(), {entry["user"]: entry["reach"] for entry in top}))
+
+    def forget(self, users: Iterable[str]) -> None:
+        """Know nothing of these users."""
+        for user in users:
+            for _, known in self._samples:
+                known.pop(user, None)
+
+    def change(self, user: str, reach: float) -> float | None:
+        """The change of reach (0.1: a tenth more) since the oldest sample that knows the user, None if none does."""
+        for _, known in self._samples:
+            if (before := known.get(user)) is not None:
+                return reach / before - 1 if before > 0 else None
+        return None
+
+
+class Subscription:
+    """One open stream: iterating yields its messages until it is ended."""
+
+    def __init__(self, limit: int) -> None:
+        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(limit + 1)
+        self._limit = limit
+        self.ended = False
+
+    def put(self, text: bytes) -> None:
+        """Hand a message over; a stream that has too many waiting is ended."""
+        if self.ended:
+            return
+        if self._queue.qsize() >= self._limit:
+            self.end()
+        else:
+            self._queue.put_nowait(text)
+
+    def end(self) -> None:
+        """End it; what still waits is dropped."""
+        if self.ended:
+            return
+        self.ended = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (text := await self._queue.get()) is not None:
+            yield text
+
+
+class LiveFeed:
+    """Takes what the worker publishes and hands it to whoever listens; used from one event loop.
+
+    Args:
+        clock: seconds that only rise.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = Seconds(clock)
+        self.trend = Trend(clock)
+        self._alerts: deque[dict[str, Any]] = deque(maxlen=ALERTS)
+        self._listening: set[Subscription] = set()
+        self._closed = False
+
+    def publish(self, outcome: Outcome, mutations: int) -> None:
+        """Note a micro-batch that was published and committed."""
+        self.seconds.add(mutations, len(outcome.scores), len(outcome.alerts))
+        for alert in outcome.alerts:
+            value = alert_value(alert)
+            self._alerts.append(value)
+            self.broadcast("alert", value)
+
+    def forget(self, users: Sequence[str]) -> None:
+        """Show nothing more of these users."""
+        if not users:
+            return
+        named = set(users)
+        self._alerts = deque((alert for alert in self._alerts if alert["user"] not in named), maxlen=ALERTS)
+        self.trend.forget(named)
+
+    def alerts(self, limit: int) -> list[dict[str, Any]]:
+        """The newest alerts since the start of the worker, newest first."""
+        newest = reversed(self._alerts)
+        return [alert for alert, _ in zip(newest, range(limit), strict=False)]
+
+    @property
+    def listeners(self) -> int:
+        """How many streams are open."""
+        return len(self._listening)
+
+    def broadcast(self, event: str, value: Any) -> None:
+        """Send one event to every open stream."""
+        if self._listening:
+            text = message(event, value)
+            for subscription in self._listening:
+                subscription.put(text)
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription]:
+        """A stream for as long as the context lasts.
+
+        Raises:
+            FullHouse: there are too many, or the worker is stopping.
+        """
+        if self._closed or len(self._listening) >= SUBSCRIBERS:
+            raise FullHouse("too many open streams, or the worker is stopping; try again in a while")
+        subscription = Subscription(QUEUE)
+        self._listening.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._listening.discard(subscription)
+
+    def close(self) -> None:
+        """End all streams and open no more."""
+        self._closed = True
+        for subscription in self._listening:
+            subscription.end()

@@ -1,0 +1,68 @@
+"""The live page, and what machines look at: `/`, `/livez`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+from aiohttp import web
+
+from streams.telemetry.metrics import CONTENT_TYPE
+from streams.worker.web.state import Web
+
+PAGE = Path(__file__).parent / "static" / "index.html"
+
+
+class Pages:
+    """The handlers; they answer before the worker is ready, that is what they are for."""
+
+    def __init__(self, state: Web) -> None:
+        self._state = state
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes."""
+        app.router.add_get("/", self.page)
+        app.router.add_get("/livez", self.live)
+        app.router.add_get("/readyz", self.ready)
+        app.router.add_get("/metrics", self.metrics)
+
+    async def page(self, _: web.Request) -> web.Response:
+        """The live page."""
+        text, policy = page()
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
+    async def live(self, _: web.Request) -> web.Response:
+        """200 as long as every thread turns, else 503 and which does not; no answer where the event loop hangs."""
+        hung = self._state.readiness.liveness.hung()
+        answer: dict[str, object] = {"live": False, "detail": hung} if hung else {"live": True}
+        return web.json_response(answer, status=503 if hung else 200)
+
+    async def ready(self, _: web.Request) -> web.Response:
+        """200 once the state is loaded and partitions are owned, else 503 and what it is doing."""
+        readiness = self._state.readiness
+        return web.json_response(readiness.as_dict(), status=200 if readiness.ready else 503)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """All metrics in Prometheus' text format."""
+        return web.Response(body=self._state.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+@cache
+def page() -> tuple[str, str]:
+    """The live page, and the policy that lets nothing run in it but its own script and style."""
+    text = PAGE.read_text(encoding="utf-8")
+    hashes = {tag: _hash(text, tag) for tag in ("script", "style")}
+    policy = (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return text, policy
+
+
+def _hash(text: str, tag: str) -> str:
+    inside = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in inside)

@@ -1,0 +1,90 @@
+"""Prometheus' rules: they name only what a worker measures, and fire where they must."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streams.settings.settings import Settings
+from streams.telemetry.metrics import Metrics
+from tests.support import needs, tidy
+
+FOLDER = tidy.ROOT / "deploy" / "prometheus"
+NAME = re.compile(r"\bgroundswell_[a-z_]+")
+SUFFIX = re.compile(r"_(?:bucket|sum|count|total)$")
+
+
+def rules() -> list[dict[str, Any]]:
+    """Every rule."""
+    text = (FOLDER / "rules.yml").read_text(encoding="utf-8")
+    return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+
+
+def unknown(expr: str) -> set[str]:
+    """Names in an expression that no worker measures."""
+    known = {family.name for family in Metrics().registry.collect()}
+    return {name for name in NAME.findall(expr) if SUFFIX.sub("", name) not in known}
+
+
+def test_rules_name_only_what_is_measured() -> None:
+    """A misspelt metric would never fire."""
+    for rule in rules():
+        assert unknown(rule["expr"]) == set(), rule
+    assert unknown("groundswell_lags_records > 1") == {"groundswell_lags_records"}
+
+
+def test_alerts_say_what_to_do() -> None:
+    """Each has a severity, a summary and an action; among them freshness, lag, readiness and dead letters."""
+    alerts = {rule["alert"]: rule for rule in rules() if "alert" in rule}
+    for rule in alerts.values():
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert set(rule["annotations"]) == {"summary", "action"}
+    assert {"GroundswellStale", "GroundswellBehind", "GroundswellNotReady", "GroundswellDeadLetters"} <= set(alerts)
+
+
+def test_counters_that_alerts_watch_begin_at_zero() -> None:
+    """A series that first appears at 1 never rose, to Prometheus: all that `increase` looks at are there before."""
+    watched = {name for rule in rules() for name in re.findall(r"increase\((\w+)", rule["expr"])}
+    there = {sample.name: sample.value for family in Metrics(["t"]).registry.collect() for sample in family.samples}
+    assert len(watched) > 4
+    assert {name: there.get(name) for name in watched} == dict.fromkeys(watched, 0.0)
+
+
+def test_bounds_follow_the_defaults() -> None:
+    """Twice what a forget may take by default; and far more than what lies between two checkpoints."""
+    within_s, every_s = (Settings.model_fields[name].default for name in ("erase_within_s", "checkpoint_every_s"))
+    expr = {rule.get("alert"): rule["expr"] for rule in rules()}
+    assert expr["GroundswellForget"].endswith(f"groundswell_forget_waiting_seconds > {2 * within_s:.0f}")
+    assert expr["GroundswellCheckpointAge"] == "groundswell_checkpoint_age_seconds > 3 * 3600"
+    assert 3 * every_s < 3 * 3600
+
+
+def test_prometheus_reads_them() -> None:
+    """The configuration names the file, and the compose file puts it there."""
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
+    assert config["rule_files"] == ["rules.yml"]
+    compose = yaml.safe_load((tidy.ROOT / "deploy" / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    mounted = compose["services"]["prometheus"]["volumes"]
+    assert "../prometheus/rules.yml:/etc/prometheus/rules.yml:ro" in mounted
+
+
+@needs.promtool
+def test_promtool_agrees(tmp_path: Path) -> None:
+    """Prometheus' own tool finds them right and sees each fire; a rule that is broken fails there."""
+
+    def run(*arguments: str) -> int:
+        return subprocess.run(
+            [str(needs.PROMTOOL), *arguments], cwd=tmp_path, capture_output=True, check=False
+        ).returncode
+
+    for path in FOLDER.glob("rules*.yml"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert run("check", "rules", "rules.yml") == 0
+    assert run("test", "rules", "rules.test.yml") == 0
+    text = (tmp_path / "rules.yml").read_text(encoding="utf-8")
+    (tmp_path / "rules.yml").write_text(text.replace("groundswell_ready == 0", "groundswell_ready == 2"))
+    assert run("test", "rules", "rules.test.yml") != 0

@@ -1,0 +1,26 @@
+"""Programs that some tests need: where they are, and the mark of a test that is skipped without one (`make tools`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "build" / "tools"
+MISSING = "missing tool: "
+"""How the reason of such a skip begins; with CI set such a skip fails the run."""
+
+
+def find(*names: str) -> str | None:
+    """The path of the first of the programs that is there."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(TOOLS)])
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+
+
+CHROMIUM = find("chromium", "chromium-browser", "google-chrome")
+PROMTOOL = find("promtool")
+
+chromium = pytest.mark.skipif(CHROMIUM is None, reason=f"{MISSING}chromium; as root: make tools")
+promtool = pytest.mark.skipif(PROMTOOL is None, reason=f"{MISSING}promtool; as root: make tools")

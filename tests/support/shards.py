@@ -1,0 +1,86 @@
+"""The states that workers left, whatever the number of shards, against an undisturbed single shard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from model.artifact import Artifact
+from streams.messages.events import TOPIC_OF, mutations
+from streams.offline.replay import cluster, replay
+from streams.settings.settings import Settings
+from streams.shard.graph_view import graph_spec
+from streams.shard.shard import Shard, state_folder
+from tests.chaos.judge import POINTS, TOLERANCE, records
+
+BATCH = 4_096
+NOW_MS = 1_700_000_000_000
+
+Scores = dict[str, tuple[float, float, int]]
+"""Reach, percentile and as-of time (µs) by user."""
+Nodes = dict[Any, Any]
+
+
+def _scores(shard: Any) -> Scores:
+    users, *columns = shard.scores()
+    return dict(zip(users, zip(*(column.tolist() for column in columns), strict=True), strict=True))
+
+
+def undisturbed(settings: Settings, events: list[dict[str, Any]], folder: Path) -> tuple[Scores, Nodes]:
+    """What a single shard makes of the same events, without Kafka."""
+    artifact = Artifact.default()
+    spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
+    every = [one for event in events for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
+    with cluster(artifact, spec, folder, 1) as calm:
+        replay(calm, every, BATCH)
+        return _scores(calm), records(calm.shards[0].graph.snapshot())
+
+
+@contextmanager
+def newest(settings: Settings, folders: Iterable[Path]) -> Iterator[list[Shard]]:
+    """Each shard's state, the newest of those in some workers' folders; for reading."""
+    artifact, folders = Artifact.default(), list(folders)
+    spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
+    with ExitStack() as stack:
+        found = []
+        for number in range(settings.shards):
+            own = replace(spec, shards=settings.shards, shard=number)
+            states = []
+            for folder in folders:
+                if state_folder(folder, number).exists():
+                    states.append(Shard.open(state_folder(folder, number), artifact, own, read_only=True))
+                    stack.callback(states[-1].close)
+            assert states, f"nobody has a state of shard {number}"
+            found.append(max(states, key=lambda state: state.next_offset))
+        # What makes up percentiles is told from shard to shard and kept by none.
+        for number, shard in enumerate(found):
+            sketch = shard.ranking.sketch(always=True)
+            for other in found:
+                if other is not shard and sketch is not None:
+                    other.ranking.merge(number, sketch)
+        yield found
+
+
+def check_same(settings: Settings, folders: Iterable[Path], expected: tuple[Scores, Nodes]) -> None:
+    """The states together hold the same nodes, bit for bit, and the same scores, as close as scores are."""
+    scores: Scores = {}
+    nodes: Nodes = {}
+    with newest(settings, folders) as shards:
+        for number, shard in enumerate(shards):
+            own = records(shard.graph.snapshot(), settings.shards, number)
+            assert not nodes.keys() & own.keys()
+            nodes |= own
+            scores |= _scores(shard)
+    assert nodes.keys() == expected[1].keys()
+    differ = [key for key in nodes if nodes[key] != expected[1][key]]
+    assert not differ, f"{len(differ)} nodes differ, such as {differ[0]}: {nodes[differ[0]]} {expected[1][differ[0]]}"
+    assert scores.keys() == expected[0].keys()
+    for user, (reach, percentile, as_of) in scores.items():
+        reach_, percentile_, as_of_ = expected[0][user]
+        assert abs(reach - reach_) <= TOLERANCE * max(1.0, reach_), user
+        assert abs(percentile - percentile_) <= POINTS, user
+        assert as_of == as_of_, user

@@ -1,0 +1,194 @@
+"""A worker as a process of its own, and what a test asks of it and of Kafka."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from pydantic import SecretStr
+
+from streams.kafka.log_io import read_partitions
+from streams.kafka.topics import Topics
+from streams.settings.direct_http import urlopen
+from streams.settings.settings import PREFIX, Settings
+from tests.support import tidy
+
+START_S = 90.0
+POLL_S = 0.05
+SIZE_LIMIT = 16 * 1024 * 1024
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as the environment of another process."""
+    own = {
+        PREFIX + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in settings
+    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | own
+
+
+class WorkerProcess:
+    """`groundswell worker` with these settings; its log goes to a file beside its state."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.log = Path(f"{settings.datadir}.log")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seen: list[tuple[int, dict[str, Any]]] = []
+
+    def module(self) -> list[str]:
+        """The module that it runs, and arguments; other workers override this."""
+        return ["streams.cli", "worker"]
+
+    def start(self) -> None:
+        """Start it and return at once."""
+        command = [sys.executable, "-m", *self.module()]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=environment(self.settings), stdout=log, stderr=log, cwd=tidy.ROOT
+            )
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a page; status 0 if nobody answers."""
+        try:
+            with urlopen(Request(f"http://127.0.0.1:{self.settings.web_port}{path}"), 5) as answer:
+                return answer.status, answer.read()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+    def wait_ready(self) -> None:
+        """Wait for `/readyz`, keeping every answer on the way in `seen`."""
+
+        def ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            status, body = self.get("/readyz")
+            if status:
+                self.seen.append((status, json.loads(body)))
+            return status == 200
+
+        wait_for(ready, START_S, "the worker to be ready")
+
+    def ended(self, timeout_s: float = 30.0) -> int:
+        """Wait for its end; the exit code."""
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """End it by SIGTERM; the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def kill(self) -> None:
+        """Kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def worker(settings: Settings) -> Iterator[WorkerProcess]:
+    """A worker that is ready, gone at the end."""
+    process = WorkerProcess(settings)
+    process.start()
+    try:
+        process.wait_ready()
+        yield process
+    finally:
+        process.kill()
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Poll until the condition holds; fail with `what` if it takes too long."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def producer(settings: Settings) -> Iterator[KafkaProducer]:
+    """A producer of raw bytes that lets the broker judge their size; everything is sent at the end."""
+    sender = KafkaProducer(**settings.kafka_kwargs(), max_request_size=SIZE_LIMIT, linger_ms=2, acks="all")
+    try:
+        yield sender
+        sender.flush()
+    finally:
+        sender.close()
+
+
+def read_all(settings: Settings, names: Iterable[str]) -> list[Any]:
+    """Every record that the topics hold now, in order per partition."""
+    consumer = KafkaConsumer(**settings.kafka_kwargs(), enable_auto_commit=False)
+    try:
+        parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+        begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
+        ranges = {part: (begins[part], ends[part]) for part in parts}
+        return [record for records in read_partitions(consumer, ranges) for record in records]
+    finally:
+        consumer.close()
+
+
+def lag(settings: Settings, names: Iterable[str]) -> int:
+    """Records of the topics that the group has not committed.
+
+    Ends are asked for last: what was committed is then never ahead of them, and none means that all was done.
+    """
+    consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=settings.consumer_group, enable_auto_commit=False)
+    try:
+        parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+        committed = {part: consumer.committed(part) or 0 for part in parts}
+        ends = consumer.end_offsets(parts)
+        return sum(ends[part] - committed[part] for part in parts)
+    finally:
+        consumer.close()
+
+
+def wait_quiet(settings: Settings, timeout_s: float, still_s: float) -> float:
+    """Wait until everything that was sent, and all that follows from it, is done; the seconds until the last of it.
+
+    What a shard does by itself (halos after a hello, scores that it owes) shows in the ends of the topics only:
+    they must stay as they are for a while.
+    """
+    topics = Topics(settings)
+    read = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name]
+    if settings.shards > 1:
+        read.append(topics.halos.name)
+    watched = [*read, topics.score.name, topics.alert.name]
+    begin = moved = time.monotonic()
+    before: dict[Any, int] = {}
+
+    def quiet() -> bool:
+        nonlocal moved, before
+        now = _ends(settings, watched)
+        if now != before or lag(settings, read):
+            before, moved = now, time.monotonic()
+        return time.monotonic() - moved > still_s
+
+    wait_for(quiet, timeout_s, "everything to be done")
+    return moved - begin
+
+
+def _ends(settings: Settings, names: list[str]) -> dict[Any, int]:
+    consumer = KafkaConsumer(**settings.kafka_kwargs())
+    try:
+        parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
+        found: dict[Any, int] = consumer.end_offsets(parts)
+        return found
+    finally:
+        consumer.close()

@@ -1,0 +1,80 @@
+"""Counters as stored: what was packed comes back, in no more bytes than it needs, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphstate.errors import DamagedError
+from graphstate.memory.columns import as_rows
+from graphstate.memory.counter_codec import pack, restore, unpack
+from graphstate.memory.node_tables import COUNTS, RING_SLOTS, RINGS, Users
+from graphstate.types import GraphSpec
+
+INT64S, INT32S = st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-(1 << 31), (1 << 31) - 1)
+
+
+def some_users(count: int) -> Users:
+    """Users without anything counted."""
+    users = Users(GraphSpec())
+    for number in range(count):
+        users.make(f"u{number}")
+    return users
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(st.integers(0, COUNTS - 1), INT64S),
+            st.dictionaries(st.integers(0, len(RINGS) - 1), INT32S),
+            st.dictionaries(st.integers(0, RING_SLOTS - 1), INT32S),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_what_is_packed_comes_back(drawn: list[tuple[dict[int, int], ...]]) -> None:
+    """Whatever the numbers, of the rows that were asked for, in their order."""
+    users, others = some_users(len(drawn)), some_users(len(drawn))
+    for row, of in enumerate(drawn):
+        for table, values in zip((users.counts, users.tops, users.rings), of, strict=True):
+            for at, value in values.items():
+                table[row, at] = value
+    rows = np.arange(len(drawn))[::-1].copy()
+    values = pack(users, rows)
+    for row, value in zip(rows.tolist(), values, strict=True):
+        words = np.concatenate([table[row].view(np.uint32) for table in (users.counts, users.tops, users.rings)])
+        assert value == np.packbits(words != 0, bitorder="little").tobytes() + words[words != 0].tobytes()
+    assert list(restore(others, zip(rows.tolist(), values, strict=True))) == [len(drawn)]
+    for mine, theirs in ((users.counts, others.counts), (users.tops, others.tops), (users.rings, others.rings)):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_nothing_is_nothing() -> None:
+    """No users are no rows; a user of whom nothing is counted is a mask."""
+    users = some_users(1)
+    assert pack(users, as_rows([])) == []
+    assert [len(of) for of in unpack([])] == [0, 0, 0]
+    assert list(restore(users, ())) == []
+    assert pack(users, as_rows([0])) == [bytes(20)]
+
+
+@pytest.mark.parametrize("wrong", ["shorter", "longer", "odd", "empty", "another format"])
+def test_what_cannot_be_read(wrong: str) -> None:
+    """A value of another length than its mask says is refused, wherever it stands."""
+    users = some_users(3)
+    users.counts[1], users.rings[1, 5] = np.arange(COUNTS), 9
+    first, value, last = pack(users, np.arange(3))
+    broken = {
+        "shorter": value[:-4],
+        "longer": value + bytes(4),
+        "odd": value[:-1],
+        "empty": b"",
+        "another format": users.counts[1].tobytes() + bytes(532),
+    }[wrong]
+    unpack([first, value, last])
+    for values in ([broken, first], [first, broken], [first, broken, last]):
+        with pytest.raises(DamagedError, match="restore or remove"):
+            unpack(values)

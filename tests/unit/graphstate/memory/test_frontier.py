@@ -1,0 +1,34 @@
+"""The frontier: all that reads what changed, once each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphstate.state import GraphState
+from graphstate.types import RELATIONS, TYPES, USER, GraphSpec
+from tests.support.strategies import history
+
+
+@pytest.mark.parametrize("users_only", [False, True])
+def test_the_frontier_is_what_windows_say(tmp_path: Path, users_only: bool) -> None:
+    """For random rows, what was touched and every target that has one of the rows read in a window, each once."""
+    state = GraphState.open(tmp_path, GraphSpec(window=4))
+    state.apply(history(5, 1_200))
+    edges, rows = state.snapshot().edges, [table.rows for table in state.ledger.tables]
+    rng = np.random.default_rng(1)
+    longest = 0
+    for _ in range(30):
+        touched, read = ([rng.permutation(n)[: rng.integers(0, 4)] for n in rows] for _ in "ab")
+        found = state.frontier.stale(state.windows, touched, read, users_only=users_only)
+        expected = [set(some.tolist()) for some in touched]
+        for relation, (source, target) in zip(RELATIONS, edges, strict=True):
+            expected[relation.target].update(target[np.isin(source, read[relation.source])].tolist())
+        if users_only:
+            expected = [some if kind == USER else set() for kind, some in enumerate(expected)]
+        assert [sorted(some.tolist()) for some in found] == [sorted(some) for some in expected]
+        longest = max(longest, *map(len, found))
+    assert longest > len(TYPES), "the windows are too empty to prove anything"
+    state.close()

@@ -1,0 +1,94 @@
+"""Records in bulk are those that come one by one, and each is written when it changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphstate.memory import counter_codec, row_writer
+from graphstate.memory.node_tables import FOLLOWERS, MADE
+from graphstate.state import GraphState
+from graphstate.storage import row_layouts
+from graphstate.types import CONTENT, TYPES, USER, Fact, GraphSpec, Kind, Mutation, owner
+from tests.support.graphs import at, follow
+from tests.support.strategies import history
+
+
+def committed(state: GraphState, family: str) -> dict[bytes, bytes]:
+    """What is on disk."""
+    return dict(state.store.rows(family))
+
+
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """After a mixed log with forgotten users, every record and counter on disk is that of its node, in bulk or not."""
+    monkeypatch.setattr(row_writer, "FEW", few)
+    state = GraphState.open(tmp_path, GraphSpec())
+    log = history(3, 1_500)
+    assert {mutation.kind for mutation in log} == set(Kind)
+    for begin in range(0, len(log), 100):
+        state.apply(log[begin : begin + 100])
+        state.commit()
+    published = {row: bytes((row % 7,) * 16) for row in range(0, state.ledger.users.rows, 3)}
+    state.commit(outputs=published)
+    assert state.outputs() == published
+    nodes, counters = committed(state, "nodes"), committed(state, "counters")
+    users, tables = state.ledger.users, state.ledger.tables
+    assert any(not name for name in users.ids), "nobody is forgotten: it proves less"
+    for kind in range(len(TYPES)):
+        for row in range(tables[kind].rows):
+            assert nodes[row_layouts.node(kind, row)] == tables[kind].record(row)
+    every = np.arange(users.rows)
+    assert counters == dict(
+        zip((row_layouts.node(USER, row) for row in every), counter_codec.pack(users, every), strict=True)
+    )
+    state.close()
+
+
+def test_a_record_is_written_when_it_changed(tmp_path: Path) -> None:
+    """A share changes the counters of the content's creator, and not what is recorded of them."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.apply([Mutation(Kind.CREATE, at(1), "creator", "x")])
+    state.commit()
+    creator, content = state.ledger.users.index["creator"], state.ledger.contents.index["x"]
+    for key in (row_layouts.node(USER, creator), row_layouts.node(CONTENT, content)):
+        state.store.remove("nodes", key)
+    state.store.remove("counters", row_layouts.node(USER, creator))
+    state.apply([Mutation(Kind.SHARE, at(2), "sharer", "x")])
+    state.commit()
+    assert row_layouts.node(USER, creator) not in committed(state, "nodes")
+    assert row_layouts.node(CONTENT, content) in committed(state, "nodes")
+    assert row_layouts.node(USER, creator) in committed(state, "counters")
+    state.close()
+
+
+def test_a_user_known_by_a_fact_alone_is_recorded(tmp_path: Path) -> None:
+    """A user of whom a shard has but what another one counted is there after a restart."""
+    spec = GraphSpec(shards=2, shard=owner("told", 2))
+    state = GraphState.open(tmp_path, spec)
+    state.apply([Mutation(Fact.MADE, at(1), "told")])
+    state.commit()
+    state.close()
+    again = GraphState.open(tmp_path, spec)
+    users = again.ledger.users
+    assert users.counts[users.index["told"], MADE] == 1
+    again.close()
+
+
+def test_a_boundary_sees_what_was_counted_before(tmp_path: Path) -> None:
+    """Whoever looks at counters and scans edges at a boundary finds all that came before it, and nothing of later."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    seen: list[tuple[int, int]] = []
+
+    def on_boundary(_time: int) -> None:
+        users = state.ledger.users
+        row = users.index["b"]
+        edges = list(state.store.scan(row_layouts.index_prefix(0, row)))
+        seen.append((int(users.counts[row, FOLLOWERS]), len(edges)))
+
+    log = [follow(1, "a", "b"), follow(2, "c", "b"), follow(61, "d", "b"), follow(62, "e", "b"), follow(121, "f", "b")]
+    state.apply(log, 60 * 60_000_000, on_boundary)
+    assert seen == [(2, 2), (4, 4)]
+    state.close()

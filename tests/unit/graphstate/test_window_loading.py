@@ -1,0 +1,48 @@
+"""The windows of a state that is opened again, read in pieces of any length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from graphstate import window_loading
+from graphstate.state import GraphState
+from graphstate.types import RELATIONS, GraphSpec
+from tests.support.strategies import RETAINED, history
+
+SPECS = (GraphSpec(window=2), GraphSpec(window=0), RETAINED[0], GraphSpec(window=3, shards=2, shard=1))
+
+
+def held(state: GraphState) -> list[list[tuple[int, int, int]]]:
+    """The edges in windows, by rows, and how many each target has."""
+    found = []
+    for number, relation in enumerate(RELATIONS):
+        rows = state.ledger.tables[relation.target].rows
+        (sources, targets), times = state.windows.edges(number, rows)
+        found.append(sorted(zip(sources.tolist(), targets.tolist(), times.tolist(), strict=True)))
+        degrees = state.windows.rows.degree[number][:rows].tolist()
+        found.append([(row, degree, 0) for row, degree in enumerate(degrees)])
+    return found
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7, 64, 100_000])
+def test_pieces_make_no_difference(
+    spec: GraphSpec, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows, and how many edges there are beside them, are what they were, wherever a piece ends."""
+    monkeypatch.setattr(window_loading, "_AT_ONCE", at_once)
+    state = GraphState.open(tmp_path, spec)
+    state.apply(history(11, 1_500, users=40, contents=60))
+    state.commit()
+    before = held(state)
+    state.close()
+    state = GraphState.open(tmp_path, spec)
+    try:
+        assert held(state) == before
+        assert sum(map(len, before[::2])) > 30
+        if spec.window:
+            assert max(degree for some in before[1::2] for _, degree, _ in some) > spec.window
+    finally:
+        state.close()

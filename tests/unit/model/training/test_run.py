@@ -1,0 +1,162 @@
+"""Training: learns a known target, is deterministic, and does not learn from held-out users."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.artifact import Artifact, untrained
+from model.config import ModelConfig
+from model.errors import TrainingError
+from model.evaluation.leaderboard import standings
+from model.evaluation.metrics import spearman
+from model.network.pyg_reference import reference
+from model.training.baselines import Trees, past_mean
+from model.training.model_card import TrainingRecord, card
+from model.training.run import TrainingPlan, TrainingSnapshot, batches, moments, train, usable_rows
+from model.types import GraphInput
+
+pytestmark = pytest.mark.slow
+
+CONFIG = ModelConfig(hidden=16, heads=2, head_hidden=16)
+PLAN = TrainingPlan(epochs=6, batch=64, dropout=0.1, history_dropout=0.05, threads=1)
+
+
+def snapshot(seed: int, users: int = 200) -> TrainingSnapshot:
+    """Users whose target depends on their own `made` and on their followers' `made`."""
+    random = np.random.default_rng(seed)
+    x = {t: random.integers(0, 6, (users, len(names))).astype(np.int32) for t, names in CONFIG.propagated.items()}
+    edges = {name: random.integers(0, users, (2, 4 * users)).astype(np.int32) for name, _, _ in CONFIG.relations}
+    own = random.integers(0, 16, (users, 21)).astype(np.int32)
+    source, target = edges["follows"]
+    heard = np.bincount(target, x["user"][source, 2], users) / np.maximum(np.bincount(target, minlength=users), 1)
+    reach = own[:, 8] / 8 + heard + random.normal(0, 0.2, users)
+    mask = np.arange(users) % 5 != 0
+    return TrainingSnapshot(GraphInput.scaled(CONFIG, x, edges, own), reach, np.full(users, 0.5), mask)
+
+
+SNAPSHOTS = [snapshot(seed) for seed in range(4)]
+
+
+def test_it_learns_from_own_features_and_from_neighbours() -> None:
+    """On held-out users, the network beats trees that read own features only."""
+    artifact = train(SNAPSHOTS, CONFIG, seed=1, plan=replace(PLAN, epochs=12))
+    fresh = snapshot(9)
+    _, _, score = reference(artifact.weights, artifact.config, fresh.graph)
+    trees = Trees(SNAPSHOTS).score(fresh.graph.own)
+    assert spearman(score, fresh.target) > max(0.6, spearman(trees, fresh.target) + 0.15)
+    assert score.mean() == pytest.approx(fresh.target.mean(), abs=0.5)
+
+
+def test_the_same_seed_gives_the_same_artifact() -> None:
+    """Equal data and seed are an equal version; another seed is another one."""
+    lines: list[str] = []
+    versions = [train(SNAPSHOTS, CONFIG, seed, lines.append, PLAN).version for seed in (3, 3, 4)]
+    assert versions[0] == versions[1] != versions[2]
+    assert sum(line.startswith("epoch ") and "validation" in line for line in lines) == 3 * PLAN.epochs
+
+
+def test_held_out_targets_teach_nothing() -> None:
+    """Targets of masked users do not change the artifact."""
+    wild = [replace(s, target=np.where(s.mask, s.target, 1e6)) for s in SNAPSHOTS]
+    assert train(wild, CONFIG, 3, plan=PLAN).version == train(SNAPSHOTS, CONFIG, 3, plan=PLAN).version
+    np.testing.assert_array_equal(Trees(wild).score(wild[0].graph.own), Trees(SNAPSHOTS).score(wild[0].graph.own))
+
+
+def test_targets_are_standardised_within_a_snapshot() -> None:
+    """Batches hold every usable user once, with weighted mean 0 and deviation 1."""
+    some = replace(SNAPSHOTS[0], target=np.where(np.arange(200) < 50, np.nan, SNAPSHOTS[0].target))
+    made = batches(some, CONFIG, 40, np.random.default_rng(0))
+    target = np.concatenate([batch.target.numpy() for batch in made])
+    assert len(target) == usable_rows(some).sum() == 120
+    assert (target.mean(), target.std()) == pytest.approx((0, 1), abs=1e-4)
+    assert moments(some)[1] > 0
+
+
+def test_too_little_is_refused_with_what_is_missing() -> None:
+    """The error for none, one, and unlabelled snapshots names the two that are needed."""
+    empty = replace(SNAPSHOTS[0], target=np.full(200, np.nan))
+    for few in ([], SNAPSHOTS[:1], [empty, empty, SNAPSHOTS[0]]):
+        with pytest.raises(TrainingError, match="at least 2"):
+            train(few, CONFIG)
+    with pytest.raises(TrainingError, match="labelled"):
+        Trees([empty])
+
+
+def few(snapshot: TrainingSnapshot, users: int) -> TrainingSnapshot:
+    """The same with a limited number of labelled users."""
+    return replace(snapshot, mask=snapshot.mask & (np.cumsum(snapshot.mask) <= users))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Artifact:
+    """A network that predicts the target exactly, on another scale."""
+    artifact = train(SNAPSHOTS, CONFIG, 5, plan=replace(PLAN, epochs=12))
+    return Artifact(artifact.weights, artifact.config.scaled(50, 7))
+
+
+def test_few_labels_give_the_shipped_model_if_it_ranks_better(shipped: Artifact) -> None:
+    """Its weights, with mean and deviation of the data; a worse one, or one for another graph, is not returned."""
+    lines: list[str] = []
+    little = [few(one, 12) for one in SNAPSHOTS]
+    given = train(little, CONFIG, 1, lines.append, PLAN, shipped=shipped)
+    assert all((given.weights[name] == value).all() for name, value in shipped.weights.items())
+    means = [moments(one)[0] for one in little[-3:]]
+    assert given.config.target_mean == pytest.approx(np.mean(means))
+    assert any("36 labelled users: 10 times the weight decay" in line for line in lines)
+    assert any("shipped model is returned" in line for line in lines)
+    own = train(little, CONFIG, 1, plan=PLAN)
+    foreign = Artifact(shipped.weights, replace(shipped.config, floor=CONFIG.floor * 2))
+    assert train(little, CONFIG, 1, plan=PLAN, shipped=foreign).version == own.version
+    plenty = train(SNAPSHOTS, CONFIG, 3, plan=PLAN)
+    assert train(SNAPSHOTS, CONFIG, 3, plan=PLAN, shipped=untrained(CONFIG)).version == plenty.version
+
+
+class Stopped(Exception):
+    """Interrupt as Ctrl-C does."""
+
+
+@pytest.mark.parametrize("stop", [2, PLAN.epochs + 1])
+def test_a_stopped_training_goes_on_to_the_same_artifact(tmp_path: Path, stop: int) -> None:
+    """Interrupted in the first or the second fit, a resumed training ends in the same artifact."""
+    plan, file = replace(PLAN, epochs=3), tmp_path / "checkpoint"
+    said: list[str] = []
+
+    def interrupted(line: str) -> None:
+        said.append(line)
+        if sum(line.startswith("epoch ") and "loss" in line for line in said) > min(stop, plan.epochs + 1):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(SNAPSHOTS, CONFIG, 3, interrupted, plan, checkpoint=file)
+    lines: list[str] = []
+    again = train(SNAPSHOTS, CONFIG, 3, lines.append, plan, checkpoint=file)
+    assert any(line.startswith("resumes after epoch") for line in lines)
+    assert sum("loss" in line for line in lines) < 2 * plan.epochs
+    assert again.version == train(SNAPSHOTS, CONFIG, 3, plan=plan).version
+
+
+def test_the_notes_of_another_training_are_not_gone_on_with(tmp_path: Path) -> None:
+    """With another seed, other data or a damaged file, training starts from the beginning."""
+    plan, file = replace(PLAN, epochs=2), tmp_path / "checkpoint"
+    train(SNAPSHOTS, CONFIG, 3, plan=plan, checkpoint=file)
+    lines: list[str] = []
+    train(SNAPSHOTS, CONFIG, 4, lines.append, plan, checkpoint=file)
+    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:99])
+    train(SNAPSHOTS[1:], CONFIG, 4, lines.append, plan, checkpoint=file)
+    assert not any(line.startswith("goes on") for line in lines)
+
+
+def test_the_card_has_the_command_and_the_figures() -> None:
+    """The card contains the given record and figures."""
+    truth = np.arange(40.0)
+    ladder = standings({"followers": -truth, "past mean": past_mean(SNAPSHOTS[0].graph.own[:40])}, truth, truth > 9)
+    text = card(
+        CONFIG,
+        TrainingRecord("groundswell train this", "that: 5 events", 4, 40, "the truth", 12.0),
+        list(ladder.values()),
+    )
+    for part in ("groundswell train this", "that: 5 events", "| followers | -1.000 |", "| past mean |", "40 users"):
+        assert part in text

@@ -1,0 +1,250 @@
+"""The lease by itself, and what a producer under it writes to a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+
+from streams.embedded import EmbeddedKafka
+from streams.errors import LeaseLost, StateError
+from streams.kafka.lease import MARGIN, Lease
+from streams.kafka.leased_client import EPOCH, LeasedProducer, watch
+from streams.kafka.topics import TopicSpec, admin, create
+from streams.settings.settings import Settings
+from streams.telemetry.liveness import CONSUMER, SHARDS, Liveness
+from streams.worker import data_dir
+from tests.support import brokerlog
+
+SESSION_S = 6.0
+
+
+class Clock:
+    """Seconds that rise when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now_s
+
+
+def test_a_lease_counts_from_the_sending() -> None:
+    """It holds for the session timeout less the margin, from the last message that was answered."""
+    clock = Clock()
+    lease = Lease(SESSION_S, clock)
+    assert not lease.holds()
+    lease.grant(clock.now_s - 1)
+    clock.now_s += SESSION_S * (1 - MARGIN) - 1.01
+    assert lease.holds()
+    assert lease.renew(clock.now_s)
+    clock.now_s += 4
+    assert lease.holds()
+    clock.now_s += 1
+    assert not lease.holds()
+
+
+def test_a_lapsed_lease_is_not_renewed() -> None:
+    """Once somebody was refused, a heartbeat does not mend it; only a join does."""
+    clock = Clock()
+    lease = Lease(SESSION_S, clock)
+    lease.grant(clock.now_s)
+    clock.now_s += SESSION_S
+    assert not lease.holds()
+    assert not lease.renew(clock.now_s)
+    assert not lease.holds()
+    lease.grant(clock.now_s)
+    assert lease.holds()
+
+
+def test_an_epoch_that_is_over_stays_over() -> None:
+    """What was begun before a seek or a revocation is refused under the next lease too."""
+    lease = Lease(SESSION_S, Clock())
+    lease.grant(1_000.0)
+    assert lease.holds(0)
+    assert lease.end()
+    assert not lease.end()
+    lease.new_epoch()
+    lease.grant(1_000.0)
+    assert lease.holds(1)
+    assert not lease.holds(0)
+
+
+class Group:
+    """A consumer whose group answers as told."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.rejoins = 0
+        self._client = SimpleNamespace(send=self._answer)
+        self._coordinator = SimpleNamespace(request_rejoin=self._rejoin)
+
+    async def _answer(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(error_code=self.code)
+
+    def _rejoin(self) -> None:
+        self.rejoins += 1
+
+    async def ask(self, request: Any) -> None:
+        """Send a request as aiokafka's coordinator would."""
+        await self._client.send(1, request)
+
+
+def test_the_group_grants_renews_and_ends() -> None:
+    """Sync grants, a good heartbeat renews, one during a rebalance does not, `unknown member` ends."""
+    clock, group, taken = Clock(), Group(), [0]
+    lease = Lease(SESSION_S, clock)
+    watch(group, lease, "", lambda: taken.append(1))
+    heartbeat = HeartbeatRequest("g", 1, "m")
+
+    async def story() -> None:
+        await group.ask(SyncGroupRequest("g", 1, "m", "", []))
+        clock.now_s += 4
+        await group.ask(heartbeat)
+        clock.now_s += 4
+        assert lease.holds()
+        group.code = 27  # rebalance in progress
+        await group.ask(heartbeat)
+        clock.now_s += 1
+        assert not lease.holds()
+        group.code = 0
+        await group.ask(heartbeat)
+        assert group.rejoins == 1
+        assert not lease.holds()
+        await group.ask(SyncGroupRequest("g", 2, "m", "", []))
+        assert lease.holds()
+        group.code = 25
+        await group.ask(heartbeat)
+        assert not lease.holds()
+
+    asyncio.run(story())
+    assert taken == [0]
+
+
+def test_a_static_name_that_is_taken_is_not_taken_back() -> None:
+    """Forgotten while the lease held: another member has our name."""
+    clock, group, taken = Clock(), Group(), [0]
+    lease = Lease(SESSION_S, clock)
+    watch(group, lease, "w0", lambda: taken.append(1))
+
+    async def story() -> None:
+        await group.ask(SyncGroupRequest("g", 1, "m", "w0", []))
+        group.code = 25
+        with pytest.raises(Exception, match="taken"):
+            await group.ask(HeartbeatRequest("g", 1, "m"))
+
+    asyncio.run(story())
+    assert taken == [0, 1]
+
+
+def test_what_waited_too_long_is_refused_at_the_socket(settings: Settings, kafka: EmbeddedKafka) -> None:
+    """Queued under a lease, sent after it: not in the log; the next epoch writes with a producer id of its own."""
+    name = f"{settings.prefix}leased"
+    with admin(settings) as client:
+        create(client, [TopicSpec(name, 1, "")])
+    clock = Clock()
+    lease = Lease(SESSION_S, clock)
+
+    async def story() -> None:
+        producer = LeasedProducer(
+            lease,
+            **settings.aiokafka_kwargs(),
+            max_batch_size=1 << 19,
+            max_request_size=1 << 20,
+            request_timeout_ms=9_000,
+        )
+        await producer.start()
+        with pytest.raises(LeaseLost):
+            await producer.send(name, b"nothing was granted")
+        lease.grant(clock.now_s)
+        EPOCH.set(lease.epoch)
+        await (await producer.send(name, b"first", partition=0))
+        late = await producer.send(name, b"late", partition=0)
+        clock.now_s += SESSION_S  # as a stopped process finds it when it goes on
+        with pytest.raises(LeaseLost):
+            await late
+        queued = await asyncio.gather(producer.send(name, b"later", partition=0), return_exceptions=True)
+        assert isinstance(queued[0], LeaseLost)
+        lease.new_epoch()
+        lease.grant(clock.now_s)
+        with pytest.raises(LeaseLost):
+            await producer.send(name, b"of an epoch that is over", partition=0)
+        EPOCH.set(lease.epoch)
+        await (await producer.send(name, b"second", partition=0))
+        old = await producer.send(name, b"old", partition=0)
+        lease.new_epoch()
+        EPOCH.set(lease.epoch)
+        new = await producer.send(name, b"new", partition=0)
+        with pytest.raises(LeaseLost):
+            await old
+        await new
+        batch = producer.create_batch()
+        batch.append(key=None, value=b"batch", timestamp=None)
+        late = await producer.send_batch(batch, name, partition=0)
+        clock.now_s += SESSION_S
+        with pytest.raises(LeaseLost):
+            await late
+        with pytest.raises(LeaseLost):
+            await producer.send_batch(producer.create_batch(), name, partition=0)
+        assert await producer.settled(1.0)
+        await producer.stop()
+
+    asyncio.run(story())
+    written = list(brokerlog.records(kafka.folder, name, 0))
+    assert [record.value for _, record in written] == [b"first", b"second", b"new"]
+    assert len({producer for producer, _ in written}) == 3
+
+
+def test_nobody_returns_in_a_log() -> None:
+    """The check of a log finds a writer who comes back after another; one who was there all the time is none."""
+
+    def log(*producers: int) -> Any:
+        return iter([(producer, SimpleNamespace(offset=offset)) for offset, producer in enumerate(producers)])
+
+    def one(_: Any) -> list[Any]:
+        return [0]
+
+    assert brokerlog.returned(log(1, 1, 2, 2, 3), one) == []
+    assert brokerlog.returned(log(1, 2, 1, 2), one) == [(1, 2), (2, 3)]
+
+
+def test_silent_threads_are_named() -> None:
+    """Each thread has its bound, counted from its first sign."""
+    clock = Clock()
+    liveness = Liveness({CONSUMER: 30.0, SHARDS: 300.0}, clock)
+    clock.now_s += 1_000
+    assert liveness.hung() == ""
+    liveness.sign(CONSUMER)
+    liveness.sign(SHARDS)
+    clock.now_s += 31
+    assert CONSUMER in liveness.hung()
+    liveness.sign(CONSUMER)
+    assert liveness.hung() == ""
+    clock.now_s += 280
+    liveness.sign(CONSUMER)
+    assert SHARDS in liveness.hung()
+
+
+def test_one_worker_per_folder_and_none_after_a_kill(tmp_path: Path) -> None:
+    """A second holder is told who has the folder; kill -9 frees it at once."""
+    script = (
+        "import sys, time; from pathlib import Path; from streams.worker.data_dir import hold; "
+        "f = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "state")], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(StateError, match=rf"process {child.pid}.*GROUNDSWELL_DATADIR"):
+            data_dir.hold(tmp_path / "state")
+    finally:
+        child.kill()
+        child.communicate()
+    data_dir.hold(tmp_path / "state").close()

@@ -1,0 +1,124 @@
+"""Packs: what goes in comes out, whole messages stay whole, repeats are left out."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphstate.storage.row_layouts import NEVER
+from graphstate.types import Fact, Kind, Mutation
+from streams.errors import StateError
+from streams.messages.log_records import Record, Told
+from streams.messages.mutation_packs import FACTS, Packer, fact_packs, fresh, messages, unpack
+
+
+def mutation(number: int) -> Mutation:
+    return Mutation(Kind.SHARE, number, f"u{number}", "c", None if number % 2 else "via")
+
+
+IDS = st.text(min_size=1, max_size=20)
+MUTATIONS = st.builds(
+    Mutation, st.integers(0, 33), st.integers(0, 2**53), IDS, st.text(max_size=5), st.none() | IDS,
+    st.integers(0, 2**64 - 1),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a:0", "a:1", "b:0"]), st.lists(MUTATIONS, max_size=5)), max_size=30))
+def test_round_trip(added: list[tuple[str, list[Mutation]]]) -> None:
+    """Every message comes back with its offset, time and mutations, in its source's order."""
+    packer = Packer(max_bytes=200, max_mutations=7)
+    for number, (source, some) in enumerate(added):
+        packer.add(source, number, 1000 + number, 10 * len(some), some)
+    packs = [unpack(value) for value in packer.finish()]
+    back = {source: [] for source, _ in added}
+    for pack in packs:
+        for segment in pack.segments:
+            back[segment.source] += messages(segment)
+    for source, found in back.items():
+        expected = [(n, 1000 + n, some) for n, (origin, some) in enumerate(added) if origin == source]
+        assert found == expected
+    assert packer.finish() == []
+
+
+def test_a_message_is_never_split() -> None:
+    """A message beyond both limits is one pack of its own."""
+    packer = Packer(max_bytes=100, max_mutations=10)
+    packer.add("a:0", 0, 0, 50, [mutation(1)])
+    packer.add("a:0", 1, 0, 5_000, [mutation(n) for n in range(500)])
+    packer.add("a:0", 2, 0, 50, [mutation(2)])
+    assert [unpack(value).segments[0].offsets for value in packer.finish()] == [[0], [1], [2]]
+
+
+def test_a_pack_is_smaller_than_its_json() -> None:
+    """The size of the JSON bounds the size of the pack, so a message that Kafka took fits again."""
+    events = [{"type": "share", "time": 1, "user": "a", "content": "b"}] * 20_000
+    size = len(msgspec.json.encode(events))
+    packer = Packer()
+    packer.add("a:0", 0, 0, size, [Mutation(Kind.SHARE, 2**53, "a", "b", None)] * 20_000)
+    assert len(packer.finish()[0]) < size
+
+
+def test_repeats_are_left_out() -> None:
+    """Messages at or below the mark of their source are skipped, whole segments or parts of one."""
+    packer = Packer()
+    for offset in range(10):
+        packer.add("a:0", offset, offset, 10, [mutation(offset)])
+    packer.add("a:1", 3, 99, 10, [mutation(50), mutation(51)])
+    pack = unpack(packer.finish()[0])
+    some = fresh({"a:0": 6})
+    some.take(0, pack)
+    assert [m.time for m in some.records[0].mutations] == [7, 8, 9, 50, 51]
+    assert some.accepted_ms == [7, 8, 9, 99]
+    assert (some.repeated, some.marks) == (7, {"a:0": 9, "a:1": 3})
+    some.take(1, pack)
+    assert (some.count, some.records[1].mutations) == (5, [])
+    assert (some.repeated, some.marks) == (18, {"a:0": 9, "a:1": 3})
+
+
+def test_marks_are_a_copy() -> None:
+    """Taking packs leaves the marks of the shard as they are until it commits."""
+    marks = {"a:0": 1}
+    packer = Packer()
+    packer.add("a:0", 2, 0, 10, [mutation(1)])
+    fresh(marks).take(0, unpack(packer.finish()[0]))
+    assert marks == {"a:0": 1}
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"\xc1", b"\x93\x01\x02\x03", msgspec.msgpack.encode([1, [[1, 2]]])])
+def test_not_a_pack(value: bytes) -> None:
+    """Anything else on the topic is an error that says so."""
+    with pytest.raises(StateError, match="no pack"):
+        unpack(value)
+
+
+def test_a_later_version() -> None:
+    """A pack of a newer release is refused by its number, whatever else it holds."""
+    with pytest.raises(StateError, match="version 3"):
+        unpack(msgspec.msgpack.encode([3, "something else"]))
+
+
+def test_the_clock_travels() -> None:
+    """A pack tells what its sender saw of event time, also without a message; one of version 1 tells nothing."""
+    packer = Packer()
+    packer.clock = 77
+    assert packer.finish() == []
+    assert [unpack(value).clock for value in packer.finish(always=True)] == [77]
+    assert unpack(msgspec.msgpack.encode([1, []])).clock == NEVER
+
+
+def test_facts_are_the_same_packs_again() -> None:
+    """Facts stand under the offset of their record, in parts of limited size; taken again they are repeats."""
+    facts = [Mutation(Fact.MADE, number, "u") for number in range(FACTS + 1)]
+    told = [Told(2, Record(7, [], accepted_ms=5), facts), Told(1, Record(8, []), facts[:1])]
+    packs = fact_packs("log", 3, told)
+    assert packs == fact_packs("log", 3, told)
+    (segment,) = [segment for value in packs[2] for segment in unpack(value).segments][:1]
+    assert (segment.source, segment.offsets[0], segment.accepted_ms[0]) == ("log:3", 7 << 16, 5)
+    some = fresh({})
+    for again in range(2):
+        for value in packs[2]:
+            some.take(again, unpack(value))
+    assert [mutation for record in some.records for mutation in record.mutations] == facts
+    assert unpack(packs[1][0]).segments[0].offsets == [8 << 16]

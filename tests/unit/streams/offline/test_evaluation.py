@@ -1,0 +1,212 @@
+"""Evaluation of predicted reach: users and truth, and no leakage of the truth into the scores."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from graphstate.types import Kind, Mutation
+from model.config import ModelConfig
+from model.errors import TrainingError
+from model.evaluation.metrics import spearman
+from model.simulation.stream import Simulation
+from model.training.run import TrainingPlan, train
+from model.types import GraphInput
+from streams.messages.events import from_row
+from streams.offline.dataset import Dataset, follow_paths
+from streams.offline.evaluation import (
+    EvaluationSet,
+    Protocol,
+    candidates,
+    data_before,
+    evaluate,
+    evaluation_set,
+    protocol,
+)
+from streams.offline.prequential import FRESH, FROZEN, prequential, stranger_score
+
+pytestmark = pytest.mark.slow
+
+DAY = 86_400 * 1_000_000
+CONFIG = ModelConfig(hidden=8, heads=2, head_hidden=8)
+HORIZON = CONFIG.horizon_s * 1_000_000
+PLAN = TrainingPlan(epochs=3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def town() -> list[Mutation]:
+    """Twenty-four days of a small town, in order of time."""
+    rows = Simulation(200, 4, 5, posts_per_day=0.5).events(24)
+    return sorted((from_row(row) for row in rows), key=lambda m: m.time)
+
+
+@pytest.fixture(scope="module")
+def asked(town: list[Mutation]) -> Protocol:
+    """The usual cut."""
+    return protocol(town, 0, 0.7, town[-1].time, HORIZON)
+
+
+@pytest.fixture(scope="module")
+def people(town: list[Mutation], asked: Protocol) -> EvaluationSet:
+    """The evaluated users."""
+    return evaluation_set(town, asked)
+
+
+@pytest.fixture(scope="module")
+def dataset(town: list[Mutation], asked: Protocol) -> Dataset:
+    """The data for training."""
+    return data_before(town, CONFIG, asked, snapshots=4)
+
+
+def same_graph(one: GraphInput, two: GraphInput) -> bool:
+    """Whether features and edges are equal."""
+    features = [np.array_equal(one.own, two.own), *(np.array_equal(one.x[name], two.x[name]) for name in one.x)]
+    return all([*features, *(np.array_equal(one.edges[name], two.edges[name]) for name in one.edges)])
+
+
+def same(one: Dataset, two: Dataset) -> bool:
+    """Whether two data sets would train and score alike."""
+    pairs = list(zip(one.snapshots, two.snapshots, strict=True))
+    return same_graph(one.final, two.final) and all(
+        same_graph(a.graph, b.graph) and np.array_equal(a.target, b.target, equal_nan=True) for a, b in pairs
+    )
+
+
+def test_the_cut_is_a_share_of_the_posts() -> None:
+    """Seven of ten posts lie before it; what is before --from does not count."""
+    posts = [Mutation(Kind.CREATE, day * DAY, "a", f"c{day}") for day in range(1, 101)]
+    assert protocol(posts, 0, 0.7, 110 * DAY, HORIZON).cut == pytest.approx(70.3 * DAY, rel=1e-3)
+    assert protocol(posts, 51 * DAY, 0.5, 110 * DAY, HORIZON).cut == pytest.approx(75.5 * DAY, rel=1e-3)
+    with pytest.raises(TrainingError, match="no create"):
+        protocol(posts, 200 * DAY, 0.7, 110 * DAY, HORIZON)
+    with pytest.raises(TrainingError, match="--origin"):
+        protocol(posts, 0, 0.999, 101 * DAY, HORIZON)
+
+
+def test_truth_is_the_mean_reach_of_later_posts() -> None:
+    """Posts behind the cut with closed horizons only, distinct sharers in time only; warm is who posted before."""
+    events = [Mutation(Kind.CREATE, DAY, f"u{n}", f"old{n}") for n in range(15)]
+    events += [Mutation(Kind.CREATE, 10 * DAY + n, f"u{n}", f"new{n}") for n in range(30)]
+    events += [Mutation(Kind.CREATE, 11 * DAY, "u3", "second"), Mutation(Kind.CREATE, 18 * DAY, "u3", "open")]
+    shares = [(10, "s", "new3"), (11, "s", "new3"), (12, "t", "new3"), (15, "late", "new3"), (12, "s", "second")]
+    events += [Mutation(Kind.SHARE, day * DAY + 99, user, content) for day, user, content in shares]
+    found = evaluation_set(events, Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
+    at = found.ids.index("u3")
+    assert (found.reach[at], found.number[at], len(found.ids)) == (1.5, 2, 30)
+    assert found.warm.sum() == 15
+    with pytest.raises(TrainingError, match="at least 20"):
+        evaluation_set(events[:20], Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
+
+
+def test_shares_along_follows() -> None:
+    """Through the author, through an earlier sharer, not through a later one, not after an unfollow."""
+    events = [
+        Mutation(Kind.FOLLOW, 1, "one", "author"), Mutation(Kind.FOLLOW, 1, "two", "one"),
+        Mutation(Kind.FOLLOW, 1, "early", "one"), Mutation(Kind.FOLLOW, 1, "left", "author"),
+        Mutation(Kind.UNFOLLOW, 2, "left", "author"), Mutation(Kind.CREATE, 3, "author", "c"),
+        Mutation(Kind.SHARE, 4, "early", "c"), Mutation(Kind.SHARE, 5, "one", "c"), Mutation(Kind.SHARE, 6, "two", "c"),
+        Mutation(Kind.SHARE, 7, "left", "c"), Mutation(Kind.SHARE, 8, "nobody", "c"),
+    ]  # fmt: skip
+    assert [m.user for m in follow_paths(events) if m.kind == Kind.SHARE] == ["one", "two"]
+
+
+def test_a_future_share_changes_no_feature(
+    town: list[Mutation], asked: Protocol, people: EvaluationSet, dataset: Dataset
+) -> None:
+    """A thousand shares just behind the cut, of posts from before and after it: the same features, other truths."""
+    later = [m for m in town if m.kind == Kind.CREATE and asked.cut < m.time <= asked.until - HORIZON]
+    earlier = [m for m in town if m.kind == Kind.CREATE and asked.cut - DAY < m.time <= asked.cut]
+    more = [
+        Mutation(Kind.SHARE, max(m.time, asked.cut) + 1 + n, f"stranger{n}", m.other)
+        for m in (*later, *earlier)
+        for n in range(20)
+    ]
+    flooded = sorted([*town, *more], key=lambda m: m.time)
+    assert same(dataset, data_before(flooded, CONFIG, asked, snapshots=4))
+    assert (evaluation_set(flooded, asked).reach > people.reach).all()
+
+
+def test_moving_the_cut_by_a_day_moves_what_is_known_by_that_day(town: list[Mutation], asked: Protocol) -> None:
+    """At both cuts the features are those of the events before them, and no judged post is among these."""
+    found = []
+    for cut in (asked.cut, asked.cut + DAY):
+        moved = replace(asked, cut=cut)
+        whole = data_before(town, CONFIG, moved, snapshots=4)
+        assert same(whole, data_before([m for m in town if m.time <= cut], CONFIG, moved, snapshots=4))
+        known = [m for m in town if m.kind == Kind.CREATE and m.time <= cut]
+        created = whole.final.own[:, CONFIG.own.index("cold")] == 0
+        assert {user for user, has in zip(whole.users, created, strict=True) if has} <= {m.user for m in known}
+        people = evaluation_set(town, moved)
+        gone = {m.other for m in town if m.kind == Kind.DELETE}
+        judged = {m.other for m in town if m.kind == Kind.CREATE and cut < m.time <= asked.until - HORIZON} - gone
+        assert people.number.sum() == len(judged)
+        assert not judged & {m.other for m in known}
+        found.append((whole, people))
+    (one, first), (two, second) = found
+    assert not same_graph(one.final, two.final)
+    assert second.number.sum() < first.number.sum()
+
+
+def test_shuffled_labels_teach_nothing(dataset: Dataset, people: EvaluationSet) -> None:
+    """Trained on shuffled labels, scores do not correlate with the truth on average; on real labels they do."""
+    at = candidates(dataset, people.ids)
+
+    def rank(seed: int, *, shuffled: bool) -> float:
+        random = np.random.default_rng(seed)
+        snapshots = []
+        for one in dataset.snapshots:
+            rows = np.flatnonzero(np.isfinite(one.target))
+            target = one.target.copy()
+            target[rows] = target[random.permutation(rows)] if shuffled else target[rows]
+            snapshots.append(replace(one, target=target))
+        return spearman(at.score(train(snapshots, CONFIG, seed, plan=PLAN)), people.truth)
+
+    real = np.mean([rank(seed, shuffled=False) for seed in range(2)])
+    lots = [rank(seed, shuffled=True) for seed in range(6)]
+    assert real > 0.3
+    assert abs(np.mean(lots)) < 0.5 * real
+
+
+def test_the_table_has_every_scorer_and_an_honest_first_line(dataset: Dataset, people: EvaluationSet) -> None:
+    """Model and baselines over the same users; the first line names the winner."""
+    judged, artifacts = evaluate(dataset, people, CONFIG, seeds=2, plan=PLAN)
+    assert list(judged.standings) == [
+        "followers", "past mean", "past sharers", "LightGBM", "LightGBM + neighbours", "MLP", "GATv2", "blend"
+    ]  # fmt: skip
+    assert judged.version == artifacts[0].version
+    assert len(artifacts) == len(judged.seeds["GATv2"]) == len(judged.seeds["MLP"]) == 2
+    values = {name: judged.standings[name].spearman["all"].value for name in judged.standings}
+    assert judged.wins == (values["GATv2"] > values[judged.best])
+    assert ("does NOT beat" in judged.verdict()) != judged.wins
+    turned, _ = evaluate(
+        dataset, replace(people, reach=people.reach.max() - people.reach), CONFIG, seeds=1, given=artifacts[0]
+    )
+    assert turned.standings["GATv2"].spearman["all"].value < 0
+    assert not turned.wins
+    assert turned.verdict().startswith("The model does NOT beat a baseline")
+
+
+def test_each_post_is_scored_by_the_state_just_before_it(
+    town: list[Mutation], asked: Protocol, people: EvaluationSet, dataset: Dataset
+) -> None:
+    """At the cut it is the exam's score; later it is what a graph of the events before the post gives, bit for bit."""
+    artifact = train(dataset.snapshots, CONFIG, 0, plan=PLAN)
+    watched = people.ids[:2]
+    live = prequential(town, people, artifact, watched)
+    low = int(np.searchsorted(people.posts.time, asked.cut, side="right"))
+    at_cut = dict(zip(people.ids, candidates(dataset, people.ids).score(artifact), strict=True))
+    authors = [people.authors[row] for row in live.author]
+    np.testing.assert_allclose(live.scores[FROZEN], [at_cut[user] for user in authors], atol=1e-5)
+    post = len(authors) // 2
+    time = int(people.posts.time[low + post])
+    before = data_before(town, CONFIG, replace(asked, cut=time - 1), snapshots=2)
+    alone = candidates(before, [authors[post]])
+    assert live.scores[FRESH][post] == pytest.approx(alone.score(artifact)[0], abs=1e-5)
+    assert [curve.user for curve in live.curves] == watched
+    few = prequential(town, people, artifact, steps=5)
+    assert few.steps <= 5
+    assert few.scores[FRESH][0] == live.scores[FRESH][0]
+    assert (few.scores[FRESH] != live.scores[FRESH]).any()
+    assert live.figures()[0]["per_post"]["low"] is not None
+    stranger = candidates(dataset, ["a stranger"])
+    assert stranger_score(artifact) == pytest.approx(stranger.score(artifact)[0], abs=1e-6)

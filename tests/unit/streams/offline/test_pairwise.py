@@ -1,0 +1,72 @@
+"""`evaluate --pairs`: what a file of pairs must be, and what is printed about it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.errors import InputError
+from streams.offline.pairwise import read, show
+
+
+def write(path: Path, **changed: object) -> Path:
+    """A file of 600 pairs in which followers decide."""
+    random = np.random.default_rng(1)
+    counts = np.floor(np.exp(random.normal(4, 2, (60, 2))))
+    a, b = random.integers(0, 60, (2, 600))
+    columns = {
+        "Choice": (counts[a, 0] > counts[b, 0]).astype(np.int64),
+        **{f"{side}_{name}": counts[rows, at] for side, rows in (("A", a), ("B", b))
+           for at, name in enumerate(("follower_count", "posts"))},
+    }  # fmt: skip
+    pq.write_table(pa.table({name: value for name, value in (columns | changed).items() if value is not None}), path)
+    return path
+
+
+def test_the_command_says_how_well_counts_alone_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON object with every scorer; followers decide here, and all that read them see it."""
+    path = write(tmp_path / "pairs.parquet")
+    done = CliRunner().invoke(app, ["evaluate", "--pairs", str(path), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    scores = {one["name"]: one["auc"]["value"] for one in found["scorers"]}
+    assert found["people"] <= 60
+    assert scores["follower_count ratio"] == 1
+    assert min(scores["logistic, all counts"], scores["LightGBM, all counts"]) > 0.95 > scores["posts ratio"] + 0.2
+    show(found, as_json=False)
+    shown = capsys.readouterr().out
+    assert "600 pairs of" in shown
+    assert "LightGBM, all counts − logistic, all counts" in shown
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"B_posts": None}, "no column B_posts"),
+        ({"Choice": None}, "no column Choice"),
+        ({"Choice": np.ones(600)}, "Choice must be 1"),
+        ({"A_posts": np.full(600, -1.0)}, "at least 0"),
+        ({"A_posts": np.full(600, np.nan)}, "at least 0"),
+        ({"A_posts": ["many"] * 600}, "must be numbers"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+    """The message names what is wrong."""
+    with pytest.raises(InputError, match=said):
+        read(write(tmp_path / "pairs.parquet", **changed))
+
+
+def test_pairs_and_events_do_not_mix(tmp_path: Path) -> None:
+    """Event files or pairs, not both and not neither; a file that is not Parquet is refused."""
+    path = tmp_path / "pairs.parquet"
+    path.write_text("no parquet")
+    for words in ([], [str(path), "--pairs", str(path)]):
+        done = CliRunner().invoke(app, ["evaluate", *words])
+        assert "give one of" in str(done.exception)
+    with pytest.raises(InputError, match="cannot be read"):
+        read(path)

@@ -1,0 +1,121 @@
+"""The shard's step: what is published, what a restart remembers, and that it equals the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from graphstate.types import GraphSpec, Kind, Mutation
+from model.artifact import untrained
+from model.config import ModelConfig
+from streams.offline.replay import batches, cluster, reference_error, replay
+from streams.shard.shard import Publishing, Shard
+from tests.support.graphs import DAY, at, create, follow, share
+
+ARTIFACT = untrained(ModelConfig())
+
+
+def _log(users: int = 40, events: int = 1_500, seed: int = 3) -> list[Mutation]:
+    random = np.random.default_rng(seed)
+    log = [create(k, f"u{k % users}", f"c{k}") for k in range(120)]
+    for k in range(events):
+        user, other = f"u{random.integers(users)}", f"u{random.integers(users)}"
+        minute = 200 + k * 3
+        if random.random() < 0.4:
+            log.append(follow(minute, user, other))
+        else:
+            log.append(share(minute, user, f"c{random.integers(120)}", other))
+    return log
+
+
+def test_equals_reference_and_itself(tmp_path: Path) -> None:
+    """Any batch size ends with bit-equal scores, and all of them within 1e-5 of PyTorch Geometric."""
+    log, results = _log(), []
+    for size in (1, 37, 5_000):
+        with cluster(ARTIFACT, GraphSpec(), tmp_path / str(size), 1) as opened:
+            replay(opened, log[:400] if size == 1 else log, size)
+            if size == 1:
+                replay(opened, log[400:], 100)
+            results.append(opened.scores())
+            assert reference_error(opened, log, GraphSpec()) <= 1e-5
+    for other in results[1:]:
+        assert other[0] == results[0][0]
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(results[0][1:], other[1:], strict=True))
+
+
+def test_publishes_what_moved(tmp_path: Path) -> None:
+    """Everybody is published once; the same events again publish nobody."""
+    shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
+    log = _log(events=300)
+    first = shard.step(log)
+    assert sorted(score.user for score in first.scores) == sorted(shard.scores()[0])
+    assert all(0 <= score.percentile <= 100 and score.reach >= 0 for score in first.scores)
+    shard.commit()
+    assert shard.step(log).scores == []
+    shard.close()
+
+
+def test_publishing_thresholds(tmp_path: Path) -> None:
+    """With no thresholds every score that moved at all is published, with huge ones none twice."""
+    log = _log(events=600)
+    published = []
+    for name, rule in (("all", Publishing(0.0, 0.0)), ("few", Publishing(1e9, 1e9))):
+        shard = Shard.open(tmp_path / name, ARTIFACT, GraphSpec(), publishing=rule)
+        scores = [score.user for some in batches(log, 50) for score in shard.step(some).scores]
+        published.append(scores)
+        shard.close()
+    assert len(set(published[1])) == len(published[1])
+    assert len(published[0]) > 3 * len(published[1])
+
+
+def test_restart_continues(tmp_path: Path) -> None:
+    """A shard that is closed and opened between batches publishes the same as one that ran through."""
+    log = _log()
+    through = Shard.open(tmp_path / "through", ARTIFACT, GraphSpec())
+    outcomes = []
+    for n, some in enumerate(batches(log, 200)):
+        outcomes.append(through.step(some))
+        through.commit(n + 1, {"t:0": n})
+    stopped = []
+    for n, some in enumerate(batches(log, 200)):
+        shard = Shard.open(tmp_path / "stopped", ARTIFACT, GraphSpec())
+        assert shard.next_offset == n
+        assert shard.marks == ({"t:0": n - 1} if n else {})
+        stopped.append(shard.step(some))
+        shard.commit(n + 1, {"t:0": n})
+        shard.close()
+    for mine, theirs in zip(outcomes, stopped, strict=True):
+        assert {score.user: score for score in mine.scores} == {score.user: score for score in theirs.scores}
+        assert mine.alerts == theirs.alerts
+    through.close()
+
+
+def test_forget(tmp_path: Path) -> None:
+    """A forgotten user is named for withdrawal, is not scored any more, and is published again on return."""
+    shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
+    shard.step(_log(events=200))
+    shard.commit()
+    outcome = shard.step([Mutation(Kind.FORGET, at(DAY), "u3")])
+    shard.commit()
+    assert outcome.forgotten == ["u3"]
+    assert "u3" not in [score.user for score in outcome.scores]
+    assert shard.user("u3") is None
+    assert "u3" not in shard.scores()[0]
+    outcome = shard.step([follow(2 * DAY, "u3", "u4")])
+    assert "u3" in [score.user for score in outcome.scores]
+    shard.close()
+
+
+def test_top_and_user(tmp_path: Path) -> None:
+    """The top list is sorted by reach and agrees with each user's own entry."""
+    shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
+    assert shard.top(5) == []
+    shard.step(_log(events=200))
+    top = shard.top(5)
+    assert [entry["reach"] for entry in top] == sorted((entry["reach"] for entry in top), reverse=True)
+    described = shard.user(top[0]["user"])
+    assert described is not None
+    assert described["reach"] == top[0]["reach"] == max(shard.scores()[1])
+    assert shard.user("unheard of") is None
+    shard.close()

@@ -1,0 +1,406 @@
+"""A worker's checkpoints: when they are made and brought back, that they never stop it; and `groundswell state`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from graphstate.errors import DamagedError
+from graphstate.state import GraphState
+from graphstate.storage import checkpoint
+from graphstate.storage.checkpoint import Repository
+from graphstate.types import GraphSpec, Kind, Mutation
+from streams.errors import SettingsError, StateError
+from streams.settings.settings import Settings
+from streams.telemetry.metrics import Metrics
+from streams.worker.checkpoints import Checkpoints, Taken, misfit, open_address, repository_root
+
+SPEC = GraphSpec()
+EVERY_S = 600.0
+DAY_US = 86_400_000_000
+LOG = "groundswell.mutations"
+
+
+class Shard:
+    """What of a shard matters here, over a real state."""
+
+    def __init__(self, folder: Path, shard_id: int = 0, spec: GraphSpec = SPEC) -> None:
+        self.shard_id = shard_id
+        self.graph = GraphState.open(folder, spec)
+        self.next = int(self.graph.meta.get(b"next", b"0"))
+
+    def work(self, follows: int = 20) -> None:
+        """Take follows and commit."""
+        numbers = range(self.next + 1, self.next + follows + 1)
+        self.graph.apply([Mutation(Kind.FOLLOW, DAY_US + n, f"u{n}", f"u{n // 3}") for n in numbers])
+        self.next += follows
+        self.graph.commit({b"next": str(self.next).encode(), b"model": b"abc"})
+
+    def close(self) -> None:
+        """Close it."""
+        self.graph.close()
+
+
+class Worker:
+    """Checkpoints with a clock of their own, over open shards."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.now = 1_000.0
+        self.datadir = folder / "data"
+        self.kept = folder / "kept"
+        self.metrics = Metrics()
+        named: dict[str, Any] = {"log_name": LOG, "shards": 2, "datadir": self.datadir, "every_s": EVERY_S, "keep": 2}
+        fs = changes.pop("fs", LocalFileSystem())
+        self.checkpoints = Checkpoints(
+            fs, str(self.kept), metrics=self.metrics, clock=lambda: self.now, **{**named, **changes}
+        )
+        self.shards: dict[int, Shard] = {}
+
+    def folder(self, number: int) -> Path:
+        """Of a shard's state."""
+        return self.datadir / f"shard-{number}"
+
+    def open(self, *numbers: int, begin: int = 0, end: int = 1_000) -> None:
+        """Get these partitions."""
+        self.datadir.mkdir(exist_ok=True)
+        self.checkpoints.own(dict.fromkeys(numbers, (begin, end)))
+        for number in numbers:
+            self.checkpoints.restore_if_missing(number, self.folder(number), SPEC, lambda *_: None)
+            self.shards[number] = Shard(self.folder(number), number)
+
+    def tick(self) -> None:
+        """Two ticks, as the first only flushes, and wait for what they began."""
+
+        async def read(question: Callable[[Any], Taken | None]) -> list[Taken | None]:
+            return [question(shard) for shard in self.shards.values()]
+
+        asyncio.run(self.checkpoints.tick(read))
+        asyncio.run(self.checkpoints.tick(read))
+        if self.checkpoints._thread is not None:
+            self.checkpoints._thread.join()
+
+    def ids(self, number: int = 0) -> list[str]:
+        """What was kept of a shard."""
+        return Repository(LocalFileSystem(), repository_root(str(self.kept), LOG, number, 2)).ids()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """A metric of checkpoints."""
+        return self.metrics.registry.get_sample_value(f"groundswell_checkpoint_{name}", labels)
+
+    def close(self) -> None:
+        """Close the shards."""
+        for shard in self.shards.values():
+            shard.close()
+        self.shards.clear()
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    """A worker without partitions."""
+    found = Worker(tmp_path)
+    yield found
+    found.close()
+
+
+def test_every_so_often(worker: Worker) -> None:
+    """Each shard has its turn once per interval, one per tick, and the metrics tell of it."""
+    worker.open(0, 1)
+    for shard in worker.shards.values():
+        shard.work()
+    worker.tick()
+    assert worker.ids() == []
+    assert worker.value("age_seconds", shard="0") == 0
+    worker.now += EVERY_S
+    worker.tick()
+    assert (worker.ids(0), worker.ids(1)) == (["00000001-20"], [])
+    worker.tick()
+    assert (worker.ids(0), worker.ids(1)) == (["00000001-20"], ["00000001-20"])
+    worker.now += EVERY_S / 2
+    worker.tick()
+    assert len(worker.ids(0)) == 1
+    assert worker.value("age_seconds", shard="0") == EVERY_S / 2
+    assert (worker.value("bytes", shard="0") or 0) > 1_000
+    assert worker.value("seconds", shard="0") is not None
+    assert (worker.value("uploaded_bytes_total") or 0) > 1_000
+    assert worker.value("failures_total") == 0
+    for _ in range(3):
+        worker.now += EVERY_S
+        worker.tick()
+        worker.tick()
+    assert worker.ids(0) == ["00000004-20", "00000003-20"]
+    assert sorted(path.name for path in worker.datadir.iterdir()) == ["shard-0", "shard-1"]
+
+
+def test_off(tmp_path: Path) -> None:
+    """Without an address nothing is ever due, and nothing is brought back."""
+    worker = Worker(tmp_path, fs=None)
+    worker.open(0)
+    worker.shards[0].work()
+    worker.now += 10 * EVERY_S
+    assert worker.checkpoints.due(worker.now) is None
+    worker.tick()
+    assert not worker.kept.exists()
+    assert worker.value("age_seconds", shard="0") is None
+    worker.close()
+
+
+def test_an_empty_state_is_no_failure(worker: Worker) -> None:
+    """A shard to which nothing was committed yet has nothing to keep."""
+    worker.open(0)
+    worker.now += EVERY_S
+    worker.tick()
+    assert worker.ids() == []
+    assert worker.value("failures_total") == 0
+
+
+def test_failures_are_counted_and_tried_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the shard's part nor the upload stops the worker; a minute later it is tried again."""
+    worker.open(0)
+    worker.shards[0].work()
+    worker.now += EVERY_S
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "take", lambda *_: 1 / 0)
+        worker.tick()
+    assert worker.value("failures_total") == 1
+    worker.tick()
+    assert worker.value("failures_total") == 1
+    worker.now += 60
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "save", lambda *_: 1 / 0)
+        worker.tick()
+    assert worker.value("failures_total") == 2
+    assert list(worker.datadir.glob(".*")) == []
+    worker.now += 60
+    worker.tick()
+    assert worker.ids() == ["00000001-20"]
+    assert worker.value("age_seconds", shard="0") == EVERY_S + 120
+
+
+def test_a_step_that_is_not_committed_is_not_kept(worker: Worker) -> None:
+    """A checkpoint may fall between step and commit: it holds what was committed before."""
+    worker.open(0)
+    shard = worker.shards[0]
+    shard.work()
+    shard.graph.apply([Mutation(Kind.FOLLOW, 2 * DAY_US, "late", "late2")])
+    worker.now += EVERY_S
+    worker.tick()
+    worker.close()
+    shutil.rmtree(worker.folder(0))
+    worker.open(0)
+    assert worker.shards[0].next == 20
+    assert "late" not in worker.shards[0].graph.ledger.users.index
+
+
+def test_one_at_a_time_and_beside_the_steps(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is uploaded no other is due, and the shard goes on."""
+    go, save = threading.Event(), Repository.save
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        assert go.wait(10)
+        return save(*arguments, **named)
+
+    monkeypatch.setattr(Repository, "save", slow)
+    worker.open(0, 1)
+    for shard in worker.shards.values():
+        shard.work()
+    worker.now += EVERY_S
+    taken = worker.checkpoints.take(worker.shards[0])
+    assert taken is not None
+    worker.checkpoints._thread = threading.Thread(target=worker.checkpoints.upload, args=(taken,))
+    worker.checkpoints._thread.start()
+    assert worker.checkpoints.due(worker.now) is None
+    worker.shards[0].work()
+    go.set()
+    worker.checkpoints._thread.join()
+    assert worker.checkpoints.due(worker.now) == 1
+    assert worker.ids() == ["00000001-20"]
+
+
+def test_what_was_given_away(worker: Worker) -> None:
+    """A shard that went elsewhere during the upload leaves no checkpoint and no metrics, and is no failure."""
+    worker.open(0)
+    worker.shards[0].work()
+    worker.now += EVERY_S
+    worker.tick()
+    assert worker.value("bytes", shard="0") is not None
+    taken = worker.checkpoints.take(worker.shards[0])
+    assert taken is not None
+    worker.checkpoints.own({})
+    worker.checkpoints.upload(taken)
+    assert len(worker.ids()) == 1
+    assert worker.value("failures_total") == 0
+    assert worker.value("bytes", shard="0") is None
+    assert worker.checkpoints.due(worker.now + 9 * EVERY_S) is None
+
+
+def test_stop(worker: Worker) -> None:
+    """A stop gives up an upload at its next chunk."""
+    worker.open(0)
+    worker.shards[0].work()
+    taken = worker.checkpoints.take(worker.shards[0])
+    assert taken is not None
+    worker.checkpoints.stop()
+    worker.checkpoints.upload(taken)
+    assert worker.ids() == []
+    assert worker.value("failures_total") == 0
+
+
+def kept_at_20(worker: Worker, number: int = 0) -> None:
+    """A checkpoint at offset 20, while the state goes on to 40, and everything closed."""
+    worker.open(number)
+    worker.shards[number].work()
+    worker.now += EVERY_S
+    worker.tick()
+    worker.shards[number].work()
+    worker.close()
+
+
+def test_a_lost_state_comes_back(worker: Worker) -> None:
+    """No folder: the newest checkpoint; a folder that reaches the log: left alone."""
+    kept_at_20(worker)
+    worker.open(0, begin=20)
+    assert worker.shards[0].next == 40
+    worker.close()
+    shutil.rmtree(worker.folder(0))
+    worker.open(0, begin=20)
+    assert worker.shards[0].next == 20
+    assert worker.value("failures_total") == 0
+
+
+def test_an_empty_folder_is_no_state(worker: Worker) -> None:
+    """What a kill between making the folder and the first commit leaves is replaced."""
+    kept_at_20(worker)
+    shutil.rmtree(worker.folder(0))
+    Shard(worker.folder(0)).close()
+    worker.open(0)
+    assert worker.shards[0].next == 20
+
+
+def test_a_state_that_ends_before_the_log(tmp_path: Path) -> None:
+    """A state that the log cannot carry on is replaced by a checkpoint that it can."""
+    first, second = Worker(tmp_path), Worker(tmp_path)
+    kept_at_20(first)
+    old = Shard(tmp_path / "old")
+    old.work(5)
+    old.close()
+    shutil.rmtree(first.folder(0))
+    shutil.move(tmp_path / "old", first.folder(0))
+    second.open(0, begin=5)
+    assert second.shards[0].next == 5
+    second.close()
+    second.open(0, begin=6)
+    assert second.shards[0].next == 20
+    second.close()
+
+
+def test_a_log_that_is_too_short_for_all(worker: Worker) -> None:
+    """No checkpoint reaches the log: nothing is replaced, the worker's own check of the log says so."""
+    kept_at_20(worker)
+    worker.open(0, begin=30)
+    assert worker.shards[0].next == 40
+    worker.close()
+    worker.open(0, begin=50)
+    assert worker.shards[0].next == 40
+
+
+def test_a_checkpoint_of_a_log_that_is_gone(worker: Worker) -> None:
+    """Of topics that were made anew, with fewer messages: the state is built from the log, not brought back."""
+    kept_at_20(worker)
+    shutil.rmtree(worker.folder(0))
+    worker.open(0, end=19)
+    assert worker.shards[0].next == 0
+    worker.close()
+    worker.open(0, end=20)
+    assert worker.shards[0].next == 20
+
+
+def test_all_damaged_with_a_whole_log(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
+    """The log alone is as good: the worker rebuilds, and says what is wrong."""
+    kept_at_20(worker)
+    for blob in worker.kept.rglob("blobs/*"):
+        blob.write_bytes(b"?")
+    shutil.rmtree(worker.folder(0))
+    worker.open(0)
+    assert worker.shards[0].next == 0
+    assert worker.value("failures_total") == 1
+    assert "rebuilding from the log alone" in caplog.text
+
+
+def test_all_damaged_with_a_short_log(worker: Worker) -> None:
+    """Nothing can bring the state back: an error that names what helps."""
+    kept_at_20(worker)
+    for blob in worker.kept.rglob("blobs/*"):
+        blob.write_bytes(b"?")
+    shutil.rmtree(worker.folder(0))
+    with pytest.raises(StateError, match=r"none of 1 checkpoints.*groundswell state restore"):
+        worker.open(0, begin=3)
+
+
+def test_a_damaged_state_is_not_replaced_by_itself(worker: Worker) -> None:
+    """A folder that cannot be read may hold something that somebody wants: it is for a person to remove."""
+    kept_at_20(worker)
+    next(worker.folder(0).glob("MANIFEST-*")).unlink()
+    with pytest.raises(DamagedError, match="restore or remove"):
+        worker.open(0)
+
+
+def test_misfits(worker: Worker) -> None:
+    """Checkpoints of another spec, of a newer format, or that end before the log or behind it, are of no use."""
+    kept_at_20(worker)
+    kept = Repository(LocalFileSystem(), repository_root(str(worker.kept), LOG, 0, 2))
+    about = kept.load(kept.ids()[0])
+    assert misfit(about, SPEC, 20, 20) == ""
+    assert "begins at 21" in misfit(about, SPEC, 21, 99)
+    assert "the log at 19" in misfit(about, SPEC, 0, 19)
+    assert "another retention_s, window" in misfit(about, replace(SPEC, window=4, retention_s=1), 0, 99)
+    about = replace_format(kept, 99)
+    assert "format 99" in misfit(about, SPEC, 0, 99)
+    shutil.rmtree(worker.folder(0))
+    worker.open(0)
+    assert worker.shards[0].next == 0
+
+
+def replace_format(kept: Repository, version: int) -> Any:
+    """The newest manifest, changed in place to another format."""
+    path = f"{kept.root}/manifests/{kept.ids()[0]}.json"
+    value = json.loads(kept.fs.cat_file(path))
+    kept.fs.pipe_file(path, json.dumps({**value, "format": version}).encode())
+    return kept.load(kept.ids()[0])
+
+
+def test_leftovers(worker: Worker) -> None:
+    """What a killed process left half done is removed, and nothing else."""
+    worker.datadir.mkdir()
+    for name in (".checkpoint-0", ".restoring-shard-0", ".replaced-shard-0", ".mine", "shard-0"):
+        (worker.datadir / name).mkdir()
+        (worker.datadir / name / "file").touch()
+    worker.checkpoints.tidy()
+    assert sorted(path.name for path in worker.datadir.iterdir()) == [".mine", "shard-0"]
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [("s3://bucket/x", "s3:// needs a plugin that is not installed.*s3fs"), ("nonsense://x", "an address that fsspec")],
+)
+def test_addresses_that_cannot_be(address: str, says: str) -> None:
+    """A plugin that is not installed, and a protocol that nobody knows, are one line each."""
+    with pytest.raises(SettingsError, match=says) as caught:
+        open_address(address)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_password_in_an_address() -> None:
+    """An address is shown in `config` and in errors, so it must hold no secret."""
+    with pytest.raises(SettingsError, match="GROUNDSWELL_CHECKPOINTS: a password") as caught:
+        Settings.load(checkpoints="sftp://me:secret@host/x")
+    assert "secret" not in str(caught.value)
+    assert Settings.load(checkpoints="sftp://me@host/x").checkpoints
