@@ -67,9 +67,9 @@ def demo(
 
 def _check(plan: Plan, port: int, out: Path | None) -> None:
     """Raise what is wrong with the settings, the model or the folder for results, before Kafka is started."""
-    from streams.operations import doctor
+    from streams.worker.run import check_artifact
 
-    doctor.artifact(_settings(plan, "localhost:9092", Path(), port))
+    check_artifact(_settings(plan, "localhost:9092", Path(), port))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
 

@@ -82,7 +82,7 @@ async def _send(
     from streams.messages.files.arrivals import Arrivals
 
     async with sender(settings) as out:
-        arrivals = Arrivals(valid_rows(file, skipped, shares))
+        arrivals = Arrivals(_rows(file, skipped, shares))
         loop, stopped = asyncio.get_running_loop(), False
 
         def stop(number: signal.Signals) -> None:
@@ -103,19 +103,12 @@ async def _send(
         return out.sent, not stopped
 
 
-def valid_rows(
-    file: Path, skipped: Skipped | None = None, shares: FileShares | None = None
-) -> Iterator[dict[str, Any]]:
-    """The rows of a file as they are, their shares counted.
-
-    Raises:
-        InputError: a row is no valid event and may not be left out.
-    """
+def _rows(file: Path, skipped: Skipped, shares: FileShares) -> Iterator[dict[str, Any]]:
+    """Yield the rows that hold an event, and count their shares."""
     from streams.messages.files import event_files
 
-    for row, found in event_files.checked([file], skipped or event_files.Skipped(hint=f"; {_SENT}")):
-        if shares is not None:
-            shares.take(found)
+    for row, mutations in event_files.checked([file], skipped):
+        shares.take(mutations)
         yield row
 
 

@@ -20,12 +20,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from streams.commands.produce import valid_rows
 from streams.demo.consumer import Listener, listening
 from streams.demo.view import TOP, Frame, View
 from streams.demo.worker_process import Reading, WorkerProcess, worker
 from streams.errors import WorkerError
 from streams.kafka.event_producer import Sender, paced, sender
+from streams.messages.files import event_files
 from streams.settings.settings import Settings
 from streams.worker.web.feed import quantile_ms
 
@@ -198,7 +198,7 @@ class Course:
 def _stream(plan: Plan) -> tuple[Iterator[dict[str, Any]] | None, Iterator[dict[str, Any]]]:
     """History and live part of what is played; a file has no history."""
     if plan.replay is not None:
-        return None, valid_rows(plan.replay)
+        return None, (row for row, _ in event_files.checked([plan.replay], event_files.Skipped()))
     from model.simulation.stream import Simulation
 
     simulation = Simulation.demo(plan.seed)

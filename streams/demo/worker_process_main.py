@@ -14,10 +14,10 @@ import sys
 import threading
 from pathlib import Path
 
-from streams.commands.worker import run
 from streams.errors import on_purpose, one_line
 from streams.settings.settings import Settings
 from streams.telemetry import logs
+from streams.worker.run import run
 
 GONE_S = 10.0
 DONE = "done\n"

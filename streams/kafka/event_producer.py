@@ -16,11 +16,12 @@ from aiokafka.errors import KafkaError
 
 from streams.errors import BrokerError, one_line
 from streams.kafka.access import rights, rights_table
+from streams.kafka.batches import publish
 from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.events import TOPIC_OF
 from streams.messages.files.arrivals import Arrivals
+from streams.messages.outputs import Message
 from streams.settings.settings import Settings
-from streams.worker.processing.publisher import Message, publish
 
 CHUNK = 2_000
 """Events that are sent and acknowledged together at full speed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from streams.settings.settings import Settings
 from streams.settings.sources import DEFAULT, Examined
 from streams.worker.data_dir import shard_folders
 from streams.worker.log_mark import log_of, other_log
+from streams.worker.run import check_artifact, check_port
 
 FREE_MB = 1_000
 BROKER_S = 5.0
@@ -147,26 +147,6 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def artifact(settings: Settings) -> str:
-    """The artifact can be loaded."""
-    from model.artifact import Artifact
-
-    found = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
-    return f"{settings.model or 'the one in the package'}, version {found.version}"
-
-
-def web(settings: Settings) -> str:
-    """The web port is free."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.web_host, settings.web_port))
-        except OSError as error:
-            message = f"{settings.web_host}:{settings.web_port} is taken ({error.strerror}): a worker already? "
-            raise SettingsError(message + "Else set GROUNDSWELL_WEB_PORT") from error
-    return f"{settings.web_host}:{settings.web_port} is free"
-
-
 CHECKS = (
     Check("broker", broker),
     Check("topics", registry),
@@ -176,6 +156,6 @@ CHECKS = (
     Check("disk", disk),
     Check("kernels", kernels),
     Check("device", device),
-    Check("model", artifact),
-    Check("web", web),
+    Check("model", check_artifact),
+    Check("web", check_port),
 )

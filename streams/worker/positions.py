@@ -1,8 +1,8 @@
 """Where each partition starts at an assignment: shards after their state, inputs after what the group committed.
 
 Both only if they still point into what they were taken from (`streams/messages/topic_identity.py`). A state of
-another log ends the worker; an input that is another is read from its beginning, with a warning and a count: events are set-valued, so what
-was read before makes no difference.
+another log ends the worker; an input that is another is read from its beginning, with a warning and a count. Events are
+set-valued, so what was read before makes no difference.
 """
 
 from __future__ import annotations

@@ -12,9 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.fetch import FetchRequest
 
 from streams.errors import BrokerError, TopicError, one_line
 from streams.messages.topic_identity import Found
@@ -123,27 +121,3 @@ class TopicWatch:
         for line in sorted(lines - self._said):
             log.warning(line)
         self._said = lines
-
-
-def notice_cuts(consumer: Any, cut: Callable[[str, int], None]) -> None:
-    """Have a function told of every partition that Kafka has nothing of at the position of a fetch.
-
-    aiokafka itself goes on at the beginning then, and logs that as information.
-
-    Args:
-        consumer: one that has not been started.
-        cut: told topic and partition, on the consumer's thread.
-    """
-    client = consumer._client  # noqa: SLF001 - aiokafka has no hook for it
-    send = client.send
-
-    async def noticed(node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
-        response = await send(node_id, request, group=group)
-        if isinstance(request, FetchRequest):
-            for topic, partitions in response.topics:
-                for partition, code, *_ in partitions:
-                    if code == _OUT_OF_RANGE:
-                        cut(topic, partition)
-        return response
-
-    client.send = noticed

@@ -13,10 +13,9 @@ import pytest
 from model.artifact import Artifact
 from model.errors import ArtifactError
 from streams import cli, embedded
-from streams.commands import worker
 from streams.errors import StateError
 from streams.settings.settings import PREFIX, Settings
-from streams.worker import data_dir
+from streams.worker import data_dir, run
 
 
 @pytest.fixture
@@ -26,13 +25,13 @@ def no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*_: Any, **__: Any) -> None:
         pytest.fail("Kafka was asked before")
 
-    monkeypatch.setattr(worker, "_prepare", asked)
+    monkeypatch.setattr(run, "_prepare", asked)
     monkeypatch.setattr(embedded, "EmbeddedKafka", asked)
 
 
 def serve(settings: Settings) -> None:
     """Run a worker that is expected to refuse its surroundings."""
-    asyncio.run(worker.serve(settings, asyncio.Event()))
+    asyncio.run(run.serve(settings, asyncio.Event()))
 
 
 @pytest.mark.usefixtures("no_kafka")

@@ -17,8 +17,8 @@ from kafka import KafkaProducer
 
 from streams.kafka import topics
 from streams.messages import events
+from streams.messages.outputs import AlertValue, ScoreValue
 from streams.settings.settings import PREFIX, Settings
-from streams.worker.processing.publisher import AlertValue, ScoreValue
 from tests.support import tidy
 from tests.support.workers import wait_for
 

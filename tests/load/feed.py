@@ -16,9 +16,10 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from streams.kafka.batches import publish
 from streams.kafka.topics import Topics
+from streams.messages.outputs import Message
 from streams.settings.settings import Settings
-from streams.worker.processing.publisher import Message, publish
 from tests.load.events import STREAMS, Sent
 
 BEAT_S = 0.02

@@ -34,13 +34,13 @@ from streams.kafka.consumer.assignor import Placement
 from streams.kafka.consumer.client_watch import ClientWatch
 from streams.kafka.consumer.fetch_errors import decoding
 from streams.kafka.consumer.noting_consumer import Noted, NotingConsumer
+from streams.kafka.consumer.offset_resets import notice_cuts
 from streams.kafka.consumer.poll_pace import Pace
 from streams.kafka.lease import Lease
 from streams.kafka.leased_client import EPOCH, LeasedProducer, watch
 from streams.kafka.topics import Topics
 from streams.messages.topic_identity import Found, Held
 from streams.telemetry.liveness import POLLS, STEP_S
-from streams.worker.topic_watch import notice_cuts
 
 LOGGER = logging.getLogger("faust.transport")
 """Faust's services log as the module of their class; ours shall log as its own do."""

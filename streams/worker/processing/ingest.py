@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +17,7 @@ from faust.types import TP
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import EVICTION_US, Kind, Mutation
 from streams.errors import BadEvent
+from streams.kafka.batches import send_packs
 from streams.kafka.consumer.transport import Poll, Producer
 from streams.kafka.topics import Topics
 from streams.messages.events import TopicKind, mutations
@@ -103,27 +103,3 @@ class Ingest:
         packs = {shard: packer.finish(always=passed) for shard, packer in enumerate(packers)}
         await send_packs(self._producer.client, self._topics.mutations.name, packs)
         self._told = clock
-
-
-async def send_packs(client: Any, topic: str, packs: Mapping[int, list[bytes]]) -> None:
-    """Send packs by partition, all acknowledged at the end.
-
-    One after the other in each partition: were one refused and a later one taken, a shard's marks would rise past
-    what was lost.
-    """
-
-    async def send(partition: int, values: list[bytes]) -> None:
-        for value in values:
-            acknowledged = await client.send(topic, value, partition=partition)
-            await acknowledged
-
-    await all_of(*(send(partition, values) for partition, values in packs.items() if values))
-
-
-async def all_of(*work: Awaitable[Any]) -> list[Any]:
-    """The results of all; the first error is raised only when all have come to an end, so nothing goes on after it."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results

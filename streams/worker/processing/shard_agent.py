@@ -20,6 +20,7 @@ from faust.types import TP
 from numpy.typing import NDArray
 
 from streams.errors import StaleStep, StateError
+from streams.kafka.batches import all_of, publish, send_packs
 from streams.kafka.consumer.transport import Consumer, Poll, Producer
 from streams.kafka.topics import Topics
 from streams.messages.halos import VERSION as HALO_VERSION
@@ -28,8 +29,7 @@ from streams.messages.headers import rfc3339
 from streams.messages.mutation_packs import Fresh, fact_packs, fresh, unpack
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
-from streams.worker.processing.ingest import all_of, send_packs
-from streams.worker.processing.publisher import Outputs, publish
+from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_host import ShardHost
 
 log = logging.getLogger(__name__)

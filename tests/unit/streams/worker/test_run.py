@@ -9,10 +9,10 @@ from ssl import SSLCertVerificationError
 import pytest
 from kafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 
-from streams.commands import worker
 from streams.errors import BrokerError
 from streams.kafka import topics
 from streams.settings.settings import Settings
+from streams.worker import run
 
 
 class Broker:
@@ -51,13 +51,13 @@ def test_a_broker_that_is_away_has_some_seconds(
     broker, now = Broker(*causes), [0.0]
     monkeypatch.setattr(topics, "admin", broker.admin)
     monkeypatch.setattr(topics, "create", lambda _client, _specs: [])
-    monkeypatch.setattr(worker, "monotonic", lambda: now[0])
-    monkeypatch.setattr(worker, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(run, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run, "sleep", lambda seconds: now.append(now.pop() + seconds))
     if ends:
-        worker._prepare(Settings.load(), lambda: False)
+        run._prepare(Settings.load(), lambda: False)
     else:
         with pytest.raises(BrokerError):
-            worker._prepare(Settings.load(), lambda: False)
+            run._prepare(Settings.load(), lambda: False)
     assert broker.asked == asked
 
 
@@ -65,6 +65,6 @@ def test_who_is_told_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) ->
     """A signal that comes while the broker is away ends the wait, without an error."""
     broker, stopped = Broker(*[KafkaConnectionError()] * 100), [False]
     monkeypatch.setattr(topics, "admin", broker.admin)
-    monkeypatch.setattr(worker, "sleep", lambda _seconds: stopped.__setitem__(0, broker.asked == 3))
-    worker._prepare(Settings.load(), lambda: stopped[0])
+    monkeypatch.setattr(run, "sleep", lambda _seconds: stopped.__setitem__(0, broker.asked == 3))
+    run._prepare(Settings.load(), lambda: stopped[0])
     assert broker.asked == 3

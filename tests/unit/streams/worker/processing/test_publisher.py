@@ -11,12 +11,14 @@ from aiokafka.partitioner import murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.kafka.batches import publish
 from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.headers import CloudEvents, error_headers, rfc3339
+from streams.messages.outputs import Message
 from streams.settings.settings import Settings
 from streams.shard.shard import Alert, Outcome, Score
-from streams.worker.processing.publisher import Message, Outputs, publish
+from streams.worker.processing.publisher import Outputs
 
 AS_OF = 1_714_564_800_123_456
 TIME = "2024-05-01T12:00:00.123456Z"

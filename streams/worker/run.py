@@ -1,0 +1,160 @@
+"""Running a worker in this process: cheap checks, topics, the worker itself, until a signal or an error ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+from streams.errors import SettingsError
+
+if TYPE_CHECKING:
+    from streams.errors import BrokerError
+    from streams.settings.settings import Settings
+    from streams.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 1.0
+
+
+def run(settings: Settings) -> None:
+    """Run a worker in this process until SIGTERM or SIGINT; raises what stopped it otherwise."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signal(settings))
+
+
+async def _until_signal(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(settings, stop)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run a worker on the running loop until `stop` is set.
+
+    Raises:
+        GroundswellError: what stopped it instead.
+    """
+    from streams.errors import GroundswellError
+    from streams.kafka.access.rights_table import explained
+    from streams.worker import data_dir
+
+    # What this machine can answer at once comes before Kafka and before what is slow to import.
+    check_port(settings)
+    check_artifact(settings)
+    data_dir.check(settings.datadir)
+    await asyncio.to_thread(_prepare, settings, stop.is_set)
+    if stop.is_set():
+        return
+    from streams.worker.worker import Worker
+
+    running = Worker(settings)
+    try:
+        await _first(stop.wait(), running.failure(), _started(running))
+    except GroundswellError as error:
+        refusal = await asyncio.to_thread(explained, settings, error)
+        if refusal is None:
+            raise
+        raise refusal from error
+    finally:
+        await running.stop()
+
+
+def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
+    """See to it that the topics are there; for a broker that is away, or goes away meanwhile, it waits a while."""
+    from streams.errors import BrokerError
+    from streams.kafka import topics
+    from streams.kafka.access import rights, rights_table
+
+    end = monotonic() + settings.broker_wait_s
+    while not stopped():
+        try:
+            with topics.admin(settings) as client:
+                rights.require(client, rights_table.worker(settings))
+                topics.create(client, topics.Topics(settings).all())
+        except BrokerError as error:
+            if monotonic() >= end or not _away(error):
+                raise
+            log.warning("Kafka is not there yet: asking again", extra={"why": str(error)})
+            sleep(AGAIN_S)
+        else:
+            return
+
+
+def _away(error: BrokerError) -> bool:
+    """Whether nobody answered, rather than somebody with a no: a certificate or a login does not mend itself."""
+    import ssl
+
+    from aiokafka.errors import KafkaConnectionError as OtherConnectionError
+    from kafka.errors import KafkaConnectionError
+
+    causes: list[BaseException] = []
+    cause = error.__cause__
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__
+    if any(isinstance(one, ssl.SSLError) for one in causes):
+        return False
+    return bool(causes) and isinstance(causes[0], KafkaConnectionError | OtherConnectionError | OSError)
+
+
+async def _started(running: Worker) -> None:
+    from aiokafka.errors import KafkaError
+
+    from streams.errors import BrokerError, one_line
+    from streams.kafka.access import rights
+    from streams.kafka.access.group_refusals import refusal
+
+    try:
+        await running.start()
+    except KafkaError as error:
+        known = refusal(running.settings, error) or rights.refusal(error, running.settings)
+        if known is not None:
+            raise known from error
+        # It was there a moment ago, when the topics were looked at.
+        message = f"Kafka went away while the worker started ({one_line(error)}); start the worker again"
+        raise BrokerError(message) from error
+    await asyncio.Event().wait()
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Wait until one of these ends, however; the others are cancelled, its error is raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def check_artifact(settings: Settings) -> str:
+    """The artifact can be loaded."""
+    from model.artifact import Artifact
+
+    found = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+    return f"{settings.model or 'the one in the package'}, version {found.version}"
+
+
+def check_port(settings: Settings) -> str:
+    """The web port is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.web_host, settings.web_port))
+        except OSError as error:
+            message = f"{settings.web_host}:{settings.web_port} is taken ({error.strerror}): a worker already? "
+            raise SettingsError(message + "Else set GROUNDSWELL_WEB_PORT") from error
+    return f"{settings.web_host}:{settings.web_port} is free"
