@@ -107,7 +107,7 @@ bench-gpu:  ## the engine on the GPU against one core: ARGS="--quick --device cp
 	@$(or $(wildcard $(PY)),$(PYTHON)) -m tests.bench.gpu $(ARGS)
 
 docs: $(STAMP)  ## write the generated pages anew
-	@$(PY) -m streams.reference --write
+	@$(PY) -m docs.generate --write
 
 lock: | $(if $(findstring $(BOOT),$(UV)),$(BOOT)/bin/uv)  ## compile requirements.lock anew
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from streams import cli, reference
+from docs import generate
+from streams import cli
 from streams.settings.settings import PREFIX, Settings
 from streams.telemetry.metrics import Metrics
 from tests.support import tidy
@@ -38,10 +39,15 @@ def test_modules_and_tests_say_what_they_are() -> None:
 
 
 def test_only_settings_read_the_environment() -> None:
-    """Only streams/settings/sources.py reads ours; memory.py, kernel_cache.py and user_cache.py other programs'."""
+    """Only sources.py reads variables of the project; the other modules listed read those of other programs."""
     may = {
         tidy.ROOT / "streams" / name
-        for name in ("settings_sources.py", "memory.py", "kernel_cache.py", "user_cache.py")
+        for name in (
+            "settings/sources.py",
+            "settings/kernel_cache.py",
+            "settings/user_cache.py",
+            "worker/process_memory.py",
+        )
     }
     paths = [path for path in tidy.python_files(*tidy.PACKAGES) if path not in may]
     assert problems(paths, tidy.reads_environment) == []
@@ -63,7 +69,7 @@ def test_the_lock_is_whole() -> None:
 
 def test_generated_pages_are_fresh() -> None:
     """docs/settings.md, docs/cli.md and docs/metrics.md are what the code says; `make docs` writes them."""
-    assert reference.stale() == [], "run: make docs"
+    assert generate.stale() == [], "run: make docs"
 
 
 def test_every_setting_command_and_metric_is_documented() -> None:
@@ -137,10 +143,10 @@ def test_each_rule_fails_where_it_must(rule: Callable[[str], Iterator[str]], bad
 
 def test_stale_pages_are_found(tmp_path: Path) -> None:
     """A page that was changed by hand, or is missing, is stale."""
-    reference.write(tmp_path)
-    assert reference.stale(tmp_path) == []
+    generate.write(tmp_path)
+    assert generate.stale(tmp_path) == []
     (tmp_path / "cli.md").write_text("by hand")
     (tmp_path / "settings.md").unlink()
     page = tmp_path / "metrics.md"
     page.write_text(page.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert reference.stale(tmp_path) == ["settings.md", "cli.md", "metrics.md"]
+    assert generate.stale(tmp_path) == ["settings.md", "cli.md", "metrics.md"]

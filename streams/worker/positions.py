@@ -29,8 +29,8 @@ from streams.messages.topic_identity import (
     published,
     start,
 )
+from streams.worker.checkpoints import too_short
 from streams.worker.log_mark import bind
-from streams.worker.offsets import check_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -179,3 +179,22 @@ def _by_mark(tp: TP, found: Start, held: Held, marks: Mapping[str, str]) -> Star
     if held.offset >= 0 or marks.get(plain, plain) in {plain, found.identity.source(tp.topic, tp.partition)}:
         return found
     return replace(found, why=MADE_ANEW)
+
+
+def check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
+    """The state must end where the log can go on.
+
+    Raises:
+        StateError: it does not.
+    """
+    if next_offset < begin:
+        raise StateError(
+            f"the state of shard {tp.partition} ends at offset {next_offset}, but {too_short(tp.topic, begin)}"
+        )
+    if next_offset > end:
+        raise StateError(
+            f"the state ends at offset {next_offset} of {tp.topic}, but the log ends at {end}: it lost records, or is "
+            "another Kafka's; set GROUNDSWELL_BROKER right, or move GROUNDSWELL_DATADIR aside and set the group's "
+            "offsets of the input topics to the earliest (`kafka-consumer-groups --reset-offsets`), so that they are "
+            "read again"
+        )

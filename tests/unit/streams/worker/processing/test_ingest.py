@@ -22,7 +22,7 @@ from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker.offsets import check_log
+from streams.worker.positions import check_log
 from streams.worker.processing.dead_letters import DeadLetters, FloodGuard
 from streams.worker.processing.ingest import Ingest
 from streams.worker.processing.shard_agent import STEP_MUTATIONS, micro_batches

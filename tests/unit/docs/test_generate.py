@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streams import reference
+from docs import generate
 from streams.settings.settings import PREFIX, Settings
 
 
@@ -28,13 +28,13 @@ from streams.settings.settings import PREFIX, Settings
 def test_the_table_says_what_is_allowed(name: str, allowed: str) -> None:
     """Choices, bounds and patterns are those of the field, and a setting without any has an empty cell."""
     field = Settings.model_fields[name]
-    assert reference._allowed(field) == allowed
-    assert f"`{PREFIX}{name.upper()}` | {reference._default(field)} | {allowed} | {field.description} |" in (
-        reference.settings_page()
+    assert generate._allowed(field) == allowed
+    assert f"`{PREFIX}{name.upper()}` | {generate._default(field)} | {allowed} | {field.description} |" in (
+        generate.settings_page()
     )
 
 
-@pytest.mark.parametrize("page", [reference.settings_page, reference.metrics_page])
+@pytest.mark.parametrize("page", [generate.settings_page, generate.metrics_page])
 def test_every_row_has_four_cells(page: Callable[[], str]) -> None:
     """No bar inside a cell tears its row apart."""
     rows = [line for line in page().splitlines() if line.startswith("|")]
@@ -44,8 +44,8 @@ def test_every_row_has_four_cells(page: Callable[[], str]) -> None:
 
 def test_metrics_have_their_labels() -> None:
     """A metric says its labels before it has a value; the page is the same each time it is made."""
-    page = reference.metrics_page()
+    page = generate.metrics_page()
     assert "| `groundswell_dead_letters_total` | counter | `topic`, `reason` | " in page
     assert "| `groundswell_checkpoint_age_seconds` | gauge | `shard` | " in page
     assert "| `groundswell_scores_total` | counter |  | " in page
-    assert page == reference.metrics_page()
+    assert page == generate.metrics_page()
