@@ -1,7 +1,8 @@
 """A worker whose Kafka client fails once it is ready: `python -m tests.recovery.failing CASE`.
 
 group: requests of the group get no answer. polls: no poll returns. ended, fetching: a background task of the client
-raises an error. old-fetch: fetch requests below version 10. none: nothing fails, bounds are short.
+raises an error. refused: fetches are answered with error 76, which brokers before 4.0 do. old-fetch: fetch requests
+below version 10. none: nothing fails, bounds are short.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from streams.telemetry import liveness
 from streams.worker import worker
 
 BOUND_S = 3.0
-CASES = ("group", "polls", "ended", "fetching", "old-fetch", "none")
+CASES = ("group", "polls", "ended", "fetching", "refused", "old-fetch", "none")
 
 
 async def _never(*_: Any, **__: Any) -> None:
@@ -37,7 +38,18 @@ def fail(case: str, consumer: Any) -> None:
         await (_never() if isinstance(request, HeartbeatRequest) else asyncio.sleep(0))
         return await send(node_id, request, **named)
 
+    watch = consumer._client.send.__self__
+    answer = watch._send
+
+    async def refused(node_id: Any, request: Any, **named: Any) -> Any:
+        response = await answer(node_id, request, **named)
+        if isinstance(request, FetchRequest):
+            response.topics = [(name, [(part[0], 76, *part[2:]) for part in parts]) for name, parts in response.topics]
+        return response
+
     match case:
+        case "refused":
+            watch._send = refused
         case "group":
             consumer._client.send = silent
         case "polls":

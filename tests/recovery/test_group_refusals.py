@@ -274,12 +274,23 @@ def test_a_broker_that_is_away_is_no_reason_to_restart(tmp_path: Path, offline_s
 
 
 def test_a_topic_in_zstd_and_fetches_of_an_old_version(settings: Settings) -> None:
-    """Kafka refuses old fetches of a topic with `compression.type=zstd` by error 76: the worker names the topic."""
+    """Kafka 4 hands a topic with `compression.type=zstd` out to fetches before version 10 too, and they are read."""
     topics = topics_of(settings)
     with admin(settings) as client:
         change = {"compression.type": "zstd"}
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics.create.name, configs=change)])
     with running(FailingProcess(settings, "old-fetch")) as process:
+        process.wait_ready()
+        with producer(settings) as sender:
+            event = {"type": "create", "time": 1_700_000_000, "user": "u", "content": "c", "more": "a" * 500}
+            sender.send(topics.create.name, json.dumps(event).encode())
+        wait_for(lambda: len(read_all(settings, [topics.score.name])) == 1, 30, "a score")
+
+
+def test_a_topic_that_is_not_handed_out(settings: Settings) -> None:
+    """Error 76, by which brokers before 4.0 refuse such fetches, ends the worker; the line names topic and setting."""
+    with running(FailingProcess(settings, "refused")) as process:
         line = last_line(process)
-    assert line.startswith(f"groundswell: Kafka does not hand out {topics.create.name} partition ")
+    assert line.startswith(f"groundswell: Kafka does not hand out {settings.prefix}")
     assert "(UnsupportedCompressionType)" in line
+    assert "compression.type" in line

@@ -36,7 +36,7 @@ class Pages:
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def live(self, _: web.Request) -> web.Response:
-        """200 as long as every thread turns, else 503 and which does not; no answer where the event loop hangs."""
+        """200 as long as threads and clients make progress, else 503 and which does not, or no answer."""
         hung = self._state.readiness.liveness.hung()
         answer: dict[str, object] = {"live": False, "detail": hung} if hung else {"live": True}
         return web.json_response(answer, status=503 if hung else 200)
