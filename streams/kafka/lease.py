@@ -42,6 +42,12 @@ class Lease:
         self._lock = threading.Lock()
         self._until_s = float("-inf")
         self._granted = False
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Note that the worker stops: a heartbeat that finds the lease ended asks for no rejoin from here on."""
+        with self._lock:
+            self._leaving = True
 
     def grant(self, sent_s: float) -> None:
         """The group gave us partitions; `sent_s` is when we asked."""
@@ -50,11 +56,11 @@ class Lease:
             self._granted = True
 
     def renew(self, sent_s: float) -> bool:
-        """The group answered a heartbeat that was sent then; False: too late, the group must be joined anew."""
+        """Extend the lease to an answered heartbeat that was sent then; False: too late, the worker must rejoin."""
         with self._lock:
             if self._granted:
                 self._until_s = max(self._until_s, sent_s + self.length_s)
-            return self._granted
+            return self._granted or self._leaving
 
     def end(self) -> bool:
         """Our partitions are gone, or are about to be; returns whether the lease had held until now."""

@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 COMMIT_S = 0.5
 REVOKE_S = 0.5
 STOP_S = 3.0
+APP_STOP_S = 15.0
+"""Maximum time for Faust's services to stop; aiokafka has no limit of its own while it rejoins."""
 LATE_S = REQUEST_MS / 1_000 + 5.0
 """By then nothing arrives any more that a worker sent before it was cut off: its requests have ended."""
 MEASURE_S = 1.0
@@ -418,6 +420,7 @@ class Worker:
         """Finish what is in work, commit, and leave nothing open."""
         self.readiness.stopping = True
         self.readiness.detail = "stopping"
+        self.app.lease.leave()
         await asyncio.to_thread(self.checkpoints.stop)
         await asyncio.to_thread(self.eraser.stop)
         if self.app.started and not self._failed.done():
@@ -427,7 +430,12 @@ class Worker:
             if task:
                 task.cancel()
         await self.models.close()
-        await self.app.stop()
+        try:
+            # Everything is committed by now; a rebalance in flight must not keep the process alive.
+            async with asyncio.timeout(APP_STOP_S):
+                await self.app.stop()
+        except TimeoutError:
+            log.warning("stop_timed_out", extra={"part": "consumer", "seconds": APP_STOP_S})
         await self.host.close(well=not self._failed.done())
         if self._lock:
             self._lock.close()

@@ -376,6 +376,8 @@ class Consumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Seek every partition to where the app says; called by Faust after each assignment."""
+        if self.app.worker.readiness.stopping:
+            return  # the consumer's thread may be closing and would never answer
         tps = sorted(self.assignment())
         held = await self._thread.call_thread(self._thread.held, tps)
         begin = await self.earliest_offsets(*tps)

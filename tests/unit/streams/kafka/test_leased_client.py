@@ -51,6 +51,18 @@ def test_a_lease_counts_from_the_sending() -> None:
     assert not lease.holds()
 
 
+def test_a_worker_that_stops_asks_for_no_rejoin() -> None:
+    """After `leave` a heartbeat on an ended lease grants nothing and asks for no rejoin."""
+    clock = Clock()
+    lease = Lease(SESSION_S, clock)
+    lease.grant(clock())
+    lease.leave()
+    assert lease.holds()
+    lease.end()
+    assert lease.renew(clock())
+    assert not lease.holds()
+
+
 def test_a_lapsed_lease_is_not_renewed() -> None:
     """Once somebody was refused, a heartbeat does not mend it; only a join does."""
     clock = Clock()
