@@ -55,4 +55,5 @@ def _write_truth(path: Path, simulation: Any) -> None:
     import pyarrow.parquet as pq
 
     truth = simulation.true_influence()
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"user": truth.users, "influence": truth.influence, "bot": truth.bot}), path)

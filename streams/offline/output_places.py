@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from streams.errors import InputError, reason
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder and write a file in it that is gone at once.
+    """Try whether a folder can be made and written to; what the trial makes is removed.
 
     Raises:
         InputError: it cannot be made or written to.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give the name of a folder")
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, prefix=".groundswell-") as probe:
             probe.write(b"\n")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to ({reason(error)}); give another folder") from error
+    finally:
+        for made in absent:
+            with suppress(OSError):
+                made.rmdir()
 
 
 def check_file(path: Path) -> None:

@@ -169,9 +169,9 @@ def test_an_option_without_its_value_takes_nothing_else(monkeypatch: pytest.Monk
 
 
 def test_places_to_write_are_left_as_they_were(tmp_path: Path) -> None:
-    """Trying leaves nothing behind but the folder, and nothing that is there is touched."""
+    """A trial leaves nothing behind, and does not touch what is there."""
     output_places.check_folder(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "x").write_text("kept")
     output_places.check_file(tmp_path / "x")
     assert (tmp_path / "x").read_text() == "kept"

@@ -207,8 +207,8 @@ def test_a_group_without_rights(guarded: GuardedKafka, offline_settings: Setting
     forbidden = rule(settings, ACLOperation.READ)
     with denied(guarded, forbidden), running(WorkerProcess(settings)) as process:
         line = last_line(process)
-    assert line.startswith(f"groundswell: Kafka does not allow the use of the consumer group {settings.consumer_group}")
-    assert "grant Read on the group" in line
+    assert line.startswith(f"groundswell: not allowed to read group {settings.consumer_group}")
+    assert "see the table of rights" in line
     with running(WorkerProcess(settings)) as process:
         process.wait_ready()
         with denied(guarded, forbidden):

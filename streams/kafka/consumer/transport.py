@@ -156,8 +156,8 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             metadata_max_age_ms=METADATA_MS,
         )
         watch(consumer, self.lease, settings.instance, self.app.name_taken)
-        self._watch = ClientWatch(consumer, settings, self._failed, self.app.worker.readiness.liveness.sign)
         notice_cuts(consumer, self._cut)
+        self._watch = ClientWatch(consumer, settings, self._failed, self.app.worker.readiness.liveness.sign)
         return consumer
 
     def _failed(self, error: GroundswellError) -> None:

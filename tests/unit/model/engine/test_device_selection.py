@@ -78,9 +78,9 @@ def test_auto_lives_with_a_gpu_that_fails(monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_a_driver_torch_is_not_even_imported() -> None:
     """A worker on the CPU starts without its second and its 200 MB."""
     program = (
-        "import sys; from model import engine_choice; engine_choice.driver = lambda: False\n"
-        "from model.config import ModelConfig; print(engine_choice.choose('auto', ModelConfig()).device)\n"
-        "engine_choice.backend('cpu'); sys.exit('torch' in sys.modules)"
+        "import sys; from model.engine import device_selection as ds; ds.driver = lambda: False\n"
+        "from model.config import ModelConfig; print(ds.choose('auto', ModelConfig()).device)\n"
+        "ds.backend('cpu'); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tidy.ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("cpu\n", 0), done.stderr

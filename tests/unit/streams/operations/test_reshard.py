@@ -56,9 +56,9 @@ def test_states_are_built_with_the_artifact_in_use(offline_settings: Settings, m
     def opened(_folder: Any, artifact: Artifact, spec: Any, **_named: Any) -> None:
         raise Opened(artifact.version, spec.window, spec.shards)
 
-    monkeypatch.setattr(streams.reshard, "read_notices", lambda _settings: put_to_use(NEW))
-    monkeypatch.setattr(streams.reshard, "writer", lambda *_: nullcontext())
-    monkeypatch.setattr(streams.reshard, "Shard", SimpleNamespace(open=opened))
+    monkeypatch.setattr(streams.operations.reshard, "read_notices", lambda _settings: put_to_use(NEW))
+    monkeypatch.setattr(streams.operations.reshard, "writer", lambda *_: nullcontext())
+    monkeypatch.setattr(streams.operations.reshard, "Shard", SimpleNamespace(open=opened))
     client: Any = None
     offline_settings.datadir.mkdir()
     with pytest.raises(Opened) as caught:

@@ -111,9 +111,9 @@ def test_what_is_tried_leaves_no_trace(backend: MakeBackend, tmp_path: Path, mon
     with one_thread(), opened(tmp_path, 0, MOST, MOST, backend=backend) as (exact, never, always):
         for some in batches(events(2, 1_500), 50):
             step(exact, some)
-            monkeypatch.setattr(streams.tolerance, "EVERY", 1 << 60)
+            monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1 << 60)
             quiet = step(never, some)
-            monkeypatch.setattr(streams.tolerance, "EVERY", 1)
+            monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1)
             tried = step(always, some)
             assert bits(always) == bits(never)
             assert (tried.scores, tried.held, tried.frontier) == (quiet.scores, quiet.held, quiet.frontier)
@@ -126,7 +126,7 @@ def test_what_is_tried_leaves_no_trace(backend: MakeBackend, tmp_path: Path, mon
 
 def test_it_is_tried_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many steps that held something back one, the same each time; steps that held nothing do not count."""
-    monkeypatch.setattr(streams.tolerance, "EVERY", 4)
+    monkeypatch.setattr(streams.shard.tolerance, "EVERY", 4)
     ways = []
     with opened(tmp_path, MOST, MOST) as shards:
         for shard in shards:
@@ -141,7 +141,7 @@ def test_it_is_tried_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_nothing_is_tried_while_somebody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a score is off for two reasons. With hubs, too, the first layer is off by no more than the tolerance."""
-    monkeypatch.setattr(streams.tolerance, "EVERY", 1)
+    monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1)
     waited = []
     with opened(tmp_path, 0, MOST, spread_rows=16) as (exact, loose):
         for number, some in enumerate(batches(events(5, 2_000), 40)):
@@ -288,7 +288,7 @@ def test_mirrors_hold_what_their_owner_holds(tmp_path: Path) -> None:
 
 def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine that is to serve is judged by the reference, and so holds nothing back; once it serves it does."""
-    monkeypatch.setattr(streams.tolerance, "EVERY", 1)
+    monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1)
     weights = {name: values * np.float32(1.01) for name, values in ARTIFACT.weights.items()}
     new = Artifact(weights, ARTIFACT.config)
     parts = list(batches(events(9, 1_500), 30))
@@ -339,7 +339,7 @@ def test_the_worker_takes_it_from_its_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most_edges", [0, 100, 1 << 20])
 def test_few_are_tried(most_edges: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Live users who read what was held back, a few of however many, with no more edges than allowed."""
-    monkeypatch.setattr(streams.tolerance, "MOST_EDGES", most_edges)
+    monkeypatch.setattr(streams.shard.tolerance, "MOST_EDGES", most_edges)
     with opened(tmp_path, MOST) as (shard,):
         for some in batches(events(4, 2_000), 100):
             step(shard, some)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graphstate.state import GraphState
+from graphstate.state import FORMAT, GraphState
 from graphstate.types import GraphSpec
 from streams.errors import StateError, TopicError
 from streams.kafka.topics import Topics
@@ -47,7 +47,7 @@ def test_a_state_keeps_its_log(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_of_another_log_does_not_fit(its_id: str, log_id: str, fits: bool) -> None:
     """Though its offset does; one without an id may be of this log."""
-    about: Any = SimpleNamespace(format=1, spec={}, next_offset=5, log_id=its_id)
+    about: Any = SimpleNamespace(format=FORMAT, spec={}, next_offset=5, log_id=its_id)
     assert (misfit(about, SPEC, 0, 9, log_id) == "") == fits
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from faust.types import TP
-from tests.unit.streams.test_agents import FakeShard, pack, records
 
 from streams.errors import StaleStep
 from streams.kafka.consumer.transport import Poll
@@ -23,6 +22,7 @@ from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import Switching
 from streams.worker.rollout.models_topic import Message, Notices, Order
 from streams.worker.worker import Worker
+from tests.unit.streams.worker.processing.test_ingest import FakeShard, pack, records
 
 
 class Served(FakeShard):

@@ -34,7 +34,7 @@ SPEC = GraphSpec(floor=1, window=3)
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.successor, "PIECE", 7)
+    monkeypatch.setattr(streams.worker.rollout.engine_replacement, "PIECE", 7)
 
 
 def finish(successor: Successor, between: Callable[[], None] = lambda: None) -> None:

@@ -17,7 +17,7 @@ OTHER = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8), 2)
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.models, "PART_BYTES", 4_000)
+    monkeypatch.setattr(streams.worker.rollout.models_topic, "PART_BYTES", 4_000)
 
 
 def test_an_artifact_comes_back_from_its_parts() -> None:
