@@ -1,4 +1,4 @@
-"""The ledger: what registers add up to. Counters, rings and edges change here and nowhere else.
+"""The aggregates: what registers add up to. Counters, rings and edges change here and nowhere else.
 
 Every change has a sign, so what was counted is taken back by the same code. What concerns a node of another
 shard is not counted here but told to its owner, as a fact.
@@ -27,7 +27,7 @@ from graphstate.memory.counter_kernels import (
     TIES,
     Counting,
 )
-from graphstate.memory.eviction_schedule import Leaving
+from graphstate.memory.eviction_schedule import EvictionSchedule
 from graphstate.memory.node_tables import AUTHORS, SHARERS, VIA, Communities, Contents, Users
 from graphstate.memory.windows import ADD, REMOVE, RETIME
 from graphstate.storage import row_layouts
@@ -59,7 +59,7 @@ _PAIR, _PACK_INDEX, _PACK_PAIR, _PACK_CREDIT, _PACK_VIA = (
 _LAST = row_layouts.ALL_ONES
 
 
-class Ledger:
+class Aggregates:
     """Counters, rings and live edges of one shard, with the changes of the current micro-batch.
 
     ops: what was not added up yet. changes: edge changes `[n, 5]` for `Windows.change`. touched: per node type, the
@@ -71,7 +71,7 @@ class Ledger:
         self.store = store
         self.users, self.contents, self.communities = Users(spec), Contents(spec), Communities(spec)
         self.tables = (self.users, self.contents, self.communities)
-        self.leaving = Leaving(self.contents)
+        self.eviction_schedule = EvictionSchedule(self.contents)
         self.shares = ShareCounts(self.contents)
         self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
@@ -79,16 +79,16 @@ class Ledger:
         self.horizon = spec.horizon_s * _SECOND
         self._counting = Counting(self.users, self.contents, self.horizon)
         self._nothing = np.zeros((0, 5), np.int64)
-        self.settle()
+        self.begin_batch()
 
-    def settle(self) -> None:
+    def begin_batch(self) -> None:
         """Begin a new micro-batch."""
         self.ops = array("q")
         self.changes = self._nothing
-        self.touched: list[set[int]] = [set() for _ in TYPES]
+        self.dirty_rows: list[set[int]] = [set() for _ in TYPES]
         self.counted: set[int] = set()
-        self.told: list[tuple[int, Mutation]] = []
-        self.unused: list[int] = []
+        self.outbound_facts: list[tuple[int, Mutation]] = []
+        self.unreferenced: list[int] = []
 
     def add_up(self) -> None:
         """Count what was noted; to be called before anything reads counters, rings, sharers or `changes`."""
@@ -97,7 +97,7 @@ class Ledger:
         ops, self.ops = self.ops, array("q")
         users, contents, changes = self._counting.add_up(ops)
         self.counted.update(users.tolist())
-        self.touched[1].update(contents.tolist())
+        self.dirty_rows[1].update(contents.tolist())
         self.changes = np.concatenate([self.changes, changes]) if len(self.changes) else changes
 
     def _tell(
@@ -105,12 +105,14 @@ class Ledger:
     ) -> None:
         """Tell the owner of a user a fact, or its opposite."""
         kind = fact if sign > 0 else fact + 1
-        self.told.append((self.users.owner(user), Mutation(kind, time, self.users.ids[user], other, extra, at)))
+        self.outbound_facts.append(
+            (self.users.owner(user), Mutation(kind, time, self.users.ids[user], other, extra, at))
+        )
 
     # Edges
 
     def _index(self, relation: int, source: int, target: int, time: int) -> bytes:
-        return _PACK_INDEX(relation, target, _LAST - time, self.tables[_SOURCE[relation]].hash_at[source], source)
+        return _PACK_INDEX(relation, target, _LAST - time, self.tables[_SOURCE[relation]].hash_cells[source], source)
 
     def change(self, operation: int, relation: int, source: int, target: int, time: int) -> None:
         """Note a change of the windows."""
@@ -119,22 +121,22 @@ class Ledger:
     def link(self, relation: int, source: int, target: int, time: int) -> None:
         """A new live edge; one to another shard's target is only remembered."""
         self.store.staged[self._index(relation, source, target, time)] = b""
-        if self.tables[_TARGET[relation]].owned_at[target]:
+        if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(ADD, relation, source, target, time)
             if _SOURCE[relation] == 1:
-                self.use(source)
+                self.retain(source)
 
     def unmirror(self, kind: int, row: int) -> None:
         """Forget what its owner told of another shard's node; the network's part of it is the caller's."""
         table = self.tables[kind]
-        table.subscribed_at[row] = 0
+        table.subscribed_cells[row] = 0
         table.propagated[row] = 0
         self.store.write("mirrors", row_layouts.node(kind, row), None)
 
     def unlink(self, relation: int, source: int, target: int, time: int) -> None:
         """A live edge is gone."""
         self.store.delete(self._index(relation, source, target, time))
-        if self.tables[_TARGET[relation]].owned_at[target]:
+        if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(REMOVE, relation, source, target, 0)
             if _SOURCE[relation] == 1:
                 self.release(source)
@@ -142,29 +144,29 @@ class Ledger:
     def retime(self, relation: int, source: int, target: int, old: int, new: int) -> None:
         """A live edge has another time."""
         self._move(relation, source, target, old, new)
-        if self.tables[_TARGET[relation]].owned_at[target]:
+        if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(RETIME, relation, source, target, new)
 
     def _move(self, relation: int, source: int, target: int, old: int, new: int) -> None:
         self.store.delete(self._index(relation, source, target, old))
         self.store.put(self._index(relation, source, target, new), b"")
 
-    def use(self, content: int) -> None:
+    def retain(self, content: int) -> None:
         """Something here refers to a content; counted for those of other shards."""
-        if not self.contents.owned_at[content]:
-            self.contents.uses_at[content] += 1
-            self.touched[1].add(content)
+        if not self.contents.owned_cells[content]:
+            self.contents.reference_count_cells[content] += 1
+            self.dirty_rows[1].add(content)
 
     def release(self, content: int) -> None:
         """It does so no more."""
         contents = self.contents
-        if not contents.owned_at[content]:
-            contents.uses_at[content] -= 1
-            self.touched[1].add(content)
-            if not contents.uses_at[content]:
+        if not contents.owned_cells[content]:
+            contents.reference_count_cells[content] -= 1
+            self.dirty_rows[1].add(content)
+            if not contents.reference_count_cells[content]:
                 # Should it come back before the row is let go of, it gets another: what is told of it begins anew.
                 contents.drop(content)
-                self.unused.append(content)
+                self.unreferenced.append(content)
 
     def newest(self, places: list[tuple[int, int]]) -> tuple[list[int], Int64s, Int64s]:
         """Of some windows (relation, target) how many live edges belong into each, and one after the other their
@@ -183,25 +185,25 @@ class Ledger:
             return False
         time, _ = row_layouts.read_index(key)
         return not self.counts(
-            time, self.contents.created_at_at[row_layouts.read_node(key[: row_layouts.NODE_KEY.size])[1]]
+            time, self.contents.created_at_cells[row_layouts.read_node(key[: row_layouts.NODE_KEY.size])[1]]
         )
 
     def follow(self, source: int, target: int, time: int, sign: int) -> None:
         """Count a follows edge (sign 1) or take it back (−1)."""
-        edge = _PACK_INDEX(FOLLOWS, target, _LAST - time, self.users.hash_at[source], source)
+        edge = _PACK_INDEX(FOLLOWS, target, _LAST - time, self.users.hash_cells[source], source)
         self.store.staged[edge] = b"" if sign > 0 else None
         self.ops.extend((FOLLOW, source, target, 0, 0, time, 0, sign))
-        self.touched[0].update((source, target))
+        self.dirty_rows[0].update((source, target))
 
     def join(self, user: int, community: int, time: int, sign: int) -> None:
         """Count a membership, in both directions, or take it back."""
         change = self.link if sign > 0 else self.unlink
-        if self.communities.owned_at[community]:
-            self.communities.members_at[community] += sign
+        if self.communities.owned_cells[community]:
+            self.communities.members_cells[community] += sign
             change(MEMBER_OF, user, community, time)
-        if self.users.owned_at[user]:
+        if self.users.owned_cells[user]:
             change(HAS_MEMBER, community, user, time)
-        self.touched[2].add(community)
+        self.dirty_rows[2].add(community)
 
     # Shares: counted at the content's owner, told to the sharer's, the creator's and the via's
 
@@ -211,31 +213,31 @@ class Ledger:
 
     def register_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
         """Enter a share in its content's index, or take it out, and count it if it counts."""
-        edge = _PACK_INDEX(SHARED, content, _LAST - time, self.users.hash_at[user], user)
+        edge = _PACK_INDEX(SHARED, content, _LAST - time, self.users.hash_cells[user], user)
         self.store.staged[edge] = b"" if sign > 0 else None
-        created_at = self.contents.created_at_at[content]
+        created_at = self.contents.created_at_cells[content]
         if created_at == NEVER:
             self.count_share(user, content, time, via, sign)
         elif not self.retention or time <= created_at + self.retention:
             self.count_share(user, content, time, via, sign)
-            self.credit(user, content, time, created_at, self.contents.creator_at[content], sign)
+            self.credit(user, content, time, created_at, self.contents.creator_cells[content], sign)
         else:
             self.shares.departed.beyond_retention += sign
 
     def count_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
         """What a counting share means to its sharer, its content and the user it came through."""
         users = self.users
-        if self.shards > 1 and not users.owned_at[user]:
+        if self.shards > 1 and not users.owned_cells[user]:
             self._tell(user, Fact.MADE, sign, time)
         if via >= 0:
             through = _PACK_VIA(row_layouts.VIA, via, user, content)
-            if sign > 0 and time > users.forget_at[via]:
+            if sign > 0 and time > users.forget_at_cells[via]:
                 self.store.staged[through] = TIME.pack(time)
             elif sign < 0 and self.store.get(through) is not None:
                 self.store.delete(through)
             else:
                 via = -1
-            if via >= 0 and self.shards > 1 and not users.owned_at[via]:
+            if via >= 0 and self.shards > 1 and not users.owned_cells[via]:
                 self._tell(via, Fact.THROUGH, sign)
         self.ops.extend((SHARE, user, content, via, 0, time, 0, sign))
 
@@ -243,7 +245,7 @@ class Ledger:
         """What a counting share of a known content means to its sharer and its creator."""
         becomes = STAYS
         if self.shards > 1:
-            owned = self.users.owned_at
+            owned = self.users.owned_cells
             if not owned[user]:
                 self._tell(user, Fact.CREDITED, sign, at=max(0, time - created_at) // _SECOND)
             if not owned[creator]:
@@ -253,26 +255,26 @@ class Ledger:
         elif sign > 0:
             becomes = self._interact(user, creator, content, time)
         self.ops.extend((CREDIT, user, content, creator, becomes, time, created_at, sign))
-        if sign < 0 and self.users.owned_at[creator]:
+        if sign < 0 and self.users.owned_cells[creator]:
             self._withdraw(user, creator, content, time)
 
     def made(self, user: int, time: int, sign: int) -> None:
         """A user's counting share."""
-        if self.users.owned_at[user]:
+        if self.users.owned_cells[user]:
             self.ops.extend((MADE_ONE, user, 0, 0, 0, time, 0, sign))
         else:
             self._tell(user, Fact.MADE, sign, time)
 
     def through(self, user: int, sign: int) -> None:
         """A counting share that came through a user."""
-        if self.users.owned_at[user]:
+        if self.users.owned_cells[user]:
             self._count(user, VIA, sign)
         else:
             self._tell(user, Fact.THROUGH, sign)
 
     def credited(self, user: int, delay_s: int, sign: int) -> None:
         """A user's credited share."""
-        if self.users.owned_at[user]:
+        if self.users.owned_cells[user]:
             self.ops.extend((CREDITED_ONE, user, 0, 0, 0, delay_s, 0, sign))
         else:
             self._tell(user, Fact.CREDITED, sign, at=delay_s)
@@ -287,12 +289,12 @@ class Ledger:
         self.authored(creator, content, created_at, sign)
         if reply >= 0 and reply != content:
             self.replied(reply, content, created_at, sign)
-        self.touched[1].add(content)
+        self.dirty_rows[1].add(content)
 
     def authored(self, creator: int, content: int, created_at: int, sign: int) -> None:
         """A user's content."""
         (self.link if sign > 0 else self.unlink)(CREATED_RELATION, content, creator, created_at)
-        if not self.users.owned_at[creator]:
+        if not self.users.owned_cells[creator]:
             self._tell(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
             return
         self.ops.extend((AUTHORED, creator, content, 0, 0, created_at, 0, sign))
@@ -300,19 +302,19 @@ class Ledger:
     def replied(self, parent: int, content: int, time: int, sign: int) -> None:
         """A reply to a content."""
         contents = self.contents
-        if contents.owned_at[parent]:
-            self.touched[1].add(parent)
+        if contents.owned_cells[parent]:
+            self.dirty_rows[1].add(parent)
             (self.link if sign > 0 else self.unlink)(REPLY_TO, content, parent, time)
         else:
             fact = Fact.REPLIED if sign > 0 else Fact.UNREPLIED
             told = Mutation(fact, time, "", contents.ids[parent], contents.ids[content])
-            self.told.append((contents.owner(parent), told))
+            self.outbound_facts.append((contents.owner(parent), told))
 
     def evicted(self, creator: int, content: int, created_at: int) -> None:
         """A user's content is no longer kept: the edge goes, what it gave to the counters stays."""
         self.unlink(CREATED_RELATION, content, creator, created_at)
-        self.touched[0].add(creator)
-        if not self.users.owned_at[creator]:
+        self.dirty_rows[0].add(creator)
+        if not self.users.owned_cells[creator]:
             self._tell(creator, Fact.EVICTED, 1, created_at, self.contents.ids[content])
 
     def claim(self, content: int, time: int, user: int, reply: int) -> None:
@@ -327,7 +329,7 @@ class Ledger:
 
     def received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
         """A credited share of a user's content."""
-        if not self.users.owned_at[creator]:
+        if not self.users.owned_cells[creator]:
             self._tell_received(creator, user, content, time, created_at, sign)
             return
         becomes = self._interact(user, creator, content, time) if sign > 0 else STAYS
@@ -347,9 +349,9 @@ class Ledger:
         value = store.get(key)
         if value is None:
             store.staged[key] = PAIR_VALUE.pack(time, time, NEVER, NEVER)
-            edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_at[user], user)
+            edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_cells[user], user)
             store.staged[edge] = b""
-            if self.shards > 1 and not self.users.owned_at[user]:
+            if self.shards > 1 and not self.users.owned_cells[user]:
                 self.tied(user, 1)
             return TIES
         latest, first, *evicted = PAIR_VALUE.unpack(value)
@@ -390,12 +392,12 @@ class Ledger:
         if max(times) != latest:
             self.retime(INTERACTS, user, creator, latest, max(times))
             # No counter changes with it, but `since_received` does.
-            self.touched[0].add(creator)
+            self.dirty_rows[0].add(creator)
 
     def kept(self, creator: int, user: int, content: int, time: int, created_at: int, pair: bytes | None) -> None:
         """A credited share whose content is no longer kept: the interaction (pair) stays, but for the forgotten."""
-        forget = self.users.forget_at
-        if not self.users.owned_at[creator]:
+        forget = self.users.forget_at_cells
+        if not self.users.owned_cells[creator]:
             self._tell(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
             return
         self.store.delete(row_layouts.credit(creator, user, time, content))
@@ -413,14 +415,14 @@ class Ledger:
     def tied(self, user: int, sign: int) -> None:
         """One more creator, or one less, whom a user has credited shares of."""
         users = self.users
-        if not users.owned_at[user]:
+        if not users.owned_cells[user]:
             if users.ids[user]:
                 self._tell(user, Fact.TIED, sign)
                 return
             # The user was forgotten here while the share that this follows from was on its way.
             hashed, trace = users.trace(user)
             kind = Fact.TIED if sign > 0 else Fact.UNTIED
-            self.told.append((users.owner(user), Mutation(kind, 0, "", "", trace.hex(), hashed)))
+            self.outbound_facts.append((users.owner(user), Mutation(kind, 0, "", "", trace.hex(), hashed)))
             return
         self._count(user, AUTHORS, sign)
 
@@ -429,13 +431,13 @@ class Ledger:
     def cleared(self, user: int, node_id: str, until: int, shard: int) -> None:
         """A shard took back what it knew of a user. After the last one only what evicted contents gave may be left."""
         users = self.users
-        if not users.owned_at[user]:
-            self.told.append((users.owner(user), Mutation(Fact.CLEARED, until, node_id, at=shard)))
+        if not users.owned_cells[user]:
+            self.outbound_facts.append((users.owner(user), Mutation(Fact.CLEARED, until, node_id, at=shard)))
             return
         self.store.put(row_layouts.pair(row_layouts.CLEARED, user, shard), TIME.pack(until))
-        self.touched[0].add(user)
+        self.dirty_rows[0].add(user)
         done = [TIME.unpack(value)[0] for _, value in self.store.scan(row_layouts.prefix(row_layouts.CLEARED, user))]
-        if len(done) == self.shards and min(done) >= users.forget_at[user] and not users.live(user):
+        if len(done) == self.shards and min(done) >= users.forget_at_cells[user] and not users.live(user):
             # Interactions were dropped one by one, and what that says of the authors may still be on its way.
             self.add_up()
             authors = users.counts[user, AUTHORS]

@@ -72,11 +72,11 @@ class ShareCounts:
     def leave(self, row: int) -> None:
         """Count the shares of a content whose row is about to be cleared; what is noted must be added up."""
         contents, departed = self._contents, self.departed
-        departed.reach += contents.reach_at[row]
-        if not contents.owned_at[row]:
+        departed.reach += contents.reach_cells[row]
+        if not contents.owned_cells[row]:
             return
-        name, shares = contents.ids[row], contents.sharers_at[row]
-        if contents.created_at_at[row] != NEVER:
+        name, shares = contents.ids[row], contents.sharers_cells[row]
+        if contents.created_at_cells[row] != NEVER:
             departed.credited += shares
             self.note_old(name)
         elif self.old is not None and name in self.old:
@@ -110,8 +110,8 @@ class ShareCounts:
         found = self.too_old
         for name in self.old or ():
             row = contents.index.get(name)
-            if row is not None and contents.created_at_at[row] == NEVER:
-                found += contents.sharers_at[row]
+            if row is not None and contents.created_at_cells[row] == NEVER:
+                found += contents.sharers_cells[row]
         return found
 
     def count_beyond(self, store: Store, retention_us: int) -> int:
@@ -119,7 +119,7 @@ class ShareCounts:
         contents = self._contents
         rows = contents.rows
         created_at = contents.created_at[:rows]
-        late = (created_at != NEVER) & (contents.touched[:rows] > created_at + retention_us)
+        late = (created_at != NEVER) & (contents.last_event_at[:rows] > created_at + retention_us)
         return sum(
             _later(store, content, int(created_at[content]) + retention_us)
             for content in np.flatnonzero(late & (contents.sharers[:rows] > 0)).tolist()

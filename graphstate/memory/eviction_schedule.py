@@ -13,7 +13,7 @@ _AHEAD_US = 900_000_000
 """So much event time is looked ahead whenever all contents are gone through."""
 
 
-class Leaving:
+class EvictionSchedule:
     """What leaves next of the contents of this shard: each once the time that decides, of its create or without one of
     the newest event that names it, is old enough.
 
@@ -36,10 +36,10 @@ class Leaving:
         contents, soon = self._contents, self._soon
         while soon and soon[0][0] < before:
             _, content = heappop(soon)
-            if not contents.ids[content] or not contents.owned_at[content]:
+            if not contents.ids[content] or not contents.owned_cells[content]:
                 continue
-            created_at = contents.created_at_at[content]
-            time = created_at if created_at != NEVER else contents.touched_at[content]
+            created_at = contents.created_at_cells[content]
+            time = created_at if created_at != NEVER else contents.last_event_at_cells[content]
             if time < before:
                 return content
             # It was named again, or created.
@@ -50,7 +50,7 @@ class Leaving:
     def _list(self, until: int) -> None:
         """Go through all contents."""
         contents = self._contents
-        created, touched = contents.created_at[: contents.rows], contents.touched[: contents.rows]
+        created, touched = contents.created_at[: contents.rows], contents.last_event_at[: contents.rows]
         times = np.where(created != NEVER, created, touched)
         rows = np.flatnonzero((times != NEVER) & (times < until) & (contents.owned[: contents.rows] != 0))
         # In order, so it is a heap.

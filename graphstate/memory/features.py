@@ -268,7 +268,7 @@ def own(users: Users, contents: Contents, windows: Windows, rows: Int64s, tick: 
     changed = np.empty(len(rows), np.int64)
     starts, counts = windows.rows.start, windows.rows.counts
     arguments: tuple[Any, ...] = (
-        rows, tick, users.seen, users.made_at, users.forget, users.counts, users.tops, users.rings,
+        rows, tick, users.last_event_at, users.last_share_at, users.forget_at, users.counts, users.tops, users.rings,
         windows.pool, contents.hash, starts[CREATED_RELATION], counts[CREATED_RELATION],
         starts[INTERACTS], counts[INTERACTS], contents.reach, LQ, users.own, users.due, changed,
     )  # fmt: skip

@@ -14,15 +14,13 @@ from graphstate.memory.columns import as_rows, in_order
 from graphstate.memory.counter_codec import pack
 from graphstate.memory.node_tables import Contents, Table, Users
 from graphstate.storage import row_layouts
+from graphstate.storage.row_layouts import CONTENT_RECORD, USER_RECORD
 from graphstate.storage.store import Store
 from graphstate.types import USER, Int64s
 
 _KEY = np.dtype([("kind", "u1"), ("row", ">u4")])
-_USER = np.dtype([("seen", "<i8"), ("made_at", "<i8"), ("forget", "<i8"), ("named", "u1")])
-_CONTENT = np.dtype([
-    ("created_at", "<i8"), ("deleted_at", "<i8"), ("touched", "<i8"), ("creator", "<i4"), ("reply", "<i4"),
-    ("sharers", "<i4"), ("reach", "<i4"), ("uses", "<i4"), ("claims", "u1"),
-])  # fmt: skip
+_USER = np.dtype([*((name, USER_RECORD[name]) for name in USER_RECORD.names or ()), ("named", "u1")])
+"""A user's record and the flag that an id follows."""
 FEW = 8
 """Up to so many nodes are faster one by one."""
 
@@ -41,7 +39,7 @@ def _keys(kind: int, rows: Int64s) -> list[bytes]:
 
 
 def _values(table: Table, kind: int, rows: Int64s) -> Iterator[bytes]:
-    shape = _USER if kind == USER else _CONTENT
+    shape = _USER if kind == USER else CONTENT_RECORD
     fields = np.empty(len(rows), shape)
     for name in shape.names or ():
         fields[name] = 1 if name == "named" else getattr(table, name)[rows]

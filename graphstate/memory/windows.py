@@ -282,7 +282,7 @@ class Windows:
         self.rows = Rows(empty, empty, empty, empty, empty, empty, empty)
         self.places = Places._make(np.zeros(0, np.int32) for _ in Places._fields)
         self._grow_pool(1 << 12)
-        self.reach((256, 256, 256))
+        self.ensure_capacity((256, 256, 256))
 
     def _grow_pool(self, size: int) -> None:
         old = len(self.pool.source)
@@ -291,7 +291,7 @@ class Windows:
             new[:old] = array
         self.pool = Pool(*grown)
 
-    def reach(self, capacity: tuple[int, int, int]) -> None:
+    def ensure_capacity(self, capacity: tuple[int, int, int]) -> None:
         """Make room for the rows of each node type."""
         if list(capacity) == self.capacity:
             return

@@ -30,15 +30,12 @@ from graphstate.memory.node_tables import (
     RINGS,
     SHARERS,
     VIA,
-    read_community,
-    read_content,
-    read_user,
 )
 from graphstate.memory.windows import Windows
 from graphstate.oracle.naive_features import Facts, Totals
 from graphstate.state import GraphState
 from graphstate.storage import row_layouts
-from graphstate.storage.row_layouts import NEVER
+from graphstate.storage.row_layouts import NEVER, read_community, read_content, read_user
 from graphstate.types import COMMUNITY, CONTENT, INTERACTS, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int32s, Int64s
 from graphstate.types import CREATED as CREATED_RELATION
 
@@ -133,8 +130,8 @@ def read(graph: GraphState, user: int, most_edges: int, seed: int = 0) -> Neighb
 
 
 def _take(graph: GraphState, found: Neighbourhood, kind: int, row: int) -> None:
-    store, table, key = graph.store, graph.ledger.tables[kind], row_layouts.node(kind, row)
-    if table.owned_at[row]:
+    store, table, key = graph.store, graph.tables[kind], row_layouts.node(kind, row)
+    if table.owned_cells[row]:
         counters = store.committed("counters", key) if kind == USER else None
         found.stored[kind, row] = Stored(True, store.committed("nodes", key), counters)
     else:
@@ -153,7 +150,7 @@ def _windows(graph: GraphState, found: Neighbourhood, known: list[set[int]], kin
         source_kind = RELATIONS[number].source
         for key, _ in graph.store.scan(row_layouts.index_prefix(number, target)):
             time, source = row_layouts.read_index(key)
-            if number == SHARED and not graph.ledger.counts(time, created_at):
+            if number == SHARED and not graph.aggregates.counts(time, created_at):
                 left -= 1
             else:
                 window.append((time, source))
@@ -185,7 +182,7 @@ def features(graph: GraphState, found: Neighbourhood) -> Features:
     facts = _facts(graph.spec, users, found)
     propagated = []
     for kind, rows in enumerate(found.rows):
-        table = graph.ledger.tables[kind].propagated
+        table = graph.tables[kind].propagated
         out = np.zeros((len(rows), table.shape[1]), np.int32)
         for place, row in enumerate(rows):
             known = _propagated(facts, kind, row, found.stored[kind, row], 4 * table.shape[1])
@@ -193,7 +190,7 @@ def features(graph: GraphState, found: Neighbourhood) -> Features:
         propagated.append(out)
     node = found.stored[USER, found.user].node
     if node is None or found.user not in users:
-        return Features(propagated, graph.ledger.users.own[[found.user]].copy())
+        return Features(propagated, graph.users.own[[found.user]].copy())
     seen, made_at, forget = read_user(node)
     name, as_of = str(found.user), max(seen, found.tick)
     own = facts.own(name, as_of, made_at if made_at > forget else NEVER, facts.decayed({name: as_of}))
@@ -275,9 +272,9 @@ def differing(graph: GraphState, found: Neighbourhood, truth: Features) -> Diffe
         or not _counts(graph.windows, number, target)
     ]
     for kind, rows in enumerate(found.rows):
-        same = (graph.ledger.tables[kind].propagated[rows] == truth.propagated[kind]).all(axis=1)
+        same = (graph.tables[kind].propagated[rows] == truth.propagated[kind]).all(axis=1)
         out.propagated[kind] = [row for row, fine in zip(rows, same.tolist(), strict=True) if not fine]
-    out.own = not np.array_equal(graph.ledger.users.own[[found.user]], truth.own)
+    out.own = not np.array_equal(graph.users.own[[found.user]], truth.own)
     out.counters = [node for node, stored in found.stored.items() if not _counted(graph, *node, stored)]
     return out
 
@@ -309,45 +306,45 @@ def _counts(windows: Windows, number: int, target: int) -> bool:
 
 def _counted(graph: GraphState, kind: int, row: int, stored: Stored) -> bool:
     """Whether what features are computed from is in memory as it is committed."""
-    users, contents, communities = graph.ledger.tables
+    users, contents, communities = graph.tables
     if stored.node is None:
         return True
     if kind == CONTENT:
-        held = contents.created_at_at[row], contents.sharers_at[row], contents.reach_at[row]
+        held = contents.created_at_cells[row], contents.sharers_cells[row], contents.reach_cells[row]
         return read_content(stored.node) == held
     if kind == COMMUNITY:
-        return bool(read_community(stored.node) == communities.members_at[row])
-    registers = users.seen_at[row], users.made_at_at[row], users.forget_at[row]
+        return bool(read_community(stored.node) == communities.members_cells[row])
+    registers = users.last_event_at_cells[row], users.last_share_at_cells[row], users.forget_at_cells[row]
     return read_user(stored.node) == registers and stored.counters in {None, *pack(users, as_rows([row]))}
 
 
 def mend(graph: GraphState, found: Neighbourhood, wrong: Differing) -> None:
     """Put right in memory what differs, and let the next `refresh` compute features of it anew."""
-    users, contents, communities = graph.ledger.tables
+    users, contents, communities = graph.tables
     for kind, row in wrong.counters:
         node, counters = found.stored[kind, row].node, found.stored[kind, row].counters
         if node is None:
             continue
         if kind == USER:
-            users.seen_at[row], users.made_at_at[row], users.forget_at[row] = read_user(node)
+            users.last_event_at_cells[row], users.last_share_at_cells[row], users.forget_at_cells[row] = read_user(node)
             if counters is not None:
                 (users.counts[row],), (users.tops[row],), (users.rings[row],) = unpack([counters])
         elif kind == CONTENT:
-            contents.created_at_at[row], contents.sharers_at[row], contents.reach_at[row] = read_content(node)
+            contents.created_at_cells[row], contents.sharers_cells[row], contents.reach_cells[row] = read_content(node)
         else:
-            communities.members_at[row] = read_community(node)
-        graph.ledger.touched[kind].add(row)
+            communities.members_cells[row] = read_community(node)
+        graph.mark_dirty(kind, row)
     for number, target in wrong.windows:
         _replace(graph.windows, number, target, found.windows[number, target])
         graph.windows.rows.degree[number][target] = _degree(graph, found, number, target)
     for kind, rows in enumerate(wrong.propagated):
-        table = graph.ledger.tables[kind]
+        table = graph.tables[kind]
         for row in rows:
             mirror = found.stored[kind, row].mirror
             if mirror is not None:
                 table.propagated[row] = np.frombuffer(mirror[: 4 * table.propagated.shape[1]], np.int32)
-            graph.ledger.touched[kind].add(row)
-    graph.ledger.touched[USER].add(found.user)
+            graph.mark_dirty(kind, row)
+    graph.mark_dirty(USER, found.user)
 
 
 def _degree(graph: GraphState, found: Neighbourhood, number: int, target: int) -> int:
@@ -355,7 +352,7 @@ def _degree(graph: GraphState, found: Neighbourhood, number: int, target: int) -
     node = found.stored[RELATIONS[number].target, target].node
     created_at = read_content(node)[0] if number == SHARED and node else NEVER
     times = (row_layouts.read_index(key)[0] for key, _ in graph.store.scan(row_layouts.index_prefix(number, target)))
-    return sum(number != SHARED or graph.ledger.counts(time, created_at) for time in times)
+    return sum(number != SHARED or graph.aggregates.counts(time, created_at) for time in times)
 
 
 def _replace(windows: Windows, number: int, target: int, edges: list[tuple[int, int]]) -> None:

@@ -66,9 +66,10 @@ def measure(graph: GraphState, at: int, window_s: int, halving: int = 16) -> Act
 
     Reads counters as they stand, also in the middle of a micro-batch.
     """
+    graph.require_counted()
     window = min(window_s * _SECOND // _LENGTH, _SLOTS - 1)
     ages = np.arange(window) * (_LENGTH / _SECOND) / (window_s / halving)
-    users = graph.ledger.users
+    users = graph.users
     activity = Activity(*(np.empty(users.rows, np.int64) for _ in Activity._fields))
     # The epoch that ends at `at` is the newest complete one; what is later than `at` has not happened yet.
     newest = (at - 1) // _LENGTH
@@ -99,12 +100,12 @@ def sharers(graph: GraphState, row: int, since: int) -> Iterator[tuple[int, int]
 
 def driver(graph: GraphState, row: int, newest: int = 16) -> str | None:
     """The id of the most shared of a user's newest contents."""
-    contents = graph.ledger.contents
+    contents = graph.contents
     best, most = None, NEVER
     for seen, (key, _) in enumerate(graph.store.scan(row_layouts.index_prefix(CREATED_RELATION, row))):
         if seen == newest:
             break
         content = row_layouts.read_index(key)[1]
-        if contents.sharers_at[content] > most:
-            best, most = contents.ids[content], contents.sharers_at[content]
+        if contents.sharers_cells[content] > most:
+            best, most = contents.ids[content], contents.sharers_cells[content]
     return best

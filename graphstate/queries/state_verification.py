@@ -50,7 +50,7 @@ def inspect(folder: Path, *, count: bool = True) -> dict[str, Any]:
     state = _open(folder, about)
     try:
         found["clock"] = None if state.clock == NEVER else state.clock
-        found |= {name: len(table.index) for name, table in zip(NODES, state.ledger.tables, strict=True)}
+        found |= {name: len(table.index) for name, table in zip(NODES, state.tables, strict=True)}
         found["live_users"] = int(state.live_users().sum())
         found["edges"] = {relation.name: int(_degree(state, at).sum()) for at, relation in enumerate(RELATIONS)}
     finally:
@@ -122,14 +122,14 @@ def _unreadable(folder: Path) -> Iterator[str]:
 
 def _degree(state: GraphState, relation: int) -> Int64s:
     """The number of in-edges that the index holds, of each row of the relation's target type."""
-    rows = state.ledger.tables[RELATIONS[relation].target].rows
+    rows = state.tables[RELATIONS[relation].target].rows
     degree: Int64s = np.asarray(state.windows.rows.degree[relation][:rows], np.int64)
     return degree
 
 
 def _disagreements(state: GraphState, about: Manifest) -> Iterator[str]:
     """Counters against the index of edges: they are written by different code. Mirrored nodes have neither."""
-    users, contents, communities = state.ledger.tables
+    users, contents, communities = state.tables
     checks = (
         ("followers", USER, users.counts[:, FOLLOWERS], FOLLOWS, False),
         # Of evicted contents the edges go and the counts stay.
@@ -143,6 +143,6 @@ def _disagreements(state: GraphState, about: Manifest) -> Iterator[str]:
         wrong: NDArray[np.bool_] = counted < degree if more_is_well else counted != degree
         rows = np.flatnonzero(wrong)
         if len(rows):
-            ids = state.ledger.tables[kind].ids
+            ids = state.tables[kind].ids
             some = [f"{ids[row]} counts {counted[row]}, has {degree[row]}" for row in rows[:_NAMED]]
             yield f"{what}: {len(rows)} nodes disagree with their {RELATIONS[relation].name} edges ({'; '.join(some)})"

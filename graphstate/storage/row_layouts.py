@@ -170,3 +170,39 @@ def read_node(key: bytes) -> tuple[int, int]:
     """`(type, row)` of a node key."""
     kind, row = NODE_KEY.unpack(key)
     return kind, row
+
+
+# Records of nodes: the fixed fields of a `nodes` value; behind them stands the id
+
+USER_RECORD = np.dtype([("last_event_at", "<i8"), ("last_share_at", "<i8"), ("forget_at", "<i8")])
+CONTENT_RECORD = np.dtype([
+    ("created_at", "<i8"), ("deleted_at", "<i8"), ("last_event_at", "<i8"), ("creator", "<i4"), ("reply", "<i4"),
+    ("sharers", "<i4"), ("reach", "<i4"), ("reference_count", "<i4"), ("claims", "u1"),
+])  # fmt: skip
+"""Fields are named like the columns of their table. A community's record is its members, 4 bytes."""
+
+
+def _struct(record: np.dtype[np.void]) -> Struct:
+    """Return the layout of a record as a `Struct`, for records one by one."""
+    codes = {"<i8": "q", "<i4": "i", "|u1": "B"}
+    return Struct("<" + "".join(codes[record[name].str] for name in record.names or ()))
+
+
+USER_STRUCT, CONTENT_STRUCT = _struct(USER_RECORD), _struct(CONTENT_RECORD)
+
+
+def read_user(value: bytes) -> tuple[int, int, int]:
+    """Return `(last_event_at, last_share_at, forget_at)` of a user's `nodes` value."""
+    last_event_at, last_share_at, forget_at = USER_STRUCT.unpack_from(value)
+    return last_event_at, last_share_at, forget_at
+
+
+def read_content(value: bytes) -> tuple[int, int, int]:
+    """Return `(created_at, sharers, reach)` of a content's `nodes` value."""
+    created_at, _, _, _, _, sharers, reach, _, _ = CONTENT_STRUCT.unpack_from(value)
+    return created_at, sharers, reach
+
+
+def read_community(value: bytes) -> int:
+    """Return the members of a community's `nodes` value."""
+    return int.from_bytes(value[:4], "little")

@@ -73,7 +73,7 @@ def error(artifact: Artifact, twin: Twin, tried: Cluster) -> float:
     for kind, names in enumerate(snapshot.ids):
         for number, shard in enumerate(tried.shards):
             mine = [row for row, name in enumerate(names) if owner(name, len(tried.shards)) == number]
-            at = [shard.graph.ledger.tables[kind].index[names[row]] for row in mine]
+            at = [shard.graph.tables[kind].index[names[row]] for row in mine]
             pairs = [(hidden1[TYPES[kind]][mine], shard.engine.hidden1[kind][at])]
             if kind == USER:
                 pairs += [(hidden2[mine], shard.engine.hidden2[at]), (score[mine], shard.engine.score[at])]

@@ -39,11 +39,11 @@ def counted(path: Path, spec: GraphSpec, batches: Iterable[list[Mutation]], *, r
             state.apply(batch)
             state.commit()
             if reopen:
-                before = state.ledger.shares.count()
+                before = state.shares.count()
                 state.close()
                 state = GraphState.open(path, spec)
-                assert state.ledger.shares.count() == before
-        return state.ledger.shares.count()
+                assert state.shares.count() == before
+        return state.shares.count()
     finally:
         state.close()
 

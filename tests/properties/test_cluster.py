@@ -61,7 +61,7 @@ def check(twin: Twin, tried: Cluster) -> None:
     for kind, names in enumerate(snapshot.ids):
         for row, name in enumerate(names):
             shard = tried.shards[owner(name, len(tried.shards))]
-            table, engine = shard.graph.ledger.tables[kind], shard.engine
+            table, engine = shard.graph.tables[kind], shard.engine
             at = table.index[name]
             assert np.array_equal(table.propagated[at], snapshot.propagated[kind][row]), (TYPES[kind], name)
             assert np.abs(engine.hidden1[kind][at] - hidden1[TYPES[kind]][row]).max() <= LARGEST_ERROR
@@ -78,11 +78,11 @@ def check_mirrors(tried: Cluster) -> None:
     """Of whatever stands in a shard's windows, RocksDB has what the owner says: that is what a restart begins with."""
     for shard in tried.shards:
         stored = dict(shard.graph.store.rows("mirrors"))
-        for kind, table in enumerate(shard.graph.ledger.tables):
+        for kind, table in enumerate(shard.graph.tables):
             for row in shard.graph.mirrored(kind).tolist():
                 teller = tried.shards[table.owner(row)]
-                there = teller.graph.ledger.tables[kind].index[table.ids[row]]
-                told = teller.graph.ledger.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
+                there = teller.graph.tables[kind].index[table.ids[row]]
+                told = teller.graph.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
                 assert stored.get(row_layouts.node(kind, row)) == told + teller.engine.hidden1[kind][there].tobytes()
 
 

@@ -64,7 +64,7 @@ def error(twin: Twin, tried: Shard) -> float:
     """The largest absolute difference of any embedding or score of the twin's graph."""
     snapshot, config = twin.snapshot().canonical(), tried.artifact.config
     hidden1, hidden2, score = reference(tried.artifact.weights, config, graph_input(snapshot, config))
-    engine, tables = tried.engine, tried.graph.ledger.tables
+    engine, tables = tried.engine, tried.graph.tables
     rows = [[table.index[name] for name in names] for table, names in zip(tables, snapshot.ids, strict=True)]
     pairs = [(hidden1[name], engine.hidden1[kind][rows[kind]]) for kind, name in enumerate(TYPES)]
     pairs += [(hidden2, engine.hidden2[rows[USER]]), (score, engine.score[rows[USER]])]

@@ -161,7 +161,7 @@ def _given(shard: Looked, found: Neighbourhood, held: Held) -> Given:
     version, given = shard.artifact.version.encode(), {}
     for kind, name in enumerate(TYPES):
         places, hidden = [], []
-        begin = 4 * shard.graph.ledger.tables[kind].propagated.shape[1]
+        begin = 4 * shard.graph.tables[kind].propagated.shape[1]
         for place, row in enumerate(found.rows[kind][: found.inner[kind]]):
             if not found.read(kind, row):
                 told = (found.stored[kind, row].mirror or b"")[begin:]

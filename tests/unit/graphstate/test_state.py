@@ -11,6 +11,7 @@ from graphstate.errors import DamagedError, FormatError
 from graphstate.memory import counter_kernels, features, frontier, windows
 from graphstate.memory.node_tables import LQ, LQ_SUM
 from graphstate.oracle.naive_features import log_quantum
+from graphstate.queries.recent_activity import measure
 from graphstate.state import GraphState
 from graphstate.storage import row_layouts
 from graphstate.types import OWN, GraphSpec, Kind, Mutation
@@ -42,7 +43,7 @@ def test_boundaries_see_only_what_came_before(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
     def on_boundary(time: int) -> None:
-        seen.append((time, len(state.ledger.users.index)))
+        seen.append((time, len(state.users.index)))
 
     hour = 60 * 60_000_000
     state.apply(
@@ -76,15 +77,15 @@ def test_forgotten_creates_that_wait_leave_the_disk(tmp_path: Path) -> None:
     state.apply([Mutation(Kind.FORGET, at(5), "a")])
     state.commit()
     names, claims = (
-        state.ledger.users.ids,
-        row_layouts.prefix(row_layouts.CREATE_CLAIM, state.ledger.contents.index["x"]),
+        state.users.ids,
+        row_layouts.prefix(row_layouts.CREATE_CLAIM, state.contents.index["x"]),
     )
     waiting = [row_layouts.read_create_claim(key) for key, _ in state.store.scan(claims)]
     assert [(time, names[user]) for time, user, _ in waiting] == [(at(3), "c"), (at(9), "a")]
     state.apply([Mutation(Kind.FORGET, at(10), name) for name in ("a", "c")])
     state.commit()
     assert list(state.store.scan(claims)) == []
-    assert not state.ledger.contents.claims.any()
+    assert not state.contents.claims.any()
     state.close()
 
 
@@ -92,7 +93,7 @@ def test_more_sharers_than_there_are_logarithms(tmp_path: Path) -> None:
     """Beyond 2²⁰ sharers a content's logarithm rises no more, whichever way its reach goes."""
     state, most = GraphState.open(tmp_path, GraphSpec()), len(LQ) - 1
     state.apply([create(1, "a", "x"), share(2, "b", "x")])
-    users, contents = state.ledger.users, state.ledger.contents
+    users, contents = state.users, state.contents
     user, content = users.index["a"], contents.index["x"]
     contents.reach[content], users.counts[user, LQ_SUM] = most, LQ[most]
     state.apply([share(3, "c", "x"), share(4, "d", "x")])
@@ -110,7 +111,7 @@ def test_expired_events_change_nothing(tmp_path: Path) -> None:
     state = GraphState.open(tmp_path, GraphSpec(retention_s=86_400, lateness_s=3_600))
     state.apply([follow(3_000, "a", "b")])
     assert state.apply([follow(1, "late", "b")]) == {"applied": 0, "expired": 1}
-    assert "late" not in state.ledger.users.index
+    assert "late" not in state.users.index
     state.close()
 
 
@@ -147,4 +148,34 @@ def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
         state.commit()
     assert [len(kernel.overloads) for kernel in kernels] == before
     assert any(before)
+    state.close()
+
+
+def test_a_micro_batch_has_one_order(tmp_path: Path) -> None:
+    """Calls outside of begin, take, refresh, commit are refused, and name the order."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    for early in (lambda: state.take([], at(0)), state.refresh):
+        with pytest.raises(RuntimeError, match="while idle; the order is begin, take, refresh, commit"):
+            early()
+    state.begin()
+    state.take([follow(1, "a", "b")], at(1))
+    for late in (state.begin, state.commit):
+        with pytest.raises(RuntimeError, match="while applying"):
+            late()
+    state.refresh()
+    with pytest.raises(RuntimeError, match="take called while refreshed"):
+        state.take([], at(2))
+    state.commit()
+    state.close()
+
+
+def test_counters_are_read_after_they_are_counted(tmp_path: Path) -> None:
+    """Activity is refused while operations are queued, and measured on a boundary and after a refresh."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.begin()
+    state.take([create(1, "a", "x"), share(2, "b", "x")], at(2))
+    with pytest.raises(RuntimeError, match="counters read while operations are queued"):
+        measure(state, at(90), 7_200)
+    state.refresh()
+    assert measure(state, at(90), 7_200).recent[state.users.index["a"]] == 1
     state.close()

@@ -18,7 +18,7 @@ def held(state: GraphState) -> list[list[tuple[int, int, int]]]:
     """The edges in windows, by rows, and how many each target has."""
     found = []
     for number, relation in enumerate(RELATIONS):
-        rows = state.ledger.tables[relation.target].rows
+        rows = state.tables[relation.target].rows
         (sources, targets), times = state.windows.edges(number, rows)
         found.append(sorted(zip(sources.tolist(), targets.tolist(), times.tolist(), strict=True)))
         degrees = state.windows.rows.degree[number][:rows].tolist()

@@ -17,7 +17,7 @@ def test_the_frontier_is_what_windows_say(tmp_path: Path, users_only: bool) -> N
     """For random rows, what was touched and every target that has one of the rows read in a window, each once."""
     state = GraphState.open(tmp_path, GraphSpec(window=4))
     state.apply(history(5, 1_200))
-    edges, rows = state.snapshot().edges, [table.rows for table in state.ledger.tables]
+    edges, rows = state.snapshot().edges, [table.rows for table in state.tables]
     rng = np.random.default_rng(1)
     longest = 0
     for _ in range(30):

@@ -31,11 +31,11 @@ def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytes
     for begin in range(0, len(log), 100):
         state.apply(log[begin : begin + 100])
         state.commit()
-    published = {row: bytes((row % 7,) * 16) for row in range(0, state.ledger.users.rows, 3)}
+    published = {row: bytes((row % 7,) * 16) for row in range(0, state.users.rows, 3)}
     state.commit(outputs=published)
     assert state.outputs() == published
     nodes, counters = committed(state, "nodes"), committed(state, "counters")
-    users, tables = state.ledger.users, state.ledger.tables
+    users, tables = state.users, state.tables
     assert any(not name for name in users.ids), "nobody is forgotten: it proves less"
     for kind in range(len(TYPES)):
         for row in range(tables[kind].rows):
@@ -52,7 +52,7 @@ def test_a_record_is_written_when_it_changed(tmp_path: Path) -> None:
     state = GraphState.open(tmp_path, GraphSpec())
     state.apply([Mutation(Kind.CREATE, at(1), "creator", "x")])
     state.commit()
-    creator, content = state.ledger.users.index["creator"], state.ledger.contents.index["x"]
+    creator, content = state.users.index["creator"], state.contents.index["x"]
     for key in (row_layouts.node(USER, creator), row_layouts.node(CONTENT, content)):
         state.store.remove("nodes", key)
     state.store.remove("counters", row_layouts.node(USER, creator))
@@ -72,7 +72,7 @@ def test_a_user_known_by_a_fact_alone_is_recorded(tmp_path: Path) -> None:
     state.commit()
     state.close()
     again = GraphState.open(tmp_path, spec)
-    users = again.ledger.users
+    users = again.users
     assert users.counts[users.index["told"], MADE] == 1
     again.close()
 
@@ -83,7 +83,7 @@ def test_a_boundary_sees_what_was_counted_before(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
     def on_boundary(_time: int) -> None:
-        users = state.ledger.users
+        users = state.users
         row = users.index["b"]
         edges = list(state.store.scan(row_layouts.index_prefix(0, row)))
         seen.append((int(users.counts[row, FOLLOWERS]), len(edges)))

@@ -12,7 +12,8 @@ from random import Random
 import pytest
 
 from graphstate.errors import DamagedError, GraphError, LockedError
-from graphstate.storage.store import Memory, Store
+from graphstate.storage.options import RocksDbBudget
+from graphstate.storage.store import Store
 
 PREFIX = b"\x00abcd"
 
@@ -105,7 +106,7 @@ def test_one_owner(tmp_path: Path) -> None:
 def test_one_budget(tmp_path: Path) -> None:
     """Stores that share a budget soon stay within it together, though none has written enough to flush by itself."""
     budget = 8 << 20
-    memory = Memory(budget)
+    memory = RocksDbBudget(budget)
     stores = [Store(tmp_path / name, memory) for name in "abc"]
     for row in range(100):
         for store in stores:
@@ -191,7 +192,7 @@ def test_a_file_that_cannot_be_written_anew_is_an_error(tmp_path: Path) -> None:
     store = filled(tmp_path, 60_000)
     reading = store.rows("nodes")
     next(reading)
-    with pytest.raises(GraphError, match="could not be written anew"):
+    with pytest.raises(GraphError, match="could not be rewritten"):
         store.rewrite()
     reading.close()
     assert store.rewrite()
@@ -200,7 +201,7 @@ def test_a_file_that_cannot_be_written_anew_is_an_error(tmp_path: Path) -> None:
 
 def test_filters_and_indexes_live_in_the_budget(tmp_path: Path) -> None:
     """Files of more filters than the cache holds take no memory beside it, and rows are found in them all the same."""
-    memory = Memory(4 << 20)
+    memory = RocksDbBudget(4 << 20)
     store = Store(tmp_path / "a", memory)
     count = 200_000
     for row in range(count):

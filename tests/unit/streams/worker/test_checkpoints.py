@@ -197,7 +197,7 @@ def test_a_step_that_is_not_committed_is_not_kept(worker: Worker) -> None:
     shutil.rmtree(worker.folder(0))
     worker.open(0)
     assert worker.shards[0].next == 20
-    assert "late" not in worker.shards[0].graph.ledger.users.index
+    assert "late" not in worker.shards[0].graph.users.index
 
 
 def test_one_at_a_time_and_beside_the_steps(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
