@@ -1,6 +1,6 @@
-"""Eviction: contents that no event within the lateness can change any more leave the state.
+"""Eviction: remove contents that no event within the lateness can change any more.
 
-What they gave to the counters of users, and the interactions that their shares made, stays.
+Counters of users and the interactions of the removed shares stay.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from graphstate.types import CONTENT, REPLY_TO, SHARED, Fact, Mutation
 
 
 def sweep(aggregates: Aggregates, before: int) -> list[int]:
-    """Evict the contents whose time is before `before` (µs); their rows are free after this micro-batch."""
+    """Evict the contents whose decisive time is before `before` (µs) and return their rows.
+
+    The rows may be reused after this micro-batch.
+    """
     content = aggregates.eviction_schedule.next(before)
     if content is None:
         return []
@@ -31,7 +34,7 @@ def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
     """Remove a content with its edges, registers and shares."""
     contents, store = aggregates.contents, aggregates.store
     created_at, creator = contents.created_at_cells[content], contents.creator_cells[content]
-    # What an event of this micro-batch brought is not in RocksDB yet.
+    # RocksDB does not have the rows of this micro-batch yet.
     pending = content in aggregates.dirty_rows[CONTENT]
     shared = search(row_layouts.index_prefix(SHARED, content), pending=pending)
     edges = [row_layouts.read_index(key) for key in shared]
@@ -70,7 +73,7 @@ def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
 
 
 def remove_record(aggregates: Aggregates, content: int) -> None:
-    """Remove a content's record."""
+    """Remove a content's record and its mirror."""
     aggregates.shares.leave(content)
     aggregates.contents.drop(content)
     aggregates.contents.clear(content)
@@ -79,7 +82,7 @@ def remove_record(aggregates: Aggregates, content: int) -> None:
 
 
 def orphan(aggregates: Aggregates, parent: int, search: Keys, *, pending: bool = True) -> list[int]:
-    """Let the creates here that reply to a content reply to nothing; returns the other shards that have some."""
+    """Remove a content as the parent of replies here, and return the other shards that have replies to it."""
     contents, store = aggregates.contents, aggregates.store
     elsewhere = []
     for key in search(row_layouts.prefix(row_layouts.REPLIES, parent), pending=pending):
@@ -101,7 +104,7 @@ def orphan(aggregates: Aggregates, parent: int, search: Keys, *, pending: bool =
 
 
 def _drop_shares(aggregates: Aggregates, users: set[int], content: int) -> None:
-    """Remove the registers of these users' shares of a content."""
+    """Remove the registers of some users' shares of a content."""
     store = aggregates.store
     registers = [row_layouts.pair(SHARE, user, content) for user in users]
     for user, key, value in zip(users, registers, store.gets(registers), strict=True):

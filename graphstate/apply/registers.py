@@ -1,10 +1,10 @@
-"""Set-valued apply: each mutation moves a register towards its final value, whatever the order.
+"""Set-valued registers: each mutation moves a register towards its final value, in any order of events.
 
-Registers only ever move one way (a newer decision, an earlier claim, a later tombstone); what changes in
-between is taken back and counted again through the aggregates. `docs/graph.md` defines the registers.
+A register moves one way only: to a newer decision, an earlier claim, a later tombstone. When it moves, the aggregates
+uncount its old value and count the new one. `docs/graph.md` defines the registers.
 
-An event reaches the owners of all its nodes. The register of a follow or a membership stands with both owners,
-that of a share or a create with the content's; every shard knows every forget.
+An event is routed to the owners of all its nodes. Both owners store the register of a follow or a membership, the
+content's owner that of a share or a create; a forget is routed to every shard.
 """
 
 from __future__ import annotations
@@ -34,18 +34,22 @@ Claim = tuple[int, int]
 Create = tuple[int, int, int]
 """A create: (time, user row, reply row or −1)."""
 UNERASED = b"unerased"
-"""The `meta` row of what must still leave the files."""
+"""The `meta` row with the number of the newest removal that files may still hold."""
 _FOLLOW = int(Kind.FOLLOW)
 _PACK_PAIR = row_layouts.PAIR_KEY.pack
 NO_CREATE: Create = (NEVER, -1, -1)
 
 
+# large class: one handler per kind of event; all share the tables, the store and the claims behind a register
 class Applier:
-    """Applies mutations to a aggregates, one by one.
+    """Applies the mutations of events, one by one.
 
-    handlers: what applies an event's mutation, by its kind. forgotten: users of this shard who are no longer live;
-    erased: rows of other shards' users who are not. named: all of whom an event asked to forget something. unerased:
-    how often something that must also leave the files was taken back, since they were last written anew.
+    Attributes:
+        handlers: The method for each kind of event.
+        forgotten: Ids of this shard's users that a forget of this micro-batch removed.
+        erased: Rows of other shards' users that a forget of this micro-batch removed.
+        named: Ids that a forget of this micro-batch named.
+        unerased: The number of removals that files may still hold, see `GraphState.unerased`.
     """
 
     def __init__(self, aggregates: Aggregates) -> None:
@@ -69,13 +73,13 @@ class Applier:
             Kind.DELETE: self._delete,
         }
 
-    def _note(self, node_id: str, time: int) -> None:
-        """Note that an event names a user of this shard."""
+    def _observe_owned(self, node_id: str, time: int) -> None:
+        """Observe a user if this shard owns it."""
         if self.users.owns(node_id):
             self.observe_user(node_id, time)
 
     def observe_user(self, node_id: str, time: int) -> int:
-        """The row of a user whom an event names."""
+        """Record that an event names a user, and return its row."""
         users = self.users
         row = users.index.get(node_id)
         if row is None:
@@ -88,10 +92,10 @@ class Applier:
         return row
 
     def observe_content(self, content: int, time: int) -> None:
-        """Note the newest event that names a content; its record must be written."""
-        last_event_at_cells, leaving = self.contents.last_event_at_cells, self.aggregates.eviction_schedule
-        if time < leaving.until:
-            leaving.note(content, time)
+        """Record that an event names a content."""
+        last_event_at_cells, schedule = self.contents.last_event_at_cells, self.aggregates.eviction_schedule
+        if time < schedule.until:
+            schedule.note(content, time)
         if time > last_event_at_cells[content]:  # noqa: PLR1730 - a call of `max` costs more than all of this
             last_event_at_cells[content] = time
         self.aggregates.dirty_rows[1].add(content)
@@ -99,7 +103,11 @@ class Applier:
     # Decisions: the newest wins, on equal times the removal
 
     def _decide(self, key: bytes, time: int, live: bool) -> tuple[int, bool, bool]:
-        """Enter a decision; returns (time of the live edge before or NEVER, whether one is live, whether it won)."""
+        """Store a decision if it wins.
+
+        Returns:
+            The time of the live edge before (`NEVER` if none), whether an edge is live now, whether the decision won.
+        """
         value = self.store.get(key)
         if value is None:
             self.store.staged[key] = DECISION.pack(time, live)
@@ -151,7 +159,7 @@ class Applier:
                 users.last_share_at_cells[user] = time
         if not here:
             if through is not None:
-                self._note(through, time)
+                self._observe_owned(through, time)
             return
         via = -1 if through is None else self.observe_user(through, time)
         content = contents.index.get(other)
@@ -181,12 +189,12 @@ class Applier:
                 self.aggregates.register_share(user, content, time, via, 1)
 
     def _rank(self, via: int) -> int:
-        """What orders claims of equal time: outlives the id of a forgotten user."""
+        """Return the order of claims of equal time; it does not need the id, which a forgotten user has no more."""
         return int(self.users.hash_cells[via]) if via >= 0 else -1
 
     def _unshare(self, mutation: Mutation) -> None:
         if not self.contents.owns(mutation.other):
-            self._note(mutation.user, mutation.time)
+            self._observe_owned(mutation.user, mutation.time)
             return
         user, content = self.observe_user(mutation.user, mutation.time), self.contents.row(mutation.other)
         self.observe_content(content, mutation.time)
@@ -196,10 +204,10 @@ class Applier:
         if mutation.time > max(unshared, self.users.forget_at_cells[user]):
             self.store.put(key, SHARE_VALUE.pack(mutation.time, first, via, more))
             self.store.put(row_layouts.pair(row_layouts.UNSHARED, content, user), b"")
-            self._cut_share(user, content)
+            self._remove_covered_share(user, content)
 
-    def _cut_share(self, user: int, content: int) -> None:
-        """Drop what the tombstones of a share now cover, and bring the next claim forward."""
+    def _remove_covered_share(self, user: int, content: int) -> None:
+        """Remove a share that a tombstone covers, and put the next claim in force."""
         key = row_layouts.pair(SHARE, user, content)
         value = self.store.get(key)
         if value is None:
@@ -238,7 +246,7 @@ class Applier:
         if reply >= 0 and contents.owned_cells[reply]:
             self.observe_content(reply, time)
         if not here:
-            self._note(mutation.user, time)
+            self._observe_owned(mutation.user, time)
             if reply >= 0:
                 self.store.put(
                     row_layouts.replies_elsewhere(reply, source_hash(mutation.other) % self.aggregates.shards), b""
@@ -264,7 +272,7 @@ class Applier:
                 self._set_create(content, current, new)
 
     def _refer(self, content: int, parent: int) -> None:
-        """Note that a create of a content replies to a parent, until the parent is evicted."""
+        """Store that a create of a content replies to a parent, until the parent is evicted."""
         key = row_layouts.pair(row_layouts.REPLIES, parent, content)
         if self.store.get(key) is None:
             self.store.put(key, b"")
@@ -279,14 +287,14 @@ class Applier:
         return time, self.users.ids[user], self.contents.ids[reply] if reply >= 0 else ""
 
     def _set_create(self, content: int, old: Create, new: Create, *, shared: bool = True) -> None:
-        """Replace the create in force, moving what its shares give from one creator to the other.
+        """Replace the create in force, and move the credit of its shares from one creator to the other.
 
-        shared: whether there may be any.
+        shared: False if the content has no shares.
         """
         aggregates, contents = self.aggregates, self.contents
         contents.created_at_cells[content], contents.creator_cells[content], contents.reply_cells[content] = new
-        found = self.store.scan(row_layouts.index_prefix(SHARED, content)) if shared else ()
-        shares = [row_layouts.read_index(key) for key, _ in found]
+        rows = self.store.scan(row_layouts.index_prefix(SHARED, content)) if shared else ()
+        shares = [row_layouts.read_index(key) for key, _ in rows]
         for time, sharer in shares:
             if old != NO_CREATE and aggregates.counts(time, old[0]):
                 aggregates.credit(sharer, content, time, old[0], old[1], -1)
@@ -295,17 +303,17 @@ class Applier:
         if new != NO_CREATE:
             aggregates.create(content, *new, 1)
         for time, sharer in shares:
-            did, does = aggregates.counts(time, old[0]), aggregates.counts(time, new[0])
-            if did != does:
-                aggregates.shares.departed.beyond_retention += did - does
+            counted, counts = aggregates.counts(time, old[0]), aggregates.counts(time, new[0])
+            if counted != counts:
+                aggregates.shares.departed.beyond_retention += counted - counts
                 value = self.store.get(row_layouts.pair(SHARE, sharer, content))
                 via = SHARE_VALUE.unpack(value)[2] if value is not None else -1
-                aggregates.count_share(sharer, content, time, via, 1 if does else -1)
-            if does and new != NO_CREATE:
+                aggregates.count_share(sharer, content, time, via, 1 if counts else -1)
+            if counts and new != NO_CREATE:
                 aggregates.credit(sharer, content, time, new[0], new[1], 1)
 
-    def _cut_create(self, content: int) -> None:
-        """Drop the create in force where a tombstone now covers it, and bring the next claim forward."""
+    def _remove_covered_create(self, content: int) -> None:
+        """Remove the create in force if a tombstone covers it, and put the next claim in force."""
         contents, forget = self.contents, self.users.forget_at_cells
         current = self._create_of(content)
         deleted = contents.deleted_at_cells[content]
@@ -313,13 +321,13 @@ class Applier:
             return
         following = NO_CREATE
         if contents.claims_cells[content]:
-            found = [
+            claims = [
                 row_layouts.read_create_claim(key)
                 for key, _ in self.store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))
             ]
-            alive = [claim for claim in found if claim[0] > deleted and claim[0] > forget[claim[1]]]
+            alive = [claim for claim in claims if claim[0] > deleted and claim[0] > forget[claim[1]]]
             following = min(alive, key=self._order, default=NO_CREATE)
-            for claim in found:
+            for claim in claims:
                 if claim == following or claim not in alive:
                     self.aggregates.unclaim(content, *claim)
             contents.claims_cells[content] = len(alive) > 1
@@ -327,7 +335,7 @@ class Applier:
 
     def _delete(self, mutation: Mutation) -> None:
         contents = self.contents
-        self._note(mutation.user, mutation.time)
+        self._observe_owned(mutation.user, mutation.time)
         if not contents.owns(mutation.other):
             return
         content = contents.row(mutation.other)
@@ -335,14 +343,14 @@ class Applier:
             return
         contents.deleted_at_cells[content] = mutation.time
         self.observe_content(content, mutation.time)
-        self._cut_create(content)
+        self._remove_covered_create(content)
         for key, _ in list(self.store.scan(row_layouts.index_prefix(SHARED, content))):
-            self._cut_share(row_layouts.read_index(key)[1], content)
+            self._remove_covered_share(row_layouts.read_index(key)[1], content)
 
     # Forget: everything up to a time
 
     def mark(self) -> None:
-        """Note, with what is committed next, that the files hold what must leave them."""
+        """Stage a mark that the files must be rewritten without the removed rows."""
         self.unerased += 1
         self.store.write("meta", UNERASED, str(self.unerased).encode())
 
@@ -362,7 +370,7 @@ class Applier:
         for key, _ in list(self.store.scan(row_layouts.index_prefix(CREATED, user))):
             content = row_layouts.read_index(key)[1]
             if self.contents.owned_cells[content]:
-                self._cut_create(content)
+                self._remove_covered_create(content)
         self._forget_claims(user, until)
         for key, value in list(self.store.scan(row_layouts.prefix(PAIR, user))):
             if PAIR_VALUE.unpack(value)[2] != NEVER:
@@ -378,7 +386,7 @@ class Applier:
             users.update_liveness(user, mutation.user)
 
     def _erase(self, user: int) -> None:
-        """Keep nothing of what another shard told of a user."""
+        """Drop what the owner of a user sent."""
         self.aggregates.unmirror(USER, user)
         self.erased.append(user)
 
@@ -387,27 +395,27 @@ class Applier:
             content = TWO_ROWS.unpack_from(key, 1)[1]
             unshared, first, via, more = SHARE_VALUE.unpack(value)
             if NEVER < unshared <= until:
-                # The forget covers what the tombstone did.
+                # The forget covers the tombstone.
                 self.store.delete(row_layouts.pair(row_layouts.UNSHARED, content, user))
                 if first == NEVER:
                     self.store.delete(key)
                 else:
                     self.store.put(key, SHARE_VALUE.pack(NEVER, first, via, more))
-            self._cut_share(user, content)
+            self._remove_covered_share(user, content)
 
     def _forget_claims(self, user: int, until: int) -> None:
-        """Drop creates that wait behind those of others. Contents with several are rare: all of them are looked at."""
+        """Delete stored later creates of a user; contents with any are rare, so all of them are scanned."""
         contents = self.contents
         for content in np.flatnonzero(contents.claims[: contents.rows]).tolist():
-            found = [
+            claims = [
                 row_layouts.read_create_claim(key)
                 for key, _ in self.store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))
             ]
-            gone = [claim for claim in found if claim[1] == user and claim[0] <= until]
+            gone = [claim for claim in claims if claim[1] == user and claim[0] <= until]
             for claim in gone:
                 self.aggregates.unclaim(content, *claim)
             if gone:
-                contents.claims_cells[content] = len(found) > len(gone)
+                contents.claims_cells[content] = len(claims) > len(gone)
                 self.aggregates.dirty_rows[1].add(content)
 
     def _forget_via(self, user: int, until: int) -> None:
@@ -418,13 +426,13 @@ class Applier:
 
     def _forget_decisions(self, user: int, until: int) -> None:
         aggregates = self.aggregates
-        for table, settle in ((FOLLOW, aggregates.follow), (MEMBER, aggregates.join)):
+        for table, count in ((FOLLOW, aggregates.follow), (MEMBER, aggregates.join)):
             for key, value in list(self.store.scan(row_layouts.prefix(table, user))):
                 time, live = DECISION.unpack(value)
                 if time <= until:
                     self.store.delete(key)
                     if live:
-                        settle(user, TWO_ROWS.unpack_from(key, 1)[1], time, -1)
+                        count(user, TWO_ROWS.unpack_from(key, 1)[1], time, -1)
         for key, _ in list(self.store.scan(row_layouts.index_prefix(FOLLOWS, user))):
             time, source = row_layouts.read_index(key)
             if time <= until:

@@ -1,7 +1,7 @@
-"""Facts: what other shards derived from their registers, applied to the nodes of this one.
+"""Facts: changes that other shards derived from their registers, applied to the nodes of this shard.
 
-A fact finds its way through the log like an event, exactly once and in its sender's order, so counts may be
-added and taken back as they come. It moves no clock and never expires.
+A fact travels through the log like an event, exactly once and in the order of its sender, so it is counted or uncounted
+at once. It advances no clock and never expires.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FIRST = min(Fact)
 
 
 class RemoteFacts:
-    """Applies facts to the aggregates that an applier keeps."""
+    """Applies facts to the aggregates of an `Applier`."""
 
     def __init__(self, applier: Applier) -> None:
         self.applier = applier
@@ -52,11 +52,11 @@ class RemoteFacts:
         return self.users.row(fact.user)
 
     def _named(self, fact: Mutation) -> int:
-        """The user of a fact whose sender may have forgotten the name."""
+        """Return the user's row of a fact; if the sender forgot the user, the fact holds a trace instead of the id."""
         return self._user(fact) if fact.user else self.users.row_of_trace(fact.at, bytes.fromhex(fact.extra or ""))
 
     def _received(self, fact: Mutation, sign: int) -> None:
-        # A sharer must be known by id here, as the source of an edge; the event itself need not come this way.
+        # The share itself may not be routed to this shard, so the fact adds the sharer, the source of an edge.
         sharer = self._observe_user(fact.other, fact.time) if sign > 0 else self.users.row(fact.other)
         content = self.contents.row(fact.extra or "")
         self.aggregates.received(self._user(fact), sharer, content, fact.time, fact.at, sign)
@@ -72,7 +72,7 @@ class RemoteFacts:
             aggregates.link(REPLY_TO, reply, parent, fact.time)
             return
         parent, reply = contents.index.get(fact.other, -1), contents.index.get(fact.extra or "", -1)
-        # An eviction of the parent may have taken the edge while this was on its way.
+        # The edge is gone if the parent was evicted after the fact was sent.
         if min(parent, reply) >= 0:
             edge = row_layouts.index(REPLY_TO, parent, fact.time, contents.hash_cells[reply], reply)
             if aggregates.store.get(edge) is not None:

@@ -1,4 +1,4 @@
-"""Records in bulk: the `nodes` and `counters` rows of many nodes at once, the same bytes as one by one."""
+"""Write the `nodes`, `counters` and `outputs` rows of many nodes at once, with the same bytes as one by one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _KEY = np.dtype([("kind", "u1"), ("row", ">u4")])
 _USER = np.dtype([*((name, USER_RECORD[name]) for name in USER_RECORD.names or ()), ("named", "u1")])
 """A user's record and the flag that an id follows."""
 FEW = 8
-"""Up to so many nodes are faster one by one."""
+"""Up to this number of nodes, writing one by one is faster."""
 
 
 def pieces(rows: NDArray[Any]) -> list[bytes]:
-    """The bytes of each row of a table; cutting them from the bytes of all takes six times as long."""
+    """Return the bytes of each row of a table; slicing the bytes of the whole table takes six times as long."""
     size = rows.dtype.itemsize * math.prod(rows.shape[1:])
-    some: Any = rows.view(np.dtype((np.void, size))).reshape(-1).tolist()
-    return list(some)
+    values: Any = rows.view(np.dtype((np.void, size))).reshape(-1).tolist()
+    return list(values)
 
 
 def _keys(kind: int, rows: Int64s) -> list[bytes]:
@@ -46,26 +46,26 @@ def _values(table: Table, kind: int, rows: Int64s) -> Iterator[bytes]:
     ids = table.ids
     for row, begin in zip(rows.tolist(), pieces(fields), strict=True):
         node_id = ids[row]
-        # A forgotten user has no id, and another record.
+        # A forgotten user has no id and another record.
         yield begin + node_id.encode() if node_id else table.record(row)
 
 
 def write_nodes(store: Store, table: Table, kind: int, rows: Collection[int]) -> None:
-    """Stage the records of some nodes of a type."""
-    some = in_order(rows)
-    if len(some) <= FEW or not isinstance(table, (Users, Contents)):
-        for row in some.tolist():
+    """Stage the records of nodes of one type."""
+    ordered = in_order(rows)
+    if len(ordered) <= FEW or not isinstance(table, (Users, Contents)):
+        for row in ordered.tolist():
             store.write("nodes", row_layouts.node(kind, row), table.record(row))
         return
-    store.write_all("nodes", zip(_keys(kind, some), _values(table, kind, some), strict=True))
+    store.write_all("nodes", zip(_keys(kind, ordered), _values(table, kind, ordered), strict=True))
 
 
 def write_outputs(store: Store, outputs: dict[int, bytes]) -> None:
-    """Stage what was published of some users, by row."""
+    """Stage the published scores of users, by row."""
     rows = map(partial(row_layouts.node, USER), outputs) if len(outputs) <= FEW else _keys(USER, as_rows(outputs))
     store.write_all("outputs", zip(rows, outputs.values(), strict=True))
 
 
 def write_counters(store: Store, users: Users, rows: Int64s) -> None:
-    """Stage the counters of some users."""
+    """Stage the counters of users."""
     store.write_all("counters", zip(_keys(USER, rows), pack(users, rows), strict=True))

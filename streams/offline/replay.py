@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.storage.options import RocksDbBudget
 from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
@@ -126,7 +126,7 @@ def reference_error(cluster: Cluster, mutations: Iterable[Mutation], spec: Graph
     """
     from model.network.pyg_reference import reference
 
-    twin = Twin(spec)
+    twin = NaiveGraph(spec)
     twin.apply(list(mutations))
     snapshot = twin.snapshot()
     artifact, count = cluster.shards[0].artifact, len(cluster.shards)

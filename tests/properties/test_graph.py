@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
 from tests.support.graphs import differences, join, leave
@@ -28,9 +28,9 @@ def folder() -> Iterator[Path]:
         yield Path(path) / "state"
 
 
-def twin_of(log: list[Mutation], spec: GraphSpec) -> Twin:
+def twin_of(log: list[Mutation], spec: GraphSpec) -> NaiveGraph:
     """The twin of a whole log."""
-    twin = Twin(spec)
+    twin = NaiveGraph(spec)
     twin.apply(log)
     return twin
 
@@ -45,7 +45,7 @@ def test_twin_is_a_function_of_the_set(data: Data, spec: GraphSpec, log: list[Mu
 
 def follow_twin(path: Path, spec: GraphSpec, batches: list[list[Mutation]], reopen: set[int]) -> None:
     """Apply batches to a state and a twin, compare after each, and after each restart."""
-    twin, state = Twin(spec), GraphState.open(path, spec)
+    twin, state = NaiveGraph(spec), GraphState.open(path, spec)
     try:
         for number, batch in enumerate(batches):
             assert state.apply(batch) == twin.apply(batch)
@@ -99,7 +99,7 @@ def test_crash(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
     """A state closed without a commit is that of the last commit, and the lost batch can be applied again."""
     batches = data.draw(splits(log))
     lost = data.draw(st.integers(0, len(batches) - 1))
-    twin = Twin(spec)
+    twin = NaiveGraph(spec)
     with folder() as path:
         state = GraphState.open(path, spec)
         try:

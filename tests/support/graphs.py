@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import (
     COMMUNITY,
@@ -176,7 +176,7 @@ class Kept:
 def make(kind: str, path: Path, spec: GraphSpec) -> tuple[Graph, Callable[[], None]]:
     """A graph of a kind, `twin` or `state`, and what ends it."""
     if kind == "twin":
-        return Twin(spec), lambda: None
+        return NaiveGraph(spec), lambda: None
     kept = Kept(path, spec)
     return kept, kept.close
 

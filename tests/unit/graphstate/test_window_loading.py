@@ -32,7 +32,7 @@ def test_pieces_make_no_difference(
     spec: GraphSpec, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows, and how many edges there are beside them, are what they were, wherever a piece ends."""
-    monkeypatch.setattr(window_loading, "_AT_ONCE", at_once)
+    monkeypatch.setattr(window_loading, "_CHUNK", at_once)
     state = GraphState.open(tmp_path, spec)
     state.apply(history(11, 1_500, users=40, contents=60))
     state.commit()

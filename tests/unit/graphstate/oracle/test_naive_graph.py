@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphstate.oracle.naive_features import RINGS, Content, Share, half, log_quantum
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import OWN, PROPAGATED, RELATIONS, GraphSpec, source_hash
 from tests.support.graphs import DAY, View, at, create, follow, forget, share
 from tests.support.strategies import history
@@ -57,7 +57,7 @@ def test_source_hash() -> None:
 
 def test_empty() -> None:
     """A twin without events is a graph without nodes, in the shapes of every snapshot."""
-    snapshot = Twin(GraphSpec()).snapshot()
+    snapshot = NaiveGraph(GraphSpec()).snapshot()
     assert snapshot.ids == [[], [], []]
     assert [edges.shape for edges in snapshot.edges] == [(2, 0)] * len(RELATIONS)
     assert [table.shape for table in snapshot.propagated] == [(0, len(names)) for names in PROPAGATED]
@@ -67,7 +67,7 @@ def test_empty() -> None:
 
 def test_types_of_arrays() -> None:
     """Rows and features are int32, times int64."""
-    twin = Twin(GraphSpec())
+    twin = NaiveGraph(GraphSpec())
     twin.apply(history(1, 200))
     snapshot = twin.snapshot()
     assert {array.dtype for array in (*snapshot.edges, *snapshot.propagated, snapshot.own)} == {np.dtype(np.int32)}
@@ -76,7 +76,7 @@ def test_types_of_arrays() -> None:
 
 def test_clock() -> None:
     """The clock is the largest event time, and a snapshot changes nothing."""
-    twin = Twin(GraphSpec())
+    twin = NaiveGraph(GraphSpec())
     assert twin.apply([follow(2, "a", "b"), forget(1, "c")]) == {"applied": 2, "expired": 0}
     first = View(twin.snapshot())
     assert twin.clock == at(2)
@@ -85,7 +85,7 @@ def test_clock() -> None:
 
 def test_snapshots_do_not_add_up() -> None:
     """What evicted contents left is not counted again by each snapshot."""
-    twin = Twin(GraphSpec(floor=1, retention_s=86_400, lateness_s=0))
+    twin = NaiveGraph(GraphSpec(floor=1, retention_s=86_400, lateness_s=0))
     twin.apply([create(0, "a", "x"), share(1, "b", "x"), follow(2 * DAY, "c", "d"), create(2 * DAY, "a", "y")])
     for _ in range(3):
         view = View(twin.snapshot())
