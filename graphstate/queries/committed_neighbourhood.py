@@ -183,7 +183,7 @@ def _read_windows(
 
 
 class Features(NamedTuple):
-    """Propagated features of a neighbourhood's rows per node type, `[n, F]`, and own features of the user, `[1, 21]`."""
+    """Propagated features of the rows per node type, `[n, F]`, and the user's own features, `[1, 21]`."""
 
     propagated: list[Int32s]
     own: Int32s

@@ -1,4 +1,4 @@
-"""The state: what is on disk is the last commit, and only the same spec and format may open it."""
+"""The state: the disk holds the last commit, and only the same spec and format can open it."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def test_open_another_format(tmp_path: Path) -> None:
         GraphState.open(tmp_path, GraphSpec())
 
 
-def test_boundaries_see_only_what_came_before(tmp_path: Path) -> None:
-    """A boundary is announced before the mutation that passes it, once for a jump over several."""
+def test_a_boundary_follows_all_earlier_mutations(tmp_path: Path) -> None:
+    """`on_boundary` is called before the mutation that passes the boundary, once for a jump over several."""
     state = GraphState.open(tmp_path, GraphSpec())
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def on_boundary(time: int) -> None:
-        seen.append((time, len(state.users.index)))
+        calls.append((time, len(state.users.index)))
 
     hour = 60 * 60_000_000
     state.apply(
         [follow(1, "a", "b"), follow(61, "a", "c"), follow(30, "a", "d"), follow(301, "a", "e")], hour, on_boundary
     )
-    assert seen == [(at(60), 2), (at(300), 4)]
+    assert calls == [(at(60), 2), (at(300), 4)]
     state.close()
 
 
@@ -69,8 +69,8 @@ def test_forgotten_ids_leave_the_disk(tmp_path: Path) -> None:
     again.close()
 
 
-def test_forgotten_creates_that_wait_leave_the_disk(tmp_path: Path) -> None:
-    """A create behind an earlier one of somebody else goes with who made it; one from after the forget stays."""
+def test_later_creates_of_forgotten_users_leave_the_disk(tmp_path: Path) -> None:
+    """A forget removes the user's later create of a content; a create from after the forget stays."""
     state = GraphState.open(tmp_path, GraphSpec())
     state.apply([create(1, "b", "x"), create(2, "a", "x"), create(3, "c", "x"), create(9, "a", "x")])
     state.commit()
@@ -89,8 +89,8 @@ def test_forgotten_creates_that_wait_leave_the_disk(tmp_path: Path) -> None:
     state.close()
 
 
-def test_more_sharers_than_there_are_logarithms(tmp_path: Path) -> None:
-    """Beyond 2²⁰ sharers a content's logarithm rises no more, whichever way its reach goes."""
+def test_more_sharers_than_logarithms(tmp_path: Path) -> None:
+    """Beyond 2²⁰ sharers the logarithm of a content is constant, for rising and falling reach."""
     state, most = GraphState.open(tmp_path, GraphSpec()), len(LQ) - 1
     state.apply([create(1, "a", "x"), share(2, "b", "x")])
     users, contents = state.users, state.contents
@@ -116,7 +116,7 @@ def test_expired_events_change_nothing(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
-    """A block that cannot be read is an error, not the end of the state."""
+    """An unreadable block is an error, and not taken for the end of the rows."""
     state = GraphState.open(tmp_path, GraphSpec())
     state.apply([follow(number, f"u{number}", f"v{number % 50}") for number in range(5_000)])
     state.commit()
@@ -125,14 +125,14 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     largest = max((tmp_path / "copy").glob("*.sst"), key=lambda path: path.stat().st_size)
     raw = bytearray(largest.read_bytes())
     raw[len(raw) // 3 : len(raw) // 3 + 64] = bytes(64)
-    largest.unlink()  # it is one file with the original
+    largest.unlink()  # it is a hard link to the original
     largest.write_bytes(raw)
     with pytest.raises(DamagedError, match="restore or remove it"):
         GraphState.open(tmp_path / "copy", GraphSpec())
 
 
 def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
-    """All that a step needs was compiled when an empty state was opened, so no event waits for a compiler."""
+    """Opening an empty state compiles all kernels of a micro-batch, so that no event waits for a compiler."""
     state = GraphState.open(tmp_path, GraphSpec())
     kernels = [
         kernel

@@ -1,4 +1,4 @@
-"""Which contents leave next, beside a plain look at all of them."""
+"""The schedule of evictions, compared with a scan of all contents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOUR = 3_600_000_000
 
 
 def due(contents: Contents, before: int) -> set[int]:
-    """The contents that are to leave, by a look at each."""
+    """Return the contents to evict, by a scan of all."""
     found = set()
     for row in range(contents.rows):
         created_at = contents.created_at_cells[row]
@@ -24,7 +24,7 @@ def due(contents: Contents, before: int) -> set[int]:
 
 
 def left(leaving: EvictionSchedule, contents: Contents, before: int) -> set[int]:
-    """The contents that leave."""
+    """Return the contents that the schedule evicts."""
     found: set[int] = set()
     while (row := leaving.next(before)) is not None:
         assert row not in found
@@ -34,8 +34,8 @@ def left(leaving: EvictionSchedule, contents: Contents, before: int) -> set[int]
     return found
 
 
-def test_those_whose_time_has_come_leave() -> None:
-    """Whatever is named, late or again, created afterwards or made anew in a row that was left, none is late."""
+def test_contents_are_evicted_in_time() -> None:
+    """Contents named late or again, created afterwards, or in reused rows: each is evicted in time."""
     rng = random.Random(5)
     contents = Contents(GraphSpec(shards=2, shard=0))
     leaving, clock, gone, owned, again = EvictionSchedule(contents), 0, 0, 0, 0
@@ -46,7 +46,7 @@ def test_those_whose_time_has_come_leave() -> None:
         assert left(leaving, contents, before) == expected
         gone += len(expected)
         contents.free.extend(expected)
-        # An event is not older than what has left; some are nearly so.
+        # No event is older than the evicted contents; some are almost as old.
         time = rng.choice((clock, max(0, before) + rng.randrange(HOUR), max(0, before)))
         if rng.random() < 0.5 and contents.index:
             row = contents.index[rng.choice(sorted(contents.index))]

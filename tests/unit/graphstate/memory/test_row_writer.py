@@ -1,4 +1,4 @@
-"""Records in bulk are those that come one by one, and each is written when it changed."""
+"""Bulk writes have the bytes of single writes, and each changed record is written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.strategies import history
 
 
 def committed(state: GraphState, family: str) -> dict[bytes, bytes]:
-    """What is on disk."""
+    """Return the rows on disk."""
     return dict(state.store.rows(family))
 
 
 @pytest.mark.parametrize("few", [0, 10_000])
-def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+def test_the_disk_holds_the_records_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     """After a mixed log with forgotten users, every record and counter on disk is that of its node, in bulk or not."""
     monkeypatch.setattr(row_writer, "FEW", few)
     state = GraphState.open(tmp_path, GraphSpec())
@@ -48,7 +48,7 @@ def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_record_is_written_when_it_changed(tmp_path: Path) -> None:
-    """A share changes the counters of the content's creator, and not what is recorded of them."""
+    """A share changes the counters of the content's creator, and not the creator's record."""
     state = GraphState.open(tmp_path, GraphSpec())
     state.apply([Mutation(Kind.CREATE, at(1), "creator", "x")])
     state.commit()
@@ -64,8 +64,8 @@ def test_a_record_is_written_when_it_changed(tmp_path: Path) -> None:
     state.close()
 
 
-def test_a_user_known_by_a_fact_alone_is_recorded(tmp_path: Path) -> None:
-    """A user of whom a shard has but what another one counted is there after a restart."""
+def test_a_user_named_only_by_a_fact_is_recorded(tmp_path: Path) -> None:
+    """A user that only a fact of another shard names exists after a restart."""
     spec = GraphSpec(shards=2, shard=owner("told", 2))
     state = GraphState.open(tmp_path, spec)
     state.apply([Mutation(Fact.MADE, at(1), "told")])
@@ -77,8 +77,8 @@ def test_a_user_known_by_a_fact_alone_is_recorded(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_boundary_sees_what_was_counted_before(tmp_path: Path) -> None:
-    """Whoever looks at counters and scans edges at a boundary finds all that came before it, and nothing of later."""
+def test_a_boundary_reads_counted_values(tmp_path: Path) -> None:
+    """Counters and edges read on a boundary include all earlier mutations and no later one."""
     state = GraphState.open(tmp_path, GraphSpec())
     seen: list[tuple[int, int]] = []
 
