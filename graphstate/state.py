@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,8 @@ from graphstate.memory.columns import as_rows, in_order, union
 from graphstate.memory.counter_kernels import NOTHING, WIDTH, Counting
 from graphstate.memory.frontier import Frontier
 from graphstate.memory.windows import Windows
+from graphstate.micro_batch import Changes, Phase
+from graphstate.mirrored_nodes import MirroredNodes
 from graphstate.storage import migrations, row_layouts
 from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
@@ -49,41 +50,7 @@ from graphstate.types import (
 FORMAT = 3
 """The version of the byte layouts."""
 _SECOND = 1_000_000
-_FROM = [[number for number, relation in enumerate(RELATIONS) if relation.source == kind] for kind in range(len(TYPES))]
-"""The relations by the type of their source."""
 _TARGETS = np.array([relation.target for relation in RELATIONS])
-
-
-class Phase(Enum):
-    """Where a `GraphState` is in the order `begin`, `take`, `refresh`, `commit`."""
-
-    IDLE = "idle"
-    """No micro-batch is open."""
-    APPLYING = "applying"
-    """`begin` was called: `take` and `refresh` are allowed."""
-    REFRESHED = "refreshed"
-    """`refresh` was called: `commit` is allowed, or `begin` for a further micro-batch."""
-
-
-@dataclass
-class Changes:
-    """The changes of one micro-batch, as rows per node type; all but `fresh` and `wanted` are nodes of this shard.
-
-    Attributes:
-        windows: Targets with a changed set of sources, once per changed window.
-        propagated: Nodes with changed propagated features.
-        fresh: New nodes, of any shard.
-        own: Users with changed own features.
-        users: Users with a changed record, counter or window.
-        wanted: Nodes of other shards that entered a window and were not requested from their owner yet.
-    """
-
-    windows: list[Int64s]
-    propagated: list[Int64s]
-    fresh: list[Int64s]
-    own: Int64s
-    users: Int64s
-    wanted: list[Int64s]
 
 
 def _no_progress(_what: str, _done: int, _total: int) -> None:
@@ -101,6 +68,7 @@ class GraphState:
         shares: Counts of shares by outcome.
         applier: Names and rows that the micro-batch forgot or erased.
         windows: The newest in-edges of each node.
+        mirrored_nodes: Other shards' nodes in these windows.
         clock: The largest event time so far (µs).
         meta: The committed `meta` rows, as they were when the state was opened.
         changes: The changes of the last refreshed micro-batch.
@@ -115,6 +83,7 @@ class GraphState:
         self.applier = Applier(self.aggregates)
         self.facts = RemoteFacts(self.applier)
         self.windows = Windows(spec.window)
+        self.mirrored_nodes = MirroredNodes(self.aggregates, self.windows)
         self.frontier = Frontier()
         self.clock = NEVER
         self.meta: dict[bytes, bytes] = {}
@@ -384,7 +353,7 @@ class GraphState:
         rows = self.owned(USER, union(stale))
         own = features.own(users, contents, self.windows, rows, self.tick)
         fresh = [as_rows(table.fresh) for table in aggregates.tables]
-        self.changes = Changes(windows, propagated, fresh, own, touched[USER], self._wanted(sets))
+        self.changes = Changes(windows, propagated, fresh, own, touched[USER], self.mirrored_nodes.wanted(sets))
 
     def _remove_unreferenced(self) -> None:
         """Remove other shards' contents that nothing here references any more."""
@@ -396,72 +365,6 @@ class GraphState:
     def owned(self, kind: int, rows: Int64s) -> Int64s:
         """Return those of the rows that this shard owns."""
         return rows if self.spec.shards == 1 else rows[self.tables[kind].owned[rows] != 0]
-
-    # Other shards' nodes
-
-    def _wanted(self, sets: Int64s) -> list[Int64s]:
-        """Return the sources of these windows `[n, 2]` (relation, target) that must be requested from their owner."""
-        if self.spec.shards == 1:
-            return self.none()
-        wanted: list[list[Int64s]] = [[as_rows(())] for _ in TYPES]
-        if len(sets):
-            for number, relation in enumerate(RELATIONS):
-                sources = self.windows.sources(number, sets[sets[:, 0] == number, 1])
-                table = self.tables[relation.source]
-                wanted[relation.source].append(sources[(table.owned[sources] == 0) & (table.subscribed[sources] == 0)])
-        wanted[USER].append(as_rows(row for row in self._returned() if self.holds(USER, row)))
-        # A forgotten user has no id to request; its edges are removed by the facts that follow.
-        return [
-            as_rows(row for row in np.unique(np.concatenate(rows)).tolist() if table.ids[row])
-            for rows, table in zip(wanted, self.tables, strict=True)
-        ]
-
-    def _returned(self) -> list[int]:
-        users = self.users
-        return [row for row in users.returned if not users.owned_cells[row] and not users.subscribed_cells[row]]
-
-    def mirrored(self, kind: int) -> Int64s:
-        """Return the rows of other shards' nodes that are in some window here."""
-        table = self.tables[kind]
-        held = np.zeros(table.rows, np.bool_)
-        for number, relation in enumerate(RELATIONS):
-            if relation.source == kind:
-                held |= self.windows.rows.head[number][: table.rows] >= 0
-        return np.flatnonzero(held & (table.owned[: table.rows] == 0))
-
-    def holds(self, kind: int, row: int) -> bool:
-        """Return whether a node is in some window here."""
-        for number in _FROM[kind]:
-            heads = self.windows.rows.head[number]
-            if row < len(heads) and heads[row] >= 0:
-                return True
-        return False
-
-    def mirror(self, kind: int, row: int, propagated: bytes, payload: bytes) -> bool:
-        """Store what the owner of a node sent: its propagated features and the model's payload.
-
-        Returns:
-            Whether the features changed.
-        """
-        table = self.tables[kind]
-        self.store.write("mirrors", row_layouts.node(kind, row), propagated + payload)
-        if table.propagated[row].tobytes() == propagated:
-            return False
-        table.propagated[row] = np.frombuffer(propagated, np.int32)
-        return True
-
-    def unmirror(self, kind: int, row: int) -> None:
-        """Drop what the owner of a node sent; the caller drops the model's embedding of it."""
-        self.aggregates.unmirror(kind, row)
-
-    def payloads(self) -> Iterator[tuple[int, int, bytes]]:
-        """Load the features of all committed mirrors, and yield each as (type, row, the model's payload)."""
-        for key, value in self.store.rows("mirrors"):
-            kind, row = row_layouts.read_node(key)
-            table = self.tables[kind]
-            size = 4 * table.propagated.shape[1]
-            table.propagated[row] = np.frombuffer(value[:size], np.int32)
-            yield kind, row, value[size:]
 
     # Stale rows
 

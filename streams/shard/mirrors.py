@@ -75,7 +75,7 @@ class Mirrors:
     def restore(self) -> Arrivals:
         """What was committed of other shards' nodes."""
         arrivals, model = Arrivals(), self.model.encode()
-        for kind, row, payload in self.graph.payloads():
+        for kind, row, payload in self.graph.mirrored_nodes.payloads():
             if payload.startswith(model):
                 arrivals.add(kind, row, payload[len(model) :])
         return arrivals
@@ -123,14 +123,14 @@ class Mirrors:
         row = self.graph.tables[node.kind].index.get(node.node_id)
         if row is None or self.graph.tables[node.kind].owned_cells[row]:
             return
-        if not self.graph.holds(node.kind, row):
+        if not self.graph.mirrored_nodes.holds(node.kind, row):
             # Not in memory either: asked again, the owner tells only what differs from what we say we have.
-            self.graph.unmirror(node.kind, row)
+            self.graph.mirrored_nodes.drop(node.kind, row)
             arrivals.propagated[node.kind].append(row)
             arrivals.add(node.kind, row, bytes(self.engine.hidden1[node.kind][row].nbytes))
             self._drops[halo.sender].append((node.kind, node.node_id))
             return
-        if self.graph.mirror(node.kind, row, node.propagated, halo.model.encode() + node.hidden):
+        if self.graph.mirrored_nodes.update(node.kind, row, node.propagated, halo.model.encode() + node.hidden):
             arrivals.propagated[node.kind].append(row)
         if halo.model == self.model:
             arrivals.add(node.kind, row, node.hidden)
@@ -224,7 +224,7 @@ class Mirrors:
             of_shard = table.hash[: table.rows] % np.uint64(self.shards) == shard
             # What left the windows meanwhile is asked for anew when it comes back.
             table.subscribed[: table.rows][of_shard] = 0
-            rows = self.graph.mirrored(kind)
+            rows = self.graph.mirrored_nodes.rows(kind)
             rows = rows[of_shard[rows]]
             halo.wants += [self._want(kind, row) for row in rows.tolist() if table.ids[row]]
 

@@ -301,9 +301,7 @@ class Checkpoints:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._last_s[partition] = begin_s  # nothing is missing
                 return None
-            about = describe(
-                meta, log=self._log_name, shard=partition, shards=self._shards, created_s=time.time()
-            )
+            about = describe(meta, log=self._log_name, shard=partition, shards=self._shards, created_s=time.time())
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare exceptions
             self._fail(partition, error)
             return None

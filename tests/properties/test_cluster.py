@@ -79,7 +79,7 @@ def check_mirrors(tried: Cluster) -> None:
     for shard in tried.shards:
         stored = dict(shard.graph.store.rows("mirrors"))
         for kind, table in enumerate(shard.graph.tables):
-            for row in shard.graph.mirrored(kind).tolist():
+            for row in shard.graph.mirrored_nodes.rows(kind).tolist():
                 teller = tried.shards[table.owner(row)]
                 there = teller.graph.tables[kind].index[table.ids[row]]
                 told = teller.graph.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()

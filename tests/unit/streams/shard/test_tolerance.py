@@ -247,7 +247,7 @@ def test_nothing_of_another_shards_forgotten_people_is_held_back(tmp_path: Path)
     log = [one for event in found for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
     clusters = both(tmp_path, log, 1.0, 100)
     graph, seen = clusters[0].shards[0].graph, 0
-    for person in graph.mirrored(USER).tolist()[:40]:
+    for person in graph.mirrored_nodes.rows(USER).tolist()[:40]:
         readers = _windows_of(clusters[0].shards[0], person)
         gone = forget(0, graph.users.ids[person])._replace(time=graph.clock)
         now = []
@@ -276,7 +276,7 @@ def test_mirrors_hold_what_their_owner_holds(tmp_path: Path) -> None:
     seen = 0
     for shard, kind in product(loose.shards, range(len(TYPES))):
         ids = shard.graph.tables[kind].ids
-        for row in shard.graph.mirrored(kind).tolist():
+        for row in shard.graph.mirrored_nodes.rows(kind).tolist():
             owner = loose.shards[shard.graph.tables[kind].owner(row)]
             theirs = owner.graph.tables[kind].index[ids[row]]
             assert np.array_equal(shard.engine.hidden1[kind][row], owner.engine.hidden1[kind][theirs]), ids[row]

@@ -256,7 +256,7 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
         for some in parts[9:]:
             replay(switched, some)
         for one, other in zip(switched.shards, fresh.shards, strict=True):
-            mirrored = one.graph.mirrored(USER)
+            mirrored = one.graph.mirrored_nodes.rows(USER)
             assert len(mirrored) > 0
             names = one.graph.users.ids
             for row in mirrored.tolist():
