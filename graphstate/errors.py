@@ -1,23 +1,23 @@
 """The errors of the graph.
 
 GraphError
-├── FormatError      the folder holds another format version, or another spec
+├── FormatError      another format or another spec wrote the folder
 ├── LockedError      another process has the folder open
-└── DamagedError     the folder cannot be read as a graph
+└── DamagedError     the folder is not a readable state
 """
 
 
 class GraphError(Exception):
-    """Something about the graph's state that the operator can act on."""
+    """An error of the state on disk that an operator can resolve."""
 
 
 class FormatError(GraphError):
-    """The state on disk was written by another format version or with other settings."""
+    """Another format version or other settings wrote the state on disk."""
 
 
 class LockedError(GraphError):
-    """The state on disk is open in another process."""
+    """Another process has the state on disk open."""
 
 
 class DamagedError(GraphError):
-    """The state on disk is not a readable graph."""
+    """The state on disk is not readable."""

@@ -1,6 +1,6 @@
-"""The words of the graph: mutations, facts, node types, relations, features, and a whole-graph snapshot.
+"""Types of the graph: mutations, facts, node types, relations, features, and a whole-graph snapshot.
 
-`docs/graph.md` says what each of them means.
+`docs/graph.md` defines them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Kind(IntEnum):
-    """What a mutation does."""
+    """The kind of an event."""
 
     FOLLOW = 0
     UNFOLLOW = 1
@@ -36,19 +36,19 @@ class Kind(IntEnum):
 
 
 class Fact(IntEnum):
-    """What one shard derives for another: mutations that are counted, each with its opposite behind it.
+    """The kind of a fact: a change that one shard derives for another. Each is followed by its opposite.
 
-    Named after what they say of `user`; other, extra and at are given in this order.
+    The name describes `user`; the comments list the other fields of the mutation.
     """
 
     MADE = 16
-    """A counting share of the user's. time: of the share."""
+    """A counting share of the user. time: of the share."""
     UNMADE = 17
     THROUGH = 18
     """A counting share came through the user."""
     UNTHROUGH = 19
     CREDITED = 20
-    """A credited share of the user's. at: its delay in seconds."""
+    """A credited share of the user. at: its delay in seconds."""
     UNCREDITED = 21
     RECEIVED = 22
     """A credited share of the user's content. time: of the share, other: sharer, extra: content, at: created at."""
@@ -63,19 +63,19 @@ class Fact(IntEnum):
     """The user has credited shares of one more creator. No user: at and extra are hash and trace of one forgotten."""
     UNTIED = 29
     EVICTED = 30
-    """The user's content (other, created at time) was evicted: its edge goes, the counts stay."""
+    """The user's content (other, created at time) was evicted: its edge is removed, the counters stay."""
     KEPT = 31
-    """A credited share of the user's content, as RECEIVED, whose content was evicted: the interaction stays."""
+    """A credited share of the user's evicted content, fields as RECEIVED: the interaction stays."""
     ORPHANED = 32
     """The content that a content (other) replies to (extra) was evicted; no user."""
     CLEARED = 33
-    """A shard (at) took back all it knew of the user up to a time."""
+    """A shard (at) removed all data of the user up to a time."""
 
 
 class Mutation(NamedTuple):
     """One validated event, or one fact that a shard derived for another; times in microseconds.
 
-    at: a fact's number; events have none.
+    at: The number of a fact, 0 for events.
     """
 
     kind: int
@@ -124,9 +124,17 @@ OWN = (
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """What the graph keeps and how it counts; part of it comes with the model's artifact.
+    """The parameters of a graph; the model's artifact defines some of them.
 
-    shards, shard: how many shards there are, and which of them this is.
+    Attributes:
+        window: Edges per window, 0 for all.
+        floor: The count from which buckets of propagated features begin.
+        horizon_s: How long after the creation of a content its shares count as reach.
+        retention_s: How long after the creation of a content its shares count at all, 0 for ever.
+        lateness_s: How much later than its time an event may arrive.
+        tick_s: The interval at which own features of idle users are updated.
+        shards: The number of shards.
+        shard: The number of this shard.
     """
 
     window: int = 16
@@ -141,17 +149,17 @@ class GraphSpec:
 
 MAX_SHARDS = 64
 EVICTION_US = 1_000_000
-"""What leaves does so when the clock passes a multiple of this: often, so that it is little each time."""
+"""Interval of event time between evictions: short, so that each evicts few contents."""
 
 
 @lru_cache(maxsize=1 << 17)
 def source_hash(node_id: str) -> int:
-    """The 64-bit number that breaks ties between edges of equal time and says who owns a node."""
+    """Return the 64-bit hash of an id: it orders edges of equal time and selects the owner."""
     return int.from_bytes(blake2b(node_id.encode(), digest_size=8).digest(), "big")
 
 
 def owner(node_id: str, shards: int) -> int:
-    """The shard that owns a node, whatever its type."""
+    """Return the shard that owns a node of any type."""
     return source_hash(node_id) % shards
 
 
@@ -159,9 +167,15 @@ def owner(node_id: str, shards: int) -> int:
 class Snapshot:
     """A whole graph as arrays; rows are nodes of one type.
 
-    ids: per type, the ids. edges: per relation `[2, E]`, source row and target row of every window edge;
-    times: per relation `[E]`, their times. propagated: per type `[n, F]`. own: `[n_users, 21]`.
-    as_of: `[n_users]`, µs. live: `[n_users]`. created: `[n_contents]`, whether a create is in force.
+    Attributes:
+        ids: The ids per node type.
+        edges: The window edges per relation, `[2, E]`: rows of source and target.
+        times: The times of these edges per relation, `[E]`.
+        propagated: The propagated features per node type, `[n, F]`.
+        own: The own features, `[n_users, 21]`.
+        as_of: The as-of times, `[n_users]` µs.
+        live: Whether each user is live, `[n_users]`.
+        created: Whether each content has a create in force, `[n_contents]`.
     """
 
     ids: list[list[str]]
@@ -174,7 +188,7 @@ class Snapshot:
     created: NDArray[np.bool_]
 
     def canonical(self) -> Snapshot:
-        """The same graph with rows sorted by id and nothing that no edge, live user or create holds."""
+        """Return the same graph with rows sorted by id, without nodes that no edge, live user or create needs."""
         keep = [self.live.copy(), self.created.copy(), np.zeros(len(self.ids[COMMUNITY]), np.bool_)]
         for relation, edge in zip(RELATIONS, self.edges, strict=True):
             if relation.source != USER:
@@ -186,13 +200,13 @@ class Snapshot:
             for kept, names in zip(keep, self.ids, strict=True)
         ]
         place = [np.full(len(names), -1, np.int32) for names in self.ids]
-        for at, row in zip(place, rows, strict=True):
-            at[row] = np.arange(len(row), dtype=np.int32)
+        for places, row in zip(place, rows, strict=True):
+            places[row] = np.arange(len(row), dtype=np.int32)
         edges, times = [], []
         for relation, edge, time in zip(RELATIONS, self.edges, self.times, strict=True):
-            moved = np.stack([place[relation.source][edge[0]], place[relation.target][edge[1]]])
-            order = np.lexsort((moved[0], moved[1]))
-            edges.append(moved[:, order].astype(np.int32))
+            renumbered = np.stack([place[relation.source][edge[0]], place[relation.target][edge[1]]])
+            order = np.lexsort((renumbered[0], renumbered[1]))
+            edges.append(renumbered[:, order].astype(np.int32))
             times.append(time[order])
         users = rows[USER]
         return Snapshot(

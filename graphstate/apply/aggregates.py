@@ -1,7 +1,7 @@
-"""The ledger: what registers add up to. Counters, rings and edges change here and nowhere else.
+"""Aggregates: counters, rings and edges derived from the registers. Only this module changes them.
 
-Every change has a sign, so what was counted is taken back by the same code. What concerns a node of another
-shard is not counted here but told to its owner, as a fact.
+Each change has a sign: +1 counts it, −1 undoes it with the same code. A change of a node of another shard is sent to
+its owner as a fact instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from graphstate.memory.counter_kernels import (
     TIES,
     Counting,
 )
-from graphstate.memory.eviction_schedule import Leaving
+from graphstate.memory.eviction_schedule import EvictionSchedule
 from graphstate.memory.node_tables import AUTHORS, SHARERS, VIA, Communities, Contents, Users
 from graphstate.memory.windows import ADD, REMOVE, RETIME
 from graphstate.storage import row_layouts
@@ -59,19 +59,24 @@ _PAIR, _PACK_INDEX, _PACK_PAIR, _PACK_CREDIT, _PACK_VIA = (
 _LAST = row_layouts.ALL_ONES
 
 
-class Ledger:
-    """Counters, rings and live edges of one shard, with the changes of the current micro-batch.
+# large class: all registers count over the same arrays and queue
+class Aggregates:
+    """Counters, rings and live edges of one shard, with the changes of the open micro-batch.
 
-    ops: what was not added up yet. changes: edge changes `[n, 5]` for `Windows.change`. touched: per node type, the
-    rows whose record or counters changed and must be written and re-evaluated. counted: of users, whose counters
-    changed. told: facts for other shards. unused: rows of other shards' contents that nothing here needs any more.
+    Attributes:
+        ops: Queued counter operations, see `counter_kernels`.
+        changes: Edge changes `[n, 5]` for `Windows.change`.
+        dirty_rows: Rows to write and to re-evaluate, per node type.
+        counted: Users with changed counters.
+        outbound_facts: Facts for other shards: (owner's shard, fact).
+        unreferenced: Rows of other shards' contents that nothing here references any more.
     """
 
     def __init__(self, spec: GraphSpec, store: Store) -> None:
         self.store = store
         self.users, self.contents, self.communities = Users(spec), Contents(spec), Communities(spec)
         self.tables = (self.users, self.contents, self.communities)
-        self.leaving = Leaving(self.contents)
+        self.eviction_schedule = EvictionSchedule(self.contents)
         self.shares = ShareCounts(self.contents)
         self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
@@ -79,277 +84,284 @@ class Ledger:
         self.horizon = spec.horizon_s * _SECOND
         self._counting = Counting(self.users, self.contents, self.horizon)
         self._nothing = np.zeros((0, 5), np.int64)
-        self.settle()
+        self.begin_batch()
 
-    def settle(self) -> None:
-        """Begin a new micro-batch."""
+    def begin_batch(self) -> None:
+        """Discard the changes of the last micro-batch."""
         self.ops = array("q")
         self.changes = self._nothing
-        self.touched: list[set[int]] = [set() for _ in TYPES]
+        self.dirty_rows: list[set[int]] = [set() for _ in TYPES]
         self.counted: set[int] = set()
-        self.told: list[tuple[int, Mutation]] = []
-        self.unused: list[int] = []
+        self.outbound_facts: list[tuple[int, Mutation]] = []
+        self.unreferenced: list[int] = []
 
     def add_up(self) -> None:
-        """Count what was noted; to be called before anything reads counters, rings, sharers or `changes`."""
+        """Apply the queued operations; counters, rings, sharers and `changes` are out of date until then."""
         if not self.ops:
             return
         ops, self.ops = self.ops, array("q")
         users, contents, changes = self._counting.add_up(ops)
         self.counted.update(users.tolist())
-        self.touched[1].update(contents.tolist())
+        self.dirty_rows[1].update(contents.tolist())
         self.changes = np.concatenate([self.changes, changes]) if len(self.changes) else changes
 
-    def _tell(
+    def _send(
         self, user: int, fact: Fact, sign: int, time: int = 0, other: str = "", extra: str | None = None, at: int = 0
     ) -> None:
-        """Tell the owner of a user a fact, or its opposite."""
+        """Queue a fact, or its opposite, for the owner of a user."""
         kind = fact if sign > 0 else fact + 1
-        self.told.append((self.users.owner(user), Mutation(kind, time, self.users.ids[user], other, extra, at)))
+        self.outbound_facts.append(
+            (self.users.owner(user), Mutation(kind, time, self.users.ids[user], other, extra, at))
+        )
 
     # Edges
 
     def _index(self, relation: int, source: int, target: int, time: int) -> bytes:
-        return _PACK_INDEX(relation, target, _LAST - time, self.tables[_SOURCE[relation]].hash_at[source], source)
+        return _PACK_INDEX(relation, target, _LAST - time, self.tables[_SOURCE[relation]].hash_cells[source], source)
 
     def change(self, operation: int, relation: int, source: int, target: int, time: int) -> None:
-        """Note a change of the windows."""
+        """Queue a change of the windows."""
         self.ops.extend((EDGE, operation, relation, source, target, time, 0, 0))
 
     def link(self, relation: int, source: int, target: int, time: int) -> None:
-        """A new live edge; one to another shard's target is only remembered."""
+        """Add a live edge; one to another shard's target is stored and enters no window."""
         self.store.staged[self._index(relation, source, target, time)] = b""
-        if self.tables[_TARGET[relation]].owned_at[target]:
+        if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(ADD, relation, source, target, time)
             if _SOURCE[relation] == 1:
-                self.use(source)
+                self.retain(source)
 
     def unmirror(self, kind: int, row: int) -> None:
-        """Forget what its owner told of another shard's node; the network's part of it is the caller's."""
+        """Drop what the owner of another shard's node sent; the caller drops the model's embedding of it."""
         table = self.tables[kind]
-        table.subscribed_at[row] = 0
+        table.subscribed_cells[row] = 0
         table.propagated[row] = 0
         self.store.write("mirrors", row_layouts.node(kind, row), None)
 
     def unlink(self, relation: int, source: int, target: int, time: int) -> None:
-        """A live edge is gone."""
+        """Remove a live edge."""
         self.store.delete(self._index(relation, source, target, time))
-        if self.tables[_TARGET[relation]].owned_at[target]:
+        if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(REMOVE, relation, source, target, 0)
             if _SOURCE[relation] == 1:
                 self.release(source)
 
     def retime(self, relation: int, source: int, target: int, old: int, new: int) -> None:
-        """A live edge has another time."""
+        """Change the time of a live edge."""
         self._move(relation, source, target, old, new)
-        if self.tables[_TARGET[relation]].owned_at[target]:
+        if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(RETIME, relation, source, target, new)
 
     def _move(self, relation: int, source: int, target: int, old: int, new: int) -> None:
         self.store.delete(self._index(relation, source, target, old))
         self.store.put(self._index(relation, source, target, new), b"")
 
-    def use(self, content: int) -> None:
-        """Something here refers to a content; counted for those of other shards."""
-        if not self.contents.owned_at[content]:
-            self.contents.uses_at[content] += 1
-            self.touched[1].add(content)
+    def retain(self, content: int) -> None:
+        """Count a reference to a content, if another shard owns it."""
+        if not self.contents.owned_cells[content]:
+            self.contents.reference_count_cells[content] += 1
+            self.dirty_rows[1].add(content)
 
     def release(self, content: int) -> None:
-        """It does so no more."""
+        """Uncount a reference to a content, if another shard owns it."""
         contents = self.contents
-        if not contents.owned_at[content]:
-            contents.uses_at[content] -= 1
-            self.touched[1].add(content)
-            if not contents.uses_at[content]:
-                # Should it come back before the row is let go of, it gets another: what is told of it begins anew.
+        if not contents.owned_cells[content]:
+            contents.reference_count_cells[content] -= 1
+            self.dirty_rows[1].add(content)
+            if not contents.reference_count_cells[content]:
+                # The row keeps no id: if the content returns before the row is free, it gets another row and mirror.
                 contents.drop(content)
-                self.unused.append(content)
+                self.unreferenced.append(content)
 
     def newest(self, places: list[tuple[int, int]]) -> tuple[list[int], Int64s, Int64s]:
-        """Of some windows (relation, target) how many live edges belong into each, and one after the other their
-        times and sources, newest first.
+        """Read the live edges that belong into some windows.
+
+        Args:
+            places: The windows as (relation, target).
+
+        Returns:
+            The number of edges of each window, then the times and the sources of all edges, newest first per window.
         """
         found = list(
             self.store.firsts(
                 starmap(row_layouts.index_prefix, places), self.window, self._late if self.retention else None
             )
         )
-        return [len(some) for some in found], *row_layouts.read_indexes(list(chain.from_iterable(found)))
+        return [len(keys) for keys in found], *row_layouts.read_indexes(list(chain.from_iterable(found)))
 
     def _late(self, key: bytes) -> bool:
-        """Whether an edge of the index is none: a share that came too late for its content."""
+        """Return whether an index key is a share after the retention of its content, and so no edge."""
         if key[0] != SHARED:
             return False
         time, _ = row_layouts.read_index(key)
         return not self.counts(
-            time, self.contents.created_at_at[row_layouts.read_node(key[: row_layouts.NODE_KEY.size])[1]]
+            time, self.contents.created_at_cells[row_layouts.read_node(key[: row_layouts.NODE_KEY.size])[1]]
         )
 
     def follow(self, source: int, target: int, time: int, sign: int) -> None:
-        """Count a follows edge (sign 1) or take it back (−1)."""
-        edge = _PACK_INDEX(FOLLOWS, target, _LAST - time, self.users.hash_at[source], source)
+        """Count or uncount a follows edge."""
+        edge = _PACK_INDEX(FOLLOWS, target, _LAST - time, self.users.hash_cells[source], source)
         self.store.staged[edge] = b"" if sign > 0 else None
         self.ops.extend((FOLLOW, source, target, 0, 0, time, 0, sign))
-        self.touched[0].update((source, target))
+        self.dirty_rows[0].update((source, target))
 
     def join(self, user: int, community: int, time: int, sign: int) -> None:
-        """Count a membership, in both directions, or take it back."""
+        """Count or uncount a membership, in both directions."""
         change = self.link if sign > 0 else self.unlink
-        if self.communities.owned_at[community]:
-            self.communities.members_at[community] += sign
+        if self.communities.owned_cells[community]:
+            self.communities.members_cells[community] += sign
             change(MEMBER_OF, user, community, time)
-        if self.users.owned_at[user]:
+        if self.users.owned_cells[user]:
             change(HAS_MEMBER, community, user, time)
-        self.touched[2].add(community)
+        self.dirty_rows[2].add(community)
 
-    # Shares: counted at the content's owner, told to the sharer's, the creator's and the via's
+    # Shares: counted by the content's owner, sent as facts to the owners of sharer, creator and via
 
     def counts(self, time: int, created_at: int) -> bool:
-        """Whether a share at this time counts for a content created then (NEVER: unknown)."""
+        """Return whether a share at a time counts for a content created at `created_at` (`NEVER`: unknown)."""
         return created_at == NEVER or not self.retention or time <= created_at + self.retention
 
     def register_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
-        """Enter a share in its content's index, or take it out, and count it if it counts."""
-        edge = _PACK_INDEX(SHARED, content, _LAST - time, self.users.hash_at[user], user)
+        """Add a share to its content's index or remove it, and count or uncount it if it is in the retention."""
+        edge = _PACK_INDEX(SHARED, content, _LAST - time, self.users.hash_cells[user], user)
         self.store.staged[edge] = b"" if sign > 0 else None
-        created_at = self.contents.created_at_at[content]
+        created_at = self.contents.created_at_cells[content]
         if created_at == NEVER:
             self.count_share(user, content, time, via, sign)
         elif not self.retention or time <= created_at + self.retention:
             self.count_share(user, content, time, via, sign)
-            self.credit(user, content, time, created_at, self.contents.creator_at[content], sign)
+            self.credit(user, content, time, created_at, self.contents.creator_cells[content], sign)
         else:
             self.shares.departed.beyond_retention += sign
 
     def count_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
-        """What a counting share means to its sharer, its content and the user it came through."""
+        """Count or uncount a share for its sharer, its content and the user through whom it came."""
         users = self.users
-        if self.shards > 1 and not users.owned_at[user]:
-            self._tell(user, Fact.MADE, sign, time)
+        if self.shards > 1 and not users.owned_cells[user]:
+            self._send(user, Fact.MADE, sign, time)
         if via >= 0:
             through = _PACK_VIA(row_layouts.VIA, via, user, content)
-            if sign > 0 and time > users.forget_at[via]:
+            if sign > 0 and time > users.forget_at_cells[via]:
                 self.store.staged[through] = TIME.pack(time)
             elif sign < 0 and self.store.get(through) is not None:
                 self.store.delete(through)
             else:
                 via = -1
-            if via >= 0 and self.shards > 1 and not users.owned_at[via]:
-                self._tell(via, Fact.THROUGH, sign)
+            if via >= 0 and self.shards > 1 and not users.owned_cells[via]:
+                self._send(via, Fact.THROUGH, sign)
         self.ops.extend((SHARE, user, content, via, 0, time, 0, sign))
 
     def credit(self, user: int, content: int, time: int, created_at: int, creator: int, sign: int) -> None:
-        """What a counting share of a known content means to its sharer and its creator."""
+        """Credit a counting share to its sharer and its content's creator, or undo that."""
         becomes = STAYS
         if self.shards > 1:
-            owned = self.users.owned_at
+            owned = self.users.owned_cells
             if not owned[user]:
-                self._tell(user, Fact.CREDITED, sign, at=max(0, time - created_at) // _SECOND)
+                self._send(user, Fact.CREDITED, sign, at=max(0, time - created_at) // _SECOND)
             if not owned[creator]:
-                self._tell_received(creator, user, content, time, created_at, sign)
+                self._send_received(creator, user, content, time, created_at, sign)
             elif sign > 0:
                 becomes = self._interact(user, creator, content, time)
         elif sign > 0:
             becomes = self._interact(user, creator, content, time)
         self.ops.extend((CREDIT, user, content, creator, becomes, time, created_at, sign))
-        if sign < 0 and self.users.owned_at[creator]:
+        if sign < 0 and self.users.owned_cells[creator]:
             self._withdraw(user, creator, content, time)
 
     def made(self, user: int, time: int, sign: int) -> None:
-        """A user's counting share."""
-        if self.users.owned_at[user]:
+        """Count or uncount a share of a user."""
+        if self.users.owned_cells[user]:
             self.ops.extend((MADE_ONE, user, 0, 0, 0, time, 0, sign))
         else:
-            self._tell(user, Fact.MADE, sign, time)
+            self._send(user, Fact.MADE, sign, time)
 
     def through(self, user: int, sign: int) -> None:
-        """A counting share that came through a user."""
-        if self.users.owned_at[user]:
+        """Count or uncount a share that came through a user."""
+        if self.users.owned_cells[user]:
             self._count(user, VIA, sign)
         else:
-            self._tell(user, Fact.THROUGH, sign)
+            self._send(user, Fact.THROUGH, sign)
 
     def credited(self, user: int, delay_s: int, sign: int) -> None:
-        """A user's credited share."""
-        if self.users.owned_at[user]:
+        """Count or uncount a credited share of a user."""
+        if self.users.owned_cells[user]:
             self.ops.extend((CREDITED_ONE, user, 0, 0, 0, delay_s, 0, sign))
         else:
-            self._tell(user, Fact.CREDITED, sign, at=delay_s)
+            self._send(user, Fact.CREDITED, sign, at=delay_s)
 
     def _count(self, user: int, counter: int, sign: int) -> None:
         self.ops.extend((COUNT, user, counter, 0, 0, 0, 0, sign))
 
-    # Contents: the create in force stands with the content's owner, what it gives with the creator's
+    # Contents: the content's owner has the create in force, the creator's owner counts it
 
     def create(self, content: int, created_at: int, creator: int, reply: int, sign: int) -> None:
-        """Count a create in force, without its shares, or take it back."""
+        """Count or uncount a create in force, without its shares."""
         self.authored(creator, content, created_at, sign)
         if reply >= 0 and reply != content:
             self.replied(reply, content, created_at, sign)
-        self.touched[1].add(content)
+        self.dirty_rows[1].add(content)
 
     def authored(self, creator: int, content: int, created_at: int, sign: int) -> None:
-        """A user's content."""
+        """Count or uncount a content of a user."""
         (self.link if sign > 0 else self.unlink)(CREATED_RELATION, content, creator, created_at)
-        if not self.users.owned_at[creator]:
-            self._tell(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
+        if not self.users.owned_cells[creator]:
+            self._send(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
             return
         self.ops.extend((AUTHORED, creator, content, 0, 0, created_at, 0, sign))
 
     def replied(self, parent: int, content: int, time: int, sign: int) -> None:
-        """A reply to a content."""
+        """Add or remove the edge of a reply to a content."""
         contents = self.contents
-        if contents.owned_at[parent]:
-            self.touched[1].add(parent)
+        if contents.owned_cells[parent]:
+            self.dirty_rows[1].add(parent)
             (self.link if sign > 0 else self.unlink)(REPLY_TO, content, parent, time)
         else:
             fact = Fact.REPLIED if sign > 0 else Fact.UNREPLIED
-            told = Mutation(fact, time, "", contents.ids[parent], contents.ids[content])
-            self.told.append((contents.owner(parent), told))
+            reply = Mutation(fact, time, "", contents.ids[parent], contents.ids[content])
+            self.outbound_facts.append((contents.owner(parent), reply))
 
     def evicted(self, creator: int, content: int, created_at: int) -> None:
-        """A user's content is no longer kept: the edge goes, what it gave to the counters stays."""
+        """Remove the edge of an evicted content; the creator's counters keep their values."""
         self.unlink(CREATED_RELATION, content, creator, created_at)
-        self.touched[0].add(creator)
-        if not self.users.owned_at[creator]:
-            self._tell(creator, Fact.EVICTED, 1, created_at, self.contents.ids[content])
+        self.dirty_rows[0].add(creator)
+        if not self.users.owned_cells[creator]:
+            self._send(creator, Fact.EVICTED, 1, created_at, self.contents.ids[content])
 
     def claim(self, content: int, time: int, user: int, reply: int) -> None:
-        """Keep a create that waits behind an earlier one."""
+        """Store a create that an earlier one precedes."""
         self.store.put(row_layouts.create_claim(content, time, user, reply), b"")
 
     def unclaim(self, content: int, time: int, user: int, reply: int) -> None:
-        """Drop a create that waited."""
+        """Delete a stored later create."""
         self.store.delete(row_layouts.create_claim(content, time, user, reply))
 
-    # Shares received: who shares whom
+    # Shares received: the ties of sharers and creators
 
     def received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
-        """A credited share of a user's content."""
-        if not self.users.owned_at[creator]:
-            self._tell_received(creator, user, content, time, created_at, sign)
+        """Count or uncount a credited share of a user's content."""
+        if not self.users.owned_cells[creator]:
+            self._send_received(creator, user, content, time, created_at, sign)
             return
         becomes = self._interact(user, creator, content, time) if sign > 0 else STAYS
         self.ops.extend((RECEIVED_ONE, creator, content, user, becomes, time, created_at, sign))
         if sign < 0:
             self._withdraw(user, creator, content, time)
 
-    def _tell_received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
+    def _send_received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
         ids = self.users.ids[user], self.contents.ids[content]
-        self._tell(creator, Fact.RECEIVED, sign, time, *ids, created_at)
+        self._send(creator, Fact.RECEIVED, sign, time, *ids, created_at)
 
     def _interact(self, user: int, creator: int, content: int, time: int) -> int:
-        """Note a credited share of a pair; returns what becomes of its edge."""
+        """Store a credited share of a pair and return the change of its edge: STAYS, TIES or MOVES."""
         store = self.store
         store.staged[_PACK_CREDIT(row_layouts.CREDIT, creator, user, time, content)] = b""
         key = _PACK_PAIR(_PAIR, user, creator)
         value = store.get(key)
         if value is None:
             store.staged[key] = PAIR_VALUE.pack(time, time, NEVER, NEVER)
-            edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_at[user], user)
+            edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_cells[user], user)
             store.staged[edge] = b""
-            if self.shards > 1 and not self.users.owned_at[user]:
+            if self.shards > 1 and not self.users.owned_cells[user]:
                 self.tied(user, 1)
             return TIES
         latest, first, *evicted = PAIR_VALUE.unpack(value)
@@ -367,7 +379,10 @@ class Ledger:
             self.review(user, creator)
 
     def review(self, user: int, creator: int, *, forget: bool = False) -> None:
-        """Find the latest and first credited shares of a pair again; forget drops what evicted contents left."""
+        """Recompute the latest and first credited share of a pair.
+
+        forget: Drop the times that evicted contents left.
+        """
         key = row_layouts.pair(row_layouts.PAIR, user, creator)
         value = self.store.get(key)
         if value is None:
@@ -389,14 +404,14 @@ class Ledger:
         self.store.put(key, PAIR_VALUE.pack(max(times), min(times), *kept))
         if max(times) != latest:
             self.retime(INTERACTS, user, creator, latest, max(times))
-            # No counter changes with it, but `since_received` does.
-            self.touched[0].add(creator)
+            # No counter changes, but the feature `since_received` does.
+            self.dirty_rows[0].add(creator)
 
     def kept(self, creator: int, user: int, content: int, time: int, created_at: int, pair: bytes | None) -> None:
-        """A credited share whose content is no longer kept: the interaction (pair) stays, but for the forgotten."""
-        forget = self.users.forget_at
-        if not self.users.owned_at[creator]:
-            self._tell(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
+        """Keep the interaction (`pair`) of a credited share whose content is evicted, unless a forget covers it."""
+        forget = self.users.forget_at_cells
+        if not self.users.owned_cells[creator]:
+            self._send(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
             return
         self.store.delete(row_layouts.credit(creator, user, time, content))
         if time <= forget[user] or created_at <= forget[creator]:
@@ -411,32 +426,35 @@ class Ledger:
             )
 
     def tied(self, user: int, sign: int) -> None:
-        """One more creator, or one less, whom a user has credited shares of."""
+        """Count or uncount a creator of whom a user has credited shares."""
         users = self.users
-        if not users.owned_at[user]:
+        if not users.owned_cells[user]:
             if users.ids[user]:
-                self._tell(user, Fact.TIED, sign)
+                self._send(user, Fact.TIED, sign)
                 return
-            # The user was forgotten here while the share that this follows from was on its way.
+            # This shard forgot the user after the fact was sent: only hash and trace identify it.
             hashed, trace = users.trace(user)
             kind = Fact.TIED if sign > 0 else Fact.UNTIED
-            self.told.append((users.owner(user), Mutation(kind, 0, "", "", trace.hex(), hashed)))
+            self.outbound_facts.append((users.owner(user), Mutation(kind, 0, "", "", trace.hex(), hashed)))
             return
         self._count(user, AUTHORS, sign)
 
     # Forgetting
 
     def cleared(self, user: int, node_id: str, until: int, shard: int) -> None:
-        """A shard took back what it knew of a user. After the last one only what evicted contents gave may be left."""
+        """Note that a shard removed all data of a user up to a time; after the last shard, reset its counters.
+
+        Until then the counters may hold what evicted contents added.
+        """
         users = self.users
-        if not users.owned_at[user]:
-            self.told.append((users.owner(user), Mutation(Fact.CLEARED, until, node_id, at=shard)))
+        if not users.owned_cells[user]:
+            self.outbound_facts.append((users.owner(user), Mutation(Fact.CLEARED, until, node_id, at=shard)))
             return
         self.store.put(row_layouts.pair(row_layouts.CLEARED, user, shard), TIME.pack(until))
-        self.touched[0].add(user)
+        self.dirty_rows[0].add(user)
         done = [TIME.unpack(value)[0] for _, value in self.store.scan(row_layouts.prefix(row_layouts.CLEARED, user))]
-        if len(done) == self.shards and min(done) >= users.forget_at[user] and not users.live(user):
-            # Interactions were dropped one by one, and what that says of the authors may still be on its way.
+        if len(done) == self.shards and min(done) >= users.forget_at_cells[user] and not users.live(user):
+            # AUTHORS stays: facts that reduce it may still arrive, one per removed interaction.
             self.add_up()
             authors = users.counts[user, AUTHORS]
             users.counts[user] = users.rings[user] = users.tops[user] = 0

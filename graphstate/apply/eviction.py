@@ -1,11 +1,11 @@
-"""Eviction: contents that no event within the lateness can change any more leave the state.
+"""Eviction: remove contents that no event within the lateness can change any more.
 
-What they gave to the counters of users, and the interactions that their shares made, stays.
+Counters of users and the interactions of the removed shares stay.
 """
 
 from __future__ import annotations
 
-from graphstate.apply.aggregates import Ledger
+from graphstate.apply.aggregates import Aggregates
 from graphstate.memory.windows import REMOVE
 from graphstate.storage import row_layouts
 from graphstate.storage.row_layouts import NEVER, SHARE, SHARE_VALUE, TWO_ROWS
@@ -13,26 +13,29 @@ from graphstate.storage.store import Keys
 from graphstate.types import CONTENT, REPLY_TO, SHARED, Fact, Mutation
 
 
-def sweep(ledger: Ledger, before: int) -> list[int]:
-    """Evict the contents whose time is before `before` (µs); their rows are free after this micro-batch."""
-    content = ledger.leaving.next(before)
+def sweep(aggregates: Aggregates, before: int) -> list[int]:
+    """Evict the contents whose decisive time is before `before` (µs) and return their rows.
+
+    The rows may be reused after this micro-batch.
+    """
+    content = aggregates.eviction_schedule.next(before)
     if content is None:
         return []
-    ledger.add_up()
-    search, evicted = ledger.store.search(), []
+    aggregates.add_up()
+    search, evicted = aggregates.store.search(), []
     while content is not None:
-        evict(ledger, content, search)
+        evict(aggregates, content, search)
         evicted.append(content)
-        content = ledger.leaving.next(before)
+        content = aggregates.eviction_schedule.next(before)
     return evicted
 
 
-def evict(ledger: Ledger, content: int, search: Keys) -> None:
+def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
     """Remove a content with its edges, registers and shares."""
-    contents, store = ledger.contents, ledger.store
-    created_at, creator = contents.created_at_at[content], contents.creator_at[content]
-    # What an event of this micro-batch brought is not in RocksDB yet.
-    pending = content in ledger.touched[CONTENT]
+    contents, store = aggregates.contents, aggregates.store
+    created_at, creator = contents.created_at_cells[content], contents.creator_cells[content]
+    # RocksDB does not have the rows of this micro-batch yet.
+    pending = content in aggregates.dirty_rows[CONTENT]
     shared = search(row_layouts.index_prefix(SHARED, content), pending=pending)
     edges = [row_layouts.read_index(key) for key in shared]
     known = created_at != NEVER
@@ -43,44 +46,44 @@ def evict(ledger: Ledger, content: int, search: Keys) -> None:
     )
     for key, (time, user), pair in zip(shared, edges, pairs, strict=True):
         store.delete(key)
-        if ledger.counts(time, created_at):
-            ledger.change(REMOVE, SHARED, user, content, 0)
+        if aggregates.counts(time, created_at):
+            aggregates.change(REMOVE, SHARED, user, content, 0)
             if known:
-                ledger.kept(creator, user, content, time, created_at, pair)
+                aggregates.kept(creator, user, content, time, created_at, pair)
     marks = search(row_layouts.prefix(row_layouts.UNSHARED, content), pending=pending)
     for key in marks:
         store.delete(key)
     unshared = (TWO_ROWS.unpack_from(key, 1)[1] for key in marks)
-    _drop_shares(ledger, {*(user for _, user in edges), *unshared}, content)
+    _drop_shares(aggregates, {*(user for _, user in edges), *unshared}, content)
     if known:
-        ledger.evicted(creator, content, created_at)
-        reply = contents.reply_at[content]
+        aggregates.evicted(creator, content, created_at)
+        reply = contents.reply_cells[content]
         if reply >= 0 and reply != content:
-            ledger.replied(reply, content, created_at, -1)
+            aggregates.replied(reply, content, created_at, -1)
     for key in search(row_layouts.index_prefix(REPLY_TO, content), pending=pending):
         time, reply = row_layouts.read_index(key)
-        ledger.unlink(REPLY_TO, reply, content, time)
-    for shard in orphan(ledger, content, search, pending=pending):
-        ledger.told.append((shard, Mutation(Fact.ORPHANED, 0, "", contents.ids[content])))
-    if contents.claims_at[content]:
+        aggregates.unlink(REPLY_TO, reply, content, time)
+    for shard in orphan(aggregates, content, search, pending=pending):
+        aggregates.outbound_facts.append((shard, Mutation(Fact.ORPHANED, 0, "", contents.ids[content])))
+    if contents.claims_cells[content]:
         for key, _ in list(store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))):
-            ledger.unclaim(content, *row_layouts.read_create_claim(key))
-    ledger.touched[CONTENT].discard(content)
-    leave(ledger, content)
+            aggregates.unclaim(content, *row_layouts.read_create_claim(key))
+    aggregates.dirty_rows[CONTENT].discard(content)
+    remove_record(aggregates, content)
 
 
-def leave(ledger: Ledger, content: int) -> None:
-    """Remove a content's record."""
-    ledger.shares.leave(content)
-    ledger.contents.drop(content)
-    ledger.contents.clear(content)
-    ledger.store.write("nodes", row_layouts.node(CONTENT, content), None)
-    ledger.store.write("mirrors", row_layouts.node(CONTENT, content), None)
+def remove_record(aggregates: Aggregates, content: int) -> None:
+    """Remove a content's record and its mirror."""
+    aggregates.shares.leave(content)
+    aggregates.contents.drop(content)
+    aggregates.contents.clear(content)
+    aggregates.store.write("nodes", row_layouts.node(CONTENT, content), None)
+    aggregates.store.write("mirrors", row_layouts.node(CONTENT, content), None)
 
 
-def orphan(ledger: Ledger, parent: int, search: Keys, *, pending: bool = True) -> list[int]:
-    """Let the creates here that reply to a content reply to nothing; returns the other shards that have some."""
-    contents, store = ledger.contents, ledger.store
+def orphan(aggregates: Aggregates, parent: int, search: Keys, *, pending: bool = True) -> list[int]:
+    """Remove a content as the parent of replies here, and return the other shards that have replies to it."""
+    contents, store = aggregates.contents, aggregates.store
     elsewhere = []
     for key in search(row_layouts.prefix(row_layouts.REPLIES, parent), pending=pending):
         store.delete(key)
@@ -88,21 +91,21 @@ def orphan(ledger: Ledger, parent: int, search: Keys, *, pending: bool = True) -
         if content < 0:
             elsewhere.append(shard)
             continue
-        if contents.reply_at[content] == parent:
-            contents.reply_at[content] = -1
-            ledger.touched[1].add(content)
+        if contents.reply_cells[content] == parent:
+            contents.reply_cells[content] = -1
+            aggregates.dirty_rows[1].add(content)
         for claim, _ in list(store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))):
             time, user, reply = row_layouts.read_create_claim(claim)
             if reply == parent:
-                ledger.unclaim(content, time, user, reply)
-                ledger.claim(content, time, user, -1)
-        ledger.release(parent)
+                aggregates.unclaim(content, time, user, reply)
+                aggregates.claim(content, time, user, -1)
+        aggregates.release(parent)
     return elsewhere
 
 
-def _drop_shares(ledger: Ledger, users: set[int], content: int) -> None:
-    """Remove the registers of these users' shares of a content."""
-    store = ledger.store
+def _drop_shares(aggregates: Aggregates, users: set[int], content: int) -> None:
+    """Remove the registers of some users' shares of a content."""
+    store = aggregates.store
     registers = [row_layouts.pair(SHARE, user, content) for user in users]
     for user, key, value in zip(users, registers, store.gets(registers), strict=True):
         if value is None:

@@ -1,10 +1,10 @@
-"""Set-valued apply: each mutation moves a register towards its final value, whatever the order.
+"""Set-valued registers: each mutation moves a register towards its final value, in any order of events.
 
-Registers only ever move one way (a newer decision, an earlier claim, a later tombstone); what changes in
-between is taken back and counted again through the ledger. `docs/graph.md` defines the registers.
+A register moves one way only: to a newer decision, an earlier claim, a later tombstone. When it moves, the aggregates
+uncount its old value and count the new one. `docs/graph.md` defines the registers.
 
-An event reaches the owners of all its nodes. The register of a follow or a membership stands with both owners,
-that of a share or a create with the content's; every shard knows every forget.
+An event is routed to the owners of all its nodes. Both owners store the register of a follow or a membership, the
+content's owner that of a share or a create; a forget is routed to every shard.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphstate.apply.aggregates import Ledger
+from graphstate.apply.aggregates import Aggregates
 from graphstate.storage import row_layouts
 from graphstate.storage.row_layouts import (
     DECISION,
@@ -34,25 +34,29 @@ Claim = tuple[int, int]
 Create = tuple[int, int, int]
 """A create: (time, user row, reply row or −1)."""
 UNERASED = b"unerased"
-"""The `meta` row of what must still leave the files."""
+"""The `meta` row with the number of the newest removal that files may still hold."""
 _FOLLOW = int(Kind.FOLLOW)
 _PACK_PAIR = row_layouts.PAIR_KEY.pack
 NO_CREATE: Create = (NEVER, -1, -1)
 
 
+# large class: one handler per kind of event; all share the tables, the store and the claims behind a register
 class Applier:
-    """Applies mutations to a ledger, one by one.
+    """Applies the mutations of events, one by one.
 
-    handlers: what applies an event's mutation, by its kind. forgotten: users of this shard who are no longer live;
-    erased: rows of other shards' users who are not. named: all of whom an event asked to forget something. unerased:
-    how often something that must also leave the files was taken back, since they were last written anew.
+    Attributes:
+        handlers: The method for each kind of event.
+        forgotten: Ids of this shard's users that a forget of this micro-batch removed.
+        erased: Rows of other shards' users that a forget of this micro-batch removed.
+        named: Ids that a forget of this micro-batch named.
+        unerased: The number of removals that files may still hold, see `GraphState.unerased`.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.store = ledger.store
-        self.users, self.contents, self.communities = ledger.tables
-        self._alone = ledger.shards == 1
+    def __init__(self, aggregates: Aggregates) -> None:
+        self.aggregates = aggregates
+        self.store = aggregates.store
+        self.users, self.contents, self.communities = aggregates.tables
+        self._alone = aggregates.shards == 1
         self.forgotten: list[str] = []
         self.erased: list[int] = []
         self.named: list[str] = []
@@ -69,37 +73,41 @@ class Applier:
             Kind.DELETE: self._delete,
         }
 
-    def _note(self, node_id: str, time: int) -> None:
-        """Note that an event names a user of this shard."""
-        if self.users.mine(node_id):
-            self.see(node_id, time)
+    def _observe_owned(self, node_id: str, time: int) -> None:
+        """Observe a user if this shard owns it."""
+        if self.users.owns(node_id):
+            self.observe_user(node_id, time)
 
-    def see(self, node_id: str, time: int) -> int:
-        """The row of a user whom an event names."""
+    def observe_user(self, node_id: str, time: int) -> int:
+        """Record that an event names a user, and return its row."""
         users = self.users
         row = users.index.get(node_id)
         if row is None:
             row = users.row(node_id)
-        if time > users.seen_at[row]:
-            users.seen_at[row] = time
+        if time > users.last_event_at_cells[row]:
+            users.last_event_at_cells[row] = time
             if not users.ids[row]:
-                users.settle(row, node_id)
-        self.ledger.touched[0].add(row)
+                users.update_liveness(row, node_id)
+        self.aggregates.dirty_rows[0].add(row)
         return row
 
-    def touch(self, content: int, time: int) -> None:
-        """Note the newest event that names a content; its record must be written."""
-        touched_at, leaving = self.contents.touched_at, self.ledger.leaving
-        if time < leaving.until:
-            leaving.note(content, time)
-        if time > touched_at[content]:  # noqa: PLR1730 - a call of `max` costs more than all of this
-            touched_at[content] = time
-        self.ledger.touched[1].add(content)
+    def observe_content(self, content: int, time: int) -> None:
+        """Record that an event names a content."""
+        last_event_at_cells, schedule = self.contents.last_event_at_cells, self.aggregates.eviction_schedule
+        if time < schedule.until:
+            schedule.note(content, time)
+        if time > last_event_at_cells[content]:  # noqa: PLR1730 - a call of `max` costs more than all of this
+            last_event_at_cells[content] = time
+        self.aggregates.dirty_rows[1].add(content)
 
     # Decisions: the newest wins, on equal times the removal
 
     def _decide(self, key: bytes, time: int, live: bool) -> tuple[int, bool, bool]:
-        """Enter a decision; returns (time of the live edge before or NEVER, whether one is live, whether it won)."""
+        """Store a decision if it wins.
+
+        Returns:
+            The time of the live edge before (`NEVER` if none), whether an edge is live now, whether the decision won.
+        """
         value = self.store.get(key)
         if value is None:
             self.store.staged[key] = DECISION.pack(time, live)
@@ -113,99 +121,99 @@ class Applier:
 
     def _follow(self, mutation: Mutation) -> None:
         kind, time, name, other, _, _ = mutation
-        user, target = self.see(name, time), self.see(other, time)
-        forget_at = self.users.forget_at
-        if time <= forget_at[user] or time <= forget_at[target]:
+        user, target = self.observe_user(name, time), self.observe_user(other, time)
+        forget_at_cells = self.users.forget_at_cells
+        if time <= forget_at_cells[user] or time <= forget_at_cells[target]:
             return
         before, live, won = self._decide(_PACK_PAIR(FOLLOW, user, target), time, kind == _FOLLOW)
         if not won:
             return
         if live and before != NEVER:
-            self.ledger.retime(FOLLOWS, user, target, before, time)
+            self.aggregates.retime(FOLLOWS, user, target, before, time)
         elif live or before != NEVER:
-            self.ledger.follow(user, target, time if live else before, 1 if live else -1)
+            self.aggregates.follow(user, target, time if live else before, 1 if live else -1)
 
     def _join(self, mutation: Mutation) -> None:
         time = mutation.time
-        user, community = self.see(mutation.user, time), self.communities.row(mutation.other)
-        self.ledger.touched[2].add(community)
-        if time <= self.users.forget_at[user]:
+        user, community = self.observe_user(mutation.user, time), self.communities.row(mutation.other)
+        self.aggregates.dirty_rows[2].add(community)
+        if time <= self.users.forget_at_cells[user]:
             return
         before, live, won = self._decide(row_layouts.pair(MEMBER, user, community), time, mutation.kind == Kind.JOIN)
         if not won:
             return
         if before != NEVER:
-            self.ledger.join(user, community, before, -1)
+            self.aggregates.join(user, community, before, -1)
         if live:
-            self.ledger.join(user, community, time, 1)
+            self.aggregates.join(user, community, time, 1)
 
     # Shares: the earliest claim behind the tombstones
 
     def _share(self, mutation: Mutation) -> None:
         _, time, name, other, through, _ = mutation
         contents, users = self.contents, self.users
-        here = self._alone or contents.mine(other)
-        if here or users.mine(name):
-            user = self.see(name, time)
-            if time > users.made_at_at[user]:  # noqa: PLR1730 - as above
-                users.made_at_at[user] = time
+        here = self._alone or contents.owns(other)
+        if here or users.owns(name):
+            user = self.observe_user(name, time)
+            if time > users.last_share_at_cells[user]:  # noqa: PLR1730 - as above
+                users.last_share_at_cells[user] = time
         if not here:
             if through is not None:
-                self._note(through, time)
+                self._observe_owned(through, time)
             return
-        via = -1 if through is None else self.see(through, time)
+        via = -1 if through is None else self.observe_user(through, time)
         content = contents.index.get(other)
         if content is None:
             content = contents.make(other)
-        self.touch(content, time)
+        self.observe_content(content, time)
         store, key = self.store, _PACK_PAIR(SHARE, user, content)
         value = store.get(key)
         if value is None:
-            if time > users.forget_at[user] and time > contents.deleted_at_at[content]:
+            if time > users.forget_at_cells[user] and time > contents.deleted_at_cells[content]:
                 store.staged[key] = SHARE_VALUE.pack(NEVER, time, via, 0)
-                self.ledger.register_share(user, content, time, via, 1)
+                self.aggregates.register_share(user, content, time, via, 1)
             return
         unshared, first, first_via, more = SHARE_VALUE.unpack(value)
-        if time <= max(unshared, users.forget_at[user], contents.deleted_at_at[content]):
+        if time <= max(unshared, users.forget_at_cells[user], contents.deleted_at_cells[content]):
             return
         if first == NEVER:
             store.put(key, SHARE_VALUE.pack(unshared, time, via, more))
-            self.ledger.register_share(user, content, time, via, 1)
+            self.aggregates.register_share(user, content, time, via, 1)
         elif (time, via) != (first, first_via):
             earlier = time < first or (time == first and self._rank(via) < self._rank(first_via))
             claim, later = ((time, via), (first, first_via)) if earlier else ((first, first_via), (time, via))
             store.put(row_layouts.share_claim(user, content, *later), b"")
             store.put(key, SHARE_VALUE.pack(unshared, *claim, 1))
             if earlier:
-                self.ledger.register_share(user, content, first, first_via, -1)
-                self.ledger.register_share(user, content, time, via, 1)
+                self.aggregates.register_share(user, content, first, first_via, -1)
+                self.aggregates.register_share(user, content, time, via, 1)
 
     def _rank(self, via: int) -> int:
-        """What orders claims of equal time: outlives the id of a forgotten user."""
-        return int(self.users.hash_at[via]) if via >= 0 else -1
+        """Return the order of claims of equal time; it does not need the id, which a forgotten user has no more."""
+        return int(self.users.hash_cells[via]) if via >= 0 else -1
 
     def _unshare(self, mutation: Mutation) -> None:
-        if not self.contents.mine(mutation.other):
-            self._note(mutation.user, mutation.time)
+        if not self.contents.owns(mutation.other):
+            self._observe_owned(mutation.user, mutation.time)
             return
-        user, content = self.see(mutation.user, mutation.time), self.contents.row(mutation.other)
-        self.touch(content, mutation.time)
+        user, content = self.observe_user(mutation.user, mutation.time), self.contents.row(mutation.other)
+        self.observe_content(content, mutation.time)
         key = row_layouts.pair(SHARE, user, content)
         value = self.store.get(key)
         unshared, first, via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
-        if mutation.time > max(unshared, self.users.forget_at[user]):
+        if mutation.time > max(unshared, self.users.forget_at_cells[user]):
             self.store.put(key, SHARE_VALUE.pack(mutation.time, first, via, more))
             self.store.put(row_layouts.pair(row_layouts.UNSHARED, content, user), b"")
-            self._cut_share(user, content)
+            self._remove_covered_share(user, content)
 
-    def _cut_share(self, user: int, content: int) -> None:
-        """Drop what the tombstones of a share now cover, and bring the next claim forward."""
+    def _remove_covered_share(self, user: int, content: int) -> None:
+        """Remove a share that a tombstone covers, and put the next claim in force."""
         key = row_layouts.pair(SHARE, user, content)
         value = self.store.get(key)
         if value is None:
             return
         unshared, first, via, more = SHARE_VALUE.unpack(value)
-        cut = max(unshared, self.users.forget_at[user], self.contents.deleted_at_at[content])
+        cut = max(unshared, self.users.forget_at_cells[user], self.contents.deleted_at_cells[content])
         if first == NEVER or first > cut:
             return
         following: Claim | None = None
@@ -225,134 +233,134 @@ class Applier:
             self.store.delete(key)
         else:
             self.store.put(key, SHARE_VALUE.pack(unshared, time, through, more))
-        self.ledger.register_share(user, content, first, via, -1)
+        self.aggregates.register_share(user, content, first, via, -1)
         if following is not None:
-            self.ledger.register_share(user, content, *following, 1)
+            self.aggregates.register_share(user, content, *following, 1)
 
     # Creates: the earliest claim behind the tombstones
 
     def _create(self, mutation: Mutation) -> None:
         contents, time = self.contents, mutation.time
-        here, parent = contents.mine(mutation.other), mutation.extra
-        reply = contents.row(parent) if parent is not None and (here or contents.mine(parent)) else -1
-        if reply >= 0 and contents.owned_at[reply]:
-            self.touch(reply, time)
+        here, parent = contents.owns(mutation.other), mutation.extra
+        reply = contents.row(parent) if parent is not None and (here or contents.owns(parent)) else -1
+        if reply >= 0 and contents.owned_cells[reply]:
+            self.observe_content(reply, time)
         if not here:
-            self._note(mutation.user, time)
+            self._observe_owned(mutation.user, time)
             if reply >= 0:
                 self.store.put(
-                    row_layouts.replies_elsewhere(reply, source_hash(mutation.other) % self.ledger.shards), b""
+                    row_layouts.replies_elsewhere(reply, source_hash(mutation.other) % self.aggregates.shards), b""
                 )
             return
-        user, content = self.see(mutation.user, time), contents.index.get(mutation.other)
+        user, content = self.observe_user(mutation.user, time), contents.index.get(mutation.other)
         unknown = content is None
         if content is None:
             content = contents.make(mutation.other)
-        self.touch(content, time)
+        self.observe_content(content, time)
         if reply >= 0:
             self._refer(content, reply)
-        if time <= self.users.forget_at[user] or time <= contents.deleted_at_at[content]:
+        if time <= self.users.forget_at_cells[user] or time <= contents.deleted_at_cells[content]:
             return
         new, current = (time, user, reply), self._create_of(content)
         if current == NO_CREATE:
             self._set_create(content, current, new, shared=not unknown)
         elif new != current:
             earlier = self._order(new) < self._order(current)
-            self.ledger.claim(content, *(current if earlier else new))
-            contents.claims_at[content] = 1
+            self.aggregates.claim(content, *(current if earlier else new))
+            contents.claims_cells[content] = 1
             if earlier:
                 self._set_create(content, current, new)
 
     def _refer(self, content: int, parent: int) -> None:
-        """Note that a create of a content replies to a parent, until the parent is evicted."""
+        """Store that a create of a content replies to a parent, until the parent is evicted."""
         key = row_layouts.pair(row_layouts.REPLIES, parent, content)
         if self.store.get(key) is None:
             self.store.put(key, b"")
-            self.ledger.use(parent)
+            self.aggregates.retain(parent)
 
     def _create_of(self, content: int) -> Create:
         contents = self.contents
-        return contents.created_at_at[content], contents.creator_at[content], contents.reply_at[content]
+        return contents.created_at_cells[content], contents.creator_cells[content], contents.reply_cells[content]
 
     def _order(self, create: Create) -> tuple[int, str, str]:
         time, user, reply = create
         return time, self.users.ids[user], self.contents.ids[reply] if reply >= 0 else ""
 
     def _set_create(self, content: int, old: Create, new: Create, *, shared: bool = True) -> None:
-        """Replace the create in force, moving what its shares give from one creator to the other.
+        """Replace the create in force, and move the credit of its shares from one creator to the other.
 
-        shared: whether there may be any.
+        shared: False if the content has no shares.
         """
-        ledger, contents = self.ledger, self.contents
-        contents.created_at_at[content], contents.creator_at[content], contents.reply_at[content] = new
-        found = self.store.scan(row_layouts.index_prefix(SHARED, content)) if shared else ()
-        shares = [row_layouts.read_index(key) for key, _ in found]
+        aggregates, contents = self.aggregates, self.contents
+        contents.created_at_cells[content], contents.creator_cells[content], contents.reply_cells[content] = new
+        rows = self.store.scan(row_layouts.index_prefix(SHARED, content)) if shared else ()
+        shares = [row_layouts.read_index(key) for key, _ in rows]
         for time, sharer in shares:
-            if old != NO_CREATE and ledger.counts(time, old[0]):
-                ledger.credit(sharer, content, time, old[0], old[1], -1)
+            if old != NO_CREATE and aggregates.counts(time, old[0]):
+                aggregates.credit(sharer, content, time, old[0], old[1], -1)
         if old != NO_CREATE:
-            ledger.create(content, *old, -1)
+            aggregates.create(content, *old, -1)
         if new != NO_CREATE:
-            ledger.create(content, *new, 1)
+            aggregates.create(content, *new, 1)
         for time, sharer in shares:
-            did, does = ledger.counts(time, old[0]), ledger.counts(time, new[0])
-            if did != does:
-                ledger.shares.departed.beyond_retention += did - does
+            counted, counts = aggregates.counts(time, old[0]), aggregates.counts(time, new[0])
+            if counted != counts:
+                aggregates.shares.departed.beyond_retention += counted - counts
                 value = self.store.get(row_layouts.pair(SHARE, sharer, content))
                 via = SHARE_VALUE.unpack(value)[2] if value is not None else -1
-                ledger.count_share(sharer, content, time, via, 1 if does else -1)
-            if does and new != NO_CREATE:
-                ledger.credit(sharer, content, time, new[0], new[1], 1)
+                aggregates.count_share(sharer, content, time, via, 1 if counts else -1)
+            if counts and new != NO_CREATE:
+                aggregates.credit(sharer, content, time, new[0], new[1], 1)
 
-    def _cut_create(self, content: int) -> None:
-        """Drop the create in force where a tombstone now covers it, and bring the next claim forward."""
-        contents, forget = self.contents, self.users.forget_at
+    def _remove_covered_create(self, content: int) -> None:
+        """Remove the create in force if a tombstone covers it, and put the next claim in force."""
+        contents, forget = self.contents, self.users.forget_at_cells
         current = self._create_of(content)
-        deleted = contents.deleted_at_at[content]
+        deleted = contents.deleted_at_cells[content]
         if current == NO_CREATE or (current[0] > deleted and current[0] > forget[current[1]]):
             return
         following = NO_CREATE
-        if contents.claims_at[content]:
-            found = [
+        if contents.claims_cells[content]:
+            claims = [
                 row_layouts.read_create_claim(key)
                 for key, _ in self.store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))
             ]
-            alive = [claim for claim in found if claim[0] > deleted and claim[0] > forget[claim[1]]]
+            alive = [claim for claim in claims if claim[0] > deleted and claim[0] > forget[claim[1]]]
             following = min(alive, key=self._order, default=NO_CREATE)
-            for claim in found:
+            for claim in claims:
                 if claim == following or claim not in alive:
-                    self.ledger.unclaim(content, *claim)
-            contents.claims_at[content] = len(alive) > 1
+                    self.aggregates.unclaim(content, *claim)
+            contents.claims_cells[content] = len(alive) > 1
         self._set_create(content, current, following)
 
     def _delete(self, mutation: Mutation) -> None:
         contents = self.contents
-        self._note(mutation.user, mutation.time)
-        if not contents.mine(mutation.other):
+        self._observe_owned(mutation.user, mutation.time)
+        if not contents.owns(mutation.other):
             return
         content = contents.row(mutation.other)
-        if mutation.time <= contents.deleted_at_at[content]:
+        if mutation.time <= contents.deleted_at_cells[content]:
             return
-        contents.deleted_at_at[content] = mutation.time
-        self.touch(content, mutation.time)
-        self._cut_create(content)
+        contents.deleted_at_cells[content] = mutation.time
+        self.observe_content(content, mutation.time)
+        self._remove_covered_create(content)
         for key, _ in list(self.store.scan(row_layouts.index_prefix(SHARED, content))):
-            self._cut_share(row_layouts.read_index(key)[1], content)
+            self._remove_covered_share(row_layouts.read_index(key)[1], content)
 
     # Forget: everything up to a time
 
     def mark(self) -> None:
-        """Note, with what is committed next, that the files hold what must leave them."""
+        """Stage a mark that the files must be rewritten without the removed rows."""
         self.unerased += 1
         self.store.write("meta", UNERASED, str(self.unerased).encode())
 
     def _forget(self, mutation: Mutation) -> None:
         known = mutation.user in self.users.index
-        user, until = self.see(mutation.user, mutation.time), mutation.time
-        users, ledger = self.users, self.ledger
-        if until <= users.forget_at[user]:
+        user, until = self.observe_user(mutation.user, mutation.time), mutation.time
+        users, aggregates = self.users, self.aggregates
+        if until <= users.forget_at_cells[user]:
             return
-        users.forget_at[user] = until
+        users.forget_at_cells[user] = until
         self.named.append(mutation.user)
         if known:
             self.mark()
@@ -361,25 +369,25 @@ class Applier:
         self._forget_shares(user, until)
         for key, _ in list(self.store.scan(row_layouts.index_prefix(CREATED, user))):
             content = row_layouts.read_index(key)[1]
-            if self.contents.owned_at[content]:
-                self._cut_create(content)
+            if self.contents.owned_cells[content]:
+                self._remove_covered_create(content)
         self._forget_claims(user, until)
         for key, value in list(self.store.scan(row_layouts.prefix(PAIR, user))):
             if PAIR_VALUE.unpack(value)[2] != NEVER:
-                ledger.review(user, TWO_ROWS.unpack_from(key, 1)[1], forget=True)
+                aggregates.review(user, TWO_ROWS.unpack_from(key, 1)[1], forget=True)
         for key, _ in list(self.store.scan(row_layouts.index_prefix(INTERACTS, user))):
-            ledger.review(row_layouts.read_index(key)[1], user, forget=True)
-        ledger.cleared(user, mutation.user, until, ledger.shard)
+            aggregates.review(row_layouts.read_index(key)[1], user, forget=True)
+        aggregates.cleared(user, mutation.user, until, aggregates.shard)
         if not users.live(user):
-            if users.owned_at[user]:
+            if users.owned_cells[user]:
                 self.forgotten.append(mutation.user)
             else:
                 self._erase(user)
-            users.settle(user, mutation.user)
+            users.update_liveness(user, mutation.user)
 
     def _erase(self, user: int) -> None:
-        """Keep nothing of what another shard told of a user."""
-        self.ledger.unmirror(USER, user)
+        """Drop what the owner of a user sent."""
+        self.aggregates.unmirror(USER, user)
         self.erased.append(user)
 
     def _forget_shares(self, user: int, until: int) -> None:
@@ -387,46 +395,46 @@ class Applier:
             content = TWO_ROWS.unpack_from(key, 1)[1]
             unshared, first, via, more = SHARE_VALUE.unpack(value)
             if NEVER < unshared <= until:
-                # The forget covers what the tombstone did.
+                # The forget covers the tombstone.
                 self.store.delete(row_layouts.pair(row_layouts.UNSHARED, content, user))
                 if first == NEVER:
                     self.store.delete(key)
                 else:
                     self.store.put(key, SHARE_VALUE.pack(NEVER, first, via, more))
-            self._cut_share(user, content)
+            self._remove_covered_share(user, content)
 
     def _forget_claims(self, user: int, until: int) -> None:
-        """Drop creates that wait behind those of others. Contents with several are rare: all of them are looked at."""
+        """Delete stored later creates of a user; contents with any are rare, so all of them are scanned."""
         contents = self.contents
         for content in np.flatnonzero(contents.claims[: contents.rows]).tolist():
-            found = [
+            claims = [
                 row_layouts.read_create_claim(key)
                 for key, _ in self.store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))
             ]
-            gone = [claim for claim in found if claim[1] == user and claim[0] <= until]
+            gone = [claim for claim in claims if claim[1] == user and claim[0] <= until]
             for claim in gone:
-                self.ledger.unclaim(content, *claim)
+                self.aggregates.unclaim(content, *claim)
             if gone:
-                contents.claims_at[content] = len(found) > len(gone)
-                self.ledger.touched[1].add(content)
+                contents.claims_cells[content] = len(claims) > len(gone)
+                self.aggregates.dirty_rows[1].add(content)
 
     def _forget_via(self, user: int, until: int) -> None:
         for key, value in list(self.store.scan(row_layouts.prefix(row_layouts.VIA, user))):
             if TIME.unpack(value)[0] <= until:
                 self.store.delete(key)
-                self.ledger.through(user, -1)
+                self.aggregates.through(user, -1)
 
     def _forget_decisions(self, user: int, until: int) -> None:
-        ledger = self.ledger
-        for table, settle in ((FOLLOW, ledger.follow), (MEMBER, ledger.join)):
+        aggregates = self.aggregates
+        for table, count in ((FOLLOW, aggregates.follow), (MEMBER, aggregates.join)):
             for key, value in list(self.store.scan(row_layouts.prefix(table, user))):
                 time, live = DECISION.unpack(value)
                 if time <= until:
                     self.store.delete(key)
                     if live:
-                        settle(user, TWO_ROWS.unpack_from(key, 1)[1], time, -1)
+                        count(user, TWO_ROWS.unpack_from(key, 1)[1], time, -1)
         for key, _ in list(self.store.scan(row_layouts.index_prefix(FOLLOWS, user))):
             time, source = row_layouts.read_index(key)
             if time <= until:
                 self.store.delete(row_layouts.pair(FOLLOW, source, user))
-                ledger.follow(source, user, time, -1)
+                aggregates.follow(source, user, time, -1)

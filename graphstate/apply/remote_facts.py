@@ -1,7 +1,7 @@
-"""Facts: what other shards derived from their registers, applied to the nodes of this one.
+"""Facts: changes that other shards derived from their registers, applied to the nodes of this shard.
 
-A fact finds its way through the log like an event, exactly once and in its sender's order, so counts may be
-added and taken back as they come. It moves no clock and never expires.
+A fact travels through the log like an event, exactly once and in the order of its sender, so it is counted or uncounted
+at once. It advances no clock and never expires.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ FIRST = min(Fact)
 """Kinds from here on are facts."""
 
 
-class Facts:
-    """Applies facts to the ledger that an applier keeps."""
+class RemoteFacts:
+    """Applies facts to the aggregates of an `Applier`."""
 
     def __init__(self, applier: Applier) -> None:
         self.applier = applier
-        self.ledger = ledger = applier.ledger
-        self.users, self.contents, _ = ledger.tables
-        self._see, self._mark = applier.see, applier.mark
-        made, through, credited, tied = ledger.made, ledger.through, ledger.credited, ledger.tied
+        self.aggregates = aggregates = applier.aggregates
+        self.users, self.contents, _ = aggregates.tables
+        self._observe_user, self._mark = applier.observe_user, applier.mark
+        made, through, credited, tied = aggregates.made, aggregates.through, aggregates.credited, aggregates.tied
         self._by_kind: dict[int, Callable[[Mutation, int], None]] = {
-            Fact.MADE: lambda told, sign: made(self._user(told), told.time, sign),
-            Fact.THROUGH: lambda told, sign: through(self._user(told), sign),
-            Fact.CREDITED: lambda told, sign: credited(self._user(told), told.at, sign),
-            Fact.TIED: lambda told, sign: tied(self._named(told), sign),
+            Fact.MADE: lambda fact, sign: made(self._user(fact), fact.time, sign),
+            Fact.THROUGH: lambda fact, sign: through(self._user(fact), sign),
+            Fact.CREDITED: lambda fact, sign: credited(self._user(fact), fact.at, sign),
+            Fact.TIED: lambda fact, sign: tied(self._named(fact), sign),
             Fact.RECEIVED: self._received,
             Fact.AUTHORED: self._authored,
             Fact.REPLIED: self._replied,
@@ -40,61 +40,61 @@ class Facts:
             Fact.CLEARED: self._cleared,
         }
 
-    def apply(self, told: Mutation) -> None:
+    def apply(self, fact: Mutation) -> None:
         """Apply one fact, or the opposite of one."""
-        handle = self._by_kind.get(told.kind)
+        handle = self._by_kind.get(fact.kind)
         if handle is not None:
-            handle(told, 1)
+            handle(fact, 1)
         else:
-            self._by_kind[told.kind - 1](told, -1)
+            self._by_kind[fact.kind - 1](fact, -1)
 
-    def _user(self, told: Mutation) -> int:
-        return self.users.row(told.user)
+    def _user(self, fact: Mutation) -> int:
+        return self.users.row(fact.user)
 
-    def _named(self, told: Mutation) -> int:
-        """The user of a fact whose sender may have forgotten the name."""
-        return self._user(told) if told.user else self.users.traced(told.at, bytes.fromhex(told.extra or ""))
+    def _named(self, fact: Mutation) -> int:
+        """Return the user's row of a fact; if the sender forgot the user, the fact holds a trace instead of the id."""
+        return self._user(fact) if fact.user else self.users.row_of_trace(fact.at, bytes.fromhex(fact.extra or ""))
 
-    def _received(self, told: Mutation, sign: int) -> None:
-        # A sharer must be known by id here, as the source of an edge; the event itself need not come this way.
-        sharer = self._see(told.other, told.time) if sign > 0 else self.users.row(told.other)
-        content = self.contents.row(told.extra or "")
-        self.ledger.received(self._user(told), sharer, content, told.time, told.at, sign)
+    def _received(self, fact: Mutation, sign: int) -> None:
+        # The share itself may not be routed to this shard, so the fact adds the sharer, the source of an edge.
+        sharer = self._observe_user(fact.other, fact.time) if sign > 0 else self.users.row(fact.other)
+        content = self.contents.row(fact.extra or "")
+        self.aggregates.received(self._user(fact), sharer, content, fact.time, fact.at, sign)
 
-    def _authored(self, told: Mutation, sign: int) -> None:
-        self.ledger.authored(self._user(told), self.contents.row(told.other), told.time, sign)
+    def _authored(self, fact: Mutation, sign: int) -> None:
+        self.aggregates.authored(self._user(fact), self.contents.row(fact.other), fact.time, sign)
 
-    def _replied(self, told: Mutation, sign: int) -> None:
-        contents, ledger = self.contents, self.ledger
+    def _replied(self, fact: Mutation, sign: int) -> None:
+        contents, aggregates = self.contents, self.aggregates
         if sign > 0:
-            parent, reply = contents.row(told.other), contents.row(told.extra or "")
-            self.applier.touch(parent, told.time)
-            ledger.link(REPLY_TO, reply, parent, told.time)
+            parent, reply = contents.row(fact.other), contents.row(fact.extra or "")
+            self.applier.observe_content(parent, fact.time)
+            aggregates.link(REPLY_TO, reply, parent, fact.time)
             return
-        parent, reply = contents.index.get(told.other, -1), contents.index.get(told.extra or "", -1)
-        # An eviction of the parent may have taken the edge while this was on its way.
+        parent, reply = contents.index.get(fact.other, -1), contents.index.get(fact.extra or "", -1)
+        # The edge is gone if the parent was evicted after the fact was sent.
         if min(parent, reply) >= 0:
-            edge = row_layouts.index(REPLY_TO, parent, told.time, contents.hash_at[reply], reply)
-            if ledger.store.get(edge) is not None:
-                ledger.unlink(REPLY_TO, reply, parent, told.time)
+            edge = row_layouts.index(REPLY_TO, parent, fact.time, contents.hash_cells[reply], reply)
+            if aggregates.store.get(edge) is not None:
+                aggregates.unlink(REPLY_TO, reply, parent, fact.time)
 
-    def _evicted(self, told: Mutation, _sign: int) -> None:
-        self.ledger.evicted(self._user(told), self.contents.row(told.other), told.time)
+    def _evicted(self, fact: Mutation, _sign: int) -> None:
+        self.aggregates.evicted(self._user(fact), self.contents.row(fact.other), fact.time)
 
-    def _kept(self, told: Mutation, _sign: int) -> None:
-        sharer, content = self.users.row(told.other), self.contents.row(told.extra or "")
-        creator = self._user(told)
-        pair = self.ledger.store.get(row_layouts.pair(row_layouts.PAIR, sharer, creator))
-        self.ledger.kept(creator, sharer, content, told.time, told.at, pair)
+    def _kept(self, fact: Mutation, _sign: int) -> None:
+        sharer, content = self.users.row(fact.other), self.contents.row(fact.extra or "")
+        creator = self._user(fact)
+        pair = self.aggregates.store.get(row_layouts.pair(row_layouts.PAIR, sharer, creator))
+        self.aggregates.kept(creator, sharer, content, fact.time, fact.at, pair)
 
-    def _orphaned(self, told: Mutation, _sign: int) -> None:
-        parent = self.contents.index.get(told.other)
+    def _orphaned(self, fact: Mutation, _sign: int) -> None:
+        parent = self.contents.index.get(fact.other)
         if parent is not None:
-            orphan(self.ledger, parent, self.ledger.store.search())
+            orphan(self.aggregates, parent, self.aggregates.store.search())
 
-    def _cleared(self, told: Mutation, _sign: int) -> None:
-        user = self._user(told)
-        self.ledger.add_up()
+    def _cleared(self, fact: Mutation, _sign: int) -> None:
+        user = self._user(fact)
+        self.aggregates.add_up()
         if self.users.counts[user].any():
             self._mark()
-        self.ledger.cleared(user, told.user, told.time, told.at)
+        self.aggregates.cleared(user, fact.user, fact.time, fact.at)

@@ -1,7 +1,7 @@
-"""What became of the shares: how many are credited, wait for a create, or came too late; a function of the log.
+"""Outcomes of shares: credited, waiting for a create, or too late; a function of the log.
 
-Kept contents are counted from the columns of their table when somebody asks, so an event costs nothing. Only what
-leaves the state, and what never counted, is added up here and committed with the micro-batch.
+Shares of contents in the state are counted from the columns of their table on request, so an event costs nothing.
+Shares that left the state or never counted are added up here and committed with the micro-batch.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from graphstate.types import SHARED
 
 META = b"shares"
 OUTCOMES = ("credited", "reach", "waiting", "beyond_retention", "abandoned", "expired")
-"""credited: counts, and the create is known. reach: of those, within the horizon. waiting: no create is known.
-beyond_retention: later than creation and retention. abandoned: the content left without a create. expired: the share
-itself came after the lateness.
+"""Of a share: credited: it counts and the create is known. reach: credited within the horizon. waiting: the create is
+unknown. beyond_retention: later than the retention of its content. abandoned: the content was evicted without a create.
+expired: it arrived after the lateness.
 """
 OLD_CONTENTS = 1_000_000
-"""Ids that a replay remembers of contents whose create expired or that left."""
+"""Maximum ids that a replay stores of contents whose create expired or that were evicted."""
 
 
 @dataclass
 class Departed:
-    """Shares that the columns of the kept contents do not hold."""
+    """Counts of shares that no column holds."""
 
     credited: int = 0
     reach: int = 0
@@ -39,10 +39,13 @@ class Departed:
 
 
 class ShareCounts:
-    """Counts shares: `reach` at the owner of the creator, everything else at the owner of the content.
+    """Counts shares: `reach` at the owner of the creator, all other outcomes at the owner of the content.
 
-    old: if it is a set, the ids of contents whose create expired or that left; too_old: shares of such contents that
-    left uncredited. Both are for a replay, which ends; they are not committed.
+    Attributes:
+        departed: Counts of shares that no column holds.
+        old: Ids of contents whose create expired or that were evicted, None to store none. For a replay: it is not
+            committed.
+        too_old: Uncredited shares of evicted contents in `old`.
     """
 
     def __init__(self, contents: Contents) -> None:
@@ -53,30 +56,30 @@ class ShareCounts:
         self._written = self.pack()
 
     def pack(self) -> bytes:
-        """The `meta` value."""
+        """Return the `meta` value."""
         return b" ".join(b"%d" % count for count in astuple(self.departed))
 
     def restore(self, value: bytes | None) -> None:
-        """Take the `meta` value; states of earlier releases have none."""
+        """Load the `meta` value; states of earlier releases have none."""
         if value is not None:
             self.departed = Departed(*map(int, value.split()))
         self._written = self.pack()
 
     def write(self, store: Store) -> None:
-        """Write the `meta` row with the micro-batch if it changed."""
+        """Stage the `meta` row if it changed."""
         packed = self.pack()
         if packed != self._written:
             store.write("meta", META, packed)
             self._written = packed
 
     def leave(self, row: int) -> None:
-        """Count the shares of a content whose row is about to be cleared; what is noted must be added up."""
+        """Count the shares of a content before its row is cleared; no operations may be queued."""
         contents, departed = self._contents, self.departed
-        departed.reach += contents.reach_at[row]
-        if not contents.owned_at[row]:
+        departed.reach += contents.reach_cells[row]
+        if not contents.owned_cells[row]:
             return
-        name, shares = contents.ids[row], contents.sharers_at[row]
-        if contents.created_at_at[row] != NEVER:
+        name, shares = contents.ids[row], contents.sharers_cells[row]
+        if contents.created_at_cells[row] != NEVER:
             departed.credited += shares
             self.note_old(name)
         elif self.old is not None and name in self.old:
@@ -85,12 +88,12 @@ class ShareCounts:
             departed.abandoned += shares
 
     def note_old(self, content: str) -> None:
-        """Note a content of which no create can come into force any more."""
+        """Store the id of a content of which no create can come into force any more."""
         if self.old is not None and len(self.old) < OLD_CONTENTS:
             self.old.add(content)
 
     def count(self) -> dict[str, int]:
-        """How many shares there are by `OUTCOMES`; each distinct share once, but for those that expired."""
+        """Return the number of shares by `OUTCOMES`: each distinct share once, expired ones once per event."""
         contents, departed = self._contents, self.departed
         rows = contents.rows
         sharers = contents.sharers[:rows]
@@ -105,21 +108,21 @@ class ShareCounts:
         }
 
     def count_too_old(self) -> int:
-        """How many uncredited shares are of contents whose create expired or that had left; 0 without `old`."""
+        """Return the number of uncredited shares of contents in `old`; 0 if it is None."""
         contents = self._contents
-        found = self.too_old
+        count = self.too_old
         for name in self.old or ():
             row = contents.index.get(name)
-            if row is not None and contents.created_at_at[row] == NEVER:
-                found += contents.sharers_at[row]
-        return found
+            if row is not None and contents.created_at_cells[row] == NEVER:
+                count += contents.sharers_cells[row]
+        return count
 
     def count_beyond(self, store: Store, retention_us: int) -> int:
-        """How many credited shares of kept contents another retention would leave out."""
+        """Return the number of credited shares in the state that another retention (µs) would exclude."""
         contents = self._contents
         rows = contents.rows
         created_at = contents.created_at[:rows]
-        late = (created_at != NEVER) & (contents.touched[:rows] > created_at + retention_us)
+        late = (created_at != NEVER) & (contents.last_event_at[:rows] > created_at + retention_us)
         return sum(
             _later(store, content, int(created_at[content]) + retention_us)
             for content in np.flatnonzero(late & (contents.sharers[:rows] > 0)).tolist()

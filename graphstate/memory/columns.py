@@ -2,71 +2,122 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FEW = 64
-"""Up to so many rows Python sorts faster than NumPy."""
-_SPARSE = 50
-"""One row in so many and more are marked in a line of all, in a tenth of the time that sorting them takes."""
+_SORTED_BY_PYTHON = 64
+"""Up to this number of rows Python sorts faster than NumPy."""
+_DENSE = 50
+"""If at least one row in this many is present, marking them in a boolean array takes a tenth of the time of sorting."""
+_FIRST_CAPACITY = 256
+_CELLS = "_cells"
 
 
 def as_rows(rows: Iterable[int]) -> NDArray[np.int64]:
-    """Rows as an array, in the order that they come in."""
+    """Return rows as an array `[n]`, in their given order."""
     return np.fromiter(rows, np.int64)
 
 
 def in_order(rows: Collection[int]) -> NDArray[np.int64]:
-    """Distinct rows in ascending order."""
-    if len(rows) <= _FEW:
+    """Return distinct rows as an array `[n]` in ascending order."""
+    if len(rows) <= _SORTED_BY_PYTHON:
         return as_rows(sorted(rows))
     return np.sort(np.fromiter(rows, np.int64, len(rows)))
 
 
-def union(some: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The rows of some arrays, each once, in ascending order."""
-    n = sum(map(len, some))
-    if n <= _FEW:
-        return as_rows(sorted(set(chain.from_iterable(rows.tolist() for rows in some))))
-    end = 1 + max(int(rows.max()) for rows in some if len(rows))
-    if end > n * _SPARSE:
-        return np.unique(np.concatenate(some))
-    among = np.zeros(end, np.bool_)
-    for rows in some:
-        among[rows] = True
-    return np.flatnonzero(among)
+def union(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the distinct rows of all arrays in ascending order, `[n]`."""
+    n = sum(map(len, arrays))
+    if n <= _SORTED_BY_PYTHON:
+        return as_rows(sorted(set(chain.from_iterable(rows.tolist() for rows in arrays))))
+    end = 1 + max(int(rows.max()) for rows in arrays if len(rows))
+    if end > n * _DENSE:
+        return np.unique(np.concatenate(arrays))
+    present = np.zeros(end, np.bool_)
+    for rows in arrays:
+        present[rows] = True
+    return np.flatnonzero(present)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The type, width and fill value of a declared column."""
+
+    dtype: type[np.generic]
+    width: int
+    fill: int
+
+    def array(self, capacity: int) -> NDArray[Any]:
+        """Return a filled array of `capacity` rows."""
+        return np.full((capacity, self.width) if self.width else capacity, self.fill, self.dtype)
+
+
+def column(dtype: type[np.generic], *, width: int = 0, fill: int = 0) -> Any:
+    """Declare a column of a `Columns` class; the annotation of the field is the type of its array.
+
+    Args:
+        dtype: The type of an element.
+        width: The elements of a row; 0 declares a one-dimensional column.
+        fill: The value of a new row.
+
+    Returns:
+        A declaration that `Columns` replaces with the array, hence `Any`.
+    """
+    return _Column(dtype, width, fill)
 
 
 class Columns:
-    """Named columns of equal length that grow by doubling.
+    """Declared columns of equal length that grow by doubling.
 
-    Each column `name` is an array attribute `name` (`[capacity]` or `[capacity, width]`) for compiled code,
-    and a flat memoryview `name_at` for single elements: reading one costs 40 ns where NumPy takes 100.
+    A subclass declares each column as a field:
+
+        created_at: Int64s = column(np.int64, fill=NEVER)
+        created_at_cells: memoryview[int]
+
+    `created_at` is the array, `[capacity]` or `[capacity, width]`, for compiled code. `created_at_cells`, if declared,
+    is a memoryview of a one-dimensional column for single elements: reading one takes 40 ns, 100 ns from the array.
+    Both are replaced when the columns grow.
     """
 
-    def __init__(self, **columns: tuple[type[np.generic], int, int]) -> None:
-        """Each column is (dtype, width, fill); width 0 makes a one-dimensional column."""
-        self._specs = columns
+    _columns: ClassVar[dict[str, _Column]] = {}
+    _with_cells: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        """Collect the declarations; instances hold the arrays."""
+        super().__init_subclass__()
+        declared = {name: value for name, value in vars(cls).items() if isinstance(value, _Column)}
+        for name in declared:
+            delattr(cls, name)
+        cls._columns = cls._columns | declared
+        cells = {name.removesuffix(_CELLS) for name in inspect.get_annotations(cls) if name.endswith(_CELLS)}
+        unknown = cells - cls._columns.keys()
+        if unknown:
+            raise TypeError(f"{cls.__name__} declares cells without a column: {', '.join(sorted(unknown))}")
+        cls._with_cells = cls._with_cells | cells
+
+    def __init__(self) -> None:
         self.rows = 0
         self.capacity = 0
-        self._grow(256)
+        self._grow(_FIRST_CAPACITY)
 
     def _grow(self, capacity: int) -> None:
-        for name, (dtype, width, fill) in self._specs.items():
-            shape: tuple[int, ...] = (capacity, width) if width else (capacity,)
-            array: NDArray[Any] = np.full(shape, fill, dtype)
+        for name, declared in self._columns.items():
+            array = declared.array(capacity)
             if self.capacity:
                 array[: self.capacity] = getattr(self, name)
             setattr(self, name, array)
-            setattr(self, name + "_at", array.reshape(-1).data)
+            if name in self._with_cells:
+                setattr(self, name + _CELLS, array.data)
         self.capacity = capacity
 
     def add(self) -> int:
-        """A new row, filled with the columns' fill values; returns its number."""
+        """Append a row with the fill values and return its number."""
         row = self.rows
         if row == self.capacity:
             self._grow(2 * self.capacity)
@@ -74,9 +125,6 @@ class Columns:
         return row
 
     def clear(self, row: int) -> None:
-        """Give a row its fill values again."""
-        for name, (_, _, fill) in self._specs.items():
-            getattr(self, name)[row] = fill
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name)
+        """Reset a row to the fill values."""
+        for name, declared in self._columns.items():
+            getattr(self, name)[row] = declared.fill

@@ -1,7 +1,7 @@
-"""Counters as they are stored: nearly all of a user's are zero, so a value says which words are not, and those.
+"""The `counters` value of a user: most counters are zero, so it holds a bit mask and the words that are not.
 
-20 bytes: bit k says that word k is not zero. Then these words, in their order, 4 bytes each, little endian. The words
-are 12 counts of two each, 5 ring tops, 128 ring slots.
+The mask has 20 bytes; bit k is set if word k is not zero. Then come these words in order, 4 bytes each, little endian.
+The words are 12 counts of two words each, 5 ring tops, 128 ring slots.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from graphstate.types import Int32s, Int64s
 COUNT_WORDS, TOP_WORDS = 2 * COUNTS, len(RINGS)
 WORDS = COUNT_WORDS + TOP_WORDS + RING_SLOTS
 _MASK = (WORDS + 31) // 32
-"""Words of 32 bits that say which of the others are there."""
+"""Words of the mask."""
 _CHUNK = 8_192
 
 UInt32s = NDArray[np.uint32]
 
 
 @njit(cache=True, nogil=True)
-def _packed(words: UInt32s, out: UInt32s, at: int) -> int:
-    end = at + _MASK
-    out[at:end] = 0
+def _packed(words: UInt32s, out: UInt32s, begin: int) -> int:
+    end = begin + _MASK
+    out[begin:end] = 0
     for k in range(WORDS):
         if words[k]:
-            out[at + k // 32] |= np.uint32(1) << np.uint32(k % 32)
+            out[begin + k // 32] |= np.uint32(1) << np.uint32(k % 32)
             out[end] = words[k]
             end += 1
     return end
@@ -41,26 +41,26 @@ def _packed(words: UInt32s, out: UInt32s, at: int) -> int:
 @njit(cache=True, nogil=True)
 def _pack(rows: Int64s, counts: UInt32s, tops: UInt32s, rings: UInt32s, out: UInt32s, ends: Int64s) -> None:
     words = np.empty(WORDS, np.uint32)
-    at = 0
+    end = 0
     for i in range(len(rows)):
         row = rows[i]
         words[:COUNT_WORDS] = counts[row]
         words[COUNT_WORDS : COUNT_WORDS + TOP_WORDS] = tops[row]
         words[COUNT_WORDS + TOP_WORDS :] = rings[row]
-        at = _packed(words, out, at)
-        ends[i] = at
+        end = _packed(words, out, end)
+        ends[i] = end
 
 
 @njit(cache=True, nogil=True)
 def _unpack(stored: UInt32s, ends: Int64s, words: UInt32s) -> int:
-    """Rows that are whole; fewer than asked for if the next is not."""
-    at = 0
+    """Unpack values and return how many, fewer than all if one is damaged."""
+    begin = 0
     for i in range(len(ends)):
-        value, end = at + _MASK, ends[i]
+        value, end = begin + _MASK, ends[i]
         if end < value:
             return i
         for k in range(WORDS):
-            if stored[at + k // 32] >> np.uint32(k % 32) & np.uint32(1):
+            if stored[begin + k // 32] >> np.uint32(k % 32) & np.uint32(1):
                 if value == end:
                     return i
                 words[i, k] = stored[value]
@@ -69,12 +69,12 @@ def _unpack(stored: UInt32s, ends: Int64s, words: UInt32s) -> int:
                 words[i, k] = 0
         if value != end:
             return i
-        at = end
+        begin = end
     return len(ends)
 
 
 def pack(users: Users, rows: Int64s) -> list[bytes]:
-    """The `counters` values of some users."""
+    """Return the `counters` values of users."""
     out, ends = np.empty(len(rows) * (_MASK + WORDS), np.uint32), np.empty(len(rows), np.int64)
     _pack(rows, users.counts.view(np.uint32), users.tops.view(np.uint32), users.rings.view(np.uint32), out, ends)
     stops = (4 * ends).tolist()
@@ -83,26 +83,26 @@ def pack(users: Users, rows: Int64s) -> list[bytes]:
 
 
 def unpack(values: list[bytes]) -> tuple[Int64s, Int32s, Int32s]:
-    """Counts `[n, 12]`, ring tops `[n, 5]` and rings `[n, 128]` of some `counters` values.
+    """Return counts `[n, 12]`, ring tops `[n, 5]` and rings `[n, 128]` of `counters` values.
 
     Raises:
-        DamagedError: one is not what `pack` makes.
+        DamagedError: A value has another length than its mask.
     """
     sizes = np.fromiter(map(len, values), np.int64, len(values))
     words = np.empty((len(values), WORDS), np.uint32)
-    whole = 0 if np.any(sizes % 4) else _unpack(np.frombuffer(b"".join(values), "<u4"), sizes.cumsum() // 4, words)
-    if whole != len(values):
+    unpacked = 0 if np.any(sizes % 4) else _unpack(np.frombuffer(b"".join(values), "<u4"), sizes.cumsum() // 4, words)
+    if unpacked != len(values):
         raise DamagedError("counters of a user cannot be read: restore or remove the state")
     counts, tops, rings = np.split(words, [COUNT_WORDS, COUNT_WORDS + TOP_WORDS], axis=1)
     return np.ascontiguousarray(counts).view(np.int64), tops.view(np.int32), rings.view(np.int32)
 
 
 def restore(users: Users, stored: Iterable[tuple[int, bytes]]) -> Iterator[int]:
-    """Take the `counters` values of users by row; gives how many it has taken, now and then."""
+    """Load the `counters` values of users by row; yields the number of loaded values after each chunk."""
     stored, done = iter(stored), 0
-    while some := list(islice(stored, _CHUNK)):
-        rows, values = zip(*some, strict=True)
-        at = np.array(rows)
-        users.counts[at], users.tops[at], users.rings[at] = unpack(list(values))
-        done += len(some)
+    while chunk := list(islice(stored, _CHUNK)):
+        numbers, values = zip(*chunk, strict=True)
+        rows = np.array(numbers)
+        users.counts[rows], users.tops[rows], users.rings[rows] = unpack(list(values))
+        done += len(chunk)
         yield done

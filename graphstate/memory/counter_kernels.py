@@ -1,6 +1,6 @@
-"""Counting: what a micro-batch adds to counters, rings and windows, noted in Python and added up by compiled code.
+"""Counting: operations on counters, rings and windows, queued by Python code and applied by a compiled kernel.
 
-What a register decides is one operation, eight numbers; nothing reads what they count before `Counting.add_up`.
+An operation is eight numbers. Counters are out of date while operations are queued.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ _OFFSET = np.array(RING_OFFSETS, np.int64)
 
 WIDTH = 8
 NOTHING, SHARE, CREDIT, MADE_ONE, CREDITED_ONE, RECEIVED_ONE, AUTHORED, FOLLOW, COUNT, EDGE = range(10)
-"""What an operation says; its other numbers, the last one its sign where it has one:
+"""Codes of operations; the other seven numbers, of which the last is the sign:
 
 SHARE       user, content, via or −1, –, time, –
-CREDIT      user, content, creator, what becomes of the edge, time, created_at
+CREDIT      user, content, creator, change of the edge, time, created_at
 MADE_ONE    user, –, –, –, time, –
 CREDITED_ONE  user, –, –, –, delay in seconds, –
-RECEIVED_ONE  creator, content, sharer, what becomes of the edge, time, created_at
+RECEIVED_ONE  creator, content, sharer, change of the edge, time, created_at
 AUTHORED    creator, content, –, –, created_at, –
 FOLLOW      source, target, –, –, time, –
 COUNT       user, counter, –, –, –, –
 EDGE        operation of the windows, relation, source, target, time, –
 """
 STAYS, TIES, MOVES = range(3)
-"""What becomes of the edge from sharer to creator: nothing, it is new, it has a later time."""
+"""Change of the edge from sharer to creator: none, it is new, it has a later time."""
 
 
 @njit(cache=True, nogil=True)
 def _ring(tops: Int32s, rings: Int32s, user: int, ring: int, time: int, sign: int) -> None:
-    """Add to a ring's epoch; one that has left the ring no longer matters to anything."""
+    """Add to the slot of a time's epoch; epochs older than the ring are ignored."""
     epoch, slots, base = time // _LENGTH[ring], _SLOTS[ring], _OFFSET[ring]
     top = np.int64(tops[user, ring])
     if epoch > top:
@@ -71,7 +71,7 @@ def _ring(tops: Int32s, rings: Int32s, user: int, ring: int, time: int, sign: in
             for old in range(max(top + 1, epoch - slots + 1), epoch + 1):
                 rings[user, base + old % slots] = 0
         elif epoch >= slots:
-            # A ring that was never used (top 0) holds nothing but, at most, epoch 0 in its first slot.
+            # A ring with top 0 holds at most epoch 0, in its first slot.
             rings[user, base] = 0
         tops[user, ring] = epoch
     elif epoch <= top - slots:
@@ -88,7 +88,7 @@ def _made(counts: Int64s, tops: Int32s, rings: Int32s, user: int, time: int, sig
 
 @njit(cache=True, nogil=True)
 def quantum(lq: Int64s, n: int) -> int:
-    """LQ(n), which rises no more where its table ends."""
+    """Return LQ(n); beyond the table it is constant."""
     return int(lq[min(n, len(lq) - 1)])
 
 
@@ -128,7 +128,7 @@ def _add_up(
     lq: Int64s, horizon: int, stamp: int, user_stamps: Int64s, content_stamps: Int64s, users: Int64s, contents: Int64s,
     changes: Int64s,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Returns how many users and contents were counted at, and how many edges change; users must be this shard's."""
+    """Count for this shard's users; return the number of listed users, of listed contents and of edge changes."""
     n = m = e = 0
     for code, a, b, c, d, time, created_at, sign in ops:
         if code == SHARE:
@@ -188,10 +188,7 @@ def _add_up(
 
 
 class Counting:
-    """Adds up operations; remembers, for as long as a micro-batch lasts, at which nodes.
-
-    users, contents: rows, each once after every `add_up`.
-    """
+    """Applies operations to the tables of users and contents."""
 
     def __init__(self, users: Users, contents: Contents, horizon_us: int) -> None:
         self._users, self._contents, self._horizon_us = users, contents, horizon_us
@@ -199,7 +196,14 @@ class Counting:
         self._stamp = 0
 
     def add_up(self, ops: array[int]) -> tuple[Int64s, Int64s, Int64s]:
-        """Count these; returns the rows of users and contents counted at, and edge changes `[n, 5]`."""
+        """Apply operations.
+
+        Args:
+            ops: The operations, `WIDTH` numbers each.
+
+        Returns:
+            The distinct rows of users and of contents with changed counters, and edge changes `[n, 5]`.
+        """
         table = np.frombuffer(ops, np.int64).reshape(-1, WIDTH)
         users, contents = self._users, self._contents
         if len(self._user_stamps) < users.capacity:

@@ -1,6 +1,6 @@
-"""The features: integers computed from counters, rings and windows, as `docs/graph.md` defines them.
+"""Features: integers computed from counters, rings and windows, as `docs/graph.md` defines them.
 
-Everything is integer arithmetic, so a feature is the same number whatever the order of the events was.
+All arithmetic is on integers, so a feature does not depend on the order of events.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ for _ring, _shape in enumerate(RINGS):
 
 @njit(cache=True, nogil=True)
 def _bits(n: int) -> int:
-    """The bit length of n ≥ 0."""
+    """Return the bit length of n ≥ 0."""
     bits = 0
     for step in (32, 16, 8, 4, 2, 1):
         if n >> step:
@@ -72,7 +72,7 @@ def _bits(n: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _half(n: int) -> int:
-    """⌊2·log2(n+1)⌋ of n ≥ 0, exactly; n is cut at 2³¹ so that its square fits."""
+    """Return ⌊2·log2(n+1)⌋ of n ≥ 0, exactly; n is limited to 2³¹ − 1 so that its square fits."""
     n = min(n, (1 << 31) - 1) + 1
     return _bits(n * n) - 1
 
@@ -84,7 +84,7 @@ def _elapsed(as_of: int, time: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _crossing(as_of: int, time: int) -> int:
-    """A time not after the one at which `_elapsed` next changes, later than as_of where it can be."""
+    """Return a time not after the next change of `_elapsed`, later than as_of if possible."""
     if time == NEVER:
         return _FAR
     bucket = _half(max(0, as_of - time) // _MINUTE)
@@ -141,7 +141,7 @@ def _propagate_counts(rows: Int64s, counts: Int32s, floor: int, out: Int32s, cha
 
 @njit(cache=True, nogil=True)
 def _newest_first(pool: Pool, hashes: NDArray[np.uint64], start: int, count: int, order: Int64s) -> int:
-    """The slots of up to `_RECENT` newest edges of a window, newest first."""
+    """Write the slots of up to `_RECENT` newest edges of a window to `order`, newest first; return their number."""
     n = 0
     for slot in range(start, start + count):
         k = n
@@ -164,7 +164,7 @@ def _newest_first(pool: Pool, hashes: NDArray[np.uint64], start: int, count: int
 def _reach_history(
     pool: Pool, hashes: NDArray[np.uint64], start: int, count: int, reach: Int32s, lq: Int64s, out: Int32s
 ) -> int:
-    """Fill recent_mean and last; returns the time of the newest content."""
+    """Compute recent_mean and last; return the time of the newest content, `NEVER` if there is none."""
     order = np.empty(_RECENT, np.int64)
     n = _newest_first(pool, hashes, start, count, order)
     out[1] = out[2] = 0
@@ -181,7 +181,7 @@ def _reach_history(
 
 @njit(cache=True, nogil=True)
 def _due(as_of: int, created: int, received: int, made: int, top: Int32s, slots: Int32s) -> int:
-    """A time not after the next change of a user's own features that comes without an event."""
+    """Return a time not after the next change of a user's own features without an event."""
     due = min(_crossing(as_of, created), _crossing(as_of, received), _crossing(as_of, made))
     for ring in range(len(_SLOTS)):
         if top[ring] > as_of // _LENGTHS[ring] + 2 - _SLOTS[ring]:
@@ -214,8 +214,8 @@ def _own(
         new[0] = c[LQ_SUM] // 64 // (c[CREATED] + 2)
         new[3] = _half(c[CREATED])
         new[4] = _half(c[SHARERS])
-        for at, r in ((5, 0), (6, 2), (7, 4), (10, 1), (11, 3)):
-            new[at] = _half(_decayed(r, top[r], ring, as_of) // 32)
+        for k, r in ((5, 0), (6, 2), (7, 4), (10, 1), (11, 3)):
+            new[k] = _half(_decayed(r, top[r], ring, as_of) // 32)
         new[8] = _half(c[MADE])
         new[9] = _half(c[AUTHORS])
         new[12] = _half(c[DELAY_MADE] // c[CREDITED] // 60) if c[CREDITED] else 0
@@ -240,7 +240,7 @@ def _own(
 
 
 def warm_up(users: Users, contents: Contents, communities: Communities) -> None:
-    """Compile what is not called where nothing changed."""
+    """Compile the kernels that a micro-batch without changes does not call."""
     nothing = np.zeros(0, np.int64)
     _propagate_users(nothing, users.counts, 1, users.propagated, nothing)
     _propagate_counts(nothing, contents.sharers, 1, contents.propagated, nothing)
@@ -248,7 +248,7 @@ def warm_up(users: Users, contents: Contents, communities: Communities) -> None:
 
 
 def propagate_users(users: Users, rows: Int64s, floor: int) -> Int64s:
-    """Bring the propagated features of these users up to date; returns those that changed."""
+    """Update the propagated features of users; return the rows that changed."""
     if not len(rows):
         return rows
     changed = np.empty(len(rows), np.int64)
@@ -256,7 +256,7 @@ def propagate_users(users: Users, rows: Int64s, floor: int) -> Int64s:
 
 
 def propagate_counts(counts: Int32s, out: Int32s, rows: Int64s, floor: int) -> Int64s:
-    """The same for contents (their sharers) and communities (their members)."""
+    """Update the propagated feature of contents (sharers) or communities (members); return the rows that changed."""
     if not len(rows):
         return rows
     changed = np.empty(len(rows), np.int64)
@@ -264,11 +264,11 @@ def propagate_counts(counts: Int32s, out: Int32s, rows: Int64s, floor: int) -> I
 
 
 def own(users: Users, contents: Contents, windows: Windows, rows: Int64s, tick: int) -> Int64s:
-    """Bring the own features of these users up to date at the tick (µs); returns those that changed."""
+    """Update the own features of users at the tick (µs); return the rows that changed."""
     changed = np.empty(len(rows), np.int64)
     starts, counts = windows.rows.start, windows.rows.counts
     arguments: tuple[Any, ...] = (
-        rows, tick, users.seen, users.made_at, users.forget, users.counts, users.tops, users.rings,
+        rows, tick, users.last_event_at, users.last_share_at, users.forget_at, users.counts, users.tops, users.rings,
         windows.pool, contents.hash, starts[CREATED_RELATION], counts[CREATED_RELATION],
         starts[INTERACTS], counts[INTERACTS], contents.reach, LQ, users.own, users.due, changed,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The frontier: which nodes a change makes stale, found by walking the reverse lists of the windows."""
+"""The frontier: the nodes that a change makes stale, found by walking the reverse lists of the windows."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def _stale(
 ) -> None:  # fmt: skip
     """List the touched rows, then the targets whose window holds one of those read, relation by relation."""
     for kind in range(1 if users_only else 3):
-        seen, found, n = stamps[kind], out[kind], 0
+        listed, rows, n = stamps[kind], out[kind], 0
         for row in touched[kind]:
-            if seen[row] != stamp:
-                seen[row] = stamp
-                found[n] = row
+            if listed[row] != stamp:
+                listed[row] = stamp
+                rows[n] = row
                 n += 1
         ends[kind] = n
     for number in range(len(_SOURCE)):
         kind = _TARGET[number]
         if users_only and kind != USER:
             continue
-        seen, found, n = stamps[kind], out[kind], ends[kind]
+        listed, rows, n = stamps[kind], out[kind], ends[kind]
         for row in read[_SOURCE[number]]:
             slot = heads[begins[number] + row]
             while slot >= 0:
                 target = target_of[slot]
-                if seen[target] != stamp:
-                    seen[target] = stamp
-                    found[n] = target
+                if listed[target] != stamp:
+                    listed[target] = stamp
+                    rows[n] = target
                     n += 1
                 slot = next_slot[slot]
         ends[kind] = n
@@ -56,13 +56,13 @@ def _count(rows: Three, counts: Int32s, begins: Int64s) -> int:
 
 
 def _three(rows: list[Int64s]) -> Three:
-    """Compiled code takes one form of array alone."""
+    """Return contiguous arrays: each other form would compile the kernels once more."""
     users, contents, communities = rows
     return np.ascontiguousarray(users), np.ascontiguousarray(contents), np.ascontiguousarray(communities)
 
 
 class Frontier:
-    """Finds stale nodes; a node is listed once per call, in the order it was found."""
+    """Finds stale nodes; lists a node once per call, in the order of the walk."""
 
     def __init__(self) -> None:
         self._capacity = [0] * len(TYPES)
@@ -70,15 +70,19 @@ class Frontier:
         self._stamp = 0
 
     def warm_up(self, windows: Windows) -> None:
-        """Compile it."""
+        """Compile the kernels."""
         nothing = [np.zeros(0, np.int64) for _ in TYPES]
         self.stale(windows, nothing, nothing, users_only=False)
         edges(windows, nothing)
 
     def stale(self, windows: Windows, touched: list[Int64s], read: list[Int64s], users_only: bool) -> list[Int64s]:
-        """Per node type, the touched rows and every target whose window holds one of the read rows.
+        """Return the stale rows per node type: the touched rows, and every target with a read row in its window.
 
-        users_only: what the second layer needs, where only users are computed.
+        Args:
+            windows: The windows.
+            touched: Stale rows per node type.
+            read: Rows whose readers are stale, per node type.
+            users_only: List users only: the second layer computes no other nodes.
         """
         if self._capacity != windows.capacity:
             self._capacity = list(windows.capacity)
@@ -96,5 +100,5 @@ class Frontier:
 
 
 def edges(windows: Windows, rows: list[Int64s]) -> int:
-    """How many edges there are in the windows of some targets per node type."""
+    """Return the number of edges in the windows of targets, given per node type."""
     return int(_count(_three(rows), windows.places.counts, windows.places.target))

@@ -1,4 +1,4 @@
-"""Hubs: nodes that so many others read that what follows from a change of theirs waits for its turn."""
+"""Hubs: nodes with more readers than one micro-batch recomputes; their changed rows wait in a queue."""
 
 from __future__ import annotations
 
@@ -13,47 +13,54 @@ from graphstate.types import RELATIONS, USER, Int32s, Int64s
 
 @njit(cache=True, nogil=True)
 def _count(rows: Int64s, head: Int32s, following: Int32s, most: int, readers: Int64s) -> None:
-    """Add each row's readers to what was counted of it, up to one more than `most`."""
-    for at in range(len(rows)):
-        slot, n = head[rows[at]], readers[at]
+    """Add the number of each row's readers to `readers`, up to `most` + 1."""
+    for i in range(len(rows)):
+        slot, n = head[rows[i]], readers[i]
         while slot >= 0 and n <= most:
             n += 1
             slot = following[slot]
-        readers[at] = n
+        readers[i] = n
 
 
 def split(
     windows: Windows, rows: list[Int64s], most: int, *, users_only: bool
 ) -> tuple[list[Int64s], list[Int64s] | None]:
-    """Per node type, the rows that at most so many windows hold, and the others; None: there are no others.
+    """Split rows into those with at most `most` readers and hubs.
 
-    users_only: only windows of users count, as they are all that the second layer computes.
+    Args:
+        windows: The windows.
+        rows: The rows per node type.
+        most: The number of readers up to which a node is no hub.
+        users_only: Count only windows of users: the second layer computes no other nodes.
+
+    Returns:
+        The rows with at most `most` readers, and the hubs, per node type; None if there are no hubs.
     """
     if max(windows.capacity) <= most:
         return rows, None
-    counted = [np.zeros(len(some), np.int64) for some in rows]
+    counted = [np.zeros(len(of_kind), np.int64) for of_kind in rows]
     for number, relation in enumerate(RELATIONS):
-        some = rows[relation.source]
-        if len(some) and (relation.target == USER or not users_only):
-            _count(some, windows.rows.head[number], windows.pool.next, most, counted[relation.source])
+        sources = rows[relation.source]
+        if len(sources) and (relation.target == USER or not users_only):
+            _count(sources, windows.rows.head[number], windows.pool.next, most, counted[relation.source])
     hubs = [readers > most for readers in counted]
     if not any(hub.any() for hub in hubs):
         return rows, None
-    few = [some[~hub] for some, hub in zip(rows, hubs, strict=True)]
-    return few, [some[hub] for some, hub in zip(rows, hubs, strict=True)]
+    others = [of_kind[~hub] for of_kind, hub in zip(rows, hubs, strict=True)]
+    return others, [of_kind[hub] for of_kind, hub in zip(rows, hubs, strict=True)]
 
 
 def warm_up(windows: Windows) -> None:
-    """Compile what the first hub would have to wait for."""
+    """Compile the kernel, so that the first hub does not wait for it."""
     none = np.zeros(0, np.int64)
     _count(none, windows.rows.head[0], windows.pool.next, 0, none)
 
 
 class Queue:
-    """Rows of one node type that wait for their turn, oldest first, each once.
+    """Queue of distinct rows of one node type, oldest first.
 
-    A row that was dropped may still be in a piece of the queue; the flag decides, so a row that came back keeps the
-    older of its places.
+    A dropped row may still be in a piece of the queue; a flag per row decides. So a row that is added again keeps its
+    older place.
     """
 
     def __init__(self) -> None:
@@ -65,7 +72,7 @@ class Queue:
         return self._count
 
     def add(self, rows: Int64s, since: float) -> None:
-        """Let rows wait behind all others, since that time; each may be named once."""
+        """Append distinct rows, queued since a time (s)."""
         if len(rows) and int(rows.max()) >= len(self._waits):
             grown = np.zeros(2 * int(rows.max()) + 1, np.bool_)
             grown[: len(self._waits)] = self._waits
@@ -77,33 +84,33 @@ class Queue:
             self._count += len(new)
 
     def drop(self, rows: Int64s) -> None:
-        """These wait no more."""
+        """Remove rows from the queue."""
         if self._count:
             rows = rows[rows < len(self._waits)]
             self._count -= int(np.count_nonzero(self._waits[rows]))
             self._waits[rows] = False
 
     def take(self, n: int, now: float) -> tuple[Int64s, float]:
-        """The n that have waited longest, or as many as there are, and since when the oldest has; now for none."""
-        found, oldest = [np.zeros(0, np.int64)], now
+        """Remove and return up to n of the oldest rows, and when the oldest was queued, `now` for none."""
+        taken, oldest = [np.zeros(0, np.int64)], now
         while n > 0 and self._count:
             since, piece = self._pieces.popleft()
             waiting = piece[self._waits[piece]]
-            some = waiting[:n]
-            if len(some):
+            rows = waiting[:n]
+            if len(rows):
                 oldest = min(oldest, since)
-            if len(some) < len(waiting):
-                self._pieces.appendleft((since, waiting[len(some) :]))
-            found.append(some)
-            n -= len(some)
-            self._count -= len(some)
-            self._waits[some] = False
+            if len(rows) < len(waiting):
+                self._pieces.appendleft((since, waiting[len(rows) :]))
+            taken.append(rows)
+            n -= len(rows)
+            self._count -= len(rows)
+            self._waits[rows] = False
         if not self._count:
             self._pieces.clear()
-        return np.concatenate(found), oldest
+        return np.concatenate(taken), oldest
 
     def clear(self) -> None:
-        """Nothing waits."""
+        """Remove all rows."""
         self._waits[:] = False
         self._pieces.clear()
         self._count = 0

@@ -1,15 +1,15 @@
-"""The nodes of a shard: ids, their dense rows, and what is counted at each of them."""
+"""The node tables of a shard: ids, their dense rows, and the columns of each node type."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from struct import Struct
 
 import numpy as np
+from numpy.typing import NDArray
 
-from graphstate.memory.columns import Columns
-from graphstate.storage.row_layouts import NEVER
-from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, source_hash
+from graphstate.memory.columns import Columns, column
+from graphstate.storage.row_layouts import CONTENT_STRUCT, NEVER, USER_STRUCT, read_community
+from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, Int32s, Int64s, source_hash
 
 CREATED, RECEIVED, MADE, FOLLOWERS, FOLLOWING, VIA = range(6)
 SHARERS, AUTHORS, LQ_SUM, DELAY_MADE, CREDITED, DELAY_RECEIVED = range(6, 12)
@@ -24,80 +24,72 @@ RING_SLOTS = 128
 
 _MAX_REACH = 1 << 20
 LQ = np.round(4096 * np.log1p(np.arange(_MAX_REACH + 1, dtype=np.float64))).astype(np.int64)
-"""LQ(n) = round(4096·ln(1+n)): logarithms as integers, so that sums do not depend on order (see `counting.quantum`)."""
+"""LQ(n) = round(4096·ln(1+n)): integer logarithms, so that sums do not depend on order."""
 
-_USER = Struct("<qqq")
-_CONTENT = Struct("<qqqiiiiiB")
-
-
+UInt8s = NDArray[np.uint8]
+UInt64s = NDArray[np.uint64]
 TRACE_BYTES = 16
 
 
-def read_user(value: bytes) -> tuple[int, int, int]:
-    """`(seen, made_at, forget)` of a user's `nodes` value."""
-    seen, made_at, forget = _USER.unpack_from(value)
-    return seen, made_at, forget
-
-
-def read_content(value: bytes) -> tuple[int, int, int]:
-    """`(created_at, sharers, reach)` of a content's `nodes` value."""
-    created_at, _, _, _, _, sharers, reach, _, _ = _CONTENT.unpack_from(value)
-    return created_at, sharers, reach
-
-
-def read_community(value: bytes) -> int:
-    """The members of a community's `nodes` value."""
-    return int.from_bytes(value[:4], "little")
-
-
 def forgotten_key(node_id: str) -> bytes:
-    """What is kept of an id once its user is forgotten: enough to void late events, not enough to name anybody."""
+    """Return the hash that replaces the id of a forgotten user: it voids late events and names no person."""
     return blake2b(node_id.encode(), digest_size=TRACE_BYTES, person=b"forgotten").digest()
 
 
 class Table(Columns):
-    """Ids and rows of one node type beside its columns.
+    """Ids and columns of one node type.
 
-    `fresh` are the rows made since it was last emptied; a freed row is reused with its columns cleared.
-    owned: whether this shard owns the node. readers: the shards that mirror an owned node, one bit each.
-    subscribed: whether the owner of another shard's node was asked for it.
+    Attributes:
+        hash: `source_hash` of the id.
+        owned: Whether this shard owns the node.
+        mirrored_by: The shards that mirror an owned node, one bit per shard.
+        subscribed: Whether a mirrored node was requested from its owner.
+        propagated: The propagated features, `[capacity, F]`.
+        ids: The id of each row, empty if the row has none.
+        index: The row of each id.
+        free: Rows for reuse; their columns are reset first.
+        fresh: Rows added since the micro-batch began.
     """
 
-    def __init__(self, spec: GraphSpec, **columns: tuple[type[np.generic], int, int]) -> None:
-        super().__init__(
-            hash=(np.uint64, 0, 0),
-            owned=(np.uint8, 0, 1),
-            readers=(np.uint64, 0, 0),
-            subscribed=(np.uint8, 0, 0),
-            **columns,
-        )
+    hash: UInt64s = column(np.uint64)
+    hash_cells: memoryview[int]
+    owned: UInt8s = column(np.uint8, fill=1)
+    owned_cells: memoryview[int]
+    mirrored_by: UInt64s = column(np.uint64)
+    mirrored_by_cells: memoryview[int]
+    subscribed: UInt8s = column(np.uint8)
+    subscribed_cells: memoryview[int]
+    propagated: Int32s
+
+    def __init__(self, spec: GraphSpec) -> None:
+        super().__init__()
         self._shards, self._shard = spec.shards, spec.shard
         self.ids: list[str] = []
         self.index: dict[str, int] = {}
         self.free: list[int] = []
         self.fresh: list[int] = []
 
-    def mine(self, node_id: str) -> bool:
-        """Whether this shard owns a node."""
+    def owns(self, node_id: str) -> bool:
+        """Return whether this shard owns the node of an id."""
         return self._shards == 1 or source_hash(node_id) % self._shards == self._shard
 
     def owner(self, row: int) -> int:
-        """The shard that owns a row's node."""
-        return int(self.hash_at[row]) % self._shards
+        """Return the shard that owns a row's node."""
+        return int(self.hash_cells[row]) % self._shards
 
     def row(self, node_id: str) -> int:
-        """The row of an id, made if it is new."""
+        """Return the row of an id; a new id gets a row."""
         row = self.index.get(node_id)
         return self.make(node_id) if row is None else row
 
     def make(self, node_id: str) -> int:
-        """A row for a new id."""
+        """Add a row for a new id and return it."""
         row = self.blank()
         self.name(row, node_id)
         return row
 
     def blank(self) -> int:
-        """A row without an id."""
+        """Add a row without an id and return it."""
         if self.free:
             row = self.free.pop()
             self.clear(row)
@@ -108,17 +100,17 @@ class Table(Columns):
         return row
 
     def name(self, row: int, node_id: str) -> None:
-        """Give a row its id."""
+        """Set the id of a row."""
         self.ids[row] = node_id
         self.index[node_id] = row
-        self._place(row, source_hash(node_id))
+        self._set_owner(row, source_hash(node_id))
 
-    def _place(self, row: int, hashed: int) -> None:
+    def _set_owner(self, row: int, hashed: int) -> None:
         self.hash[row] = hashed
-        self.owned_at[row] = hashed % self._shards == self._shard
+        self.owned_cells[row] = hashed % self._shards == self._shard
 
     def load(self, row: int, node_id: str | None) -> None:
-        """Take a row from disk, in ascending order; None for one whose id is no longer known."""
+        """Add a stored row; rows come in ascending order, and a forgotten user's without an id."""
         while self.rows <= row:
             self.free.append(self.add())
             self.ids.append("")
@@ -128,37 +120,52 @@ class Table(Columns):
             self.name(row, node_id)
 
     def record(self, row: int) -> bytes:
-        """The `nodes` value."""
+        """Return the `nodes` value of a row."""
         raise NotImplementedError
 
     def drop(self, row: int) -> None:
-        """Forget the id of a row."""
+        """Remove the id of a row."""
         self.index.pop(self.ids[row], None)
         self.ids[row] = ""
 
 
 class Users(Table):
-    """Users: registers, counters, rings, features."""
+    """Users: registers, counters, rings, features.
+
+    Attributes:
+        last_event_at: Time of the newest event that names the user (µs).
+        last_share_at: Time of the user's newest share (µs).
+        forget_at: Time of the newest `forget` (µs).
+        counts: The counters, `[capacity, 12]`.
+        rings: The slots of all rings, `[capacity, 128]`.
+        tops: The newest epoch of each ring, `[capacity, 5]`.
+        own: The own features, `[capacity, 21]`.
+        due: The earliest tick at which own features may change without an event (µs).
+        forgotten: The row of each forgotten user, by `forgotten_key`.
+        returned: Rows that got their id back in this micro-batch.
+    """
+
+    last_event_at: Int64s = column(np.int64, fill=NEVER)
+    last_event_at_cells: memoryview[int]
+    last_share_at: Int64s = column(np.int64, fill=NEVER)
+    last_share_at_cells: memoryview[int]
+    forget_at: Int64s = column(np.int64, fill=NEVER)
+    forget_at_cells: memoryview[int]
+    counts: Int64s = column(np.int64, width=COUNTS)
+    rings: Int32s = column(np.int32, width=RING_SLOTS)
+    tops: Int32s = column(np.int32, width=len(RINGS))
+    propagated: Int32s = column(np.int32, width=len(PROPAGATED[USER]))
+    own: Int32s = column(np.int32, width=len(OWN))
+    due: Int64s = column(np.int64, fill=NEVER)
 
     def __init__(self, spec: GraphSpec) -> None:
-        super().__init__(
-            spec,
-            seen=(np.int64, 0, NEVER),
-            made_at=(np.int64, 0, NEVER),
-            forget=(np.int64, 0, NEVER),
-            counts=(np.int64, COUNTS, 0),
-            rings=(np.int32, RING_SLOTS, 0),
-            tops=(np.int32, len(RINGS), 0),
-            propagated=(np.int32, len(PROPAGATED[USER]), 0),
-            own=(np.int32, len(OWN), 0),
-            due=(np.int64, 0, NEVER),
-        )
+        super().__init__(spec)
         self.forgotten: dict[bytes, int] = {}
         self.returned: list[int] = []
         self._traces: dict[int, bytes] = {}
 
     def row(self, node_id: str) -> int:
-        """The row of a user, also of one who was forgotten."""
+        """Return the row of a user, forgotten or not; a new id gets a row."""
         row = self.index.get(node_id)
         if row is not None:
             return row
@@ -169,11 +176,11 @@ class Users(Table):
         return self.make(node_id)
 
     def trace(self, row: int) -> tuple[int, bytes]:
-        """By what a user without an id can be told to the owner."""
-        return self.hash_at[row], self._traces[row]
+        """Return the id's hash and trace of a forgotten user: they identify it in facts for its owner."""
+        return self.hash_cells[row], self._traces[row]
 
-    def traced(self, hashed: int, trace: bytes) -> int:
-        """The row of a user of whom another shard has but the trace; here the forget may still be on its way."""
+    def row_of_trace(self, hashed: int, trace: bytes) -> int:
+        """Return the row of a user that another shard forgot; this shard may not have applied the `forget` yet."""
         row = self.forgotten.get(trace)
         if row is not None:
             return row
@@ -181,99 +188,125 @@ class Users(Table):
             if self.ids[same] and forgotten_key(self.ids[same]) == trace:
                 return int(same)
         row = self.blank()
-        self._place(row, hashed)
-        self._trace(row, trace)
+        self._set_owner(row, hashed)
+        self._set_trace(row, trace)
         return row
 
     def live(self, row: int) -> bool:
-        """Whether anything about this user is newer than their last forget."""
-        return bool(self.seen_at[row] > self.forget_at[row])
+        """Return whether an event of this user is newer than its last `forget`."""
+        return bool(self.last_event_at_cells[row] > self.forget_at_cells[row])
 
-    def settle(self, row: int, node_id: str) -> None:
-        """Drop the id of a user who is no longer live, or give it back to one who is again."""
+    def update_liveness(self, row: int, node_id: str) -> None:
+        """Replace the id of a user that is no longer live by its trace, or restore the id of one that is live again."""
         if self.live(row):
             if not self.ids[row]:
                 self.forgotten.pop(self._traces.pop(row))
                 self.name(row, node_id)
                 self.returned.append(row)
         elif self.ids[row]:
-            self._trace(row, forgotten_key(node_id))
+            self._set_trace(row, forgotten_key(node_id))
             self.drop(row)
-            # Times up to the forget say something of the person, and nothing reads them any more.
-            self.made_at_at[row] = NEVER
+            # No later computation reads a time up to the forget, and it is personal data.
+            self.last_share_at_cells[row] = NEVER
 
-    def _trace(self, row: int, trace: bytes) -> None:
+    def _set_trace(self, row: int, trace: bytes) -> None:
         self.forgotten[trace] = row
         self._traces[row] = trace
 
     def record(self, row: int) -> bytes:
-        """The `nodes` value: registers, then the id, or the hash and the trace of a forgotten one."""
+        """Return the `nodes` value of a row: registers, then the id, or hash and trace of a forgotten user."""
         node_id = self.ids[row]
-        registers = _USER.pack(self.seen_at[row], self.made_at_at[row], self.forget_at[row])
+        registers = USER_STRUCT.pack(
+            self.last_event_at_cells[row], self.last_share_at_cells[row], self.forget_at_cells[row]
+        )
         if node_id:
             return registers + b"\1" + node_id.encode()
-        return registers + b"\0" + int(self.hash_at[row]).to_bytes(8, "big") + self._traces[row]
+        return registers + b"\0" + int(self.hash_cells[row]).to_bytes(8, "big") + self._traces[row]
 
     def restore(self, row: int, value: bytes) -> None:
-        """Take a user's `nodes` value."""
-        named, rest = value[_USER.size], value[_USER.size + 1 :]
+        """Load a user from its `nodes` value."""
+        named, rest = value[USER_STRUCT.size], value[USER_STRUCT.size + 1 :]
         self.load(row, rest.decode() if named else None)
         if not named:
-            self._place(row, int.from_bytes(rest[:8], "big"))
-            self._trace(row, rest[8:])
-        self.seen_at[row], self.made_at_at[row], self.forget_at[row] = _USER.unpack_from(value)
+            self._set_owner(row, int.from_bytes(rest[:8], "big"))
+            self._set_trace(row, rest[8:])
+        self.last_event_at_cells[row], self.last_share_at_cells[row], self.forget_at_cells[row] = (
+            USER_STRUCT.unpack_from(value)
+        )
 
 
 class Contents(Table):
-    """Contents: the create in force, the newest delete, and who shared them.
+    """Contents: the create in force, the newest delete, and counts of their shares.
 
-    reach stands with the creator's owner, all else with the content's. uses: how much here refers to another
-    shard's content.
+    The creator's owner counts `reach`; the content's owner maintains all other columns.
+
+    Attributes:
+        created_at: Time of the create in force (µs).
+        deleted_at: Time of the newest delete (µs).
+        last_event_at: Time of the newest event that names the content (µs).
+        creator: The creator's row, −1 if unknown.
+        reply: The row of the content that this one replies to, −1 if none.
+        sharers: Counting shares.
+        reach: Credited shares within the horizon.
+        reference_count: References from rows of this shard to another shard's content.
+        claims: Whether later creates wait behind the one in force.
     """
 
-    def __init__(self, spec: GraphSpec) -> None:
-        super().__init__(
-            spec,
-            created_at=(np.int64, 0, NEVER),
-            deleted_at=(np.int64, 0, NEVER),
-            touched=(np.int64, 0, NEVER),
-            creator=(np.int32, 0, -1),
-            reply=(np.int32, 0, -1),
-            sharers=(np.int32, 0, 0),
-            reach=(np.int32, 0, 0),
-            uses=(np.int32, 0, 0),
-            claims=(np.uint8, 0, 0),
-            propagated=(np.int32, len(PROPAGATED[CONTENT]), 0),
-        )
+    created_at: Int64s = column(np.int64, fill=NEVER)
+    created_at_cells: memoryview[int]
+    deleted_at: Int64s = column(np.int64, fill=NEVER)
+    deleted_at_cells: memoryview[int]
+    last_event_at: Int64s = column(np.int64, fill=NEVER)
+    last_event_at_cells: memoryview[int]
+    creator: Int32s = column(np.int32, fill=-1)
+    creator_cells: memoryview[int]
+    reply: Int32s = column(np.int32, fill=-1)
+    reply_cells: memoryview[int]
+    sharers: Int32s = column(np.int32)
+    sharers_cells: memoryview[int]
+    reach: Int32s = column(np.int32)
+    reach_cells: memoryview[int]
+    reference_count: Int32s = column(np.int32)
+    reference_count_cells: memoryview[int]
+    claims: UInt8s = column(np.uint8)
+    claims_cells: memoryview[int]
+    propagated: Int32s = column(np.int32, width=len(PROPAGATED[CONTENT]))
 
     def record(self, row: int) -> bytes:
-        """The `nodes` value."""
-        fields = (self.created_at_at, self.deleted_at_at, self.touched_at, self.creator_at, self.reply_at)
-        counted = (self.sharers_at, self.reach_at, self.uses_at, self.claims_at)
-        return _CONTENT.pack(*(column[row] for column in fields + counted)) + self.ids[row].encode()
+        """Return the `nodes` value of a row."""
+        fields = (
+            self.created_at_cells,
+            self.deleted_at_cells,
+            self.last_event_at_cells,
+            self.creator_cells,
+            self.reply_cells,
+        )
+        counted = (self.sharers_cells, self.reach_cells, self.reference_count_cells, self.claims_cells)
+        return CONTENT_STRUCT.pack(*(column[row] for column in fields + counted)) + self.ids[row].encode()
 
     def restore(self, row: int, value: bytes) -> None:
-        """Take a content's `nodes` value."""
-        self.load(row, value[_CONTENT.size :].decode())
+        """Load a content from its `nodes` value."""
+        self.load(row, value[CONTENT_STRUCT.size :].decode())
         columns = (
-            self.created_at_at, self.deleted_at_at, self.touched_at, self.creator_at,
-            self.reply_at, self.sharers_at, self.reach_at, self.uses_at, self.claims_at,
+            self.created_at_cells, self.deleted_at_cells, self.last_event_at_cells, self.creator_cells,
+            self.reply_cells, self.sharers_cells, self.reach_cells, self.reference_count_cells, self.claims_cells,
         )  # fmt: skip
-        for column, field in zip(columns, _CONTENT.unpack_from(value), strict=True):
-            column[row] = field
+        for cells, field in zip(columns, CONTENT_STRUCT.unpack_from(value), strict=True):
+            cells[row] = field
 
 
 class Communities(Table):
-    """Communities: how many members."""
+    """Communities: members."""
 
-    def __init__(self, spec: GraphSpec) -> None:
-        super().__init__(spec, members=(np.int32, 0, 0), propagated=(np.int32, len(PROPAGATED[COMMUNITY]), 0))
+    members: Int32s = column(np.int32)
+    members_cells: memoryview[int]
+    propagated: Int32s = column(np.int32, width=len(PROPAGATED[COMMUNITY]))
 
     def record(self, row: int) -> bytes:
-        """The `nodes` value."""
-        return int(self.members_at[row]).to_bytes(4, "little") + self.ids[row].encode()
+        """Return the `nodes` value of a row."""
+        return int(self.members_cells[row]).to_bytes(4, "little") + self.ids[row].encode()
 
     def restore(self, row: int, value: bytes) -> None:
-        """Take a community's `nodes` value."""
+        """Load a community from its `nodes` value."""
         self.load(row, value[4:].decode())
-        self.members_at[row] = read_community(value)
+        self.members_cells[row] = read_community(value)

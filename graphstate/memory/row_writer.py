@@ -1,4 +1,4 @@
-"""Records in bulk: the `nodes` and `counters` rows of many nodes at once, the same bytes as one by one."""
+"""Write the `nodes`, `counters` and `outputs` rows of many nodes at once, with the same bytes as one by one."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ from graphstate.memory.columns import as_rows, in_order
 from graphstate.memory.counter_codec import pack
 from graphstate.memory.node_tables import Contents, Table, Users
 from graphstate.storage import row_layouts
+from graphstate.storage.row_layouts import CONTENT_RECORD, USER_RECORD
 from graphstate.storage.store import Store
 from graphstate.types import USER, Int64s
 
 _KEY = np.dtype([("kind", "u1"), ("row", ">u4")])
-_USER = np.dtype([("seen", "<i8"), ("made_at", "<i8"), ("forget", "<i8"), ("named", "u1")])
-_CONTENT = np.dtype([
-    ("created_at", "<i8"), ("deleted_at", "<i8"), ("touched", "<i8"), ("creator", "<i4"), ("reply", "<i4"),
-    ("sharers", "<i4"), ("reach", "<i4"), ("uses", "<i4"), ("claims", "u1"),
-])  # fmt: skip
+_USER = np.dtype([*((name, USER_RECORD[name]) for name in USER_RECORD.names or ()), ("named", "u1")])
+"""A user's record and the flag that an id follows."""
 FEW = 8
-"""Up to so many nodes are faster one by one."""
+"""Up to this number of nodes, writing one by one is faster."""
 
 
 def pieces(rows: NDArray[Any]) -> list[bytes]:
-    """The bytes of each row of a table; cutting them from the bytes of all takes six times as long."""
+    """Return the bytes of each row of a table; slicing the bytes of the whole table takes six times as long."""
     size = rows.dtype.itemsize * math.prod(rows.shape[1:])
-    some: Any = rows.view(np.dtype((np.void, size))).reshape(-1).tolist()
-    return list(some)
+    values: Any = rows.view(np.dtype((np.void, size))).reshape(-1).tolist()
+    return list(values)
 
 
 def _keys(kind: int, rows: Int64s) -> list[bytes]:
@@ -41,33 +39,33 @@ def _keys(kind: int, rows: Int64s) -> list[bytes]:
 
 
 def _values(table: Table, kind: int, rows: Int64s) -> Iterator[bytes]:
-    shape = _USER if kind == USER else _CONTENT
+    shape = _USER if kind == USER else CONTENT_RECORD
     fields = np.empty(len(rows), shape)
     for name in shape.names or ():
         fields[name] = 1 if name == "named" else getattr(table, name)[rows]
     ids = table.ids
     for row, begin in zip(rows.tolist(), pieces(fields), strict=True):
         node_id = ids[row]
-        # A forgotten user has no id, and another record.
+        # A forgotten user has no id and another record.
         yield begin + node_id.encode() if node_id else table.record(row)
 
 
 def write_nodes(store: Store, table: Table, kind: int, rows: Collection[int]) -> None:
-    """Stage the records of some nodes of a type."""
-    some = in_order(rows)
-    if len(some) <= FEW or not isinstance(table, (Users, Contents)):
-        for row in some.tolist():
+    """Stage the records of nodes of one type."""
+    ordered = in_order(rows)
+    if len(ordered) <= FEW or not isinstance(table, (Users, Contents)):
+        for row in ordered.tolist():
             store.write("nodes", row_layouts.node(kind, row), table.record(row))
         return
-    store.write_all("nodes", zip(_keys(kind, some), _values(table, kind, some), strict=True))
+    store.write_all("nodes", zip(_keys(kind, ordered), _values(table, kind, ordered), strict=True))
 
 
 def write_outputs(store: Store, outputs: dict[int, bytes]) -> None:
-    """Stage what was published of some users, by row."""
+    """Stage the published scores of users, by row."""
     rows = map(partial(row_layouts.node, USER), outputs) if len(outputs) <= FEW else _keys(USER, as_rows(outputs))
     store.write_all("outputs", zip(rows, outputs.values(), strict=True))
 
 
 def write_counters(store: Store, users: Users, rows: Int64s) -> None:
-    """Stage the counters of some users."""
+    """Stage the counters of users."""
     store.write_all("counters", zip(_keys(USER, rows), pack(users, rows), strict=True))

@@ -1,8 +1,8 @@
-"""The windows: per relation and target the newest in-edges, and per source the windows that hold it.
+"""The windows: the newest in-edges per relation and target, and the windows that hold each source.
 
-A window is a block of slots in one pool; blocks grow by doubling up to the window size, so an edgeless
-target costs nothing. Each slot is a link of its source's reverse list. Slots are in no order: the engine
-sorts what it reads, so results do not depend on history.
+A window is a block of slots in one pool; blocks grow by doubling up to the window size, so a target without edges takes
+no slot. Each slot is also a link of its source's reverse list. Slots have no order: readers sort them, so results do
+not depend on the order of events.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from numpy.typing import NDArray
 from graphstate.types import RELATIONS, Int32s, Int64s
 
 ADD, RETIME, REMOVE = 0, 1, 2
-"""What a change does to an edge: rows of five numbers (operation, relation, source, target, time)."""
+"""Operations of edge changes: rows of five numbers (operation, relation, source, target, time)."""
 
 _CLASSES = 40
+"""Block sizes: powers of two."""
 Arrays = tuple[NDArray[Any], ...]
 Newest = Callable[[list[tuple[int, int]]], tuple[list[int], Int64s, Int64s]]
-"""Of some windows (relation, target) how many live edges belong into each, and one after the other their times and
-sources."""
+"""Reads the live edges that belong into windows (relation, target).
+
+It returns the number of edges of each window, then the times and the sources of all.
+"""
 
 
 class Pool(NamedTuple):
-    """The slots: per slot its source, time, target, relation and links of the reverse list."""
+    """The slots: source, time, target, relation and the links of the reverse list."""
 
     source: Int32s
     time: Int64s
@@ -39,7 +42,10 @@ class Pool(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Per relation and node: the block of a target, its live in-degree, the reverse list of a source."""
+    """Per relation: the block of each target, its live in-degree, the head of each source's reverse list.
+
+    `changed` and `refill` hold the number of the call that last listed a target.
+    """
 
     start: Arrays
     size: Arrays
@@ -51,9 +57,9 @@ class Rows(NamedTuple):
 
 
 class Places(NamedTuple):
-    """The same memory, all relations in one array: a call with sixty arrays costs more than what it does.
+    """The memory of `Rows` with all relations in one array: passing sixty arrays takes longer than the kernel itself.
 
-    target, source: where each relation begins.
+    target, source: Where each relation begins, for arrays by target and by source.
     """
 
     start: Int32s
@@ -106,8 +112,8 @@ def _move(pool: Pool, places: Places, old: int, new: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _take(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
-    """A block of 2^power slots, or −1 when the pool must grow first."""
+def _allocate(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
+    """Return a block of 2^power slots, −1 if the pool must grow first."""
     block = int(free[power])
     if block >= 0:
         free[power] = pool.next[block]
@@ -121,7 +127,7 @@ def _take(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _reserve(pool: Pool, places: Places, free: Int64s, top: Int64s, relation: int, target: int, need: int) -> bool:
-    """Make a target's block hold `need` slots; False when the pool must grow first."""
+    """Ensure that a target's block has `need` slots; return False if the pool must grow first."""
     place = places.target[relation] + target
     size = places.size[place]
     if size > 0 and (1 << (size - 1)) >= need:
@@ -129,7 +135,7 @@ def _reserve(pool: Pool, places: Places, free: Int64s, top: Int64s, relation: in
     power = 0
     while (1 << power) < need:
         power += 1
-    block = _take(pool, free, top, power)
+    block = _allocate(pool, free, top, power)
     if block < 0:
         return False
     start = places.start[place]
@@ -148,7 +154,7 @@ def _insert(
     pool: Pool, places: Places, hashes: NDArray[np.uint64], window: int, relation: int, source: int, target: int,
     time: int,
 ) -> bool:  # fmt: skip
-    """Put an edge into a window that has room for it; whether the set in the window changed."""
+    """Insert an edge into a window if it is new enough; return whether the window's set changed."""
     place = places.target[relation] + target
     start, count = places.start[place], places.counts[place]
     if window == 0 or count < window:
@@ -183,23 +189,23 @@ def _change(
     changes: Int64s, begin: int, window: int, pool: Pool, places: Places, free: Int64s, top: Int64s,
     hashes: Arrays, stamp: int, changed: Int64s, refill: Int64s, ends: Int64s,
 ) -> int:  # fmt: skip
-    """Apply changes[begin:]; returns how far it came (short of the end when the pool must grow)."""
+    """Apply changes[begin:] and return where it stopped: before the end if the pool must grow."""
     for i in range(begin, len(changes)):
         op, relation, source, target, time = changes[i]
-        found, place = -1, places.target[relation] + target
+        held, place = -1, places.target[relation] + target
         start, count = places.start[place], places.counts[place]
         for slot in range(start, start + count):
             if pool.source[slot] == source:
-                found = slot
+                held = slot
         new_set = lost = False
         if op == REMOVE:
-            if found >= 0:
-                _delete(pool, places, relation, target, found)
+            if held >= 0:
+                _delete(pool, places, relation, target, held)
                 new_set = lost = True
             places.degree[place] -= 1
-        elif found >= 0:
-            lost = time < pool.time[found]
-            pool.time[found] = time
+        elif held >= 0:
+            lost = time < pool.time[held]
+            pool.time[held] = time
         else:
             need = count + 1 if window == 0 or count < window else count
             if not _reserve(pool, places, free, top, relation, target, need):
@@ -212,7 +218,7 @@ def _change(
             changed[ends[0], 0] = relation
             changed[ends[0], 1] = target
             ends[0] += 1
-        # An edge that left or became older leaves its place to one outside the window, if there is one.
+        # If an edge was removed or became older, a live edge outside the window may belong into it.
         if lost and places.refill[place] != stamp and places.degree[place] >= window > 0:
             places.refill[place] = stamp
             refill[ends[1], 0] = relation
@@ -225,7 +231,7 @@ def _change(
 def _replace(
     relation: int, target: int, sources: Int64s, times: Int64s, pool: Pool, places: Places, free: Int64s, top: Int64s
 ) -> int:
-    """Give a window these edges; 0 when the pool must grow first, 1 when the set stayed, 2 when it changed."""
+    """Replace a window's edges; return 0 if the pool must grow first, 1 if the set is the same, 2 if it changed."""
     if len(sources) and not _reserve(pool, places, free, top, relation, target, len(sources)):
         return 0
     place = places.target[relation] + target
@@ -249,8 +255,10 @@ def _replace_all(
     targets: Int64s, ends: Int64s, sources: Int64s, times: Int64s, begin: int, pool: Pool, places: Places, free: Int64s,
     top: Int64s, stamp: int, changed: Int64s, n: Int64s,
 ) -> int:  # fmt: skip
-    """Give windows (relation, target) from `begin` on their edges, and list those whose set changed and that were not
-    listed yet; returns how far it came (short of the end when the pool must grow).
+    """Replace the edges of windows (relation, target) from `begin` on, and list those with a changed set once.
+
+    Returns:
+        Where it stopped: before the end if the pool must grow.
     """
     for i in range(begin, len(targets)):
         relation, target = targets[i]
@@ -268,7 +276,13 @@ def _replace_all(
 
 
 class Windows:
-    """All windows of a shard."""
+    """All windows of a shard.
+
+    Attributes:
+        window: Edges per window, 0 for all.
+        capacity: Rows per node type.
+        pool, rows, places: The arrays; they are replaced when they grow.
+    """
 
     def __init__(self, window: int) -> None:
         self.window = window
@@ -282,7 +296,7 @@ class Windows:
         self.rows = Rows(empty, empty, empty, empty, empty, empty, empty)
         self.places = Places._make(np.zeros(0, np.int32) for _ in Places._fields)
         self._grow_pool(1 << 12)
-        self.reach((256, 256, 256))
+        self.ensure_capacity((256, 256, 256))
 
     def _grow_pool(self, size: int) -> None:
         old = len(self.pool.source)
@@ -291,8 +305,8 @@ class Windows:
             new[:old] = array
         self.pool = Pool(*grown)
 
-    def reach(self, capacity: tuple[int, int, int]) -> None:
-        """Make room for the rows of each node type."""
+    def ensure_capacity(self, capacity: tuple[int, int, int]) -> None:
+        """Grow the arrays to the capacity of each node type."""
         if list(capacity) == self.capacity:
             return
         targets = np.cumsum([0, *(capacity[relation.target] for relation in RELATIONS)])
@@ -309,10 +323,15 @@ class Windows:
         self.capacity = list(capacity)
 
     def change(self, changes: Int64s, hashes: Arrays, newest: Newest) -> Int64s:
-        """Apply edge changes `[n, 5]`, and return the windows whose set changed, `[m, 2]` of (relation, target).
+        """Apply edge changes.
 
-        hashes: the source hash column per relation. newest: is asked for the windows that lost an edge while more
-        exist.
+        Args:
+            changes: The changes, `[n, 5]`.
+            hashes: The hash column of the source table, per relation.
+            newest: Reads the edges of windows that lost an edge and may have more outside.
+
+        Returns:
+            The windows whose set changed, `[m, 2]` of (relation, target).
         """
         self._stamp += 1
         if not len(changes):
@@ -335,7 +354,17 @@ class Windows:
     def replace(
         self, targets: Sequence[Sequence[int]], counts: Sequence[int], times: Int64s, sources: Int64s
     ) -> Int64s:
-        """Give windows (relation, target) so many edges each; returns those whose set changed and is not known to."""
+        """Replace the edges of windows.
+
+        Args:
+            targets: The windows as (relation, target).
+            counts: The number of edges of each window.
+            times: The times of all edges, one window after the other.
+            sources: The sources of all edges.
+
+        Returns:
+            The windows `[m, 2]` whose set changed and that the last `change` did not return.
+        """
         wanted, ends, done = np.array(targets, np.int64).reshape(-1, 2), np.cumsum(counts), 0
         changed, n = np.empty((len(wanted), 2), np.int64), np.zeros(1, np.int64)
         while done < len(wanted):
@@ -348,7 +377,7 @@ class Windows:
         return changed[: n[0]]
 
     def edges(self, relation: int, targets: int) -> tuple[Int32s, Int64s]:
-        """The window edges of a relation's first `targets` rows: `[2, E]` (source, target) and `[E]` times."""
+        """Return the window edges of a relation's first `targets` rows: `[2, E]` (source, target) and times `[E]`."""
         counts = self.rows.counts[relation][:targets]
         owner = np.repeat(np.arange(targets, dtype=np.int32), counts)
         offset = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -356,7 +385,7 @@ class Windows:
         return np.stack([self.pool.source[slots], owner]), self.pool.time[slots]
 
     def sources(self, relation: int, targets: Int64s) -> Int64s:
-        """The sources in the windows of some targets, with repetitions."""
+        """Return the sources in the windows of some targets, with repetitions."""
         counts = self.rows.counts[relation][targets].astype(np.int64)
         offset = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
         return self.pool.source[np.repeat(self.rows.start[relation][targets], counts) + offset].astype(np.int64)

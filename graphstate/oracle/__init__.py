@@ -1,1 +1,1 @@
-"""The naive twin: the same state derived from the set of events by plain code."""
+"""The naive graph: the same state derived from the set of events by plain code."""

@@ -1,4 +1,4 @@
-"""The features of the twin's graph, computed from edges and totals as `docs/graph.md` words them."""
+"""The features of the naive graph, computed from edges and totals as `docs/graph.md` defines them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Edge = tuple[str, str, int]
 
 
 class Ring(NamedTuple):
-    """A decayed counter: how long an epoch is (s), how many there are, and the half-life (days)."""
+    """A decayed counter: the length of an epoch (s), the number of slots, the half-life (days)."""
 
     length: int
     slots: int
     half_life: int
 
     def epoch(self, time: int) -> int:
-        """The epoch of a time in µs."""
+        """Return the epoch of a time (µs)."""
         return time // (self.length * SECOND)
 
     def weights(self) -> list[int]:
-        """The weight of epoch a + 1 − i, for i = 0 … slots − 2."""
+        """Return the weights of the epochs a + 1 − i, for i = 0 … slots − 2."""
         decay = self.length / (self.half_life * DAY_S)
         return [round(256 * 2.0 ** (-max(i - 1, 0) * decay)) for i in range(self.slots - 1)]
 
@@ -56,20 +56,20 @@ class Share(NamedTuple):
 
 @dataclass
 class Content:
-    """What the events of one content come to: its create in force, if any, and its counting shares."""
+    """The result of the events of one content: its create in force, if any, and its counting shares."""
 
     created_at: int = NEVER
     creator: str = ""
     reply_to: str | None = None
-    known: bool = False
+    has_create: bool = False
     shares: list[Share] = field(default_factory=list)
 
     def reach(self, horizon_us: int) -> int:
-        """How many counting shares came within the horizon."""
+        """Count the counting shares within the horizon."""
         return sum(share.time <= self.created_at + horizon_us for share in self.shares)
 
     def delay_s(self, share: Share) -> int:
-        """The delay of a credited share in seconds."""
+        """Return the delay of a credited share in seconds."""
         return max(0, share.time - self.created_at) // SECOND
 
 
@@ -77,60 +77,60 @@ COUNTERS = ("created", "received", "made", "via", "credited", "delay_made", "del
 
 
 class Totals:
-    """What contents add up to at users: counters, rings, and the latest credited share of each pair."""
+    """Sums of contents per user: counters, rings, and the latest credited share of each pair."""
 
     def __init__(self) -> None:
-        self.of: dict[str, Counter[str]] = {name: Counter() for name in COUNTERS}
+        self.counters: dict[str, Counter[str]] = {name: Counter() for name in COUNTERS}
         self.rings: dict[str, Counter[tuple[str, int]]] = {name: Counter() for name in RINGS}
         self.latest: dict[tuple[str, str], int] = {}
 
     def copy(self) -> Totals:
-        """An independent copy."""
+        """Return an independent copy."""
         new = Totals()
         for name in COUNTERS:
-            new.of[name].update(self.of[name])
+            new.counters[name].update(self.counters[name])
         for name in RINGS:
             new.rings[name].update(self.rings[name])
         new.latest.update(self.latest)
         return new
 
     def ring(self, name: str, user: str, time: int) -> None:
-        """Count one at a user in the epoch of a time."""
+        """Count 1 for a user in the epoch of a time."""
         self.rings[name][user, RINGS[name].epoch(time)] += 1
 
     def add(self, content: Content, spec: GraphSpec) -> None:
-        """Add what one content gives."""
+        """Add one content."""
         for share in content.shares:
-            self.of["made"][share.user] += 1
+            self.counters["made"][share.user] += 1
             self.ring("made_fine", share.user, share.time)
             self.ring("made_coarse", share.user, share.time)
             if share.via is not None:
-                self.of["via"][share.via] += 1
-        if content.known:
+                self.counters["via"][share.via] += 1
+        if content.has_create:
             self._add_create(content, spec)
 
     def _add_create(self, content: Content, spec: GraphSpec) -> None:
         creator = content.creator
-        self.of["created"][creator] += 1
-        self.of["lq"][creator] += log_quantum(content.reach(spec.horizon_s * SECOND))
+        self.counters["created"][creator] += 1
+        self.counters["lq"][creator] += log_quantum(content.reach(spec.horizon_s * SECOND))
         self.ring("created_coarse", creator, content.created_at)
         for share in content.shares:
-            self.of["received"][creator] += 1
-            self.of["delay_received"][creator] += content.delay_s(share)
-            self.of["credited"][share.user] += 1
-            self.of["delay_made"][share.user] += content.delay_s(share)
+            self.counters["received"][creator] += 1
+            self.counters["delay_received"][creator] += content.delay_s(share)
+            self.counters["credited"][share.user] += 1
+            self.counters["delay_made"][share.user] += content.delay_s(share)
             self.ring("received_fine", creator, share.time)
             self.ring("received_coarse", creator, share.time)
             pair = share.user, creator
             self.latest[pair] = max(self.latest.get(pair, NEVER), share.time)
 
     def drop_pairs(self, user: str) -> None:
-        """Forget who shared whom, where this user is one of the two."""
+        """Remove all pairs with a user."""
         self.latest = {pair: time for pair, time in self.latest.items() if user not in pair}
 
     def drop(self, user: str) -> None:
-        """Forget the counters and rings of a user."""
-        for counter in self.of.values():
+        """Remove the counters and rings of a user."""
+        for counter in self.counters.values():
             counter.pop(user, None)
         for ring in self.rings.values():
             for key in [key for key in ring if key[0] == user]:
@@ -138,23 +138,23 @@ class Totals:
 
 
 def log_quantum(n: int) -> int:
-    """LQ(n): the logarithm of 1 + n as an integer; beyond 2²⁰ it rises no more."""
+    """Return LQ(n): the logarithm of 1 + n as an integer, constant beyond 2²⁰."""
     return round(4096 * math.log(1 + min(n, 1 << 20)))
 
 
 def half(n: int) -> int:
-    """The half-octave of n: ⌊2·log2(n + 1)⌋."""
+    """Return the half-octave of n: ⌊2·log2(n + 1)⌋."""
     return ((n + 1) ** 2).bit_length() - 1
 
 
-class Facts:
-    """What features are computed from."""
+class FeatureInputs:
+    """The inputs of features."""
 
     def __init__(
         self, spec: GraphSpec, contents: dict[str, Content], totals: Totals,
         edges: list[list[Edge]], windows: list[dict[str, list[Edge]]],
     ) -> None:  # fmt: skip
-        self.spec, self.of, self.rings = spec, totals.of, totals.rings
+        self.spec, self.counters, self.rings = spec, totals.counters, totals.rings
         self.followers = Counter(target for _, target, _ in edges[FOLLOWS])
         self.following = Counter(source for source, _, _ in edges[FOLLOWS])
         self.interacting = Counter(target for _, target, _ in edges[INTERACTS])
@@ -162,37 +162,37 @@ class Facts:
         self.sharers = Counter(target for _, target, _ in edges[SHARED])
         self.members = Counter(target for _, target, _ in edges[MEMBER_OF])
         horizon_us = spec.horizon_s * SECOND
-        self.reach = {name: content.reach(horizon_us) for name, content in contents.items() if content.known}
+        self.reach = {name: content.reach(horizon_us) for name, content in contents.items() if content.has_create}
         self.created = windows[CREATED]
         self.newest_received: dict[str, int] = {}
         for _, target, time in edges[INTERACTS]:
             self.newest_received[target] = max(self.newest_received.get(target, NEVER), time)
 
     def octave(self, n: int) -> int:
-        """The octave of a counter above the floor."""
+        """Return the octave of a counter above the floor."""
         return (n // self.spec.floor).bit_length()
 
     def propagated_user(self, user: str) -> list[int]:
-        """The propagated features of a user."""
-        of = self.of
+        """Return the propagated features of a user."""
+        counters = self.counters
         counts = [
-            of["created"][user], of["received"][user], of["made"][user],
-            self.followers[user], self.following[user], of["via"][user],
+            counters["created"][user], counters["received"][user], counters["made"][user],
+            self.followers[user], self.following[user], counters["via"][user],
         ]  # fmt: skip
-        few = of["credited"][user] < self.spec.floor
+        few = counters["credited"][user] < self.spec.floor
         return [*map(self.octave, counts), 0 if few else self._delay_made(user).bit_length()]
 
     def _delay_made(self, user: str) -> int:
-        """The mean delay of a user's own credited shares in whole minutes, 0 without any."""
-        credited = self.of["credited"][user]
-        return self.of["delay_made"][user] // credited // 60 if credited else 0
+        """Return the mean delay of a user's own credited shares in whole minutes, 0 without any."""
+        credited = self.counters["credited"][user]
+        return self.counters["delay_made"][user] // credited // 60 if credited else 0
 
     def _delay_received(self, user: str) -> int:
-        received = self.of["received"][user]
-        return self.of["delay_received"][user] // received // 60 if received else 0
+        received = self.counters["received"][user]
+        return self.counters["delay_received"][user] // received // 60 if received else 0
 
     def decayed(self, as_of: dict[str, int]) -> dict[str, Counter[str]]:
-        """Per ring, the weighted sum of its epochs at the as-of time of each user."""
+        """Return, per ring, the weighted sum of its epochs at the as-of time of each user."""
         sums: dict[str, Counter[str]] = {name: Counter() for name in RINGS}
         for name, ring in RINGS.items():
             weights = ring.weights()
@@ -203,8 +203,8 @@ class Facts:
         return sums
 
     def _past(self, user: str) -> tuple[int, int, int]:
-        """past_mean, recent_mean and last."""
-        past = self.of["lq"][user] // 64 // (self.of["created"][user] + 2)
+        """Return past_mean, recent_mean and last."""
+        past = self.counters["lq"][user] // 64 // (self.counters["created"][user] + 2)
         recent = [log_quantum(self.reach[content]) for content, _, _ in self.created.get(user, [])[:RECENT]]
         if not recent:
             return past, 0, 0
@@ -213,19 +213,19 @@ class Facts:
         return past, weighted // sum(weights) // 64, recent[0] // 64
 
     def own(self, user: str, as_of: int, made_at: int, decayed: dict[str, Counter[str]]) -> list[int]:
-        """The own features of a user, in the order of `OWN`."""
-        of, created = self.of, self.created.get(user)
+        """Return the own features of a user, in the order of `OWN`."""
+        counters, created = self.counters, self.created.get(user)
         past_mean, recent_mean, last = self._past(user)
         values = {
             "past_mean": past_mean,
             "recent_mean": recent_mean,
             "last": last,
-            "created": half(of["created"][user]),
+            "created": half(counters["created"][user]),
             "sharers": half(self.interacting[user]),
             "received_short": half(decayed["received_fine"][user] // 32),
             "received_long": half(decayed["received_coarse"][user] // 32),
             "created_long": half(decayed["created_coarse"][user] // 32),
-            "made": half(of["made"][user]),
+            "made": half(counters["made"][user]),
             "authors": half(self.authors[user]),
             "made_short": half(decayed["made_fine"][user] // 32),
             "made_long": half(decayed["made_coarse"][user] // 32),
@@ -236,12 +236,12 @@ class Facts:
             "delay_received": half(self._delay_received(user)),
             "followers": half(self.followers[user]),
             "following": half(self.following[user]),
-            "via": half(of["via"][user]),
-            "cold": int(of["created"][user] == 0),
+            "via": half(counters["via"][user]),
+            "cold": int(counters["created"][user] == 0),
         }
         return [values[name] for name in OWN]
 
 
 def _since(time: int, as_of: int) -> int:
-    """0 for never, else 1 + the half-octave of the minutes since a time."""
+    """Return 0 for `NEVER`, otherwise 1 + the half-octave of the minutes since a time."""
     return 0 if time == NEVER else 1 + half(max(0, as_of - time) // MINUTE)

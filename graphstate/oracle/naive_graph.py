@@ -1,8 +1,8 @@
-"""The twin: the same graph as `GraphState`, kept as a set of events and derived from it each time.
+"""The naive graph: the same graph as `GraphState`, stored as a set of events and derived from it on each request.
 
-It is slow and plain on purpose: every line follows a line of `docs/graph.md`, nothing is updated in place,
-and it shares no code with the incremental state except the words in `graphstate/types.py`. Only expiry and
-eviction need the order of the log, so they alone happen in `apply`.
+It is slow and plain on purpose: every line follows a line of `docs/graph.md`, nothing is updated in place, and the
+incremental state shares only `graphstate/types.py` with it. Only expiry and eviction depend on the order of the log, so
+`apply` does them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from graphstate.oracle.naive_features import NEVER, SECOND, Content, Edge, Facts, Share, Totals
+from graphstate.oracle.naive_features import NEVER, SECOND, Content, Edge, FeatureInputs, Share, Totals
 from graphstate.types import (
     COMMUNITY,
     CONTENT,
@@ -41,10 +41,11 @@ from graphstate.types import (
 _ABOUT_CONTENT = (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE)
 
 
-class Twin:
+class NaiveGraph:
     """A shard's graph as the set of its events.
 
-    clock: the largest event time so far (µs).
+    Attributes:
+        clock: The largest event time so far (µs).
     """
 
     def __init__(self, spec: GraphSpec) -> None:
@@ -55,17 +56,17 @@ class Twin:
         self._seen: dict[str, int] = {}
         self._made_at: dict[str, int] = {}
         self._forget: dict[str, int] = {}
-        # Only with retention: what evicted contents left, creates whose parent was evicted, the newest event
-        # that names a content, and a time before which a content cannot have been created (heap).
-        self._left = Totals()
+        # Only with retention: the sums of evicted contents, creates whose parent was evicted, the newest event that
+        # names each content, and a time before which each content cannot have been created (heap).
+        self._evicted = Totals()
         self._orphans: set[Mutation] = set()
         self._named: dict[str, int] = {}
         self._earliest: list[tuple[int, str]] = []
 
-    # The set
+    # The set of events
 
     def apply(self, mutations: Iterable[Mutation]) -> dict[str, int]:
-        """Take mutations in the order of the log; returns how many were `applied` and how many had `expired`."""
+        """Add mutations in the order of the log; return how many were `applied` and how many had `expired`."""
         counts = {"applied": 0, "expired": 0}
         for mutation in mutations:
             if self.spec.retention_s and mutation.time < self.clock - self._kept_us():
@@ -80,7 +81,7 @@ class Twin:
         return (self.spec.retention_s + self.spec.lateness_s) * SECOND
 
     def _tick(self) -> int:
-        """The last tick."""
+        """Return the last tick (µs)."""
         tick_us = self.spec.tick_s * SECOND
         return self.clock // tick_us * tick_us
 
@@ -97,9 +98,9 @@ class Twin:
             self._made_at[user] = max(self._made_at.get(user, NEVER), time)
         if mutation.kind == Kind.FORGET and time > self._forget.get(user, NEVER):
             self._forget[user] = time
-            self._left.drop_pairs(user)
+            self._evicted.drop_pairs(user)
             if self._seen[user] <= time:
-                self._left.drop(user)
+                self._evicted.drop(user)
         if mutation.kind in _ABOUT_CONTENT:
             self._contents[mutation.other].add(mutation)
             if self.spec.retention_s:
@@ -127,16 +128,16 @@ class Twin:
         heapq.heappush(self._earliest, (time, content))
 
     def _evict(self, before: int) -> None:
-        """Evict every content whose create, or else whose newest event, is before a time."""
+        """Evict all contents with a create before a time; without a create, the newest event decides."""
         later = set()
         while self._earliest and self._earliest[0][0] < before:
             name = heapq.heappop(self._earliest)[1]
             if name not in self._named:
                 continue
             content = self._derive(name)
-            decisive = content.created_at if content.known else self._named[name]
+            decisive = content.created_at if content.has_create else self._named[name]
             if decisive < before:
-                self._left.add(content, self.spec)
+                self._evicted.add(content, self.spec)
                 self._orphans.difference_update(self._contents.pop(name, ()))
                 self._orphans.update(self._replies(name))
                 del self._named[name]
@@ -154,13 +155,13 @@ class Twin:
     # One content
 
     def _derive(self, name: str) -> Content:
-        """The create in force and the counting shares of a content."""
+        """Return the create in force and the counting shares of a content."""
         events = self._contents.get(name, set())
         deleted = max((event.time for event in events if event.kind == Kind.DELETE), default=NEVER)
         content = self._create_of(name, events, deleted)
         limit_us = self.spec.retention_s * SECOND
         for share in self._shares_of(events, deleted):
-            if content.known and limit_us and share.time > content.created_at + limit_us:
+            if content.has_create and limit_us and share.time > content.created_at + limit_us:
                 continue
             through = share.via is not None and share.time > self._forgotten(share.via)
             content.shares.append(share if through else share._replace(via=None))
@@ -175,10 +176,10 @@ class Twin:
             return Content()
         create = min(creates, key=lambda event: (event.time, event.user, event.extra or ""))
         reply_to = None if create.extra == name or create in self._orphans else create.extra
-        return Content(create.time, create.user, reply_to, known=True)
+        return Content(create.time, create.user, reply_to, has_create=True)
 
     def _shares_of(self, events: set[Mutation], deleted: int) -> list[Share]:
-        """The share of each user that has one."""
+        """Return the share in force of each user that has one."""
         unshared: dict[str, int] = {}
         for event in events:
             if event.kind == Kind.UNSHARE:
@@ -193,7 +194,7 @@ class Twin:
     # Follows and memberships
 
     def _standing(self, adds: Kind, removes: Kind) -> list[Edge]:
-        """The pairs whose newest non-void event adds."""
+        """Return the pairs whose newest event that is not void adds the edge."""
         newest: dict[tuple[str, str], tuple[int, bool]] = {}
         for event in self._people:
             if event.kind not in (adds, removes) or event.time <= self._forgotten(event.user):
@@ -207,40 +208,40 @@ class Twin:
     # The whole
 
     def snapshot(self) -> Snapshot:
-        """The graph that the set of events means, as arrays."""
+        """Derive the graph from the set of events, as arrays."""
         contents = {name: self._derive(name) for name in self._contents}
-        totals = self._left.copy()
+        totals = self._evicted.copy()
         for content in contents.values():
             totals.add(content, self.spec)
         edges = self._edges(contents, totals)
         windows = [_windows(listed, self.spec.window) for listed in edges]
         users = list(self._seen)
-        facts = Facts(self.spec, contents, totals, edges, windows)
+        inputs = FeatureInputs(self.spec, contents, totals, edges, windows)
         names = [users, *_named_in(edges)]
         rows = [{name: row for row, name in enumerate(listed)} for listed in names]
         as_of = [max(self._seen[user], self._tick()) for user in users]
-        decayed = facts.decayed(dict(zip(users, as_of, strict=True)))
+        decayed = inputs.decayed(dict(zip(users, as_of, strict=True)))
         made_at = [self._made_at.get(user, NEVER) for user in users]
         made_at = [at if at > self._forgotten(user) else NEVER for user, at in zip(users, made_at, strict=True)]
-        own = [facts.own(user, at, made, decayed) for user, at, made in zip(users, as_of, made_at, strict=True)]
+        own = [inputs.own(user, at, made, decayed) for user, at, made in zip(users, as_of, made_at, strict=True)]
         arrays = [_window_arrays(number, windows[number], rows) for number in range(len(RELATIONS))]
         return Snapshot(
             ids=names,
             edges=[pairs for pairs, _ in arrays],
             times=[times for _, times in arrays],
             propagated=[
-                _table([facts.propagated_user(user) for user in users], len(PROPAGATED[USER])),
-                _table([[facts.octave(facts.sharers[name])] for name in names[CONTENT]], 1),
-                _table([[facts.octave(facts.members[name])] for name in names[COMMUNITY]], 1),
+                _table([inputs.propagated_user(user) for user in users], len(PROPAGATED[USER])),
+                _table([[inputs.octave(inputs.sharers[name])] for name in names[CONTENT]], 1),
+                _table([[inputs.octave(inputs.members[name])] for name in names[COMMUNITY]], 1),
             ],
             own=_table(own, len(OWN)),
             as_of=np.array(as_of, np.int64),
             live=np.array([self._seen[user] > self._forgotten(user) for user in users], np.bool_),
-            created=np.array([name in contents and contents[name].known for name in names[CONTENT]], np.bool_),
+            created=np.array([name in contents and contents[name].has_create for name in names[CONTENT]], np.bool_),
         )
 
     def _edges(self, contents: dict[str, Content], totals: Totals) -> list[list[Edge]]:
-        """All live edges of each relation."""
+        """Return all live edges of each relation."""
         edges: list[list[Edge]] = [[] for _ in RELATIONS]
         edges[FOLLOWS] = self._standing(Kind.FOLLOW, Kind.UNFOLLOW)
         edges[MEMBER_OF] = self._standing(Kind.JOIN, Kind.LEAVE)
@@ -248,7 +249,7 @@ class Twin:
         edges[INTERACTS] = [(*pair, time) for pair, time in totals.latest.items()]
         for name, content in contents.items():
             edges[SHARED].extend((share.user, name, share.time) for share in content.shares)
-            if content.known:
+            if content.has_create:
                 edges[CREATED].append((name, content.creator, content.created_at))
                 if content.reply_to is not None:
                     edges[REPLY_TO].append((name, content.reply_to, content.created_at))
@@ -260,7 +261,7 @@ def _claim_order(share: Share) -> tuple[int, int]:
 
 
 def _windows(edges: list[Edge], size: int) -> dict[str, list[Edge]]:
-    """The window of each target, newest first; a size of 0 means all."""
+    """Return the window of each target, newest first; size 0 means all edges."""
     hashes = {source: source_hash(source) for source, _, _ in edges}
     windows: dict[str, list[Edge]] = defaultdict(list)
     for edge in sorted(edges, key=lambda edge: (-edge[2], hashes[edge[0]])):
@@ -271,13 +272,13 @@ def _windows(edges: list[Edge], size: int) -> dict[str, list[Edge]]:
 
 
 def _named_in(edges: list[list[Edge]]) -> tuple[list[str], list[str]]:
-    """The contents and the communities that occur in an edge; a create in force always makes one."""
-    found: list[dict[str, None]] = [{}, {}, {}]
+    """Return the contents and communities with an edge; a content with a create in force always has one."""
+    named: list[dict[str, None]] = [{}, {}, {}]
     for relation, listed in zip(RELATIONS, edges, strict=True):
         for source, target, _ in listed:
-            found[relation.source][source] = None
-            found[relation.target][target] = None
-    return list(found[CONTENT]), list(found[COMMUNITY])
+            named[relation.source][source] = None
+            named[relation.target][target] = None
+    return list(named[CONTENT]), list(named[COMMUNITY])
 
 
 def _window_arrays(number: int, windows: dict[str, list[Edge]], rows: list[dict[str, int]]) -> tuple[Int32s, Int64s]:

@@ -1,1 +1,1 @@
-"""Reads of the state."""
+"""Queries of the state: recent activity, committed neighbourhoods, verification."""

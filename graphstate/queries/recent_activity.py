@@ -1,4 +1,4 @@
-"""Recent activity: how fast a creator is being shared now, and how much they had been before."""
+"""Recent activity of creators: the rate of shares received now, and the number received before."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ _UNIT = 256
 
 
 class Activity(NamedTuple):
-    """Per user row `[n]`: decayed shares received (units of 1/256), shares received before the window, and in it; all
-    −1 for users without a content.
+    """The activity of users, `[n]` by row; −1 for users without a content.
+
+    Attributes:
+        velocity: Decayed shares received in the window, in units of 1/256.
+        level: Shares received before the window.
+        recent: Shares received in the window.
     """
 
     velocity: Int64s
@@ -61,17 +65,25 @@ def _measure(
         recent[row] = inside
 
 
-def measure(graph: GraphState, at: int, window_s: int, halving: int = 16) -> Activity:
-    """The activity of all users at a time (µs); halving: into how many half-lives the window is parted.
+def measure(graph: GraphState, time: int, window_s: int, half_lives: int = 16) -> Activity:
+    """Compute the activity of all users.
 
-    Reads counters as they stand, also in the middle of a micro-batch.
+    Args:
+        graph: The graph; its counters may include part of a micro-batch, but no operations may be queued.
+        time: The time (µs).
+        window_s: The length of the window.
+        half_lives: The length of the window in half-lives of the decay.
+
+    Raises:
+        RuntimeError: Counter operations are queued.
     """
+    graph.require_counted()
     window = min(window_s * _SECOND // _LENGTH, _SLOTS - 1)
-    ages = np.arange(window) * (_LENGTH / _SECOND) / (window_s / halving)
-    users = graph.ledger.users
+    ages = np.arange(window) * (_LENGTH / _SECOND) / (window_s / half_lives)
+    users = graph.users
     activity = Activity(*(np.empty(users.rows, np.int64) for _ in Activity._fields))
-    # The epoch that ends at `at` is the newest complete one; what is later than `at` has not happened yet.
-    newest = (at - 1) // _LENGTH
+    # The newest complete epoch ends at `time`.
+    newest = (time - 1) // _LENGTH
     _measure(
         users.counts, users.tops, users.rings, newest, window, np.round(_UNIT * 2.0**-ages).astype(np.int64), *activity
     )
@@ -79,7 +91,7 @@ def measure(graph: GraphState, at: int, window_s: int, halving: int = 16) -> Act
 
 
 def new_sharers(graph: GraphState, row: int, since: int) -> int:
-    """How many distinct people shared this user for the first time after `since` (µs)."""
+    """Count the distinct users that shared a content of this user for the first time after `since` (µs)."""
     new = 0
     for source, _ in sharers(graph, row, since):
         value = graph.store.get(row_layouts.pair(row_layouts.PAIR, source, row))
@@ -89,7 +101,7 @@ def new_sharers(graph: GraphState, row: int, since: int) -> int:
 
 
 def sharers(graph: GraphState, row: int, since: int) -> Iterator[tuple[int, int]]:
-    """Who shared this user after `since` (µs), latest first: (row, time of their latest share)."""
+    """Yield the users that shared a content of this user after `since` (µs), newest first: (row, latest share)."""
     for key, _ in graph.store.scan(row_layouts.index_prefix(INTERACTS, row)):
         time, source = row_layouts.read_index(key)
         if time <= since:
@@ -98,13 +110,13 @@ def sharers(graph: GraphState, row: int, since: int) -> Iterator[tuple[int, int]
 
 
 def driver(graph: GraphState, row: int, newest: int = 16) -> str | None:
-    """The id of the most shared of a user's newest contents."""
-    contents = graph.ledger.contents
+    """Return the id of the most shared content among a user's `newest` contents, None without contents."""
+    contents = graph.contents
     best, most = None, NEVER
     for seen, (key, _) in enumerate(graph.store.scan(row_layouts.index_prefix(CREATED_RELATION, row))):
         if seen == newest:
             break
         content = row_layouts.read_index(key)[1]
-        if contents.sharers_at[content] > most:
-            best, most = contents.ids[content], contents.sharers_at[content]
+        if contents.sharers_cells[content] > most:
+            best, most = contents.ids[content], contents.sharers_cells[content]
     return best

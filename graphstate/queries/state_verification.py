@@ -1,4 +1,4 @@
-"""Looking at a state on disk without changing it: what it says of itself, and whether it is whole."""
+"""Inspect and verify a state on disk without changing it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from rocksdict import AccessType, Options, Rdict, ReadOptions
 from graphstate.errors import GraphError
 from graphstate.memory.node_tables import CREATED, FOLLOWERS
 from graphstate.state import FORMAT, GraphState
-from graphstate.storage.checkpoint import Manifest, describe, read_meta
+from graphstate.storage.manifest import Manifest, describe, read_meta
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import COMMUNITY, CONTENT, FOLLOWS, MEMBER_OF, RELATIONS, SHARED, USER, GraphSpec, Int64s
 from graphstate.types import CREATED as CREATED_RELATION
 
 NODES = ("users", "contents", "communities")
 _NAMED = 3
-"""Nodes that a finding names; there may be millions."""
+"""Maximum nodes that a finding names."""
 
 
 def inspect(folder: Path, *, count: bool = True) -> dict[str, Any]:
-    """What a state says of itself: format, offsets, model, bytes, spec; counted: clock (µs), nodes, edges.
+    """Return the metadata of a state: format, offsets, model, bytes, spec; counted: clock (µs), nodes, edges.
 
-    Counting loads the graph; it is left out, and so None, for another format than this version's.
+    Args:
+        folder: The folder of the state.
+        count: Load the graph and count. The counts are None without it, and for another format than this version's.
 
     Raises:
-        GraphError: the folder cannot be read as a state.
+        GraphError: The folder cannot be read as a state.
     """
     about = _about(folder)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "format": about.format,
         "shards": about.shards,
         "next_offset": about.next_offset,
@@ -46,22 +48,22 @@ def inspect(folder: Path, *, count: bool = True) -> dict[str, Any]:
         "spec": about.spec,
     }
     if not count or about.format != FORMAT:
-        return found
+        return result
     state = _open(folder, about)
     try:
-        found["clock"] = None if state.clock == NEVER else state.clock
-        found |= {name: len(table.index) for name, table in zip(NODES, state.ledger.tables, strict=True)}
-        found["live_users"] = int(state.live_users().sum())
-        found["edges"] = {relation.name: int(_degree(state, at).sum()) for at, relation in enumerate(RELATIONS)}
+        result["clock"] = None if state.clock == NEVER else state.clock
+        result |= {name: len(table.index) for name, table in zip(NODES, state.tables, strict=True)}
+        result["live_users"] = int(state.live_users().sum())
+        result["edges"] = {
+            relation.name: int(_degree(state, number).sum()) for number, relation in enumerate(RELATIONS)
+        }
     finally:
         state.close()
-    return found
+    return result
 
 
 def verify(folder: Path) -> Iterator[str]:
-    """What is wrong with a state, one line each: blocks that are not what was written, another format, counters
-    that are not what the edges add up to.
-    """
+    """Yield the faults of a state, one line each: damaged blocks, another format, counters that contradict edges."""
     try:
         about = _about(folder)
     except GraphError as error:
@@ -72,7 +74,7 @@ def verify(folder: Path) -> Iterator[str]:
     if damaged:
         return
     if about.format != FORMAT:
-        yield f"it has format {about.format}, this version reads {FORMAT}; a worker migrates it if it can"
+        yield f"it has format {about.format}, this version reads {FORMAT}: start a worker to migrate it"
         return
     try:
         state = _open(folder, about)
@@ -94,13 +96,13 @@ def _open(folder: Path, about: Manifest) -> GraphState:
 
 
 def _unreadable(folder: Path) -> Iterator[str]:
-    """Read every row with its block's checksum. An iterator that meets a bad block just ends: its status tells."""
+    """Read all rows with checksums and yield the errors; at a damaged block an iterator ends with an error status."""
     try:
         names = Rdict.list_cf(str(folder), Options(raw_mode=True))
         options = {name: Options(raw_mode=True) for name in names}
         database = Rdict(str(folder), Options(raw_mode=True), options, AccessType.read_only())
     except Exception as error:  # noqa: BLE001 - rocksdict raises bare exceptions
-        yield f"RocksDB cannot open it: {error}"
+        yield f"RocksDB cannot open it, restore a checkpoint: {error}"
         return
     for name in names:
         family = database.get_column_family(name)
@@ -121,28 +123,28 @@ def _unreadable(folder: Path) -> Iterator[str]:
 
 
 def _degree(state: GraphState, relation: int) -> Int64s:
-    """The number of in-edges that the index holds, of each row of the relation's target type."""
-    rows = state.ledger.tables[RELATIONS[relation].target].rows
+    """Return the number of in-edges in the index, `[n]` by row of the relation's target type."""
+    rows = state.tables[RELATIONS[relation].target].rows
     degree: Int64s = np.asarray(state.windows.rows.degree[relation][:rows], np.int64)
     return degree
 
 
 def _disagreements(state: GraphState, about: Manifest) -> Iterator[str]:
-    """Counters against the index of edges: they are written by different code. Mirrored nodes have neither."""
-    users, contents, communities = state.ledger.tables
+    """Compare counters with the index of edges, which other code writes; mirrored nodes have neither."""
+    users, contents, communities = state.tables
     checks = (
         ("followers", USER, users.counts[:, FOLLOWERS], FOLLOWS, False),
-        # Of evicted contents the edges go and the counts stay.
+        # Eviction removes edges and keeps counters.
         ("contents created", USER, users.counts[:, CREATED], CREATED_RELATION, about.spec["retention_s"] > 0),
         ("sharers", CONTENT, contents.sharers, SHARED, False),
         ("members", COMMUNITY, communities.members, MEMBER_OF, False),
     )
-    for what, kind, counter, relation, more_is_well in checks:
+    for what, kind, counter, relation, may_exceed in checks:
         degree = _degree(state, relation)
         counted = np.asarray(counter[: len(degree)], np.int64)
-        wrong: NDArray[np.bool_] = counted < degree if more_is_well else counted != degree
+        wrong: NDArray[np.bool_] = counted < degree if may_exceed else counted != degree
         rows = np.flatnonzero(wrong)
         if len(rows):
-            ids = state.ledger.tables[kind].ids
-            some = [f"{ids[row]} counts {counted[row]}, has {degree[row]}" for row in rows[:_NAMED]]
-            yield f"{what}: {len(rows)} nodes disagree with their {RELATIONS[relation].name} edges ({'; '.join(some)})"
+            ids = state.tables[kind].ids
+            named = [f"{ids[row]} counts {counted[row]}, has {degree[row]}" for row in rows[:_NAMED]]
+            yield f"{what}: {len(rows)} nodes disagree with their {RELATIONS[relation].name} edges ({'; '.join(named)})"

@@ -1,6 +1,6 @@
-"""Migration: a state of an older format becomes one of the present format, beside it and then in its place.
+"""Migration of a state to the present format: written beside the old state, then renamed to its folder.
 
-Nothing of the old state is changed until the new one is complete, so a crash leaves one or the other.
+The old state stays unchanged until the new one is complete, so a crash leaves one or the other.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ BATCH = 50_000
 BEHIND, BESIDE = ".old-", ".migrating-"
 
 
-def migrate(folder: Path, found: int, wanted: int, progress: Progress) -> None:
-    """Bring the state in a folder from a format to a later one, step by step.
+def migrate(folder: Path, stored: int, target: int, progress: Progress) -> None:
+    """Migrate the state in a folder to a later format, one format after the other.
+
+    Args:
+        folder: The folder.
+        stored: The state's format.
+        target: The format to reach.
+        progress: Receives progress reports.
 
     Raises:
-        FormatError: there is no way from that format.
+        FormatError: The state's format is newer than the target or older than `OLDEST`.
     """
-    if found > wanted:
-        raise FormatError(f"{folder} has format {found}, this version reads {wanted}: run the release that wrote it")
-    for version in range(found, wanted):
+    if stored > target:
+        raise FormatError(f"{folder} has format {stored}, this version reads {target}: run the release that wrote it")
+    for version in range(stored, target):
         step = _STEPS.get(version)
         if step is None:
             raise FormatError(
-                f"{folder} has format {found}, too old to read (the oldest is {OLDEST}): remove the folder, and the "
+                f"{folder} has format {stored}, too old to read (the oldest is {OLDEST}): remove the folder, and the "
                 "worker rebuilds the state from the log"
             )
         beside, behind = folder.with_name(BESIDE + folder.name), folder.with_name(BEHIND + folder.name)
@@ -47,19 +53,19 @@ def migrate(folder: Path, found: int, wanted: int, progress: Progress) -> None:
 
 
 def recover(folder: Path) -> None:
-    """End what a crash in the middle of a migration left: the old state is whole until the new one has its name."""
+    """Undo or complete a migration that a crash interrupted."""
     beside, behind = folder.with_name(BESIDE + folder.name), folder.with_name(BEHIND + folder.name)
     if behind.exists() and not folder.exists():
         behind.rename(folder)
     elif behind.exists():
-        # Half removed, it must not pass for an old state.
+        # Rename it before removing it: half removed it must not be restored as the old state.
         shutil.rmtree(beside, ignore_errors=True)
         behind.rename(beside)
     shutil.rmtree(beside, ignore_errors=True)
 
 
 def recover_all(datadir: Path) -> None:
-    """`recover` of every state in a worker's folder, also where nothing bears its name for the moment."""
+    """Call `recover` for every state in a worker's folder, also for one whose folder is missing."""
     for left in (*datadir.glob(f"{BEHIND}*"), *datadir.glob(f"{BESIDE}*")):
         recover(left.with_name(left.name.removeprefix(BEHIND).removeprefix(BESIDE)))
 
@@ -78,7 +84,7 @@ def _copy(folder: Path, beside: Path, step: Callable[[Store], Iterator[Row]], pr
         new.close()
 
 
-# From format 2 to 3: of a user's counters those that are not zero
+# From format 2 to 3: only the counters of a user that are not zero
 
 
 def _from_2(old: Store) -> Iterator[Row]:
@@ -90,9 +96,9 @@ def _from_2(old: Store) -> Iterator[Row]:
 
 def _packed_3(value: bytes) -> bytes:
     words = np.frombuffer(value, "<u4")
-    some = words != 0
-    mask: bytes = np.packbits(some, bitorder="little").tobytes()
-    present: bytes = words[some].tobytes()
+    nonzero = words != 0
+    mask: bytes = np.packbits(nonzero, bitorder="little").tobytes()
+    present: bytes = words[nonzero].tobytes()
     return mask + present
 
 

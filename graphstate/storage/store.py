@@ -1,4 +1,4 @@
-"""One RocksDB and the changes not yet written to it: reads see both, a commit writes them as one batch."""
+"""One RocksDB with staged changes: reads of `edges` see both, a commit writes the changes as one WriteBatch."""
 
 from __future__ import annotations
 
@@ -12,98 +12,63 @@ from typing import Any
 
 from rocksdict import (
     AccessType,
-    BlockBasedIndexType,
-    BlockBasedOptions,
     BottommostLevelCompaction,
-    Cache,
     Checkpoint,
     ColumnFamily,
     CompactOptions,
-    DBCompressionType,
-    Options,
     Rdict,
     RdictIter,
     ReadOptions,
     WriteBatch,
-    WriteBufferManager,
 )
 
 from graphstate.errors import DamagedError, GraphError, LockedError
+from graphstate.storage.options import RocksDbBudget, options
 
 Groups = dict[bytes, list[bytes]]
-"""Keys by their first bytes."""
+"""Keys by their first `PREFIX` bytes."""
 Keys = Callable[..., list[bytes]]
-"""What `Store.search` returns."""
+"""The function that `Store.search` returns."""
 FAMILIES = ("nodes", "edges", "counters", "outputs", "mirrors", "meta")
 PREFIX = 5
-"""Every scan is of keys that share at least this many first bytes."""
-
-_MEMTABLE_BYTES = 32 << 20
-_BUDGET_BYTES = 128 << 20
-_MEMTABLE_FILTER = 0.01
-"""Of a memtable's bytes: about seven bits a row."""
-
-
-class Memory:
-    """What RocksDB may take for blocks, filters, memtables, in bytes; stores that are given the same one share it."""
-
-    def __init__(self, budget: int = _BUDGET_BYTES) -> None:
-        self.cache = Cache(budget)
-        self.memtables = WriteBufferManager.new_write_buffer_manager_with_cache(budget // 2, False, self.cache)
-
-
-def _options(memory: Memory, family: str = "") -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    options.set_write_buffer_size(_MEMTABLE_BYTES)
-    options.set_max_write_buffer_number(3)
-    options.set_write_buffer_manager(memory.memtables)
-    options.set_max_total_wal_size(256 << 20)
-    options.set_keep_log_file_num(3)
-    if family == "nodes":
-        # Ids are here and nowhere else: uncompressed, so that a search of the files finds whoever is in them.
-        options.set_compression_type(DBCompressionType.none())
-    if family == "edges":
-        # Most reads are of registers that are not there yet: a filter says so of memtables, as one does of files.
-        options.set_memtable_whole_key_filtering(True)
-        options.set_memtable_prefix_bloom_ratio(_MEMTABLE_FILTER)
-    blocks = BlockBasedOptions()
-    blocks.set_bloom_filter(10, False)
-    blocks.set_block_cache(memory.cache)
-    # Filters and indexes grow with the state. Cut into blocks they live in the cache, within its budget; whole ones are
-    # larger than a part of a small cache, and would be read from the file again for every row that is looked for.
-    blocks.set_cache_index_and_filter_blocks(True)
-    blocks.set_index_type(BlockBasedIndexType.two_level_index_search())
-    blocks.set_partition_filters(True)
-    blocks.set_pin_top_level_index_and_filter(True)
-    options.set_block_based_table_factory(blocks)
-    return options
+"""Scans are of prefixes of at least this many bytes: the table byte and a row."""
 
 
 def _whole(rows: RdictIter) -> None:
-    """A block that cannot be read ends an iterator as its end does; raise DamagedError for it."""
+    """Raise DamagedError if an unreadable block ended the iterator, which looks like its end."""
     try:
         rows.status()
     except Exception as error:  # rocksdict raises bare exceptions
         raise DamagedError(f"a part of the state cannot be read: restore or remove it ({error})") from error
 
 
+# large class: the one place that touches RocksDB's handles, which must close in order; most methods are a few lines
 class Store:
-    """Column families of one RocksDB with the pending changes of one micro-batch over `edges`.
+    """Column families of one RocksDB with the staged changes of one micro-batch.
 
-    `edges` keys are read and scanned through the pending changes; the other families are only written,
-    and read once by `rows` when the state is loaded. staged: the pending rows of `edges`, None for a removal;
-    it may be written to, and nothing is ever taken out of it.
+    Reads and scans of `edges` see the staged changes; the other families are only written, and read by `rows` when the
+    state is loaded.
+
+    Args:
+        path: The folder; it is created if it does not exist.
+        budget: RocksDB's memory; None creates one of its own.
+        read_only: Open without a lock.
+
+    Attributes:
+        staged: The staged rows of `edges`, None for a removal. Callers may add entries and must not remove any.
+
+    Raises:
+        LockedError: Another process has it open.
+        GraphError: The disk is full.
+        DamagedError: RocksDB cannot open it.
     """
 
-    def __init__(self, path: Path, memory: Memory | None = None, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, budget: RocksDbBudget | None = None, *, read_only: bool = False) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        memory = memory or Memory()
-        options = _options(memory)
+        budget = budget or RocksDbBudget()
         access = AccessType.read_only() if read_only else AccessType.read_write()
         try:
-            self._db = Rdict(str(path), options, {name: _options(memory, name) for name in FAMILIES}, access)
+            self._db = Rdict(str(path), options(budget), {name: options(budget, name) for name in FAMILIES}, access)
         except Exception as error:  # rocksdict raises bare exceptions
             if "lock" in str(error).lower():
                 raise LockedError(f"{path} is open in another process: stop that worker first ({error})") from error
@@ -124,19 +89,19 @@ class Store:
         self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of an `edges` key, pending changes included."""
+        """Return the value of an `edges` key, staged changes included; None if it has none."""
         if key in self.staged:
             return self.staged[key]
         value: bytes | None = self._read(key)
         return value
 
     def gets(self, keys: list[bytes]) -> list[bytes | None]:
-        """The values of some `edges` keys, pending changes included; cheaper than one by one."""
+        """Return the values of `edges` keys, staged changes included; faster than one `get` per key."""
         staged = self.staged
         stored = [key for key in keys if key not in staged]
         read: Any = self._read
-        found: dict[bytes, bytes | None] = dict(zip(stored, read(stored), strict=True)) if stored else {}
-        return [staged[key] if key in staged else found[key] for key in keys]
+        values: dict[bytes, bytes | None] = dict(zip(stored, read(stored), strict=True)) if stored else {}
+        return [staged[key] if key in staged else values[key] for key in keys]
 
     def put(self, key: bytes, value: bytes) -> None:
         """Stage an `edges` row."""
@@ -147,24 +112,24 @@ class Store:
         self.staged[key] = None
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The `edges` rows that begin with prefix (≥ 5 bytes), in key order, pending changes included.
+        """Return the `edges` rows with a prefix of at least 5 bytes, in key order, staged changes included.
 
-        Changes staged while the iterator is open may or may not be seen: take a list before changing.
+        Changes staged while the iterator is open may be missing from it: make a list before staging changes.
         """
         staged, group = self.staged, self._group(prefix)
         stored = self._stored(prefix)
         if not group:
             return stored
-        found = sorted((key, value) for key in group if key.startswith(prefix) and (value := staged[key]) is not None)
-        return merge(((key, value) for key, value in stored if key not in staged), found)
+        new = sorted((key, value) for key in group if key.startswith(prefix) and (value := staged[key]) is not None)
+        return merge(((key, value) for key, value in stored if key not in staged), new)
 
     def _group(self, prefix: bytes) -> list[bytes] | None:
-        """The staged keys that have their first bytes in common with a prefix."""
+        """Return the staged keys that share the first `PREFIX` bytes of a prefix, None if there are none."""
         staged, table = self.staged, prefix[0]
         groups = self._groups.setdefault(table, {})
         new = len(staged) - self._grouped.get(table, 0)
         if new:
-            # Most micro-batches scan few tables: their keys are put into groups when a scan asks, new ones at the end.
+            # Most micro-batches scan few tables: keys are grouped on the first scan of a table, later ones appended.
             for key in islice(reversed(staged), new):
                 if key[0] == table:
                     groups.setdefault(key[:PREFIX], []).append(key)
@@ -172,35 +137,35 @@ class Store:
         return groups.get(prefix[:PREFIX])
 
     def firsts(
-        self, prefixes: Iterable[bytes], most: int, passes: Callable[[bytes], bool] | None = None
+        self, prefixes: Iterable[bytes], most: int, skip: Callable[[bytes], bool] | None = None
     ) -> Iterator[list[bytes]]:
-        """Per prefix the first keys of its `scan`, up to so many, without those that `passes` is true of."""
+        """Yield, per prefix, up to `most` keys of its scan, without those that `skip` returns true for."""
         keys = self.search()
-        return (keys(prefix, most, passes) for prefix in prefixes)
+        return (keys(prefix, most, skip) for prefix in prefixes)
 
     def search(self) -> Keys:
-        """What finds the keys of one prefix after the other, pending changes included.
+        """Return a function that returns the keys of a prefix, staged changes included.
 
-        One iterator for all of them, which a prefix with fewer keys than are asked for lets read on behind it.
+        All calls share one iterator. If a prefix has fewer keys than requested, the iterator reads past its end.
         """
         rows = self._edges.iter()
         seek, valid, key_of, following = rows.seek, rows.valid, rows.key, rows.next
 
         def keys(
-            prefix: bytes, most: int = 0, passes: Callable[[bytes], bool] | None = None, *, pending: bool = True
+            prefix: bytes, most: int = 0, skip: Callable[[bytes], bool] | None = None, *, pending: bool = True
         ) -> list[bytes]:
-            """The first so many keys (0: all) of a prefix, without those that `passes` is true of.
+            """Return up to `most` keys of a prefix (0: all), without those that `skip` returns true for.
 
-            pending: False where the caller knows that nothing with this prefix was added since the last commit.
+            pending: False if no key with this prefix was added since the last commit.
             """
             staged = self.staged
             group = self._group(prefix) if pending else None
-            found: list[bytes] = []
+            selected: list[bytes] = []
             seek(prefix)
             while valid() and (key := key_of()).startswith(prefix):
-                if key not in staged and not (passes and passes(key)):
-                    found.append(key)
-                    if len(found) == most:
+                if key not in staged and not (skip and skip(key)):
+                    selected.append(key)
+                    if len(selected) == most:
                         break
                 following()
             else:
@@ -208,9 +173,9 @@ class Store:
                     _whole(rows)
             if group is not None:
                 new = (key for key in group if staged[key] is not None and key.startswith(prefix))
-                found = sorted([*found, *(key for key in new if not (passes and passes(key)))])
-                found = found[:most] if most else found
-            return found
+                selected = sorted([*selected, *(key for key in new if not (skip and skip(key)))])
+                selected = selected[:most] if most else selected
+            return selected
 
         return keys
 
@@ -234,7 +199,7 @@ class Store:
         self._writes[family].update(rows)
 
     def rows(self, family: str) -> Iterator[tuple[bytes, bytes]]:
-        """All committed rows of a family, in key order."""
+        """Yield all committed rows of a family, in key order."""
         rows = self._families[family].iter()
         rows.seek_to_first()
         while rows.valid():
@@ -243,29 +208,33 @@ class Store:
         _whole(rows)
 
     def chunks(self, before: bytes, size: int) -> Iterator[list[bytes]]:
-        """The committed keys of `edges` before a key, in their order, so many at a time."""
+        """Yield the committed keys of `edges` before a key, in key order, `size` at a time."""
         read = ReadOptions()
         read.set_iterate_upper_bound(before)
         rows = self._edges.iter(read)
         rows.seek_to_first()
         valid, key, following = rows.valid, rows.key, rows.next
-        found: list[bytes] = []
+        chunk: list[bytes] = []
         while valid():
-            found.append(key())
+            chunk.append(key())
             following()
-            if len(found) == size:
-                yield found
-                found = []
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
         _whole(rows)
-        if found:
-            yield found
+        if chunk:
+            yield chunk
 
     def commit(self) -> int:
-        """Write everything staged as one WriteBatch; returns the number of rows."""
+        """Write everything staged as one WriteBatch and return the number of rows.
+
+        Raises:
+            GraphError: RocksDB cannot write it.
+        """
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for name, writes in (("edges", self.staged), *self._writes.items()):
-            # A family that is named with every row costs a fifth of all this.
+            # Passing the family with every row would add a fifth to the time.
             batch.set_default_column_family(self._handles[name])
             for key, value in writes.items():
                 if value is None:
@@ -282,13 +251,13 @@ class Store:
         return rows
 
     def discard(self) -> None:
-        """Forget everything staged."""
+        """Discard everything staged."""
         self.staged = {}
         self._groups, self._grouped = {}, {}
         self._writes = {name: {} for name in FAMILIES}
 
     def sizes(self) -> dict[str, int]:
-        """Bytes in memtables and SST files, and pending compaction, by RocksDB's own account."""
+        """Return RocksDB's counts of bytes in memtables, in SST files and in pending compactions."""
         names = (
             "rocksdb.cur-size-all-mem-tables",
             "rocksdb.total-sst-files-size",
@@ -302,46 +271,50 @@ class Store:
 
     @property
     def stalled(self) -> bool:
-        """Whether RocksDB holds writes back, or has stopped them, until files are compacted."""
+        """Whether RocksDB delays or stops writes until files are compacted."""
         names = ("rocksdb.is-write-stopped", "rocksdb.actual-delayed-write-rate")
         return any(family.property_int_value(name) for family in self._families.values() for name in names)
 
     def flush(self) -> None:
-        """Begin to write memtables out, beside all other work: a checkpoint soon after has little left to wait for."""
+        """Start to flush memtables in the background, so that a checkpoint soon after waits less."""
         for family in self._families.values():
             family.flush(False)
 
     def committed(self, family: str, key: bytes) -> bytes | None:
-        """A committed value."""
+        """Return a committed value, None if there is none."""
         value: bytes | None = self._families[family].get(key)
         return value
 
     def remove(self, family: str, key: bytes) -> None:
-        """Remove a row at once, whatever is staged."""
+        """Remove a row at once, without the staged changes."""
         self._families[family].delete(key)
 
     def rewrite(self) -> bool:
-        """Write all files anew, so that what was removed or replaced is in none of them; the one call for another
-        thread, beside all others. Returns False if `close` ended it early.
+        """Rewrite all files, so that none holds removed or replaced rows.
+
+        It is the one method for a second thread, concurrent to all others.
+
+        Returns:
+            False if `close` interrupted it.
 
         Raises:
-            GraphError: some file could not be.
+            GraphError: A file could not be rewritten.
         """
         with self._rewriting:
             try:
                 failure = self._rewrite()
             except Exception as error:  # noqa: BLE001 - rocksdict raises bare exceptions
-                # Not raised from here: its frames would keep a database open that `close` waits to close.
+                # Raised outside of the lock: its frames hold references to the database, and `close` waits for them.
                 failure = str(error)
             if self._closing:
                 return False
         if not failure:
             return True
-        raise GraphError(f"the files of {self._path} could not be written anew ({failure}): is the disk full?")
+        raise GraphError(f"the files of {self._path} could not be rewritten ({failure}): make room on its disk")
 
     def _rewrite(self) -> str:
         before = {name for name, size in self._data_files().items() if size}
-        # All of them first: then no log is needed any more. One with nothing to flush would keep its log.
+        # Flush all families first, so that RocksDB drops its log. A family with nothing to flush would keep the log.
         if self._families:
             self._families["meta"].delete(b"")
         for family in list(self._families.values()):
@@ -351,24 +324,24 @@ class Store:
             whole.set_bottommost_level_compaction(BottommostLevelCompaction.force_optimized())
             whole.set_exclusive_manual_compaction(False)
             family.compact_range(None, None, whole)
-        # RocksDB tells nobody here whether a compaction failed: the files do.
+        # `compact_range` reports no failure here: a file that is still there was not rewritten.
         left = sorted(before & self._data_files().keys())
         return f"{left[0]} and {len(left) - 1} more are still there" if left else ""
 
     def _data_files(self) -> dict[str, int]:
-        found = {}
+        sizes = {}
         for path in self._path.iterdir():
             with suppress(FileNotFoundError):
                 if path.suffix in {".sst", ".log"}:
-                    found[path.name] = path.stat().st_size
-        return found
+                    sizes[path.name] = path.stat().st_size
+        return sizes
 
     def checkpoint(self, folder: Path) -> None:
-        """Put what is committed into a folder of its own, which must not exist; SST files are hard links."""
+        """Write the committed rows to a folder that must not exist; SST files are hard links."""
         Checkpoint(self._db).create_checkpoint(str(folder))
 
     def close(self) -> None:
-        """Close the database; the lock is free afterwards."""
+        """Close the database and release its lock."""
         self._closing = True
         ended = not self._rewriting.acquire(blocking=False)
         if ended:
@@ -377,7 +350,7 @@ class Store:
         try:
             self._handles.clear()
             for family in [*self._families.values(), self._db]:
-                # What cannot be flushed, because the disk is full or the work was ended, is in RocksDB's log.
+                # Rows that cannot be flushed (full disk, cancelled work) remain in RocksDB's log.
                 with suppress(Exception):
                     family.close()
             self._families.clear()

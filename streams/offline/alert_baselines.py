@@ -41,7 +41,7 @@ class CallCounter:
         An author of the top tenth by past shares does not count, and an author counts once per window.
         """
         graph, measured = shard.graph, field.measured
-        rows = graph.ledger.users.rows
+        rows = graph.users.rows
         if rows > len(self.calls):
             self.calls = np.concatenate([self.calls, np.zeros(2 * rows - len(self.calls), np.int64)])
         if not field.bar:
@@ -105,7 +105,7 @@ def _sharers_calls(view: StepView, field: Field) -> tuple[Int64s, Scores]:
 
 def _random(view: StepView, field: Field) -> tuple[Int64s, Scores]:
     """Draw a number per candidate from its id and the step, so that every run draws the same."""
-    ids = view.shard.graph.ledger.users.ids
+    ids = view.shard.graph.users.ids
     names = (f"{ids[row]}\0{view.time}".encode() for row in field.rows.tolist())
     drawn = np.array([int.from_bytes(blake2b(name, digest_size=7).digest()) for name in names], np.int64)
     return field.rows, drawn
@@ -139,7 +139,7 @@ class BaselineRules:
         """Let every rule announce users at a step (µs); the shard has read all events before it."""
         shard, graph = self._shard, self._shard.graph
         measured = recent_activity.measure(graph, time, shard.rule.window_s)
-        rows = graph.ledger.users.rows
+        rows = graph.users.rows
         self._counter.update(shard, alert_rule.field(graph, shard.rule, time, np.full(rows, NEVER, np.int64), measured))
         view = StepView(shard, time, self._counter.calls)
         for name in self.fired:
@@ -150,7 +150,7 @@ class BaselineRules:
             field = alert_rule.field(graph, shard.rule, time, last, measured)
             for row in self._random_authors(field, last) if name == RANDOM_AUTHORS else self._best(name, view, field):
                 last[row] = time
-                self.fired[name].append((graph.ledger.users.ids[row], time))
+                self.fired[name].append((graph.users.ids[row], time))
 
     def _best(self, name: str, view: StepView, field: Field) -> list[int]:
         graph = self._shard.graph

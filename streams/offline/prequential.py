@@ -179,7 +179,7 @@ class _ScoreReader:
         self.scores = {name: np.zeros(len(authors)) for name in (FRESH, FROZEN, PAST)}
 
     def _score_of(self, shard: Shard) -> Callable[[str], float]:
-        users, score = shard.graph.ledger.users, shard.engine.score
+        users, score = shard.graph.users, shard.engine.score
 
         def score_of(user: str) -> float:
             row = users.index.get(user)
@@ -194,7 +194,7 @@ class _ScoreReader:
 
     def read(self, shard: Shard, posts: range, time: int) -> None:
         """Score the authors of some posts from the current state, which holds the events before `time` (µs)."""
-        score_of, users = self._score_of(shard), shard.graph.ledger.users
+        score_of, users = self._score_of(shard), shard.graph.users
         for post in posts:
             self.scores[FRESH][post] = score_of(self._authors[post])
             row = users.index.get(self._authors[post])

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from graphstate.oracle.naive_graph import Twin
-from graphstate.storage.store import Memory
+from graphstate.oracle.naive_graph import NaiveGraph
+from graphstate.storage.options import RocksDbBudget
 from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
 from streams.offline.share_report import ShareTally, tally
@@ -84,7 +84,7 @@ def cluster(
     """A cluster of so many shards with their states in a folder, closed at the end."""
     with ExitStack() as stack:
         opened: list[Shard] = []
-        memory = Memory()
+        memory = RocksDbBudget()
         for shard in range(shards):
             own = replace(spec, shards=shards, shard=shard)
             opened.append(Shard.open(state_folder(folder, shard), artifact, own, memory=memory, read_only=read_only))
@@ -126,7 +126,7 @@ def reference_error(cluster: Cluster, mutations: Iterable[Mutation], spec: Graph
     """
     from model.network.pyg_reference import reference
 
-    twin = Twin(spec)
+    twin = NaiveGraph(spec)
     twin.apply(list(mutations))
     snapshot = twin.snapshot()
     artifact, count = cluster.shards[0].artifact, len(cluster.shards)
@@ -138,7 +138,7 @@ def reference_error(cluster: Cluster, mutations: Iterable[Mutation], spec: Graph
     worst = 0.0
     for number, shard in enumerate(cluster.shards):
         theirs = [row for row in live.tolist() if owner(names[row], count) == number]
-        ours = [shard.graph.ledger.users.index.get(names[row], -1) for row in theirs]
+        ours = [shard.graph.users.index.get(names[row], -1) for row in theirs]
         if -1 in ours:
             return float("inf")
         if ours:
@@ -173,7 +173,7 @@ def run(
         cluster(artifact, spec, Path(folder), shards) as opened,
     ):
         for shard in opened.shards:
-            shard.graph.ledger.shares.old = set()
+            shard.graph.shares.old = set()
         result = replay(opened, mutations, batch, on_step)
         result.shares = tally(opened, result.given_shares, worker_retention_s)
         result.carried = dict(opened.carried)

@@ -86,7 +86,7 @@ class ShareTally:
 
 def tally(cluster: Cluster, given: int, worker_retention_s: int = 0) -> ShareTally:
     """Count the shares of a cluster that was drained."""
-    counters = [shard.graph.ledger.shares for shard in cluster.shards]
+    counters = [shard.graph.shares for shard in cluster.shards]
     counts = [one.count() for one in counters]
     found = {outcome: sum(one[outcome] for one in counts) for outcome in OUTCOMES}
     too_old = sum(one.count_too_old() for one in counters)
@@ -94,7 +94,7 @@ def tally(cluster: Cluster, given: int, worker_retention_s: int = 0) -> ShareTal
     left_out = 0
     if worker_retention_s and not cluster.shards[0].graph.spec.retention_s:
         limit_us = worker_retention_s * _SECOND
-        left_out = sum(shard.graph.ledger.shares.count_beyond(shard.graph.store, limit_us) for shard in cluster.shards)
+        left_out = sum(shard.graph.shares.count_beyond(shard.graph.store, limit_us) for shard in cluster.shards)
     rest = given - found["credited"] - found["beyond_retention"] - too_old - waiting - found["expired"]
     return ShareTally(
         given, found["credited"], found["reach"], waiting, found["beyond_retention"], too_old, found["expired"],

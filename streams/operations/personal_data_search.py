@@ -21,7 +21,8 @@ from graphstate.errors import DamagedError, GraphError
 from graphstate.memory.node_tables import forgotten_key
 from graphstate.state import FORMAT
 from graphstate.storage import row_layouts
-from graphstate.storage.checkpoint import Repository, read_meta
+from graphstate.storage.manifest import read_meta
+from graphstate.storage.repository import Repository
 from graphstate.storage.store import Store
 from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact, Kind, Mutation, owner
 from streams.errors import BadEvent, BrokerError, Right, one_line

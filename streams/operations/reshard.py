@@ -31,7 +31,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import NoError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
-from graphstate.storage.store import Memory
+from graphstate.storage.options import RocksDbBudget
 from graphstate.types import Progress
 from model.artifact import Artifact
 from streams.errors import BrokerError, StateError, TopicError, WorkerError
@@ -181,7 +181,7 @@ class Resharding:
         parts = [OldPartition(self.log.name, partition, old) for partition in range(old)]
         with ExitStack() as stack:
             sending = stack.enter_context(writer(self.settings, self.beside.name))
-            memory = Memory(self.settings.memory_mb << 20)
+            memory = RocksDbBudget(self.settings.memory_mb << 20)
             shards = [self._open(stack, journal, shard, memory, artifact) for shard in range(self.new)]
             new = NewLog(shards, self.log.name, f"{SOURCE}{journal.name}", sending.send)
             streams = [
@@ -201,7 +201,7 @@ class Resharding:
         self._note(journal)
         return journal
 
-    def _open(self, stack: ExitStack, journal: Journal, shard: int, memory: Memory, artifact: Artifact) -> Shard:
+    def _open(self, stack: ExitStack, journal: Journal, shard: int, memory: RocksDbBudget, artifact: Artifact) -> Shard:
         settings = self.settings
         spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
         folder = state_folder(settings.datadir / f"{BUILT}{journal.name}", shard)

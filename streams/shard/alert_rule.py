@@ -103,7 +103,7 @@ def field(
     bar = least(shared, ENTRY_SHARE) if int(ENTRY_SHARE * len(shared)) else 0
     quiet = last_alert[authors] <= since
     # A first-time sharer has shared at least once, so fewer shares than that need no closer look.
-    busy = graph.ledger.users.counts[authors, RECEIVED] - level[authors] >= _MIN_NEW_SHARERS
+    busy = graph.users.counts[authors, RECEIVED] - level[authors] >= _MIN_NEW_SHARERS
     outside = quiet & busy & (level[authors] < arrived) & (velocity[authors] > 0)
     there = (recent[authors] >= bar) & (bar > 0)
     return Field(at, since, measured, authors[outside & ~there], authors[outside & there], bar)
@@ -117,7 +117,7 @@ def least(shares: NDArray[np.int64], part: float) -> int:
 
 def ranked(graph: GraphState, found: Field, rows: NDArray[np.int64], score: Scores) -> NDArray[np.int64]:
     """Candidates by a score `[n]`, largest first; on equal scores who had fewer shares, then the smaller hash."""
-    order = np.lexsort((graph.ledger.users.hash[rows], found.measured.level[rows], -score))
+    order = np.lexsort((graph.users.hash[rows], found.measured.level[rows], -score))
     chosen: NDArray[np.int64] = rows[order]
     return chosen
 

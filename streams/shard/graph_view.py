@@ -22,22 +22,22 @@ class LiveView:
 
     def rows(self, kind: int) -> int:
         """The number of rows of a node type."""
-        return int(self._graph.ledger.tables[kind].rows)
+        return int(self._graph.tables[kind].rows)
 
     def propagated(self, kind: int) -> NDArray[np.int32]:
         """`[n, F]` propagated features of a node type."""
-        features: NDArray[np.int32] = self._graph.ledger.tables[kind].propagated
+        features: NDArray[np.int32] = self._graph.tables[kind].propagated
         return features
 
     def own(self) -> NDArray[np.int32]:
         """`[n_users, 21]` own features."""
-        features: NDArray[np.int32] = self._graph.ledger.users.own
+        features: NDArray[np.int32] = self._graph.users.own
         return features
 
     def windows(self, relation: int) -> WindowsView:
         """The windows of a relation."""
         windows = self._graph.windows
-        hashes = self._graph.ledger.tables[RELATIONS[relation].source].hash
+        hashes = self._graph.tables[RELATIONS[relation].source].hash
         return WindowsView(windows.rows.start[relation], windows.rows.counts[relation], windows.pool.source, hashes)
 
 

@@ -75,7 +75,7 @@ class Mirrors:
     def restore(self) -> Arrivals:
         """What was committed of other shards' nodes."""
         arrivals, model = Arrivals(), self.model.encode()
-        for kind, row, payload in self.graph.payloads():
+        for kind, row, payload in self.graph.mirrored_nodes.payloads():
             if payload.startswith(model):
                 arrivals.add(kind, row, payload[len(model) :])
         return arrivals
@@ -101,36 +101,36 @@ class Mirrors:
 
     def _mirrored_by(self, halo: Halo) -> None:
         """Note who mirrors what; what they ask for is answered once this step has settled."""
-        bit, tables = np.uint64(1 << halo.sender), self.graph.ledger.tables
+        bit, tables = np.uint64(1 << halo.sender), self.graph.tables
         if halo.full:
             self._asked.pop(halo.sender, None)
             for table in tables:
-                table.readers[: table.rows] &= ~bit
+                table.mirrored_by[: table.rows] &= ~bit
         for kind, node_id in halo.drops:
             row = tables[kind].index.get(node_id)
             if row is not None:
-                tables[kind].readers[row] &= ~bit
+                tables[kind].mirrored_by[row] &= ~bit
         for want in halo.wants:
             table = tables[want.kind]
             # Its first event may still be on its way here; a content is known, or was evicted.
             row = table.index.get(want.node_id) if want.kind == CONTENT else table.row(want.node_id)
-            if row is not None and table.owned_at[row]:
-                table.readers[row] |= bit
-                self.graph.ledger.touched[want.kind].add(row)
+            if row is not None and table.owned_cells[row]:
+                table.mirrored_by[row] |= bit
+                self.graph.mark_dirty(want.kind, row)
                 self._asked[halo.sender].append((want.kind, row, want))
 
     def _learn(self, halo: Halo, node: Node, arrivals: Arrivals) -> None:
-        row = self.graph.ledger.tables[node.kind].index.get(node.node_id)
-        if row is None or self.graph.ledger.tables[node.kind].owned_at[row]:
+        row = self.graph.tables[node.kind].index.get(node.node_id)
+        if row is None or self.graph.tables[node.kind].owned_cells[row]:
             return
-        if not self.graph.holds(node.kind, row):
+        if not self.graph.mirrored_nodes.holds(node.kind, row):
             # Not in memory either: asked again, the owner tells only what differs from what we say we have.
-            self.graph.ledger.unmirror(node.kind, row)
+            self.graph.mirrored_nodes.drop(node.kind, row)
             arrivals.propagated[node.kind].append(row)
             arrivals.add(node.kind, row, bytes(self.engine.hidden1[node.kind][row].nbytes))
             self._drops[halo.sender].append((node.kind, node.node_id))
             return
-        if self.graph.mirror(node.kind, row, node.propagated, halo.model.encode() + node.hidden):
+        if self.graph.mirrored_nodes.update(node.kind, row, node.propagated, halo.model.encode() + node.hidden):
             arrivals.propagated[node.kind].append(row)
         if halo.model == self.model:
             arrivals.add(node.kind, row, node.hidden)
@@ -175,7 +175,7 @@ class Mirrors:
         for shard, drops in self._drops.items():
             to(shard).drops = drops
         for kind, rows in enumerate(self.graph.changes.wanted):
-            table = self.graph.ledger.tables[kind]
+            table = self.graph.tables[kind]
             for row in rows.tolist():
                 to(table.owner(row)).wants.append(self._want(kind, row))
         for shard in self._greeted:
@@ -192,11 +192,11 @@ class Mirrors:
         return [(shard, part) for shard, halo in halos.items() for part in halo.split()]
 
     def _news(self, propagated: list[Int64s], changed: list[Int64s], to: Callable[[int], Halo]) -> None:
-        for kind, table in enumerate(self.graph.ledger.tables):
-            returned = self.graph.ledger.users.returned if kind == USER else []
+        for kind, table in enumerate(self.graph.tables):
+            returned = self.graph.users.returned if kind == USER else []
             rows = np.unique(np.concatenate([propagated[kind], changed[kind], np.array(returned, np.int64)]))
-            rows = rows[(table.owned[rows] != 0) & (table.readers[rows] != 0)]
-            for row, readers in zip(rows.tolist(), table.readers[rows].tolist(), strict=True):
+            rows = rows[(table.owned[rows] != 0) & (table.mirrored_by[rows] != 0)]
+            for row, readers in zip(rows.tolist(), table.mirrored_by[rows].tolist(), strict=True):
                 # The forgotten have no name; their readers forget them on their own.
                 if table.ids[row]:
                     node = self._node(kind, row, table.ids[row])
@@ -211,33 +211,33 @@ class Mirrors:
 
     def repeat(self, rows: list[Int64s]) -> None:
         """Tell of these rows, per node type, with the next step, whatever their readers know of them."""
-        for kind, table in enumerate(self.graph.ledger.tables):
+        for kind, table in enumerate(self.graph.tables):
             for row in rows[kind].tolist():
-                if table.owned_at[row] and table.ids[row]:
-                    for shard in _bits(int(table.readers_at[row])):
+                if table.owned_cells[row] and table.ids[row]:
+                    for shard in _bits(int(table.mirrored_by_cells[row])):
                         self._asked[shard].append((kind, row, Want(kind, table.ids[row], b"")))
 
     def _introduce(self, halo: Halo, shard: int) -> None:
         """Everything that is mirrored here of one shard, in place of what was asked before."""
         halo.full, halo.wants = True, []
-        for kind, table in enumerate(self.graph.ledger.tables):
+        for kind, table in enumerate(self.graph.tables):
             of_shard = table.hash[: table.rows] % np.uint64(self.shards) == shard
             # What left the windows meanwhile is asked for anew when it comes back.
             table.subscribed[: table.rows][of_shard] = 0
-            rows = self.graph.mirrored(kind)
+            rows = self.graph.mirrored_nodes.rows(kind)
             rows = rows[of_shard[rows]]
             halo.wants += [self._want(kind, row) for row in rows.tolist() if table.ids[row]]
 
     def _want(self, kind: int, row: int) -> Want:
-        table = self.graph.ledger.tables[kind]
-        table.subscribed_at[row] = 1
+        table = self.graph.tables[kind]
+        table.subscribed_cells[row] = 1
         return Want(kind, table.ids[row], self._digest(kind, row))
 
     def _node(self, kind: int, row: int, node_id: str) -> Node:
         return Node(kind, node_id, *self._value(kind, row))
 
     def _value(self, kind: int, row: int) -> tuple[bytes, bytes]:
-        features: bytes = self.graph.ledger.tables[kind].propagated[row].tobytes()
+        features: bytes = self.graph.tables[kind].propagated[row].tobytes()
         return features, self.engine.hidden1[kind][row].tobytes()
 
     def _digest(self, kind: int, row: int) -> bytes:

@@ -19,8 +19,8 @@ from graphstate.memory import frontier, hubs
 from graphstate.memory.columns import union
 from graphstate.queries import recent_activity
 from graphstate.state import GraphState
+from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
-from graphstate.storage.store import Memory
 from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact
 from model.engine.cpu import Backend, Engine, MakeBackend
@@ -156,7 +156,7 @@ class Shard:
         rule: AlertRule | None = None,
         publishing: Publishing | None = None,
         progress: Callable[[str, int, int], None] | None = None,
-        memory: Memory | None = None,
+        memory: RocksDbBudget | None = None,
         read_only: bool = False,
         backend: MakeBackend = Engine,
         spread_rows: int = 0,
@@ -170,7 +170,7 @@ class Shard:
         Raises:
             graphstate.errors.GraphError: the folder is in use, damaged, or of another format or spec.
         """
-        graph = GraphState.open(path, spec, progress, memory=memory, read_only=read_only)
+        graph = GraphState.open(path, spec, progress, budget=memory, read_only=read_only)
         try:
             rules = rule or AlertRule(), publishing or Publishing()
             shard = cls(graph, artifact, *rules, backend, spread_rows, tolerance)
@@ -219,14 +219,14 @@ class Shard:
             for record in records:
                 for name, count in graph.take(record.mutations, record.clock, self.rule.step_us, self._judge).items():
                     outcome.counts[name] = outcome.counts.get(name, 0) + count
-                outcome.told += by_shard(record, graph.told())
+                outcome.told += by_shard(record, graph.drain_outbound_facts())
             arrivals = self.mirrors.receive(halos)
         with Timed(outcome.seconds, "refresh"):
             graph.refresh()
         rows = self._recompute(arrivals, outcome, silent=silent, loose=self.tolerance.most > 0)
         with Timed(outcome.seconds, "publish"):
             outcome.scores = [] if silent else self._publish(rows)
-            users = graph.ledger.users
+            users = graph.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
             outcome.named = graph.applier.named
@@ -277,7 +277,7 @@ class Shard:
             touched = first[USER] if whole else changes.users
             live = graph.live_users(touched)
             gone, back = touched[~live], touched[live & ~self.ranking.has(touched)]
-            fresh = changes.fresh[USER][graph.ledger.users.owned[changes.fresh[USER]] != 0]
+            fresh = changes.fresh[USER][graph.users.owned[changes.fresh[USER]] != 0]
             rows = first[USER] if whole else union([moved, changes.own, fresh, back])
             engine.head(view, rows)
             placed = rows
@@ -347,7 +347,7 @@ class Shard:
     def remember(self, alerted: Mapping[str, int]) -> None:
         """Let those users count as alerted, each at that time (µs), and nobody else."""
         self._room()
-        users, last = self.graph.ledger.users, self.said.alerted
+        users, last = self.graph.users, self.said.alerted
         was = np.full(len(last), NEVER, np.int64)
         for user, at in alerted.items():
             row = users.index.get(user)
@@ -372,14 +372,14 @@ class Shard:
         some = rows[moved]
         said.reach[some], said.percentile[some] = reach[moved], percentile[moved]
         said.moved.update(some.tolist())
-        ids, as_of = self.graph.ledger.users.ids, self.graph.as_of(some).tolist()
+        ids, as_of = self.graph.users.ids, self.graph.as_of(some).tolist()
         users = map(ids.__getitem__, some.tolist())
         values = zip(users, reach[moved].tolist(), percentile[moved].tolist(), as_of, strict=True)
         return list(map(_SCORE, values))
 
     def _alert(self, found: Emerging) -> Alert:
         row = np.array([found.row])
-        user = self.graph.ledger.users.ids[found.row]
+        user = self.graph.users.ids[found.row]
         return Alert(
             alert_id(user, found.as_of),
             user,
@@ -441,7 +441,7 @@ class Shard:
 
     def scores(self) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Every live user's id, reach, percentile and as-of time (µs), by id."""
-        names = self.graph.ledger.users.ids
+        names = self.graph.users.ids
         rows = np.array(sorted(np.flatnonzero(self.graph.live_users()).tolist(), key=names.__getitem__), np.int64)
         reach, percentile = reach_of(self.engine.score[rows]), self.ranking.percentile(rows)
         return [names[row] for row in rows], reach, percentile, self.graph.as_of(rows)
@@ -459,17 +459,17 @@ class Shard:
 
     def user(self, user_id: str) -> dict[str, Any] | None:
         """A user's score and own features, None for one that is not live."""
-        row = self.graph.ledger.users.index.get(user_id)
-        if row is None or not self.graph.ledger.users.live(row):
+        row = self.graph.users.index.get(user_id)
+        if row is None or not self.graph.users.live(row):
             return None
         names = self.artifact.config.own
-        features = dict(zip(names, self.graph.ledger.users.own[row].tolist(), strict=True))
+        features = dict(zip(names, self.graph.users.own[row].tolist(), strict=True))
         return {**self._describe(row), "features": features}
 
     def _describe(self, row: int) -> dict[str, Any]:
         rows = np.array([row])
         return {
-            "user": self.graph.ledger.users.ids[row],
+            "user": self.graph.users.ids[row],
             "model": self.artifact.version,
             "reach": float(reach_of(self.engine.score[rows])[0]),
             "percentile": float(self.ranking.percentile(rows)[0]),

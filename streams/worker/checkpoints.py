@@ -24,8 +24,10 @@ from fsspec.core import url_to_fs
 
 from graphstate.errors import DamagedError, GraphError
 from graphstate.state import FORMAT
-from graphstate.storage import checkpoint, migrations
-from graphstate.storage.checkpoint import Interrupted, Manifest, Repository, Saved
+from graphstate.storage import migrations
+from graphstate.storage.manifest import Manifest, create_checkpoint, describe, read_meta
+from graphstate.storage.remote_folder import Interrupted
+from graphstate.storage.repository import REPLACED, RESTORING, Repository, SavedCheckpoint
 from graphstate.storage.store import Store
 from graphstate.types import GraphSpec, Progress
 from streams.errors import SettingsError, StateError, one_line
@@ -42,7 +44,7 @@ STOP_S = 1.0
 SHARD_FOLDER = "shard"
 """How the folder of a shard's state begins, under DATADIR."""
 TAKEN = ".checkpoint-"
-_LEFT_OVER = (TAKEN, checkpoint.RESTORING, checkpoint.REPLACED)
+_LEFT_OVER = (TAKEN, RESTORING, REPLACED)
 
 
 class _Graph(Protocol):
@@ -103,7 +105,7 @@ def repository(settings: Settings, shard: int) -> Repository:
     return Repository(fs, repository_root(root, Topics(settings).mutations.name, shard, settings.shards))
 
 
-def keep(settings: Settings, kept: Repository, state: Path, shard: int) -> Saved:
+def keep(settings: Settings, kept: Repository, state: Path, shard: int) -> SavedCheckpoint:
     """Keep a checkpoint of a state that nobody has open, at once.
 
     Raises:
@@ -114,11 +116,11 @@ def keep(settings: Settings, kept: Repository, state: Path, shard: int) -> Saved
     try:
         store = Store(state)
         try:
-            meta = checkpoint.take(store, folder)
+            meta = create_checkpoint(store, folder)
         finally:
             store.close()
         log_name = Topics(settings).mutations.name
-        about = checkpoint.describe(meta, log=log_name, shard=shard, shards=settings.shards, created_s=time.time())
+        about = describe(meta, log=log_name, shard=shard, shards=settings.shards, created_s=time.time())
         return kept.save(folder, about, settings.checkpoint_keep)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -294,14 +296,12 @@ class Checkpoints:
         folder = self._datadir / f"{TAKEN}{partition}"
         try:
             shutil.rmtree(folder, ignore_errors=True)
-            meta = checkpoint.take(shard.graph.store, folder)
+            meta = create_checkpoint(shard.graph.store, folder)
             if b"next" not in meta:
                 shutil.rmtree(folder, ignore_errors=True)
                 self._last_s[partition] = begin_s  # nothing is missing
                 return None
-            about = checkpoint.describe(
-                meta, log=self._log_name, shard=partition, shards=self._shards, created_s=time.time()
-            )
+            about = describe(meta, log=self._log_name, shard=partition, shards=self._shards, created_s=time.time())
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare exceptions
             self._fail(partition, error)
             return None
@@ -415,7 +415,7 @@ def left(datadir: Path) -> dict[int, int]:
 def _held(folder: Path) -> int | None:
     """Where the state in a folder ends; None if there is none, or nothing in it."""
     try:
-        return int(checkpoint.read_meta(folder)[b"next"])
+        return int(read_meta(folder)[b"next"])
     except KeyError:
         return None
     except DamagedError:

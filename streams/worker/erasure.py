@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Thread
 
 from graphstate.state import GraphState
-from graphstate.storage.checkpoint import REPLACED
+from graphstate.storage.repository import REPLACED
 from graphstate.types import source_hash
 from streams.errors import one_line
 from streams.shard.shard import Shard

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphstate.errors import DamagedError
-from graphstate.storage.checkpoint import read_meta
+from graphstate.storage.manifest import read_meta
 from graphstate.storage.store import Store
 from streams.errors import StateError
 

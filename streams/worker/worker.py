@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, TextIO, cast
 import faust
 from faust.types import TP
 
+from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
-from graphstate.storage.store import Memory
 from model.artifact import Artifact
 from model.engine.device_selection import backend, choose
 from streams.errors import LeaseLost, StaleStep, WorkerError
@@ -144,7 +144,7 @@ class Worker:
         self.readiness = Readiness()
         configured = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         self.device = choose(settings.device, configured.config)
-        self.memory = Memory(settings.memory_mb << 20)
+        self.memory = RocksDbBudget(settings.memory_mb << 20)
         self.checkpoints = Checkpoints.of(settings, self.metrics)
         history = ScoreHistory()
         self.host = ShardHost(self._open_shard, history)
@@ -503,7 +503,7 @@ class _Figures(NamedTuple):
 
 def _figures(shard: Shard) -> _Figures:
     memory_bytes, waiting = shard.engine.memory_bytes, shard.spread.waiting
-    sizes, shares, stalled = shard.sizes(), shard.graph.ledger.shares.count(), shard.graph.store.stalled
+    sizes, shares, stalled = shard.sizes(), shard.graph.shares.count(), shard.graph.store.stalled
     return _Figures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)
 
 

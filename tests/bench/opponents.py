@@ -230,9 +230,9 @@ def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
         if number == SHARED:
             # Those that came too late to count stand in the index too, where there is a retention.
             time = (np.uint64((1 << 64) - 1) - some["time"].astype(np.uint64)).astype(np.int64)
-            created = shard.graph.ledger.contents.created_at[target]
+            created = shard.graph.contents.created_at[target]
             kept = np.array(
-                [shard.graph.ledger.counts(*pair) for pair in zip(time.tolist(), created.tolist(), strict=True)]
+                [shard.graph.aggregates.counts(*pair) for pair in zip(time.tolist(), created.tolist(), strict=True)]
             )
             source, target = source[kept.astype(np.bool_)], target[kept.astype(np.bool_)]
         every.append((source, target))

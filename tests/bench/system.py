@@ -187,7 +187,7 @@ def measure(
 def seeds_of(shard: Shard) -> Seeds:
     """What the last step changed."""
     graph = shard.graph
-    edges = np.frombuffer(graph.ledger.changes, np.int64).reshape(-1, 5)
+    edges = np.frombuffer(graph.aggregates.changes, np.int64).reshape(-1, 5)
     targets: list[list[NDArray[np.int64]]] = [[] for _ in TYPES]
     for number, relation in enumerate(RELATIONS):
         targets[relation.target].append(edges[edges[:, 1] == number, 3])

@@ -1,4 +1,4 @@
-"""The graphs that the contract is run against."""
+"""The graphs that the contract tests run against."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.graphs import Build, Graph, View, make
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> Iterator[Callable[[str, GraphSpec], Graph]]:
-    """Makes a graph of a kind; it is closed after the test."""
+    """Return a function that makes a graph of a kind; the graph is closed after the test."""
     ends: list[Callable[[], None]] = []
 
     def build(kind: str, spec: GraphSpec) -> Graph:
@@ -26,9 +26,9 @@ def graphs(tmp_path: Path) -> Iterator[Callable[[str, GraphSpec], Graph]]:
         end()
 
 
-@pytest.fixture(params=["twin", "state", "state, backwards"])
+@pytest.fixture(params=["naive", "state", "state, backwards"])
 def graph(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Graph]) -> Build:
-    """The view of a graph after some events: at once, or one by one in the opposite order; it may not matter."""
+    """Return the view of a graph after events in one micro-batch, or one by one in reverse order."""
 
     def build(*events: Mutation, spec: GraphSpec | None = None) -> View:
         kind, _, order = request.param.partition(", ")
@@ -43,7 +43,7 @@ def graph(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Gra
     return build
 
 
-@pytest.fixture(params=["twin", "state"])
+@pytest.fixture(params=["naive", "state"])
 def log(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Graph]) -> Callable[[GraphSpec], Graph]:
-    """Makes a graph to which a test applies a log: with retention its order matters."""
+    """Return a function that makes an empty graph, for tests of logs in a certain order."""
     return lambda spec: graphs(request.param, spec)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import TYPES, USER, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
@@ -65,7 +65,7 @@ def cluster(artifact: Artifact, backend: MakeBackend, folder: Path, count: int =
         opened.close()
 
 
-def error(artifact: Artifact, twin: Twin, tried: Cluster) -> float:
+def error(artifact: Artifact, twin: NaiveGraph, tried: Cluster) -> float:
     """Return the largest difference of any embedding or score, at its owner, from the reference on the twin's graph."""
     snapshot = twin.snapshot().canonical()
     hidden1, hidden2, score = reference(artifact.weights, artifact.config, graph_input(snapshot, artifact.config))
@@ -73,7 +73,7 @@ def error(artifact: Artifact, twin: Twin, tried: Cluster) -> float:
     for kind, names in enumerate(snapshot.ids):
         for number, shard in enumerate(tried.shards):
             mine = [row for row, name in enumerate(names) if owner(name, len(tried.shards)) == number]
-            at = [shard.graph.ledger.tables[kind].index[names[row]] for row in mine]
+            at = [shard.graph.tables[kind].index[names[row]] for row in mine]
             pairs = [(hidden1[TYPES[kind]][mine], shard.engine.hidden1[kind][at])]
             if kind == USER:
                 pairs += [(hidden2[mine], shard.engine.hidden2[at]), (score[mine], shard.engine.score[at])]
@@ -94,7 +94,7 @@ def batches(log: list[Mutation], seed: int) -> Iterator[list[Mutation]]:
 @every_artifact
 def test_every_batch_is_the_reference(artifact: Artifact, backend: MakeBackend, tmp_path: Path) -> None:
     """Follows, unfollows, shares, deletes, forgets, changed features: after each micro-batch within 1e-5."""
-    twin = Twin(graph_spec(artifact.config, retention_s=0, lateness_s=86_400))
+    twin = NaiveGraph(graph_spec(artifact.config, retention_s=0, lateness_s=86_400))
     with cluster(artifact, backend, tmp_path) as tried:
         for batch in batches(history(7, 700, users=60, contents=80), 1):
             twin.apply(batch)
@@ -108,7 +108,7 @@ def test_every_batch_is_the_reference(artifact: Artifact, backend: MakeBackend, 
 def test_mirrors_are_the_reference(name: str, backend: MakeBackend, tmp_path: Path) -> None:
     """Three shards that mirror each other's nodes equal one pass over the whole graph."""
     artifact = ARTIFACTS[name]
-    twin = Twin(graph_spec(artifact.config, retention_s=0, lateness_s=86_400))
+    twin = NaiveGraph(graph_spec(artifact.config, retention_s=0, lateness_s=86_400))
     with cluster(artifact, backend, tmp_path, 3) as tried:
         for batch in batches(history(8, 600, users=60, contents=80), 2):
             twin.apply(batch)

@@ -1,4 +1,4 @@
-"""The contract of the features, word by word of docs/graph.md; expected values are worked out by hand.
+"""The features, sentence by sentence of docs/graph.md; expected values are computed by hand.
 
 half(n) for n = 0 … 8: 0 2 3 4 4 5 5 6 6. LQ(n) for n = 0 … 3: 0 2839 4500 5678.
 """
@@ -27,7 +27,7 @@ def test_octave(graph: Build, followers: int, octave: int) -> None:
 
 
 def test_propagated_counters(graph: Build) -> None:
-    """Each counter counts what it says (octaves with a floor of 1: 1, 2, 2, 3 for 1, 2, 3, 4)."""
+    """Each counter counts its events (octaves with a floor of 1: 1, 2, 2, 3 for 1, 2, 3, 4)."""
     view = graph(
         create(0, "a", "x"), create(0, "a", "y"), create(0, "b", "z"),
         share(1, "b", "x"), share(1, "c", "x", "b"), share(1, "d", "x"), share(1, "c", "y"), share(1, "c", "unknown"),
@@ -123,7 +123,7 @@ def test_horizon(graph: Build) -> None:
 
 
 def test_horizon_moves(graph: Build) -> None:
-    """When another create comes to count, reach is counted from it."""
+    """When another create comes into force, reach is counted from its time."""
     spec = GraphSpec(horizon_s=60)
     events = (create(0, "a", "x"), create(5, "b", "x"), share(1, "c", "x"), share(6, "d", "x"))
     assert graph(*events, spec=spec).own("a", "last") == 44
@@ -171,8 +171,8 @@ def test_tick_length(graph: Build) -> None:
     assert graph(follow(1, "a", "b"), follow(59, "c", "d"), spec=GraphSpec(tick_s=3_600)).as_of("a") == 1
 
 
-def test_seen_by_void_events(graph: Build) -> None:
-    """Void events and being named as a via move the as-of time too; being credited does not."""
+def test_as_of_after_void_events(graph: Build) -> None:
+    """Void events and a via also advance the as-of time of the users they name; a received credit does not."""
     view = graph(create(0, "a", "x"), share(7, "b", "x", "v"), delete(8, "d", "y"), forget(9, "e"), follow(5, "e", "f"))
     assert [view.as_of(user) for user in "abdfv"] == [0, 7, 8, 5, 7]
     assert view.users == ["a", "b", "d", "f", "v"]
@@ -191,22 +191,22 @@ def test_since(graph: Build) -> None:
     assert [view.own("c", name) for name in names] == [0, 0, 0]
 
 
-def test_since_received_before_seen(graph: Build) -> None:
-    """What was received after the as-of time counts as just now."""
+def test_since_received_after_as_of(graph: Build) -> None:
+    """A share received after the as-of time counts as 0 minutes ago."""
     view = graph(create(1, "a", "x"), share(14, "b", "x"))
     assert view.as_of("a") == 1
     assert view.own("a", "since_received") == 1
 
 
 def test_since_made(graph: Build) -> None:
-    """A share that no longer counts was still made; one from before a forget was not."""
+    """A share that was removed still sets since_made; a share from before a forget does not."""
     events = (share(1, "a", "x"), unshare(2, "a", "x"), follow(50, "c", "d"))
     assert graph(*events).own("a", "since_made") == 1 + 10  # half(44): 45² has 11 bits
     assert graph(*events, forget(3, "a"), follow(4, "a", "b")).own("a", "since_made") == 0
 
 
 def test_ticks_one_after_another(graph: Build) -> None:
-    """Idle users are brought up to date by every tick: half(15) = 8, half(30) = 9, half(1440) = 20."""
+    """Each tick updates idle users: half(15) = 8, half(30) = 9, half(1440) = 20."""
     events = [create(0, "a", "x")]
     for minute, expected in ((14, 1), (15, 9), (29, 9), (30, 10), (DAY, 21)):
         events.append(follow(minute, "c", "d"))
@@ -217,7 +217,7 @@ def test_ticks_one_after_another(graph: Build) -> None:
 
 
 def _rings(graph: Build, later: float) -> dict[str, int]:
-    """Eight shares of eight contents at minute 0, seen at a later minute."""
+    """Return the view at a later minute of eight shares of eight contents at minute 0."""
     view = graph(
         *(create(0, "a", f"x{i}") for i in range(8)), *(share(0, "b", f"x{i}") for i in range(8)),
         follow(later, "c", "d"),
@@ -285,7 +285,7 @@ def test_rings_coarse_end(graph: Build, epochs: int, value: int) -> None:
 
 
 def test_rings_old_and_new(graph: Build) -> None:
-    """An event too old for the ring, and one whose share goes again, leave no trace."""
+    """An event too old for the ring and a removed share do not count in it."""
     events = (
         create(-40 * DAY, "a", "x"), share(-40 * DAY, "b", "x"), share(0, "c", "x"), share(0, "d", "x"),
         unshare(1, "d", "x"), unshare(1, "b", "x"),

@@ -1,4 +1,4 @@
-"""The contract of the graph's edges, word by word of docs/graph.md; expected values are written by hand."""
+"""The edges of the graph, sentence by sentence of docs/graph.md; expected values are written by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from graphstate.types import GraphSpec
 from tests.support.graphs import Build, create, delete, follow, forget, join, leave, share, unfollow, unshare
 
-# Ties between sources of one time go by hash. Of the ids a … h it is in this order: e f c a h g b d.
+# Sources with equal times are ordered by hash. Of the ids a … h it is in this order: e f c a h g b d.
 
 
 # follows, member_of, has_member
@@ -38,7 +38,7 @@ def test_unfollow(graph: Build) -> None:
 
 
 def test_unfollow_alone(graph: Build) -> None:
-    """An unfollow without a follow is no edge, but makes its users known."""
+    """An unfollow without a follow is no edge, but its users are live."""
     view = graph(unfollow(2, "a", "b"))
     assert view.edges("follows") == set()
     assert view.users == ["a", "b"]
@@ -93,7 +93,7 @@ def test_types_have_their_own_ids(graph: Build) -> None:
 
 @pytest.mark.parametrize("user", ["a", "b"])
 def test_forget_ends_follows(graph: Build, user: str) -> None:
-    """Forgetting the follower or the followee voids a follow up to that time, and the user is gone."""
+    """Forgetting the follower or the followee voids a follow up to that time and removes the user."""
     view = graph(follow(2, "a", "b"), forget(2, user))
     assert view.edges("follows") == set()
     assert view.users == sorted({"a", "b"} - {user})
@@ -109,7 +109,7 @@ def test_forget_spares_later(graph: Build, user: str) -> None:
 
 @pytest.mark.parametrize("user", ["a", "b"])
 def test_reappear(graph: Build, user: str) -> None:
-    """A forgotten user comes back with new events, and with nothing of the old ones."""
+    """A forgotten user is live again with new events, without the old ones."""
     view = graph(follow(1, "a", "b"), join(1, user, "k"), forget(2, user), follow(3, user, "c"))
     assert view.edges("follows") == {(user, "c", 3)}
     assert view.edges("member_of") == set()
@@ -127,8 +127,8 @@ def test_forget_older(graph: Build) -> None:
     assert graph(forget(5, "a"), follow(4, "a", "b"), forget(3, "a")).edges("follows") == set()
 
 
-def test_forget_nobody(graph: Build) -> None:
-    """A forget of somebody unknown leaves nobody."""
+def test_forget_an_unknown_user(graph: Build) -> None:
+    """A forget of an unknown user adds no live user."""
     assert graph(forget(1, "a")).users == []
 
 
@@ -143,7 +143,7 @@ def test_create(graph: Build) -> None:
 
 
 def test_create_earliest(graph: Build) -> None:
-    """The earliest create gives the creator, whoever sent it."""
+    """The earliest create decides the creator, in any order of arrival."""
     view = graph(create(3, "a", "x"), create(2, "b", "x"), create(4, "c", "x"))
     assert view.edges("created") == {("x", "b", 2)}
 
@@ -173,7 +173,7 @@ def test_forget_creator(graph: Build) -> None:
 
 @pytest.mark.parametrize("deleted", [1, 2])
 def test_delete(graph: Build, deleted: int) -> None:
-    """A delete, by whomever, ends what was created and shared up to its time."""
+    """A delete by any user removes creates and shares up to its time."""
     view = graph(create(1, "a", "x"), share(1, "b", "x"), delete(deleted, "stranger", "x"))
     assert view.edges("created") == view.edges("shared") == view.edges("interacts") == set()
     assert view.contents == []
@@ -211,7 +211,7 @@ def test_reply(graph: Build) -> None:
 
 
 def test_reply_goes_with_its_create(graph: Build) -> None:
-    """Where another create comes to count, its reply_to counts; a deleted parent keeps its replies."""
+    """If another create comes into force, its reply_to applies; a deleted parent keeps its replies."""
     events = (create(1, "a", "x", "p"), create(2, "b", "x", "q"), create(0, "c", "q"), delete(3, "c", "q"))
     assert graph(*events).edges("reply_to") == {("x", "p", 1)}
     assert graph(*events, forget(4, "a")).edges("reply_to") == {("x", "q", 2)}
@@ -222,7 +222,7 @@ def test_reply_goes_with_its_create(graph: Build) -> None:
 
 
 def test_share_without_create(graph: Build) -> None:
-    """A share of an unknown content is an edge, and credits nobody."""
+    """A share of an unknown content is an edge without a credit."""
     view = graph(share(1, "a", "x"))
     assert view.edges("shared") == {("a", "x", 1)}
     assert view.edges("interacts") == set()
@@ -268,13 +268,13 @@ def test_unshare(graph: Build, unshared: int, shares: set[int]) -> None:
 
 
 def test_unshare_is_ones_own(graph: Build) -> None:
-    """An unshare ends nobody else's share, and no other content's."""
+    """An unshare removes no share of another user or of another content."""
     events = (share(1, "a", "x"), share(1, "b", "x"), share(1, "a", "y"), unshare(2, "a", "x"))
     assert graph(*events).edges("shared") == {("b", "x", 1), ("a", "y", 1)}
 
 
 def test_forget_sharer(graph: Build) -> None:
-    """A forgotten sharer's shares go; one after the forget counts."""
+    """A forget removes the sharer's shares; a share after the forget counts."""
     events = (create(0, "b", "x"), share(1, "a", "x"), share(3, "a", "x"), forget(2, "a"))
     assert graph(*events).edges("interacts") == {("a", "b", 3)}
     view = graph(*events, forget(3, "a"))
@@ -283,7 +283,7 @@ def test_forget_sharer(graph: Build) -> None:
 
 
 def test_forget_and_reappear_as_creator(graph: Build) -> None:
-    """A creator who comes back is credited with new contents only."""
+    """A forgotten creator is credited with contents from after the forget only."""
     events = (create(1, "b", "x"), share(2, "a", "x"), forget(3, "b"), create(4, "b", "y"), share(5, "c", "y"))
     view = graph(*events)
     assert view.edges("created") == {("y", "b", 4)}
@@ -292,7 +292,7 @@ def test_forget_and_reappear_as_creator(graph: Build) -> None:
 
 
 def test_via(graph: Build) -> None:
-    """The via of a counting share is counted at that user, known contents or not; a via names a user."""
+    """The via of a counting share is counted for that user, also of an unknown content; a via makes its user live."""
     view = graph(share(1, "a", "x", "v"), share(2, "b", "x", "v"), share(2, "b", "y"))
     assert view.propagated("v", "via") == 2
     assert view.own("v", "via") == 3
@@ -317,7 +317,7 @@ def test_via_tie(graph: Build) -> None:
 
 
 def test_via_forgotten(graph: Build) -> None:
-    """A forgotten via is not counted, though the share is; a share after the forget is through them again."""
+    """A forgotten via is not counted, but the share is; a share after the forget counts for the via again."""
     view = graph(share(2, "a", "x", "v"), share(3, "b", "x", "v"), forget(2, "v"))
     assert view.propagated("v", "via") == 1
     assert view.edges("shared") == {("a", "x", 2), ("b", "x", 3)}
@@ -342,13 +342,13 @@ def test_window_newest(graph: Build) -> None:
 
 
 def test_window_refill(graph: Build) -> None:
-    """When an edge leaves a window, the next newest comes in."""
+    """When an edge leaves a window, the next newest edge enters it."""
     events = (follow(1, "e", "t"), follow(2, "d", "t"), follow(3, "b", "t"), unfollow(4, "b", "t"))
     assert graph(*events, spec=GraphSpec(window=2)).edges("follows") == {("e", "t", 1), ("d", "t", 2)}
 
 
 def test_window_retimed(graph: Build) -> None:
-    """An edge that gets a newer time comes into the window, and one with an older time falls out."""
+    """An edge with a newer time enters the window, an edge with an older time leaves it."""
     events = (follow(1, "e", "t"), follow(2, "d", "t"), follow(3, "b", "t"))
     spec = GraphSpec(window=2)
     assert graph(*events, follow(4, "e", "t"), spec=spec).edges("follows") == {("e", "t", 4), ("b", "t", 3)}
@@ -367,7 +367,7 @@ def test_window_of_all(graph: Build) -> None:
 
 
 def test_repeats(graph: Build) -> None:
-    """An event that comes twice is the same event."""
+    """A repeated event is the same event."""
     events = (
         follow(1, "a", "b"), join(1, "a", "k"), create(1, "b", "x", "p"), share(2, "a", "x", "v"), share(3, "a", "x"),
         unshare(2, "a", "x"), delete(0, "a", "x"), forget(0, "b"),

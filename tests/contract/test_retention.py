@@ -1,4 +1,4 @@
-"""The contract of retention, expiry and eviction; the order of the log matters here, so it is kept.
+"""Retention, expiry and eviction; they depend on the order of the log, so the tests keep it.
 
 Retention is 10 days and lateness 2 in these tests: a content of minute 0 leaves with the first second after day 12.
 """
@@ -29,7 +29,7 @@ def play(log: Log, *events: Mutation) -> View:
 
 
 def test_share_after_retention(graph: Build) -> None:
-    """A share later than the retention is no edge and counts for nobody; at the retention it does."""
+    """A share after the retention is no edge and counts for no user; a share exactly at the retention counts."""
     events = (create(0, "a", "x"), share(10 * DAY, "b", "x", "v"), share(10 * DAY + 1, "c", "x", "v"))
     # Backwards the create is ten days late, so let it not expire.
     view = graph(*events, spec=GraphSpec(floor=1, retention_s=10 * 86_400, lateness_s=5 * 86_400))
@@ -50,7 +50,7 @@ def test_share_counts_again(graph: Build) -> None:
 
 
 def test_no_retention(graph: Build) -> None:
-    """With a retention of 0 nothing is too late and nothing leaves."""
+    """With a retention of 0 no event is too late and no content is evicted."""
     view = graph(create(0, "a", "x"), share(4_000 * DAY, "b", "x"), follow(4_001 * DAY, "c", "d"))
     assert view.edges("interacts") == {("b", "a", 4_000 * DAY)}
 
@@ -78,7 +78,7 @@ def test_expired_in_one_batch(log: Log) -> None:
 
 
 def test_evict(log: Log) -> None:
-    """A content leaves with its edges; what it gave to users, and who interacted, stays."""
+    """Eviction removes a content with its edges; counters of users and interactions stay."""
     events = (create(0, "a", "x", "p"), share(1, "b", "x", "v"), share(2, "c", "x"))
     view = play(log, *events, follow(LEAVES - 1, "d", "e"))
     assert view.contents == ["p", "x"]
@@ -98,7 +98,7 @@ def test_evict(log: Log) -> None:
 
 
 def test_evict_by_jump(log: Log) -> None:
-    """Eviction comes before the event that moved the clock, which starts the content afresh."""
+    """Eviction happens before the event that advanced the clock; that event starts a new content."""
     view = play(log, create(0, "a", "x"), share(1, "b", "x"), share(30 * DAY, "c", "x"))
     assert view.edges("shared") == {("c", "x", 30 * DAY)}
     assert view.edges("created") == set()
@@ -120,7 +120,7 @@ def test_evict_and_share_again(log: Log) -> None:
 
 
 def test_evict_tombstones(log: Log) -> None:
-    """What was uncounted when the content left gave nothing; its tombstones leave with it."""
+    """Shares that did not count at the eviction leave no counts; the tombstones are evicted with the content."""
     view = play(
         log, create(0, "a", "x"), share(1, "b", "x"), unshare(2, "b", "x"), share(3, "c", "x"), delete(5, "a", "x"),
         follow(LEAVES, "d", "e"), share(LEAVES - 2 * DAY, "b", "x"), create(LEAVES - 2 * DAY, "a", "x"),
@@ -149,7 +149,7 @@ def test_evict_with_create_only(log: Log) -> None:
 
 
 def test_evict_parent(log: Log) -> None:
-    """When a parent leaves, its replies lose their edge for good."""
+    """The eviction of a parent removes the edges of its replies for ever."""
     events = (create(0, "a", "p"), create(5 * DAY, "b", "x", "p"), follow(LEAVES - 1, "d", "e"))
     assert play(log, *events).edges("reply_to") == {("x", "p", 5 * DAY)}
     view = play(log, *events, follow(LEAVES, "d", "e"), share(LEAVES, "c", "p"))
@@ -158,7 +158,7 @@ def test_evict_parent(log: Log) -> None:
 
 
 def test_evict_parent_of_waiting_create(log: Log) -> None:
-    """A create that waits behind an earlier one loses its reply_to with the parent too."""
+    """A stored later create loses its reply_to with the parent too."""
     view = play(
         log, create(0, "a", "p"), create(5 * DAY, "a", "x"), create(6 * DAY, "b", "x", "p"), follow(LEAVES, "d", "e"),
         create(LEAVES, "c", "q"), forget(5 * DAY, "a"),
@@ -167,8 +167,8 @@ def test_evict_parent_of_waiting_create(log: Log) -> None:
     assert view.edges("reply_to") == set()
 
 
-def test_evict_what_came_late(log: Log) -> None:
-    """A content of which the first word comes at nearly its end leaves in time, too."""
+def test_evict_a_late_content(log: Log) -> None:
+    """A content that is first named shortly before its eviction is evicted in time."""
     events = (follow(12 * DAY, "d", "e"), follow(LEAVES, "d", "e"), create(10, "a", "x", "p"), share(11, "b", "x"))
     view = play(log, *events, follow(12 * DAY + 10, "d", "e"))
     assert view.contents == ["p", "x"]
@@ -177,7 +177,7 @@ def test_evict_what_came_late(log: Log) -> None:
 
 
 def test_evict_a_parent_in_the_batch_that_gave_it_a_reply(log: Log) -> None:
-    """A reply that comes into force in the micro-batch in which its parent leaves has no edge afterwards."""
+    """A reply that comes into force in the micro-batch that evicts its parent has no edge afterwards."""
     graph = log(SPEC)
     graph.apply([create(0, "z", "p"), create(5 * DAY, "a", "x"), create(6 * DAY, "b", "x", "p")])
     graph.apply([forget(5 * DAY, "a"), follow(LEAVES, "d", "e")])
@@ -188,7 +188,7 @@ def test_evict_a_parent_in_the_batch_that_gave_it_a_reply(log: Log) -> None:
 
 
 def test_evicted_interaction_and_newer(log: Log) -> None:
-    """An interaction that an evicted content left gets a newer time, and falls back to the old one."""
+    """An interaction of an evicted content gets a newer time, and returns to the old one."""
     events = (
         create(0, "a", "x"), share(1, "b", "x"), create(8 * DAY, "a", "y"), share(9 * DAY, "b", "y"),
         follow(LEAVES, "d", "e"),
@@ -198,7 +198,7 @@ def test_evicted_interaction_and_newer(log: Log) -> None:
 
 
 def test_forget_what_was_left_between(log: Log) -> None:
-    """A forget drops the interactions that evicted contents left, on either side."""
+    """A forget of either user removes the interactions of evicted contents."""
     events = (create(0, "a", "x"), share(1, "b", "x"), share(1, "c", "x"), follow(LEAVES, "d", "e"))
     assert play(log, *events, forget(LEAVES, "b")).edges("interacts") == {("c", "a", 1)}
     view = play(log, *events, forget(LEAVES, "a"))
@@ -207,7 +207,7 @@ def test_forget_what_was_left_between(log: Log) -> None:
 
 
 def test_forget_moves_an_interaction_back(log: Log) -> None:
-    """Where a forget drops what an evicted content left, the last share received is the older one that remains."""
+    """If a forget removes the interaction of an evicted content, the newest remaining share received counts."""
     view = play(
         log, create(0, "a", "x"), create(2 * DAY, "a", "y"), share(3 * DAY, "b", "y"), share(9 * DAY, "b", "x"),
         follow(LEAVES, "d", "e"), forget(2.5 * DAY, "b"),
@@ -218,7 +218,7 @@ def test_forget_moves_an_interaction_back(log: Log) -> None:
 
 
 def test_forget_what_was_left_at_a_user(log: Log) -> None:
-    """A user who is forgotten and comes back has nothing left of the counters and rings from before."""
+    """A forgotten user that is live again has none of the counters and rings from before."""
     view = play(
         log, create(0, "a", "x"), share(0, "a", "x", "a"), follow(LEAVES, "d", "e"),
         forget(LEAVES, "a"), follow(LEAVES + 1, "a", "d"),
@@ -230,7 +230,7 @@ def test_forget_what_was_left_at_a_user(log: Log) -> None:
 
 
 def test_late_forget_keeps_counters(log: Log) -> None:
-    """A late forget of a user who has come back since keeps the counters that evicted contents left."""
+    """A late forget of a user that is live again keeps the counters from evicted contents."""
     view = play(log, create(5, "a", "x"), follow(LEAVES + 5, "a", "e"), forget(DAY, "a"))
     assert view.own("a", "created") == 2
     assert view.edges("created") == set()

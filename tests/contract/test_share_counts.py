@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphstate.apply.share_outcomes import OUTCOMES
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import Artifact
@@ -39,18 +39,18 @@ def counted(path: Path, spec: GraphSpec, batches: Iterable[list[Mutation]], *, r
             state.apply(batch)
             state.commit()
             if reopen:
-                before = state.ledger.shares.count()
+                before = state.shares.count()
                 state.close()
                 state = GraphState.open(path, spec)
-                assert state.ledger.shares.count() == before
-        return state.ledger.shares.count()
+                assert state.shares.count() == before
+        return state.shares.count()
     finally:
         state.close()
 
 
 def naive(log: list[Mutation], spec: GraphSpec) -> dict[str, int]:
     """The same from the set of events, without retention."""
-    twin, found = Twin(spec), dict(ZERO)
+    twin, found = NaiveGraph(spec), dict(ZERO)
     twin.apply(log)
     for content in map(twin._derive, list(twin._contents)):
         found["credited" if content.known else "waiting"] += len(content.shares)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.storage import row_layouts
 from graphstate.types import TYPES, USER, GraphSpec, Mutation, owner
 from model.artifact import Artifact, untrained
@@ -54,14 +54,14 @@ def cluster(artifact: Artifact, spec: GraphSpec, count: int, folder: Path | None
             opened.close()
 
 
-def check(twin: Twin, tried: Cluster) -> None:
+def check(twin: NaiveGraph, tried: Cluster) -> None:
     """Every owner's features, embeddings and scores are those of the twin's graph."""
     snapshot, config = twin.snapshot().canonical(), tried.shards[0].artifact.config
     hidden1, hidden2, score = reference(tried.shards[0].artifact.weights, config, graph_input(snapshot, config))
     for kind, names in enumerate(snapshot.ids):
         for row, name in enumerate(names):
             shard = tried.shards[owner(name, len(tried.shards))]
-            table, engine = shard.graph.ledger.tables[kind], shard.engine
+            table, engine = shard.graph.tables[kind], shard.engine
             at = table.index[name]
             assert np.array_equal(table.propagated[at], snapshot.propagated[kind][row]), (TYPES[kind], name)
             assert np.abs(engine.hidden1[kind][at] - hidden1[TYPES[kind]][row]).max() <= LARGEST_ERROR
@@ -78,11 +78,11 @@ def check_mirrors(tried: Cluster) -> None:
     """Of whatever stands in a shard's windows, RocksDB has what the owner says: that is what a restart begins with."""
     for shard in tried.shards:
         stored = dict(shard.graph.store.rows("mirrors"))
-        for kind, table in enumerate(shard.graph.ledger.tables):
-            for row in shard.graph.mirrored(kind).tolist():
+        for kind, table in enumerate(shard.graph.tables):
+            for row in shard.graph.mirrored_nodes.rows(kind).tolist():
                 teller = tried.shards[table.owner(row)]
-                there = teller.graph.ledger.tables[kind].index[table.ids[row]]
-                told = teller.graph.ledger.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
+                there = teller.graph.tables[kind].index[table.ids[row]]
+                told = teller.graph.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
                 assert stored.get(row_layouts.node(kind, row)) == told + teller.engine.hidden1[kind][there].tobytes()
 
 
@@ -101,7 +101,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), count=st.sampled_from((2, 3, 8)))
 def test_shards_are_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation], count: int) -> None:
     """Once drained, every owner has what the reference says, whatever waited meanwhile."""
-    twin, rng = Twin(spec_of(artifact)), random.Random(data.draw(st.integers(0, 1_000)))
+    twin, rng = NaiveGraph(spec_of(artifact)), random.Random(data.draw(st.integers(0, 1_000)))
     with cluster(artifact, spec_of(artifact), count) as tried:
         for batch in data.draw(splits(log)):
             twin.apply(batch)
@@ -133,7 +133,7 @@ def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) ->
     config = ModelConfig(
         hidden=4, heads=1, head_hidden=4, window=spec.window, floor=spec.floor, horizon_s=spec.horizon_s
     )
-    twin = Twin(spec)
+    twin = NaiveGraph(spec)
     with cluster(untrained(config, 1), spec, count) as tried:
         for mutation in log:
             twin.apply([mutation])
@@ -146,7 +146,7 @@ def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) ->
 def test_larger_history(count: int, tmp_path: Path) -> None:
     """A few thousand events, with restarts in which what waited is lost for halos and kept for facts."""
     artifact, rng = ARTIFACTS[0], random.Random(count)
-    log, twin = history(count + 30, 2_000, users=120, contents=150), Twin(spec_of(artifact))
+    log, twin = history(count + 30, 2_000, users=120, contents=150), NaiveGraph(spec_of(artifact))
     while log:
         size = rng.choice((20, 200, 600))
         batch, log = log[:size], log[size:]
@@ -170,7 +170,7 @@ def test_what_comes_back_into_a_window(seed: int, events: int, users: int, conte
     count = rng.choice((2, 3, 4))
     log = history(seed, events, users, contents)
     with cluster(artifact, spec_of(artifact), count, tmp_path) as tried:
-        twin = Twin(spec_of(artifact))
+        twin = NaiveGraph(spec_of(artifact))
         while log:
             size = rng.choice((1, 2, 5, 20))
             batch, log = log[:size], log[size:]
@@ -190,7 +190,7 @@ def test_evicted_and_created_anew_at_once() -> None:
     elsewhere = [name for name in names if owner(name, 2) != owner("x", 2)]
     log = [create(0, elsewhere[0], "x"), *(share(1, name, "x") for name in names[:7])]
     log += [create(30 * day, elsewhere[1], "x"), *(share(30 * day + 1, name, "x") for name in names[:3])]
-    twin = Twin(spec)
+    twin = NaiveGraph(spec)
     twin.apply(log)
     config = ModelConfig(hidden=4, heads=1, head_hidden=4, window=spec.window, floor=1, horizon_s=spec.horizon_s)
     with cluster(untrained(config, 1), spec, 2) as tried:

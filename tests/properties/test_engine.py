@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
@@ -60,11 +60,11 @@ def shard(artifact: Artifact, path: Path | None = None, backend: MakeBackend = E
             opened.close()
 
 
-def error(twin: Twin, tried: Shard) -> float:
+def error(twin: NaiveGraph, tried: Shard) -> float:
     """The largest absolute difference of any embedding or score of the twin's graph."""
     snapshot, config = twin.snapshot().canonical(), tried.artifact.config
     hidden1, hidden2, score = reference(tried.artifact.weights, config, graph_input(snapshot, config))
-    engine, tables = tried.engine, tried.graph.ledger.tables
+    engine, tables = tried.engine, tried.graph.tables
     rows = [[table.index[name] for name in names] for table, names in zip(tables, snapshot.ids, strict=True)]
     pairs = [(hidden1[name], engine.hidden1[kind][rows[kind]]) for kind, name in enumerate(TYPES)]
     pairs += [(hidden2, engine.hidden2[rows[USER]]), (score, engine.score[rows[USER]])]
@@ -87,7 +87,7 @@ def test_engine_is_the_reference(
     data: st.DataObject, artifact: Artifact, log: list[Mutation], backend: MakeBackend
 ) -> None:
     """After each micro-batch every embedding and score equals the reference."""
-    twin = Twin(spec_of(artifact))
+    twin = NaiveGraph(spec_of(artifact))
     with shard(artifact, backend=backend) as tried:
         for batch in data.draw(splits(log)):
             twin.apply(batch)
@@ -110,7 +110,7 @@ def test_any_order_scores_alike(
 def test_larger_history(number: int, tmp_path: Path) -> None:
     """The same over a few thousand events, with restarts, after which every score is bit-equal."""
     artifact, rng = ARTIFACTS[number], random.Random(number)
-    log, twin = history(number + 10, 2_000, users=120, contents=150), Twin(spec_of(artifact))
+    log, twin = history(number + 10, 2_000, users=120, contents=150), NaiveGraph(spec_of(artifact))
     while log:
         size = rng.choice((1, 20, 200, 600))
         batch, log = log[:size], log[size:]
@@ -129,7 +129,7 @@ def test_larger_history(number: int, tmp_path: Path) -> None:
 def test_larger_history_in_one_go() -> None:
     """One shard that lives through many small micro-batches stays exact."""
     artifact = ARTIFACTS[0]
-    log, twin = history(20, 1_500), Twin(spec_of(artifact))
+    log, twin = history(20, 1_500), NaiveGraph(spec_of(artifact))
     with shard(artifact) as tried:
         for start in range(0, len(log), 10):
             batch = log[start : start + 10]

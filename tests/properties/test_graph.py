@@ -1,4 +1,4 @@
-"""Random histories: the state in RocksDB is the twin, whatever the order, the repeats, the batches and the restarts."""
+"""Random histories: the state equals the naive graph for any order, repeats, micro-batches and restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
 from tests.support.graphs import differences, join, leave
@@ -23,65 +23,65 @@ Data = st.DataObject
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A place for one example's database."""
+    """Return a new folder for the database of one example."""
     with tempfile.TemporaryDirectory(prefix="groundswell-") as path:
         yield Path(path) / "state"
 
 
-def twin_of(log: list[Mutation], spec: GraphSpec) -> Twin:
-    """The twin of a whole log."""
-    twin = Twin(spec)
-    twin.apply(log)
-    return twin
+def naive_graph_of(log: list[Mutation], spec: GraphSpec) -> NaiveGraph:
+    """Return the naive graph of a whole log."""
+    naive = NaiveGraph(spec)
+    naive.apply(log)
+    return naive
 
 
 @settings(max_examples=150)
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
-def test_twin_is_a_function_of_the_set(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
-    """Order and repeats make no difference to the twin."""
-    expected = twin_of(log, spec).snapshot()
-    assert differences(expected, twin_of(data.draw(rearranged(log)), spec).snapshot()) == []
+def test_the_naive_graph_is_a_function_of_the_set(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
+    """Order and repeats do not change the naive graph."""
+    expected = naive_graph_of(log, spec).snapshot()
+    assert differences(expected, naive_graph_of(data.draw(rearranged(log)), spec).snapshot()) == []
 
 
-def follow_twin(path: Path, spec: GraphSpec, batches: list[list[Mutation]], reopen: set[int]) -> None:
-    """Apply batches to a state and a twin, compare after each, and after each restart."""
-    twin, state = Twin(spec), GraphState.open(path, spec)
+def compare_with_naive_graph(path: Path, spec: GraphSpec, batches: list[list[Mutation]], reopen: set[int]) -> None:
+    """Apply micro-batches to a state and a naive graph; compare after each and after each restart."""
+    naive, state = NaiveGraph(spec), GraphState.open(path, spec)
     try:
         for number, batch in enumerate(batches):
-            assert state.apply(batch) == twin.apply(batch)
-            assert state.clock == twin.clock or not batch
-            assert differences(twin.snapshot(), state.snapshot()) == []
+            assert state.apply(batch) == naive.apply(batch)
+            assert state.clock == naive.clock or not batch
+            assert differences(naive.snapshot(), state.snapshot()) == []
             state.commit()
             if number in reopen:
                 state.close()
                 state = GraphState.open(path, spec)
-                assert differences(twin.snapshot(), state.snapshot()) == []
+                assert differences(naive.snapshot(), state.snapshot()) == []
     finally:
         state.close()
 
 
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
-def test_state_is_the_twin(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
-    """After each micro-batch, and each restart, the state equals the twin."""
+def test_the_state_equals_the_naive_graph(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
+    """The state equals the naive graph after each micro-batch and each restart."""
     batches = data.draw(splits(log))
     reopen = data.draw(st.sets(st.integers(0, len(batches) - 1)))
     with folder() as path:
-        follow_twin(path, spec, batches, reopen)
+        compare_with_naive_graph(path, spec, batches, reopen)
 
 
 @given(data=st.data(), spec=st.sampled_from(RETAINED), log=logs())
-def test_state_is_the_twin_with_retention(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
-    """The same with expiry and eviction, log by log."""
+def test_the_state_equals_the_naive_graph_with_retention(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
+    """It does with expiry and eviction, too."""
     batches = data.draw(splits(log))
     reopen = data.draw(st.sets(st.integers(0, len(batches) - 1)))
     with folder() as path:
-        follow_twin(path, spec, batches, reopen)
+        compare_with_naive_graph(path, spec, batches, reopen)
 
 
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
 def test_any_order(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
-    """Any order, repetition and split of a history gives the same state."""
-    expected = twin_of(log, spec).snapshot()
+    """Any order, repeats and micro-batches of a history result in the same state."""
+    expected = naive_graph_of(log, spec).snapshot()
     with folder() as path:
         state = GraphState.open(path, spec)
         try:
@@ -96,10 +96,10 @@ def test_any_order(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
 @settings(max_examples=20)
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
 def test_crash(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
-    """A state closed without a commit is that of the last commit, and the lost batch can be applied again."""
+    """After a close without a commit the state is that of the last commit; the lost micro-batch can be repeated."""
     batches = data.draw(splits(log))
     lost = data.draw(st.integers(0, len(batches) - 1))
-    twin = Twin(spec)
+    naive = NaiveGraph(spec)
     with folder() as path:
         state = GraphState.open(path, spec)
         try:
@@ -108,11 +108,11 @@ def test_crash(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
                     state.apply(batch)
                     state.close()
                     state = GraphState.open(path, spec)
-                    assert differences(twin.snapshot(), state.snapshot()) == []
+                    assert differences(naive.snapshot(), state.snapshot()) == []
                 state.apply(batch)
                 state.commit()
-                twin.apply(batch)
-            assert differences(twin.snapshot(), state.snapshot()) == []
+                naive.apply(batch)
+            assert differences(naive.snapshot(), state.snapshot()) == []
         finally:
             state.close()
 
@@ -126,13 +126,13 @@ def test_larger_history(seed: int, spec: GraphSpec, tmp_path: Path) -> None:
         size = rng.choice((1, 30, 300, 900))
         batches.append(log[:size])
         log = log[size:]
-    follow_twin(tmp_path / "state", spec, batches, set(range(0, len(batches), 3)))
+    compare_with_naive_graph(tmp_path / "state", spec, batches, set(range(0, len(batches), 3)))
 
 
 def test_larger_history_shuffled(tmp_path: Path) -> None:
     """The same events shuffled and all of them twice."""
     spec, log = GraphSpec(window=4, floor=2), history(99, 3_000)
-    expected = twin_of(log, spec).snapshot()
+    expected = naive_graph_of(log, spec).snapshot()
     log = log + log
     random.Random(99).shuffle(log)
     state = GraphState.open(tmp_path / "state", spec)
@@ -146,6 +146,6 @@ def test_larger_history_shuffled(tmp_path: Path) -> None:
 
 
 def test_unknown_community_left(tmp_path: Path) -> None:
-    """A leave of a community without members is remembered as that community's, also over a restart."""
+    """A leave of a community without members is stored for that community, also after a restart."""
     batches = [[leave(0, "c", "k")], [join(0, "c", "l")], [join(0, "c", "k")], [join(1, "c", "k")]]
-    follow_twin(tmp_path / "state", SPECS[0], batches, {0, 1, 2, 3})
+    compare_with_naive_graph(tmp_path / "state", SPECS[0], batches, {0, 1, 2, 3})

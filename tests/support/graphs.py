@@ -1,4 +1,4 @@
-"""Words for tests of the graph: events as short calls with times in minutes, and a snapshot to look things up in."""
+"""Helpers for tests of the graph: events with times in minutes, and lookups in a snapshot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import (
     COMMUNITY,
@@ -32,7 +32,7 @@ START = 20_000 * DAY * MINUTE
 
 
 def at(minute: float) -> int:
-    """The time of a minute (µs)."""
+    """Return the time of a minute (µs)."""
     return START + round(minute * MINUTE)
 
 
@@ -121,7 +121,7 @@ class View:
 
     @property
     def contents(self) -> list[str]:
-        """The contents that something holds."""
+        """The contents with an edge or a create."""
         return self.snapshot.ids[CONTENT]
 
     def as_of(self, user: str) -> float:
@@ -130,11 +130,11 @@ class View:
 
 
 Build = Callable[..., View]
-"""Makes the view of a graph from some events (and `spec`)."""
+"""Builds the view of a graph from events (and `spec`)."""
 
 
 class Graph(Protocol):
-    """What the twin and the state have in common."""
+    """The common methods of the naive graph and the state."""
 
     @property
     def clock(self) -> int:
@@ -147,8 +147,8 @@ class Graph(Protocol):
         """The whole graph."""
 
 
-class Kept:
-    """A state that commits every micro-batch, so that what a test sees has been through the database."""
+class CommittedState:
+    """A state that commits each micro-batch."""
 
     def __init__(self, path: Path, spec: GraphSpec) -> None:
         self.state = GraphState.open(path, spec)
@@ -174,15 +174,15 @@ class Kept:
 
 
 def make(kind: str, path: Path, spec: GraphSpec) -> tuple[Graph, Callable[[], None]]:
-    """A graph of a kind, `twin` or `state`, and what ends it."""
-    if kind == "twin":
-        return Twin(spec), lambda: None
-    kept = Kept(path, spec)
-    return kept, kept.close
+    """Return a graph of a kind, `naive` or `state`, and the function that closes it."""
+    if kind == "naive":
+        return NaiveGraph(spec), lambda: None
+    state = CommittedState(path, spec)
+    return state, state.close
 
 
 def differences(expected: Snapshot, got: Snapshot) -> list[str]:
-    """Where two graphs differ, in words; empty if they are the same graph."""
+    """Return the differences of two graphs, one line each; empty if they are equal."""
     expected, got = expected.canonical(), got.canonical()
     found = []
     for part in ("ids", "edges", "times", "propagated"):

@@ -1,4 +1,4 @@
-"""Generated histories: rows of events of all types on a small graph, the same for the same random source."""
+"""Generated histories: rows of events of all types on a small graph; equal seeds generate equal rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORGETS = 0.002
 
 
 def history(rng: random.Random, count: int, *, users: int = USERS, links: bool = False) -> Iterator[dict[str, Any]]:
-    """Events of all types over three days that end at `NOW_S`, a little out of order; links: with via and reply_to."""
+    """Return events of all types over three days up to `NOW_S`, a little out of order; links adds via and reply_to."""
     for number in range(count):
         second = NOW_S - SPAN_S + number * SPAN_S // count - rng.randrange(LATE_S)
         type_ = "forget" if rng.random() < FORGETS else rng.choice(TYPES)

@@ -1,4 +1,4 @@
-"""Random histories of all event types, made so that events collide: few ids, few times, ties and long jumps."""
+"""Random histories of all event types that collide: few ids, few times, ties and long jumps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OTHER = {
     Kind.SHARE: CONTENTS, Kind.UNSHARE: CONTENTS, Kind.CREATE: CONTENTS, Kind.DELETE: CONTENTS,
 }  # fmt: skip
 
-# What is drawn more often: shares and creates carry most of the meaning, the others undo it.
+# Kinds drawn more often: shares and creates have most effects, the others undo them.
 _KINDS = (
     [Kind.SHARE] * 8 + [Kind.CREATE] * 4 + [Kind.FOLLOW] * 3 + [Kind.UNFOLLOW, Kind.JOIN, Kind.LEAVE]
     + [Kind.UNSHARE] * 2 + [Kind.DELETE, Kind.FORGET]
@@ -45,7 +45,7 @@ _KINDS = (
 
 @st.composite
 def times(draw: st.DrawFn) -> list[int]:
-    """A few times (µs), ascending, from which the events of a history take theirs."""
+    """Draw the few times (µs, ascending) of the events of a history."""
     clusters, time = [], START
     for jump in draw(st.lists(st.sampled_from(JUMPS), min_size=1, max_size=6)):
         clusters.extend([time, time + 1, time + MINUTE - 1])
@@ -55,7 +55,7 @@ def times(draw: st.DrawFn) -> list[int]:
 
 @st.composite
 def mutations(draw: st.DrawFn, clusters: list[int]) -> Mutation:
-    """One mutation at one of some times."""
+    """Draw one mutation at one of the times."""
     kind = draw(st.sampled_from(_KINDS))
     time, user, other = (
         draw(st.sampled_from(clusters)),
@@ -72,7 +72,7 @@ def mutations(draw: st.DrawFn, clusters: list[int]) -> Mutation:
 
 @st.composite
 def stated(draw: st.DrawFn, clusters: list[int]) -> list[Mutation]:
-    """A share that carries author and created: the create that it states, and itself."""
+    """Draw a share with author and created: the create that it states, and the share."""
     moments, people = st.sampled_from(clusters), st.sampled_from(USERS)
     content, via = draw(st.sampled_from(CONTENTS)), draw(st.none() | people)
     create = Mutation(int(Kind.CREATE), draw(moments), draw(people), content)
@@ -81,7 +81,7 @@ def stated(draw: st.DrawFn, clusters: list[int]) -> list[Mutation]:
 
 @st.composite
 def histories(draw: st.DrawFn, max_size: int = 40) -> list[Mutation]:
-    """A log in no particular order."""
+    """Draw a log in random order."""
     clusters = draw(times())
     alone = mutations(clusters).map(lambda mutation: [mutation])
     events = draw(st.lists(st.one_of(alone, alone, alone, stated(clusters)), min_size=1, max_size=max_size))
@@ -90,7 +90,7 @@ def histories(draw: st.DrawFn, max_size: int = 40) -> list[Mutation]:
 
 @st.composite
 def logs(draw: st.DrawFn, max_size: int = 40) -> list[Mutation]:
-    """A log of which most comes in the order of its times."""
+    """Draw a log mostly in the order of its times."""
     log = sorted(draw(histories(max_size)), key=lambda mutation: mutation.time)
     late = draw(st.sets(st.integers(0, len(log) - 1), max_size=5))
     return [log[i] for i in range(len(log)) if i not in late] + [log[i] for i in sorted(late)]
@@ -98,14 +98,14 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> list[Mutation]:
 
 @st.composite
 def splits(draw: st.DrawFn, log: list[Mutation]) -> list[list[Mutation]]:
-    """A log cut into micro-batches, empty ones included."""
+    """Draw a log cut into micro-batches, empty ones included."""
     cuts = sorted(draw(st.lists(st.integers(0, len(log)), max_size=5)))
     return [log[start:end] for start, end in zip([0, *cuts], [*cuts, len(log)], strict=True)]
 
 
 @st.composite
 def rearranged(draw: st.DrawFn, log: list[Mutation]) -> list[Mutation]:
-    """The same events in another order, some of them twice."""
+    """Draw the same events in another order, some of them twice."""
     return draw(st.permutations(log + draw(st.lists(st.sampled_from(log), max_size=10))))
 
 
@@ -113,7 +113,7 @@ STEPS_US = (0, 0, 1, MINUTE, MINUTE, 7 * MINUTE, 3 * HOUR * MINUTE)
 
 
 def history(seed: int, events: int, users: int = 40, contents: int = 60) -> list[Mutation]:
-    """A larger random log for one seed, most of it in the order of its times."""
+    """Return a larger random log of a seed, mostly in the order of its times."""
     rng = random.Random(seed)
     people, things = [f"u{i}" for i in range(users)], [f"c{i}" for i in range(contents)]
     pools = {USERS: people, CONTENTS: things, COMMUNITIES: ["k1", "k2", "k3"], ("",): [""]}
@@ -124,7 +124,7 @@ def history(seed: int, events: int, users: int = 40, contents: int = 60) -> list
         extra = None
         if kind in (Kind.SHARE, Kind.CREATE) and rng.random() < 0.4:
             extra = rng.choice(people if kind == Kind.SHARE else things)
-        # Low numbers are drawn more often, so that some windows are full and others nearly empty.
+        # Low numbers are drawn more often, so that some windows are full and others almost empty.
         user, pool = people[int(users * rng.random() ** 2)], pools[_OTHER[kind]]
         other = pool[int(len(pool) * rng.random() ** 2)]
         late = rng.choice((0, 0, 0, 0, HOUR, DAY)) * MINUTE

@@ -72,12 +72,12 @@ class Look:
 
 def look(shard: Shard, user_id: str, publications: Publications | None = None) -> Look | None:
     """Copy what the score of a user is computed from; None for one who is not live here. Between two steps only."""
-    about = shard.user(user_id) if shard.graph.ledger.users.mine(user_id) else None
+    about = shard.user(user_id) if shard.graph.users.owns(user_id) else None
     if about is None:
         return None
     graph, engine = shard.graph, shard.engine
-    tables = graph.ledger.tables
-    user = graph.ledger.users.index[user_id]
+    tables = graph.tables
+    user = graph.users.index[user_id]
     around = _Around(shard, user)
     before = None if publications is None else publications.before(user)
     propagated = {name: tables[kind].propagated[around.rows[kind]] for kind, name in enumerate(TYPES)}
@@ -89,7 +89,7 @@ def look(shard: Shard, user_id: str, publications: Publications | None = None) -
     return Look(
         about=about,
         artifact=shard.artifact,
-        graph=GraphInput.scaled(shard.artifact.config, propagated, dict(around.edges), graph.ledger.users.own[[user]]),
+        graph=GraphInput.scaled(shard.artifact.config, propagated, dict(around.edges), graph.users.own[[user]]),
         inner=dict(zip(TYPES, around.inner, strict=True)),
         given=around.given,
         names=names,
@@ -126,7 +126,7 @@ class _Around:
                 (counts[number][rows].astype(np.int64) for number in _INTO[kind]), np.zeros(len(rows), np.int64)
             )
             # Other shards' nodes have their windows there.
-            known = shard.graph.ledger.tables[kind].owned[rows] != 0
+            known = shard.graph.tables[kind].owned[rows] != 0
             known &= np.cumsum(np.where(known, sizes, 0)) <= left
             if kind == USER:
                 known[0] = True
@@ -169,7 +169,7 @@ def _moved(shard: Shard, around: _Around, before: Earlier | None) -> tuple[set[t
         return arrived, gone
     for number, was in before.sources.items():
         relation = RELATIONS[number]
-        ids = shard.graph.ledger.tables[relation.source].ids
+        ids = shard.graph.tables[relation.source].ids
         sources, targets = around.edges[relation.name]
         now = set(around.rows[relation.source][sources[targets == 0]].tolist())
         same = {row for row, half in was if is_same(shard, relation.source, row, half)}

@@ -120,7 +120,7 @@ class Publications:
         scores = outcome.scores[-self._capacity :]
         if not scores:
             return
-        users = self._shard.graph.ledger.users
+        users = self._shard.graph.users
         ids, reach, percentile, as_of = zip(*scores, strict=True)
         rows = np.fromiter(map(users.index.__getitem__, ids), np.int64, len(ids))
         if users.rows > len(self._slot):
@@ -147,10 +147,10 @@ class Publications:
     def _keep(self, rows: Int64s, slots: Int64s) -> None:
         """Put what users have now in the place of the older publication."""
         graph = self._shard.graph
-        _keep(rows, slots, self._newer, graph.ledger.users.own, self._own)
+        _keep(rows, slots, self._newer, graph.users.own, self._own)
         for at, number in enumerate(INTO_USERS if self._width else ()):
             start, count = graph.windows.rows.start[number], graph.windows.rows.counts[number]
-            hashes = graph.ledger.tables[RELATIONS[number].source].hash
+            hashes = graph.tables[RELATIONS[number].source].hash
             _keep_window(
                 rows, slots, self._newer, start, count, graph.windows.pool.source, hashes, at * self._width,
                 self._width, self._source, self._hash,
@@ -178,7 +178,7 @@ class Publications:
         self._reach[:, slots] = np.nan  # by which all else counts as empty
 
     def _forget(self, named: list[str]) -> None:
-        users = self._shard.graph.ledger.users
+        users = self._shard.graph.users
         found = (users.index.get(user, users.forgotten.get(forgotten_key(user))) for user in named)
         rows = np.array([row for row in found if row is not None], np.int64)
         slots = self._slot[rows[rows < len(self._slot)]].astype(np.int64)
@@ -241,5 +241,5 @@ class ScoreHistory:
 
 def is_same(shard: Shard, kind: int, row: int, half: int) -> bool:
     """Whether a row is still the node that it was, and has a name."""
-    table = shard.graph.ledger.tables[kind]
-    return bool(table.ids[row]) and int(table.hash_at[row]) & _HALF == half
+    table = shard.graph.tables[kind]
+    return bool(table.ids[row]) and int(table.hash_cells[row]) & _HALF == half

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.queries import committed_neighbourhood as committed
-from graphstate.queries.committed_neighbourhood import Differing, Features, Neighbourhood
+from graphstate.queries.committed_neighbourhood import Differences, Features, Neighbourhood
 from graphstate.state import GraphState
 from graphstate.types import RELATIONS, TYPES, USER
 from model.artifact import Artifact
@@ -114,7 +114,7 @@ class Look:
 
     found: Neighbourhood
     truth: Features
-    wrong: Differing
+    wrong: Differences
     held: Held
     again: Held | None
     moved: list[Int64s]
@@ -143,7 +143,7 @@ def look(shard: Looked, user: int, seed: int = 0, most_edges: int = MOST_EDGES) 
     if found is None:
         return None
     truth = committed.features(graph, found)
-    wrong = committed.differing(graph, found, truth)
+    wrong = committed.compare(graph, found, truth)
     held, again = Held.of(shard, found), None
     moved = [np.zeros(0, np.int64) for _ in TYPES]
     if not wrong:
@@ -161,7 +161,7 @@ def _given(shard: Looked, found: Neighbourhood, held: Held) -> Given:
     version, given = shard.artifact.version.encode(), {}
     for kind, name in enumerate(TYPES):
         places, hidden = [], []
-        begin = 4 * shard.graph.ledger.tables[kind].propagated.shape[1]
+        begin = 4 * shard.graph.tables[kind].propagated.shape[1]
         for place, row in enumerate(found.rows[kind][: found.inner[kind]]):
             if not found.read(kind, row):
                 told = (found.stored[kind, row].mirror or b"")[begin:]
@@ -271,5 +271,5 @@ def heal(
         if seen is None or verdict is None or not verdict.what:
             return None
         if left:
-            shard.mend(partial(committed.mend, shard.graph, seen.found, seen.wrong), users, verdict.suspects)
+            shard.mend(partial(committed.repair, shard.graph, seen.found, seen.wrong), users, verdict.suspects)
     return verdict

@@ -1,4 +1,4 @@
-"""The state: what is on disk is the last commit, and only the same spec and format may open it."""
+"""The state: the disk holds the last commit, and only the same spec and format can open it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from graphstate.errors import DamagedError, FormatError
 from graphstate.memory import counter_kernels, features, frontier, windows
 from graphstate.memory.node_tables import LQ, LQ_SUM
 from graphstate.oracle.naive_features import log_quantum
+from graphstate.queries.recent_activity import measure
 from graphstate.state import GraphState
 from graphstate.storage import row_layouts
 from graphstate.types import OWN, GraphSpec, Kind, Mutation
@@ -36,19 +37,19 @@ def test_open_another_format(tmp_path: Path) -> None:
         GraphState.open(tmp_path, GraphSpec())
 
 
-def test_boundaries_see_only_what_came_before(tmp_path: Path) -> None:
-    """A boundary is announced before the mutation that passes it, once for a jump over several."""
+def test_a_boundary_follows_all_earlier_mutations(tmp_path: Path) -> None:
+    """`on_boundary` is called before the mutation that passes the boundary, once for a jump over several."""
     state = GraphState.open(tmp_path, GraphSpec())
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def on_boundary(time: int) -> None:
-        seen.append((time, len(state.ledger.users.index)))
+        calls.append((time, len(state.users.index)))
 
     hour = 60 * 60_000_000
     state.apply(
         [follow(1, "a", "b"), follow(61, "a", "c"), follow(30, "a", "d"), follow(301, "a", "e")], hour, on_boundary
     )
-    assert seen == [(at(60), 2), (at(300), 4)]
+    assert calls == [(at(60), 2), (at(300), 4)]
     state.close()
 
 
@@ -68,31 +69,31 @@ def test_forgotten_ids_leave_the_disk(tmp_path: Path) -> None:
     again.close()
 
 
-def test_forgotten_creates_that_wait_leave_the_disk(tmp_path: Path) -> None:
-    """A create behind an earlier one of somebody else goes with who made it; one from after the forget stays."""
+def test_later_creates_of_forgotten_users_leave_the_disk(tmp_path: Path) -> None:
+    """A forget removes the user's later create of a content; a create from after the forget stays."""
     state = GraphState.open(tmp_path, GraphSpec())
     state.apply([create(1, "b", "x"), create(2, "a", "x"), create(3, "c", "x"), create(9, "a", "x")])
     state.commit()
     state.apply([Mutation(Kind.FORGET, at(5), "a")])
     state.commit()
     names, claims = (
-        state.ledger.users.ids,
-        row_layouts.prefix(row_layouts.CREATE_CLAIM, state.ledger.contents.index["x"]),
+        state.users.ids,
+        row_layouts.prefix(row_layouts.CREATE_CLAIM, state.contents.index["x"]),
     )
     waiting = [row_layouts.read_create_claim(key) for key, _ in state.store.scan(claims)]
     assert [(time, names[user]) for time, user, _ in waiting] == [(at(3), "c"), (at(9), "a")]
     state.apply([Mutation(Kind.FORGET, at(10), name) for name in ("a", "c")])
     state.commit()
     assert list(state.store.scan(claims)) == []
-    assert not state.ledger.contents.claims.any()
+    assert not state.contents.claims.any()
     state.close()
 
 
-def test_more_sharers_than_there_are_logarithms(tmp_path: Path) -> None:
-    """Beyond 2²⁰ sharers a content's logarithm rises no more, whichever way its reach goes."""
+def test_more_sharers_than_logarithms(tmp_path: Path) -> None:
+    """Beyond 2²⁰ sharers the logarithm of a content is constant, for rising and falling reach."""
     state, most = GraphState.open(tmp_path, GraphSpec()), len(LQ) - 1
     state.apply([create(1, "a", "x"), share(2, "b", "x")])
-    users, contents = state.ledger.users, state.ledger.contents
+    users, contents = state.users, state.contents
     user, content = users.index["a"], contents.index["x"]
     contents.reach[content], users.counts[user, LQ_SUM] = most, LQ[most]
     state.apply([share(3, "c", "x"), share(4, "d", "x")])
@@ -110,12 +111,12 @@ def test_expired_events_change_nothing(tmp_path: Path) -> None:
     state = GraphState.open(tmp_path, GraphSpec(retention_s=86_400, lateness_s=3_600))
     state.apply([follow(3_000, "a", "b")])
     assert state.apply([follow(1, "late", "b")]) == {"applied": 0, "expired": 1}
-    assert "late" not in state.ledger.users.index
+    assert "late" not in state.users.index
     state.close()
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
-    """A block that cannot be read is an error, not the end of the state."""
+    """An unreadable block is an error, and not taken for the end of the rows."""
     state = GraphState.open(tmp_path, GraphSpec())
     state.apply([follow(number, f"u{number}", f"v{number % 50}") for number in range(5_000)])
     state.commit()
@@ -124,14 +125,14 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     largest = max((tmp_path / "copy").glob("*.sst"), key=lambda path: path.stat().st_size)
     raw = bytearray(largest.read_bytes())
     raw[len(raw) // 3 : len(raw) // 3 + 64] = bytes(64)
-    largest.unlink()  # it is one file with the original
+    largest.unlink()  # it is a hard link to the original
     largest.write_bytes(raw)
     with pytest.raises(DamagedError, match="restore or remove it"):
         GraphState.open(tmp_path / "copy", GraphSpec())
 
 
 def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
-    """All that a step needs was compiled when an empty state was opened, so no event waits for a compiler."""
+    """Opening an empty state compiles all kernels of a micro-batch, so that no event waits for a compiler."""
     state = GraphState.open(tmp_path, GraphSpec())
     kernels = [
         kernel
@@ -147,4 +148,34 @@ def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
         state.commit()
     assert [len(kernel.overloads) for kernel in kernels] == before
     assert any(before)
+    state.close()
+
+
+def test_a_micro_batch_has_one_order(tmp_path: Path) -> None:
+    """Calls outside of begin, take, refresh, commit are refused, and name the order."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    for early in (lambda: state.take([], at(0)), state.refresh):
+        with pytest.raises(RuntimeError, match="while idle; the order is begin, take, refresh, commit"):
+            early()
+    state.begin()
+    state.take([follow(1, "a", "b")], at(1))
+    for late in (state.begin, state.commit):
+        with pytest.raises(RuntimeError, match="while applying"):
+            late()
+    state.refresh()
+    with pytest.raises(RuntimeError, match="take called while refreshed"):
+        state.take([], at(2))
+    state.commit()
+    state.close()
+
+
+def test_counters_are_read_after_they_are_counted(tmp_path: Path) -> None:
+    """Activity is refused while operations are queued, and measured on a boundary and after a refresh."""
+    state = GraphState.open(tmp_path, GraphSpec())
+    state.begin()
+    state.take([create(1, "a", "x"), share(2, "b", "x")], at(2))
+    with pytest.raises(RuntimeError, match="counters read while operations are queued"):
+        measure(state, at(90), 7_200)
+    state.refresh()
+    assert measure(state, at(90), 7_200).recent[state.users.index["a"]] == 1
     state.close()

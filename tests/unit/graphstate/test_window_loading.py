@@ -1,4 +1,4 @@
-"""The windows of a state that is opened again, read in pieces of any length."""
+"""The windows of a reopened state, loaded in chunks of any length."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SPECS = (GraphSpec(window=2), GraphSpec(window=0), RETAINED[0], GraphSpec(window
 
 
 def held(state: GraphState) -> list[list[tuple[int, int, int]]]:
-    """The edges in windows, by rows, and how many each target has."""
+    """Return the edges in windows by rows, and the in-degree of each target."""
     found = []
     for number, relation in enumerate(RELATIONS):
-        rows = state.ledger.tables[relation.target].rows
+        rows = state.tables[relation.target].rows
         (sources, targets), times = state.windows.edges(number, rows)
         found.append(sorted(zip(sources.tolist(), targets.tolist(), times.tolist(), strict=True)))
         degrees = state.windows.rows.degree[number][:rows].tolist()
@@ -28,11 +28,11 @@ def held(state: GraphState) -> list[list[tuple[int, int, int]]]:
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7, 64, 100_000])
-def test_pieces_make_no_difference(
+def test_chunks_of_any_length_load_the_same_windows(
     spec: GraphSpec, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows, and how many edges there are beside them, are what they were, wherever a piece ends."""
-    monkeypatch.setattr(window_loading, "_AT_ONCE", at_once)
+    """Windows and in-degrees are the same as before the restart, wherever a chunk ends."""
+    monkeypatch.setattr(window_loading, "_CHUNK", at_once)
     state = GraphState.open(tmp_path, spec)
     state.apply(history(11, 1_500, users=40, contents=60))
     state.commit()

@@ -1,4 +1,4 @@
-"""Counters as stored: what was packed comes back, in no more bytes than it needs, and nothing else is taken for it."""
+"""Stored counters: packed values unpack to the same counters, zero words take no bytes, other values are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INT64S, INT32S = st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-(1 << 31),
 
 
 def some_users(count: int) -> Users:
-    """Users without anything counted."""
+    """Return users with zero counters."""
     users = Users(GraphSpec())
     for number in range(count):
         users.make(f"u{number}")
@@ -35,8 +35,8 @@ def some_users(count: int) -> Users:
         max_size=20,
     )
 )
-def test_what_is_packed_comes_back(drawn: list[tuple[dict[int, int], ...]]) -> None:
-    """Whatever the numbers, of the rows that were asked for, in their order."""
+def test_packed_counters_unpack(drawn: list[tuple[dict[int, int], ...]]) -> None:
+    """Any counters of the requested rows, in their order."""
     users, others = some_users(len(drawn)), some_users(len(drawn))
     for row, of in enumerate(drawn):
         for table, values in zip((users.counts, users.tops, users.rings), of, strict=True):
@@ -52,8 +52,8 @@ def test_what_is_packed_comes_back(drawn: list[tuple[dict[int, int], ...]]) -> N
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_nothing_is_nothing() -> None:
-    """No users are no rows; a user of whom nothing is counted is a mask."""
+def test_zero_counters() -> None:
+    """No users pack to no values; a user with zero counters packs to its mask."""
     users = some_users(1)
     assert pack(users, as_rows([])) == []
     assert [len(of) for of in unpack([])] == [0, 0, 0]
@@ -62,8 +62,8 @@ def test_nothing_is_nothing() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["shorter", "longer", "odd", "empty", "another format"])
-def test_what_cannot_be_read(wrong: str) -> None:
-    """A value of another length than its mask says is refused, wherever it stands."""
+def test_damaged_values(wrong: str) -> None:
+    """A value of another length than its mask requires is refused at any position."""
     users = some_users(3)
     users.counts[1], users.rings[1, 5] = np.arange(COUNTS), 9
     first, value, last = pack(users, np.arange(3))

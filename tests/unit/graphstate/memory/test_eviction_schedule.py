@@ -1,10 +1,10 @@
-"""Which contents leave next, beside a plain look at all of them."""
+"""The schedule of evictions, compared with a scan of all contents."""
 
 from __future__ import annotations
 
 import random
 
-from graphstate.memory.eviction_schedule import Leaving
+from graphstate.memory.eviction_schedule import EvictionSchedule
 from graphstate.memory.node_tables import Contents
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import GraphSpec
@@ -13,18 +13,18 @@ HOUR = 3_600_000_000
 
 
 def due(contents: Contents, before: int) -> set[int]:
-    """The contents that are to leave, by a look at each."""
+    """Return the contents to evict, by a scan of all."""
     found = set()
     for row in range(contents.rows):
-        created_at = contents.created_at_at[row]
-        time = contents.touched_at[row] if created_at == NEVER else created_at
-        if contents.ids[row] and contents.owned_at[row] and NEVER != time < before:
+        created_at = contents.created_at_cells[row]
+        time = contents.last_event_at_cells[row] if created_at == NEVER else created_at
+        if contents.ids[row] and contents.owned_cells[row] and NEVER != time < before:
             found.add(row)
     return found
 
 
-def left(leaving: Leaving, contents: Contents, before: int) -> set[int]:
-    """The contents that leave."""
+def left(leaving: EvictionSchedule, contents: Contents, before: int) -> set[int]:
+    """Return the contents that the schedule evicts."""
     found: set[int] = set()
     while (row := leaving.next(before)) is not None:
         assert row not in found
@@ -34,11 +34,11 @@ def left(leaving: Leaving, contents: Contents, before: int) -> set[int]:
     return found
 
 
-def test_those_whose_time_has_come_leave() -> None:
-    """Whatever is named, late or again, created afterwards or made anew in a row that was left, none is late."""
+def test_contents_are_evicted_in_time() -> None:
+    """Contents named late or again, created afterwards, or in reused rows: each is evicted in time."""
     rng = random.Random(5)
     contents = Contents(GraphSpec(shards=2, shard=0))
-    leaving, clock, gone, owned, again = Leaving(contents), 0, 0, 0, 0
+    leaving, clock, gone, owned, again = EvictionSchedule(contents), 0, 0, 0, 0
     for step in range(4_000):
         clock += rng.choice((0, 1_000_000, 30_000_000, HOUR if step % 50 == 0 else 0))
         before = clock - 2 * HOUR
@@ -46,22 +46,22 @@ def test_those_whose_time_has_come_leave() -> None:
         assert left(leaving, contents, before) == expected
         gone += len(expected)
         contents.free.extend(expected)
-        # An event is not older than what has left; some are nearly so.
+        # No event is older than the evicted contents; some are almost as old.
         time = rng.choice((clock, max(0, before) + rng.randrange(HOUR), max(0, before)))
         if rng.random() < 0.5 and contents.index:
             row = contents.index[rng.choice(sorted(contents.index))]
             again += 1
         else:
             row = contents.make(f"c{step}")
-        owned += contents.owned_at[row]
-        contents.touched_at[row] = max(contents.touched_at[row], time)
+        owned += contents.owned_cells[row]
+        contents.last_event_at_cells[row] = max(contents.last_event_at_cells[row], time)
         if time < leaving.until:
             leaving.note(row, time)
         if rng.random() < 0.5:
-            created_at = contents.created_at_at[row]
-            contents.created_at_at[row] = time if created_at == NEVER else min(created_at, time)
+            created_at = contents.created_at_cells[row]
+            contents.created_at_cells[row] = time if created_at == NEVER else min(created_at, time)
         elif rng.random() < 0.1:
-            contents.created_at_at[row] = NEVER
+            contents.created_at_cells[row] = NEVER
     assert gone > 500
     assert again > 500
     assert 0 < owned < 4_000

@@ -1,4 +1,4 @@
-"""The frontier: all that reads what changed, once each."""
+"""The frontier: each reader of a changed row, once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.strategies import history
 
 
 @pytest.mark.parametrize("users_only", [False, True])
-def test_the_frontier_is_what_windows_say(tmp_path: Path, users_only: bool) -> None:
-    """For random rows, what was touched and every target that has one of the rows read in a window, each once."""
+def test_the_frontier_matches_the_windows(tmp_path: Path, users_only: bool) -> None:
+    """For random rows: the touched rows and each target with a read row in its window, once."""
     state = GraphState.open(tmp_path, GraphSpec(window=4))
     state.apply(history(5, 1_200))
-    edges, rows = state.snapshot().edges, [table.rows for table in state.ledger.tables]
+    edges, rows = state.snapshot().edges, [table.rows for table in state.tables]
     rng = np.random.default_rng(1)
     longest = 0
     for _ in range(30):

@@ -1,4 +1,4 @@
-"""Records in bulk are those that come one by one, and each is written when it changed."""
+"""Bulk writes have the bytes of single writes, and each changed record is written."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.strategies import history
 
 
 def committed(state: GraphState, family: str) -> dict[bytes, bytes]:
-    """What is on disk."""
+    """Return the rows on disk."""
     return dict(state.store.rows(family))
 
 
 @pytest.mark.parametrize("few", [0, 10_000])
-def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+def test_the_disk_holds_the_records_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     """After a mixed log with forgotten users, every record and counter on disk is that of its node, in bulk or not."""
     monkeypatch.setattr(row_writer, "FEW", few)
     state = GraphState.open(tmp_path, GraphSpec())
@@ -31,11 +31,11 @@ def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytes
     for begin in range(0, len(log), 100):
         state.apply(log[begin : begin + 100])
         state.commit()
-    published = {row: bytes((row % 7,) * 16) for row in range(0, state.ledger.users.rows, 3)}
+    published = {row: bytes((row % 7,) * 16) for row in range(0, state.users.rows, 3)}
     state.commit(outputs=published)
     assert state.outputs() == published
     nodes, counters = committed(state, "nodes"), committed(state, "counters")
-    users, tables = state.ledger.users, state.ledger.tables
+    users, tables = state.users, state.tables
     assert any(not name for name in users.ids), "nobody is forgotten: it proves less"
     for kind in range(len(TYPES)):
         for row in range(tables[kind].rows):
@@ -48,11 +48,11 @@ def test_what_is_on_disk_is_what_memory_holds(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_record_is_written_when_it_changed(tmp_path: Path) -> None:
-    """A share changes the counters of the content's creator, and not what is recorded of them."""
+    """A share changes the counters of the content's creator, and not the creator's record."""
     state = GraphState.open(tmp_path, GraphSpec())
     state.apply([Mutation(Kind.CREATE, at(1), "creator", "x")])
     state.commit()
-    creator, content = state.ledger.users.index["creator"], state.ledger.contents.index["x"]
+    creator, content = state.users.index["creator"], state.contents.index["x"]
     for key in (row_layouts.node(USER, creator), row_layouts.node(CONTENT, content)):
         state.store.remove("nodes", key)
     state.store.remove("counters", row_layouts.node(USER, creator))
@@ -64,26 +64,26 @@ def test_a_record_is_written_when_it_changed(tmp_path: Path) -> None:
     state.close()
 
 
-def test_a_user_known_by_a_fact_alone_is_recorded(tmp_path: Path) -> None:
-    """A user of whom a shard has but what another one counted is there after a restart."""
+def test_a_user_named_only_by_a_fact_is_recorded(tmp_path: Path) -> None:
+    """A user that only a fact of another shard names exists after a restart."""
     spec = GraphSpec(shards=2, shard=owner("told", 2))
     state = GraphState.open(tmp_path, spec)
     state.apply([Mutation(Fact.MADE, at(1), "told")])
     state.commit()
     state.close()
     again = GraphState.open(tmp_path, spec)
-    users = again.ledger.users
+    users = again.users
     assert users.counts[users.index["told"], MADE] == 1
     again.close()
 
 
-def test_a_boundary_sees_what_was_counted_before(tmp_path: Path) -> None:
-    """Whoever looks at counters and scans edges at a boundary finds all that came before it, and nothing of later."""
+def test_a_boundary_reads_counted_values(tmp_path: Path) -> None:
+    """Counters and edges read on a boundary include all earlier mutations and no later one."""
     state = GraphState.open(tmp_path, GraphSpec())
     seen: list[tuple[int, int]] = []
 
     def on_boundary(_time: int) -> None:
-        users = state.ledger.users
+        users = state.users
         row = users.index["b"]
         edges = list(state.store.scan(row_layouts.index_prefix(0, row)))
         seen.append((int(users.counts[row, FOLLOWERS]), len(edges)))

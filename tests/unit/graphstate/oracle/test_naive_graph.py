@@ -1,4 +1,4 @@
-"""The twin's own parts; what its graph means is tested by the contract (tests/contract), beside the state."""
+"""Parts of the naive graph; `tests/contract` tests its edges and features together with the state's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphstate.oracle.naive_features import RINGS, Content, Share, half, log_quantum
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import OWN, PROPAGATED, RELATIONS, GraphSpec, source_hash
 from tests.support.graphs import DAY, View, at, create, follow, forget, share
 from tests.support.strategies import history
@@ -50,14 +50,14 @@ def test_reach_and_delay_of_a_content() -> None:
 
 
 def test_source_hash() -> None:
-    """The hash that breaks ties is the one in docs/graph.md; the contract's hand-written order relies on it."""
+    """The hash that orders ties is that of docs/graph.md; the contract tests rely on its order."""
     assert source_hash("a") == 0x40F89E395B66422F
     assert sorted("abcdefgh", key=source_hash) == list("efcahgbd")
 
 
 def test_empty() -> None:
-    """A twin without events is a graph without nodes, in the shapes of every snapshot."""
-    snapshot = Twin(GraphSpec()).snapshot()
+    """A naive graph without events is a snapshot without nodes, in the usual shapes."""
+    snapshot = NaiveGraph(GraphSpec()).snapshot()
     assert snapshot.ids == [[], [], []]
     assert [edges.shape for edges in snapshot.edges] == [(2, 0)] * len(RELATIONS)
     assert [table.shape for table in snapshot.propagated] == [(0, len(names)) for names in PROPAGATED]
@@ -67,27 +67,27 @@ def test_empty() -> None:
 
 def test_types_of_arrays() -> None:
     """Rows and features are int32, times int64."""
-    twin = Twin(GraphSpec())
-    twin.apply(history(1, 200))
-    snapshot = twin.snapshot()
+    naive = NaiveGraph(GraphSpec())
+    naive.apply(history(1, 200))
+    snapshot = naive.snapshot()
     assert {array.dtype for array in (*snapshot.edges, *snapshot.propagated, snapshot.own)} == {np.dtype(np.int32)}
     assert {array.dtype for array in (*snapshot.times, snapshot.as_of)} == {np.dtype(np.int64)}
 
 
 def test_clock() -> None:
     """The clock is the largest event time, and a snapshot changes nothing."""
-    twin = Twin(GraphSpec())
-    assert twin.apply([follow(2, "a", "b"), forget(1, "c")]) == {"applied": 2, "expired": 0}
-    first = View(twin.snapshot())
-    assert twin.clock == at(2)
-    assert View(twin.snapshot()).edges("follows") == first.edges("follows") == {("a", "b", 2)}
+    naive = NaiveGraph(GraphSpec())
+    assert naive.apply([follow(2, "a", "b"), forget(1, "c")]) == {"applied": 2, "expired": 0}
+    first = View(naive.snapshot())
+    assert naive.clock == at(2)
+    assert View(naive.snapshot()).edges("follows") == first.edges("follows") == {("a", "b", 2)}
 
 
-def test_snapshots_do_not_add_up() -> None:
-    """What evicted contents left is not counted again by each snapshot."""
-    twin = Twin(GraphSpec(floor=1, retention_s=86_400, lateness_s=0))
-    twin.apply([create(0, "a", "x"), share(1, "b", "x"), follow(2 * DAY, "c", "d"), create(2 * DAY, "a", "y")])
+def test_snapshots_do_not_change_the_graph() -> None:
+    """The sums of evicted contents are not counted again by a second snapshot."""
+    naive = NaiveGraph(GraphSpec(floor=1, retention_s=86_400, lateness_s=0))
+    naive.apply([create(0, "a", "x"), share(1, "b", "x"), follow(2 * DAY, "c", "d"), create(2 * DAY, "a", "y")])
     for _ in range(3):
-        view = View(twin.snapshot())
+        view = View(naive.snapshot())
         assert (view.propagated("a", "created"), view.propagated("a", "received")) == (2, 1)
     assert view.edges("interacts") == {("b", "a", 1)}

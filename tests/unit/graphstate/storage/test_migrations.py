@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 def stored(tmp_path: Path, version: int = migrations.OLDEST) -> tuple[Path, GraphSpec, list[Mutation]]:
-    """The state of a format in a folder, its spec, and the mutations that it came from, the same for each format."""
+    """Return the folder of a stored format's state, its spec and its mutations, which are the same for each format."""
     folder = tmp_path / "shard-0"
     with tarfile.open(GOLDEN / f"state-{version}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
@@ -28,14 +28,14 @@ def stored(tmp_path: Path, version: int = migrations.OLDEST) -> tuple[Path, Grap
 
 
 def assert_same(one: Snapshot, other: Snapshot) -> None:
-    """Two graphs are the same, bit for bit."""
+    """Assert that two graphs are equal, bit by bit."""
     for field in ("ids", "edges", "times", "propagated", "own", "as_of", "live", "created"):
         for mine, theirs in zip(getattr(one, field), getattr(other, field), strict=True):
             np.testing.assert_array_equal(mine, theirs)
 
 
 def rebuilt(tmp_path: Path, spec: GraphSpec, log: list[Mutation]) -> GraphState:
-    """The state that the same mutations give now."""
+    """Return the state that the same mutations result in now."""
     state = GraphState.open(tmp_path / "rebuilt", spec)
     for begin in range(0, len(log), 50):
         state.apply(log[begin : begin + 50])
@@ -44,8 +44,8 @@ def rebuilt(tmp_path: Path, spec: GraphSpec, log: list[Mutation]) -> GraphState:
 
 
 @pytest.mark.parametrize("version", range(migrations.OLDEST, FORMAT))
-def test_an_old_state_is_what_its_log_gives(tmp_path: Path, version: int) -> None:
-    """The migrated state is the graph that a rebuild gives, with its offset, and so it stays when the log goes on."""
+def test_a_migrated_state_equals_a_rebuilt_one(tmp_path: Path, version: int) -> None:
+    """The migrated state equals the rebuilt one and has its offset, also after further mutations."""
     folder, spec, log = stored(tmp_path, version)
     store = Store(folder)
     assert dict(store.rows("meta"))[b"format"] == str(version).encode()
@@ -55,7 +55,7 @@ def test_an_old_state_is_what_its_log_gives(tmp_path: Path, version: int) -> Non
     assert old.meta[b"format"] == str(FORMAT).encode()
     assert len(old.outputs()) == 1
     assert_same(old.snapshot().canonical(), new.snapshot().canonical())
-    # Taking things back needs every key that the format added.
+    # Removals read every key that the format added.
     last = max(mutation.time for mutation in log)
     for mutation in log[::3]:
         undone = [mutation._replace(kind=kind, time=last, other=other, extra=None) for kind, other in _undo(mutation)]
@@ -76,7 +76,7 @@ def _undo(mutation: Mutation) -> list[tuple[int, str]]:
 
 
 def test_a_crash_leaves_one_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it ends while the new state is made or while the names change, the next start goes on."""
+    """After a crash during the copy or between the renames, the next start opens a complete state."""
     folder, spec, _ = stored(tmp_path)
 
     def crash(*_: object) -> None:
@@ -93,30 +93,30 @@ def test_a_crash_leaves_one_or_the_other(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("found", "says"), [(1, "remove the folder, and the worker rebuilds"), (99, "the release that wrote it")]
+    ("stored", "message"), [(1, "remove the folder, and the worker rebuilds"), (99, "the release that wrote it")]
 )
-def test_no_way(found: int, says: str, tmp_path: Path) -> None:
-    """Other formats are refused by a line that says what to do."""
-    with pytest.raises(FormatError, match=says):
-        migrations.migrate(tmp_path, found, FORMAT, lambda *_: None)
+def test_unsupported_formats(stored: int, message: str, tmp_path: Path) -> None:
+    """Other formats are refused with one line that names what to do."""
+    with pytest.raises(FormatError, match=message):
+        migrations.migrate(tmp_path, stored, FORMAT, lambda *_: None)
 
 
-def test_what_a_migration_left_goes(tmp_path: Path) -> None:
-    """An old state that was being removed does not come back, also if the new one is removed later."""
+def test_leftovers_of_a_migration_are_removed(tmp_path: Path) -> None:
+    """A half removed old state is not restored, even if the new one is removed later."""
     folder, spec, _ = stored(tmp_path)
     GraphState.open(folder, spec).close()
     for left in (migrations.BEHIND, migrations.BESIDE):
         (tmp_path / f"{left}{folder.name}").mkdir()
     migrations.recover_all(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-    # A process that only reads must not touch what another one writes.
+    # A read-only process must not change the folders of a writing one.
     (tmp_path / f"{migrations.BESIDE}{folder.name}").mkdir()
     GraphState.open(folder, spec, read_only=True).close()
     assert (tmp_path / f"{migrations.BESIDE}{folder.name}").exists()
 
 
 def test_an_old_state_is_found_under_its_name(tmp_path: Path) -> None:
-    """Before anything looks for a state, one that a crash left between two names has its own again."""
+    """`recover_all` renames a state that a crash left between two names back to its folder."""
     folder, _, _ = stored(tmp_path)
     folder.rename(tmp_path / f"{migrations.BEHIND}{folder.name}")
     migrations.recover_all(tmp_path)

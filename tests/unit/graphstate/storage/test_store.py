@@ -1,4 +1,4 @@
-"""The store: reads see what is staged, a commit makes it last, a folder has one owner."""
+"""The store: reads see staged rows, a commit makes them durable, a folder has one owner."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from random import Random
 import pytest
 
 from graphstate.errors import DamagedError, GraphError, LockedError
-from graphstate.storage.store import Memory, Store
+from graphstate.storage.options import RocksDbBudget
+from graphstate.storage.store import Store
 
 PREFIX = b"\x00abcd"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens in RocksDB's own threads."""
+    """Wait for RocksDB's background threads."""
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
@@ -26,7 +27,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_scan_merges_staged_and_stored(tmp_path: Path) -> None:
-    """A scan sees stored rows, staged rows in their place, and not what is staged to be deleted."""
+    """A scan returns stored rows, staged rows instead of replaced ones, and no rows staged for removal."""
     store = Store(tmp_path)
     for name in (b"1", b"3", b"5"):
         store.put(PREFIX + name, b"old")
@@ -42,8 +43,8 @@ def test_scan_merges_staged_and_stored(tmp_path: Path) -> None:
     store.close()
 
 
-def test_scan_sees_what_was_staged_since_the_last(tmp_path: Path) -> None:
-    """What is staged behind a scan, anew or once more, is in the next one; a commit leaves nothing staged."""
+def test_scan_sees_rows_staged_since_the_last(tmp_path: Path) -> None:
+    """Rows staged or replaced after a scan are in the next one; a commit leaves nothing staged."""
     store = Store(tmp_path)
     store.put(PREFIX + b"2", b"first")
     assert list(store.scan(PREFIX)) == [(PREFIX + b"2", b"first")]
@@ -61,7 +62,7 @@ def test_scan_sees_what_was_staged_since_the_last(tmp_path: Path) -> None:
 
 
 def test_firsts_are_those_of_scans(tmp_path: Path) -> None:
-    """Many searches at once find the first keys of each scan, staged or stored, without those that are passed over."""
+    """Many searches find the first keys of each scan, staged or stored, without the skipped ones."""
     store, rng = Store(tmp_path), Random(5)
     prefixes = [b"\x00abc" + bytes((node,)) for node in range(20)]
     for _ in range(4):
@@ -79,7 +80,7 @@ def test_firsts_are_those_of_scans(tmp_path: Path) -> None:
 
 
 def test_only_commits_last(tmp_path: Path) -> None:
-    """What was staged and not committed is gone after a close, in every family."""
+    """Uncommitted rows are lost after a close, in every family."""
     store = Store(tmp_path)
     store.put(PREFIX + b"1", b"kept")
     store.write("meta", b"k", b"kept")
@@ -94,7 +95,7 @@ def test_only_commits_last(tmp_path: Path) -> None:
 
 
 def test_one_owner(tmp_path: Path) -> None:
-    """A folder that is open cannot be opened again, and can after a close."""
+    """An open folder cannot be opened a second time until it is closed."""
     store = Store(tmp_path)
     with pytest.raises(LockedError, match="open in another process"):
         Store(tmp_path)
@@ -103,9 +104,9 @@ def test_one_owner(tmp_path: Path) -> None:
 
 
 def test_one_budget(tmp_path: Path) -> None:
-    """Stores that share a budget soon stay within it together, though none has written enough to flush by itself."""
+    """Stores with a shared budget stay within it together, although none has written enough to flush alone."""
     budget = 8 << 20
-    memory = Memory(budget)
+    memory = RocksDbBudget(budget)
     stores = [Store(tmp_path / name, memory) for name in "abc"]
     for row in range(100):
         for store in stores:
@@ -120,7 +121,7 @@ def test_one_budget(tmp_path: Path) -> None:
 
 
 def test_damaged_folder(tmp_path: Path) -> None:
-    """A folder whose current manifest is gone is reported as damaged, with what to do."""
+    """A folder without its current manifest is reported as damaged, with what to do."""
     Store(tmp_path).close()
     (tmp_path / "CURRENT").write_text("MANIFEST-999999\n")
     with pytest.raises(DamagedError, match="restore or remove"):
@@ -128,7 +129,7 @@ def test_damaged_folder(tmp_path: Path) -> None:
 
 
 def filled(folder: Path, rows: int) -> Store:
-    """A store of nodes with ids, some files of it on disk."""
+    """Return a store of nodes with ids, with some files on disk."""
     store = Store(folder)
     for row in range(rows):
         store.write("nodes", row.to_bytes(5, "big"), b"node-number-%08d" % row)
@@ -140,7 +141,7 @@ def filled(folder: Path, rows: int) -> Store:
 
 
 def holding(folder: Path, needle: bytes) -> list[str]:
-    """The files that hold some bytes; one that RocksDB removes meanwhile holds none."""
+    """Return the files with some bytes; a file that RocksDB removes meanwhile has none."""
     found = []
     for path in folder.iterdir():
         with suppress(FileNotFoundError):
@@ -149,8 +150,8 @@ def holding(folder: Path, needle: bytes) -> list[str]:
     return found
 
 
-def test_what_was_replaced_leaves_the_files_once_they_are_written_anew(tmp_path: Path) -> None:
-    """A removed and a replaced row are in some file until `rewrite`, in none afterwards; the others stay."""
+def test_a_rewrite_removes_replaced_rows_from_the_files(tmp_path: Path) -> None:
+    """A removed and a replaced row are in a file until `rewrite`, in none afterwards; other rows stay."""
     store = filled(tmp_path, 60_000)
     store.write("nodes", (7).to_bytes(5, "big"), None)
     store.write("nodes", (30_000).to_bytes(5, "big"), b"nobody")
@@ -166,8 +167,8 @@ def test_what_was_replaced_leaves_the_files_once_they_are_written_anew(tmp_path:
     store.close()
 
 
-def test_a_state_can_be_closed_while_its_files_are_written_anew(tmp_path: Path) -> None:
-    """Closing ends it: the folder can be opened again at once, with everything that was committed."""
+def test_a_state_can_be_closed_during_a_rewrite(tmp_path: Path) -> None:
+    """`close` interrupts the rewrite: the folder can be reopened at once, with all committed rows."""
     store = filled(tmp_path, 200_000)
     store.put(PREFIX, b"last")
     store.commit()
@@ -186,12 +187,12 @@ def test_a_state_can_be_closed_while_its_files_are_written_anew(tmp_path: Path) 
     assert not store.rewrite(), "a closed one is left alone"
 
 
-def test_a_file_that_cannot_be_written_anew_is_an_error(tmp_path: Path) -> None:
-    """A file that stays, as one that somebody still reads, is not taken for gone."""
+def test_a_file_that_cannot_be_rewritten_is_an_error(tmp_path: Path) -> None:
+    """A file that stays after the rewrite, because an iterator uses it, is an error."""
     store = filled(tmp_path, 60_000)
     reading = store.rows("nodes")
     next(reading)
-    with pytest.raises(GraphError, match="could not be written anew"):
+    with pytest.raises(GraphError, match="could not be rewritten"):
         store.rewrite()
     reading.close()
     assert store.rewrite()
@@ -199,8 +200,8 @@ def test_a_file_that_cannot_be_written_anew_is_an_error(tmp_path: Path) -> None:
 
 
 def test_filters_and_indexes_live_in_the_budget(tmp_path: Path) -> None:
-    """Files of more filters than the cache holds take no memory beside it, and rows are found in them all the same."""
-    memory = Memory(4 << 20)
+    """Filters larger than the cache take no memory outside of it, and reads still find their rows."""
+    memory = RocksDbBudget(4 << 20)
     store = Store(tmp_path / "a", memory)
     count = 200_000
     for row in range(count):
@@ -213,7 +214,7 @@ def test_filters_and_indexes_live_in_the_budget(tmp_path: Path) -> None:
     assert all(store.get(PREFIX + row.to_bytes(4, "big")) == b"value" for row in range(0, count, 100))
     assert all(store.get(PREFIX + row.to_bytes(5, "big")) is None for row in range(0, count, 100))
     beside = store._families["edges"].property_int_value("rocksdb.estimate-table-readers-mem")
-    # Ten bits a key would be 250 kB.
+    # At ten bits per key, the filters have 250 kB.
     assert beside is not None
     assert beside < 50_000
     assert not store.stalled

@@ -104,8 +104,8 @@ def test_verify(state: State) -> None:
     """A whole state is well; a flipped bit in a table and a counter that is off are found."""
     assert state.json("verify") == [{"shard": 0, "ok": True, "wrong": []}]
     graph = GraphState.open(state.shard, SPEC)
-    graph.ledger.users.counts[graph.ledger.users.index["u1"], 3] += 1
-    graph.ledger.touched[0].add(graph.ledger.users.index["u1"])
+    graph.users.counts[graph.users.index["u1"], 3] += 1
+    graph.mark_dirty(0, graph.users.index["u1"])
     graph.commit()
     graph.store.checkpoint(state.datadir / "whole")  # flushes
     graph.close()
@@ -136,11 +136,11 @@ def test_verify_on_several_shards(tmp_path: Path) -> None:
     assert [list(looking.verify(tmp_path / f"shard-{shard}")) for shard in range(3)] == [[], [], []]
     assert looking.inspect(folder)["shards"] == 3
     graph = GraphState.open(folder, replace(spec, shards=3, shard=1))
-    users = graph.ledger.users
+    users = graph.users
     owned = [row for name, row in users.index.items() if source_hash(name) % 3 == 1]
     for row in owned[:5]:
         users.counts[row, FOLLOWERS] += 1
-        graph.ledger.touched[0].add(row)
+        graph.mark_dirty(0, row)
     graph.commit()
     graph.close()
     assert [line.partition(" nodes")[0] for line in looking.verify(folder)] == ["followers: 5"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import Kind, Mutation
 from model.artifact import Artifact
 from model.config import ModelConfig
@@ -33,7 +33,7 @@ def town(users: int, days: int) -> list[Mutation]:
     return sorted((from_row(row) for row in rows), key=lambda m: m.time)
 
 
-def read_of(twin: Twin) -> dict[tuple[int, str], tuple[int, ...]]:
+def read_of(twin: NaiveGraph) -> dict[tuple[int, str], tuple[int, ...]]:
     """What neighbours read of every node of which they read anything but zeros."""
     snapshot = twin.snapshot()
     return {
@@ -53,7 +53,7 @@ def test_staleness_is_that_of_a_plain_recount(floor: int) -> None:
         np.array([m.time for m in events if m.kind == Kind.CREATE], np.int64), until, config.horizon_s * 1_000_000, 2
     ).times
     ends = [sum(m.time <= time for m in events) for time in (*times, until)]
-    twin = Twin(graph_spec(config, retention_s=0, lateness_s=0))
+    twin = NaiveGraph(graph_spec(config, retention_s=0, lateness_s=0))
     done, changed = len(events) // 2, 0
     twin.apply(events[:done])
     begin, before = done, read_of(twin)

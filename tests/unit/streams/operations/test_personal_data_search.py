@@ -64,14 +64,14 @@ def test_rows_and_files(here: Settings) -> None:
 
 def test_a_file_of_an_earlier_release_is_not_taken_for_clean(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nodes are compressed the search may miss somebody, and says so."""
-    options = storing._options
+    options = storing.options
 
     def as_before(*arguments: Any) -> Options:
         made = options(*arguments)
         made.set_compression_type(DBCompressionType.snappy())
         return made
 
-    monkeypatch.setattr(storing, "_options", as_before)
+    monkeypatch.setattr(storing, "options", as_before)
     state(here.datadir, [follow(1, f"{PERSON}-{number:04d}", "b") for number in range(2_000)])
     found = in_files(here.datadir, f"{PERSON}-1234")
     assert not found.found, "they are not compressed: this proves nothing"

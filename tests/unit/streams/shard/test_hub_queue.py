@@ -53,7 +53,7 @@ def _cluster(folder: Path, shards: int, rows: int) -> Iterator[Cluster]:
 def _state(shard: Shard) -> dict[str, bytes]:
     """The embeddings and the score of every live user, by id."""
     live = np.flatnonzero(shard.graph.live_users())
-    ids, engine = shard.graph.ledger.users.ids, shard.engine
+    ids, engine = shard.graph.users.ids, shard.engine
     return {
         ids[row]: b"".join(
             np.asarray(some).tobytes() for some in (engine.hidden1[USER][row], engine.hidden2[row], engine.score[row])

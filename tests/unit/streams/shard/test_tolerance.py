@@ -209,7 +209,7 @@ def test_nothing_of_a_forgotten_person_is_held_back(tmp_path: Path) -> None:
         for some in batches(log, 60):
             for shard in (exact, loose):
                 step(shard, some)
-        users = exact.graph.ledger.users
+        users = exact.graph.users
         person = max(range(users.rows), key=lambda row: sum(map(len, _windows_of(exact, row))))
         readers = _windows_of(exact, person)
         assert sum(map(len, readers)) > 20
@@ -247,9 +247,9 @@ def test_nothing_of_another_shards_forgotten_people_is_held_back(tmp_path: Path)
     log = [one for event in found for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
     clusters = both(tmp_path, log, 1.0, 100)
     graph, seen = clusters[0].shards[0].graph, 0
-    for person in graph.mirrored(USER).tolist()[:40]:
+    for person in graph.mirrored_nodes.rows(USER).tolist()[:40]:
         readers = _windows_of(clusters[0].shards[0], person)
-        gone = forget(0, graph.ledger.users.ids[person])._replace(time=graph.clock)
+        gone = forget(0, graph.users.ids[person])._replace(time=graph.clock)
         now = []
         for cluster in clusters:
             engine = cluster.shards[0].engine
@@ -275,10 +275,10 @@ def test_mirrors_hold_what_their_owner_holds(tmp_path: Path) -> None:
     assert loose.carried["halo_nodes"] < exact.carried["halo_nodes"]
     seen = 0
     for shard, kind in product(loose.shards, range(len(TYPES))):
-        ids = shard.graph.ledger.tables[kind].ids
-        for row in shard.graph.mirrored(kind).tolist():
-            owner = loose.shards[shard.graph.ledger.tables[kind].owner(row)]
-            theirs = owner.graph.ledger.tables[kind].index[ids[row]]
+        ids = shard.graph.tables[kind].ids
+        for row in shard.graph.mirrored_nodes.rows(kind).tolist():
+            owner = loose.shards[shard.graph.tables[kind].owner(row)]
+            theirs = owner.graph.tables[kind].index[ids[row]]
             assert np.array_equal(shard.engine.hidden1[kind][row], owner.engine.hidden1[kind][theirs]), ids[row]
             seen += 1
     assert seen > 50

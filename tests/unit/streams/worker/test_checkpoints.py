@@ -16,8 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from graphstate.errors import DamagedError
 from graphstate.state import GraphState
-from graphstate.storage import checkpoint
-from graphstate.storage.checkpoint import Repository
+from graphstate.storage.repository import Repository
 from graphstate.types import GraphSpec, Kind, Mutation
 from streams.errors import SettingsError, StateError
 from streams.settings.settings import Settings
@@ -168,7 +167,7 @@ def test_failures_are_counted_and_tried_again(worker: Worker, monkeypatch: pytes
     worker.shards[0].work()
     worker.now += EVERY_S
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "take", lambda *_: 1 / 0)
+        patch.setattr("streams.worker.checkpoints.create_checkpoint", lambda *_: 1 / 0)
         worker.tick()
     assert worker.value("failures_total") == 1
     worker.tick()
@@ -197,7 +196,7 @@ def test_a_step_that_is_not_committed_is_not_kept(worker: Worker) -> None:
     shutil.rmtree(worker.folder(0))
     worker.open(0)
     assert worker.shards[0].next == 20
-    assert "late" not in worker.shards[0].graph.ledger.users.index
+    assert "late" not in worker.shards[0].graph.users.index
 
 
 def test_one_at_a_time_and_beside_the_steps(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +340,7 @@ def test_all_damaged_with_a_short_log(worker: Worker) -> None:
     for blob in worker.kept.rglob("blobs/*"):
         blob.write_bytes(b"?")
     shutil.rmtree(worker.folder(0))
-    with pytest.raises(StateError, match=r"none of 1 checkpoints.*groundswell state restore"):
+    with pytest.raises(StateError, match=r"all checkpoints in .* are damaged.*groundswell state restore"):
         worker.open(0, begin=3)
 
 

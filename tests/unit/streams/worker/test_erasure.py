@@ -333,25 +333,25 @@ def test_no_row_says_anything_of_the_forgotten(tmp_path: Path) -> None:
         tried.drain()
         home = tried.shards[owner(PERSON, 3)]
         assert home.user(PERSON)
-        assert all(PERSON in shard.graph.ledger.users.index for shard in tried.shards), "no mirrors: it proves nothing"
+        assert all(PERSON in shard.graph.users.index for shard in tried.shards), "no mirrors: it proves nothing"
         for when in (100, 101):
             tried.feed([forget(when, PERSON), forget(when, "nobody-ever")])
             tried.drain(noted)
         assert named.count(PERSON) == 2 * 3
         for shard in tried.shards:
-            person, blank = (shard.graph.ledger.users.forgotten[forgotten_key(n)] for n in (PERSON, "nobody-ever"))
+            person, blank = (shard.graph.users.forgotten[forgotten_key(n)] for n in (PERSON, "nobody-ever"))
             for one, two in zip(told(shard, person), told(shard, blank), strict=True):
                 assert np.array_equal(one, two)
-            assert not shard.graph.ledger.users.counts[person].any()
-            assert shard.graph.ledger.users.made_at[person] == NEVER
-            assert PERSON not in shard.graph.ledger.users.index
+            assert not shard.graph.users.counts[person].any()
+            assert shard.graph.users.last_share_at[person] == NEVER
+            assert PERSON not in shard.graph.users.index
             assert shard.user(PERSON) is None
 
 
 def told(shard: Shard, row: int) -> list[Any]:
     """All that a shard's memory says of a user's row, but for when and whose it is."""
-    users, engine = shard.graph.ledger.users, shard.engine
-    mine = shard.graph.ledger.users.owned[row]
+    users, engine = shard.graph.users, shard.engine
+    mine = shard.graph.users.owned[row]
     computed = [engine.hidden1[USER][row], engine.hidden2[row], engine.score[row], users.own[row]] if mine else []
     columns = [users.rings[row], users.tops[row], users.propagated[row], users.ids[row], users.live(row)]
     said = shard.said

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphstate.oracle.naive_graph import Twin
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import COMMUNITY, CONTENT, FOLLOWS, RELATIONS, TYPES, USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact, untrained
 from model.config import OWN, OWN_SCALE, ModelConfig
@@ -72,7 +72,7 @@ class Judge:
     """The reference over the whole graph as the naive twin has it, with something changed."""
 
     def __init__(self, log: list[Mutation], artifact: Artifact = ARTIFACT) -> None:
-        twin = Twin(replace(SPEC, window=artifact.config.window, floor=artifact.config.floor))
+        twin = NaiveGraph(replace(SPEC, window=artifact.config.window, floor=artifact.config.floor))
         twin.apply(log)
         snapshot = twin.snapshot()
         self.places = [{name: row for row, name in enumerate(names)} for names in snapshot.ids]

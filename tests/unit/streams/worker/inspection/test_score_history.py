@@ -55,7 +55,7 @@ def test_the_score_before_is_the_publication_before_the_last(shard: Shard) -> No
     """Whatever was published, in steps of any size, and what the features were then."""
     publications, told = Publications(shard), dict[str, list[Any]]()
     log = history(3, 600, users=25, contents=40)
-    users = shard.graph.ledger.users
+    users = shard.graph.users
     for begin in range(0, len(log), 40):
         outcome = step(shard, publications, *log[begin : begin + 40])
         for user in outcome.named:
@@ -100,7 +100,7 @@ def test_nobody_who_was_forgotten_is_remembered(shard: Shard) -> None:
     publications = Publications(shard)
     step(shard, publications, follow("bo", "ana", 0), follow("ana", "bo", 0))
     step(shard, publications, follow("cy", "ana", 1), follow("cy", "bo", 1))
-    row = shard.graph.ledger.users.index["bo"]
+    row = shard.graph.users.index["bo"]
     assert isinstance(publications.before(row), Earlier)
     step(shard, publications, Mutation(int(Kind.FORGET), START + HOUR * MINUTE, "bo"))
     assert publications.before(row) is None
@@ -109,7 +109,7 @@ def test_nobody_who_was_forgotten_is_remembered(shard: Shard) -> None:
     follows_and_interacts = publications._source[:, :, :6]
     assert row not in follows_and_interacts
     step(shard, publications, follow("bo", "di", 2 * HOUR))
-    assert shard.graph.ledger.users.index["bo"] == row
+    assert shard.graph.users.index["bo"] == row
     assert publications.before(row) is None
     assert "bo" not in str(changed(shard, publications, "ana"))
 
@@ -119,11 +119,11 @@ def test_only_so_many_are_remembered(shard: Shard) -> None:
     publications = Publications(shard, 4)
     for minute in range(3):
         step(shard, publications, *(follow(f"a{minute}", f"u{n}", minute) for n in range(10)))
-        held = [row for row in range(shard.graph.ledger.users.rows) if publications._slot[row] >= 0]
+        held = [row for row in range(shard.graph.users.rows) if publications._slot[row] >= 0]
         assert len(held) == 4
         assert sorted(publications._row.tolist()) == held
     step(shard, publications, follow("x", "y", 4))
-    users = shard.graph.ledger.users
+    users = shard.graph.users
     assert {publications._slot[users.index[name]] >= 0 for name in ("x", "y")} == {True}
 
 

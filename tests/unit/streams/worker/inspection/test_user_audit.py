@@ -106,7 +106,7 @@ def values(shard: Shard) -> list[Any]:
         for pairs, times in zip(snapshot.edges, snapshot.times, strict=True)
     ]
     readers = [
-        [sorted(of_source(graph.windows, number, row)) for row in range(graph.ledger.tables[USER].rows)]
+        [sorted(of_source(graph.windows, number, row)) for row in range(graph.tables[USER].rows)]
         for number in (FOLLOWS,)
     ]
     rows = [shard.view.rows(kind) for kind in range(len(TYPES))]
@@ -127,7 +127,7 @@ def values(shard: Shard) -> list[Any]:
 
 def degrees(shard: Shard) -> Iterator[tuple[Any, list[str]]]:
     """Per relation the in-degrees that windows are told, and the ids of its targets."""
-    tables = shard.graph.ledger.tables
+    tables = shard.graph.tables
     for number, relation in enumerate(RELATIONS):
         yield shard.graph.windows.rows.degree[number], tables[relation.target].ids
 
@@ -228,28 +228,28 @@ def spoil_bit(shard: Shard, user: int) -> None:
 
 def spoil_propagated(shard: Shard, user: int) -> None:
     """A propagated feature."""
-    shard.graph.ledger.users.propagated[user, 3] += 2
+    shard.graph.users.propagated[user, 3] += 2
 
 
 def spoil_community(shard: Shard, _user: int) -> None:
     """That of all communities."""
-    shard.graph.ledger.communities.propagated[: shard.view.rows(COMMUNITY)] += 1
+    shard.graph.communities.propagated[: shard.view.rows(COMMUNITY)] += 1
 
 
 def spoil_own(shard: Shard, user: int) -> None:
     """An own feature."""
-    shard.graph.ledger.users.own[user, 5] += 3
+    shard.graph.users.own[user, 5] += 3
 
 
 def spoil_counter(shard: Shard, user: int) -> None:
     """A counter and a ring."""
-    shard.graph.ledger.users.counts[user, 1] += 40
-    shard.graph.ledger.users.rings[user] += 1
+    shard.graph.users.counts[user, 1] += 40
+    shard.graph.users.rings[user] += 1
 
 
 def spoil_register(shard: Shard, user: int) -> None:
     """The newest time of a user."""
-    shard.graph.ledger.users.seen_at[user] += 86_400_000_000
+    shard.graph.users.last_event_at_cells[user] += 86_400_000_000
 
 
 SPOILT: list[tuple[Callable[[Shard, int], None], str]] = [

@@ -46,14 +46,14 @@ def finish(successor: Successor, between: Callable[[], None] = lambda: None) -> 
 
 def same(one: Shard, other: Shard) -> None:
     """Both hold the same graph's embeddings, bit for bit."""
-    users = one.graph.ledger.users.index
-    assert users.keys() == other.graph.ledger.users.index.keys()
+    users = one.graph.users.index
+    assert users.keys() == other.graph.users.index.keys()
     for kind in range(len(TYPES)):
-        names = other.graph.ledger.tables[kind].index
-        for name, row in one.graph.ledger.tables[kind].index.items():
+        names = other.graph.tables[kind].index
+        for name, row in one.graph.tables[kind].index.items():
             assert np.array_equal(one.engine.hidden1[kind][row], other.engine.hidden1[kind][names[name]]), name
     for name, row in users.items():
-        assert one.engine.score[row] == other.engine.score[other.graph.ledger.users.index[name]], name
+        assert one.engine.score[row] == other.engine.score[other.graph.users.index[name]], name
     for mine, theirs in zip(one.scores(), other.scores(), strict=True):
         assert np.array_equal(mine, theirs)
 
@@ -114,6 +114,7 @@ def test_a_restart_after_a_switch_owes_what_was_not_published(tmp_path: Path) ->
     assert users > 20
     assert users < OWED
     shard.graph.begin()
+    shard.graph.refresh()
     shard.commit(99)
     shard.close()
     for artifact, wanted in ((NEW, users), (OLD, users)):
@@ -255,11 +256,11 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
         for some in parts[9:]:
             replay(switched, some)
         for one, other in zip(switched.shards, fresh.shards, strict=True):
-            mirrored = one.graph.mirrored(USER)
+            mirrored = one.graph.mirrored_nodes.rows(USER)
             assert len(mirrored) > 0
-            names = one.graph.ledger.users.ids
+            names = one.graph.users.ids
             for row in mirrored.tolist():
-                theirs = other.graph.ledger.users.index[names[row]]
+                theirs = other.graph.users.index[names[row]]
                 assert np.array_equal(one.engine.hidden1[USER][row], other.engine.hidden1[USER][theirs]), names[row]
         for mine, theirs in zip(switched.scores(), fresh.scores(), strict=True):
             assert np.array_equal(mine, theirs)

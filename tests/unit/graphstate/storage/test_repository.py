@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, nothing uploaded twice, nothing removed that is needed; on both filesystems."""
+"""Checkpoints: complete or absent, no file uploaded twice, no needed file removed; on both filesystems."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from graphstate.errors import DamagedError, GraphError
 from graphstate.state import GraphState
-from graphstate.storage import checkpoint
-from graphstate.storage.checkpoint import GRACE_S, Interrupted, Manifest, Repository, Saved
-from graphstate.storage.store import Store
+from graphstate.storage.manifest import Manifest, create_checkpoint, describe, read_meta
+from graphstate.storage.remote_folder import Interrupted
+from graphstate.storage.repository import GRACE_S, Repository, SavedCheckpoint
 from graphstate.types import GraphSpec, Kind, Mutation
 
 SPEC = GraphSpec()
@@ -31,33 +31,33 @@ def quiet(_what: str, _done: int, _total: int) -> None:
 
 
 class Shard:
-    """A state that takes follows, and the folder for its checkpoints."""
+    """A state that applies follows, and the folder for its checkpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = GraphState.open(folder / "state", SPEC)
         self.next = 0
 
-    def work(self, follows: int = 50) -> None:
-        """Follow somebody that many times and commit."""
+    def advance(self, follows: int = 50) -> None:
+        """Apply a number of follows and commit."""
         numbers = range(self.next + 1, self.next + follows + 1)
         self.state.apply([Mutation(Kind.FOLLOW, DAY_US + n, f"u{n}", f"u{n // 3}") for n in numbers])
         self.next += follows
         self.state.commit({b"next": str(self.next).encode(), b"halo_next": b"7", b"model": b"abc"})
 
-    def save(self, kept: Repository, keep: int = KEEP, **named: Any) -> Saved:
-        """Keep a checkpoint."""
+    def save(self, kept: Repository, keep: int = KEEP, **named: Any) -> SavedCheckpoint:
+        """Save a checkpoint."""
         folder = self.folder / f"taken-{uuid.uuid4().hex}"
-        meta = checkpoint.take(self.state.store, folder)
-        about = checkpoint.describe(meta, log="groundswell.mutations", shard=0, shards=1, created_s=time.time())
+        meta = create_checkpoint(self.state.store, folder)
+        about = describe(meta, log="groundswell.mutations", shard=0, shards=1, created_s=time.time())
         return kept.save(folder, about, keep, **named)
 
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Iterator[Shard]:
-    """A shard at work."""
+    """A shard with some commits."""
     found = Shard(tmp_path / "shard")
-    found.work()
+    found.advance()
     yield found
     found.state.close()
 
@@ -74,7 +74,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Repository]
 
 
 def blobs(kept: Repository) -> set[str]:
-    return set(kept._list("blobs"))
+    return set(kept._files.sizes("blobs"))
 
 
 def damage(kept: Repository, name: str, *, cut: bool = False) -> None:
@@ -98,31 +98,31 @@ def canonical(folder: Path) -> tuple[Any, ...]:
         state.close()
 
 
-def test_back_as_it_was(shard: Shard, kept: Repository, tmp_path: Path) -> None:
-    """What comes back is the state at the checkpoint, whatever happened since; the manifest says what it is."""
+def test_a_restore_returns_the_saved_state(shard: Shard, kept: Repository, tmp_path: Path) -> None:
+    """A restore returns the state at the checkpoint, without later commits; the manifest describes it."""
     saved = shard.save(kept)
     assert kept.ids() == [saved.id] == ["00000001-50"]
     about = kept.load(saved.id)
     assert about == saved.manifest
     assert (about.next_offset, about.offsets, about.format) == (50, {"halo_next": 7}, saved.manifest.format)
     assert (about.shard, about.shards, about.artifact, about.log) == (0, 1, "abc", "groundswell.mutations")
-    assert saved.uploaded_bytes == about.size == sum((kept._list("blobs")).values()) > 0
+    assert saved.uploaded_bytes == about.size == sum((kept._files.sizes("blobs")).values()) > 0
     undisturbed = Shard(tmp_path / "undisturbed")
-    undisturbed.work()
+    undisturbed.advance()
     undisturbed.state.close()
-    shard.work()
+    shard.advance()
     target = tmp_path / "back" / "shard-0"
     assert kept.restore(saved.id, target, quiet) == about
     assert canonical(target) == canonical(tmp_path / "undisturbed" / "state")
-    assert checkpoint.read_meta(target)[b"next"] == b"50"
+    assert read_meta(target)[b"next"] == b"50"
     assert [path.name for path in target.parent.iterdir()] == ["shard-0"]
 
 
 def test_unchanged_files_are_not_uploaded_again(shard: Shard, kept: Repository) -> None:
-    """A second checkpoint uploads what is new; a third without any change only what RocksDB wrote anew."""
-    shard.work(5_000)
+    """A second checkpoint uploads new files; a third without a commit only the files that RocksDB rewrote."""
+    shard.advance(5_000)
     first = shard.save(kept)
-    shard.work(10)
+    shard.advance(10)
     before = blobs(kept)
     second = shard.save(kept)
     tables = {file.sha256 for file in first.manifest.files if file.name.endswith(".sst")}
@@ -136,11 +136,11 @@ def test_unchanged_files_are_not_uploaded_again(shard: Shard, kept: Repository) 
     assert third.uploaded_bytes < 2_000
 
 
-def test_keeps_the_newest(shard: Shard, kept: Repository) -> None:
-    """Older manifests go at once, blobs that nobody needs when they are old, and what is left can be restored."""
+def test_the_newest_are_kept(shard: Shard, kept: Repository) -> None:
+    """Older manifests are removed at once, unused blobs after the grace period; the others can be restored."""
     ids = []
     for _ in range(5):
-        shard.work()
+        shard.advance()
         ids.append(shard.save(kept).id)
     assert kept.ids() == ids[:1:-1]
     used = {file.sha256 for name in kept.ids() for file in kept.load(name).files}
@@ -154,17 +154,17 @@ def test_keeps_the_newest(shard: Shard, kept: Repository) -> None:
         kept.restore(name, shard.folder / f"back-{number}", quiet)
 
 
-def test_nothing_goes_while_a_manifest_cannot_be_read(shard: Shard, kept: Repository) -> None:
-    """Nobody knows what that one needs; once it is too old it goes, and with it what it alone needed."""
+def test_no_blob_is_removed_while_a_manifest_is_unreadable(shard: Shard, kept: Repository) -> None:
+    """No blob is removed while a manifest is unreadable; when that manifest is pruned, its blobs are."""
     shard.save(kept)
-    shard.work()
+    shard.advance()
     broken = shard.save(kept)
     path = f"{kept.root}/manifests/{broken.id}.json"
     kept.fs.pipe_file(path, kept.fs.cat_file(path)[:-10])
     later = Repository(kept.fs, kept.root, now=lambda: time.time() + GRACE_S + 60)
     assert later.prune(1) == 0
     assert kept.ids() == [broken.id]
-    shard.work()
+    shard.advance()
     last = shard.save(kept, keep=2)
     assert later.prune(1) > 0
     assert blobs(kept) == {file.sha256 for file in last.manifest.files}
@@ -174,9 +174,9 @@ def test_nothing_goes_while_a_manifest_cannot_be_read(shard: Shard, kept: Reposi
 def test_a_damaged_newest_falls_back(
     shard: Shard, kept: Repository, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever is wrong with the newest, the one before comes back, with a warning; then the next one is whole."""
+    """If the newest is damaged, the one before is restored with a warning; the next checkpoint is complete."""
     first = shard.save(kept)
-    shard.work(500)
+    shard.advance(500)
     newest = shard.save(kept)
     only = {file.sha256 for file in newest.manifest.files} - {file.sha256 for file in first.manifest.files}
     name = next(file.sha256 for file in newest.manifest.files if file.name.endswith(".sst") and file.sha256 in only)
@@ -194,26 +194,26 @@ def test_a_damaged_newest_falls_back(
     assert found is not None
     assert found[0] == first.id
     assert "damaged" in caplog.text
-    assert checkpoint.read_meta(target)[b"next"] == b"50"
+    assert read_meta(target)[b"next"] == b"50"
     # The same bytes are uploaded again, although a blob of that name and size is there.
     again = shard.save(kept)
     assert kept.restore(again.id, tmp_path / "again", quiet).next_offset == 550
 
 
-def test_all_damaged(shard: Shard, kept: Repository, tmp_path: Path) -> None:
-    """With none left that is whole that is said, and nothing lies there half done."""
+def test_all_checkpoints_damaged(shard: Shard, kept: Repository, tmp_path: Path) -> None:
+    """If all are damaged, the error counts them, and no folder is left behind."""
     shared = largest(shard.save(kept).manifest)
     shard.save(kept)
     damage(kept, shared)
-    with pytest.raises(DamagedError, match=r"none of 2 checkpoints .* is whole"):
+    with pytest.raises(DamagedError, match=r"all checkpoints in .* are damaged \(2\)"):
         kept.restore_newest(tmp_path / "back" / "state", quiet, misfit=lambda _: "")
     assert list((tmp_path / "back").iterdir()) == []
 
 
-def test_what_does_not_fit_is_passed_over(shard: Shard, kept: Repository, tmp_path: Path) -> None:
-    """The newest that fits comes back, none if none does."""
+def test_checkpoints_that_do_not_fit_are_skipped(shard: Shard, kept: Repository, tmp_path: Path) -> None:
+    """The newest that fits is restored, none if none does."""
     first = shard.save(kept)
-    shard.work()
+    shard.advance()
     shard.save(kept)
     found = kept.restore_newest(tmp_path / "a", quiet, misfit=lambda about: "too new" if about.next_offset > 50 else "")
     assert found == (first.id, first.manifest)
@@ -221,8 +221,8 @@ def test_what_does_not_fit_is_passed_over(shard: Shard, kept: Repository, tmp_pa
     assert not (tmp_path / "b").exists()
 
 
-def test_never_over_a_state_unless_told(shard: Shard, kept: Repository, tmp_path: Path) -> None:
-    """A folder that exists stays as it is without `replace`, and when what should replace it is damaged."""
+def test_an_existing_folder_is_replaced_only_on_request(shard: Shard, kept: Repository, tmp_path: Path) -> None:
+    """An existing folder stays without `replace`, and if the checkpoint is damaged."""
     saved = shard.save(kept)
     target = tmp_path / "target"
     kept.restore(saved.id, target, quiet)
@@ -240,7 +240,7 @@ def test_never_over_a_state_unless_told(shard: Shard, kept: Repository, tmp_path
 
 
 def test_a_manifest_cannot_write_elsewhere(shard: Shard, kept: Repository, tmp_path: Path) -> None:
-    """Names of files with a path in them, and files larger than they say, are refused."""
+    """File names with a path, and files larger than their manifest entry, are refused."""
     saved = shard.save(kept)
     path = f"{kept.root}/manifests/{saved.id}.json"
     whole = kept.fs.cat_file(path)
@@ -252,21 +252,21 @@ def test_a_manifest_cannot_write_elsewhere(shard: Shard, kept: Repository, tmp_p
     about = msgspec.json.decode(whole, type=Manifest)
     less = [msgspec.structs.replace(file, size=file.size // 2) for file in about.files]
     kept.fs.pipe_file(path, msgspec.json.encode(msgspec.structs.replace(about, files=less)))
-    with pytest.raises(DamagedError, match="is not what was kept"):
+    with pytest.raises(DamagedError, match="checksum mismatch in"):
         kept.restore(saved.id, tmp_path / "target", quiet)
 
 
 def test_the_state_of_another_manifest_is_refused(shard: Shard, kept: Repository, tmp_path: Path) -> None:
-    """Whole files that are not of the offset that the manifest tells are no checkpoint of it."""
+    """Undamaged files of another offset than the manifest's are refused."""
     saved = shard.save(kept)
     other = msgspec.structs.replace(saved.manifest, next_offset=51)
     kept.fs.pipe_file(f"{kept.root}/manifests/00000002-51.json", msgspec.json.encode(other))
-    with pytest.raises(DamagedError, match="not of the state"):
+    with pytest.raises(DamagedError, match="another format or offset than its manifest"):
         kept.restore("00000002-51", tmp_path / "target", quiet)
 
 
 class Failing(LocalFileSystem):
-    """A filesystem that fails at the n-th file that is opened for writing, and a number of times from there."""
+    """A filesystem that fails at the n-th file opened for writing, and at a number of further ones."""
 
     cachable = False
 
@@ -276,7 +276,7 @@ class Failing(LocalFileSystem):
         self.times = times
 
     def open(self, path: str, mode: str = "rb", **named: Any) -> Any:
-        """As the real one, sometimes."""
+        """Open a file, or raise OSError."""
         if "w" in mode:
             self.left -= 1
             if self.left <= 0 < self.times:
@@ -286,25 +286,25 @@ class Failing(LocalFileSystem):
 
 
 @pytest.mark.parametrize("at", [1, 3, 8])
-def test_tries_again_but_not_for_ever(shard: Shard, tmp_path: Path, at: int) -> None:
-    """An error that passes is overcome; one that stays ends in one line, and the older ones stand."""
+def test_failures_are_retried_up_to_a_limit(shard: Shard, tmp_path: Path, at: int) -> None:
+    """A temporary error is retried; a lasting one ends in one line, and older checkpoints stay."""
     pauses: list[float] = []
     root = str(tmp_path / "kept")
     passing = Repository(Failing(at, 3), root, sleep=pauses.append)
     saved = shard.save(passing)
     assert pauses == [0.5, 1.0, 2.0]
-    shard.work()
-    with pytest.raises(GraphError, match=r"failed 5 times: .*no route to the disk; is .* well\?"):
+    shard.advance()
+    with pytest.raises(GraphError, match=r"failed 5 times \(.*no route to the disk\): check "):
         shard.save(Repository(Failing(1, 99), root, sleep=pauses.append))
     assert passing.ids() == [saved.id]
     passing.restore(saved.id, tmp_path / "target", quiet)
     assert not list((tmp_path / "kept").rglob("*.part"))
 
 
-def test_a_kill_between_any_two_writes(shard: Shard, tmp_path: Path) -> None:
-    """However far an upload came before it was given up: the older checkpoint stands, and the next one is whole."""
+def test_an_upload_interrupted_at_any_write(shard: Shard, tmp_path: Path) -> None:
+    """An upload interrupted at any point keeps the older checkpoint, and the next one is complete."""
     saved = shard.save(Repository(LocalFileSystem(), str(tmp_path / "kept")))
-    shard.work(500)
+    shard.advance(500)
     for asked in range(1, 12):
         left = iter([False] * asked)
         kept = Repository(LocalFileSystem(), str(tmp_path / "kept"), stopped=lambda left=left: next(left, True))
@@ -316,16 +316,16 @@ def test_a_kill_between_any_two_writes(shard: Shard, tmp_path: Path) -> None:
     kept.restore(newest.id, tmp_path / "target", quiet)
 
 
-def test_a_shard_that_was_lost_meanwhile_writes_no_manifest(shard: Shard, kept: Repository) -> None:
-    """Who is no longer the owner when the upload is done leaves no checkpoint."""
+def test_a_lost_shard_writes_no_manifest(shard: Shard, kept: Repository) -> None:
+    """A worker that lost the shard during the upload writes no manifest."""
     with pytest.raises(Interrupted):
         shard.save(kept, allowed=lambda: False)
     assert kept.ids() == []
     assert shard.save(kept).id == "00000001-50"
 
 
-def test_blobs_that_vanish_meanwhile(shard: Shard, kept: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another writer removed during the upload is noticed before the manifest is written."""
+def test_blobs_removed_during_the_upload(shard: Shard, kept: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs that another writer removed during the upload are missed before the manifest is written."""
     shard.save(kept)
     upload = Repository._upload
 
@@ -335,39 +335,17 @@ def test_blobs_that_vanish_meanwhile(shard: Shard, kept: Repository, monkeypatch
         upload(self, *arguments)
 
     monkeypatch.setattr(Repository, "_upload", remove)
-    shard.work()
+    shard.advance()
     with pytest.raises(GraphError, match=r"is not in .* after its upload"):
         shard.save(kept)
     assert len(kept.ids()) == 1
 
 
-def test_no_room(shard: Shard, kept: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is too small is said before anything is downloaded."""
+def test_a_disk_that_is_too_small(
+    shard: Shard, kept: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is too small is an error before any download."""
     saved = shard.save(kept)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(GraphError, match="bytes left, the checkpoint needs"):
         kept.restore(saved.id, tmp_path / "target", quiet)
-
-
-def test_read_meta(shard: Shard, tmp_path: Path) -> None:
-    """`meta` can be read while the state is open; a folder without a state is an error that says so."""
-    assert checkpoint.read_meta(shard.folder / "state")[b"next"] == b"50"
-    with pytest.raises(DamagedError, match="holds no state"):
-        checkpoint.read_meta(tmp_path / "nowhere")
-    assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(DamagedError, match="nothing was committed yet"):
-        checkpoint.describe({}, log="", shard=0, shards=1, created_s=0.0)
-
-
-def test_only_what_is_committed_and_links(tmp_path: Path) -> None:
-    """The store's own part: staged rows are not in it, SST files are the same files."""
-    store = Store(tmp_path / "state")
-    store.write("meta", b"next", b"1")
-    store.commit()
-    store.write("meta", b"next", b"2")
-    store.checkpoint(tmp_path / "taken")
-    assert checkpoint.read_meta(tmp_path / "taken") == {b"next": b"1"}
-    tables = list((tmp_path / "taken").glob("*.sst"))
-    assert tables
-    assert all(path.stat().st_nlink == 2 for path in tables)
-    store.close()

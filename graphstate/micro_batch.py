@@ -1,0 +1,40 @@
+"""A micro-batch of the graph: its phases and its changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from graphstate.types import Int64s
+
+
+class Phase(Enum):
+    """Where a `GraphState` is in the order `begin`, `take`, `refresh`, `commit`."""
+
+    IDLE = "idle"
+    """No micro-batch is open."""
+    APPLYING = "applying"
+    """`begin` was called: `take` and `refresh` are allowed."""
+    REFRESHED = "refreshed"
+    """`refresh` was called: `commit` is allowed, or `begin` for a further micro-batch."""
+
+
+@dataclass
+class Changes:
+    """The changes of one micro-batch, as rows per node type; all but `fresh` and `wanted` are nodes of this shard.
+
+    Attributes:
+        windows: Targets with a changed set of sources, once per changed window.
+        propagated: Nodes with changed propagated features.
+        fresh: New nodes, of any shard.
+        own: Users with changed own features.
+        users: Users with a changed record, counter or window.
+        wanted: Nodes of other shards that entered a window and were not requested from their owner yet.
+    """
+
+    windows: list[Int64s]
+    propagated: list[Int64s]
+    fresh: list[Int64s]
+    own: Int64s
+    users: Int64s
+    wanted: list[Int64s]
