@@ -15,7 +15,7 @@ from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from streams.embedded import EmbeddedKafka
 from streams.errors import LeaseLost, StateError
 from streams.kafka.lease import MARGIN, Lease
-from streams.kafka.leased_client import EPOCH, LeasedProducer, watch
+from streams.kafka.leased_client import EPOCH, LeasedProducer, maintain_lease
 from streams.kafka.topics import TopicSpec, admin, create
 from streams.settings.settings import Settings
 from streams.telemetry.liveness import CONSUMER, SHARDS, Liveness
@@ -101,7 +101,7 @@ def test_the_group_grants_renews_and_ends() -> None:
     """Sync grants, a good heartbeat renews, one during a rebalance does not, `unknown member` ends."""
     clock, group, taken = Clock(), Group(), [0]
     lease = Lease(SESSION_S, clock)
-    watch(group, lease, "", lambda: taken.append(1))
+    maintain_lease(group, lease, "", lambda: taken.append(1))
     heartbeat = HeartbeatRequest("g", 1, "m")
 
     async def story() -> None:
@@ -132,7 +132,7 @@ def test_a_static_name_that_is_taken_is_not_taken_back() -> None:
     """Forgotten while the lease held: another member has our name."""
     clock, group, taken = Clock(), Group(), [0]
     lease = Lease(SESSION_S, clock)
-    watch(group, lease, "w0", lambda: taken.append(1))
+    maintain_lease(group, lease, "w0", lambda: taken.append(1))
 
     async def story() -> None:
         await group.ask(SyncGroupRequest("g", 1, "m", "w0", []))
@@ -193,7 +193,7 @@ def test_what_waited_too_long_is_refused_at_the_socket(settings: Settings, kafka
             await late
         with pytest.raises(LeaseLost):
             await producer.send_batch(producer.create_batch(), name, partition=0)
-        assert await producer.settled(1.0)
+        assert await producer.drain(1.0)
         await producer.stop()
 
     asyncio.run(story())
