@@ -240,7 +240,7 @@ def test_an_advertised_address_that_cannot_be_reached_is_named(guarded: GuardedK
         settings = open_settings.model_copy(update={"broker": address})
         line = refused(settings, "topics", "list")
         assert line.startswith(f"Kafka at {address} advertises {advertised}, which cannot be reached from here (")
-        assert line.endswith("): set advertised.listeners of the broker to an address that can")
+        assert line.endswith("): set advertised.listeners of the broker to an address that is reachable")
         assert doctor(settings)["broker"] == (False, line)
 
 

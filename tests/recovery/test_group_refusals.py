@@ -281,5 +281,5 @@ def test_a_topic_in_zstd_and_fetches_of_an_old_version(settings: Settings) -> No
         client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics.create.name, configs=change)])
     with running(FailingProcess(settings, "old-fetch")) as process:
         line = last_line(process)
-    assert line.startswith(f"groundswell: Kafka does not hand out {topics.create.name} partition ")
+    assert line.startswith(f"groundswell: Kafka does not return {topics.create.name} partition ")
     assert "(UnsupportedCompressionType)" in line

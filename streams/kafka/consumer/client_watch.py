@@ -21,16 +21,16 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGrou
 
 from streams.errors import GroundswellError, WorkerError, one_line
 from streams.kafka.access.group_refusals import (
-    FETCH_PASSING,
-    PASSING,
+    FETCH_TRANSIENT,
     REFUSED_S,
+    TRANSIENT,
     UNREADABLE_S,
     ZSTD,
     fetch_refusal,
     group_refusal,
     group_silence,
-    named,
     refusal,
+    refusal_name,
 )
 from streams.settings.settings import Settings
 from streams.telemetry.liveness import GROUP, POLLS
@@ -111,13 +111,13 @@ class ClientWatch:
                 self._refused_since_s = None
             if not isinstance(request, HeartbeatRequest):
                 self._sign(POLLS)
-        elif code not in PASSING:
+        elif code not in TRANSIENT:
             self._last_code = code
             error = group_refusal(self._settings, code)
             if error is not None:
                 self._fail(error)
             else:
-                self._count_refusal(named(WorkerError(), code))
+                self._count_refusal(refusal_name(WorkerError(), code))
 
     def _count_refusal(self, what: str) -> None:
         """Record a transient error; stop the worker when such errors last longer than `REFUSED_S`."""
@@ -130,7 +130,7 @@ class ClientWatch:
     def _on_fetch_response(self, request: Any, response: Any) -> None:
         for topic, partitions in response.topics:
             for partition, code, *_ in partitions:
-                if code in FETCH_PASSING:
+                if code in FETCH_TRANSIENT:
                     self._failing_since_s.pop((topic, partition), None)
                     continue
                 now_s = self._clock()
@@ -148,7 +148,7 @@ class ClientWatch:
             self._fail(fatal)
             await asyncio.wait([coordinator._closing])  # noqa: SLF001
             return
-        what = named(error, self._last_code)
+        what = refusal_name(error, self._last_code)
         log.warning("group_request_failed", extra={"group": self._settings.consumer_group, "error": what})
         self._count_refusal(what)
         await asyncio.wait([coordinator._closing], timeout=RETRY_S)  # noqa: SLF001

@@ -79,7 +79,7 @@ def test_revoked_shards_are_closed(host: ShardHost, opened: list[FakeShard]) -> 
 
 
 def test_scores_are_published_again_after_another_owner(host: ShardHost, opened: list[FakeShard]) -> None:
-    """That is: state behind the published offset, revoked in between, or a generation of the group without us."""
+    """That is: state behind the published offset, revoked in between, or a missed generation of the group."""
 
     async def run() -> None:
         await host.sync_assignment({0: 0, 1: 7})
