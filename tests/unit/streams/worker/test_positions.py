@@ -71,7 +71,7 @@ def test_a_score_topic_that_grows_or_is_another() -> None:
         note_score_topic(shard, Found(*now))
         for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]
     ]
-    assert [one.owed for one in seen] == [False, False, True, False, True, True, False]
+    assert [one.republish for one in seen] == [False, False, True, False, True, True, False]
     assert [one.former_partitions for one in seen] == [(), (), (4,), (4,), (4, 6), (), ()]
     assert shard.owed == 3
     assert note_score_topic(Owing(), Found("", 4)) == ((), False)
