@@ -26,6 +26,7 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGrou
 from aiokafka.util import create_future
 
 from streams.errors import LeaseLost
+from streams.kafka.aiokafka_internals import Send, request_rejoin, wrap_send
 from streams.kafka.lease import Lease
 
 log = logging.getLogger(__name__)
@@ -223,29 +224,32 @@ def maintain_lease(
         instance: the worker's static member name in the group; empty if it has none.
         on_name_taken: called when another member has joined under that name; this consumer does not join again then.
     """
-    client = consumer._client  # noqa: SLF001 - aiokafka has no hook for any of this
-    send = client.send
 
-    async def send_and_observe(node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
-        sent_s = lease.clock()
-        response = await send(node_id, request, group=group)
-        if not isinstance(request, HeartbeatRequest | JoinGroupRequest | SyncGroupRequest):
+    def wrap(send: Send) -> Send:
+        async def send_and_observe(node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+            sent_s = lease.clock()
+            response = await send(node_id, request, group=group)
+            if not isinstance(request, HeartbeatRequest | JoinGroupRequest | SyncGroupRequest):
+                return response
+            code = response.error_code
+            if code == 0 and isinstance(request, SyncGroupRequest):
+                lease.grant(sent_s)
+            elif code == 0 and isinstance(request, HeartbeatRequest):
+                if not lease.renew(sent_s):
+                    log.warning("lease_lapsed_rejoining")
+                    request_rejoin(consumer)
+            elif code in {_UNKNOWN_MEMBER, _ILLEGAL_GENERATION, _FENCED_INSTANCE}:
+                in_time = lease.end()
+                log.warning("removed_from_group_rejoining", extra={"code": code, "lease_held": in_time})
+                # A member that is removed while its lease held was not removed for missing heartbeats.
+                if instance and (code == _FENCED_INSTANCE or (code == _UNKNOWN_MEMBER and in_time)):
+                    on_name_taken()
+                    # aiokafka would join under that name again, and the two members would remove each other forever.
+                    raise KafkaError(
+                        f"another member joined the group as {instance}; give each worker a name of its own"
+                    )
             return response
-        code = response.error_code
-        if code == 0 and isinstance(request, SyncGroupRequest):
-            lease.grant(sent_s)
-        elif code == 0 and isinstance(request, HeartbeatRequest):
-            if not lease.renew(sent_s):
-                log.warning("lease_lapsed_rejoining")
-                consumer._coordinator.request_rejoin()  # noqa: SLF001
-        elif code in {_UNKNOWN_MEMBER, _ILLEGAL_GENERATION, _FENCED_INSTANCE}:
-            in_time = lease.end()
-            log.warning("removed_from_group_rejoining", extra={"code": code, "lease_held": in_time})
-            # A member that is removed while its lease held was not removed for missing heartbeats.
-            if instance and (code == _FENCED_INSTANCE or (code == _UNKNOWN_MEMBER and in_time)):
-                on_name_taken()
-                # aiokafka would join under that name again, and the two members would remove each other forever.
-                raise KafkaError(f"another member joined the group as {instance}; give each worker a name of its own")
-        return response
 
-    client.send = send_and_observe
+        return send_and_observe
+
+    wrap_send(consumer, wrap)

@@ -20,6 +20,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 
 from streams.errors import GroundswellError, WorkerError, one_line
+from streams.kafka import aiokafka_internals
 from streams.kafka.access.group_refusals import (
     FETCH_TRANSIENT,
     REFUSED_S,
@@ -69,25 +70,23 @@ class ClientWatch:
         self._refused_since_s: float | None = None
         self._last_code = 0
         self._failing_since_s: dict[tuple[str, int], float] = {}
-        self._send = consumer._client.send  # noqa: SLF001 - aiokafka has no hook for any of this
-        consumer._client.send = self.send  # noqa: SLF001
+        self._send: aiokafka_internals.Send
+        aiokafka_internals.wrap_send(consumer, self._wrap)
 
     def take_over_errors(self) -> None:
         """Receive the group's errors; call it after the consumer is started and before it subscribes."""
-        coordinator, client = self._consumer._coordinator, self._consumer._client  # noqa: SLF001
-        coordinator._push_error_to_user = self.on_error  # noqa: SLF001
-        tasks = {
-            "group": coordinator._coordination_task,  # noqa: SLF001
-            "fetch": self._consumer._fetcher._fetch_task,  # noqa: SLF001
-            "metadata": client._sync_task,  # noqa: SLF001
-        }
-        for name, task in tasks.items():
+        aiokafka_internals.on_group_error(self._consumer, self.on_error)
+        for name, task in aiokafka_internals.background_tasks(self._consumer).items():
             fail_if_ended(task, f"the {name} task of the consumer", self._closing, self._fail)
         self._sign(GROUP)
         self._sign(POLLS)
 
     def _closing(self) -> bool:
-        return bool(self._consumer._closed)  # noqa: SLF001
+        return aiokafka_internals.is_closed(self._consumer)
+
+    def _wrap(self, send: aiokafka_internals.Send) -> aiokafka_internals.Send:
+        self._send = send
+        return self.send
 
     async def send(self, node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
         """Send a request as aiokafka's client does, and observe the response."""
@@ -140,20 +139,19 @@ class ClientWatch:
 
     async def on_error(self, error: BaseException) -> None:
         """Stop the worker or rejoin the group; replaces aiokafka's wait for a call that receives the error."""
-        coordinator = self._consumer._coordinator  # noqa: SLF001
         fatal: GroundswellError | None = refusal(self._settings, error)
         if fatal is None and not isinstance(error, KafkaError):
             fatal = _task_ended("the heartbeat task of the consumer", error)
         if fatal is not None:
             self._fail(fatal)
-            await asyncio.wait([coordinator._closing])  # noqa: SLF001
+            await aiokafka_internals.wait_until_closing(self._consumer)
             return
         what = refusal_name(error, self._last_code)
         log.warning("group_request_failed", extra={"group": self._settings.consumer_group, "error": what})
         self._count_refusal(what)
-        await asyncio.wait([coordinator._closing], timeout=RETRY_S)  # noqa: SLF001
+        await aiokafka_internals.wait_until_closing(self._consumer, RETRY_S)
         # Only a join starts a new heartbeat task.
-        coordinator.request_rejoin()
+        aiokafka_internals.request_rejoin(self._consumer)
 
 
 def _offset(request: Any, topic: str, partition: int) -> int:

@@ -20,7 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from streams.errors import GroundswellError, UnreadableBatch
-from streams.kafka import topic_ids
+from streams.kafka import aiokafka_internals, topic_ids
 from streams.kafka.consumer.assignor import ShardAssignor
 from streams.kafka.consumer.client_watch import ClientWatch
 from streams.kafka.consumer.fetch_errors import decoding
@@ -121,32 +121,27 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     def rejoin(self) -> None:
         """Rejoin the group, which reassigns all partitions."""
-        consumer: Any = self._consumer
-        consumer._coordinator.request_rejoin()  # noqa: SLF001 - aiokafka has no public method
+        aiokafka_internals.request_rejoin(self._consumer)
 
     async def refresh_metadata(self, rejoin: bool) -> None:
         """Update the client's metadata, from which the group's leader assigns, and rejoin the group if asked to."""
-        consumer: Any = self._consumer
-        await consumer._client.force_metadata_update()  # noqa: SLF001 - aiokafka has no public method
+        await aiokafka_internals.client(self._consumer).force_metadata_update()
         if rejoin:
             self.rejoin()
 
     def partition_count(self, topic: str) -> int:
         """Return the number of partitions of a topic in this client's metadata; callable from any thread."""
-        consumer: Any = self._consumer
-        return len(consumer._client.cluster.partitions_for_topic(topic) or ())  # noqa: SLF001 - no public method
+        return aiokafka_internals.partition_count(self._consumer, topic)
 
     async def describe_topics(self, names: list[str], deadline_s: float) -> dict[str, Found]:
         """Return ids and partition counts of topics, as for `topic_ids.describe_topics`."""
-        consumer: Any = self._consumer
-        return await topic_ids.describe_topics(consumer._client, names, deadline_s=deadline_s)  # noqa: SLF001
+        client = aiokafka_internals.client(self._consumer)
+        return await topic_ids.describe_topics(client, names, deadline_s=deadline_s)
 
     async def committed_offsets(self, tps: list[TP]) -> dict[TP, Held]:
         """Return what the group committed for each partition; offset -1 where it committed nothing."""
-        consumer: Any = self._consumer
         keys = [aiokafka.TopicPartition(*tp) for tp in tps]
-        # The public `committed` drops the metadata of an offset.
-        committed = await consumer._coordinator.fetch_committed_offsets(keys)  # noqa: SLF001
+        committed = await aiokafka_internals.committed_offsets(self._consumer, keys)
         return {
             tp: Held(committed[key].offset, committed[key].metadata or "") if key in committed else Held(-1)
             for tp, key in zip(tps, keys, strict=True)
@@ -159,22 +154,24 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
         max_records: int | None = None,
     ) -> Mapping[TP, list[Any]]:
-        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S  # noqa: SLF001 - no setting for it
+        aiokafka_internals.set_prefetch_backoff(consumer, PREFETCH_BACKOFF_S)
         try:
             with decoding():
                 fetched = await super()._fetch_records(consumer, active, timeout, max_records)
         except UnreadableBatch as error:
             self._fail_worker(error)
             return {}
+        if not fetched:
+            return {}
         # No await from here on: the positions are those right after these records.
         polls: dict[str, tuple[TP, Poll]] = {}
-        assignment: Any = consumer._subscription.subscription.assignment if fetched else None  # noqa: SLF001
+        position = aiokafka_internals.positions(consumer)
         for tp, records in fetched.items():
             lane = self.lane(tp.topic)
             if lane not in polls:
                 self._numbers[lane] += 1
                 polls[lane] = TP(*tp), Poll(lane, self.lease.epoch, self._numbers[lane])
-            polls[lane][1].add(TP(*tp), records, assignment.state_value(tp).position)
+            polls[lane][1].add(TP(*tp), records, position(tp))
         return {tp: [poll] for tp, poll in polls.values()}
 
     async def on_thread_stop(self) -> None:
@@ -185,12 +182,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         try:
             await super().on_thread_stop()
         except asyncio.CancelledError:
-            consumer: Any = self._consumer
-            fetches = list(consumer._fetcher._pending_tasks)  # noqa: SLF001 - as its own `close`
-            for fetch in fetches:
-                fetch.cancel()
-            await asyncio.gather(*fetches, return_exceptions=True)
-            await consumer._client.close()  # noqa: SLF001 - as its own `stop`
+            await aiokafka_internals.close_fetches(self._consumer)
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         self.new_epoch()  # the seeks follow before the first await

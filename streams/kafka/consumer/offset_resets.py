@@ -8,6 +8,8 @@ from typing import Any
 from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.fetch import FetchRequest
 
+from streams.kafka.aiokafka_internals import Send, wrap_send
+
 _OUT_OF_RANGE = 1
 """Kafka's error OFFSET_OUT_OF_RANGE."""
 
@@ -21,16 +23,17 @@ def on_out_of_range(consumer: Any, callback: Callable[[str, int], None]) -> None
         consumer: a consumer that has not been started.
         callback: called with topic and partition, on the consumer's thread.
     """
-    client = consumer._client  # noqa: SLF001 - aiokafka has no hook for it
-    send = client.send
 
-    async def send_and_observe(node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
-        response = await send(node_id, request, group=group)
-        if isinstance(request, FetchRequest):
-            for topic, partitions in response.topics:
-                for partition, code, *_ in partitions:
-                    if code == _OUT_OF_RANGE:
-                        callback(topic, partition)
-        return response
+    def wrap(send: Send) -> Send:
+        async def send_and_observe(node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+            response = await send(node_id, request, group=group)
+            if isinstance(request, FetchRequest):
+                for topic, partitions in response.topics:
+                    for partition, code, *_ in partitions:
+                        if code == _OUT_OF_RANGE:
+                            callback(topic, partition)
+            return response
 
-    client.send = send_and_observe
+        return send_and_observe
+
+    wrap_send(consumer, wrap)

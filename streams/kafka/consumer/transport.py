@@ -22,6 +22,7 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from streams.kafka import aiokafka_internals
 from streams.kafka.consumer.fetch_thread import FetchThread
 from streams.kafka.consumer.noting_consumer import Noted
 from streams.kafka.consumer.poll_queue import Poll, PollQueue
@@ -62,8 +63,7 @@ class Consumer(driver.Consumer):
     @property
     def generation(self) -> int:
         """The group's generation of the present assignment."""
-        consumer: Any = self._thread._consumer  # noqa: SLF001 - Faust has no public attribute
-        return int(consumer._coordinator.generation)  # noqa: SLF001 - aiokafka has no public attribute
+        return aiokafka_internals.generation(self._thread._consumer)  # noqa: SLF001 - Faust has no public attribute
 
     # Polls from the fetch thread to the agents
 

@@ -36,7 +36,7 @@ class StepObserver(Protocol):
         """Drop the data of a shard."""
 
 
-# More than 250 lines: every access to a shard goes through its one thread, and so through this class.
+# large class: every access to a shard goes through its one thread, and so through this class
 class ShardHost:
     """Opens, steps, commits and reads shards, by partition of the mutations topic.
 
