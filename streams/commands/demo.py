@@ -40,9 +40,9 @@ def demo(
     quickly, so that scores mean something, then the stream goes on live at --rate. Ctrl-C ends it.
     """
     from streams.demo.session import Plan
-    from streams.kafka.event_producer import hush
+    from streams.kafka.event_producer import silence_aiokafka_log
 
-    hush()
+    silence_aiokafka_log()
     if replay is not None:
         from streams.messages.files import event_files
 

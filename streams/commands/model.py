@@ -85,7 +85,7 @@ def use(
 
     from model.artifact import Artifact
     from streams.errors import InputError
-    from streams.kafka.event_producer import hush
+    from streams.kafka.event_producer import silence_aiokafka_log
     from streams.settings.settings import Settings
 
     if bool(folder) == packaged:
@@ -93,7 +93,7 @@ def use(
     artifact = Artifact.default() if packaged else Artifact.load(Path(folder))
     # What its clients warn of they try again, and what they give up on we raise.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    hush()
+    silence_aiokafka_log()
 
     def tell(answer: Answer) -> None:
         if not as_json:
@@ -153,9 +153,9 @@ def _notices(settings: Settings) -> Notices | None:
     """What the models topic says; None if there is none."""
     import logging
 
-    from streams.kafka.event_producer import hush
+    from streams.kafka.event_producer import silence_aiokafka_log
     from streams.worker.rollout.models_topic import read_notices
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    hush()
+    silence_aiokafka_log()
     return read_notices(settings)

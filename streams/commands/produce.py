@@ -47,12 +47,12 @@ def produce(
 
     from streams.kafka import topics
     from streams.kafka.access import rights, rights_table
-    from streams.kafka.event_producer import hush
+    from streams.kafka.event_producer import silence_aiokafka_log
     from streams.offline.share_report import FileShares
     from streams.settings.settings import Settings
     from streams.telemetry import progress
 
-    hush()
+    silence_aiokafka_log()
     settings = Settings.load()
     with topics.admin(settings) as client:
         topics.check(client, list(topics.Topics(settings).inputs.values()))

@@ -182,7 +182,7 @@ def _events(
     files: list[Path], until: str, simulate: str, users: int, days: int, seed: int, skipped: Skipped
 ) -> tuple[list[Mutation], dict[str, float] | None, str]:
     """The events, the true influence of generated people, and in words where they are from."""
-    from streams.kafka import topic_range
+    from streams.kafka import log_io
     from streams.offline.synthetic_benchmark import generated
     from streams.settings.settings import Settings
 
@@ -192,10 +192,10 @@ def _events(
     if simulate:
         told = f"generated, difficulty {simulate}, {users:,} users, {days} days"
         return *generated(simulate, users, days, seed, _say), told
-    held = topic_range.read(Settings.load(), _say)
+    held = log_io.read_inputs(Settings.load(), _say)
     _say(f"{len(held.mutations):,} events in {', '.join(held.topics)}")
-    if held.bad:
-        _say(f"{held.bad:,} messages hold something that is no event, the last: {held.why}")
+    if held.invalid:
+        _say(f"{held.invalid:,} messages hold something that is no event, the last: {held.last_invalid}")
     return held.mutations, None, f"the topics {', '.join(held.topics)}"
 
 

@@ -125,7 +125,7 @@ async def listening(settings: Settings) -> AsyncIterator[Listener]:
     )
     try:
         await consumer.start()
-        found = await topic_ids.found(consumer._client, [topics.score.name, topics.alert.name])  # noqa: SLF001
+        found = await topic_ids.describe_topics(consumer._client, [topics.score.name, topics.alert.name])  # noqa: SLF001
         partitions = [TopicPartition(name, number) for name, one in found.items() for number in range(one.partitions)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning()

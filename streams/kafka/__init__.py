@@ -1,1 +1,1 @@
-"""Moving bytes: topics, clients, lease, assignment, reading of logs."""
+"""Moves bytes between Kafka and the worker: topics, clients, lease, assignment, reading of logs."""

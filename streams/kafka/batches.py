@@ -1,6 +1,6 @@
-"""Sending many messages at once: whole batches instead of one awaited send each; packs in the order of their partition.
+"""Sends many messages at once: in whole batches, and packs in the order of their partition.
 
-A step publishes hundreds of scores; one awaited send each would cost more than the step.
+A step publishes hundreds of scores; awaiting a send for each would cost more than the step.
 """
 
 from __future__ import annotations
@@ -14,38 +14,46 @@ from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import TopicSpec
 from streams.messages.outputs import Message
 
-AT_ONCE = 4_096
-"""So many messages are made before anything else that waits for the loop has a turn."""
+SLICE = 4_096
+"""Messages encoded before other tasks of the event loop run."""
 
 
 class BatchProducer(Protocol):
-    """What of aiokafka's producer is used here."""
+    """The methods of aiokafka's producer that are used here."""
 
     async def partitions_for(self, topic: str) -> set[int]:
-        """The partitions of a topic, as far as the producer knows."""
+        """Return the partitions of a topic in the producer's metadata."""
         ...
 
     def create_batch(self) -> Any:
-        """A new batch of the producer's size."""
+        """Return a new batch of the producer's batch size."""
         ...
 
     async def send_batch(self, batch: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
-        """Hand a batch over; the future is its acknowledgement."""
+        """Queue a batch; the future is its acknowledgement."""
         ...
 
 
 async def publish(
     producer: BatchProducer, topic: TopicSpec, messages: Iterable[Message], now_ms: int, partitions: int = 0
 ) -> int:
-    """Send messages in batches, each to the partition of its key; returns how many, all acknowledged.
+    """Send messages in batches, each to the partition of its key, and wait until all are acknowledged.
 
-    partitions: how many the topic shall be taken to have; 0: as many as it has.
+    Args:
+        producer: the producer.
+        topic: the topic.
+        messages: encoded while earlier ones are sent.
+        now_ms: the timestamp of the messages.
+        partitions: the number of partitions from which the partition of a key is computed; 0: that of the topic.
+
+    Returns:
+        The number of messages.
     """
     sent: list[asyncio.Future[Any]] = []
     try:
-        count = await _hand_over(producer, topic, messages, now_ms, sent, partitions)
+        count = await _queue(producer, topic, messages, now_ms, sent, partitions)
     finally:
-        # Those from before an error come to an end too: nothing goes on after it.
+        # After an error the batches before it are awaited too, so that nothing is in flight when this returns.
         results = await asyncio.gather(*sent, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
@@ -53,39 +61,44 @@ async def publish(
     return count
 
 
-async def _hand_over(
+async def _queue(
     producer: BatchProducer,
     topic: TopicSpec,
     messages: Iterable[Message],
     now_ms: int,
     sent: list[asyncio.Future[Any]],
-    wanted: int,
+    partitions: int,
 ) -> int:
-    filling: dict[int, Any] = {}
-    count, left = 0, iter(messages)
-    while some := list(islice(left, AT_ONCE)):
-        known = wanted or len(await producer.partitions_for(topic.name))
-        partitions = partitions_of([message.key for message in some], known)
-        for partition, (key, value, headers) in zip(partitions, some, strict=True):
-            batch = filling.get(partition)
+    open_batches: dict[int, Any] = {}
+    count, remaining = 0, iter(messages)
+    while part := list(islice(remaining, SLICE)):
+        partition_count = partitions or len(await producer.partitions_for(topic.name))
+        targets = partitions_of([message.key for message in part], partition_count)
+        for partition, (key, value, headers) in zip(targets, part, strict=True):
+            batch = open_batches.get(partition)
             if batch is None or batch.append(key=key, value=value, timestamp=now_ms, headers=headers) is None:
                 if batch is not None:
                     sent.append(await producer.send_batch(batch, topic.name, partition=partition))
-                batch = filling[partition] = producer.create_batch()
+                batch = open_batches[partition] = producer.create_batch()
                 batch.append(key=key, value=value, timestamp=now_ms, headers=headers)
-        count += len(some)
-        # What is full goes out while more is made.
+        count += len(part)
+        # Full batches are sent while the next messages are encoded.
         await asyncio.sleep(0)
-    for partition, batch in filling.items():
+    for partition, batch in open_batches.items():
         sent.append(await producer.send_batch(batch, topic.name, partition=partition))
     return count
 
 
 async def send_packs(client: Any, topic: str, packs: Mapping[int, list[bytes]]) -> None:
-    """Send packs by partition, all acknowledged at the end.
+    """Send packs and wait until all are acknowledged.
 
-    One after the other in each partition: were one refused and a later one taken, a shard's marks would rise past
-    what was lost.
+    In each partition one pack is sent after the acknowledgement of the one before: if one were refused and a later one
+    accepted, the marks of a shard would pass the lost one.
+
+    Args:
+        client: the producer.
+        topic: the topic.
+        packs: the packs of each partition, in order.
     """
 
     async def send(partition: int, values: list[bytes]) -> None:
@@ -93,11 +106,11 @@ async def send_packs(client: Any, topic: str, packs: Mapping[int, list[bytes]]) 
             acknowledged = await client.send(topic, value, partition=partition)
             await acknowledged
 
-    await all_of(*(send(partition, values) for partition, values in packs.items() if values))
+    await gather_all(*(send(partition, values) for partition, values in packs.items() if values))
 
 
-async def all_of(*work: Awaitable[Any]) -> list[Any]:
-    """The results of all; the first error is raised only when all have come to an end, so nothing goes on after it."""
+async def gather_all(*work: Awaitable[Any]) -> list[Any]:
+    """Return all results in order; an error is raised only after all have ended, so that none runs on after it."""
     results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

@@ -1,4 +1,4 @@
-"""Sending events to the input topics: rows to messages, each to its topic, keyed by user, as fast as wanted."""
+"""Sends events to the input topics, keyed by user, at a given rate."""
 
 from __future__ import annotations
 
@@ -24,21 +24,25 @@ from streams.messages.outputs import Message
 from streams.settings.settings import Settings
 
 CHUNK = 2_000
-"""Events that are sent and acknowledged together at full speed."""
+"""Events that are sent and acknowledged together when no rate is set."""
 BATCH_BYTES = 128 * 1024
-BEAT_S = 0.005
-"""How long events that are due may wait for company."""
+BATCH_WAIT_S = 0.005
+"""Minimum pause between two sends at a rate; events due in between are sent together."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def to_message(row: Mapping[str, Any]) -> Message:
-    """The message of one valid row."""
+    """Return the message of a valid row."""
     return Message(str(row["user"]).encode(), _encode(row), [])
 
 
 class Sender:
-    """Sends rows and counts what was acknowledged."""
+    """Sends rows to their topics.
+
+    Attributes:
+        sent: the number of acknowledged events.
+    """
 
     def __init__(self, producer: Any, settings: Settings) -> None:
         self._producer = producer
@@ -47,10 +51,10 @@ class Sender:
         self.sent = 0
 
     async def send(self, rows: list[dict[str, Any]]) -> None:
-        """Send rows, which must be valid; returns when Kafka has all of them.
+        """Send valid rows and wait until all are acknowledged.
 
         Raises:
-            BrokerError: Kafka did not take them; some of them may be there, and sending them again does no harm.
+            BrokerError: Kafka did not accept all of them. Some may be written; sending all again does no harm.
         """
         by_topic: dict[str, list[Message]] = {}
         for row in rows:
@@ -61,18 +65,19 @@ class Sender:
                 await publish(self._producer, self._specs[kind], messages, now_ms)
         except KafkaError as error:
             refusal = rights.refusal(error, self._settings, *rights_table.produce(self._settings))
-            raise refusal or BrokerError(f"Kafka did not take the events ({one_line(error)}); is it well?") from error
+            message = f"Kafka did not accept the events ({one_line(error)}); check the broker, then send them again"
+            raise refusal or BrokerError(message) from error
         self.sent += len(rows)
 
 
-def hush() -> None:
-    """Silence aiokafka's own log in a command: it warns of what it retries, and what it gives up on we raise."""
+def silence_aiokafka_log() -> None:
+    """Turn off aiokafka's log in a command: it warns of retries, and a failed request is raised as an error anyway."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @asynccontextmanager
 async def sender(settings: Settings) -> AsyncIterator[Sender]:
-    """A sender for the settings' Kafka.
+    """Return a sender for the Kafka of the settings.
 
     Raises:
         BrokerError: Kafka cannot be reached.
@@ -93,37 +98,40 @@ async def sender(settings: Settings) -> AsyncIterator[Sender]:
 
 
 async def paced(rows: Iterator[dict[str, Any]] | Arrivals, rate: float) -> AsyncIterator[list[dict[str, Any]]]:
-    """The rows in lists, `rate` per second; 0: as fast as they are taken, and arrivals as they come.
+    """Yield rows in lists at a rate.
 
-    Who falls behind does not catch up in a burst of more than a second's worth.
+    Args:
+        rows: the rows.
+        rate: rows per second; 0: as fast as the caller takes them, and arrivals as they come. A caller that was too
+            slow gets at most the rows of one second at once.
     """
-    take = rows.take if isinstance(rows, Arrivals) else _taker(rows, in_thread=not rate)
+    take = rows.take if isinstance(rows, Arrivals) else _reader(rows, in_thread=not rate)
     if not rate:
-        while some := await take(CHUNK):
-            yield some
+        while chunk := await take(CHUNK):
+            yield chunk
         return
     clock = asyncio.get_running_loop().time
-    begin, given = clock(), 0
+    begin_s, count = clock(), 0
     while True:
-        due = int((clock() - begin) * rate) - given
+        due = int((clock() - begin_s) * rate) - count
         if due > max(1.0, rate):
-            begin, given, due = clock() - 1.0, 0, int(max(1.0, rate))
+            begin_s, count, due = clock() - 1.0, 0, int(max(1.0, rate))
         if due <= 0:
-            await asyncio.sleep(max(BEAT_S, (given + 1) / rate - (clock() - begin)))
+            await asyncio.sleep(max(BATCH_WAIT_S, (count + 1) / rate - (clock() - begin_s)))
             continue
-        some = await take(due)
-        if not some:
+        chunk = await take(due)
+        if not chunk:
             return
-        given += len(some)
-        yield some
+        count += len(chunk)
+        yield chunk
 
 
-def _taker(rows: Iterator[dict[str, Any]], *, in_thread: bool) -> Callable[[int], Awaitable[list[dict[str, Any]]]]:
-    """What takes the next rows of an iterator; in a thread where that may take long."""
+def _reader(rows: Iterator[dict[str, Any]], *, in_thread: bool) -> Callable[[int], Awaitable[list[dict[str, Any]]]]:
+    """Return a function that reads the next rows of an iterator, on a thread if that may take long."""
 
-    async def take(most: int) -> list[dict[str, Any]]:
+    async def read(most: int) -> list[dict[str, Any]]:
         if in_thread:
             return await asyncio.to_thread(lambda: list(islice(rows, most)))
         return list(islice(rows, most))
 
-    return take
+    return read

@@ -1,13 +1,13 @@
-"""The lease: for how long a worker may be sure that nobody else was given its partitions.
+"""The lease: how long a worker may be sure that no other worker has its partitions.
 
-Kafka's group gives a member's partitions away when it has heard nothing for the session timeout,
-and the member cannot know: it may have been stopped, cut off, or slow. So it counts for itself,
-from the moment at which it *sent* the last message that the group answered well, and stops a
-margin earlier. A process that was stopped and goes on finds its lease lapsed before it can do harm.
+Kafka's group reassigns a member's partitions after a session timeout without heartbeats, and the member cannot notice:
+its process may have been stopped, disconnected, or slow. So the worker measures for itself, from the moment at which it
+*sent* the last request that the group answered without an error, and stops a margin before the timeout. A process that
+resumes after a stop finds its lease lapsed before it can write anything.
 
-A lease that was found lapsed is not renewed by a heartbeat, even if the group still knows us:
-something was refused meanwhile, so everything begins anew with a rejoin. Each lease is for one
-epoch, from a seek to the next seek or revocation; what belongs to an older epoch is over for good.
+A lease that was found lapsed is not renewed by a heartbeat, even if the group still has the member: some write was
+refused meanwhile, so the worker rejoins and starts from its positions again. A lease holds for one epoch, from a seek
+to the next seek or revocation; work of an older epoch stays stale.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import time
 from collections.abc import Callable
 
 MARGIN = 0.25
-"""Part of the session timeout that is kept back: for clocks that differ, and for what is on its way."""
+"""Part of the session timeout by which the lease ends earlier: for clock differences and requests in flight."""
 
 
 def uptime() -> float:
-    """Seconds of a clock that runs on while the process is stopped or the machine sleeps."""
+    """Return seconds of a clock that also advances while the process is stopped or the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
 
 
 class Lease:
-    """One worker's lease; asked by every thread of it.
+    """One worker's lease; safe to use from every thread.
 
     Args:
-        session_s: the session timeout of the group.
-        clock: seconds that only rise, also while the process is stopped.
+        session_s: the session timeout of the group, in seconds.
+        clock: monotonic seconds that also advance while the process is stopped.
     """
 
     def __init__(self, session_s: float, clock: Callable[[], float] = uptime) -> None:
@@ -50,31 +50,31 @@ class Lease:
             self._leaving = True
 
     def grant(self, sent_s: float) -> None:
-        """The group gave us partitions; `sent_s` is when we asked."""
+        """Start the lease: the group assigned partitions in response to a request sent at `sent_s`."""
         with self._lock:
             self._until_s = sent_s + self.length_s
             self._granted = True
 
     def renew(self, sent_s: float) -> bool:
-        """Extend the lease to an answered heartbeat that was sent then; False: too late, the worker must rejoin."""
+        """Extend the lease by a heartbeat sent at `sent_s`; False if it had lapsed, and the worker must rejoin."""
         with self._lock:
             if self._granted:
                 self._until_s = max(self._until_s, sent_s + self.length_s)
             return self._granted or self._leaving
 
     def end(self) -> bool:
-        """Our partitions are gone, or are about to be; returns whether the lease had held until now."""
+        """End the lease, as the partitions are revoked; returns whether it held until now."""
         with self._lock:
             held, self._granted = self._held(), False
             return held
 
     def new_epoch(self) -> None:
-        """What was begun before is over for good."""
+        """Begin the next epoch, which makes all work of earlier ones stale."""
         with self._lock:
             self.epoch += 1
 
     def holds(self, epoch: int | None = None) -> bool:
-        """Whether work of this epoch (None: of the present one) may be written at this very moment."""
+        """Whether work of an epoch (None: the present one) may be written now."""
         with self._lock:
             return self._held() and epoch in {None, self.epoch}
 

@@ -1,7 +1,7 @@
-"""What Kafka says of topics: their ids and numbers of partitions, by a request that aiokafka does not know yet.
+"""Ids and partition counts of topics, by a version of the metadata request that aiokafka does not implement.
 
-Version 10 of the metadata request is the first that names ids (KIP-516, Kafka 2.8). It is sent over the connections
-of a client that is there already, and creates no topic.
+Version 10 of the metadata request is the first with topic ids (KIP-516, Kafka 2.8). It is sent over the connections of
+an existing client, and creates no topic.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from streams.messages.topic_identity import UNKNOWN, Found, id_text
 
 ID_BYTES = 16
 UNKNOWN_TOPIC = 3
-AGAIN_S = 0.2
+RETRY_S = 0.2
+"""Pause before a failed request is sent again."""
 
 
 class Uuid(AbstractType[str]):
-    """Sixteen bytes, as the text that Kafka's own tools print; the id of no topic is empty."""
+    """A UUID of 16 bytes as the text that Kafka's tools print; empty for the null UUID."""
 
     @classmethod
     def decode(cls, data: BytesIO) -> str:
-        """Read one."""
+        """Read a UUID."""
         return id_text(data.read(ID_BYTES))
 
     @classmethod
     def encode(cls, value: str) -> bytes:
-        """Write one."""
+        """Write a UUID."""
         return base64.urlsafe_b64decode(value + "==") if value else bytes(ID_BYTES)
 
 
@@ -117,7 +118,7 @@ class TopicIdsRequestV10(RequestStruct):
 
 
 class TopicIdsRequest(Request[TopicIdsRequestV10]):
-    """The ids of topics, by their names."""
+    """Requests the metadata of topics by their names."""
 
     API_KEY = 3
 
@@ -125,51 +126,56 @@ class TopicIdsRequest(Request[TopicIdsRequestV10]):
         self._names = list(names)
 
     def build(self, request_struct_class: type[TopicIdsRequestV10]) -> TopicIdsRequestV10:
-        """As aiokafka asks for it."""
+        """Return the request in a version that the broker supports."""
         topics: list[Any] = [("", name, {}) for name in self._names]
         return request_struct_class(topics, False, False, False, {})
 
 
-async def found(client: Any, names: Iterable[str], *, deadline_s: float = 30.0) -> dict[str, Found]:
-    """What Kafka says of these topics now, asked by an aiokafka client; a topic that is not there has no partitions.
+async def describe_topics(client: Any, names: Iterable[str], *, deadline_s: float = 30.0) -> dict[str, Found]:
+    """Return ids and partition counts of topics; a topic that does not exist has no partitions.
+
+    Args:
+        client: an aiokafka client.
+        names: the topics.
+        deadline_s: seconds until which failed requests are sent again.
 
     Raises:
-        KafkaError: nobody answered until the deadline.
+        KafkaError: no broker answered until the deadline.
     """
     wanted, clock = list(names), asyncio.get_running_loop().time
     end_s = clock() + deadline_s
     while True:
         try:
-            return await _ask(client, wanted)
+            return await _request(client, wanted)
         except KafkaError:
             if clock() > end_s:
                 raise
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(RETRY_S)
 
 
-async def _ask(client: Any, names: list[str]) -> dict[str, Found]:
+async def _request(client: Any, names: list[str]) -> dict[str, Found]:
     node = client.get_random_node()
     if node is None:
         raise BrokerNotAvailableError("no broker is known")
     try:
-        answer = await client.send(node, TopicIdsRequest(names))
+        response = await client.send(node, TopicIdsRequest(names))
     except (IncompatibleBrokerVersion, NotImplementedError):
-        return await _ask_without_ids(client, node, names)
+        return await _request_without_ids(client, node, names)
     absent = {name: Found("", 0) for name in names}
     return absent | {
         name: Found(topic_id, _partitions(code, len(partitions)))
-        for code, name, topic_id, _, partitions, *_ in answer.topics
+        for code, name, topic_id, _, partitions, *_ in response.topics
     }
 
 
-async def _ask_without_ids(client: Any, node: int, names: list[str]) -> dict[str, Found]:
-    """The same of a broker that has no ids."""
-    answer = await client.send(node, MetadataRequest(names, allow_auto_topic_creation=False))
+async def _request_without_ids(client: Any, node: int, names: list[str]) -> dict[str, Found]:
+    """Return the same from a broker without topic ids."""
+    response = await client.send(node, MetadataRequest(names, allow_auto_topic_creation=False))
     absent = {name: Found("", 0) for name in names}
-    topics = ((row[0], row[1], row[-1]) for row in answer.topics)
+    topics = ((row[0], row[1], row[-1]) for row in response.topics)
     return absent | {name: Found("", _partitions(code, len(rows))) for code, name, rows in topics}
 
 
 def _partitions(code: int, count: int) -> int:
-    """How many there are; an error that says nothing of the topic is not taken for its end."""
+    """Return a partition count; `UNKNOWN` after an error that does not mean that the topic is missing."""
     return count if count or code in {0, UNKNOWN_TOPIC} else UNKNOWN

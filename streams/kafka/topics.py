@@ -1,7 +1,7 @@
-"""The topics: their registry, and creating, listing and describing them.
+"""The registry of all topics, and functions that create, check and describe them.
 
-`Topics(settings)` is the only place that knows names, partitions and configurations. The
-functions below it take an admin client, so a test or a command can share one.
+`Topics(settings)` is the only place that defines names, partition counts and configurations. The functions below it
+take an admin client, so that a command or a test can share one.
 """
 
 from __future__ import annotations
@@ -20,33 +20,37 @@ from kafka.structs import OffsetAndMetadata
 
 from streams.errors import BrokerError, NotAllowed, Right, TopicError, one_line
 from streams.kafka.access import rights
-from streams.kafka.access.preflight import knock
+from streams.kafka.access.preflight import check_connection
 from streams.messages.topic_identity import id_text
 from streams.settings.settings import Settings
 
 Kind = Literal["follow", "share", "create"]
 
-# A pack holds 700 KB at most, but one message of an array just under the broker's 1 MB may
-# become a pack of its own, and it grows: its mutations name their fields by position, yet each
-# carries its user again.
+# A pack has at most 700 KB, except for a single message: an array of just under the broker's 1 MB becomes one pack,
+# and grows, because each of its mutations repeats its user.
 MUTATIONS_MAX_BYTES = 4 * 1024 * 1024
-# A dead letter is its message untouched plus headers, so it must fit where the message just fitted.
+# A dead letter is the whole message plus headers, so the limit exceeds that of the input topics.
 DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 DEAD_LETTERS = ".dlq"
 MODELS = "groundswell.models"
 RESHARD = ".reshard"
-"""What `state reshard` works in until it is done is named after the mutations topic and this."""
+"""Suffix of the topic that `state reshard` writes until it is done, after the name of the mutations topic."""
 FOREVER = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(MUTATIONS_MAX_BYTES)}
 DAY_MS = 86_400_000
 A_WEEK = {"retention.ms": str(7 * DAY_MS), "max.message.bytes": str(MUTATIONS_MAX_BYTES)}
-"""Of halos only those are read again that came after a shard's hello; the rest it asks for."""
+"""Retention of halos: a shard reads again only those after its announcement, which requests all it mirrors."""
 
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """A topic as it should be: its full name, configuration, and the number of partitions that it is made with.
+    """A topic of the registry.
 
-    sharded: one partition for each shard.
+    Attributes:
+        name: the full name, with the prefix of the settings.
+        partitions: the number of partitions with which it is created.
+        about: its contents, for people.
+        config: its configuration in Kafka.
+        sharded: whether it has one partition per shard.
     """
 
     name: str
@@ -57,7 +61,7 @@ class TopicSpec:
 
     @property
     def fixed(self) -> bool:
-        """Whether another number of partitions cannot be taken."""
+        """Whether the topic must have exactly this number of partitions."""
         return self.sharded or self.name.endswith(MODELS)
 
 
@@ -74,7 +78,7 @@ class Topics:
             prefix + "influence.score.v1",
             outputs,
             "the newest score of each user",
-            # Without a bound Kafka keeps values that were replaced as long as it likes, those of the forgotten too.
+            # Without this bound Kafka may keep replaced values for any time, those of forgotten users too.
             {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS)},
         )
         self.alert = TopicSpec(
@@ -83,20 +87,24 @@ class Topics:
             "emerging influencers",
             {"retention.ms": str(30 * DAY_MS)},
         )
-        shards, about = settings.shards, "validated events on their way to the shards"
+        shards, about = settings.shards, "validated events, routed to shards"
         self.mutations = TopicSpec(prefix + "groundswell.mutations", shards, about, FOREVER, sharded=True)
-        about = "what shards tell each other"
+        about = "changes of nodes, sent to the shards that mirror them"
         self.halos = TopicSpec(prefix + "groundswell.halos", shards, about, A_WEEK, sharded=True)
-        about = "the artifact in use, and what shards say of a switch to another"
+        about = "the artifact in use, and the status of each shard during a switch"
         self.models = TopicSpec(prefix + MODELS, 1, about, {"cleanup.policy": "compact"})
 
     @property
     def inputs(self) -> dict[Kind, TopicSpec]:
-        """The input topics by the kind of their events."""
+        """The input topics, by kind of event."""
         return {"follow": self.follow, "share": self.share, "create": self.create}
 
     def kind(self, name: str) -> Kind:
-        """The kind of events on the input topic `name`. Raises TopicError for any other topic."""
+        """Return the kind of events on an input topic.
+
+        Raises:
+            TopicError: the topic is no input topic.
+        """
         for kind, spec in self.inputs.items():
             if spec.name == name:
                 return kind
@@ -104,22 +112,27 @@ class Topics:
         raise TopicError(message)
 
     def dlq(self, topic: str | TopicSpec) -> TopicSpec:
-        """The dead letters of an input topic, given by its spec or its full name."""
+        """Return the dead letter topic of an input topic, which is given by its spec or its full name."""
         name = topic if isinstance(topic, str) else topic.name
         config = {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES), "retention.ms": str(30 * DAY_MS)}
         return TopicSpec(name + DEAD_LETTERS, 1, f"dead letters of {name}", config)
 
     def all(self) -> list[TopicSpec]:
-        """Every topic, inputs first."""
+        """Return every topic, inputs first."""
         inputs = list(self.inputs.values())
-        ours = (self.mutations, self.halos, self.models)
-        return [*inputs, self.score, self.alert, *ours, *(self.dlq(spec) for spec in inputs)]
+        internal = (self.mutations, self.halos, self.models)
+        return [*inputs, self.score, self.alert, *internal, *(self.dlq(spec) for spec in inputs)]
 
 
 @contextmanager
 def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClient]:
-    """An admin client for the settings' Kafka, closed at the end; any error of Kafka's becomes a BrokerError."""
-    knock(settings, timeout_s)
+    """Return an admin client for the Kafka of the settings, which is closed at the end.
+
+    Raises:
+        BrokerError: Kafka cannot be reached, or refused a request.
+        NotAllowed: a right is missing.
+    """
+    check_connection(settings, timeout_s)
     try:
         client = KafkaAdminClient(**settings.kafka_kwargs(), bootstrap_timeout_ms=int(timeout_s * 1000))
     except (KafkaError, OSError, ValueError) as error:
@@ -142,11 +155,18 @@ def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClie
 def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30.0) -> list[str]:
     """Create the topics that are missing and wait until every partition has a leader.
 
-    Existing topics are left as they are; one whose number of partitions is fixed and another is an error, because
-    shards depend on it. Returns the names of the created, in the order of `specs`.
+    Existing topics are not changed.
+
+    Args:
+        client: an admin client.
+        specs: the topics.
+        timeout_s: maximum seconds to wait for leaders.
+
+    Returns:
+        The names of the created topics, in the order of `specs`.
 
     Raises:
-        TopicError: as `check`; then nothing was created, unless a topic that is there is the reason.
+        TopicError: as for `check`. Missing topics were created, unless a reshard is not finished.
     """
     _no_reshard(client, specs)
     absent = make(client, specs, timeout_s)
@@ -155,7 +175,7 @@ def create(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 
 
 
 def make(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30.0) -> list[str]:
-    """Create the topics that are missing, wait for their leaders, and ask nothing else; returns their names."""
+    """Create the topics that are missing and wait for their leaders, without any check; returns their names."""
     absent = missing(client, specs)
     rights.require(client, [Right("create", name) for name in absent])
     wanted = {
@@ -165,14 +185,14 @@ def make(client: KafkaAdminClient, specs: list[TopicSpec], timeout_s: float = 30
         if wanted:
             client.create_topics(wanted, raise_errors=True)
     except TopicAlreadyExistsError:
-        # Another process was quicker with one of them; the rest may be left undone by the error.
+        # Another process created one of them; the error may have left the others uncreated.
         for name, options in wanted.items():
             with suppress(TopicAlreadyExistsError):
                 client.create_topics({name: options})
     try:
         client.wait_for_topics([spec.name for spec in specs], timeout_ms=int(timeout_s * 1000))
     except KafkaTimeoutError as error:
-        message = f"topics have no leader after {timeout_s:.0f} s ({one_line(error)}); are Kafka's brokers well?"
+        message = f"topics have no leader after {timeout_s:.0f} s ({one_line(error)}); check Kafka's brokers"
         raise TopicError(message) from error
     return absent
 
@@ -181,7 +201,7 @@ def check(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
     """Compare the topics with the registry.
 
     Raises:
-        TopicError: one is missing or has another number of partitions than is fixed for it, or a reshard is not
+        TopicError: a topic is missing or has another number of partitions than it must have, or a reshard is not
             finished.
     """
     _no_reshard(client, specs)
@@ -189,61 +209,72 @@ def check(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
     if absent:
         message = f"topic {absent[0]} is missing; run `groundswell topics create`"
         raise TopicError(message)
-    found = partitions(client, [spec.name for spec in specs])
+    counts = partitions(client, [spec.name for spec in specs])
     for spec in specs:
-        check_partitions(spec, found[spec.name])
+        check_partitions(spec, counts[spec.name])
 
 
 def partitions(client: KafkaAdminClient, names: list[str]) -> dict[str, int]:
-    """How many partitions each of these topics has, all of which are there."""
-    found = client.describe_topics(names) if names else []
-    return {topic["name"]: len(topic["partitions"]) for topic in found}
+    """Return the number of partitions of each of these existing topics."""
+    described = client.describe_topics(names) if names else []
+    return {topic["name"]: len(topic["partitions"]) for topic in described}
 
 
 def ids(client: KafkaAdminClient, names: list[str]) -> dict[str, str]:
-    """The id of each of these topics, all of which are there; empty where Kafka has none (before 2.8)."""
-    found = client.describe_topics(names) if names else []
-    return {topic["name"]: id_text(UUID(str(topic.get("topic_id") or UUID(int=0))).bytes) for topic in found}
+    """Return the id of each of these existing topics; empty if Kafka has none (before 2.8)."""
+    described = client.describe_topics(names) if names else []
+    return {topic["name"]: id_text(UUID(str(topic.get("topic_id") or UUID(int=0))).bytes) for topic in described}
 
 
-def check_partitions(spec: TopicSpec, found: int) -> None:
-    """Compare a number of partitions with what is fixed for a topic.
+def check_partitions(spec: TopicSpec, partitions: int) -> None:
+    """Compare the number of partitions of a topic with the one that it must have.
 
     Raises:
-        TopicError: it is another one.
+        TopicError: the numbers differ.
     """
-    if not spec.fixed or found == spec.partitions:
+    if not spec.fixed or partitions == spec.partitions:
         return
-    message = f"topic {spec.name} has {found} partitions where {spec.partitions} are needed; "
+    message = f"topic {spec.name} has {partitions} partitions where {spec.partitions} are needed; "
     if spec.sharded:
-        message += f"set GROUNDSWELL_SHARDS={found}, which is what the topics were made for, or move to "
+        message += f"set GROUNDSWELL_SHARDS={partitions}, for which the topics were created, or move to "
         message += f"{spec.partitions} with `groundswell state reshard --to {spec.partitions}`"
     else:
-        message += "it holds only the artifact in use: stop all workers, delete it, start them, and give "
+        message += "it has only the artifact in use: stop all workers, delete it, start them, and run "
         message += "`groundswell model use` again"
     raise TopicError(message)
 
 
 def _no_reshard(client: KafkaAdminClient, specs: list[TopicSpec]) -> None:
     existing = set(client.list_topics())
-    begun = next((spec.name + RESHARD for spec in specs if spec.name + RESHARD in existing), None)
-    if begun is not None:
-        message = f"a reshard was begun and is not finished (topic {begun}): run the same `groundswell state reshard "
+    unfinished = next((spec.name + RESHARD for spec in specs if spec.name + RESHARD in existing), None)
+    if unfinished is not None:
+        message = (
+            f"a reshard was begun and is not finished (topic {unfinished}): run the same `groundswell state reshard "
+        )
         raise TopicError(message + "--to N` again, and start workers when it is done")
 
 
 def missing(client: KafkaAdminClient, specs: list[TopicSpec]) -> list[str]:
-    """The names of `specs` that do not exist.
+    """Return the names of the topics that do not exist.
 
     Raises:
-        NotAllowed: the user may not describe one.
+        NotAllowed: the user may not describe a topic.
     """
     return rights.absent(client, [spec.name for spec in specs])
 
 
 @dataclass(frozen=True)
 class PartitionState:
-    """One partition: its first and next offset, what the group committed, and how far that is behind."""
+    """One partition.
+
+    Attributes:
+        partition: its number.
+        leader: the broker that leads it.
+        start: the first offset.
+        end: the offset after the last.
+        committed: the offset that the group committed; None if it committed none.
+        lag_records: records between `committed` and `end`; None without a commit.
+    """
 
     partition: int
     leader: int
@@ -254,7 +285,13 @@ class PartitionState:
 
 
 def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> dict[str, list[PartitionState]]:
-    """The partitions of the topics that exist, by name. A partition without a commit has lag None."""
+    """Return the partitions of the topics that exist, by topic.
+
+    Args:
+        client: an admin client.
+        specs: the topics.
+        group: the consumer group whose commits are read.
+    """
     absent = set(missing(client, specs))
     names = [spec.name for spec in specs if spec.name not in absent]
     if not names:
@@ -266,27 +303,34 @@ def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> di
     }
     starts = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.EARLIEST))
     ends = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.LATEST))
-    marks = committed(client, group)
+    commits = committed(client, group)
     states: dict[str, list[PartitionState]] = {name: [] for name in names}
     for key in sorted(leaders):
-        mark = marks[key].offset if key in marks else None
-        lag = None if mark is None else max(0, ends[key].offset - mark)
-        state = PartitionState(key.partition, leaders[key], starts[key].offset, ends[key].offset, mark, lag)
+        offset = commits[key].offset if key in commits else None
+        lag = None if offset is None else max(0, ends[key].offset - offset)
+        state = PartitionState(key.partition, leaders[key], starts[key].offset, ends[key].offset, offset, lag)
         states[key.topic].append(state)
     return states
 
 
 def committed(client: KafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
-    """Return what the group committed, by partition."""
+    """Return the commits of a consumer group, by partition."""
     try:
-        found = with_coordinator(lambda: client.list_group_offsets({group: None})).get(group, {})
+        commits = with_coordinator(lambda: client.list_group_offsets({group: None})).get(group, {})
     except GroupAuthorizationFailedError as error:
         raise NotAllowed([Right("describe", group, group=True)]) from error
-    return {part: mark for part, mark in found.items() if mark.offset >= 0}
+    return {part: commit for part, commit in commits.items() if commit.offset >= 0}
 
 
 def with_coordinator(request: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-    """Send a request about a consumer group; a Kafka that just started has no group coordinator yet: retry."""
+    """Return the result of a request about a consumer group.
+
+    Retries while the error is retriable: a Kafka that has just started has no group coordinator yet.
+
+    Args:
+        request: sends the request.
+        timeout_s: seconds after which the error is raised.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         try:

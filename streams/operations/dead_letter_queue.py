@@ -32,7 +32,7 @@ from streams.kafka.log_io import read_partitions
 from streams.kafka.topics import DEAD_LETTERS, Topics, committed
 from streams.messages.headers import ERRORS, Headers
 from streams.settings.settings import Settings
-from streams.worker.processing.dead_letters import ATTEMPT, CUT, OURS, TIMESTAMP
+from streams.worker.processing.dead_letters import ATTEMPT, CUT, HEADER_PREFIX, TIMESTAMP
 
 BATCH = 500
 """Letters that are sent before what is done is committed."""
@@ -377,7 +377,7 @@ class Route(NamedTuple):
 
     def _send_one(self, producer: KafkaProducer, letter: Letter) -> Any:
         """The untouched bytes, to the partition that they came from, with the timestamp and headers that they had."""
-        kept = [(name, held) for name, held in letter.headers if not name.startswith((ERRORS, OURS))]
+        kept = [(name, held) for name, held in letter.headers if not name.startswith((ERRORS, HEADER_PREFIX))]
         partition = letter.number(ERRORS + "partition")
         # The value that a message without one has among the dead letters.
         absent = letter.reason == "empty" and not letter.value and letter.key is not None

@@ -116,7 +116,7 @@ def reshard(settings: Settings, new: int, progress: Progress, *, dry_run: bool =
     begin = time.monotonic()
     with hold(settings.datadir), topics.admin(settings) as client:
         needed = rights_table.describe(settings) if dry_run else rights_table.reshard(settings)
-        rights.require(client, needed, MADE_S, again=True)
+        rights.require(client, needed, MADE_S, existing_too=True)
         moving = Resharding(settings, client, new, progress)
         moving.alone()
         report = moving.run(dry_run=dry_run)

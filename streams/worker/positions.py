@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from streams.telemetry.metrics import Metrics
     from streams.worker.checkpoints import Checkpoints
     from streams.worker.processing.ingest import Ingest
-    from streams.worker.processing.shard_agent import ShardWork
+    from streams.worker.processing.shard_agent import ShardAgent
     from streams.worker.processing.shard_host import ShardHost
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Positions:
         host: ShardHost,
         checkpoints: Checkpoints,
         ingest: Ingest,
-        shard_work: ShardWork,
+        shard_work: ShardAgent,
         metrics: Metrics,
     ) -> None:
         self._topics = topics
@@ -96,7 +96,7 @@ class Positions:
             held: what the group committed.
             begin: the first offsets that Kafka has.
             end: those after the last.
-            unbroken: as for `ShardHost.settle`.
+            unbroken: as for `ShardHost.sync_assignment`.
 
         Raises:
             StateError: a state is of another log, or does not end where its log can go on.
@@ -110,7 +110,9 @@ class Positions:
         self._checkpoints.own({tp.partition: (begin[tp], end[tp]) for tp in owned}, log_id)
         # Below what was published of this log all is silent while rebuilding.
         told = {tp: published(held[tp], log_id, end[tp]) for tp in owned}
-        next_offsets = await self._host.settle({tp.partition: told[tp].offset for tp in owned}, unbroken=unbroken)
+        next_offsets = await self._host.sync_assignment(
+            {tp.partition: told[tp].offset for tp in owned}, unbroken=unbroken
+        )
         await self._host.read(lambda shard: bind(shard, mutations.name, log_id))
         places = {}
         for tp in owned:
@@ -127,7 +129,7 @@ class Positions:
             self._warn(tp, _by_mark(tp, found, held[tp], marks), held[tp].offset, end[tp])
             places[tp] = Place(found.offset, found.held)
         self._ingest.sources = {tp: found.identity.source(tp.topic, tp.partition) for tp, found in starts.items()}
-        self._shard_work.told = {tp: one.offset for tp, one in told.items()}
+        self._shard_work.published_until = {tp: one.offset for tp, one in told.items()}
         self.known = dict(known)
         return places
 

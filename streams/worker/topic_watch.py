@@ -87,7 +87,7 @@ class TopicWatch:
             BrokerError: nobody answered until the deadline.
         """
         try:
-            return await self._consumer().found([*self._read, *self._outputs], deadline_s)
+            return await self._consumer().describe_topics([*self._read, *self._outputs], deadline_s)
         except KafkaError as error:
             message = (
                 f"Kafka did not say which topics there are ({one_line(error)}); is it well? Start the worker again"
@@ -102,13 +102,13 @@ class TopicWatch:
         self._positions.check(now)
         anew = self._positions.inputs_anew(now)
         # The group's leader assigns the partitions that its client knows of, every producer sends to those of its own.
-        shown = {name: self._consumer().shown(name) for name in self._read}
+        shown = {name: self._consumer().partition_count(name) for name in self._read}
         other = [name for name in self._read if now[name].partitions > 0 and now[name].partitions != shown[name]]
         more = [name for name in self._outputs if self._positions.known[name] != now[name]]
         self._readiness.pending = self._positions.pending(now, self._read)
         self._say(now, anew, other)
         if anew or other or more:
-            await self._consumer().refresh(rejoin=bool(anew))
+            await self._consumer().refresh_metadata(rejoin=bool(anew))
         self._positions.known |= {name: now[name] for name in self._outputs}
         await self._on_outputs(now)
 

@@ -1,6 +1,6 @@
 """The worker's app: Faust's group, agents and web server around ingest and shards.
 
-    input topics ──► Ingest ──► mutations topic ──► ShardWork ──► score and alert topics
+    input topics ──► Ingest ──► mutations topic ──► ShardAgent ──► score and alert topics
                                                         └──► RocksDB (state, offsets, marks)
 
 Everything is made here and handed in; nothing below knows the settings or the app.
@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
@@ -26,9 +26,9 @@ from model.artifact import Artifact
 from model.engine.device_selection import backend, choose
 from streams.errors import LeaseLost, StaleStep, WorkerError
 from streams.kafka.access.group_refusals import explained
-from streams.kafka.consumer.transport import REQUEST_MS, Consumer, Poll, Producer, RawSchema, Transport
+from streams.kafka.consumer.transport import Consumer, Producer, RawSchema, Transport
 from streams.kafka.lease import Lease
-from streams.kafka.leased_client import EPOCH
+from streams.kafka.leased_client import EPOCH, REQUEST_MS
 from streams.kafka.topics import Topics
 from streams.messages.topic_identity import Found, Held
 from streams.settings.settings import Settings
@@ -44,8 +44,9 @@ from streams.worker.inspection.score_history import ScoreHistory
 from streams.worker.positions import Place, Positions
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.ingest import Ingest
+from streams.worker.processing.poll_runner import PollRunner
 from streams.worker.processing.publisher import Outputs
-from streams.worker.processing.shard_agent import ShardWork
+from streams.worker.processing.shard_agent import ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import Switching
 from streams.worker.rollout.models_topic import Board, Message
@@ -168,7 +169,6 @@ class Worker:
         self._audit: asyncio.Future[None] | None = None
         self._follow: asyncio.Future[None] | None = None
         self._watch: asyncio.Future[None] | None = None
-        self._lanes: dict[str, tuple[int, int]] = {}
         self._greetings: set[asyncio.Future[None] | None] = set()
         self._left = left(settings.datadir)
         self.feed = LiveFeed()
@@ -200,17 +200,18 @@ class Worker:
     def _agents(self) -> None:
         app, topics = self.app, self.topics
         dead = DeadLetters(self._send, self.metrics, self.settings.dead_letter_limit)
-        self.ingest = Ingest(topics, self.producer, dead, self.metrics)
+        self.ingest = Ingest(topics, self.consumer, self.producer, dead, self.metrics)
         source = f"/{self.settings.consumer_group}"
         outputs = Outputs(topics.score, topics.alert, source)
-        self.shard_work = ShardWork(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
+        self.shard_work = ShardAgent(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
         self.shard_work.on_waiting = self._go_on
         self.positions = Positions(topics, self.host, self.checkpoints, self.ingest, self.shard_work, self.metrics)
         self.watch = TopicWatch(topics, lambda: self.consumer, self.positions, self.readiness, self._outputs_are)
         inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())
         sharded = app.topic(topics.mutations.name, topics.halos.name, schema=RawSchema())
-        app.agent(inputs, name="ingest")(self._lane(self.ingest.handle))
-        app.agent(sharded, name="shard")(self._lane(self.shard_work.handle))
+        runner = PollRunner(self.consumer, self.metrics, self.fail)
+        app.agent(inputs, name="ingest")(runner.agent(self.ingest.handle))
+        app.agent(sharded, name="shard")(runner.agent(self.shard_work.handle))
         app.on_partitions_revoked.connect(self._revoked, weak=False)
         app.timer(MEASURE_S)(self._measure)
         app.timer(MEASURE_S)(self._checkpoint)
@@ -248,40 +249,6 @@ class Worker:
     ) -> asyncio.Future[object]:
         sent: asyncio.Future[object] = await self.producer.client.send(topic, value, key=key, headers=headers)
         return sent
-
-    def _lane(self, handle: Callable[[Poll], Awaitable[bool]]) -> Callable[[Any], Awaitable[None]]:
-        """An agent: polls one by one, none lost, none acknowledged before it is done."""
-
-        async def lane(stream: Any) -> None:
-            try:
-                async for poll in _polls(stream):
-                    await self._take(poll, handle)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
-                self.fail(error)
-                # Faust would commit past what failed, or log the same again: hold still until the stop.
-                await asyncio.Event().wait()
-
-        return lane
-
-    async def _take(self, poll: Poll, handle: Callable[[Poll], Awaitable[bool]]) -> None:
-        consumer = self.consumer
-        if not consumer.current(poll):
-            self.metrics.stale_polls.inc()
-            return
-        consumer.begin(poll)
-        epoch, number = self._lanes.get(poll.lane, (-1, 0))
-        if poll.first != (number + 1 if epoch == poll.epoch else 1):
-            raise WorkerError(f"a poll of {poll.lane} was lost between Kafka and its agent; start the worker again")
-        self._lanes[poll.lane] = poll.epoch, poll.last
-        try:
-            done = await handle(poll)
-        except LeaseLost:
-            done = False  # the poll is stale by that, and a rejoin is on its way
-        if done and consumer.current(poll):
-            consumer.done(poll)
-        else:
-            self.metrics.stale_polls.inc()
-            consumer.leave(poll)
 
     def fail(self, error: BaseException) -> None:
         """Stop the worker with this error, if it is the first."""
@@ -347,9 +314,9 @@ class Worker:
         score = found[self.topics.score.name]
         if score.partitions <= 0:
             return
-        aims = await self.host.aim(score)
-        self.shard_work.former = {count for one in aims.values() for count in one.former}
-        for partition in (partition for partition, one in aims.items() if one.owed):
+        aims = await self.host.note_score_topic(score)
+        self.shard_work.former_partitions = {count for one in aims.values() for count in one.former_partitions}
+        for partition in (partition for partition, one in aims.items() if one.republish):
             log.warning(
                 "the score topic is another, or has more partitions: publishing all scores again",
                 extra={"topic": self.topics.score.name, "partitions": score.partitions, "shard": partition},
@@ -368,9 +335,9 @@ class Worker:
         for tp in tps:
             if tp.topic == self.topics.mutations.name:
                 self._greetings.add(asyncio.ensure_future(self._begin(tp.partition)))
-        for partition, debt in self.host.taken_over.items():
+        for partition, debt in self.host.takeovers.new.items():
             asyncio.get_running_loop().call_later(LATE_S, self._repeat, partition, debt)
-        self.host.taken_over.clear()
+        self.host.takeovers.new.clear()
 
     def _repeat(self, partition: int, debt: int | None = None) -> None:
         """Publish a shard's scores once more: some of its former owner's may have come late, in their place."""
@@ -386,8 +353,8 @@ class Worker:
         try:
             if again:
                 EPOCH.set(self.app.lease.epoch)
-                await self.host.owe(partition, debt)
-            await self.shard_work.begin(partition)
+                await self.host.request_republish(partition, debt)
+            await self.shard_work.run_pending(partition)
         except (LeaseLost, StaleStep):
             log.info("a shard went before it could speak", extra={"shard": partition})
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
@@ -436,7 +403,7 @@ class Worker:
                 await self.app.stop()
         except TimeoutError:
             log.warning("stop_timed_out", extra={"part": "consumer", "seconds": APP_STOP_S})
-        await self.host.close(well=not self._failed.done())
+        await self.host.close(cleanly=not self._failed.done())
         if self._lock:
             self._lock.close()
 
@@ -505,8 +472,3 @@ def _figures(shard: Shard) -> _Figures:
     memory_bytes, waiting = shard.engine.memory_bytes, shard.spread.waiting
     sizes, shares, stalled = shard.sizes(), shard.graph.shares.count(), shard.graph.store.stalled
     return _Figures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)
-
-
-async def _polls(stream: Any) -> AsyncIterator[Poll]:
-    async for poll in stream.noack():
-        yield poll

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from faust.types import TP
 from graphstate.types import Kind, Mutation, owner
 from model.artifact import Artifact
 from streams.errors import BadEvent
-from streams.kafka.consumer.transport import INPUTS, Poll
+from streams.kafka.consumer.poll_queue import INPUTS, Poll
 from streams.kafka.topics import Topics
 from streams.messages.events import all_from_row, from_row, mutations
 from streams.messages.files import event_files
@@ -220,14 +221,15 @@ def test_ingest_routes_both_and_counts_one(offline_settings: Settings) -> None:
     async def letter(*_about: Any) -> asyncio.Future[object]:
         raise AssertionError("nothing here is bad")
 
-    async def take() -> None:
-        ingest = Ingest(topics, Producer(), DeadLetters(letter, metrics, 3), metrics)  # type: ignore[arg-type]
+    async def ingest_poll() -> None:
+        consumer: Any = SimpleNamespace(is_current=lambda _poll: True, complete_poll=lambda _poll: None)
+        ingest = Ingest(topics, consumer, Producer(), DeadLetters(letter, metrics, 3), metrics)  # type: ignore[arg-type]
         record = Record(topics.share.name, json.dumps(STATED).encode())
         poll = Poll(INPUTS, 1, 1)
         poll.add(TP(topics.share.name, 0), [record], 4)
         await ingest.handle(poll)
 
-    asyncio.run(take())
+    asyncio.run(ingest_poll())
     got = {
         shard: [one for value in values for segment in unpack(value).segments for one in segment.mutations]
         for shard, values in packs.items()

@@ -16,7 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from streams import cli
 from streams.demo.consumer import listening
 from streams.embedded import EmbeddedKafka
-from streams.kafka import log_io, topic_range
+from streams.kafka import log_io
 from streams.kafka.topics import Topics, admin, create
 from streams.operations import personal_data_search
 from streams.settings.settings import Settings
@@ -185,7 +185,7 @@ def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str])
     user = "topic-zstd"
     found = {one.topic: one.naming for one in personal_data_search.in_topics(rig.settings, user, lambda *_: None)}
     assert [found[name] for name in (rig.topics.create.name, rig.topics.mutations.name)] == [1, 1]
-    read = topic_range.read(rig.settings)
+    read = log_io.read_inputs(rig.settings)
     assert {one.user for one in read.mutations} == rig.users
     log = rig.topics.mutations.name
     records = read_all(rig.settings, [log])

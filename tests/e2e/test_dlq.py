@@ -22,7 +22,7 @@ from streams.messages.headers import ERRORS, error_headers
 from streams.operations import dead_letter_queue
 from streams.operations.dead_letter_queue import Letters
 from streams.settings.settings import Settings
-from streams.worker.processing.dead_letters import ATTEMPT, EXCEPTION, TIMESTAMP, whole_or_cut
+from streams.worker.processing.dead_letters import ATTEMPT, EXCEPTION, TIMESTAMP, dead_letter_of
 from tests.recovery.test_kill import check_equal, open_shard, undisturbed
 from tests.support import faulty
 from tests.support.histories import history
@@ -58,7 +58,7 @@ def write(settings: Settings, values: Iterable[tuple[str, bytes]], **more: Any) 
             record = Record(
                 value, b"key-%d" % number, [("trace", b"\xff%d" % number)], SENT_MS + number, topic, number % 4
             )
-            key, kept, before = whole_or_cut(record)
+            key, kept, before = dead_letter_of(record)
             said = error_headers(before, topic, record.partition, 100 + number, EXCEPTION, f"{reason}: wrong")
             sender.send(f"{topic}.dlq", kept, key=key, headers=[*said, *more.get("headers", [])])
     return topic

@@ -91,7 +91,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
 
     history = ScoreHistory()
     host = ShardHost(opened, history)
-    await host.settle(dict.fromkeys(range(SHARDS), 0))
+    await host.sync_assignment(dict.fromkeys(range(SHARDS), 0))
     app = web.Application()
     state = Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version, history)
     routes(app, state, Guard(settings.web_token.get_secret_value()))

@@ -15,7 +15,7 @@ import pytest
 
 from streams import cli
 from streams.errors import NotAllowed, Right
-from streams.kafka import topic_range, topics
+from streams.kafka import log_io, topics
 from streams.kafka.access import rights, rights_table
 from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
@@ -226,7 +226,7 @@ def test_each_row_of_the_table_is_enough(
             settings = settings.model_copy(update={"prefix": f"{settings.prefix}new."})
         guarded.grant(f"row{number}", rights_table.ROWS[name](settings))
         if not arguments:
-            assert topic_range.read(settings).mutations
+            assert log_io.read_inputs(settings).mutations
             continue
         done = command(settings, *arguments)
         if done.returncode:
@@ -240,7 +240,7 @@ def test_an_advertised_address_that_cannot_be_reached_is_named(guarded: GuardedK
         settings = open_settings.model_copy(update={"broker": address})
         line = refused(settings, "topics", "list")
         assert line.startswith(f"Kafka at {address} advertises {advertised}, which cannot be reached from here (")
-        assert line.endswith("): set advertised.listeners of the broker to an address that can")
+        assert line.endswith("): set advertised.listeners of the broker to an address that is reachable")
         assert doctor(settings)["broker"] == (False, line)
 
 

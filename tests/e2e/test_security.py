@@ -85,14 +85,14 @@ def test_what_is_set_wrong_is_named(
     login: Settings, secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each wrong setting has a line that names it; no secret is in any."""
-    monkeypatch.setattr(preflight, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(preflight, "RETRY_UNTIL_S", 1.0)
     other = Authority(tmp_path / "other").certificate
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"sasl_password": SecretStr(WRONG)}, "refused the login: check .*SASL_USERNAME and .*SASL_PASSWORD"),
         ({"sasl_username": "nobody"}, "refused the login: check .*SASL_USERNAME and .*SASL_PASSWORD"),
-        ({"sasl_mechanism": "PLAIN"}, "does not take PLAIN: set .*SASL_MECHANISM"),
-        ({"ssl_cafile": str(other)}, "not to be trusted .*: set .*SSL_CAFILE"),
-        ({"broker": f"localhost:{secured.login_port}"}, "names another host: name it in .*BROKER"),
+        ({"sasl_mechanism": "PLAIN"}, "does not accept PLAIN: set .*SASL_MECHANISM"),
+        ({"ssl_cafile": str(other)}, "is not trusted .*: set .*SSL_CAFILE"),
+        ({"broker": f"localhost:{secured.login_port}"}, "is for another host: set .*BROKER"),
         ({"security_protocol": "PLAINTEXT"}, "does not answer PLAINTEXT .*: check .*SECURITY_PROTOCOL"),
         ({"broker": secured.address}, "does not answer SASL_SSL .*: check .*SECURITY_PROTOCOL"),
         ({"broker": f"{HOST}:{secured.certificate_port}", "security_protocol": "SSL"}, "check .*SSL_CERTFILE"),

@@ -14,7 +14,7 @@ from kafka import KafkaProducer, TopicPartition
 from streams import cli
 from streams.embedded import EmbeddedKafka
 from streams.errors import UnreadableBatch
-from streams.kafka.topic_range import read
+from streams.kafka.log_io import read_inputs
 from streams.kafka.topics import Topics, admin, create
 from streams.operations import doctor, personal_data_search
 from streams.settings.settings import Settings
@@ -79,7 +79,7 @@ def test_a_damaged_input_batch(kafka: EmbeddedKafka, ready: Settings) -> None:
         assert "CRC" in line
         assert f'{{"partitions":[{{"topic":"{name}","partition":0,"offset":2}}],"version":1}}' in line
         with pytest.raises(UnreadableBatch, match=f"{name} partition 0 offset 1 cannot be decoded .*crc"):
-            read(ready)
+            read_inputs(ready)
         with admin(ready) as client:
             client.delete_records({TopicPartition(name, 0): 2})
         process.start()

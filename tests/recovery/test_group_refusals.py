@@ -291,6 +291,6 @@ def test_a_topic_that_is_not_handed_out(settings: Settings) -> None:
     """Error 76, by which brokers before 4.0 refuse such fetches, ends the worker; the line names topic and setting."""
     with running(FailingProcess(settings, "refused")) as process:
         line = last_line(process)
-    assert line.startswith(f"groundswell: Kafka does not hand out {settings.prefix}")
+    assert line.startswith(f"groundswell: Kafka does not return {settings.prefix}")
     assert "(UnsupportedCompressionType)" in line
     assert "compression.type" in line

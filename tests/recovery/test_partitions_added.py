@@ -10,8 +10,8 @@ from typing import Any
 
 from kafka.admin import NewPartitions
 
+from streams.kafka.log_io import read_inputs
 from streams.kafka.partitioner import partitions_of
-from streams.kafka.topic_range import read
 from streams.kafka.topics import Topics, admin, check, create, make, partitions
 from streams.messages.events import TOPIC_OF
 from streams.operations import doctor
@@ -77,7 +77,7 @@ def test_partitions_are_added_while_a_worker_runs(settings: Settings, tmp_path: 
     with admin(settings) as client:
         check(client, topics.all())
     assert doctor.registry(settings)
-    assert len(read(settings).mutations) >= len(events)
+    assert len(read_inputs(settings).mutations) >= len(events)
 
 
 def check_scores(settings: Settings, topics: Topics, users: set[str], counts: list[int]) -> None:

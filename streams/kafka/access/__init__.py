@@ -1,1 +1,1 @@
-"""Being let in: the first connection, rights, refusals of the group, advertised addresses."""
+"""Access to Kafka: the first connection, rights, errors of the consumer group, advertised addresses."""

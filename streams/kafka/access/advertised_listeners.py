@@ -1,4 +1,4 @@
-"""The addresses that Kafka advertises: a client that was let in goes on with those, not with the one it was given."""
+"""Checks the addresses that Kafka advertises: after its first connection a client uses only those."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ from contextlib import suppress
 from streams.errors import BrokerError, one_line
 
 CONNECT_S = 3.0
-AT_ONCE = 32
+"""Maximum duration of an attempt to connect."""
+PARALLEL = 32
+"""Maximum attempts at the same time."""
 
 Address = tuple[str, int]
 
 
 class Unreachable(BrokerError):
-    """No address that Kafka advertises can be reached."""
+    """No address that Kafka advertises is reachable."""
 
-    def __init__(self, server: str, lost: dict[Address, str]) -> None:
-        (host, port), why = next(iter(lost.items()))
+    def __init__(self, server: str, errors: dict[Address, str]) -> None:
+        (host, port), why = next(iter(errors.items()))
         super().__init__(
             f"Kafka at {server} advertises {host}:{port}, which cannot be reached from here ({why}): "
-            "set advertised.listeners of the broker to an address that can"
+            "set advertised.listeners of the broker to an address that is reachable"
         )
 
 
 async def unreachable(addresses: Iterable[Address], known: Address | None = None) -> dict[Address, str]:
-    """The addresses to which no connection can be made, and why; `known` was connected to already."""
-    turns = asyncio.Semaphore(AT_ONCE)
+    """Return the unreachable addresses with the error of each.
+
+    Args:
+        addresses: the addresses.
+        known: an address that is not tried, as there is a connection to it.
+    """
+    slots = asyncio.Semaphore(PARALLEL)
 
     async def connect(address: Address) -> str:
         try:
-            async with turns, asyncio.timeout(CONNECT_S):
+            async with slots, asyncio.timeout(CONNECT_S):
                 _, writer = await asyncio.open_connection(*address)
         except TimeoutError:
             return f"no answer in {CONNECT_S:.0f} s"
@@ -43,5 +50,5 @@ async def unreachable(addresses: Iterable[Address], known: Address | None = None
         return ""
 
     wanted = sorted(set(addresses) - {known})
-    found = await asyncio.gather(*map(connect, wanted))
-    return {address: why for address, why in zip(wanted, found, strict=True) if why}
+    errors = await asyncio.gather(*map(connect, wanted))
+    return {address: error for address, error in zip(wanted, errors, strict=True) if error}

@@ -1,7 +1,6 @@
-"""Kafka's refusals of a worker: which pass by themselves, which do not, and the line that names the setting.
+"""Error codes with which Kafka refuses a worker: which are transient, and the error line for each of the others.
 
-aiokafka knows only some of the error codes of a group and turns the others into one nameless error, so the codes
-of the answers themselves are looked at.
+aiokafka maps only some error codes of a consumer group to classes of their own, so the codes in the responses are used.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from streams.errors import BrokerError, GroundswellError, GroupError, WorkerErro
 from streams.settings.settings import PREFIX, Settings
 
 REFUSED_S = 120.0
-"""How long refusals may last that usually pass, while Kafka answers, before the worker stops."""
+"""How long usually transient refusals may last, while Kafka responds, before the worker stops."""
 UNREADABLE_S = 30.0
-"""How long fetches of a partition may be refused for a reason that usually does not pass."""
+"""How long fetches of a partition may fail with an error that is usually not transient."""
 
 INCONSISTENT, BAD_GROUP, BAD_SESSION, NOT_ALLOWED, VERSION = 23, 24, 26, 30, 35
 TOO_MANY, FENCED, ZSTD = 81, 82, 76
-PASSING = frozenset({0, 5, 7, 14, 15, 16, 27, 79})
-"""Loading, moving or absent coordinators, a rebalance, a member id that is handed out: waited for without limit."""
-FETCH_PASSING = frozenset({0, 1, 3, 5, 6, 9, 29, 56, 74, 75, 78, 100, 103})
-"""Of a fetch: leaders and replicas that move; offsets and rights, which the client treats itself."""
+TRANSIENT = frozenset({0, 5, 7, 14, 15, 16, 27, 79})
+"""Loading, moving or missing coordinator, rebalance, new member id: retried without limit."""
+FETCH_TRANSIENT = frozenset({0, 1, 3, 5, 6, 9, 29, 56, 74, 75, 78, 100, 103})
+"""Errors of a fetch: moving leaders and replicas; offsets and rights, which the client handles itself."""
 NAMES = {
     -1: "UnknownServerError",
     2: "CorruptMessage",
@@ -44,12 +43,12 @@ _FATAL = (
 
 
 def _name(code: int) -> str:
-    found = errors.for_code(code).__name__ if code > 0 else ""
-    return NAMES.get(code) or (found if found not in {"", "UnknownError"} else f"error {code}")
+    name = errors.for_code(code).__name__ if code > 0 else ""
+    return NAMES.get(code) or (name if name not in {"", "UnknownError"} else f"error {code}")
 
 
 def group_refusal(settings: Settings, code: int) -> GroupError | None:
-    """The error for a code that no waiting helps against, or None for all others."""
+    """Return the error for a code after which a retry is useless; None for all others."""
     group = f"the consumer group {settings.consumer_group}"
     setting = f"{PREFIX}GROUP"
     lines = {
@@ -72,7 +71,12 @@ def group_refusal(settings: Settings, code: int) -> GroupError | None:
 
 
 def group_silence(settings: Settings, what: str) -> GroupError:
-    """The error for refusals that should have passed and did not."""
+    """Return the error for transient refusals that lasted longer than `REFUSED_S`.
+
+    Args:
+        settings: the settings of the worker.
+        what: the last refusal.
+    """
     return GroupError(
         f"the consumer group {settings.consumer_group} has refused this worker for {REFUSED_S:.0f} s (last: {what}): "
         f"look at the brokers' logs, or set {PREFIX}GROUP to another group"
@@ -80,22 +84,22 @@ def group_silence(settings: Settings, what: str) -> GroupError:
 
 
 def fetch_refusal(topic: str, partition: int, offset: int, code: int) -> BrokerError:
-    """The error for a partition that Kafka does not hand out."""
+    """Return the error for a partition whose records Kafka does not return."""
     where = f"{topic} partition {partition} offset {offset}"
     if code == ZSTD:
         return BrokerError(
-            f"Kafka does not hand out {where} (UnsupportedCompressionType): it is compressed with zstd, and the "
+            f"Kafka does not return {where} (UnsupportedCompressionType): it is compressed with zstd, and the "
             "brokers support only fetch requests older than version 10; set the topic's compression.type to another "
             "codec, or use Kafka 2.3 or newer"
         )
     return BrokerError(
-        f"Kafka does not hand out {where} ({_name(code)}) for {UNREADABLE_S:.0f} s: look at the broker's log; "
+        f"Kafka does not return {where} ({_name(code)}) for {UNREADABLE_S:.0f} s: look at the broker's log; "
         "restore the partition from another replica, or delete its records with kafka-delete-records.sh"
     )
 
 
 def refusal(settings: Settings, error: BaseException) -> GroundswellError | None:
-    """The error of one line for a client's error that no waiting helps against, or None for all others."""
+    """Return the error of one line for a client's error after which a retry is useless; None for all others."""
     if isinstance(error, errors.IncompatibleBrokerVersion | errors.UnrecognizedBrokerVersion):
         return group_refusal(settings, VERSION)
     if isinstance(error, _FATAL):
@@ -104,15 +108,15 @@ def refusal(settings: Settings, error: BaseException) -> GroundswellError | None
 
 
 def explained(settings: Settings, error: BaseException | None) -> BaseException:
-    """What ended a worker as an error of one line: as it is if it was raised on purpose."""
+    """Return the error that ended a worker as one of one line; one that was raised on purpose is returned unchanged."""
     if error is not None and on_purpose(error):
         return error
-    found = refusal(settings, error) if error is not None else None
-    found = found or WorkerError(f"the worker crashed: {type(error).__name__}: {error}")
-    found.__cause__ = error
-    return found
+    explanation = refusal(settings, error) if error is not None else None
+    explanation = explanation or WorkerError(f"the worker crashed: {type(error).__name__}: {error}")
+    explanation.__cause__ = error
+    return explanation
 
 
-def named(error: BaseException, code: int) -> str:
-    """What a refusal is called: by its code where there is one, else by the client's error."""
+def refusal_name(error: BaseException, code: int) -> str:
+    """Return the name of a refusal: that of its code if there is one, otherwise the client's error."""
     return _name(code) if code else one_line(error)

@@ -1,10 +1,10 @@
-"""The rights of a user in Kafka: which are missing, asked without side effects, and the line that names them.
+"""The rights of a user in Kafka: finds missing ones without side effects, and names them in the error.
 
-Listing topics leaves out those that the user may not describe, so a topic is asked for by its name: Kafka answers
-TOPIC_AUTHORIZATION_FAILED for a name that it hides, whether the topic exists or not, and UNKNOWN_TOPIC_OR_PARTITION for
-one that is absent. For each topic that is not hidden it reports the operations that the user may do. For a group a
-heartbeat of no member is refused for the missing right first. `streams/kafka/access/rights_table.py` lists what
-each command needs.
+A list of topics omits those that the user may not describe, so each topic is requested by its name: Kafka answers
+TOPIC_AUTHORIZATION_FAILED for a hidden topic, whether it exists or not, and UNKNOWN_TOPIC_OR_PARTITION for a missing
+one. For each topic that is not hidden it reports the operations that the user may do. The right to a group is tried
+with a heartbeat of an unknown member, which Kafka refuses for the missing right first.
+`streams/kafka/access/rights_table.py` lists the rights of each command.
 """
 
 from __future__ import annotations
@@ -24,34 +24,38 @@ if TYPE_CHECKING:
     from streams.settings.settings import Settings
 
 TOPIC, GROUP, CLUSTER, TRANSACTION = 29, 30, 31, 53
-"""Kafka's codes of a refused authorization."""
+"""Kafka's error codes for a missing right."""
 REFUSALS = frozenset((TOPIC, GROUP, CLUSTER, TRANSACTION))
-AGAIN_S = 0.2
+RETRY_S = 0.2
+"""Pause before a request to a missing coordinator is sent again."""
 
 
 def user(settings: Settings) -> str:
-    """The user of these settings as far as this side of the connection knows it."""
+    """Return the user of these settings, as far as the client side has the name."""
     if settings.security_protocol.startswith("SASL"):
         return tokens(settings).user if settings.sasl_mechanism == MECHANISM else settings.sasl_username
     return f"the owner of {settings.ssl_certfile}" if settings.ssl_certfile else "ANONYMOUS"
 
 
 def refused(error: BaseException) -> bool:
-    """Whether Kafka refused for a missing right; of either client, also as the cause of another error."""
+    """Whether an error of either client, or its cause, means that a right is missing."""
     return _cause(error) is not None
 
 
 def _cause(error: BaseException | None) -> BaseException | None:
-    """The refusal behind an error."""
+    """Return the refusal for a missing right among an error and its causes; None if there is none."""
     while error is not None and (getattr(error, "errno", None) not in REFUSALS or isinstance(error, OSError)):
         error = error.__cause__
     return error
 
 
 def refusal(error: BaseException, settings: Settings, *rights: Right) -> NotAllowed | None:
-    """The line for an error of either client, or None if no right is missing.
+    """Return the error of one line for an error of either client; None if no right is missing.
 
-    rights: what was being done, for an error that does not name its topics.
+    Args:
+        error: the error.
+        settings: the settings of the client.
+        rights: the rights that the request needed, for an error that does not name its topics.
     """
     if isinstance(error, NotAllowed):
         return error.of(user(settings))
@@ -75,7 +79,7 @@ def refusal(error: BaseException, settings: Settings, *rights: Right) -> NotAllo
 
 
 def _names(arguments: Iterable[Any]) -> Iterable[str]:
-    """The names of topics among the arguments of an error; what has a space is a text."""
+    """Yield the topic names among the arguments of an error; an argument with a space is a text."""
     for argument in arguments:
         if isinstance(argument, str):
             if argument and " " not in argument:
@@ -85,87 +89,89 @@ def _names(arguments: Iterable[Any]) -> Iterable[str]:
 
 
 def absent(client: KafkaAdminClient, names: Iterable[str]) -> list[str]:
-    """The topics that do not exist, in the order given.
+    """Return the topics that do not exist, in the order given.
 
     Raises:
-        NotAllowed: one may not be described, so it cannot be known.
+        NotAllowed: the user may not describe a topic, so its existence is unknown.
     """
-    found = _described(client, names)
-    hidden = [Right("describe", name) for name, about in found.items() if about["error_code"] == TOPIC]
+    described = _describe(client, names)
+    hidden = [Right("describe", name) for name, topic in described.items() if topic["error_code"] == TOPIC]
     if hidden:
         raise NotAllowed(hidden)
-    return [name for name, about in found.items() if not about["partitions"]]
+    return [name for name, topic in described.items() if not topic["partitions"]]
 
 
 def hidden(client: KafkaAdminClient, names: Iterable[str]) -> list[str]:
-    """The topics that may not be described, whether they exist or not."""
-    return [name for name, about in _described(client, names).items() if about["error_code"] == TOPIC]
+    """Return the topics that the user may not describe, whether they exist or not."""
+    return [name for name, topic in _describe(client, names).items() if topic["error_code"] == TOPIC]
 
 
-def require(client: KafkaAdminClient, rights: Iterable[Right], wait_s: float = 0.0, *, again: bool = False) -> None:
-    """Try rights; the arguments are those of `lacking`.
+def require(
+    client: KafkaAdminClient, rights: Iterable[Right], wait_s: float = 0.0, *, existing_too: bool = False
+) -> None:
+    """Check rights; the arguments are those of `lacking`.
 
     Raises:
-        NotAllowed: some are missing; the line names each.
+        NotAllowed: rights are missing; the error names each.
     """
-    missing = lacking(client, rights, wait_s, again=again)
+    missing = lacking(client, rights, wait_s, existing_too=existing_too)
     if missing:
         raise NotAllowed(missing)
 
 
 def lacking(
-    client: KafkaAdminClient, rights: Iterable[Right], wait_s: float = 0.0, *, again: bool = False
+    client: KafkaAdminClient, rights: Iterable[Right], wait_s: float = 0.0, *, existing_too: bool = False
 ) -> list[Right]:
-    """The rights that are surely missing; what Kafka does not report counts as there.
+    """Return the rights that are certainly missing; a right that Kafka does not report counts as granted.
 
     Args:
         client: an admin client.
-        rights: what to try. The right to create counts only for a topic that is absent.
-        wait_s: how long to wait for a group's coordinator, which a fresh Kafka does not have; without one the right to
-            the group is not tried.
-        again: the right to create counts for topics that exist too.
+        rights: the rights to check. The right to create is checked only for a missing topic.
+        wait_s: seconds to wait for a group's coordinator, which a Kafka without consumers does not have yet; without a
+            coordinator the right to the group is not checked.
+        existing_too: check the right to create also for topics that exist.
     """
     wanted = list(dict.fromkeys(rights))
-    found = _described(client, [right.name for right in wanted if not right.group])
+    described = _describe(client, [right.name for right in wanted if not right.group])
     missing: list[Right] = []
     cluster: list[str] | None = None
     for right in wanted:
         if right.group:
             missing += [right] if _group_lacks(client, right, wait_s) else []
             continue
-        about = found[right.name]
-        granted = about.get("authorized_operations") or []
-        if about["error_code"] == TOPIC:
+        topic = described[right.name]
+        granted = topic.get("authorized_operations") or []
+        if topic["error_code"] == TOPIC:
             missing.append(Right("describe", right.name))
         elif right.operation == "create":
-            if (again or not about["partitions"]) and "DESCRIBE" in granted and "CREATE" not in granted:
-                cluster = _on_cluster(client) if cluster is None else cluster
+            if (existing_too or not topic["partitions"]) and "DESCRIBE" in granted and "CREATE" not in granted:
+                cluster = _cluster_operations(client) if cluster is None else cluster
                 missing += [right] if "CREATE" not in cluster else []
-        # Without an authorizer, or of an old release, Kafka reports all or nothing; who may describe has that at least.
+        # An old Kafka, or one without an authorizer, reports all operations or none; any other report has DESCRIBE.
         elif "DESCRIBE" in granted and right.operation.upper() not in granted:
             missing.append(right)
     return list(dict.fromkeys(missing))
 
 
-def _described(client: KafkaAdminClient, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+def _describe(client: KafkaAdminClient, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     wanted = list(dict.fromkeys(names))
     if not wanted:
         return {}
-    found = {topic["name"]: topic for topic in client.describe_topics(wanted)}
-    return {name: found[name] for name in wanted}
+    described = {topic["name"]: topic for topic in client.describe_topics(wanted)}
+    return {name: described[name] for name in wanted}
 
 
-def _on_cluster(client: KafkaAdminClient) -> list[str]:
-    """The operations that are allowed on the whole cluster."""
+def _cluster_operations(client: KafkaAdminClient) -> list[str]:
+    """Return the operations that the user may do on the whole cluster."""
     return client.describe_cluster().get("authorized_operations") or []
 
 
 def _group_lacks(client: KafkaAdminClient, right: Right, wait_s: float) -> bool:
-    """Whether the right to a group is surely missing."""
+    """Whether the right to a group is certainly missing."""
     end = time.monotonic() + wait_s
     while True:
         try:
-            return _beat(client, right) == GROUP
+            return _heartbeat(client, right) == GROUP
         except GroupAuthorizationFailedError:
             return True
         except CoordinatorNotAvailableError:
@@ -174,12 +180,12 @@ def _group_lacks(client: KafkaAdminClient, right: Right, wait_s: float) -> bool:
         except KafkaError as error:
             if not error.retriable or time.monotonic() >= end:
                 raise
-        time.sleep(AGAIN_S)
+        time.sleep(RETRY_S)
 
 
-def _beat(client: KafkaAdminClient, right: Right) -> int:
-    """What Kafka answers to a heartbeat of no member; a coordinator is found only for those who may describe it."""
-    manager, find = client._manager, client._find_coordinator_id  # noqa: SLF001 - there is no public way to ask
+def _heartbeat(client: KafkaAdminClient, right: Right) -> int:
+    """Return the error code of a heartbeat of an unknown member; finding its coordinator needs `describe`."""
+    manager, find = client._manager, client._find_coordinator_id  # noqa: SLF001 - no public method
     coordinator = manager.run(find, right.name)
     if right.operation == "describe":
         return 0

@@ -1,4 +1,4 @@
-"""Which rights in Kafka each command needs: the table of docs/operations.md ("TLS and logins") as code."""
+"""The rights in Kafka that each command needs: the table of docs/operations.md ("TLS and logins") as code."""
 
 from __future__ import annotations
 
@@ -19,64 +19,64 @@ def _inputs(settings: Settings) -> list[TopicSpec]:
     return list(Topics(settings).inputs.values())
 
 
-def _letters(settings: Settings) -> list[TopicSpec]:
+def _dead_letters(settings: Settings) -> list[TopicSpec]:
     return [Topics(settings).dlq(spec) for spec in _inputs(settings)]
 
 
 def worker(settings: Settings) -> list[Right]:
-    """The rights of a worker."""
+    """Return the rights of a worker."""
     registry, inputs = Topics(settings), _inputs(settings)
-    ours = [registry.mutations, registry.halos, registry.models]
-    written = [*ours, registry.score, registry.alert, *_letters(settings)]
+    internal = [registry.mutations, registry.halos, registry.models]
+    written = [*internal, registry.score, registry.alert, *_dead_letters(settings)]
     group = Right("read", settings.consumer_group, group=True)
-    return [*_on("read", [*inputs, *ours]), group, *_on("write", written), *_on("create", registry.all())]
+    return [*_on("read", [*inputs, *internal]), group, *_on("write", written), *_on("create", registry.all())]
 
 
 def create(settings: Settings) -> list[Right]:
-    """The rights of `topics create`."""
+    """Return the rights of `topics create`."""
     specs = Topics(settings).all()
     return [*_on("describe", specs), *_on("create", specs)]
 
 
 def describe(settings: Settings) -> list[Right]:
-    """The rights of `topics list` and `topics describe`."""
+    """Return the rights of `topics list` and `topics describe`."""
     group = Right("describe", settings.consumer_group, group=True)
     return [*_on("describe", Topics(settings).all()), group]
 
 
 def produce(settings: Settings) -> list[Right]:
-    """The rights of `produce`."""
+    """Return the rights of `produce`."""
     return _on("write", _inputs(settings))
 
 
 def tail(settings: Settings) -> list[Right]:
-    """The rights of `tail`."""
+    """Return the rights of `tail`."""
     return _on("read", [Topics(settings).score, Topics(settings).alert])
 
 
 def train(settings: Settings) -> list[Right]:
-    """The rights of `train --topics`."""
+    """Return the rights of `train --topics`."""
     return _on("read", _inputs(settings))
 
 
 def dlq(settings: Settings) -> list[Right]:
-    """The rights of `dlq list` and `dlq show`."""
+    """Return the rights of `dlq list` and `dlq show`."""
     group = Right("read", settings.consumer_group + DEAD_LETTERS, group=True)
-    return [*_on("read", _letters(settings)), group]
+    return [*_on("read", _dead_letters(settings)), group]
 
 
 def dlq_replay(settings: Settings) -> list[Right]:
-    """The rights of `dlq replay`."""
+    """Return the rights of `dlq replay`."""
     return [*dlq(settings), *produce(settings)]
 
 
 def dlq_purge(settings: Settings) -> list[Right]:
-    """The rights of `dlq purge`."""
-    return [*dlq(settings), *_on("delete", _letters(settings))]
+    """Return the rights of `dlq purge`."""
+    return [*dlq(settings), *_on("delete", _dead_letters(settings))]
 
 
 def model_use(settings: Settings) -> list[Right]:
-    """The rights of `model use`."""
+    """Return the rights of `model use`."""
     registry = Topics(settings)
     group = Right("describe", settings.consumer_group, group=True)
     models = [registry.models]
@@ -84,14 +84,14 @@ def model_use(settings: Settings) -> list[Right]:
 
 
 def reshard(settings: Settings) -> list[Right]:
-    """The rights of `state reshard`; those on what it works in are tried when it is made."""
+    """Return the rights of `state reshard`; those on its own topic are checked when it creates it."""
     registry = Topics(settings)
     log = registry.mutations
-    beside = TopicSpec(log.name + RESHARD, 0, "")
-    rebuilt = [log, beside, registry.halos]
+    rewritten = TopicSpec(log.name + RESHARD, 0, "")
+    rebuilt = [log, rewritten, registry.halos]
     return [
         *(right for operation in ("create", "delete") for right in _on(operation, rebuilt)),
-        *(right for operation in ("read", "write") for right in _on(operation, [log, beside])),
+        *(right for operation in ("read", "write") for right in _on(operation, [log, rewritten])),
         *_on("read", [registry.alert, registry.models]),
         Right("read", settings.consumer_group, group=True),
         *_on("describe", _inputs(settings)),
@@ -99,7 +99,7 @@ def reshard(settings: Settings) -> list[Right]:
 
 
 def find(settings: Settings) -> list[Right]:
-    """The rights of `state find --topics`."""
+    """Return the rights of `state find --topics`."""
     specs = Topics(settings).all()
     return [*_on("read", specs), *_on("describe_configs", specs)]
 
@@ -117,39 +117,50 @@ ROWS: dict[str, Callable[[Settings], list[Right]]] = {
     "state reshard": reshard,
     "state find --topics": find,
 }
-"""All rows but the worker's."""
+"""The rights of each command other than `worker`."""
 
 
 def examine(settings: Settings, timeout_s: float) -> str:
-    """Try every right of the table; what is returned names the commands that lack some.
+    """Check every right of the table.
+
+    Args:
+        settings: the settings of the user.
+        timeout_s: seconds to wait for Kafka and for the group's coordinator.
+
+    Returns:
+        A line for people, with the commands for which rights are missing.
 
     Raises:
-        NotAllowed: a worker lacks some.
+        NotAllowed: rights of a worker are missing.
     """
     with topics.admin(settings, timeout_s) as client:
         needed = worker(settings)
         rows = {name: row(settings) for name, row in ROWS.items()}
         every = [*needed, *(right for row in rows.values() for right in row)]
         missing = set(rights.lacking(client, every, timeout_s))
-        gone = {right.name for right in missing if right.operation == "describe" and not right.group}
-        # What may not be described cannot be read or written either, whatever else is granted.
-        lacks = [Right("describe", name) for name in dict.fromkeys(one.name for one in needed) if name in gone]
-        lacks += [one for one in needed if one in missing or (one.name in gone and one.operation != "create")]
+        hidden = {right.name for right in missing if right.operation == "describe" and not right.group}
+        # A topic that may not be described cannot be read or written either, whatever else is granted.
+        lacks = [Right("describe", name) for name in dict.fromkeys(right.name for right in needed) if name in hidden]
+        lacks += [
+            right for right in needed if right in missing or (right.name in hidden and right.operation != "create")
+        ]
         if lacks:
             raise NotAllowed(lacks)
-    barred = {name: [one for one in row if one in missing or one.name in gone] for name, row in rows.items()}
-    other = ", ".join(f"`{name}` ({NotAllowed(lacks).listed()})" for name, lacks in barred.items() if lacks)
+    missing_by_command = {
+        name: [right for right in row if right in missing or right.name in hidden] for name, row in rows.items()
+    }
+    other = ", ".join(f"`{name}` ({NotAllowed(lacks).listed()})" for name, lacks in missing_by_command.items() if lacks)
     return f"{rights.user(settings)} has those of a worker" + (f"; missing for {other}" if other else "")
 
 
 def explained(settings: Settings, error: BaseException) -> NotAllowed | None:
-    """The right that was missing where an error ended a worker, asked of Kafka; None if it was something else."""
-    found = rights.refusal(error, settings)
-    if found is None:
+    """Return the missing right that caused an error of a worker, as Kafka reports it now; None for any other cause."""
+    refusal = rights.refusal(error, settings)
+    if refusal is None:
         return None
     try:
         with topics.admin(settings) as client:
             rights.require(client, worker(settings))
     except BrokerError as exact:
-        return exact if isinstance(exact, NotAllowed) else found
-    return found
+        return exact if isinstance(exact, NotAllowed) else refusal
+    return refusal

@@ -1,1 +1,1 @@
-"""The worker's consumer: Faust's transport, polls, assignment, offsets with notes, fetch errors."""
+"""The worker's consumer: Faust transport, polls, partition assignment, offsets with notes, fetch errors."""

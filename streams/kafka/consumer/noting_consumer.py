@@ -1,4 +1,4 @@
-"""Offsets on their way to the group with a note of what they point into, through Faust, which knows only numbers."""
+"""Commits of offsets with metadata, passed through Faust, which handles plain numbers only."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from streams.messages.topic_identity import Held
 
 
 class Noted(int):
-    """An offset on its way to a commit, with what it points into; Faust hands it on as the number that it is."""
+    """An offset to commit, with the note of the topic that it belongs to; Faust passes it on as a number."""
 
     note: str
 
     def __new__(cls, held: Held) -> Self:
-        """The offset of a commit."""
+        """Return the offset of a commit with its note."""
         noted = super().__new__(cls, held.offset)
         noted.note = held.note
         return noted
 
 
 class NotingConsumer(aiokafka.AIOKafkaConsumer):
-    """A consumer that commits the notes of its offsets."""
+    """A consumer that commits the notes of its offsets as their metadata."""
 
     async def commit(self, offsets: Mapping[Any, Any] | None = None) -> None:
-        """As aiokafka's."""
+        """Commit offsets as aiokafka does; the note of a `Noted` offset becomes its metadata."""
         if offsets is not None:
             offsets = {tp: (int(offset), getattr(offset, "note", text)) for tp, (offset, text) in offsets.items()}
         await super().commit(offsets)

@@ -1,4 +1,4 @@
-"""Positions that Kafka no longer has: a topic that was cut or made again under what is read."""
+"""Positions that Kafka no longer has: a topic was truncated, or deleted and created again, while it is read."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from typing import Any
 from aiokafka.client import ConnectionGroup
 from aiokafka.protocol.fetch import FetchRequest
 
+from streams.kafka.aiokafka_internals import Send, wrap_send
+
 _OUT_OF_RANGE = 1
 """Kafka's error OFFSET_OUT_OF_RANGE."""
 
 
-def notice_cuts(consumer: Any, cut: Callable[[str, int], None]) -> None:
-    """Have a function told of every partition that Kafka has nothing of at the position of a fetch.
+def on_out_of_range(consumer: Any, callback: Callable[[str, int], None]) -> None:
+    """Call a function for every partition whose fetch position Kafka does not have.
 
-    aiokafka itself goes on at the beginning then, and logs that as information.
+    aiokafka itself would then read from the beginning, and only log that.
 
     Args:
-        consumer: one that has not been started.
-        cut: told topic and partition, on the consumer's thread.
+        consumer: a consumer that has not been started.
+        callback: called with topic and partition, on the consumer's thread.
     """
-    client = consumer._client  # noqa: SLF001 - aiokafka has no hook for it
-    send = client.send
 
-    async def noticed(node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
-        response = await send(node_id, request, group=group)
-        if isinstance(request, FetchRequest):
-            for topic, partitions in response.topics:
-                for partition, code, *_ in partitions:
-                    if code == _OUT_OF_RANGE:
-                        cut(topic, partition)
-        return response
+    def wrap(send: Send) -> Send:
+        async def send_and_observe(node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+            response = await send(node_id, request, group=group)
+            if isinstance(request, FetchRequest):
+                for topic, partitions in response.topics:
+                    for partition, code, *_ in partitions:
+                        if code == _OUT_OF_RANGE:
+                            callback(topic, partition)
+            return response
 
-    client.send = noticed
+        return send_and_observe
+
+    wrap_send(consumer, wrap)

@@ -106,7 +106,7 @@ class Auditor:
         """Audit one user; returns the seconds of work, 0 if there was nobody."""
         spent = [0.0]
         try:
-            looked = await self._host.between_steps(self._random.choice, partial(self._timed, spent, self._look))
+            looked = await self._host.run_on_any(self._random.choice, partial(self._timed, spent, self._look))
             if looked is None:
                 return 0.0
             shard, artifact, seen = looked
@@ -157,7 +157,7 @@ class Auditor:
             return shard if same and not isinstance(shard.engine, DualEngine) else None
 
         try:
-            mended = await self._host.between_steps(same, partial(self._timed, spent, mend))
+            mended = await self._host.run_on_any(same, partial(self._timed, spent, mend))
         except ModelRefused as error:
             # The reference process ended between two repairs, each of which is whole; the next audit checks them.
             self._fail(error)

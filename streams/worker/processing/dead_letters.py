@@ -1,10 +1,10 @@
-"""The dead letters: bad messages on their way to `<input topic>.dlq`, and the guard against a flood of them.
+"""Dead letters: sends invalid messages to `<input topic>.dlq`, and stops the worker when too many come in a row.
 
-Beside the headers of KIP-1034 a letter has `__groundswell.timestamp`, the message's own (a letter's
-own timestamp is when it was written, so that its retention begins then), and, if it was sent again
-by `groundswell dlq replay`, `__groundswell.attempt`, how many times. A message too large for the
-topic, which a compressed batch may hold, is cut, and `__groundswell.cut` says how large it was.
-`streams/operations/dead_letter_queue.py` reads all that.
+In addition to the headers of KIP-1034 a dead letter has `__groundswell.timestamp`, the timestamp of the message (the
+timestamp of the letter is its write time, from which its retention counts), and, after `groundswell dlq replay`,
+`__groundswell.attempt`, the number of replays. A message that is too large for the topic, as a compressed batch may
+contain one, is truncated, and `__groundswell.cut` has its sizes. `streams/operations/dead_letter_queue.py` reads these
+headers.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from streams.kafka.topics import DEAD_LETTERS
 from streams.messages.headers import Headers, error_headers
 from streams.telemetry.metrics import Metrics
 
-OURS = "__groundswell."
-TIMESTAMP = OURS + "timestamp"
-ATTEMPT = OURS + "attempt"
-CUT = OURS + "cut"
+HEADER_PREFIX = "__groundswell."
+TIMESTAMP = HEADER_PREFIX + "timestamp"
+ATTEMPT = HEADER_PREFIX + "attempt"
+CUT = HEADER_PREFIX + "cut"
 MESSAGE_CHARS = 500
 LETTER_BYTES = 3 << 19
-"""Key, value and headers of a letter that stays whole; what came in an uncompressed batch is never larger."""
+"""Maximum bytes of key, value and headers of a letter that is not truncated; above any uncompressed message."""
 CUT_BYTES = 1 << 16
-"""What is kept of a larger one's value."""
+"""Bytes kept of the value of a larger one, and maximum bytes of its key and headers."""
 EXCEPTION = f"{BadEvent.__module__}.{BadEvent.__qualname__}"
 
 
 class Record(Protocol):
-    """What the dead letters need of a consumed record."""
+    """The fields of a consumed record that are used here."""
 
     topic: str
     partition: int
@@ -43,45 +43,59 @@ class Record(Protocol):
 
 
 class Sender(Protocol):
-    """Sends one message and returns what can be awaited for its acknowledgement."""
+    """Sends one message; returns a future of its acknowledgement."""
 
     async def __call__(self, topic: str, key: bytes | None, value: bytes, headers: Headers) -> asyncio.Future[object]:
-        """Hand the message to the producer."""
+        """Queue the message in the producer."""
         ...
 
 
 class FloodGuard:
-    """Counts bad messages in a row, topic by topic; those that are read again, after a rejoin, only once."""
+    """Counts consecutive invalid messages per topic; messages that are read again after a rejoin count once.
+
+    Args:
+        limit: number of consecutive invalid messages at which the worker stops.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._run: dict[str, int] = {}
+        self._consecutive: dict[str, int] = {}
         self._last: dict[tuple[str, int], int] = {}
 
     def good(self, record: Record) -> None:
-        """A message was fine."""
-        if self._run and self._new(record):
-            self._run.pop(record.topic, None)
+        """End the count of a topic, as a message was valid."""
+        if self._consecutive and self._new(record):
+            self._consecutive.pop(record.topic, None)
 
     def bad(self, record: Record, error: BadEvent) -> None:
-        """Another bad one; raises DeadLetterFlood when the row is too long."""
+        """Count an invalid message.
+
+        Raises:
+            DeadLetterFlood: the limit is reached.
+        """
         if not self._new(record):
             return
         self._last[record.topic, record.partition] = record.offset
-        run = self._run[record.topic] = self._run.get(record.topic, 0) + 1
-        if run >= self._limit:
+        count = self._consecutive[record.topic] = self._consecutive.get(record.topic, 0) + 1
+        if count >= self._limit:
             raise DeadLetterFlood(
-                f"{run} bad messages in a row on {record.topic}, the last: {error.reason}: {error}; "
-                "mend the producer, or raise GROUNDSWELL_DEAD_LETTER_LIMIT"
+                f"{count} bad messages in a row on {record.topic}, the last: {error.reason}: {error}; "
+                "fix the producer, or raise GROUNDSWELL_DEAD_LETTER_LIMIT"
             )
 
     def _new(self, record: Record) -> bool:
-        """Whether it comes after the last bad one of its partition: what comes before that was counted."""
+        """Whether the record comes after the last invalid one of its partition; records before that were counted."""
         return record.offset > self._last.get((record.topic, record.partition), -1)
 
 
 class DeadLetters:
-    """Collects the bad messages of a poll and sends them; the poll is acknowledged after `flush`."""
+    """Collects the invalid messages of a poll and sends them; the poll is complete only after `flush`.
+
+    Args:
+        send: sends one message.
+        metrics: counts the dead letters.
+        limit: as for `FloodGuard`.
+    """
 
     def __init__(self, send: Sender, metrics: Metrics, limit: int) -> None:
         self._send = send
@@ -90,26 +104,26 @@ class DeadLetters:
         self._waiting: list[tuple[Record, BadEvent]] = []
 
     def begin(self) -> None:
-        """A poll begins: what an earlier one could not send, because it was refused, is read again."""
+        """Begin a poll; drop unsent messages of an earlier poll that was refused, as they are read again."""
         self._waiting = []
 
     def good(self, record: Record) -> None:
-        """A message was fine: a row of bad ones ends."""
+        """Record a valid message, which ends a row of invalid ones."""
         self._guard.good(record)
 
     def add(self, record: Record, error: BadEvent) -> None:
-        """Keep a bad message for the next `flush`.
+        """Queue an invalid message for the next `flush`.
 
         Raises:
-            DeadLetterFlood: it is one too many in a row; nothing of this poll is sent then.
+            DeadLetterFlood: too many in a row; then nothing of this poll is sent.
         """
-        # One that was sent again goes back where it was: no topic is drained by that.
+        # A replayed dead letter is not counted: it only returns to the dead letters.
         if all(name != ATTEMPT for name, _ in record.headers):
             self._guard.bad(record, error)
         self._waiting.append((record, error))
 
     async def flush(self) -> None:
-        """Send what was added and wait until Kafka has it."""
+        """Send the queued messages and wait until Kafka has acknowledged all of them."""
         waiting, self._waiting = self._waiting, []
         sent = [await self._send_one(record, error) for record, error in waiting]
         if sent:
@@ -119,21 +133,22 @@ class DeadLetters:
 
     async def _send_one(self, record: Record, error: BadEvent) -> asyncio.Future[object]:
         message = f"{error.reason}: {error}"[:MESSAGE_CHARS]
-        key, value, before = whole_or_cut(record)
+        key, value, before = dead_letter_of(record)
         headers = error_headers(before, record.topic, record.partition, record.offset, EXCEPTION, message)
         return await self._send(record.topic + DEAD_LETTERS, key, value, headers)
 
 
-def whole_or_cut(record: Record) -> tuple[bytes | None, bytes, Headers]:
-    """Key, value and headers of a record's letter: untouched, or cut where they would not fit the topic."""
-    # Kafka takes a message without a value only with a key.
+def dead_letter_of(record: Record) -> tuple[bytes | None, bytes, Headers]:
+    """Return key, value and headers of a record's dead letter, truncated if they exceed the topic's limit."""
+    # Kafka accepts a message without a value only if it has a key.
     key, value = record.key, b"" if record.value is None else record.value
-    headers = [(name, held or b"") for name, held in record.headers if name not in {TIMESTAMP, CUT}]
+    headers = [(name, text or b"") for name, text in record.headers if name not in {TIMESTAMP, CUT}]
     if record.timestamp and record.timestamp > 0:
         headers.append((TIMESTAMP, b"%d" % record.timestamp))
-    key_bytes, headers_bytes = len(key or b""), sum(len(name.encode()) + len(held) for name, held in headers)
+    key_bytes, headers_bytes = len(key or b""), sum(len(name.encode()) + len(text) for name, text in headers)
     if key_bytes + len(value) + headers_bytes <= LETTER_BYTES:
         return key, value, headers
     sizes = f"value={len(value)} key={key_bytes} headers={headers_bytes}"
-    kept = [(name, held) for name, held in headers if name.startswith(OURS)] if headers_bytes > CUT_BYTES else headers
-    return key if key_bytes <= CUT_BYTES else None, value[:CUT_BYTES], [*kept, (CUT, sizes.encode())]
+    if headers_bytes > CUT_BYTES:
+        headers = [(name, text) for name, text in headers if name.startswith(HEADER_PREFIX)]
+    return key if key_bytes <= CUT_BYTES else None, value[:CUT_BYTES], [*headers, (CUT, sizes.encode())]

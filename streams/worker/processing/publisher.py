@@ -1,4 +1,4 @@
-"""Scores and alerts of a step as Kafka messages: keys, values, headers."""
+"""Encodes the scores and alerts of a step as Kafka messages: keys, values, headers."""
 
 from __future__ import annotations
 
@@ -17,39 +17,51 @@ KIND = "emerging"
 _encode = msgspec.json.Encoder().encode
 
 _MESSAGE = partial(tuple.__new__, Message)
-"""A message from its three fields, without a call of Python for each score."""
+"""Builds a message from its three fields without a Python call per score."""
 
 
 class Outputs:
-    """Makes the messages of a step; `origin` names the step (partition and offset of the mutations topic)."""
+    """Encodes the outputs of steps.
+
+    Args:
+        score: the score topic.
+        alert: the alert topic.
+        source: the CloudEvents source of the messages.
+    """
 
     def __init__(self, score: TopicSpec, alert: TopicSpec, source: str) -> None:
         self.score_topic = score
         self.alert_topic = alert
-        # The type of an event is the name of its topic without the prefix of an installation.
+        # The type of a CloudEvent is the name of its topic without the configured prefix.
         self._score = CloudEvents("influence.score.v1", source)
         self._alert = CloudEvents("influence.alert.v1", source)
-        # Compiled, or fetched from its cache, before the first step.
+        # Compiles the partitioner, or loads it from its cache, before the first step.
         partitions_of([b""], 1)
 
     def scores(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
-        """The scores that moved and the tombstones of the forgotten; time: RFC 3339, for the tombstones."""
+        """Yield the scores of a step, then its tombstones.
+
+        Args:
+            outcome: the outcome of the step.
+            origin: identifies the step: partition and offset of the mutations topic.
+            time: time of the tombstones, in RFC 3339.
+        """
         prefix = f"{origin}/".encode()
         headers, model = self._score.headers, outcome.model
         for user, reach, percentile, as_of_us in outcome.scores:
             key, as_of = user.encode(), rfc3339(as_of_us)
             value = _encode(ScoreValue(user, reach, percentile, as_of, model))
             yield _MESSAGE((key, value, headers(prefix + key, as_of.encode())))
-        yield from self.withdrawn(outcome, origin, time)
+        yield from self.tombstones(outcome, origin, time)
 
-    def withdrawn(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
-        """The tombstones of the forgotten."""
+    def tombstones(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
+        """Yield the tombstones of forgotten users; the arguments are those of `scores`."""
         for user in outcome.forgotten:
             key = user.encode()
             yield Message(key, None, self._score.headers(f"{origin}/".encode() + key, time, empty=True))
 
     def alerts(self, outcome: Outcome) -> Iterator[Message]:
-        """The alerts that fired."""
+        """Yield the alerts of a step."""
         for alert in outcome.alerts:
             as_of = rfc3339(alert.as_of)
             value = AlertValue(

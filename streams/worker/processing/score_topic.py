@@ -1,7 +1,7 @@
-"""Which score topic a shard publishes to: one that is another, or has more partitions, owes everybody a score.
+"""The score topic that a shard publishes to: after a change of topic or partition count it publishes every score again.
 
-A key's partition follows from their number, so after they were added the scores of before are in other partitions. All
-are published once more, and the tombstone of a forgotten user goes to every partition that the user's score was in.
+The partition of a key depends on the number of partitions, so after an increase older scores lie in other partitions.
+All scores are published once more, and the tombstone of a forgotten user goes to every partition that had the score.
 """
 
 from __future__ import annotations
@@ -12,30 +12,35 @@ from streams.messages.topic_identity import Found
 
 
 class _Shard(Protocol):
-    """What of a shard is needed here."""
+    """The part of a shard that is used here."""
 
     target: str
 
     def owe(self) -> None:
-        """Owe everybody a score."""
+        """Let the next steps publish every score again."""
         ...
 
 
-class Aim(NamedTuple):
-    """former: how many partitions the topic had before. owed: whether everybody is owed a score for it from now on."""
+class ScoreTopicChange(NamedTuple):
+    """What changed of a shard's score topic.
 
-    former: tuple[int, ...]
-    owed: bool
+    Attributes:
+        former_partitions: the earlier partition counts of the topic.
+        republish: whether the shard publishes every score again because of a change.
+    """
+
+    former_partitions: tuple[int, ...]
+    republish: bool
 
 
-def aim(shard: _Shard, topic: Found) -> Aim:
-    """Note which score topic is published to; that lasts with the next commit, as does what is owed."""
+def note_score_topic(shard: _Shard, topic: Found) -> ScoreTopicChange:
+    """Record in a shard which score topic it publishes to; its next commit makes that and the republication durable."""
     name = topic.id or "-"
     before, *counts = shard.target.split() or [name]
     former = tuple(int(count) for count in counts if before == name and int(count) != topic.partitions)
     target = " ".join([name, *map(str, former), str(topic.partitions)])
-    owed = shard.target not in ("", target)
+    republish = shard.target not in ("", target)
     shard.target = target
-    if owed:
+    if republish:
         shard.owe()
-    return Aim(former, owed)
+    return ScoreTopicChange(former, republish)

@@ -1,7 +1,8 @@
-"""The shard agent: packs and halos to steps, outputs acknowledged, then the one WriteBatch, then Kafka's offset.
+"""The shard agent: turns packs and halos into steps of the shards, each published and committed in a fixed order.
 
-A crash between any two of these repeats at most the outputs of one micro-batch: the state is
-always an exact prefix of its log, and a message below its next offset is skipped.
+The order stands in `streams/worker/processing/publish_and_commit.py`. A crash at any point repeats at most the outputs
+of one micro-batch per shard: the state is always an exact prefix of its log, and records below its next offset are
+skipped.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -19,9 +20,10 @@ import numpy as np
 from faust.types import TP
 from numpy.typing import NDArray
 
-from streams.errors import StaleStep, StateError
-from streams.kafka.batches import all_of, publish, send_packs
-from streams.kafka.consumer.transport import Consumer, Poll, Producer
+from streams.errors import StateError
+from streams.kafka.batches import gather_all, publish, send_packs
+from streams.kafka.consumer.poll_queue import Poll
+from streams.kafka.consumer.transport import Consumer, Producer
 from streams.kafka.topics import Topics
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
@@ -29,6 +31,7 @@ from streams.messages.headers import rfc3339
 from streams.messages.mutation_packs import Fresh, fact_packs, fresh, unpack
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
+from streams.worker.processing.publish_and_commit import Step, publish_and_commit
 from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_host import ShardHost
 
@@ -36,35 +39,49 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STEP_MUTATIONS = 16_384
-"""Mutations at which a micro-batch is full. Packs stay whole, so one may hold about as many more."""
+"""Mutations at which a micro-batch is full. Packs are not split, so it may exceed this by one pack."""
 
 
 class Feed(Protocol):
-    """Who is told of every micro-batch: the live page."""
+    """The live page: receives every published micro-batch."""
 
     def publish(self, outcome: Outcome, mutations: int) -> None:
-        """One micro-batch was published and committed; must not block."""
+        """Show one micro-batch that was published and committed; must not block."""
         ...
 
     def forget(self, users: Sequence[str]) -> None:
-        """Show nothing more of these users."""
+        """Remove these users from the page."""
         ...
 
 
 @dataclass
 class MicroBatch:
-    """What becomes one step. loud: its outputs have not been published before."""
+    """The records of one step.
+
+    Attributes:
+        new: the mutations that the state does not have, and the marks after them.
+        publish: whether to publish its outputs; False if they were published before.
+        next_offset: the offset in the shard's log after the step.
+    """
 
     new: Fresh
-    loud: bool
+    publish: bool
     next_offset: int = 0
 
 
-def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], told: int) -> Iterator[MicroBatch]:
-    """The records of one partition from next_offset on, as micro-batches; below `told` outputs are not repeated.
+def micro_batches(
+    records: list[Any], next_offset: int, marks: dict[str, int], published_until: int
+) -> Iterator[MicroBatch]:
+    """Yield the records of one partition as micro-batches, beginning with the state's next offset.
+
+    Args:
+        records: records of the mutations topic, in order.
+        next_offset: the next offset of the state; records below it are skipped.
+        marks: the newest offset of each source that the state has; messages up to it are skipped.
+        published_until: offset below which all outputs were published; they are not published again.
 
     Raises:
-        StateError: records between the state and these are missing.
+        StateError: records between the state and the first of these are missing.
     """
     batch: MicroBatch | None = None
     for record in records:
@@ -75,12 +92,12 @@ def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], t
                 f"the state ends at offset {next_offset} of {record.topic}, the log goes on at {record.offset}: "
                 "restore a checkpoint, or remove the state to rebuild it from a whole log"
             )
-        loud = record.offset >= told
-        if batch is not None and (batch.loud != loud or batch.new.count >= STEP_MUTATIONS):
+        published = record.offset < published_until
+        if batch is not None and (batch.publish == published or batch.new.count >= STEP_MUTATIONS):
             yield batch
             batch = None
         if batch is None:
-            batch = MicroBatch(fresh(marks), loud)
+            batch = MicroBatch(fresh(marks), publish=not published)
         batch.new.take(record.offset, unpack(record.value))
         marks = batch.new.marks
         next_offset = batch.next_offset = record.offset + 1
@@ -88,12 +105,14 @@ def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], t
         yield batch
 
 
-class ShardWork:
-    """Takes the polls of the mutations and the halos topic.
+class ShardAgent:
+    """Processes the polls of the mutations and the halos topic.
 
-    told: below these offsets of the mutations topic all outputs were published. former: how many partitions the score
-    topic had before, where a score may still be that is to be withdrawn. on_waiting: told of a shard in which
-    somebody waits for a step; it must see to it that `begin` is called.
+    Attributes:
+        published_until: offsets of the mutations topic below which all outputs were published.
+        former_partitions: earlier partition counts of the score topic, whose partitions need tombstones too.
+        on_waiting: called with a shard in which a step without new records is due; it must cause a call of
+            `run_pending`.
     """
 
     def __init__(
@@ -114,192 +133,203 @@ class ShardWork:
         self._shards = topics.mutations.partitions
         self._metrics = metrics
         self._feed = feed
-        self._busy = asyncio.Lock()
-        self._called: set[int] = set()
-        self.told: dict[TP, int] = {}
-        self.former: set[int] = set()
+        self._lock = asyncio.Lock()
+        self._scheduled: set[int] = set()
+        self.published_until: dict[TP, int] = {}
+        self.former_partitions: set[int] = set()
         self.on_waiting: Callable[[int], None] = lambda _partition: None
 
     async def handle(self, poll: Poll) -> bool:
-        """Step, publish and commit everything in a poll; False: it went stale on the way."""
-        async with self._busy:
-            return await self._handle(poll)
+        """Process a poll; returns whether everything is durable, False if the poll became stale."""
+        async with self._lock:
+            # Shards share a thread, but while one waits for Kafka another runs its step.
+            partitions = [
+                self._halo_steps(poll, tp.partition, *part)
+                if poll.lane == self._halos
+                else self._mutation_steps(poll, tp.partition, part[0])
+                for tp, part in poll.parts.items()
+            ]
+            return await publish_and_commit(self._consumer, poll, partitions)
 
-    async def begin(self, partition: int) -> None:
-        """Let a shard that has nothing to catch up with say hello, and take a step if it owes one to somebody."""
-        async with self._busy:
-            self._called.discard(partition)
-            if self._behind(partition):
+    async def run_pending(self, partition: int) -> None:
+        """Announce a shard that has caught up with its log, and run the step that is due without new records.
+
+        Raises:
+            StaleStep: the shard was closed, or its last step was not committed.
+        """
+        async with self._lock:
+            self._scheduled.discard(partition)
+            if self._catching_up(partition):
                 return
-            await self._greet(partition)
-            poll = self._consumer.no_poll(self._mutations)
-            if self._host.owing(partition):
-                await self._advance(poll, partition, [])
-            elif self._host.waiting(partition):
-                await self._empty_step(poll, partition)
+            await self._announce(partition)
+            poll = self._consumer.empty_poll(self._mutations)
+            if self._host.republish_pending(partition):
+                await publish_and_commit(self._consumer, poll, [self._mutation_steps(poll, partition, [])])
+            elif self._host.hub_readers_waiting(partition):
+                await publish_and_commit(self._consumer, poll, [self._empty_step(poll, partition)])
 
     async def switch(self, partition: int, take_over: Callable[[Shard], None]) -> None:
-        """Let a shard go over to another artifact between two steps; it has to say hello under that."""
-        async with self._busy:
-            await self._host.turn(partition, take_over)
-            await self._host.hush(partition)
+        """Replace the artifact of a shard between two steps; it sends halos again after its next announcement."""
+        async with self._lock:
+            await self._host.run_on_shard(partition, take_over)
+            await self._host.suspend(partition)
 
-    async def greet(self, partition: int) -> None:
-        """Let a shard that has nothing to catch up with say hello, if it has not."""
-        async with self._busy:
-            if not self._behind(partition):
-                await self._greet(partition)
+    async def announce(self, partition: int) -> None:
+        """Announce a shard that has caught up with its log, unless it is announced already."""
+        async with self._lock:
+            if not self._catching_up(partition):
+                await self._announce(partition)
 
-    async def between(self, partition: int, work: Callable[[Shard], T]) -> T:
-        """What some work says of a shard between two micro-batches, the last of which is committed."""
-        async with self._busy:
-            return await self._host.turn(partition, work)
+    async def run_between_steps(self, partition: int, work: Callable[[Shard], T]) -> T:
+        """Return the result of work on a shard between two micro-batches, after the commit of the last."""
+        async with self._lock:
+            return await self._host.run_on_shard(partition, work)
 
-    async def _handle(self, poll: Poll) -> bool:
-        # Shards share a thread, but while one waits for Kafka another steps.
-        parts = [self._part(poll, tp.partition, *part) for tp, part in poll.parts.items()]
-        return all(await all_of(*parts))
+    def _catching_up(self, partition: int) -> bool:
+        """Whether a shard has not reached the offset until which its outputs were published."""
+        return self._host.offsets[partition] < self.published_until.get(TP(self._mutations, partition), 0)
 
-    async def _part(self, poll: Poll, partition: int, records: list[Any], position: int) -> bool:
-        try:
-            if poll.lane == self._halos:
-                return await self._mirror(poll, partition, records, position)
-            return await self._advance(poll, partition, records)
-        except StaleStep:
-            if self._consumer.current(poll):
-                raise
-            return False
+    # Steps
 
-    async def _advance(self, poll: Poll, partition: int, records: list[Any]) -> bool:
-        """Take packs."""
+    async def _mutation_steps(self, poll: Poll, partition: int, records: list[Any]) -> AsyncGenerator[Step, None]:
+        """Run the steps of a shard's packs, then one without records if scores are to be published again."""
         next_offset, marks = self._host.position(partition)
-        told = self.told.get(TP(self._mutations, partition), 0)
-        for batch in micro_batches(records, next_offset, marks, told):
-            if batch.loud:
-                await self._greet(partition)
-            if not await self._step(poll, partition, batch):
-                return False
-        if not self._behind(partition) and self._host.owing(partition):
-            await self._greet(partition)
-            return await self._empty_step(poll, partition)
-        return True
+        published_until = self.published_until.get(TP(self._mutations, partition), 0)
+        for batch in micro_batches(records, next_offset, marks, published_until):
+            if batch.publish:
+                await self._announce(partition)
+            yield await self._run_step(poll, partition, batch)
+        if not self._catching_up(partition) and self._host.republish_pending(partition):
+            await self._announce(partition)
+            yield await self._run_empty_step(poll, partition)
 
-    async def _empty_step(self, poll: Poll, partition: int) -> bool:
-        """A step for what is left to do of earlier ones."""
-        next_offset, marks = self._host.position(partition)
-        return await self._step(poll, partition, MicroBatch(fresh(marks), loud=True, next_offset=next_offset))
+    async def _empty_step(self, poll: Poll, partition: int) -> AsyncGenerator[Step, None]:
+        """Run one step without records."""
+        yield await self._run_empty_step(poll, partition)
 
-    async def _step(self, poll: Poll, partition: int, batch: MicroBatch) -> bool:
-        begin = perf_counter()
-        allowed = partial(self._consumer.current, poll)
-        outcome = await self._host.step(partition, batch.new.records, silent=not batch.loud, allowed=allowed)
-        return await self._settle(poll, partition, outcome, batch, {"step": perf_counter() - begin})
-
-    def _behind(self, partition: int) -> bool:
-        """Whether a shard has not caught up with what was published of it."""
-        return self._host.offsets[partition] < self.told.get(TP(self._mutations, partition), 0)
-
-    async def _mirror(self, poll: Poll, partition: int, records: list[Any], position: int) -> bool:
-        """Take halos."""
+    async def _halo_steps(
+        self, poll: Poll, partition: int, records: list[Any], position: int
+    ) -> AsyncGenerator[Step, None]:
+        """Run one step of a shard's halos."""
         halos = [decode(record.value) for record in records]
-        loud, spoken = not self._behind(partition), self._host.halo_offsets.get(partition)
-        if spoken is not None and any(
-            halo.hello and halo.sender == partition and record.offset >= spoken
+        publish, own_offset = not self._catching_up(partition), self._host.halo_offsets.get(partition)
+        if own_offset is not None and any(
+            halo.hello and halo.sender == partition and record.offset >= own_offset
             for halo, record in zip(halos, records, strict=True)
         ):
-            # Whoever it was was late: as long as our lease holds, the shard is ours, and the last word too.
-            log.warning("another worker spoke for a shard of ours: saying hello again", extra={"shard": partition})
-            await self._host.hush(partition)
-            await self._greet(partition)
+            # The announcement of a former owner arrived late. This worker holds the lease, so it announces the shard
+            # again with a higher fencing token.
+            log.warning("shard_announced_by_other_worker", extra={"shard": partition})
+            await self._host.suspend(partition)
+            await self._announce(partition)
         next_offset, marks = self._host.position(partition)
-        begin, allowed = perf_counter(), partial(self._consumer.current, poll)
-        outcome = await self._host.step(partition, [], halos, silent=not loud, allowed=allowed)
-        seconds = {"step": perf_counter() - begin}
-        causes = [halo.accepted_ms for halo in halos] if outcome.scores else []
-        batch = MicroBatch(Fresh(marks, accepted_ms=causes), loud, next_offset)
-        return await self._settle(poll, partition, outcome, batch, seconds, position)
+        yield await self._run_step(
+            poll, partition, MicroBatch(Fresh(marks), publish, next_offset), halos, halo_offset=position
+        )
 
-    async def _settle(
+    async def _run_empty_step(self, poll: Poll, partition: int) -> Step:
+        """Run a step without records in memory, for the work that earlier steps deferred."""
+        next_offset, marks = self._host.position(partition)
+        return await self._run_step(poll, partition, MicroBatch(fresh(marks), publish=True, next_offset=next_offset))
+
+    async def _run_step(
         self,
         poll: Poll,
         partition: int,
-        outcome: Outcome,
         batch: MicroBatch,
-        seconds: dict[str, float],
+        halos: Sequence[Halo] = (),
+        *,
         halo_offset: int | None = None,
-    ) -> bool:
-        """Publish a step, then make it last."""
-        stepped = perf_counter()
-        sent = None
-        if batch.loud:
-            publishing = self._publish(outcome, f"{partition}-{batch.next_offset}")
-            _, _, sent = await all_of(self._tell(partition, outcome), self._send_halos(outcome.halos), publishing)
+    ) -> Step:
+        """Run a step in memory."""
+        begin_s, allowed = perf_counter(), partial(self._consumer.is_current, poll)
+        outcome = await self._host.step(partition, batch.new.records, halos, publish=batch.publish, allowed=allowed)
+        if halos and outcome.scores:
+            batch.new.accepted_ms = [halo.accepted_ms for halo in halos]
+        return ShardStep(self, poll, partition, batch, outcome, halo_offset, {"step": perf_counter() - begin_s})
+
+    async def publish_step(self, step: ShardStep) -> None:
+        """Publish the outputs of a step; returns when Kafka has acknowledged all of them."""
+        outcome, batch = step.outcome, step.batch
+        if batch.publish:
+            publishing = self._publish(outcome, f"{step.partition}-{batch.next_offset}")
+            _, _, step.published = await gather_all(
+                self._send_facts(step.partition, outcome), self._send_halos(outcome.halos), publishing
+            )
+
+    async def commit_step(self, step: ShardStep) -> bool:
+        """Write the WriteBatch of a step, then count and show it; False if the poll is stale."""
+        outcome, batch, partition = step.outcome, step.batch, step.partition
         published, published_s = perf_counter(), time.time()
-        allowed = partial(self._consumer.current, poll)
-        if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed, halo_offset):
+        allowed = partial(self._consumer.is_current, step.poll)
+        if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed, step.halo_offset):
             return False
-        seconds |= {"acknowledge": published - stepped, "commit": perf_counter() - published}
+        seconds = step.seconds | {"acknowledge": published - step.ended_s, "commit": perf_counter() - published}
         self._count(batch, outcome, {**outcome.seconds, **seconds})
         if outcome.waited_s:
             self._metrics.hub_wait.observe(outcome.waited_s)
-        if (outcome.waiting or (batch.loud and self._host.owing(partition))) and partition not in self._called:
-            self._called.add(partition)
+        due = outcome.waiting or (batch.publish and self._host.republish_pending(partition))
+        if due and partition not in self._scheduled:
+            self._scheduled.add(partition)
             self.on_waiting(partition)
         self._feed.forget(outcome.named)
-        if sent is not None:
-            accepted_ms = np.asarray([at for at in batch.new.accepted_ms if at], np.float64)
-            self._count_published(outcome, sent, np.maximum(published_s - accepted_ms / 1_000, 0.0))
+        if step.published is not None:
+            accepted_ms = np.asarray([at_ms for at_ms in batch.new.accepted_ms if at_ms], np.float64)
+            freshness_s = np.maximum(published_s - accepted_ms / 1_000, 0.0)
+            self._count_published(outcome, step.published, freshness_s)
             self._feed.publish(outcome, batch.new.count)
         return True
 
-    # What shards tell each other
+    # Messages to other shards
 
-    async def _greet(self, partition: int) -> None:
-        """Let a shard say hello, if it has not.
+    async def _announce(self, partition: int) -> None:
+        """Announce a shard to the others, unless it is announced already.
 
-        Its token is the offset that Kafka gives to the hello in the shard's own partition, so a later owner's is
-        always greater.
+        The fencing token is the offset of the announcement in the shard's own partition of the halos topic, so that of
+        a later owner is always higher.
 
         Raises:
             StaleStep: the shard was closed, or its last step was not committed.
         """
         if self._shards == 1 or partition in self._host.halo_offsets:
             return
-        self._host.position(partition)  # not for a shard that another worker may have by now
-        own = Halo(HALO_VERSION, partition, -1, "", hello=True)
-        sent = await self._producer.client.send(self._halos, encode(own), partition=partition)
-        halos = await self._host.hello(partition, (await sent).offset)
+        self._host.position(partition)  # raises for a shard that another worker may have by now
+        announcement = Halo(HALO_VERSION, partition, -1, "", hello=True)
+        sent = await self._producer.client.send(self._halos, encode(announcement), partition=partition)
+        halos = await self._host.announce(partition, (await sent).offset)
         try:
             await self._send_halos(halos)
         except BaseException:
-            # What nobody heard was not said.
-            await self._host.hush(partition)
+            # The announcement failed; retract it.
+            await self._host.suspend(partition)
             raise
 
-    async def _tell(self, partition: int, outcome: Outcome) -> None:
-        """Send what was derived for other shards' nodes."""
+    async def _send_facts(self, partition: int, outcome: Outcome) -> None:
+        """Send the facts that a step derived for nodes of other shards."""
         packs = fact_packs(self._mutations, partition, outcome.told)
         await send_packs(self._producer.client, self._mutations, packs)
-        self._metrics.facts.inc(sum(len(told.facts) for told in outcome.told))
+        self._metrics.facts.inc(sum(len(facts.facts) for facts in outcome.told))
         self._metrics.fact_bytes.inc(sum(len(value) for values in packs.values() for value in values))
 
     async def _send_halos(self, halos: list[tuple[int, Halo]]) -> None:
-        values: dict[int, list[bytes]] = {}
+        packs: dict[int, list[bytes]] = {}
         for shard, halo in halos:
-            values.setdefault(shard, []).append(encode(halo))
-        await send_packs(self._producer.client, self._halos, values)
+            packs.setdefault(shard, []).append(encode(halo))
+        await send_packs(self._producer.client, self._halos, packs)
         self._metrics.halos.inc(len(halos))
         self._metrics.halo_nodes.inc(sum(len(halo.nodes) for _, halo in halos))
-        self._metrics.halo_bytes.inc(sum(len(value) for some in values.values() for value in some))
+        self._metrics.halo_bytes.inc(sum(len(value) for values in packs.values() for value in values))
+
+    # Outputs
 
     async def _publish(self, outcome: Outcome, origin: str) -> tuple[int, int]:
-        """Scores before alerts, so that who is alerted can look the score up."""
+        """Publish scores before alerts, so that a consumer of an alert finds the score; returns both counts."""
         now_ns = time.time_ns()
         client, outputs, now_ms = self._producer.client, self._outputs, now_ns // 1_000_000
         now = rfc3339(now_ns // 1_000).encode()
         await publish(client, outputs.score_topic, outputs.scores(outcome, origin, now), now_ms)
-        for partitions in sorted(self.former):
-            await publish(client, outputs.score_topic, outputs.withdrawn(outcome, origin, now), now_ms, partitions)
+        for partitions in sorted(self.former_partitions):
+            await publish(client, outputs.score_topic, outputs.tombstones(outcome, origin, now), now_ms, partitions)
         await publish(client, outputs.alert_topic, outputs.alerts(outcome), now_ms)
         return len(outcome.scores), len(outcome.alerts)
 
@@ -316,11 +346,54 @@ class ShardWork:
         metrics.edges.inc(outcome.edges)
         metrics.held_rows.inc(outcome.held)
         metrics.effect.take(outcome.effect)
-        if not batch.loud:
+        if not batch.publish:
             metrics.muted.inc(len(outcome.alerts) + len(outcome.forgotten))
 
-    def _count_published(self, outcome: Outcome, sent: tuple[int, int], freshness_s: NDArray[np.float64]) -> None:
-        self._metrics.scores.inc(sent[0])
-        self._metrics.alerts.inc(sent[1])
+    def _count_published(self, outcome: Outcome, published: tuple[int, int], freshness_s: NDArray[np.float64]) -> None:
+        self._metrics.scores.inc(published[0])
+        self._metrics.alerts.inc(published[1])
         self._metrics.tombstones.inc(len(outcome.forgotten))
         self._metrics.freshness.observe(freshness_s)
+
+
+class ShardStep:
+    """A step of a shard that was run in memory; not published, not committed.
+
+    Attributes:
+        poll: the poll that it is part of.
+        partition: the shard.
+        batch: its records.
+        outcome: its outputs.
+        halo_offset: the offset in the halos topic after it; None if it received no halos.
+        seconds: duration by stage.
+        ended_s: when the step ended, by `perf_counter`.
+        published: counts of published scores and alerts; None if nothing was published.
+    """
+
+    def __init__(
+        self,
+        agent: ShardAgent,
+        poll: Poll,
+        partition: int,
+        batch: MicroBatch,
+        outcome: Outcome,
+        halo_offset: int | None,
+        seconds: dict[str, float],
+    ) -> None:
+        self._agent = agent
+        self.poll = poll
+        self.partition = partition
+        self.batch = batch
+        self.outcome = outcome
+        self.halo_offset = halo_offset
+        self.seconds = seconds
+        self.ended_s = perf_counter()
+        self.published: tuple[int, int] | None = None
+
+    async def publish(self) -> None:
+        """Publish the outputs; returns when Kafka has acknowledged all of them."""
+        await self._agent.publish_step(self)
+
+    async def commit(self) -> bool:
+        """Write the WriteBatch; False if the poll is stale."""
+        return await self._agent.commit_step(self)

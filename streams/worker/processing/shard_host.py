@@ -1,14 +1,12 @@
-"""The open shards of a worker, all of whose work happens on one thread beside the event loop.
+"""The open shards of a worker; all their work runs on one thread beside the event loop.
 
-The kernels of a step release the interpreter lock, so the loop goes on answering meanwhile; one
-thread means that a read never sees a step half done. A shard whose step was not committed is
-closed and opened again before anything else is done with it.
+The kernels of a step release the interpreter lock, so the event loop continues meanwhile. One thread means that a read
+never sees half of a step. A shard whose step was not committed is closed and opened again before it is used again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,69 +17,77 @@ from streams.messages.halos import Halo
 from streams.messages.log_records import Record
 from streams.messages.topic_identity import Found
 from streams.shard.shard import Outcome, Shard
-from streams.worker.processing.score_topic import Aim, aim
+from streams.worker.processing.score_topic import ScoreTopicChange, note_score_topic
+from streams.worker.processing.takeovers import TakeOvers
 
 T = TypeVar("T")
 
 
 class StepObserver(Protocol):
-    """Follows the steps of open shards; called on the shards' thread."""
+    """Observes the steps of open shards; called on the shards' thread."""
 
     def opened(self, shard: Shard) -> None:
-        """Start without a past: a shard was opened, or another process may have published its scores meanwhile."""
+        """Start without history: the shard was opened, or another process may have published its scores."""
 
     def stepped(self, shard: Shard, outcome: Outcome) -> None:
-        """Take the outcome of a step that is not committed yet."""
+        """Record the outcome of a step that is not committed yet."""
 
     def closed(self, shard: Shard) -> None:
-        """Drop what is held of a shard."""
+        """Drop the data of a shard."""
 
 
+# large class: every access to a shard goes through its one thread, and so through this class
 class ShardHost:
     """Opens, steps, commits and reads shards, by partition of the mutations topic.
 
-    taken_over: shards of which others published last, or a process that did not end well, since whoever reads it
-    emptied it, with a number for that debt: what they sent may come late, so everything must be said again. offsets:
-    where the state of each open shard ends in the log, as committed. halo_offsets: how far the halos of those that
-    have said hello were read; what one needs of halos before that, it asks for.
+    Args:
+        open_shard: opens the shard of a partition.
+        observer: called at each open, step and close.
+
+    Attributes:
+        offsets: the committed next offset in the log of each open shard.
+        halo_offsets: the next offset in the halos topic of each shard that has announced itself. A shard without an
+            entry needs no earlier halos: its announcement requests what it mirrors.
+        takeovers: the shards that another process published last, or a process that was not closed cleanly.
     """
 
     def __init__(self, open_shard: Callable[[int], Shard], observer: StepObserver | None = None) -> None:
         self._open_shard = open_shard
         self._observer = observer
         self._shards: dict[int, Shard] = {}
-        self._dirty: set[int] = set()
-        self._lost: set[int] = set()
-        self._debts = 0
-        self._unsaid: dict[int, int] = {}
-        # Users forgotten meanwhile, whose withdrawal a late score may follow, and of those whose to repeat by now.
-        self._withdrawn: dict[int, set[str]] = defaultdict(set)
-        self._to_repeat: dict[int, set[str]] = defaultdict(set)
-        self._loud: dict[int, bool] = {}
+        self._uncommitted: set[int] = set()
+        self._revoked: set[int] = set()
+        self._step_publishes: dict[int, bool] = {}
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
-        self.taken_over: dict[int, int] = {}
+        self.takeovers = TakeOvers()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    async def settle(self, told: Mapping[int, int], *, unbroken: bool = False) -> dict[int, int]:
-        """Hold exactly these partitions, each as it was last committed; returns their next offsets.
+    async def sync_assignment(self, published: Mapping[int, int], *, unbroken: bool = False) -> dict[int, int]:
+        """Open and close shards until exactly the given ones are open, each in its last committed state.
 
-        told: up to where the outputs of each were published. unbroken: nobody else can have had the partitions that
-        are held already. Where somebody else published last, who may have taken other steps, everybody is owed a score;
-        and what a shard knows of halos is then as old as that of one just opened.
+        A shard that another process may have published last, possibly after other steps, publishes every score again,
+        and treats its mirrored nodes as if it had just been opened.
+
+        Args:
+            published: partition → offset in its log below which all outputs were published.
+            unbroken: no other worker can have had the shards that are open already.
+
+        Returns:
+            The next offset of each shard.
         """
-        return await self._run(self._settle, told, unbroken)
+        return await self._run(self._sync_assignment, published, unbroken)
 
-    def _settle(self, partitions: Mapping[int, int], unbroken: bool) -> dict[int, int]:
+    def _sync_assignment(self, published: Mapping[int, int], unbroken: bool) -> dict[int, int]:
         for partition in list(self._shards):
-            if partition not in partitions:
-                self._lost.add(partition)
-            if partition not in partitions or partition in self._dirty:
+            if partition not in published:
+                self._revoked.add(partition)
+            if partition not in published or partition in self._uncommitted:
                 self._close(partition)
-        for partition in partitions:
+        for partition in published:
             opened = partition not in self._shards
             broken = not unbroken and not opened
             if opened:
@@ -92,33 +98,29 @@ class ShardHost:
             if broken:
                 self.halo_offsets.pop(partition, None)
                 shard.mirrors.hush()
-            if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
+            if broken or partition in self._revoked or self.offsets[partition] < published[partition]:
                 shard.owe()
                 self._observe_open(shard)
-                self._take_over(partition)
+                self.takeovers.add(partition)
             if opened:
                 if shard.cut_short:
-                    self._take_over(partition)
+                    self.takeovers.add(partition)
                 shard.speak(True)
-            self._lost.discard(partition)
-        unsaid = self._unsaid | self.taken_over
-        self._unsaid = {partition: debt for partition, debt in unsaid.items() if partition in partitions}
-        for partition in (self._withdrawn.keys() | self._to_repeat.keys()) - partitions.keys():
-            self._withdrawn.pop(partition, None)
-            self._to_repeat.pop(partition, None)
-        return {partition: self._shards[partition].next_offset for partition in partitions}
+            self._revoked.discard(partition)
+        self.takeovers.keep_only(published)
+        return {partition: self._shards[partition].next_offset for partition in published}
 
     def _observe_open(self, shard: Shard) -> None:
         if self._observer is not None:
             self._observer.opened(shard)
 
-    def _take_over(self, partition: int) -> None:
-        self._debts += 1
-        self.taken_over[partition] = self._debts
-
     def halo_offset(self, partition: int, begin: int, end: int) -> int:
-        """From where on a shard reads halos, of which Kafka has those from begin up to end: from the end, to say hello
-        again, unless it has all since its hello.
+        """Return the offset from which a shard reads halos; the end, for a new announcement, if it misses some.
+
+        Args:
+            partition: the shard.
+            begin: the first offset that Kafka has.
+            end: the offset after the last.
         """
         if self.halo_offsets.get(partition, -1) >= begin:
             return self.halo_offsets[partition]
@@ -130,22 +132,27 @@ class ShardHost:
         if self._observer is not None:
             self._observer.closed(shard)
         shard.close()
-        self._dirty.discard(partition)
+        self._uncommitted.discard(partition)
         self.halo_offsets.pop(partition, None)
 
-    def _clean(self, partition: int) -> Shard:
-        shard = self._shards.get(partition)
-        if shard is None or partition in self._dirty:
-            raise StaleStep(f"shard {partition} is not open as it was last committed")
-        return shard
-
-    def position(self, partition: int) -> tuple[int, dict[str, int]]:
-        """The next offset and the marks of a shard, as committed; at once, as only the shard's own steps change them.
+    def _committed(self, partition: int) -> Shard:
+        """Return an open shard in its committed state.
 
         Raises:
             StaleStep: the shard was closed, or its last step was not committed.
         """
-        shard = self._clean(partition)
+        shard = self._shards.get(partition)
+        if shard is None or partition in self._uncommitted:
+            raise StaleStep(f"shard {partition} is not open in its last committed state")
+        return shard
+
+    def position(self, partition: int) -> tuple[int, dict[str, int]]:
+        """Return the committed next offset and marks of a shard, without the thread: only its own steps change them.
+
+        Raises:
+            StaleStep: the shard was closed, or its last step was not committed.
+        """
+        shard = self._committed(partition)
         return shard.next_offset, dict(shard.marks)
 
     async def step(
@@ -154,32 +161,36 @@ class ShardHost:
         records: list[Record],
         halos: Sequence[Halo] = (),
         *,
-        silent: bool = False,
+        publish: bool = True,
         allowed: Callable[[], bool] = lambda: True,
     ) -> Outcome:
-        """Take a step; until it is committed the shard refuses another.
+        """Run a step in memory; the shard refuses another one until this one is committed.
 
-        allowed: asked right before. What was begun before a seek must not touch the shard that was settled for it:
-        nobody would commit that step, and whatever comes next would be refused.
+        Args:
+            partition: the shard.
+            records: the records of its log.
+            halos: the halos that it received.
+            publish: whether the outputs of the step will be published.
+            allowed: called right before the step. A step that was started before a seek must not change the shard
+                that was synchronized for it: it would never be committed, and the next step would be refused.
 
         Raises:
-            StaleStep: the shard was closed, its last step was not committed, or this one is not allowed any more.
+            StaleStep: the shard was closed, its last step was not committed, or this one is no longer allowed.
         """
 
         def work() -> Outcome:
-            shard = self._clean(partition)
+            shard = self._committed(partition)
             if not allowed():
-                raise StaleStep(f"a step of shard {partition} came too late")
-            self._dirty.add(partition)
-            outcome = shard.take(records, halos, silent=silent)
+                raise StaleStep(f"a step of shard {partition} belongs to an earlier assignment")
+            self._uncommitted.add(partition)
+            outcome = shard.take(records, halos, silent=not publish)
             if self._observer is not None:
                 self._observer.stepped(shard, outcome)
-            if partition in self._unsaid:
-                self._withdrawn[partition].update(outcome.forgotten)
-            if not silent:
-                left = self._to_repeat[partition].difference(outcome.forgotten)
-                outcome.forgotten += sorted(user for user in left if shard.user(user) is None)
-            self._loud[partition] = not silent
+            self.takeovers.add_forgotten(partition, outcome.forgotten)
+            if publish:
+                repeated = self.takeovers.tombstones(partition).difference(outcome.forgotten)
+                outcome.forgotten += sorted(user for user in repeated if shard.user(user) is None)
+            self._step_publishes[partition] = publish
             return outcome
 
         return await self._run(work)
@@ -192,69 +203,106 @@ class ShardHost:
         allowed: Callable[[], bool],
         halo_offset: int | None = None,
     ) -> bool:
-        """Make the step last, if it is still allowed at that very moment; returns whether it was.
+        """Make the last step durable in one WriteBatch, if it is still allowed right before it.
 
-        A seek that begins right after the question does no harm: it reads the next offset on this
-        thread, after this commit.
+        A seek that begins right after the check does no harm: it reads the next offset on this thread, after the
+        commit.
+
+        Args:
+            partition: the shard.
+            next_offset: the offset in its log after the step.
+            marks: the source offsets after the step.
+            allowed: whether the poll of the step is current and the lease holds.
+            halo_offset: the offset in the halos topic after the step, if it received halos.
+
+        Returns:
+            Whether the step is durable.
         """
 
         def work() -> bool:
             if partition not in self._shards or not allowed():
                 return False
             self._shards[partition].commit(next_offset, marks)
-            self._dirty.discard(partition)
-            if self._loud[partition]:
-                self._to_repeat.pop(partition, None)
+            self._uncommitted.discard(partition)
+            if self._step_publishes[partition]:
+                self.takeovers.tombstones_published(partition)
             self.offsets[partition] = next_offset
             if halo_offset is not None and partition in self.halo_offsets:
-                # Records from before the hello may come after it.
+                # Halos from before the announcement may be processed after it.
                 self.halo_offsets[partition] = max(self.halo_offsets[partition], halo_offset)
             return True
 
         return await self._run(work)
 
-    async def owe(self, partition: int, debt: int | None = None) -> None:
-        """Let a shard that is open owe everybody a score; debt: the take-over since which nothing comes late by now."""
+    async def request_republish(self, partition: int, takeover: int | None = None) -> None:
+        """Let an open shard publish every score again.
+
+        Args:
+            partition: the shard; nothing happens if it is not open.
+            takeover: the take-over that ends by this, as no late request of the former owner can arrive any more.
+        """
 
         def work() -> None:
             if partition in self._shards:
                 shard = self._shards[partition]
-                if debt is not None and self._unsaid.get(partition) == debt:
-                    del self._unsaid[partition]
-                    self._to_repeat[partition] |= self._withdrawn.pop(partition, set())
+                if takeover is not None:
+                    self.takeovers.finish(partition, takeover)
                 shard.owe()
-                shard.owing |= bool(self._to_repeat[partition])
+                shard.owing |= bool(self.takeovers.tombstones(partition))
 
         await self._run(work)
 
-    async def aim(self, topic: Found) -> dict[int, Aim]:
-        """Let every shard whose last step is committed note which score topic is published to."""
+    async def note_score_topic(self, topic: Found) -> dict[int, ScoreTopicChange]:
+        """Record the score topic in every shard whose last step is committed."""
 
-        def work() -> dict[int, Aim]:
-            return {at: aim(shard, topic) for at, shard in self._shards.items() if at not in self._dirty}
+        def work() -> dict[int, ScoreTopicChange]:
+            return {
+                partition: note_score_topic(shard, topic)
+                for partition, shard in self._shards.items()
+                if partition not in self._uncommitted
+            }
 
         return await self._run(work)
 
-    def owing(self, partition: int) -> bool:
-        """Whether a shard owes scores that a step must publish, without anything new; at once, too."""
-        return self._clean(partition).owing
+    def republish_pending(self, partition: int) -> bool:
+        """Whether a step without new records must publish scores of a shard; does not use the thread.
 
-    def waiting(self, partition: int) -> bool:
-        """Whether some who read a hub wait in a shard for a step that brings them up to date; at once, too."""
-        return bool(self._clean(partition).spread.waiting)
+        Raises:
+            StaleStep: as for `position`.
+        """
+        return self._committed(partition).owing
 
-    async def hello(self, partition: int, token: int) -> list[tuple[int, Halo]]:
-        """Let a shard begin to tell others of its nodes, under a token; returns what to send first."""
+    def hub_readers_waiting(self, partition: int) -> bool:
+        """Whether readers of a hub wait in a shard for a step that updates them; does not use the thread.
+
+        Raises:
+            StaleStep: as for `position`.
+        """
+        return bool(self._committed(partition).spread.waiting)
+
+    async def announce(self, partition: int, fencing_token: int) -> list[tuple[int, Halo]]:
+        """Let a shard send halos from now on.
+
+        Args:
+            partition: the shard.
+            fencing_token: higher than that of every earlier owner.
+
+        Returns:
+            The halos to send first, with their receiving shards.
+
+        Raises:
+            StaleStep: as for `position`.
+        """
 
         def work() -> list[tuple[int, Halo]]:
-            halos = self._clean(partition).mirrors.hello(token)
-            self.halo_offsets[partition] = token + 1
+            halos = self._committed(partition).mirrors.hello(fencing_token)
+            self.halo_offsets[partition] = fencing_token + 1
             return halos
 
         return await self._run(work)
 
-    async def hush(self, partition: int) -> None:
-        """Let a shard tell others nothing until its next hello."""
+    async def suspend(self, partition: int) -> None:
+        """Let a shard send no halos until it is announced again."""
 
         def work() -> None:
             self.halo_offsets.pop(partition, None)
@@ -263,48 +311,53 @@ class ShardHost:
 
         await self._run(work)
 
-    async def read(self, question: Callable[[Shard], T]) -> list[T]:
-        """The answer of every open shard, between two steps."""
-        return await self._run(lambda: [question(shard) for shard in self._shards.values()])
+    async def read(self, query: Callable[[Shard], T]) -> list[T]:
+        """Return the result of a query for every open shard, between two steps."""
+        return await self._run(lambda: [query(shard) for shard in self._shards.values()])
 
-    async def between_steps(
-        self, choose: Callable[[list[Shard]], Shard | None], work: Callable[[Shard], T]
-    ) -> T | None:
-        """What some work says of one of the shards whose memory is what is committed, to the last embedding; None if
-        there is none, or none was chosen.
+    async def run_on_any(self, choose: Callable[[list[Shard]], Shard | None], work: Callable[[Shard], T]) -> T | None:
+        """Run work on one of the shards whose memory is committed and has no stale embedding.
+
+        Args:
+            choose: selects one of these shards.
+            work: receives it, between two steps.
+
+        Returns:
+            The result of the work; None if there is no such shard or none was chosen.
         """
 
-        def turn() -> T | None:
-            settled = [shard for at, shard in self._shards.items() if at not in self._dirty and shard.settled]
-            chosen = choose(settled) if settled else None
+        def run() -> T | None:
+            committed = [shard for partition, shard in self._shards.items() if partition not in self._uncommitted]
+            ready = [shard for shard in committed if shard.settled]
+            chosen = choose(ready) if ready else None
             return None if chosen is None else work(chosen)
 
-        return await self._run(turn)
+        return await self._run(run)
 
-    async def turn(self, partition: int, work: Callable[[Shard], T]) -> T:
-        """What some work says of one shard between two steps, the last of which is committed.
+    async def run_on_shard(self, partition: int, work: Callable[[Shard], T]) -> T:
+        """Return the result of work on one shard between two steps, after the commit of the last.
 
         Raises:
-            StaleStep: the shard was closed, or its last step was not committed.
+            StaleStep: as for `position`.
         """
-        return await self._run(lambda: work(self._clean(partition)))
+        return await self._run(lambda: work(self._committed(partition)))
 
-    async def beside(self, shard: Shard, work: Callable[[], T]) -> T:
-        """What some work says that needs the memory of a shard, be its last step committed or not.
+    async def run_with_shard(self, shard: Shard, work: Callable[[], T]) -> T:
+        """Return the result of work that needs the memory of an open shard, whether its last step is committed or not.
 
         Raises:
             StaleStep: the shard was closed.
         """
 
-        def turn() -> T:
+        def run() -> T:
             if shard not in self._shards.values():
                 raise StaleStep(f"shard {shard.shard_id} was closed")
             return work()
 
-        return await self._run(turn)
+        return await self._run(run)
 
     def versions(self) -> dict[int, str]:
-        """Which artifact each open shard serves; at once."""
+        """Return the artifact version that each open shard serves; does not use the thread."""
         return {partition: shard.artifact.version for partition, shard in list(self._shards.items())}
 
     async def put_aside(self, partition: int, folder: Path, aside: Path) -> bool:
@@ -320,20 +373,25 @@ class ShardHost:
         return await self._run(work)
 
     async def top(self, n: int) -> list[dict[str, Any]]:
-        """The n users with the largest reach, over all shards here."""
-        found = [row for rows in await self.read(lambda shard: shard.top(n)) for row in rows]
-        return sorted(found, key=lambda row: -float(row["reach"]))[:n]
+        """Return the n users with the largest reach over all open shards."""
+        rows = [row for top in await self.read(lambda shard: shard.top(n)) for row in top]
+        return sorted(rows, key=lambda row: -float(row["reach"]))[:n]
 
     async def user(self, user_id: str) -> dict[str, Any] | None:
-        """A user's score and features, None if no shard here has the user."""
+        """Return a user's score and features; None if no open shard has the user."""
         return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
 
-    async def close(self, *, well: bool = False) -> None:
-        """Close every shard, after the work in hand. well: all that was published has arrived."""
+    async def close(self, *, cleanly: bool = False) -> None:
+        """Close every shard after the work in progress.
+
+        Args:
+            cleanly: Kafka has acknowledged everything that was published.
+        """
 
         def work() -> None:
             for partition, shard in list(self._shards.items()):
-                if well and partition not in self._unsaid.keys() | self._dirty and not shard.owing:
+                pending = self.takeovers.is_open(partition) or partition in self._uncommitted or shard.owing
+                if cleanly and not pending:
                     shard.speak(False)
                 self._close(partition)
 

@@ -43,9 +43,9 @@ SAMPLE = 12
 
 
 class Turns(Protocol):
-    """What of `streams.worker.processing.shard_agent.ShardWork` is used here."""
+    """What of `streams.worker.processing.shard_agent.ShardAgent` is used here."""
 
-    async def between(self, partition: int, work: Callable[[Shard], T]) -> T:
+    async def run_between_steps(self, partition: int, work: Callable[[Shard], T]) -> T:
         """What some work says of a shard between two micro-batches."""
         ...
 
@@ -53,7 +53,7 @@ class Turns(Protocol):
         """Let a shard go over to another artifact."""
         ...
 
-    async def greet(self, partition: int) -> None:
+    async def announce(self, partition: int) -> None:
         """Let a shard say hello, if it has not."""
         ...
 
@@ -186,7 +186,7 @@ class Switching:
         log.info("a shard serves another artifact", extra={"shard": partition, "version": self.artifact.version})
         # Before the hello, which may be refused: at the next beat the shard has its version, and nobody would say so.
         self._switched(partition)
-        await self._turns.greet(partition)
+        await self._turns.announce(partition)
         await self._answer(partition, order, "serving")
 
     async def _prepare(self, partition: int, artifact: Artifact) -> Successor:
@@ -199,13 +199,15 @@ class Switching:
         successor = self._successors.get(partition)
         if successor is None or not await self._fits(partition, successor, artifact):
             await self._give_up(partition)
-            successor = await self._turns.between(partition, lambda shard: Successor(shard, artifact, self._make))
+            successor = await self._turns.run_between_steps(
+                partition, lambda shard: Successor(shard, artifact, self._make)
+            )
             self._successors[partition] = successor
             await asyncio.to_thread(successor.make)
         if successor.checked:
             return successor
         made = monotonic()
-        while await self._host.beside(successor.shard, successor.piece):
+        while await self._host.run_with_shard(successor.shard, successor.piece):
             pass
         computed = monotonic()
         for _ in range(SAMPLE):
@@ -222,12 +224,12 @@ class Switching:
     async def _fits(self, partition: int, successor: Successor, artifact: Artifact) -> bool:
         """Whether a successor is for this artifact and in the shard that is open now."""
         same = successor.artifact.version == artifact.version
-        return same and await self._turns.between(partition, lambda shard: shard is successor.shard)
+        return same and await self._turns.run_between_steps(partition, lambda shard: shard is successor.shard)
 
     async def _sample(self, partition: int, successor: Successor) -> Look | None:
         deadline = monotonic() + SETTLE_S
         while monotonic() < deadline:
-            seen = await self._turns.between(
+            seen = await self._turns.run_between_steps(
                 partition, lambda _: [successor.sample(self._random)] if successor.settled else []
             )
             if seen:
@@ -253,7 +255,7 @@ class Switching:
         successor = self._successors.pop(partition, None)
         if successor is not None:
             with suppress(StaleStep):  # it went with its shard
-                await self._host.beside(successor.shard, successor.give_up)
+                await self._host.run_with_shard(successor.shard, successor.give_up)
 
     async def _answer(self, partition: int, order: str, state: State, error: str = "") -> None:
         version = self._host.versions().get(partition)

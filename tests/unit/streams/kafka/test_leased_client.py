@@ -1,4 +1,4 @@
-"""The lease by itself, and what a producer under it writes to a real broker."""
+"""The lease, and the messages that a producer under it writes to a real broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from streams.embedded import EmbeddedKafka
 from streams.errors import LeaseLost, StateError
 from streams.kafka.lease import MARGIN, Lease
-from streams.kafka.leased_client import EPOCH, LeasedProducer, watch
+from streams.kafka.leased_client import EPOCH, LeasedProducer, maintain_lease
 from streams.kafka.topics import TopicSpec, admin, create
 from streams.settings.settings import Settings
 from streams.telemetry.liveness import CONSUMER, SHARDS, Liveness
@@ -26,18 +26,18 @@ SESSION_S = 6.0
 
 
 class Clock:
-    """Seconds that rise when told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time in seconds."""
         return self.now_s
 
 
 def test_a_lease_counts_from_the_sending() -> None:
-    """It holds for the session timeout less the margin, from the last message that was answered."""
+    """A lease holds for the session timeout less the margin, from the last request that was answered."""
     clock = Clock()
     lease = Lease(SESSION_S, clock)
     assert not lease.holds()
@@ -64,7 +64,7 @@ def test_a_worker_that_stops_asks_for_no_rejoin() -> None:
 
 
 def test_a_lapsed_lease_is_not_renewed() -> None:
-    """Once somebody was refused, a heartbeat does not mend it; only a join does."""
+    """After a lease has lapsed, only a join grants it again; a heartbeat does not."""
     clock = Clock()
     lease = Lease(SESSION_S, clock)
     lease.grant(clock.now_s)
@@ -77,7 +77,7 @@ def test_a_lapsed_lease_is_not_renewed() -> None:
 
 
 def test_an_epoch_that_is_over_stays_over() -> None:
-    """What was begun before a seek or a revocation is refused under the next lease too."""
+    """Work from before a seek or a revocation is refused under the next lease too."""
     lease = Lease(SESSION_S, Clock())
     lease.grant(1_000.0)
     assert lease.holds(0)
@@ -90,7 +90,7 @@ def test_an_epoch_that_is_over_stays_over() -> None:
 
 
 class Group:
-    """A consumer whose group answers as told."""
+    """A consumer whose group responds with the code that the test sets."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -110,10 +110,10 @@ class Group:
 
 
 def test_the_group_grants_renews_and_ends() -> None:
-    """Sync grants, a good heartbeat renews, one during a rebalance does not, `unknown member` ends."""
+    """A sync grants, a heartbeat renews, one during a rebalance does not, and `unknown member` ends the lease."""
     clock, group, taken = Clock(), Group(), [0]
     lease = Lease(SESSION_S, clock)
-    watch(group, lease, "", lambda: taken.append(1))
+    maintain_lease(group, lease, "", lambda: taken.append(1))
     heartbeat = HeartbeatRequest("g", 1, "m")
 
     async def story() -> None:
@@ -140,24 +140,24 @@ def test_the_group_grants_renews_and_ends() -> None:
     assert taken == [0]
 
 
-def test_a_static_name_that_is_taken_is_not_taken_back() -> None:
-    """Forgotten while the lease held: another member has our name."""
+def test_a_static_name_is_not_joined_again_after_another_member_has_it() -> None:
+    """A member that is removed while its lease holds has lost its static name to another member."""
     clock, group, taken = Clock(), Group(), [0]
     lease = Lease(SESSION_S, clock)
-    watch(group, lease, "w0", lambda: taken.append(1))
+    maintain_lease(group, lease, "w0", lambda: taken.append(1))
 
     async def story() -> None:
         await group.ask(SyncGroupRequest("g", 1, "m", "w0", []))
         group.code = 25
-        with pytest.raises(Exception, match="taken"):
+        with pytest.raises(Exception, match="another member joined the group as w0"):
             await group.ask(HeartbeatRequest("g", 1, "m"))
 
     asyncio.run(story())
     assert taken == [0, 1]
 
 
-def test_what_waited_too_long_is_refused_at_the_socket(settings: Settings, kafka: EmbeddedKafka) -> None:
-    """Queued under a lease, sent after it: not in the log; the next epoch writes with a producer id of its own."""
+def test_a_message_is_refused_at_the_socket_after_its_lease(settings: Settings, kafka: EmbeddedKafka) -> None:
+    """A message queued under a lease and sent after it is not written; the next epoch has another producer id."""
     name = f"{settings.prefix}leased"
     with admin(settings) as client:
         create(client, [TopicSpec(name, 1, "")])
@@ -205,7 +205,7 @@ def test_what_waited_too_long_is_refused_at_the_socket(settings: Settings, kafka
             await late
         with pytest.raises(LeaseLost):
             await producer.send_batch(producer.create_batch(), name, partition=0)
-        assert await producer.settled(1.0)
+        assert await producer.drain(1.0)
         await producer.stop()
 
     asyncio.run(story())
@@ -215,7 +215,7 @@ def test_what_waited_too_long_is_refused_at_the_socket(settings: Settings, kafka
 
 
 def test_nobody_returns_in_a_log() -> None:
-    """The check of a log finds a writer who comes back after another; one who was there all the time is none."""
+    """The check of a log finds a producer that writes again after another; a single producer is no finding."""
 
     def log(*producers: int) -> Any:
         return iter([(producer, SimpleNamespace(offset=offset)) for offset, producer in enumerate(producers)])
@@ -228,7 +228,7 @@ def test_nobody_returns_in_a_log() -> None:
 
 
 def test_silent_threads_are_named() -> None:
-    """Each thread has its bound, counted from its first sign."""
+    """Each thread has its maximum time without a sign, counted from its first sign."""
     clock = Clock()
     liveness = Liveness({CONSUMER: 30.0, SHARDS: 300.0}, clock)
     clock.now_s += 1_000
@@ -245,7 +245,7 @@ def test_silent_threads_are_named() -> None:
 
 
 def test_one_worker_per_folder_and_none_after_a_kill(tmp_path: Path) -> None:
-    """A second holder is told who has the folder; kill -9 frees it at once."""
+    """A second process gets an error that names the first; kill -9 of the first frees the folder at once."""
     script = (
         "import sys, time; from pathlib import Path; from streams.worker.data_dir import hold; "
         "f = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"

@@ -14,7 +14,7 @@ from streams.messages.escaping import safe
 from streams.messages.headers import ERRORS
 from streams.operations.dead_letter_queue import UNKNOWN, Letter, Position
 from streams.telemetry.metrics import Metrics
-from streams.worker.processing.dead_letters import ATTEMPT, CUT, CUT_BYTES, LETTER_BYTES, TIMESTAMP, whole_or_cut
+from streams.worker.processing.dead_letters import ATTEMPT, CUT, CUT_BYTES, LETTER_BYTES, TIMESTAMP, dead_letter_of
 from streams.worker.processing.dead_letters import DeadLetters as Sending
 
 
@@ -43,11 +43,11 @@ def letter(offset: int = 0, reason: str = "json", **more: Any) -> Letter:
 def test_a_message_that_fits_stays_untouched() -> None:
     """Up to the limit, key, value and headers are as they came; the timestamp is added."""
     record = Record(b"v" * 1000, headers=[("a", b"1"), ("a", b"2"), (ATTEMPT, b"3"), (TIMESTAMP, b"old")])
-    key, value, headers = whole_or_cut(record)
+    key, value, headers = dead_letter_of(record)
     assert (key, value) == (b"k", record.value)
     assert headers == [("a", b"1"), ("a", b"2"), (ATTEMPT, b"3"), (TIMESTAMP, b"1700000000000")]
-    assert whole_or_cut(Record(None))[1] == b""
-    assert whole_or_cut(Record(timestamp=-1))[2] == []
+    assert dead_letter_of(Record(None))[1] == b""
+    assert dead_letter_of(Record(timestamp=-1))[2] == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_message_that_is_too_large_is_cut(
     record: Record, sizes: str, value_bytes: int, has_key: bool, kept: set[str]
 ) -> None:
     """Whatever part of it is large, the letter fits its topic and says how large the message was."""
-    key, value, headers = whole_or_cut(record)
+    key, value, headers = dead_letter_of(record)
     assert len(value) == value_bytes
     assert (key is not None) == has_key
     assert {name for name, _ in headers} == {*kept, TIMESTAMP, CUT}

@@ -91,7 +91,7 @@ def run(work: Callable[[Worker], Awaitable[None]], datadir: Path, within_s: floa
 
     async def all_of_it() -> None:
         worker = Worker(datadir, within_s)
-        await worker.host.settle({0: 0})
+        await worker.host.sync_assignment({0: 0})
         try:
             await work(worker)
         finally:
@@ -212,11 +212,11 @@ def test_a_shard_can_go_while_its_files_are_written_anew(tmp_path: Path) -> None
 
         store.rewrite = rewrite  # type: ignore[method-assign]
         await worker.eraser.tick()
-        await worker.host.settle({})
+        await worker.host.sync_assignment({})
         entered.set()
         await worker.tick()
         assert worker.metrics.erase_failures._value.get() == 0
-        await worker.host.settle({0: 0})
+        await worker.host.sync_assignment({0: 0})
         await worker.tick()
         assert f"{PERSON}-0007".encode() not in b"".join(
             path.read_bytes() for path in (tmp_path / "shard-0").glob("*.sst")
@@ -231,7 +231,7 @@ def test_a_copy_that_hears_of_no_forget_goes(tmp_path: Path) -> None:
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
-        await worker.host.settle({})
+        await worker.host.sync_assignment({})
         worker.settled = False
         await worker.tick()
         await worker.tick(10 * COPY_S)
@@ -243,7 +243,7 @@ def test_a_copy_that_hears_of_no_forget_goes(tmp_path: Path) -> None:
         await worker.tick(1)
         assert worker.holding() == []
         assert worker.left == [0]
-        await worker.host.settle({0: 0})
+        await worker.host.sync_assignment({0: 0})
         assert worker.host.position(0)[0] == 0
 
     run(work, tmp_path, 0.0)
@@ -255,11 +255,11 @@ def test_a_shard_that_comes_back_keeps_its_folder(tmp_path: Path) -> None:
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
-        await worker.host.settle({})
+        await worker.host.sync_assignment({})
         await worker.tick()
-        await worker.host.settle({0: 0})
+        await worker.host.sync_assignment({0: 0})
         await worker.tick(2 * COPY_S)
-        await worker.host.settle({})
+        await worker.host.sync_assignment({})
         await worker.tick(COPY_S)
         assert worker.holding()
         assert worker.left == []
@@ -364,7 +364,7 @@ def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
 
     async def run() -> None:
         host = Worker(tmp_path).host
-        await host.settle({0: 1})
+        await host.sync_assignment({0: 1})
         offset = 0
 
         async def step(*mutations: Mutation, commits: bool = True) -> Outcome:
@@ -378,16 +378,16 @@ def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
         await step(follow(1, "a", "b"), follow(1, "c", "b"))
         assert (await step(forget(5, "a"), forget(5, "c"))).forgotten == ["a", "c"]
         await step(follow(9, "c", "b"))
-        await host.owe(0, host.taken_over[0])
+        await host.request_republish(0, host.takeovers.new[0])
         outcome = await step(commits=False)
         assert outcome.forgotten == ["a"]
         assert {score.user for score in outcome.scores} == {"b", "c"}
         # It was not committed, so that does not count as said; the scores follow from a debt of their own.
-        host.taken_over.clear()
-        await host.settle({0: 1}, unbroken=True)
-        assert set(host.taken_over) == {0}
+        host.takeovers.new.clear()
+        await host.sync_assignment({0: 1}, unbroken=True)
+        assert set(host.takeovers.new) == {0}
         assert (await step()).forgotten == ["a"]
-        await host.owe(0)
+        await host.request_republish(0)
         assert (await step()).forgotten == []
         await host.close()
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from graphstate.state import FORMAT, GraphState
 from graphstate.types import GraphSpec
@@ -18,8 +19,8 @@ from streams.settings.settings import Settings
 from streams.telemetry.readiness import Readiness
 from streams.worker.checkpoints import misfit
 from streams.worker.log_mark import bind, log_of, mark
-from streams.worker.positions import Positions
-from streams.worker.processing.score_topic import aim
+from streams.worker.positions import Positions, check_log
+from streams.worker.processing.score_topic import note_score_topic
 
 SPEC = GraphSpec(window=2, floor=1)
 
@@ -66,11 +67,14 @@ class Owing:
 def test_a_score_topic_that_grows_or_is_another() -> None:
     """Everybody is owed a score then, once; former numbers of partitions are kept for as long as it is that topic."""
     shard = Owing()
-    seen = [aim(shard, Found(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]]
-    assert [one.owed for one in seen] == [False, False, True, False, True, True, False]
-    assert [one.former for one in seen] == [(), (), (4,), (4,), (4, 6), (), ()]
+    seen = [
+        note_score_topic(shard, Found(*now))
+        for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]
+    ]
+    assert [one.republish for one in seen] == [False, False, True, False, True, True, False]
+    assert [one.former_partitions for one in seen] == [(), (), (4,), (4,), (4, 6), (), ()]
     assert shard.owed == 3
-    assert aim(Owing(), Found("", 4)) == ((), False)
+    assert note_score_topic(Owing(), Found("", 4)) == ((), False)
 
 
 @pytest.fixture
@@ -119,3 +123,19 @@ def test_what_is_missing_is_not_ready(positions: Positions, found: Found, says: 
 def test_a_doctor_without_a_state(offline_settings: Settings) -> None:
     """With nothing in the data folder Kafka is not asked."""
     assert doctor.examine(doctor.Check("state", doctor.state), offline_settings).ok
+
+
+@pytest.mark.parametrize(("next_offset", "begin", "end"), [(0, 0, 0), (5, 0, 5), (5, 5, 9)])
+def test_a_state_that_fits_its_log(next_offset: int, begin: int, end: int) -> None:
+    """A state that ends within its log is accepted."""
+    check_log(TP("m", 0), next_offset, begin, end)
+
+
+@pytest.mark.parametrize(
+    ("next_offset", "begin", "end", "message"),
+    [(4, 5, 9, "begins at offset 5"), (0, 1, 1, "begins at offset 1"), (6, 0, 5, "ends at 5.*reset-offsets")],
+)
+def test_a_state_that_does_not(next_offset: int, begin: int, end: int, message: str) -> None:
+    """A log that was truncated, emptied or created again is an error, not a wrong state."""
+    with pytest.raises(StateError, match=message):
+        check_log(TP("m", 0), next_offset, begin, end)

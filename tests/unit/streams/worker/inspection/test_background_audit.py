@@ -99,7 +99,7 @@ class Audited:
 
     async def run(self, spoil: Callable[[Shard], Any] = lambda _: None) -> None:
         """Take the events, then audit."""
-        await self.host.settle({0: 0})
+        await self.host.sync_assignment({0: 0})
         await self.host.step(0, [Record(0, history(4, 600, users=20, contents=40), 0)])
         await self.host.commit(0, 1, {}, lambda: True)
         await self.host.read(spoil)
@@ -155,7 +155,7 @@ def test_a_step_in_work_is_left_alone(tmp_path: Path) -> None:
 
     async def tried() -> float:
         audited = Audited(tmp_path, 1.0, 1)
-        await audited.host.settle({0: 0})
+        await audited.host.sync_assignment({0: 0})
         await audited.host.step(0, [Record(0, history(4, 200), 0)])
         spent = await audited.auditor.once()
         await audited.host.commit(0, 1, {}, lambda: True)
@@ -171,7 +171,7 @@ def test_an_ended_process_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureF
 
     async def tried() -> None:
         audited = Audited(tmp_path, 1.0, 1)
-        await audited.host.settle({0: 0})
+        await audited.host.sync_assignment({0: 0})
         await audited.host.step(0, [Record(0, history(4, 200), 0)])
         await audited.host.commit(0, 1, {}, lambda: True)
         assert await audited.auditor.once() > 0
@@ -193,7 +193,7 @@ def test_a_process_that_ends_during_a_repair_is_replaced(tmp_path: Path) -> None
 
     async def tried() -> None:
         audited = Audited(tmp_path, 1.0, 1)
-        await audited.host.settle({0: 0})
+        await audited.host.sync_assignment({0: 0})
         await audited.host.step(0, [Record(0, history(4, 200), 0)])
         await audited.host.commit(0, 1, {}, lambda: True)
 
@@ -201,7 +201,7 @@ def test_a_process_that_ends_during_a_repair_is_replaced(tmp_path: Path) -> None
             shard.engine.score[: shard.view.rows(USER)] += np.float32(0.5)
 
         await audited.host.read(spoil)
-        between = audited.host.between_steps
+        between = audited.host.run_on_any
 
         async def ended_between(*arguments: Any) -> Any:
             for reference in audited.references:
@@ -210,10 +210,10 @@ def test_a_process_that_ends_during_a_repair_is_replaced(tmp_path: Path) -> None
 
         await audited.auditor.once()
         before = audited.counted("healed")
-        audited.host.between_steps = ended_between  # type: ignore[method-assign]
+        audited.host.run_on_any = ended_between  # type: ignore[method-assign]
         for _ in range(3):
             await audited.auditor.once()
-        audited.host.between_steps = between  # type: ignore[method-assign]
+        audited.host.run_on_any = between  # type: ignore[method-assign]
         assert (before, audited.counted("failed")) == (1, 3)
         while audited.counted("healed") + audited.counted("fine") < 20:
             await audited.auditor.once()

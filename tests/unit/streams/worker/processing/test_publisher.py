@@ -1,4 +1,4 @@
-"""Outputs: values, headers, partitions and batches."""
+"""Published outputs: values, headers, partitions and batches."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_score(outputs: Outputs) -> None:
 
 
 def test_tombstone(outputs: Outputs) -> None:
-    """A forgotten user's score is withdrawn: a message without a value."""
+    """The score of a forgotten user gets a tombstone: a message without a value."""
     (message,) = outputs.scores(Outcome(forgotten=["bob"]), "0-17", TIME.encode())
     assert (message.key, message.value) == (b"bob", None)
     headers = dict(message.headers)
@@ -74,14 +74,14 @@ def test_alert(outputs: Outputs) -> None:
     [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536), (b"abc", 479470107)],
 )
 def test_partitions_are_kafkas(key: bytes, hashed: int) -> None:
-    """Keys go where Kafka's own client sends them (hashes from the tests of its Utils.murmur2)."""
+    """Keys get the partition of Kafka's Java client (hashes from the tests of its Utils.murmur2)."""
     for partitions in range(1, 13):
         assert partitions_of([key], partitions) == [(hashed & 0x7FFF_FFFF) % partitions]
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
 def test_partitions_are_aiokafkas(keys: list[bytes]) -> None:
-    """Many keys at once go where aiokafka sends each."""
+    """Many keys at once get the partitions of aiokafka's partitioner."""
     assert partitions_of(keys, 997) == [(murmur2(key) & 0x7FFF_FFFF) % 997 for key in keys]
 
 
@@ -90,7 +90,7 @@ def test_partitions_are_aiokafkas(keys: list[bytes]) -> None:
     [(0, "1970-01-01T00:00:00.000000Z"), (AS_OF, TIME), (253_402_300_799_999_999, "9999-12-31T23:59:59.999999Z")],
 )
 def test_rfc3339(time_us: int, text: str) -> None:
-    """Microseconds come out to the last digit."""
+    """A time is encoded with all its microseconds."""
     assert rfc3339(time_us) == text
 
 
@@ -101,7 +101,7 @@ class Batch:
         self.messages: list[tuple[bytes, bytes | None]] = []
 
     def append(self, *, key: bytes, value: bytes | None, timestamp: int, headers: Any) -> object | None:
-        """Take a message, or None if full."""
+        """Add a message; returns None if the batch is full."""
         del timestamp, headers
         if len(self.messages) == 3:
             return None
@@ -110,23 +110,23 @@ class Batch:
 
 
 class FakeProducer:
-    """Takes batches and acknowledges them at once, or with an error."""
+    """A producer that acknowledges batches at once, or with an error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.sent: list[tuple[int, Batch]] = []
         self._error = error
 
     def create_batch(self) -> Batch:
-        """A new batch."""
+        """Return a new batch."""
         return Batch()
 
     async def partitions_for(self, topic: str) -> set[int]:
-        """Four, whatever the topic."""
+        """Return four partitions for every topic."""
         del topic
         return set(range(4))
 
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[None]:
-        """Take a batch."""
+        """Record a batch and return its acknowledgement."""
         del topic
         self.sent.append((partition, batch))
         future = asyncio.get_running_loop().create_future()
@@ -139,7 +139,7 @@ TOPIC = TopicSpec("scores", 4, "")
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 50])
 def test_batches(count: int) -> None:
-    """Every message is sent once, in order per key, in the partition of its key, in batches that fit."""
+    """Every message is sent once, in order per key, to the partition of its key, in batches within the limit."""
     messages = [Message(b"u%d" % (n % 7), b"%d" % n, []) for n in range(count)]
     fake = FakeProducer()
     assert asyncio.run(publish(fake, TOPIC, messages, 0)) == count
@@ -152,13 +152,13 @@ def test_batches(count: int) -> None:
 
 
 def test_a_refused_batch_is_an_error() -> None:
-    """What Kafka does not acknowledge is raised, so nothing is committed after it."""
+    """A missing acknowledgement is raised as an error, so that nothing is committed after it."""
     with pytest.raises(ConnectionError):
         asyncio.run(publish(FakeProducer(ConnectionError()), TOPIC, [Message(b"u", b"1", [])], 0))
 
 
 def test_error_headers() -> None:
-    """A dead letter keeps its headers and says where it failed; an earlier failure is replaced."""
+    """A dead letter has its own headers and those of its last failure; headers of an earlier failure are replaced."""
     before = [("a", b"1"), ("__streams.errors.message", b"old"), ("a", b"2"), ("n", None)]
     assert error_headers(before, "t", 3, 42, "E", "\ud800 why") == [
         ("a", b"1"), ("a", b"2"), ("n", b""), ("__streams.errors.topic", b"t"), ("__streams.errors.partition", b"3"),
@@ -168,7 +168,7 @@ def test_error_headers() -> None:
 
 
 def test_cloud_events_are_independent() -> None:
-    """Headers of one message do not change with the next."""
+    """The headers of a message do not change when the next is encoded."""
     events = CloudEvents("t", "s")
     first = events.headers(b"1", b"x")
     events.headers(b"2", b"y")
@@ -176,7 +176,7 @@ def test_cloud_events_are_independent() -> None:
 
 
 def test_batches_before_a_refusal_are_waited_for() -> None:
-    """Where a later batch cannot be handed over, nothing goes on behind the error, and no other error is lost."""
+    """When a later batch cannot be queued, the earlier ones are awaited before the error is raised."""
     waiting: list[asyncio.Future[None]] = []
 
     class Refusing(FakeProducer):

@@ -1,4 +1,4 @@
-"""The shard agent without a broker: what comes too late leaves no trace, and what a switch owes is always said."""
+"""The shard agent without a broker: micro-batches, stale polls, announcements and switches of the artifact."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from streams.errors import StaleStep
-from streams.kafka.consumer.transport import Poll
-from streams.kafka.leased_client import BEGUN, Refused
+from streams.errors import StaleStep, StateError
+from streams.kafka.consumer.poll_queue import Poll
+from streams.kafka.leased_client import LEASE_OVER, Refused
 from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.publisher import Outputs
-from streams.worker.processing.shard_agent import ShardWork
+from streams.worker.processing.shard_agent import STEP_MUTATIONS, ShardAgent, micro_batches
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import Switching
 from streams.worker.rollout.models_topic import Message, Notices, Order
 from streams.worker.worker import Worker
-from tests.unit.streams.worker.processing.test_ingest import FakeShard, pack, records
+from tests.support.processing import FakeShard, pack, records
 
 
 class Served(FakeShard):
-    """Serves an artifact, reads no hub, and has nothing to show others."""
+    """A shard with an artifact, without hubs and without halos to send."""
 
     def __init__(self, disk: dict[int, int], partition: int) -> None:
         super().__init__(disk, partition)
@@ -34,24 +34,29 @@ class Served(FakeShard):
         self.spread = SimpleNamespace(waiting=0)
 
     def hello(self, _token: int) -> list[Any]:
-        """Nothing to send."""
+        """Return no halos."""
         return []
 
 
 class Rig:
-    """The agent of two shards, as its own consumer and producer: epochs end when told to, messages are kept."""
+    """The agent of two shards with a fake consumer and producer; the test changes the epoch and reads the messages."""
 
     def __init__(self, settings: Settings) -> None:
         topics = Topics(settings.model_copy(update={"shards": 2}))
         self.log, self.halos = topics.mutations.name, topics.halos.name
         self.epoch, self.refuses = 1, False
+        self.completed: list[Poll] = []
         self.sent: list[tuple[str, int]] = []
         self.shards: list[Served] = []
         self.host = ShardHost(self._open)
         outputs, feed = Outputs(topics.score, topics.alert, "/t"), SimpleNamespace(forget=lambda _users: None)
-        consumer: Any = SimpleNamespace(current=self._current, no_poll=lambda topic: Poll(topic, self.epoch, 0))
+        consumer: Any = SimpleNamespace(
+            is_current=self._current,
+            empty_poll=lambda topic: Poll(topic, self.epoch, 0),
+            complete_poll=self.completed.append,
+        )
         producer: Any = SimpleNamespace(client=self)
-        self.work = ShardWork(self.host, consumer, producer, outputs, topics, Metrics(), feed)  # type: ignore[arg-type]
+        self.agent = ShardAgent(self.host, consumer, producer, outputs, topics, Metrics(), feed)  # type: ignore[arg-type]
 
     def _open(self, partition: int) -> Any:
         self.shards.append(Served({}, partition))
@@ -61,45 +66,82 @@ class Rig:
         return poll.epoch == self.epoch
 
     async def send(self, topic: str, _value: bytes, *, partition: int) -> asyncio.Future[Any]:
-        """Take a message, unless all are refused."""
+        """Acknowledge a message, or refuse it."""
         if self.refuses:
-            raise Refused(BEGUN)
+            raise Refused(LEASE_OVER)
         self.sent.append((topic, partition))
         future = asyncio.get_running_loop().create_future()
         future.set_result(SimpleNamespace(offset=len(self.sent)))
         return future
 
     def poll(self) -> Poll:
-        """The first pack of shard 0, fetched now."""
+        """Return a poll of the present epoch with the first pack of shard 0."""
         poll = Poll(self.log, self.epoch, 1)
         poll.add(TP(self.log, 0), records(pack(0, 1)), 1)
         return poll
 
 
-def test_a_poll_of_before_a_seek_takes_no_step(offline_settings: Settings) -> None:
-    """It waited while all was settled for the next epoch: the shard is left as it is, and the next poll steps."""
+def test_below_the_next_offset_is_skipped() -> None:
+    """Records below the next offset and messages below the marks are left out."""
+    consumed = records(pack(0, 2), pack(1, 2), pack(3, 1))
+    (batch,) = micro_batches(consumed, 1, {"in:0": 1}, 0)
+    assert [m.time for record in batch.new.records for m in record.mutations] == [2, 3]
+    assert (batch.next_offset, batch.new.marks, batch.new.repeated) == (3, {"in:0": 3}, 1)
+    assert list(micro_batches(consumed, 3, {}, 0)) == []
+
+
+def test_a_gap_is_an_error() -> None:
+    """Missing records between the state and the log are an error."""
+    with pytest.raises(StateError, match="ends at offset 4"):
+        list(micro_batches(records(pack(0, 1), first=5), 4, {}, 0))
+
+
+def test_full_batches_are_split_at_packs() -> None:
+    """A micro-batch ends with the pack that reaches its limit."""
+    size = STEP_MUTATIONS // 2
+    consumed = records(*(pack(n, 1, size) for n in range(5)))
+    batches = list(micro_batches(consumed, 0, {}, 0))
+    assert [batch.new.count for batch in batches] == [2 * size, 2 * size, size]
+    assert [batch.next_offset for batch in batches] == [2, 4, 5]
+    assert [batch.new.marks for batch in batches] == [{"in:0": 1}, {"in:0": 3}, {"in:0": 4}]
+
+
+def test_nothing_is_published_twice() -> None:
+    """Outputs of records below the published offset are not repeated; a batch is published as a whole or not."""
+    consumed = records(*(pack(n, 1) for n in range(4)))
+    assert [(batch.publish, batch.next_offset) for batch in micro_batches(consumed, 0, {}, 3)] == [
+        (False, 3),
+        (True, 4),
+    ]
+
+
+def test_a_poll_from_before_a_seek_runs_no_step(offline_settings: Settings) -> None:
+    """A poll that waited during a seek leaves the shard unchanged; the next poll runs its step."""
 
     async def run() -> None:
         rig = Rig(offline_settings)
-        await rig.host.settle({0: 0})
-        rig.work.told = {TP(rig.log, 0): 9}  # so nothing is published
-        late = rig.poll()
-        async with rig.work._busy:
-            handled = asyncio.ensure_future(rig.work.handle(late))
+        await rig.host.sync_assignment({0: 0})
+        rig.agent.published_until = {TP(rig.log, 0): 9}  # so nothing is published
+        stale = rig.poll()
+        async with rig.agent._lock:
+            handled = asyncio.ensure_future(rig.agent.handle(stale))
             await asyncio.sleep(0)
             rig.epoch += 1
-            await rig.host.settle({0: 0}, unbroken=True)
+            await rig.host.sync_assignment({0: 0}, unbroken=True)
         assert not await handled
+        assert rig.completed == []
         assert rig.host.position(0) == (0, {})
-        assert await rig.work.handle(rig.poll())
+        poll = rig.poll()
+        assert await rig.agent.handle(poll)
+        assert rig.completed == [poll]
         assert rig.host.position(0) == (1, {"in:0": 0})
         await rig.host.close()
 
     asyncio.run(run())
 
 
-def test_what_is_held_back_is_counted(offline_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of all steps are added up, and the largest effect that one of them found is on the metrics page."""
+def test_held_rows_are_counted(offline_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metrics have the sum of the held rows of all steps, and the largest effect of one of them."""
     effects = iter([(7, 0.0), (5, 0.25), (3, 0.125), (0, 0.0)])
 
     def take(_shard: Served, *_: Any, **_named: Any) -> Outcome:
@@ -108,14 +150,14 @@ def test_what_is_held_back_is_counted(offline_settings: Settings, monkeypatch: p
 
     async def run() -> bytes:
         rig = Rig(offline_settings)
-        await rig.host.settle({0: 0})
-        rig.work.told = {TP(rig.log, 0): 9}  # so nothing is published
+        await rig.host.sync_assignment({0: 0})
+        rig.agent.published_until = {TP(rig.log, 0): 9}  # so nothing is published
         for number in range(4):
             poll = Poll(rig.log, rig.epoch, 1 + number)
             poll.add(TP(rig.log, 0), records(pack(number, 1), first=number), number + 1)
-            assert await rig.work.handle(poll)
+            assert await rig.agent.handle(poll)
         await rig.host.close()
-        return rig.work._metrics.text()
+        return rig.agent._metrics.text()
 
     monkeypatch.setattr(Served, "take", take)
     text = asyncio.run(run())
@@ -123,8 +165,8 @@ def test_what_is_held_back_is_counted(offline_settings: Settings, monkeypatch: p
     assert b"groundswell_tolerance_effect 0.25\n" in text
 
 
-def test_nobody_speaks_for_a_shard_that_went_away(offline_settings: Settings) -> None:
-    """Neither a repetition that was meant for later nor a hello says anything in another owner's place."""
+def test_a_revoked_shard_is_not_announced(offline_settings: Settings) -> None:
+    """Neither a scheduled republication nor an announcement is sent for a shard that another worker owns."""
     begun: list[int] = []
 
     async def begin(partition: int, **_named: Any) -> None:
@@ -132,8 +174,8 @@ def test_nobody_speaks_for_a_shard_that_went_away(offline_settings: Settings) ->
 
     async def run() -> None:
         rig = Rig(offline_settings)
-        await rig.host.settle({0: 0, 1: 0})
-        await rig.host.settle({1: 0}, unbroken=True)
+        await rig.host.sync_assignment({0: 0, 1: 0})
+        await rig.host.sync_assignment({1: 0}, unbroken=True)
         worker: Any = SimpleNamespace(
             host=rig.host, readiness=SimpleNamespace(stopping=False), _greetings=set(), _begin=begin
         )
@@ -142,31 +184,31 @@ def test_nobody_speaks_for_a_shard_that_went_away(offline_settings: Settings) ->
         await asyncio.gather(*worker._greetings)
         assert begun == [1]
         with pytest.raises(StaleStep):
-            await rig.work.begin(0)
+            await rig.agent.run_pending(0)
         assert rig.sent == []
-        await rig.work.begin(1)
+        await rig.agent.run_pending(1)
         assert rig.sent == [(rig.halos, 1)]
         await rig.host.close()
 
     asyncio.run(run())
 
 
-def test_a_refused_hello_hides_no_switch(offline_settings: Settings) -> None:
-    """Whatever becomes of its hello, that a shard went over is told once, and so what it owes; then it says so."""
+def test_a_switch_is_reported_after_a_refused_announcement(offline_settings: Settings) -> None:
+    """A switch of the artifact is reported once, also when its announcement is refused; its status follows later."""
     switched: list[int] = []
-    said: list[str] = []
+    statuses: list[str] = []
 
     async def say(message: Message) -> None:
-        said.append(message.key)
+        statuses.append(message.key)
 
     async def run() -> None:
         rig, new, notices = Rig(offline_settings), SimpleNamespace(version="new"), Notices()
         notices.use = Order("x", "new", 1, "")
-        await rig.host.settle({0: 0})
+        await rig.host.sync_assignment({0: 0})
         board: Any = SimpleNamespace(notices=notices)
         make: Any = None
         configured: Any = new
-        following = Switching(board, rig.host, rig.work, make, configured, "w0", say, switched.append)
+        following = Switching(board, rig.host, rig.agent, make, configured, "w0", say, switched.append)
         successor: Any = SimpleNamespace(
             artifact=new, shard=rig.shards[0], checked=True, take_over=lambda shard: setattr(shard, "artifact", new)
         )
@@ -174,10 +216,10 @@ def test_a_refused_hello_hides_no_switch(offline_settings: Settings) -> None:
         rig.refuses = True
         with pytest.raises(Refused):
             await following.follow()
-        assert (switched, said) == ([0], [])
+        assert (switched, statuses) == ([0], [])
         rig.refuses = False
         await following.follow()
-        assert (switched, said) == ([0], ["shard/0"])
+        assert (switched, statuses) == ([0], ["shard/0"])
         await rig.host.close()
 
     asyncio.run(run())

@@ -1,0 +1,72 @@
+"""The installed aiokafka has the private parts that the worker uses; a new version has to be read first."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import aiokafka
+import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import Assignment, SubscriptionState
+from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
+from aiokafka.producer.sender import Sender, SendProduceReqHandler
+from aiokafka.producer.transaction_manager import TransactionManager
+
+from streams.kafka import aiokafka_internals
+
+USED: dict[type, tuple[str, ...]] = {
+    aiokafka.AIOKafkaConsumer: ("_client", "_closed", "_coordinator", "_fetcher", "_subscription"),
+    GroupCoordinator: (
+        "_push_error_to_user",
+        "_coordination_task",
+        "_closing",
+        "generation",
+        "request_rejoin",
+        "fetch_committed_offsets",
+    ),
+    Fetcher: ("_fetch_task", "_pending_tasks", "_prefetch_backoff"),
+    AIOKafkaClient: (
+        "_conns",
+        "_maybe_wait_metadata",
+        "_sync_task",
+        "cluster",
+        "close",
+        "force_metadata_update",
+        "send",
+    ),
+    SubscriptionState: ("subscription",),
+    Assignment: ("state_value",),
+    aiokafka.AIOKafkaProducer: ("_loop", "_message_accumulator", "_metadata", "_sender", "_txn_manager"),
+    MessageAccumulator: ("_append_batch", "_batches", "reenqueue"),
+    MessageBatch: ("_builder", "failure"),
+    Sender: (
+        "_in_flight",
+        "_maybe_wait_for_pid",
+        "_message_accumulator",
+        "_muted_partitions",
+        "_send_produce_req",
+        "_txn_manager",
+    ),
+    SendProduceReqHandler: ("_batches", "_client", "_default_backoff", "_sender", "do"),
+    TransactionManager: ("_pid_and_epoch", "_pid_waiter", "_sequence_numbers"),
+}
+"""The private attributes that are read, replaced or overridden, by their class."""
+
+
+def test_the_version_was_checked() -> None:
+    """After an update of aiokafka, read the classes below again, then set the new version."""
+    assert aiokafka.__version__ == aiokafka_internals.CHECKED_VERSION
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [pytest.param(owner, name, id=f"{owner.__name__}.{name}") for owner in USED for name in USED[owner]],
+)
+def test_it_exists(owner: type, name: str) -> None:
+    """The class or one of its bases has the attribute, or assigns it to its instances."""
+    sources = [inspect.getsource(base) for base in owner.__mro__[:-1]]
+    assigned = re.compile(rf"self\.{name}(?:, self\.\w+)*(?::[^=\n]+)? = ")
+    assert hasattr(owner, name) or any(map(assigned.search, sources))

@@ -1,0 +1,97 @@
+"""Fakes for the agents' unit tests: consumed records, packs, and a shard without a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphstate.types import Kind, Mutation
+from streams.messages.mutation_packs import Packer
+from streams.shard.shard import Outcome
+
+
+@dataclass
+class Record:
+    """The fields of a consumed record that the agents read."""
+
+    offset: int
+    value: bytes | None = b"x"
+    topic: str = "t"
+    partition: int = 0
+    key: bytes | None = None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    timestamp: int = 0
+
+    @property
+    def serialized_value_size(self) -> int:
+        """Return the bytes of the value; -1 without one, as aiokafka does."""
+        return -1 if self.value is None else len(self.value)
+
+
+def pack(first: int, count: int, size: int = 1) -> bytes:
+    """Return a pack of `count` messages from offset `first` on, each with `size` mutations."""
+    packer = Packer(max_bytes=10**9, max_mutations=10**9)
+    for offset in range(first, first + count):
+        packer.add("in:0", offset, offset, 10, [Mutation(Kind.FORGET, offset, "u")] * size)
+    return packer.finish()[0]
+
+
+def records(*values: bytes, first: int = 0) -> list[Record]:
+    """Return records of the mutations topic with consecutive offsets."""
+    return [Record(first + number, value, "mutations") for number, value in enumerate(values)]
+
+
+class FakeShard:
+    """A shard that counts calls; its committed state is in a dictionary that stands for the disk.
+
+    Args:
+        disk: next offset by partition; under -1 - partition whether its process ended without closing it.
+        partition: the shard.
+    """
+
+    def __init__(self, disk: dict[int, int], partition: int) -> None:
+        self.disk, self.partition = disk, partition
+        self.next_offset = disk.get(partition, 0)
+        self.marks: dict[str, int] = {}
+        self.closed = False
+        self.republished = self.suspended = 0
+        self.owing = False
+        self.mirrors = self
+
+    def owe(self) -> None:
+        """Count the call."""
+        self.republished += 1
+
+    @property
+    def cut_short(self) -> bool:
+        """Return what the disk has."""
+        return bool(self.disk.get(-1 - self.partition, 0))
+
+    def speak(self, speaking: bool) -> None:
+        """Write to the disk."""
+        self.disk[-1 - self.partition] = speaking
+
+    def hush(self) -> None:
+        """Count the call."""
+        self.suspended += 1
+
+    def take(self, records: list[Any], _halos: Any = (), **_named: Any) -> Outcome:
+        """Return the number of records."""
+        return Outcome(counts={"applied": len(records)})
+
+    def commit(self, next_offset: int, marks: dict[str, int]) -> None:
+        """Write to the disk."""
+        self.next_offset = self.disk[self.partition] = next_offset
+        self.marks = marks
+
+    def top(self, n: int) -> list[dict[str, Any]]:
+        """Return n users."""
+        return [{"user": f"{self.partition}-{k}", "reach": 10 * k + self.partition} for k in range(n)]
+
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """Return the only user of the shard."""
+        return {"user": user_id} if user_id == f"u{self.partition}" else None
+
+    def close(self) -> None:
+        """Mark the shard as closed."""
+        self.closed = True
