@@ -47,7 +47,7 @@ from streams.shard.shard import Shard, state_folder
 from streams.worker import checkpoints
 from streams.worker.data_dir import hold
 from streams.worker.log_mark import mark
-from streams.worker.rollout.models_topic import in_use, read_notices
+from streams.worker.rollout.models_topic import artifact_in_use, read_models_topic
 
 AWAY = ".before-reshard"
 """Behind the name of a state's folder that is of no use any more."""
@@ -169,7 +169,7 @@ class Resharding:
 
     def _build(self, old: int) -> Journal:
         """Write the new log beside the old one."""
-        artifact = in_use(self.settings, read_notices(self.settings))
+        artifact = artifact_in_use(self.settings, read_models_topic(self.settings))
         reads = self._old_ends(old)
         self._delete([self.beside.name])
         for folder in self.settings.datadir.glob(f"{BUILT}*"):

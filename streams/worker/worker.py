@@ -48,7 +48,7 @@ from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import ShardWork
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import Switching
-from streams.worker.rollout.models_topic import Board, Message
+from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.topic_watch import TopicWatch
 from streams.worker.web import LiveFeed, Web, register
 
@@ -172,7 +172,7 @@ class Worker:
         self.feed = LiveFeed()
         self._agents()
         self.models = Switching(
-            Board(settings, settings.broker_wait_s),
+            ModelsTopicReader(settings, settings.broker_wait_s),
             self.host,
             self.shard_work,
             backend(self.device.device),
@@ -235,7 +235,7 @@ class Worker:
         else:
             asyncio.get_running_loop().call_later(ANSWERS_S, self._repeat, partition)
 
-    async def _say(self, message: Message) -> None:
+    async def _say(self, message: ModelsTopicMessage) -> None:
         sent = await self.producer.client.send(
             self.topics.models.name, message.value, key=message.key.encode(), partition=0
         )

@@ -29,7 +29,16 @@ from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import Look
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.engine_replacement import Successor, judged
-from streams.worker.rollout.models_topic import SHARD, TRIAL_S, Answer, Board, Message, Order, State, encode
+from streams.worker.rollout.models_topic import (
+    SHARD,
+    TRIAL_S,
+    Deployment,
+    ModelsTopicMessage,
+    ModelsTopicReader,
+    RolloutState,
+    ShardStatus,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,20 +82,20 @@ class Switching:
 
     def __init__(
         self,
-        board: Board,
+        board: ModelsTopicReader,
         host: ShardHost,
         turns: Turns,
         make: MakeBackend,
         configured: Artifact,
         worker: str,
-        say: Callable[[Message], Awaitable[None]],
+        say: Callable[[ModelsTopicMessage], Awaitable[None]],
         switched: Callable[[int], None],
     ) -> None:
         self.artifact = self._configured = configured
         self._board, self._host, self._turns, self._make = board, host, turns, make
         self._worker, self._say, self._switched = worker, say, switched
         self._successors: dict[int, Successor] = {}
-        self._said: dict[int, Answer] = {}
+        self._said: dict[int, ShardStatus] = {}
         self._trial: Artifact | None = None
         self._judge: tuple[str, ReferenceProcess] | None = None
         self._random = Random()
@@ -102,10 +111,10 @@ class Switching:
         self._follow_use()
 
     def _follow_use(self) -> None:
-        use = self._board.notices.use
+        use = self._board.state.use
         version = use.version if use else self._configured.version
         if version != self.artifact.version:
-            self.artifact = self._board.notices.artifact(use) if use else self._configured
+            self.artifact = self._board.state.artifact(use) if use else self._configured
             log.info("another artifact is in use", extra={"version": version})
 
     async def run(self) -> None:
@@ -134,9 +143,9 @@ class Switching:
             StaleStep: a shard was closed meanwhile, or may not speak now; once more will do.
         """
         self._follow_use()
-        notices = self._board.notices
+        notices = self._board.state
         use, trial = notices.use, notices.trial
-        if trial and (trial.id == (use.id if use else "") or monotonic() - notices.heard_s > TRIAL_S):
+        if trial and (trial.id == (use.id if use else "") or monotonic() - notices.trial_received_s > TRIAL_S):
             trial = None
         versions = self._host.versions()
         for gone in self._said.keys() - versions.keys():
@@ -154,13 +163,13 @@ class Switching:
             self._trial = None
             await self._dismiss()
 
-    async def _try(self, partition: int, trial: Order) -> None:
+    async def _try(self, partition: int, trial: Deployment) -> None:
         said = self._said.get(partition)
         if said and said.order == trial.id:
             return
         try:
             if self._trial is None or self._trial.version != trial.version:
-                self._trial = self._board.notices.artifact(trial)
+                self._trial = self._board.state.artifact(trial)
             artifact = self._trial
             if artifact.version != self.artifact.version:
                 await self._prepare(partition, artifact)
@@ -170,7 +179,7 @@ class Switching:
         else:
             await self._answer(partition, trial.id, "ready")
 
-    async def _go_over(self, partition: int, use: Order | None) -> None:
+    async def _go_over(self, partition: int, use: Deployment | None) -> None:
         order = use.id if use else ""
         said = self._said.get(partition)
         if said and (said.order, said.state) == (order, "refused"):
@@ -255,14 +264,14 @@ class Switching:
             with suppress(StaleStep):  # it went with its shard
                 await self._host.beside(successor.shard, successor.give_up)
 
-    async def _answer(self, partition: int, order: str, state: State, error: str = "") -> None:
+    async def _answer(self, partition: int, order: str, state: RolloutState, error: str = "") -> None:
         version = self._host.versions().get(partition)
         if version is None:
             return
-        answer = Answer(partition, order, state, version, self._worker, error)
+        answer = ShardStatus(partition, order, state, version, self._worker, error)
         if self._said.get(partition) == answer:
             return
         if error:
             log.warning("an artifact was refused", extra={"shard": partition, "order": order, "because": error})
-        await self._say(Message(f"{SHARD}/{partition}", encode(answer)))
+        await self._say(ModelsTopicMessage(f"{SHARD}/{partition}", encode(answer)))
         self._said[partition] = answer

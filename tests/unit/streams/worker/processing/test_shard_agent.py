@@ -21,7 +21,7 @@ from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import ShardWork
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import Switching
-from streams.worker.rollout.models_topic import Message, Notices, Order
+from streams.worker.rollout.models_topic import Deployment, ModelsTopicMessage, ModelsTopicState
 from streams.worker.worker import Worker
 
 
@@ -156,14 +156,14 @@ def test_a_refused_hello_hides_no_switch(offline_settings: Settings) -> None:
     switched: list[int] = []
     said: list[str] = []
 
-    async def say(message: Message) -> None:
+    async def say(message: ModelsTopicMessage) -> None:
         said.append(message.key)
 
     async def run() -> None:
-        rig, new, notices = Rig(offline_settings), SimpleNamespace(version="new"), Notices()
-        notices.use = Order("x", "new", 1, "")
+        rig, new, notices = Rig(offline_settings), SimpleNamespace(version="new"), ModelsTopicState()
+        notices.use = Deployment("x", "new", 1, "")
         await rig.host.settle({0: 0})
-        board: Any = SimpleNamespace(notices=notices)
+        board: Any = SimpleNamespace(state=notices)
         make: Any = None
         configured: Any = new
         following = Switching(board, rig.host, rig.work, make, configured, "w0", say, switched.append)
