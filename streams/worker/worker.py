@@ -47,7 +47,7 @@ from streams.worker.processing.ingest import Ingest
 from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import ShardWork
 from streams.worker.processing.shard_host import ShardHost
-from streams.worker.rollout.follower import Switching
+from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.topic_watch import TopicWatch
 from streams.worker.web import LiveFeed, Web, register
@@ -171,7 +171,7 @@ class Worker:
         self._left = left(settings.datadir)
         self.feed = LiveFeed()
         self._agents()
-        self.models = Switching(
+        self.models = RolloutFollower(
             ModelsTopicReader(settings, settings.broker_wait_s),
             self.host,
             self.shard_work,

@@ -20,7 +20,7 @@ from streams.telemetry.metrics import Metrics
 from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import ShardWork
 from streams.worker.processing.shard_host import ShardHost
-from streams.worker.rollout.follower import Switching
+from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import Deployment, ModelsTopicMessage, ModelsTopicState
 from streams.worker.worker import Worker
 
@@ -166,11 +166,11 @@ def test_a_refused_hello_hides_no_switch(offline_settings: Settings) -> None:
         board: Any = SimpleNamespace(state=notices)
         make: Any = None
         configured: Any = new
-        following = Switching(board, rig.host, rig.work, make, configured, "w0", say, switched.append)
+        following = RolloutFollower(board, rig.host, rig.work, make, configured, "w0", say, switched.append)
         successor: Any = SimpleNamespace(
             artifact=new, shard=rig.shards[0], checked=True, take_over=lambda shard: setattr(shard, "artifact", new)
         )
-        following._successors[0] = successor
+        following._replacements[0] = successor
         rig.refuses = True
         with pytest.raises(Refused):
             await following.follow()

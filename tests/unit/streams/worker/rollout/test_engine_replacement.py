@@ -9,7 +9,6 @@ from random import Random
 import numpy as np
 import pytest
 
-import streams.worker.rollout.engine_replacement
 from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
@@ -23,7 +22,8 @@ from streams.shard.graph_view import graph_spec
 from streams.shard.shard import OWED, Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import judge
-from streams.worker.rollout.engine_replacement import Successor, judged, misfit
+from streams.worker.rollout import engine_replacement
+from streams.worker.rollout.engine_replacement import EngineReplacement, check_user, incompatibility
 from tests.support.strategies import history
 
 CONFIG = ModelConfig(hidden=8, heads=2, head_hidden=8, window=3, floor=1)
@@ -33,14 +33,14 @@ SPEC = GraphSpec(floor=1, window=3)
 
 
 @pytest.fixture(autouse=True)
-def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.successor, "PIECE", 7)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_replacement, "BLOCK_ROWS", 7)
 
 
-def finish(successor: Successor, between: Callable[[], None] = lambda: None) -> None:
+def finish(replacement: EngineReplacement, between: Callable[[], None] = lambda: None) -> None:
     """Make it and do all pieces, with something else between them."""
-    successor.make()
-    while successor.piece():
+    replacement.build()
+    while replacement.compute_block():
         between()
 
 
@@ -74,7 +74,7 @@ def test_a_switch_among_steps_ends_as_a_fresh_start(tmp_path: Path) -> None:
     """
     log = history(5, 900)
     shard = grown(tmp_path / "switched", log[:400])
-    successor, later, last = Successor(shard, NEW, Engine), batches(log[400:700], 15), dict[str, str]()
+    replacement, later, last = EngineReplacement(shard, NEW, Engine), batches(log[400:700], 15), dict[str, str]()
 
     def step(some: list[Mutation]) -> None:
         outcome = shard.step(some)
@@ -83,12 +83,12 @@ def test_a_switch_among_steps_ends_as_a_fresh_start(tmp_path: Path) -> None:
             last.pop(user, None)
         last.update({score.user: outcome.model for score in outcome.scores})
 
-    finish(successor, lambda: step(next(later, [])))
+    finish(replacement, lambda: step(next(later, [])))
     assert set(last.values()) == {OLD.version}
-    seen = successor.sample(Random(1))
+    seen = replacement.sample(Random(1))
     assert seen is not None
-    judged(seen, Reference(NEW.weights, NEW.config))
-    successor.take_over(shard)
+    check_user(seen, Reference(NEW.weights, NEW.config))
+    replacement.take_over(shard)
     assert shard.owing
     for some in (*later, *batches(log[700:], 40), []):
         step(some)
@@ -107,9 +107,9 @@ def test_a_switch_among_steps_ends_as_a_fresh_start(tmp_path: Path) -> None:
 def test_a_restart_after_a_switch_owes_what_was_not_published(tmp_path: Path) -> None:
     """A crash behind the first portion: the rest is owed by the shard that is opened with the new artifact."""
     shard = grown(tmp_path, history(5, 400))
-    successor = Successor(shard, NEW, Engine)
-    finish(successor)
-    successor.take_over(shard)
+    replacement = EngineReplacement(shard, NEW, Engine)
+    finish(replacement)
+    replacement.take_over(shard)
     users = shard.users
     assert users > 20
     assert users < OWED
@@ -128,12 +128,12 @@ def test_given_up_it_leaves_nothing_behind(tmp_path: Path) -> None:
     """Half computed and given up: the shard goes on with the bits of one that was left alone."""
     log = history(6, 500)
     shard, alone = grown(tmp_path / "one", log[:300]), grown(tmp_path / "other", log)
-    successor = Successor(shard, NEW, Engine)
-    successor.make()
+    replacement = EngineReplacement(shard, NEW, Engine)
+    replacement.build()
     for _ in range(9):
-        successor.piece()
+        replacement.compute_block()
     shard.step(log[300:400])
-    successor.give_up()
+    replacement.cancel()
     assert isinstance(shard.engine, Engine)
     shard.step(log[400:])
     same(shard, alone)
@@ -166,20 +166,20 @@ def wild() -> Artifact:
     return Artifact(weights, NEW.config)
 
 
-def check(successor: Successor, some: list[Mutation]) -> None:
+def check(replacement: EngineReplacement, some: list[Mutation]) -> None:
     """All that is looked at before an artifact may serve."""
-    finish(successor)
-    successor.shard.step(some)
-    successor.shard.commit(99)
-    seen = successor.sample(Random(2))
+    finish(replacement)
+    replacement.shard.step(some)
+    replacement.shard.commit(99)
+    seen = replacement.sample(Random(2))
     assert seen is not None
-    judged(seen, Reference(successor.artifact.weights, successor.artifact.config))
+    check_user(seen, Reference(replacement.artifact.weights, replacement.artifact.config))
 
 
 @pytest.mark.parametrize(
     ("artifact", "make", "says"),
     [
-        (wild(), Engine, "not finite: train it anew"),
+        (wild(), Engine, "not finite: train it again"),
         (NEW, Wrong, r"differs from PyTorch Geometric by 0.0001 \(score\)"),
         (NEW, Full, "out of memory"),
         (
@@ -194,11 +194,11 @@ def test_what_fails_its_checks_is_refused(tmp_path: Path, artifact: Artifact, ma
     """One line says why, and the old one serves on with the bits of a shard that was never asked."""
     log = history(7, 500)
     shard, alone = grown(tmp_path / "one", log[:450]), grown(tmp_path / "other", log)
-    successor = Successor(shard, artifact, make)
+    replacement = EngineReplacement(shard, artifact, make)
     with np.errstate(all="ignore"), pytest.raises(ModelRefused, match=says) as refused:
-        check(successor, log[450:475])
+        check(replacement, log[450:475])
     assert "\n" not in str(refused.value)
-    successor.give_up()
+    replacement.cancel()
     # Events that it has already change nothing.
     shard.step(log[450:])
     same(shard, alone)
@@ -211,16 +211,16 @@ def test_without_room_it_is_refused(tmp_path: Path) -> None:
     """Where memory does not permit two engines, nothing is made."""
     shard = grown(tmp_path, history(3, 100))
     with pytest.raises(ModelRefused, match="0 MB are free"):
-        Successor(shard, NEW, Engine, lambda: 1).make()
+        EngineReplacement(shard, NEW, Engine, lambda: 1).make()
     assert isinstance(shard.engine, Engine)
-    finish(Successor(shard, NEW, Engine, lambda: None))
+    finish(EngineReplacement(shard, NEW, Engine, lambda: None))
     shard.close()
 
 
 def test_another_vocabulary_does_not_fit() -> None:
     """Features that this release does not serve are refused before anything is computed."""
-    assert misfit(CONFIG, SPEC) == ""
-    assert "this release" in misfit(ModelConfig(window=3, floor=1, own=CONFIG.own[::-1]), SPEC)
+    assert incompatibility(CONFIG, SPEC) == ""
+    assert "this release" in incompatibility(ModelConfig(window=3, floor=1, own=CONFIG.own[::-1]), SPEC)
     for other in (CONFIG.relations[::-1], CONFIG.relations[1:]):
         with pytest.raises(ArtifactError, match="this release"):
             graph_spec(ModelConfig(window=3, floor=1, relations=other), retention_s=0, lateness_s=0)
@@ -240,9 +240,9 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
             replay(switched, some)
         for token, number in enumerate(order, 10):
             shard = switched.shards[number]
-            successor = Successor(shard, NEW, Engine)
-            finish(successor)
-            successor.take_over(shard)
+            replacement = EngineReplacement(shard, NEW, Engine)
+            finish(replacement)
+            replacement.take_over(shard)
             assert shard.mirrors.tell(shard.graph.none(), shard.graph.none()) == []
             some = parts[6 + token - 10]
             switched.feed(some)
@@ -269,17 +269,17 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
 def test_the_judge_in_another_process_says_the_same(tmp_path: Path) -> None:
     """Bit for bit what the reference says here; once it is gone, nothing can be judged."""
     shard = grown(tmp_path, history(5, 300))
-    successor = Successor(shard, NEW, Engine)
-    finish(successor)
+    replacement = EngineReplacement(shard, NEW, Engine)
+    finish(replacement)
     there, here = ReferenceProcess(NEW), Reference(NEW.weights, NEW.config)
     try:
         for seed in range(3):
-            seen = successor.sample(Random(seed))
+            seen = replacement.sample(Random(seed))
             assert seen is not None
-            judged(seen, there)
+            check_user(seen, there)
             assert judge(seen, there).error == judge(seen, here).error
     finally:
         there.close()
     with pytest.raises(ModelRefused, match="could not be judged"):
-        judged(seen, there)
+        check_user(seen, there)
     shard.close()
