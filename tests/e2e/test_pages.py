@@ -228,7 +228,7 @@ def test_open_streams_do_not_hold_the_exit() -> None:
             await here.runner.cleanup()
             assert asyncio.get_running_loop().time() - begin < 2
             assert here.state.feed.listeners == 0
-            with pytest.raises(feeds.FullHouse), here.state.feed.subscribe():
+            with pytest.raises(feeds.TooManyStreams), here.state.feed.subscribe():
                 pass
 
     run(test)

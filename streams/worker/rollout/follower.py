@@ -27,6 +27,7 @@ from streams.kafka.access.rights import refused
 from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import Look
+from streams.worker.lifecycle import WorkerPart
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.engine_replacement import EngineReplacement, check_user
 from streams.worker.rollout.models_topic import (
@@ -67,7 +68,7 @@ class ShardSteps(Protocol):
         ...
 
 
-class RolloutFollower:
+class RolloutFollower(WorkerPart):
     """Applies the models topic to all open shards of a worker.
 
     Args:

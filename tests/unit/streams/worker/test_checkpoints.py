@@ -22,7 +22,7 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from streams.errors import SettingsError, StateError
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
-from streams.worker.checkpoints import Checkpoints, Taken, misfit, open_address, repository_root
+from streams.worker.checkpoints import Checkpoints, LocalCheckpoint, incompatibility, open_address, repository_root
 
 SPEC = GraphSpec()
 EVERY_S = 600.0
@@ -61,9 +61,17 @@ class Worker:
         named: dict[str, Any] = {"log_name": LOG, "shards": 2, "datadir": self.datadir, "every_s": EVERY_S, "keep": 2}
         fs = changes.pop("fs", LocalFileSystem())
         self.checkpoints = Checkpoints(
-            fs, str(self.kept), metrics=self.metrics, clock=lambda: self.now, **{**named, **changes}
+            fs,
+            str(self.kept),
+            metrics=self.metrics,
+            read=self._read,
+            clock=lambda: self.now,
+            **{**named, **changes},
         )
         self.shards: dict[int, Shard] = {}
+
+    async def _read(self, question: Callable[[Any], LocalCheckpoint | None]) -> list[LocalCheckpoint | None]:
+        return [question(shard) for shard in self.shards.values()]
 
     def folder(self, number: int) -> Path:
         """Of a shard's state."""
@@ -72,19 +80,15 @@ class Worker:
     def open(self, *numbers: int, begin: int = 0, end: int = 1_000) -> None:
         """Get these partitions."""
         self.datadir.mkdir(exist_ok=True)
-        self.checkpoints.own(dict.fromkeys(numbers, (begin, end)))
+        self.checkpoints.assign(dict.fromkeys(numbers, (begin, end)))
         for number in numbers:
             self.checkpoints.restore_if_missing(number, self.folder(number), SPEC, lambda *_: None)
             self.shards[number] = Shard(self.folder(number), number)
 
     def tick(self) -> None:
-        """Two ticks, as the first only flushes, and wait for what they began."""
-
-        async def read(question: Callable[[Any], Taken | None]) -> list[Taken | None]:
-            return [question(shard) for shard in self.shards.values()]
-
-        asyncio.run(self.checkpoints.tick(read))
-        asyncio.run(self.checkpoints.tick(read))
+        """Tick twice, as the first tick only flushes, and wait for the upload."""
+        asyncio.run(self.checkpoints.tick())
+        asyncio.run(self.checkpoints.tick())
         if self.checkpoints._thread is not None:
             self.checkpoints._thread.join()
 
@@ -213,9 +217,9 @@ def test_one_at_a_time_and_beside_the_steps(worker: Worker, monkeypatch: pytest.
     for shard in worker.shards.values():
         shard.work()
     worker.now += EVERY_S
-    taken = worker.checkpoints.take(worker.shards[0])
-    assert taken is not None
-    worker.checkpoints._thread = threading.Thread(target=worker.checkpoints.upload, args=(taken,))
+    local = worker.checkpoints.link(worker.shards[0])
+    assert local is not None
+    worker.checkpoints._thread = threading.Thread(target=worker.checkpoints.upload, args=(local,))
     worker.checkpoints._thread.start()
     assert worker.checkpoints.due(worker.now) is None
     worker.shards[0].work()
@@ -232,10 +236,10 @@ def test_what_was_given_away(worker: Worker) -> None:
     worker.now += EVERY_S
     worker.tick()
     assert worker.value("bytes", shard="0") is not None
-    taken = worker.checkpoints.take(worker.shards[0])
-    assert taken is not None
-    worker.checkpoints.own({})
-    worker.checkpoints.upload(taken)
+    local = worker.checkpoints.link(worker.shards[0])
+    assert local is not None
+    worker.checkpoints.assign({})
+    worker.checkpoints.upload(local)
     assert len(worker.ids()) == 1
     assert worker.value("failures_total") == 0
     assert worker.value("bytes", shard="0") is None
@@ -246,10 +250,10 @@ def test_stop(worker: Worker) -> None:
     """A stop gives up an upload at its next chunk."""
     worker.open(0)
     worker.shards[0].work()
-    taken = worker.checkpoints.take(worker.shards[0])
-    assert taken is not None
-    worker.checkpoints.stop()
-    worker.checkpoints.upload(taken)
+    local = worker.checkpoints.link(worker.shards[0])
+    assert local is not None
+    asyncio.run(worker.checkpoints.close())
+    worker.checkpoints.upload(local)
     assert worker.ids() == []
     assert worker.value("failures_total") == 0
 
@@ -332,7 +336,7 @@ def test_all_damaged_with_a_whole_log(worker: Worker, caplog: pytest.LogCaptureF
     worker.open(0)
     assert worker.shards[0].next == 0
     assert worker.value("failures_total") == 1
-    assert "rebuilding from the log alone" in caplog.text
+    assert "checkpoint_unusable_rebuilding" in caplog.text
 
 
 def test_all_damaged_with_a_short_log(worker: Worker) -> None:
@@ -358,12 +362,12 @@ def test_misfits(worker: Worker) -> None:
     kept_at_20(worker)
     kept = Repository(LocalFileSystem(), repository_root(str(worker.kept), LOG, 0, 2))
     about = kept.load(kept.ids()[0])
-    assert misfit(about, SPEC, 20, 20) == ""
-    assert "begins at 21" in misfit(about, SPEC, 21, 99)
-    assert "the log at 19" in misfit(about, SPEC, 0, 19)
-    assert "another retention_s, window" in misfit(about, replace(SPEC, window=4, retention_s=1), 0, 99)
+    assert incompatibility(about, SPEC, 20, 20) == ""
+    assert "begins at 21" in incompatibility(about, SPEC, 21, 99)
+    assert "the log at 19" in incompatibility(about, SPEC, 0, 19)
+    assert "another retention_s, window" in incompatibility(about, replace(SPEC, window=4, retention_s=1), 0, 99)
     about = replace_format(kept, 99)
-    assert "format 99" in misfit(about, SPEC, 0, 99)
+    assert "format 99" in incompatibility(about, SPEC, 0, 99)
     shutil.rmtree(worker.folder(0))
     worker.open(0)
     assert worker.shards[0].next == 0
@@ -383,7 +387,7 @@ def test_leftovers(worker: Worker) -> None:
     for name in (".checkpoint-0", ".restoring-shard-0", ".replaced-shard-0", ".mine", "shard-0"):
         (worker.datadir / name).mkdir()
         (worker.datadir / name / "file").touch()
-    worker.checkpoints.tidy()
+    worker.checkpoints.remove_leftovers()
     assert sorted(path.name for path in worker.datadir.iterdir()) == [".mine", "shard-0"]
 
 

@@ -21,8 +21,9 @@ from model.artifact import Artifact
 from streams.messages.log_records import Record
 from streams.shard.graph_view import graph_spec
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Outcome, Shard, state_folder
+from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
+from streams.worker.data_dir import state_folder
 from streams.worker.erasure import AGAIN_S, COPY_S, Eraser
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.web import LiveFeed
@@ -54,8 +55,8 @@ class Worker:
             self.metrics,
             datadir,
             within_s,
-            settled=lambda: self.settled,
-            gone=self.left.append,
+            assignment_known=lambda: self.settled,
+            on_removed=self.left.append,
             clock=lambda: self.now,
         )
 

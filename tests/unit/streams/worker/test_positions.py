@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from graphstate.state import GraphState
+from graphstate.state import FORMAT, GraphState
 from graphstate.types import GraphSpec
 from streams.errors import StateError, TopicError
 from streams.kafka.topics import Topics
@@ -16,8 +16,8 @@ from streams.messages.topic_identity import Found
 from streams.operations import doctor
 from streams.settings.settings import Settings
 from streams.telemetry.readiness import Readiness
-from streams.worker.checkpoints import misfit
-from streams.worker.log_mark import bind, log_of, mark
+from streams.worker.checkpoints import incompatibility
+from streams.worker.log_mark import bind_to_log, record_log_id, recorded_log_id
 from streams.worker.positions import Positions
 from streams.worker.processing.score_topic import aim
 
@@ -29,17 +29,17 @@ def test_a_state_keeps_its_log(tmp_path: Path) -> None:
     graph = GraphState.open(tmp_path / "shard-0", SPEC)
     shard = SimpleNamespace(graph=graph, shard_id=0)
     try:
-        assert log_of(tmp_path / "shard-0") == ""
+        assert recorded_log_id(tmp_path / "shard-0") == ""
         for log_id in ("", "one", "one", ""):
-            bind(shard, "m", log_id)
+            bind_to_log(shard, "m", log_id)
         with pytest.raises(StateError, match=r"shard 0 is of another m .*one, here two.*GROUNDSWELL_DATADIR aside"):
-            bind(shard, "m", "two")
+            bind_to_log(shard, "m", "two")
     finally:
         graph.close()
-    assert log_of(tmp_path / "shard-0") == "one"
-    mark(tmp_path / "shard-0", "three")
-    assert log_of(tmp_path / "shard-0") == "three"
-    assert log_of(tmp_path / "none") == ""
+    assert recorded_log_id(tmp_path / "shard-0") == "one"
+    record_log_id(tmp_path / "shard-0", "three")
+    assert recorded_log_id(tmp_path / "shard-0") == "three"
+    assert recorded_log_id(tmp_path / "none") == ""
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_a_state_keeps_its_log(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_of_another_log_does_not_fit(its_id: str, log_id: str, fits: bool) -> None:
     """Though its offset does; one without an id may be of this log."""
-    about: Any = SimpleNamespace(format=1, spec={}, next_offset=5, log_id=its_id)
-    assert (misfit(about, SPEC, 0, 9, log_id) == "") == fits
+    about: Any = SimpleNamespace(format=FORMAT, spec={}, next_offset=5, log_id=its_id)
+    assert (incompatibility(about, SPEC, 0, 9, log_id) == "") == fits
 
 
 class Owing:
@@ -80,18 +80,18 @@ def positions(offline_settings: Settings) -> Positions:
     none: Any = None
     found = Positions(topics, none, none, none, none, none)
     read = [*topics.inputs.values(), topics.mutations, topics.halos]
-    found.known = {spec.name: Found(f"id of {spec.name}", spec.partitions) for spec in read}
+    found.topics = {spec.name: Found(f"id of {spec.name}", spec.partitions) for spec in read}
     return found
 
 
 def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
     """Another id or number of partitions ends the worker; one that is missing for now does not."""
     for spec in (positions._topics.mutations, positions._topics.halos):
-        positions.check({**positions.known, spec.name: Found("", 0)})
+        positions.check({**positions.topics, spec.name: Found("", 0)})
         with pytest.raises(StateError, match=f"{spec.name} was deleted and made again"):
-            positions.check({**positions.known, spec.name: Found("other", 2)})
+            positions.check({**positions.topics, spec.name: Found("other", 2)})
         with pytest.raises(TopicError, match="has 3 partitions where 2 are needed"):
-            positions.check({**positions.known, spec.name: positions.known[spec.name]._replace(partitions=3)})
+            positions.check({**positions.topics, spec.name: positions.topics[spec.name]._replace(partitions=3)})
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_what_is_missing_is_not_ready(positions: Positions, found: Found, says: 
     """A topic that is missing, or not assigned as it is, is named; one that Kafka tells nothing of is not."""
     name = positions._topics.share.name
     readiness = Readiness(loaded=True, sought=True)
-    assert positions.pending(positions.known, [name]) == ""
+    assert positions.pending(positions.topics, [name]) == ""
     assert readiness.as_dict()["ready"]
-    readiness.pending = positions.pending({**positions.known, name: found}, [name])
+    readiness.pending = positions.pending({**positions.topics, name: found}, [name])
     assert says in readiness.pending
     assert bool(says) == (name in readiness.pending)
     assert readiness.as_dict()["ready"] == (not says)

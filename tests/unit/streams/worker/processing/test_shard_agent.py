@@ -17,12 +17,12 @@ from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
+from streams.worker.assignment import Assignment
 from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import ShardWork
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import Deployment, ModelsTopicMessage, ModelsTopicState
-from streams.worker.worker import Worker
 
 
 class Served(FakeShard):
@@ -134,12 +134,12 @@ def test_nobody_speaks_for_a_shard_that_went_away(offline_settings: Settings) ->
         rig = Rig(offline_settings)
         await rig.host.settle({0: 0, 1: 0})
         await rig.host.settle({1: 0}, unbroken=True)
-        worker: Any = SimpleNamespace(
-            host=rig.host, readiness=SimpleNamespace(stopping=False), _greetings=set(), _begin=begin
+        assignment: Any = SimpleNamespace(
+            _host=rig.host, _readiness=SimpleNamespace(stopping=False), _steps=set(), step=begin
         )
         for partition in (0, 1):
-            Worker._repeat(worker, partition)
-        await asyncio.gather(*worker._greetings)
+            Assignment.republish_soon(assignment, partition)
+        await asyncio.gather(*assignment._steps)
         assert begun == [1]
         with pytest.raises(StaleStep):
             await rig.work.begin(0)

@@ -211,7 +211,7 @@ def test_without_room_it_is_refused(tmp_path: Path) -> None:
     """Where memory does not permit two engines, nothing is made."""
     shard = grown(tmp_path, history(3, 100))
     with pytest.raises(ModelRefused, match="0 MB are free"):
-        EngineReplacement(shard, NEW, Engine, lambda: 1).make()
+        EngineReplacement(shard, NEW, Engine, lambda: 1).build()
     assert isinstance(shard.engine, Engine)
     finish(EngineReplacement(shard, NEW, Engine, lambda: None))
     shard.close()
