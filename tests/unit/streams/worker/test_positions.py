@@ -1,4 +1,4 @@
-"""What an assignment and the watch over topics decide, without a broker: logs, checkpoints, score topics, readiness."""
+"""Decisions of positions and topic watch without a broker: logs, checkpoints, score topics, readiness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC = GraphSpec(window=2, floor=1)
 
 
 def test_a_state_keeps_its_log(tmp_path: Path) -> None:
-    """A state without an id takes the present one, keeps it, and is refused under any other."""
+    """A state without a log id gets the present one, keeps it, and is refused under any other."""
     graph = GraphState.open(tmp_path / "shard-0", SPEC)
     shard = SimpleNamespace(graph=graph, shard_id=0)
     try:
@@ -43,39 +43,39 @@ def test_a_state_keeps_its_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("its_id", "log_id", "fits"), [("", "a", True), ("a", "", True), ("a", "a", True), ("a", "b", False)]
+    ("recorded_id", "log_id", "fits"), [("", "a", True), ("a", "", True), ("a", "a", True), ("a", "b", False)]
 )
-def test_a_checkpoint_of_another_log_does_not_fit(its_id: str, log_id: str, fits: bool) -> None:
-    """Though its offset does; one without an id may be of this log."""
-    about: Any = SimpleNamespace(format=FORMAT, spec={}, next_offset=5, log_id=its_id)
-    assert (incompatibility(about, SPEC, 0, 9, log_id) == "") == fits
+def test_a_checkpoint_of_another_log_does_not_fit(recorded_id: str, log_id: str, fits: bool) -> None:
+    """Even if its offset is in the log; a checkpoint without an id may be of this log."""
+    manifest: Any = SimpleNamespace(format=FORMAT, spec={}, next_offset=5, log_id=recorded_id)
+    assert (incompatibility(manifest, SPEC, 0, 9, log_id) == "") == fits
 
 
-class Owing:
-    """Counts how often everybody was owed a score."""
+class FakeShard:
+    """Counts the requests to publish all scores again."""
 
     def __init__(self) -> None:
         self.target = ""
         self.owed = 0
 
     def owe(self) -> None:
-        """Count it."""
+        """Count a request."""
         self.owed += 1
 
 
-def test_a_score_topic_that_grows_or_is_another() -> None:
-    """Everybody is owed a score then, once; former numbers of partitions are kept for as long as it is that topic."""
-    shard = Owing()
-    seen = [aim(shard, Found(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]]
-    assert [one.owed for one in seen] == [False, False, True, False, True, True, False]
-    assert [one.former for one in seen] == [(), (), (4,), (4,), (4, 6), (), ()]
+def test_a_score_topic_that_grows_or_is_replaced() -> None:
+    """All scores are published again, once; former numbers of partitions are kept until the topic is replaced."""
+    shard = FakeShard()
+    aims = [aim(shard, Found(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]]
+    assert [found.owed for found in aims] == [False, False, True, False, True, True, False]
+    assert [found.former for found in aims] == [(), (), (4,), (4,), (4, 6), (), ()]
     assert shard.owed == 3
-    assert aim(Owing(), Found("", 4)) == ((), False)
+    assert aim(FakeShard(), Found("", 4)) == ((), False)
 
 
 @pytest.fixture
 def positions(offline_settings: Settings) -> Positions:
-    """Those of a worker with two shards, after an assignment."""
+    """Return the positions of a worker with two shards, after an assignment."""
     topics = Topics(offline_settings.model_copy(update={"shards": 2}))
     none: Any = None
     found = Positions(topics, none, none, none, none, none)
@@ -85,7 +85,7 @@ def positions(offline_settings: Settings) -> Positions:
 
 
 def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
-    """Another id or number of partitions ends the worker; one that is missing for now does not."""
+    """Another id or number of partitions stops the worker; a missing topic does not."""
     for spec in (positions._topics.mutations, positions._topics.halos):
         positions.check({**positions.topics, spec.name: Found("", 0)})
         with pytest.raises(StateError, match=f"{spec.name} was deleted and made again"):
@@ -95,7 +95,7 @@ def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "says"),
+    ("found", "detail"),
     [
         (Found("", 0), "is missing"),
         (Found("other", 4), "has changed"),
@@ -103,19 +103,19 @@ def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
         (Found("", -1), ""),
     ],
 )
-def test_what_is_missing_is_not_ready(positions: Positions, found: Found, says: str) -> None:
-    """A topic that is missing, or not assigned as it is, is named; one that Kafka tells nothing of is not."""
+def test_a_missing_topic_is_not_ready(positions: Positions, found: Found, detail: str) -> None:
+    """A topic that is missing or has changed is named; a topic without an answer from Kafka is not."""
     name = positions._topics.share.name
     readiness = Readiness(loaded=True, sought=True)
     assert positions.pending(positions.topics, [name]) == ""
     assert readiness.as_dict()["ready"]
     readiness.pending = positions.pending({**positions.topics, name: found}, [name])
-    assert says in readiness.pending
-    assert bool(says) == (name in readiness.pending)
-    assert readiness.as_dict()["ready"] == (not says)
+    assert detail in readiness.pending
+    assert bool(detail) == (name in readiness.pending)
+    assert readiness.as_dict()["ready"] == (not detail)
     assert readiness.as_dict()["detail"] == (readiness.pending or "ready")
 
 
 def test_a_doctor_without_a_state(offline_settings: Settings) -> None:
-    """With nothing in the data folder Kafka is not asked."""
+    """With an empty data folder no request is sent to Kafka."""
     assert doctor.examine(doctor.Check("state", doctor.state), offline_settings).ok
