@@ -106,14 +106,8 @@ class Worker:
         self.background = BackgroundTasks()
         measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)
         # In the order in which they are closed.
-        self.parts: list[WorkerPart] = [
-            self.checkpoints,
-            self.eraser,
-            self.assignment,
-            self.background,
-            self.rollout,
-            measurements,
-        ]
+        self.parts: list[WorkerPart] = [self.checkpoints, self.eraser, self.assignment, self.background]
+        self.parts += [self.rollout, measurements]
         for part in self.parts:
             self.app.timer(TICK_S)(part.tick)
         log.info("device_selected", extra=self.device._asdict())

@@ -11,6 +11,7 @@ from kafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 
 from streams.errors import BrokerError
 from streams.kafka import topics
+from streams.kafka.access import rights
 from streams.settings.settings import Settings
 from streams.worker import run
 
@@ -54,6 +55,7 @@ def test_an_unreachable_broker_is_retried(
     """A broker that does not answer is retried until the deadline; a refusal is not retried."""
     broker, now = Broker(*causes), [0.0]
     monkeypatch.setattr(topics, "admin", broker.admin)
+    monkeypatch.setattr(rights, "require", lambda _client, _rights: None)
     monkeypatch.setattr(topics, "create", lambda _client, _specs: [])
     monkeypatch.setattr(run, "monotonic", lambda: now[0])
     monkeypatch.setattr(run, "sleep", lambda seconds: now.append(now.pop() + seconds))
