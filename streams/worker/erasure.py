@@ -65,7 +65,7 @@ class Rewrite:
     seconds: float
 
 
-class Eraser(WorkerPart):
+class DataErasure(WorkerPart):
     """Rewrites the files of shards that forgot users, and removes copies of shards that other workers have.
 
     Args:

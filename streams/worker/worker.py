@@ -36,7 +36,7 @@ from streams.telemetry.readiness import Readiness
 from streams.worker.assignment import Assignment
 from streams.worker.checkpoints import Checkpoints
 from streams.worker.data_dir import lock_data_dir, state_folder
-from streams.worker.erasure import Eraser
+from streams.worker.erasure import DataErasure
 from streams.worker.faust_app import free_port, new_app
 from streams.worker.inspection.background_audit import Auditor
 from streams.worker.inspection.score_history import ScoreHistory
@@ -50,7 +50,7 @@ from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.topic_watch import TopicWatch
-from streams.worker.web import LiveFeed, Web, register
+from streams.worker.web import LiveFeed, LiveState, register
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Worker:
         self.host = ShardHost(self._open_shard, history)
         self.checkpoints = Checkpoints.of(settings, self.metrics, self.host.read)
         self.assignment = self._process()
-        self.eraser = Eraser(
+        self.erasure = DataErasure(
             self.host,
             self.metrics,
             settings.datadir,
@@ -101,12 +101,12 @@ class Worker:
             self._send_to_models_topic,
             self._on_switch,
         )
-        self.web = Web(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
+        self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
         register(self.app, self.web)
         self.background = BackgroundTasks()
         measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)
         # In the order in which they are closed.
-        self.parts: list[WorkerPart] = [self.checkpoints, self.eraser, self.assignment, self.background]
+        self.parts: list[WorkerPart] = [self.checkpoints, self.erasure, self.assignment, self.background]
         self.parts += [self.rollout, measurements]
         for part in self.parts:
             self.app.timer(TICK_S)(part.tick)

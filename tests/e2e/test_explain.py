@@ -27,7 +27,7 @@ from streams.telemetry.readiness import Readiness
 from streams.worker.data_dir import lock_data_dir, state_folder
 from streams.worker.inspection.score_history import ScoreHistory
 from streams.worker.processing.shard_host import ShardHost
-from streams.worker.web import LiveFeed, Web, routes
+from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web.auth import Guard
 from tests.support import browser, needs
 from tests.support.graphs import MINUTE, START
@@ -93,7 +93,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
     host = ShardHost(opened, history)
     await host.settle(dict.fromkeys(range(SHARDS), 0))
     app = web.Application()
-    state = Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version, history)
+    state = LiveState(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version, history)
     routes(app, state, Guard(settings.web_token.get_secret_value()))
     runner = web.AppRunner(app)
     await runner.setup()

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from streams.shard.shard import Alert, Outcome, Score
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker.web import LiveFeed, Web, routes
+from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web import feed as feeds
 from streams.worker.web import state as live
 from tests.support import browser, needs
@@ -61,7 +61,7 @@ class Still:
 class Site:
     """A running server and what is behind it."""
 
-    state: Web
+    state: LiveState
     source: Still
     address: str
     session: aiohttp.ClientSession
@@ -77,7 +77,7 @@ class Site:
 async def site(*, ready: bool = True) -> AsyncIterator[Site]:
     """A server on a free port, closed at the end."""
     source, metrics = Still(), Metrics()
-    state = Web(LiveFeed(), Readiness(loaded=ready, sought=ready), metrics, source, "0123456789ab")
+    state = LiveState(LiveFeed(), Readiness(loaded=ready, sought=ready), metrics, source, "0123456789ab")
     app = web.Application()
     routes(app, state)
     runner = web.AppRunner(app)

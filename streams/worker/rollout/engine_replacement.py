@@ -219,7 +219,7 @@ class EngineReplacement:
         """
         shard.adopt(self.artifact, self.validated_engine())
         if shard.graph.spec.shards > 1:
-            # Scores wait until the other shards have sent their nodes under this version, after the next hello.
+            # Scores wait until the other shards have sent their nodes under this version, after the next announcement.
             shard.owing = False
 
     def cancel(self) -> None:

@@ -1,6 +1,6 @@
 """The web port: live page, JSON API, health and metrics, on the port that Faust serves.
 
-    register(app, Web(feed, readiness, metrics, source))
+    register(app, LiveState(feed, readiness, metrics, source))
 
 The handlers are plain aiohttp; `routes` also adds them to an aiohttp application without Faust.
 """
@@ -15,12 +15,12 @@ from streams.worker.web.api import API
 from streams.worker.web.auth import Guard
 from streams.worker.web.feed import LiveFeed
 from streams.worker.web.pages import Pages
-from streams.worker.web.state import Source, Web
+from streams.worker.web.state import LiveState, Source
 
-__all__ = ["Guard", "LiveFeed", "Source", "Web", "register", "routes"]
+__all__ = ["Guard", "LiveFeed", "LiveState", "Source", "register", "routes"]
 
 
-def register(app: Any, state: Web) -> None:
+def register(app: Any, state: LiveState) -> None:
     """Serve everything on a Faust app's web port; call it before the app starts.
 
     Faust's own pages (routing table, tables) are not served. Open streams are closed as soon as the shutdown begins:
@@ -41,7 +41,7 @@ def register(app: Any, state: Web) -> None:
         state.feed.close()
 
 
-def routes(app: web.Application, state: Web, guard: Guard | None = None) -> None:
+def routes(app: web.Application, state: LiveState, guard: Guard | None = None) -> None:
     """Add the guard, all handlers and the task that feeds the open streams to an aiohttp application."""
     (guard or Guard()).add_to(app)
     Pages(state).add_to(app)

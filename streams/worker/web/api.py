@@ -8,7 +8,7 @@ from aiohttp import web
 
 from streams.messages.events import ID_BYTES
 from streams.worker.web.feed import TooManyStreams, message
-from streams.worker.web.state import TOP, NotReady, Web
+from streams.worker.web.state import TOP, LiveState, NotReady
 
 LIMIT = 1_000
 WRITE_S = 5.0
@@ -29,7 +29,7 @@ class API:
         state: What the handlers show.
     """
 
-    def __init__(self, state: Web) -> None:
+    def __init__(self, state: LiveState) -> None:
         self._state = state
 
     def add_to(self, app: web.Application) -> None:

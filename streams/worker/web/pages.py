@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from streams.telemetry.metrics import CONTENT_TYPE
-from streams.worker.web.state import Web
+from streams.worker.web.state import LiveState
 
 PAGE = Path(__file__).parent / "static" / "index.html"
 
@@ -23,7 +23,7 @@ class Pages:
         state: What the handlers show.
     """
 
-    def __init__(self, state: Web) -> None:
+    def __init__(self, state: LiveState) -> None:
         self._state = state
 
     def add_to(self, app: web.Application) -> None:

@@ -49,7 +49,7 @@ class Source(Protocol):
         ...
 
 
-class Web:
+class LiveState:
     """Everything that a page may show.
 
     Args:

@@ -1,4 +1,4 @@
-"""The eraser rewrites files, keeps marks, removes copies; memory holds no trace of forgotten users either."""
+"""The erasure rewrites files, keeps marks, removes copies; memory holds no trace of forgotten users either."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.data_dir import state_folder
-from streams.worker.erasure import AGAIN_S, COPY_S, Eraser
+from streams.worker.erasure import AGAIN_S, COPY_S, DataErasure
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.web import LiveFeed
 from tests.support.graphs import create, follow, forget, join, share, unshare
@@ -41,7 +41,7 @@ def spec_of(shard: int, shards: int = 1) -> GraphSpec:
 
 
 class Worker:
-    """One open shard, and an eraser with a clock set by the test."""
+    """One open shard, and an erasure with a clock set by the test."""
 
     def __init__(self, datadir: Path, within_s: float = WITHIN_S) -> None:
         self.datadir = datadir
@@ -50,7 +50,7 @@ class Worker:
         self.assigned = True
         self.removed: list[int] = []
         self.host = ShardHost(lambda shard: Shard.open(state_folder(datadir, shard), ARTIFACT, spec_of(shard)))
-        self.eraser = Eraser(
+        self.erasure = DataErasure(
             self.host,
             self.metrics,
             datadir,
@@ -72,11 +72,11 @@ class Worker:
     async def tick(self, seconds: float = 0.0) -> None:
         """Advance the clock, tick, and wait for the rewrite."""
         self.now += seconds
-        await self.eraser.tick()
-        thread = self.eraser._thread
+        await self.erasure.tick()
+        thread = self.erasure._thread
         if thread is not None:
             await asyncio.to_thread(thread.join)
-            await self.eraser.tick()
+            await self.erasure.tick()
 
     def waiting_s(self) -> float:
         """Return the value of the metric."""
@@ -146,8 +146,8 @@ def test_a_forget_during_the_rewrite_keeps_its_mark(tmp_path: Path) -> None:
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"), follow(1, "c", "d"))
         await worker.step(forget(3, "c"))
-        await worker.eraser.tick()
-        thread = worker.eraser._thread
+        await worker.erasure.tick()
+        thread = worker.erasure._thread
         assert thread is not None
         await worker.step(forget(4, PERSON))
         await asyncio.to_thread(thread.join)
@@ -212,7 +212,7 @@ def test_a_shard_may_close_during_its_rewrite(tmp_path: Path) -> None:
             return begin()
 
         store.rewrite = rewrite  # type: ignore[method-assign]
-        await worker.eraser.tick()
+        await worker.erasure.tick()
         await worker.host.settle({})
         entered.set()
         await worker.tick()
