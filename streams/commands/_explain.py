@@ -62,9 +62,9 @@ def find(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
         StateError: a worker has the folder and does not answer, or there is no state.
         InputError: nobody has this id.
     """
-    from streams.worker.data_dir import holder
+    from streams.worker.data_dir import lock_holder
 
-    process = holder(settings.datadir)
+    process = lock_holder(settings.datadir)
     if process is None:
         return read(settings, user, model)
     if model:
@@ -131,7 +131,8 @@ def read(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
     from model.artifact import Artifact
     from streams.messages.headers import rfc3339
     from streams.shard.graph_view import graph_spec
-    from streams.shard.shard import Shard, state_folder
+    from streams.shard.shard import Shard
+    from streams.worker.data_dir import state_folder
     from streams.worker.inspection.explanation import explain as work_out
     from streams.worker.inspection.explanation import look
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.artifact import Artifact
     from streams.operations.model_activation import Used
     from streams.settings.settings import Settings
-    from streams.worker.rollout.models_topic import Answer, Notices
+    from streams.worker.rollout.models_topic import ModelsTopicState, ShardStatus
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The artifact in use.")
 
@@ -95,7 +95,7 @@ def use(
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     silence_aiokafka_log()
 
-    def tell(answer: Answer) -> None:
+    def tell(answer: ShardStatus) -> None:
         if not as_json:
             typer.echo(f"shard {answer.shard} is {answer.state} ({answer.worker})", err=True)
 
@@ -116,7 +116,7 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
     from streams.kafka import topics
     from streams.kafka.access import rights, rights_table
     from streams.operations.model_activation import Ordering
-    from streams.worker.rollout.models_topic import desk
+    from streams.worker.rollout.models_topic import models_topic_writer
 
     with topics.admin(settings) as client:
         registry = topics.Topics(settings)
@@ -124,7 +124,7 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
         topics.check(client, [registry.mutations])
         topics.make(client, [registry.models])
         members = client.describe_groups([settings.consumer_group])[settings.consumer_group]["members"]
-    async with desk(settings) as ours:
+    async with models_topic_writer(settings) as ours:
         order = Ordering(ours, settings.shards, live=bool(members), timeout_s=timeout_s, tell=tell)
         return await order.use(artifact)
 
@@ -132,7 +132,7 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
 def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
     """The artifact in use, where it is from, and what else is known: a note, or what each shard said last."""
     from streams.errors import BrokerError, one_line
-    from streams.worker.rollout.models_topic import in_use
+    from streams.worker.rollout.models_topic import artifact_in_use
 
     note, shards = "", list[dict[str, Any]]()
     try:
@@ -142,20 +142,20 @@ def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
     if notices is not None and notices.use is not None:
         shards = [
             {"shard": shard, "version": answer.version, "worker": answer.worker, "said": answer.state}
-            for shard, answer in sorted(notices.answers.items())
+            for shard, answer in sorted(notices.shards.items())
             if shard < settings.shards
         ]
-        return in_use(settings, notices), "put to use by `model use`", {"shards": shards}
-    return in_use(settings, None), settings.model, {"note": note} if note else {}
+        return artifact_in_use(settings, notices), "put to use by `model use`", {"shards": shards}
+    return artifact_in_use(settings, None), settings.model, {"note": note} if note else {}
 
 
-def _notices(settings: Settings) -> Notices | None:
+def _notices(settings: Settings) -> ModelsTopicState | None:
     """What the models topic says; None if there is none."""
     import logging
 
     from streams.kafka.event_producer import silence_aiokafka_log
-    from streams.worker.rollout.models_topic import read_notices
+    from streams.worker.rollout.models_topic import read_models_topic
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     silence_aiokafka_log()
-    return read_notices(settings)
+    return read_models_topic(settings)

@@ -24,19 +24,15 @@ OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this 
 
 def _folders(settings: Settings, shard: int | None) -> dict[int, Path]:
     """The shard folders under DATADIR, by number."""
-    from streams.worker.checkpoints import SHARD_FOLDER
-    from streams.worker.data_dir import readable
+    from streams.worker.data_dir import check_readable, shard_folders
 
-    readable(settings.datadir)
-    found = {}
-    for path in settings.datadir.glob(f"{SHARD_FOLDER}-*"):
-        number = path.name.removeprefix(f"{SHARD_FOLDER}-")
-        if path.is_dir() and number.isdecimal() and shard in (None, int(number)):
-            found[int(number)] = path
+    check_readable(settings.datadir)
+    folders = shard_folders(settings.datadir)
+    found = {number: folder for number, folder in folders.items() if shard in (None, number)}
     if not found:
         which = "a shard" if shard is None else f"shard {shard}"
         raise StateError(f"there is no state of {which} in {settings.datadir}; is GROUNDSWELL_DATADIR right?")
-    return dict(sorted(found.items()))
+    return found
 
 
 def _time(seconds: float) -> str:
@@ -121,20 +117,20 @@ def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
 def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
     """Keep a checkpoint of the state of a worker that is stopped; one that runs makes its own."""
     from streams.settings.settings import Settings
-    from streams.worker.checkpoints import keep, repository
-    from streams.worker.data_dir import hold
+    from streams.worker.checkpoints import repository, save_checkpoint
+    from streams.worker.data_dir import lock_data_dir
 
     settings = Settings.load()
     folders, made = _folders(settings, shard), []
     try:
-        lock = hold(settings.datadir)
+        lock = lock_data_dir(settings.datadir)
     except StateError as error:
         every_s = settings.checkpoint_every_s
         line = f"{error}; with GROUNDSWELL_CHECKPOINTS set a worker keeps one every {every_s:.0f} s by itself"
         raise StateError(line) from error
     with lock:
         for number, folder in folders.items():
-            saved = keep(settings, repository(settings, number), folder, number)
+            saved = save_checkpoint(settings, repository(settings, number), folder, number)
             row = {"shard": number, "checkpoint": saved.id, "next_offset": saved.manifest.next_offset}
             made.append({**row, "bytes": saved.manifest.size, "uploaded_bytes": saved.uploaded_bytes})
     if as_json:
@@ -152,17 +148,17 @@ def restore(
 ) -> None:
     """Bring a checkpoint back, whole or not at all; the worker must be stopped."""
     from streams.settings.settings import Settings
-    from streams.worker.checkpoints import SHARD_FOLDER, bring_back
-    from streams.worker.data_dir import hold
+    from streams.worker.checkpoints import restore_checkpoint
+    from streams.worker.data_dir import lock_data_dir, state_folder
 
     settings = Settings.load()
     if at and shard is None and settings.shards > 1:
         raise InputError("--at names a checkpoint of one shard: say which with --shard")
     rows = []
-    with hold(settings.datadir), console.transfer(hidden=as_json) as progress:
+    with lock_data_dir(settings.datadir), console.transfer(hidden=as_json) as progress:
         for number in range(settings.shards) if shard is None else (shard,):
-            folder = settings.datadir / f"{SHARD_FOLDER}-{number}"
-            name, about = bring_back(settings, number, folder, at=at, force=force, progress=progress)
+            folder = state_folder(settings.datadir, number)
+            name, about = restore_checkpoint(settings, number, folder, at=at, force=force, progress=progress)
             row = {"shard": number, "checkpoint": name, "next_offset": about.next_offset}
             rows.append({**row, "created": _time(about.created_s), "bytes": about.size, "folder": str(folder)})
     if as_json:

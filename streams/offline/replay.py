@@ -21,7 +21,8 @@ from model.artifact import Artifact
 from streams.offline.share_report import ShareTally, tally
 from streams.shard.graph_view import graph_input
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Alert, Outcome, Shard, state_folder
+from streams.shard.shard import Alert, Outcome, Shard
+from streams.worker.data_dir import state_folder
 
 BATCH = 16_384
 """Mutations per step: on small dense graphs a large step costs little more than a small one."""

@@ -17,7 +17,7 @@ from streams.settings import kernel_cache
 from streams.settings.settings import Settings
 from streams.settings.sources import DEFAULT, Examined
 from streams.worker.data_dir import shard_folders
-from streams.worker.log_mark import log_of, other_log
+from streams.worker.log_mark import other_log, recorded_log_id
 from streams.worker.run import check_artifact, check_port
 
 FREE_MB = 1_000
@@ -95,7 +95,7 @@ def rights(settings: Settings) -> str:
 def state(settings: Settings) -> str:
     """The states in the data folder are of the log that Kafka has."""
     name = topics.Topics(settings).mutations.name
-    found = {folder: log_of(folder) for folder in shard_folders(settings.datadir).values()}
+    found = {folder: recorded_log_id(folder) for folder in shard_folders(settings.datadir).values()}
     if not found:
         return f"none in {settings.datadir} yet"
     with topics.admin(settings, BROKER_S) as client:

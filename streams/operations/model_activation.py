@@ -18,13 +18,13 @@ from streams.worker.rollout.models_topic import (
     TRIAL_S,
     TRY,
     USE,
-    Answer,
-    Desk,
-    Message,
-    Order,
-    State,
+    Deployment,
+    ModelsTopicMessage,
+    ModelsTopicWriter,
+    RolloutState,
+    ShardStatus,
     encode,
-    order_of,
+    new_deployment,
 )
 
 
@@ -53,7 +53,13 @@ class Ordering:
     """
 
     def __init__(
-        self, desk: Desk, shards: int, *, live: bool, timeout_s: float, tell: Callable[[Answer], None] = lambda _: None
+        self,
+        desk: ModelsTopicWriter,
+        shards: int,
+        *,
+        live: bool,
+        timeout_s: float,
+        tell: Callable[[ShardStatus], None] = lambda _: None,
     ) -> None:
         self._desk, self._shards, self._live = desk, shards, live
         self._timeout_s, self._tell = timeout_s, tell
@@ -65,37 +71,37 @@ class Ordering:
             ModelRefused: a shard refused it, or did not answer; what was in use before still is.
             BrokerError: Kafka did not take a message.
         """
-        notices, desk = self._desk.notices, self._desk
-        if notices.trial is not None and time.time() - notices.tried_ms / 1_000 < TRIAL_S:
+        notices, desk = self._desk.state, self._desk
+        if notices.trial is not None and time.time() - notices.trial_time_ms / 1_000 < TRIAL_S:
             raise ModelRefused(
                 f"version {notices.trial.version} is just being tried: wait until that command has ended, or at most "
                 f"{TRIAL_S / 60:.0f} minutes where it was killed"
             )
         before = notices.use
-        order, parts = order_of(artifact, uuid.uuid4().hex[:12])
+        order, parts = new_deployment(artifact, uuid.uuid4().hex[:12])
         used = Used(order.version, before.version if before else None, self._live)
         await desk.write(*parts)
         try:
             if self._live:
-                await desk.write(Message(TRY, encode(order)))
+                await desk.write(ModelsTopicMessage(TRY, encode(order)))
                 used.ready_s = await self._answers(order, "ready")
-            await desk.write(Message(USE, encode(order)))
+            await desk.write(ModelsTopicMessage(USE, encode(order)))
             if self._live:
                 used.serving_s = await self._serving(order, before)
         finally:
-            await desk.write(Message(TRY, None))
+            await desk.write(ModelsTopicMessage(TRY, None))
         await desk.read(POLL_S)
-        await desk.write(*notices.outdated({order.version, before.version if before else ""}))
+        await desk.write(*notices.tombstones({order.version, before.version if before else ""}))
         return used
 
-    async def _serving(self, order: Order, before: Order | None) -> float:
+    async def _serving(self, order: Deployment, before: Deployment | None) -> float:
         try:
             return await self._answers(order, "serving")
         except ModelRefused as error:
-            await self._desk.write(Message(USE, encode(before) if before else None))
+            await self._desk.write(ModelsTopicMessage(USE, encode(before) if before else None))
             raise ModelRefused(f"{error}; the shards that had changed go back") from error
 
-    async def _answers(self, order: Order, state: State) -> float:
+    async def _answers(self, order: Deployment, state: RolloutState) -> float:
         """Wait until every shard has answered; returns how long that took (s)."""
         begin, seen = time.monotonic(), set[int]()
         while len(seen) < self._shards:
@@ -106,8 +112,8 @@ class Ordering:
                     "of this release? What was in use before still is"
                 )
             await self._desk.read(POLL_S)
-            for shard, answer in sorted(self._desk.notices.answers.items()):
-                if answer.order != order.id or shard in seen or shard >= self._shards:
+            for shard, answer in sorted(self._desk.state.shards.items()):
+                if answer.deployment_id != order.id or shard in seen or shard >= self._shards:
                     continue
                 if answer.state == "refused":
                     who = f"shard {shard} ({answer.worker})"

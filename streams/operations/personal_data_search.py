@@ -35,7 +35,7 @@ from streams.messages.headers import rfc3339
 from streams.messages.mutation_packs import unpack
 from streams.settings.settings import Settings
 from streams.worker.checkpoints import open_address
-from streams.worker.data_dir import readable, shard_folders
+from streams.worker.data_dir import check_readable, shard_folders
 
 CHUNK_BYTES = 8 << 20
 TAIL_BYTES = 1 << 16
@@ -112,7 +112,7 @@ def _is_compressed(end: bytes) -> bool:
 
 def in_shards(settings: Settings, user: str) -> list[InShard]:
     """What the rows of each state in the data folder say; a running worker is not disturbed."""
-    readable(settings.datadir)
+    check_readable(settings.datadir)
     found = [_in_shard(number, folder, user) for number, folder in shard_folders(settings.datadir).items()]
     for one in found:
         one.owner = owner(user, settings.shards) == one.shard
@@ -159,7 +159,7 @@ def _rows(number: int, store: Store, user: str) -> InShard:
 
 def in_files(datadir: Path, user: str) -> InFiles:
     """A byte search of everything in a data folder."""
-    readable(datadir)
+    check_readable(datadir)
     found, needle = InFiles(), user.encode()
     for path in sorted(datadir.rglob("*")):
         try:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -43,11 +43,11 @@ from streams.messages.topic_identity import Identity, read_note
 from streams.operations.resharded_log import NewLog, OldPartition, merged
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import Shard, state_folder
+from streams.shard.shard import Shard
 from streams.worker import checkpoints
-from streams.worker.data_dir import hold
-from streams.worker.log_mark import mark
-from streams.worker.rollout.models_topic import in_use, read_notices
+from streams.worker.data_dir import lock_data_dir, shard_folders, state_folder
+from streams.worker.log_mark import record_log_id
+from streams.worker.rollout.models_topic import artifact_in_use, read_models_topic
 
 AWAY = ".before-reshard"
 """Behind the name of a state's folder that is of no use any more."""
@@ -114,7 +114,7 @@ def reshard(settings: Settings, new: int, progress: Progress, *, dry_run: bool =
         TopicError: there is no log, or another move was begun.
     """
     begin = time.monotonic()
-    with hold(settings.datadir), topics.admin(settings) as client:
+    with lock_data_dir(settings.datadir), topics.admin(settings) as client:
         needed = rights_table.describe(settings) if dry_run else rights_table.reshard(settings)
         rights.require(client, needed, MADE_S, existing_too=True)
         moving = Resharding(settings, client, new, progress)
@@ -169,7 +169,7 @@ class Resharding:
 
     def _build(self, old: int) -> Journal:
         """Write the new log beside the old one."""
-        artifact = in_use(self.settings, read_notices(self.settings))
+        artifact = artifact_in_use(self.settings, read_models_topic(self.settings))
         reads = self._old_ends(old)
         self._delete([self.beside.name])
         for folder in self.settings.datadir.glob(f"{BUILT}*"):
@@ -241,14 +241,14 @@ class Resharding:
         self._commit(journal)
         datadir = self.settings.datadir
         if journal.stage == SETTLE:
-            report.moved = [str(move_away(folder)) for folder in sorted(_states(datadir))]
+            report.moved = [str(move_away(folder)) for folder in shard_folders(datadir).values()]
             journal.stage = PLACE
             self._note(journal)
         built = datadir / f"{BUILT}{journal.name}"
         for shard in range(journal.new):
             folder = state_folder(datadir, shard)
             if state_folder(built, shard).exists():
-                mark(state_folder(built, shard), self._log_id())
+                record_log_id(state_folder(built, shard), self._log_id())
                 state_folder(built, shard).rename(folder)
             if folder.exists():
                 report.states.append(str(folder))
@@ -265,7 +265,7 @@ class Resharding:
         kept.prune(0)
         if not folder.exists():
             return ""
-        return checkpoints.keep(self.settings, kept, folder, shard).id
+        return checkpoints.save_checkpoint(self.settings, kept, folder, shard).id
 
     # The group
 
@@ -416,13 +416,6 @@ class Resharding:
     def _note(self, journal: Journal) -> None:
         with writer(self.settings, self.beside.name) as sending:
             sending.write(self.new, msgspec.json.encode(journal))
-
-
-def _states(datadir: Path) -> Iterator[Path]:
-    """The folders of states."""
-    for folder in datadir.glob(f"{checkpoints.SHARD_FOLDER}-*"):
-        if folder.is_dir() and folder.name.removeprefix(f"{checkpoints.SHARD_FOLDER}-").isdecimal():
-            yield folder
 
 
 def move_away(folder: Path) -> Path:

@@ -102,11 +102,6 @@ class Publishing:
     percentile: float = 0.5
 
 
-def state_folder(datadir: Path, shard: int) -> Path:
-    """Where a shard's state is."""
-    return datadir / f"shard-{shard}"
-
-
 def reach_of(score: NDArray[np.float32]) -> NDArray[np.float64]:
     """People from mean log reach, never below 0."""
     people: NDArray[np.float64] = np.expm1(np.maximum(score.astype(np.float64), 0.0))

@@ -1,14 +1,14 @@
-"""A worker's checkpoints: made every so often while it works, brought back where its state is missing.
+"""A worker's checkpoints: created periodically while it runs, restored where a state is missing.
 
-    due ──► flush (RocksDB's threads) ──► take (shard thread: files are linked) ──► upload (a thread of its own)
+    due ──► flush (RocksDB's threads) ──► link (shard thread: files are linked) ──► upload (own thread)
 
-One shard at a time, one of these per tick: what was flushed a tick before need not be waited for.
-Whatever fails is logged and counted, and tried again later: a checkpoint shortens a recovery, the log is
-the truth.
+One shard at a time, one step per tick: linking then does not wait for the flush of the tick before. A failure is
+logged, counted and retried later. Checkpoints only shorten a recovery: the log is the source of truth.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import time
@@ -34,17 +34,18 @@ from streams.errors import SettingsError, StateError, one_line
 from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
-from streams.worker.log_mark import log_of, other_log
+from streams.worker.data_dir import shard_folders, shard_name
+from streams.worker.lifecycle import WorkerPart
+from streams.worker.log_mark import other_log, recorded_log_id
 
 log = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
-"""At most so long after a failure the next attempt is made."""
+"""Maximum delay of the next attempt after a failure."""
 STOP_S = 1.0
-SHARD_FOLDER = "shard"
-"""How the folder of a shard's state begins, under DATADIR."""
-TAKEN = ".checkpoint-"
-_LEFT_OVER = (TAKEN, RESTORING, REPLACED)
+LOCAL = ".checkpoint-"
+"""Name prefix of the local folder in which a checkpoint is assembled."""
+_LEFTOVERS = (LOCAL, RESTORING, REPLACED)
 
 
 class _Graph(Protocol):
@@ -52,27 +53,30 @@ class _Graph(Protocol):
 
 
 class _Shard(Protocol):
-    """What of a shard is needed here."""
+    """The part of a shard that checkpoints read."""
 
     shard_id: int
     graph: _Graph
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A checkpoint in a folder beside the state, still to be uploaded."""
+class LocalCheckpoint:
+    """A checkpoint in a local folder, ready to be uploaded. begin_s: when it was begun, by the checkpoints' clock."""
 
     partition: int
     folder: Path
-    about: Manifest
+    manifest: Manifest
     begin_s: float
 
 
+Read = Callable[[Callable[[Any], LocalCheckpoint | None]], Awaitable[list[LocalCheckpoint | None]]]
+
+
 def open_address(address: str) -> tuple[AbstractFileSystem, str]:
-    """The filesystem and the path of an fsspec address.
+    """Return the filesystem and the path of an fsspec address.
 
     Raises:
-        SettingsError: nobody knows it, or its plugin is not installed.
+        SettingsError: fsspec does not support the address, or its plugin is not installed.
     """
     try:
         fs, root = url_to_fs(address)
@@ -83,21 +87,21 @@ def open_address(address: str) -> tuple[AbstractFileSystem, str]:
         ) from error
     except (ValueError, TypeError, OSError) as error:
         raise SettingsError(
-            f"GROUNDSWELL_CHECKPOINTS: {one_line(error)}; use an address that fsspec knows, as file:///backup"
+            f"GROUNDSWELL_CHECKPOINTS: {one_line(error)}; use an address that fsspec supports, as file:///backup"
         ) from error
     return fs, str(root)
 
 
 def repository_root(root: str, log_name: str, shard: int, shards: int) -> str:
-    """The folder of a shard's checkpoints: another log or another number of shards is another place."""
-    return f"{root.rstrip('/')}/{log_name}/shard-{shard}-of-{shards}"
+    """Return the folder of a shard's checkpoints; every log and every number of shards has folders of its own."""
+    return f"{root.rstrip('/')}/{log_name}/{shard_name(shard)}-of-{shards}"
 
 
 def repository(settings: Settings, shard: int) -> Repository:
-    """A shard's checkpoints, for commands.
+    """Return a shard's checkpoints, for commands.
 
     Raises:
-        SettingsError: there is no address, or it cannot be used.
+        SettingsError: GROUNDSWELL_CHECKPOINTS is empty or cannot be used.
     """
     if not settings.checkpoints:
         raise SettingsError("GROUNDSWELL_CHECKPOINTS is empty: set it to where checkpoints are kept")
@@ -105,13 +109,19 @@ def repository(settings: Settings, shard: int) -> Repository:
     return Repository(fs, repository_root(root, Topics(settings).mutations.name, shard, settings.shards))
 
 
-def keep(settings: Settings, kept: Repository, state: Path, shard: int) -> SavedCheckpoint:
-    """Keep a checkpoint of a state that nobody has open, at once.
+def save_checkpoint(settings: Settings, kept: Repository, state: Path, shard: int) -> SavedCheckpoint:
+    """Save a checkpoint of a state that no process has open.
+
+    Args:
+        settings: Names the data folder and the log.
+        kept: Receives the checkpoint.
+        state: Folder of the state.
+        shard: Its number.
 
     Raises:
-        GraphError: it is open, cannot be read, or could not be kept.
+        GraphError: The state is open or cannot be read, or the checkpoint cannot be saved.
     """
-    folder = settings.datadir / f"{TAKEN}{shard}"
+    folder = settings.datadir / f"{LOCAL}{shard}"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         store = Store(state)
@@ -120,21 +130,29 @@ def keep(settings: Settings, kept: Repository, state: Path, shard: int) -> Saved
         finally:
             store.close()
         log_name = Topics(settings).mutations.name
-        about = describe(meta, log=log_name, shard=shard, shards=settings.shards, created_s=time.time())
-        return kept.save(folder, about, settings.checkpoint_keep)
+        manifest = describe(meta, log=log_name, shard=shard, shards=settings.shards, created_s=time.time())
+        return kept.save(folder, manifest, settings.checkpoint_keep)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def bring_back(
+def restore_checkpoint(
     settings: Settings, shard: int, folder: Path, *, at: str, force: bool, progress: Progress
 ) -> tuple[str, Manifest]:
-    """Restore a checkpoint by hand: the one named, or the newest that is whole. Returns its id and manifest.
+    """Restore a checkpoint on an operator's command; return its id and manifest.
+
+    Args:
+        settings: Names the checkpoints.
+        shard: The shard.
+        folder: Folder of its state.
+        at: Id of the checkpoint; empty: the newest that is intact.
+        force: Whether an existing state is replaced.
+        progress: Called with the progress.
 
     Raises:
-        StateError: there is a state already and no force, or there is no checkpoint.
-        LockedError: a worker has the state open.
-        GraphError: what was named is damaged or cannot be had.
+        StateError: There is a state and no force, or there is no checkpoint.
+        LockedError: A worker has the state open.
+        GraphError: The named checkpoint is damaged or cannot be read.
     """
     kept = repository(settings, shard)
     if folder.exists():
@@ -144,10 +162,10 @@ def bring_back(
             Store(folder).close()
     if at:
         return at, kept.restore(at, folder, progress, replace=force)
-    found = kept.restore_newest(folder, progress, misfit=unreadable, replace=force)
-    if found is None:
+    restored = kept.restore_newest(folder, progress, misfit=unreadable, replace=force)
+    if restored is None:
         raise StateError(f"there is no checkpoint of shard {shard} in {kept.root}; is GROUNDSWELL_CHECKPOINTS right?")
-    return found
+    return restored
 
 
 def unreadable(manifest: Manifest) -> str:
@@ -157,10 +175,18 @@ def unreadable(manifest: Manifest) -> str:
     return f"it has format {manifest.format}, this version reads formats {migrations.OLDEST} to {FORMAT}"
 
 
-def misfit(manifest: Manifest, spec: GraphSpec, begin: int, end: int, log_id: str = "") -> str:
-    """Why a checkpoint is of no use to a state of this spec with a log from begin up to end; empty if it is."""
-    if why := unreadable(manifest):
-        return why
+def incompatibility(manifest: Manifest, spec: GraphSpec, begin: int, end: int, log_id: str = "") -> str:
+    """Return why a checkpoint cannot be restored; empty if it can.
+
+    Args:
+        manifest: Describes the checkpoint.
+        spec: The state to restore.
+        begin: First offset of the log.
+        end: Offset after the last of the log.
+        log_id: Topic id of the log; empty if unknown.
+    """
+    if reason := unreadable(manifest):
+        return reason
     wanted = asdict(spec)
     differing = sorted(name for name, value in manifest.spec.items() if value != wanted.get(name))
     if differing:
@@ -174,17 +200,20 @@ def misfit(manifest: Manifest, spec: GraphSpec, begin: int, end: int, log_id: st
     return ""
 
 
-class Checkpoints:
+class Checkpoints(WorkerPart):
     """The checkpoints of all shards of one worker.
 
     Args:
-        fs, root: where they are kept; a filesystem of None: there are none, and nothing here does anything.
-        log_name: the mutations topic.
-        shards: its partitions.
-        datadir: the worker's folder.
-        every_s, keep: how often, and how many of each shard.
-        metrics: where their age, size, seconds and failures are told.
-        clock: seconds that only rise.
+        fs: Filesystem of the checkpoints; None disables them.
+        root: Folder of the checkpoints in it.
+        log_name: Name of the mutations topic.
+        shards: Number of its partitions.
+        datadir: The worker's data folder.
+        every_s: Interval between two checkpoints of a shard in seconds.
+        keep: Number of checkpoints kept per shard.
+        metrics: Records age, size, duration and failures.
+        read: Calls a function with every open shard, on the shard thread, between two steps.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -198,6 +227,7 @@ class Checkpoints:
         every_s: float,
         keep: int,
         metrics: Metrics,
+        read: Read,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fs = fs
@@ -208,6 +238,7 @@ class Checkpoints:
         self._every_s = every_s
         self._keep = keep
         self._metrics = metrics
+        self._read = read
         self._clock = clock
         self._stopped = Event()
         self._thread: Thread | None = None
@@ -219,8 +250,8 @@ class Checkpoints:
         self._flushed: set[int] = set()
 
     @classmethod
-    def of(cls, settings: Settings, metrics: Metrics) -> Checkpoints:
-        """As the settings say."""
+    def of(cls, settings: Settings, metrics: Metrics, read: Read) -> Checkpoints:
+        """Return the checkpoints that the settings configure."""
         fs, root = open_address(settings.checkpoints) if settings.checkpoints else (None, "")
         return cls(
             fs,
@@ -231,19 +262,25 @@ class Checkpoints:
             every_s=settings.checkpoint_every_s,
             keep=settings.checkpoint_keep,
             metrics=metrics,
+            read=read,
         )
 
     def _repository(self, partition: int) -> Repository:
         if partition not in self._repositories:
-            assert self._fs is not None  # noqa: S101 - for mypy: nobody asks where there is none
+            assert self._fs is not None  # noqa: S101 - for mypy: only called with a filesystem
             root = repository_root(self._root, self._log_name, partition, self._shards)
             self._repositories[partition] = Repository(
                 self._fs, root, stopped=self._stopped.is_set, sleep=self._stopped.wait
             )
         return self._repositories[partition]
 
-    def own(self, logs: Mapping[int, tuple[int, int]], log_id: str = "") -> None:
-        """From now on these partitions are ours; the values are where their logs begin and end; log_id: the topic's."""
+    def assign(self, logs: Mapping[int, tuple[int, int]], log_id: str = "") -> None:
+        """Set the shards of this worker.
+
+        Args:
+            logs: First offset and end offset of the log, by shard.
+            log_id: Topic id of the log.
+        """
         now = self._clock()
         self._log_id = log_id
         for partition in self._logs.keys() - logs.keys():
@@ -252,22 +289,18 @@ class Checkpoints:
             self._last_s[partition], self._due_s[partition] = now, now + self._every_s
         self._logs = dict(logs)
 
-    # Making them
+    # Creation
 
     def due(self, now: float) -> int | None:
-        """The partition whose turn it is, if any."""
+        """Return the shard whose checkpoint is due, None if there is none or an upload is running."""
         if self._fs is None or (self._thread is not None and self._thread.is_alive()):
             return None
         waiting = [(self._due_s[partition], partition) for partition in self._logs]
         due_s, partition = min(waiting, default=(float("inf"), -1))
         return partition if due_s <= now else None
 
-    async def tick(self, read: Callable[[Callable[[Any], Taken | None]], Awaitable[list[Taken | None]]]) -> None:
-        """Take the next step towards the checkpoint that is due; called every second or so.
-
-        Args:
-            read: asks every open shard, on the shard thread, between two steps.
-        """
+    async def tick(self) -> None:
+        """Take the next step of the checkpoint that is due."""
         now = self._clock()
         for partition in self._logs if self._fs is not None else ():
             self._metrics.checkpoint_age.labels(str(partition)).set(now - self._last_s[partition])
@@ -277,143 +310,157 @@ class Checkpoints:
         try:
             if due not in self._flushed:
                 self._flushed.add(due)
-                await read(lambda shard: shard.graph.store.flush() if shard.shard_id == due else None)
+                await self._read(lambda shard: shard.graph.store.flush() if shard.shard_id == due else None)
                 return
             self._flushed.discard(due)
             self._due_s[due] = now + min(self._every_s, AGAIN_S)
-            found = await read(lambda shard: self.take(shard) if shard.shard_id == due else None)
-        except Exception as error:  # noqa: BLE001 - the worker goes on without
+            linked = await self._read(lambda shard: self.link(shard) if shard.shard_id == due else None)
+        except Exception as error:  # noqa: BLE001 - the worker runs on without a checkpoint
             self._fail(due, error)
             return
-        for taken in filter(None, found):
-            # Not a thread of a pool: those are waited for at the end of the process.
-            self._thread = Thread(target=self.upload, args=(taken,), name="checkpoint", daemon=True)
+        for local in filter(None, linked):
+            # Not a thread of a pool: the interpreter waits for those at its exit.
+            self._thread = Thread(target=self.upload, args=(local,), name="checkpoint", daemon=True)
             self._thread.start()
 
-    def take(self, shard: _Shard) -> Taken | None:
-        """RocksDB's part, on the shard thread: None if it failed, or if the state is still empty."""
+    def link(self, shard: _Shard) -> LocalCheckpoint | None:
+        """Link the files of a shard's RocksDB into a local folder; runs on the shard thread.
+
+        Returns:
+            The local checkpoint; None if it failed, or if the state is still empty.
+        """
         partition, begin_s = shard.shard_id, self._clock()
-        folder = self._datadir / f"{TAKEN}{partition}"
+        folder = self._datadir / f"{LOCAL}{partition}"
         try:
             shutil.rmtree(folder, ignore_errors=True)
             meta = create_checkpoint(shard.graph.store, folder)
             if b"next" not in meta:
                 shutil.rmtree(folder, ignore_errors=True)
-                self._last_s[partition] = begin_s  # nothing is missing
+                self._last_s[partition] = begin_s  # an empty state needs no checkpoint
                 return None
-            about = describe(meta, log=self._log_name, shard=partition, shards=self._shards, created_s=time.time())
+            manifest = describe(meta, log=self._log_name, shard=partition, shards=self._shards, created_s=time.time())
         except Exception as error:  # noqa: BLE001 - rocksdict raises bare exceptions
             self._fail(partition, error)
             return None
-        return Taken(partition, folder, about, begin_s)
+        return LocalCheckpoint(partition, folder, manifest, begin_s)
 
-    def upload(self, taken: Taken) -> None:
-        """Everything else, on a thread of its own; never raises."""
-        partition, metrics = taken.partition, self._metrics
-        taken_s = self._clock() - taken.begin_s
+    def upload(self, local: LocalCheckpoint) -> None:
+        """Upload a local checkpoint and remove its folder; runs on its own thread and never raises."""
+        partition, metrics = local.partition, self._metrics
+        linked_s = self._clock() - local.begin_s
         try:
             saved = self._repository(partition).save(
-                taken.folder, taken.about, self._keep, lambda: partition in self._logs
+                local.folder, local.manifest, self._keep, lambda: partition in self._logs
             )
         except Interrupted as error:
-            log.info("a checkpoint was given up", extra={"shard": partition, "because": str(error)})
+            log.info("checkpoint_cancelled", extra={"shard": partition, "reason": str(error)})
             return
         except Exception as error:  # noqa: BLE001 - every filesystem has errors of its own
             self._fail(partition, error)
             return
         finally:
-            shutil.rmtree(taken.folder, ignore_errors=True)
-        seconds = self._clock() - taken.begin_s
-        self._last_s[partition] = taken.begin_s
-        self._due_s[partition] = taken.begin_s + self._every_s
+            shutil.rmtree(local.folder, ignore_errors=True)
+        seconds = self._clock() - local.begin_s
+        self._last_s[partition] = local.begin_s
+        self._due_s[partition] = local.begin_s + self._every_s
         metrics.checkpoint_uploaded.inc(saved.uploaded_bytes)
         if partition in self._logs:
             metrics.checkpoint_bytes.labels(str(partition)).set(saved.manifest.size)
             metrics.checkpoint_seconds.labels(str(partition)).set(seconds)
-        about: dict[str, Any] = {"shard": partition, "checkpoint": saved.id, "bytes": saved.manifest.size}
-        about |= {"uploaded": saved.uploaded_bytes, "seconds": round(seconds, 3), "taken_s": round(taken_s, 3)}
-        log.info("checkpoint", extra=about)
+        fields: dict[str, Any] = {"shard": partition, "checkpoint": saved.id, "bytes": saved.manifest.size}
+        fields |= {"uploaded": saved.uploaded_bytes, "seconds": round(seconds, 3), "linked_s": round(linked_s, 3)}
+        log.info("checkpoint_saved", extra=fields)
 
     def _fail(self, partition: int, error: BaseException) -> None:
         self._metrics.checkpoint_failures.inc()
-        log.error("no checkpoint", extra={"shard": partition, "because": one_line(error)})
+        log.error("checkpoint_failed", extra={"shard": partition, "error": one_line(error)})
 
-    def stop(self) -> None:
-        """Give up what is being uploaded."""
+    async def close(self) -> None:
+        """Cancel the upload that is running and wait briefly for its thread."""
         self._stopped.set()
         if self._thread is not None:
-            self._thread.join(STOP_S)
+            await asyncio.to_thread(self._thread.join, STOP_S)
 
-    # Bringing them back
+    # Restoration
 
-    def tidy(self) -> None:
-        """Remove what a process that was killed left half done; before anything else."""
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process left incomplete; call it before anything else."""
         migrations.recover_all(self._datadir)
         for folder in self._datadir.glob(".*"):
-            if folder.name.startswith(_LEFT_OVER):
+            if folder.name.startswith(_LEFTOVERS):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def restore_if_missing(self, partition: int, folder: Path, spec: GraphSpec, progress: Progress) -> str | None:
-        """Bring the newest checkpoint back if there is no state, or one that ends before its log begins.
+        """Restore the newest checkpoint if there is no state, or one that ends before its log begins.
 
-        Returns the checkpoint's id; None if nothing was to be done or nothing could be, and the log has it all.
+        Args:
+            partition: The shard.
+            folder: Folder of its state.
+            spec: The state to restore.
+            progress: Called with the progress.
+
+        Returns:
+            The checkpoint's id; None if no checkpoint was restored and the log alone is enough.
 
         Raises:
-            StateError: nothing could be brought back, and the log alone does not suffice; or the state that is there is
-                of another log.
+            StateError: No checkpoint could be restored and the log alone is not enough, or the existing state is of
+                another log.
         """
-        its_id = log_of(folder)
-        if its_id and self._log_id and its_id != self._log_id:
-            raise other_log(str(folder), self._log_name, its_id, self._log_id)
+        recorded_id = recorded_log_id(folder)
+        if recorded_id and self._log_id and recorded_id != self._log_id:
+            raise other_log(str(folder), self._log_name, recorded_id, self._log_id)
         if self._fs is None:
             return None
-        (begin, end), held = self._logs[partition], _held(folder)
-        if held is not None and held >= begin:
+        (begin, end), offset = self._logs[partition], _end_offset(folder)
+        if offset is not None and offset >= begin:
             return None
         begin_s, source = self._clock(), self._repository(partition)
         try:
-            found = source.restore_newest(
-                folder, progress, misfit=lambda about: misfit(about, spec, begin, end, self._log_id), replace=True
+            restored = source.restore_newest(
+                folder,
+                progress,
+                misfit=lambda manifest: incompatibility(manifest, spec, begin, end, self._log_id),
+                replace=True,
             )
         except Interrupted:
             raise
         except (GraphError, OSError) as error:
             self._metrics.checkpoint_failures.inc()
-            if begin > (held or 0):
-                raise StateError(f"shard {partition}: {one_line(error)}; {too_short(self._log_name, begin)}") from error
-            log.warning("rebuilding from the log alone", extra={"shard": partition, "because": one_line(error)})
+            if begin > (offset or 0):
+                reason = f"shard {partition}: {one_line(error)}; {log_too_short(self._log_name, begin)}"
+                raise StateError(reason) from error
+            log.warning("checkpoint_unusable_rebuilding", extra={"shard": partition, "error": one_line(error)})
             return None
-        if found is None:
+        if restored is None:
             return None
-        name, manifest = found
+        name, manifest = restored
         seconds = round(self._clock() - begin_s, 3)
-        about = {"shard": partition, "checkpoint": name, "next_offset": manifest.next_offset, "bytes": manifest.size}
-        log.info("restored", extra={**about, "seconds": seconds})
+        fields = {"shard": partition, "checkpoint": name, "next_offset": manifest.next_offset, "bytes": manifest.size}
+        log.info("checkpoint_restored", extra={**fields, "seconds": seconds})
         return name
 
 
-def too_short(log_name: str, begin: int) -> str:
-    """What to do about a log that does not reach back to where a state ends."""
+def log_too_short(log_name: str, begin: int) -> str:
+    """Return what to do if a log begins after the end of a state."""
     return (
         f"{log_name} begins at offset {begin}, so only a checkpoint that reaches it can help: `groundswell state "
         "checkpoints` lists those in GROUNDSWELL_CHECKPOINTS, `groundswell state restore` brings one back"
     )
 
 
-def left(datadir: Path) -> dict[int, int]:
-    """The shards whose states are in a worker's folder, by where each ends in the log."""
-    found = {}
-    for folder in datadir.glob(f"{SHARD_FOLDER}-*"):
-        number = folder.name.removeprefix(f"{SHARD_FOLDER}-")
+def saved_offsets(datadir: Path) -> dict[int, int]:
+    """Return the log offset at which each state in a data folder ends, by shard."""
+    offsets = {}
+    for shard, folder in shard_folders(datadir).items():
         with suppress(DamagedError):
-            offset = _held(folder) if number.isdecimal() else None
+            offset = _end_offset(folder)
             if offset is not None:
-                found[int(number)] = offset
-    return found
+                offsets[shard] = offset
+    return offsets
 
 
-def _held(folder: Path) -> int | None:
-    """Where the state in a folder ends; None if there is none, or nothing in it."""
+def _end_offset(folder: Path) -> int | None:
+    """Return the log offset at which a state ends; None if there is no state, or an empty one."""
     try:
         return int(read_meta(folder)[b"next"])
     except KeyError:

@@ -1,5 +1,6 @@
-"""A worker's data folder: which shards have states in it, and one worker each, by a lock that the kernel frees when
-its holder ends, however it ends.
+"""A worker's data folder: the folders of its shards, and the lock that admits one worker at a time.
+
+The kernel releases the lock when the process ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -13,14 +14,35 @@ from typing import TextIO
 
 from streams.errors import StateError
 
-FILE = "worker.lock"
+LOCK_FILE = "worker.lock"
+_SHARD = "shard-"
 
 
-def readable(datadir: Path) -> None:
-    """Check that every folder in the data folder can be looked into: what cannot would pass for empty.
+def shard_name(shard: int) -> str:
+    """Return the name of a shard's folder."""
+    return f"{_SHARD}{shard}"
+
+
+def state_folder(datadir: Path, shard: int) -> Path:
+    """Return the folder of a shard's state."""
+    return datadir / shard_name(shard)
+
+
+def shard_folders(datadir: Path) -> dict[int, Path]:
+    """Return the folders of states that exist, by shard in ascending order."""
+    folders = {}
+    for folder in datadir.glob(f"{_SHARD}*"):
+        number = folder.name.removeprefix(_SHARD)
+        if number.isdecimal() and folder.is_dir():
+            folders[int(number)] = folder
+    return dict(sorted(folders.items()))
+
+
+def check_readable(datadir: Path) -> None:
+    """Check that every folder in the data folder can be listed: one that cannot would look empty.
 
     Raises:
-        StateError: one cannot.
+        StateError: One cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
@@ -34,25 +56,15 @@ def readable(datadir: Path) -> None:
         pass
 
 
-def shard_folders(datadir: Path) -> dict[int, Path]:
-    """The folders of shards' states, by shard."""
-    found = {}
-    for folder in datadir.glob("shard-*"):
-        number = folder.name.removeprefix("shard-")
-        if number.isdecimal() and folder.is_dir():
-            found[int(number)] = folder
-    return dict(sorted(found.items()))
-
-
-def hold(datadir: Path) -> TextIO:
-    """Take the folder for this process, until the file that is returned is closed or the process ends.
+def lock_data_dir(datadir: Path) -> TextIO:
+    """Lock the folder for this process; closing the returned file releases it.
 
     Raises:
-        StateError: another worker has it, or the folder cannot be made.
+        StateError: Another worker has locked it, or the folder cannot be created.
     """
     try:
         datadir.mkdir(parents=True, exist_ok=True)
-        file = (datadir / FILE).open("a+", encoding="ascii")
+        file = (datadir / LOCK_FILE).open("a+", encoding="ascii")
     except OSError as error:
         raise _unusable(datadir, error) from error
     try:
@@ -62,22 +74,26 @@ def hold(datadir: Path) -> TextIO:
         file.flush()
     except BlockingIOError:
         file.seek(0)
-        holder = file.read().strip() or "unknown"
+        process = file.read().strip() or "unknown"
         file.close()
         raise StateError(
-            f"{datadir} is in use by another worker (process {holder}): stop that one, or give this one a folder of "
+            f"{datadir} is in use by another worker (process {process}): stop that one, or give this one a folder of "
             "its own with GROUNDSWELL_DATADIR"
         ) from None
     except OSError as error:
-        with suppress(OSError):  # what could not be written is tried once more
+        with suppress(OSError):  # close() writes buffered data again and fails again
             file.close()
         raise _unusable(datadir, error) from error
     return file
 
 
-def check(datadir: Path) -> None:
-    """Raise StateError, as `hold` does, if the folder cannot be used now; it is made if it is missing."""
-    hold(datadir).close()
+def check_usable(datadir: Path) -> None:
+    """Check that the folder can be locked now; create it if it is missing.
+
+    Raises:
+        StateError: Another worker has locked it, or the folder cannot be created.
+    """
+    lock_data_dir(datadir).close()
 
 
 def _unusable(datadir: Path, error: OSError) -> StateError:
@@ -88,10 +104,10 @@ def _unusable(datadir: Path, error: OSError) -> StateError:
     return StateError(f"{datadir} cannot be written ({error.strerror}): set GROUNDSWELL_DATADIR right")
 
 
-def holder(datadir: Path) -> str | None:
-    """The process of the worker that has the folder, None if nobody has; nothing is written."""
+def lock_holder(datadir: Path) -> str | None:
+    """Return the process id of the worker that has locked the folder, None if it is free; nothing is written."""
     try:
-        file = (datadir / FILE).open(encoding="ascii")
+        file = (datadir / LOCK_FILE).open(encoding="ascii")
     except OSError:
         return None
     with file:

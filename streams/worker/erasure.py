@@ -1,10 +1,11 @@
-"""What a `forget` leaves in a worker's files and caches, and how it goes.
+"""Erasure of forgotten users from a worker's files and caches.
 
-    forget ──► a state without the person, and a mark (one WriteBatch)
-                └─ ERASE_WITHIN_S ──► every file of the shard written anew (a thread of its own) ──► no mark
+    forget ──► a state without the user, and a mark (one WriteBatch)
+                └─ ERASE_WITHIN_S ──► all files of the shard are rewritten (own thread) ──► the mark is removed
 
-A RocksDB goes on holding what was replaced until it happens to write that file anew; a copy of a shard that another
-worker has by now hears of no forget at all. Both end here. What fails is logged, counted and tried again.
+RocksDB keeps replaced rows until it compacts the file that holds them, and the copy of a shard that another worker has
+taken over receives no forgets. This module rewrites the former and removes the latter. A failure is logged, counted and
+retried.
 """
 
 from __future__ import annotations
@@ -25,20 +26,28 @@ from streams.errors import one_line
 from streams.shard.shard import Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.data_dir import shard_folders
+from streams.worker.lifecycle import WorkerPart
 from streams.worker.processing.shard_host import ShardHost
 
 log = logging.getLogger(__name__)
 
 AGAIN_S = 60.0
-"""After so long what failed is tried again."""
+"""Delay of the next attempt after a failure."""
 COPY_S = 60.0
-"""The least time for which the copy of a shard stays that another worker has: partitions come and go."""
+"""Minimum age of the copy of a shard that another worker has before it is removed: a partition may come back soon."""
 STOP_S = 1.0
 
 
 @dataclass(frozen=True)
-class Marked:
-    """A shard whose files hold what must leave them; mark: which, 0 if nothing. size: bytes of its files."""
+class MarkedShard:
+    """A shard whose files may hold forgotten users.
+
+    Attributes:
+        shard: Number of the shard.
+        graph: Its graph.
+        mark: The newest mark; 0 if its files hold no forgotten user.
+        size: Size of its files in bytes.
+    """
 
     shard: int
     graph: GraphState
@@ -47,24 +56,26 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Written:
-    """What became of one: done; or failed; or neither, as it was closed meanwhile."""
+class Rewrite:
+    """The result of one rewrite: done, failed, or neither, if the shard was closed meanwhile."""
 
-    marked: Marked
+    marked: MarkedShard
     done: bool
     failed: bool
     seconds: float
 
 
-class Eraser:
-    """Lets the files and caches of one worker follow what its shards forget.
+class DataErasure(WorkerPart):
+    """Rewrites the files of shards that forgot users, and removes copies of shards that other workers have.
 
     Args:
-        host: the worker's open shards.
-        within_s: how long after a forget the person may still be in a file.
-        settled: whether it is known which shards are this worker's.
-        gone: told of a shard whose folder was removed because another worker has it.
-        clock: seconds that only rise.
+        host: The open shards.
+        metrics: Records erasures and failures.
+        datadir: The worker's data folder.
+        within_s: Maximum time from a forget until the files no longer hold the user, in seconds.
+        assignment_known: Whether the group has assigned shards to this worker.
+        on_removed: Called with the number of a shard whose copy was removed.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -74,98 +85,100 @@ class Eraser:
         datadir: Path,
         within_s: float,
         *,
-        settled: Callable[[], bool],
-        gone: Callable[[int], None],
+        assignment_known: Callable[[], bool],
+        on_removed: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
         self._metrics = metrics
         self._datadir = datadir
         self._within_s = within_s
-        self._settled = settled
-        self._gone = gone
+        self._assignment_known = assignment_known
+        self._on_removed = on_removed
         self._clock = clock
         self._since_s: dict[int, float] = {}
         self._due_s: dict[int, float] = {}
         self._copies_s: dict[int, float] = {}
         self._cleared_s = clock()
         self._thread: Thread | None = None
-        self._written: list[Written] = []
+        self._rewrites: list[Rewrite] = []
 
     async def tick(self) -> None:
-        """Take the next step that is due; called every second or so."""
+        """Take the next step that is due."""
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
-            await self._settle()
-        found = await self._host.read(_look)
-        marked, now = [one for one in found if one.mark], self._clock()
-        self._note([one.shard for one in marked], now)
+            await self._finish()
+        shards = await self._host.read(_marked_shard)
+        marked, now = [shard for shard in shards if shard.mark], self._clock()
+        self._schedule([shard.shard for shard in marked], now)
         if self._thread is None and any(due <= now for due in self._due_s.values()):
-            # Not a thread of a pool: those are waited for at the end of the process.
-            self._thread = Thread(target=self.write, args=(marked,), name="erase", daemon=True)
+            # Not a thread of a pool: the interpreter waits for those at its exit.
+            self._thread = Thread(target=self.rewrite, args=(marked,), name="erase", daemon=True)
             self._thread.start()
         if now - self._cleared_s >= max(self._within_s, COPY_S):
-            self._clear(now)
-        if self._settled():
-            await self._drop_copies({one.shard for one in found}, now)
+            self._clear_caches(now)
+        if self._assignment_known():
+            await self._remove_copies({shard.shard for shard in shards}, now)
 
-    def _note(self, shards: list[int], now: float) -> None:
-        """Since when each has its mark, and when its turn is."""
-        for known in (self._since_s, self._due_s):
-            for shard in known.keys() - set(shards):
-                del known[shard]
+    def _schedule(self, shards: list[int], now: float) -> None:
+        """Record since when each shard has a mark and when its rewrite is due."""
+        for times_s in (self._since_s, self._due_s):
+            for shard in times_s.keys() - set(shards):
+                del times_s[shard]
         for shard in shards:
             self._since_s.setdefault(shard, now)
             self._due_s.setdefault(shard, now + self._within_s)
         self._metrics.forget_waiting.set(now - min(self._since_s.values(), default=now))
 
-    def _clear(self, now: float) -> None:
-        """The cache of hashes knows ids."""
+    def _clear_caches(self, now: float) -> None:
+        """Clear the cache of hashes: its keys are user ids."""
         source_hash.cache_clear()
         self._cleared_s = now
 
     # Files
 
-    def write(self, marked: list[Marked]) -> None:
-        """Write the files of these shards anew, on a thread of its own; never raises."""
-        for one in marked:
+    def rewrite(self, marked: list[MarkedShard]) -> None:
+        """Rewrite the files of these shards; runs on its own thread and never raises."""
+        for shard in marked:
             begin_s, done, failed = self._clock(), False, False
             try:
-                done = one.graph.store.rewrite()
-            except Exception as error:  # noqa: BLE001 - the worker goes on, and the mark stays
+                done = shard.graph.store.rewrite()
+            except Exception as error:  # noqa: BLE001 - the worker runs on, and the mark stays
                 failed = True
-                log.warning("not erased", extra={"shard": one.shard, "because": one_line(error)})
+                log.warning("erasure_failed", extra={"shard": shard.shard, "error": one_line(error)})
             seconds = self._clock() - begin_s
-            self._written.append(Written(one, done, failed, seconds))
+            self._rewrites.append(Rewrite(shard, done, failed, seconds))
             if done:
-                log.info("erased", extra={"shard": one.shard, "bytes": one.size, "seconds": round(seconds, 3)})
+                log.info(
+                    "shard_erased", extra={"shard": shard.shard, "bytes": shard.size, "seconds": round(seconds, 3)}
+                )
 
-    async def _settle(self) -> None:
-        """What was written anew has no mark any more, unless somebody else was forgotten meanwhile."""
-        written, self._written = self._written, []
-        self._clear(self._clock())
-        for one in written:
-            marked = one.marked
+    async def _finish(self) -> None:
+        """Remove the marks of rewritten shards, unless they forgot more users meanwhile; reschedule failures."""
+        rewrites, self._rewrites = self._rewrites, []
+        self._clear_caches(self._clock())
+        for rewrite in rewrites:
+            marked = rewrite.marked
 
-            def unmark(shard: Shard, marked: Marked = marked) -> None:
+            def unmark(shard: Shard, marked: MarkedShard = marked) -> None:
                 if shard.graph is marked.graph:
                     shard.graph.erased(marked.mark)
 
-            if one.done:
+            if rewrite.done:
                 await self._host.read(unmark)
                 self._metrics.erasures.inc()
-                self._metrics.erase_seconds.set(one.seconds)
-                # Whatever was forgotten meanwhile has a time of its own.
+                self._metrics.erase_seconds.set(rewrite.seconds)
+                # A forget during the rewrite gets a due time of its own.
                 self._since_s.pop(marked.shard, None)
                 self._due_s.pop(marked.shard, None)
-            elif one.failed:
+            elif rewrite.failed:
                 self._metrics.erase_failures.inc()
                 self._due_s[marked.shard] = self._clock() + AGAIN_S
 
     # Copies
 
-    async def _drop_copies(self, held: set[int], now: float) -> None:
-        """Remove the states of shards that other workers have had for long."""
+    async def _remove_copies(self, held: set[int], now: float) -> None:
+        """Remove the states of shards that were not open here for the minimum age."""
         copies = shard_folders(self._datadir)
         for shard in self._copies_s.keys() - (copies.keys() - held):
             del self._copies_s[shard]
@@ -175,20 +188,20 @@ class Eraser:
             aside = self._datadir / f"{REPLACED}{copies[shard].name}"
             try:
                 if await self._host.put_aside(shard, copies[shard], aside):
-                    self._gone(shard)
+                    self._on_removed(shard)
                     await asyncio.to_thread(shutil.rmtree, aside)
-                    log.info("removed the copy of a shard that another worker has", extra={"shard": shard})
+                    log.info("shard_copy_removed", extra={"shard": shard})
             except OSError as error:
                 self._copies_s[shard] = now
                 self._metrics.erase_failures.inc()
-                log.warning("not removed", extra={"shard": shard, "because": one_line(error)})
+                log.warning("shard_copy_removal_failed", extra={"shard": shard, "error": one_line(error)})
 
-    def stop(self) -> None:
-        """Wait a moment for the thread; closing the shards ends it."""
+    async def close(self) -> None:
+        """Wait briefly for the rewrite; closing the shards ends it."""
         if self._thread is not None:
-            self._thread.join(STOP_S)
+            await asyncio.to_thread(self._thread.join, STOP_S)
 
 
-def _look(shard: Shard) -> Marked:
+def _marked_shard(shard: Shard) -> MarkedShard:
     mark = shard.graph.unerased()
-    return Marked(shard.shard_id, shard.graph, mark, shard.graph.store.sizes()["sst"] if mark else 0)
+    return MarkedShard(shard.shard_id, shard.graph, mark, shard.graph.store.sizes()["sst"] if mark else 0)

@@ -1,6 +1,7 @@
-"""Which log a state is of: its `meta` keeps the id of the mutations topic, and a state of another log is refused.
+"""The log that a state was built from: its `meta` holds the id of the mutations topic.
 
-Offsets alone may fit by chance: of a topic that was deleted and made again, or of another Kafka with the same names.
+A state of another log is refused. Its offset alone is not enough: it may be valid by chance in a topic that was deleted
+and created again, or in another Kafka with the same topic names.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from graphstate.storage.store import Store
 from streams.errors import StateError
 
 LOG = b"log"
-"""The row of `meta`."""
+"""The key in `meta`."""
 
 
-def log_of(folder: Path) -> str:
-    """The id of the log that the state in a folder is of; empty if there is none, or no id in it."""
+def recorded_log_id(folder: Path) -> str:
+    """Return the id of the log that the state in a folder was built from; empty if there is no state or no id."""
     try:
         return read_meta(folder).get(LOG, b"").decode()
     except DamagedError:
         return ""
 
 
-def mark(folder: Path, log_id: str) -> None:
-    """Note of a state that nobody has open which log it is of."""
+def record_log_id(folder: Path, log_id: str) -> None:
+    """Write the id of the log to a state that no process has open."""
     store = Store(folder)
     try:
         store.write("meta", LOG, log_id.encode())
@@ -35,26 +36,26 @@ def mark(folder: Path, log_id: str) -> None:
         store.close()
 
 
-def other_log(where: str, log_name: str, its_id: str, log_id: str) -> StateError:
-    """What to do about a state of another log."""
+def other_log(where: str, log_name: str, recorded_id: str, log_id: str) -> StateError:
+    """Return the error for a state of another log; it states what to do."""
     return StateError(
-        f"{where} is of another {log_name} than this Kafka has (topic id {its_id}, here {log_id}): set "
+        f"{where} is of another {log_name} than this Kafka has (topic id {recorded_id}, here {log_id}): set "
         "GROUNDSWELL_BROKER and GROUNDSWELL_PREFIX right; or, if that topic was deleted or lost, move "
         "GROUNDSWELL_DATADIR aside and start again: what the input topics still hold is then read from the beginning"
     )
 
 
-def bind(shard: Any, log_name: str, log_id: str) -> None:
-    """Note which log the state of a shard is of; one of an earlier release takes the present one.
+def bind_to_log(shard: Any, log_name: str, log_id: str) -> None:
+    """Check that a shard's state is of this log; a state of an earlier release without an id gets this one.
 
     Raises:
-        StateError: it is of another one.
+        StateError: It is of another log.
     """
     meta = shard.graph.meta
-    its_id = meta.get(LOG, b"").decode()
-    if its_id and log_id and its_id != log_id:
-        raise other_log(f"the state of shard {shard.shard_id}", log_name, its_id, log_id)
-    if log_id and not its_id:
+    recorded_id = meta.get(LOG, b"").decode()
+    if recorded_id and log_id and recorded_id != log_id:
+        raise other_log(f"the state of shard {shard.shard_id}", log_name, recorded_id, log_id)
+    if log_id and not recorded_id:
         meta[LOG] = log_id.encode()
         shard.graph.store.write("meta", LOG, meta[LOG])
         shard.graph.store.commit()

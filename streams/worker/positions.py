@@ -1,8 +1,8 @@
-"""Where each partition starts at an assignment: shards after their state, inputs after what the group committed.
+"""Start positions at an assignment: a shard starts at the end of its state, an input at the offset the group committed.
 
-Both only if they still point into what they were taken from (`streams/messages/topic_identity.py`). A state of
-another log ends the worker; an input that is another is read from its beginning, with a warning and a count. Events are
-set-valued, so what was read before makes no difference.
+Both are used only if they still refer to the topic that they were taken from (`streams/messages/topic_identity.py`). A
+state of another log stops the worker. An input topic that was replaced is read from its beginning, with a warning and a
+count: events are set-valued, so repeated events change nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from streams.messages.topic_identity import (
     published,
     start,
 )
-from streams.worker.checkpoints import too_short
-from streams.worker.log_mark import bind
+from streams.worker.checkpoints import log_too_short
+from streams.worker.log_mark import bind_to_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,23 +45,36 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ANEW = {
-    MADE_ANEW: "an input topic was deleted and made again: reading it from its beginning",
-    CUT_BACK: "an input topic ends before what was read of it: reading it from its beginning",
-    OTHER_LOG: "the mutations topic is another than the one that received what was read: reading from the beginning",
-    UNREAD: "messages were deleted before they were read",
+_RESTART_EVENTS = {
+    MADE_ANEW: "input_topic_recreated_rereading",
+    CUT_BACK: "input_topic_truncated_rereading",
+    OTHER_LOG: "mutations_topic_replaced_rereading",
+    UNREAD: "input_messages_deleted_unread",
 }
+"""Log event per reason; in the first three cases the input is read from its beginning."""
 
 
-class Place(NamedTuple):
-    """Where to seek to, and what the group is to hold of a partition."""
+class StartPosition(NamedTuple):
+    """The offset to seek to, and what the group commits for the partition."""
 
     seek: int
     held: Held
 
 
 class Positions:
-    """The positions of one worker; known: what Kafka said of the topics at the last assignment."""
+    """Resolves the start positions of one worker.
+
+    Args:
+        topics: All topics.
+        host: Opens the assigned shards.
+        checkpoints: Receives the assigned shards before they are opened.
+        ingest: Receives the identity of each input partition.
+        shard_work: Receives the offset up to which each shard has published.
+        metrics: Counts inputs that are read from their beginning.
+
+    Attributes:
+        topics: Kafka's id and number of partitions of each topic at the last assignment.
+    """
 
     def __init__(
         self,
@@ -78,95 +91,95 @@ class Positions:
         self._ingest = ingest
         self._shard_work = shard_work
         self._metrics = metrics
-        self.known: dict[str, Found] = {}
+        self.topics: dict[str, Found] = {}
 
-    async def settle(
+    async def resolve(
         self,
-        known: Mapping[str, Found],
+        topics: Mapping[str, Found],
         held: Mapping[TP, Held],
         begin: Mapping[TP, int],
         end: Mapping[TP, int],
         *,
         unbroken: bool,
-    ) -> dict[TP, Place]:
-        """The place of every partition in `held`; opens the states of the shards among them.
+    ) -> dict[TP, StartPosition]:
+        """Open the states of the assigned shards and return the start position of every partition in `held`.
 
         Args:
-            known: what Kafka says of the topics.
-            held: what the group committed.
-            begin: the first offsets that Kafka has.
-            end: those after the last.
-            unbroken: as for `ShardHost.sync_assignment`.
+            topics: Kafka's id and number of partitions of each topic now.
+            held: What the group committed, for every assigned partition.
+            begin: First offset of each partition.
+            end: Offset after the last of each partition.
+            unbroken: As for `ShardHost.sync_assignment`.
 
         Raises:
-            StateError: a state is of another log, or does not end where its log can go on.
-            TopicError: a sharded topic has another number of partitions than there are shards.
+            StateError: A state is of another log, or its log cannot be read from where the state ends.
+            TopicError: The number of partitions of a sharded topic is not the number of shards.
         """
         mutations, halos = self._topics.mutations, self._topics.halos
         for spec in (mutations, halos):
-            check_partitions(spec, known[spec.name].partitions)
-        log_id = known[mutations.name].id
+            check_partitions(spec, topics[spec.name].partitions)
+        log_id = topics[mutations.name].id
         owned = [tp for tp in held if tp.topic == mutations.name]
-        self._checkpoints.own({tp.partition: (begin[tp], end[tp]) for tp in owned}, log_id)
-        # Below what was published of this log all is silent while rebuilding.
-        told = {tp: published(held[tp], log_id, end[tp]) for tp in owned}
+        self._checkpoints.assign({tp.partition: (begin[tp], end[tp]) for tp in owned}, log_id)
+        # A rebuilt shard publishes nothing below the offset up to which this log was published.
+        done = {tp: published(held[tp], log_id, end[tp]) for tp in owned}
         next_offsets = await self._host.sync_assignment(
-            {tp.partition: told[tp].offset for tp in owned}, unbroken=unbroken
+            {tp.partition: done[tp].offset for tp in owned}, unbroken=unbroken
         )
-        await self._host.read(lambda shard: bind(shard, mutations.name, log_id))
-        places = {}
+        await self._host.read(lambda shard: bind_to_log(shard, mutations.name, log_id))
+        starts = {}
         for tp in owned:
-            places[tp] = Place(next_offsets[tp.partition], told[tp])
-            check_log(tp, places[tp].seek, begin[tp], end[tp])
+            starts[tp] = StartPosition(next_offsets[tp.partition], done[tp])
+            check_log(tp, starts[tp].seek, begin[tp], end[tp])
         for tp in (tp for tp in held if tp.topic == halos.name):
-            # Before its hello a shard needs nothing of the past: what it mirrors is then compared.
-            places[tp] = Place(self._host.halo_offset(tp.partition, begin[tp], end[tp]), held[tp])
-        starts = {
-            tp: start(held[tp], known[tp.topic].id, log_id, begin[tp], end[tp]) for tp in held.keys() - places.keys()
+            # A shard requests older halos itself: its announcement compares what it mirrors with the owners' nodes.
+            starts[tp] = StartPosition(self._host.halo_offset(tp.partition, begin[tp], end[tp]), held[tp])
+        inputs = {
+            tp: start(held[tp], topics[tp.topic].id, log_id, begin[tp], end[tp]) for tp in held.keys() - starts.keys()
         }
-        marks = {place(source): source for some in await self._host.read(_marks) for source in some}
-        for tp, found in starts.items():
-            self._warn(tp, _by_mark(tp, found, held[tp], marks), held[tp].offset, end[tp])
-            places[tp] = Place(found.offset, found.held)
-        self._ingest.sources = {tp: found.identity.source(tp.topic, tp.partition) for tp, found in starts.items()}
-        self._shard_work.published_until = {tp: one.offset for tp, one in told.items()}
-        self.known = dict(known)
-        return places
+        marks = {place(source): source for sources in await self._host.read(_marks) for source in sources}
+        for tp, position in inputs.items():
+            self._warn(tp, _check_mark(tp, position, held[tp], marks), held[tp].offset, end[tp])
+            starts[tp] = StartPosition(position.offset, position.held)
+        self._ingest.sources = {tp: position.identity.source(tp.topic, tp.partition) for tp, position in inputs.items()}
+        self._shard_work.published_until = {tp: position.offset for tp, position in done.items()}
+        self.topics = dict(topics)
+        return starts
 
-    def _warn(self, tp: TP, found: Start, committed: int, end: int) -> None:
-        if not found.why:
+    def _warn(self, tp: TP, position: Start, committed: int, end: int) -> None:
+        if not position.why:
             return
-        self._metrics.restarts.labels(tp.topic, found.why).inc()
-        about = {"topic": tp.topic, "partition": tp.partition, "committed": committed, "from": found.offset}
-        log.warning(_ANEW[found.why], extra={**about, "end": end, "topic_id": found.identity.topic})
+        self._metrics.restarts.labels(tp.topic, position.why).inc()
+        fields = {"topic": tp.topic, "partition": tp.partition, "committed": committed, "from": position.offset}
+        log.warning(_RESTART_EVENTS[position.why], extra={**fields, "end": end, "topic_id": position.identity.topic})
 
-    def inputs_anew(self, now: Mapping[str, Found]) -> list[str]:
-        """The input topics that are not those of the last assignment."""
+    def changed_inputs(self, now: Mapping[str, Found]) -> list[str]:
+        """Return the input topics that were replaced or got partitions since the last assignment."""
         own = {self._topics.mutations.name, self._topics.halos.name}
-        return [name for name in changed(self.known, now) if name not in own]
+        return [name for name in changed(self.topics, now) if name not in own]
 
     def check(self, now: Mapping[str, Found]) -> None:
-        """The mutations and the halos topic must be those of the last assignment.
+        """Check that the mutations and the halos topic are those of the last assignment.
 
         Raises:
-            StateError: one was made anew.
-            TopicError: one has another number of partitions.
+            StateError: One was deleted and created again.
+            TopicError: One has another number of partitions.
         """
         for spec in (self._topics.mutations, self._topics.halos):
-            if spec.name in changed(self.known, now):
+            if spec.name in changed(self.topics, now):
                 raise StateError(
                     f"{spec.name} was deleted and made again while this worker ran (topic id "
-                    f"{self.known[spec.name].id}, now {now[spec.name].id}): start the worker again"
+                    f"{self.topics[spec.name].id}, now {now[spec.name].id}): start the worker again"
                 )
             if now[spec.name].partitions > 0:
                 check_partitions(spec, now[spec.name].partitions)
 
     def pending(self, now: Mapping[str, Found], names: Iterable[str]) -> str:
-        """What is missing of these topics, or was not there at the last assignment; empty if nothing."""
+        """Return which of these topics is missing or differs from the last assignment; empty if none does."""
         for name in names:
             if not now[name].partitions:
                 return f"topic {name} is missing: create it again (`groundswell topics create`)"
-            if now[name].partitions > 0 and self.known.get(name) != now[name]:
+            if now[name].partitions > 0 and self.topics.get(name) != now[name]:
                 return f"topic {name} has changed: its partitions are about to be assigned"
         return ""
 
@@ -175,23 +188,32 @@ def _marks(shard: Shard) -> list[str]:
     return list(shard.marks)
 
 
-def _by_mark(tp: TP, found: Start, held: Held, marks: Mapping[str, str]) -> Start:
-    """Whether the marks know another topic of that name: Kafka drops the commits of one that is deleted."""
+def _check_mark(tp: TP, position: Start, held: Held, marks: Mapping[str, str]) -> Start:
+    """Mark an input as recreated if a shard's mark is of another topic of that name.
+
+    Kafka drops the commits of a deleted topic, so without a commit the marks are the only trace of it.
+    """
     plain = f"{tp.topic}:{tp.partition}"
-    if held.offset >= 0 or marks.get(plain, plain) in {plain, found.identity.source(tp.topic, tp.partition)}:
-        return found
-    return replace(found, why=MADE_ANEW)
+    if held.offset >= 0 or marks.get(plain, plain) in {plain, position.identity.source(tp.topic, tp.partition)}:
+        return position
+    return replace(position, why=MADE_ANEW)
 
 
 def check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
-    """The state must end where the log can go on.
+    """Check that a log can be read from where a state ends.
+
+    Args:
+        tp: The partition of the mutations topic.
+        next_offset: Where the state ends.
+        begin: First offset of the log.
+        end: Offset after its last.
 
     Raises:
-        StateError: it does not.
+        StateError: It cannot.
     """
     if next_offset < begin:
         raise StateError(
-            f"the state of shard {tp.partition} ends at offset {next_offset}, but {too_short(tp.topic, begin)}"
+            f"the state of shard {tp.partition} ends at offset {next_offset}, but {log_too_short(tp.topic, begin)}"
         )
     if next_offset > end:
         raise StateError(

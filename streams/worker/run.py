@@ -1,4 +1,4 @@
-"""Running a worker in this process: cheap checks, topics, the worker itself, until a signal or an error ends it."""
+"""Run a worker in this process: local checks, topics, then the worker until a signal or an error stops it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ AGAIN_S = 1.0
 
 
 def run(settings: Settings) -> None:
-    """Run a worker in this process until SIGTERM or SIGINT; raises what stopped it otherwise."""
+    """Run a worker in this process until SIGTERM or SIGINT.
+
+    Raises:
+        GroundswellError: What stopped it instead.
+    """
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -43,16 +47,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run a worker on the running loop until `stop` is set.
 
     Raises:
-        GroundswellError: what stopped it instead.
+        GroundswellError: What stopped it instead.
     """
     from streams.errors import GroundswellError
     from streams.kafka.access.rights_table import explained
     from streams.worker import data_dir
 
-    # What this machine can answer at once comes before Kafka and before what is slow to import.
+    # Local checks come before the requests to Kafka and before the slow imports.
     check_port(settings)
     check_artifact(settings)
-    data_dir.check(settings.datadir)
+    data_dir.check_usable(settings.datadir)
     await asyncio.to_thread(_prepare, settings, stop.is_set)
     if stop.is_set():
         return
@@ -71,7 +75,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
-    """See to it that the topics are there; for a broker that is away, or goes away meanwhile, it waits a while."""
+    """Check rights and create missing topics; retry while the broker cannot be reached, for `BROKER_WAIT_S`."""
     from streams.errors import BrokerError
     from streams.kafka import topics
     from streams.kafka.access import rights, rights_table
@@ -83,16 +87,16 @@ def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
                 rights.require(client, rights_table.worker(settings))
                 topics.create(client, topics.Topics(settings).all())
         except BrokerError as error:
-            if monotonic() >= end or not _away(error):
+            if monotonic() >= end or not _unreachable(error):
                 raise
-            log.warning("Kafka is not there yet: asking again", extra={"why": str(error)})
+            log.warning("broker_unreachable_retrying", extra={"error": str(error)})
             sleep(AGAIN_S)
         else:
             return
 
 
-def _away(error: BrokerError) -> bool:
-    """Whether nobody answered, rather than somebody with a no: a certificate or a login does not mend itself."""
+def _unreachable(error: BrokerError) -> bool:
+    """Whether no broker answered. A refused certificate or login is not retried: waiting does not change it."""
     import ssl
 
     from aiokafka.errors import KafkaConnectionError as OtherConnectionError
@@ -103,7 +107,7 @@ def _away(error: BrokerError) -> bool:
     while cause is not None:
         causes.append(cause)
         cause = cause.__cause__
-    if any(isinstance(one, ssl.SSLError) for one in causes):
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return False
     return bool(causes) and isinstance(causes[0], KafkaConnectionError | OtherConnectionError | OSError)
 
@@ -118,17 +122,19 @@ async def _started(running: Worker) -> None:
     try:
         await running.start()
     except KafkaError as error:
-        known = refusal(running.settings, error) or rights.refusal(error, running.settings)
-        if known is not None:
-            raise known from error
-        # It was there a moment ago, when the topics were looked at.
-        message = f"Kafka went away while the worker started ({one_line(error)}); start the worker again"
+        refused = refusal(running.settings, error) or rights.refusal(error, running.settings)
+        if refused is not None:
+            raise refused from error
+        # The broker answered when the topics were created.
+        message = (
+            f"the connection to Kafka was lost while the worker started ({one_line(error)}); start the worker again"
+        )
         raise BrokerError(message) from error
     await asyncio.Event().wait()
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait until one of these ends, however; the others are cancelled, its error is raised."""
+    """Wait until one of the coroutines ends, cancel the others, and raise its exception if it has one."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -141,20 +147,30 @@ async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
 
 
 def check_artifact(settings: Settings) -> str:
-    """The artifact can be loaded."""
+    """Load the configured artifact; return its path and version.
+
+    Raises:
+        ArtifactError: It cannot be loaded.
+    """
     from model.artifact import Artifact
 
-    found = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
-    return f"{settings.model or 'the one in the package'}, version {found.version}"
+    artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
+    return f"{settings.model or 'the one in the package'}, version {artifact.version}"
 
 
 def check_port(settings: Settings) -> str:
-    """The web port is free."""
+    """Bind the web port and release it; return its address.
+
+    Raises:
+        SettingsError: The port is in use.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.web_host, settings.web_port))
         except OSError as error:
-            message = f"{settings.web_host}:{settings.web_port} is taken ({error.strerror}): a worker already? "
-            raise SettingsError(message + "Else set GROUNDSWELL_WEB_PORT") from error
+            message = (
+                f"{settings.web_host}:{settings.web_port} is taken ({error.strerror}): is a worker running already? "
+            )
+            raise SettingsError(message + "Otherwise set GROUNDSWELL_WEB_PORT") from error
     return f"{settings.web_host}:{settings.web_port} is free"

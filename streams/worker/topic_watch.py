@@ -1,16 +1,16 @@
-"""Whether the topics under a running worker are still those that it was assigned: asked every few seconds.
+"""Detection of topic changes while a worker runs: topics that were deleted, created again or got partitions.
 
-An input topic that was deleted and made again, or has more partitions, is assigned anew, which settles where to read it
-from (`streams/worker/positions.py`). A mutations or halos topic that was made again ends the worker. While an input
-topic is missing, or not assigned yet, the worker is not ready.
+An input topic that was created again or has more partitions is assigned again; `streams/worker/positions.py` then
+decides where to read it from. A mutations or halos topic that was created again stops the worker. While an input topic
+is missing or not assigned yet, the worker is not ready.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError
 
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
-ANSWER_S = 5.0
+REQUEST_S = 5.0
 ASSIGNED_S = 60.0
-"""How long an assignment waits for an answer: for as long as a broker takes to come back."""
-_OUT_OF_RANGE = 1
+"""Deadline of the request at an assignment: long enough for a broker to restart."""
 
 
 class TopicWatch:
-    """Looks after the topics of one worker.
+    """Compares the topics of one worker with those of its last assignment.
 
     Args:
-        consumer: returns the transport's consumer, which is asked and told.
-        positions: what was so at the last assignment.
-        on_outputs: told how many partitions the output topics have, at every look.
-        every_s: the seconds between two looks.
+        topics: All topics.
+        consumer: Returns the transport's consumer.
+        positions: Holds the topics of the last assignment.
+        readiness: Reports the topic that is missing or not assigned yet.
+        on_topics: Called with the topics after every check.
+        every_s: Seconds between two checks.
     """
 
     def __init__(
@@ -48,76 +49,77 @@ class TopicWatch:
         consumer: Callable[[], Consumer],
         positions: Positions,
         readiness: Readiness,
-        on_outputs: Callable[[Mapping[str, Found]], Any],
+        on_topics: Callable[[Mapping[str, Found]], Awaitable[None]],
         every_s: float = EVERY_S,
     ) -> None:
         self._consumer = consumer
         self._positions = positions
         self._readiness = readiness
-        self._on_outputs = on_outputs
+        self._on_topics = on_topics
         self._every_s = every_s
         self._sharded = [topics.mutations.name, topics.halos.name]
         self._inputs = [spec.name for spec in topics.inputs.values()]
         self._read = [*self._inputs, *self._sharded]
         self._outputs = [topics.score.name, topics.alert.name]
-        self._said: set[str] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
-        """Look, until cancelled.
+        """Check the topics periodically until cancelled.
 
         Raises:
-            StateError: the mutations or the halos topic was made anew.
-            TopicError: one of them has another number of partitions.
+            StateError: The mutations or the halos topic was created again.
+            TopicError: One of them has another number of partitions.
         """
         while True:
             await asyncio.sleep(self._every_s)
             if not self._readiness.sought:
-                continue  # an assignment is under way, and asks for itself
+                continue  # an assignment is in progress and requests the topics itself
             try:
-                await self.look()
+                await self.check()
             except TopicError:
                 raise
             except BrokerError as error:
-                log.debug("Kafka could not be asked about the topics", extra={"why": one_line(error)})
+                log.debug("topic_request_failed", extra={"error": one_line(error)})
 
-    async def ask(self, deadline_s: float = ASSIGNED_S) -> dict[str, Found]:
-        """What Kafka says of the topics now.
+    async def fetch_topics(self, deadline_s: float = ASSIGNED_S) -> dict[str, Found]:
+        """Return Kafka's id and number of partitions of each topic now.
 
         Raises:
-            BrokerError: nobody answered until the deadline.
+            BrokerError: No broker answered within the deadline.
         """
         try:
             return await self._consumer().describe_topics([*self._read, *self._outputs], deadline_s)
         except KafkaError as error:
             message = (
-                f"Kafka did not say which topics there are ({one_line(error)}); is it well? Start the worker again"
+                f"Kafka did not answer which topics there are ({one_line(error)}); is it well? Start the worker again"
             )
             raise BrokerError(message) from error
 
-    async def look(self) -> None:
-        """Look once."""
-        now = await self.ask(ANSWER_S)
+    async def check(self) -> None:
+        """Check the topics once."""
+        now = await self.fetch_topics(REQUEST_S)
         if not self._readiness.sought:
             return
         self._positions.check(now)
-        anew = self._positions.inputs_anew(now)
-        # The group's leader assigns the partitions that its client knows of, every producer sends to those of its own.
-        shown = {name: self._consumer().partition_count(name) for name in self._read}
-        other = [name for name in self._read if now[name].partitions > 0 and now[name].partitions != shown[name]]
-        more = [name for name in self._outputs if self._positions.known[name] != now[name]]
+        changed = self._positions.changed_inputs(now)
+        # The group's leader assigns, and every producer sends to, the partitions in its own client's metadata.
+        in_metadata = {name: self._consumer().partition_count(name) for name in self._read}
+        outdated = [
+            name for name in self._read if now[name].partitions > 0 and now[name].partitions != in_metadata[name]
+        ]
+        outputs = [name for name in self._outputs if self._positions.topics[name] != now[name]]
         self._readiness.pending = self._positions.pending(now, self._read)
-        self._say(now, anew, other)
-        if anew or other or more:
-            await self._consumer().refresh_metadata(rejoin=bool(anew))
-        self._positions.known |= {name: now[name] for name in self._outputs}
-        await self._on_outputs(now)
+        self._log(now, changed, outdated)
+        if changed or outdated or outputs:
+            await self._consumer().refresh_metadata(rejoin=bool(changed))
+        self._positions.topics |= {name: now[name] for name in self._outputs}
+        await self._on_topics(now)
 
-    def _say(self, now: Mapping[str, Found], anew: list[str], other: list[str]) -> None:
-        """Log what is found, once for as long as it is so."""
-        absent = [name for name in self._read if not now[name].partitions]
-        lines = {f"topic {name} is missing: create it again (`groundswell topics create`)" for name in absent}
-        lines |= {f"topic {name} was deleted and made again: assigning its partitions anew" for name in anew}
-        lines |= {f"topic {name} has {now[name].partitions} partitions now: assigning them" for name in other}
-        for line in sorted(lines - self._said):
-            log.warning(line)
-        self._said = lines
+    def _log(self, now: Mapping[str, Found], changed: list[str], outdated: list[str]) -> None:
+        """Log every finding once for as long as it lasts."""
+        findings = {("topic_missing", name) for name in self._read if not now[name].partitions}
+        findings |= {("topic_recreated_reassigning", name) for name in changed}
+        findings |= {("topic_partitions_changed_reassigning", name) for name in outdated}
+        for event, name in sorted(findings - self._logged):
+            log.warning(event, extra={"topic": name, "partitions": now[name].partitions})
+        self._logged = findings

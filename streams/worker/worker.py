@@ -1,9 +1,9 @@
-"""The worker's app: Faust's group, agents and web server around ingest and shards.
+"""The composition of one worker, its start and its stop.
 
     input topics ──► Ingest ──► mutations topic ──► ShardAgent ──► score and alert topics
                                                         └──► RocksDB (state, offsets, marks)
 
-Everything is made here and handed in; nothing below knows the settings or the app.
+Everything is created here and passed in; the modules below do not read settings or the app.
 """
 
 from __future__ import annotations
@@ -12,180 +12,107 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, cast
 
-import faust
 from faust.types import TP
 
 from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
 from model.artifact import Artifact
 from model.engine.device_selection import backend, choose
-from streams.errors import LeaseLost, StaleStep, WorkerError
 from streams.kafka.access.group_refusals import explained
-from streams.kafka.consumer.transport import Consumer, Producer, RawSchema, Transport
-from streams.kafka.lease import Lease
-from streams.kafka.leased_client import EPOCH, REQUEST_MS
+from streams.kafka.consumer.transport import Consumer, Producer, RawSchema
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Found, Held
+from streams.messages.topic_identity import Held
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import Publishing, Shard, state_folder
+from streams.shard.shard import Publishing, Shard
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker.checkpoints import Checkpoints, left
-from streams.worker.data_dir import hold
-from streams.worker.erasure import Eraser
+from streams.worker.assignment import Assignment
+from streams.worker.checkpoints import Checkpoints
+from streams.worker.data_dir import lock_data_dir, state_folder
+from streams.worker.erasure import DataErasure
+from streams.worker.faust_app import free_port, new_app
 from streams.worker.inspection.background_audit import Auditor
 from streams.worker.inspection.score_history import ScoreHistory
-from streams.worker.positions import Place, Positions
+from streams.worker.lifecycle import BackgroundTasks, WorkerPart
+from streams.worker.positions import Positions, StartPosition
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.ingest import Ingest
 from streams.worker.processing.poll_runner import PollRunner
 from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import ShardAgent
 from streams.worker.processing.shard_host import ShardHost
-from streams.worker.rollout.follower import Switching
-from streams.worker.rollout.models_topic import Board, Message
+from streams.worker.rollout.follower import RolloutFollower
+from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.topic_watch import TopicWatch
-from streams.worker.web import LiveFeed, Web, register
+from streams.worker.web import LiveFeed, LiveState, register
 
 log = logging.getLogger(__name__)
 
-COMMIT_S = 0.5
-REVOKE_S = 0.5
-STOP_S = 3.0
 APP_STOP_S = 15.0
 """Maximum time for Faust's services to stop; aiokafka has no limit of its own while it rejoins."""
-LATE_S = REQUEST_MS / 1_000 + 5.0
-"""By then nothing arrives any more that a worker sent before it was cut off: its requests have ended."""
-MEASURE_S = 1.0
-ANSWERS_S = 2.0
-"""After a switch, for the other shards to switch too and to answer what is asked of them."""
 
-
-class App(faust.App):
-    """A Faust app with our transport and nothing on disk of its own."""
-
-    logger = logging.getLogger("faust.app")  # else it would log as this module, every step of its start
-    settings: Settings
-    worker: Worker
-    lease: Lease
-
-    def name_taken(self) -> None:
-        """Told by the consumer's thread: another worker has joined under our name."""
-        text = f"another worker joined as GROUNDSWELL_INSTANCE={self.settings.instance}; give each a name of its own"
-        self.worker.loop.call_soon_threadsafe(self.worker.fail, WorkerError(text))
-
-    def held(self) -> dict[int, int]:
-        """Asked by the transport at each join."""
-        return self.worker.held()
-
-    def _new_transport(self) -> Transport:
-        return Transport(self.conf.broker_consumer, self)
-
-    def _new_producer_transport(self) -> Transport:
-        return Transport(self.conf.broker_producer, self)
-
-    def _create_directories(self) -> None:
-        """Faust's own folders are for its tables; there are none."""
-
-    async def seek_targets(
-        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
-    ) -> dict[TP, Place]:
-        """Asked by the transport at each assignment."""
-        return await self.worker.seek_targets(held, begin, end)
-
-    def on_sought(self, tps: list[TP]) -> None:
-        """Told by the transport once positions are restored."""
-        self.worker.on_sought(tps)
-
-
-def new_app(settings: Settings, web_port: int) -> App:
-    """A Faust app without what Faust would do by itself."""
-    app = App(
-        settings.consumer_group,
-        broker=[f"kafka://{address}" for address in settings.servers],
-        topic_allow_declare=False,  # streams/kafka/topics.py makes the topics
-        topic_disable_leader=True,  # nothing here asks who leads, so no topic for that
-        autodiscover=False,  # `Worker` makes the agents; no modules are searched for them
-        agent_supervisor="mode.CrashingSupervisor",  # an agent that fails ends the worker, it is not started anew
-        stream_wait_empty=False,  # what is in work at a rebalance gets its time in `Worker._revoked`, no more
-        broker_commit_interval=COMMIT_S,  # after a crash, what was done since the last commit is read again
-        broker_session_timeout=settings.session_timeout_s,
-        # Also the longest that opening a state may take, which Faust does inside a seek.
-        broker_request_timeout=3_600.0,
-        web_host=settings.web_host,
-        web_bind=settings.web_host,
-        web_port=web_port,
-        web_in_thread=False,  # the pages ask the worker, on its event loop
-    )
-    app.settings = settings
-    app.lease = Lease(settings.session_timeout_s)
-    return app
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+TICK_S = 1.0
 
 
 class Worker:
-    """One worker: its app, shards, metrics and readiness, from `start` to `stop`."""
+    """One worker, from `start` to `stop`.
+
+    Args:
+        settings: The worker's settings.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = self.loop.create_future()
+        self._lock: TextIO | None = None
         self.topics = Topics(settings)
         self.metrics = Metrics(spec.name for spec in self.topics.inputs.values())
         self.readiness = Readiness()
         configured = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         self.device = choose(settings.device, configured.config)
         self.memory = RocksDbBudget(settings.memory_mb << 20)
-        self.checkpoints = Checkpoints.of(settings, self.metrics)
-        history = ScoreHistory()
+        self.web_port = settings.web_port or free_port(settings.web_host)
+        self.app = new_app(settings, self.web_port)
+        self.app.worker = self
+        history, self.feed = ScoreHistory(), LiveFeed()
         self.host = ShardHost(self._open_shard, history)
-        self.eraser = Eraser(
+        self.checkpoints = Checkpoints.of(settings, self.metrics, self.host.read)
+        self.assignment = self._process()
+        self.erasure = DataErasure(
             self.host,
             self.metrics,
             settings.datadir,
             settings.erase_within_s,
-            settled=lambda: self.readiness.loaded and not self.readiness.stopping,
-            gone=self._gone,
+            assignment_known=lambda: self.readiness.loaded and not self.readiness.stopping,
+            on_removed=self.assignment.forget_shard,
         )
-        self.web_port = settings.web_port or free_port(settings.web_host)
-        self.app = new_app(settings, self.web_port)
-        self.app.worker = self
-        self.loop = asyncio.get_running_loop()
-        self._failed: asyncio.Future[None] = self.loop.create_future()
-        self._revoked_s: float | None = None
-        self._generation = -1
-        self._lock: TextIO | None = None
-        self._signs: asyncio.Future[None] | None = None
-        self._audit: asyncio.Future[None] | None = None
-        self._follow: asyncio.Future[None] | None = None
-        self._watch: asyncio.Future[None] | None = None
-        self._greetings: set[asyncio.Future[None] | None] = set()
-        self._left = left(settings.datadir)
-        self.feed = LiveFeed()
-        self._agents()
-        self.models = Switching(
-            Board(settings, settings.broker_wait_s),
+        self.rollout = RolloutFollower(
+            ModelsTopicReader(settings, settings.broker_wait_s),
             self.host,
             self.shard_work,
             backend(self.device.device),
             configured,
             settings.instance or socket.gethostname(),
-            self._say,
-            self._switched,
+            self._send_to_models_topic,
+            self._on_switch,
         )
-        self.web = Web(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
+        self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
         register(self.app, self.web)
-        log.info("where the network is computed", extra=self.device._asdict())
+        self.background = BackgroundTasks()
+        measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)
+        # In the order in which they are closed.
+        self.parts: list[WorkerPart] = [self.checkpoints, self.erasure, self.assignment, self.background]
+        self.parts += [self.rollout, measurements]
+        for part in self.parts:
+            self.app.timer(TICK_S)(part.tick)
+        log.info("device_selected", extra=self.device._asdict())
 
     @property
     def consumer(self) -> Consumer:
@@ -197,30 +124,43 @@ class Worker:
         """The transport's producer."""
         return cast("Producer", self.app.producer)
 
-    def _agents(self) -> None:
-        app, topics = self.app, self.topics
-        dead = DeadLetters(self._send, self.metrics, self.settings.dead_letter_limit)
+    def _process(self) -> Assignment:
+        """Create the agents and what they need; return the assignment that starts their shards."""
+        app, topics, settings = self.app, self.topics, self.settings
+        dead = DeadLetters(self._send, self.metrics, settings.dead_letter_limit)
         self.ingest = Ingest(topics, self.consumer, self.producer, dead, self.metrics)
-        source = f"/{self.settings.consumer_group}"
-        outputs = Outputs(topics.score, topics.alert, source)
+        outputs = Outputs(topics.score, topics.alert, f"/{settings.consumer_group}")
         self.shard_work = ShardAgent(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
-        self.shard_work.on_waiting = self._go_on
         self.positions = Positions(topics, self.host, self.checkpoints, self.ingest, self.shard_work, self.metrics)
-        self.watch = TopicWatch(topics, lambda: self.consumer, self.positions, self.readiness, self._outputs_are)
+        assignment = Assignment(
+            settings,
+            topics,
+            self.host,
+            self.shard_work,
+            self.positions,
+            app.lease,
+            self.readiness,
+            self.metrics,
+            consumer=lambda: self.consumer,
+            fail=self.fail,
+            running=lambda: app.started and not self._failed.done(),
+        )
+        self.shard_work.on_waiting = assignment.step_soon
+        self.watch = assignment.watch = TopicWatch(
+            topics, lambda: self.consumer, self.positions, self.readiness, assignment.on_score_topic
+        )
         inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())
         sharded = app.topic(topics.mutations.name, topics.halos.name, schema=RawSchema())
         runner = PollRunner(self.consumer, self.metrics, self.fail)
         app.agent(inputs, name="ingest")(runner.agent(self.ingest.handle))
         app.agent(sharded, name="shard")(runner.agent(self.shard_work.handle))
-        app.on_partitions_revoked.connect(self._revoked, weak=False)
-        app.timer(MEASURE_S)(self._measure)
-        app.timer(MEASURE_S)(self._checkpoint)
-        app.timer(MEASURE_S)(self._erase)
+        app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+        return assignment
 
     @property
     def artifact(self) -> Artifact:
-        """What is in use."""
-        return self.models.artifact
+        """The artifact in use."""
+        return self.rollout.artifact
 
     def _describe_model(self) -> None:
         config = self.artifact.config
@@ -229,16 +169,11 @@ class Worker:
         self.metrics.model.labels(*labels).set(1)
         self.web.model = self.artifact.version
 
-    def _switched(self, partition: int) -> None:
-        """A shard went over to another artifact: it owes everybody a score, once the others have answered its hello."""
+    def _on_switch(self, partition: int) -> None:
         self._describe_model()
-        self.metrics.switches.inc()
-        if self.settings.shards == 1:
-            self._go_on(partition)
-        else:
-            asyncio.get_running_loop().call_later(ANSWERS_S, self._repeat, partition)
+        self.assignment.on_switch(partition)
 
-    async def _say(self, message: Message) -> None:
+    async def _send_to_models_topic(self, message: ModelsTopicMessage) -> None:
         sent = await self.producer.client.send(
             self.topics.models.name, message.value, key=message.key.encode(), partition=0
         )
@@ -256,7 +191,7 @@ class Worker:
             self._failed.set_exception(error)
 
     async def failure(self) -> None:
-        """Wait for what stops the worker and raise it: an error of ours, or Faust's own crash."""
+        """Wait for the error that stops the worker and raise it: one of the worker's own, or Faust's."""
         crash: asyncio.Future[Any] = asyncio.ensure_future(self.app._crashed.wait())  # noqa: SLF001 - as Faust does
         try:
             await asyncio.wait({self._failed, crash}, return_when=asyncio.FIRST_COMPLETED)
@@ -264,8 +199,6 @@ class Worker:
             crash.cancel()
         error = self._failed.exception() if self._failed.done() else self.app.crash_reason
         raise explained(self.settings, error)
-
-    # Assignments
 
     def _open_shard(self, partition: int) -> Shard:
         config, settings = self.artifact.config, self.settings
@@ -289,114 +222,48 @@ class Worker:
             tolerance=settings.tolerance,
         )
 
+    # What the app calls (`streams.worker.faust_app.GroupMember`)
+
     def held(self) -> dict[int, int]:
-        """The shards that this worker has a state of, by where it ends: where they would best stay."""
-        return {**self._left, **self.host.offsets}
+        """Return the shards with a state on this worker, and the log offset at which each state ends."""
+        return self.assignment.held()
 
     async def seek_targets(
         self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
-    ) -> dict[TP, Place]:
-        """Where each partition starts, and what the group is to hold of it."""
-        try:
-            # A generation of the group in which we had no part is one in which others may have had our shards.
-            last, self._generation = self._generation, self.consumer.generation
-            known = await self.watch.ask()
-            places = await self.positions.settle(known, held, begin, end, unbroken=self._generation == last + 1)
-            await self._outputs_are(known)
-        except Exception as error:
-            self.fail(error)
-            raise
-        self.readiness.loaded = True
-        return places
-
-    async def _outputs_are(self, found: Mapping[str, Found]) -> None:
-        """Have everybody's score published again where the score topic is another one or has more partitions."""
-        score = found[self.topics.score.name]
-        if score.partitions <= 0:
-            return
-        aims = await self.host.note_score_topic(score)
-        self.shard_work.former_partitions = {count for one in aims.values() for count in one.former_partitions}
-        for partition in (partition for partition, one in aims.items() if one.republish):
-            log.warning(
-                "the score topic is another, or has more partitions: publishing all scores again",
-                extra={"topic": self.topics.score.name, "partitions": score.partitions, "shard": partition},
-            )
-            self._go_on(partition)
+    ) -> dict[TP, StartPosition]:
+        """Return where to read each assigned partition from."""
+        return await self.assignment.seek_targets(held, begin, end)
 
     def on_sought(self, tps: list[TP]) -> None:
-        """Positions are restored: the worker is ready, with all that it owns."""
-        self.readiness.partitions = [f"{tp.topic}:{tp.partition}" for tp in tps]
-        self.readiness.sought = bool(tps)
-        self.readiness.detail = "ready" if tps else "no partitions: other workers of the group have them all"
-        if self._revoked_s is not None:
-            self.metrics.rebalance.observe(time.monotonic() - self._revoked_s)
-            self._revoked_s = None
-        log.info("ready", extra={"partitions": len(tps)})
-        for tp in tps:
-            if tp.topic == self.topics.mutations.name:
-                self._greetings.add(asyncio.ensure_future(self._begin(tp.partition)))
-        for partition, debt in self.host.takeovers.new.items():
-            asyncio.get_running_loop().call_later(LATE_S, self._repeat, partition, debt)
-        self.host.takeovers.new.clear()
+        """Start work on these partitions: their positions are restored."""
+        for part in self.parts:
+            part.on_assigned(tps)
 
-    def _repeat(self, partition: int, debt: int | None = None) -> None:
-        """Publish a shard's scores once more: some of its former owner's may have come late, in their place."""
-        if partition in self.host.versions() and not self.readiness.stopping:
-            self._greetings.add(asyncio.ensure_future(self._begin(partition, again=True, debt=debt)))
-
-    def _go_on(self, partition: int) -> None:
-        """Bring some of those up to date who read a hub; polls that came before get their turn first."""
-        self._greetings.add(asyncio.ensure_future(self._begin(partition)))
-
-    async def _begin(self, partition: int, *, again: bool = False, debt: int | None = None) -> None:
-        """Let a shard speak that has nothing to catch up with; again: and say everything again, for that take-over."""
-        try:
-            if again:
-                EPOCH.set(self.app.lease.epoch)
-                await self.host.request_republish(partition, debt)
-            await self.shard_work.run_pending(partition)
-        except (LeaseLost, StaleStep):
-            log.info("a shard went before it could speak", extra={"shard": partition})
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
-            self.fail(error)
-        finally:
-            self._greetings.discard(asyncio.current_task())
-
-    async def _revoked(self, *_about: Any, **_named: Any) -> None:
-        self.readiness.sought = False
-        self.readiness.detail = "rebalancing"
-        self._revoked_s = time.monotonic()
-        await self.consumer.quiesce(REVOKE_S)
-
-    # Start and stop
+    async def _on_revoked(self, *_args: Any, **_kwargs: Any) -> None:
+        for part in self.parts:
+            await part.on_revoked()
 
     async def start(self) -> None:
-        """Start everything; returns when the web port answers and the group was joined."""
-        self._lock = hold(self.settings.datadir)
-        self.checkpoints.tidy()
-        await self.models.open()
+        """Start everything; return when the web port answers and the group was joined."""
+        self._lock = lock_data_dir(self.settings.datadir)
+        self.checkpoints.remove_leftovers()
+        await self.rollout.open()
         self._describe_model()
-        self._signs = asyncio.ensure_future(self._show_signs())
+        self.background.start(self._report_liveness())
         if self.settings.audit_share:
-            self._audit = asyncio.ensure_future(self._keep_auditing())
+            # After an error a shard may be half repaired in memory; the committed state is intact.
+            self.background.start(Auditor(self.host, self.metrics, self.settings.audit_share).run(), self.fail)
         await self.app.start()
-        self._follow = asyncio.ensure_future(self._keep(self.models.run()))
-        self._watch = asyncio.ensure_future(self._keep(self.watch.run()))
+        self.background.start(self.rollout.run(), self.fail)
+        self.background.start(self.watch.run(), self.fail)
 
     async def stop(self) -> None:
-        """Finish what is in work, commit, and leave nothing open."""
+        """Finish the polls in work, commit them, and close everything."""
         self.readiness.stopping = True
         self.readiness.detail = "stopping"
         self.app.lease.leave()
-        await asyncio.to_thread(self.checkpoints.stop)
-        await asyncio.to_thread(self.eraser.stop)
-        if self.app.started and not self._failed.done():
-            self.consumer.stop_flow()
-            await self.consumer.quiesce(STOP_S)
-        for task in (self._signs, self._audit, self._follow, self._watch):
-            if task:
-                task.cancel()
-        await self.models.close()
+        for part in self.parts:
+            await part.close()
         try:
             # Everything is committed by now; a rebalance in flight must not keep the process alive.
             async with asyncio.timeout(APP_STOP_S):
@@ -407,57 +274,62 @@ class Worker:
         if self._lock:
             self._lock.close()
 
-    async def _show_signs(self) -> None:
+    async def _report_liveness(self) -> None:
         def consumer(sign: Callable[[], None]) -> None:
             self.consumer.thread_loop.call_soon_threadsafe(sign)
 
         await self.readiness.liveness.keep(consumer, lambda: self.host.read(lambda _: None))
 
-    async def _keep_auditing(self) -> None:
-        try:
-            await Auditor(self.host, self.metrics, self.settings.audit_share).run()
-        except Exception as error:  # noqa: BLE001 - a shard was left half mended: what is committed is whole
-            self.fail(error)
 
-    async def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Something that goes on for as long as the worker does."""
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker stops with it
-            self.fail(error)
+class Measurements(WorkerPart):
+    """Copies the state of consumer and shards to the metrics, every tick.
 
-    async def _checkpoint(self) -> None:
-        await self.checkpoints.tick(self.host.read)
+    Args:
+        metrics: The worker's metrics.
+        readiness: Whether the worker is ready.
+        host: The open shards.
+        consumer: Returns the transport's consumer.
+        device: Where the network is computed.
+    """
 
-    def _gone(self, shard: int) -> None:
-        self._left.pop(shard, None)
+    def __init__(
+        self,
+        metrics: Metrics,
+        readiness: Readiness,
+        host: ShardHost,
+        consumer: Callable[[], Consumer],
+        device: str,
+    ) -> None:
+        self._metrics = metrics
+        self._readiness = readiness
+        self._host = host
+        self._consumer = consumer
+        self._device = device
 
-    async def _erase(self) -> None:
-        await self.eraser.tick()
-
-    async def _measure(self) -> None:
-        metrics = self.metrics
-        metrics.ready.set(self.readiness.ready)
-        metrics.lag.clear()  # what was given away is no longer ours to tell of
-        for tp, lag in self.consumer.lag().items():
+    async def tick(self) -> None:
+        """Set all gauges."""
+        metrics = self._metrics
+        metrics.ready.set(self._readiness.ready)
+        metrics.lag.clear()  # drops partitions that were revoked
+        for tp, lag in self._consumer().lag().items():
             metrics.lag.labels(tp.topic, str(tp.partition)).set(lag)
-        read = await self.host.read(_figures)
-        metrics.live_users.set(sum(one.users for one in read))
-        metrics.hub_waiting.set(sum(one.waiting for one in read))
-        metrics.rocksdb_stalled.set(sum(one.stalled for one in read))
-        metrics.device_memory.labels(self.device.device).set(sum(one.memory_bytes for one in read))
-        for outcome in read[0].shares if read else ():
-            metrics.shares.labels(outcome).set(sum(one.shares[outcome] for one in read))
-        clock = min((one.clock for one in read), default=NEVER)
+        shards = await self._host.read(_shard_figures)
+        metrics.live_users.set(sum(shard.users for shard in shards))
+        metrics.hub_waiting.set(sum(shard.waiting for shard in shards))
+        metrics.rocksdb_stalled.set(sum(shard.stalled for shard in shards))
+        metrics.device_memory.labels(self._device).set(sum(shard.memory_bytes for shard in shards))
+        for outcome in shards[0].shares if shards else ():
+            metrics.shares.labels(outcome).set(sum(shard.shares[outcome] for shard in shards))
+        clock = min((shard.clock for shard in shards), default=NEVER)
         if clock != NEVER:
             metrics.as_of_lag.set(time.time() - clock / 1e6)
-        for name in read[0].sizes if read else ():
-            kind, size = name.removesuffix("_rows"), sum(one.sizes[name] for one in read)
+        for name in shards[0].sizes if shards else ():
+            kind, size = name.removesuffix("_rows"), sum(shard.sizes[name] for shard in shards)
             (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
 
 
-class _Figures(NamedTuple):
-    """What there is of a shard."""
+class _ShardFigures(NamedTuple):
+    """The measurements of one shard."""
 
     sizes: dict[str, int]
     shares: dict[str, int]
@@ -468,7 +340,7 @@ class _Figures(NamedTuple):
     stalled: bool
 
 
-def _figures(shard: Shard) -> _Figures:
+def _shard_figures(shard: Shard) -> _ShardFigures:
     memory_bytes, waiting = shard.engine.memory_bytes, shard.spread.waiting
     sizes, shares, stalled = shard.sizes(), shard.graph.shares.count(), shard.graph.store.stalled
-    return _Figures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)
+    return _ShardFigures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)

@@ -19,7 +19,7 @@ from streams.messages.topic_identity import place
 from streams.offline.replay import cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import state_folder
+from streams.worker.data_dir import state_folder
 from tests.chaos.judge import Found, NodeKey, Record, Score, Truth, owner, records
 from tests.chaos.member import Member
 from tests.chaos.stream import USERS, Message

@@ -45,7 +45,7 @@ def test_a_worker_looks_at_its_model_and_folder_before_it_asks_kafka(tmp_path: P
     with pytest.raises(StateError, match="is no folder, or lies in something"):
         serve(Settings(web_port=0, datadir=tmp_path / "file" / "below"))
     with (
-        data_dir.hold(tmp_path / "held"),
+        data_dir.lock_data_dir(tmp_path / "held"),
         pytest.raises(StateError, match=f"in use by another worker .process {os.getpid()}"),
     ):
         serve(Settings(web_port=0, datadir=tmp_path / "held"))
@@ -78,7 +78,7 @@ def test_a_folder_that_takes_no_lock_is_named(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(StateError, match=message):
-        data_dir.hold(tmp_path)
+        data_dir.lock_data_dir(tmp_path)
 
 
 def test_a_model_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_read_does_not_pass_for_empty(
         onerror(PermissionError(errno.EACCES, "Permission denied", str(path / "shard-0")))
         return []
 
-    data_dir.readable(tmp_path / "none")
+    data_dir.check_readable(tmp_path / "none")
     monkeypatch.setattr(os, "walk", walk)
     monkeypatch.setenv(PREFIX + "DATADIR", str(tmp_path))
     for command in (["state", "find", "alice"], ["state", "inspect"], ["state", "verify"]):

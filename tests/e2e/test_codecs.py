@@ -205,8 +205,8 @@ async def _heard(settings: Settings) -> int:
 def test_the_models_topic_in_every_codec(rig: Rig, codec: str) -> None:
     """A notice of the models topic is read by a worker's board and by `model show`."""
     rig.configure(codec)
-    order = models_topic.Order(f"by-{codec}" * 20, "0" * 12, 0, "")
+    order = models_topic.Deployment(f"by-{codec}" * 20, "0" * 12, 0, "")
     rig.sent(rig.topics.models.name, "" if codec == "gzip" else codec, [(b"try", models_topic.encode(order))])
     assert codec in rig.last_codec(rig.topics.models.name)
-    notices: Any = models_topic.read_notices(rig.settings)
+    notices: Any = models_topic.read_models_topic(rig.settings)
     assert notices.trial.id == order.id

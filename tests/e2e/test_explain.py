@@ -21,13 +21,13 @@ from streams import cli
 from streams.messages.log_records import Record
 from streams.settings.settings import PREFIX, Settings
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import Shard, state_folder
+from streams.shard.shard import Shard
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker.data_dir import hold
+from streams.worker.data_dir import lock_data_dir, state_folder
 from streams.worker.inspection.score_history import ScoreHistory
 from streams.worker.processing.shard_host import ShardHost
-from streams.worker.web import LiveFeed, Web, routes
+from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web.auth import Guard
 from tests.support import browser, needs
 from tests.support.graphs import MINUTE, START
@@ -93,7 +93,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
     host = ShardHost(opened, history)
     await host.sync_assignment(dict.fromkeys(range(SHARDS), 0))
     app = web.Application()
-    state = Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version, history)
+    state = LiveState(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), host, artifact.version, history)
     routes(app, state, Guard(settings.web_token.get_secret_value()))
     runner = web.AppRunner(app)
     await runner.setup()
@@ -159,7 +159,7 @@ def test_the_command_asks_the_worker_that_has_the_folder(here: Settings, capsys:
     async def test() -> None:
         async with site(here) as shown:
             await shown.feed(first())
-            with hold(here.datadir):
+            with lock_data_dir(here.datadir):
                 assert await asyncio.to_thread(cli.run, ["model", "explain", EVIL, "--json"]) == 0
                 found = json.loads(capsys.readouterr().out)
                 assert (found["user"], found["from"]) == (EVIL, shown.address)
@@ -169,7 +169,7 @@ def test_the_command_asks_the_worker_that_has_the_folder(here: Settings, capsys:
             assert "follows" in capsys.readouterr().out
 
     run(test)
-    with hold(here.datadir):
+    with lock_data_dir(here.datadir):
         assert cli.run(["model", "explain", "ana"]) == 1
         line = capsys.readouterr().err
         assert len(line.splitlines()) == 1

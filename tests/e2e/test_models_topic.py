@@ -10,7 +10,7 @@ import pytest
 from streams.errors import BrokerError
 from streams.kafka import topics
 from streams.settings.settings import Settings
-from streams.worker.rollout.models_topic import Board
+from streams.worker.rollout.models_topic import ModelsTopicReader
 
 LATE_S = 1.5
 
@@ -31,7 +31,7 @@ async def opens(settings: Settings, port: int, wait_s: float) -> int:
         inner, outer = await asyncio.open_connection(host, int(real))
         await asyncio.gather(_forward(reader, outer), _forward(inner, writer))
 
-    board = Board(settings.model_copy(update={"broker": f"127.0.0.1:{port}"}), wait_s)
+    board = ModelsTopicReader(settings.model_copy(update={"broker": f"127.0.0.1:{port}"}), wait_s)
     opening = asyncio.ensure_future(board.open())
     try:
         await asyncio.wait({opening}, timeout=LATE_S)
@@ -40,7 +40,7 @@ async def opens(settings: Settings, port: int, wait_s: float) -> int:
             await opening
     finally:
         await board.close()
-    return len(board.notices.parts)
+    return len(board.state.parts)
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 20.0])

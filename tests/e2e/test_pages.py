@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from streams.shard.shard import Alert, Outcome, Score
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker.web import LiveFeed, Web, routes
+from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web import feed as feeds
 from streams.worker.web import state as live
 from tests.support import browser, needs
@@ -61,7 +61,7 @@ class Still:
 class Site:
     """A running server and what is behind it."""
 
-    state: Web
+    state: LiveState
     source: Still
     address: str
     session: aiohttp.ClientSession
@@ -77,7 +77,7 @@ class Site:
 async def site(*, ready: bool = True) -> AsyncIterator[Site]:
     """A server on a free port, closed at the end."""
     source, metrics = Still(), Metrics()
-    state = Web(LiveFeed(), Readiness(loaded=ready, sought=ready), metrics, source, "0123456789ab")
+    state = LiveState(LiveFeed(), Readiness(loaded=ready, sought=ready), metrics, source, "0123456789ab")
     app = web.Application()
     routes(app, state)
     runner = web.AppRunner(app)
@@ -228,7 +228,7 @@ def test_open_streams_do_not_hold_the_exit() -> None:
             await here.runner.cleanup()
             assert asyncio.get_running_loop().time() - begin < 2
             assert here.state.feed.listeners == 0
-            with pytest.raises(feeds.FullHouse), here.state.feed.subscribe():
+            with pytest.raises(feeds.TooManyStreams), here.state.feed.subscribe():
                 pass
 
     run(test)

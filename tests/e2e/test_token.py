@@ -17,7 +17,7 @@ from streams import cli
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker.web import Guard, LiveFeed, Web, routes, state
+from streams.worker.web import Guard, LiveFeed, LiveState, routes, state
 from streams.worker.web import auth as guards
 from tests.support import browser, needs
 from tests.support.workers import WorkerProcess, worker
@@ -48,7 +48,7 @@ class Nobody:
 async def site(guard: Guard) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """A server behind this guard: a session and the address."""
     app = web.Application()
-    routes(app, Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), Nobody(), "0123456789ab"), guard)
+    routes(app, LiveState(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), Nobody(), "0123456789ab"), guard)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

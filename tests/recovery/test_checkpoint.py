@@ -128,13 +128,13 @@ def test_a_lost_disk(disaster: Disaster, record_property: pytest.RecordProperty)
 
     disaster.lose(checkpoints=False)
     disaster.back()
-    assert '"event": "restored"' not in disaster.process.log.read_text()
+    assert '"event": "checkpoint_restored"' not in disaster.process.log.read_text()
 
     disaster.cut(next_offset)
     disaster.lose(checkpoints=True)
     disaster.back()
     text = disaster.process.log.read_text()
-    assert '"event": "restored"' in text
+    assert '"event": "checkpoint_restored"' in text
     assert f'"checkpoint": "{oldest}"' in text
 
     disaster.lose(checkpoints=False)

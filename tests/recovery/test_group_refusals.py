@@ -251,7 +251,7 @@ def test_a_background_task_that_ends(settings: Settings, case: str, said: str) -
 def test_a_client_that_stops_fails_the_liveness_probe(settings: Settings, case: str, said: str) -> None:
     """With all threads turning, a group that does not answer and polls that do not return show in `/livez`."""
     with running(FailingProcess(settings, case)) as process:
-        wait_for(lambda: '"ready"' in process.log.read_text(), START_S, "the worker to be ready")
+        wait_for(lambda: '"worker_ready"' in process.log.read_text(), START_S, "the worker to be ready")
         wait_for(lambda: live(process) == 503, 20, "the probe to fail")
         assert said in json.loads(process.get("/livez")[1])["detail"]
 

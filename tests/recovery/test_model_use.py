@@ -206,7 +206,7 @@ def test_what_workers_refuse_changes_nothing(workers: list[WorkerProcess], tmp_p
     for name, says in (
         ("damaged", "does not match its manifest"),
         ("window", "the states here keep 16: train one with window 16, or stop all workers"),
-        ("wild", "users are not finite: train it anew"),
+        ("wild", "users are not finite: train it again"),
     ):
         code, _, err = model(settings, "use", str(tmp_path / name))
         assert (code, len(err.splitlines())) == (1, 1), err

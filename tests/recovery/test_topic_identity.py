@@ -257,7 +257,7 @@ def test_the_mutations_topic_is_made_again_while_the_worker_is_stopped(rig: Rig,
         rig.send(*NEW)
         scored(process, *OLD, *NEW)
         assert OTHER_LOG in restarts(process, rig.input.name)
-        assert "restored" not in process.log.read_text()
+        assert "checkpoint_restored" not in process.log.read_text()
 
 
 def test_the_mutations_topic_is_made_again_while_the_worker_runs(rig: Rig) -> None:

@@ -33,7 +33,7 @@ def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, s
     process.start()
     try:
         wait_for(lambda: process.get("/livez")[0] == 200, START_S, "the worker to be alive")
-        wait_for(lambda: '"ready"' in process.log.read_text(), START_S, "the worker to be ready")
+        wait_for(lambda: '"worker_ready"' in process.log.read_text(), START_S, "the worker to be ready")
         wait_for(lambda: process.get("/livez")[0] == status, 20, "the probe to fail")
         body = process.get("/livez")[1]
         if said:
@@ -60,7 +60,7 @@ def test_a_folder_and_a_name_have_one_worker_each(settings: Settings, tmp_path: 
         assert "GROUNDSWELL_DATADIR" in last
         other.start()
         assert first.ended(START_S) == 1
-        wait_for(lambda: '"ready"' in other.log.read_text(), START_S, "the other worker to have the partitions")
+        wait_for(lambda: '"worker_ready"' in other.log.read_text(), START_S, "the other worker to have the partitions")
         assert other.process is not None
         assert other.process.poll() is None
         assert "groundswell: another worker joined as GROUNDSWELL_INSTANCE=w0" in first.log.read_text().splitlines()[-1]

@@ -14,7 +14,8 @@ from streams.messages.events import TOPIC_OF, mutations
 from streams.offline.replay import cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import Shard, state_folder
+from streams.shard.shard import Shard
+from streams.worker.data_dir import state_folder
 from tests.chaos.judge import POINTS, TOLERANCE, records
 
 BATCH = 4_096

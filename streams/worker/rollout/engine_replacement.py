@@ -1,13 +1,13 @@
-"""One shard goes over to another artifact: its engine is made and filled beside the one that serves, checked, and takes
-over between two steps.
+"""Replacement of a shard's engine by that of another artifact, while the shard serves.
 
-    make        the engine, and its kernels, if they are not compiled yet
-    pieces      everybody's layers and score, some rows at a time; what steps change meanwhile, both engines take
-    sample      a user, to be judged by `model.network.pyg_reference` on another thread
-    take_over   the one moment: from the next step on it is the new artifact that serves
-    give_up     the old one goes on as if nothing had been
+    build           create the new engine and compile its kernels
+    compute_block   compute layers and scores of all nodes, a block of rows per call; micro-batches in between update
+                    both engines
+    sample          read a random user, to be compared with `model.network.pyg_reference` on another thread
+    take_over       serve the new artifact from the next micro-batch on
+    cancel          discard the new engine; the old one serves on unchanged
 
-All but the first happens on the shard's thread, between two steps.
+Everything except `build` runs on the shard thread, between two micro-batches.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from streams.shard.graph_view import LiveView, unserved
 from streams.shard.shard import Shard
 from streams.worker.inspection.user_audit import LIMIT, Judging, Look, judge, look
 
-PIECE = 2_048
-"""Rows of one piece: some 10 ms, so that no step waits for long."""
-_TRIES = 64
-_ROOM = 1.25
-"""What must be free, as a multiple of what the engine is thought to take."""
+BLOCK_ROWS = 2_048
+"""Rows per block: about 10 ms, which bounds the delay of micro-batches."""
+_SAMPLE_ATTEMPTS = 64
+_MEMORY_MARGIN = 1.25
+"""Free memory required, as a multiple of the estimated size of the new engine."""
 
 
-def misfit(config: ModelConfig, spec: GraphSpec) -> str:
-    """Why a state cannot feed an artifact, and what to do; empty if it can."""
+def incompatibility(config: ModelConfig, spec: GraphSpec) -> str:
+    """Return why a graph state cannot serve an artifact, and what to do; empty if it can."""
     for name in ("window", "floor", "horizon_s"):
         wanted, kept = getattr(config, name), getattr(spec, name)
         if wanted != kept:
@@ -48,37 +48,41 @@ def misfit(config: ModelConfig, spec: GraphSpec) -> str:
     return unserved(config)
 
 
-def judged(seen: Look, reference: Judging) -> None:
-    """Compare one of a sample with the reference; on any thread.
+def check_user(sample: Look, reference: Judging) -> None:
+    """Compare one sampled user with the reference; callable on any thread.
+
+    Args:
+        sample: What the new engine holds of the user.
+        reference: Computes the expected values.
 
     Raises:
-        ModelRefused: they differ by more than `streams.worker.inspection.user_audit.LIMIT`.
+        ModelRefused: They differ by more than `streams.worker.inspection.user_audit.LIMIT`.
     """
-    verdict = judge(seen, reference)
-    if verdict.what:
+    result = judge(sample, reference)
+    if result.what:
         raise ModelRefused(
-            f"its engine differs from PyTorch Geometric by {verdict.error:.1g} ({', '.join(verdict.what)}), more than "
-            f"{LIMIT:g}: train it anew, or report it with the artifact"
+            f"its engine differs from PyTorch Geometric by {result.error:.1g} ({', '.join(result.what)}), more than "
+            f"{LIMIT:g}: train it again, or report it with the artifact"
         )
 
 
-def free_bytes() -> int | None:
-    """The memory that a process may still take, of the machine or its container; None where nobody says."""
-    found = []
+def available_bytes() -> int | None:
+    """Return the free memory of the machine or its container in bytes; None if the system does not report it."""
+    limits = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+        limits += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
         group = Path("/sys/fs/cgroup")
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         if limit != "max":
-            found.append(int(limit) - int((group / "memory.current").read_text(encoding="ascii")))
+            limits.append(int(limit) - int((group / "memory.current").read_text(encoding="ascii")))
     except (OSError, ValueError):
-        pass  # no Linux, or no control group of version 2
-    return min(found, default=None)
+        pass  # not Linux, or no control group of version 2
+    return min(limits, default=None)
 
 
 class Candidate:
-    """The part of a shard that `user_audit.look` reads, with the new engine in place of the serving one."""
+    """The part of a shard that `user_audit.look` reads, with the new engine instead of the serving one."""
 
     def __init__(self, shard: Shard, artifact: Artifact, engine: Backend) -> None:
         self.graph: GraphState = shard.graph
@@ -87,138 +91,146 @@ class Candidate:
         self.engine = engine
 
 
-class Successor:
-    """Another artifact in one shard, until it takes over or is given up.
-
-    done: whether everything is computed; checked: and was judged.
+class EngineReplacement:
+    """Builds, checks and installs the engine of another artifact in one shard.
 
     Args:
-        shard: the shard, open.
-        artifact: what is to serve.
-        make: makes its engine.
-        free: how many bytes of memory may still be taken, if anybody knows.
+        shard: The open shard.
+        artifact: The artifact to serve.
+        make_engine: Creates its engine.
+        available: Returns the free memory in bytes, None if unknown.
+
+    Attributes:
+        computed: Whether the new engine has computed all nodes.
+        checked: Whether it also passed its checks; the caller sets this.
     """
 
     def __init__(
-        self, shard: Shard, artifact: Artifact, make: MakeBackend, free: Callable[[], int | None] = free_bytes
+        self,
+        shard: Shard,
+        artifact: Artifact,
+        make_engine: MakeBackend,
+        available: Callable[[], int | None] = available_bytes,
     ) -> None:
         self.shard, self.artifact = shard, artifact
-        self._free = free
-        self.done = self.checked = False
-        self._make = make
-        self._coming: Backend | None = None
-        self._both: DualEngine | None = None
-        self._work = self._pieces()
+        self._available = available
+        self.computed = self.checked = False
+        self._make_engine = make_engine
+        self._engine: Backend | None = None
+        self._dual: DualEngine | None = None
+        self._remaining = self._compute_blocks()
 
-    def make(self) -> None:
-        """Make the engine and compile what it needs; on any thread, as it may take a minute for a new shape.
+    def build(self) -> None:
+        """Create the engine and compile its kernels; callable on any thread. A new shape may take a minute.
 
         Raises:
-            ModelRefused: the artifact cannot serve here.
+            ModelRefused: The artifact cannot be served here.
         """
-        why = misfit(self.artifact.config, self.shard.graph.spec)
-        if why:
-            raise ModelRefused(why)
-        self._make_room()
+        reason = incompatibility(self.artifact.config, self.shard.graph.spec)
+        if reason:
+            raise ModelRefused(reason)
+        self._check_memory()
         try:
-            self._coming = self._make(self.artifact.config, self.artifact.weights)
-            # Nothing is computed: that a step changes the graph meanwhile does no harm.
-            self._coming.warm_up(self.shard.view)
+            self._engine = self._make_engine(self.artifact.config, self.artifact.weights)
+            # Only compiles and computes nothing, so it may run while a micro-batch changes the graph.
+            self._engine.warm_up(self.shard.view)
         except (RuntimeError, MemoryError) as error:
             raise ModelRefused(f"its engine fails here: {one_line(error)}") from error
 
-    def piece(self) -> bool:
-        """Do the next piece, once the engine was made; False: there is none left.
+    def compute_block(self) -> bool:
+        """Compute the next block of rows, after `build`; return whether there may be more.
 
         Raises:
-            ModelRefused: the artifact cannot serve here.
+            ModelRefused: The artifact cannot be served here.
         """
         try:
-            self.done = self.done or next(self._work, None) is None
+            self.computed = self.computed or next(self._remaining, None) is None
         except (RuntimeError, MemoryError) as error:
             raise ModelRefused(f"its engine fails here: {one_line(error)}") from error
-        return not self.done
+        return not self.computed
 
-    def _pieces(self) -> Iterator[bool]:
-        view, graph, coming = self.shard.view, self.shard.graph, self._coming
-        if coming is None:
-            raise RuntimeError("it was not made")
-        coming.ensure_capacity(view)
-        # From here on steps bring both up to date, new rows too: those that are there now are all that is left.
-        both = self._both = DualEngine(self.shard.engine, coming)
-        self.shard.engine = both
-        for rows in _pieces_of([np.arange(view.rows(kind)) for kind in range(len(TYPES))]):
-            coming.init_rows(view, rows)
+    def _compute_blocks(self) -> Iterator[bool]:
+        view, graph, engine = self.shard.view, self.shard.graph, self._engine
+        if engine is None:
+            raise RuntimeError("the engine was not built: call build() first")
+        engine.ensure_capacity(view)
+        # From here on micro-batches update both engines, including new rows. Only the rows that exist now remain.
+        dual = self._dual = DualEngine(self.shard.engine, engine)
+        self.shard.engine = dual
+        for rows in _blocks([np.arange(view.rows(kind)) for kind in range(len(TYPES))]):
+            engine.init_rows(view, rows)
             yield True
-        for rows in _pieces_of(graph.own_rows()):
-            coming.layer1(view, rows)
+        for rows in _blocks(graph.own_rows()):
+            engine.layer1(view, rows)
             yield True
-        for rows in _pieces_of([own if kind == USER else own[:0] for kind, own in enumerate(graph.own_rows())]):
-            coming.layer2(view, rows[USER])
-            coming.head(view, rows[USER])
+        for rows in _blocks([own if kind == USER else own[:0] for kind, own in enumerate(graph.own_rows())]):
+            engine.layer2(view, rows[USER])
+            engine.head(view, rows[USER])
             yield True
 
-    def _make_room(self) -> None:
+    def _check_memory(self) -> None:
         serving = self.shard.engine
         wanted = serving.memory_bytes * self.artifact.config.hidden / serving.config.hidden
-        free = self._free()
-        if serving.device == "cpu" and free is not None and wanted * _ROOM > free:
+        available = self._available()
+        if serving.device == "cpu" and available is not None and wanted * _MEMORY_MARGIN > available:
             raise ModelRefused(
-                f"its engine takes about {wanted / 1e6:.0f} MB beside the one that serves, {free / 1e6:.0f} MB are "
-                "free: make room, or stop all workers, give the same command again, and start them"
+                f"its engine takes about {wanted / 1e6:.0f} MB beside the one that serves, {available / 1e6:.0f} MB "
+                "are free: make room, or stop all workers, give the same command again, and start them"
             )
 
     @property
-    def settled(self) -> bool:
-        """Whether what was computed is what the graph makes of it now."""
-        return self.done and self.shard.settled
+    def up_to_date(self) -> bool:
+        """Whether every computed value follows from the present graph."""
+        return self.computed and self.shard.settled
 
-    def check(self) -> Backend:
-        """The coming engine, all of whose scores are finite.
+    def validated_engine(self) -> Backend:
+        """Return the new engine.
 
         Raises:
-            ModelRefused: they are not, or the engine failed.
+            ModelRefused: The engine failed, or some scores are not finite.
         """
-        both = self._both
-        if both is None or both.failed is not None or self.shard.engine is not both:
-            why = one_line(both.failed) if both and both.failed else "it is not in place"
-            raise ModelRefused(f"its engine fails here: {why}")
+        dual = self._dual
+        if dual is None or dual.failed is not None or self.shard.engine is not dual:
+            reason = one_line(dual.failed) if dual and dual.failed else "it is not in place"
+            raise ModelRefused(f"its engine fails here: {reason}")
         rows = np.flatnonzero(self.shard.graph.live_users())
-        wrong = int((~np.isfinite(both.coming.score[rows])).sum())
+        wrong = int((~np.isfinite(dual.coming.score[rows])).sum())
         if wrong:
-            raise ModelRefused(f"the scores of {wrong:,} of {len(rows):,} users are not finite: train it anew")
-        return both.coming
+            raise ModelRefused(f"the scores of {wrong:,} of {len(rows):,} users are not finite: train it again")
+        return dual.coming
 
     def sample(self, random: Random) -> Look | None:
-        """What the coming engine holds of a random user, for the reference to judge; None where there is nobody.
+        """Read what the new engine holds of a random user; None if the shard has no user small enough.
 
         Raises:
-            ModelRefused: as `check`.
+            ModelRefused: The engine failed, or some scores are not finite.
         """
-        candidate = Candidate(self.shard, self.artifact, self.check())
+        candidate = Candidate(self.shard, self.artifact, self.validated_engine())
         live = np.flatnonzero(self.shard.graph.live_users()).tolist()
-        looks = (look(candidate, user, random.getrandbits(32)) for user in random.sample(live, min(len(live), _TRIES)))
-        return next((seen for seen in looks if seen is not None), None)
+        users = random.sample(live, min(len(live), _SAMPLE_ATTEMPTS))
+        samples = (look(candidate, user, random.getrandbits(32)) for user in users)
+        return next((sample for sample in samples if sample is not None), None)
 
     def take_over(self, shard: Shard) -> None:
-        """Serve from the next step on.
+        """Serve the new artifact from the next micro-batch on.
 
         Raises:
-            ModelRefused: as `check`; nothing was changed.
+            ModelRefused: The engine failed, or some scores are not finite; nothing was changed.
         """
-        shard.adopt(self.artifact, self.check())
+        shard.adopt(self.artifact, self.validated_engine())
         if shard.graph.spec.shards > 1:
-            # What the others' nodes are under this version comes with their answers to the next hello.
+            # Scores wait until the other shards have sent their nodes under this version, after the next announcement.
             shard.owing = False
 
-    def give_up(self) -> None:
-        """Leave the shard as it was."""
-        if self._both is not None and self.shard.engine is self._both:
-            self.shard.engine = self._both.serving
+    def cancel(self) -> None:
+        """Restore the previous engine of the shard."""
+        if self._dual is not None and self.shard.engine is self._dual:
+            self.shard.engine = self._dual.serving
 
 
-def _pieces_of(rows: list[Int64s]) -> Iterator[list[Int64s]]:
-    """Rows per node type, `PIECE` at a time."""
-    for kind, some in enumerate(rows):
-        for begin in range(0, len(some), PIECE):
-            yield [some[begin : begin + PIECE] if other == kind else some[:0] for other in range(len(rows))]
+def _blocks(rows: list[Int64s]) -> Iterator[list[Int64s]]:
+    """Yield the rows of all node types, at most `BLOCK_ROWS` of one type at a time."""
+    for kind, of_kind in enumerate(rows):
+        for begin in range(0, len(of_kind), BLOCK_ROWS):
+            block = of_kind[begin : begin + BLOCK_ROWS]
+            yield [block if other == kind else of_kind[:0] for other in range(len(rows))]

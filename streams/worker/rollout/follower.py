@@ -1,10 +1,10 @@
-"""A worker's side of `groundswell model use`: what the models topic says is in use is what its shards serve.
+"""The worker's side of `groundswell model use`: its shards serve the artifact that the models topic has in use.
 
-    an order to try     each shard's engine is made ready beside the one that serves, and checked, and the shard says
-                        how that went
-    an order to use     each shard goes over between two micro-batches, says hello under the new version, and says so
+    a deployment to try     each shard builds and checks the engine beside the serving one, then sends its status
+    a deployment to use     each shard switches between two micro-batches, announces its nodes under the new version
+                            to the other shards, then sends its status
 
-A shard that was opened later, or by a worker that starts, is opened with what is in use.
+A shard that is opened later starts with the artifact in use.
 """
 
 from __future__ import annotations
@@ -27,244 +27,259 @@ from streams.kafka.access.rights import refused
 from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import Look
+from streams.worker.lifecycle import WorkerPart
 from streams.worker.processing.shard_host import ShardHost
-from streams.worker.rollout.engine_replacement import Successor, judged
-from streams.worker.rollout.models_topic import SHARD, TRIAL_S, Answer, Board, Message, Order, State, encode
+from streams.worker.rollout.engine_replacement import EngineReplacement, check_user
+from streams.worker.rollout.models_topic import (
+    SHARD,
+    TRIAL_S,
+    Deployment,
+    ModelsTopicMessage,
+    ModelsTopicReader,
+    RolloutState,
+    ShardStatus,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-BEAT_S = 1.0
-SETTLE_S = 60.0
-"""How long a shard may take to have nobody waiting in it, before it says that it is busy."""
+POLL_S = 1.0
+UP_TO_DATE_S = 60.0
+"""Maximum wait until a shard has applied its log and the queued readers of hubs; then the artifact is refused."""
 AGAIN_S = 0.1
 SAMPLE = 12
-"""Users of each shard that the reference judges."""
+"""Users per shard that are compared with the reference."""
 
 
-class Turns(Protocol):
-    """What of `streams.worker.processing.shard_agent.ShardAgent` is used here."""
+class ShardSteps(Protocol):
+    """The part of the shard agent that runs work between two micro-batches."""
 
     async def run_between_steps(self, partition: int, work: Callable[[Shard], T]) -> T:
-        """What some work says of a shard between two micro-batches."""
+        """Run work on a shard between two micro-batches and return its result."""
         ...
 
     async def switch(self, partition: int, take_over: Callable[[Shard], None]) -> None:
-        """Let a shard go over to another artifact."""
+        """Replace the artifact of a shard between two micro-batches."""
         ...
 
     async def announce(self, partition: int) -> None:
-        """Let a shard say hello, if it has not."""
+        """Announce the nodes of a shard to the other shards, unless that was done."""
         ...
 
 
-class Switching:
-    """Follows the models topic for all open shards of a worker, until it is cancelled.
+class RolloutFollower(WorkerPart):
+    """Applies the models topic to all open shards of a worker.
 
     Args:
-        board: the topic.
-        host, turns: the open shards, and their turns between two micro-batches.
-        make: makes their engines.
-        configured: what is served while nothing was ever put to use.
-        worker: this one's name, for people.
-        say: sends a message to the topic under the worker's lease.
-        switched: told which shard went over to another artifact.
+        reader: Reads the models topic.
+        host: The open shards.
+        steps: Runs work between their micro-batches.
+        make_engine: Creates an engine.
+        configured: The artifact to serve while the topic has none in use.
+        worker: Name of this worker, for operators.
+        send: Sends a message to the topic under the worker's lease.
+        on_switch: Called with the partition of a shard that serves another artifact now.
+
+    Attributes:
+        artifact: The artifact in use.
     """
 
     def __init__(
         self,
-        board: Board,
+        reader: ModelsTopicReader,
         host: ShardHost,
-        turns: Turns,
-        make: MakeBackend,
+        steps: ShardSteps,
+        make_engine: MakeBackend,
         configured: Artifact,
         worker: str,
-        say: Callable[[Message], Awaitable[None]],
-        switched: Callable[[int], None],
+        send: Callable[[ModelsTopicMessage], Awaitable[None]],
+        on_switch: Callable[[int], None],
     ) -> None:
         self.artifact = self._configured = configured
-        self._board, self._host, self._turns, self._make = board, host, turns, make
-        self._worker, self._say, self._switched = worker, say, switched
-        self._successors: dict[int, Successor] = {}
-        self._said: dict[int, Answer] = {}
-        self._trial: Artifact | None = None
-        self._judge: tuple[str, ReferenceProcess] | None = None
+        self._reader, self._host, self._steps, self._make_engine = reader, host, steps, make_engine
+        self._worker, self._send, self._on_switch = worker, send, on_switch
+        self._replacements: dict[int, EngineReplacement] = {}
+        self._sent: dict[int, ShardStatus] = {}
+        self._trial_artifact: Artifact | None = None
+        self._reference: tuple[str, ReferenceProcess] | None = None
         self._random = Random()
 
     async def open(self) -> None:
-        """Learn what is in use.
+        """Read the topic and load the artifact in use.
 
         Raises:
             BrokerError: Kafka cannot be reached.
-            ArtifactError: what is in use is not whole on the topic.
+            ArtifactError: The artifact in use is incomplete on the topic.
         """
-        await self._board.open()
-        self._follow_use()
+        await self._reader.open()
+        self._update_artifact()
 
-    def _follow_use(self) -> None:
-        use = self._board.notices.use
+    def _update_artifact(self) -> None:
+        use = self._reader.state.use
         version = use.version if use else self._configured.version
         if version != self.artifact.version:
-            self.artifact = self._board.notices.artifact(use) if use else self._configured
-            log.info("another artifact is in use", extra={"version": version})
+            self.artifact = self._reader.state.artifact(use) if use else self._configured
+            log.info("artifact_in_use_changed", extra={"version": version})
 
     async def run(self) -> None:
-        """Follow the topic; raises what stops the worker."""
+        """Follow the topic until cancelled; raise the error that must stop the worker."""
         while True:
             try:
-                await self._board.read(BEAT_S)
+                await self._reader.read(POLL_S)
                 await self.follow()
             except KafkaError as error:
                 if refused(error):
                     raise
-                # aiokafka says so in the log, and goes on by itself once Kafka is back.
-                await asyncio.sleep(BEAT_S)
+                # aiokafka logs this itself and reconnects once Kafka is back.
+                await asyncio.sleep(POLL_S)
             except StaleStep:
                 await asyncio.sleep(AGAIN_S)
 
     async def close(self) -> None:
-        """Follow no more."""
-        await self._dismiss()
-        await self._board.close()
+        """Stop the reference process and disconnect from the topic."""
+        await self._close_reference()
+        await self._reader.close()
 
     async def follow(self) -> None:
-        """Do what the topic says now, for each open shard.
+        """Apply the present state of the topic to every open shard.
 
         Raises:
-            StaleStep: a shard was closed meanwhile, or may not speak now; once more will do.
+            StaleStep: A shard was closed meanwhile or may not publish now; call again.
         """
-        self._follow_use()
-        notices = self._board.notices
-        use, trial = notices.use, notices.trial
-        if trial and (trial.id == (use.id if use else "") or monotonic() - notices.heard_s > TRIAL_S):
+        self._update_artifact()
+        state = self._reader.state
+        use, trial = state.use, state.trial
+        if trial and (trial.id == (use.id if use else "") or monotonic() - state.trial_received_s > TRIAL_S):
             trial = None
         versions = self._host.versions()
-        for gone in self._said.keys() - versions.keys():
-            del self._said[gone]
+        for closed in self._sent.keys() - versions.keys():
+            del self._sent[closed]
         for partition, version in versions.items():
             if version != self.artifact.version:
-                await self._go_over(partition, use)
+                await self._switch_shard(partition, use)
             elif trial:
-                await self._try(partition, trial)
+                await self._try_on_shard(partition, trial)
             else:
-                await self._give_up(partition)
+                await self._cancel(partition)
                 if use:
-                    await self._answer(partition, use.id, "serving")
+                    await self._send_status(partition, use.id, "serving")
         if not trial:
-            self._trial = None
-            await self._dismiss()
+            self._trial_artifact = None
+            await self._close_reference()
 
-    async def _try(self, partition: int, trial: Order) -> None:
-        said = self._said.get(partition)
-        if said and said.order == trial.id:
+    async def _try_on_shard(self, partition: int, trial: Deployment) -> None:
+        sent = self._sent.get(partition)
+        if sent and sent.deployment_id == trial.id:
             return
         try:
-            if self._trial is None or self._trial.version != trial.version:
-                self._trial = self._board.notices.artifact(trial)
-            artifact = self._trial
+            if self._trial_artifact is None or self._trial_artifact.version != trial.version:
+                self._trial_artifact = self._reader.state.artifact(trial)
+            artifact = self._trial_artifact
             if artifact.version != self.artifact.version:
                 await self._prepare(partition, artifact)
         except (ModelRefused, ArtifactError) as error:
-            await self._give_up(partition)
-            await self._answer(partition, trial.id, "refused", str(error))
+            await self._cancel(partition)
+            await self._send_status(partition, trial.id, "refused", str(error))
         else:
-            await self._answer(partition, trial.id, "ready")
+            await self._send_status(partition, trial.id, "ready")
 
-    async def _go_over(self, partition: int, use: Order | None) -> None:
-        order = use.id if use else ""
-        said = self._said.get(partition)
-        if said and (said.order, said.state) == (order, "refused"):
+    async def _switch_shard(self, partition: int, use: Deployment | None) -> None:
+        deployment_id = use.id if use else ""
+        sent = self._sent.get(partition)
+        if sent and (sent.deployment_id, sent.state) == (deployment_id, "refused"):
             return
         try:
-            successor = await self._prepare(partition, self.artifact)
-            await self._turns.switch(partition, successor.take_over)
+            replacement = await self._prepare(partition, self.artifact)
+            await self._steps.switch(partition, replacement.take_over)
         except ModelRefused as error:
-            await self._give_up(partition)
-            await self._answer(partition, order, "refused", str(error))
+            await self._cancel(partition)
+            await self._send_status(partition, deployment_id, "refused", str(error))
             return
-        del self._successors[partition]
-        log.info("a shard serves another artifact", extra={"shard": partition, "version": self.artifact.version})
-        # Before the hello, which may be refused: at the next beat the shard has its version, and nobody would say so.
-        self._switched(partition)
-        await self._turns.announce(partition)
-        await self._answer(partition, order, "serving")
+        del self._replacements[partition]
+        log.info("shard_artifact_switched", extra={"shard": partition, "version": self.artifact.version})
+        # Before the announcement, which may fail: at the next poll the shard has its version and is skipped here.
+        self._on_switch(partition)
+        await self._steps.announce(partition)
+        await self._send_status(partition, deployment_id, "serving")
 
-    async def _prepare(self, partition: int, artifact: Artifact) -> Successor:
-        """The successor in a shard, computed and checked.
+    async def _prepare(self, partition: int, artifact: Artifact) -> EngineReplacement:
+        """Return the computed and checked replacement for a shard.
 
         Raises:
-            ModelRefused: it must not serve.
+            ModelRefused: The artifact must not serve.
         """
         begin = monotonic()
-        successor = self._successors.get(partition)
-        if successor is None or not await self._fits(partition, successor, artifact):
-            await self._give_up(partition)
-            successor = await self._turns.run_between_steps(
-                partition, lambda shard: Successor(shard, artifact, self._make)
+        replacement = self._replacements.get(partition)
+        if replacement is None or not await self._matches(partition, replacement, artifact):
+            await self._cancel(partition)
+            replacement = await self._steps.run_between_steps(
+                partition, lambda shard: EngineReplacement(shard, artifact, self._make_engine)
             )
-            self._successors[partition] = successor
-            await asyncio.to_thread(successor.make)
-        if successor.checked:
-            return successor
-        made = monotonic()
-        while await self._host.run_with_shard(successor.shard, successor.piece):
+            self._replacements[partition] = replacement
+            await asyncio.to_thread(replacement.build)
+        if replacement.checked:
+            return replacement
+        built = monotonic()
+        while await self._host.run_with_shard(replacement.shard, replacement.compute_block):
             pass
         computed = monotonic()
         for _ in range(SAMPLE):
-            seen = await self._sample(partition, successor)
-            if seen is None:
+            sample = await self._sample(partition, replacement)
+            if sample is None:
                 break
-            await asyncio.to_thread(judged, seen, await self._judge_of(artifact))
-        successor.checked = True
-        took = {"made_s": made - begin, "computed_s": computed - made, "checked_s": monotonic() - computed}
-        about = {"shard": partition, "version": artifact.version}
-        log.info("an artifact is ready", extra=about | {name: round(seconds, 3) for name, seconds in took.items()})
-        return successor
+            await asyncio.to_thread(check_user, sample, await self._reference_of(artifact))
+        replacement.checked = True
+        took = {"built_s": built - begin, "computed_s": computed - built, "checked_s": monotonic() - computed}
+        fields = {"shard": partition, "version": artifact.version}
+        log.info("artifact_prepared", extra=fields | {name: round(seconds, 3) for name, seconds in took.items()})
+        return replacement
 
-    async def _fits(self, partition: int, successor: Successor, artifact: Artifact) -> bool:
-        """Whether a successor is for this artifact and in the shard that is open now."""
-        same = successor.artifact.version == artifact.version
-        return same and await self._turns.run_between_steps(partition, lambda shard: shard is successor.shard)
+    async def _matches(self, partition: int, replacement: EngineReplacement, artifact: Artifact) -> bool:
+        """Whether a replacement is for this artifact and for the shard that is open now."""
+        same = replacement.artifact.version == artifact.version
+        return same and await self._steps.run_between_steps(partition, lambda shard: shard is replacement.shard)
 
-    async def _sample(self, partition: int, successor: Successor) -> Look | None:
-        deadline = monotonic() + SETTLE_S
+    async def _sample(self, partition: int, replacement: EngineReplacement) -> Look | None:
+        deadline = monotonic() + UP_TO_DATE_S
         while monotonic() < deadline:
-            seen = await self._turns.run_between_steps(
-                partition, lambda _: [successor.sample(self._random)] if successor.settled else []
+            samples = await self._steps.run_between_steps(
+                partition, lambda _: [replacement.sample(self._random)] if replacement.up_to_date else []
             )
-            if seen:
-                return seen[0]
+            if samples:
+                return samples[0]
             await asyncio.sleep(AGAIN_S)
         raise ModelRefused(
-            f"shard {partition} did not come to rest in {SETTLE_S:.0f} s: it catches up with its log or with "
+            f"shard {partition} was not up to date within {UP_TO_DATE_S:.0f} s: it still reads its log or updates "
             "readers of hubs; try again later"
         )
 
-    async def _judge_of(self, artifact: Artifact) -> ReferenceProcess:
-        if self._judge is None or self._judge[0] != artifact.version:
-            await self._dismiss()
-            self._judge = artifact.version, ReferenceProcess(artifact)
-        return self._judge[1]
+    async def _reference_of(self, artifact: Artifact) -> ReferenceProcess:
+        if self._reference is None or self._reference[0] != artifact.version:
+            await self._close_reference()
+            self._reference = artifact.version, ReferenceProcess(artifact)
+        return self._reference[1]
 
-    async def _dismiss(self) -> None:
-        if self._judge is not None:
-            judge, self._judge = self._judge[1], None
-            await asyncio.to_thread(judge.close)
+    async def _close_reference(self) -> None:
+        if self._reference is not None:
+            process, self._reference = self._reference[1], None
+            await asyncio.to_thread(process.close)
 
-    async def _give_up(self, partition: int) -> None:
-        successor = self._successors.pop(partition, None)
-        if successor is not None:
-            with suppress(StaleStep):  # it went with its shard
-                await self._host.run_with_shard(successor.shard, successor.give_up)
+    async def _cancel(self, partition: int) -> None:
+        replacement = self._replacements.pop(partition, None)
+        if replacement is not None:
+            with suppress(StaleStep):  # the shard was closed, and the new engine with it
+                await self._host.run_with_shard(replacement.shard, replacement.cancel)
 
-    async def _answer(self, partition: int, order: str, state: State, error: str = "") -> None:
+    async def _send_status(self, partition: int, deployment_id: str, state: RolloutState, error: str = "") -> None:
         version = self._host.versions().get(partition)
         if version is None:
             return
-        answer = Answer(partition, order, state, version, self._worker, error)
-        if self._said.get(partition) == answer:
+        status = ShardStatus(partition, deployment_id, state, version, self._worker, error)
+        if self._sent.get(partition) == status:
             return
         if error:
-            log.warning("an artifact was refused", extra={"shard": partition, "order": order, "because": error})
-        await self._say(Message(f"{SHARD}/{partition}", encode(answer)))
-        self._said[partition] = answer
+            fields = {"shard": partition, "deployment": deployment_id, "error": error}
+            log.warning("artifact_refused", extra=fields)
+        await self._send(ModelsTopicMessage(f"{SHARD}/{partition}", encode(status)))
+        self._sent[partition] = status

@@ -1,12 +1,13 @@
-"""The models topic: which artifact is in use, the artifact itself, and what shards say of a switch to another.
+"""The models topic: the artifact in use, its files, and the rollout status of every shard.
 
-    use              → Order     the artifact in use; without one each worker serves what its settings say
-    try              → Order     one that shards are to make ready, and not to serve yet
-    part/VERSION/N   → bytes     its files, cut into parts that any broker takes
-    shard/N          → Answer    the last word of a shard
+    use              → Deployment    the artifact in use; without one, each worker serves the artifact of its settings
+    try              → Deployment    an artifact that shards prepare and check, but do not serve yet
+    part/VERSION/N   → bytes         the files of an artifact, split into parts below any broker's message limit
+    shard/N          → ShardStatus   the newest status of a shard
 
-The topic has one partition and is compacted, so whoever reads it from its begin knows all of this, and workers need no
-folder in common. `streams/worker/rollout/follower.py` is the workers' side, `groundswell model use` the operator's.
+The topic has one partition and is compacted. A consumer that reads it from the beginning has the complete state, so
+workers need no shared folder. `streams/worker/rollout/follower.py` is the worker's side; the operator's side is
+`groundswell model use`.
 """
 
 from __future__ import annotations
@@ -38,13 +39,20 @@ POLL_S = 0.2
 AGAIN_S = 1.0
 READ_S = 30.0
 TRIAL_S = 600.0
-"""An order to try that nobody decided about for so long was given up by whoever gave it."""
+"""Age at which a trial counts as abandoned by the command that started it."""
 
-State = Literal["ready", "refused", "serving"]
+RolloutState = Literal["ready", "refused", "serving"]
 
 
-class Order(msgspec.Struct, frozen=True):
-    """An artifact as the topic has it. id: of the command. parts: how many; sha256: of all of them together."""
+class Deployment(msgspec.Struct, frozen=True):
+    """One artifact on the topic, to try or to use.
+
+    Attributes:
+        id: Id of the command that published it.
+        version: Version of the artifact.
+        parts: Number of parts.
+        sha256: Checksum of all parts, concatenated.
+    """
 
     id: str
     version: str
@@ -52,85 +60,105 @@ class Order(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a shard says: of which order it is, in what state, which version it serves; error: why it refused."""
+class ShardStatus(msgspec.Struct, frozen=True, rename={"deployment_id": "order"}):
+    """Rollout status of one shard.
+
+    Attributes:
+        shard: Number of the shard.
+        deployment_id: Id of the deployment that the status is about.
+        state: Whether the artifact is ready, refused or serving.
+        version: Version that the shard serves.
+        worker: Name of the worker that holds the shard.
+        error: Why the artifact was refused; empty otherwise.
+    """
 
     shard: int
-    order: str
-    state: State
+    deployment_id: str
+    state: RolloutState
     version: str
     worker: str = ""
     error: str = ""
 
 
-_order, _answer = msgspec.json.Decoder(Order).decode, msgspec.json.Decoder(Answer).decode
-_parcel = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+_decode_deployment = msgspec.json.Decoder(Deployment).decode
+_decode_status = msgspec.json.Decoder(ShardStatus).decode
+_decode_files = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 encode = msgspec.json.Encoder().encode
 
 
-class Message(NamedTuple):
-    """One message of the topic; no value: what the key said is no longer so. at_ms: Kafka's time of it."""
+class ModelsTopicMessage(NamedTuple):
+    """One message of the topic; a value of None deletes the key. at_ms: Kafka's timestamp of it."""
 
     key: str
     value: bytes | None
     at_ms: int = 0
 
 
-def order_of(artifact: Artifact, command: str) -> tuple[Order, list[Message]]:
-    """The order of an artifact and the messages of its parts, which go first."""
+def new_deployment(artifact: Artifact, command: str) -> tuple[Deployment, list[ModelsTopicMessage]]:
+    """Return the deployment of an artifact and the messages of its parts, which must be sent first."""
     data = msgspec.msgpack.encode(artifact.files())
     parts = [data[begin : begin + PART_BYTES] for begin in range(0, len(data), PART_BYTES)]
-    order = Order(command, artifact.version, len(parts), hashlib.sha256(data).hexdigest())
-    return order, [Message(part_key(order.version, number), part) for number, part in enumerate(parts)]
+    deployment = Deployment(command, artifact.version, len(parts), hashlib.sha256(data).hexdigest())
+    return deployment, [
+        ModelsTopicMessage(part_key(deployment.version, number), part) for number, part in enumerate(parts)
+    ]
 
 
 def part_key(version: str, number: int) -> str:
-    """The key of a part of an artifact."""
+    """Return the key of one part of an artifact."""
     return f"{PART}/{version}/{number}"
 
 
-def _foreign(why: str) -> StateError:
+def _foreign(reason: str) -> StateError:
     return StateError(
-        f"a message on the models topic that is none of ours ({why}); nothing but Groundswell may write to it"
+        f"the models topic holds a message that Groundswell did not write ({reason}); nothing but Groundswell may "
+        "write to it"
     )
 
 
-class Notices:
-    """What the topic says, as far as it was read. tried_ms: Kafka's time of the order to try; heard_s: when it came
-    here, by `clock`.
+class ModelsTopicState:
+    """The state of the topic, as far as it was read.
+
+    Attributes:
+        use: The deployment in use; None if there is none.
+        trial: The deployment to try; None if there is none.
+        trial_time_ms: Kafka's timestamp of the newest trial message.
+        trial_received_s: When that message was read, by `clock`.
+        shards: The newest status of each shard.
+        parts: Parts by artifact version and part number.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self.use: Order | None = None
-        self.trial: Order | None = None
-        self.tried_ms, self.heard_s = 0, clock()
-        self.answers: dict[int, Answer] = {}
+        self.use: Deployment | None = None
+        self.trial: Deployment | None = None
+        self.trial_time_ms, self.trial_received_s = 0, clock()
+        self.shards: dict[int, ShardStatus] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
 
-    def take(self, message: Message) -> None:
-        """One message, in the order of the topic.
+    def apply(self, message: ModelsTopicMessage) -> None:
+        """Apply one message; messages must come in the order of the topic.
 
         Raises:
-            StateError: it is none of ours.
+            StateError: Groundswell did not write the message.
         """
         kind, *rest = message.key.split("/")
         if kind not in (USE, TRY, PART, SHARD):
             raise _foreign(f"the key {message.key!r}")
         try:
             if kind == USE:
-                self.use = None if message.value is None else _order(message.value)
+                self.use = None if message.value is None else _decode_deployment(message.value)
             elif kind == TRY:
-                self.trial = None if message.value is None else _order(message.value)
-                self.tried_ms, self.heard_s = message.at_ms, self._clock()
+                self.trial = None if message.value is None else _decode_deployment(message.value)
+                self.trial_time_ms, self.trial_received_s = message.at_ms, self._clock()
             elif kind == SHARD and message.value is not None:
-                self.answers[int(rest[0])] = _answer(message.value)
+                self.shards[int(rest[0])] = _decode_status(message.value)
             elif kind == PART:
-                self._part(rest[0], int(rest[1]), message.value)
+                self._apply_part(rest[0], int(rest[1]), message.value)
         except (msgspec.DecodeError, ValueError, IndexError) as error:
             raise _foreign(one_line(error)) from error
 
-    def _part(self, version: str, number: int, value: bytes | None) -> None:
+    def _apply_part(self, version: str, number: int, value: bytes | None) -> None:
         parts = self.parts.setdefault(version, {})
         if value is not None:
             parts[number] = value
@@ -139,66 +167,68 @@ class Notices:
         if not parts:
             del self.parts[version]
 
-    def artifact(self, order: Order) -> Artifact:
-        """The artifact of an order.
+    def artifact(self, deployment: Deployment) -> Artifact:
+        """Return the artifact of a deployment.
 
         Raises:
-            ArtifactError: its parts are missing or damaged.
+            ArtifactError: Parts are missing or damaged.
         """
-        parts = self.parts.get(order.version, {})
-        data = b"".join(parts[number] for number in sorted(parts) if number < order.parts)
-        if hashlib.sha256(data).hexdigest() != order.sha256:
+        parts = self.parts.get(deployment.version, {})
+        data = b"".join(parts[number] for number in sorted(parts) if number < deployment.parts)
+        if hashlib.sha256(data).hexdigest() != deployment.sha256:
             raise ArtifactError(
-                f"version {order.version} on the models topic is not whole: give `groundswell model use DIR` again"
+                f"version {deployment.version} on the models topic is not whole: give `groundswell model use DIR` again"
             )
         try:
-            files = _parcel(data)
+            files = _decode_files(data)
         except msgspec.DecodeError as error:
-            raise ArtifactError(f"version {order.version} on the models topic cannot be read: {error}") from error
+            raise ArtifactError(f"version {deployment.version} on the models topic cannot be read: {error}") from error
         return Artifact.of(files, "the models topic")
 
-    def outdated(self, keep: set[str]) -> Iterator[Message]:
-        """What takes the parts of all other versions off the topic."""
+    def tombstones(self, keep: set[str]) -> Iterator[ModelsTopicMessage]:
+        """Yield the messages that delete the parts of every version that is not in `keep`."""
         for version in sorted(self.parts.keys() - keep):
             for number in sorted(self.parts[version]):
-                yield Message(part_key(version, number), None)
+                yield ModelsTopicMessage(part_key(version, number), None)
 
 
-class Board:
-    """Reads the topic from its begin, and goes on to read what is added.
+class ModelsTopicReader:
+    """Reads the topic from its beginning, then follows it.
 
-    wait_s: for how long it asks again where nobody answers when it is opened.
+    Args:
+        settings: How Kafka is reached.
+        wait_s: How long `open` retries while the broker cannot be reached.
     """
 
     def __init__(self, settings: Settings, wait_s: float = 0.0) -> None:
-        self.notices = Notices()
+        self.state = ModelsTopicState()
         self._wait_s = wait_s
         self._settings = settings
         self._topic = Topics(settings).models.name
-        self._part = TopicPartition(self._topic, 0)
+        self._partition = TopicPartition(self._topic, 0)
         self._consumer: Any = AIOKafkaConsumer(
             **settings.aiokafka_kwargs(), enable_auto_commit=False, auto_offset_reset="earliest"
         )
 
     async def open(self) -> None:
-        """Read everything that is there now.
+        """Read the topic up to its present end.
 
         Raises:
             BrokerError: Kafka cannot be reached or does not answer.
         """
         try:
-            await self._reach()
-            self._consumer.assign([self._part])
-            await self._consumer.seek_to_beginning(self._part)
-            end = (await self._consumer.end_offsets([self._part]))[self._part]
+            await self._connect()
+            self._consumer.assign([self._partition])
+            await self._consumer.seek_to_beginning(self._partition)
+            end = (await self._consumer.end_offsets([self._partition]))[self._partition]
             async with asyncio.timeout(READ_S):
-                while await self._consumer.position(self._part) < end:
+                while await self._consumer.position(self._partition) < end:
                     await self.read(POLL_S)
         except (KafkaError, TimeoutError) as error:
             refusal = rights.refusal(error, self._settings, Right("read", self._topic))
             raise refusal or BrokerError(f"{self._topic} cannot be read ({one_line(error)}); is Kafka well?") from error
 
-    async def _reach(self) -> None:
+    async def _connect(self) -> None:
         end = monotonic() + self._wait_s
         while True:
             try:
@@ -211,29 +241,29 @@ class Board:
                 return
 
     async def read(self, timeout_s: float) -> bool:
-        """Take what was added, and wait for so long if nothing was; returns whether there was something."""
+        """Apply new messages; wait up to `timeout_s` for the first. Return whether there were any."""
         with decoding():
-            found = await self._consumer.getmany(self._part, timeout_ms=int(timeout_s * 1_000))
-        records = [record for records in found.values() for record in records]
+            fetched = await self._consumer.getmany(self._partition, timeout_ms=int(timeout_s * 1_000))
+        records = [record for batch in fetched.values() for record in batch]
         for record in records:
             key = (record.key or b"").decode(errors="replace")
-            self.notices.take(Message(key, record.value, record.timestamp))
+            self.state.apply(ModelsTopicMessage(key, record.value, record.timestamp))
         return bool(records)
 
     async def close(self) -> None:
-        """Read no more."""
+        """Stop reading and disconnect."""
         try:
             await self._consumer.stop()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Nobody cancelled us: aiokafka lets the end of a fetch out that waited for Kafka to come back.
+            # This task was not cancelled: aiokafka leaks the cancellation of a fetch that waited for the broker.
             await self._consumer._client.close()  # noqa: SLF001 - the rest of its own stop
 
 
-class Desk(Board):
-    """A board to which an operator's command also writes."""
+class ModelsTopicWriter(ModelsTopicReader):
+    """A reader that also writes, for an operator's command."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -242,15 +272,19 @@ class Desk(Board):
         )
 
     async def open(self) -> None:
-        """Read everything, and be ready to write."""
+        """Read the topic up to its present end and start the producer.
+
+        Raises:
+            BrokerError: Kafka cannot be reached or does not answer.
+        """
         await super().open()
         await self._producer.start()
 
-    async def write(self, *messages: Message) -> None:
+    async def write(self, *messages: ModelsTopicMessage) -> None:
         """Send messages in this order; all of them are acknowledged on return.
 
         Raises:
-            BrokerError: Kafka did not take them.
+            BrokerError: Kafka did not accept a message.
         """
         try:
             for message in messages:
@@ -262,24 +296,28 @@ class Desk(Board):
             ) from error
 
     async def close(self) -> None:
-        """Read and write no more."""
+        """Stop the producer and the reader."""
         await self._producer.stop()
         await super().close()
 
 
 @asynccontextmanager
-async def desk(settings: Settings) -> AsyncIterator[Desk]:
-    """A desk that is open, closed at the end."""
-    found = Desk(settings)
+async def models_topic_writer(settings: Settings) -> AsyncIterator[ModelsTopicWriter]:
+    """Open a writer for the duration of the context.
+
+    Raises:
+        BrokerError: Kafka cannot be reached or does not answer.
+    """
+    writer = ModelsTopicWriter(settings)
     try:
-        await found.open()
-        yield found
+        await writer.open()
+        yield writer
     finally:
-        await found.close()
+        await writer.close()
 
 
-def read_notices(settings: Settings) -> Notices | None:
-    """What the topic says now, for a command; None if there is no topic.
+def read_models_topic(settings: Settings) -> ModelsTopicState | None:
+    """Return the present state of the topic, for a command; None if there is no topic.
 
     Raises:
         BrokerError: Kafka cannot be reached or does not answer.
@@ -290,23 +328,23 @@ def read_notices(settings: Settings) -> Notices | None:
             return None
         rights.require(client, [Right("read", models.name)])
 
-    async def read() -> Notices:
-        board = Board(settings)
+    async def read() -> ModelsTopicState:
+        reader = ModelsTopicReader(settings)
         try:
-            await board.open()
-            return board.notices
+            await reader.open()
+            return reader.state
         finally:
-            await board.close()
+            await reader.close()
 
     return asyncio.run(read())
 
 
-def in_use(settings: Settings, notices: Notices | None) -> Artifact:
-    """The artifact in use: what the topic says, or what the settings say while it says nothing.
+def artifact_in_use(settings: Settings, state: ModelsTopicState | None) -> Artifact:
+    """Return the artifact in use: the one on the topic; without one there, the one of the settings.
 
     Raises:
-        ArtifactError: it is not whole.
+        ArtifactError: The artifact on the topic is incomplete.
     """
-    if notices is not None and notices.use is not None:
-        return notices.artifact(notices.use)
+    if state is not None and state.use is not None:
+        return state.artifact(state.use)
     return Artifact.load(Path(settings.model)) if settings.model else Artifact.default()

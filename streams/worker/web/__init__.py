@@ -1,8 +1,8 @@
-"""The web port: the live page, the JSON API, health and metrics, on the port that Faust serves.
+"""The web port: live page, JSON API, health and metrics, on the port that Faust serves.
 
-    register(app, Web(feed, readiness, metrics, source))
+    register(app, LiveState(feed, readiness, metrics, source))
 
-The handlers are plain aiohttp; `routes` also mounts them on an aiohttp application without Faust.
+The handlers are plain aiohttp; `routes` also adds them to an aiohttp application without Faust.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from streams.worker.web.api import API
 from streams.worker.web.auth import Guard
 from streams.worker.web.feed import LiveFeed
 from streams.worker.web.pages import Pages
-from streams.worker.web.state import Source, Web
+from streams.worker.web.state import LiveState, Source
 
-__all__ = ["Guard", "LiveFeed", "Source", "Web", "register", "routes"]
+__all__ = ["Guard", "LiveFeed", "LiveState", "Source", "register", "routes"]
 
 
-def register(app: Any, state: Web) -> None:
+def register(app: Any, state: LiveState) -> None:
     """Serve everything on a Faust app's web port; call it before the app starts.
 
-    Faust's own pages (its routing table, its tables) are left out, and open streams are ended at
-    the first sign of a shutdown: an open one would hold the exit for a minute. The token is that of
-    the app's settings.
+    Faust's own pages (routing table, tables) are not served. Open streams are closed as soon as the shutdown begins:
+    an open one would delay it by a minute.
+
+    Args:
+        app: The Faust app; the token is that of its settings.
+        state: What the handlers show.
     """
     from faust.web.base import BlueprintManager
 
@@ -34,18 +37,18 @@ def register(app: Any, state: Web) -> None:
     routes(app.web.web_app, state, Guard(settings.web_token.get_secret_value(), local=settings.web_is_local))
 
     @app.on_before_shutdown.connect(weak=False)
-    async def end_streams(*_: Any, **__: Any) -> None:
+    async def close_streams(*_: Any, **__: Any) -> None:
         state.feed.close()
 
 
-def routes(app: web.Application, state: Web, guard: Guard | None = None) -> None:
-    """Add all handlers to an aiohttp application, the guard before them, and the task that feeds the open streams."""
+def routes(app: web.Application, state: LiveState, guard: Guard | None = None) -> None:
+    """Add the guard, all handlers and the task that feeds the open streams to an aiohttp application."""
     (guard or Guard()).add_to(app)
     Pages(state).add_to(app)
     API(state).add_to(app)
     app.cleanup_ctx.append(state.running)
 
-    async def end_streams(_: web.Application) -> None:
+    async def close_streams(_: web.Application) -> None:
         state.feed.close()
 
-    app.on_shutdown.append(end_streams)
+    app.on_shutdown.append(close_streams)

@@ -1,10 +1,9 @@
-"""Who may look: the token, the names that a page without one may be asked by, and the headers of every answer.
+"""Access to the web port: the token, the Host names allowed without one, and the headers of every response.
 
-Where there is a token, everything but the health pages asks for it: `Authorization: Bearer TOKEN`,
-or HTTP basic authentication with any user and the token as the password, which is what a browser
-asks a person for. Without one the port is on a loopback address (the settings see to that), and a
-request must name it by an address or as localhost: else a foreign page, whose name was made to
-point here, could read what is meant for this machine.
+With a token, everything except the health pages requires it: `Authorization: Bearer TOKEN`, or HTTP basic
+authentication with any user and the token as the password, which is what a browser asks for. Without a token the
+settings allow only a loopback address, and the Host header must be an address or localhost. This stops DNS rebinding:
+a foreign page whose name resolves to this machine could otherwise read its scores.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 HEALTH = frozenset({"/livez", "/readyz"})
-"""For whoever starts and stops workers; they tell nothing about anybody."""
+"""Probes of an orchestrator; they contain no user data."""
 METRICS = "/metrics"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Scores of people: no cache in between keeps them.
+    # Scores are personal data: no cache may store them.
     "Cache-Control": "no-store",
 }
 REFUSED = "give the token of GROUNDSWELL_WEB_TOKEN: `Authorization: Bearer TOKEN`, or in a browser as the password"
-FOREIGN = "ask for this page by its address or as localhost, or set GROUNDSWELL_WEB_TOKEN"
+FOREIGN = "request this page by its address or as localhost, or set GROUNDSWELL_WEB_TOKEN"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Guard:
-    """Stands before all handlers.
+    """Checks every request before its handler.
 
     Args:
-        token: what to ask for; empty: nothing.
-        local: the port is on a loopback address, so that metrics stay open.
+        token: The token to require; empty: none.
+        local: Whether the port is on a loopback address; metrics then need no token.
     """
 
     def __init__(self, token: str = "", *, local: bool = True) -> None:
@@ -49,7 +48,7 @@ class Guard:
         self._open = HEALTH | {METRICS} if local else HEALTH
 
     def add_to(self, app: web.Application) -> None:
-        """Look at every request, and at every answer before its headers are sent."""
+        """Add the check of every request and the headers of every response to an application."""
 
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -63,24 +62,24 @@ class Guard:
             return None
         if self._digest is None:
             return None if is_local_name(request.headers.get("Host")) else _error(403, FOREIGN)
-        if request.path in self._open or self._knows_it(request.headers.get("Authorization", "")):
+        if request.path in self._open or self._has_token(request.headers.get("Authorization", "")):
             return None
         refusal = _error(401, REFUSED)
         for challenge in ("Bearer", 'Basic realm="groundswell", charset="UTF-8"'):
             refusal.headers.add("WWW-Authenticate", challenge)
         return refusal
 
-    def _knows_it(self, authorization: str) -> bool:
-        """Whether the header holds the token; digests are compared, so that time tells neither text nor length."""
-        return self._digest is not None and hmac.compare_digest(_digest(_given(authorization)), self._digest)
+    def _has_token(self, authorization: str) -> bool:
+        """Whether the header holds the token; comparing digests leaks neither text nor length by its duration."""
+        return self._digest is not None and hmac.compare_digest(_digest(_token_of(authorization)), self._digest)
 
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
-def _given(authorization: str) -> str:
-    """The token in the header, empty where there is none."""
+def _token_of(authorization: str) -> str:
+    """Return the token in the header; empty if there is none."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()
@@ -93,7 +92,7 @@ def _given(authorization: str) -> str:
 
 
 def is_local_name(host: str | None) -> bool:
-    """Whether a Host header is an address or localhost; a request without one comes from no browser."""
+    """Whether a Host header is an address or localhost; a request without one is not from a browser."""
     if host is None:
         return True
     try:

@@ -1,7 +1,7 @@
-"""What the live page knows between two requests: recent alerts, rates, trends, and who is listening.
+"""The state of the live page between two requests: recent alerts, rates, trends and open streams.
 
-Everything here is bounded: alerts by number, rates by seconds, listeners by number, and each
-listener by a queue; one that does not keep up is let go (a browser comes back by itself).
+Everything is bounded: alerts and streams by number, rates by seconds, and each stream by a queue. A stream whose client
+reads too slowly is closed; a browser reconnects by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streams.telemetry.metrics import Freshness
 ALERTS = 1_000
 SECONDS = 60
 RATE_S = 5
-"""Rates and freshness are taken over so many whole seconds."""
+"""Number of whole seconds over which rates are averaged."""
 FRESHNESS_S = 10
 SUBSCRIBERS = 100
 QUEUE = 64
@@ -33,22 +33,22 @@ TREND_S = 60
 TREND_EVERY_S = 5
 
 
-class FullHouse(GroundswellError):
-    """As many streams are open as may be."""
+class TooManyStreams(GroundswellError):
+    """The maximum number of streams is open, or the worker is stopping."""
 
 
 def alert_value(alert: Alert) -> dict[str, Any]:
-    """An alert as the API and the stream show it: the fields of the alert topic, without the model."""
+    """Return an alert as the API and the stream show it: the fields of the alert topic, without the model."""
     return {**vars(alert), "kind": "emerging", "as_of": rfc3339(alert.as_of)}
 
 
 def message(event: str, value: Any) -> bytes:
-    """One server-sent event."""
+    """Encode one server-sent event."""
     return f"event: {event}\ndata: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
 class Seconds:
-    """What happened in each of the last seconds, in a ring."""
+    """Counts of events, scores and alerts in each of the last seconds, in a ring."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -56,7 +56,7 @@ class Seconds:
         self._counts = np.zeros((SECONDS + 1, 3), np.int64)
 
     def add(self, events: int, scores: int, alerts: int) -> None:
-        """Count for the second that is now."""
+        """Add to the counts of the present second."""
         now = int(self._clock())
         place = now % len(self._stamps)
         if self._stamps[place] != now:
@@ -65,18 +65,18 @@ class Seconds:
         self._counts[place] += (events, scores, alerts)
 
     def _last(self, seconds: int) -> NDArray[np.int64]:
-        """The counts of the last whole seconds, oldest first; 0 where nothing happened."""
+        """Return the counts of the last whole seconds `[seconds, 3]`, oldest first."""
         stamps = int(self._clock()) - np.arange(seconds, 0, -1)
         places = stamps % len(self._stamps)
         return np.where((self._stamps[places] == stamps)[:, None], self._counts[places], 0)
 
     def rates(self) -> tuple[float, float, float]:
-        """Events, scores and alerts per second."""
+        """Return events, scores and alerts per second."""
         events, scores, alerts = (self._last(RATE_S).sum(0) / RATE_S).tolist()
         return events, scores, alerts
 
     def history(self) -> list[int]:
-        """Events in each of the last whole seconds, oldest first."""
+        """Return the number of events in each of the last whole seconds, oldest first."""
         counts: list[int] = self._last(SECONDS)[:, 0].tolist()
         return counts
 
@@ -93,16 +93,16 @@ class RecentFreshness:
         return np.array([sample.value for sample in samples if sample.name.endswith("_bucket")])
 
     def sample(self) -> None:
-        """Note where the histogram stands; called every second."""
+        """Copy the counts of the histogram; called every second."""
         self._samples.append(self._counts())
 
     def quantile_ms(self, q: float) -> float | None:
-        """The q-quantile in milliseconds, None if nothing was published in the window."""
+        """Return the q-quantile in milliseconds; None if nothing was published in the window."""
         return quantile_ms(self._samples[-1] - self._samples[0], q)
 
 
 def quantile_ms(cumulative: NDArray[np.float64], q: float) -> float | None:
-    """The q-quantile of freshness in ms, from cumulative counts per bucket; by linear interpolation in its bucket."""
+    """Return the q-quantile of freshness in ms from cumulative counts per bucket, interpolated within its bucket."""
     bounds, total = Freshness.BOUNDS_S, cumulative[-1]
     if total <= 0:
         return None
@@ -113,36 +113,36 @@ def quantile_ms(cumulative: NDArray[np.float64], q: float) -> float | None:
 
 
 class Trend:
-    """What the top's reach was a while ago, from samples taken every few seconds."""
+    """Reach of the top users in the last minute, from samples taken every few seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._samples: deque[tuple[float, dict[str, float]]] = deque(maxlen=TREND_S // TREND_EVERY_S + 1)
 
     def due(self) -> bool:
-        """Whether it is time for a sample."""
+        """Return whether the next sample is due."""
         return not self._samples or self._clock() - self._samples[-1][0] >= TREND_EVERY_S
 
     def sample(self, top: Iterable[Mapping[str, Any]]) -> None:
-        """Remember these users' reach."""
+        """Store the reach of these users."""
         self._samples.append((self._clock(), {entry["user"]: entry["reach"] for entry in top}))
 
     def forget(self, users: Iterable[str]) -> None:
-        """Know nothing of these users."""
+        """Remove these users from all samples."""
         for user in users:
-            for _, known in self._samples:
-                known.pop(user, None)
+            for _, reach in self._samples:
+                reach.pop(user, None)
 
     def change(self, user: str, reach: float) -> float | None:
-        """The change of reach (0.1: a tenth more) since the oldest sample that knows the user, None if none does."""
-        for _, known in self._samples:
-            if (before := known.get(user)) is not None:
+        """Return the relative change of reach (0.1: a tenth more) since the user's oldest sample; None without one."""
+        for _, sample in self._samples:
+            if (before := sample.get(user)) is not None:
                 return reach / before - 1 if before > 0 else None
         return None
 
 
 class Subscription:
-    """One open stream: iterating yields its messages until it is ended."""
+    """One open stream: iterating yields its messages until it is closed."""
 
     def __init__(self, limit: int) -> None:
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(limit + 1)
@@ -150,7 +150,7 @@ class Subscription:
         self.ended = False
 
     def put(self, text: bytes) -> None:
-        """Hand a message over; a stream that has too many waiting is ended."""
+        """Queue a message; end the stream if its queue is full."""
         if self.ended:
             return
         if self._queue.qsize() >= self._limit:
@@ -159,7 +159,7 @@ class Subscription:
             self._queue.put_nowait(text)
 
     def end(self) -> None:
-        """End it; what still waits is dropped."""
+        """End the stream and drop its queued messages."""
         if self.ended:
             return
         self.ended = True
@@ -173,10 +173,10 @@ class Subscription:
 
 
 class LiveFeed:
-    """Takes what the worker publishes and hands it to whoever listens; used from one event loop.
+    """Sends what the worker publishes to all open streams; used from one event loop.
 
     Args:
-        clock: seconds that only rise.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -187,7 +187,7 @@ class LiveFeed:
         self._closed = False
 
     def publish(self, outcome: Outcome, mutations: int) -> None:
-        """Note a micro-batch that was published and committed."""
+        """Count a micro-batch that was published and committed, and send its alerts."""
         self.seconds.add(mutations, len(outcome.scores), len(outcome.alerts))
         for alert in outcome.alerts:
             value = alert_value(alert)
@@ -195,7 +195,7 @@ class LiveFeed:
             self.broadcast("alert", value)
 
     def forget(self, users: Sequence[str]) -> None:
-        """Show nothing more of these users."""
+        """Remove these users from alerts and trends."""
         if not users:
             return
         named = set(users)
@@ -203,13 +203,13 @@ class LiveFeed:
         self.trend.forget(named)
 
     def alerts(self, limit: int) -> list[dict[str, Any]]:
-        """The newest alerts since the start of the worker, newest first."""
+        """Return the newest alerts since the start of the worker, newest first."""
         newest = reversed(self._alerts)
         return [alert for alert, _ in zip(newest, range(limit), strict=False)]
 
     @property
     def listeners(self) -> int:
-        """How many streams are open."""
+        """Number of open streams."""
         return len(self._listening)
 
     def broadcast(self, event: str, value: Any) -> None:
@@ -221,13 +221,13 @@ class LiveFeed:
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
-        """A stream for as long as the context lasts.
+        """Open a stream for the duration of the context.
 
         Raises:
-            FullHouse: there are too many, or the worker is stopping.
+            TooManyStreams: The maximum number is open, or the worker is stopping.
         """
         if self._closed or len(self._listening) >= SUBSCRIBERS:
-            raise FullHouse("too many open streams, or the worker is stopping; try again in a while")
+            raise TooManyStreams("too many open streams, or the worker is stopping; try again later")
         subscription = Subscription(QUEUE)
         self._listening.add(subscription)
         try:
@@ -236,7 +236,7 @@ class LiveFeed:
             self._listening.discard(subscription)
 
     def close(self) -> None:
-        """End all streams and open no more."""
+        """End all streams and refuse new ones."""
         self._closed = True
         for subscription in self._listening:
             subscription.end()

@@ -1,4 +1,4 @@
-"""The live page, and what machines look at: `/`, `/livez`, `/readyz`, `/metrics`."""
+"""The live page, health probes and metrics: `/`, `/livez`, `/readyz`, `/metrics`."""
 
 from __future__ import annotations
 
@@ -11,49 +11,56 @@ from pathlib import Path
 from aiohttp import web
 
 from streams.telemetry.metrics import CONTENT_TYPE
-from streams.worker.web.state import Web
+from streams.worker.web.state import LiveState
 
 PAGE = Path(__file__).parent / "static" / "index.html"
 
 
 class Pages:
-    """The handlers; they answer before the worker is ready, that is what they are for."""
+    """The handlers of pages and probes; they answer before the worker is ready.
 
-    def __init__(self, state: Web) -> None:
+    Args:
+        state: What the handlers show.
+    """
+
+    def __init__(self, state: LiveState) -> None:
         self._state = state
 
     def add_to(self, app: web.Application) -> None:
-        """Add the routes."""
+        """Add the routes to an application."""
         app.router.add_get("/", self.page)
         app.router.add_get("/livez", self.live)
         app.router.add_get("/readyz", self.ready)
         app.router.add_get("/metrics", self.metrics)
 
     async def page(self, _: web.Request) -> web.Response:
-        """The live page."""
+        """Return the live page."""
         text, policy = page()
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def live(self, _: web.Request) -> web.Response:
-        """200 as long as threads and clients make progress, else 503 and which does not, or no answer."""
+        """Return 200 while every thread makes progress, else 503 and the thread that hangs.
+
+        There is no response if the event loop hangs.
+        """
         hung = self._state.readiness.liveness.hung()
         answer: dict[str, object] = {"live": False, "detail": hung} if hung else {"live": True}
         return web.json_response(answer, status=503 if hung else 200)
 
     async def ready(self, _: web.Request) -> web.Response:
-        """200 once the state is loaded and partitions are owned, else 503 and what it is doing."""
+        """Return 200 once the state is loaded and partitions are owned, else 503 and what the worker is doing."""
         readiness = self._state.readiness
         return web.json_response(readiness.as_dict(), status=200 if readiness.ready else 503)
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return web.Response(body=self._state.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
 @cache
 def page() -> tuple[str, str]:
-    """The live page, and the policy that lets nothing run in it but its own script and style."""
+    """Return the live page, and the policy that permits only its own script and style."""
     text = PAGE.read_text(encoding="utf-8")
     hashes = {tag: _hash(text, tag) for tag in ("script", "style")}
     policy = (
@@ -65,4 +72,4 @@ def page() -> tuple[str, str]:
 
 def _hash(text: str, tag: str) -> str:
     inside = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in inside)
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in inside)

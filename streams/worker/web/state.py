@@ -1,4 +1,4 @@
-"""What the pages are made of: the feed, the worker's readiness and metrics, and the shards they read."""
+"""The data that pages and API show: the feed, readiness, metrics, and reads of the shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 TICK_S = 1.0
 READ_S = 5.0
-"""A shard answers between two steps; one that is being loaded not for a long time."""
+"""Deadline of a read: shards answer between two steps, and not while they are loaded."""
 TOP = 20
 TREND_TOP = 200
 
@@ -34,27 +34,31 @@ class NotReady(GroundswellError):
 
 
 class Source(Protocol):
-    """What the pages read of a worker's shards (a `ShardHost`)."""
+    """What the pages read from a worker's shards (a `ShardHost`)."""
 
     async def read(self, question: Callable[[Any], Any]) -> list[Any]:
-        """The answer of every open shard."""
+        """Return the result of a function of every open shard."""
         ...
 
     async def top(self, n: int) -> list[dict[str, Any]]:
-        """The n users with the largest reach: user, reach, percentile, as_of (µs)."""
+        """Return the n users with the largest reach: user, reach, percentile, as_of (µs)."""
         ...
 
     async def user(self, user_id: str) -> dict[str, Any] | None:
-        """One user, or None."""
+        """Return one user's score and features; None if no open shard has the user."""
         ...
 
 
-class Web:
+class LiveState:
     """Everything that a page may show.
 
     Args:
-        model: the version of the artifact in use; each user's entry names its own, as shards change one by one.
-        history: what the shards published before, for explanations.
+        feed: Recent alerts, rates and open streams.
+        readiness: Whether the worker is ready, and what it is doing.
+        metrics: The worker's metrics.
+        source: The open shards.
+        model: Version of the artifact in use; a user's entry has its own, as shards switch one by one.
+        history: Earlier scores of users, for explanations.
     """
 
     def __init__(
@@ -76,7 +80,11 @@ class Web:
         self._explaining = asyncio.Semaphore(1)
 
     async def _read(self, question: Awaitable[T]) -> T:
-        """What the shards answer. Raises NotReady where there are none to ask, or a micro-batch takes too long."""
+        """Wait for a read of the shards.
+
+        Raises:
+            NotReady: A micro-batch or a load takes longer than the deadline.
+        """
         try:
             async with asyncio.timeout(READ_S):
                 return await question
@@ -88,16 +96,20 @@ class Web:
             raise NotReady(f"not ready: {self.readiness.detail}")
 
     async def top(self, limit: int) -> dict[str, Any]:
-        """The answer of `/api/v1/top`. Raises NotReady."""
+        """Return the response of `/api/v1/top`.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
         self._check()
-        found = await self._read(self._source.top(limit))
+        entries = await self._read(self._source.top(limit))
         sizes = await self._read(self._source.read(lambda shard: (shard.users, shard.clock)))
         change = self.feed.trend.change
         clock = max((clock for _, clock in sizes), default=-1)
         return {
             "top": [
                 {**entry, "as_of": rfc3339(entry["as_of"]), "change": change(entry["user"], entry["reach"])}
-                for entry in found
+                for entry in entries
             ],
             "users": sum(users for users, _ in sizes),
             "clock": rfc3339(clock) if clock >= 0 else None,
@@ -105,24 +117,32 @@ class Web:
         }
 
     async def user(self, user_id: str) -> dict[str, Any] | None:
-        """The answer of `/api/v1/users/{id}`, None for one who is not live. Raises NotReady."""
+        """Return the response of `/api/v1/users/{id}`; None if the user is not live.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
         self._check()
-        found = await self._read(self._source.user(user_id))
-        return found and {**found, "as_of": rfc3339(found["as_of"])}
+        user = await self._read(self._source.user(user_id))
+        return user and {**user, "as_of": rfc3339(user["as_of"])}
 
     async def explain(self, user_id: str) -> dict[str, Any] | None:
-        """The same with an `explanation`; one at a time, so that they leave room for the work. Raises NotReady."""
+        """Return the response of `/api/v1/users/{id}?explain=1`; one at a time, to bound the delay of micro-batches.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
         self._check()
 
-        async def in_turn() -> dict[str, Any] | None:
+        async def one_at_a_time() -> dict[str, Any] | None:
             async with self._explaining:
                 return await explain_user(self._source, self._history, user_id)
 
-        found = await self._read(in_turn())
-        return found and {**found, "as_of": rfc3339(found["as_of"])}
+        user = await self._read(one_at_a_time())
+        return user and {**user, "as_of": rfc3339(user["as_of"])}
 
     def state(self) -> dict[str, Any]:
-        """The `state` event of the stream: rates and freshness over the last seconds, lag."""
+        """Return the `state` event of the stream: rates and freshness over the last seconds, and lag."""
         seconds = self.feed.seconds
         events, scores, alerts = seconds.rates()
         return {
@@ -138,11 +158,11 @@ class Web:
         }
 
     def lag_records(self) -> int:
-        """Records that wait, over all partitions."""
+        """Return the number of unprocessed records over all partitions."""
         return int(sum(sample.value for metric in self.metrics.lag.collect() for sample in metric.samples))
 
     async def tick(self) -> None:
-        """What happens every second: samples, and news for the open streams."""
+        """Take samples and send `state` and `top` to the open streams; called every second."""
         self._freshness.sample()
         if self.feed.listeners:
             self.feed.broadcast("state", self.state())
@@ -167,5 +187,5 @@ class Web:
             try:
                 await self.tick()
             except Exception:
-                # The page must not stop for good because one look at a shard failed.
-                log.warning("the live page missed a beat", exc_info=True)
+                # One failed read of a shard must not stop the updates for good.
+                log.warning("live_page_update_failed", exc_info=True)

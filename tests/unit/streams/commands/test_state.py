@@ -20,7 +20,7 @@ from streams import cli
 from streams.messages.events import TOPIC_OF, mutations
 from streams.offline.replay import cluster, replay
 from streams.settings.settings import PREFIX
-from streams.worker.data_dir import hold
+from streams.worker.data_dir import lock_data_dir
 from tests.support.histories import NOW_S, history
 
 SPEC = GraphSpec()
@@ -171,7 +171,7 @@ def test_checkpoint_and_restore(state: State) -> None:
 def test_a_running_worker_is_left_alone(state: State) -> None:
     """Neither is taken from, nor put over, what a worker or another process has."""
     state.json("checkpoint")
-    with hold(state.datadir):
+    with lock_data_dir(state.datadir):
         code, _, err = state.run("checkpoint")
         assert (code, "in use by another worker" in err, "keeps one every 600 s by itself" in err) == (1, True, True)
         assert state.run("restore", "--force")[::2] == (1, err.partition("; with GROUNDSWELL_CHECKPOINTS")[0] + "\n")

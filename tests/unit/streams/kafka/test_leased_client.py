@@ -247,16 +247,16 @@ def test_silent_threads_are_named() -> None:
 def test_one_worker_per_folder_and_none_after_a_kill(tmp_path: Path) -> None:
     """A second process gets an error that names the first; kill -9 of the first frees the folder at once."""
     script = (
-        "import sys, time; from pathlib import Path; from streams.worker.data_dir import hold; "
-        "f = hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from streams.worker.data_dir import lock_data_dir; "
+        "f = lock_data_dir(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "state")], stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
         assert child.stdout.readline() == b"held\n"
         with pytest.raises(StateError, match=rf"process {child.pid}.*GROUNDSWELL_DATADIR"):
-            data_dir.hold(tmp_path / "state")
+            data_dir.lock_data_dir(tmp_path / "state")
     finally:
         child.kill()
         child.communicate()
-    data_dir.hold(tmp_path / "state").close()
+    data_dir.lock_data_dir(tmp_path / "state").close()

@@ -13,7 +13,14 @@ from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from streams.operations.reshard import Resharding
 from streams.settings.settings import Settings
-from streams.worker.rollout.models_topic import USE, Message, Notices, encode, in_use, order_of
+from streams.worker.rollout.models_topic import (
+    USE,
+    ModelsTopicMessage,
+    ModelsTopicState,
+    artifact_in_use,
+    encode,
+    new_deployment,
+)
 
 NEW = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=3), 1)
 
@@ -41,12 +48,12 @@ class Moving(Resharding):
         del journal
 
 
-def put_to_use(artifact: Artifact) -> Notices:
+def put_to_use(artifact: Artifact) -> ModelsTopicState:
     """What the models topic says then."""
-    notices = Notices()
-    order, parts = order_of(artifact, "x")
-    for message in (*parts, Message(USE, encode(order))):
-        notices.take(message)
+    notices = ModelsTopicState()
+    order, parts = new_deployment(artifact, "x")
+    for message in (*parts, ModelsTopicMessage(USE, encode(order))):
+        notices.apply(message)
     return notices
 
 
@@ -56,9 +63,9 @@ def test_states_are_built_with_the_artifact_in_use(offline_settings: Settings, m
     def opened(_folder: Any, artifact: Artifact, spec: Any, **_named: Any) -> None:
         raise Opened(artifact.version, spec.window, spec.shards)
 
-    monkeypatch.setattr(streams.operations.reshard, "read_notices", lambda _settings: put_to_use(NEW))
-    monkeypatch.setattr(streams.operations.reshard, "writer", lambda *_: nullcontext())
-    monkeypatch.setattr(streams.operations.reshard, "Shard", SimpleNamespace(open=opened))
+    monkeypatch.setattr(streams.reshard, "read_models_topic", lambda _settings: put_to_use(NEW))
+    monkeypatch.setattr(streams.reshard, "writer", lambda *_: nullcontext())
+    monkeypatch.setattr(streams.reshard, "Shard", SimpleNamespace(open=opened))
     client: Any = None
     offline_settings.datadir.mkdir()
     with pytest.raises(Opened) as caught:
@@ -68,6 +75,6 @@ def test_states_are_built_with_the_artifact_in_use(offline_settings: Settings, m
 
 def test_without_a_word_the_settings_count(offline_settings: Settings) -> None:
     """Where nothing was put to use, or there is no topic, it is the artifact of the settings."""
-    for nothing in (None, Notices()):
-        assert in_use(offline_settings, nothing).version == Artifact.default().version
-    assert in_use(offline_settings, put_to_use(NEW)).version == NEW.version
+    for nothing in (None, ModelsTopicState()):
+        assert artifact_in_use(offline_settings, nothing).version == Artifact.default().version
+    assert artifact_in_use(offline_settings, put_to_use(NEW)).version == NEW.version

@@ -28,7 +28,7 @@ from streams.offline.replay import batches
 from streams.settings.settings import Settings
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Outcome, Publishing, Shard
-from streams.worker.rollout.engine_replacement import Successor, judged
+from streams.worker.rollout.engine_replacement import EngineReplacement, check_user
 from streams.worker.worker import Worker
 from tests.support.engines import BACKENDS, one_thread
 from tests.support.graphs import follow, forget
@@ -295,9 +295,9 @@ def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pyt
     with opened(tmp_path, MOST) as (shard,):
         for some in parts[:20]:
             step(shard, some)
-        successor = Successor(shard, new, BACKENDS["compiled"])
-        successor.make()
-        while successor.piece():
+        successor = EngineReplacement(shard, new, BACKENDS["compiled"])
+        successor.build()
+        while successor.compute_block():
             pass
         for some in parts[20:35]:
             assert step(shard, some).effect == 0
@@ -310,7 +310,7 @@ def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pyt
         for seed in range(10):
             seen = successor.sample(random.Random(seed))
             assert seen is not None
-            judged(seen, reference)
+            check_user(seen, reference)
         successor.take_over(shard)
         assert sum(step(shard, some).held for some in parts[35:]) > 0
         fresh = Shard.open(tmp_path / "fresh", new, SPEC)

@@ -1,4 +1,4 @@
-"""A worker's checkpoints: when they are made and brought back, that they never stop it; and `groundswell state`."""
+"""A worker's checkpoints: when they are saved and restored, and that a failure never stops the worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from streams.errors import SettingsError, StateError
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
-from streams.worker.checkpoints import Checkpoints, Taken, misfit, open_address, repository_root
+from streams.worker.checkpoints import Checkpoints, LocalCheckpoint, incompatibility, open_address, repository_root
 
 SPEC = GraphSpec()
 EVERY_S = 600.0
@@ -30,7 +30,7 @@ LOG = "groundswell.mutations"
 
 
 class Shard:
-    """What of a shard matters here, over a real state."""
+    """The part of a shard that checkpoints read, over a real state."""
 
     def __init__(self, folder: Path, shard_id: int = 0, spec: GraphSpec = SPEC) -> None:
         self.shard_id = shard_id
@@ -38,7 +38,7 @@ class Shard:
         self.next = int(self.graph.meta.get(b"next", b"0"))
 
     def work(self, follows: int = 20) -> None:
-        """Take follows and commit."""
+        """Apply follows and commit them."""
         numbers = range(self.next + 1, self.next + follows + 1)
         self.graph.apply([Mutation(Kind.FOLLOW, DAY_US + n, f"u{n}", f"u{n // 3}") for n in numbers])
         self.next += follows
@@ -50,7 +50,7 @@ class Shard:
 
 
 class Worker:
-    """Checkpoints with a clock of their own, over open shards."""
+    """Checkpoints of open shards, with a clock set by the test."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.now = 1_000.0
@@ -60,39 +60,43 @@ class Worker:
         named: dict[str, Any] = {"log_name": LOG, "shards": 2, "datadir": self.datadir, "every_s": EVERY_S, "keep": 2}
         fs = changes.pop("fs", LocalFileSystem())
         self.checkpoints = Checkpoints(
-            fs, str(self.kept), metrics=self.metrics, clock=lambda: self.now, **{**named, **changes}
+            fs,
+            str(self.kept),
+            metrics=self.metrics,
+            read=self._read,
+            clock=lambda: self.now,
+            **{**named, **changes},
         )
         self.shards: dict[int, Shard] = {}
 
+    async def _read(self, question: Callable[[Any], LocalCheckpoint | None]) -> list[LocalCheckpoint | None]:
+        return [question(shard) for shard in self.shards.values()]
+
     def folder(self, number: int) -> Path:
-        """Of a shard's state."""
+        """Return the folder of a shard's state."""
         return self.datadir / f"shard-{number}"
 
     def open(self, *numbers: int, begin: int = 0, end: int = 1_000) -> None:
-        """Get these partitions."""
+        """Assign these partitions and open their states."""
         self.datadir.mkdir(exist_ok=True)
-        self.checkpoints.own(dict.fromkeys(numbers, (begin, end)))
+        self.checkpoints.assign(dict.fromkeys(numbers, (begin, end)))
         for number in numbers:
             self.checkpoints.restore_if_missing(number, self.folder(number), SPEC, lambda *_: None)
             self.shards[number] = Shard(self.folder(number), number)
 
     def tick(self) -> None:
-        """Two ticks, as the first only flushes, and wait for what they began."""
-
-        async def read(question: Callable[[Any], Taken | None]) -> list[Taken | None]:
-            return [question(shard) for shard in self.shards.values()]
-
-        asyncio.run(self.checkpoints.tick(read))
-        asyncio.run(self.checkpoints.tick(read))
+        """Tick twice, as the first tick only flushes, and wait for the upload."""
+        asyncio.run(self.checkpoints.tick())
+        asyncio.run(self.checkpoints.tick())
         if self.checkpoints._thread is not None:
             self.checkpoints._thread.join()
 
     def ids(self, number: int = 0) -> list[str]:
-        """What was kept of a shard."""
+        """Return the ids of a shard's checkpoints."""
         return Repository(LocalFileSystem(), repository_root(str(self.kept), LOG, number, 2)).ids()
 
     def value(self, name: str, **labels: str) -> float | None:
-        """A metric of checkpoints."""
+        """Return the value of a checkpoint metric."""
         return self.metrics.registry.get_sample_value(f"groundswell_checkpoint_{name}", labels)
 
     def close(self) -> None:
@@ -104,14 +108,14 @@ class Worker:
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
-    """A worker without partitions."""
-    found = Worker(tmp_path)
-    yield found
-    found.close()
+    """Return a worker without partitions."""
+    opened = Worker(tmp_path)
+    yield opened
+    opened.close()
 
 
-def test_every_so_often(worker: Worker) -> None:
-    """Each shard has its turn once per interval, one per tick, and the metrics tell of it."""
+def test_one_checkpoint_per_interval(worker: Worker) -> None:
+    """Every shard gets one checkpoint per interval, one shard per tick; the metrics show it."""
     worker.open(0, 1)
     for shard in worker.shards.values():
         shard.work()
@@ -139,8 +143,8 @@ def test_every_so_often(worker: Worker) -> None:
     assert sorted(path.name for path in worker.datadir.iterdir()) == ["shard-0", "shard-1"]
 
 
-def test_off(tmp_path: Path) -> None:
-    """Without an address nothing is ever due, and nothing is brought back."""
+def test_without_an_address(tmp_path: Path) -> None:
+    """Without an address no checkpoint is due and none is restored."""
     worker = Worker(tmp_path, fs=None)
     worker.open(0)
     worker.shards[0].work()
@@ -153,7 +157,7 @@ def test_off(tmp_path: Path) -> None:
 
 
 def test_an_empty_state_is_no_failure(worker: Worker) -> None:
-    """A shard to which nothing was committed yet has nothing to keep."""
+    """A shard without a commit needs no checkpoint."""
     worker.open(0)
     worker.now += EVERY_S
     worker.tick()
@@ -161,8 +165,8 @@ def test_an_empty_state_is_no_failure(worker: Worker) -> None:
     assert worker.value("failures_total") == 0
 
 
-def test_failures_are_counted_and_tried_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the shard's part nor the upload stops the worker; a minute later it is tried again."""
+def test_failures_are_counted_and_retried(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure to link or to upload does not stop the worker; the next attempt follows a minute later."""
     worker.open(0)
     worker.shards[0].work()
     worker.now += EVERY_S
@@ -184,8 +188,8 @@ def test_failures_are_counted_and_tried_again(worker: Worker, monkeypatch: pytes
     assert worker.value("age_seconds", shard="0") == EVERY_S + 120
 
 
-def test_a_step_that_is_not_committed_is_not_kept(worker: Worker) -> None:
-    """A checkpoint may fall between step and commit: it holds what was committed before."""
+def test_a_checkpoint_holds_committed_steps_only(worker: Worker) -> None:
+    """A checkpoint between step and commit holds the state of the commit before."""
     worker.open(0)
     shard = worker.shards[0]
     shard.work()
@@ -199,8 +203,8 @@ def test_a_step_that_is_not_committed_is_not_kept(worker: Worker) -> None:
     assert "late" not in worker.shards[0].graph.users.index
 
 
-def test_one_at_a_time_and_beside_the_steps(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one is uploaded no other is due, and the shard goes on."""
+def test_uploads_run_one_at_a_time_beside_the_steps(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """During an upload no other checkpoint is due, and the shard takes steps."""
     go, save = threading.Event(), Repository.save
 
     def slow(*arguments: Any, **named: Any) -> Any:
@@ -212,9 +216,9 @@ def test_one_at_a_time_and_beside_the_steps(worker: Worker, monkeypatch: pytest.
     for shard in worker.shards.values():
         shard.work()
     worker.now += EVERY_S
-    taken = worker.checkpoints.take(worker.shards[0])
-    assert taken is not None
-    worker.checkpoints._thread = threading.Thread(target=worker.checkpoints.upload, args=(taken,))
+    local = worker.checkpoints.link(worker.shards[0])
+    assert local is not None
+    worker.checkpoints._thread = threading.Thread(target=worker.checkpoints.upload, args=(local,))
     worker.checkpoints._thread.start()
     assert worker.checkpoints.due(worker.now) is None
     worker.shards[0].work()
@@ -224,37 +228,37 @@ def test_one_at_a_time_and_beside_the_steps(worker: Worker, monkeypatch: pytest.
     assert worker.ids() == ["00000001-20"]
 
 
-def test_what_was_given_away(worker: Worker) -> None:
-    """A shard that went elsewhere during the upload leaves no checkpoint and no metrics, and is no failure."""
+def test_a_shard_revoked_during_the_upload(worker: Worker) -> None:
+    """It leaves no checkpoint and no metrics, and does not count as a failure."""
     worker.open(0)
     worker.shards[0].work()
     worker.now += EVERY_S
     worker.tick()
     assert worker.value("bytes", shard="0") is not None
-    taken = worker.checkpoints.take(worker.shards[0])
-    assert taken is not None
-    worker.checkpoints.own({})
-    worker.checkpoints.upload(taken)
+    local = worker.checkpoints.link(worker.shards[0])
+    assert local is not None
+    worker.checkpoints.assign({})
+    worker.checkpoints.upload(local)
     assert len(worker.ids()) == 1
     assert worker.value("failures_total") == 0
     assert worker.value("bytes", shard="0") is None
     assert worker.checkpoints.due(worker.now + 9 * EVERY_S) is None
 
 
-def test_stop(worker: Worker) -> None:
-    """A stop gives up an upload at its next chunk."""
+def test_a_stop_cancels_the_upload(worker: Worker) -> None:
+    """A stop cancels an upload at its next chunk."""
     worker.open(0)
     worker.shards[0].work()
-    taken = worker.checkpoints.take(worker.shards[0])
-    assert taken is not None
-    worker.checkpoints.stop()
-    worker.checkpoints.upload(taken)
+    local = worker.checkpoints.link(worker.shards[0])
+    assert local is not None
+    asyncio.run(worker.checkpoints.close())
+    worker.checkpoints.upload(local)
     assert worker.ids() == []
     assert worker.value("failures_total") == 0
 
 
 def kept_at_20(worker: Worker, number: int = 0) -> None:
-    """A checkpoint at offset 20, while the state goes on to 40, and everything closed."""
+    """Save a checkpoint at offset 20, advance the state to 40 and close it."""
     worker.open(number)
     worker.shards[number].work()
     worker.now += EVERY_S
@@ -263,8 +267,8 @@ def kept_at_20(worker: Worker, number: int = 0) -> None:
     worker.close()
 
 
-def test_a_lost_state_comes_back(worker: Worker) -> None:
-    """No folder: the newest checkpoint; a folder that reaches the log: left alone."""
+def test_a_lost_state_is_restored(worker: Worker) -> None:
+    """Without a folder the newest checkpoint is restored; a state that reaches the log stays."""
     kept_at_20(worker)
     worker.open(0, begin=20)
     assert worker.shards[0].next == 40
@@ -276,7 +280,7 @@ def test_a_lost_state_comes_back(worker: Worker) -> None:
 
 
 def test_an_empty_folder_is_no_state(worker: Worker) -> None:
-    """What a kill between making the folder and the first commit leaves is replaced."""
+    """A folder without a commit, as a kill may leave it, is replaced."""
     kept_at_20(worker)
     shutil.rmtree(worker.folder(0))
     Shard(worker.folder(0)).close()
@@ -285,7 +289,7 @@ def test_an_empty_folder_is_no_state(worker: Worker) -> None:
 
 
 def test_a_state_that_ends_before_the_log(tmp_path: Path) -> None:
-    """A state that the log cannot carry on is replaced by a checkpoint that it can."""
+    """It is replaced by a checkpoint from which the log can be read."""
     first, second = Worker(tmp_path), Worker(tmp_path)
     kept_at_20(first)
     old = Shard(tmp_path / "old")
@@ -302,7 +306,7 @@ def test_a_state_that_ends_before_the_log(tmp_path: Path) -> None:
 
 
 def test_a_log_that_is_too_short_for_all(worker: Worker) -> None:
-    """No checkpoint reaches the log: nothing is replaced, the worker's own check of the log says so."""
+    """No checkpoint reaches the log: the state stays, and the worker's check of the log reports it."""
     kept_at_20(worker)
     worker.open(0, begin=30)
     assert worker.shards[0].next == 40
@@ -312,7 +316,7 @@ def test_a_log_that_is_too_short_for_all(worker: Worker) -> None:
 
 
 def test_a_checkpoint_of_a_log_that_is_gone(worker: Worker) -> None:
-    """Of topics that were made anew, with fewer messages: the state is built from the log, not brought back."""
+    """If the topics were created again with fewer messages, the state is rebuilt from the log."""
     kept_at_20(worker)
     shutil.rmtree(worker.folder(0))
     worker.open(0, end=19)
@@ -323,7 +327,7 @@ def test_a_checkpoint_of_a_log_that_is_gone(worker: Worker) -> None:
 
 
 def test_all_damaged_with_a_whole_log(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
-    """The log alone is as good: the worker rebuilds, and says what is wrong."""
+    """The worker rebuilds from the log and logs the error."""
     kept_at_20(worker)
     for blob in worker.kept.rglob("blobs/*"):
         blob.write_bytes(b"?")
@@ -331,11 +335,11 @@ def test_all_damaged_with_a_whole_log(worker: Worker, caplog: pytest.LogCaptureF
     worker.open(0)
     assert worker.shards[0].next == 0
     assert worker.value("failures_total") == 1
-    assert "rebuilding from the log alone" in caplog.text
+    assert "checkpoint_unusable_rebuilding" in caplog.text
 
 
 def test_all_damaged_with_a_short_log(worker: Worker) -> None:
-    """Nothing can bring the state back: an error that names what helps."""
+    """The state cannot be restored: an error states what to do."""
     kept_at_20(worker)
     for blob in worker.kept.rglob("blobs/*"):
         blob.write_bytes(b"?")
@@ -345,31 +349,31 @@ def test_all_damaged_with_a_short_log(worker: Worker) -> None:
 
 
 def test_a_damaged_state_is_not_replaced_by_itself(worker: Worker) -> None:
-    """A folder that cannot be read may hold something that somebody wants: it is for a person to remove."""
+    """A folder that cannot be read may hold data worth saving: an operator must remove it."""
     kept_at_20(worker)
     next(worker.folder(0).glob("MANIFEST-*")).unlink()
     with pytest.raises(DamagedError, match="restore or remove"):
         worker.open(0)
 
 
-def test_misfits(worker: Worker) -> None:
-    """Checkpoints of another spec, of a newer format, or that end before the log or behind it, are of no use."""
+def test_incompatible_checkpoints(worker: Worker) -> None:
+    """Checkpoints of another spec or a newer format, or that end outside the log, are not restored."""
     kept_at_20(worker)
     kept = Repository(LocalFileSystem(), repository_root(str(worker.kept), LOG, 0, 2))
-    about = kept.load(kept.ids()[0])
-    assert misfit(about, SPEC, 20, 20) == ""
-    assert "begins at 21" in misfit(about, SPEC, 21, 99)
-    assert "the log at 19" in misfit(about, SPEC, 0, 19)
-    assert "another retention_s, window" in misfit(about, replace(SPEC, window=4, retention_s=1), 0, 99)
-    about = replace_format(kept, 99)
-    assert "format 99" in misfit(about, SPEC, 0, 99)
+    manifest = kept.load(kept.ids()[0])
+    assert incompatibility(manifest, SPEC, 20, 20) == ""
+    assert "begins at 21" in incompatibility(manifest, SPEC, 21, 99)
+    assert "the log at 19" in incompatibility(manifest, SPEC, 0, 19)
+    assert "another retention_s, window" in incompatibility(manifest, replace(SPEC, window=4, retention_s=1), 0, 99)
+    manifest = replace_format(kept, 99)
+    assert "format 99" in incompatibility(manifest, SPEC, 0, 99)
     shutil.rmtree(worker.folder(0))
     worker.open(0)
     assert worker.shards[0].next == 0
 
 
 def replace_format(kept: Repository, version: int) -> Any:
-    """The newest manifest, changed in place to another format."""
+    """Change the format of the newest manifest in place and return the manifest."""
     path = f"{kept.root}/manifests/{kept.ids()[0]}.json"
     value = json.loads(kept.fs.cat_file(path))
     kept.fs.pipe_file(path, json.dumps({**value, "format": version}).encode())
@@ -377,22 +381,22 @@ def replace_format(kept: Repository, version: int) -> Any:
 
 
 def test_leftovers(worker: Worker) -> None:
-    """What a killed process left half done is removed, and nothing else."""
+    """Incomplete folders of a killed process are removed, and nothing else."""
     worker.datadir.mkdir()
     for name in (".checkpoint-0", ".restoring-shard-0", ".replaced-shard-0", ".mine", "shard-0"):
         (worker.datadir / name).mkdir()
         (worker.datadir / name / "file").touch()
-    worker.checkpoints.tidy()
+    worker.checkpoints.remove_leftovers()
     assert sorted(path.name for path in worker.datadir.iterdir()) == [".mine", "shard-0"]
 
 
 @pytest.mark.parametrize(
-    ("address", "says"),
+    ("address", "message"),
     [("s3://bucket/x", "s3:// needs a plugin that is not installed.*s3fs"), ("nonsense://x", "an address that fsspec")],
 )
-def test_addresses_that_cannot_be(address: str, says: str) -> None:
-    """A plugin that is not installed, and a protocol that nobody knows, are one line each."""
-    with pytest.raises(SettingsError, match=says) as caught:
+def test_unusable_addresses(address: str, message: str) -> None:
+    """A missing plugin and an unknown protocol are reported in one line."""
+    with pytest.raises(SettingsError, match=message) as caught:
         open_address(address)
     assert "\n" not in str(caught.value)
 

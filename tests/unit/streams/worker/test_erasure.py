@@ -1,4 +1,4 @@
-"""The eraser: files follow what was forgotten, marks last, copies go; what is in memory says nothing either."""
+"""The erasure rewrites files, keeps marks, removes copies; memory holds no trace of forgotten users either."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from model.artifact import Artifact
 from streams.messages.log_records import Record
 from streams.shard.graph_view import graph_spec
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Outcome, Shard, state_folder
+from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
-from streams.worker.erasure import AGAIN_S, COPY_S, Eraser
+from streams.worker.data_dir import state_folder
+from streams.worker.erasure import AGAIN_S, COPY_S, DataErasure
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.web import LiveFeed
 from tests.support.graphs import create, follow, forget, join, share, unshare
@@ -35,32 +36,32 @@ SPEC = graph_spec(ARTIFACT.config, retention_s=0, lateness_s=86_400)
 
 
 def spec_of(shard: int, shards: int = 1) -> GraphSpec:
-    """The graph of one shard."""
+    """Return the graph specification of one shard."""
     return replace(SPEC, shards=shards, shard=shard)
 
 
 class Worker:
-    """One open shard, and an eraser with a clock of its own."""
+    """One open shard, and an erasure with a clock set by the test."""
 
     def __init__(self, datadir: Path, within_s: float = WITHIN_S) -> None:
         self.datadir = datadir
         self.now = 1_000.0
         self.metrics = Metrics()
-        self.settled = True
-        self.left: list[int] = []
+        self.assigned = True
+        self.removed: list[int] = []
         self.host = ShardHost(lambda shard: Shard.open(state_folder(datadir, shard), ARTIFACT, spec_of(shard)))
-        self.eraser = Eraser(
+        self.erasure = DataErasure(
             self.host,
             self.metrics,
             datadir,
             within_s,
-            settled=lambda: self.settled,
-            gone=self.left.append,
+            assignment_known=lambda: self.assigned,
+            on_removed=self.removed.append,
             clock=lambda: self.now,
         )
 
     async def step(self, *mutations: Mutation) -> None:
-        """Take and commit a step."""
+        """Step the shard and commit."""
 
         def work(shard: Shard) -> None:
             shard.step(list(mutations))
@@ -69,27 +70,27 @@ class Worker:
         await self.host.read(work)
 
     async def tick(self, seconds: float = 0.0) -> None:
-        """Let time pass, tick, and wait for what that began."""
+        """Advance the clock, tick, and wait for the rewrite."""
         self.now += seconds
-        await self.eraser.tick()
-        thread = self.eraser._thread
+        await self.erasure.tick()
+        thread = self.erasure._thread
         if thread is not None:
             await asyncio.to_thread(thread.join)
-            await self.eraser.tick()
+            await self.erasure.tick()
 
     def waiting_s(self) -> float:
-        """The metric."""
+        """Return the value of the metric."""
         return float(self.metrics.forget_waiting._value.get())
 
     def holding(self) -> list[str]:
-        """The files that hold the person."""
+        """Return the names of the files that hold the person's id."""
         return [p.name for p in self.datadir.rglob("*") if p.is_file() and PERSON.encode() in p.read_bytes()]
 
 
 def run(work: Callable[[Worker], Awaitable[None]], datadir: Path, within_s: float = WITHIN_S) -> None:
-    """Work with a worker that has shard 0."""
+    """Run a test with a worker that has shard 0 open."""
 
-    async def all_of_it() -> None:
+    async def run_all() -> None:
         worker = Worker(datadir, within_s)
         await worker.host.sync_assignment({0: 0})
         try:
@@ -97,11 +98,11 @@ def run(work: Callable[[Worker], Awaitable[None]], datadir: Path, within_s: floa
         finally:
             await worker.host.close()
 
-    asyncio.run(all_of_it())
+    asyncio.run(run_all())
 
 
-def test_files_follow_within_the_time(tmp_path: Path) -> None:
-    """Not before it is due, and then for good; the metric tells how long it waits."""
+def test_files_are_rewritten_within_the_time(tmp_path: Path) -> None:
+    """Files are rewritten once, when due; the metric shows the waiting time."""
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"), share(2, PERSON, "x"))
@@ -121,7 +122,7 @@ def test_files_follow_within_the_time(tmp_path: Path) -> None:
 
 
 def test_the_mark_outlives_the_process(tmp_path: Path) -> None:
-    """A worker that ends before the files were written anew does it after its next start, and only once."""
+    """A worker that ends before the rewrite does it after its next start, once."""
 
     async def before(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
@@ -139,14 +140,14 @@ def test_the_mark_outlives_the_process(tmp_path: Path) -> None:
     run(afterwards, tmp_path, 0.0)
 
 
-def test_who_is_forgotten_meanwhile_is_not_taken_for_gone(tmp_path: Path) -> None:
-    """A forget during the work keeps its mark; one that is not committed takes none away."""
+def test_a_forget_during_the_rewrite_keeps_its_mark(tmp_path: Path) -> None:
+    """The rewrite removes only the marks that existed at its start."""
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"), follow(1, "c", "d"))
         await worker.step(forget(3, "c"))
-        await worker.eraser.tick()
-        thread = worker.eraser._thread
+        await worker.erasure.tick()
+        thread = worker.erasure._thread
         assert thread is not None
         await worker.step(forget(4, PERSON))
         await asyncio.to_thread(thread.join)
@@ -160,7 +161,7 @@ def test_who_is_forgotten_meanwhile_is_not_taken_for_gone(tmp_path: Path) -> Non
 
 
 def test_a_step_that_is_not_committed_has_no_mark(tmp_path: Path) -> None:
-    """Nothing is erased for a forget that is still in work: its rows are not replaced yet."""
+    """A forget causes no rewrite before its commit: its rows are not replaced yet."""
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
@@ -175,8 +176,8 @@ def test_a_step_that_is_not_committed_has_no_mark(tmp_path: Path) -> None:
     run(work, tmp_path, 0.0)
 
 
-def test_what_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failure is counted, the mark stays, and the next attempt comes a minute later."""
+def test_a_failed_rewrite_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure is counted, the mark stays, and the next attempt follows a minute later."""
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
@@ -197,8 +198,8 @@ def test_what_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run(work, tmp_path, 0.0)
 
 
-def test_a_shard_can_go_while_its_files_are_written_anew(tmp_path: Path) -> None:
-    """Closing does not wait for it and is no failure; the mark is still there for whoever opens it next."""
+def test_a_shard_may_close_during_its_rewrite(tmp_path: Path) -> None:
+    """Closing does not wait for the rewrite and does not count as a failure; the mark stays."""
 
     async def work(worker: Worker) -> None:
         await worker.step(*(follow(1, f"{PERSON}-{n:04d}", "b") for n in range(3_000)))
@@ -211,8 +212,8 @@ def test_a_shard_can_go_while_its_files_are_written_anew(tmp_path: Path) -> None
             return begin()
 
         store.rewrite = rewrite  # type: ignore[method-assign]
-        await worker.eraser.tick()
-        await worker.host.sync_assignment({})
+        await worker.erasure.tick()
+        await worker.host.settle({})
         entered.set()
         await worker.tick()
         assert worker.metrics.erase_failures._value.get() == 0
@@ -226,32 +227,32 @@ def test_a_shard_can_go_while_its_files_are_written_anew(tmp_path: Path) -> None
     run(work, tmp_path, 0.0)
 
 
-def test_a_copy_that_hears_of_no_forget_goes(tmp_path: Path) -> None:
-    """The folder of a shard that another worker has is removed, not before its time and not while that is unsure."""
+def test_a_copy_of_another_workers_shard_is_removed(tmp_path: Path) -> None:
+    """It is removed after the minimum age, and only once the assignment is known."""
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
-        await worker.host.sync_assignment({})
-        worker.settled = False
+        await worker.host.settle({})
+        worker.assigned = False
         await worker.tick()
         await worker.tick(10 * COPY_S)
-        worker.settled = True
+        worker.assigned = True
         await worker.tick()
         await worker.tick(COPY_S - 1)
         assert worker.holding()
-        assert worker.left == []
+        assert worker.removed == []
         await worker.tick(1)
         assert worker.holding() == []
-        assert worker.left == [0]
-        await worker.host.sync_assignment({0: 0})
+        assert worker.removed == [0]
+        await worker.host.settle({0: 0})
         assert worker.host.position(0)[0] == 0
 
     run(work, tmp_path, 0.0)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0"]
 
 
-def test_a_shard_that_comes_back_keeps_its_folder(tmp_path: Path) -> None:
-    """What is open is never taken for a copy, and its time begins anew when it goes again."""
+def test_a_shard_that_is_assigned_again_keeps_its_folder(tmp_path: Path) -> None:
+    """An open shard is no copy; the age of a copy counts from the last revocation."""
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
@@ -262,13 +263,13 @@ def test_a_shard_that_comes_back_keeps_its_folder(tmp_path: Path) -> None:
         await worker.host.sync_assignment({})
         await worker.tick(COPY_S)
         assert worker.holding()
-        assert worker.left == []
+        assert worker.removed == []
 
     run(work, tmp_path, 0.0)
 
 
 def test_caches_are_emptied(tmp_path: Path) -> None:
-    """Ids are the keys of caches, which end with the files or after a while."""
+    """Caches with ids as keys are cleared periodically."""
 
     async def work(worker: Worker) -> None:
         source_hash(PERSON)
@@ -280,8 +281,8 @@ def test_caches_are_emptied(tmp_path: Path) -> None:
     run(work, tmp_path)
 
 
-def test_the_live_page_shows_nothing_more() -> None:
-    """Neither an alert nor a trend of somebody who was forgotten."""
+def test_the_live_page_forgets_a_user() -> None:
+    """Alerts and trends of a forgotten user are removed."""
     feed = LiveFeed()
     for user in (PERSON, "b"):
         feed._alerts.append({"user": user})
@@ -297,17 +298,17 @@ def test_the_live_page_shows_nothing_more() -> None:
 
 @contextmanager
 def cluster(folder: Path, shards: int = 3) -> Iterator[Cluster]:
-    """Some shards, wired together."""
+    """Open some connected shards for the duration of the context."""
     opened = [Shard.open(folder / str(at), ARTIFACT, spec_of(at, shards)) for at in range(shards)]
-    tried = Cluster(opened)
+    connected = Cluster(opened)
     try:
-        yield tried
+        yield connected
     finally:
-        tried.close()
+        connected.close()
 
 
 def life(person: str) -> Iterator[Mutation]:
-    """Everything that somebody can do or have done."""
+    """Yield every kind of event of and about a person."""
     for number in range(8):
         yield create(number, person, f"own-{number}", "parent")
         for other in range(6):
@@ -320,12 +321,12 @@ def life(person: str) -> Iterator[Mutation]:
     yield unshare(60, person, "c3")
 
 
-def test_no_row_says_anything_of_the_forgotten(tmp_path: Path) -> None:
-    """On no shard does a row of theirs differ from that of somebody who never did anything, in any tensor."""
+def test_no_row_holds_a_trace_of_a_forgotten_user(tmp_path: Path) -> None:
+    """On every shard, in every tensor, its row equals that of a user without any event."""
     with cluster(tmp_path) as tried:
         named: list[str] = []
 
-        def noted(outcome: Outcome) -> None:
+        def collect(outcome: Outcome) -> None:
             named.extend(outcome.named)
 
         tried.feed([follow(1, f"f{n}", f"f{n + 1}") for n in range(9)])
@@ -333,25 +334,27 @@ def test_no_row_says_anything_of_the_forgotten(tmp_path: Path) -> None:
         tried.drain()
         home = tried.shards[owner(PERSON, 3)]
         assert home.user(PERSON)
-        assert all(PERSON in shard.graph.users.index for shard in tried.shards), "no mirrors: it proves nothing"
+        assert all(PERSON in shard.graph.ledger.users.index for shard in tried.shards), (
+            "no shard mirrors the user: the test proves nothing"
+        )
         for when in (100, 101):
             tried.feed([forget(when, PERSON), forget(when, "nobody-ever")])
-            tried.drain(noted)
+            tried.drain(collect)
         assert named.count(PERSON) == 2 * 3
         for shard in tried.shards:
-            person, blank = (shard.graph.users.forgotten[forgotten_key(n)] for n in (PERSON, "nobody-ever"))
-            for one, two in zip(told(shard, person), told(shard, blank), strict=True):
-                assert np.array_equal(one, two)
-            assert not shard.graph.users.counts[person].any()
-            assert shard.graph.users.last_share_at[person] == NEVER
-            assert PERSON not in shard.graph.users.index
+            person, blank = (shard.graph.ledger.users.forgotten[forgotten_key(n)] for n in (PERSON, "nobody-ever"))
+            for forgotten, unused in zip(values(shard, person), values(shard, blank), strict=True):
+                assert np.array_equal(forgotten, unused)
+            assert not shard.graph.ledger.users.counts[person].any()
+            assert shard.graph.ledger.users.made_at[person] == NEVER
+            assert PERSON not in shard.graph.ledger.users.index
             assert shard.user(PERSON) is None
 
 
-def told(shard: Shard, row: int) -> list[Any]:
-    """All that a shard's memory says of a user's row, but for when and whose it is."""
-    users, engine = shard.graph.users, shard.engine
-    mine = shard.graph.users.owned[row]
+def values(shard: Shard, row: int) -> list[Any]:
+    """Return every value of a user's row in a shard's memory, except its times and its id."""
+    users, engine = shard.graph.ledger.users, shard.engine
+    mine = shard.graph.ledger.users.owned[row]
     computed = [engine.hidden1[USER][row], engine.hidden2[row], engine.score[row], users.own[row]] if mine else []
     columns = [users.rings[row], users.tops[row], users.propagated[row], users.ids[row], users.live(row)]
     said = shard.said
@@ -360,7 +363,7 @@ def told(shard: Shard, row: int) -> list[Any]:
 
 
 def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
-    """Who was forgotten while a former owner's score may come late is withdrawn once more, unless there again."""
+    """A user forgotten while a late score of a former owner may arrive gets a second tombstone, unless live again."""
 
     async def run() -> None:
         host = Worker(tmp_path).host
@@ -382,10 +385,10 @@ def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
         outcome = await step(commits=False)
         assert outcome.forgotten == ["a"]
         assert {score.user for score in outcome.scores} == {"b", "c"}
-        # It was not committed, so that does not count as said; the scores follow from a debt of their own.
-        host.takeovers.new.clear()
-        await host.sync_assignment({0: 1}, unbroken=True)
-        assert set(host.takeovers.new) == {0}
+        # Without the commit the tombstone is pending again; the scores are pending through the new takeover.
+        host.taken_over.clear()
+        await host.settle({0: 1}, unbroken=True)
+        assert set(host.taken_over) == {0}
         assert (await step()).forgotten == ["a"]
         await host.request_republish(0)
         assert (await step()).forgotten == []

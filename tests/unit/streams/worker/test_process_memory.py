@@ -1,4 +1,4 @@
-"""The allocator of a process that was told to have one arena, as glibc itself describes it."""
+"""The number of arenas of a process, as glibc reports it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 PROGRAM = """
 import ctypes, sys, threading
-from streams import memory
-if sys.argv[1] == "told":
-    assert memory.one_arena()
+from streams.worker import process_memory
+if sys.argv[1] == "one":
+    assert process_memory.one_arena()
 barrier = threading.Barrier(6)
 def work():
     data = bytearray(100_000)
@@ -27,18 +27,18 @@ libc.fflush(ctypes.c_void_p(out))
 """
 
 
-def arenas(told: str, **environment: str) -> int:
-    """How many arenas a process with seven threads that allocate has."""
+def arenas(wanted: str, **environment: str) -> int:
+    """Return the number of arenas of a process in which seven threads allocate."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    command = [sys.executable, "-c", PROGRAM, told]
+    command = [sys.executable, "-c", PROGRAM, wanted]
     ran = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
     return ran.stdout.count("<heap nr=")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_one_arena_for_all_threads() -> None:
-    """Without being told there are several; the environment has the last word."""
-    assert arenas("no") > 2
-    assert arenas("told") == 1
-    assert arenas("told", MALLOC_ARENA_MAX="3") == 3
-    assert arenas("told", GLIBC_TUNABLES="glibc.malloc.arena_max=2") == 2
+    """By default there are several arenas; the environment takes precedence over the setting."""
+    assert arenas("default") > 2
+    assert arenas("one") == 1
+    assert arenas("one", MALLOC_ARENA_MAX="3") == 3
+    assert arenas("one", GLIBC_TUNABLES="glibc.malloc.arena_max=2") == 2

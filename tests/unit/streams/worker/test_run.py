@@ -1,4 +1,4 @@
-"""What a worker does before it joins, when the broker goes away just then."""
+"""The steps before a worker joins its group, while the broker is unreachable."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from kafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 
 from streams.errors import BrokerError
 from streams.kafka import topics
+from streams.kafka.access import rights
 from streams.settings.settings import Settings
 from streams.worker import run
 
 
 class Broker:
-    """Fails in this order, each time with an error of this cause, and then no more."""
+    """Fails once per cause, in this order, then succeeds.
+
+    Args:
+        causes: The cause of each error.
+    """
 
     def __init__(self, *causes: Exception) -> None:
         self.causes = list(causes)
-        self.asked = 0
+        self.calls = 0
 
     @contextmanager
     def admin(self, _settings: Settings) -> Iterator[None]:
-        """In place of the admin client."""
-        self.asked += 1
+        """Replace the admin client."""
+        self.calls += 1
         if self.causes:
             cause = self.causes.pop(0)
             raise BrokerError(str(cause)) from cause
@@ -33,7 +38,7 @@ class Broker:
 
 
 @pytest.mark.parametrize(
-    ("causes", "asked", "ends"),
+    ("causes", "calls", "ends"),
     [
         ([], 1, True),
         ([KafkaConnectionError(), KafkaConnectionError()], 3, True),
@@ -44,12 +49,13 @@ class Broker:
         ([ConnectionRefusedError()] * 100, 21, False),
     ],
 )
-def test_a_broker_that_is_away_has_some_seconds(
-    monkeypatch: pytest.MonkeyPatch, causes: list[Exception], asked: int, ends: bool
+def test_an_unreachable_broker_is_retried(
+    monkeypatch: pytest.MonkeyPatch, causes: list[Exception], calls: int, ends: bool
 ) -> None:
-    """Who does not answer is asked again for a while; who refuses is not."""
+    """A broker that does not answer is retried until the deadline; a refusal is not retried."""
     broker, now = Broker(*causes), [0.0]
     monkeypatch.setattr(topics, "admin", broker.admin)
+    monkeypatch.setattr(rights, "require", lambda _client, _rights: None)
     monkeypatch.setattr(topics, "create", lambda _client, _specs: [])
     monkeypatch.setattr(run, "monotonic", lambda: now[0])
     monkeypatch.setattr(run, "sleep", lambda seconds: now.append(now.pop() + seconds))
@@ -58,13 +64,13 @@ def test_a_broker_that_is_away_has_some_seconds(
     else:
         with pytest.raises(BrokerError):
             run._prepare(Settings.load(), lambda: False)
-    assert broker.asked == asked
+    assert broker.calls == calls
 
 
-def test_who_is_told_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that comes while the broker is away ends the wait, without an error."""
+def test_a_signal_ends_the_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal while the broker is unreachable ends the wait without an error."""
     broker, stopped = Broker(*[KafkaConnectionError()] * 100), [False]
     monkeypatch.setattr(topics, "admin", broker.admin)
-    monkeypatch.setattr(run, "sleep", lambda _seconds: stopped.__setitem__(0, broker.asked == 3))
+    monkeypatch.setattr(run, "sleep", lambda _seconds: stopped.__setitem__(0, broker.calls == 3))
     run._prepare(Settings.load(), lambda: stopped[0])
-    assert broker.asked == 3
+    assert broker.calls == 3

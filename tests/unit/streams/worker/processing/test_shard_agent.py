@@ -16,12 +16,16 @@ from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
+from streams.worker.assignment import Assignment
 from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import STEP_MUTATIONS, ShardAgent, micro_batches
 from streams.worker.processing.shard_host import ShardHost
-from streams.worker.rollout.follower import Switching
-from streams.worker.rollout.models_topic import Message, Notices, Order
-from streams.worker.worker import Worker
+from streams.worker.rollout.follower import RolloutFollower
+from streams.worker.rollout.models_topic import (
+    Deployment,
+    ModelsTopicMessage,
+    ModelsTopicState,
+)
 from tests.support.processing import FakeShard, pack, records
 
 
@@ -176,12 +180,12 @@ def test_a_revoked_shard_is_not_announced(offline_settings: Settings) -> None:
         rig = Rig(offline_settings)
         await rig.host.sync_assignment({0: 0, 1: 0})
         await rig.host.sync_assignment({1: 0}, unbroken=True)
-        worker: Any = SimpleNamespace(
-            host=rig.host, readiness=SimpleNamespace(stopping=False), _greetings=set(), _begin=begin
+        assignment: Any = SimpleNamespace(
+            _host=rig.host, _readiness=SimpleNamespace(stopping=False), _steps=set(), step=begin
         )
         for partition in (0, 1):
-            Worker._repeat(worker, partition)
-        await asyncio.gather(*worker._greetings)
+            Assignment.republish_soon(assignment, partition)
+        await asyncio.gather(*assignment._steps)
         assert begun == [1]
         with pytest.raises(StaleStep):
             await rig.agent.run_pending(0)
@@ -198,21 +202,21 @@ def test_a_switch_is_reported_after_a_refused_announcement(offline_settings: Set
     switched: list[int] = []
     statuses: list[str] = []
 
-    async def say(message: Message) -> None:
+    async def say(message: ModelsTopicMessage) -> None:
         statuses.append(message.key)
 
     async def run() -> None:
-        rig, new, notices = Rig(offline_settings), SimpleNamespace(version="new"), Notices()
-        notices.use = Order("x", "new", 1, "")
+        rig, new, notices = Rig(offline_settings), SimpleNamespace(version="new"), ModelsTopicState()
+        notices.use = Deployment("x", "new", 1, "")
         await rig.host.sync_assignment({0: 0})
-        board: Any = SimpleNamespace(notices=notices)
+        board: Any = SimpleNamespace(state=notices)
         make: Any = None
         configured: Any = new
-        following = Switching(board, rig.host, rig.agent, make, configured, "w0", say, switched.append)
+        following = RolloutFollower(board, rig.host, rig.work, make, configured, "w0", say, switched.append)
         successor: Any = SimpleNamespace(
             artifact=new, shard=rig.shards[0], checked=True, take_over=lambda shard: setattr(shard, "artifact", new)
         )
-        following._successors[0] = successor
+        following._replacements[0] = successor
         rig.refuses = True
         with pytest.raises(Refused):
             await following.follow()

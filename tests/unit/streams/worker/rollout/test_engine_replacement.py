@@ -1,4 +1,4 @@
-"""A shard goes over to another artifact: in the end as if it had never served another, or as if nothing had been."""
+"""Replacement of a shard's engine: it ends like a fresh start with the new artifact, or leaves no trace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from random import Random
 import numpy as np
 import pytest
 
-import streams.worker.rollout.engine_replacement
 from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
@@ -23,7 +22,8 @@ from streams.shard.graph_view import graph_spec
 from streams.shard.shard import OWED, Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import judge
-from streams.worker.rollout.engine_replacement import Successor, judged, misfit
+from streams.worker.rollout import engine_replacement
+from streams.worker.rollout.engine_replacement import EngineReplacement, check_user, incompatibility
 from tests.support.strategies import history
 
 CONFIG = ModelConfig(hidden=8, heads=2, head_hidden=8, window=3, floor=1)
@@ -33,21 +33,21 @@ SPEC = GraphSpec(floor=1, window=3)
 
 
 @pytest.fixture(autouse=True)
-def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.worker.rollout.engine_replacement, "PIECE", 7)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_replacement, "BLOCK_ROWS", 7)
 
 
-def finish(successor: Successor, between: Callable[[], None] = lambda: None) -> None:
-    """Make it and do all pieces, with something else between them."""
-    successor.make()
-    while successor.piece():
+def finish(replacement: EngineReplacement, between: Callable[[], None] = lambda: None) -> None:
+    """Build the engine and compute all blocks, with a call after each."""
+    replacement.build()
+    while replacement.compute_block():
         between()
 
 
 def same(one: Shard, other: Shard) -> None:
-    """Both hold the same graph's embeddings, bit for bit."""
-    users = one.graph.users.index
-    assert users.keys() == other.graph.users.index.keys()
+    """Check that two shards hold the same embeddings and scores, bit for bit."""
+    users = one.graph.ledger.users.index
+    assert users.keys() == other.graph.ledger.users.index.keys()
     for kind in range(len(TYPES)):
         names = other.graph.tables[kind].index
         for name, row in one.graph.tables[kind].index.items():
@@ -59,7 +59,7 @@ def same(one: Shard, other: Shard) -> None:
 
 
 def grown(folder: Path, log: list[Mutation], artifact: Artifact = OLD, make: MakeBackend = Engine) -> Shard:
-    """A shard that has taken some events."""
+    """Return a shard that has applied some events."""
     shard = Shard.open(folder, artifact, SPEC, backend=make)
     for number, some in enumerate(batches(log, 50)):
         shard.step(some)
@@ -67,14 +67,14 @@ def grown(folder: Path, log: list[Mutation], artifact: Artifact = OLD, make: Mak
     return shard
 
 
-def test_a_switch_among_steps_ends_as_a_fresh_start(tmp_path: Path) -> None:
-    """Steps between the pieces, also one of new users; then the bits are those of a shard that never served another.
+def test_a_switch_between_steps_equals_a_fresh_start(tmp_path: Path) -> None:
+    """With steps between the blocks, also of new users, the result equals a shard that only served the new artifact.
 
-    Every score that is published says of which artifact it is; afterwards each live user's last one is the new one's.
+    Every published score names its artifact; afterwards the last score of each live user names the new one.
     """
     log = history(5, 900)
     shard = grown(tmp_path / "switched", log[:400])
-    successor, later, last = Successor(shard, NEW, Engine), batches(log[400:700], 15), dict[str, str]()
+    replacement, later, last = EngineReplacement(shard, NEW, Engine), batches(log[400:700], 15), dict[str, str]()
 
     def step(some: list[Mutation]) -> None:
         outcome = shard.step(some)
@@ -83,12 +83,12 @@ def test_a_switch_among_steps_ends_as_a_fresh_start(tmp_path: Path) -> None:
             last.pop(user, None)
         last.update({score.user: outcome.model for score in outcome.scores})
 
-    finish(successor, lambda: step(next(later, [])))
+    finish(replacement, lambda: step(next(later, [])))
     assert set(last.values()) == {OLD.version}
-    seen = successor.sample(Random(1))
+    seen = replacement.sample(Random(1))
     assert seen is not None
-    judged(seen, Reference(NEW.weights, NEW.config))
-    successor.take_over(shard)
+    check_user(seen, Reference(NEW.weights, NEW.config))
+    replacement.take_over(shard)
     assert shard.owing
     for some in (*later, *batches(log[700:], 40), []):
         step(some)
@@ -104,12 +104,12 @@ def test_a_switch_among_steps_ends_as_a_fresh_start(tmp_path: Path) -> None:
         one.close()
 
 
-def test_a_restart_after_a_switch_owes_what_was_not_published(tmp_path: Path) -> None:
-    """A crash behind the first portion: the rest is owed by the shard that is opened with the new artifact."""
+def test_a_restart_after_a_switch_publishes_the_rest(tmp_path: Path) -> None:
+    """After a crash between two portions, the shard publishes the remaining scores under the new artifact."""
     shard = grown(tmp_path, history(5, 400))
-    successor = Successor(shard, NEW, Engine)
-    finish(successor)
-    successor.take_over(shard)
+    replacement = EngineReplacement(shard, NEW, Engine)
+    finish(replacement)
+    replacement.take_over(shard)
     users = shard.users
     assert users > 20
     assert users < OWED
@@ -125,16 +125,16 @@ def test_a_restart_after_a_switch_owes_what_was_not_published(tmp_path: Path) ->
         reopened.close()
 
 
-def test_given_up_it_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Half computed and given up: the shard goes on with the bits of one that was left alone."""
+def test_a_cancelled_replacement_leaves_no_trace(tmp_path: Path) -> None:
+    """After a cancellation halfway, the shard equals one without a replacement, bit for bit."""
     log = history(6, 500)
     shard, alone = grown(tmp_path / "one", log[:300]), grown(tmp_path / "other", log)
-    successor = Successor(shard, NEW, Engine)
-    successor.make()
+    replacement = EngineReplacement(shard, NEW, Engine)
+    replacement.build()
     for _ in range(9):
-        successor.piece()
+        replacement.compute_block()
     shard.step(log[300:400])
-    successor.give_up()
+    replacement.cancel()
     assert isinstance(shard.engine, Engine)
     shard.step(log[400:])
     same(shard, alone)
@@ -143,44 +143,44 @@ def test_given_up_it_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 class Wrong(Engine):
-    """An engine that is off by a little."""
+    """An engine with slightly wrong scores."""
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
-        """Scores that are off by 1e-4."""
+        """Add 1e-4 to the scores."""
         super().head(graph, rows)
         self.score[rows] += np.float32(1e-4)
 
 
 class Full(Engine):
-    """An engine that fails in a step, as one on a device that is full."""
+    """An engine that fails in a step, like one on a full device."""
 
     def load_features(self, graph: GraphView, rows: list[Int64s]) -> None:
-        """Fail where a step takes features, not where rows are prepared."""
+        """Fail in a step, not while blocks are computed."""
         if sum(map(len, rows)) < 7:
             raise RuntimeError("out of memory")
         super().load_features(graph, rows)
 
 
 def wild() -> Artifact:
-    """Finite weights that make no finite scores."""
+    """Return an artifact whose finite weights produce scores that are not finite."""
     weights = {name: values * np.float32(1e30) for name, values in NEW.weights.items()}
     return Artifact(weights, NEW.config)
 
 
-def check(successor: Successor, some: list[Mutation]) -> None:
-    """All that is looked at before an artifact may serve."""
-    finish(successor)
-    successor.shard.step(some)
-    successor.shard.commit(99)
-    seen = successor.sample(Random(2))
+def check(replacement: EngineReplacement, some: list[Mutation]) -> None:
+    """Run all checks that precede a switch."""
+    finish(replacement)
+    replacement.shard.step(some)
+    replacement.shard.commit(99)
+    seen = replacement.sample(Random(2))
     assert seen is not None
-    judged(seen, Reference(successor.artifact.weights, successor.artifact.config))
+    check_user(seen, Reference(replacement.artifact.weights, replacement.artifact.config))
 
 
 @pytest.mark.parametrize(
-    ("artifact", "make", "says"),
+    ("artifact", "make", "message"),
     [
-        (wild(), Engine, "not finite: train it anew"),
+        (wild(), Engine, "not finite: train it again"),
         (NEW, Wrong, r"differs from PyTorch Geometric by 0.0001 \(score\)"),
         (NEW, Full, "out of memory"),
         (
@@ -191,16 +191,18 @@ def check(successor: Successor, some: list[Mutation]) -> None:
         (untrained(ModelConfig(window=3, floor=2)), Engine, "floor 2, the states here keep 1"),
     ],
 )
-def test_what_fails_its_checks_is_refused(tmp_path: Path, artifact: Artifact, make: MakeBackend, says: str) -> None:
-    """One line says why, and the old one serves on with the bits of a shard that was never asked."""
+def test_an_artifact_that_fails_its_checks_is_refused(
+    tmp_path: Path, artifact: Artifact, make: MakeBackend, message: str
+) -> None:
+    """The error is one line, and the old artifact serves on, bit for bit as without the attempt."""
     log = history(7, 500)
     shard, alone = grown(tmp_path / "one", log[:450]), grown(tmp_path / "other", log)
-    successor = Successor(shard, artifact, make)
-    with np.errstate(all="ignore"), pytest.raises(ModelRefused, match=says) as refused:
-        check(successor, log[450:475])
+    replacement = EngineReplacement(shard, artifact, make)
+    with np.errstate(all="ignore"), pytest.raises(ModelRefused, match=message) as refused:
+        check(replacement, log[450:475])
     assert "\n" not in str(refused.value)
-    successor.give_up()
-    # Events that it has already change nothing.
+    replacement.cancel()
+    # Repeated events change nothing.
     shard.step(log[450:])
     same(shard, alone)
     assert shard.artifact is OLD
@@ -208,20 +210,20 @@ def test_what_fails_its_checks_is_refused(tmp_path: Path, artifact: Artifact, ma
     alone.close()
 
 
-def test_without_room_it_is_refused(tmp_path: Path) -> None:
-    """Where memory does not permit two engines, nothing is made."""
+def test_without_memory_it_is_refused(tmp_path: Path) -> None:
+    """Without memory for two engines, none is built."""
     shard = grown(tmp_path, history(3, 100))
     with pytest.raises(ModelRefused, match="0 MB are free"):
-        Successor(shard, NEW, Engine, lambda: 1).make()
+        EngineReplacement(shard, NEW, Engine, lambda: 1).build()
     assert isinstance(shard.engine, Engine)
-    finish(Successor(shard, NEW, Engine, lambda: None))
+    finish(EngineReplacement(shard, NEW, Engine, lambda: None))
     shard.close()
 
 
-def test_another_vocabulary_does_not_fit() -> None:
-    """Features that this release does not serve are refused before anything is computed."""
-    assert misfit(CONFIG, SPEC) == ""
-    assert "this release" in misfit(ModelConfig(window=3, floor=1, own=CONFIG.own[::-1]), SPEC)
+def test_other_features_or_relations_are_refused() -> None:
+    """Features that this release does not serve are refused before any computation."""
+    assert incompatibility(CONFIG, SPEC) == ""
+    assert "this release" in incompatibility(ModelConfig(window=3, floor=1, own=CONFIG.own[::-1]), SPEC)
     for other in (CONFIG.relations[::-1], CONFIG.relations[1:]):
         with pytest.raises(ArtifactError, match="this release"):
             graph_spec(ModelConfig(window=3, floor=1, relations=other), retention_s=0, lateness_s=0)
@@ -229,9 +231,9 @@ def test_another_vocabulary_does_not_fit() -> None:
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> None:
-    """Three shards, each at a time of its own with events between: in the end every bit is a fresh replay's.
+    """Three shards switch at different times, with events in between: the result equals a fresh replay, bit for bit.
 
-    What one is told under another version counts for nothing: neither first-layer outputs nor percentiles.
+    Halos of another version are ignored: neither their first-layer outputs nor their percentiles count.
     """
     log, spec = history(11, 1_200, users=60), SPEC
     with cluster(OLD, spec, tmp_path / "switched", 3) as switched, cluster(NEW, spec, tmp_path / "fresh", 3) as fresh:
@@ -241,9 +243,9 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
             replay(switched, some)
         for token, number in enumerate(order, 10):
             shard = switched.shards[number]
-            successor = Successor(shard, NEW, Engine)
-            finish(successor)
-            successor.take_over(shard)
+            replacement = EngineReplacement(shard, NEW, Engine)
+            finish(replacement)
+            replacement.take_over(shard)
             assert shard.mirrors.tell(shard.graph.none(), shard.graph.none()) == []
             some = parts[6 + token - 10]
             switched.feed(some)
@@ -251,8 +253,8 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
                 switched.round(other)
             switched._send(shard.mirrors.hello(token))
             switched.drain()
-            told = [one.artifact.version for one in switched.shards]
-            assert told.count(NEW.version) == token - 9
+            versions = [shard.artifact.version for shard in switched.shards]
+            assert versions.count(NEW.version) == token - 9
         for some in parts[9:]:
             replay(switched, some)
         for one, other in zip(switched.shards, fresh.shards, strict=True):
@@ -267,20 +269,20 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
 
 
 @pytest.mark.slow
-def test_the_judge_in_another_process_says_the_same(tmp_path: Path) -> None:
-    """Bit for bit what the reference says here; once it is gone, nothing can be judged."""
+def test_the_reference_process_equals_the_reference(tmp_path: Path) -> None:
+    """Its result equals the in-process reference, bit for bit; after its end no comparison is possible."""
     shard = grown(tmp_path, history(5, 300))
-    successor = Successor(shard, NEW, Engine)
-    finish(successor)
-    there, here = ReferenceProcess(NEW), Reference(NEW.weights, NEW.config)
+    replacement = EngineReplacement(shard, NEW, Engine)
+    finish(replacement)
+    process, reference = ReferenceProcess(NEW), Reference(NEW.weights, NEW.config)
     try:
         for seed in range(3):
-            seen = successor.sample(Random(seed))
+            seen = replacement.sample(Random(seed))
             assert seen is not None
-            judged(seen, there)
-            assert judge(seen, there).error == judge(seen, here).error
+            check_user(seen, process)
+            assert judge(seen, process).error == judge(seen, reference).error
     finally:
-        there.close()
+        process.close()
     with pytest.raises(ModelRefused, match="could not be judged"):
-        judged(seen, there)
+        check_user(seen, process)
     shard.close()

@@ -1,15 +1,25 @@
-"""The models topic: what it says is a function of its messages; an artifact that is not whole is none."""
+"""The models topic: its state follows from its messages, and an incomplete artifact is refused."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-import streams.worker.rollout.models_topic
 from model.artifact import untrained
 from model.config import ModelConfig
 from model.errors import ArtifactError
 from streams.errors import StateError
-from streams.worker.rollout.models_topic import SHARD, TRY, USE, Answer, Message, Notices, encode, order_of
+from streams.worker.rollout import models_topic
+from streams.worker.rollout.models_topic import (
+    SHARD,
+    TRY,
+    USE,
+    ModelsTopicMessage,
+    ModelsTopicState,
+    ShardStatus,
+    encode,
+    new_deployment,
+)
 
 ARTIFACT = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8), 1)
 OTHER = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8), 2)
@@ -17,59 +27,67 @@ OTHER = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8), 2)
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.worker.rollout.models_topic, "PART_BYTES", 4_000)
+    monkeypatch.setattr(models_topic, "PART_BYTES", 4_000)
 
 
-def test_an_artifact_comes_back_from_its_parts() -> None:
-    """In any order of parts, with those of another among them; with one that differs, or without any, it does not."""
-    order, parts = order_of(ARTIFACT, "x")
-    other, more = order_of(OTHER, "y")
-    assert len(parts) == order.parts > 2
-    notices = Notices()
-    for message in (*reversed(parts), *more):
-        notices.take(message)
-    found = notices.artifact(order)
-    assert (found.version, found.card, found.config) == (ARTIFACT.version, ARTIFACT.card, ARTIFACT.config)
-    assert notices.artifact(other).version == OTHER.version
-    notices.take(Message(parts[1].key, b"x" + (parts[1].value or b"")[1:]))
+def test_an_artifact_is_assembled_from_its_parts() -> None:
+    """The order of the parts and the parts of other artifacts do not matter; a changed or missing part does."""
+    deployment, parts = new_deployment(ARTIFACT, "x")
+    other, other_parts = new_deployment(OTHER, "y")
+    assert len(parts) == deployment.parts > 2
+    state = ModelsTopicState()
+    for message in (*reversed(parts), *other_parts):
+        state.apply(message)
+    artifact = state.artifact(deployment)
+    assert (artifact.version, artifact.card, artifact.config) == (ARTIFACT.version, ARTIFACT.card, ARTIFACT.config)
+    assert state.artifact(other).version == OTHER.version
+    state.apply(ModelsTopicMessage(parts[1].key, b"x" + (parts[1].value or b"")[1:]))
     with pytest.raises(ArtifactError, match="not whole: give `groundswell model use DIR` again"):
-        notices.artifact(order)
-    notices.take(parts[1])
-    assert notices.artifact(order).version == ARTIFACT.version
-    for message in notices.outdated({OTHER.version}):
-        notices.take(message)
+        state.artifact(deployment)
+    state.apply(parts[1])
+    assert state.artifact(deployment).version == ARTIFACT.version
+    for message in state.tombstones({OTHER.version}):
+        state.apply(message)
     with pytest.raises(ArtifactError, match="not whole"):
-        notices.artifact(order)
-    assert list(notices.outdated({OTHER.version})) == []
+        state.artifact(deployment)
+    assert list(state.tombstones({OTHER.version})) == []
 
 
-def test_the_last_word_counts() -> None:
-    """Orders and answers are replaced; a message without a value takes an order back."""
-    notices, now = Notices(lambda: 7.0), 5
-    order, _ = order_of(ARTIFACT, "x")
-    notices.take(Message(TRY, encode(order), now))
-    assert (notices.trial, notices.tried_ms, notices.heard_s, notices.use) == (order, now, 7.0, None)
-    for state in ("ready", "serving"):
-        notices.take(Message(f"{SHARD}/3", encode(Answer(3, "x", state, order.version, "w0"))))  # type: ignore[arg-type]
-    assert notices.answers == {3: Answer(3, "x", "serving", order.version, "w0")}
-    notices.take(Message(USE, encode(order)))
-    notices.take(Message(TRY, None))
-    assert (notices.use, notices.trial) == (order, None)
-    notices.take(Message(USE, None))
-    assert notices.use is None
+def test_the_newest_message_of_a_key_counts() -> None:
+    """Deployments and statuses are replaced; a message without a value removes a deployment."""
+    state, now = ModelsTopicState(lambda: 7.0), 5
+    deployment, _ = new_deployment(ARTIFACT, "x")
+    state.apply(ModelsTopicMessage(TRY, encode(deployment), now))
+    assert (state.trial, state.trial_time_ms, state.trial_received_s, state.use) == (deployment, now, 7.0, None)
+    for rollout_state in ("ready", "serving"):
+        status = ShardStatus(3, "x", rollout_state, deployment.version, "w0")  # type: ignore[arg-type]
+        state.apply(ModelsTopicMessage(f"{SHARD}/3", encode(status)))
+    assert state.shards == {3: ShardStatus(3, "x", "serving", deployment.version, "w0")}
+    state.apply(ModelsTopicMessage(USE, encode(deployment)))
+    state.apply(ModelsTopicMessage(TRY, None))
+    assert (state.use, state.trial) == (deployment, None)
+    state.apply(ModelsTopicMessage(USE, None))
+    assert state.use is None
+
+
+def test_the_fields_of_a_status_on_the_wire() -> None:
+    """Workers of other releases read these names."""
+    status = ShardStatus(3, "x", "ready", "v", "w0")
+    wire = {"shard": 3, "order": "x", "state": "ready", "version": "v", "worker": "w0", "error": ""}
+    assert msgspec.json.decode(encode(status)) == wire
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        Message(USE, b"{"),
-        Message("part/x", b"1"),
-        Message("part/x/y", b"1"),
-        Message("shard/1", b'{"shard":1}'),
-        Message("", b"x"),
+        ModelsTopicMessage(USE, b"{"),
+        ModelsTopicMessage("part/x", b"1"),
+        ModelsTopicMessage("part/x/y", b"1"),
+        ModelsTopicMessage("shard/1", b'{"shard":1}'),
+        ModelsTopicMessage("", b"x"),
     ],
 )
-def test_what_is_none_of_ours_is_an_error(message: Message) -> None:
-    """Somebody else writes to the topic: one line says so."""
+def test_a_foreign_message_is_an_error(message: ModelsTopicMessage) -> None:
+    """A message of another program is reported in one line."""
     with pytest.raises(StateError, match="nothing but Groundswell may write to it"):
-        Notices().take(message)
+        ModelsTopicState().apply(message)
