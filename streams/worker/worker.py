@@ -33,7 +33,8 @@ from streams.kafka.topics import Topics
 from streams.messages.topic_identity import Found, Held
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import Publishing, Shard, state_folder
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Shard, state_folder
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.worker.checkpoints import Checkpoints, left
@@ -494,8 +495,8 @@ class _Figures(NamedTuple):
 
 
 def _figures(shard: Shard) -> _Figures:
-    memory_bytes, waiting = shard.engine.memory_bytes, shard.spread.waiting
-    sizes, shares, stalled = shard.sizes(), shard.graph.ledger.shares.count(), shard.graph.store.stalled
+    memory_bytes, waiting = shard.engine.memory_bytes, shard.staleness.hub_queue.waiting
+    sizes, shares, stalled = shard.reads.sizes(), shard.graph.ledger.shares.count(), shard.graph.store.stalled
     return _Figures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)
 
 

@@ -77,7 +77,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]], backend: MakeBackend
         for batch in batches:
             tried.step(batch)
             tried.commit()
-        names, reach, percentile, as_of = tried.scores()
+        names, reach, percentile, as_of = tried.reads.scores()
         return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
 
 
@@ -119,10 +119,10 @@ def test_larger_history(number: int, tmp_path: Path) -> None:
             tried.step(batch)
             tried.commit()
             assert error(twin, tried) <= LARGEST_ERROR
-            before = tried.scores()
+            before = tried.reads.scores()
         with shard(artifact, tmp_path) as tried:
             assert error(twin, tried) <= LARGEST_ERROR
-            for one, other in zip(before, tried.scores(), strict=True):
+            for one, other in zip(before, tried.reads.scores(), strict=True):
                 np.testing.assert_array_equal(one, other)
 
 
@@ -149,13 +149,13 @@ def test_silent_steps_end_alike(data: st.DataObject, artifact: Artifact, log: li
     silent = data.draw(st.integers(0, len(batches)))
     with shard(artifact) as tried:
         for number, batch in enumerate(batches):
-            outcome = tried.take([Record(number, batch)], silent=number < silent)
+            outcome = tried.process([Record(number, batch)], silent=number < silent)
             assert number >= silent or outcome.scores == []
             tried.commit(number + 1)
-        owed = tried.take([])
+        owed = tried.process([])
         tried.commit(len(batches))
-        assert tried.take([]).scores == []
-        names, reach, percentile, as_of = tried.scores()
+        assert tried.process([]).scores == []
+        names, reach, percentile, as_of = tried.reads.scores()
         if silent == len(batches):
             assert sorted(score.user for score in owed.scores) == names
         assert (names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()) == play(artifact, batches)

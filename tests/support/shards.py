@@ -25,8 +25,8 @@ Scores = dict[str, tuple[float, float, int]]
 Nodes = dict[Any, Any]
 
 
-def _scores(shard: Any) -> Scores:
-    users, *columns = shard.scores()
+def _scores(columns_of_scores: tuple[Any, ...]) -> Scores:
+    users, *columns = columns_of_scores
     return dict(zip(users, zip(*(column.tolist() for column in columns), strict=True), strict=True))
 
 
@@ -37,7 +37,7 @@ def undisturbed(settings: Settings, events: list[dict[str, Any]], folder: Path) 
     every = [one for event in events for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
     with cluster(artifact, spec, folder, 1) as calm:
         replay(calm, every, BATCH)
-        return _scores(calm), records(calm.shards[0].graph.snapshot())
+        return _scores(calm.scores()), records(calm.shards[0].graph.snapshot())
 
 
 @contextmanager
@@ -58,10 +58,10 @@ def newest(settings: Settings, folders: Iterable[Path]) -> Iterator[list[Shard]]
             found.append(max(states, key=lambda state: state.next_offset))
         # What makes up percentiles is told from shard to shard and kept by none.
         for number, shard in enumerate(found):
-            sketch = shard.ranking.sketch(always=True)
+            sketch = shard.publisher.percentiles.sketch(always=True)
             for other in found:
                 if other is not shard and sketch is not None:
-                    other.ranking.merge(number, sketch)
+                    other.publisher.percentiles.merge(number, sketch)
         yield found
 
 
@@ -74,7 +74,7 @@ def check_same(settings: Settings, folders: Iterable[Path], expected: tuple[Scor
             own = records(shard.graph.snapshot(), settings.shards, number)
             assert not nodes.keys() & own.keys()
             nodes |= own
-            scores |= _scores(shard)
+            scores |= _scores(shard.reads.scores())
     assert nodes.keys() == expected[1].keys()
     differ = [key for key in nodes if nodes[key] != expected[1][key]]
     assert not differ, f"{len(differ)} nodes differ, such as {differ[0]}: {nodes[differ[0]]} {expected[1][differ[0]]}"

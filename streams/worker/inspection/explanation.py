@@ -24,7 +24,8 @@ from model.explain.attribution import EdgeAttribution, Explainer, Explanation
 from model.explain.numpy_forward import Given
 from model.types import GraphInput
 from streams.messages.headers import rfc3339
-from streams.shard.shard import Shard, reach_of
+from streams.shard.score_publisher import reach_of
+from streams.shard.shard import Shard
 from streams.worker.inspection.score_history import INTO_USERS, Earlier, Publications, ScoreHistory, is_same
 
 Int64s = NDArray[np.int64]
@@ -72,7 +73,7 @@ class Look:
 
 def look(shard: Shard, user_id: str, publications: Publications | None = None) -> Look | None:
     """Copy what the score of a user is computed from; None for one who is not live here. Between two steps only."""
-    about = shard.user(user_id) if shard.graph.ledger.users.mine(user_id) else None
+    about = shard.reads.user(user_id) if shard.graph.ledger.users.mine(user_id) else None
     if about is None:
         return None
     graph, engine = shard.graph, shard.engine
@@ -98,7 +99,7 @@ def look(shard: Shard, user_id: str, publications: Publications | None = None) -
         crowded=around.crowded,
         embedding=np.array(engine.hidden2[np.array([user])])[0],
         score=float(engine.score[user]),
-        settled=shard.settled,
+        settled=shard.staleness.embeddings_current,
         published=None if np.isnan(published[0]) else (float(published[0]), float(published[1])),
         before=before,
         arrived=arrived,

@@ -264,12 +264,12 @@ def heal(
             for row in rows:
                 # Steps may lie between, so it is what is held that is taken over, to be judged below.
                 suspects.add(kind, row, np.array(shard.engine.hidden1[kind][row]).tobytes())
-        shard.mend(lambda: None, users, suspects)
+        shard.repair(lambda: None, users, suspects)
     for left in range(ROUNDS, -1, -1):
         seen = look(shard, user, seed, most_edges)
         verdict = None if seen is None else judge(seen, reference)
         if seen is None or verdict is None or not verdict.what:
             return None
         if left:
-            shard.mend(partial(committed.mend, shard.graph, seen.found, seen.wrong), users, verdict.suspects)
+            shard.repair(partial(committed.mend, shard.graph, seen.found, seen.wrong), users, verdict.suspects)
     return verdict

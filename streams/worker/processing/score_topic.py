@@ -16,7 +16,7 @@ class _Shard(Protocol):
 
     target: str
 
-    def owe(self) -> None:
+    def request_republish(self) -> None:
         """Owe everybody a score."""
         ...
 
@@ -37,5 +37,5 @@ def aim(shard: _Shard, topic: Found) -> Aim:
     owed = shard.target not in ("", target)
     shard.target = target
     if owed:
-        shard.owe()
+        shard.request_republish()
     return Aim(former, owed)

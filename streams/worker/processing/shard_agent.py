@@ -278,9 +278,9 @@ class ShardWork:
 
     async def _tell(self, partition: int, outcome: Outcome) -> None:
         """Send what was derived for other shards' nodes."""
-        packs = fact_packs(self._mutations, partition, outcome.told)
+        packs = fact_packs(self._mutations, partition, outcome.outbound_facts)
         await send_packs(self._producer.client, self._mutations, packs)
-        self._metrics.facts.inc(sum(len(told.facts) for told in outcome.told))
+        self._metrics.facts.inc(sum(len(told.facts) for told in outcome.outbound_facts))
         self._metrics.fact_bytes.inc(sum(len(value) for values in packs.values() for value in values))
 
     async def _send_halos(self, halos: list[tuple[int, Halo]]) -> None:

@@ -91,15 +91,15 @@ class ShardHost:
             shard = self._shards[partition]
             if broken:
                 self.halo_offsets.pop(partition, None)
-                shard.mirrors.hush()
+                shard.mirrors.suspend()
             if broken or partition in self._lost or self.offsets[partition] < partitions[partition]:
-                shard.owe()
+                shard.publisher.request_republish()
                 self._observe_open(shard)
                 self._take_over(partition)
             if opened:
-                if shard.cut_short:
+                if shard.publisher.interrupted:
                     self._take_over(partition)
-                shard.speak(True)
+                shard.publisher.mark_publishing(publishing=True)
             self._lost.discard(partition)
         unsaid = self._unsaid | self.taken_over
         self._unsaid = {partition: debt for partition, debt in unsaid.items() if partition in partitions}
@@ -171,14 +171,14 @@ class ShardHost:
             if not allowed():
                 raise StaleStep(f"a step of shard {partition} came too late")
             self._dirty.add(partition)
-            outcome = shard.take(records, halos, silent=silent)
+            outcome = shard.process(records, halos, silent=silent)
             if self._observer is not None:
                 self._observer.stepped(shard, outcome)
             if partition in self._unsaid:
                 self._withdrawn[partition].update(outcome.forgotten)
             if not silent:
                 left = self._to_repeat[partition].difference(outcome.forgotten)
-                outcome.forgotten += sorted(user for user in left if shard.user(user) is None)
+                outcome.forgotten += sorted(user for user in left if shard.reads.user(user) is None)
             self._loud[partition] = not silent
             return outcome
 
@@ -222,8 +222,8 @@ class ShardHost:
                 if debt is not None and self._unsaid.get(partition) == debt:
                     del self._unsaid[partition]
                     self._to_repeat[partition] |= self._withdrawn.pop(partition, set())
-                shard.owe()
-                shard.owing |= bool(self._to_repeat[partition])
+                shard.publisher.request_republish()
+                shard.publisher.republish_pending |= bool(self._to_repeat[partition])
 
         await self._run(work)
 
@@ -231,23 +231,23 @@ class ShardHost:
         """Let every shard whose last step is committed note which score topic is published to."""
 
         def work() -> dict[int, Aim]:
-            return {at: aim(shard, topic) for at, shard in self._shards.items() if at not in self._dirty}
+            return {at: aim(shard.publisher, topic) for at, shard in self._shards.items() if at not in self._dirty}
 
         return await self._run(work)
 
     def owing(self, partition: int) -> bool:
         """Whether a shard owes scores that a step must publish, without anything new; at once, too."""
-        return self._clean(partition).owing
+        return self._clean(partition).publisher.republish_pending
 
     def waiting(self, partition: int) -> bool:
         """Whether some who read a hub wait in a shard for a step that brings them up to date; at once, too."""
-        return bool(self._clean(partition).spread.waiting)
+        return bool(self._clean(partition).staleness.hub_queue.waiting)
 
     async def hello(self, partition: int, token: int) -> list[tuple[int, Halo]]:
         """Let a shard begin to tell others of its nodes, under a token; returns what to send first."""
 
         def work() -> list[tuple[int, Halo]]:
-            halos = self._clean(partition).mirrors.hello(token)
+            halos = self._clean(partition).mirrors.announce(token)
             self.halo_offsets[partition] = token + 1
             return halos
 
@@ -259,7 +259,7 @@ class ShardHost:
         def work() -> None:
             self.halo_offsets.pop(partition, None)
             if partition in self._shards:
-                self._shards[partition].mirrors.hush()
+                self._shards[partition].mirrors.suspend()
 
         await self._run(work)
 
@@ -275,7 +275,11 @@ class ShardHost:
         """
 
         def turn() -> T | None:
-            settled = [shard for at, shard in self._shards.items() if at not in self._dirty and shard.settled]
+            settled = [
+                shard
+                for at, shard in self._shards.items()
+                if at not in self._dirty and shard.staleness.embeddings_current
+            ]
             chosen = choose(settled) if settled else None
             return None if chosen is None else work(chosen)
 
@@ -321,20 +325,24 @@ class ShardHost:
 
     async def top(self, n: int) -> list[dict[str, Any]]:
         """The n users with the largest reach, over all shards here."""
-        found = [row for rows in await self.read(lambda shard: shard.top(n)) for row in rows]
+        found = [row for rows in await self.read(lambda shard: shard.reads.top(n)) for row in rows]
         return sorted(found, key=lambda row: -float(row["reach"]))[:n]
 
     async def user(self, user_id: str) -> dict[str, Any] | None:
         """A user's score and features, None if no shard here has the user."""
-        return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
+        return next((row for row in await self.read(lambda shard: shard.reads.user(user_id)) if row), None)
 
     async def close(self, *, well: bool = False) -> None:
         """Close every shard, after the work in hand. well: all that was published has arrived."""
 
         def work() -> None:
             for partition, shard in list(self._shards.items()):
-                if well and partition not in self._unsaid.keys() | self._dirty and not shard.owing:
-                    shard.speak(False)
+                if (
+                    well
+                    and partition not in self._unsaid.keys() | self._dirty
+                    and not shard.publisher.republish_pending
+                ):
+                    shard.publisher.mark_publishing(publishing=False)
                 self._close(partition)
 
         await self._run(work)

@@ -171,7 +171,7 @@ class Successor:
     @property
     def settled(self) -> bool:
         """Whether what was computed is what the graph makes of it now."""
-        return self.done and self.shard.settled
+        return self.done and self.shard.staleness.embeddings_current
 
     def check(self) -> Backend:
         """The coming engine, all of whose scores are finite.
@@ -206,10 +206,10 @@ class Successor:
         Raises:
             ModelRefused: as `check`; nothing was changed.
         """
-        shard.adopt(self.artifact, self.check())
+        shard.replace_engine(self.artifact, self.check())
         if shard.graph.spec.shards > 1:
             # What the others' nodes are under this version comes with their answers to the next hello.
-            shard.owing = False
+            shard.publisher.republish_pending = False
 
     def give_up(self) -> None:
         """Leave the shard as it was."""

@@ -10,8 +10,9 @@ import pytest
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
+from streams.messages.outputs import Alert
 from streams.shard.alert_rule import AlertRule, alert_id
-from streams.shard.shard import Alert, Shard
+from streams.shard.shard import Shard
 from tests.support.graphs import DAY, HOUR, at, create, follow, share
 
 ARTIFACT: Artifact = untrained(ModelConfig())

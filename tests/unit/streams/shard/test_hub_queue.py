@@ -20,7 +20,8 @@ from model.config import ModelConfig
 from streams.messages.events import TOPIC_OF, mutations
 from streams.offline.replay import batches
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Shard
 from tests.support.graphs import create, follow, share
 from tests.support.histories import history
 
@@ -73,7 +74,7 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
                 for number, some in enumerate(batches(log, 40)):
                     cluster.feed(some)
                     cluster.round(number % shards)
-                    waited += [shard.spread.waiting for shard in cluster.shards]
+                    waited += [shard.staleness.hub_queue.waiting for shard in cluster.shards]
                     if number % 50 == 0:
                         cluster.drain()
                 cluster.drain()
@@ -92,7 +93,7 @@ def _fans(shard: Shard) -> None:
     log += [follow(FANS + n, f"u{n}", f"u{n * 7 % FANS}") for n in range(1, FANS)]
     shard.step(log)
     shard.commit()
-    while shard.spread.waiting:
+    while shard.staleness.hub_queue.waiting:
         shard.step([])
         shard.commit()
 
@@ -122,7 +123,7 @@ def test_a_step_computes_no_more_than_its_share(tmp_path: Path) -> None:
         steps += 1
         assert steps < FANS, before
     assert steps >= FANS / ROWS / 2
-    assert shard.settled
+    assert shard.staleness.embeddings_current
     shard.close()
 
 
@@ -134,16 +135,16 @@ def test_who_waited_is_published_after_a_restart(tmp_path: Path) -> None:
         _fans(shard)
         last = {score.user: score.reach for score in shard.step(log).scores}
         shard.commit()
-        assert bool(shard.spread.waiting) is bool(rows)
+        assert bool(shard.staleness.hub_queue.waiting) is bool(rows)
         shard.close()
         shard = Shard.open(tmp_path / name, ARTIFACT, GraphSpec(), spread_rows=rows, publishing=Publishing(0.0, 0.0))
-        assert shard.owing is bool(rows)
+        assert shard.publisher.republish_pending is bool(rows)
         last |= {score.user: score.reach for score in shard.step([]).scores}
         shard.commit()
         published.append(last)
         shard.close()
         shard = Shard.open(tmp_path / name, ARTIFACT, GraphSpec(), spread_rows=rows)
-        assert not shard.owing
+        assert not shard.publisher.republish_pending
         shard.close()
     assert len(published[0]) > FANS / 2
     assert published[1] == published[0]
@@ -155,14 +156,14 @@ def test_who_waits_no_more_is_not_computed_anew(tmp_path: Path) -> None:
     _fans(shard)
     shard.step(_acts(2_000))
     shard.commit()
-    assert shard.spread.waiting
-    while shard.spread.waiting:
+    assert shard.staleness.hub_queue.waiting
+    while shard.staleness.hub_queue.waiting:
         shard.step([])
         shard.commit()
     shard.close()
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec(), spread_rows=ROWS)
-    assert not shard.owing
-    assert not shard.behind
+    assert not shard.publisher.republish_pending
+    assert not shard.staleness.embeddings_stale
     shard.close()
 
 

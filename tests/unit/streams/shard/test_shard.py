@@ -10,7 +10,8 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from streams.offline.replay import batches, cluster, reference_error, replay
-from streams.shard.shard import Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Shard
 from tests.support.graphs import DAY, at, create, follow, share
 
 ARTIFACT = untrained(ModelConfig())
@@ -49,7 +50,7 @@ def test_publishes_what_moved(tmp_path: Path) -> None:
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
     log = _log(events=300)
     first = shard.step(log)
-    assert sorted(score.user for score in first.scores) == sorted(shard.scores()[0])
+    assert sorted(score.user for score in first.scores) == sorted(shard.reads.scores()[0])
     assert all(0 <= score.percentile <= 100 and score.reach >= 0 for score in first.scores)
     shard.commit()
     assert shard.step(log).scores == []
@@ -100,8 +101,8 @@ def test_forget(tmp_path: Path) -> None:
     shard.commit()
     assert outcome.forgotten == ["u3"]
     assert "u3" not in [score.user for score in outcome.scores]
-    assert shard.user("u3") is None
-    assert "u3" not in shard.scores()[0]
+    assert shard.reads.user("u3") is None
+    assert "u3" not in shard.reads.scores()[0]
     outcome = shard.step([follow(2 * DAY, "u3", "u4")])
     assert "u3" in [score.user for score in outcome.scores]
     shard.close()
@@ -110,12 +111,12 @@ def test_forget(tmp_path: Path) -> None:
 def test_top_and_user(tmp_path: Path) -> None:
     """The top list is sorted by reach and agrees with each user's own entry."""
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
-    assert shard.top(5) == []
+    assert shard.reads.top(5) == []
     shard.step(_log(events=200))
-    top = shard.top(5)
+    top = shard.reads.top(5)
     assert [entry["reach"] for entry in top] == sorted((entry["reach"] for entry in top), reverse=True)
-    described = shard.user(top[0]["user"])
+    described = shard.reads.user(top[0]["user"])
     assert described is not None
-    assert described["reach"] == top[0]["reach"] == max(shard.scores()[1])
-    assert shard.user("unheard of") is None
+    assert described["reach"] == top[0]["reach"] == max(shard.reads.scores()[1])
+    assert shard.reads.user("unheard of") is None
     shard.close()

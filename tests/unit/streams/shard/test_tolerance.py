@@ -27,7 +27,8 @@ from streams.messages.events import TOPIC_OF, from_row, mutations
 from streams.offline.replay import batches
 from streams.settings.settings import Settings
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Outcome, Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Outcome, Shard
 from streams.worker.rollout.engine_replacement import Successor, judged
 from streams.worker.worker import Worker
 from tests.support.engines import BACKENDS, one_thread
@@ -111,9 +112,9 @@ def test_what_is_tried_leaves_no_trace(backend: MakeBackend, tmp_path: Path, mon
     with one_thread(), opened(tmp_path, 0, MOST, MOST, backend=backend) as (exact, never, always):
         for some in batches(events(2, 1_500), 50):
             step(exact, some)
-            monkeypatch.setattr(streams.tolerance, "EVERY", 1 << 60)
+            monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1 << 60)
             quiet = step(never, some)
-            monkeypatch.setattr(streams.tolerance, "EVERY", 1)
+            monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1)
             tried = step(always, some)
             assert bits(always) == bits(never)
             assert (tried.scores, tried.held, tried.frontier) == (quiet.scores, quiet.held, quiet.frontier)
@@ -126,7 +127,7 @@ def test_what_is_tried_leaves_no_trace(backend: MakeBackend, tmp_path: Path, mon
 
 def test_it_is_tried_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many steps that held something back one, the same each time; steps that held nothing do not count."""
-    monkeypatch.setattr(streams.tolerance, "EVERY", 4)
+    monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 4)
     ways = []
     with opened(tmp_path, MOST, MOST) as shards:
         for shard in shards:
@@ -141,17 +142,17 @@ def test_it_is_tried_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_nothing_is_tried_while_somebody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a score is off for two reasons. With hubs, too, the first layer is off by no more than the tolerance."""
-    monkeypatch.setattr(streams.tolerance, "EVERY", 1)
+    monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1)
     waited = []
     with opened(tmp_path, 0, MOST, spread_rows=16) as (exact, loose):
         for number, some in enumerate(batches(events(5, 2_000), 40)):
             outcomes = [step(shard, some) for shard in (exact, loose)]
             waited.append(outcomes[1].waiting)
             assert not (outcomes[1].waiting and outcomes[1].effect)
-            while number % 10 == 9 and (exact.spread.waiting or loose.spread.waiting):
+            while number % 10 == 9 and (exact.staleness.hub_queue.waiting or loose.staleness.hub_queue.waiting):
                 step(exact, [])
                 step(loose, [])
-            if not exact.spread.waiting and not loose.spread.waiting:
+            if not exact.staleness.hub_queue.waiting and not loose.staleness.hub_queue.waiting:
                 assert off(exact, loose)[0] <= MOST + ROUNDING
     assert max(waited) > 0
     assert min(waited) == 0
@@ -167,23 +168,23 @@ def test_a_restart_is_exact(tmp_path: Path) -> None:
             step(exact, some)
             step(stiff, some)
             last |= {score.user: score.reach for score in step(loose, some).scores}
-        assert loose.tolerance.holds
-        served, kept = loose.scores(), bits(exact)
+        assert loose.staleness.tolerance.holds
+        served, kept = loose.reads.scores(), bits(exact)
         assert bits(loose) != kept
     with opened(tmp_path, 0, MOST, 1.0, publishing=near) as (exact, loose, stiff):
         assert bits(exact) == bits(loose) == bits(stiff) == kept
-        assert not exact.owing
-        assert loose.owing
+        assert not exact.publisher.republish_pending
+        assert loose.publisher.republish_pending
         outcome = step(loose, [])
         assert bits(loose) == kept
-        moved = np.abs(loose.scores()[1] - served[1]) > 0.01 * np.maximum(served[1], 1)
+        moved = np.abs(loose.reads.scores()[1] - served[1]) > 0.01 * np.maximum(served[1], 1)
         assert moved.any()
         last |= {score.user: score.reach for score in outcome.scores}
-        for user, reach in zip(*loose.scores()[:2], strict=True):
+        for user, reach in zip(*loose.reads.scores()[:2], strict=True):
             assert abs(last[user] - reach) <= 0.002 * max(last[user], 1e-3) + ROUNDING * reach, user
-        assert not loose.tolerance.holds
+        assert not loose.staleness.tolerance.holds
     with opened(tmp_path, 0, MOST, publishing=near) as (exact, loose):
-        assert not loose.owing
+        assert not loose.publisher.republish_pending
         for shard in (exact, loose):
             step(shard, log[-50:])
         assert off(exact, loose)[0] <= MOST + ROUNDING
@@ -191,7 +192,7 @@ def test_a_restart_is_exact(tmp_path: Path) -> None:
     with opened(tmp_path, 0, publishing=near):
         path = tmp_path / f"1-{MOST}"
         shard = Shard.open(path, ARTIFACT, SPEC, publishing=near)
-        assert shard.owing
+        assert shard.publisher.republish_pending
         step(shard, [])
         shard.close()
 
@@ -288,7 +289,7 @@ def test_mirrors_hold_what_their_owner_holds(tmp_path: Path) -> None:
 
 def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine that is to serve is judged by the reference, and so holds nothing back; once it serves it does."""
-    monkeypatch.setattr(streams.tolerance, "EVERY", 1)
+    monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1)
     weights = {name: values * np.float32(1.01) for name, values in ARTIFACT.weights.items()}
     new = Artifact(weights, ARTIFACT.config)
     parts = list(batches(events(9, 1_500), 30))
@@ -304,7 +305,10 @@ def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pyt
         assert isinstance(shard.engine, DualEngine)
         coming = shard.engine.coming.hidden1[USER][:].tobytes()
         rows = shard.graph.own_rows()
-        assert shard.tolerance.look(shard.engine, rows, shard.graph.none(), settled=True) == (sum(map(len, rows)), 0)
+        assert shard.staleness.tolerance.measure(shard.engine, rows, shard.graph.none(), embeddings_current=True) == (
+            sum(map(len, rows)),
+            0,
+        )
         assert shard.engine.coming.hidden1[USER][:].tobytes() == coming
         reference = Reference(new.weights, new.config)
         for seed in range(10):
@@ -332,24 +336,26 @@ def test_the_worker_takes_it_from_its_settings(tmp_path: Path) -> None:
             device=Choice("cpu", ""),
         )
         shard = Worker._open_shard(worker, 0)
-        assert shard.tolerance.most == most
+        assert shard.staleness.tolerance.limit == most
         shard.close()
 
 
 @pytest.mark.parametrize("most_edges", [0, 100, 1 << 20])
 def test_few_are_tried(most_edges: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Live users who read what was held back, a few of however many, with no more edges than allowed."""
-    monkeypatch.setattr(streams.tolerance, "MOST_EDGES", most_edges)
+    monkeypatch.setattr(streams.shard.tolerance, "SAMPLE_EDGES_MAX", most_edges)
     with opened(tmp_path, MOST) as (shard,):
         for some in batches(events(4, 2_000), 100):
             step(shard, some)
         graph = shard.graph
-        users = shard.tolerance._some([np.arange(shard.view.rows(kind)) for kind in range(len(TYPES))])
+        users = shard.staleness.tolerance._sample_readers(
+            [np.arange(shard.view.rows(kind)) for kind in range(len(TYPES))]
+        )
         counts = graph.windows.rows.counts
         edges = sum(int(counts[number][users].sum()) for number, each in enumerate(RELATIONS) if each.target == USER)
         assert edges <= most_edges
         assert graph.live_users(users).all()
-        assert len(users) <= streams.shard.tolerance.USERS < shard.users / 10
+        assert len(users) <= streams.shard.tolerance.SAMPLE_USERS < shard.users / 10
         if most_edges > 1 << 10:
-            assert len(users) == streams.shard.tolerance.USERS
+            assert len(users) == streams.shard.tolerance.SAMPLE_USERS
             assert edges > 0

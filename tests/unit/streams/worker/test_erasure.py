@@ -345,7 +345,7 @@ def test_no_row_says_anything_of_the_forgotten(tmp_path: Path) -> None:
             assert not shard.graph.ledger.users.counts[person].any()
             assert shard.graph.ledger.users.made_at[person] == NEVER
             assert PERSON not in shard.graph.ledger.users.index
-            assert shard.user(PERSON) is None
+            assert shard.reads.user(PERSON) is None
 
 
 def told(shard: Shard, row: int) -> list[Any]:
@@ -354,8 +354,8 @@ def told(shard: Shard, row: int) -> list[Any]:
     mine = shard.graph.ledger.users.owned[row]
     computed = [engine.hidden1[USER][row], engine.hidden2[row], engine.score[row], users.own[row]] if mine else []
     columns = [users.rings[row], users.tops[row], users.propagated[row], users.ids[row], users.live(row)]
-    said = shard.said
-    published = [said.reach[row], said.percentile[row], said.alerted[row], shard.ranking._bin[row]]
+    said = shard.publisher.published
+    published = [said.reach[row], said.percentile[row], said.alerted[row], shard.publisher.percentiles._bin[row]]
     return [*computed, *columns, engine.x[USER][row], *(np.nan_to_num(value, nan=-1) for value in published)]
 
 

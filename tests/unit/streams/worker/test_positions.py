@@ -58,7 +58,7 @@ class Owing:
         self.target = ""
         self.owed = 0
 
-    def owe(self) -> None:
+    def request_republish(self) -> None:
         """Count it."""
         self.owed += 1
 

@@ -141,7 +141,7 @@ def test_heals_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         asyncio.run(audited.run(spoil))
     healed = audited.counted("healed")
     assert healed > 5
-    assert spoilt[0].owing
+    assert spoilt[0].publisher.republish_pending
     assert audited.counted("fine") == 120 - healed
     assert audited.counted("failed") == 0
     assert audited.value("audit_error") == pytest.approx(0.5, abs=1e-3)

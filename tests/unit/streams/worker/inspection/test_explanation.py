@@ -26,7 +26,8 @@ from model.network.pyg_reference import Reference
 from model.types import GraphInput
 from streams.shard.graph_view import graph_input
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Shard, reach_of
+from streams.shard.score_publisher import reach_of
+from streams.shard.shard import Shard
 from streams.worker.inspection import explanation
 from streams.worker.inspection.explanation import Look, explain, look
 from streams.worker.inspection.score_history import INTO_USERS
@@ -103,7 +104,7 @@ def found_of(seen: Look) -> Explanation:
 def looks(cluster: Cluster) -> Iterator[Look]:
     """A look at every live user."""
     for shard in cluster.shards:
-        for user in shard.scores()[0]:
+        for user in shard.reads.scores()[0]:
             seen = look(shard, user)
             assert seen is not None
             yield seen
@@ -258,7 +259,7 @@ def test_who_is_forgotten_is_in_no_explanation(tmp_path: Path) -> None:
     with played(tmp_path, LOG) as opened:
         shard = opened.shards[0]
         told = Counter(text for answer in map(explain, looks(opened)) for text in set(strings(answer["explanation"])))
-        forgotten, times = max(((text, told[text]) for text in shard.scores()[0]), key=itemgetter(1))
+        forgotten, times = max(((text, told[text]) for text in shard.reads.scores()[0]), key=itemgetter(1))
         assert times > 3
         opened.feed([Mutation(int(Kind.FORGET), shard.clock + 1, forgotten)])
         opened.drain()

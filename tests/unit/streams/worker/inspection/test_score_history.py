@@ -12,7 +12,8 @@ from graphstate.types import Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import Outcome, Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Outcome, Shard
 from streams.worker.inspection.explanation import explain, look
 from streams.worker.inspection.score_history import Earlier, Publications
 from tests.support.graphs import HOUR, MINUTE, START

@@ -121,7 +121,7 @@ def values(shard: Shard) -> list[Any]:
         snapshot.own.tobytes(),
         engine.hidden2[: rows[USER]].tobytes(),
         engine.score[: rows[USER]].tobytes(),
-        shard.ranking.percentile(np.arange(rows[USER])).tobytes(),
+        shard.publisher.percentiles.percentile(np.arange(rows[USER])).tobytes(),
     ]
 
 

@@ -139,27 +139,27 @@ class FakeShard:
         self.marks: dict[str, int] = {}
         self.closed = False
         self.owed = self.hushed = 0
-        self.owing = False
-        self.mirrors = self
+        self.republish_pending = False
+        self.mirrors = self.publisher = self.reads = self
 
-    def owe(self) -> None:
+    def request_republish(self) -> None:
         """Count it."""
         self.owed += 1
 
     @property
-    def cut_short(self) -> bool:
+    def interrupted(self) -> bool:
         """What is on the disk."""
         return bool(self.disk.get(-1 - self.partition, 0))
 
-    def speak(self, speaking: bool) -> None:
+    def mark_publishing(self, *, publishing: bool) -> None:
         """Write to the disk."""
-        self.disk[-1 - self.partition] = speaking
+        self.disk[-1 - self.partition] = publishing
 
-    def hush(self) -> None:
+    def suspend(self) -> None:
         """Count it."""
         self.hushed += 1
 
-    def take(self, records: list[Any], _halos: Any = (), **_named: Any) -> Outcome:
+    def process(self, records: list[Any], _halos: Any = (), **_named: Any) -> Outcome:
         """Count."""
         return Outcome(counts={"applied": len(records)})
 

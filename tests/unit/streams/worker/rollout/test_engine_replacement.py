@@ -20,7 +20,8 @@ from model.types import Int64s
 from streams.errors import ModelRefused
 from streams.offline.replay import batches, cluster, replay
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import OWED, Shard
+from streams.shard.score_publisher import REPUBLISH_ROWS_MAX
+from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import judge
 from streams.worker.rollout.engine_replacement import Successor, judged, misfit
@@ -54,7 +55,7 @@ def same(one: Shard, other: Shard) -> None:
             assert np.array_equal(one.engine.hidden1[kind][row], other.engine.hidden1[kind][names[name]]), name
     for name, row in users.items():
         assert one.engine.score[row] == other.engine.score[other.graph.ledger.users.index[name]], name
-    for mine, theirs in zip(one.scores(), other.scores(), strict=True):
+    for mine, theirs in zip(one.reads.scores(), other.reads.scores(), strict=True):
         assert np.array_equal(mine, theirs)
 
 
@@ -89,16 +90,16 @@ def test_a_switch_among_steps_ends_as_a_fresh_start(tmp_path: Path) -> None:
     assert seen is not None
     judged(seen, Reference(NEW.weights, NEW.config))
     successor.take_over(shard)
-    assert shard.owing
+    assert shard.publisher.republish_pending
     for some in (*later, *batches(log[700:], 40), []):
         step(some)
     fresh = grown(tmp_path / "fresh", log, NEW)
     same(shard, fresh)
-    assert {user for user, version in last.items() if version == NEW.version} == set(shard.scores()[0])
-    assert shard.user(shard.scores()[0][0])["model"] == NEW.version  # type: ignore[index]
+    assert {user for user, version in last.items() if version == NEW.version} == set(shard.reads.scores()[0])
+    assert shard.reads.user(shard.reads.scores()[0][0])["model"] == NEW.version  # type: ignore[index]
     shard.close()
     reopened = Shard.open(tmp_path / "switched", NEW, SPEC)
-    assert not reopened.owing
+    assert not reopened.publisher.republish_pending
     same(reopened, fresh)
     for one in (reopened, fresh):
         one.close()
@@ -112,15 +113,15 @@ def test_a_restart_after_a_switch_owes_what_was_not_published(tmp_path: Path) ->
     successor.take_over(shard)
     users = shard.users
     assert users > 20
-    assert users < OWED
+    assert users < REPUBLISH_ROWS_MAX
     shard.graph.begin()
     shard.commit(99)
     shard.close()
     for artifact, wanted in ((NEW, users), (OLD, users)):
         reopened = Shard.open(tmp_path, artifact, SPEC)
-        assert reopened.owing
+        assert reopened.publisher.republish_pending
         assert len(reopened.step([]).scores) == wanted
-        assert not reopened.owing
+        assert not reopened.publisher.republish_pending
         reopened.close()
 
 
@@ -243,12 +244,12 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
             successor = Successor(shard, NEW, Engine)
             finish(successor)
             successor.take_over(shard)
-            assert shard.mirrors.tell(shard.graph.none(), shard.graph.none()) == []
+            assert shard.mirrors.build_halos(shard.graph.none(), shard.graph.none()) == []
             some = parts[6 + token - 10]
             switched.feed(some)
             for other in range(3):
                 switched.round(other)
-            switched._send(shard.mirrors.hello(token))
+            switched._send(shard.mirrors.announce(token))
             switched.drain()
             told = [one.artifact.version for one in switched.shards]
             assert told.count(NEW.version) == token - 9
