@@ -102,6 +102,7 @@ class Shard:
         tolerance: float = 0.0,
     ) -> None:
         self.graph = graph
+        self.shard_id = graph.spec.shard
         self.artifact = artifact
         self.rule = rule
         self.engine = backend(artifact.config, artifact.weights)
@@ -142,8 +143,8 @@ class Shard:
             memory: Memory budget of RocksDB, shared by several shards.
             read_only: Open RocksDB for reading only.
             backend: Makes the engine of an artifact.
-            spread_rows: Maximum readers of hubs recomputed per step and layer; 0 for no limit.
-            tolerance: Maximum first-layer change that steps hold back; 0 holds nothing back.
+            spread_rows: See `HubQueue`.
+            tolerance: See `Tolerance`.
 
         Raises:
             graphstate.errors.GraphError: The folder is in use, damaged, or of another format or spec.
@@ -277,9 +278,10 @@ class Shard:
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
         meta[b"scores"] = self.publisher.target.encode()
-        self.graph.commit({**meta, **self.staleness.meta()}, self.publisher.published.outputs())
+        published = self.publisher.published
+        self.graph.commit({**meta, **self.staleness.meta()}, published.outputs())
         self.staleness.committed()
-        self.publisher.published.dirty_rows = set()
+        published.dirty_rows = set()
         self.next_offset, self.marks = next_offset, marks
 
     # Between two steps
@@ -312,11 +314,6 @@ class Shard:
         changed = zip(graph.changes.propagated, self._layer1_changed, strict=True)
         self.mirrors.resend([union(list(pair)) for pair in changed])
         self.publisher.request_republish(rows)
-
-    @property
-    def shard_id(self) -> int:
-        """Number of this shard."""
-        return self.graph.spec.shard
 
     @property
     def users(self) -> int:
