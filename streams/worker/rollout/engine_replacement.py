@@ -27,7 +27,7 @@ from model.engine.dual_engine import DualEngine
 from streams.errors import ModelRefused, one_line
 from streams.shard.graph_view import LiveView, unserved
 from streams.shard.shard import Shard
-from streams.worker.inspection.user_audit import LIMIT, Judging, Look, judge, look
+from streams.worker.inspection.user_audit import LIMIT, ReferenceModel, UserSnapshot, compare, read_snapshot
 
 PIECE = 2_048
 """Rows of one piece: some 10 ms, so that no step waits for long."""
@@ -48,17 +48,17 @@ def misfit(config: ModelConfig, spec: GraphSpec) -> str:
     return unserved(config)
 
 
-def judged(seen: Look, reference: Judging) -> None:
+def judged(seen: UserSnapshot, reference: ReferenceModel) -> None:
     """Compare one of a sample with the reference; on any thread.
 
     Raises:
         ModelRefused: they differ by more than `streams.worker.inspection.user_audit.LIMIT`.
     """
-    verdict = judge(seen, reference)
-    if verdict.what:
+    verdict = compare(seen, reference)
+    if verdict.mismatches:
         raise ModelRefused(
-            f"its engine differs from PyTorch Geometric by {verdict.error:.1g} ({', '.join(verdict.what)}), more than "
-            f"{LIMIT:g}: train it anew, or report it with the artifact"
+            f"its engine differs from PyTorch Geometric by {verdict.error:.1g} ({', '.join(verdict.mismatches)}), "
+            f"more than {LIMIT:g}: train it anew, or report it with the artifact"
         )
 
 
@@ -78,7 +78,7 @@ def free_bytes() -> int | None:
 
 
 class Candidate:
-    """The part of a shard that `user_audit.look` reads, with the new engine in place of the serving one."""
+    """The part of a shard that `user_audit.read_snapshot` reads, with the new engine in place of the serving one."""
 
     def __init__(self, shard: Shard, artifact: Artifact, engine: Backend) -> None:
         self.graph: GraphState = shard.graph
@@ -189,7 +189,7 @@ class Successor:
             raise ModelRefused(f"the scores of {wrong:,} of {len(rows):,} users are not finite: train it anew")
         return both.coming
 
-    def sample(self, random: Random) -> Look | None:
+    def sample(self, random: Random) -> UserSnapshot | None:
         """What the coming engine holds of a random user, for the reference to judge; None where there is nobody.
 
         Raises:
@@ -197,7 +197,8 @@ class Successor:
         """
         candidate = Candidate(self.shard, self.artifact, self.check())
         live = np.flatnonzero(self.shard.graph.live_users()).tolist()
-        looks = (look(candidate, user, random.getrandbits(32)) for user in random.sample(live, min(len(live), _TRIES)))
+        tried = random.sample(live, min(len(live), _TRIES))
+        looks = (read_snapshot(candidate, user, random.getrandbits(32)) for user in tried)
         return next((seen for seen in looks if seen is not None), None)
 
     def take_over(self, shard: Shard) -> None:

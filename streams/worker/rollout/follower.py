@@ -26,7 +26,7 @@ from streams.errors import ModelRefused, StaleStep
 from streams.kafka.access.rights import refused
 from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
-from streams.worker.inspection.user_audit import Look
+from streams.worker.inspection.user_audit import UserSnapshot
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.engine_replacement import Successor, judged
 from streams.worker.rollout.models_topic import SHARD, TRIAL_S, Answer, Board, Message, Order, State, encode
@@ -224,7 +224,7 @@ class Switching:
         same = successor.artifact.version == artifact.version
         return same and await self._turns.between(partition, lambda shard: shard is successor.shard)
 
-    async def _sample(self, partition: int, successor: Successor) -> Look | None:
+    async def _sample(self, partition: int, successor: Successor) -> UserSnapshot | None:
         deadline = monotonic() + SETTLE_S
         while monotonic() < deadline:
             seen = await self._turns.between(

@@ -23,7 +23,7 @@ from streams.shard.graph_view import graph_spec
 from streams.shard.score_publisher import REPUBLISH_ROWS_MAX
 from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
-from streams.worker.inspection.user_audit import judge
+from streams.worker.inspection.user_audit import compare
 from streams.worker.rollout.engine_replacement import Successor, judged, misfit
 from tests.support.strategies import history
 
@@ -278,9 +278,9 @@ def test_the_judge_in_another_process_says_the_same(tmp_path: Path) -> None:
             seen = successor.sample(Random(seed))
             assert seen is not None
             judged(seen, there)
-            assert judge(seen, there).error == judge(seen, here).error
+            assert compare(seen, there).error == compare(seen, here).error
     finally:
         there.close()
-    with pytest.raises(ModelRefused, match="could not be judged"):
+    with pytest.raises(ModelRefused, match="reference process"):
         judged(seen, there)
     shard.close()
