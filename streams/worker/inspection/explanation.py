@@ -30,9 +30,9 @@ from streams.worker.inspection.score_history import INTO_USERS, Publication, Pub
 
 Int64s = NDArray[np.int64]
 
-MOST_OWN = 1_024
+USER_EDGES_MAX = 1_024
 """Maximum edges into a user; beyond (only with windows of more than 256 or without a limit) no edge is explained."""
-MOST_EDGES = 8_192
+NEIGHBOURHOOD_EDGES_MAX = 8_192
 """Maximum edges into the user and its neighbours (with windows of 16 there are at most 2,880); the first layer of
 neighbours beyond is used as served."""
 _PUBLISHED = Struct("<ff")
@@ -102,24 +102,28 @@ def read_inputs(shard: Shard, user_id: str, publications: Publications | None = 
     graph, engine = shard.graph, shard.engine
     tables = graph.ledger.tables
     user = graph.ledger.users.index[user_id]
-    around = _Neighbourhood(shard, user)
+    neighbourhood = _Neighbourhood(shard, user)
     before = None if publications is None else publications.previous(user)
-    propagated = {name: tables[kind].propagated[around.rows[kind]] for kind, name in enumerate(TYPES)}
+    propagated = {name: tables[kind].propagated[neighbourhood.rows[kind]] for kind, name in enumerate(TYPES)}
     stored = graph.store.committed("outputs", row_layouts.node(USER, user))
     published = _PUBLISHED.unpack_from(stored) if stored else (np.nan, np.nan)
     degree = graph.windows.rows.degree
-    names = {name: [tables[kind].ids[row] for row in around.rows[kind].tolist()] for kind, name in enumerate(TYPES)}
-    arrived, gone = _window_changes(shard, around, before)
+    names = {
+        name: [tables[kind].ids[row] for row in neighbourhood.rows[kind].tolist()] for kind, name in enumerate(TYPES)
+    }
+    arrived, gone = _window_changes(shard, neighbourhood, before)
     return ScoreInputs(
         about=about,
         artifact=shard.artifact,
-        graph=GraphInput.scaled(shard.artifact.config, propagated, dict(around.edges), graph.ledger.users.own[[user]]),
-        inner=dict(zip(TYPES, around.inner, strict=True)),
-        given=around.given,
+        graph=GraphInput.scaled(
+            shard.artifact.config, propagated, dict(neighbourhood.edges), graph.ledger.users.own[[user]]
+        ),
+        inner=dict(zip(TYPES, neighbourhood.inner, strict=True)),
+        given=neighbourhood.given,
         names=names,
-        times=around.times,
+        times=neighbourhood.times,
         degrees={RELATIONS[number].name: int(degree[number][user]) for number in INTO_USERS},
-        crowded=around.crowded,
+        crowded=neighbourhood.crowded,
         embedding=np.array(engine.hidden2[np.array([user])])[0],
         score=float(engine.score[user]),
         settled=shard.staleness.embeddings_current,
@@ -136,7 +140,7 @@ class _Neighbourhood:
     def __init__(self, shard: Shard, user: int) -> None:
         self._windows = shard.graph.windows
         counts = self._windows.rows.counts
-        self.crowded = sum(int(counts[number][user]) for number in INTO_USERS) > MOST_OWN
+        self.crowded = sum(int(counts[number][user]) for number in INTO_USERS) > USER_EDGES_MAX
         own = {} if self.crowded else {number: self._sources(number, np.array([user]))[0] for number in INTO_USERS}
         self.rows: list[Int64s] = [np.zeros(0, np.int64) for _ in TYPES]
         self.rows[USER] = np.array([user])
@@ -144,7 +148,7 @@ class _Neighbourhood:
             self._add(RELATIONS[number].source, sources)
         self.inner = [len(rows) for rows in self.rows]
         self.given: Given = {}
-        read, left = [], MOST_EDGES
+        read, left = [], NEIGHBOURHOOD_EDGES_MAX
         for kind, rows in enumerate(self.rows):
             sizes = sum(
                 (counts[number][rows].astype(np.int64) for number in _INTO[kind]), np.zeros(len(rows), np.int64)
@@ -187,7 +191,7 @@ class _Neighbourhood:
 
 
 def _window_changes(
-    shard: Shard, around: _Neighbourhood, before: Publication | None
+    shard: Shard, neighbourhood: _Neighbourhood, before: Publication | None
 ) -> tuple[set[tuple[str, str]], list[tuple[str, str]]]:
     """Return (relation, id) of the sources that entered the user's windows since a publication, and that left them."""
     arrived, gone = set[tuple[str, str]](), list[tuple[str, str]]()
@@ -196,8 +200,8 @@ def _window_changes(
     for number, sources_before in before.sources.items():
         relation = RELATIONS[number]
         ids = shard.graph.ledger.tables[relation.source].ids
-        sources, targets = around.edges[relation.name]
-        now = set(around.rows[relation.source][sources[targets == 0]].tolist())
+        sources, targets = neighbourhood.edges[relation.name]
+        now = set(neighbourhood.rows[relation.source][sources[targets == 0]].tolist())
         then = {row for row, half in sources_before if is_same_node(shard, relation.source, row, half)}
         arrived |= {(relation.name, ids[row]) for row in now - then}
         gone += [(relation.name, ids[row]) for row in sorted(then - now)]

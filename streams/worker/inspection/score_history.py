@@ -19,7 +19,7 @@ from streams.shard.shard import Outcome, Shard
 
 CAPACITY = 4_096
 """Maximum users; one more replaces the user that was added first. 4.7 MB with windows of 16."""
-WIDEST = 32
+WINDOW_MAX = 32
 """Maximum window size whose sources are kept."""
 INTO_USERS = [number for number, relation in enumerate(RELATIONS) if relation.target == USER]
 
@@ -55,10 +55,10 @@ def _store_own(
 ) -> None:
     """Make the older publication of each slot the newer one, and store own features in it."""
     for i in range(len(rows)):
-        at = 1 - newer[slots[i]]
-        newer[slots[i]] = at
+        version = 1 - newer[slots[i]]
+        newer[slots[i]] = version
         for k in range(kept.shape[2]):
-            kept[at, slots[i], k] = own[rows[i], k]
+            kept[version, slots[i], k] = own[rows[i], k]
 
 
 @njit(cache=True, nogil=True)
@@ -69,24 +69,24 @@ def _store_window(
 ) -> None:  # fmt: skip
     """Store the windows of one relation in the newer publication, from a column on."""
     for i in range(len(rows)):
-        at, slot = newer[slots[i]], slots[i]
+        version, slot = newer[slots[i]], slots[i]
         for k in range(width):
-            kept_source[at, slot, begin + k] = -1
+            kept_source[version, slot, begin + k] = -1
         for k in range(min(width, count[rows[i]])):
             row = source[start[rows[i]] + k]
-            kept_source[at, slot, begin + k] = row
-            kept_hash[at, slot, begin + k] = np.uint32(hashes[row] & np.uint64(_HALF))
+            kept_source[version, slot, begin + k] = row
+            kept_hash[version, slot, begin + k] = np.uint32(hashes[row] & np.uint64(_HALF))
 
 
 @njit(cache=True, nogil=True)
 def _remove_sources(gone: NDArray[np.bool_], begin: int, width: int, kept_source: NDArray[np.int32]) -> None:
     """Remove rows from all stored windows of one relation."""
-    for at in range(kept_source.shape[0]):
+    for version in range(kept_source.shape[0]):
         for slot in range(kept_source.shape[1]):
             for k in range(begin, begin + width):
-                row = kept_source[at, slot, k]
+                row = kept_source[version, slot, k]
                 if row >= 0 and gone[row]:
-                    kept_source[at, slot, k] = -1
+                    kept_source[version, slot, k] = -1
 
 
 def _warm_up(
@@ -146,13 +146,13 @@ class Publications:
         self._store(rows, slots)
         if outcome.model not in self._models:
             self._models.append(outcome.model)
-        at = self._newer[slots], slots
-        self._reach[at], self._percentile[at], self._as_of[at] = reach, percentile, as_of
-        self._model[at] = self._models.index(outcome.model)
+        newest = self._newer[slots], slots
+        self._reach[newest], self._percentile[newest], self._as_of[newest] = reach, percentile, as_of
+        self._model[newest] = self._models.index(outcome.model)
 
     def _widen(self, window: int) -> None:
         """Allocate windows of this size, if they are kept."""
-        width = window if window <= WIDEST else 0
+        width = window if window <= WINDOW_MAX else 0
         if width != self._width:
             self._width = width
             self._source = np.full((2, self._capacity, len(INTO_USERS) * width), -1, np.int32)
@@ -162,11 +162,11 @@ class Publications:
         """Replace the older publication of users by their current features and windows."""
         graph = self._shard.graph
         _store_own(rows, slots, self._newer, graph.ledger.users.own, self._own)
-        for at, number in enumerate(INTO_USERS if self._width else ()):
+        for place, number in enumerate(INTO_USERS if self._width else ()):
             start, count = graph.windows.rows.start[number], graph.windows.rows.counts[number]
             hashes = graph.ledger.tables[RELATIONS[number].source].hash
             _store_window(
-                rows, slots, self._newer, start, count, graph.windows.pool.source, hashes, at * self._width,
+                rows, slots, self._newer, start, count, graph.windows.pool.source, hashes, place * self._width,
                 self._width, self._source, self._hash,
             )  # fmt: skip
 
@@ -186,47 +186,47 @@ class Publications:
         return slots
 
     def _empty(self, slots: Int64s) -> None:
-        left = self._row[slots]
-        self._slot[left[left >= 0]] = -1
+        rows = self._row[slots]
+        self._slot[rows[rows >= 0]] = -1
         self._row[slots] = -1
         self._reach[:, slots] = np.nan  # marks the other columns as empty
 
     def _forget(self, named: list[str]) -> None:
         """Erase users, also from the windows of other users."""
         users = self._shard.graph.ledger.users
-        found = (users.index.get(user, users.forgotten.get(forgotten_key(user))) for user in named)
-        rows = np.array([row for row in found if row is not None], np.int64)
+        candidates = (users.index.get(user, users.forgotten.get(forgotten_key(user))) for user in named)
+        rows = np.array([row for row in candidates if row is not None], np.int64)
         slots = self._slot[rows[rows < len(self._slot)]].astype(np.int64)
         slots = slots[slots >= 0]
         self._empty(slots)
-        for part in (self._own, self._hash):
-            part[:, slots] = 0
+        for column in (self._own, self._hash):
+            column[:, slots] = 0
         self._source[:, slots] = -1
         gone = np.zeros(users.rows, np.bool_)
         gone[rows] = True
-        for at, number in enumerate(INTO_USERS if self._width else ()):
+        for place, number in enumerate(INTO_USERS if self._width else ()):
             if RELATIONS[number].source == USER:
-                _remove_sources(gone, at * self._width, self._width, self._source)
+                _remove_sources(gone, place * self._width, self._width, self._source)
 
     def previous(self, row: int) -> Publication | None:
         """Return the publication before the last one of a user; None if it is not stored."""
         slot = int(self._slot[row]) if row < len(self._slot) else -1
-        at = 1 - int(self._newer[slot]), slot
-        if slot < 0 or np.isnan(self._reach[at]):
+        older = 1 - int(self._newer[slot]), slot
+        if slot < 0 or np.isnan(self._reach[older]):
             return None
         sources = None
         if self._width:
-            pairs = list(zip(self._source[at].tolist(), self._hash[at].tolist(), strict=True))
+            pairs = list(zip(self._source[older].tolist(), self._hash[older].tolist(), strict=True))
             sources = {
                 number: [pair for pair in pairs[place * self._width : (place + 1) * self._width] if pair[0] >= 0]
                 for place, number in enumerate(INTO_USERS)
             }
         return Publication(
-            float(self._reach[at]),
-            float(self._percentile[at]),
-            int(self._as_of[at]),
-            self._models[self._model[at]],
-            self._own[at].astype(np.int32),
+            float(self._reach[older]),
+            float(self._percentile[older]),
+            int(self._as_of[older]),
+            self._models[self._model[older]],
+            self._own[older].astype(np.int32),
             sources,
         )
 

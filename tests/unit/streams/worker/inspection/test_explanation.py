@@ -319,14 +319,14 @@ def test_a_window_without_limit_is_not_explained_beyond_some(tmp_path: Path, mon
         explained = explain(inputs)["explanation"]
         assert (len(explained["neighbours"]), explained["unshown"]) == (EDGES_MAX, 200 - EDGES_MAX)
         assert explained["error"] <= LIMIT
-        monkeypatch.setattr(explanation, "MOST_EDGES", 210)
+        monkeypatch.setattr(explanation, "NEIGHBOURHOOD_EDGES_MAX", 210)
         partly = read_inputs(shard, "hub")
         assert partly is not None
         assert len(partly.given[TYPES[USER]][0]) == 189
         again = explain(partly)["explanation"]
         assert again["error"] <= LIMIT
         assert again["neighbours"][0]["log_reach"] == pytest.approx(explained["neighbours"][0]["log_reach"], abs=LIMIT)
-        monkeypatch.setattr(explanation, "MOST_OWN", 199)
+        monkeypatch.setattr(explanation, "USER_EDGES_MAX", 199)
         crowded = read_inputs(shard, "hub")
         assert crowded is not None
         alone = explain(crowded)["explanation"]
