@@ -134,7 +134,7 @@ def read(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
     from streams.shard.shard import Shard
     from streams.worker.data_dir import state_folder
     from streams.worker.inspection.explanation import explain as work_out
-    from streams.worker.inspection.explanation import look
+    from streams.worker.inspection.explanation import read_inputs
 
     number = owner(user, settings.shards)
     folder = state_folder(settings.datadir, number)
@@ -149,7 +149,7 @@ def read(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
     shard = Shard.open(folder, artifact, replace(spec, shards=settings.shards, shard=number), read_only=True)
     try:
         scored = shard.graph.meta.get(b"model", b"").decode()
-        seen = look(shard, user)
+        seen = read_inputs(shard, user)
     finally:
         shard.close()
     if seen is None:

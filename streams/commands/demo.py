@@ -142,11 +142,12 @@ def _write_scores(settings: Settings, out: Path) -> None:
     import pyarrow.parquet as pq
 
     from model.artifact import Artifact
-    from streams.offline.replay import cluster, score_table
+    from streams.messages.files.result_tables import score_table
+    from streams.offline.replay import cluster
     from streams.shard.graph_view import graph_spec
 
     artifact = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
     spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
     with cluster(artifact, spec, settings.datadir, settings.shards, read_only=True) as opened:
         out.mkdir(parents=True, exist_ok=True)
-        pq.write_table(score_table(opened), out / "scores.parquet")
+        pq.write_table(score_table(*opened.scores()), out / "scores.parquet")

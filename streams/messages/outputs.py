@@ -1,43 +1,140 @@
-"""Messages of the output topics: their values, and a message that is ready to be sent."""
+"""Scores and alerts: their types, their messages on the score and the alert topic, and their JSON on the pages."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
-from streams.messages.headers import Headers
+from streams.messages.headers import CloudEvents, Headers, rfc3339
+
+ALERT_KIND = "emerging"
+_encode = msgspec.json.Encoder().encode
 
 
-class ScoreValue(msgspec.Struct):
-    """The value of a message on the score topic."""
+class Message(NamedTuple):
+    """An output message, ready to be sent; value is None for a tombstone."""
+
+    key: bytes
+    value: bytes | None
+    headers: Headers
+
+
+class Score(NamedTuple):
+    """A user's score.
+
+    Attributes:
+        user: User id.
+        reach: Predicted number of people reached.
+        percentile: Rank among all live users, 0–100.
+        as_of: Event time of the score (µs).
+    """
 
     user: str
     reach: float
     percentile: float
-    as_of: str
-    model: str
+    as_of: int
 
 
-class AlertValue(msgspec.Struct):
-    """The value of a message on the alert topic."""
+class Alert(NamedTuple):
+    """An alert: a user that the alert rule picked as emerging.
+
+    Attributes:
+        alert: Alert id; the same for the same user and step.
+        user: User id.
+        as_of: Event time of the step (µs).
+        velocity: Shares received, decayed.
+        level: Number of shares received before the window.
+        reach: The user's reach when the alert fired.
+        percentile: The user's percentile when the alert fired.
+        new_sharers: Number of users who shared the user's contents for the first time in the window.
+        content: Id of the content with the most recent shares, None if it is no longer stored.
+    """
 
     alert: str
     user: str
-    kind: str
-    as_of: str
+    as_of: int
     velocity: float
     level: int
     reach: float
     percentile: float
     new_sharers: int
     content: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of the alert topic without the model, as the API and the event stream publish them."""
+        return {
+            "alert": self.alert,
+            "user": self.user,
+            "kind": ALERT_KIND,
+            "as_of": rfc3339(self.as_of),
+            "velocity": self.velocity,
+            "level": self.level,
+            "reach": self.reach,
+            "percentile": self.percentile,
+            "new_sharers": self.new_sharers,
+            "content": self.content,
+        }
+
+    def to_message(self, model: str, events: CloudEvents) -> Message:
+        """Return the message of the alert topic.
+
+        Args:
+            model: Version of the artifact that scored the user.
+            events: Headers of the alert topic.
+        """
+        value = self.to_json()
+        headers = events.headers(self.alert.encode(), value["as_of"].encode())
+        return Message(self.user.encode(), _encode({**value, "model": model}), headers)
+
+
+class _ScoreJson(msgspec.Struct, gc=False):
+    """Value of a score message; msgspec encodes a Struct faster than a dict."""
+
+    user: str
+    reach: float
+    percentile: float
+    as_of: str
     model: str
 
 
-class Message(NamedTuple):
-    """One output, ready to be sent."""
+SCORE_FIELDS = _ScoreJson.__struct_fields__
+"""Fields of a message of the score topic, in order."""
+ALERT_FIELDS = (*Alert("", "", 0, 0.0, 0, 0.0, 0.0, 0, None).to_json(), "model")
+"""Fields of a message of the alert topic, in order."""
+new_score = partial(tuple.__new__, Score)
+"""Makes a `Score` from a tuple of its four fields without a Python call; a step may publish hundreds of thousands."""
+_new_message = partial(tuple.__new__, Message)
 
-    key: bytes
-    value: bytes | None
-    headers: Headers
+
+def score_messages(scores: Iterable[Score], model: str, origin: str, events: CloudEvents) -> Iterator[Message]:
+    """Yield the message of the score topic for each score.
+
+    Args:
+        scores: Scores of one step.
+        model: Version of the artifact that computed them.
+        origin: Step, by partition and offset of the mutations topic; the prefix of event ids.
+        events: Headers of the score topic.
+    """
+    headers, prefix = events.headers, f"{origin}/".encode()
+    for user, reach, percentile, as_of_us in scores:
+        key, as_of = user.encode(), rfc3339(as_of_us)
+        value = _encode(_ScoreJson(user, reach, percentile, as_of, model))
+        yield _new_message((key, value, headers(prefix + key, as_of.encode())))
+
+
+def tombstones(users: Iterable[str], origin: str, time: bytes, events: CloudEvents) -> Iterator[Message]:
+    """Yield a tombstone of the score topic for each user.
+
+    Args:
+        users: User ids.
+        origin: Step, by partition and offset of the mutations topic; the prefix of event ids.
+        time: Time of the event, in RFC 3339.
+        events: Headers of the score topic.
+    """
+    prefix = f"{origin}/".encode()
+    for user in users:
+        key = user.encode()
+        yield Message(key, None, events.headers(prefix + key, time, empty=True))

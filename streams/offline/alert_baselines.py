@@ -15,7 +15,7 @@ from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s
 from model.types import Float64s
 from streams.shard import alert_rule
-from streams.shard.alert_rule import Field, Scores
+from streams.shard.alert_rule import Candidates, Scores
 from streams.shard.shard import Shard
 
 _SECOND = 1_000_000
@@ -35,7 +35,7 @@ class CallCounter:
         self._top: set[int] = set()
         self._credited: dict[int, int] = {}
 
-    def update(self, shard: Shard, field: Field) -> None:
+    def update(self, shard: Shard, field: Candidates) -> None:
         """Count a call for each sharer of an author who entered the top twentieth since the previous step.
 
         An author of the top tenth by past shares does not count, and an author counts once per window.
@@ -47,7 +47,7 @@ class CallCounter:
         if not field.bar:
             return
         authors = np.flatnonzero(measured.level >= 0)
-        outside = measured.level < alert_rule.least(measured.level[authors], alert_rule.TOP_SHARE)
+        outside = measured.level < alert_rule.entry_shares(measured.level[authors], alert_rule.TOP_SHARE)
         top = set(np.flatnonzero(outside & (measured.recent >= field.bar)).tolist())
         for row in top - self._top:
             if self._credited.get(row, NEVER) <= field.since:
@@ -68,7 +68,7 @@ class StepView:
         scores: Float64s = self.shard.engine.score[rows].astype(np.float64)
         return scores
 
-    def sharer_weights(self, field: Field, weight: Callable[[Int64s], Float64s]) -> Float64s:
+    def sharer_weights(self, field: Candidates, weight: Callable[[Int64s], Float64s]) -> Float64s:
         """Sum a weight over the sharers of each candidate within the window, each decayed since the latest share."""
         half_life = self.shard.rule.window_s * _SECOND / _HALF_LIVES
         sums = []
@@ -81,29 +81,29 @@ class StepView:
         return np.array(sums, np.float64)
 
 
-Ranking = Callable[[StepView, Field], tuple[Int64s, Scores]]
+Ranking = Callable[[StepView, Candidates], tuple[Int64s, Scores]]
 """Rows `[k]` to choose from, and the score `[k]` of each; the largest are announced."""
 
 
-def _decayed_counter(_view: StepView, field: Field) -> tuple[Int64s, Scores]:
+def _decayed_counter(_view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
     return field.rows, field.measured.velocity[field.rows]
 
 
-def _growth_ratio(_view: StepView, field: Field) -> tuple[Int64s, Scores]:
+def _growth_ratio(_view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
     velocity, level, recent = field.measured
     return field.rows, velocity[field.rows] / (1.0 + level[field.rows] + recent[field.rows])
 
 
-def _predicted_reach(view: StepView, field: Field) -> tuple[Int64s, Scores]:
+def _predicted_reach(view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
     return field.rows, view.score(field.rows)
 
 
-def _sharers_calls(view: StepView, field: Field) -> tuple[Int64s, Scores]:
+def _sharers_calls(view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
     weights = view.sharer_weights(field, lambda sharers: 1 + np.log1p(view.calls[sharers].astype(np.float64)))
     return field.rows, weights
 
 
-def _random(view: StepView, field: Field) -> tuple[Int64s, Scores]:
+def _random(view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
     """Draw a number per candidate from its id and the step, so that every run draws the same."""
     ids = view.shard.graph.users.ids
     names = (f"{ids[row]}\0{view.time}".encode() for row in field.rows.tolist())
@@ -140,29 +140,31 @@ class BaselineRules:
         shard, graph = self._shard, self._shard.graph
         measured = recent_activity.measure(graph, time, shard.rule.window_s)
         rows = graph.users.rows
-        self._counter.update(shard, alert_rule.field(graph, shard.rule, time, np.full(rows, NEVER, np.int64), measured))
+        self._counter.update(
+            shard, alert_rule.find_candidates(graph, shard.rule, time, np.full(rows, NEVER, np.int64), measured)
+        )
         view = StepView(shard, time, self._counter.calls)
         for name in self.fired:
             last = self._last_alert[name]
             if len(last) < rows:
                 last = np.concatenate([last, np.full(2 * rows - len(last), NEVER, np.int64)])
                 self._last_alert[name] = last
-            field = alert_rule.field(graph, shard.rule, time, last, measured)
+            field = alert_rule.find_candidates(graph, shard.rule, time, last, measured)
             for row in self._random_authors(field, last) if name == RANDOM_AUTHORS else self._best(name, view, field):
                 last[row] = time
                 self.fired[name].append((graph.users.ids[row], time))
 
-    def _best(self, name: str, view: StepView, field: Field) -> list[int]:
+    def _best(self, name: str, view: StepView, field: Candidates) -> list[int]:
         graph = self._shard.graph
         ranked = alert_rule.ranked(graph, field, *RULES[name](view, field))
         return [alert.row for alert in alert_rule.pick(graph, self._shard.rule, field, ranked)]
 
-    def _random_authors(self, field: Field, last: Int64s) -> list[int]:
+    def _random_authors(self, field: Candidates, last: Int64s) -> list[int]:
         level = field.measured.level
         authors = np.flatnonzero(level >= 0)
         if not len(authors):
             return []
-        outside = (level < alert_rule.least(level[authors], alert_rule.TOP_SHARE)) & (level >= 0)
+        outside = (level < alert_rule.entry_shares(level[authors], alert_rule.TOP_SHARE)) & (level >= 0)
         rows = np.flatnonzero(outside & (last[: len(level)] <= field.since))
         rule, spec = self._shard.rule, self._shard.graph.spec
         drawn = np.random.default_rng(field.at // rule.step_us).permutation(rows)

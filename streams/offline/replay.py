@@ -11,33 +11,24 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.storage.options import RocksDbBudget
 from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
+from streams.messages.files.result_tables import alert_table, score_table
+from streams.messages.outputs import Alert
 from streams.offline.share_report import ShareTally, tally
 from streams.shard.graph_view import graph_input
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Alert, Outcome, Shard
+from streams.shard.shard import Outcome, Shard
 from streams.worker.data_dir import state_folder
 
 BATCH = 16_384
 """Mutations per step: on small dense graphs a large step costs little more than a small one."""
 
 _SHARE = int(Kind.SHARE)
-_TIME = pa.timestamp("us", tz="UTC")
-SCORES = pa.schema([("user", pa.string()), ("reach", pa.float64()), ("percentile", pa.float64()), ("as_of", _TIME)])
-ALERTS = pa.schema(
-    [
-        ("alert", pa.string()), ("user", pa.string()), ("as_of", _TIME), ("velocity", pa.float64()),
-        ("level", pa.int64()), ("reach", pa.float64()), ("percentile", pa.float64()),
-        ("new_sharers", pa.int64()), ("content", pa.string()),
-    ]
-)  # fmt: skip
-"""The columns of `alerts.parquet`; times in microseconds."""
 
 
 @dataclass
@@ -57,18 +48,6 @@ class Replayed:
     carried: dict[str, int] = field(default_factory=dict)
     given_shares: int = 0
     shares: ShareTally = field(default_factory=ShareTally)
-
-
-def score_table(cluster: Cluster) -> pa.Table:
-    """Every live user's score as `scores.parquet` holds it, by user."""
-    users, reach, percentile, as_of = cluster.scores()
-    columns = [pa.array(users, pa.string()), pa.array(reach), pa.array(percentile), pa.array(as_of).cast(_TIME)]
-    return pa.table(columns, schema=SCORES)
-
-
-def alert_table(alerts: list[Alert]) -> pa.Table:
-    """Alerts as `alerts.parquet` holds them, in the order they fired."""
-    return pa.Table.from_pylist([vars(alert) for alert in alerts], schema=ALERTS)
 
 
 def batches(mutations: Iterable[Mutation], size: int) -> Iterator[list[Mutation]]:
@@ -178,7 +157,7 @@ def run(
         result = replay(opened, mutations, batch, on_step)
         result.shares = tally(opened, result.given_shares, worker_retention_s)
         result.carried = dict(opened.carried)
-        pq.write_table(score_table(opened), out / "scores.parquet")
+        pq.write_table(score_table(*opened.scores()), out / "scores.parquet")
         pq.write_table(alert_table(result.alerts), out / "alerts.parquet")
         error = reference_error(opened, mutations, spec) if with_reference else None
         return result, opened.users, error

@@ -193,8 +193,8 @@ class NewLog:
         The new shards would have alerted others, as each has its part of the budget.
         """
         for shard in self.shards:
-            shard.take([], silent=True)
-            shard.remember(alerted)
+            shard.process([], silent=True)
+            shard.publisher.restore_alerts(alerted)
             shard.commit(shard.next_offset, shard.marks)
 
     def _drain(self) -> None:
@@ -220,10 +220,10 @@ class NewLog:
         new = fresh(shard.marks)
         for offset, pack in waiting:
             new.take(offset, pack)
-        outcome = shard.take(new.records, silent=True)
+        outcome = shard.process(new.records, silent=True)
         shard.commit(waiting[-1][0] + 1, new.marks)
         self.expired += outcome.counts.get("expired", 0)
-        self.facts += sum(len(told.facts) for told in outcome.told)
-        for other, packs in fact_packs(self._topic, number, outcome.told).items():
+        self.facts += sum(len(told.facts) for told in outcome.outbound_facts)
+        for other, packs in fact_packs(self._topic, number, outcome.outbound_facts).items():
             for value in packs:
                 self._append(other, value)

@@ -1,4 +1,4 @@
-"""How the model reads the graph: arrays of `graphstate` in the shapes that `model` takes."""
+"""Arrays of `graphstate` in the shapes that `model` reads."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ class LiveView:
         self._graph = graph
 
     def rows(self, kind: int) -> int:
-        """The number of rows of a node type."""
+        """Return the number of rows of a node type."""
         return int(self._graph.tables[kind].rows)
 
     def propagated(self, kind: int) -> NDArray[np.int32]:
-        """`[n, F]` propagated features of a node type."""
+        """Return the propagated features `[n, F]` of a node type."""
         features: NDArray[np.int32] = self._graph.tables[kind].propagated
         return features
 
     def own(self) -> NDArray[np.int32]:
-        """`[n_users, 21]` own features."""
+        """Return the own features of users `[n_users, 21]`."""
         features: NDArray[np.int32] = self._graph.users.own
         return features
 
     def windows(self, relation: int) -> WindowsView:
-        """The windows of a relation."""
+        """Return the windows of a relation."""
         windows = self._graph.windows
         hashes = self._graph.tables[RELATIONS[relation].source].hash
         return WindowsView(windows.rows.start[relation], windows.rows.counts[relation], windows.pool.source, hashes)
 
 
 def graph_input(snapshot: Snapshot, config: ModelConfig) -> GraphInput:
-    """A snapshot as the plain arrays that training and the reference take."""
+    """Return a snapshot as the plain arrays that training and the reference read."""
     propagated = dict(zip(TYPES, snapshot.propagated, strict=True))
     edges: dict[str, Int32s | Int64s] = {
         relation.name: edge for relation, edge in zip(RELATIONS, snapshot.edges, strict=True)
@@ -51,17 +51,24 @@ def graph_input(snapshot: Snapshot, config: ModelConfig) -> GraphInput:
 
 
 def unserved(config: ModelConfig) -> str:
-    """Why no state can feed a model, and what to do; empty if one can. Relations are read by their numbers."""
+    """Return why the graph cannot serve a model, and what to do; empty if it can. Relations are read by number."""
     if config.relations != MODEL_RELATIONS or config.propagated != PROPAGATED or config.own != OWN_FEATURES:
-        return "its relations or features are not those that this release serves: train it anew with this release"
+        return (
+            "its relations or features are not those that this release serves: train another artifact with this release"
+        )
     return ""
 
 
 def graph_spec(config: ModelConfig, *, retention_s: int, lateness_s: int) -> GraphSpec:
-    """What the graph must keep for a model, for as long as the settings say.
+    """Return what the graph stores for a model.
+
+    Args:
+        config: Configuration of the model.
+        retention_s: Retention of contents (s); 0 for no limit.
+        lateness_s: Maximum lateness of events (s).
 
     Raises:
-        ArtifactError: the graph does not keep what the model reads.
+        ArtifactError: The graph does not store what the model reads.
     """
     if unserved(config):
         raise ArtifactError(f"the artifact cannot be served: {unserved(config)}")

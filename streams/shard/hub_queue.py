@@ -1,9 +1,9 @@
-"""What follows from a change of a hub, a part of it in each micro-batch.
+"""Queues that spread the recomputation after a change of a hub over several micro-batches.
 
-Everything that an event touches, and the readers of nodes that have few, are brought up to date in the event's own
-micro-batch. Who reads a hub waits in a queue, from which each micro-batch takes so many, so that none takes long; until
-then its embedding is an older one, and the score that will follow is published late. When the queues are empty every
-number is what it would have been without them.
+The rows that an event changes, and the readers of nodes with few readers, are recomputed in the micro-batch of the
+event. Readers of a hub are queued, and each micro-batch takes a limited number of rows from the queues, which bounds
+its duration; until then such a reader keeps its previous embedding, and its score is published late. Once the queues
+are empty, every number is bit-equal to the one without queues (decision 14).
 """
 
 from __future__ import annotations
@@ -17,88 +17,96 @@ from graphstate.memory import hubs
 from graphstate.state import GraphState
 from graphstate.types import TYPES, USER, Int64s
 
-_SHARE = 8
-"""A node is a hub if its readers are more than this part of what a micro-batch takes; those of lesser ones fit in."""
+_HUB_PART = 8
+"""A node is a hub if it has more readers than the rows per micro-batch divided by this."""
 
 
-class Spread:
-    """The queues of one shard. rows: how many each layer takes from them per micro-batch; 0: nothing ever waits.
+class HubQueue:
+    """Rows of one shard that wait for their recomputation, per layer.
 
-    waited_s: how long the oldest of those that the last micro-batch took had waited, through both layers.
+    Args:
+        graph: Graph of the shard.
+        rows: Maximum rows that each layer takes from the queues per micro-batch; 0 disables the queues.
+        clock: Monotonic clock (s).
     """
 
     def __init__(self, graph: GraphState, rows: int, clock: Callable[[], float] = monotonic) -> None:
         self._graph = graph
         self._rows = rows
-        self._most = rows // _SHARE
+        self._readers_max = rows // _HUB_PART
         self._clock = clock
-        self._first, self._second = [hubs.Queue() for _ in TYPES], hubs.Queue()
-        self._late: list[Int64s] = graph.none()
+        self._layer1, self._layer2 = [hubs.Queue() for _ in TYPES], hubs.Queue()
+        self._deferred: list[Int64s] = graph.none()
         self._now = self._since = 0.0
 
     @property
     def waiting(self) -> int:
-        """How many rows wait, in both layers."""
-        return sum(map(len, self._first)) + len(self._second)
+        """Number of queued rows, of both layers."""
+        return sum(map(len, self._layer1)) + len(self._layer2)
 
     @property
     def waited_s(self) -> float:
-        """How long the oldest of what the last micro-batch took had waited; 0 if it took nothing."""
+        """Longest queueing time, through both layers, of the rows that the last micro-batch took; 0 if it took none."""
         return self._now - self._since
 
     def clear(self) -> None:
-        """Everything is computed now."""
-        for queue in (*self._first, self._second):
+        """Empty all queues, because all rows are recomputed."""
+        for queue in (*self._layer1, self._layer2):
             queue.clear()
 
-    def first(self) -> list[Int64s]:
-        """Per node type, the rows whose first layer is to be computed in this micro-batch."""
+    def take_layer1(self) -> list[Int64s]:
+        """Return, per node type, the rows whose first layer this micro-batch recomputes."""
         graph = self._graph
-        self._late = graph.none()
+        self._deferred = graph.none()
         if not self._rows:
             return graph.stale_first()
         self._now = self._since = self._clock()
-        few, many = hubs.split(graph.windows, graph.changes.propagated, self._most, users_only=False)
-        prompt = graph.stale_first(few)
+        few, many = hubs.split(graph.windows, graph.changes.propagated, self._readers_max, users_only=False)
+        immediate = graph.stale_first(few)
         if many is not None:
-            for queue, rows in zip(self._first, graph.readers(many, users_only=False), strict=True):
+            for queue, rows in zip(self._layer1, graph.readers(many, users_only=False), strict=True):
                 queue.add(rows, self._now)
-        return self._with_late(prompt) if any(map(len, self._first)) else prompt
+        return self._with_deferred(immediate) if any(map(len, self._layer1)) else immediate
 
-    def _with_late(self, prompt: list[Int64s]) -> list[Int64s]:
+    def _with_deferred(self, immediate: list[Int64s]) -> list[Int64s]:
+        """Return the immediate rows followed by rows from the queues, oldest first, up to the limit."""
         left = self._rows
-        for kind, (queue, rows) in enumerate(zip(self._first, prompt, strict=True)):
+        for kind, (queue, rows) in enumerate(zip(self._layer1, immediate, strict=True)):
             queue.drop(rows)
-            late, since = queue.take(left, self._now)
-            left -= len(late)
+            taken, since = queue.take(left, self._now)
+            left -= len(taken)
             self._since = min(self._since, since)
-            # A row may have become vacant meanwhile, or that of another shard's node.
-            self._late[kind] = self._graph.owned(kind, late)
-        return [np.concatenate(rows) for rows in zip(prompt, self._late, strict=True)]
+            # While queued, a row may have become vacant, or the row of another shard's node.
+            self._deferred[kind] = self._graph.owned(kind, taken)
+        return [np.concatenate(rows) for rows in zip(immediate, self._deferred, strict=True)]
 
-    def second(self, changed: list[Int64s]) -> Int64s:
-        """The users whose second layer is to be computed, given the rows whose first layer changed."""
+    def take_layer2(self, changed: list[Int64s]) -> Int64s:
+        """Return the user rows whose second layer this micro-batch recomputes.
+
+        Args:
+            changed: Per node type, the rows whose first layer changed in this micro-batch.
+        """
         graph = self._graph
         if not self._rows:
             return graph.stale_second(changed)
-        late, prompt = self._parted(changed)
-        few, many = hubs.split(graph.windows, prompt, self._most, users_only=True)
-        rows = graph.stale_second(prompt, few)
-        if many is not None or any(map(len, late)):
-            read = [np.concatenate(some) for some in zip(late, many or graph.none(), strict=True)]
-            self._second.add(late[USER], self._since)
-            self._second.add(graph.readers(read, users_only=True)[USER], self._since)
-        if not len(self._second):
+        deferred, immediate = self._split_changed(changed)
+        few, many = hubs.split(graph.windows, immediate, self._readers_max, users_only=True)
+        rows = graph.stale_second(immediate, few)
+        if many is not None or any(map(len, deferred)):
+            read = [np.concatenate(pair) for pair in zip(deferred, many or graph.none(), strict=True)]
+            self._layer2.add(deferred[USER], self._since)
+            self._layer2.add(graph.readers(read, users_only=True)[USER], self._since)
+        if not len(self._layer2):
             return rows
-        self._second.drop(rows)
-        some, since = self._second.take(self._rows, self._now)
+        self._layer2.drop(rows)
+        taken, since = self._layer2.take(self._rows, self._now)
         self._since = min(self._since, since)
-        return np.concatenate([rows, graph.owned(USER, some)])
+        return np.concatenate([rows, graph.owned(USER, taken)])
 
-    def _parted(self, changed: list[Int64s]) -> tuple[list[Int64s], list[Int64s]]:
-        """The changed rows that had waited, and the others."""
-        if not any(map(len, self._late)):
+    def _split_changed(self, changed: list[Int64s]) -> tuple[list[Int64s], list[Int64s]]:
+        """Return the changed rows that came from a queue, and the others."""
+        if not any(map(len, self._deferred)):
             return self._graph.none(), changed
-        had = [np.isin(some, late) for some, late in zip(changed, self._late, strict=True)]
-        parts = [(some[mask], some[~mask]) for some, mask in zip(changed, had, strict=True)]
-        return [late for late, _ in parts], [prompt for _, prompt in parts]
+        masks = [np.isin(rows, deferred) for rows, deferred in zip(changed, self._deferred, strict=True)]
+        parts = [(rows[mask], rows[~mask]) for rows, mask in zip(changed, masks, strict=True)]
+        return [deferred for deferred, _ in parts], [immediate for _, immediate in parts]

@@ -1,4 +1,4 @@
-"""All shards of a graph in one process, wired together in memory: what Kafka does, without Kafka."""
+"""All shards of a graph in one process, connected in memory: what Kafka does, without Kafka."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ Scores = tuple[list[str], NDArray[np.float64], NDArray[np.float64], NDArray[np.i
 
 
 class Cluster:
-    """Shards that tell each other facts and halos until nothing is left to say.
+    """Shards that exchange facts and halos until none are left to deliver.
 
-    carried: messages, facts or nodes, and bytes as on Kafka, that shards sent each other.
+    Args:
+        shards: All shards of the graph, by number.
+
+    Attributes:
+        carried: Messages, facts or nodes, and bytes as on Kafka, that shards sent to each other.
     """
 
     def __init__(self, shards: list[Shard]) -> None:
@@ -32,21 +36,21 @@ class Cluster:
         self._records: list[list[Record]] = [[] for _ in shards]
         self._halos: list[list[Halo]] = [[] for _ in shards]
         self._ends = [shard.next_offset for shard in shards]
-        for token, shard in enumerate(shards):
-            self._send(shard.mirrors.hello(token))
+        for fencing_token, shard in enumerate(shards):
+            self._send(shard.mirrors.announce(fencing_token))
 
     def feed(self, mutations: Iterable[Mutation]) -> None:
-        """Route one batch of events, a record for each shard that it concerns."""
+        """Route one batch of events: one record for each shard, with the events that concern it."""
         routed: list[list[Mutation]] = [[] for _ in self.shards]
         for mutation in mutations:
             for shard in concerned(mutation, len(self.shards)):
                 routed[shard].append(mutation)
             self._clock = max(self._clock, mutation.time)
-        for shard, some in enumerate(routed):
-            self._append(shard, some)
+        for shard, batch in enumerate(routed):
+            self._append(shard, batch)
 
     def _append(self, shard: int, mutations: list[Mutation]) -> None:
-        # One shard alone moves its clock by what it reads.
+        # A single shard advances its clock by the events that it reads.
         clock = self._clock if len(self.shards) > 1 else NEVER
         self._records[shard].append(Record(self._ends[shard], mutations, clock))
         self._ends[shard] += 1
@@ -59,25 +63,33 @@ class Cluster:
             self.carried["halo_bytes"] += len(encode(halo))
 
     def round(self, shard: int, on_step: Callable[[Outcome], None] | None = None) -> bool:
-        """One step of a shard with all that waits for it, or in it; False if nothing does."""
+        """Run and commit one step of a shard with all that was sent to it.
+
+        Args:
+            shard: Number of the shard.
+            on_step: Called with the outcome.
+
+        Returns:
+            Whether there was anything to process, rows queued in the shard included.
+        """
         records, halos = self._records[shard], self._halos[shard]
-        if not records and not halos and not self.shards[shard].spread.waiting:
+        if not records and not halos and not self.shards[shard].staleness.hub_queue.waiting:
             return False
         self._records[shard], self._halos[shard] = [], []
-        outcome = self.shards[shard].take(records, halos)
+        outcome = self.shards[shard].process(records, halos)
         self.shards[shard].commit(self._ends[shard])
-        for told in outcome.told:
-            self._append(told.shard, told.facts)
+        for outbound in outcome.outbound_facts:
+            self._append(outbound.shard, outbound.facts)
             self.carried["fact_messages"] += 1
-            self.carried["facts"] += len(told.facts)
-            self.carried["fact_bytes"] += len(encode(told.facts))
+            self.carried["facts"] += len(outbound.facts)
+            self.carried["fact_bytes"] += len(encode(outbound.facts))
         self._send(outcome.halos)
         if on_step is not None:
             on_step(outcome)
         return True
 
     def drain(self, on_step: Callable[[Outcome], None] | None = None) -> None:
-        """Step every shard until nothing waits any more."""
+        """Run rounds of all shards until nothing is left to process."""
         while True:
             stepped = [self.round(shard, on_step) for shard in range(len(self.shards))]
             if not any(stepped):
@@ -85,29 +97,29 @@ class Cluster:
 
     # Reading
 
-    def settle_ranks(self) -> None:
-        """Let every shard rank by the newest counts of all."""
-        for shard, one in enumerate(self.shards):
-            sketch = one.ranking.sketch(always=True)
+    def exchange_sketches(self) -> None:
+        """Merge the newest counts of every shard into all other shards' percentiles."""
+        for number, shard in enumerate(self.shards):
+            sketch = shard.publisher.percentiles.sketch(always=True)
             for other in self.shards:
-                if other is not one and sketch is not None:
-                    other.ranking.merge(shard, sketch)
+                if other is not shard and sketch is not None:
+                    other.publisher.percentiles.merge(number, sketch)
 
     @property
     def users(self) -> int:
-        """How many live users there are."""
+        """Number of live users."""
         return sum(shard.users for shard in self.shards)
 
     def scores(self) -> Scores:
-        """Every live user's id, reach, percentile and as-of time (µs), by id."""
-        self.settle_ranks()
-        parts = [shard.scores() for shard in self.shards]
+        """Return the columns of all live users' scores, sorted by id: id, reach, percentile, as-of time (µs)."""
+        self.exchange_sketches()
+        parts = [shard.reads.scores() for shard in self.shards]
         names = [name for part in parts for name in part[0]]
         order = sorted(range(len(names)), key=names.__getitem__)
-        reach, percentile = (np.concatenate([part[column] for part in parts])[order] for column in (1, 2))
-        return [names[at] for at in order], reach, percentile, np.concatenate([part[3] for part in parts])[order]
+        reach, percentile, as_of = (np.concatenate([part[column] for part in parts])[order] for column in (1, 2, 3))
+        return [names[index] for index in order], reach, percentile, as_of
 
     def close(self) -> None:
-        """Close every shard."""
+        """Close all shards."""
         for shard in self.shards:
             shard.close()

@@ -1,8 +1,8 @@
-"""Mirrors: what a shard knows of other shards' nodes, and what it tells others of its own.
+"""Mirrors: what a shard holds of other shards' nodes, and what it publishes to other shards about its own.
 
-A shard asks the owner of each foreign node that comes into one of its windows, once; the owner then tells it
-whenever what readers read of the node changes. Nothing of this needs to last: a shard that was opened says
-hello, and both sides compare all that they mirror by digests.
+A shard asks the owner of each foreign node that enters one of its windows, once; from then on the owner publishes the
+node's features and first-layer output whenever they change. None of this has to be durable: after a shard is opened it
+announces itself, and both sides compare all that they mirror by digests.
 """
 
 from __future__ import annotations
@@ -16,64 +16,86 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.state import GraphState
-from graphstate.types import CONTENT, TYPES, USER
+from graphstate.types import CONTENT, TYPES, USER, Int64s
 from model.engine.cpu import Backend
 from streams.messages.halos import VERSION, Halo, Node, Want
-from streams.shard.percentiles import Ranking
+from streams.shard.percentiles import PercentileHistogram
 
-Int64s = NDArray[np.int64]
-_SILENT = -1
+_SUSPENDED = -1
 
 
-def _none() -> list[list[int]]:
+def _no_rows() -> list[list[int]]:
     return [[] for _ in TYPES]
 
 
 @dataclass
 class Arrivals:
-    """What halos brought, per node type: rows whose features changed, rows with new first-layer outputs, and those."""
+    """Content of received halos, per node type.
 
-    propagated: list[list[int]] = field(default_factory=_none)
-    rows: list[list[int]] = field(default_factory=_none)
+    Attributes:
+        propagated: Rows whose features changed.
+        rows: Rows with new first-layer outputs.
+        hidden: These outputs (float32).
+    """
+
+    propagated: list[list[int]] = field(default_factory=_no_rows)
+    rows: list[list[int]] = field(default_factory=_no_rows)
     hidden: list[list[bytes]] = field(default_factory=lambda: [[] for _ in TYPES])
 
     def add(self, kind: int, row: int, hidden: bytes) -> None:
-        """A node's first-layer output."""
+        """Add the first-layer output of a node."""
         self.rows[kind].append(row)
         self.hidden[kind].append(hidden)
 
     def outputs(self, kind: int) -> tuple[Int64s, NDArray[np.float32]]:
-        """The rows of a type and their outputs, the last of each: `[n]`, `[n, H]`."""
+        """Return the rows `[n]` of a node type and their last outputs `[n, H]`."""
         if not self.rows[kind]:
             return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
         last = dict(zip(self.rows[kind], self.hidden[kind], strict=True))
         rows = np.fromiter(last, np.int64, len(last))
         return rows, np.frombuffer(b"".join(last.values()), np.float32).reshape(len(rows), -1)
 
+    def load(self, engine: Backend, kind: int) -> Int64s:
+        """Load the outputs of a node type into an engine; return their rows."""
+        rows, hidden = self.outputs(kind)
+        engine.mirror(kind, rows, hidden)
+        return rows
+
 
 class Mirrors:
-    """One shard's side of the halos topic; silent until it has said hello."""
+    """One shard's side of the halos topic; suspended until `announce`.
 
-    def __init__(self, graph: GraphState, engine: Backend, ranking: Ranking, model: str) -> None:
-        self.graph, self.engine, self.ranking = graph, engine, ranking
+    Args:
+        graph: Graph of the shard.
+        engine: Engine that holds the first-layer outputs.
+        percentiles: Histogram whose sketches shards exchange.
+        model: Version of the artifact in use.
+
+    Attributes:
+        fencing_token: Log offset of this shard's announcement; halos with a smaller token of the same sender are
+            rejected. -1 while suspended.
+        fenced: Number of halos rejected because of their token.
+    """
+
+    def __init__(self, graph: GraphState, engine: Backend, percentiles: PercentileHistogram, model: str) -> None:
+        self.graph, self.engine, self.percentiles = graph, engine, percentiles
         self.model = model
         self.shard, self.shards = graph.spec.shard, graph.spec.shards
-        self.token = _SILENT
+        self.fencing_token = _SUSPENDED
         self.fenced = 0
         self._tokens: dict[int, int] = {}
-        self._greeted: set[int] = set()
-        self._asked: dict[int, list[tuple[int, int, Want]]] = defaultdict(list)
+        # What the next halos send per receiving shard: all wants, answers to its wants, nodes no longer mirrored.
+        self._full_wants: set[int] = set()
+        self._answers: dict[int, list[tuple[int, int, Want]]] = defaultdict(list)
         self._drops: dict[int, list[tuple[int, str]]] = defaultdict(list)
 
-    def adopt(self, engine: Backend, ranking: Ranking, model: str) -> None:
-        """Go over to another artifact's engine and version, and say nothing until the next hello, by which both sides
-        compare all that they mirror.
-        """
-        self.engine, self.ranking, self.model = engine, ranking, model
-        self.hush()
+    def replace_engine(self, engine: Backend, percentiles: PercentileHistogram, model: str) -> None:
+        """Use another artifact's engine, and suspend until `announce`, after which both sides compare all mirrors."""
+        self.engine, self.percentiles, self.model = engine, percentiles, model
+        self.suspend()
 
     def restore(self) -> Arrivals:
-        """What was committed of other shards' nodes."""
+        """Return the committed first-layer outputs of other shards' nodes."""
         arrivals, model = Arrivals(), self.model.encode()
         for kind, row, payload in self.graph.mirrored_nodes.payloads():
             if payload.startswith(model):
@@ -83,27 +105,27 @@ class Mirrors:
     # Receiving
 
     def receive(self, halos: Iterable[Halo]) -> Arrivals:
-        """Take what other shards sent."""
+        """Apply halos of other shards; return the rows whose features or first-layer outputs changed."""
         arrivals = Arrivals()
         for halo in halos:
-            if halo.token < self._tokens.get(halo.sender, _SILENT) or halo.sender == self.shard:
+            if halo.token < self._tokens.get(halo.sender, _SUSPENDED) or halo.sender == self.shard:
                 self.fenced += halo.sender != self.shard
                 continue
             self._tokens[halo.sender] = halo.token
             if halo.hello:
-                self._greeted.add(halo.sender)
-            self._mirrored_by(halo)
+                self._full_wants.add(halo.sender)
+            self._update_readers(halo)
             for node in halo.nodes:
-                self._learn(halo, node, arrivals)
+                self._receive_node(halo, node, arrivals)
             if halo.sketch is not None and halo.model == self.model:
-                self.ranking.merge(halo.sender, halo.sketch)
+                self.percentiles.merge(halo.sender, halo.sketch)
         return arrivals
 
-    def _mirrored_by(self, halo: Halo) -> None:
-        """Note who mirrors what; what they ask for is answered once this step has settled."""
+    def _update_readers(self, halo: Halo) -> None:
+        """Update which own nodes the sender mirrors; its wants are answered by the halos of this step."""
         bit, tables = np.uint64(1 << halo.sender), self.graph.tables
         if halo.full:
-            self._asked.pop(halo.sender, None)
+            self._answers.pop(halo.sender, None)
             for table in tables:
                 table.mirrored_by[: table.rows] &= ~bit
         for kind, node_id in halo.drops:
@@ -112,19 +134,20 @@ class Mirrors:
                 tables[kind].mirrored_by[row] &= ~bit
         for want in halo.wants:
             table = tables[want.kind]
-            # Its first event may still be on its way here; a content is known, or was evicted.
+            # A node whose first event has not arrived yet gets a row, except a content: its row exists, or was evicted.
             row = table.index.get(want.node_id) if want.kind == CONTENT else table.row(want.node_id)
             if row is not None and table.owned_cells[row]:
                 table.mirrored_by[row] |= bit
                 self.graph.mark_dirty(want.kind, row)
-                self._asked[halo.sender].append((want.kind, row, want))
+                self._answers[halo.sender].append((want.kind, row, want))
 
-    def _learn(self, halo: Halo, node: Node, arrivals: Arrivals) -> None:
+    def _receive_node(self, halo: Halo, node: Node, arrivals: Arrivals) -> None:
+        """Take over another shard's node, or stop mirroring it if it is in no window any more."""
         row = self.graph.tables[node.kind].index.get(node.node_id)
         if row is None or self.graph.tables[node.kind].owned_cells[row]:
             return
         if not self.graph.mirrored_nodes.holds(node.kind, row):
-            # Not in memory either: asked again, the owner tells only what differs from what we say we have.
+            # Cleared in memory too: when the node is wanted again, its owner sends only what differs from the digest.
             self.graph.mirrored_nodes.drop(node.kind, row)
             arrivals.propagated[node.kind].append(row)
             arrivals.add(node.kind, row, bytes(self.engine.hidden1[node.kind][row].nbytes))
@@ -135,94 +158,106 @@ class Mirrors:
         if halo.model == self.model:
             arrivals.add(node.kind, row, node.hidden)
 
-    # Telling
+    # Sending
 
-    def hello(self, token: int) -> list[tuple[int, Halo]]:
-        """Begin to speak: ask every other shard for all that is mirrored here, and what it mirrors."""
-        self.token = token
-        self._greeted = set(range(self.shards)) - {self.shard}
-        return self.tell(_empty(), _empty(), hello=True)
+    def announce(self, fencing_token: int) -> list[tuple[int, Halo]]:
+        """Begin to send halos: return those that ask each shard for all nodes mirrored here and for its own wants.
 
-    def hush(self) -> None:
-        """Say nothing until the next hello: another may have spoken for this shard meanwhile."""
-        self.token = _SILENT
+        Args:
+            fencing_token: Log offset of the announcement.
+        """
+        self.fencing_token = fencing_token
+        self._full_wants = set(range(self.shards)) - {self.shard}
+        return self.build_halos(_empty(), _empty(), announcing=True)
 
-    def tell(
+    def suspend(self) -> None:
+        """Send no halos until `announce`, because another process may have sent halos for this shard meanwhile."""
+        self.fencing_token = _SUSPENDED
+
+    def build_halos(
         self,
         propagated: list[Int64s],
         changed: list[Int64s],
         accepted_ms: int = 0,
         hops: int = 1,
         *,
-        hello: bool = False,
+        announcing: bool = False,
     ) -> list[tuple[int, Halo]]:
-        """The halos of a step: (receiving shard, halo), where there is something to say.
+        """Return the halos of a step as (receiving shard, halo), for shards with changes only.
 
-        propagated, changed: per node type, rows whose features, whose first-layer outputs changed. accepted_ms, hops:
-        as in `Halo`.
+        Args:
+            propagated: Per node type, rows whose features changed.
+            changed: Per node type, rows whose first-layer outputs changed.
+            accepted_ms: As in `Halo`.
+            hops: As in `Halo`.
+            announcing: Whether this shard was just taken over.
         """
-        if self.token == _SILENT or self.shards == 1:
+        if self.fencing_token == _SUSPENDED or self.shards == 1:
             return []
         halos: dict[int, Halo] = {}
 
         def to(shard: int) -> Halo:
             if shard not in halos:
-                halos[shard] = Halo(VERSION, self.shard, self.token, self.model, accepted_ms=accepted_ms, hops=hops)
+                halos[shard] = Halo(
+                    VERSION, self.shard, self.fencing_token, self.model, accepted_ms=accepted_ms, hops=hops
+                )
             return halos[shard]
 
-        self._news(propagated, changed, to)
-        self._answers(to)
+        self._add_changes(propagated, changed, to)
+        self._add_answers(to)
         for shard, drops in self._drops.items():
             to(shard).drops = drops
         for kind, rows in enumerate(self.graph.changes.wanted):
             table = self.graph.tables[kind]
             for row in rows.tolist():
                 to(table.owner(row)).wants.append(self._want(kind, row))
-        for shard in self._greeted:
-            self._introduce(to(shard), shard)
-        sketch = self.ranking.sketch(always=bool(self._greeted))
+        for shard in self._full_wants:
+            self._add_full_wants(to(shard), shard)
+        sketch = self.percentiles.sketch(always=bool(self._full_wants))
         if sketch is not None:
             for shard in set(range(self.shards)) - {self.shard}:
                 to(shard).sketch = sketch
         for halo in halos.values():
-            halo.hello = hello
-        self._greeted = set()
-        self._asked.clear()
+            halo.hello = announcing
+        self._full_wants = set()
+        self._answers.clear()
         self._drops.clear()
         return [(shard, part) for shard, halo in halos.items() for part in halo.split()]
 
-    def _news(self, propagated: list[Int64s], changed: list[Int64s], to: Callable[[int], Halo]) -> None:
+    def _add_changes(self, propagated: list[Int64s], changed: list[Int64s], to: Callable[[int], Halo]) -> None:
+        """Add the changed nodes to the halos of the shards that mirror them."""
         for kind, table in enumerate(self.graph.tables):
             returned = self.graph.users.returned if kind == USER else []
             rows = np.unique(np.concatenate([propagated[kind], changed[kind], np.array(returned, np.int64)]))
             rows = rows[(table.owned[rows] != 0) & (table.mirrored_by[rows] != 0)]
             for row, readers in zip(rows.tolist(), table.mirrored_by[rows].tolist(), strict=True):
-                # The forgotten have no name; their readers forget them on their own.
+                # A forgotten user has no id; each mirroring shard erases the user by the forget event itself.
                 if table.ids[row]:
                     node = self._node(kind, row, table.ids[row])
                     for shard in _bits(readers):
                         to(shard).nodes.append(node)
 
-    def _answers(self, to: Callable[[int], Halo]) -> None:
-        for shard, asked in self._asked.items():
-            for kind, row, want in asked:
+    def _add_answers(self, to: Callable[[int], Halo]) -> None:
+        """Add the wanted nodes that differ from what the asking shard holds."""
+        for shard, wants in self._answers.items():
+            for kind, row, want in wants:
                 if self._digest(kind, row) != want.digest:
                     to(shard).nodes.append(self._node(kind, row, want.node_id))
 
-    def repeat(self, rows: list[Int64s]) -> None:
-        """Tell of these rows, per node type, with the next step, whatever their readers know of them."""
+    def resend(self, rows: list[Int64s]) -> None:
+        """Send these rows, per node type, to the shards that mirror them with the next halos, changed or not."""
         for kind, table in enumerate(self.graph.tables):
             for row in rows[kind].tolist():
                 if table.owned_cells[row] and table.ids[row]:
                     for shard in _bits(int(table.mirrored_by_cells[row])):
-                        self._asked[shard].append((kind, row, Want(kind, table.ids[row], b"")))
+                        self._answers[shard].append((kind, row, Want(kind, table.ids[row], b"")))
 
-    def _introduce(self, halo: Halo, shard: int) -> None:
-        """Everything that is mirrored here of one shard, in place of what was asked before."""
+    def _add_full_wants(self, halo: Halo, shard: int) -> None:
+        """Replace the wants of a halo by all nodes of the receiving shard that are mirrored here."""
         halo.full, halo.wants = True, []
         for kind, table in enumerate(self.graph.tables):
             of_shard = table.hash[: table.rows] % np.uint64(self.shards) == shard
-            # What left the windows meanwhile is asked for anew when it comes back.
+            # A node that left all windows meanwhile is wanted again when it comes back.
             table.subscribed[: table.rows][of_shard] = 0
             rows = self.graph.mirrored_nodes.rows(kind)
             rows = rows[of_shard[rows]]
@@ -234,15 +269,16 @@ class Mirrors:
         return Want(kind, table.ids[row], self._digest(kind, row))
 
     def _node(self, kind: int, row: int, node_id: str) -> Node:
-        return Node(kind, node_id, *self._value(kind, row))
+        return Node(kind, node_id, *self._payload(kind, row))
 
-    def _value(self, kind: int, row: int) -> tuple[bytes, bytes]:
+    def _payload(self, kind: int, row: int) -> tuple[bytes, bytes]:
+        """Return a node's propagated features and first-layer output."""
         features: bytes = self.graph.tables[kind].propagated[row].tobytes()
         return features, self.engine.hidden1[kind][row].tobytes()
 
     def _digest(self, kind: int, row: int) -> bytes:
         digest = blake2b(self.model.encode(), digest_size=8)
-        for part in self._value(kind, row):
+        for part in self._payload(kind, row):
             digest.update(part)
         return digest.digest()
 
@@ -252,6 +288,7 @@ def _empty() -> list[Int64s]:
 
 
 def _bits(readers: int) -> Iterator[int]:
+    """Yield the numbers of the shards in a bit set."""
     while readers:
         lowest = readers & -readers
         yield lowest.bit_length() - 1

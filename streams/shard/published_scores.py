@@ -1,4 +1,4 @@
-"""What a shard said of each user last, in memory by row and in RocksDB's `outputs`: score published, time alerted."""
+"""Last published score and last alert of each user, in memory by row and in RocksDB's `outputs`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from graphstate.storage.row_layouts import NEVER
 _OUTPUT = Struct("<ffq")
 """An `outputs` value: reach and percentile last published, time of the last alert."""
 _OUTPUTS = np.dtype([("reach", "<f4"), ("percentile", "<f4"), ("alerted", "<i8")])
-"""Many of them."""
+"""Array of `outputs` values."""
 
 
-class Said:
-    """The last words of one shard.
+class PublishedScores:
+    """Last outputs of one shard, as columns by user row.
 
-    reach, percentile: `[n]` as published; nan: nothing, or it does not count any more. alerted: `[n]` µs; NEVER: not.
-    moved: the rows to be written.
+    Attributes:
+        reach: Reach as published `[n]`; nan if no score was published, or the score must be published again.
+        percentile: Percentile as published `[n]`; nan likewise.
+        alerted: Time of the last alert (µs) `[n]`; NEVER if there was none.
+        dirty_rows: Rows to write with the next commit.
     """
 
     def __init__(self) -> None:
         self.reach = np.full(256, np.nan, np.float32)
         self.percentile = np.full(256, np.nan, np.float32)
         self.alerted = np.full(256, NEVER, np.int64)
-        self.moved: set[int] = set()
+        self.dirty_rows: set[int] = set()
 
-    def room(self, rows: int) -> None:
-        """Make room for so many users."""
+    def ensure_capacity(self, rows: int) -> None:
+        """Grow the columns to at least this many rows."""
         if rows > len(self.reach):
             for name, fill in (("reach", np.nan), ("percentile", np.nan), ("alerted", NEVER)):
                 old = getattr(self, name)
@@ -40,23 +43,33 @@ class Said:
                 setattr(self, name, grown)
 
     def restore(self, outputs: dict[int, bytes], *, scores: bool) -> None:
-        """Take what was written, by row. scores: also those; else alerts alone."""
+        """Load committed `outputs` values, by row.
+
+        Args:
+            outputs: Values by user row.
+            scores: Whether to load scores too; otherwise alerts only.
+        """
         for row, value in outputs.items():
             reach, percentile, self.alerted[row] = _OUTPUT.unpack(value)
             if scores:
                 self.reach[row], self.percentile[row] = reach, percentile
 
-    def unsay(self, rows: NDArray[np.int64]) -> None:
-        """Count no score of these users as published."""
+    def invalidate(self, rows: NDArray[np.int64]) -> None:
+        """Mark the scores of these rows as not published."""
         self.reach[rows] = self.percentile[rows] = np.nan
-        self.moved.update(rows.tolist())
+        self.dirty_rows.update(rows.tolist())
+
+    def set_alerts(self, alerted: NDArray[np.int64]) -> None:
+        """Replace the alert times (µs) of all rows `[n]`, n as in `alerted`."""
+        self.dirty_rows.update(np.flatnonzero(self.alerted != alerted).tolist())
+        self.alerted[:] = alerted
 
     def outputs(self) -> dict[int, bytes]:
-        """The `outputs` values of those whose changed, by row."""
-        rows = in_order(self.moved)
+        """Return the `outputs` values of the dirty rows, by row."""
+        rows = in_order(self.dirty_rows)
         if len(rows) <= row_writer.FEW:
-            of = self.reach, self.percentile, self.alerted
-            return {row: _OUTPUT.pack(*(column[row] for column in of)) for row in rows.tolist()}
+            columns = self.reach, self.percentile, self.alerted
+            return {row: _OUTPUT.pack(*(column[row] for column in columns)) for row in rows.tolist()}
         values = np.empty(len(rows), _OUTPUTS)
         values["reach"], values["percentile"] = self.reach[rows], self.percentile[rows]
         values["alerted"] = self.alerted[rows]

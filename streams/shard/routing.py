@@ -1,4 +1,4 @@
-"""Routing: which shards an event concerns."""
+"""Routing: which shards receive an event."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from graphstate.types import Kind, Mutation, owner
 
 
 def concerned(mutation: Mutation, shards: int) -> Iterable[int]:
-    """The owners of all nodes that an event names, each once; a forget concerns everybody."""
+    """Return the owners of all nodes that an event names, each once; all shards for a forget event.
+
+    Args:
+        mutation: The event.
+        shards: Number of shards.
+    """
     if shards == 1:
         return (0,)
     kind, _, user, other, extra, _ = mutation

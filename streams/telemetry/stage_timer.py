@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 
-class Timed:
+class StageTimer:
     """Adds what its block takes to a stage of some seconds by stage; a generator would take ten times as long."""
 
     def __init__(self, seconds: dict[str, float], stage: str) -> None:

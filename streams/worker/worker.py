@@ -29,7 +29,8 @@ from streams.kafka.topics import Topics
 from streams.messages.topic_identity import Held
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Shard
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.worker.assignment import Assignment
@@ -341,6 +342,6 @@ class _ShardFigures(NamedTuple):
 
 
 def _shard_figures(shard: Shard) -> _ShardFigures:
-    memory_bytes, waiting = shard.engine.memory_bytes, shard.spread.waiting
-    sizes, shares, stalled = shard.sizes(), shard.graph.shares.count(), shard.graph.store.stalled
+    memory_bytes, waiting = shard.engine.memory_bytes, shard.staleness.hub_queue.waiting
+    sizes, shares, stalled = shard.reads.sizes(), shard.graph.shares.count(), shard.graph.store.stalled
     return _ShardFigures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)

@@ -159,7 +159,7 @@ def _hub_steps(shard: Shard, workload: Workload, size: int, slice_s: float) -> r
         outcome = system.step(shard, cell, workload.batch(stream, size))
         most = max(most, outcome.waiting)
         waits += [outcome.waited_s] if outcome.waited_s else []
-    while shard.spread.waiting:
+    while shard.staleness.hub_queue.waiting:
         system.step(shard, system.Cell(workload.name, 0), [])
     whole_ms, waits_ms = np.array(cell.whole_s) * 1e3, np.array(waits[1:] or [0.0]) * 1e3
     return {
@@ -209,6 +209,6 @@ def resident(size: Size, cache: Path) -> int:
         before = resident_bytes()
         with system.loaded(generated("flat", size), artifact, cache, lambda _: None) as shard:
             found = {"rss_bytes": resident_bytes() - before}
-            found["rocksdb_memtable_bytes"] = shard.sizes()["memtable"]
+            found["rocksdb_memtable_bytes"] = shard.reads.sizes()["memtable"]
             sys.stdout.write(json.dumps(found) + "\n")
     return 0

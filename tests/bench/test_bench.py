@@ -134,7 +134,7 @@ def test_a_base_is_loaded_once_and_never_changed(tmp_path: Path) -> None:
     scores = []
     for _ in range(2):
         with system.loaded(workload, made, tmp_path, said.append) as shard:
-            scores.append(shard.scores()[1].tolist())
+            scores.append(shard.reads.scores()[1].tolist())
             played(workload, shard, (50, 50))
     assert len(said) == 1
     assert scores[0] == scores[1]

@@ -71,7 +71,7 @@ class Site:
         for partition in range(SHARDS):
             begin = self.host.offsets[partition]
             outcome = await self.host.step(partition, [Record(begin, log, log[-1].time)])
-            told += outcome.told
+            told += outcome.outbound_facts
             await self.host.commit(partition, begin + 1, {}, lambda: True)
         for one in told:
             begin = self.host.offsets[one.shard]

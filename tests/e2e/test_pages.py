@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.shard.shard import Alert, Outcome, Score
+from streams.messages.outputs import Alert, Score
+from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.worker.web import LiveFeed, LiveState, routes

@@ -114,7 +114,7 @@ def same_scores(rig: Rig, flow: Flow, known: dict[str, float], artifact: Artifac
         cluster(artifact, evidence.spec_of(artifact), Path(folder), 1) as alone,
     ):
         replay(alone, _every(flow))
-        expected = {row["user"]: float(row["reach"]) for row in alone.shards[0].top(TOP)}
+        expected = {row["user"]: float(row["reach"]) for row in alone.shards[0].reads.top(TOP)}
         nodes = records(alone.shards[0].graph.snapshot())
     problems = []
     both = expected.keys() & known.keys()

@@ -35,13 +35,13 @@ ARTIFACTS = [
 
 
 def spec_of(artifact: Artifact) -> GraphSpec:
-    """The graph that an artifact needs."""
+    """Return the graph spec of an artifact."""
     return graph_spec(artifact.config, retention_s=0, lateness_s=86_400)
 
 
 @contextmanager
 def cluster(artifact: Artifact, spec: GraphSpec, count: int, folder: Path | None = None) -> Iterator[Cluster]:
-    """Some shards, in folders of their own unless one is given."""
+    """Open shards, in a temporary folder unless one is given."""
     with tempfile.TemporaryDirectory(prefix="groundswell-") as own:
         home = folder or Path(own)
         shards = [
@@ -55,7 +55,7 @@ def cluster(artifact: Artifact, spec: GraphSpec, count: int, folder: Path | None
 
 
 def check(twin: NaiveGraph, tried: Cluster) -> None:
-    """Every owner's features, embeddings and scores are those of the twin's graph."""
+    """Check that every owner's features, embeddings and scores are those of the twin's graph."""
     snapshot, config = twin.snapshot().canonical(), tried.shards[0].artifact.config
     hidden1, hidden2, score = reference(tried.shards[0].artifact.weights, config, graph_input(snapshot, config))
     for kind, names in enumerate(snapshot.ids):
@@ -75,19 +75,21 @@ def check(twin: NaiveGraph, tried: Cluster) -> None:
 
 
 def check_mirrors(tried: Cluster) -> None:
-    """Of whatever stands in a shard's windows, RocksDB has what the owner says: that is what a restart begins with."""
+    """Check that RocksDB holds the owner's values of all mirrored nodes in windows, for the next restart."""
     for shard in tried.shards:
         stored = dict(shard.graph.store.rows("mirrors"))
         for kind, table in enumerate(shard.graph.tables):
             for row in shard.graph.mirrored_nodes.rows(kind).tolist():
-                teller = tried.shards[table.owner(row)]
-                there = teller.graph.tables[kind].index[table.ids[row]]
-                told = teller.graph.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
-                assert stored.get(row_layouts.node(kind, row)) == told + teller.engine.hidden1[kind][there].tobytes()
+                sender = tried.shards[table.owner(row)]
+                there = sender.graph.tables[kind].index[table.ids[row]]
+                features = sender.graph.tables[kind].propagated[there].tobytes() + shard.artifact.version.encode()
+                assert (
+                    stored.get(row_layouts.node(kind, row)) == features + sender.engine.hidden1[kind][there].tobytes()
+                )
 
 
 def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple[list[str], bytes]:
-    """The live users after some batches on so many shards, and the bits of their scores."""
+    """Return the live users after some batches on a number of shards, and their scores as bytes."""
     with cluster(artifact, spec_of(artifact), count) as tried:
         for batch in batches:
             tried.feed(batch)
@@ -100,7 +102,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple
 @settings(max_examples=20)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), count=st.sampled_from((2, 3, 8)))
 def test_shards_are_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation], count: int) -> None:
-    """Once drained, every owner has what the reference says, whatever waited meanwhile."""
+    """Once drained, every owner's values equal the reference, whatever was pending before."""
     twin, rng = NaiveGraph(spec_of(artifact)), random.Random(data.draw(st.integers(0, 1_000)))
     with cluster(artifact, spec_of(artifact), count) as tried:
         for batch in data.draw(splits(log)):
@@ -129,7 +131,7 @@ def test_any_number_of_shards_scores_alike(
 @settings(max_examples=15)
 @given(spec=st.sampled_from(RETAINED), log=histories(), count=st.sampled_from((2, 3)))
 def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) -> None:
-    """With a retention, where what a shard tells arrives before the next event, shards keep what one shard keeps."""
+    """With a retention, and facts delivered before the next event, shards keep what one shard keeps."""
     config = ModelConfig(
         hidden=4, heads=1, head_hidden=4, window=spec.window, floor=spec.floor, horizon_s=spec.horizon_s
     )
@@ -144,7 +146,7 @@ def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) ->
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_larger_history(count: int, tmp_path: Path) -> None:
-    """A few thousand events, with restarts in which what waited is lost for halos and kept for facts."""
+    """A few thousand events with restarts, which lose pending halos and keep pending facts."""
     artifact, rng = ARTIFACTS[0], random.Random(count)
     log, twin = history(count + 30, 2_000, users=120, contents=150), NaiveGraph(spec_of(artifact))
     while log:
@@ -164,8 +166,8 @@ def test_larger_history(count: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seed", "events", "users", "contents"), [(5, 400, 20, 40), (31, 500, 40, 20)])
-def test_what_comes_back_into_a_window(seed: int, events: int, users: int, contents: int, tmp_path: Path) -> None:
-    """Nodes leave windows and come back while their owner's word is on its way: RocksDB has the last one, too."""
+def test_a_node_returns_to_a_window(seed: int, events: int, users: int, contents: int, tmp_path: Path) -> None:
+    """Nodes leave windows and return while a halo of their owner is pending; RocksDB has the last values, too."""
     artifact, rng = ARTIFACTS[0], random.Random(seed)
     count = rng.choice((2, 3, 4))
     log = history(seed, events, users, contents)
@@ -182,7 +184,7 @@ def test_what_comes_back_into_a_window(seed: int, events: int, users: int, conte
         check(twin, tried)
 
 
-def test_evicted_and_created_anew_at_once() -> None:
+def test_evicted_and_created_again_in_one_step() -> None:
     """A content that leaves and is created again within one step of its creator's shard begins without shares."""
     day, spec = 24 * 60, GraphSpec(floor=1, retention_s=10 * 86_400, lateness_s=2 * 86_400)
     # "x" is one shard's, both of its creators are another's.

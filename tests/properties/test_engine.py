@@ -39,19 +39,19 @@ backends = st.sampled_from(list(BACKENDS.values()))
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
-    """As quick as small batches can be."""
+    """Run on one thread, which is fastest for small batches."""
     with one_thread():
         yield
 
 
 def spec_of(artifact: Artifact, retention_s: int = 0) -> GraphSpec:
-    """The graph that an artifact needs."""
+    """Return the graph spec of an artifact."""
     return graph_spec(artifact.config, retention_s=retention_s, lateness_s=86_400)
 
 
 @contextmanager
 def shard(artifact: Artifact, path: Path | None = None, backend: MakeBackend = Engine) -> Iterator[Shard]:
-    """A shard, in a folder of its own unless one is given."""
+    """Open a shard, in a temporary folder unless one is given."""
     with tempfile.TemporaryDirectory(prefix="groundswell-") as own:
         opened = Shard.open(path or Path(own) / "state", artifact, spec_of(artifact), backend=backend)
         try:
@@ -61,7 +61,7 @@ def shard(artifact: Artifact, path: Path | None = None, backend: MakeBackend = E
 
 
 def error(twin: NaiveGraph, tried: Shard) -> float:
-    """The largest absolute difference of any embedding or score of the twin's graph."""
+    """Return the largest absolute difference of any embedding or score of the twin's graph."""
     snapshot, config = twin.snapshot().canonical(), tried.artifact.config
     hidden1, hidden2, score = reference(tried.artifact.weights, config, graph_input(snapshot, config))
     engine, tables = tried.engine, tried.graph.tables
@@ -72,12 +72,12 @@ def error(twin: NaiveGraph, tried: Shard) -> float:
 
 
 def play(artifact: Artifact, batches: list[list[Mutation]], backend: MakeBackend = Engine) -> tuple[list[str], bytes]:
-    """The live users after some micro-batches, and the bits of their scores."""
+    """Return the live users after some micro-batches, and their scores as bytes."""
     with shard(artifact, backend=backend) as tried:
         for batch in batches:
             tried.step(batch)
             tried.commit()
-        names, reach, percentile, as_of = tried.scores()
+        names, reach, percentile, as_of = tried.reads.scores()
         return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
 
 
@@ -119,15 +119,15 @@ def test_larger_history(number: int, tmp_path: Path) -> None:
             tried.step(batch)
             tried.commit()
             assert error(twin, tried) <= LARGEST_ERROR
-            before = tried.scores()
+            before = tried.reads.scores()
         with shard(artifact, tmp_path) as tried:
             assert error(twin, tried) <= LARGEST_ERROR
-            for one, other in zip(before, tried.scores(), strict=True):
+            for one, other in zip(before, tried.reads.scores(), strict=True):
                 np.testing.assert_array_equal(one, other)
 
 
 def test_larger_history_in_one_go() -> None:
-    """One shard that lives through many small micro-batches stays exact."""
+    """One shard stays exact over many small micro-batches."""
     artifact = ARTIFACTS[0]
     log, twin = history(20, 1_500), NaiveGraph(spec_of(artifact))
     with shard(artifact) as tried:
@@ -144,18 +144,18 @@ def test_larger_history_in_one_go() -> None:
 @settings(max_examples=15)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
 def test_silent_steps_end_alike(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
-    """Silent steps, then one that is not, end with the same scores, bit for bit, and everybody's is published."""
+    """Silent steps followed by one that publishes end with bit-equal scores, all of them published."""
     batches = data.draw(splits(log))
     silent = data.draw(st.integers(0, len(batches)))
     with shard(artifact) as tried:
         for number, batch in enumerate(batches):
-            outcome = tried.take([Record(number, batch)], silent=number < silent)
+            outcome = tried.process([Record(number, batch)], silent=number < silent)
             assert number >= silent or outcome.scores == []
             tried.commit(number + 1)
-        owed = tried.take([])
+        published = tried.process([])
         tried.commit(len(batches))
-        assert tried.take([]).scores == []
-        names, reach, percentile, as_of = tried.scores()
+        assert tried.process([]).scores == []
+        names, reach, percentile, as_of = tried.reads.scores()
         if silent == len(batches):
-            assert sorted(score.user for score in owed.scores) == names
+            assert sorted(score.user for score in published.scores) == names
         assert (names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()) == play(artifact, batches)

@@ -118,8 +118,8 @@ def test_kill_nine_loses_nothing_and_counts_nothing_twice(
 
 def check_equal(after: Shard, expected: Shard) -> None:
     """The graphs are equal bit for bit, the scores within float32."""
-    users, reach, percentile, as_of = after.scores()
-    users_, reach_, percentile_, as_of_ = expected.scores()
+    users, reach, percentile, as_of = after.reads.scores()
+    users_, reach_, percentile_, as_of_ = expected.reads.scores()
     assert users == users_
     assert len(users) > 500
     assert np.array_equal(as_of, as_of_)
@@ -148,7 +148,7 @@ def check_topic(settings: Settings, topics: Topics, after: Shard, record_propert
     """The last score of each user on the topic is the state's, up to what may go unpublished."""
     records = read_all(settings, [topics.score.name])
     last = {record.key.decode(): record.value and json.loads(record.value) for record in records}
-    users, reach, _, _ = after.scores()
+    users, reach, _, _ = after.reads.scores()
     for user, value in zip(users, reach.tolist(), strict=True):
         published = last[user]["reach"]
         assert abs(value - published) <= 0.02 * max(published, 1e-3) + TOLERANCE, user

@@ -55,27 +55,27 @@ class FakeShard:
         self.marks: dict[str, int] = {}
         self.closed = False
         self.republished = self.suspended = 0
-        self.owing = False
-        self.mirrors = self
+        self.republish_pending = False
+        self.mirrors = self.publisher = self.reads = self
 
-    def owe(self) -> None:
+    def request_republish(self) -> None:
         """Count the call."""
         self.republished += 1
 
     @property
-    def cut_short(self) -> bool:
+    def interrupted(self) -> bool:
         """Return what the disk has."""
         return bool(self.disk.get(-1 - self.partition, 0))
 
-    def speak(self, speaking: bool) -> None:
+    def mark_publishing(self, *, publishing: bool) -> None:
         """Write to the disk."""
-        self.disk[-1 - self.partition] = speaking
+        self.disk[-1 - self.partition] = publishing
 
-    def hush(self) -> None:
+    def suspend(self) -> None:
         """Count the call."""
         self.suspended += 1
 
-    def take(self, records: list[Any], _halos: Any = (), **_named: Any) -> Outcome:
+    def process(self, records: list[Any], _halos: Any = (), **_named: Any) -> Outcome:
         """Return the number of records."""
         return Outcome(counts={"applied": len(records)})
 

@@ -1,4 +1,4 @@
-"""The states that workers left, whatever the number of shards, against an undisturbed single shard."""
+"""Compare the states that workers left, with any number of shards, with an undisturbed single shard."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ Scores = dict[str, tuple[float, float, int]]
 Nodes = dict[Any, Any]
 
 
-def _scores(shard: Any) -> Scores:
-    users, *columns = shard.scores()
+def _scores(score_columns: tuple[Any, ...]) -> Scores:
+    users, *columns = score_columns
     return dict(zip(users, zip(*(column.tolist() for column in columns), strict=True), strict=True))
 
 
 def undisturbed(settings: Settings, events: list[dict[str, Any]], folder: Path) -> tuple[Scores, Nodes]:
-    """What a single shard makes of the same events, without Kafka."""
+    """Return the scores and nodes of a single shard that processed the same events, without Kafka."""
     artifact = Artifact.default()
     spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
     every = [one for event in events for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
     with cluster(artifact, spec, folder, 1) as calm:
         replay(calm, every, BATCH)
-        return _scores(calm), records(calm.shards[0].graph.snapshot())
+        return _scores(calm.scores()), records(calm.shards[0].graph.snapshot())
 
 
 @contextmanager
 def newest(settings: Settings, folders: Iterable[Path]) -> Iterator[list[Shard]]:
-    """Each shard's state, the newest of those in some workers' folders; for reading."""
+    """Open the newest state of each shard among some workers' folders, for reading."""
     artifact, folders = Artifact.default(), list(folders)
     spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
     with ExitStack() as stack:
@@ -55,19 +55,19 @@ def newest(settings: Settings, folders: Iterable[Path]) -> Iterator[list[Shard]]
                 if state_folder(folder, number).exists():
                     states.append(Shard.open(state_folder(folder, number), artifact, own, read_only=True))
                     stack.callback(states[-1].close)
-            assert states, f"nobody has a state of shard {number}"
+            assert states, f"no folder has a state of shard {number}"
             found.append(max(states, key=lambda state: state.next_offset))
-        # What makes up percentiles is told from shard to shard and kept by none.
+        # Counts of other shards, which percentiles need, are exchanged by halos and not stored.
         for number, shard in enumerate(found):
-            sketch = shard.ranking.sketch(always=True)
+            sketch = shard.publisher.percentiles.sketch(always=True)
             for other in found:
                 if other is not shard and sketch is not None:
-                    other.ranking.merge(number, sketch)
+                    other.publisher.percentiles.merge(number, sketch)
         yield found
 
 
 def check_same(settings: Settings, folders: Iterable[Path], expected: tuple[Scores, Nodes]) -> None:
-    """The states together hold the same nodes, bit for bit, and the same scores, as close as scores are."""
+    """Check that the states together hold the same nodes, bit-equal, and the same scores within tolerances."""
     scores: Scores = {}
     nodes: Nodes = {}
     with newest(settings, folders) as shards:
@@ -75,7 +75,7 @@ def check_same(settings: Settings, folders: Iterable[Path], expected: tuple[Scor
             own = records(shard.graph.snapshot(), settings.shards, number)
             assert not nodes.keys() & own.keys()
             nodes |= own
-            scores |= _scores(shard)
+            scores |= _scores(shard.reads.scores())
     assert nodes.keys() == expected[1].keys()
     differ = [key for key in nodes if nodes[key] != expected[1][key]]
     assert not differ, f"{len(differ)} nodes differ, such as {differ[0]}: {nodes[differ[0]]} {expected[1][differ[0]]}"

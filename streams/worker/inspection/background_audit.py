@@ -1,8 +1,8 @@
-"""The audit in the background: one random user after the other, for a small part of a core's time.
+"""Background audit: audits random users one after another, within a fraction of one CPU core.
 
-shard thread     look at a user between two steps
-another thread   judge
-shard thread     where something is off: look again, mend it, look again
+shard thread     read a snapshot of a user between two steps
+another thread   compare it with the reference
+shard thread     on a mismatch: read again, repair, read again
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from streams.errors import ModelRefused, one_line
 from streams.shard.shard import Shard
 from streams.telemetry.metrics import Largest, Metrics
 from streams.worker.inspection.reference_process import ReferenceProcess
-from streams.worker.inspection.user_audit import Look, Verdict, heal, judge, look
+from streams.worker.inspection.user_audit import AuditResult, UserSnapshot, compare, read_snapshot, repair_user
 from streams.worker.processing.shard_host import ShardHost
 
 log = logging.getLogger(__name__)
@@ -32,36 +32,39 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 IDLE_S = 1.0
-"""How long to wait where there is nobody to audit, or after a failure."""
+"""Pause when there is no user to audit, or after a failure."""
 START_S = 0.3
 """Audit time that must have accrued before the first audit: 30 s at a share of 1 %. The reference process takes seconds
-and hundreds of megabytes to start, which a worker that soon ends need not pay."""
-_DRAWN = 64
+and hundreds of megabytes to start; a worker that stops soon does not start it."""
+_DRAWS = 64
 
 
 def rest_s(spent_s: float, share: float) -> float:
-    """How long to rest after some work so that it takes this share of all time."""
+    """Return the pause after work of this duration that keeps the work at this share of all time."""
     return spent_s * (1.0 / share - 1.0)
 
 
-def draw(shard: Shard, random: Random) -> int | None:
-    """The row of a random live user of a shard; None if some draws found none."""
+def draw_user(shard: Shard, random: Random) -> int | None:
+    """Return the row of a random live user of a shard; None if no draw hit one."""
     rows = shard.view.rows(USER)
     if not rows:
         return None
-    drawn = np.array([random.randrange(rows) for _ in range(_DRAWN)])
+    drawn = np.array([random.randrange(rows) for _ in range(_DRAWS)])
     live = drawn[shard.graph.live_users(drawn)]
     return int(live[0]) if len(live) else None
 
 
 class Auditor:
-    """Audits the users of a worker's open shards until it is cancelled.
+    """Audits users of a worker's open shards until it is cancelled.
 
     Args:
-        host: the open shards.
-        share: the part of a core's time that it may take, above 0.
-        make_reference: makes the reference of an artifact; one is kept, and closed at the end.
-        clock: seconds that only rise. sleep: waits for so many.
+        host: Open shards.
+        metrics: Metrics of the worker.
+        share: Fraction of one CPU core, above 0.
+        make_reference: Makes the reference of an artifact; one is kept, and closed at the end.
+        random: Source of random users.
+        clock: Monotonic clock (s).
+        sleep: Waits for some seconds.
     """
 
     def __init__(
@@ -79,14 +82,14 @@ class Auditor:
         self._metrics = metrics
         self._share = share
         self._make_reference = make_reference
-        self._judge: tuple[str, ReferenceProcess] | None = None
+        self._reference: tuple[str, ReferenceProcess] | None = None
         self._random = random or Random()
         self._clock = clock
         self._sleep = sleep
         self._largest = Largest(clock)
 
     async def run(self) -> None:
-        """Audit, rest, and so on; ends by an error only where a shard was left half mended."""
+        """Audit and pause in turn; raises only where a repair failed halfway."""
         try:
             await self._sleep(rest_s(START_S, self._share))
             while True:
@@ -98,81 +101,92 @@ class Auditor:
 
     def close(self) -> None:
         """End the reference process; the next audit starts another."""
-        if self._judge is not None:
-            judge, self._judge = self._judge[1], None
-            judge.close()
+        if self._reference is not None:
+            process, self._reference = self._reference[1], None
+            process.close()
 
     async def once(self) -> float:
-        """Audit one user; returns the seconds of work, 0 if there was nobody."""
+        """Audit one user; return the seconds of work, 0 if there was no user to audit."""
         spent = [0.0]
         try:
-            looked = await self._host.run_on_any(self._random.choice, partial(self._timed, spent, self._look))
-            if looked is None:
+            read = await self._host.run_on_any(self._random.choice, partial(self._timed, spent, self._read))
+            if read is None:
                 return 0.0
-            shard, artifact, seen = looked
-            if seen is None:
+            shard, artifact, snapshot = read
+            if snapshot is None:
                 self._metrics.audit_nodes.labels("skipped").inc()
                 return spent[0]
-            reference = await self._reference(artifact)
-            verdict = await asyncio.to_thread(self._timed, spent, partial(judge, seen), reference)
-        except Exception as error:  # noqa: BLE001 - looking at a shard does it no harm
+            reference = await self._reference_of(artifact)
+            result = await asyncio.to_thread(self._timed, spent, partial(compare, snapshot), reference)
+        except Exception as error:  # noqa: BLE001 - reading a shard does it no harm
             self._fail(error)
             return 0.0
-        self._metrics.audit_error.set(self._largest.take(verdict.error))
-        if not verdict.what:
+        self._metrics.audit_error.set(self._largest.take(result.error))
+        if not result.mismatches:
             self._metrics.audit_nodes.labels("fine").inc()
         else:
-            await self._heal(shard, seen, verdict, reference, spent)
+            await self._repair(shard, snapshot, result, reference, spent)
         return spent[0]
 
     def _fail(self, error: Exception) -> None:
         """Count and log an audit without a result; where the reference process ended, the next audit starts another."""
-        log.warning("a user could not be audited", extra={"because": one_line(error)})
+        log.warning("audit_failed", extra={"because": one_line(error)})
         self._metrics.audit_nodes.labels("failed").inc()
         if isinstance(error, ModelRefused):
             self.close()
 
-    async def _reference(self, artifact: Artifact) -> ReferenceProcess:
-        """Return the reference of an artifact, started; the last one is kept."""
-        if self._judge is None or self._judge[0] != artifact.version:
+    async def _reference_of(self, artifact: Artifact) -> ReferenceProcess:
+        """Return the started reference of an artifact; the last one is kept."""
+        if self._reference is None or self._reference[0] != artifact.version:
             self.close()
-            self._judge = artifact.version, self._make_reference(artifact)
-            await asyncio.to_thread(self._judge[1].start)
-        return self._judge[1]
+            self._reference = artifact.version, self._make_reference(artifact)
+            await asyncio.to_thread(self._reference[1].start)
+        return self._reference[1]
 
-    def _look(self, shard: Shard) -> tuple[Shard, Artifact, Look | None] | None:
+    def _read(self, shard: Shard) -> tuple[Shard, Artifact, UserSnapshot | None] | None:
+        """Read a snapshot of a random user of a shard, on its thread."""
         if isinstance(shard.engine, DualEngine):
-            return None  # what one of its two engines has not computed yet is not off
-        user = draw(shard, self._random)
-        return None if user is None else (shard, shard.artifact, look(shard, user, self._random.getrandbits(32)))
+            return None  # values that one of its two engines has not computed yet are no mismatch
+        user = draw_user(shard, self._random)
+        if user is None:
+            return None
+        return shard, shard.artifact, read_snapshot(shard, user, self._random.getrandbits(32))
 
-    async def _heal(
-        self, shard: Shard, seen: Look, verdict: Verdict, reference: ReferenceProcess, spent: list[float]
+    async def _repair(
+        self,
+        shard: Shard,
+        snapshot: UserSnapshot,
+        result: AuditResult,
+        reference: ReferenceProcess,
+        spent: list[float],
     ) -> None:
-        def mend(shard: Shard) -> tuple[Verdict | None]:
-            return (heal(shard, seen.found.user, reference, verdict, seed=seen.found.seed),)
+        """Repair the mismatches of an audit on the shard's thread, and log the result."""
 
-        def same(shards: list[Shard]) -> Shard | None:
-            same = shard in shards and self._judge is not None and shard.artifact.version == self._judge[0]
-            return shard if same and not isinstance(shard.engine, DualEngine) else None
+        def repair(shard: Shard) -> tuple[AuditResult | None]:
+            neighbourhood = snapshot.neighbourhood
+            return (repair_user(shard, neighbourhood.user, reference, result, seed=neighbourhood.seed),)
+
+        def choose(shards: list[Shard]) -> Shard | None:
+            same_model = self._reference is not None and shard.artifact.version == self._reference[0]
+            return shard if shard in shards and same_model and not isinstance(shard.engine, DualEngine) else None
 
         try:
-            mended = await self._host.run_on_any(same, partial(self._timed, spent, mend))
+            repaired = await self._host.run_on_any(choose, partial(self._timed, spent, repair))
         except ModelRefused as error:
-            # The reference process ended between two repairs, each of which is whole; the next audit checks them.
+            # The reference process ended between two repairs, each of which is complete; the next audits check them.
             self._fail(error)
             return
-        if mended is None:
-            # Closed meanwhile, or in the middle of a step: whatever it was, the next audit of it will tell.
+        if repaired is None:
+            # The shard was closed, or is in the middle of a step; a later audit finds the mismatch again.
             self._metrics.audit_nodes.labels("skipped").inc()
             return
-        about = {"shard": shard.shard_id, "type": "user", "off": verdict.what, "error": verdict.error}
-        if mended[0] is None:
+        fields = {"shard": shard.shard_id, "type": "user", "mismatches": result.mismatches, "error": result.error}
+        if repaired[0] is None:
             self._metrics.audit_nodes.labels("healed").inc()
-            log.warning("what memory held of a user was off, and was healed", extra=about)
+            log.warning("audit_mismatch_repaired", extra=fields)
         else:
             self._metrics.audit_nodes.labels("failed").inc()
-            log.error("what memory held of a user is off and stays so: start the worker again", extra=about)
+            log.error("audit_mismatch_remains", extra={**fields, "action": "restart the worker"})
 
     def _timed(self, spent: list[float], work: Callable[[A], T], argument: A) -> T:
         begin = self._clock()

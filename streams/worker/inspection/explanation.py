@@ -1,9 +1,9 @@
-"""Why a user has this score: read between two steps, worked out beside them.
+"""Explanation of a user's score: its inputs are read between two steps, the attribution runs on another thread.
 
-    look      on the shard's thread: copy the user's neighbourhood out of memory, as it is served, with names
-    explain   on any thread: attention × value, what the score would be without this or that, and what changed
+    read_inputs   on the shard's thread: copy the user's neighbourhood as it is served, with ids
+    explain       on any thread: attention × value, contributions to the score, and changes since the previous score
 
-The arithmetic is `model/explain/attribution.py`'s, in log reach; here it gets names, people and times.
+`model/explain/attribution.py` computes contributions in log reach; this module adds ids, people and times.
 """
 
 from __future__ import annotations
@@ -24,32 +24,47 @@ from model.explain.attribution import EdgeAttribution, Explainer, Explanation
 from model.explain.numpy_forward import Given
 from model.types import GraphInput
 from streams.messages.headers import rfc3339
-from streams.shard.shard import Shard, reach_of
-from streams.worker.inspection.score_history import INTO_USERS, Earlier, Publications, ScoreHistory, is_same
+from streams.shard.score_publisher import reach_of
+from streams.shard.shard import Shard
+from streams.worker.inspection.score_history import INTO_USERS, Publication, Publications, ScoreHistory, is_same_node
 
 Int64s = NDArray[np.int64]
 
-MOST_OWN = 1_024
-"""Edges into a user: of more (only windows of more than 256, or without a limit, have them) none is explained."""
-MOST_EDGES = 8_192
-"""Edges into user and neighbours: windows of 16 have 2,880 at most. Beyond, first layers are taken as they are."""
+USER_EDGES_MAX = 1_024
+"""Maximum edges into a user; beyond (only with windows of more than 256 or without a limit) no edge is explained."""
+NEIGHBOURHOOD_EDGES_MAX = 8_192
+"""Maximum edges into the user and its neighbours (with windows of 16 there are at most 2,880); the first layer of
+neighbours beyond is used as served."""
 _PUBLISHED = Struct("<ff")
-"""How the value of a user in `outputs` begins: reach and percentile as published last."""
+"""Beginning of an `outputs` value: reach and percentile as published last."""
 _INTO = [[number for number, relation in enumerate(RELATIONS) if relation.target == kind] for kind in range(len(TYPES))]
 UNKNOWN = (
-    "not known: since it began to score the user's shard this worker published the user's score less than twice, or "
-    "those of too many others since"
+    "not available: since this worker opened the user's shard, it has published the user's score fewer than two times, "
+    "or the scores of too many other users after it"
 )
 
 
 @dataclass
-class Look:
-    """A user's neighbourhood and all that is to be said of it, copied.
+class ScoreInputs:
+    """Copy of what a user's score is computed from.
 
-    about: `Shard.user`'s answer. names: ids per type, row by row. times: per relation, of each edge of `graph` (µs).
-    degrees: per relation into users, all edges that the user has. crowded: the windows are too large to be explained.
-    embedding, score: as served. settled: whether those are what the graph makes of them. published: the reach and the
-    percentile last published. before: what was published before that; arrived, gone: (relation, id) since then.
+    Attributes:
+        about: Answer of `ShardReads.user`.
+        artifact: Artifact that scores.
+        graph: Neighbourhood; the user is row 0.
+        inner: Number of rows per type whose first layer the user reads.
+        given: First-layer outputs that are used as served, by place.
+        names: Ids per type, by row.
+        times: Times (µs) of the edges of `graph`, per relation.
+        degrees: Number of all edges of the user, per relation into users.
+        crowded: Whether the user has too many edges to explain them.
+        embedding: Second-layer output as served `[H]`.
+        score: Score as served (mean log reach).
+        settled: Whether embedding and score are computed from the current graph.
+        published: Reach and percentile last published.
+        before: Publication before the last one.
+        arrived: (relation, id) of the sources that entered the user's windows since then.
+        gone: (relation, id) of the sources that left them since then.
     """
 
     about: dict[str, Any]
@@ -65,40 +80,51 @@ class Look:
     score: float
     settled: bool
     published: tuple[float, float] | None
-    before: Earlier | None
+    before: Publication | None
     arrived: set[tuple[str, str]]
     gone: list[tuple[str, str]]
 
 
-def look(shard: Shard, user_id: str, publications: Publications | None = None) -> Look | None:
-    """Copy what the score of a user is computed from; None for one who is not live here. Between two steps only."""
-    about = shard.user(user_id) if shard.graph.users.owns(user_id) else None
+def read_inputs(shard: Shard, user_id: str, publications: Publications | None = None) -> ScoreInputs | None:
+    """Copy what a user's score is computed from; between two steps only.
+
+    Args:
+        shard: Shard to read.
+        user_id: User id.
+        publications: Recent publications of the shard.
+
+    Returns:
+        The copy; None for a user that is not live or belongs to another shard.
+    """
+    about = shard.reads.user(user_id) if shard.graph.users.owns(user_id) else None
     if about is None:
         return None
     graph, engine = shard.graph, shard.engine
     tables = graph.tables
     user = graph.users.index[user_id]
-    around = _Around(shard, user)
-    before = None if publications is None else publications.before(user)
-    propagated = {name: tables[kind].propagated[around.rows[kind]] for kind, name in enumerate(TYPES)}
+    neighbourhood = _Neighbourhood(shard, user)
+    before = None if publications is None else publications.previous(user)
+    propagated = {name: tables[kind].propagated[neighbourhood.rows[kind]] for kind, name in enumerate(TYPES)}
     stored = graph.store.committed("outputs", row_layouts.node(USER, user))
     published = _PUBLISHED.unpack_from(stored) if stored else (np.nan, np.nan)
     degree = graph.windows.rows.degree
-    names = {name: [tables[kind].ids[row] for row in around.rows[kind].tolist()] for kind, name in enumerate(TYPES)}
-    arrived, gone = _moved(shard, around, before)
-    return Look(
+    names = {
+        name: [tables[kind].ids[row] for row in neighbourhood.rows[kind].tolist()] for kind, name in enumerate(TYPES)
+    }
+    arrived, gone = _window_changes(shard, neighbourhood, before)
+    return ScoreInputs(
         about=about,
         artifact=shard.artifact,
-        graph=GraphInput.scaled(shard.artifact.config, propagated, dict(around.edges), graph.users.own[[user]]),
-        inner=dict(zip(TYPES, around.inner, strict=True)),
-        given=around.given,
+        graph=GraphInput.scaled(shard.artifact.config, propagated, dict(neighbourhood.edges), graph.users.own[[user]]),
+        inner=dict(zip(TYPES, neighbourhood.inner, strict=True)),
+        given=neighbourhood.given,
         names=names,
-        times=around.times,
+        times=neighbourhood.times,
         degrees={RELATIONS[number].name: int(degree[number][user]) for number in INTO_USERS},
-        crowded=around.crowded,
+        crowded=neighbourhood.crowded,
         embedding=np.array(engine.hidden2[np.array([user])])[0],
         score=float(engine.score[user]),
-        settled=shard.settled,
+        settled=shard.staleness.embeddings_current,
         published=None if np.isnan(published[0]) else (float(published[0]), float(published[1])),
         before=before,
         arrived=arrived,
@@ -106,13 +132,13 @@ def look(shard: Shard, user_id: str, publications: Publications | None = None) -
     )
 
 
-class _Around:
-    """The windows of a user and of the neighbours in memory; places as in `NumpyForward`."""
+class _Neighbourhood:
+    """Windows of a user and of its neighbours, copied from memory; places as in `NumpyForward`."""
 
     def __init__(self, shard: Shard, user: int) -> None:
         self._windows = shard.graph.windows
         counts = self._windows.rows.counts
-        self.crowded = sum(int(counts[number][user]) for number in INTO_USERS) > MOST_OWN
+        self.crowded = sum(int(counts[number][user]) for number in INTO_USERS) > USER_EDGES_MAX
         own = {} if self.crowded else {number: self._sources(number, np.array([user]))[0] for number in INTO_USERS}
         self.rows: list[Int64s] = [np.zeros(0, np.int64) for _ in TYPES]
         self.rows[USER] = np.array([user])
@@ -120,19 +146,19 @@ class _Around:
             self._add(RELATIONS[number].source, sources)
         self.inner = [len(rows) for rows in self.rows]
         self.given: Given = {}
-        read, left = [], MOST_EDGES
+        read, left = [], NEIGHBOURHOOD_EDGES_MAX
         for kind, rows in enumerate(self.rows):
             sizes = sum(
                 (counts[number][rows].astype(np.int64) for number in _INTO[kind]), np.zeros(len(rows), np.int64)
             )
-            # Other shards' nodes have their windows there.
-            known = shard.graph.tables[kind].owned[rows] != 0
-            known &= np.cumsum(np.where(known, sizes, 0)) <= left
+            # Windows of other shards' nodes are on those shards.
+            computed = shard.graph.tables[kind].owned[rows] != 0
+            computed &= np.cumsum(np.where(computed, sizes, 0)) <= left
             if kind == USER:
-                known[0] = True
-            left -= int(sizes[known].sum())
-            read.append(rows[known] if not self.crowded else rows[:0])
-            places = np.flatnonzero(~known)
+                computed[0] = True
+            left -= int(sizes[computed].sum())
+            read.append(rows[computed] if not self.crowded else rows[:0])
+            places = np.flatnonzero(~computed)
             if len(places):
                 self.given[TYPES[kind]] = places, np.array(shard.engine.hidden1[kind][rows[places]])
         pairs = []
@@ -146,7 +172,7 @@ class _Around:
             self.edges[relation.name], self.times[relation.name] = np.stack(ends), times
 
     def _sources(self, number: int, targets: Int64s) -> tuple[Int64s, Int64s, Int64s]:
-        """The edges in the windows of some targets: sources, targets, times."""
+        """Return the sources, targets and times (µs) of all edges in the windows of some targets."""
         rows, pool = self._windows.rows, self._windows.pool
         counts = rows.counts[number][targets].astype(np.int64)
         offset = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -162,23 +188,25 @@ class _Around:
         return places
 
 
-def _moved(shard: Shard, around: _Around, before: Earlier | None) -> tuple[set[tuple[str, str]], list[tuple[str, str]]]:
-    """Who came into the user's windows since an earlier publication, and who left them, as (relation, id)."""
+def _window_changes(
+    shard: Shard, neighbourhood: _Neighbourhood, before: Publication | None
+) -> tuple[set[tuple[str, str]], list[tuple[str, str]]]:
+    """Return (relation, id) of the sources that entered the user's windows since a publication, and that left them."""
     arrived, gone = set[tuple[str, str]](), list[tuple[str, str]]()
     if before is None or before.sources is None:
         return arrived, gone
-    for number, was in before.sources.items():
+    for number, sources_before in before.sources.items():
         relation = RELATIONS[number]
         ids = shard.graph.tables[relation.source].ids
-        sources, targets = around.edges[relation.name]
-        now = set(around.rows[relation.source][sources[targets == 0]].tolist())
-        same = {row for row, half in was if is_same(shard, relation.source, row, half)}
-        arrived |= {(relation.name, ids[row]) for row in now - same}
-        gone += [(relation.name, ids[row]) for row in sorted(same - now)]
+        sources, targets = neighbourhood.edges[relation.name]
+        now = set(neighbourhood.rows[relation.source][sources[targets == 0]].tolist())
+        then = {row for row, half in sources_before if is_same_node(shard, relation.source, row, half)}
+        arrived |= {(relation.name, ids[row]) for row in now - then}
+        gone += [(relation.name, ids[row]) for row in sorted(then - now)]
     return arrived, gone
 
 
-class Readable(Protocol):
+class Shards(Protocol):
     """A worker's open shards (a `ShardHost`)."""
 
     async def read(self, question: Callable[[Any], Any]) -> list[Any]:
@@ -186,89 +214,95 @@ class Readable(Protocol):
         ...
 
 
-async def explain_user(shards: Readable, history: ScoreHistory, user_id: str) -> dict[str, Any] | None:
-    """Explain the score of a user; None for one that no open shard has. The arithmetic runs beside the shards."""
-    looks = await shards.read(lambda shard: look(shard, user_id, history.of(shard)))
-    seen = next((seen for seen in looks if seen is not None), None)
-    return None if seen is None else await asyncio.to_thread(explain, seen)
+async def explain_user(shards: Shards, history: ScoreHistory, user_id: str) -> dict[str, Any] | None:
+    """Explain the score of a user, None if no open shard has the user; the attribution runs on another thread."""
+    answers = await shards.read(lambda shard: read_inputs(shard, user_id, history.publications(shard)))
+    inputs = next((inputs for inputs in answers if inputs is not None), None)
+    return None if inputs is None else await asyncio.to_thread(explain, inputs)
 
 
-def explain(seen: Look) -> dict[str, Any]:
-    """The answer of `/api/v1/users/{id}?explain=1`, as_of in µs; on any thread."""
-    explainer = Explainer(seen.artifact.weights, seen.artifact.config)
-    earlier = None if seen.before is None else seen.before.own
-    if seen.crowded:
-        found = explainer.alone(seen.embedding, seen.graph.own[0], earlier)
+def explain(inputs: ScoreInputs) -> dict[str, Any]:
+    """Return the answer of `/api/v1/users/{id}?explain=1`, as_of in µs; on any thread."""
+    explainer = Explainer(inputs.artifact.weights, inputs.artifact.config)
+    earlier = None if inputs.before is None else inputs.before.own
+    if inputs.crowded:
+        explained = explainer.alone(inputs.embedding, inputs.graph.own[0], earlier)
     else:
-        found = explainer(seen.graph, seen.inner, seen.given, earlier)
-    error = float(np.abs(found.embedding - seen.embedding).max())
-    worth = _Worths(found.score)
-    told = sorted((_message(seen, worth, message) for message in found.messages), key=_rank)
-    stranger = float(reach_of(np.array([found.stranger], np.float64))[0])
+        explained = explainer(inputs.graph, inputs.inner, inputs.given, earlier)
+    error = float(np.abs(explained.embedding - inputs.embedding).max())
+    contribution = _Contributions(explained.score)
+    neighbours = sorted((_message(inputs, contribution, message) for message in explained.messages), key=_rank)
+    stranger = float(reach_of(np.array([explained.stranger], np.float64))[0])
     explanation = {
-        "log_reach": found.score,
-        "stranger": {"reach": stranger, "log_reach": found.stranger},
-        "error": max(error, abs(found.score - seen.score)),
-        "settled": seen.settled,
-        "groups": {name: worth.of(value) for name, value in found.groups.items()},
+        "log_reach": explained.score,
+        "stranger": {"reach": stranger, "log_reach": explained.stranger},
+        "error": max(error, abs(explained.score - inputs.score)),
+        "settled": inputs.settled,
+        "groups": {name: contribution.of(value) for name, value in explained.groups.items()},
         "features": {
-            name: {"value": seen.about["features"][name], **worth.of(value)} for name, value in found.features.items()
+            name: {"value": inputs.about["features"][name], **contribution.of(value)}
+            for name, value in explained.features.items()
         },
         "relations": {
-            name: {"edges": seen.degrees[name], **worth.of(value)} for name, value in found.relations.items()
+            name: {"edges": inputs.degrees[name], **contribution.of(value)}
+            for name, value in explained.relations.items()
         },
-        # Whoever has no name any more was forgotten a moment ago, and the owner's word is on its way.
-        "neighbours": [message for message in told if message["id"]],
-        "unshown": sum(seen.degrees.values()) if seen.crowded else found.unshown,
-        "change": _change(seen, found, worth),
+        # A neighbour without an id was forgotten just now; its edge is removed once the owner's facts arrive.
+        "neighbours": [message for message in neighbours if message["id"]],
+        "unshown": sum(inputs.degrees.values()) if inputs.crowded else explained.unshown,
+        "change": _change(inputs, explained, contribution),
     }
-    return {**seen.about, "explanation": explanation}
+    return {**inputs.about, "explanation": explanation}
 
 
-class _Worths:
-    """Worths in people and in log reach, against one score."""
+class _Contributions:
+    """Converts contributions to one score from log reach to people.
+
+    Args:
+        score: The score (mean log reach).
+    """
 
     def __init__(self, score: float) -> None:
         self._score = score
 
-    def of(self, worth: float) -> dict[str, float]:
-        """What a score has more than without something."""
-        with_it, without = reach_of(np.array([self._score, self._score - worth], np.float64)).tolist()
-        return {"people": with_it - without, "log_reach": worth}
+    def of(self, log_reach: float) -> dict[str, float]:
+        """Return a contribution in people and in log reach: the score minus the score without it."""
+        with_it, without = reach_of(np.array([self._score, self._score - log_reach], np.float64)).tolist()
+        return {"people": with_it - without, "log_reach": log_reach}
 
 
-def _rank(told: dict[str, Any]) -> tuple[float, str, str]:
-    """The largest first; in the order of their names those that are worth the same."""
-    return -round(abs(told["log_reach"]), 9), told["relation"], told["id"]
+def _rank(message: dict[str, Any]) -> tuple[float, str, str]:
+    """Sort key: largest contribution first; equal ones by relation and id."""
+    return -round(abs(message["log_reach"]), 9), message["relation"], message["id"]
 
 
-def _message(seen: Look, worth: _Worths, message: EdgeAttribution) -> dict[str, Any]:
+def _message(inputs: ScoreInputs, contribution: _Contributions, message: EdgeAttribution) -> dict[str, Any]:
     relation = next(relation for relation in RELATIONS if relation.name == message.relation)
     kind = TYPES[relation.source]
-    told = {
+    described = {
         "relation": message.relation,
         "type": kind,
-        "id": seen.names[kind][message.source],
-        "since": rfc3339(int(seen.times[message.relation][message.edge])),
+        "id": inputs.names[kind][message.source],
+        "since": rfc3339(int(inputs.times[message.relation][message.edge])),
         "attention": message.attention.mean(axis=1).tolist(),
         "carried": message.carried.tolist(),
-        **worth.of(message.effect),
+        **contribution.of(message.effect),
     }
-    behind = sorted((_message(seen, worth, one) for one in message.inner), key=_rank)
-    return {**told, "neighbours": [one for one in behind if one["id"]]} if behind else told
+    inner = sorted((_message(inputs, contribution, edge) for edge in message.inner), key=_rank)
+    return {**described, "neighbours": [edge for edge in inner if edge["id"]]} if inner else described
 
 
-def _change(seen: Look, found: Explanation, worth: _Worths) -> dict[str, Any]:
-    """What is different from the score before."""
-    published = None if seen.published is None else dict(zip(("reach", "percentile"), seen.published, strict=True))
-    before = seen.before
+def _change(inputs: ScoreInputs, explained: Explanation, contribution: _Contributions) -> dict[str, Any]:
+    """Return the changes since the previous published score."""
+    published = None if inputs.published is None else dict(zip(("reach", "percentile"), inputs.published, strict=True))
+    before = inputs.before
     if before is None:
         return {"published": published, "before": None, "why": UNKNOWN}
-    was = dict(zip(OWN, before.own.tolist(), strict=True))
-    total = found.score - float(np.log1p(before.reach))
-    # Of another model the score before tells nothing about what the features and neighbours do in this one.
-    same = before.model == seen.artifact.version
-    known = before.sources is not None
+    own_before = dict(zip(OWN, before.own.tolist(), strict=True))
+    total = explained.score - float(np.log1p(before.reach))
+    # A score of another model cannot be compared feature by feature.
+    comparable = before.model == inputs.artifact.version
+    windows_kept = before.sources is not None
     return {
         "published": published,
         "before": {
@@ -277,13 +311,13 @@ def _change(seen: Look, found: Explanation, worth: _Worths) -> dict[str, Any]:
             "as_of": rfc3339(before.as_of),
             "model": before.model,
         },
-        **worth.of(total),
-        "own": worth.of(found.earlier_own) if same else None,
-        "rest": worth.of(total - found.earlier_own) if same else None,
+        **contribution.of(total),
+        "own": contribution.of(explained.earlier_own) if comparable else None,
+        "rest": contribution.of(total - explained.earlier_own) if comparable else None,
         "features": {
-            name: {"before": was[name], "now": seen.about["features"][name], **worth.of(value)}
-            for name, value in found.earlier.items()
+            name: {"before": own_before[name], "now": inputs.about["features"][name], **contribution.of(value)}
+            for name, value in explained.earlier.items()
         },
-        "arrived": sorted([*edge] for edge in seen.arrived if edge[1]) if known else None,
-        "gone": [[*edge] for edge in seen.gone] if known else None,
+        "arrived": sorted([*edge] for edge in inputs.arrived if edge[1]) if windows_kept else None,
+        "gone": [[*edge] for edge in inputs.gone] if windows_kept else None,
     }

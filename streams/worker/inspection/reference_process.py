@@ -1,7 +1,7 @@
-"""PyTorch Geometric in a process of its own, to check embeddings and scores while a worker serves.
+"""PyTorch Geometric in a separate process, which checks embeddings and scores while a worker serves.
 
-Its import takes seconds, in which the interpreter is held again and again, and hundreds of megabytes that a worker
-would keep. The process has a low priority. It ends when it is closed, and when the worker is gone, however that ended.
+Importing it takes seconds, during which the GIL is held for long periods, and hundreds of megabytes that the worker
+would keep. The process runs at low priority. It ends when it is closed, and when the worker ends, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -26,29 +26,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NICE = 5
-"""Steps come first. With a still lower priority the process gets next to no time where steps fill all cores."""
+"""Steps have priority. With a higher value the process gets almost no CPU time while steps use all cores."""
 
 _reference: Reference
-"""In the process itself: the network of the artifact that it was started for."""
+"""In the separate process: the network of the artifact that it was started for."""
 
 
 class ReferenceProcess:
-    """A `model.network.pyg_reference.Reference` in another process, until it is closed; for one thread at a time."""
+    """A `model.network.pyg_reference.Reference` in a separate process, until it is closed; for one thread at a time.
+
+    Args:
+        artifact: Artifact of the network.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         self.config = artifact.config
-        # Spawned: a fork would share the threads' locks, RocksDB's files and Kafka's sockets.
+        # Spawned: a fork would inherit locks of other threads, RocksDB's files and Kafka's sockets.
         self._pool = ProcessPoolExecutor(
             1, get_context("spawn"), initializer=_prepare, initargs=(artifact.weights, artifact.config)
         )
 
     def start(self) -> None:
-        """Start the process and wait until it is ready, which takes seconds; without this the first call does.
+        """Start the process and wait until it is ready, which takes seconds; otherwise the first call starts it.
 
         Raises:
-            ModelRefused: the process ended.
+            ModelRefused: The process ended.
         """
-        self._ask(os.getpid)
+        self._run(os.getpid)
 
     def __call__(
         self, graph: GraphInput, inner: dict[str, int] | None = None, given: Given | None = None
@@ -56,20 +60,20 @@ class ReferenceProcess:
         """Compute the first layer, the second layer and the scores, as `model.network.pyg_reference.Reference`.
 
         Raises:
-            ModelRefused: the process ended.
+            ModelRefused: The process ended.
         """
-        return self._ask(_compute, graph, inner, given)
+        return self._run(_compute, graph, inner, given)
 
-    def _ask(self, function: Callable[..., T], *arguments: object) -> T:
+    def _run(self, function: Callable[..., T], *arguments: object) -> T:
         try:
             return self._pool.submit(function, *arguments).result()
         except (BrokenProcessPool, RuntimeError) as error:  # it ended, or was closed
             raise ModelRefused(
-                "it could not be judged: the process of PyTorch Geometric ended, see the worker's log"
+                "the reference process (PyTorch Geometric) ended during the comparison; see the worker's log"
             ) from error
 
     def close(self) -> None:
-        """End the process, also while it computes."""
+        """End the process, even while it computes."""
         for process in list((self._pool._processes or {}).values()):  # noqa: SLF001 - public from Python 3.14 on
             process.kill()
         self._pool.shutdown()
@@ -77,9 +81,9 @@ class ReferenceProcess:
 
 def _prepare(weights: dict[str, Float32s], config: ModelConfig) -> None:
     """Lower the priority, watch the worker, and load the network."""
-    global _reference  # noqa: PLW0603 - a pool's process has no other place for it
+    global _reference  # noqa: PLW0603 - a pool's process can pass it to tasks in no other way
     Thread(target=_end_with_worker, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the worker closes this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker ends this process
     os.nice(NICE)
     import torch
 
@@ -90,7 +94,7 @@ def _prepare(weights: dict[str, Float32s], config: ModelConfig) -> None:
 
 
 def _end_with_worker() -> None:
-    """Wait for the end of the worker; the pool alone waits for its next task forever after a kill -9."""
+    """Exit when the worker ends; after a SIGKILL of the worker the pool would wait for its next task forever."""
     worker = parent_process()
     if worker is not None:
         connection.wait([worker.sentinel])

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-
-import msgspec
 
 from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import TopicSpec
-from streams.messages.headers import CloudEvents, rfc3339
-from streams.messages.outputs import AlertValue, Message, ScoreValue
+from streams.messages.headers import CloudEvents
+from streams.messages.outputs import Message, score_messages, tombstones
 from streams.shard.shard import Outcome
-
-KIND = "emerging"
-_encode = msgspec.json.Encoder().encode
-
-_MESSAGE = partial(tuple.__new__, Message)
-"""Builds a message from its three fields without a Python call per score."""
 
 
 class Outputs:
@@ -46,28 +37,13 @@ class Outputs:
             origin: identifies the step: partition and offset of the mutations topic.
             time: time of the tombstones, in RFC 3339.
         """
-        prefix = f"{origin}/".encode()
-        headers, model = self._score.headers, outcome.model
-        for user, reach, percentile, as_of_us in outcome.scores:
-            key, as_of = user.encode(), rfc3339(as_of_us)
-            value = _encode(ScoreValue(user, reach, percentile, as_of, model))
-            yield _MESSAGE((key, value, headers(prefix + key, as_of.encode())))
+        yield from score_messages(outcome.scores, outcome.model, origin, self._score)
         yield from self.tombstones(outcome, origin, time)
 
     def tombstones(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
         """Yield the tombstones of forgotten users; the arguments are those of `scores`."""
-        for user in outcome.forgotten:
-            key = user.encode()
-            yield Message(key, None, self._score.headers(f"{origin}/".encode() + key, time, empty=True))
+        return tombstones(outcome.forgotten, origin, time, self._score)
 
     def alerts(self, outcome: Outcome) -> Iterator[Message]:
         """Yield the alerts of a step."""
-        for alert in outcome.alerts:
-            as_of = rfc3339(alert.as_of)
-            value = AlertValue(
-                alert.alert, alert.user, KIND, as_of, alert.velocity, alert.level, alert.reach, alert.percentile,
-                alert.new_sharers, alert.content, outcome.model,
-            )  # fmt: skip
-            yield Message(
-                alert.user.encode(), _encode(value), self._alert.headers(alert.alert.encode(), as_of.encode())
-            )
+        return (alert.to_message(outcome.model, self._alert) for alert in outcome.alerts)

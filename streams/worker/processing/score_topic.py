@@ -16,7 +16,7 @@ class _Shard(Protocol):
 
     target: str
 
-    def owe(self) -> None:
+    def request_republish(self) -> None:
         """Let the next steps publish every score again."""
         ...
 
@@ -42,5 +42,5 @@ def note_score_topic(shard: _Shard, topic: Found) -> ScoreTopicChange:
     republish = shard.target not in ("", target)
     shard.target = target
     if republish:
-        shard.owe()
+        shard.request_republish()
     return ScoreTopicChange(former, republish)

@@ -306,9 +306,9 @@ class ShardAgent:
 
     async def _send_facts(self, partition: int, outcome: Outcome) -> None:
         """Send the facts that a step derived for nodes of other shards."""
-        packs = fact_packs(self._mutations, partition, outcome.told)
+        packs = fact_packs(self._mutations, partition, outcome.outbound_facts)
         await send_packs(self._producer.client, self._mutations, packs)
-        self._metrics.facts.inc(sum(len(facts.facts) for facts in outcome.told))
+        self._metrics.facts.inc(sum(len(facts.facts) for facts in outcome.outbound_facts))
         self._metrics.fact_bytes.inc(sum(len(value) for values in packs.values() for value in values))
 
     async def _send_halos(self, halos: list[tuple[int, Halo]]) -> None:

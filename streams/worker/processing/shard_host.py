@@ -97,15 +97,15 @@ class ShardHost:
             shard = self._shards[partition]
             if broken:
                 self.halo_offsets.pop(partition, None)
-                shard.mirrors.hush()
+                shard.mirrors.suspend()
             if broken or partition in self._revoked or self.offsets[partition] < published[partition]:
-                shard.owe()
+                shard.publisher.request_republish()
                 self._observe_open(shard)
                 self.takeovers.add(partition)
             if opened:
-                if shard.cut_short:
+                if shard.publisher.interrupted:
                     self.takeovers.add(partition)
-                shard.speak(True)
+                shard.publisher.mark_publishing(publishing=True)
             self._revoked.discard(partition)
         self.takeovers.keep_only(published)
         return {partition: self._shards[partition].next_offset for partition in published}
@@ -183,13 +183,13 @@ class ShardHost:
             if not allowed():
                 raise StaleStep(f"a step of shard {partition} belongs to an earlier assignment")
             self._uncommitted.add(partition)
-            outcome = shard.take(records, halos, silent=not publish)
+            outcome = shard.process(records, halos, silent=not publish)
             if self._observer is not None:
                 self._observer.stepped(shard, outcome)
             self.takeovers.add_forgotten(partition, outcome.forgotten)
             if publish:
                 repeated = self.takeovers.tombstones(partition).difference(outcome.forgotten)
-                outcome.forgotten += sorted(user for user in repeated if shard.user(user) is None)
+                outcome.forgotten += sorted(user for user in repeated if shard.reads.user(user) is None)
             self._step_publishes[partition] = publish
             return outcome
 
@@ -247,8 +247,8 @@ class ShardHost:
                 shard = self._shards[partition]
                 if takeover is not None:
                     self.takeovers.finish(partition, takeover)
-                shard.owe()
-                shard.owing |= bool(self.takeovers.tombstones(partition))
+                shard.publisher.request_republish()
+                shard.publisher.republish_pending |= bool(self.takeovers.tombstones(partition))
 
         await self._run(work)
 
@@ -257,7 +257,7 @@ class ShardHost:
 
         def work() -> dict[int, ScoreTopicChange]:
             return {
-                partition: note_score_topic(shard, topic)
+                partition: note_score_topic(shard.publisher, topic)
                 for partition, shard in self._shards.items()
                 if partition not in self._uncommitted
             }
@@ -270,7 +270,7 @@ class ShardHost:
         Raises:
             StaleStep: as for `position`.
         """
-        return self._committed(partition).owing
+        return self._committed(partition).publisher.republish_pending
 
     def hub_readers_waiting(self, partition: int) -> bool:
         """Whether readers of a hub wait in a shard for a step that updates them; does not use the thread.
@@ -278,7 +278,7 @@ class ShardHost:
         Raises:
             StaleStep: as for `position`.
         """
-        return bool(self._committed(partition).spread.waiting)
+        return bool(self._committed(partition).staleness.hub_queue.waiting)
 
     async def announce(self, partition: int, fencing_token: int) -> list[tuple[int, Halo]]:
         """Let a shard send halos from now on.
@@ -295,7 +295,7 @@ class ShardHost:
         """
 
         def work() -> list[tuple[int, Halo]]:
-            halos = self._committed(partition).mirrors.hello(fencing_token)
+            halos = self._committed(partition).mirrors.announce(fencing_token)
             self.halo_offsets[partition] = fencing_token + 1
             return halos
 
@@ -307,7 +307,7 @@ class ShardHost:
         def work() -> None:
             self.halo_offsets.pop(partition, None)
             if partition in self._shards:
-                self._shards[partition].mirrors.hush()
+                self._shards[partition].mirrors.suspend()
 
         await self._run(work)
 
@@ -328,7 +328,7 @@ class ShardHost:
 
         def run() -> T | None:
             committed = [shard for partition, shard in self._shards.items() if partition not in self._uncommitted]
-            ready = [shard for shard in committed if shard.settled]
+            ready = [shard for shard in committed if shard.staleness.embeddings_current]
             chosen = choose(ready) if ready else None
             return None if chosen is None else work(chosen)
 
@@ -374,12 +374,12 @@ class ShardHost:
 
     async def top(self, n: int) -> list[dict[str, Any]]:
         """Return the n users with the largest reach over all open shards."""
-        rows = [row for top in await self.read(lambda shard: shard.top(n)) for row in top]
+        rows = [row for top in await self.read(lambda shard: shard.reads.top(n)) for row in top]
         return sorted(rows, key=lambda row: -float(row["reach"]))[:n]
 
     async def user(self, user_id: str) -> dict[str, Any] | None:
         """Return a user's score and features; None if no open shard has the user."""
-        return next((row for row in await self.read(lambda shard: shard.user(user_id)) if row), None)
+        return next((row for row in await self.read(lambda shard: shard.reads.user(user_id)) if row), None)
 
     async def close(self, *, cleanly: bool = False) -> None:
         """Close every shard after the work in progress.
@@ -390,9 +390,9 @@ class ShardHost:
 
         def work() -> None:
             for partition, shard in list(self._shards.items()):
-                pending = self.takeovers.is_open(partition) or partition in self._uncommitted or shard.owing
-                if cleanly and not pending:
-                    shard.speak(False)
+                pending = self.takeovers.is_open(partition) or partition in self._uncommitted
+                if cleanly and not pending and not shard.publisher.republish_pending:
+                    shard.publisher.mark_publishing(publishing=False)
                 self._close(partition)
 
         await self._run(work)

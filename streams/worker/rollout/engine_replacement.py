@@ -27,7 +27,7 @@ from model.engine.dual_engine import DualEngine
 from streams.errors import ModelRefused, one_line
 from streams.shard.graph_view import LiveView, unserved
 from streams.shard.shard import Shard
-from streams.worker.inspection.user_audit import LIMIT, Judging, Look, judge, look
+from streams.worker.inspection.user_audit import LIMIT, ReferenceModel, UserSnapshot, compare, read_snapshot
 
 BLOCK_ROWS = 2_048
 """Rows per block: about 10 ms, which bounds the delay of micro-batches."""
@@ -48,7 +48,7 @@ def incompatibility(config: ModelConfig, spec: GraphSpec) -> str:
     return unserved(config)
 
 
-def check_user(sample: Look, reference: Judging) -> None:
+def check_user(sample: UserSnapshot, reference: ReferenceModel) -> None:
     """Compare one sampled user with the reference; callable on any thread.
 
     Args:
@@ -58,11 +58,11 @@ def check_user(sample: Look, reference: Judging) -> None:
     Raises:
         ModelRefused: They differ by more than `streams.worker.inspection.user_audit.LIMIT`.
     """
-    result = judge(sample, reference)
-    if result.what:
+    result = compare(sample, reference)
+    if result.mismatches:
         raise ModelRefused(
-            f"its engine differs from PyTorch Geometric by {result.error:.1g} ({', '.join(result.what)}), more than "
-            f"{LIMIT:g}: train it again, or report it with the artifact"
+            f"its engine differs from PyTorch Geometric by {result.error:.1g} ({', '.join(result.mismatches)}), "
+            f"more than {LIMIT:g}: train it again, or report it with the artifact"
         )
 
 
@@ -82,7 +82,7 @@ def available_bytes() -> int | None:
 
 
 class Candidate:
-    """The part of a shard that `user_audit.look` reads, with the new engine instead of the serving one."""
+    """The part of a shard that `user_audit.read_snapshot` reads, with the new engine instead of the serving one."""
 
     def __init__(self, shard: Shard, artifact: Artifact, engine: Backend) -> None:
         self.graph: GraphState = shard.graph
@@ -181,7 +181,7 @@ class EngineReplacement:
     @property
     def up_to_date(self) -> bool:
         """Whether every computed value follows from the present graph."""
-        return self.computed and self.shard.settled
+        return self.computed and self.shard.staleness.embeddings_current
 
     def validated_engine(self) -> Backend:
         """Return the new engine.
@@ -199,7 +199,7 @@ class EngineReplacement:
             raise ModelRefused(f"the scores of {wrong:,} of {len(rows):,} users are not finite: train it again")
         return dual.coming
 
-    def sample(self, random: Random) -> Look | None:
+    def sample(self, random: Random) -> UserSnapshot | None:
         """Read what the new engine holds of a random user; None if the shard has no user small enough.
 
         Raises:
@@ -208,7 +208,7 @@ class EngineReplacement:
         candidate = Candidate(self.shard, self.artifact, self.validated_engine())
         live = np.flatnonzero(self.shard.graph.live_users()).tolist()
         users = random.sample(live, min(len(live), _SAMPLE_ATTEMPTS))
-        samples = (look(candidate, user, random.getrandbits(32)) for user in users)
+        samples = (read_snapshot(candidate, user, random.getrandbits(32)) for user in users)
         return next((sample for sample in samples if sample is not None), None)
 
     def take_over(self, shard: Shard) -> None:
@@ -217,10 +217,10 @@ class EngineReplacement:
         Raises:
             ModelRefused: The engine failed, or some scores are not finite; nothing was changed.
         """
-        shard.adopt(self.artifact, self.validated_engine())
+        shard.replace_engine(self.artifact, self.validated_engine())
         if shard.graph.spec.shards > 1:
             # Scores wait until the other shards have sent their nodes under this version, after the next announcement.
-            shard.owing = False
+            shard.publisher.republish_pending = False
 
     def cancel(self) -> None:
         """Restore the previous engine of the shard."""

@@ -26,7 +26,7 @@ from streams.errors import ModelRefused, StaleStep
 from streams.kafka.access.rights import refused
 from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
-from streams.worker.inspection.user_audit import Look
+from streams.worker.inspection.user_audit import UserSnapshot
 from streams.worker.lifecycle import WorkerPart
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.engine_replacement import EngineReplacement, check_user
@@ -240,7 +240,7 @@ class RolloutFollower(WorkerPart):
         same = replacement.artifact.version == artifact.version
         return same and await self._steps.run_between_steps(partition, lambda shard: shard is replacement.shard)
 
-    async def _sample(self, partition: int, replacement: EngineReplacement) -> Look | None:
+    async def _sample(self, partition: int, replacement: EngineReplacement) -> UserSnapshot | None:
         deadline = monotonic() + UP_TO_DATE_S
         while monotonic() < deadline:
             samples = await self._steps.run_between_steps(

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import GroundswellError
-from streams.messages.headers import rfc3339
-from streams.shard.shard import Alert, Outcome
+from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Freshness
 
 ALERTS = 1_000
@@ -35,11 +34,6 @@ TREND_EVERY_S = 5
 
 class TooManyStreams(GroundswellError):
     """The maximum number of streams is open, or the worker is stopping."""
-
-
-def alert_value(alert: Alert) -> dict[str, Any]:
-    """Return an alert as the API and the stream show it: the fields of the alert topic, without the model."""
-    return {**vars(alert), "kind": "emerging", "as_of": rfc3339(alert.as_of)}
 
 
 def message(event: str, value: Any) -> bytes:
@@ -190,7 +184,7 @@ class LiveFeed:
         """Count a micro-batch that was published and committed, and send its alerts."""
         self.seconds.add(mutations, len(outcome.scores), len(outcome.alerts))
         for alert in outcome.alerts:
-            value = alert_value(alert)
+            value = alert.to_json()
             self._alerts.append(value)
             self.broadcast("alert", value)
 

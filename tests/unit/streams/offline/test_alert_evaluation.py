@@ -112,7 +112,7 @@ def test_the_shipped_rule_is_what_the_shard_fires(
     monkeypatch.setitem(
         alert_baselines.RULES,
         "again",
-        lambda _view, field: (alert_rule.floored(field), field.measured.velocity[alert_rule.floored(field)]),
+        lambda _view, field: (alert_rule.above_floor(field), field.measured.velocity[alert_rule.above_floor(field)]),
     )
     assert replayed(town, ARTIFACT, ["again"])["again"] == fired[SHIPPED]
     assert len(fired[SHIPPED]) > 5

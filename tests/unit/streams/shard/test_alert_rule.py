@@ -1,4 +1,4 @@
-"""The alert rule: who is emerging, who is not, and that the same log says the same."""
+"""Alert rule: which users it picks, and that the same log gives the same alerts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
+from streams.messages.outputs import Alert
 from streams.shard.alert_rule import AlertRule, alert_id
-from streams.shard.shard import Alert, Shard
+from streams.shard.shard import Shard
 from tests.support.graphs import DAY, HOUR, at, create, follow, share
 
 ARTIFACT: Artifact = untrained(ModelConfig())
@@ -20,7 +21,7 @@ STEP = 6 * HOUR
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Iterator[Shard]:
-    """An empty shard with two alerts per step."""
+    """Yield an empty shard with a budget of two alerts per step."""
     made = Shard.open(tmp_path, ARTIFACT, GraphSpec(), rule=AlertRule(budget=2))
     yield made
     made.close()
@@ -47,7 +48,7 @@ def _run(shard: Shard, *batches: list[Mutation]) -> list[Alert]:
 
 
 def test_fires(shard: Shard) -> None:
-    """An author whom five new people share is announced at the next step, with what led to it."""
+    """An author shared by five new users gets an alert at the next step, with its causes."""
     alerts = _run(shard, _posts(["a", "b"]), _shares(10, "a", 5), [_tick(STEP + 1)])
     assert [(alert.user, alert.as_of, alert.new_sharers, alert.content) for alert in alerts] == [
         ("a", at(STEP), 5, "a-post")
@@ -66,7 +67,7 @@ def test_two_sharers_are_not_enough(shard: Shard) -> None:
 
 
 def test_known_sharers_are_not_new(shard: Shard) -> None:
-    """People who shared the author before the window do not count as new."""
+    """Users who shared the author before the window are not new sharers."""
     posts = [create(1, "a", "p1"), create(2, "a", "p2")]
     before = [share(10 + k, f"s{k}", "p1") for k in range(3)]
     again = [share(5 * DAY + k, f"s{k}", "p2") for k in range(3)]
@@ -75,7 +76,7 @@ def test_known_sharers_are_not_new(shard: Shard) -> None:
 
 
 def test_cool_down(shard: Shard) -> None:
-    """A user is announced once within the window, and may be again after it, unless they are at the top by then."""
+    """A user gets one alert per window, and none once in the top."""
     batches = [_shares(STEP * k + 10, "a", 4, start=10 * k) for k in range(1, 14)]
     alerts = _run(shard, _posts(["a", "top"]), _shares(10, "top", 100), *batches, [_tick(STEP * 14 + 1)])
     assert [alert.as_of for alert in alerts if alert.user == "a"] == [at(STEP * 2), at(STEP * 14)]
@@ -83,34 +84,34 @@ def test_cool_down(shard: Shard) -> None:
 
 
 def test_budget_and_rank(shard: Shard) -> None:
-    """Two alerts a step, for those with the most recent shares; the past top tenth is no candidate."""
+    """A step fires two alerts, for the users with the most recent shares; the past top tenth is excluded."""
     shares = _shares(10, "a", 4) + _shares(10, "b", 6) + _shares(10, "c", 5)
     assert [alert.user for alert in _run(shard, _posts(["a", "b", "c"]), shares, [_tick(STEP + 1)])] == ["b", "c"]
 
 
 def _active(minute: float, shares: int = 1, authors: int = 40) -> list[Mutation]:
-    """So many authors with as many shares each, all by the same people: nobody is new three times."""
+    """Return events of authors with equal shares by the same two users, so none has three new sharers."""
     posts = [create(1, f"w{n}", f"w{n}-{k}") for n in range(authors) for k in range(shares)]
     given = [share(minute + k * 0.01, f"v{k % 2}", f"w{n}-{k}") for n in range(authors) for k in range(shares)]
     return posts + given
 
 
-def test_who_is_at_the_top_already_is_not_announced(shard: Shard) -> None:
-    """Two of forty-two active authors have the most shares of the window, and the third one is told of."""
+def test_a_user_in_the_top_gets_no_alert(shard: Shard) -> None:
+    """Two of forty-two active authors are in the top twentieth already; the third one gets the alert."""
     shares = _shares(10, "a", 9) + _shares(10, "b", 8) + _shares(10, "c", 7)
     fired = _run(shard, _active(5), _posts(["a", "b", "c"]), shares, [_tick(STEP + 1)])
     assert [alert.user for alert in fired] == ["c"]
 
 
 @pytest.mark.parametrize(("shares", "announced"), [(40, ["a"]), (120, [])])
-def test_a_trickle_is_not_announced(shard: Shard, shares: int, announced: list[str]) -> None:
+def test_few_shares_give_no_alert(shard: Shard, shares: int, announced: list[str]) -> None:
     """Three shares of six hours ago count for less than two: enough where forty lead to the top, not where 120 do."""
     batches = [_active(5, shares), _posts(["a"]), _shares(10, "a", 3), [_tick(STEP + 1)]]
     assert [alert.user for alert in _run(shard, *batches)] == announced
 
 
 def test_same_log_same_alerts(tmp_path: Path) -> None:
-    """However the log is cut into micro-batches, the same alerts fire with the same ids."""
+    """Any split into micro-batches fires the same alerts with the same ids."""
     log = _posts(["a", "b", "c"])
     for k in range(1, 9):
         log += [event for author in "abc" for event in _shares(STEP * k + 10 * k, author, 3 + k % 3, start=9 * k)]
@@ -126,7 +127,7 @@ def test_same_log_same_alerts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 7, 64])
 def test_shards_share_the_budget(shards: int) -> None:
-    """At each step the parts of all shards are the budget, and over time each shard has the same."""
+    """The parts of all shards add up to the budget at each step, and are equal over time."""
     rule = AlertRule(budget=3)
     steps = [[rule.part(step * rule.step_us, shard, shards) for shard in range(shards)] for step in range(shards)]
     assert all(sum(parts) == rule.budget for parts in steps)

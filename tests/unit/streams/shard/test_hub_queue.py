@@ -1,4 +1,4 @@
-"""Readers of hubs that wait: nothing but time is lost by it."""
+"""Queued readers of hubs: the queue delays results and changes none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from model.config import ModelConfig
 from streams.messages.events import TOPIC_OF, mutations
 from streams.offline.replay import batches
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Shard
 from tests.support.graphs import create, follow, share
 from tests.support.histories import history
 
@@ -51,7 +52,7 @@ def _cluster(folder: Path, shards: int, rows: int) -> Iterator[Cluster]:
 
 
 def _state(shard: Shard) -> dict[str, bytes]:
-    """The embeddings and the score of every live user, by id."""
+    """Return the embeddings and the score of every live user as bytes, by id."""
     live = np.flatnonzero(shard.graph.live_users())
     ids, engine = shard.graph.users.ids, shard.engine
     return {
@@ -62,8 +63,8 @@ def _state(shard: Shard) -> dict[str, bytes]:
     }
 
 
-def test_nothing_is_lost(tmp_path: Path) -> None:
-    """With everybody a hub who has three readers, all numbers end as they do without hubs, on one and three shards."""
+def test_results_are_equal(tmp_path: Path) -> None:
+    """With three readers making a hub, all values end bit-equal to those without queues, on one and three shards."""
     log = _events(5, 3_000)
     for shards in (1, 3):
         found, most = [], []
@@ -73,37 +74,37 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
                 for number, some in enumerate(batches(log, 40)):
                     cluster.feed(some)
                     cluster.round(number % shards)
-                    waited += [shard.spread.waiting for shard in cluster.shards]
+                    waited += [shard.staleness.hub_queue.waiting for shard in cluster.shards]
                     if number % 50 == 0:
                         cluster.drain()
                 cluster.drain()
                 most.append(max(waited))
                 found.append({user: bits for shard in cluster.shards for user, bits in _state(shard).items()})
         assert most[0] == 0
-        assert most[1] > 3 * ROWS, "hardly anybody ever waited: it shows nothing"
+        assert most[1] > 3 * ROWS, "too few rows were queued for this test to show anything"
         assert len(found[0]) > 100
         assert found[0].keys() == found[1].keys()
         assert [user for user, bits in found[0].items() if found[1][user] != bits] == []
 
 
 def _fans(shard: Shard) -> None:
-    """The fan follows everybody, some of them follow each other."""
+    """Process follow events: the fan follows all users, some of them follow each other."""
     log = [follow(n, "fan", f"u{n}") for n in range(FANS)]
     log += [follow(FANS + n, f"u{n}", f"u{n * 7 % FANS}") for n in range(1, FANS)]
     shard.step(log)
     shard.commit()
-    while shard.spread.waiting:
+    while shard.staleness.hub_queue.waiting:
         shard.step([])
         shard.commit()
 
 
 def _acts(minute: int) -> list[Mutation]:
-    """The fan does what changes its propagated features, and so what all who are followed by it read."""
+    """Return events that change the propagated features of the fan, which all users that it follows read."""
     return [create(minute, "fan", "post"), *(share(minute + 1, f"s{n}", "post") for n in range(SHARES))]
 
 
-def test_a_step_computes_no_more_than_its_share(tmp_path: Path) -> None:
-    """Who reads the fan comes up to date some at a time; who is touched comes at once, in the step of the event."""
+def test_a_step_is_bounded(tmp_path: Path) -> None:
+    """Readers of the fan are recomputed over several steps, changed rows in the step of the event."""
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec(), spread_rows=ROWS)
     _fans(shard)
     outcome = shard.step(_acts(2_000))
@@ -122,54 +123,54 @@ def test_a_step_computes_no_more_than_its_share(tmp_path: Path) -> None:
         steps += 1
         assert steps < FANS, before
     assert steps >= FANS / ROWS / 2
-    assert shard.settled
+    assert shard.staleness.embeddings_current
     shard.close()
 
 
-def test_who_waited_is_published_after_a_restart(tmp_path: Path) -> None:
-    """What was owed to somebody when the shard was closed is published by the next step."""
+def test_queued_scores_are_published_after_a_restart(tmp_path: Path) -> None:
+    """Scores that were queued when the shard was closed are published by the next step."""
     log, published = _acts(2_000), []
     for name, rows in (("at once", 0), ("spread", ROWS)):
         shard = Shard.open(tmp_path / name, ARTIFACT, GraphSpec(), spread_rows=rows, publishing=Publishing(0.0, 0.0))
         _fans(shard)
         last = {score.user: score.reach for score in shard.step(log).scores}
         shard.commit()
-        assert bool(shard.spread.waiting) is bool(rows)
+        assert bool(shard.staleness.hub_queue.waiting) is bool(rows)
         shard.close()
         shard = Shard.open(tmp_path / name, ARTIFACT, GraphSpec(), spread_rows=rows, publishing=Publishing(0.0, 0.0))
-        assert shard.owing is bool(rows)
+        assert shard.publisher.republish_pending is bool(rows)
         last |= {score.user: score.reach for score in shard.step([]).scores}
         shard.commit()
         published.append(last)
         shard.close()
         shard = Shard.open(tmp_path / name, ARTIFACT, GraphSpec(), spread_rows=rows)
-        assert not shard.owing
+        assert not shard.publisher.republish_pending
         shard.close()
     assert len(published[0]) > FANS / 2
     assert published[1] == published[0]
 
 
-def test_who_waits_no_more_is_not_computed_anew(tmp_path: Path) -> None:
-    """Once a commit found nobody waiting, the next start owes nobody anything."""
+def test_an_empty_queue_needs_no_recomputation(tmp_path: Path) -> None:
+    """After a commit with an empty queue, the next start republishes nothing."""
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec(), spread_rows=ROWS)
     _fans(shard)
     shard.step(_acts(2_000))
     shard.commit()
-    assert shard.spread.waiting
-    while shard.spread.waiting:
+    assert shard.staleness.hub_queue.waiting
+    while shard.staleness.hub_queue.waiting:
         shard.step([])
         shard.commit()
     shard.close()
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec(), spread_rows=ROWS)
-    assert not shard.owing
-    assert not shard.behind
+    assert not shard.publisher.republish_pending
+    assert not shard.staleness.embeddings_stale
     shard.close()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["add", "drop", "take"]), st.lists(st.integers(0, 20), unique=True))))
 def test_queue(calls: list[tuple[str, list[int]]]) -> None:
-    """A queue is a list without doubles: who waits longest comes first."""
+    """A queue is a list without duplicates; the longest waiting row comes first."""
     queue, model = Queue(), list[int]()
     for now, (call, some) in enumerate(calls):
         rows = np.array(some, np.int64)

@@ -1,4 +1,4 @@
-"""The shard's step: what is published, what a restart remembers, and that it equals the reference."""
+"""Step of a shard: what it publishes, what a restart restores, and that it equals the reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from streams.offline.replay import batches, cluster, reference_error, replay
-from streams.shard.shard import Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Shard
 from tests.support.graphs import DAY, at, create, follow, share
 
 ARTIFACT = untrained(ModelConfig())
@@ -44,12 +45,12 @@ def test_equals_reference_and_itself(tmp_path: Path) -> None:
         assert all(np.array_equal(mine, theirs) for mine, theirs in zip(results[0][1:], other[1:], strict=True))
 
 
-def test_publishes_what_moved(tmp_path: Path) -> None:
-    """Everybody is published once; the same events again publish nobody."""
+def test_publishes_changes(tmp_path: Path) -> None:
+    """Every user is published once; the same events again publish nothing."""
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
     log = _log(events=300)
     first = shard.step(log)
-    assert sorted(score.user for score in first.scores) == sorted(shard.scores()[0])
+    assert sorted(score.user for score in first.scores) == sorted(shard.reads.scores()[0])
     assert all(0 <= score.percentile <= 100 and score.reach >= 0 for score in first.scores)
     shard.commit()
     assert shard.step(log).scores == []
@@ -57,7 +58,7 @@ def test_publishes_what_moved(tmp_path: Path) -> None:
 
 
 def test_publishing_thresholds(tmp_path: Path) -> None:
-    """With no thresholds every score that moved at all is published, with huge ones none twice."""
+    """Without thresholds every changed score is published, with huge ones none twice."""
     log = _log(events=600)
     published = []
     for name, rule in (("all", Publishing(0.0, 0.0)), ("few", Publishing(1e9, 1e9))):
@@ -70,7 +71,7 @@ def test_publishing_thresholds(tmp_path: Path) -> None:
 
 
 def test_restart_continues(tmp_path: Path) -> None:
-    """A shard that is closed and opened between batches publishes the same as one that ran through."""
+    """A shard that is closed and opened between batches publishes the same as one that stays open."""
     log = _log()
     through = Shard.open(tmp_path / "through", ARTIFACT, GraphSpec())
     outcomes = []
@@ -92,7 +93,7 @@ def test_restart_continues(tmp_path: Path) -> None:
 
 
 def test_forget(tmp_path: Path) -> None:
-    """A forgotten user is named for withdrawal, is not scored any more, and is published again on return."""
+    """A forgotten user is withdrawn and no longer scored, and published again after a new event."""
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
     shard.step(_log(events=200))
     shard.commit()
@@ -100,8 +101,8 @@ def test_forget(tmp_path: Path) -> None:
     shard.commit()
     assert outcome.forgotten == ["u3"]
     assert "u3" not in [score.user for score in outcome.scores]
-    assert shard.user("u3") is None
-    assert "u3" not in shard.scores()[0]
+    assert shard.reads.user("u3") is None
+    assert "u3" not in shard.reads.scores()[0]
     outcome = shard.step([follow(2 * DAY, "u3", "u4")])
     assert "u3" in [score.user for score in outcome.scores]
     shard.close()
@@ -110,12 +111,12 @@ def test_forget(tmp_path: Path) -> None:
 def test_top_and_user(tmp_path: Path) -> None:
     """The top list is sorted by reach and agrees with each user's own entry."""
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
-    assert shard.top(5) == []
+    assert shard.reads.top(5) == []
     shard.step(_log(events=200))
-    top = shard.top(5)
+    top = shard.reads.top(5)
     assert [entry["reach"] for entry in top] == sorted((entry["reach"] for entry in top), reverse=True)
-    described = shard.user(top[0]["user"])
+    described = shard.reads.user(top[0]["user"])
     assert described is not None
-    assert described["reach"] == top[0]["reach"] == max(shard.scores()[1])
-    assert shard.user("unheard of") is None
+    assert described["reach"] == top[0]["reach"] == max(shard.reads.scores()[1])
+    assert shard.reads.user("unknown") is None
     shard.close()

@@ -1,4 +1,4 @@
-"""A shard with a tolerance: less work, scores that are near, and a number that says how near."""
+"""A shard with a tolerance: fewer recomputations, close scores, and a measurement of their error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from streams.messages.events import TOPIC_OF, from_row, mutations
 from streams.offline.replay import batches
 from streams.settings.settings import Settings
 from streams.shard.local_cluster import Cluster
-from streams.shard.shard import Outcome, Publishing, Shard
+from streams.shard.score_publisher import Publishing
+from streams.shard.shard import Outcome, Shard
 from streams.worker.rollout.engine_replacement import EngineReplacement, check_user
 from streams.worker.worker import Worker
 from tests.support.engines import BACKENDS, one_thread
@@ -43,13 +44,13 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKEN
 
 
 def events(seed: int, count: int) -> list[Mutation]:
-    """The beginning of a generated stream of 300 users."""
+    """Return the beginning of a generated stream of 300 users."""
     return [from_row(row) for row in islice(Simulation(300, 6, seed, posts_per_day=0.5).events(20), count)]
 
 
 @contextmanager
 def opened(folder: Path, *most: float, spread_rows: int = 0, **named: Any) -> Iterator[list[Shard]]:
-    """A shard for each tolerance."""
+    """Open a shard for each tolerance."""
     with ExitStack() as stack:
         shards = []
         for number, one in enumerate(most):
@@ -60,30 +61,30 @@ def opened(folder: Path, *most: float, spread_rows: int = 0, **named: Any) -> It
 
 
 def step(shard: Shard, some: list[Mutation]) -> Outcome:
-    """A step and its commit."""
+    """Run and commit a step."""
     outcome = shard.step(some)
     shard.commit(shard.next_offset + 1)
     return outcome
 
 
 def bits(shard: Shard) -> list[bytes]:
-    """All that a shard's engine has computed."""
+    """Return everything that a shard's engine has computed, as bytes."""
     engine = shard.engine
     tensors = [(engine.hidden1[kind], shard.view.rows(kind)) for kind in range(len(TYPES))]
     tensors += [(engine.hidden2, shard.view.rows(USER)), (engine.score, shard.view.rows(USER))]
     return [np.asarray(some[:rows]).tobytes() for some, rows in tensors]
 
 
-def off(exact: Shard, loose: Shard) -> tuple[float, float]:
-    """The largest difference in the first layer of own rows, and in the scores of live users."""
+def largest_differences(exact: Shard, loose: Shard) -> tuple[float, float]:
+    """Return the largest difference in the first layer of own rows, and in the scores of live users."""
     rows, live = exact.graph.own_rows(), np.flatnonzero(exact.graph.live_users())
     pairs = [(one.engine.hidden1[kind][rows[kind]] for one in (exact, loose)) for kind in range(len(TYPES))]
     hidden = [float(np.abs(one - other).max(initial=0)) for one, other in pairs]
     return max(hidden), float(np.abs(exact.engine.score[live] - loose.engine.score[live]).max(initial=0))
 
 
-def test_less_is_computed_and_scores_are_near(tmp_path: Path) -> None:
-    """No number of the first layer is ever off by more than the tolerance, and the second is computed less."""
+def test_fewer_recomputations_and_close_scores(tmp_path: Path) -> None:
+    """No first-layer number differs by more than the tolerance, and the second layer is recomputed less."""
     work, held, worst = np.zeros((2, 2)), 0, 0.0
     with opened(tmp_path, 0, MOST) as (exact, loose):
         for some in batches(events(1, 5_000), 40):
@@ -91,7 +92,7 @@ def test_less_is_computed_and_scores_are_near(tmp_path: Path) -> None:
             work += [outcome.frontier for outcome in outcomes]
             assert outcomes[0].held == 0
             held += outcomes[1].held
-            hidden, score = off(exact, loose)
+            hidden, score = largest_differences(exact, loose)
             assert hidden <= MOST + ROUNDING
             worst = max(worst, score)
         assert exact.users > 200
@@ -102,31 +103,31 @@ def test_less_is_computed_and_scores_are_near(tmp_path: Path) -> None:
 
 
 @every_backend
-def test_what_is_tried_leaves_no_trace(backend: MakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who tries it in each step has the same bits and publishes the same as who never does.
+def test_a_measurement_changes_nothing(backend: MakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that measures in each step has the same bits and publishes the same as one that never does.
 
-    What is found is the truth about some users: above 0, and no more than the largest error of all.
+    The measured error is above 0, and at most the largest error of all users.
     """
     found = []
     with one_thread(), opened(tmp_path, 0, MOST, MOST, backend=backend) as (exact, never, always):
         for some in batches(events(2, 1_500), 50):
             step(exact, some)
-            monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1 << 60)
+            monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1 << 60)
             quiet = step(never, some)
-            monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1)
+            monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1)
             tried = step(always, some)
             assert bits(always) == bits(never)
             assert (tried.scores, tried.held, tried.frontier) == (quiet.scores, quiet.held, quiet.frontier)
             assert quiet.effect == 0
-            assert tried.effect <= off(exact, always)[1]
+            assert tried.effect <= largest_differences(exact, always)[1]
             found.append((tried.held, tried.effect))
     assert all(effect == 0 for held, effect in found if not held)
     assert sum(effect > 0 for _, effect in found) > len(found) / 2
 
 
-def test_it_is_tried_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of so many steps that held something back one, the same each time; steps that held nothing do not count."""
-    monkeypatch.setattr(streams.shard.tolerance, "EVERY", 4)
+def test_measurements_are_periodic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in N steps that held rows back is measured, the same on each run; other steps do not count."""
+    monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 4)
     ways = []
     with opened(tmp_path, MOST, MOST) as shards:
         for shard in shards:
@@ -139,26 +140,26 @@ def test_it_is_tried_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert any(ways[0])
 
 
-def test_nothing_is_tried_while_somebody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then a score is off for two reasons. With hubs, too, the first layer is off by no more than the tolerance."""
-    monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1)
+def test_no_measurement_while_rows_are_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queued rows would add to the error. With hubs, too, the first layer stays within the tolerance."""
+    monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1)
     waited = []
     with opened(tmp_path, 0, MOST, spread_rows=16) as (exact, loose):
         for number, some in enumerate(batches(events(5, 2_000), 40)):
             outcomes = [step(shard, some) for shard in (exact, loose)]
             waited.append(outcomes[1].waiting)
             assert not (outcomes[1].waiting and outcomes[1].effect)
-            while number % 10 == 9 and (exact.spread.waiting or loose.spread.waiting):
+            while number % 10 == 9 and (exact.staleness.hub_queue.waiting or loose.staleness.hub_queue.waiting):
                 step(exact, [])
                 step(loose, [])
-            if not exact.spread.waiting and not loose.spread.waiting:
-                assert off(exact, loose)[0] <= MOST + ROUNDING
+            if not exact.staleness.hub_queue.waiting and not loose.staleness.hub_queue.waiting:
+                assert largest_differences(exact, loose)[0] <= MOST + ROUNDING
     assert max(waited) > 0
     assert min(waited) == 0
 
 
 def test_a_restart_is_exact(tmp_path: Path) -> None:
-    """Whoever opens the state has the bits of who held nothing back, and the first step publishes who moved by that."""
+    """A reopened shard equals one without a tolerance, and its first step publishes the scores that differ."""
     near = Publishing(0.002, 0.5)
     log = events(6, 1_500)
     with opened(tmp_path, 0, MOST, 1.0, publishing=near) as (exact, loose, stiff):
@@ -167,43 +168,43 @@ def test_a_restart_is_exact(tmp_path: Path) -> None:
             step(exact, some)
             step(stiff, some)
             last |= {score.user: score.reach for score in step(loose, some).scores}
-        assert loose.tolerance.holds
-        served, kept = loose.scores(), bits(exact)
+        assert loose.staleness.tolerance.holds
+        served, kept = loose.reads.scores(), bits(exact)
         assert bits(loose) != kept
     with opened(tmp_path, 0, MOST, 1.0, publishing=near) as (exact, loose, stiff):
         assert bits(exact) == bits(loose) == bits(stiff) == kept
-        assert not exact.owing
-        assert loose.owing
+        assert not exact.publisher.republish_pending
+        assert loose.publisher.republish_pending
         outcome = step(loose, [])
         assert bits(loose) == kept
-        moved = np.abs(loose.scores()[1] - served[1]) > 0.01 * np.maximum(served[1], 1)
+        moved = np.abs(loose.reads.scores()[1] - served[1]) > 0.01 * np.maximum(served[1], 1)
         assert moved.any()
         last |= {score.user: score.reach for score in outcome.scores}
-        for user, reach in zip(*loose.scores()[:2], strict=True):
+        for user, reach in zip(*loose.reads.scores()[:2], strict=True):
             assert abs(last[user] - reach) <= 0.002 * max(last[user], 1e-3) + ROUNDING * reach, user
-        assert not loose.tolerance.holds
+        assert not loose.staleness.tolerance.holds
     with opened(tmp_path, 0, MOST, publishing=near) as (exact, loose):
-        assert not loose.owing
+        assert not loose.publisher.republish_pending
         for shard in (exact, loose):
             step(shard, log[-50:])
-        assert off(exact, loose)[0] <= MOST + ROUNDING
-    # Also where the tolerance is off by then.
+        assert largest_differences(exact, loose)[0] <= MOST + ROUNDING
+    # Also without a tolerance after the restart.
     with opened(tmp_path, 0, publishing=near):
         path = tmp_path / f"1-{MOST}"
         shard = Shard.open(path, ARTIFACT, SPEC, publishing=near)
-        assert shard.owing
+        assert shard.publisher.republish_pending
         step(shard, [])
         shard.close()
 
 
 def _windows_of(shard: Shard, person: int) -> list[Int64s]:
-    """Per node type, in whose windows a user is."""
+    """Return, per node type, the rows in whose windows a user is."""
     rows = [np.array([person]) if kind == USER else np.zeros(0, np.int64) for kind in range(len(TYPES))]
     return shard.graph.readers(rows, users_only=False)
 
 
 def test_nothing_of_a_forgotten_person_is_held_back(tmp_path: Path) -> None:
-    """The person's own first layer, and that of all who read the person, are exact after the step of the forget."""
+    """After the step of a forget event, the first layer of the user and of all its readers is exact."""
     log = [one for one in events(7, 2_000) if one.kind != Kind.FORGET]
     with opened(tmp_path, 0, 1.0) as (exact, loose):
         for some in batches(log, 60):
@@ -224,11 +225,11 @@ def test_nothing_of_a_forgotten_person_is_held_back(tmp_path: Path) -> None:
         ]
         assert now[0] == now[1]
         assert now[1] != stale
-        assert off(exact, loose)[0] > MOST
+        assert largest_differences(exact, loose)[0] > MOST
 
 
 def both(folder: Path, log: list[Mutation], most: float, size: int) -> list[Cluster]:
-    """Three shards without a tolerance and three with one, after a log in micro-batches of a size."""
+    """Return three shards without a tolerance and three with one, after a log in micro-batches of a size."""
     clusters = []
     for tolerance in (0, most):
         specs = [replace(SPEC, shards=3, shard=number) for number in range(3)]
@@ -242,7 +243,7 @@ def both(folder: Path, log: list[Mutation], most: float, size: int) -> list[Clus
 
 
 def test_nothing_of_another_shards_forgotten_people_is_held_back(tmp_path: Path) -> None:
-    """Who reads a mirror of one of them is computed anew at once, also where the window follows by a fact."""
+    """Readers of a forgotten mirror are recomputed at once, also where the window changes later, by a fact."""
     found = (event for event in history(random.Random(3), 3_000, users=150, links=True) if event["type"] != "forget")
     log = [one for event in found for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
     clusters = both(tmp_path, log, 1.0, 100)
@@ -261,17 +262,17 @@ def test_nothing_of_another_shards_forgotten_people_is_held_back(tmp_path: Path)
         seen += sum(map(len, readers))
     assert seen > 100
     for pair in zip(*(cluster.shards for cluster in clusters), strict=True):
-        assert off(*pair)[0] > MOST
+        assert largest_differences(*pair)[0] > MOST
     for cluster in clusters:
         cluster.close()
 
 
 def test_mirrors_hold_what_their_owner_holds(tmp_path: Path) -> None:
-    """On three shards, too, all are within the tolerance; others are told what is passed on, and have just that."""
+    """On three shards, too, all values are within the tolerance; mirrors equal what their owner sent."""
     clusters = both(tmp_path, events(8, 2_000), MOST, 60)
     exact, loose = clusters
     for pair in zip(exact.shards, loose.shards, strict=True):
-        assert off(*pair)[0] <= MOST + ROUNDING
+        assert largest_differences(*pair)[0] <= MOST + ROUNDING
     assert loose.carried["halo_nodes"] < exact.carried["halo_nodes"]
     seen = 0
     for shard, kind in product(loose.shards, range(len(TYPES))):
@@ -287,8 +288,8 @@ def test_mirrors_hold_what_their_owner_holds(tmp_path: Path) -> None:
 
 
 def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine that is to serve is judged by the reference, and so holds nothing back; once it serves it does."""
-    monkeypatch.setattr(streams.shard.tolerance, "EVERY", 1)
+    """An engine being prepared holds nothing back, because the reference checks it; once it serves, it does."""
+    monkeypatch.setattr(streams.shard.tolerance, "MEASURE_INTERVAL", 1)
     weights = {name: values * np.float32(1.01) for name, values in ARTIFACT.weights.items()}
     new = Artifact(weights, ARTIFACT.config)
     parts = list(batches(events(9, 1_500), 30))
@@ -304,7 +305,10 @@ def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pyt
         assert isinstance(shard.engine, DualEngine)
         coming = shard.engine.coming.hidden1[USER][:].tobytes()
         rows = shard.graph.own_rows()
-        assert shard.tolerance.look(shard.engine, rows, shard.graph.none(), settled=True) == (sum(map(len, rows)), 0)
+        assert shard.staleness.tolerance.measure(shard.engine, rows, shard.graph.none(), embeddings_current=True) == (
+            sum(map(len, rows)),
+            0,
+        )
         assert shard.engine.coming.hidden1[USER][:].tobytes() == coming
         reference = Reference(new.weights, new.config)
         for seed in range(10):
@@ -316,11 +320,11 @@ def test_another_artifact_is_made_ready_exactly(tmp_path: Path, monkeypatch: pyt
         fresh = Shard.open(tmp_path / "fresh", new, SPEC)
         for some in parts:
             step(fresh, some)
-        assert off(fresh, shard)[0] <= MOST + ROUNDING
+        assert largest_differences(fresh, shard)[0] <= MOST + ROUNDING
         fresh.close()
 
 
-def test_the_worker_takes_it_from_its_settings(tmp_path: Path) -> None:
+def test_the_worker_applies_the_setting(tmp_path: Path) -> None:
     """The setting reaches the shards that a worker opens; without it they are exact."""
     for number, most in enumerate((0.0, 0.02)):
         worker: Any = SimpleNamespace(
@@ -332,24 +336,26 @@ def test_the_worker_takes_it_from_its_settings(tmp_path: Path) -> None:
             device=Choice("cpu", ""),
         )
         shard = Worker._open_shard(worker, 0)
-        assert shard.tolerance.most == most
+        assert shard.staleness.tolerance.limit == most
         shard.close()
 
 
 @pytest.mark.parametrize("most_edges", [0, 100, 1 << 20])
-def test_few_are_tried(most_edges: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Live users who read what was held back, a few of however many, with no more edges than allowed."""
-    monkeypatch.setattr(streams.shard.tolerance, "MOST_EDGES", most_edges)
+def test_measurements_are_bounded(most_edges: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement covers a few live readers of held rows, with a limited number of edges."""
+    monkeypatch.setattr(streams.shard.tolerance, "SAMPLE_EDGES_MAX", most_edges)
     with opened(tmp_path, MOST) as (shard,):
         for some in batches(events(4, 2_000), 100):
             step(shard, some)
         graph = shard.graph
-        users = shard.tolerance._some([np.arange(shard.view.rows(kind)) for kind in range(len(TYPES))])
+        users = shard.staleness.tolerance._sample_readers(
+            [np.arange(shard.view.rows(kind)) for kind in range(len(TYPES))]
+        )
         counts = graph.windows.rows.counts
         edges = sum(int(counts[number][users].sum()) for number, each in enumerate(RELATIONS) if each.target == USER)
         assert edges <= most_edges
         assert graph.live_users(users).all()
-        assert len(users) <= streams.shard.tolerance.USERS < shard.users / 10
+        assert len(users) <= streams.shard.tolerance.SAMPLE_USERS < shard.users / 10
         if most_edges > 1 << 10:
-            assert len(users) == streams.shard.tolerance.USERS
+            assert len(users) == streams.shard.tolerance.SAMPLE_USERS
             assert edges > 0

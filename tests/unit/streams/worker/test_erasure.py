@@ -334,7 +334,7 @@ def test_no_row_holds_a_trace_of_a_forgotten_user(tmp_path: Path) -> None:
         tried.drain()
         home = tried.shards[owner(PERSON, 3)]
         assert home.user(PERSON)
-        assert all(PERSON in shard.graph.ledger.users.index for shard in tried.shards), (
+        assert all(PERSON in shard.graph.users.index for shard in tried.shards), (
             "no shard mirrors the user: the test proves nothing"
         )
         for when in (100, 101):
@@ -342,23 +342,23 @@ def test_no_row_holds_a_trace_of_a_forgotten_user(tmp_path: Path) -> None:
             tried.drain(collect)
         assert named.count(PERSON) == 2 * 3
         for shard in tried.shards:
-            person, blank = (shard.graph.ledger.users.forgotten[forgotten_key(n)] for n in (PERSON, "nobody-ever"))
+            person, blank = (shard.graph.users.forgotten[forgotten_key(n)] for n in (PERSON, "nobody-ever"))
             for forgotten, unused in zip(values(shard, person), values(shard, blank), strict=True):
                 assert np.array_equal(forgotten, unused)
-            assert not shard.graph.ledger.users.counts[person].any()
-            assert shard.graph.ledger.users.made_at[person] == NEVER
-            assert PERSON not in shard.graph.ledger.users.index
-            assert shard.user(PERSON) is None
+            assert not shard.graph.users.counts[person].any()
+            assert shard.graph.users.made_at[person] == NEVER
+            assert PERSON not in shard.graph.users.index
+            assert shard.reads.user(PERSON) is None
 
 
 def values(shard: Shard, row: int) -> list[Any]:
     """Return every value of a user's row in a shard's memory, except its times and its id."""
-    users, engine = shard.graph.ledger.users, shard.engine
-    mine = shard.graph.ledger.users.owned[row]
+    users, engine = shard.graph.users, shard.engine
+    mine = shard.graph.users.owned[row]
     computed = [engine.hidden1[USER][row], engine.hidden2[row], engine.score[row], users.own[row]] if mine else []
     columns = [users.rings[row], users.tops[row], users.propagated[row], users.ids[row], users.live(row)]
-    said = shard.said
-    published = [said.reach[row], said.percentile[row], said.alerted[row], shard.ranking._bin[row]]
+    said = shard.publisher.published
+    published = [said.reach[row], said.percentile[row], said.alerted[row], shard.publisher.percentiles._bin[row]]
     return [*computed, *columns, engine.x[USER][row], *(np.nan_to_num(value, nan=-1) for value in published)]
 
 

@@ -59,7 +59,7 @@ class FakeShard:
         self.target = ""
         self.owed = 0
 
-    def owe(self) -> None:
+    def request_republish(self) -> None:
         """Count a request."""
         self.owed += 1
 

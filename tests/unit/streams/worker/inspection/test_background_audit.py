@@ -1,4 +1,4 @@
-"""The audit in the background: it keeps to its share, counts what it finds, and heals on the shard thread."""
+"""Background audit: keeps to its share of CPU time, counts results, and repairs on the shard thread."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ SPEC = GraphSpec(floor=1, window=3)
 
 
 class Stopped(Exception):
-    """Ends an audit from its sleep."""
+    """Raised by `sleep` to end an audit."""
 
 
 class Here(Reference):
-    """The network in this process with what a process has beside it; `ended` makes it fail as an ended one does."""
+    """Reference in this process with the interface of `ReferenceProcess`; `ended` makes calls fail."""
 
     closed = ended = False
 
     def start(self) -> None:
-        """Nothing to start."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Count as closed."""
+        """Mark as closed."""
         self.closed = True
 
     def __call__(self, *arguments: Any) -> Any:
@@ -53,7 +53,7 @@ class Here(Reference):
 
 
 class Audited:
-    """One shard of some events under audit, with a clock that moves only when it is read, and while it sleeps."""
+    """Auditor of one shard with some events; its clock advances only by reads and sleeps."""
 
     def __init__(self, folder: Path, share: float, rounds: int) -> None:
         self.now = 0.0
@@ -73,32 +73,32 @@ class Audited:
         )
 
     def reference(self, artifact: Artifact) -> Any:
-        """A reference in this process: PyTorch is imported here anyway."""
+        """Make a reference in this process."""
         self.references.append(Here(artifact.weights, artifact.config))
         return self.references[-1]
 
     def clock(self) -> float:
-        """A hundredth of a second later with each look at it."""
+        """Return the time, a hundredth of a second later with each call."""
         self.now += 0.01
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        """Be later at once; end after so many rounds."""
+        """Advance the clock; stop after some rounds."""
         self.now += seconds
         self.slept.append(seconds)
         if len(self.slept) > self.rounds:
             raise Stopped
 
     def counted(self, outcome: str) -> float:
-        """How many users had this outcome."""
+        """Return the number of users with this outcome."""
         return float(self.metrics.registry.get_sample_value("groundswell_audit_nodes_total", {"outcome": outcome}) or 0)
 
     def value(self, name: str) -> float:
-        """A metric without labels."""
+        """Return the value of a metric without labels."""
         return float(self.metrics.registry.get_sample_value(f"groundswell_{name}") or 0)
 
     async def run(self, spoil: Callable[[Shard], Any] = lambda _: None) -> None:
-        """Take the events, then audit."""
+        """Process the events, spoil the shard, then audit."""
         await self.host.sync_assignment({0: 0})
         await self.host.step(0, [Record(0, history(4, 600, users=20, contents=40), 0)])
         await self.host.commit(0, 1, {}, lambda: True)
@@ -110,7 +110,7 @@ class Audited:
 
 @pytest.mark.parametrize("share", [0.01, 0.25, 1.0])
 def test_keeps_to_its_share(tmp_path: Path, share: float) -> None:
-    """Work takes the share of all time that the setting says."""
+    """Work takes the configured share of all time."""
     audited = Audited(tmp_path, share, 20)
     asyncio.run(audited.run())
     spent = audited.value("audit_seconds_total")
@@ -123,13 +123,13 @@ def test_keeps_to_its_share(tmp_path: Path, share: float) -> None:
 
 
 def test_rest() -> None:
-    """A hundredth of a core is 99 times as much rest as work; a whole core needs none."""
+    """At 1 % of a core the pause is 99 times the work; at a whole core there is none."""
     assert rest_s(0.02, 0.01) == pytest.approx(1.98)
     assert rest_s(0.02, 1.0) == 0
 
 
-def test_heals_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What is off is counted, shown, logged without a name, healed, and its score owed."""
+def test_mismatches_are_repaired_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A mismatch is counted, reported, logged without the user id and repaired, and the score is republished."""
     audited = Audited(tmp_path, 1.0, 120)
     spoilt: list[Shard] = []
 
@@ -141,17 +141,18 @@ def test_heals_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         asyncio.run(audited.run(spoil))
     healed = audited.counted("healed")
     assert healed > 5
-    assert spoilt[0].owing
+    assert spoilt[0].publisher.republish_pending
     assert audited.counted("fine") == 120 - healed
     assert audited.counted("failed") == 0
     assert audited.value("audit_error") == pytest.approx(0.5, abs=1e-3)
     warned = [record for record in caplog.records if record.name == "streams.worker.inspection.background_audit"]
     assert len(warned) == healed
-    assert all(record.__dict__["off"] == ["score"] and "user" not in record.__dict__ for record in warned)
+    assert {record.message for record in warned} == {"audit_mismatch_repaired"}
+    assert all(record.__dict__["mismatches"] == ["score"] and "user" not in record.__dict__ for record in warned)
 
 
-def test_a_step_in_work_is_left_alone(tmp_path: Path) -> None:
-    """Where the memory is ahead of what is committed nobody is audited."""
+def test_an_uncommitted_step_is_not_audited(tmp_path: Path) -> None:
+    """No user is audited while memory is ahead of the committed state."""
 
     async def tried() -> float:
         audited = Audited(tmp_path, 1.0, 1)
@@ -185,11 +186,11 @@ def test_an_ended_process_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureF
         await audited.host.close()
 
     asyncio.run(tried())
-    assert [record.message for record in caplog.records] == ["a user could not be audited"]
+    assert [record.message for record in caplog.records] == ["audit_failed"]
 
 
 def test_a_process_that_ends_during_a_repair_is_replaced(tmp_path: Path) -> None:
-    """The audit counts as failed, the worker goes on, and the next audits find the user right or repair it."""
+    """The audit counts as failed, the worker continues, and the next audits pass or repair the user."""
 
     async def tried() -> None:
         audited = Audited(tmp_path, 1.0, 1)

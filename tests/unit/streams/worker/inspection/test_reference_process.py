@@ -1,4 +1,4 @@
-"""The reference process: its answers, its priority, and its end, with and without its worker."""
+"""Reference process: answers, priority, and end, with and without its worker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ input()
 
 @pytest.fixture
 def process() -> Iterator[ReferenceProcess]:
-    """A process that was started."""
+    """Yield a started process."""
     process = ReferenceProcess(ARTIFACT)
     process.start()
     yield process
@@ -41,13 +41,13 @@ def process() -> Iterator[ReferenceProcess]:
 
 
 def pid_of(process: ReferenceProcess) -> int:
-    """The process id."""
+    """Return the process id."""
     (pid,) = process._pool._processes
     return pid
 
 
 def running(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def running(pid: int) -> bool:
 
 
 def ends(pid: int) -> bool:
-    """Whether a process ends soon."""
+    """Return whether a process ends soon."""
     deadline = time.monotonic() + ENDS_S
     while running(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -63,7 +63,7 @@ def ends(pid: int) -> bool:
 
 
 def test_it_is_closed_while_it_computes(process: ReferenceProcess) -> None:
-    """It has a low priority. A call in another thread fails when it is closed, and the process is gone."""
+    """The process has a low priority; closing it fails a call in another thread, and ends the process."""
     pid, failed = pid_of(process), list[BaseException]()
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
 
@@ -80,20 +80,20 @@ def test_it_is_closed_while_it_computes(process: ReferenceProcess) -> None:
     thread.join(ENDS_S)
     assert failed
     assert ends(pid)
-    with pytest.raises(ModelRefused, match="could not be judged"):
+    with pytest.raises(ModelRefused, match="reference process"):
         process.start()
 
 
 def test_a_killed_process_is_an_error(process: ReferenceProcess) -> None:
-    """The caller gets an error that it can handle instead of waiting."""
+    """A call to a killed process raises an error instead of waiting."""
     os.kill(pid_of(process), signal.SIGKILL)
-    with pytest.raises(ModelRefused, match="could not be judged"):
+    with pytest.raises(ModelRefused, match="reference process"):
         process._ask(time.sleep, 60.0)
 
 
 @pytest.mark.parametrize("end", [subprocess.Popen.kill, subprocess.Popen.communicate])
 def test_it_ends_with_its_worker(end: Callable[[subprocess.Popen[bytes]], object]) -> None:
-    """Killed, or done without closing it: the worker leaves no process behind."""
+    """A worker that is killed, or returns without closing the process, leaves no process behind."""
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", PARENT], stdin=pipe, stdout=pipe, stderr=pipe) as worker:
         assert worker.stdout is not None

@@ -1,4 +1,4 @@
-"""The audit of one user: a healthy shard has nothing off; whatever is spoilt in memory is found and mended."""
+"""Audit of one user: a healthy shard has no mismatch; every corruption of memory is found and repaired."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from model.engine.cpu import Engine
 from model.network.pyg_reference import Reference
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Shard
-from streams.worker.inspection.user_audit import LIMIT, Verdict, heal, judge, look
+from streams.worker.inspection.user_audit import LIMIT, AuditResult, compare, read_snapshot, repair_user
 from tests.support.strategies import RETAINED, history
 
 ARTIFACT = untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=3, floor=1, target_mean=1.5), 1)
@@ -28,7 +28,7 @@ KEPT = GraphSpec(floor=1, window=3)
 
 
 def artifact_of(spec: GraphSpec) -> Artifact:
-    """A model for a graph."""
+    """Return an untrained model for a graph."""
     config = ModelConfig(
         hidden=8, heads=2, head_hidden=4, window=spec.window, floor=spec.floor, horizon_s=spec.horizon_s
     )
@@ -37,7 +37,7 @@ def artifact_of(spec: GraphSpec) -> Artifact:
 
 @contextmanager
 def played(folder: Path, artifact: Artifact, spec: GraphSpec, count: int, log: list[Mutation]) -> Iterator[Cluster]:
-    """Shards that took a log in a few micro-batches, everything that they say delivered."""
+    """Open shards that processed a log in a few micro-batches, with all facts and halos delivered."""
     with ExitStack() as stack:
         shards = [
             Shard.open(folder / str(number), artifact, replace(spec, shards=count, shard=number))
@@ -52,21 +52,21 @@ def played(folder: Path, artifact: Artifact, spec: GraphSpec, count: int, log: l
 
 
 def audit(shard: Shard, reference: Reference) -> tuple[list[str], float]:
-    """What is off in a shard over all its live users, and the largest error."""
+    """Return the mismatches of all live users of a shard, and the largest error."""
     found, largest = set[str](), 0.0
     for user in np.flatnonzero(shard.graph.live_users()).tolist():
-        seen = look(shard, user)
+        seen = read_snapshot(shard, user)
         assert seen is not None
-        verdict = judge(seen, reference)
-        found |= set(verdict.what)
-        largest = max(largest, verdict.error)
+        result = compare(seen, reference)
+        found |= set(result.mismatches)
+        largest = max(largest, result.error)
     return sorted(found), largest
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("spec", [KEPT, GraphSpec(floor=2, window=0), *RETAINED], ids=str)
 def test_healthy(tmp_path: Path, spec: GraphSpec, count: int) -> None:
-    """Nothing is off after a random history, whatever the window, the retention and the number of shards."""
+    """There is no mismatch after a random history, for any window, retention and number of shards."""
     artifact = artifact_of(spec)
     reference = Reference(artifact.weights, artifact.config)
     with played(tmp_path, artifact, spec, count, history(count, 700, users=30, contents=50)) as tried:
@@ -79,8 +79,8 @@ def test_healthy(tmp_path: Path, spec: GraphSpec, count: int) -> None:
         assert values(tried.shards[-1]) == before
 
 
-def test_healthy_while_much_is_on_its_way(tmp_path: Path) -> None:
-    """Nothing is off between any two steps, while facts and halos of other shards have not arrived."""
+def test_healthy_while_messages_are_pending(tmp_path: Path) -> None:
+    """There is no mismatch between any two steps, while facts and halos of other shards have not arrived."""
     spec, random, audited = RETAINED[0], Random(7), 0
     artifact = artifact_of(spec)
     reference, log = Reference(artifact.weights, artifact.config), history(8, 600, users=30, contents=50)
@@ -90,15 +90,15 @@ def test_healthy_while_much_is_on_its_way(tmp_path: Path) -> None:
             opened.round(random.randrange(3))
             for shard in opened.shards:
                 for user in random.sample(np.flatnonzero(shard.graph.live_users()).tolist(), 2):
-                    seen = look(shard, user)
+                    seen = read_snapshot(shard, user)
                     assert seen is not None
-                    assert judge(seen, reference).what == []
+                    assert compare(seen, reference).mismatches == []
                     audited += 1
     assert audited > 100
 
 
 def values(shard: Shard) -> list[Any]:
-    """All that a shard holds of its own and mirrored nodes, bit for bit."""
+    """Return all values that a shard holds of own and mirrored nodes, as bytes."""
     graph, engine = shard.graph, shard.engine
     snapshot = graph.snapshot()
     windows = [
@@ -121,19 +121,19 @@ def values(shard: Shard) -> list[Any]:
         snapshot.own.tobytes(),
         engine.hidden2[: rows[USER]].tobytes(),
         engine.score[: rows[USER]].tobytes(),
-        shard.ranking.percentile(np.arange(rows[USER])).tobytes(),
+        shard.publisher.percentiles.percentile(np.arange(rows[USER])).tobytes(),
     ]
 
 
 def degrees(shard: Shard) -> Iterator[tuple[Any, list[str]]]:
-    """Per relation the in-degrees that windows are told, and the ids of its targets."""
+    """Yield the in-degrees of each relation, and the ids of its targets."""
     tables = shard.graph.tables
     for number, relation in enumerate(RELATIONS):
         yield shard.graph.windows.rows.degree[number], tables[relation.target].ids
 
 
 def of_source(windows: Any, number: int, source: int) -> Iterator[int]:
-    """The targets whose window holds a source."""
+    """Yield the targets whose window holds a source."""
     slot = windows.rows.head[number][source]
     while slot >= 0:
         yield int(windows.pool.target[slot])
@@ -141,40 +141,40 @@ def of_source(windows: Any, number: int, source: int) -> Iterator[int]:
 
 
 def spoil_hidden1(shard: Shard, user: int) -> None:
-    """A first-layer output."""
+    """Change a first-layer output."""
     shard.engine.hidden1[USER][user, 2] += 0.5
 
 
 def spoil_content(shard: Shard, user: int) -> None:
-    """That of a content in the user's window."""
+    """Change the first-layer output of a content in the user's window."""
     (content,) = shard.graph.windows.sources(CREATED, np.array([user]))[:1]
     shard.engine.hidden1[CONTENT][content] = np.nan
 
 
 def spoil_hidden2(shard: Shard, user: int) -> None:
-    """A second-layer output."""
+    """Change a second-layer output."""
     shard.engine.hidden2[user] *= -1
 
 
 def spoil_score(shard: Shard, user: int) -> None:
-    """A score."""
+    """Change a score."""
     shard.engine.score[user] += 1e-3
 
 
 def spoil_x(shard: Shard, user: int) -> None:
-    """A scaled feature."""
+    """Change a scaled feature."""
     shard.engine.x[USER][user, 1] += 1
 
 
 def spoil_projections(shard: Shard, _user: int) -> None:
-    """What the engine keeps of first-layer outputs for the users who read them, of all nodes."""
+    """Change the engine's cached projections of first-layer outputs, of all nodes."""
     for number, relation in enumerate(RELATIONS):
         if relation.target == USER:
             engine_of(shard)._cache._projected[number] += np.float32(0.3)
 
 
 def spoil_sums(shard: Shard, _user: int) -> None:
-    """What the engine keeps of windows, of all users, who are then moved."""
+    """Change the engine's cached window sums of all users, and recompute the users from them."""
     engine = engine_of(shard)
     for sums in engine._cache._sums:
         sums[:] = sums + 0.3
@@ -184,13 +184,13 @@ def spoil_sums(shard: Shard, _user: int) -> None:
 
 
 def engine_of(shard: Shard) -> Engine:
-    """The compiled engine, which these tests are of."""
+    """Return the compiled engine of a shard."""
     assert isinstance(shard.engine, Engine)
     return shard.engine
 
 
 def spoil_window(shard: Shard, user: int) -> None:
-    """The source in a slot, while the reverse lists stay as they were."""
+    """Change the source in a slot, but not the reverse lists."""
     windows = shard.graph.windows
     start = int(windows.rows.start[FOLLOWS][user])
     held = set(windows.sources(FOLLOWS, np.array([user])).tolist())
@@ -198,57 +198,57 @@ def spoil_window(shard: Shard, user: int) -> None:
 
 
 def spoil_time(shard: Shard, user: int) -> None:
-    """The time in a slot."""
+    """Change the time in a slot."""
     windows = shard.graph.windows
     windows.pool.time[windows.rows.start[CREATED][user]] -= 9 * 86_400_000_000
 
 
 def spoil_length(shard: Shard, user: int) -> None:
-    """A window that lost an edge."""
+    """Remove an edge from a window."""
     shard.graph.windows.rows.counts[FOLLOWS][user] -= 1
 
 
 def spoil_links(shard: Shard, user: int) -> None:
-    """The reverse list of a source no longer leads to the window."""
+    """Cut the reverse list of a source in the window."""
     windows = shard.graph.windows
     source = int(windows.sources(FOLLOWS, np.array([user]))[0])
     windows.rows.head[FOLLOWS][source] = -1
 
 
 def spoil_degree(shard: Shard, user: int) -> None:
-    """The number of in-edges, by which a window knows that there are more."""
+    """Change the number of in-edges, which shows that a window does not hold all of them."""
     shard.graph.windows.rows.degree[FOLLOWS][user] = 0
 
 
 def spoil_bit(shard: Shard, user: int) -> None:
-    """The last bit of a first-layer output."""
+    """Change the last bit of a first-layer output."""
     hidden = shard.engine.hidden1[USER]
     hidden[user, 2] = np.nextafter(hidden[user, 2], np.float32(9))
 
 
 def spoil_propagated(shard: Shard, user: int) -> None:
-    """A propagated feature."""
+    """Change a propagated feature."""
     shard.graph.users.propagated[user, 3] += 2
 
 
 def spoil_community(shard: Shard, _user: int) -> None:
-    """That of all communities."""
+    """Change a propagated feature of all communities."""
     shard.graph.communities.propagated[: shard.view.rows(COMMUNITY)] += 1
 
 
 def spoil_own(shard: Shard, user: int) -> None:
-    """An own feature."""
+    """Change an own feature."""
     shard.graph.users.own[user, 5] += 3
 
 
 def spoil_counter(shard: Shard, user: int) -> None:
-    """A counter and a ring."""
+    """Change a counter and a ring."""
     shard.graph.users.counts[user, 1] += 40
     shard.graph.users.rings[user] += 1
 
 
 def spoil_register(shard: Shard, user: int) -> None:
-    """The newest time of a user."""
+    """Change the newest event time of a user."""
     shard.graph.users.last_event_at_cells[user] += 86_400_000_000
 
 
@@ -275,11 +275,11 @@ SPOILT: list[tuple[Callable[[Shard, int], None], str]] = [
 
 
 UNSEEN = {spoil_x, spoil_projections, spoil_counter, spoil_register}
-"""What `values` does not hold."""
+"""Corruptions that `values` does not show."""
 
 
 def full_user(shard: Shard) -> int:
-    """The live user with most followers and contents."""
+    """Return the live user with the most followers and contents."""
     counts = shard.graph.windows.rows.counts
     live = np.flatnonzero(shard.graph.live_users()).tolist()
     user = max(live, key=lambda row: min(counts[number][row] for number in (FOLLOWS, CREATED)))
@@ -289,65 +289,69 @@ def full_user(shard: Shard) -> int:
 
 @pytest.fixture(scope="module", params=[1, 3])
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shard]:
-    """A shard, alone or one of three; every test leaves it as it was."""
+    """Yield a shard, alone or one of three; every test restores it."""
     log = history(5, 700, users=30, contents=50)
     with played(tmp_path_factory.mktemp("tried"), ARTIFACT, KEPT, request.param, log) as opened:
         yield opened.shards[0]
 
 
 @pytest.mark.parametrize(("spoil", "name"), SPOILT, ids=lambda value: getattr(value, "__name__", ""))
-def test_found_and_healed(tried: Shard, spoil: Callable[[Shard, int], None], name: str) -> None:
-    """Over all users the audit finds what was spoilt by name, and leaves all values as they were, bit for bit."""
+def test_found_and_repaired(tried: Shard, spoil: Callable[[Shard, int], None], name: str) -> None:
+    """Audits of all users name the corruption, and repair all values bit-equal."""
     before = values(tried)
     spoil(tried, full_user(tried))
     assert values(tried) != before or spoil in UNSEEN
     found = set[str]()
     for user in np.flatnonzero(tried.graph.live_users()).tolist():
-        seen = look(tried, user)
+        seen = read_snapshot(tried, user)
         assert seen is not None
-        verdict = judge(seen, REFERENCE)
-        found |= set(verdict.what)
-        assert not verdict.what or heal(tried, user, REFERENCE) is None
+        result = compare(seen, REFERENCE)
+        found |= set(result.mismatches)
+        assert not result.mismatches or repair_user(tried, user, REFERENCE) is None
     assert name in found
     assert audit(tried, REFERENCE)[0] == []
     assert values(tried) == before
 
 
-def test_a_turn_is_bounded(tried: Shard) -> None:
-    """Of a large neighbourhood some nodes are judged, in the end all; a user with too many own edges is nobody's."""
+def test_an_audit_is_bounded(tried: Shard) -> None:
+    """In a large neighbourhood each audit checks some nodes, and all over time; too many own edges are skipped."""
     user = full_user(tried)
-    whole = look(tried, user, most_edges=10_000)
-    own = sum(len(edges) for (number, target), edges in whole.found.windows.items() if target == user) if whole else 0
+    whole = read_snapshot(tried, user, most_edges=10_000)
+    own = (
+        sum(len(edges) for (number, target), edges in whole.neighbourhood.windows.items() if target == user)
+        if whole
+        else 0
+    )
     assert whole is not None
-    assert look(tried, user, most_edges=own // 2 - 1) is None
+    assert read_snapshot(tried, user, most_edges=own // 2 - 1) is None
     most, judged = 2 * own, set[tuple[int, int]]()
     for seed in range(60):
-        seen = look(tried, user, seed, most)
+        seen = read_snapshot(tried, user, seed, most)
         assert seen is not None
-        assert sum(map(len, seen.found.windows.values())) <= most
-        verdict = judge(seen, REFERENCE)
-        assert (verdict.what, verdict.error <= LIMIT) == ([], True)
-        judged |= set(seen.found.windows)
-    assert judged == set(whole.found.windows)
+        assert sum(map(len, seen.neighbourhood.windows.values())) <= most
+        result = compare(seen, REFERENCE)
+        assert (result.mismatches, result.error <= LIMIT) == ([], True)
+        judged |= set(seen.neighbourhood.windows)
+    assert judged == set(whole.neighbourhood.windows)
 
 
-def test_what_a_bounded_turn_found_is_healed(tried: Shard) -> None:
-    """The same is looked at again to mend it, not what another seed would choose."""
+def test_a_bounded_audit_is_repaired(tried: Shard) -> None:
+    """A repair reads the nodes that the audit read, not those of another seed."""
     user, windows, before = full_user(tried), tried.graph.windows, values(tried)
-    whole = look(tried, user, most_edges=10_000)
+    whole = read_snapshot(tried, user, most_edges=10_000)
     assert whole is not None
-    most = sum(map(len, whole.found.windows.values())) - 1
+    most = sum(map(len, whole.neighbourhood.windows.values())) - 1
 
-    def judged(seed: int) -> tuple[set[tuple[int, int]], Verdict]:
-        seen = look(tried, user, seed, most)
+    def judged(seed: int) -> tuple[set[tuple[int, int]], AuditResult]:
+        seen = read_snapshot(tried, user, seed, most)
         assert seen is not None
-        return {window for window, edges in seen.found.windows.items() if edges}, judge(seen, REFERENCE)
+        return {window for window, edges in seen.neighbourhood.windows.items() if edges}, compare(seen, REFERENCE)
 
     others = judged(0)[0]
     seed, number, target = next((seed, *window) for seed in range(1, 60) for window in sorted(judged(seed)[0] - others))
     windows.pool.time[windows.rows.start[number][target]] -= 1
-    assert judged(0)[1].what == []
-    verdict = judged(seed)[1]
-    assert verdict.what == ["window"]
-    assert heal(tried, user, REFERENCE, verdict, seed=seed, most_edges=most) is None
+    assert judged(0)[1].mismatches == []
+    result = judged(seed)[1]
+    assert result.mismatches == ["window"]
+    assert repair_user(tried, user, REFERENCE, result, seed=seed, most_edges=most) is None
     assert values(tried) == before

@@ -15,9 +15,9 @@ from streams.kafka.batches import publish
 from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.headers import CloudEvents, error_headers, rfc3339
-from streams.messages.outputs import Message
+from streams.messages.outputs import Alert, Message, Score
 from streams.settings.settings import Settings
-from streams.shard.shard import Alert, Outcome, Score
+from streams.shard.shard import Outcome
 from streams.worker.processing.publisher import Outputs
 
 AS_OF = 1_714_564_800_123_456

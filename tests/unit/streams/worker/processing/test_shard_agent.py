@@ -35,9 +35,9 @@ class Served(FakeShard):
     def __init__(self, disk: dict[int, int], partition: int) -> None:
         super().__init__(disk, partition)
         self.artifact = SimpleNamespace(version="old")
-        self.spread = SimpleNamespace(waiting=0)
+        self.staleness = SimpleNamespace(hub_queue=SimpleNamespace(waiting=0))
 
-    def hello(self, _token: int) -> list[Any]:
+    def announce(self, _token: int) -> list[Any]:
         """Return no halos."""
         return []
 

@@ -19,9 +19,10 @@ from model.types import Int64s
 from streams.errors import ModelRefused
 from streams.offline.replay import batches, cluster, replay
 from streams.shard.graph_view import graph_spec
-from streams.shard.shard import OWED, Shard
+from streams.shard.score_publisher import REPUBLISH_ROWS_MAX
+from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
-from streams.worker.inspection.user_audit import judge
+from streams.worker.inspection.user_audit import compare
 from streams.worker.rollout import engine_replacement
 from streams.worker.rollout.engine_replacement import EngineReplacement, check_user, incompatibility
 from tests.support.strategies import history
@@ -46,15 +47,15 @@ def finish(replacement: EngineReplacement, between: Callable[[], None] = lambda:
 
 def same(one: Shard, other: Shard) -> None:
     """Check that two shards hold the same embeddings and scores, bit for bit."""
-    users = one.graph.ledger.users.index
-    assert users.keys() == other.graph.ledger.users.index.keys()
+    users = one.graph.users.index
+    assert users.keys() == other.graph.users.index.keys()
     for kind in range(len(TYPES)):
         names = other.graph.tables[kind].index
         for name, row in one.graph.tables[kind].index.items():
             assert np.array_equal(one.engine.hidden1[kind][row], other.engine.hidden1[kind][names[name]]), name
     for name, row in users.items():
         assert one.engine.score[row] == other.engine.score[other.graph.users.index[name]], name
-    for mine, theirs in zip(one.scores(), other.scores(), strict=True):
+    for mine, theirs in zip(one.reads.scores(), other.reads.scores(), strict=True):
         assert np.array_equal(mine, theirs)
 
 
@@ -89,16 +90,16 @@ def test_a_switch_between_steps_equals_a_fresh_start(tmp_path: Path) -> None:
     assert seen is not None
     check_user(seen, Reference(NEW.weights, NEW.config))
     replacement.take_over(shard)
-    assert shard.owing
+    assert shard.publisher.republish_pending
     for some in (*later, *batches(log[700:], 40), []):
         step(some)
     fresh = grown(tmp_path / "fresh", log, NEW)
     same(shard, fresh)
-    assert {user for user, version in last.items() if version == NEW.version} == set(shard.scores()[0])
-    assert shard.user(shard.scores()[0][0])["model"] == NEW.version  # type: ignore[index]
+    assert {user for user, version in last.items() if version == NEW.version} == set(shard.reads.scores()[0])
+    assert shard.reads.user(shard.reads.scores()[0][0])["model"] == NEW.version  # type: ignore[index]
     shard.close()
     reopened = Shard.open(tmp_path / "switched", NEW, SPEC)
-    assert not reopened.owing
+    assert not reopened.publisher.republish_pending
     same(reopened, fresh)
     for one in (reopened, fresh):
         one.close()
@@ -112,16 +113,16 @@ def test_a_restart_after_a_switch_publishes_the_rest(tmp_path: Path) -> None:
     replacement.take_over(shard)
     users = shard.users
     assert users > 20
-    assert users < OWED
+    assert users < REPUBLISH_ROWS_MAX
     shard.graph.begin()
     shard.graph.refresh()
     shard.commit(99)
     shard.close()
     for artifact, wanted in ((NEW, users), (OLD, users)):
         reopened = Shard.open(tmp_path, artifact, SPEC)
-        assert reopened.owing
+        assert reopened.publisher.republish_pending
         assert len(reopened.step([]).scores) == wanted
-        assert not reopened.owing
+        assert not reopened.publisher.republish_pending
         reopened.close()
 
 
@@ -246,12 +247,12 @@ def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> Non
             replacement = EngineReplacement(shard, NEW, Engine)
             finish(replacement)
             replacement.take_over(shard)
-            assert shard.mirrors.tell(shard.graph.none(), shard.graph.none()) == []
+            assert shard.mirrors.build_halos(shard.graph.none(), shard.graph.none()) == []
             some = parts[6 + token - 10]
             switched.feed(some)
             for other in range(3):
                 switched.round(other)
-            switched._send(shard.mirrors.hello(token))
+            switched._send(shard.mirrors.announce(token))
             switched.drain()
             versions = [shard.artifact.version for shard in switched.shards]
             assert versions.count(NEW.version) == token - 9
@@ -280,9 +281,9 @@ def test_the_reference_process_equals_the_reference(tmp_path: Path) -> None:
             seen = replacement.sample(Random(seed))
             assert seen is not None
             check_user(seen, process)
-            assert judge(seen, process).error == judge(seen, reference).error
+            assert compare(seen, process).error == compare(seen, reference).error
     finally:
         process.close()
-    with pytest.raises(ModelRefused, match="could not be judged"):
+    with pytest.raises(ModelRefused, match="reference process"):
         check_user(seen, process)
     shard.close()

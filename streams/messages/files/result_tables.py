@@ -1,0 +1,41 @@
+"""Scores and alerts as Parquet tables: `scores.parquet` and `alerts.parquet` of a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from streams.messages.outputs import Alert
+
+_TIME = pa.timestamp("us", tz="UTC")
+SCORE_SCHEMA = pa.schema(
+    [("user", pa.string()), ("reach", pa.float64()), ("percentile", pa.float64()), ("as_of", _TIME)]
+)
+"""Columns of `scores.parquet`: the fields of `Score`."""
+ALERT_SCHEMA = pa.schema(
+    [
+        ("alert", pa.string()), ("user", pa.string()), ("as_of", _TIME), ("velocity", pa.float64()),
+        ("level", pa.int64()), ("reach", pa.float64()), ("percentile", pa.float64()),
+        ("new_sharers", pa.int64()), ("content", pa.string()),
+    ]
+)  # fmt: skip
+"""Columns of `alerts.parquet`: the fields of `Alert`."""
+
+
+def score_table(
+    users: Sequence[str],
+    reach: NDArray[np.float64],
+    percentile: NDArray[np.float64],
+    as_of: NDArray[np.int64],
+) -> pa.Table:
+    """Return scores as a table, from the columns of `Score`; as_of in µs."""
+    columns = [pa.array(users, pa.string()), pa.array(reach), pa.array(percentile), pa.array(as_of).cast(_TIME)]
+    return pa.table(columns, schema=SCORE_SCHEMA)
+
+
+def alert_table(alerts: Iterable[Alert]) -> pa.Table:
+    """Return alerts as a table, in the given order."""
+    return pa.Table.from_pylist([alert._asdict() for alert in alerts], schema=ALERT_SCHEMA)
