@@ -213,7 +213,7 @@ def test_a_shard_may_close_during_its_rewrite(tmp_path: Path) -> None:
 
         store.rewrite = rewrite  # type: ignore[method-assign]
         await worker.erasure.tick()
-        await worker.host.settle({})
+        await worker.host.sync_assignment({})
         entered.set()
         await worker.tick()
         assert worker.metrics.erase_failures._value.get() == 0
@@ -232,7 +232,7 @@ def test_a_copy_of_another_workers_shard_is_removed(tmp_path: Path) -> None:
 
     async def work(worker: Worker) -> None:
         await worker.step(follow(1, PERSON, "b"))
-        await worker.host.settle({})
+        await worker.host.sync_assignment({})
         worker.assigned = False
         await worker.tick()
         await worker.tick(10 * COPY_S)
@@ -244,7 +244,7 @@ def test_a_copy_of_another_workers_shard_is_removed(tmp_path: Path) -> None:
         await worker.tick(1)
         assert worker.holding() == []
         assert worker.removed == [0]
-        await worker.host.settle({0: 0})
+        await worker.host.sync_assignment({0: 0})
         assert worker.host.position(0)[0] == 0
 
     run(work, tmp_path, 0.0)
@@ -387,7 +387,7 @@ def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
         assert {score.user for score in outcome.scores} == {"b", "c"}
         # Without the commit the tombstone is pending again; the scores are pending through the new takeover.
         host.taken_over.clear()
-        await host.settle({0: 1}, unbroken=True)
+        await host.sync_assignment({0: 1}, unbroken=True)
         assert set(host.taken_over) == {0}
         assert (await step()).forgotten == ["a"]
         await host.request_republish(0)
