@@ -1,6 +1,6 @@
-"""The judgement on a chaos run: what was found against what an undisturbed single shard makes of the same events.
+"""Comparison of a chaos run with an undisturbed single shard that processed the same events.
 
-Pure: it takes what was collected and returns what is wrong, one line each, so that it can be shown to fail.
+Pure functions from the collected results to a list of problems, one line each, so that tests can show each failure.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from graphstate.types import CONTENT, RELATIONS, TYPES, USER, Snapshot, source_hash
 
 TOLERANCE = 1e-5
-"""Of reach, absolute below one person and relative above."""
+"""Tolerance of reach: absolute below one person, relative above."""
 POINTS = 0.5
 PUBLISHED = 0.02
 LEAST = 1e-3
-"""Reach below which a publication does not ask for a share of it."""
+"""Reach below which the relative publication threshold does not apply."""
 SHOWN = 3
 
 NodeKey = tuple[str, str]
@@ -33,7 +33,7 @@ class Score(NamedTuple):
 
 @dataclass
 class Truth:
-    """What an undisturbed run has. nodes: every node's integers and in-edges. dead: the bad messages."""
+    """The expected result. nodes: every node's integers and in-edges. dead: the bad messages."""
 
     scores: dict[str, Score]
     nodes: dict[NodeKey, Record]
@@ -43,11 +43,11 @@ class Truth:
 
 @dataclass
 class Found:
-    """What a run left.
+    """The result of a run.
 
-    answers: per user, the score that each worker gave that knows the user. nodes: per shard, the nodes that it owns.
-    topic: the last reach on the score topic per user, None for a tombstone. taken: input messages in the mutations
-    log. arrived: messages on the input topics. good: those of them that are not wholly bad.
+    answers: per user, the score by each worker that has the user. nodes: per shard, the nodes that it owns.
+    topic: last reach on the score topic per user, None for a tombstone. taken: input messages in the mutations log.
+    arrived: messages on the input topics. good: those of them with at least one valid event.
     """
 
     answers: dict[str, list[Score]]
@@ -65,7 +65,7 @@ def owner(node: str, shards: int) -> int:
 
 
 def records(graph: Snapshot, shards: int = 1, shard: int = 0) -> dict[NodeKey, Record]:
-    """What a shard knows of each node that it owns: integers, and the windows' edges by the ids of their sources."""
+    """Nodes that a shard owns: their integers, and the edges of their windows by the ids of the sources."""
     edges: dict[NodeKey, set[tuple[str, str, int]]] = {}
     for relation, pairs, times in zip(RELATIONS, graph.edges, graph.times, strict=True):
         sources, targets = graph.ids[relation.source], graph.ids[relation.target]
@@ -80,14 +80,14 @@ def records(graph: Snapshot, shards: int = 1, shard: int = 0) -> dict[NodeKey, R
             own = (tuple(graph.own[row].tolist()), int(graph.as_of[row])) if kind == USER else ()
             created = bool(graph.created[row]) if kind == CONTENT else None
             sources_of = frozenset(edges.get((name, node), ()))
-            # A node that is only somebody's source is nothing at its owner.
+            # A node that only appears as a source has no record at its owner.
             if own or created or sources_of:
                 found[name, node] = tuple(graph.propagated[kind][row].tolist()), own, created, sources_of
     return found
 
 
 def judge(truth: Truth, found: Found) -> list[str]:
-    """Everything that is wrong with a run; empty if it is as if nothing had happened."""
+    """Return every problem of a run; empty if the result equals that of an undisturbed run."""
     return [
         *_messages(truth, found),
         *_answers(truth, found),
@@ -106,9 +106,9 @@ def _messages(truth: Truth, found: Found) -> list[str]:
     if unknown := found.taken - found.arrived:
         problems.append(f"{len(unknown)} messages in the mutations log are on no input topic, {_some(unknown)}")
     if missing := truth.dead - found.dead:
-        problems.append(f"{len(missing)} bad messages are not among the dead letters")
+        problems.append(f"{len(missing)} bad messages are not on the dead-letter topic")
     if wrong := found.dead - truth.dead:
-        problems.append(f"{len(wrong)} good messages are among the dead letters, {_some(wrong)}")
+        problems.append(f"{len(wrong)} good messages are on the dead-letter topic, {_some(wrong)}")
     return problems
 
 
@@ -126,7 +126,7 @@ def _answers(truth: Truth, found: Found) -> list[str]:
             if score.as_of != expected.as_of:
                 far["as-of time"].append(f"{user}: {score.as_of} for {expected.as_of}")
     return problems + [
-        f"{len(users)} users have another {what}, {_some(users)}" for what, users in far.items() if users
+        f"{len(users)} users have a different {what}, {_some(users)}" for what, users in far.items() if users
     ]
 
 
@@ -147,7 +147,7 @@ def _graphs(truth: Truth, found: Found) -> list[str]:
 
 
 def _topic(truth: Truth, found: Found) -> list[str]:
-    """A score may stay unpublished until it moved far enough; who is gone must have been withdrawn."""
+    """A score may stay unpublished while it changes little; removed users must have a tombstone."""
     live = {user for user, reach in found.topic.items() if reach is not None}
     problems = _sets("users on the score topic", set(truth.scores), live)
     far = []
@@ -177,7 +177,7 @@ def _short(thing: Any) -> str:
 
 
 def quantile(buckets: Mapping[float, float], q: float) -> float | None:
-    """The q-quantile of a histogram's cumulative counts by upper bound, linear within a bucket; None without any."""
+    """The q-quantile of a histogram's cumulative counts by upper bound, linear within a bucket; None if it is empty."""
     total = max(buckets.values(), default=0.0)
     if not total:
         return None
