@@ -62,7 +62,8 @@ def test_every_result_is_there_and_exact(results: Path) -> None:
     for row in rows:
         assert row.keys() >= FIELDS
         assert row["updates_per_s"] > 0
-        assert row["updates_per_s"] == pytest.approx(row["batch"] / row["p50_ms"] * 1e3, rel=0.01)
+        # A row of the floor takes a few µs, and p50_ms is rounded to a tenth of one.
+        assert row["updates_per_s"] == pytest.approx(row["batch"] / row["p50_ms"] * 1e3, rel=0.03)
         if row["layer"] in {report.ENGINE, report.STORED}:
             assert row["over_full"] > 0
             assert row["over_affected"] > 0

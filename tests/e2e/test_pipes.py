@@ -134,7 +134,7 @@ def test_a_gzip_stream_through_a_fifo(settings: Settings, environment: dict[str,
 
 @pytest.mark.parametrize("ending", ["closed", "interrupted", "cut off"])
 def test_a_live_source_is_followed(settings: Settings, environment: dict[str, str], ending: str) -> None:
-    """Each event is on the topic soon after it was written while the pipe is open; an incomplete last line is an error."""
+    """Each event is on the topic soon after it was written, with the pipe open; an incomplete last line is an error."""
     with producing(environment, "-", "--json") as process:
         written(process, events(1))
         wait_for(settings, 1)
