@@ -52,4 +52,4 @@ def test_tools_that_cannot_be_installed_are_named(tmp_path: Path, ci: str, code:
     command = [str(bash), str(tmp_path / "tests" / "tools.sh")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
-    assert done.stdout.startswith("missing, so that tests are skipped: browser promtool;")
+    assert done.stdout.startswith("missing, so tests are skipped: browser promtool;")
