@@ -147,7 +147,7 @@ class Shard:
         self._outputs_changed: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 - what a shard is built from
         cls,
         path: Path,
         artifact: Artifact,

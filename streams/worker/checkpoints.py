@@ -185,7 +185,7 @@ class Checkpoints:
         clock: seconds that only rise.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, by keyword
         self,
         fs: AbstractFileSystem | None,
         root: str,
