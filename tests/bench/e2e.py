@@ -55,7 +55,7 @@ Say = Callable[[str], None]
 class Plan:
     """Sizes of a run: events of the backlog, events per second, and seconds per rate.
 
-    settled: events after which as many contents expire as are created: the retention at 100 events per second.
+    steady_events: events after which as many contents expire as are created: the retention at 100 events per second.
     """
 
     size: Size = field(default_factory=Size)
@@ -64,7 +64,7 @@ class Plan:
     warm_s: float = 10.0
     rate_s: float = 60.0
     starts: tuple[Size, ...] = (Size(), Size(follows=2_000_000))
-    settled: int = 500_000
+    steady_events: int = 500_000
 
 
 QUICK = Plan(Size(10_000, 100_000), 20_000, (100.0, 1_000.0), 2.0, 5.0, (Size(10_000, 100_000),), 20_000)
@@ -87,7 +87,7 @@ class Bench:
     def worker(self, name: str, base: Path | None, **settings: Any) -> Iterator[WorkerProcess]:
         """A worker on a copy of a state, started but not yet ready; stopped with SIGTERM at the end."""
         if base is not None:
-            adopt(base, self.rig.folder / name / "shard-0")
+            install_state(base, self.rig.folder / name / "shard-0")
         process = self.rig.add(name, **settings)
         try:
             yield process
@@ -126,11 +126,11 @@ class Bench:
 
 def detail(body: bytes) -> str:
     """The phase that a worker reports in /readyz."""
-    said: dict[str, Any] = json.loads(body)
-    return str(said["detail"])
+    body_json: dict[str, Any] = json.loads(body)
+    return str(body_json["detail"])
 
 
-def adopt(base: Path, folder: Path) -> None:
+def install_state(base: Path, folder: Path) -> None:
     """Copy a state to a worker's data folder, with its position at the beginning of an empty log."""
     system.copy_state(base, folder)
     store = Store(folder)
@@ -143,7 +143,7 @@ def adopt(base: Path, folder: Path) -> None:
 # The parts
 
 
-def begun(what: str) -> Row:
+def part_header(what: str) -> Row:
     """Header of a part's results: what was measured, and the machine at the beginning of the part."""
     return {"what": what, "machine": {**report.machine(), "aiokafka": version("aiokafka")}}
 
@@ -153,7 +153,7 @@ def starts(bench: Bench, sizes: tuple[Size, ...]) -> Row:
 
     RocksDB's cache is set small: a setting bounds it, and it does not depend on the graph.
     """
-    found, states = begun("Bases of `flat`"), list[Row]()
+    found, states = part_header("Bases of `flat`"), list[Row]()
     bases = [(None, Size(0, 0)), *((bench.base("flat", size), size) for size in sizes)]
     busy_s, begin = e2e_figures.machine_busy_s(), time.monotonic()
     own_s = 0.0
@@ -237,15 +237,15 @@ def steady(bench: Bench, rate: float, plan: Plan) -> Row:
     }
 
 
-def sustained(bench: Bench, minutes: float, settled: int, what: str) -> Row:
+def sustained(bench: Bench, minutes: float, steady_events: int, what: str) -> Row:
     """Run at the maximal rate for some minutes; the feeder sends when few events are in flight."""
-    found, feeder, moments = begun(f"{what}, {minutes:g} minutes"), bench.feeder, list[Moment]()
+    found, feeder, moments = part_header(f"{what}, {minutes:g} minutes"), bench.feeder, list[Moment]()
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
         now = bench.moment()
-        if not moments and now.sample.done >= settled:
+        if not moments and now.sample.done >= steady_events:
             end = time.monotonic() + minutes * 60
-        if now.sample.done >= settled and (not moments or now.sample.at_s - moments[-1].sample.at_s >= EVERY_S):
+        if now.sample.done >= steady_events and (not moments or now.sample.at_s - moments[-1].sample.at_s >= EVERY_S):
             moments.append(now)
         in_flight = feeder.sent - now.sample.done
         bench.say(f"maximum: {now.sample.done:,} events, {max(0.0, end - time.monotonic()):.0f} s to go at most")
@@ -279,7 +279,7 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
         e2e_answers.stamp_scores(rig.settings)
         graph = f"{plan.size.users:,} users with {plan.size.follows:,} follows"
         base = bench.base("social", plan.size)
-        begin = begun(f"{graph}, a backlog of {plan.backlog:,} events")
+        begin = part_header(f"{graph}, a backlog of {plan.backlog:,} events")
         say("the feeder generates its graph")
         feeder.wait_ready()
         if "throughput" in given.part:
@@ -292,12 +292,12 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
                 show("throughput", drain(bench, begin))
                 rig.wait_drained()
             if "freshness" in given.part:
-                begin = begun(f"{graph}, {plan.rate_s:g} s for each rate after {plan.warm_s:g} s to warm up")
+                begin = part_header(f"{graph}, {plan.rate_s:g} s for each rate after {plan.warm_s:g} s to warm up")
                 rates = [steady(bench, rate, plan) for rate in plan.rates]
                 others = round(max(row["others_cores"] for row in rates), 2)
                 show("freshness", {**begin, "others_cores": others, "rates": rates})
             if given.minutes:
-                show("sustained", sustained(bench, given.minutes, plan.settled, graph))
+                show("sustained", sustained(bench, given.minutes, plan.steady_events, graph))
     return bench.errors
 
 

@@ -76,17 +76,17 @@ class Feeder:
 
     def result(self) -> dict[str, Any]:
         """Wait for the last `begin`; return the events and seconds that were sent."""
-        said = self._answer()
-        self.sent += int(said["events"])
-        return said
+        report = self._answer()
+        self.sent += int(report["events"])
+        return report
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the feeder ended with {self._process.wait(END_S)}")
-        said: dict[str, Any] = json.loads(line)
-        return said
+        report: dict[str, Any] = json.loads(line)
+        return report
 
 
 def main() -> None:
@@ -110,9 +110,9 @@ def main() -> None:
         answer(asyncio.run(send(settings, stream, **json.loads(line))))
 
 
-def answer(said: dict[str, Any]) -> None:
+def answer(report: dict[str, Any]) -> None:
     """Write one line of output."""
-    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.write(json.dumps(report) + "\n")
     sys.stdout.flush()
 
 

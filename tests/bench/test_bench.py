@@ -131,13 +131,13 @@ def test_an_error_is_reported(tmp_path: Path) -> None:
 def test_a_base_is_loaded_once_and_never_changed(tmp_path: Path) -> None:
     """A second run starts from the same state as the first."""
     workload, made = generated("flat", SMALL), artifact(window=4)
-    said: list[str] = []
+    lines: list[str] = []
     scores = []
     for _ in range(2):
-        with system.loaded(workload, made, tmp_path, said.append) as shard:
+        with system.loaded(workload, made, tmp_path, lines.append) as shard:
             scores.append(shard.scores()[1].tolist())
             played(workload, shard, (50, 50))
-    assert len(said) == 1
+    assert len(lines) == 1
     assert scores[0] == scores[1]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run-")] == []
 

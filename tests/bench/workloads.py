@@ -189,18 +189,18 @@ class Churn(Follows):
         changing = Changing(self, seed=self.size.seed + 2)
         draws = changing.draws
         newest = list(self.base())[-min(self.NEWEST, self.size.follows // 10) :]
-        ended: deque[Mutation] = deque(maxlen=self.NEWEST)
+        removed: deque[Mutation] = deque(maxlen=self.NEWEST)
         time = BEGIN_US
         while True:
-            if ended and draws.uniform() < 0.5:
-                begun = ended.popleft()._replace(kind=Kind.FOLLOW, time=time)
+            if removed and draws.uniform() < 0.5:
+                added = removed.popleft()._replace(kind=Kind.FOLLOW, time=time)
             else:
-                begun = changing.follow(time)
-            yield begun
-            newest.append(begun)
+                added = changing.follow(time)
+            yield added
+            newest.append(added)
             end = newest.pop(draws.below(len(newest)))._replace(kind=Kind.UNFOLLOW, time=time + STEP_US)
             yield end
-            ended.append(end)
+            removed.append(end)
             time += 2 * STEP_US
 
 

@@ -151,7 +151,7 @@ class Cluster:
         for thread in self._threads:
             thread.start()
 
-    def settle(self) -> None:
+    def wait_faults(self) -> None:
         """Wait until all faults have ended and all workers run again; raise the errors of the faults."""
         for thread in self._threads:
             thread.join()
@@ -178,7 +178,7 @@ class Cluster:
             self._note(f"begins: {fault}")
             self._acts[fault.kind](self, fault)
             self._note(f"ended: {fault}")
-        except BaseException as error:  # noqa: BLE001 - raised by settle
+        except BaseException as error:  # noqa: BLE001 - raised by wait_faults
             self._errors.append(error)
 
     def _note(self, what: str) -> None:

@@ -179,12 +179,12 @@ def _disturb(cluster: Cluster, plan: Plan, sent: list[Message], verdict: Verdict
     if failed:
         raise failed[0]
     phase("stream")
-    cluster.settle()
+    cluster.wait_faults()
     phase("settle")
     if {fault.kind for fault in cluster.faults} & DELAYING:
         # A late write of a previous owner stays on the score topic until the new owner has republished all scores.
         time.sleep(LATE_S + 2.0)
-        cluster.settle()
+        cluster.wait_faults()
         phase("late")
     verdict.quiet_s = round(wait_quiet(cluster.settings, QUIET_S, STILL_S), 1)
     phase("quiet")

@@ -46,8 +46,8 @@ class Fault:
     worker: int = -1
 
     def __str__(self) -> str:
-        whose = "" if self.worker < 0 else f" (worker {self.worker})"
-        return f"{self.at_s:.1f} s: {self.kind}{whose} for {self.lasts_s:.1f} s"
+        target = "" if self.worker < 0 else f" (worker {self.worker})"
+        return f"{self.at_s:.1f} s: {self.kind}{target} for {self.lasts_s:.1f} s"
 
 
 def schedule(seed: int, faults: int, seconds: float, workers: int, kinds: Iterable[str] = KINDS) -> list[Fault]:

@@ -51,7 +51,7 @@ def test_a_share_with_an_author_becomes_create_and_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason", "said"),
+    ("fields", "reason", "text"),
     [
         ({"author": "zoe"}, "field", "a share with `author` and without `created`; give both or neither"),
         ({"created": NOW_S}, "field", "a share with `created` and without `author`; give both or neither"),
@@ -65,12 +65,12 @@ def test_a_share_with_an_author_becomes_create_and_share() -> None:
         ({"author": "zoe", "created": True}, "time", "created is a boolean"),
     ],
 )
-def test_invalid_authors_are_refused(fields: dict[str, Any], reason: str, said: str) -> None:
+def test_invalid_authors_are_refused(fields: dict[str, Any], reason: str, text: str) -> None:
     """One field without the other, and invalid ids or times, as for every other field."""
     with pytest.raises(BadEvent) as caught:
         mutations(json.dumps({**SHARE, **fields}).encode(), "share", NOW_MS)
     assert caught.value.reason == reason
-    assert said in str(caught.value)
+    assert text in str(caught.value)
     with pytest.raises(BadEvent) as row:
         from_row({**SHARE, **fields}, NOW_MS * 1000)
     assert row.value.reason == reason

@@ -163,10 +163,10 @@ def test_shares_lost_to_the_retention_are_reported(tmp_path: Path, capsys: pytes
     old_contents(path)
     out = str(tmp_path / "out")
     assert command(["replay", str(path), "--out", out, "--retention-s", "2592000"]) == 0
-    said = capsys.readouterr().out
-    assert "100 of 101 shares did not count: their contents are older than the retention of 30 days" in said
-    assert "1 of 101 shares are not credited: no create of their content was read" in said
-    assert "retention: 30 days" in said
+    lines = capsys.readouterr().out
+    assert "100 of 101 shares did not count: their contents are older than the retention of 30 days" in lines
+    assert "1 of 101 shares are not credited: no create of their content was read" in lines
+    assert "retention: 30 days" in lines
     assert command(["replay", str(path), "--out", out, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["shares"] == 101
@@ -182,9 +182,9 @@ def test_only_the_retention_is_reported_if_all_shares_count(tmp_path: Path) -> N
     log = [create(0, "ann", "x"), share(1, "bob", "x")]
     tally = replayed(log, tmp_path / "out", worker_s=86_400).shares
     assert tally == ShareTally(given=1, credited=1, reach=1)
-    (said,) = tally.lines(0, 0, 3 * 86_400, 86_400)
-    assert said.startswith("retention: everything is kept; a worker keeps 1 day (GROUNDSWELL_RETENTION_S, here ")
-    assert said.endswith("--retention-s 86400): the same here")
+    (lines,) = tally.lines(0, 0, 3 * 86_400, 86_400)
+    assert lines.startswith("retention: everything is kept; a worker keeps 1 day (GROUNDSWELL_RETENTION_S, here ")
+    assert lines.endswith("--retention-s 86400): the same here")
     assert pq.read_table(tmp_path / "out" / "scores.parquet").num_rows == 2
 
 
@@ -199,9 +199,9 @@ def test_shares_of_a_file_are_counted() -> None:
     assert found.fields() == {
         "shares": 5, "shares_without_create": 2, "shares_beyond_retention": 1, "shares_untracked": 0,
     }  # fmt: skip
-    said = list(found.lines(10 * 86_400))
-    assert said[0].startswith("2 of 5 shares name a content whose create is not in the file")
-    assert "1 of 5 shares will not count: their contents are older than the retention of 10 days" in said[1]
+    lines = list(found.lines(10 * 86_400))
+    assert lines[0].startswith("2 of 5 shares name a content whose create is not in the file")
+    assert "1 of 5 shares will not count: their contents are older than the retention of 10 days" in lines[1]
 
 
 def test_a_share_with_an_author_needs_no_create() -> None:

@@ -59,8 +59,8 @@ def write(settings: Settings, values: Iterable[tuple[str, bytes]], **more: Any) 
                 value, b"key-%d" % number, [("trace", b"\xff%d" % number)], SENT_MS + number, topic, number % 4
             )
             key, kept, before = whole_or_cut(record)
-            said = error_headers(before, topic, record.partition, 100 + number, EXCEPTION, f"{reason}: wrong")
-            sender.send(f"{topic}.dlq", kept, key=key, headers=[*said, *more.get("headers", [])])
+            error = error_headers(before, topic, record.partition, 100 + number, EXCEPTION, f"{reason}: wrong")
+            sender.send(f"{topic}.dlq", kept, key=key, headers=[*error, *more.get("headers", [])])
     return topic
 
 
@@ -231,7 +231,7 @@ def messages(events: list[dict[str, Any]]) -> list[tuple[str, bytes, list[dict[s
     return done + [(kind, json.dumps(some).encode(), some) for kind, some in waiting.items() if some]
 
 
-def settled(settings: Settings) -> None:
+def wait_committed(settings: Settings) -> None:
     """Wait until everything on the inputs and the mutations topic is committed."""
     topics = Topics(settings)
     names = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name]
@@ -242,20 +242,20 @@ def test_replay_after_a_fix_restores_graph_and_scores(
     ready: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A faulty release refuses a third of the users; after fix and replay graph and scores are as without the fault."""
-    mended = ready.model_copy(update={"retention_s": 0})
+    fixed = ready.model_copy(update={"retention_s": 0})
     events = list(history(random.Random(11), EVENTS))
     sent = messages(events)
     topics = Topics(ready)
     bad = [some for _, _, some in sent if any(faulty.refuses(event["user"]) for event in some)]
     mixed = [some for some in bad if not all(faulty.refuses(event["user"]) for event in some)]
-    process = FaultyProcess(mended)
+    process = FaultyProcess(fixed)
     process.start()
     try:
         process.wait_ready()
         with producer(ready) as sender:
             for number, (kind, value, _) in enumerate(sent):
                 sender.send(topics.inputs[kind].name, value, partition=number % 4)  # type: ignore[index]
-        settled(mended)
+        wait_committed(fixed)
         assert process.stop() == 0
     finally:
         process.kill()
@@ -263,17 +263,17 @@ def test_replay_after_a_fix_restores_graph_and_scores(
     assert {row["reason"] for row in rows} == {faulty.REASON}
     assert sum(row["letters"] for row in rows) == len(bad) > 500
     assert len(mixed) > 300
-    with worker(mended) as right:
+    with worker(fixed) as process:
         assert sum(one["sent"] for one in printed(capsys, "dlq", "replay")) == len(bad)
         assert sum(one["sent"] for one in printed(capsys, "dlq", "replay")) == 0
-        settled(mended)
+        wait_committed(fixed)
         # As after lost offsets or a crash: every letter is sent once more.
-        forget_positions(mended)
+        forget_positions(fixed)
         assert sum(one["sent"] for one in printed(capsys, "dlq", "replay")) == len(bad)
-        settled(mended)
-        assert right.stop() == 0
+        wait_committed(fixed)
+        assert process.stop() == 0
     assert sum(row["letters"] for row in printed(capsys, "dlq", "list")) == len(bad)
-    after, expected = open_shard(mended.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
+    after, expected = open_shard(fixed.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
     try:
         check_equal(after, expected)
     finally:
@@ -309,7 +309,7 @@ def test_letters_that_are_still_bad_come_back(ready: Settings, capsys: pytest.Ca
                 60,
                 "letters",
             )
-            settled(ready)
+            wait_committed(ready)
             found = printed(capsys, "dlq", "show", "share", "--limit", "100")
             newest = [one for one in found if one["attempt"] == attempt and one["cut"] is None]
             assert sorted(one["reason"] for one in newest) == ["json", "time"]

@@ -37,9 +37,9 @@ TOKEN = "a-token-of-sixteen"
 SHARDS = 2
 
 
-def follow(who: str, whom: str, minute: int) -> Mutation:
+def follow(user: str, target: str, minute: int) -> Mutation:
     """A follow event."""
-    return Mutation(int(Kind.FOLLOW), START + minute * MINUTE, who, whom)
+    return Mutation(int(Kind.FOLLOW), START + minute * MINUTE, user, target)
 
 
 def first() -> list[Mutation]:

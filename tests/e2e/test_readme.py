@@ -88,14 +88,14 @@ def test_the_shell_example_runs(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment["TMPDIR"] = str(tmp_path)
-    printed, said = tmp_path / "printed", tmp_path / "said"
-    with printed.open("wb") as out, said.open("wb") as err:
+    printed, errors = tmp_path / "printed", tmp_path / "errors"
+    with printed.open("wb") as out, errors.open("wb") as err:
         # Output to files and a separate session: processes left by a failure cannot block the test, and are killed.
         shell = subprocess.Popen(
             ["bash", "-euc", code], stdout=out, stderr=err, cwd=tmp_path, env=environment, start_new_session=True
         )
     try:
-        assert shell.wait(SHELL_S) == 0, said.read_text(encoding="utf-8")
+        assert shell.wait(SHELL_S) == 0, errors.read_text(encoding="utf-8")
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

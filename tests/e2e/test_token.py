@@ -27,7 +27,7 @@ PATHS = ("/", "/metrics", "/api/v1/top", "/api/v1/users/ana", "/api/v1/alerts", 
 HEALTH = ("/livez", "/readyz")
 
 
-class Nobody:
+class OneUser:
     """A worker with one user, as the web pages read it."""
 
     async def read(self, question: Callable[[Any], Any]) -> list[Any]:
@@ -48,7 +48,7 @@ class Nobody:
 async def site(guard: Guard) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """A server with this guard: a session and the address."""
     app = web.Application()
-    routes(app, Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), Nobody(), "0123456789ab"), guard)
+    routes(app, Web(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), OneUser(), "0123456789ab"), guard)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -201,8 +201,8 @@ def test_ids_and_limits_are_bounded() -> None:
             assert await status(session, users + "%C3%A9" * 128) == 200
             assert await status(session, users + "x" * 257) == 400
             assert await status(session, users + "%C3%A9" * 129) == 400
-            for odd in ("%FF", "%ED%A0%80", "%00", "a%0Ab"):
-                assert await status(session, users + odd) in {200, 400}, odd
+            for invalid in ("%FF", "%ED%A0%80", "%00", "a%0Ab"):
+                assert await status(session, users + invalid) in {200, 400}, invalid
             assert await status(session, users + "x" * 20_000) == 400
             assert await status(session, f"{address}/api/v1/top?limit={'9' * 5_000}") == 400
 
@@ -253,18 +253,18 @@ def test_no_command_prints_a_secret(
     """Settings, doctor and errors of wrong settings show that a secret is set, and never its value."""
     for name, value in {"broker": settings.broker, "prefix": settings.prefix, "web_host": "0.0.0.0", **SECRETS}.items():
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", value)
-    said = ""
+    output = ""
     for command in (["config"], ["config", "--json"], ["doctor"], ["doctor", "--json"], ["dlq", "list"], ["--help"]):
         cli.run(command)
         printed = capsys.readouterr()
-        said += printed.out + printed.err
+        output += printed.out + printed.err
     for variable, value in (("BROKER", "nowhere"), ("SSL_KEYFILE", "key.pem"), ("SECURITY_PROTOCOL", "SASL_SSL")):
         with monkeypatch.context() as patch:
             patch.setenv(f"GROUNDSWELL_{variable}", value)
             assert cli.run(["doctor"]) == 1
-            said += capsys.readouterr().err
-    assert said.count("***") == 2 * len(SECRETS)
-    assert [value for value in SECRETS.values() if value in said] == []
+            output += capsys.readouterr().err
+    assert output.count("***") == 2 * len(SECRETS)
+    assert [value for value in SECRETS.values() if value in output] == []
 
 
 async def _with_token(process: WorkerProcess) -> int:

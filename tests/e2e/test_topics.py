@@ -102,7 +102,7 @@ def test_doctor_completes_despite_errors(kafka: EmbeddedKafka, settings: Setting
     taken = settings.model_copy(update={"web_host": host, "web_port": int(port), "device": "cuda:99"})
     assert "GROUNDSWELL_WEB_PORT" in doctor.examine(doctor.Check("web", doctor.web), taken).detail
     assert "GROUNDSWELL_DEVICE" in doctor.examine(doctor.Check("device", doctor.device), taken).detail
-    odd = doctor.examine(doctor.Check("odd", lambda _settings: str(1 // 0)), settings)
-    assert not odd.ok
-    assert odd.detail.startswith("ZeroDivisionError")
+    failed = doctor.examine(doctor.Check("failed", lambda _settings: str(1 // 0)), settings)
+    assert not failed.ok
+    assert failed.detail.startswith("ZeroDivisionError")
     assert doctor.examine(doctor.Check("disk", doctor.disk), settings).ok

@@ -88,17 +88,17 @@ class Rig:
         self._begin = time.monotonic()
 
     def __enter__(self) -> Self:
-        with ExitStack() as begun:
-            self.kafka = begun.enter_context(EmbeddedKafka(self.folder / "kafka"))
+        with ExitStack() as stack:
+            self.kafka = stack.enter_context(EmbeddedKafka(self.folder / "kafka"))
             self._common = {"broker": self.kafka.address, "shards": self._shards, "log_format": "json", **self._given}
             self.settings = Settings.load(**self._common, datadir=self.folder / "onlooker")
             with admin(self.settings, 20.0) as client:
                 create(client, Topics(self.settings).all())
             for number, port in enumerate(free_ports(self._count)):
-                self._begun(begun, f"w{number}", port)
+                self._start_worker(stack, f"w{number}", port)
             for process in self.workers:
                 process.wait_ready()
-            self._open = begun.pop_all()
+            self._open = stack.pop_all()
         self._begin = time.monotonic()
         return self
 
@@ -110,14 +110,14 @@ class Rig:
         (port,) = free_ports(1)
         with admin(self.settings, 20.0) as client:
             create(client, Topics(Settings.load(**{**self._common, **settings})).all())
-        return self._begun(self._open, name, port, **settings)
+        return self._start_worker(self._open, name, port, **settings)
 
-    def _begun(self, begun: ExitStack, name: str, port: int, **settings: Any) -> WorkerProcess:
+    def _start_worker(self, stack: ExitStack, name: str, port: int, **settings: Any) -> WorkerProcess:
         own = {**self._common, "datadir": self.folder / name, "web_port": port, "instance": name, **settings}
         process = WorkerProcess(Settings.load(**own))
         self.workers.append(process)
         process.start()
-        begun.callback(process.kill)
+        stack.callback(process.kill)
         return process
 
     # Feeding

@@ -189,16 +189,16 @@ def broken(value: bytes, chance: Random) -> bytes:
 def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> str:
     """Check for valid mutations or a reason in bounded time, and that mutations can be packed; return the outcome."""
     begin = perf_counter()
-    outcome, said = "accepted", ""
+    outcome, error = "accepted", ""
     try:
         found = mutations(value, topic, timestamp_ms)
     except BadEvent as bad:
-        outcome, said, found = bad.reason, str(bad), bad.good
+        outcome, error, found = bad.reason, str(bad), bad.good
     assert perf_counter() - begin < SLOW_S
     assert outcome in {"accepted", *schemas.REASONS}
-    assert (outcome == "accepted") == (said == "")
-    assert len(said) < 500
-    assert "\n" not in said
+    assert (outcome == "accepted") == (error == "")
+    assert len(error) < 500
+    assert "\n" not in error
     for mutation in found:
         valid(mutation, topic, timestamp_ms)
     if found:

@@ -70,7 +70,7 @@ class Disaster:
     def back(self) -> None:
         """Wait until the worker has processed the log, stop it, and compare."""
         self.process.wait_ready()
-        self.settle()
+        self.wait_committed()
         assert self.process.stop() == 0
         after = open_shard(self.settings.datadir / "shard-0")
         try:
@@ -78,7 +78,7 @@ class Disaster:
         finally:
             after.close()
 
-    def settle(self) -> None:
+    def wait_committed(self) -> None:
         """Wait until all sent events are committed and counted by the worker."""
         names = [spec.name for spec in self.topics.inputs.values()]
         pattern = re.compile(rb'groundswell_lag_records\{partition="0",topic="\S*groundswell.mutations"\} 0\.0')
@@ -105,7 +105,7 @@ def disaster(settings: Settings, tmp_path: Path) -> Iterator[Disaster]:
         feed(settings, events[:half], rng)
         wait_for(lambda: bool(found.kept.ids()), 30, "a checkpoint")
         feed(settings, events[half:], rng)
-        found.settle()
+        found.wait_committed()
         wait_for(lambda: len(found.kept.ids()) > 2, 30, "checkpoints")
         found.process.kill()
         yield found

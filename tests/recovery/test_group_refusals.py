@@ -238,24 +238,24 @@ def test_limits_of_the_broker_stop_the_worker(
 
 
 @pytest.mark.parametrize(
-    ("case", "said"),
+    ("case", "message"),
     [("ended", "the group task of the consumer ended"), ("fetching", "the fetch task of the consumer ended")],
 )
-def test_an_ended_background_task_stops_the_worker(settings: Settings, case: str, said: str) -> None:
+def test_an_ended_background_task_stops_the_worker(settings: Settings, case: str, message: str) -> None:
     """The worker exits when a background task of the client ends."""
     with running(FailingProcess(settings, case)) as process:
         line = last_line(process)
-    assert line.startswith(f"groundswell: {said} (")
+    assert line.startswith(f"groundswell: {message} (")
     assert "start the worker again" in line
 
 
-@pytest.mark.parametrize(("case", "said"), [("group", "the group's client"), ("polls", "the polling of topics")])
-def test_a_client_that_stops_fails_the_liveness_probe(settings: Settings, case: str, said: str) -> None:
+@pytest.mark.parametrize(("case", "message"), [("group", "the group's client"), ("polls", "the polling of topics")])
+def test_a_client_that_stops_fails_the_liveness_probe(settings: Settings, case: str, message: str) -> None:
     """While all threads run, group requests without an answer and polls that do not return show in `/livez`."""
     with running(FailingProcess(settings, case)) as process:
         wait_for(lambda: '"ready"' in process.log.read_text(), START_S, "the worker to be ready")
         wait_for(lambda: live(process) == 503, 20, "the probe to fail")
-        assert said in json.loads(process.get("/livez")[1])["detail"]
+        assert message in json.loads(process.get("/livez")[1])["detail"]
 
 
 def test_the_liveness_probe_passes_during_a_broker_outage(tmp_path: Path, offline_settings: Settings) -> None:

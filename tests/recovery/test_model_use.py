@@ -81,9 +81,9 @@ def versions(settings: Settings) -> tuple[dict[str, str], Counter[str]]:
         if record.value is None:
             last.pop(record.key.decode(), None)
         else:
-            said = json.loads(record.value)
-            last[said["user"]] = said["model"]
-            messages[said["model"]] += 1
+            score = json.loads(record.value)
+            last[score["user"]] = score["model"]
+            messages[score["model"]] += 1
     return last, messages
 
 
@@ -161,8 +161,8 @@ def test_workers_switch_under_load(workers: list[WorkerProcess], tmp_path: Path)
     assert (used["version"], used["before"], used["live"]) == (new.version, None, True)
     wait_quiet(settings, 120, 4)
     last, messages = versions(settings)
-    said = f"{used}, freshness p99 at most {worst_ms:.0f} ms, below its target {fresh_s:.1f} s later, {messages}"
-    print(said)  # noqa: T201 - what was measured
+    report = f"{used}, freshness p99 at most {worst_ms:.0f} ms, below its target {fresh_s:.1f} s later, {messages}"
+    print(report)  # noqa: T201 - what was measured
     expected = fresh(settings, events, new, tmp_path / "fresh")
     assert Counter(last.values()) == {new.version: len(expected)}
     assert messages.keys() == {new.version, Artifact.default().version}

@@ -64,7 +64,7 @@ class Life:
         process.start()
         try:
             process.wait_ready()
-            self.settle()
+            self.wait_committed()
             # The commits of the input topics refer to the current log.
             page = process.get("/metrics")[1].decode()
             counts = [line for line in page.splitlines() if line.startswith("groundswell_input_restarts_total")]
@@ -75,7 +75,7 @@ class Life:
         finally:
             process.kill()
 
-    def settle(self) -> None:
+    def wait_committed(self) -> None:
         """Wait until everything is committed."""
         wait_quiet(self.settings, QUIET_S, STILL_S)
 
@@ -84,7 +84,7 @@ class Life:
         some = self.events[self.fed : self.fed + PORTION]
         self.fed += len(some)
         feed(self.settings, some, random.Random(self.fed))
-        self.settle()
+        self.wait_committed()
 
     def run(self) -> None:
         """Run a worker for the next portion of the events."""

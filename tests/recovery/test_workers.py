@@ -24,10 +24,10 @@ class HangingProcess(WorkerProcess):
 
 
 @pytest.mark.parametrize(
-    ("what", "status", "said"),
+    ("what", "status", "message"),
     [("loop", 0, ""), ("consumer", 503, "the consumer's thread"), ("shard", 503, "the shard thread")],
 )
-def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, status: int, said: str) -> None:
+def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, status: int, message: str) -> None:
     """A hung event loop does not answer; for another thread `/livez` fails and names it."""
     process = HangingProcess(settings, what)
     process.start()
@@ -36,8 +36,8 @@ def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, s
         wait_for(lambda: '"ready"' in process.log.read_text(), START_S, "the worker to be ready")
         wait_for(lambda: process.get("/livez")[0] == status, 20, "the probe to fail")
         body = process.get("/livez")[1]
-        if said:
-            assert said in json.loads(body)["detail"]
+        if message:
+            assert message in json.loads(body)["detail"]
     finally:
         process.kill()
 
