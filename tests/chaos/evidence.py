@@ -20,7 +20,7 @@ from streams.offline.replay import cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import state_folder
-from tests.chaos.judge import Found, NodeKey, Record, Score, Truth, owner, records
+from tests.chaos.judge import NodeKey, Record, RunResult, Score, Truth, owner, records
 from tests.chaos.member import Member
 from tests.chaos.stream import USERS, Message
 from tests.support import brokerlog
@@ -54,7 +54,7 @@ def expected_result(mutations: list[Mutation], sent: list[Message]) -> Truth:
 
 def answers(members: Iterable[Member]) -> dict[str, list[Score]]:
     """Scores of every user by all running workers."""
-    found: dict[str, list[Score]] = {}
+    scores: dict[str, list[Score]] = {}
     assert USERS <= LIMIT
     for member in members:
         if not member.alive:
@@ -63,8 +63,8 @@ def answers(members: Iterable[Member]) -> dict[str, list[Score]]:
         assert status == 200, f"worker {member.number} answers {status}: {body!r}"
         for row in json.loads(body)["top"]:
             score = Score(row["reach"], row["percentile"], as_of_us(row["as_of"]))
-            found.setdefault(row["user"], []).append(score)
-    return found
+            scores.setdefault(row["user"], []).append(score)
+    return scores
 
 
 def as_of_us(value: Any) -> int:
@@ -79,7 +79,7 @@ def as_of_us(value: Any) -> int:
 
 def graphs(folders: Iterable[Path], shards: int) -> dict[int, dict[NodeKey, Record]]:
     """Graph per shard, from the worker with the highest position; the workers must have ended."""
-    found = {}
+    graphs_by_shard = {}
     every = list(folders)
     spec = spec_of(Artifact.default())
     for shard in range(shards):
@@ -95,8 +95,8 @@ def graphs(folders: Iterable[Path], shards: int) -> dict[int, dict[NodeKey, Reco
                     newest = next_offset, records(state.snapshot(), shards, shard)
             finally:
                 state.close()
-        found[shard] = newest[1]
-    return found
+        graphs_by_shard[shard] = newest[1]
+    return graphs_by_shard
 
 
 @dataclass
@@ -111,15 +111,15 @@ class Outputs:
 
 def outputs(records_: Iterable[Any], shards: int) -> Outputs:
     """Summarize the records of the score topic."""
-    found = Outputs()
+    summary = Outputs()
     before: dict[bytes, bytes | None] = {}
     for record in records_:
-        found.scores += 1
-        found.repeated += before.get(record.key, b"") == record.value
+        summary.scores += 1
+        summary.repeated += before.get(record.key, b"") == record.value
         before[record.key] = record.value
-        found.last[record.key.decode()] = None if record.value is None else json.loads(record.value)["reach"]
-        found.published_ms.setdefault(owner(record.key.decode(), shards), []).append(record.timestamp)
-    return found
+        summary.last[record.key.decode()] = None if record.value is None else json.loads(record.value)["reach"]
+        summary.published_ms.setdefault(owner(record.key.decode(), shards), []).append(record.timestamp)
+    return summary
 
 
 class LiveResult(NamedTuple):
@@ -134,7 +134,7 @@ def read_live(settings: Settings, members: Iterable[Member]) -> LiveResult:
     return LiveResult(answers(members), outputs(read_all(settings, [Topics(settings).score.name]), settings.shards))
 
 
-def collect(settings: Settings, members: list[Member], live: LiveResult, sent: list[Message]) -> tuple[Found, int]:
+def collect(settings: Settings, members: list[Member], live: LiveResult, sent: list[Message]) -> tuple[RunResult, int]:
     """Collect everything else after the workers ended; (results, number of messages that ingest repeated)."""
     topics = Topics(settings)
     inputs = [spec.name for spec in topics.inputs.values()]
@@ -152,8 +152,8 @@ def collect(settings: Settings, members: list[Member], live: LiveResult, sent: l
                 taken.update((source, offset) for offset in segment.offsets)
     dead = {record.value for record in read_all(settings, [topics.dlq(name).name for name in inputs])}
     states = graphs([member.settings.datadir for member in members], settings.shards)
-    found = Found(live.answers, states, live.out.last, dead, arrived, set(taken))
-    return found, taken.total() - len(taken)
+    result = RunResult(live.answers, states, live.out.last, dead, arrived, set(taken))
+    return result, taken.total() - len(taken)
 
 
 def writes_after_handover(kafka: Path, topics: Topics, shards: int) -> list[str]:
@@ -165,13 +165,13 @@ def writes_after_handover(kafka: Path, topics: Topics, shards: int) -> list[str]
     def sources_of(record: Any) -> list[Hashable]:
         return [segment.source for segment in unpack(record.value).segments]
 
-    found = []
+    problems = []
     for spec, writers_of in ((topics.score, shard_of), (topics.alert, shard_of), (topics.mutations, sources_of)):
         for partition in range(spec.partitions):
             late = brokerlog.late_writes(brokerlog.records(kafka, spec.name, partition), writers_of)
             if late:
-                found.append(f"{len(late)} records of {spec.name}:{partition} came after the next owner's first")
-    return found
+                problems.append(f"{len(late)} records of {spec.name}:{partition} came after the next owner's first")
+    return problems
 
 
 # Figures
@@ -179,12 +179,12 @@ def writes_after_handover(kafka: Path, topics: Topics, shards: int) -> list[str]
 
 def recovery_s(kills: list[tuple[int, list[int]]], out: Outputs) -> list[float]:
     """Seconds from each kill until each shard of the killed worker published again."""
-    found = []
+    seconds = []
     for killed_ms, shards in kills:
         for shard in shards:
             after = [at for at in out.published_ms.get(shard, ()) if at > killed_ms]
-            found.append((min(after) - killed_ms) / 1_000 if after else float("inf"))
-    return found
+            seconds.append((min(after) - killed_ms) / 1_000 if after else float("inf"))
+    return seconds
 
 
 def stalls(members: Iterable[Member]) -> dict[float, float]:

@@ -19,7 +19,7 @@ from streams.kafka.topics import Topics
 from streams.worker.worker import LATE_S
 from tests.chaos import errors, evidence
 from tests.chaos.cluster import Cluster
-from tests.chaos.judge import judge, quantile
+from tests.chaos.judge import find_problems, quantile
 from tests.chaos.schedule import CUT, KINDS, SILENT, schedule
 from tests.chaos.stream import Message, messages, truth
 from tests.load.rig import end_well
@@ -130,20 +130,20 @@ def run(seed: int, plan: Plan, folder: Path) -> Verdict:
     reference = threading.Thread(target=lambda: expected.append(evidence.expected_result(truth(sent), sent)))
     with Cluster(folder, workers=plan.workers, shards=plan.shards, faults=faults, static=bool(seed % 2)) as cluster:
         try:
-            found, out = _disturb(cluster, plan, sent, verdict)
+            actual, out = _disturb(cluster, plan, sent, verdict)
         except AssertionError as error:
             verdict.problems.append(str(error).splitlines()[0])
-            found = None
+            actual = None
         reference.start()
         reference.join()
-        if found is not None:
+        if actual is not None:
             verdict.users = len(expected[0].scores)
             late = evidence.writes_after_handover(cluster.kafka.folder, Topics(cluster.settings), plan.shards)
             # Messages in transit when forwarding stopped arrive when it resumes, also if the shard has a new owner.
             delayed = {fault.kind for fault in faults} & DELAYING
             verdict.delayed = late if delayed else []
-            found.errors = unexpected(cluster) + ([] if delayed else late)
-            verdict.problems += judge(expected[0], found)
+            actual.errors = unexpected(cluster) + ([] if delayed else late)
+            verdict.problems += find_problems(expected[0], actual)
             verdict.scores, verdict.repeated_scores = out.scores, out.repeated
             verdict.recovery_s = evidence.recovery_s(cluster.happened.kills, out)
         verdict.kills, verdict.skipped = len(cluster.happened.kills), cluster.happened.skipped
@@ -191,22 +191,25 @@ def _disturb(cluster: Cluster, plan: Plan, sent: list[Message], verdict: Verdict
     live = evidence.read_live(cluster.settings, cluster.members)
     cluster.finish()
     phase("stop")
-    found, verdict.repeated_messages = evidence.collect(cluster.settings, cluster.members, live, sent)
+    actual, verdict.repeated_messages = evidence.collect(cluster.settings, cluster.members, live, sent)
     phase("collect")
-    return found, live.out
+    return actual, live.out
 
 
 def unexpected(cluster: Cluster) -> list[str]:
     """Worker exits and error lines that no fault of the run explains, each kind once."""
     kinds = {fault.kind for fault in cluster.faults}
-    found: dict[tuple[int, str], list[str]] = {}
+    lines_by_kind: dict[tuple[int, str], list[str]] = {}
     for member in cluster.members:
         for line in evidence.error_lines(member.log) if member.log.exists() else ():
             if not errors.explained(line, kinds):
-                found.setdefault((member.number, re.sub(r"\d+", "0", line)), []).append(line)
+                lines_by_kind.setdefault((member.number, re.sub(r"\d+", "0", line)), []).append(line)
     ends = [end for member in cluster.members for end in member.ends if not errors.expected_exit(end, kinds)]
     return [
-        *(f"worker {worker} logged {len(lines)} times: {lines[0][:400]}" for (worker, _), lines in found.items()),
+        *(
+            f"worker {worker} logged {len(lines)} times: {lines[0][:400]}"
+            for (worker, _), lines in lines_by_kind.items()
+        ),
         *(
             f"worker {end.worker} ended with {end.code} ({end.asked or 'by itself'}): {end.last_line[:400]}"
             for end in ends

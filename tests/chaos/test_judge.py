@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import errors, evidence
-from tests.chaos.judge import Found, Score, Truth, judge, quantile
+from tests.chaos.judge import RunResult, Score, Truth, find_problems, quantile
 from tests.chaos.member import End
 from tests.chaos.schedule import CRASH, DISK, KILL, KINDS, TERM, schedule
 from tests.chaos.stream import Message, messages, truth
@@ -31,10 +31,10 @@ def expected(sent: list[Message]) -> Truth:
     return evidence.expected_result(truth(sent), sent)
 
 
-def found_of(result: Truth, expected: Truth) -> Found:
+def run_of(result: Truth, expected: Truth) -> RunResult:
     """A run with this result and otherwise correct output."""
     places = {("in:0", number) for number in range(expected.sent)}
-    return Found(
+    return RunResult(
         answers={user: [score] for user, score in result.scores.items()},
         nodes={0: dict(result.nodes)},
         topic={user: score.reach for user, score in result.scores.items()},
@@ -48,7 +48,7 @@ def test_a_correct_run_passes(sent: list[Message], expected: Truth) -> None:
     """The same events in another order, some twice, give the same result."""
     every = truth(sent) * 2
     random.Random(1).shuffle(every)
-    assert judge(expected, found_of(evidence.expected_result(every, sent), expected)) == []
+    assert find_problems(expected, run_of(evidence.expected_result(every, sent), expected)) == []
     assert len(expected.scores) > 100
     assert len(expected.nodes) > len(expected.scores)
 
@@ -57,61 +57,66 @@ def test_one_lost_event_is_reported(sent: list[Message], expected: Truth) -> Non
     """Without its last event the graph differs, and the problem names the node."""
     every = truth(sent)
     for lost in range(len(every) - 1, len(every) - 6, -1):
-        problems = judge(expected, found_of(evidence.expected_result(every[:lost] + every[lost + 1 :], sent), expected))
+        problems = find_problems(
+            expected, run_of(evidence.expected_result(every[:lost] + every[lost + 1 :], sent), expected)
+        )
         assert problems, every[lost]
 
 
 def test_an_event_counted_twice_is_reported(expected: Truth) -> None:
     """A counter that is one too high in a single node is enough."""
-    found = found_of(expected, expected)
+    actual = run_of(expected, expected)
     key = next(key for key, record in expected.nodes.items() if key[0] == "user" and record[1][0][8] > 0)
-    propagated, (own, as_of), *rest = found.nodes[0][key]
-    found.nodes[0][key] = (propagated, ((*own[:8], own[8] + 1, *own[9:]), as_of), *rest)
-    (problem,) = judge(expected, found)
+    propagated, (own, as_of), *rest = actual.nodes[0][key]
+    actual.nodes[0][key] = (propagated, ((*own[:8], own[8] + 1, *own[9:]), as_of), *rest)
+    (problem,) = find_problems(expected, actual)
     assert problem.startswith("1 nodes differ, such as")
     assert key[1] in problem
 
 
-WRONGS: dict[str, tuple[Callable[[Found, str], object], str]] = {
-    "a user without a score": (lambda found, user: found.answers.pop(user), "users with a score are missing"),
+WRONGS: dict[str, tuple[Callable[[RunResult, str], object], str]] = {
+    "a user without a score": (lambda actual, user: actual.answers.pop(user), "users with a score are missing"),
     "a user who should be removed": (
-        lambda found, user: found.answers.update(stranger=found.answers[user]),
+        lambda actual, user: actual.answers.update(stranger=actual.answers[user]),
         "users with a score should not be there",
     ),
-    "two owners": (lambda found, user: found.answers[user].append(found.answers[user][0]), "more than one worker"),
+    "two owners": (lambda actual, user: actual.answers[user].append(actual.answers[user][0]), "more than one worker"),
     "different reach": (
-        lambda found, user: found.answers.update({user: [moved(found, user, reach=1e-4)]}),
+        lambda actual, user: actual.answers.update({user: [moved(actual, user, reach=1e-4)]}),
         "different reach",
     ),
     "different percentile": (
-        lambda found, user: found.answers.update({user: [moved(found, user, percentile=0.6)]}),
+        lambda actual, user: actual.answers.update({user: [moved(actual, user, percentile=0.6)]}),
         "different percentile",
     ),
     "a different as-of time": (
-        lambda found, user: found.answers.update({user: [moved(found, user, as_of=1)]}),
+        lambda actual, user: actual.answers.update({user: [moved(actual, user, as_of=1)]}),
         "different as-of time",
     ),
-    "no score published": (lambda found, user: found.topic.pop(user), "users on the score topic are missing"),
+    "no score published": (lambda actual, user: actual.topic.pop(user), "users on the score topic are missing"),
     "no tombstone": (
-        lambda found, _: found.topic.update(stranger=1.0),
+        lambda actual, _: actual.topic.update(stranger=1.0),
         "users on the score topic should not be there",
     ),
     "an old score published": (
-        lambda found, user: found.topic.update({user: (found.topic[user] or 0.0) * 1.05 + 0.01}),
+        lambda actual, user: actual.topic.update({user: (actual.topic[user] or 0.0) * 1.05 + 0.01}),
         "published scores are out of date",
     ),
-    "a message lost in transit": (lambda found, _: found.taken.pop(), "not in the mutations log"),
-    "a message of unknown origin": (lambda found, _: found.taken.add(("in:9", 0)), "on no input topic"),
-    "a bad message lost": (lambda found, _: found.dead.pop(), "not on the dead-letter topic"),
-    "a good message refused": (lambda found, _: found.dead.add(b"good"), "good messages are on the dead-letter topic"),
-    "a node without an owner": (lambda found, user: found.nodes[0].pop(("user", user)), "nodes are missing"),
-    "an error in a log": (lambda found, _: found.errors.append("a log line"), "a log line"),
+    "a message lost in transit": (lambda actual, _: actual.taken.pop(), "not in the mutations log"),
+    "a message of unknown origin": (lambda actual, _: actual.taken.add(("in:9", 0)), "on no input topic"),
+    "a bad message lost": (lambda actual, _: actual.dead.pop(), "not on the dead-letter topic"),
+    "a good message refused": (
+        lambda actual, _: actual.dead.add(b"good"),
+        "good messages are on the dead-letter topic",
+    ),
+    "a node without an owner": (lambda actual, user: actual.nodes[0].pop(("user", user)), "nodes are missing"),
+    "an error in a log": (lambda actual, _: actual.errors.append("a log line"), "a log line"),
 }
 
 
-def moved(found: Found, user: str, *, reach: float = 0.0, percentile: float = 0.0, as_of: int = 0) -> Score:
+def moved(actual: RunResult, user: str, *, reach: float = 0.0, percentile: float = 0.0, as_of: int = 0) -> Score:
     """Change the user's score a little."""
-    score = found.answers[user][0]
+    score = actual.answers[user][0]
     return Score(score.reach + reach * max(1.0, score.reach), score.percentile + percentile, score.as_of + as_of)
 
 
@@ -120,16 +125,16 @@ def test_each_kind_of_error_is_reported(expected: Truth, name: str) -> None:
     """One error in an otherwise correct run is reported in exactly one line."""
     spoil, message = WRONGS[name]
     some = replace(expected, dead={b"bad"})
-    found = found_of(some, some)
-    spoil(found, next(iter(expected.scores)))
-    problems = judge(some, found)
+    actual = run_of(some, some)
+    spoil(actual, next(iter(expected.scores)))
+    problems = find_problems(some, actual)
     assert len(problems) == 1
     assert message in problems[0]
 
 
 def test_messages_that_never_arrived_are_reported() -> None:
     """A message that never reached its input topic is a problem, although nothing downstream misses it."""
-    problems = judge(Truth({}, {}, set(), 3), Found({}, {}, {}, set(), {("in:0", 0)}, {("in:0", 0)}))
+    problems = find_problems(Truth({}, {}, set(), 3), RunResult({}, {}, {}, set(), {("in:0", 0)}, {("in:0", 0)}))
     assert problems == ["2 of 3 messages never reached the input topics"]
 
 

@@ -54,7 +54,7 @@ class GuardedKafka(EmbeddedKafka):
         lines |= self.security()
         file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()), encoding="utf-8")
 
-    def lies(self) -> dict[str, str]:
+    def unreachable_listeners(self) -> dict[str, str]:
         """Listeners with an advertised address that does not answer, and that address."""
         return {self.lost: CLOSED, self.nameless: NAMELESS}
 
@@ -85,7 +85,7 @@ class GuardedKafka(EmbeddedKafka):
         self.client.create_acls([_acl(user, right) for right in rights])
         time.sleep(GRANTED_S)
 
-    def take(self, user: str, rights: Iterable[Right]) -> None:
+    def revoke(self, user: str, rights: Iterable[Right]) -> None:
         """Revoke rights of a user."""
         self.client.delete_acls([_acl(user, right) for right in rights])
         time.sleep(GRANTED_S)

@@ -38,7 +38,7 @@ class TokenEndpoint:
             def do_POST(self) -> None:
                 """Answer a token request."""
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                status, text = endpoint.take(self.headers.get("Authorization", ""), parse_qs(body))
+                status, text = endpoint.respond(self.headers.get("Authorization", ""), parse_qs(body))
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 if status == 302:
@@ -53,7 +53,7 @@ class TokenEndpoint:
         self.url = f"http://127.0.0.1:{self._server.server_port}/token"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
-    def take(self, authorization: str, form: dict[str, list[str]]) -> tuple[int, bytes]:
+    def respond(self, authorization: str, form: dict[str, list[str]]) -> tuple[int, bytes]:
         """Status and body for a request."""
         self.asked += 1
         if self.answer is not None:
