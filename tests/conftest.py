@@ -1,7 +1,7 @@
-"""What all tests share: one embedded Kafka for the whole session, settings that no other test uses, Hypothesis.
+"""Fixtures of all tests: one embedded Kafka per session, settings of each test, and the profiles of Hypothesis.
 
-Hypothesis tries the same examples each time, unless another profile is asked for: `pytest tests/properties
---hypothesis-profile thorough` looks further, `make fuzz` at more messages, `make test-fast` at fewer.
+By default Hypothesis generates the same examples in each run. `pytest tests/properties --hypothesis-profile thorough`
+generates more, `make fuzz` far more messages, `make test-fast` fewer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from streams.embedded import EmbeddedKafka
 from streams.settings.settings import PREFIX, Settings
 from tests.support.needs import MISSING
 
-_SLOW = [HealthCheck.too_slow]  # a database per example
+_SLOW = [HealthCheck.too_slow]  # each example opens a database
 examples.register_profile(
     "ci", derandomize=True, deadline=None, database=None, max_examples=35, suppress_health_check=_SLOW
 )
@@ -34,21 +34,23 @@ if examples.get_current_profile_name() not in {"fast", "thorough", "fuzz"}:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--fast`, for the minute between two edits."""
+    """Add the option `--fast`, for runs between two edits."""
     parser.addoption("--fast", action="store_true", help="leave out tests that need a broker or are marked slow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `--fast` leaves out."""
+    """Deselect the tests that `--fast` leaves out."""
     if config.getoption("--fast"):
-        slow = [one for one in items if "kafka" in getattr(one, "fixturenames", ()) or one.get_closest_marker("slow")]
+        slow = [
+            item for item in items if "kafka" in getattr(item, "fixturenames", ()) or item.get_closest_marker("slow")
+        ]
         config.hook.pytest_deselected(items=slow)
-        items[:] = [one for one in items if one not in slow]
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_environment() -> Iterator[None]:
-    """The settings of whoever runs the tests must not reach into them."""
+    """Remove the settings in the caller's environment, so that they do not affect tests."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(PREFIX):
@@ -58,7 +60,7 @@ def _own_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[EmbeddedKafka]:
-    """A real broker, started by the first test that asks for it; topics are kept apart by `settings.prefix`."""
+    """A real broker, started by the first test that uses it; `settings.prefix` separates the topics of tests."""
     with EmbeddedKafka() as broker:
         yield broker
 
@@ -73,7 +75,7 @@ def web_port() -> int:
 
 @pytest.fixture
 def offline_settings(tmp_path: Path, web_port: int) -> Settings:
-    """Settings of one test that needs no broker: own names, own folder, own port; nobody listens at its broker."""
+    """Settings of a test without a broker: own names, folder and port; no broker listens at its address."""
     return Settings.load(
         broker="127.0.0.1:1", prefix=f"t{uuid.uuid4().hex[:8]}.", datadir=tmp_path / "state", web_port=web_port
     )
@@ -81,7 +83,7 @@ def offline_settings(tmp_path: Path, web_port: int) -> Settings:
 
 @pytest.fixture
 def settings(kafka: EmbeddedKafka, offline_settings: Settings) -> Settings:
-    """Settings of one test on the session's broker: own topics, own group, own folder, own port."""
+    """Settings of a test on the session's broker: own topics, group, folder and port."""
     return offline_settings.model_copy(update={"broker": kafka.address})
 
 
@@ -89,22 +91,22 @@ _not_run: list[str] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note what was skipped, and why."""
+    """Record skipped tests with the reason."""
     if report.skipped and isinstance(report.longrepr, tuple):
         _not_run.append(f"{report.nodeid} ({report.longrepr[2]})")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI a run without a tool that a test needs is no good run."""
+    """Fail a run in CI if a test was skipped because a tool is missing."""
     if os.environ.get("CI") and any(MISSING in line for line in _not_run) and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Print what did not run in the last line, with what it misses; also to the file that NOT_RUN names."""
+    """Print the skipped tests with their reasons as the last line, also to the file in NOT_RUN."""
     if _not_run and not hasattr(config, "workerinput"):
         line = f"not run, {len(_not_run)}: {'; '.join(_not_run)}"
-        print(line)  # noqa: T201 - it is the report
+        print(line)  # noqa: T201 - pytest prints its report
         if path := os.environ.get("NOT_RUN"):
             with Path(path).open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")

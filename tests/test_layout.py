@@ -12,12 +12,12 @@ def test_no_folder_is_crowded() -> None:
 
 
 def test_unit_tests_mirror_the_code() -> None:
-    """Each unit test lies where its module lies, under its name."""
+    """The path of each unit test names the module that it tests."""
     assert list(layout_rules.unmirrored_tests(ROOT)) == []
 
 
 def test_documents_name_modules_that_exist() -> None:
-    """Every Python file named in README.md, the other pages beside it and docs/*.md exists."""
+    """Every Python file named in README.md, the pages beside it and docs/*.md exists."""
     assert list(layout_rules.missing_modules(ROOT)) == []
 
 

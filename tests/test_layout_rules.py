@@ -14,7 +14,7 @@ Files = Mapping[str, str]
 
 
 def tree(root: Path, files: Files) -> Path:
-    """A tree of these files, by path."""
+    """Write these files under a root, and return it."""
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +54,8 @@ FULL = modules("streams/kafka", layout_rules.ENTRIES)
         (layout_rules.missing_modules, {"docs/a.md": "model/b/a.py"}, {"README.md": "```sh\npython my.py\n```\n"}),
     ],
 )
-def test_each_rule_fails_where_it_must(rule: Rule, bad: Files, good: Files, tmp_path: Path) -> None:
-    """A rule that cannot fail checks nothing."""
+def test_each_rule_finds_the_bad_sample(rule: Rule, bad: Files, good: Files, tmp_path: Path) -> None:
+    """Each rule finds its bad sample and accepts the good one."""
     assert list(rule(tree(tmp_path / "bad", {"model/a.py": "", **bad}))) != []
     assert list(rule(tree(tmp_path / "good", {"model/a.py": "", **good}))) == []
 

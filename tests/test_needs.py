@@ -1,4 +1,4 @@
-"""Programs that tests need: what is skipped without one is named last, and fails a run in CI."""
+"""Programs that tests need: tests skipped without one are listed in the last line, and fail a run in CI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import tidy
 
 
 def run(folder: Path, *, ci: bool) -> subprocess.CompletedProcess[str]:
-    """The tests of promtool where it is not to be found."""
+    """Run a test that is skipped because promtool is missing."""
     environment = {name: value for name, value in os.environ.items() if name not in {"CI", "NOT_RUN"}}
     environment |= {"PATH": str(folder), "NOT_RUN": str(folder / "not-run")} | ({"CI": "1"} if ci else {})
     test = folder / "test_one.py"
@@ -30,7 +30,7 @@ def run(folder: Path, *, ci: bool) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("ci", [False, True])
 def test_a_missing_tool_is_named_and_fails_in_ci(tmp_path: Path, ci: bool) -> None:
-    """The last line has the test and the tool; the same line is kept for the end of `make test`."""
+    """The last line names the test and the tool; the same line is written for the end of `make test`."""
     done = run(tmp_path, ci=ci)
     last = done.stdout.rstrip().splitlines()[-1]
     assert last.startswith("not run, 1: ")
@@ -41,7 +41,7 @@ def test_a_missing_tool_is_named_and_fails_in_ci(tmp_path: Path, ci: bool) -> No
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("1", 1)])
 def test_tools_that_cannot_be_installed_are_named(tmp_path: Path, ci: str, code: int) -> None:
-    """Without apt: one line with the names and a remedy; CI fails."""
+    """Without apt one line names the tools and the remedy; in CI the run fails."""
     (tmp_path / "tests").mkdir()
     shutil.copy(tidy.ROOT / "tests" / "tools.sh", tmp_path / "tests")
     bash, programs = shutil.which("bash"), tmp_path / "bin"
@@ -52,4 +52,4 @@ def test_tools_that_cannot_be_installed_are_named(tmp_path: Path, ci: str, code:
     command = [str(bash), str(tmp_path / "tests" / "tools.sh")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
-    assert done.stdout.startswith("missing, so that tests are skipped: browser promtool;")
+    assert done.stdout.startswith("missing, so tests are skipped: browser promtool;")

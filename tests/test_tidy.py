@@ -1,9 +1,9 @@
-"""The style of the whole tree, where a program can check it; each rule has a sample that must fail."""
+"""Style rules checked on the whole tree; each rule has a sample that must fail."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,27 @@ from docs import generate
 from streams import cli
 from streams.settings.settings import PREFIX, Settings
 from streams.telemetry.metrics import Metrics
-from tests.support import tidy
+from tests.support import tidy, wording
 
 DECISIONS = tidy.ROOT / "docs" / "decisions"
 LOCK = tidy.ROOT / "requirements.lock"
+REFUSED_WORDS = {
+    "streams": 530,
+    "graphstate": 61,
+    "model": 0,
+    "tests": 208,
+    "docs": 226,
+    "deploy": 13,
+    "README.md": 4,
+    "CHANGELOG.md": 0,
+    "CONTRIBUTING.md": 0,
+    "SECURITY.md": 0,
+}
+"""Maximum number of refused words by folder (`tests/support/wording.py`); it may only be lowered."""
 
 
 def problems(paths: list[Path], rule: Callable[[str], Iterator[str]]) -> list[str]:
-    """What the rule finds in these files, with their names."""
+    """Violations of a rule in these files, with the file names."""
     return [
         f"{path.relative_to(tidy.ROOT)}: {problem}"
         for path in paths
@@ -32,15 +45,15 @@ def test_modules_and_functions_are_short() -> None:
     assert problems(tidy.python_files(*tidy.PACKAGES, "tests"), tidy.too_long) == []
 
 
-def test_modules_and_tests_say_what_they_are() -> None:
-    """Every module has a docstring, every test a sentence."""
+def test_modules_and_tests_have_docstrings() -> None:
+    """Every module has a docstring, and the docstring of every test is a sentence."""
     assert problems(tidy.python_files(*tidy.PACKAGES), lambda text: tidy.undocumented(text, is_test=False)) == []
     assert problems(tidy.python_files("tests"), lambda text: tidy.undocumented(text, is_test=True)) == []
 
 
 def test_only_settings_read_the_environment() -> None:
-    """Only sources.py reads variables of the project; the other modules listed read those of other programs."""
-    may = {
+    """Only sources.py reads variables of the project; the other listed modules read those of other programs."""
+    allowed = {
         tidy.ROOT / "streams" / name
         for name in (
             "settings/sources.py",
@@ -49,17 +62,17 @@ def test_only_settings_read_the_environment() -> None:
             "worker/process_memory.py",
         )
     }
-    paths = [path for path in tidy.python_files(*tidy.PACKAGES) if path not in may]
+    paths = [path for path in tidy.python_files(*tidy.PACKAGES) if path not in allowed]
     assert problems(paths, tidy.reads_environment) == []
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    """The tree can be carried anywhere."""
+    """No file depends on the machine where it was written."""
     assert problems(tidy.text_files(), tidy.names_a_place) == []
 
 
-def test_the_lock_is_whole() -> None:
-    """Everything that requirements.in and the package ask for is pinned with hashes, and no host is named."""
+def test_the_lock_is_complete() -> None:
+    """Every requirement of requirements.in and of the package is pinned with hashes; the lock names no host."""
     wanted = tidy.requirements((tidy.ROOT / "requirements.in").read_text(encoding="utf-8"))
     needs = tidy.package_needs((tidy.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert list(tidy.unlocked(LOCK.read_text(encoding="utf-8"), [*wanted, *needs])) == []
@@ -67,33 +80,39 @@ def test_the_lock_is_whole() -> None:
     assert [need for need in needs if tidy.requirement_name(need) not in names] == []
 
 
-def test_generated_pages_are_fresh() -> None:
-    """docs/settings.md, docs/cli.md and docs/metrics.md are what the code says; `make docs` writes them."""
+def test_generated_pages_are_up_to_date() -> None:
+    """docs/settings.md, docs/cli.md and docs/metrics.md match the code; `make docs` writes them."""
     assert generate.stale() == [], "run: make docs"
 
 
 def test_every_setting_command_and_metric_is_documented() -> None:
-    """Independent of how the pages are made: every name stands on its page."""
+    """Every name is on its page, independent of how the pages are generated."""
     settings_page = (tidy.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     cli_page = (tidy.ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert [name for name in Settings.model_fields if f"`{PREFIX}{name.upper()}`" not in settings_page] == []
     assert [name for name in cli.available() if f"## groundswell {name}" not in cli_page] == []
     metrics_page = (tidy.ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     exported = re.findall(r"^# TYPE (\w+) (\w+)$", Metrics().text().decode(), re.MULTILINE)
-    there = [(name, kind) for name, kind in exported if not name.endswith("_created")]
-    assert len(there) > 40
-    assert [name for name, kind in there if f"| `{name}` | {kind} |" not in metrics_page] == []
+    metrics = [(name, kind) for name, kind in exported if not name.endswith("_created")]
+    assert len(metrics) > 40
+    assert [name for name, kind in metrics if f"| `{name}` | {kind} |" not in metrics_page] == []
 
 
-def test_every_command_of_the_table_is_a_module_and_back() -> None:
-    """No module among the commands is forgotten in the table."""
+def test_every_command_module_is_registered() -> None:
+    """Every module of `streams/commands` is in the table of commands."""
     modules = {path.stem for path in cli.FOLDER.glob("*.py")} - {"__init__"}
     known = {entry.module for entry in cli.COMMANDS.values()}
     assert {name for name in modules if not name.startswith("_")} <= known
 
 
+def test_words_are_plain() -> None:
+    """No folder has more refused words than its limit: `python -m tests.support.wording FOLDER` prints them."""
+    counts = {name: len(list(wording.refused_under(tidy.ROOT / name))) for name in REFUSED_WORDS}
+    assert {name: count for name, count in counts.items() if count > REFUSED_WORDS[name]} == {}
+
+
 def test_decisions_have_their_form() -> None:
-    """Each is one page with context, options, numbers and the decision."""
+    """Each decision is one page with context, options, numbers and the decision."""
     records = sorted(DECISIONS.glob("*"))
     assert records
     for record in records:
@@ -133,16 +152,21 @@ GOOD_DECISION = "# Title\n\n## Context\n\n3 ms\n\n## Options\n\n## Decision\n"
         (lambda text: tidy.bad_decision("0007-a.md", text), GOOD_DECISION + "\n" * 99, GOOD_DECISION),
         (lambda name: tidy.bad_decision(name, GOOD_DECISION), "7-a.md", "0007-a.md"),
         (lambda names: tidy.bad_numbering(names.split()), "0001-a.md 0003-b.md", "0001-a.md 0002-b.md"),
+        (wording.refused_words, "# Whoever waits\n", "# A reader waits\n"),
+        (wording.refused_words, 'def f():\n    """What it says."""\n', 'def f():\n    """What `said` is."""\n'),
+        (wording.refused_words, 'raise E("we cannot read")\n', 'raise E("cannot read")\nx = "said"\n'),
+        (lambda text: wording.refused_words(text, messages=False), "x = 1  # its own hello, anew\n", 'E("we are")\n'),
+        (lambda text: wording.refused_words(text, suffix=".md"), "It knows.\n", "```\nit knows\n```\n"),
     ],
 )
-def test_each_rule_fails_where_it_must(rule: Callable[[str], Iterator[str]], bad: str, good: str) -> None:
-    """A rule that cannot fail checks nothing: each finds the bad sample and lets the good one be."""
+def test_each_rule_finds_the_bad_sample(rule: Callable[[str], Iterable[object]], bad: str, good: str) -> None:
+    """Each rule finds its bad sample and accepts the good one."""
     assert list(rule(bad)) != []
     assert list(rule(good)) == []
 
 
 def test_stale_pages_are_found(tmp_path: Path) -> None:
-    """A page that was changed by hand, or is missing, is stale."""
+    """A page that was edited by hand or is missing is stale."""
     generate.write(tmp_path)
     assert generate.stale(tmp_path) == []
     (tmp_path / "cli.md").write_text("by hand")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Bring along what some tests need beside Python's packages: Chromium, and Prometheus' promtool. Chromium is installed with apt,
-# as root; promtool alone is taken out of its package, into build/tools, so that no Prometheus is installed and started.
-# Quick and silent where both are there. Where they cannot be had: one line that names them; with CI set also exit code 1.
+# Install the programs that some tests need: Chromium, and Prometheus' promtool. Chromium is installed with apt, as root;
+# promtool alone is extracted from its package into build/tools, so that no Prometheus server is installed and started.
+# Prints nothing if both exist. If one cannot be installed: one line that names it, and with CI set exit code 1.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
@@ -31,12 +31,12 @@ missing=()
 for tool in browser promtool; do
   have_$tool > /dev/null && continue
   if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    echo "installing for the tests, with apt: $tool"
+    echo "installing with apt, for the tests: $tool"
     log=$(get_$tool 2>&1) && have_$tool > /dev/null && continue
     echo "$log" | tail -n 3
   fi
   missing+=("$tool")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
-echo "missing, so that tests are skipped: ${missing[*]}; as root: apt-get update && apt-get install chromium prometheus"
+echo "missing, so tests are skipped: ${missing[*]}; as root: apt-get update && apt-get install chromium prometheus"
 [ -z "${CI:-}" ]

@@ -95,7 +95,7 @@ class Simulation:
         SimulationError: the settings contradict each other.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a simulation
         self,
         users: int = 20_000,
         communities: int = 40,

@@ -242,7 +242,7 @@ def follow_paths(events: Iterable[Mutation]) -> Iterator[Mutation]:
         yield event
 
 
-def build(
+def build(  # noqa: PLR0913 - the options of `train`
     mutations: Iterable[Mutation],
     config: ModelConfig,
     until: int,

@@ -127,7 +127,7 @@ def reference_error(cluster: Cluster, mutations: Iterable[Mutation], spec: Graph
     return worst
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of `replay`
     mutations: Iterable[Mutation],
     artifact: Artifact,
     spec: GraphSpec,

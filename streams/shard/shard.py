@@ -111,7 +111,7 @@ class Shard:
         self._layer1_changed: list[Int64s] = graph.none()
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 - what a shard is built from
         cls,
         path: Path,
         artifact: Artifact,

@@ -216,7 +216,7 @@ class Checkpoints(WorkerPart):
         clock: Monotonic seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, by keyword
         self,
         fs: AbstractFileSystem | None,
         root: str,

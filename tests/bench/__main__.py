@@ -1,6 +1,6 @@
-"""Starts the benchmark with one thread for every library, and malloc told to keep what it has, for all alike.
+"""Start the benchmark with one thread per library and with malloc settings that keep freed memory.
 
-They are read when a process begins, so it begins anew. `--resident`, which measures memory, has malloc as it comes.
+A process reads both at its start, so this one is replaced. `--resident`, which measures memory, has malloc's defaults.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The whole worker on the embedded Kafka, JSON in, scores out: `python -m tests.bench.e2e` (make bench-e2e).
+"""Benchmark of the whole worker on the embedded Kafka, JSON to scores: `python -m tests.bench.e2e` (make bench-e2e).
 
-1. start: how long a worker takes to /readyz on states of several sizes, and how much memory they are.
-2. throughput: a backlog is there, one worker with one shard drains it; beside it, what its parts can do alone.
-3. freshness: fixed rates, by the worker's own metric and by Kafka's log.
-4. --minutes: the most that it takes, for so long: do throughput and memory stay flat?
+1. start: time from process start to /readyz on states of several sizes, and their memory.
+2. throughput: one worker with one shard drains a backlog; for comparison, the throughput of its parts alone.
+3. freshness: latency at fixed rates, by the worker's own metric and by Kafka's log.
+4. --minutes: a run at the maximal rate; shows whether throughput and memory stay flat.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from tests.support.workers import WorkerProcess, wait_for
 
 PARTS = ("start", "throughput", "freshness")
 KEPT = {"retention_s": 3_600, "lateness_s": 900}
-"""Of event time. Contents come and go, so that the graph is as large after a million events as after ten."""
+"""Settings in event time. Contents expire, so the graph has the same size after one million events and after ten."""
 READY_S = 3_600.0
 EVERY_S = 10.0
 LOOK_S = 0.25
 IN_FLIGHT = 65_536
-"""Events that a worker at its maximum has before it: some micro-batches of the largest size."""
+"""Events in flight at the maximal rate: several micro-batches of the largest size."""
 DECODED = 50_000
-"""Messages of the bare loop."""
+"""Messages that the bare loop decodes."""
 
 RESULTS = "bench-e2e.json"
 NOW_MS = 2_000_000_000_000
@@ -53,9 +53,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: sizes, events of the backlog, events per second, and seconds of each rate.
+    """Sizes of a run: events of the backlog, events per second, and seconds per rate.
 
-    settled: events after which as many contents go as come: those of the time that is kept, at 100 per second.
+    steady_events: events after which as many contents expire as are created: the retention at 100 events per second.
     """
 
     size: Size = field(default_factory=Size)
@@ -64,14 +64,14 @@ class Plan:
     warm_s: float = 10.0
     rate_s: float = 60.0
     starts: tuple[Size, ...] = (Size(), Size(follows=2_000_000))
-    settled: int = 500_000
+    steady_events: int = 500_000
 
 
 QUICK = Plan(Size(10_000, 100_000), 20_000, (100.0, 1_000.0), 2.0, 5.0, (Size(10_000, 100_000),), 20_000)
 
 
 class Bench:
-    """A rig, a feeder that goes on where it was, and one worker at a time."""
+    """A rig, a feeder that continues its stream from run to run, and one worker at a time."""
 
     def __init__(self, rig: Rig, feeder: Feeder, cache: Path, say: Say) -> None:
         self.rig, self.feeder = rig, feeder
@@ -80,26 +80,26 @@ class Bench:
         self.errors: list[str] = []
 
     def base(self, name: str, size: Size) -> Path:
-        """The loaded base of a workload."""
+        """Return the folder with the loaded base of a workload."""
         return system.base_state(generated(name, size), self.artifact, self.cache, self.say, KEPT)
 
     @contextmanager
     def worker(self, name: str, base: Path | None, **settings: Any) -> Iterator[WorkerProcess]:
-        """A worker on a copy of a state, started but not waited for; ended politely."""
+        """A worker on a copy of a state, started but not yet ready; stopped with SIGTERM at the end."""
         if base is not None:
-            adopt(base, self.rig.folder / name / "shard-0")
+            install_state(base, self.rig.folder / name / "shard-0")
         process = self.rig.add(name, **settings)
         try:
             yield process
             if process.stop():
-                self.errors.append(f"{name} did not end well, see {process.log}")
+                self.errors.append(f"{name} ended with an error, see {process.log}")
         finally:
             process.kill()
             self.errors += self.rig.errors()
             self.rig.workers.remove(process)
 
     def ready(self, process: WorkerProcess) -> tuple[float, dict[str, float]]:
-        """Wait for /readyz; seconds until then, and of them by what the worker said that it does."""
+        """Wait for /readyz; return the seconds until then, in total and by the phase that the worker reported."""
         begin = last = time.monotonic()
         doing, phases = "processes and libraries", dict[str, float]()
 
@@ -112,26 +112,26 @@ class Bench:
             now = time.monotonic()
             phases[doing] = phases.get(doing, 0.0) + now - last
             doing, last = detail(body), now
-            self.say(f"a worker starts: {doing}, {now - begin:.0f} s")
+            self.say(f"worker starting: {doing}, {now - begin:.0f} s")
             return status == 200
 
         wait_for(ready, READY_S, "the worker to be ready")
         return time.monotonic() - begin, phases
 
     def moment(self) -> Moment:
-        """Everything that is measured, now."""
+        """Take a sample of everything that is measured."""
         self.rig.check()
         return Moment(self.rig.sample(), e2e_figures.machine_busy_s(), self.feeder.cpu_s)
 
 
 def detail(body: bytes) -> str:
-    """What a worker says that it is doing, in /readyz."""
-    said: dict[str, Any] = json.loads(body)
-    return str(said["detail"])
+    """The phase that a worker reports in /readyz."""
+    body_json: dict[str, Any] = json.loads(body)
+    return str(body_json["detail"])
 
 
-def adopt(base: Path, folder: Path) -> None:
-    """Copy a state to where a worker looks for it, as one that has read nothing of its log yet."""
+def install_state(base: Path, folder: Path) -> None:
+    """Copy a state to a worker's data folder, with its position at the beginning of an empty log."""
     system.copy_state(base, folder)
     store = Store(folder)
     store.write("meta", b"next", b"0")
@@ -143,17 +143,17 @@ def adopt(base: Path, folder: Path) -> None:
 # The parts
 
 
-def begun(what: str) -> Row:
-    """What stands beside the figures of a part: what was measured, and the machine as it is when the part begins."""
+def part_header(what: str) -> Row:
+    """Header of a part's results: what was measured, and the machine at the beginning of the part."""
     return {"what": what, "machine": {**report.machine(), "aiokafka": version("aiokafka")}}
 
 
 def starts(bench: Bench, sizes: tuple[Size, ...]) -> Row:
-    """Workers on states that were there before: seconds to /readyz, and what they add to the memory of an empty one.
+    """Start workers on existing states: seconds to /readyz, and memory above that of a worker with an empty state.
 
-    RocksDB may take little for itself here: its cache is bounded by a setting and has nothing to do with the graph.
+    RocksDB's cache is set small: a setting bounds it, and it does not depend on the graph.
     """
-    found, states = begun("Bases of `flat`"), list[Row]()
+    found, states = part_header("Bases of `flat`"), list[Row]()
     bases = [(None, Size(0, 0)), *((bench.base("flat", size), size) for size in sizes)]
     busy_s, begin = e2e_figures.machine_busy_s(), time.monotonic()
     own_s = 0.0
@@ -176,8 +176,8 @@ def starts(bench: Bench, sizes: tuple[Size, ...]) -> Row:
 
 
 def ceilings(size: Size, backlog: Row, say: Say) -> Row:
-    """Events per second of what is only a part of the work."""
-    say("what the bare loops take")
+    """Events per second of parts of the work."""
+    say("measuring the bare loops")
     updates = list(islice(generated("social", size).updates(), DECODED))
     sent = list(messages(updates))
     begin = time.perf_counter()
@@ -192,15 +192,15 @@ def ceilings(size: Size, backlog: Row, say: Say) -> Row:
 
 
 def drain(bench: Bench, begin: Row) -> Row:
-    """The backlog that is there, from when the worker is ready until the last of it is done.
+    """Time the backlog from when the worker is ready until its last event is committed.
 
-    The ingest runs ahead of the steps, so from the end of one step to that of another would leave its work out.
+    The ingest runs ahead of the steps: an interval between the ends of two steps would leave its work out.
     """
     moments = [bench.moment()]
     while moments[-1].sample.done < bench.feeder.sent:
         time.sleep(LOOK_S)
         now = bench.moment()
-        # A worker that is too busy to answer says nothing, which is no progress.
+        # A worker that is too busy to answer reports no progress.
         if now.sample.done >= moments[-1].sample.done:
             moments.append(now)
         bench.say(f"throughput: {now.sample.done:,} of {bench.feeder.sent:,} events")
@@ -208,7 +208,7 @@ def drain(bench: Bench, begin: Row) -> Row:
 
 
 def steady(bench: Bench, rate: float, plan: Plan) -> Row:
-    """Freshness at a rate, of the events that came after it had been warmed up."""
+    """Freshness at a rate, of the events after the warm-up."""
     settings = bench.rig.settings
     bench.feeder.begin(rate=rate, seconds=plan.warm_s + plan.rate_s)
     end = time.monotonic() + plan.warm_s + plan.rate_s
@@ -222,7 +222,7 @@ def steady(bench: Bench, rate: float, plan: Plan) -> Row:
     bench.feeder.result()
     last = bench.moment()
     in_flight = bench.feeder.sent - last.sample.done
-    bench.say(f"{rate:,.0f}/s: until all is done")
+    bench.say(f"{rate:,.0f}/s: waiting until all events are processed")
     bench.rig.wait_drained()
     bench.say(f"{rate:,.0f}/s: reading Kafka's log")
     answers = e2e_answers.answers(settings, offsets, e2e_answers.ends(settings))
@@ -237,15 +237,15 @@ def steady(bench: Bench, rate: float, plan: Plan) -> Row:
     }
 
 
-def sustained(bench: Bench, minutes: float, settled: int, what: str) -> Row:
-    """As much as the worker takes, for so long; the feeder sends when there is little left."""
-    found, feeder, moments = begun(f"{what}, {minutes:g} minutes"), bench.feeder, list[Moment]()
+def sustained(bench: Bench, minutes: float, steady_events: int, what: str) -> Row:
+    """Run at the maximal rate for some minutes; the feeder sends when few events are in flight."""
+    found, feeder, moments = part_header(f"{what}, {minutes:g} minutes"), bench.feeder, list[Moment]()
     end = time.monotonic() + READY_S
     while time.monotonic() < end:
         now = bench.moment()
-        if not moments and now.sample.done >= settled:
+        if not moments and now.sample.done >= steady_events:
             end = time.monotonic() + minutes * 60
-        if now.sample.done >= settled and (not moments or now.sample.at_s - moments[-1].sample.at_s >= EVERY_S):
+        if now.sample.done >= steady_events and (not moments or now.sample.at_s - moments[-1].sample.at_s >= EVERY_S):
             moments.append(now)
         in_flight = feeder.sent - now.sample.done
         bench.say(f"maximum: {now.sample.done:,} events, {max(0.0, end - time.monotonic()):.0f} s to go at most")
@@ -265,7 +265,7 @@ def sustained(bench: Bench, minutes: float, settled: int, what: str) -> Row:
 
 
 def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], None], say: Say) -> list[str]:
-    """All parts that are wanted, each shown when it is done; returns what is not as it should be."""
+    """Run the requested parts and show each result when it is there; return the errors."""
     folder = given.out / "e2e"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -279,11 +279,11 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
         e2e_answers.stamp_scores(rig.settings)
         graph = f"{plan.size.users:,} users with {plan.size.follows:,} follows"
         base = bench.base("social", plan.size)
-        begin = begun(f"{graph}, a backlog of {plan.backlog:,} events")
-        say("the feeder makes its graph")
+        begin = part_header(f"{graph}, a backlog of {plan.backlog:,} events")
+        say("the feeder generates its graph")
         feeder.wait_ready()
         if "throughput" in given.part:
-            say("a backlog is sent")
+            say("the feeder sends a backlog")
             feeder.begin(count=plan.backlog)
             begin["ceilings"] = ceilings(plan.size, feeder.result(), say)
         with bench.worker(WORKER, base) as process:
@@ -292,12 +292,12 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
                 show("throughput", drain(bench, begin))
                 rig.wait_drained()
             if "freshness" in given.part:
-                begin = begun(f"{graph}, {plan.rate_s:g} s for each rate after {plan.warm_s:g} s to warm up")
+                begin = part_header(f"{graph}, {plan.rate_s:g} s for each rate after {plan.warm_s:g} s to warm up")
                 rates = [steady(bench, rate, plan) for rate in plan.rates]
                 others = round(max(row["others_cores"] for row in rates), 2)
                 show("freshness", {**begin, "others_cores": others, "rates": rates})
             if given.minutes:
-                show("sustained", sustained(bench, given.minutes, plan.settled, graph))
+                show("sustained", sustained(bench, given.minutes, plan.steady_events, graph))
     return bench.errors
 
 
@@ -305,24 +305,24 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="tests.bench.e2e", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a small graph, two rates, under a minute")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this; several times: several")
-    parser.add_argument("--minutes", type=float, default=0.0, help="so long at the maximal rate as well")
-    parser.add_argument("--only-minutes", action="store_true", help="nothing but that")
-    parser.add_argument("--rate", type=float, action="append", help="events per second; several times: several")
-    parser.add_argument("--seconds", type=float, help="of each rate")
-    parser.add_argument("--backlog", type=int, help="events to drain")
-    parser.add_argument("--users", type=int, help="users of the graph; ten follows each")
+    parser.add_argument("--part", action="append", choices=PARTS, help="run only this part; may be repeated")
+    parser.add_argument("--minutes", type=float, default=0.0, help="also run at the maximal rate for this time")
+    parser.add_argument("--only-minutes", action="store_true", help="run only the part of --minutes")
+    parser.add_argument("--rate", type=float, action="append", help="events per second; may be repeated")
+    parser.add_argument("--seconds", type=float, help="duration of each rate")
+    parser.add_argument("--backlog", type=int, help="events of the backlog")
+    parser.add_argument("--users", type=int, help="users of the graph; ten follows per user")
     parser.add_argument(
-        "--start", type=int, action="append", default=[], help="also start on so many users; ten follows each"
+        "--start", type=int, action="append", default=[], help="also start with this many users; ten follows per user"
     )
     parser.add_argument("--write", action="store_true", help=f"write the section of docs/{report.PAGE} from build/")
     parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
-    parser.add_argument("--page", action="store_true", help="only write it, measure nothing")
+    parser.add_argument("--page", action="store_true", help="only write the section, measure nothing")
     parser.add_argument("--out", type=Path, default=report.BUILD, help="folder for the results")
     parser.add_argument("--cache", type=Path, help="folder for the loaded base graphs")
     given = parser.parse_args(arguments)
@@ -332,7 +332,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def planned(given: argparse.Namespace) -> Plan:
-    """The plan that the options ask for."""
+    """The plan for the given options."""
     plan = QUICK if given.quick else Plan()
     size = Size(given.users, 10 * given.users) if given.users else plan.size
     return replace(
@@ -346,14 +346,14 @@ def planned(given: argparse.Namespace) -> Plan:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print, write; 1 if a worker's log had an error."""
+    """Measure, print, write; return 1 if a worker logged an error."""
     given = parse(arguments)
     end_well()
     errors: list[str] = []
     if not given.page:
         given.cache.mkdir(parents=True, exist_ok=True)
         console = Console() if sys.stdout.isatty() else Console(width=170)
-        # What is not measured now stays as it was.
+        # Parts that are not measured now keep their earlier results.
         found: Row = report.read(RESULTS, given.out) or {}
 
         def show(part: str, row: Row) -> None:
@@ -364,21 +364,21 @@ def main(arguments: list[str]) -> int:
         with console.status("") as status:
             say = status.update if console.is_terminal else lines(console)
             errors = measure(planned(given), given, show, say)
-        report.print_table("what an event costs", *e2e_figures.cost_table(found), console)
+        report.print_table("cost per event", *e2e_figures.cost_table(found), console)
         report.print_table("µs per event by stage (share of a core)", *e2e_figures.stage_table(found), console)
         for part in e2e_figures.TABLES:
             if part in found:
                 console.print(f"{part}: {e2e_figures.ran_on(found[part])}")
         console.print(str(given.out / RESULTS))
         for error in errors:
-            console.print(f"NOT WELL: {error[:300]}")
+            console.print(f"ERROR: {error[:300]}")
     if given.write or given.page:
         write(given.out, report.DOCS / report.PAGE, given.note)
     return int(bool(errors))
 
 
 def lines(console: Console) -> Say:
-    """What is said as lines, one in a while, where there is no terminal to write the same line again."""
+    """Return a function that prints progress; without a terminal at most one line per interval."""
     last_s = float("-inf")
 
     def say(what: str) -> None:
@@ -391,10 +391,10 @@ def lines(console: Console) -> Say:
 
 
 def write(build: Path, page: Path, note: str) -> None:
-    """Put the results in build/ into the page, and leave the rest of it as it is."""
+    """Write the results in build/ into their section of the page; the rest of the page stays."""
     found = report.read(RESULTS, build)
     if found is None:
-        sys.exit(f"{build / RESULTS} is not there: run the benchmark without --page first")
+        sys.exit(f"{build / RESULTS} does not exist: run the benchmark without --page first")
     template = (Path(__file__).parent / "e2e_page.md").read_text(encoding="utf-8")
     text = report.with_section(page.read_text(encoding="utf-8"), e2e_figures.page(found, template, note))
     page.write_text(text, encoding="utf-8")

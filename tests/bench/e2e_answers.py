@@ -1,9 +1,9 @@
-"""Freshness a second time, without the worker's word: from what stands in Kafka's log afterwards.
+"""Freshness measured independently of the worker, from Kafka's log.
 
-An event was accepted at the timestamp of its message. It is answered by the score of the user who acted that is as of
-the event's time, published in the step that took it: the id of a score names its step by where that ended in the
-mutations log, and the packs there name the messages that they are made of. The broker itself writes when that score
-was appended (`log_append_time`). A score that moved too little is not published, so not every event has an answer.
+An event is accepted at the timestamp of its message. Its answer is the score of the acting user as of the event's time,
+published in the step that processed the event: a score's id contains the offset in the mutations log where its step
+ended, and the packs in that log name the messages that they were made from. The broker writes when the score was
+appended (`log_append_time`). A score that changed too little is not published, so some events have no answer.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from streams.messages.mutation_packs import unpack
 from streams.settings.settings import Settings
 
 MANY = 150_000
-"""Records of scores that are read; where there were more, those of some partitions, which are random users."""
+"""Maximum number of score records to read; above it only some partitions are read, a random part of the users."""
 APPENDED = 1
-"""What a record's timestamp_type is where the broker made it."""
+"""A record's timestamp_type where the broker set the timestamp."""
 TICK_US = GraphSpec().tick_s * 1_000_000
 QUANTILES = (0.5, 0.99, 0.999)
 
 Span = Mapping[Any, tuple[int, int]]
-"""Of some partitions the first offset and the one behind the last."""
+"""By partition: the first offset, and the one behind the last."""
 
 
 class _Event(msgspec.Struct):
@@ -52,7 +52,7 @@ _score = msgspec.json.Decoder(_Score).decode
 
 
 class Asked(NamedTuple):
-    """An event: who acted, when (µs), when Kafka got it (ms), and where its message is."""
+    """An event: acting user, event time (µs), when Kafka accepted it (ms), and the position of its message."""
 
     user: bytes
     time: int
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A score: whose, as of when (µs), when it was appended (ms), and where its step ended in the mutations log."""
+    """A score: its user, as of when (µs), when it was appended (ms), and where its step ended in the mutations log."""
 
     user: bytes
     as_of: int
@@ -72,23 +72,23 @@ class Published(NamedTuple):
 
 @dataclass
 class Answers:
-    """How long the events of a part of the users took. events: how many there were, answered or not."""
+    """Seconds per answered event for a part of the users. events: number of events, answered or not."""
 
     seconds: list[float]
     events: int
 
     def quantiles_ms(self) -> list[float | None]:
-        """At `QUANTILES`."""
+        """The quantiles `QUANTILES` in milliseconds."""
         return [round(float(np.quantile(self.seconds, q)) * 1e3, 1) if self.seconds else None for q in QUANTILES]
 
 
 def matched(asked: Iterable[Asked], packed: Mapping[tuple[str, int], int], published: Iterable[Published]) -> Answers:
-    """Each event with the score that answers it.
+    """Match each event with the score that answers it.
 
     Args:
         asked: the events.
-        packed: by source and offset of a message, the offset of its pack.
-        published: the scores in their order per user.
+        packed: offset of the pack, by source and offset of the message.
+        published: scores, in log order per user.
     """
     scores = list(published)
     steps = sorted({score.step for score in scores})
@@ -100,18 +100,18 @@ def matched(asked: Iterable[Asked], packed: Mapping[tuple[str, int], int], publi
         count += 1
         answer = first.get((event.user, event.time))
         pack = packed.get((event.source, event.offset))
-        # At a tick the score of anybody is as of that very time.
+        # At a tick every score is as of the tick's time, whether or not the user acted.
         if answer is None or pack is None or event.time % TICK_US == 0:
             continue
         at = bisect_left(steps, answer.step)
-        # A score that moved too little at first may be published later, for other reasons.
+        # A score that changed too little in its step may be published by a later step, for another reason.
         if pack < answer.step and (at == 0 or pack >= steps[at - 1]):
             seconds.append(max(0, answer.appended_ms - event.accepted_ms) / 1e3)
     return Answers(seconds, count)
 
 
 def stamp_scores(settings: Settings) -> None:
-    """Let the broker write when each score was appended."""
+    """Configure the score topic so that the broker writes when each score was appended."""
     name = Topics(settings).score.name
     change = {"message.timestamp.type": "LogAppendTime"}
     with admin(settings, 20.0) as client:
@@ -119,7 +119,7 @@ def stamp_scores(settings: Settings) -> None:
 
 
 def ends(settings: Settings) -> dict[TopicPartition, int]:
-    """Where the topics of inputs, mutations and scores end now."""
+    """End offsets of the topics of inputs, mutations and scores."""
     topics = Topics(settings)
     consumer = KafkaConsumer(**settings.kafka_kwargs())
     try:
@@ -132,7 +132,7 @@ def ends(settings: Settings) -> dict[TopicPartition, int]:
 
 
 def answers(settings: Settings, begin: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]) -> Answers:
-    """How long the events took that came between two times, from `ends`; end: when all of them were answered."""
+    """Answers to the events between two results of `ends`; `end` was taken when all of them were answered."""
     topics = Topics(settings)
     score, inputs = topics.score.name, {spec.name for spec in topics.inputs.values()}
     chosen, count = set[int](), 0
@@ -140,7 +140,7 @@ def answers(settings: Settings, begin: Mapping[TopicPartition, int], end: Mappin
         if part.topic == score and (not chosen or count + end[part] - begin[part] <= MANY):
             chosen.add(part.partition)
             count += end[part] - begin[part]
-    # Users have the same partition in all topics whose keys they are.
+    # Topics keyed by user have the same user in the same partition.
     span = {
         part: (begin[part], end[part])
         for part in end
@@ -156,7 +156,7 @@ def answers(settings: Settings, begin: Mapping[TopicPartition, int], end: Mappin
 
 
 async def _read(settings: Settings, span: Span) -> dict[Any, list[Any]]:
-    """Every record of these spans."""
+    """Read every record of these spans."""
     consumer = AIOKafkaConsumer(**settings.aiokafka_kwargs(), group_id=None)
     span = {Part(*part): offsets for part, offsets in span.items()}
     found: dict[Any, list[Any]] = {part: [] for part in span}
@@ -192,11 +192,11 @@ def _asked(record: Any) -> Asked:
 
 
 def _published(record: Any) -> Published | None:
-    """What a score says; a tombstone answers nothing."""
+    """Decode a score record; None for a tombstone."""
     if record.value is None:
         return None
     if record.timestamp_type != APPENDED:
-        raise RuntimeError(f"{record.topic} has the times of who sent, not of the broker; call stamp_scores first")
+        raise RuntimeError(f"{record.topic} has timestamps of the producer, not of the broker; call stamp_scores first")
     origin = dict(record.headers)["ce_id"].split(b"/")[0]
     as_of = time_us(_score(record.value).as_of)
     return Published(record.key, as_of, record.timestamp, int(origin.rpartition(b"-")[2]))

@@ -1,7 +1,7 @@
-"""Sends the stream of `social`, as a process that is told what to send: `python -m tests.bench.e2e_feed ADDRESS ...`.
+"""Process that sends the stream of `social` on request: `python -m tests.bench.e2e_feed ADDRESS ...`.
 
-It says so when it is ready, then answers each line of its input, a JSON object with rate, count and seconds as
-`tests.load.feed` takes them, with what was sent. The stream goes on from one to the next. `Feeder` is the other end.
+It writes one line when it is ready. Each line of its input is a JSON object with rate, count and seconds as in
+`tests.load.feed`; it answers each with what it sent. The stream continues across requests. `Feeder` is the client.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 def messages(updates: Iterable[Mutation]) -> Iterator[Sent]:
-    """The messages that these mutations come from."""
+    """Encode mutations as the input messages that they come from."""
     for one in updates:
         yield Sent(TOPIC_OF[FIELDS[Kind(one.kind)][0]], one.user.encode(), _encode(row_of(one)))
 
 
 class Feeder:
-    """The sending process, seen from outside; a context manager. sent: how many events Kafka has acknowledged."""
+    """Client of the sending process; a context manager. sent: number of events that Kafka has acknowledged."""
 
     def __init__(self, address: str, size: Size) -> None:
         command = [sys.executable, "-m", "tests.bench.e2e_feed", address, str(size.users), str(size.follows)]
@@ -59,38 +59,38 @@ class Feeder:
 
     @property
     def cpu_s(self) -> float:
-        """Seconds of processor time that it took until now."""
+        """Processor seconds of the process so far."""
         return cpu_s(self._process.pid)
 
     def wait_ready(self) -> None:
-        """Wait until it has made its graph."""
+        """Wait until the process has generated its graph."""
         if not self._ready:
             self._ready = bool(self._answer())
 
     def begin(self, *, rate: float = 0.0, count: int = 0, seconds: float = 0.0) -> None:
-        """Let it send; `result` waits for the end."""
+        """Start sending; `result` waits for the end."""
         self.wait_ready()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"rate": rate, "count": count, "seconds": seconds}) + "\n")
         self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:
-        """What it sent of what was begun last: events and seconds."""
-        said = self._answer()
-        self.sent += int(said["events"])
-        return said
+        """Wait for the last `begin`; return the events and seconds that were sent."""
+        report = self._answer()
+        self.sent += int(report["events"])
+        return report
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the feeder ended with {self._process.wait(END_S)}")
-        said: dict[str, Any] = json.loads(line)
-        return said
+        report: dict[str, Any] = json.loads(line)
+        return report
 
 
 def main() -> None:
-    """Send as told until the input ends."""
+    """Answer each request until the input ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("users", type=int)
@@ -110,9 +110,9 @@ def main() -> None:
         answer(asyncio.run(send(settings, stream, **json.loads(line))))
 
 
-def answer(said: dict[str, Any]) -> None:
-    """One line of output."""
-    sys.stdout.write(json.dumps(said) + "\n")
+def answer(report: dict[str, Any]) -> None:
+    """Write one line of output."""
+    sys.stdout.write(json.dumps(report) + "\n")
     sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""What the figures of a whole worker are made of: differences between two samples, tables, a section of the page."""
+"""Figures of the whole worker: differences between two samples, tables, and the section of the page."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Table = tuple[list[str], list[list[Any]]]
 
 WORKER = "w0"
 OUTSIDE = ("step", "acknowledge", "commit")
-"""All other stages are inside a step, on the shard's thread."""
+"""Stages outside the step; all other stages run inside a step, on the shard's thread."""
 WAITED = ("ingest: acknowledge", "acknowledge")
-"""In these Kafka is waited for, so they are no work of a core."""
+"""Stages that wait for Kafka: they use no core."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A sample, with what all processes of the machine together took of its cores until then, and the feeder."""
+    """A sample, with the processor seconds of the whole machine and of the feeder up to then."""
 
     sample: Sample
     busy_s: float
@@ -32,25 +32,25 @@ class Moment:
 
 
 def machine_busy_s(stat: Path = Path("/proc/stat")) -> float:
-    """Seconds that the cores of this machine were not idle, all together, since it began."""
+    """Seconds that all cores of this machine together were busy since it booted."""
     fields = [int(text) for text in stat.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
     idle = fields[3] + fields[4]
     return (sum(fields) - idle) / TICKS_PER_S
 
 
 def stages(work: Mapping[str, float]) -> dict[str, float]:
-    """Seconds by stage from what a worker's histograms grew by; what is in no stage of a step is `thread`."""
+    """Seconds by stage from the growth of a worker's histograms; `thread` is the part of a step in no other stage."""
     prefix = "batch_seconds_sum "
     batch = {name.removeprefix(prefix): value for name, value in work.items() if name.startswith(prefix)}
     inside = {stage: value for stage, value in batch.items() if stage not in OUTSIDE}
     found = {f"ingest: {stage}": work.get(f"ingest_seconds_sum {stage}", 0.0) for stage in ("decode", "acknowledge")}
-    # A step is timed from outside its thread, so this is the way there and back.
+    # A step is timed outside its thread: the rest is the way to the thread and back.
     thread = max(0.0, batch.get("step", 0.0) - sum(inside.values()))
     return {**found, **inside, "thread": thread, **{stage: batch.get(stage, 0.0) for stage in OUTSIDE[1:]}}
 
 
 def figures(first: Moment, last: Moment) -> Row:
-    """What happened between two moments: events per second, what they cost, and where the time went."""
+    """Figures between two moments: events per second, cost per event, and seconds by stage."""
     earlier, later = first.sample, last.sample
     seconds, events = later.at_s - earlier.at_s, later.done - earlier.done
     work = {name: value - earlier.work.get(name, 0.0) for name, value in later.work.items()}
@@ -74,24 +74,24 @@ def figures(first: Moment, last: Moment) -> Row:
 
 
 def freshness(first: Moment, last: Moment) -> list[float | None]:
-    """The worker's own quantiles (ms) between two moments, at `QUANTILES`."""
+    """Quantiles `QUANTILES` (ms) of the worker's own metric between two moments."""
     return [p_ms(last.sample, first.sample, q) for q in QUANTILES]
 
 
 def until_done(moments: Sequence[Moment]) -> tuple[Moment, Moment]:
-    """The first moment, and the first of those after which nothing was left to be done.
+    """Return the first moment, and the first moment at which all events were processed.
 
     Raises:
-        ValueError: nothing was done.
+        ValueError: nothing was processed.
     """
     last = next(one for one in moments if one.sample.done == moments[-1].sample.done)
     if last is moments[0]:
-        raise ValueError("nothing was done")
+        raise ValueError("nothing was processed")
     return moments[0], last
 
 
 def thirds(moments: Sequence[Moment]) -> Row:
-    """Events per second and mean memory in the first and in the last third, and the last as a part of the first."""
+    """Events per second and mean memory of the first and the last third, and the ratio last / first."""
     size = max(2, (len(moments) + 2) // 3)
     some = [moments[:size], moments[-size:]]
     rates, memory, nodes = [], [], []
@@ -110,7 +110,7 @@ def thirds(moments: Sequence[Moment]) -> Row:
 
 
 def slope(states: Sequence[Row]) -> float | None:
-    """Bytes of a further follow: by the first two states with as many users and another number of follows."""
+    """Bytes per additional follow: from the first two states with equal users and different follows."""
     for number, one in enumerate(states):
         for other in states[number + 1 :]:
             if one["users"] == other["users"] and one["follows"] != other["follows"]:
@@ -138,19 +138,19 @@ def cost(row: Row) -> list[Any]:
 
 
 def runs(found: Row) -> dict[str, Row]:
-    """Everything that was measured of a worker at work, by its name in the tables."""
+    """All measured runs of a worker, by their name in the tables."""
     named = {"backlog": found["throughput"]} if "throughput" in found else {}
     named |= {f"{row['rate']:,.0f}/s": row for row in found.get("freshness", {}).get("rates", ())}
     return named | ({"maximum": found["sustained"]} if "sustained" in found else {})
 
 
 def cost_table(found: Row) -> Table:
-    """What an event costs in each run."""
+    """Cost per event in each run."""
     return ["run", *COST], [[name, *cost(row)] for name, row in runs(found).items()]
 
 
 def stage_table(found: Row) -> Table:
-    """Microseconds per event and the share of a core, by stage, for each run."""
+    """Microseconds per event and share of a core by stage, for each run."""
     named = runs(found)
     names = list(dict.fromkeys(stage for row in named.values() for stage in row["stage_us_per_event"]))
 
@@ -164,7 +164,7 @@ def stage_table(found: Row) -> Table:
 
 
 def freshness_table(found: Row) -> Table:
-    """Quantiles of both ways of measuring, at each rate."""
+    """Quantiles by both measurements, at each rate."""
     names = [f"p{q * 100:g}" for q in QUANTILES]
     columns = ["rate", "done /s", *(f"{name} ms" for name in names), *(f"{name} ms by Kafka" for name in names)]
     rows = [
@@ -178,17 +178,17 @@ def freshness_table(found: Row) -> Table:
 
 
 def throughput_table(found: Row) -> Table:
-    """The worker and its ceilings."""
+    """Throughput of the worker and of its parts."""
     ceilings = found["ceilings"]
     rows = [
         ["whole worker", found["events_per_s"], ""],
         *([name, value, f"{value / found['events_per_s']:.1f} ×"] for name, value in ceilings.items()),
     ]
-    return ["what", "events/s", "of the worker"], rows
+    return ["what", "events/s", "times the worker"], rows
 
 
 def start_table(found: Row) -> Table:
-    """Seconds to /readyz and memory by size of the state."""
+    """Seconds to /readyz and memory, by size of the state."""
     rows = [
         [
             f"{row['users']:,}", f"{row['follows']:,}", row["ready_s"], row["rss_mb"], row["bytes_per_user"],
@@ -196,11 +196,11 @@ def start_table(found: Row) -> Table:
         ]
         for row in found["states"]
     ]  # fmt: skip
-    return ["users", "follows", "s to /readyz", "MB", "bytes/user", "seconds of what"], rows
+    return ["users", "follows", "s to /readyz", "MB", "bytes/user", "seconds by phase"], rows
 
 
 def sustained_table(found: Row) -> Table:
-    """First and last third, and the last as a part of the first."""
+    """Figures of the first and the last third, and the ratio last / first."""
     parts = found["thirds"]
     rows = [["events/s", *parts["events_per_s"], parts["rate_ratio"]]]
     rows += [
@@ -217,26 +217,26 @@ TABLES = {
     "sustained": sustained_table,
     "start": start_table,
 }
-"""Of each part its own table; `cost_table` and `stage_table` are of all of them."""
+"""The table of each part; `cost_table` and `stage_table` span all parts."""
 
 
 def ran_on(part: Row) -> str:
-    """A sentence on the machine of a part, and on what else ran."""
+    """A sentence on the machine of a part and on its other load."""
     on = part["machine"]
     others = part.get("others_cores")
-    also = "" if others is None else f"; others took {others} of its cores meanwhile"
+    also = "" if others is None else f"; other processes used {others} of its cores meanwhile"
     busy = on["load"] > 0.5 * on["cores"] or (others or 0.0) > 0.1 * on["cores"]
-    quiet = ": **not a quiet machine, take the ratios rather than the times**" if busy else ""
+    quiet = ": **the machine was not idle, compare ratios rather than times**" if busy else ""
     return (
         f"{part['what']}; {on['cpu']}, {on['cores']} cores for worker, broker and feeder; "
         f"Python {on['python']}, numba {on['numba']}, "
-        f"rocksdict {on['rocksdict']}, aiokafka {on['aiokafka']}; {on['when']}, load {on['load']} when it began{also}"
+        f"rocksdict {on['rocksdict']}, aiokafka {on['aiokafka']}; {on['when']}, load {on['load']} at the start{also}"
         f"{quiet}."
     )
 
 
 def page(found: Row, template: str, note: str) -> str:
-    """The section: the template with its tables; what was not measured says so."""
+    """The section: the template filled with its tables; a part without results reads "Not run yet."."""
     for name, table in TABLES.items():
         part = found.get(name)
         text = "Not run yet." if part is None else f"{ran_on(part)}\n\n{report.markdown(*table(part))}"

@@ -1,4 +1,4 @@
-"""The longer runs of the suite: exactness after many events, growth with users and windows, memory."""
+"""The longer runs of the benchmark: exactness after many events, growth with users and windows, memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support import tidy
 
 EXACT = 1e-5
 SIZES = (*[1] * 10, *[10] * 10, *[100] * 10, *[1_000] * 3, 10_000)
-"""Of the micro-batches with --exact, again and again."""
+"""Sizes of the micro-batches with --exact, repeated."""
 WINDOWS = (4, 16, 64, 0)
 GROWN = 1_000
 """Updates per micro-batch with --growth."""
@@ -39,22 +39,22 @@ SLICE_S = 10.0
 HUB_BATCHES = (10, 100, 1_000)
 LEAST = 5
 STALL_MS = 250.0
-"""No step with --hubs may take longer where readers wait."""
+"""Limit for a step with --hubs where hub readers are deferred."""
 
 
 def one_thread() -> None:
-    """Let torch compute on one thread, and collect what is in cycles as rarely as a worker does."""
+    """Let torch compute on one thread, and run the garbage collector as rarely as a worker does."""
     torch.set_num_threads(1)
     collect_rarely()
 
 
 def about(size: dict[str, Any]) -> dict[str, Any]:
-    """What stands beside the results of a run."""
+    """Header of a run's results."""
     return {"machine": report.machine(), "threads": torch.get_num_threads(), "size": size}
 
 
 def save(name: str, rows: list[report.Row], given: argparse.Namespace, size: Size) -> None:
-    """Save the rows that there are so far."""
+    """Save the rows measured so far."""
     report.save(f"bench-{name}.json", {"about": about(asdict(size)), "rows": rows}, given.out)
 
 
@@ -66,13 +66,13 @@ def finish(name: str, rows: list[report.Row], given: argparse.Namespace, size: S
 
 
 def engines() -> dict[str, system.MakeBackend]:
-    """Every engine that can compute here."""
+    """Every engine that runs on this machine."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {"compiled": Engine, f"torch, {device}": partial(TorchEngine, device=device)}
 
 
 def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
-    """Many events of each workload, with the artifact that ships and with peaked attention, against the reference."""
+    """Compare many events of each workload with the reference, with the packaged artifact and with peaked attention."""
     artifact = Artifact.default()
     rows: list[report.Row] = []
     weights = {"trained": artifact, "attention × 25": system.peaked(artifact)}
@@ -89,7 +89,7 @@ def exact(workloads: list[Workload], given: argparse.Namespace, size: Size, cons
 
 
 def play(shard: Shard, workload: Workload, events: int, name: str, say: system.Say) -> tuple[int, opponents.Errors]:
-    """So many events in micro-batches of all sizes; how many there were, and the largest errors at any quarter."""
+    """Process events in micro-batches of all sizes; return their number and the largest errors at any quarter."""
     cell, stream = system.Cell(workload.name, 0), workload.updates()
     done, worst = 0, opponents.Errors(0.0, 0.0)
     checks = [events * part // 4 for part in range(4, 0, -1)]
@@ -100,7 +100,7 @@ def play(shard: Shard, workload: Workload, events: int, name: str, say: system.S
         done += len(batch)
         if done >= checks[-1] or not batch:
             checks.pop()
-            say(f"{name}: {done:,} events, against the reference")
+            say(f"{name}: {done:,} events, comparing with the reference")
             worst = opponents.Errors(*map(max, worst, opponents.errors(shard)))
         if done >= events or not batch:
             return done, worst
@@ -108,7 +108,7 @@ def play(shard: Shard, workload: Workload, events: int, name: str, say: system.S
 
 
 def growth(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
-    """Throughput at other numbers of users, with the mean degree of `size`, and with other windows."""
+    """Throughput at other numbers of users with the mean degree of `size`, and with other windows."""
     artifact = Artifact.default()
     rows: list[report.Row] = []
     degree = size.follows // size.users
@@ -137,7 +137,7 @@ def growth(given: argparse.Namespace, size: Size, console: Console, say: system.
 
 
 def hubs(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
-    """The steps of `celebrity`, with and without readers who wait for their turn, and how long these wait."""
+    """Steps of `celebrity` with and without deferred readers of hubs, and how long deferred readers wait."""
     workload, artifact = generated("celebrity", size), Artifact.default()
     rows: list[report.Row] = []
     for spread_rows, batch in product((0, given.spread_rows), HUB_BATCHES):
@@ -174,8 +174,8 @@ def _hub_steps(shard: Shard, workload: Workload, size: int, slice_s: float) -> r
 def memory(given: argparse.Namespace, size: Size, console: Console, say: system.Say) -> bool:
     """Memory per user at the given size, and per edge from there to twice as many follows.
 
-    Each state is opened in a process of its own, with malloc as it comes, after a tiny one that brings in all
-    libraries and compiled code: resident memory afterwards minus before.
+    Each state is opened in its own process with malloc's defaults, after a tiny state that loads all libraries and
+    compiled code: resident memory afterwards minus before.
     """
     rows = []
     for follows in (size.follows, 2 * size.follows):
@@ -196,13 +196,13 @@ def memory(given: argparse.Namespace, size: Size, console: Console, say: system.
 
 
 def resident_bytes() -> int:
-    """Of this process, where Linux tells."""
+    """Resident memory of this process; Linux only."""
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def resident(size: Size, cache: Path) -> int:
-    """Print what opening a loaded base adds to the resident memory of this process."""
+    """Print how much opening a loaded base adds to the resident memory of this process."""
     artifact = Artifact.default()
     with TemporaryDirectory(prefix="groundswell-bench-") as folder:
         system.open_shard(Path(folder) / "warm", artifact).close()

@@ -1,7 +1,7 @@
-"""The engine's backends side by side: `python -m tests.bench.gpu` (make bench-gpu).
+"""Benchmark of the engine's backends: `python -m tests.bench.gpu` (make bench-gpu).
 
-Needs nothing but torch, PyTorch Geometric, NumPy and numba, so that it runs on a borrowed machine. Without a GPU the
-torch backend runs on the CPU: that shows that it works, not what it is for.
+Needs only torch, PyTorch Geometric, NumPy and numba, so that it runs on a bare machine with a GPU. Without a GPU the
+torch backend runs on the CPU: that tests its function, its speed there means nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OURS = TYPES.index(USER)
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run."""
+    """Sizes of a run."""
 
     device: str
     users: int
@@ -43,7 +43,7 @@ class Plan:
 
 
 def error(engine: Backend, graph: SampleGraph, expected: tuple[dict[str, Float32s], Float32s, Float32s]) -> float:
-    """The largest difference of any embedding or score to a plain pass."""
+    """Largest difference of any embedding or score from a full pass."""
     hidden1, hidden2, score = expected
     users = graph.rows(OURS)
     pairs = [(hidden1[name], engine.hidden1[kind][: graph.rows(kind)]) for kind, name in enumerate(TYPES)]
@@ -52,7 +52,7 @@ def error(engine: Backend, graph: SampleGraph, expected: tuple[dict[str, Float32
 
 
 def differing(engine: Backend, graph: SampleGraph) -> int:
-    """Rows that get other bits when they are computed again in batches of other sizes: none, if it keeps its word."""
+    """Number of rows that get other bits when computed again in batches of other sizes; 0 if the backend is exact."""
     random, found = np.random.default_rng(4), 0
     for size in (1, 7, 100, 5_000):
         for kind in KINDS:
@@ -64,7 +64,7 @@ def differing(engine: Backend, graph: SampleGraph) -> int:
 
 
 def churn(engine: Backend, graph: SampleGraph) -> None:
-    """Change windows and features, and recompute what that made stale, by asking for all rows."""
+    """Change windows and features, then recompute the stale rows by requesting all rows."""
     for kind in KINDS:
         rows = graph.random.permutation(graph.rows(kind))
         graph.rewire(kind, rows[: len(rows) // 20])
@@ -76,14 +76,14 @@ def churn(engine: Backend, graph: SampleGraph) -> None:
 
 
 def timed(engine: Backend, graph: SampleGraph, plan: Plan) -> dict[int, float]:
-    """Seconds of the second layer by frontier, medians."""
+    """Median seconds of the second layer, by size of the frontier."""
     random = np.random.default_rng(5)
     some: dict[int, Int64s] = {size: np.sort(random.permutation(plan.users)[:size]) for size in plan.frontiers}
     return {size: seconds(engine, graph, rows, plan.tries) for size, rows in some.items()}
 
 
 def above(one: dict[int, float], core: dict[int, float]) -> int | None:
-    """The smallest frontier from which on the device is always quicker than the core."""
+    """The smallest frontier from which the device is always faster than one core; None if there is none."""
     won = None
     for size in sorted(one, reverse=True):
         if one[size] >= core[size]:
@@ -93,7 +93,7 @@ def above(one: dict[int, float], core: dict[int, float]) -> int | None:
 
 
 def machine(device: str) -> str:
-    """What it ran on, in words."""
+    """A description of the machine."""
     core = next(
         (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
         platform.machine(),
@@ -107,7 +107,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def run(plan: Plan) -> dict[str, Any]:
-    """Everything that is measured, as it is written."""
+    """Run everything; return the results as they are written."""
     config = ModelConfig()
     weights = untrained(config, 1).weights
     made: dict[str, Backend] = {
@@ -117,7 +117,7 @@ def run(plan: Plan) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     took: dict[str, dict[int, float]] = {}
     for name, engine in made.items():
-        # Each has the same graph, and changes it alike.
+        # All backends get the same graph and the same changes.
         graph = SampleGraph(config, plan.users)
         compute_all(engine, graph)
         churn(engine, graph)
@@ -149,7 +149,7 @@ def _torch(device: str, config: ModelConfig, weights: dict[str, Float32s]) -> Ba
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result to look at."""
+    """The results as text."""
     lines = [f"{result['machine']}; {result['users']:,} users", ""]
     lines.append(f"{'backend':>16} {'frontier':>9} {'rows/s':>12} {'p50 ms':>10} {'error':>9} {'other bits':>10}")
     lines += [
@@ -159,12 +159,12 @@ def table(result: dict[str, Any]) -> str:
     ]
     ratios = ", ".join(f"{int(size):,}: {ratio}×" for size, ratio in result["over_one_core"].items())
     won = result["faster_from_rows"]
-    lines += ["", f"over one core: {ratios}", "never quicker" if won is None else f"quicker from {won:,} rows on"]
+    lines += ["", f"over one core: {ratios}", "never faster" if won is None else f"faster from {won:,} rows on"]
     return "\n".join(lines)
 
 
 def main() -> int:
-    """Run, print, write; 1 if anything was not exact."""
+    """Run, print, write; return 1 if a result was not exact."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", help="cuda, cuda:N or cpu; the GPU if there is one")
     parser.add_argument("--users", type=int, default=200_000)
@@ -180,7 +180,7 @@ def main() -> int:
     result = run(Plan(device, 1_500, (10, 100, 1_000), 3) if given.quick else plan)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))  # noqa: T201 - it is a command
+    print(table(result))  # noqa: T201 - a command prints
     exact = all(row["max_abs_error"] <= EXACT and row["rows_with_other_bits"] == 0 for row in result["rows"])
     return 0 if exact else 1
 

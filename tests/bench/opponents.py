@@ -1,4 +1,4 @@
-"""What the engine is measured against: full and affected-only recomputation with PyTorch Geometric, and the floor."""
+"""The baselines of the engine: full and affected-only recomputation with PyTorch Geometric, and the lower bound."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INDEX = np.dtype([("relation", "u1"), ("target", ">u4"), ("time", ">u8"), ("has
 
 
 def network(artifact: Artifact) -> Network:
-    """The network of an artifact by PyTorch Geometric."""
+    """Build an artifact's network with PyTorch Geometric."""
     made = Network(artifact.config)
     made.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in artifact.weights.items()})
     return made.eval()
@@ -40,7 +40,7 @@ def network(artifact: Artifact) -> Network:
 
 @dataclass
 class Full:
-    """A full pass over the windows: its seconds, and the engine's largest difference from it."""
+    """A full pass over the windows: its seconds, and the largest difference between it and the engine."""
 
     seconds: float
     max_abs_error: float
@@ -57,7 +57,7 @@ class Plain:
         self._rows = [users if kind == USER else _in_use(self._graph, shard, kind) for kind in range(len(TYPES))]
 
     def outputs(self, dtype: torch.dtype = torch.float32) -> tuple[list[Floats], float]:
-        """Embeddings and scores of all that is live, as `engine` has them, and the seconds of the pass alone."""
+        """Embeddings and scores of all live rows, in the order of `engine`, and the seconds of the pass alone."""
         network = self._network.to(dtype)
         x = {name: torch.from_numpy(value).to(dtype) for name, value in self._graph.x.items()}
         edges = {name: torch.from_numpy(value) for name, value in self._graph.edges.items()}
@@ -72,19 +72,19 @@ class Plain:
         return [*first, h2.numpy()[users], score.numpy()[users]], seconds
 
     def engine(self) -> list[Floats]:
-        """What the engine says of the same rows."""
+        """The engine's embeddings and scores of the same rows."""
         engine, users = self._shard.engine, self._rows[USER]
         first = [engine.hidden1[kind][rows] for kind, rows in enumerate(self._rows)]
         return [*first, engine.hidden2[users], engine.score[users]]
 
 
 def largest(some: list[Floats], others: list[Floats]) -> float:
-    """The largest absolute difference of any number."""
+    """The largest absolute difference of any value."""
     return max(float(np.abs(one - other).max(initial=0)) for one, other in zip(some, others, strict=True))
 
 
 def full_pass(shard: Shard, passes: int = 3) -> Full:
-    """Compute everything anew; the median of some passes. Building the input is not part of the time."""
+    """Recompute everything; return the median of several passes, without the time to build the input."""
     plain = Plain(shard)
     seconds = []
     for _ in range(passes):
@@ -101,14 +101,14 @@ class Errors(NamedTuple):
 
 
 def errors(shard: Shard) -> Errors:
-    """How far the engine is from what is true, and beside it how far float32 alone brings one."""
+    """Errors of the engine and of PyTorch Geometric in float32, both against float64."""
     plain = Plain(shard)
     engine, float32, true = plain.engine(), plain.outputs()[0], plain.outputs(torch.float64)[0]
     return Errors(largest(engine, true), largest(float32, true))
 
 
 def _in_use(graph: GraphInput, shard: Shard, kind: int) -> Int64s:
-    """The rows of a type that some edge holds; others may be vacant and mean nothing."""
+    """The rows of a node type that an edge refers to; other rows may be vacant and are ignored."""
     used = np.zeros(shard.view.rows(kind), np.bool_)
     for relation in RELATIONS:
         edge = graph.edges[relation.name]
@@ -119,7 +119,7 @@ def _in_use(graph: GraphInput, shard: Shard, kind: int) -> Int64s:
 
 
 class Lists:
-    """Edges grouped by one of their ends: those of node i are other[start[i]:start[i + 1]]."""
+    """Edges grouped by one end: those of node i are other[start[i]:start[i + 1]]."""
 
     def __init__(self, by: Int64s, other: Int64s, nodes: int) -> None:
         order = np.argsort(by, kind="stable")
@@ -127,7 +127,7 @@ class Lists:
         self.start = np.concatenate([[0], np.cumsum(np.bincount(by, minlength=nodes))])
 
     def of(self, rows: Int64s) -> tuple[Int64s, Int64s]:
-        """The other ends of these rows' edges, and for each its place in `rows`."""
+        """The other ends of these rows' edges, and for each the index of its row in `rows`."""
         counts = self.start[rows + 1] - self.start[rows]
         place = np.repeat(np.arange(len(rows)), counts)
         offset = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -135,7 +135,7 @@ class Lists:
 
 
 class Recomputed(NamedTuple):
-    """Users, their scores, and the seconds of finding and extracting, and of all."""
+    """Users, their scores, and the seconds of finding and extracting, and in total."""
 
     users: Int64s
     score: NDArray[np.float32]
@@ -144,9 +144,9 @@ class Recomputed(NamedTuple):
 
 
 class Affected:
-    """Affected-only recomputation over all neighbours: find who is affected, extract two hops, run the network.
+    """Affected-only recomputation over all neighbours: find the affected users, extract two hops, run the network.
 
-    The lists of edges are taken from the live graph once and not kept up to date: that costs the opponent nothing.
+    The edge lists are taken from the live graph once and not kept up to date, which favours this baseline.
     """
 
     def __init__(self, shard: Shard) -> None:
@@ -161,7 +161,7 @@ class Affected:
         self.out = [Lists(source, target, size[0]) for (source, target), size in zip(every, sizes, strict=True)]
 
     def users(self, seeds: Seeds) -> Int64s:
-        """The users whose score may have changed: whatever the changed edges and features reach over two hops."""
+        """The users whose score may have changed: those within two hops of the changed edges and features."""
         featured = [rows[rows < nodes] for rows, nodes in zip(seeds.featured, self.nodes, strict=True)]
         targets = [rows[rows < nodes] for rows, nodes in zip(seeds.targets, self.nodes, strict=True)]
         first = [np.concatenate(rows) for rows in zip(targets, featured, strict=True)]
@@ -169,7 +169,7 @@ class Affected:
         return self._readers(first, first)[USER]
 
     def _readers(self, found: Rows, sources: Rows) -> Rows:
-        """Some rows, and whoever has an in-edge from the sources."""
+        """The given rows, and all rows with an in-edge from the sources."""
         marks = [np.zeros(nodes, np.bool_) for nodes in self.nodes]
         for mark, rows in zip(marks, found, strict=True):
             mark[rows] = True
@@ -195,7 +195,7 @@ class Affected:
         return Recomputed(users, score.numpy(), extracted - begin, perf_counter() - begin)
 
     def _layer(self, order: Rows, *, users_only: bool) -> tuple[dict[str, Tensor], Rows]:
-        """All in-edges of some rows, relabelled by place, and the rows with the sources behind them."""
+        """All in-edges of some rows, renumbered by position, and the rows followed by their sources."""
         relations = [number for number, one in enumerate(RELATIONS) if one.target == USER or not users_only]
         found = {number: self.into[number].of(order[RELATIONS[number].target]) for number in relations}
         place, after = [], []
@@ -216,7 +216,7 @@ class Affected:
 
 
 def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
-    """Per relation the sources and targets of all live edges, from the index in RocksDB."""
+    """Sources and targets of all live edges per relation, from the index in RocksDB."""
     keys = []
     for key, _ in shard.graph.store.rows("edges"):
         if key[0] >= len(RELATIONS):
@@ -228,7 +228,7 @@ def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
         some = index[index["relation"] == number]
         source, target = some["source"].astype(np.int64), some["target"].astype(np.int64)
         if number == SHARED:
-            # Those that came too late to count stand in the index too, where there is a retention.
+            # With a retention the index also contains events that arrived too late to count.
             time = (np.uint64((1 << 64) - 1) - some["time"].astype(np.uint64)).astype(np.int64)
             created = shard.graph.contents.created_at[target]
             kept = np.array(
@@ -240,7 +240,7 @@ def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
 
 
 def affected_s(opponent: Affected, cell: Cell, slice_s: float) -> tuple[float, float]:
-    """Median seconds of the cell's kept steps, whole and of the extraction alone; at least one, as many as fit."""
+    """Median seconds of the cell's recorded steps, in total and of the extraction; at least one, as many as fit."""
     end = perf_counter() + slice_s
     runs: list[Recomputed] = []
     for seeds in reversed(cell.seeds):
@@ -251,7 +251,7 @@ def affected_s(opponent: Affected, cell: Cell, slice_s: float) -> tuple[float, f
 
 
 def floor_s(batch: list[Mutation], slice_s: float) -> float:
-    """Median seconds to decode a batch of messages and write a row of RocksDB for each: nothing can be quicker."""
+    """Median seconds to decode a batch of messages and write one row of RocksDB per message: the lower bound."""
     messages = wire(batch)
     runs: list[float] = []
     with TemporaryDirectory(prefix="groundswell-floor-") as folder:

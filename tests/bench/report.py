@@ -1,4 +1,4 @@
-"""What was measured, as a table on the terminal, as JSON, as a plot, and as docs/benchmarks.md."""
+"""Benchmark results as a table on the terminal, as JSON, as a plot, and as docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ BUILD = tidy.ROOT / "build"
 DOCS = tidy.ROOT / "docs"
 PAGE, PLOT = "benchmarks.md", "benchmarks.svg"
 WORKER = "## The whole worker"
-"""The section of the page that another program writes, `tests.bench.e2e`."""
+"""The section of the page that `tests.bench.e2e` writes."""
 
 ENGINE, STORED, FULL, AFFECTED, FLOOR = "engine", "engine + RocksDB", "full pass", "affected only", "floor"
-"""The layers of a row. A whole worker is measured by a program of its own."""
+"""The layers of a result row. `tests.bench.e2e` measures the whole worker."""
 
 Row = dict[str, Any]
 _COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2", "#d19a1c", "#3a3a3a", "#2a9d8f")
 
 
 def machine() -> dict[str, Any]:
-    """What this runs on; load: the processes that wanted a core in the minute before."""
+    """The machine and versions of this run; load: mean number of runnable processes in the last minute."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -56,13 +56,13 @@ def save(name: str, found: Any, folder: Path = BUILD) -> Path:
 
 
 def read(name: str, folder: Path = BUILD) -> Any:
-    """What `save` wrote, None if it is not there."""
+    """Read what `save` wrote; None if the file does not exist."""
     path = folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def number(value: float | None) -> str:
-    """A figure with the digits that mean something."""
+    """Format a figure with its significant digits."""
     if value is None:
         return "–"
     if value == 0 or abs(value) >= 100:
@@ -71,7 +71,7 @@ def number(value: float | None) -> str:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[Any]], console: Console | None = None) -> None:
-    """A table on the terminal; texts to the left, numbers to the right."""
+    """Print a table on the terminal; texts to the left, numbers to the right."""
     table = Table(title=title, title_justify="left")
     for at, column in enumerate(columns):
         table.add_column(column, justify="left" if rows and isinstance(rows[0][at], str) else "right")
@@ -81,7 +81,7 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], console: 
 
 
 def markdown(columns: list[str], rows: list[list[Any]]) -> str:
-    """The same as a table of a page."""
+    """The same table as Markdown."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cell if isinstance(cell, str) else number(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
@@ -94,7 +94,7 @@ RATIOS = [
 
 
 def ratios(rows: list[Row]) -> list[list[Any]]:
-    """A line for each workload and batch size, for `RATIOS`."""
+    """One line per workload and batch size, for `RATIOS`."""
     cells: dict[tuple[str, int], dict[str, Row]] = {}
     for row in rows:
         cells.setdefault((row["workload"], row["batch"]), {})[row["layer"]] = row
@@ -111,7 +111,7 @@ def ratios(rows: list[Row]) -> list[list[Any]]:
 
 
 def stage_table(stages: list[Row]) -> tuple[list[str], list[list[Any]]]:
-    """Milliseconds of a step by stage, and the rows of each layer that it recomputed."""
+    """Milliseconds of a step by stage, and the recomputed rows of each layer."""
     names = list(dict.fromkeys(name for row in stages for name in row["ms"]))
     columns = ["workload", "batch", *names, "rows 1", "rows 2"]
     return columns, [
@@ -126,7 +126,7 @@ def plot(rows: list[Row]) -> str:
     from matplotlib.figure import Figure
 
     shown = [row for row in rows if row["layer"] in {ENGINE, STORED}]
-    # Text as text and fixed ids: a small file that changes only where figures do.
+    # Text stays text and ids are fixed, so that the file is small and changes only with the figures.
     with mpl.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "bench", "axes.prop_cycle": mpl.cycler(color=_COLOURS)}
     ):
@@ -157,17 +157,17 @@ def plot(rows: list[Row]) -> str:
 def ran_on(about: dict[str, Any]) -> str:
     """A sentence on the machine of a run."""
     on = about["machine"]
-    busy = "" if on["load"] <= 0.5 * on["cores"] else ": **not a quiet machine, take the ratios rather than the times**"
+    busy = "" if on["load"] <= 0.5 * on["cores"] else ": **the machine was not idle, compare ratios rather than times**"
     return (
-        f"{on['cpu']}, {on['cores']} cores, {about['threads']} thread(s) for what is measured; Python {on['python']}, "
+        f"{on['cpu']}, {on['cores']} cores, {about['threads']} thread(s) for the measured code; Python {on['python']}, "
         f"torch {on['torch']}, torch_geometric {on['torch_geometric']}, numba {on['numba']}, "
         f"rocksdict {on['rocksdict']}; "
-        f"{on['when']}, load {on['load']} when it began{busy}."
+        f"{on['when']}, load {on['load']} at the start{busy}."
     )
 
 
 def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
-    """Write the page and its plot from what the runs left in build/; note: a sentence on the circumstances."""
+    """Write the page and its plot from the results in build/; note: a sentence on the circumstances."""
     rows, about = read("bench.json", build), read("bench-about.json", build)
     text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
     columns, stages = stage_table(about["stages"])
@@ -178,7 +178,7 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
         "RATIOS": markdown(RATIOS, ratios(rows)),
         "STAGES": markdown(columns, stages),
         "NOTE": note,
-        "MISSING": " ".join(f"Not there, so not measured: {name}." for name in about["missing"]),
+        "MISSING": " ".join(f"Not measured, the file does not exist: {name}." for name in about["missing"]),
         "FURTHER": "\n\n".join(_further(build)) or "Not run yet.",
     }
     for name, part in parts.items():
@@ -190,13 +190,13 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
 
 
 def section(page: str) -> str:
-    """What a page has under `WORKER`, without it; empty if there is none."""
+    """The text of a page under `WORKER`, without the heading; empty if there is none."""
     found = re.search(rf"^{re.escape(WORKER)}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     return found[1].strip() if found else ""
 
 
 def with_section(page: str, text: str) -> str:
-    """The page with this under `WORKER`, at its end if it had none."""
+    """The page with this text under `WORKER`, appended if the page has no such section."""
     old = section(page)
     if WORKER not in page.splitlines():
         return f"{page.rstrip()}\n\n{WORKER}\n\n{text.strip()}\n"
@@ -206,12 +206,12 @@ def with_section(page: str, text: str) -> str:
 
 
 def _further(build: Path) -> list[str]:
-    """The tables of the further runs, as far as there are any."""
+    """The tables of the further runs that have results."""
     titles = {
         "exact": "`--exact`: largest absolute difference of any embedding or score from the network in float64; beside "
         "it that of PyTorch Geometric in float32.",
         "growth": "`--growth`: throughput by the number of users at constant mean degree, and by the window (0: all).",
-        "hubs": "`--hubs`: whole steps of `celebrity` with RocksDB; 0 rows per step: nobody waits.",
+        "hubs": "`--hubs`: whole steps of `celebrity` with RocksDB; 0 rows per step: no reader is deferred.",
         "memory": "`--memory`: resident memory.",
     }
     found = []
@@ -220,5 +220,5 @@ def _further(build: Path) -> list[str]:
         if one is not None:
             table = markdown(list(one["rows"][0]), [list(row.values()) for row in one["rows"]])
             size = "{users:,} users and {follows:,} follows".format(**one["about"]["size"])
-            found.append(f"{title} {size}, unless it says otherwise; {ran_on(one['about'])}\n\n{table}")
+            found.append(f"{title} {size}, unless stated otherwise; {ran_on(one['about'])}\n\n{table}")
     return found

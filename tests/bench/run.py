@@ -1,4 +1,4 @@
-"""The benchmark: `python -m tests.bench` (make bench), see docs/benchmarks.md for what is measured."""
+"""The benchmark: `python -m tests.bench` (make bench); docs/benchmarks.md describes what is measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXACT = 1e-5
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: sizes, and seconds for a cell of the shard, of an opponent, and of the floor."""
+    """Sizes of a run, and seconds for a cell of the shard, of a baseline, and of the lower bound."""
 
     size: Size = field(default_factory=Size)
     batches: tuple[int, ...] = BATCHES
@@ -39,7 +39,7 @@ TINY = Plan(Size(300, 3_000), batches=(1, 100), slice_s=0.05, opponent_s=0.02, f
 
 
 def row(workload: str, layer: str, batch: int, seconds: float, **more: Any) -> report.Row:
-    """One object of bench.json; what does not apply is null."""
+    """Make one object of bench.json; fields that do not apply are null."""
     found = {"workload": workload, "layer": layer, "batch": batch, "updates_per_s": round(batch / seconds, 1)}
     found |= {"over_full": None, "over_affected": None, "p50_ms": round(seconds * 1e3, 4), "max_abs_error": None}
     return found | more
@@ -48,7 +48,7 @@ def row(workload: str, layer: str, batch: int, seconds: float, **more: Any) -> r
 def rows_of(
     cell: system.Cell, full: opponents.Full, affected: tuple[float, float], floor_s: float
 ) -> Iterator[report.Row]:
-    """The objects of one cell: the engine, the whole step, and the opponents."""
+    """Make the objects of one cell: the engine, the whole step, and the baselines."""
 
     def over(seconds: float) -> dict[str, float]:
         return {
@@ -79,7 +79,7 @@ def measure(workload: Workload, plan: Plan, cache: Path, say: system.Say) -> tup
     artifact = Artifact.default()
     with system.loaded(workload, artifact, cache, say) as shard:
         stream = workload.updates()
-        system.measure(shard, workload, stream, min(plan.batches[-1], 100), 0.0, 2)  # nothing cold is measured
+        system.measure(shard, workload, stream, min(plan.batches[-1], 100), 0.0, 2)  # warm-up, not measured
         cells = []
         for batch in plan.batches:
             say(f"{workload.name}: batches of {batch:,}")
@@ -99,7 +99,7 @@ def measure(workload: Workload, plan: Plan, cache: Path, say: system.Say) -> tup
 
 
 def chosen(given: argparse.Namespace, size: Size) -> tuple[list[Workload], list[str]]:
-    """The workloads to run, and the files that are not there."""
+    """The workloads to run, and the names of missing files."""
     names = given.workload or (GENERATED if given.quick or given.tiny else (*GENERATED, *FILES))
     found: list[Workload] = []
     missing = []
@@ -116,11 +116,11 @@ def chosen(given: argparse.Namespace, size: Size) -> tuple[list[Workload], list[
 
 
 def bench(given: argparse.Namespace, plan: Plan, console: Console, say: system.Say) -> bool:
-    """The suite itself; whether everything was exact."""
+    """Run the suite; return whether everything was exact."""
     about = further.about(asdict(plan.size))
     workloads, missing = chosen(given, plan.size)
     for name in missing:
-        console.print(f"{name}: skipped, there is no {name}.parquet in {given.data / 'events'} (see --data)")
+        console.print(f"{name}: skipped, {given.data / 'events'} has no {name}.parquet (see --data)")
     rows: list[report.Row] = []
     stages: list[report.Row] = []
     for workload in workloads:
@@ -131,7 +131,7 @@ def bench(given: argparse.Namespace, plan: Plan, console: Console, say: system.S
         report.save("bench-about.json", about | {"stages": stages, "missing": missing}, given.out)
     say("")
     report.print_table(
-        "updates per second, and how many times longer others take", report.RATIOS, report.ratios(rows), console
+        "updates per second, and how many times longer the baselines take", report.RATIOS, report.ratios(rows), console
     )
     if given.profile:
         report.print_table("milliseconds of a step by stage", *report.stage_table(stages), console)
@@ -140,32 +140,32 @@ def bench(given: argparse.Namespace, plan: Plan, console: Console, say: system.S
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small graphs, under a minute")
-    parser.add_argument("--tiny", action="store_true", help="very small graphs: whether it runs at all")
+    parser.add_argument("--tiny", action="store_true", help="very small graphs, as a smoke test")
     parser.add_argument(
-        "--workload", action="append", help=f"one of {', '.join((*GENERATED, *FILES))}; several times: several"
+        "--workload", action="append", help=f"one of {', '.join((*GENERATED, *FILES))}; may be repeated"
     )
     parser.add_argument("--users", type=int, help="users of the generated graphs")
     parser.add_argument("--follows", type=int, help="follows of the generated graphs")
-    parser.add_argument("--batch", type=int, action="append", help="updates per micro-batch; several times: several")
-    parser.add_argument("--slice-s", type=float, help="seconds for each workload and batch size")
+    parser.add_argument("--batch", type=int, action="append", help="updates per micro-batch; may be repeated")
+    parser.add_argument("--slice-s", type=float, help="seconds per workload and batch size")
     parser.add_argument("--profile", action="store_true", help="also print seconds by stage")
     parser.add_argument(
-        "--exact", action="store_true", help="instead: 100,000 events of each workload against the reference"
+        "--exact", action="store_true", help="instead compare 100,000 events of each workload with the reference"
     )
-    parser.add_argument("--growth", action="store_true", help="instead: other numbers of users and other windows")
-    parser.add_argument("--hubs", action="store_true", help="instead: celebrity, with readers of hubs who wait")
+    parser.add_argument("--growth", action="store_true", help="instead measure other numbers of users and windows")
+    parser.add_argument("--hubs", action="store_true", help="instead measure celebrity, with deferred readers of hubs")
     parser.add_argument(
         "--spread-rows", type=int, default=Settings.model_fields["spread_rows"].default, help="with --hubs"
     )
-    parser.add_argument("--memory", action="store_true", help="instead: memory per user and per edge")
-    parser.add_argument("--events", type=int, default=100_000, help="of each workload, with --exact")
+    parser.add_argument("--memory", action="store_true", help="instead measure memory per user and per edge")
+    parser.add_argument("--events", type=int, default=100_000, help="events of each workload, with --exact")
     parser.add_argument("--largest", type=int, default=1_000_000, help="users of the largest graph, with --growth")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from the results in build/")
     parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
-    parser.add_argument("--page", action="store_true", help="only write it from them, measure nothing")
+    parser.add_argument("--page", action="store_true", help="only write the page, measure nothing")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with events/*.parquet")
     parser.add_argument("--out", type=Path, default=report.BUILD, help="folder for the results")
     parser.add_argument("--cache", type=Path, help="folder for the loaded base graphs")
@@ -176,7 +176,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def planned(given: argparse.Namespace) -> Plan:
-    """The plan that the options ask for."""
+    """The plan for the given options."""
     plan = TINY if given.tiny else QUICK if given.quick else Plan()
     size = Size(given.users or plan.size.users, given.follows or plan.size.follows)
     batches = tuple(given.batch) if given.batch else plan.batches
@@ -184,7 +184,7 @@ def planned(given: argparse.Namespace) -> Plan:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print, write; 1 if something was not exact."""
+    """Measure, print, write; return 1 if a result was not exact."""
     given = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     further.one_thread()
@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> int:
         report.write_docs(given.out, note=given.note)
     if not fine:
         stalled = f", or a step longer than {further.STALL_MS:.0f} ms" if given.hubs else ""
-        console.print(f"NOT FINE: the largest error is above {EXACT}{stalled}")
+        console.print(f"ERROR: the largest difference is above {EXACT}{stalled}")
     return int(not fine)
 
 

@@ -32,11 +32,11 @@ from tests.bench.workloads import VERSION, Workload
 
 LOAD_BATCH = 50_000
 FOREVER = {"retention_s": 0, "lateness_s": 7 * 86_400}
-"""How long contents are kept where nothing else is said."""
+"""Default retention of the contents: none expires."""
 ENGINE = ("refresh", "frontier", "layer1", "layer2", "head")
-"""The stages of a step that are the engine's own; windows that lost an edge are read from RocksDB in the first."""
+"""The engine's stages of a step; windows that lost an edge are read from RocksDB in the first."""
 SEEDS = 20
-"""Of so many of its last steps a cell keeps what they changed."""
+"""A cell records the changes of this many of its last steps."""
 
 Say = Callable[[str], None]
 MakeBackend = Callable[..., Backend]
@@ -45,7 +45,7 @@ Rows = list[NDArray[np.int64]]
 
 @dataclass
 class Seeds:
-    """What a step changed: per node type the targets of changed edges, and the nodes whose features moved."""
+    """The changes of a step: per node type the targets of changed edges, and the nodes whose features changed."""
 
     targets: Rows
     featured: Rows
@@ -53,7 +53,7 @@ class Seeds:
 
 @dataclass
 class Cell:
-    """The steps of one workload at one batch size, in seconds each; stages: their sum by stage."""
+    """Seconds per step of one workload at one batch size; stages: their sum by stage."""
 
     workload: str
     batch: int
@@ -69,7 +69,7 @@ class Cell:
 
 
 def peaked(artifact: Artifact, factor: float = 25.0) -> Artifact:
-    """The same artifact with its attention multiplied, so that a single edge has nearly all of it."""
+    """A copy of the artifact with its attention multiplied, so that a single edge has nearly all of the weight."""
     weights = {
         name: value * np.float32(factor if name.endswith(".att") else 1) for name, value in artifact.weights.items()
     }
@@ -83,7 +83,7 @@ def open_shard(
     kept: Mapping[str, int] = FOREVER,
     spread_rows: int = 0,
 ) -> Shard:
-    """A shard that keeps contents for so long."""
+    """Open a shard with a retention."""
     spec = graph_spec(artifact.config, **kept)
     return Shard.open(path, artifact, spec, backend=backend, spread_rows=spread_rows)
 
@@ -91,7 +91,7 @@ def open_shard(
 def base_state(
     workload: Workload, artifact: Artifact, cache: Path, say: Say, kept: Mapping[str, int] = FOREVER
 ) -> Path:
-    """The folder of a workload's loaded base, made if it is not there; never to be opened itself."""
+    """The folder of a workload's loaded base, made if it does not exist; only copies of it are opened."""
     spec = graph_spec(artifact.config, **kept)
     name = sha256(f"{VERSION} {FORMAT} {workload.key} {spec} {artifact.version}".encode()).hexdigest()[:16]
     folder = cache / name
@@ -116,7 +116,7 @@ def base_state(
 
 
 def copy_state(source: Path, target: Path) -> None:
-    """A copy of a closed state; its data files, which never change, are hard links."""
+    """Copy a closed state; its data files, which never change, are hard links."""
     target.mkdir(parents=True)
     for path in source.iterdir():
         if path.suffix == ".sst":
@@ -136,10 +136,10 @@ def loaded(
     backend: MakeBackend = Engine,
     spread_rows: int = 0,
 ) -> Iterator[Shard]:
-    """A shard with the base of a workload, in a folder that is removed afterwards.
+    """A shard with the base of a workload, in a folder that is removed at the end.
 
-    weights: open it with this artifact, of the same configuration, instead of the one that it was loaded with.
-    backend: what computes. spread_rows: as the setting.
+    weights: open it with this artifact of the same configuration instead of the one that loaded the base.
+    backend: computes the layers. spread_rows: as the setting.
     """
     base = base_state(workload, artifact, cache, say)
     with TemporaryDirectory(prefix="run-", dir=cache) as folder:
@@ -155,7 +155,7 @@ def loaded(
 
 
 def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> Outcome:
-    """One micro-batch with its commit, added to the cell."""
+    """Process and commit one micro-batch; add its times to the cell."""
     begin = perf_counter()
     outcome = shard.process([Record(shard.next_offset, batch)])
     taken = perf_counter()
@@ -172,7 +172,7 @@ def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> Outcome:
 def measure(
     shard: Shard, workload: Workload, stream: Iterator[Mutation], size: int, slice_s: float, least: int
 ) -> Cell | None:
-    """As many micro-batches of a size as fit into the time, and at least `least`; None where the stream has ended."""
+    """Run as many micro-batches as fit into the time, but at least `least`; None where the stream has ended."""
     cell = Cell(workload.name, size)
     end = perf_counter() + slice_s
     while perf_counter() < end or len(cell.whole_s) < least:
@@ -185,7 +185,7 @@ def measure(
 
 
 def seeds_of(shard: Shard) -> Seeds:
-    """What the last step changed."""
+    """The changes of the last step."""
     graph = shard.graph
     edges = np.frombuffer(graph.aggregates.changes, np.int64).reshape(-1, 5)
     targets: list[list[NDArray[np.int64]]] = [[] for _ in TYPES]
@@ -198,5 +198,5 @@ def seeds_of(shard: Shard) -> Seeds:
 
 
 def wire(batch: list[Mutation]) -> list[tuple[TopicKind, bytes]]:
-    """The messages that these mutations would come from: (topic, bytes)."""
+    """Encode mutations as input messages: (topic, bytes)."""
     return [(TOPIC_OF[FIELDS[Kind(one.kind)][0]], json.dumps(row_of(one)).encode()) for one in batch]

@@ -1,4 +1,4 @@
-"""The benchmark runs, is exact, compares with opponents that are right, and its workloads are what they claim."""
+"""The benchmark runs and is exact, its baselines compute correct results, and its workloads have their stated form."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ SMALL = Size(200, 2_000)
 
 
 def quiet(_what: str) -> None:
-    """Nothing is said."""
+    """Print nothing."""
 
 
 def artifact(window: int) -> Artifact:
-    """Random weights."""
+    """Make an artifact with random weights."""
     return untrained(ModelConfig(hidden=8, heads=2, head_hidden=8, window=window), 1)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny run of everything that is generated."""
+    """The folder with the results of a tiny run of all generated workloads."""
     folder = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "tests.bench", "--tiny", "--out", str(folder)]
     done = subprocess.run(command, cwd=tidy.ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -53,8 +53,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_runs_and_is_exact(results: Path) -> None:
-    """Every workload, layer and batch size has its object with all fields; every error is small."""
+def test_every_result_is_there_and_exact(results: Path) -> None:
+    """Every workload, layer and batch size has an object with all fields, and every error is small."""
     rows = json.loads((results / "bench.json").read_text())
     layers = (report.ENGINE, report.STORED, report.FULL, report.AFFECTED, report.FLOOR)
     expected = {(name, layer, batch) for name in GENERATED for layer in layers for batch in (1, 100)}
@@ -62,15 +62,16 @@ def test_it_runs_and_is_exact(results: Path) -> None:
     for row in rows:
         assert row.keys() >= FIELDS
         assert row["updates_per_s"] > 0
-        assert row["updates_per_s"] == pytest.approx(row["batch"] / row["p50_ms"] * 1e3, rel=0.01)
+        # A row of the floor takes a few µs, and p50_ms is rounded to a tenth of one.
+        assert row["updates_per_s"] == pytest.approx(row["batch"] / row["p50_ms"] * 1e3, rel=0.03)
         if row["layer"] in {report.ENGINE, report.STORED}:
             assert row["over_full"] > 0
             assert row["over_affected"] > 0
             assert 0 < row["max_abs_error"] <= LARGEST_ERROR
 
 
-def test_the_page_is_made_of_the_results(results: Path, tmp_path: Path) -> None:
-    """The page has a line for each workload and batch size and no gap left; what another wrote stays."""
+def test_the_page_is_written_from_the_results(results: Path, tmp_path: Path) -> None:
+    """The page has a line per workload and batch size, no open placeholder, and keeps the other program's section."""
     report.write_docs(results, tmp_path)
     written = (tmp_path / report.PAGE).read_text()
     (tmp_path / report.PAGE).write_text(report.with_section(written, "Of the worker."))
@@ -86,7 +87,7 @@ def test_the_page_is_made_of_the_results(results: Path, tmp_path: Path) -> None:
 
 
 def played(workload: Workload, shard: Shard, sizes: tuple[int, ...]) -> list[system.Seeds]:
-    """What some steps changed, each as it was after it."""
+    """Process micro-batches of these sizes and return the changes of each step."""
     stream, cell, found = workload.updates(), system.Cell(workload.name, 0), []
     for size in sizes:
         system.step(shard, cell, workload.batch(stream, size))
@@ -95,8 +96,8 @@ def played(workload: Workload, shard: Shard, sizes: tuple[int, ...]) -> list[sys
 
 
 @pytest.mark.parametrize("name", ["flat", "social", "celebrity"])
-def test_the_opponent_is_right(name: str, tmp_path: Path) -> None:
-    """Over all neighbours, who is affected has exactly the engine's scores, and nobody else's changed."""
+def test_the_affected_only_baseline_is_correct(name: str, tmp_path: Path) -> None:
+    """Over all neighbours it computes exactly the engine's scores for affected users; no other score changed."""
     workload, made = generated(name, SMALL), artifact(window=0)
     with system.loaded(workload, made, tmp_path, quiet) as shard:
         stream = workload.updates()
@@ -114,8 +115,8 @@ def test_the_opponent_is_right(name: str, tmp_path: Path) -> None:
         assert found.seconds >= found.extraction_s > 0
 
 
-def test_an_error_is_seen(tmp_path: Path) -> None:
-    """One wrong number in an embedding, or a score, is the largest error."""
+def test_an_error_is_reported(tmp_path: Path) -> None:
+    """One wrong value in an embedding or a score is reported as the largest error."""
     workload, made = generated("flat", SMALL), artifact(window=4)
     with system.loaded(workload, made, tmp_path, quiet) as shard:
         played(workload, shard, (1, 10, 30))
@@ -128,21 +129,21 @@ def test_an_error_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_base_is_loaded_once_and_never_changed(tmp_path: Path) -> None:
-    """A second run begins where the first did."""
+    """A second run starts from the same state as the first."""
     workload, made = generated("flat", SMALL), artifact(window=4)
-    said: list[str] = []
+    lines: list[str] = []
     scores = []
     for _ in range(2):
-        with system.loaded(workload, made, tmp_path, said.append) as shard:
+        with system.loaded(workload, made, tmp_path, lines.append) as shard:
             scores.append(shard.reads.scores()[1].tolist())
             played(workload, shard, (50, 50))
-    assert len(said) == 1
+    assert len(lines) == 1
     assert scores[0] == scores[1]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("run-")] == []
 
 
-def test_the_longer_runs_run(tmp_path: Path) -> None:
-    """Their small forms have a row for every engine, weights, number of users and window, and all is exact."""
+def test_the_longer_runs_are_complete_and_exact(tmp_path: Path) -> None:
+    """Their small forms have a row for every engine, artifact, number of users and window, and all rows are exact."""
     given = run.parse(["--out", str(tmp_path), "--events", "400", "--largest", "200", "--slice-s", "0.01"])
     given.cache.mkdir()
     assert further.exact([], given, SMALL, Console(quiet=True), quiet)
@@ -152,7 +153,7 @@ def test_the_longer_runs_run(tmp_path: Path) -> None:
     }
     assert all(0 < row["plain_float32"] <= LARGEST_ERROR for row in rows)
     few = run.parse(["--out", str(tmp_path), "--slice-s", "0.01", "--spread-rows", "16"])
-    further.hubs(few, SMALL, Console(quiet=True), quiet)  # whether in time is for a quiet machine
+    further.hubs(few, SMALL, Console(quiet=True), quiet)  # its time limit needs an idle machine, so it is not checked
     rows = report.read("bench-hubs.json", tmp_path)["rows"]
     assert {bool(row["rows per step"]) for row in rows if row["most waiting"]} == {True}
     assert all(0 < row["max_abs_error"] <= LARGEST_ERROR for row in rows)
@@ -162,8 +163,8 @@ def test_the_longer_runs_run(tmp_path: Path) -> None:
     assert all(0 < row["max_abs_error"] <= LARGEST_ERROR for row in rows)
 
 
-def test_hubs_are_hubs() -> None:
-    """`hub` has a user whom 8,000 follow, and all its follows differ."""
+def test_the_hub_workload_has_a_hub() -> None:
+    """`hub` has a user with 8,000 followers, and all its follows differ."""
     workload, size = generated("hub", Size()), Size()
     assert isinstance(workload, Follows)
     edges = workload.edges()
@@ -172,11 +173,11 @@ def test_hubs_are_hubs() -> None:
 
 
 def shares(name: str, count: int = 4_000) -> Counter[Kind]:
-    """How often each kind comes in a stream."""
+    """Count the events of a stream by kind."""
     return Counter(Kind(one.kind) for one in islice(generated(name, SMALL).updates(), count))
 
 
-def test_streams_are_mixed_as_they_say() -> None:
+def test_streams_have_their_mix_of_kinds() -> None:
     """Follows and unfollows are halves; `social` is 25 : 65 : 10; `mixed` has every kind."""
     for name in ("flat", "hub", "churn"):
         assert shares(name) == {Kind.FOLLOW: 2_000, Kind.UNFOLLOW: 2_000}
@@ -188,8 +189,8 @@ def test_streams_are_mixed_as_they_say() -> None:
 
 
 @pytest.mark.parametrize("name", ["flat", "hub", "churn", "social"])
-def test_follows_and_unfollows_all_count(name: str) -> None:
-    """A stream follows only what is not followed and ends only what is; it is the same every time."""
+def test_every_follow_and_unfollow_changes_the_graph(name: str) -> None:
+    """A stream follows only users not yet followed, unfollows only live follows, and is the same every time."""
     workload = generated(name, SMALL)
     live: set[tuple[str, str]] = set()
     bases = [workload.after.base()] if workload.after else []
@@ -203,8 +204,8 @@ def test_follows_and_unfollows_all_count(name: str) -> None:
     assert list(islice(workload.updates(), 100)) == list(islice(generated(name, SMALL).updates(), 100))
 
 
-def test_stars_act_in_every_batch() -> None:
-    """Both do, in batches of any size over 3; in smaller ones in turn."""
+def test_celebrities_act_in_every_batch() -> None:
+    """Both act in batches of at least 4 events, and in turn in smaller ones."""
     workload = generated("celebrity", SMALL)
     stream = workload.updates()
     for size in (4, 100):
@@ -215,8 +216,8 @@ def test_stars_act_in_every_batch() -> None:
     assert {"fan", "star"} <= {batch[0].user for batch in alone}
 
 
-def test_a_file_is_half_base_half_stream(tmp_path: Path) -> None:
-    """Its events in its order; the stream ends."""
+def test_a_file_is_split_into_base_and_stream(tmp_path: Path) -> None:
+    """The base is the first half and the stream the second, in file order; the stream ends."""
     log = [Mutation(Kind.FOLLOW, 1_000_000 * at, f"a{at}", "b") for at in range(1, 11)]
     path = tmp_path / "some.parquet"
     event_files.write(path, map(event_files.row_of, log))
@@ -226,20 +227,20 @@ def test_a_file_is_half_base_half_stream(tmp_path: Path) -> None:
     assert [len(workload.batch(stream, 3)) for _ in range(3)] == [3, 2, 0]
 
 
-def test_what_is_sent_is_what_is_decoded() -> None:
-    """The floor decodes exactly the events of a workload."""
+def test_encoded_events_decode_to_the_same_events() -> None:
+    """The lower bound decodes exactly the events of a workload."""
     batch = list(islice(generated("mixed", SMALL).updates(), 2_000))
     decoded = [mutations(value, topic, opponents.NOW_MS)[0] for topic, value in system.wire(batch)]
     assert [replaced(one) for one in decoded] == [replaced(one) for one in batch]
 
 
 def replaced(one: Mutation) -> Mutation:
-    """Without what an event may not say."""
+    """The mutation without the fields that an input message cannot carry."""
     return one._replace(extra=None) if one.kind == Kind.UNSHARE else one
 
 
-def test_peaked_attention_is_peaked() -> None:
-    """Only the attention is multiplied."""
+def test_peaking_changes_only_the_attention() -> None:
+    """Only the attention is multiplied; all other weights stay."""
     plain, peaked = artifact(4), system.peaked(artifact(4))
     for name, value in plain.weights.items():
         np.testing.assert_allclose(peaked.weights[name], value * (25 if name.endswith(".att") else 1))

@@ -1,4 +1,4 @@
-"""The arithmetic of the worker's benchmark: what it makes of samples, of Kafka's log, and of the page."""
+"""Calculations of the worker's benchmark: from samples, from Kafka's log, and for the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOW_MS = 2_000_000_000_000
 
 
 def moment(at_s: float, done: int, *, worker_mb: float = 500.0) -> Moment:
-    """A worker that takes 100 µs of a core for an event, half of it in layer 2, in micro-batches of 10."""
+    """A sample of a worker that uses 100 µs per event, half of them in layer 2, in micro-batches of 10."""
     counts = np.zeros(len(Freshness.BOUNDS_S) + 1)
     counts[int(np.searchsorted(Freshness.BOUNDS_S, 0.02)) :] = done
     seconds = done * 1e-4
@@ -48,8 +48,8 @@ def moment(at_s: float, done: int, *, worker_mb: float = 500.0) -> Moment:
     return Moment(sample, busy_s=2 * seconds, feeder_s=seconds / 4)
 
 
-def test_what_a_worker_says_of_its_work() -> None:
-    """Sums and counts with their stage, and the scores; no buckets, no times of creation."""
+def test_work_is_read_from_the_metrics() -> None:
+    """Sums and counts with their stage, and the scores; no buckets and no creation times."""
     found = {f"{name} {label}".rstrip(): float(value) for name, label, value in WORK.findall(METRICS)}
     assert found == {
         "batch_seconds_count step": 4.0,
@@ -59,8 +59,8 @@ def test_what_a_worker_says_of_its_work() -> None:
     }
 
 
-def test_figures_are_of_the_time_between_two_moments() -> None:
-    """Per second, per event, and as a share; what came before does not count."""
+def test_figures_cover_the_time_between_two_moments() -> None:
+    """Per second, per event, and as a share; earlier work does not count."""
     found = e2e_figures.figures(moment(10.0, 5_000), moment(20.0, 25_000))
     assert found["events_per_s"] == 2_000
     assert found["mean_batch"] == 10
@@ -75,8 +75,8 @@ def test_figures_are_of_the_time_between_two_moments() -> None:
     assert found["stage_share"]["layer2"] == pytest.approx(0.1)
 
 
-def test_a_backlog_is_timed_until_the_last_of_it_is_done() -> None:
-    """From the first moment, the work of the ingest included; what is seen after the end does not count."""
+def test_a_backlog_is_timed_until_its_last_event_is_processed() -> None:
+    """The time starts at the first moment and includes the ingest; samples after the end do not count."""
     course = [(0.0, 0), (5.0, 0), (6.0, 100), (7.0, 100), (8.0, 300), (9.0, 300)]
     first, last = e2e_figures.until_done([moment(*one) for one in course])
     assert (first.sample.at_s, last.sample.at_s) == (0.0, 8.0)
@@ -84,8 +84,8 @@ def test_a_backlog_is_timed_until_the_last_of_it_is_done() -> None:
         e2e_figures.until_done([moment(*one) for one in course[:2]])
 
 
-def test_thirds_see_a_worker_that_slows_down_and_grows() -> None:
-    """Throughput of the last third as a part of the first, and memory."""
+def test_thirds_show_slowdown_and_growth() -> None:
+    """The ratio of the last third to the first, of throughput and memory."""
     flat = e2e_figures.thirds([moment(10.0 * n, 1_000 * n) for n in range(9)])
     assert flat["rate_ratio"] == 1
     assert flat["memory_ratio"] == {"w0": 1, "broker": 1}
@@ -95,21 +95,21 @@ def test_thirds_see_a_worker_that_slows_down_and_grows() -> None:
     assert found["memory_ratio"]["w0"] == pytest.approx(570 / 510, abs=0.001)
 
 
-def test_memory_of_an_edge_is_a_difference() -> None:
-    """Of two states with as many users; without two there is none."""
+def test_memory_per_edge_is_a_difference_of_two_states() -> None:
+    """Two states with equal users are needed; without them there is no value."""
     states = [{"users": 0, "follows": 0, "rss_mb": 250.0}, {"users": 10, "follows": 1 << 20, "rss_mb": 300.0}]
     assert e2e_figures.slope(states) is None
     assert e2e_figures.slope([*states, {"users": 10, "follows": 2 << 20, "rss_mb": 340.0}]) == 40.0
 
 
-def test_an_answer_is_the_first_score_as_of_the_event_from_its_own_step() -> None:
-    """Not a later one, not one of another step, and none where it came at a tick."""
+def test_an_answer_is_the_score_as_of_the_event_from_its_own_step() -> None:
+    """A later score or one of another step is no answer, and an event at a tick has none."""
     event = Asked(b"u1", 1_000_010, 5_000, "share:2", 7)
     score = Published(b"u1", 1_000_010, 5_250, 41)
     before = Published(b"u9", 900_000, 5_100, 40)
     packed = {("share:2", 7): 40}
     assert matched([event], packed, [before, score, score._replace(appended_ms=9_000)]).seconds == [0.25]
-    # Published in the step after the one that took it, which published nothing of that user.
+    # Published in the step after the event's own, which published nothing for that user.
     assert matched([event], packed, [before, score._replace(step=41), score._replace(step=45)]).seconds == [0.25]
     later = matched([event], packed, [before, Published(b"u8", 1, 5_200, 41), score._replace(step=45)])
     assert (later.seconds, later.events) == ([], 1)
@@ -121,14 +121,14 @@ def test_an_answer_is_the_first_score_as_of_the_event_from_its_own_step() -> Non
     assert matched([event], packed, [score._replace(user=b"u2")]).quantiles_ms() == [None, None, None]
 
 
-def test_quantiles_are_of_the_answers() -> None:
-    """In milliseconds."""
+def test_quantiles_are_taken_over_the_answers() -> None:
+    """In milliseconds; events without an answer do not count."""
     found = e2e_answers.Answers([number / 1_000 for number in range(1_001)], 1_001)
     assert found.quantiles_ms() == [500.0, 990.0, 999.0]
 
 
-def test_messages_say_what_the_updates_are() -> None:
-    """JSON, the right topic, the user as the key; and the time of an event survives the way."""
+def test_messages_carry_the_updates() -> None:
+    """JSON, the right topic, the user as the key; the event's time is preserved."""
     updates = [
         Mutation(Kind.FOLLOW, 1_700_000_000_010_000, "u1", "u2"),
         Mutation(Kind.SHARE, 1_700_000_000_020_000, "u3", "c1", "u4"),
@@ -139,8 +139,8 @@ def test_messages_say_what_the_updates_are() -> None:
     assert [one for message in sent for one in mutations(message.value, message.kind, NOW_MS)] == updates
 
 
-def test_busy_time_is_all_but_idle(tmp_path: Path) -> None:
-    """Of the first line of the kernel's account, without idle and waiting."""
+def test_busy_time_excludes_idle_and_waiting(tmp_path: Path) -> None:
+    """The sum of the first line of /proc/stat without idle and iowait."""
     stat = tmp_path / "stat"
     stat.write_text("cpu  100 100 200 5000 300 0 0 100 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
     assert e2e_figures.machine_busy_s(stat) == 500 / e2e_figures.TICKS_PER_S
@@ -185,8 +185,8 @@ def results() -> dict[str, object]:
     }
 
 
-def test_the_section_has_everything_that_was_measured(tmp_path: Path) -> None:
-    """Nothing of the template is left open, and the rest of the page is as it was, again and again."""
+def test_the_section_shows_everything_measured(tmp_path: Path) -> None:
+    """No placeholder of the template is left, and the rest of the page stays, also after repeated writes."""
     page = tmp_path / report.PAGE
     page.write_text("# Benchmarks\n\nText.\n\n## Further runs\n\nMore.\n")
     report.save(e2e.RESULTS, results(), tmp_path)
@@ -206,8 +206,8 @@ def test_the_section_has_everything_that_was_measured(tmp_path: Path) -> None:
     assert page.read_text() == text
 
 
-def test_a_section_is_replaced_where_it_stands() -> None:
-    """What comes before and after it stays."""
+def test_a_section_is_replaced_in_place() -> None:
+    """The text before and after it stays."""
     page = f"# P\n\nA.\n\n{report.WORKER}\n\nold\n\n| a |\n\n## Next\n\nB.\n"
     new = report.with_section(page, "new")
     assert new == page.replace("old\n\n| a |", "new")
@@ -215,14 +215,14 @@ def test_a_section_is_replaced_where_it_stands() -> None:
     assert report.section("# P\n") == ""
 
 
-def test_what_was_not_measured_says_so() -> None:
-    """A part alone makes a page too."""
+def test_parts_that_were_not_run_are_marked() -> None:
+    """A section can be written from a single part."""
     text = e2e_figures.page({"start": results()["start"]}, "<FRESHNESS>|<COST>|<SLOPE>", "")
     assert text == "Not run yet.|Not run yet.|1,234.5 bytes"
 
 
 def test_the_options_choose_the_parts() -> None:
-    """All by default, some if they are named, none with --only-minutes."""
+    """All parts by default, the named ones with --part, none with --only-minutes."""
     assert e2e.parse([]).part == e2e.PARTS
     assert e2e.parse(["--part", "start"]).part == ["start"]
     assert e2e.parse(["--minutes", "10", "--only-minutes"]).part == ()

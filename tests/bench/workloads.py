@@ -1,7 +1,7 @@
-"""The workloads: a base graph and an endless stream of updates on it, from a fixed seed.
+"""The workloads: a base graph and an endless stream of updates to it, from a fixed seed.
 
-Every workload is a function of its sizes and its seed. Event time runs at 100 events per second in the
-streams, so that a tick comes every 90,000 events.
+A workload depends only on its sizes and its seed. In the streams event time advances by 100 events per second:
+a tick comes every 90,000 events.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from graphstate.types import Kind, Mutation
 from streams.messages.files import event_files
 
 BEGIN_US = 1_700_000_000_000_000
-"""Where event time stands when the base is loaded."""
+"""Event time at which the base is loaded."""
 BASE_US = 10 * 86_400_000_000
-"""The follows of the base are spread over so much time before that."""
+"""Time before `BEGIN_US` over which the follows of the base are spread."""
 STEP_US = 10_000
-"""Between two events of a stream."""
+"""Event time between two events of a stream."""
 BLOCK = 4_096
-"""Draws of a random generator at once."""
+"""Random numbers drawn at once."""
 VERSION = 1
-"""To be raised when a base changes: it is part of the name of the cached state."""
+"""Version of the bases, part of the cached states' names: increase it when a base changes."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the generated graphs are."""
+    """Users and follows of a generated graph."""
 
     users: int = 100_000
     follows: int = 1_000_000
@@ -41,7 +41,7 @@ class Size:
 
 
 class Workload(ABC):
-    """A base graph and what happens to it; `after`: the workload whose base this one's is built upon."""
+    """A base graph and a stream of updates; `after`: the workload whose base precedes this one's."""
 
     name: str
     after: Workload | None = None
@@ -50,15 +50,15 @@ class Workload(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """What the base depends on."""
+        """Identify the base: equal keys mean equal bases."""
 
     @abstractmethod
     def base(self) -> Iterator[Mutation]:
-        """The events of the base, behind those of `after`."""
+        """The events of the base, to be applied after the base of `after`."""
 
     @abstractmethod
     def updates(self) -> Iterator[Mutation]:
-        """The stream; every call begins anew, on the base."""
+        """The stream from its beginning, to be applied to the base."""
 
     def batch(self, stream: Iterator[Mutation], size: int) -> list[Mutation]:
         """The next micro-batch of a stream; shorter where it ends."""
@@ -66,7 +66,7 @@ class Workload(ABC):
 
 
 class Draws:
-    """Random numbers one by one that were drawn many at once."""
+    """Random numbers one by one, drawn in blocks."""
 
     def __init__(self, seed: int, weights: NDArray[np.float64]) -> None:
         self._rng = np.random.default_rng(seed)
@@ -85,22 +85,22 @@ class Draws:
             yield from np.minimum(ranks, last).tolist()
 
     def uniform(self) -> float:
-        """From [0, 1)."""
+        """A uniform number from [0, 1)."""
         return next(self._numbers)
 
     def below(self, n: int) -> int:
-        """A whole number from [0, n)."""
+        """A uniform integer from [0, n)."""
         return int(next(self._numbers) * n)
 
     def ranked(self) -> int:
-        """A rank by its weight."""
+        """A random rank, by its weight."""
         return next(self._ranked)
 
 
 class Follows(Workload):
-    """Follows among users: who is followed by a power law, who follows at random.
+    """Follows among users: followed users by a power law, followers uniformly at random.
 
-    The stream is half follows, half unfollows of any live edge.
+    The stream is half follows, half unfollows of a random live edge.
     exponent: in-degree falls with (rank + offset) to the power of −exponent.
     """
 
@@ -112,11 +112,11 @@ class Follows(Workload):
 
     @property
     def key(self) -> str:
-        """What the base depends on."""
+        """Identify the base: equal keys mean equal bases."""
         return f"follows {self.size} {self.exponent} {self.offset}"
 
     def edges(self) -> NDArray[np.int64]:
-        """The follows of the base in their order, each as source · users + target."""
+        """The follows of the base in order, each as source · users + target."""
         users, wanted = self.size.users, self.size.follows
         rng = np.random.default_rng(self.size.seed)
         cumulative = np.cumsum(self.weights / self.weights.sum())
@@ -129,14 +129,14 @@ class Follows(Workload):
         return rng.permutation(found)[:wanted]
 
     def base(self) -> Iterator[Mutation]:
-        """The follows, evenly over `BASE_US`."""
+        """The follows, spread evenly over `BASE_US`."""
         users, step = self.size.users, BASE_US // self.size.follows
         for number, key in enumerate(self.edges().tolist()):
             source, target = divmod(key, users)
             yield Mutation(Kind.FOLLOW, BEGIN_US - BASE_US + number * step, f"u{source}", f"u{target}")
 
     def updates(self) -> Iterator[Mutation]:
-        """Follows and unfollows in turn."""
+        """Follows and unfollows alternately."""
         changing = Changing(self, seed=self.size.seed + 1)
         time = BEGIN_US
         while True:
@@ -146,7 +146,7 @@ class Follows(Workload):
 
 
 class Changing:
-    """The live follows of a stream that adds and removes some."""
+    """The live follows of a stream that adds and removes follows."""
 
     def __init__(self, graph: Follows, seed: int) -> None:
         self.users = graph.size.users
@@ -155,7 +155,7 @@ class Changing:
         self._live = set(self._edges)
 
     def follow(self, time: int) -> Mutation:
-        """A follow that is not there yet."""
+        """Add a follow that is not live."""
         while True:
             key = self.draws.below(self.users) * self.users + self.draws.ranked()
             source, target = divmod(key, self.users)
@@ -166,7 +166,7 @@ class Changing:
         return Mutation(Kind.FOLLOW, time, f"u{source}", f"u{target}")
 
     def unfollow(self, time: int) -> Mutation:
-        """The end of any one of the live follows."""
+        """Remove a random live follow."""
         at = self.draws.below(len(self._edges))
         key, self._edges[at] = self._edges[at], self._edges[-1]
         self._edges.pop()
@@ -176,40 +176,40 @@ class Changing:
 
 
 class Churn(Follows):
-    """The base of `flat`; the stream ends and begins the newest follows again and again.
+    """The base of `flat`; the stream repeatedly removes and adds the newest follows.
 
-    Half follows, half unfollows. An unfollow ends one of the newest follows, so that it always leaves a window,
-    whose next edge must come from disk; half of the follows take up again what was ended.
+    Half follows, half unfollows. An unfollow removes one of the newest follows, so that it always leaves a window and
+    the next edge of the window must be read from disk; half of the follows add a removed follow again.
     """
 
     NEWEST = 10_000
 
     def updates(self) -> Iterator[Mutation]:
-        """Follows and unfollows in turn."""
+        """Follows and unfollows alternately."""
         changing = Changing(self, seed=self.size.seed + 2)
         draws = changing.draws
         newest = list(self.base())[-min(self.NEWEST, self.size.follows // 10) :]
-        ended: deque[Mutation] = deque(maxlen=self.NEWEST)
+        removed: deque[Mutation] = deque(maxlen=self.NEWEST)
         time = BEGIN_US
         while True:
-            if ended and draws.uniform() < 0.5:
-                begun = ended.popleft()._replace(kind=Kind.FOLLOW, time=time)
+            if removed and draws.uniform() < 0.5:
+                added = removed.popleft()._replace(kind=Kind.FOLLOW, time=time)
             else:
-                begun = changing.follow(time)
-            yield begun
-            newest.append(begun)
+                added = changing.follow(time)
+            yield added
+            newest.append(added)
             end = newest.pop(draws.below(len(newest)))._replace(kind=Kind.UNFOLLOW, time=time + STEP_US)
             yield end
-            ended.append(end)
+            removed.append(end)
             time += 2 * STEP_US
 
 
 class Social(Workload):
     """On the base of `flat`: 25 % follows and unfollows, 65 % shares, 10 % creates, with Zipf popularity.
 
-    There is a fixed number of places for contents; the shares of a place follow Zipf's law, a create takes over
-    a place at random. Creators are drawn as those who are followed, sharers at random; half of the shares come
-    through whoever shared the same content before. The base has two events for each user.
+    There is a fixed number of content slots; the shares of a slot follow Zipf's law, a create takes over a random slot.
+    Creators have the distribution of followed users, sharers are uniform; half of the shares come through a user who
+    shared the same content before. The base has two events per user.
     """
 
     name = "social"
@@ -224,15 +224,15 @@ class Social(Workload):
 
     @property
     def key(self) -> str:
-        """What the base depends on."""
+        """Identify the base: equal keys mean equal bases."""
         return f"social {self.warm} {self.places} {STEP_US} on {self.flat.key}"
 
     def base(self) -> Iterator[Mutation]:
-        """Two events for each user."""
+        """Two events per user."""
         return islice(self._events(mixed=False), self.warm)
 
     def updates(self) -> Iterator[Mutation]:
-        """What comes after the base; `mixed`: with some of every other type of event."""
+        """The stream after the base; `mixed`: with some events of every other type."""
         stream = self._events(mixed=self.mixed)
         return islice(stream, self.warm, None)
 
@@ -268,7 +268,7 @@ class Social(Workload):
 
     @staticmethod
     def _rare(draws: Draws, contents: list[int], number: int, time: int) -> Mutation:
-        """One of the types that the other workloads lack."""
+        """Make an event of a type that the other workloads lack."""
         user, content = f"u{draws.ranked()}", f"c{contents[draws.below(len(contents))]}"
         community = f"k{draws.below(50)}"
         kinds = (
@@ -283,10 +283,10 @@ class Social(Workload):
 
 
 class Celebrity(Workload):
-    """`flat` with one user who follows 100,000 and one whom 100,000 follow; both act in every micro-batch.
+    """`flat` with a user who follows 100,000 users and one with 100,000 followers; both act in every micro-batch.
 
-    The first is in the window of everybody whom they follow: what changes their embedding makes all of them stale.
-    Both create a content, which somebody shares, and the rest of the batch is that of `flat`.
+    The first is in the window of all users they follow: a change of their embedding makes all of those stale.
+    Both create a content, which another user shares; the rest of the batch is that of `flat`.
     """
 
     name = "celebrity"
@@ -298,11 +298,11 @@ class Celebrity(Workload):
 
     @property
     def key(self) -> str:
-        """What the base depends on."""
+        """Identify the base: equal keys mean equal bases."""
         return f"celebrity {self.reach} on {self.flat.key}"
 
     def base(self) -> Iterator[Mutation]:
-        """100,000 followings, 100,000 followers."""
+        """100,000 follows by the first user, 100,000 of the second."""
         for number in range(self.reach):
             yield Mutation(Kind.FOLLOW, BEGIN_US - 2 * self.reach + 2 * number, "fan", f"u{number}")
             yield Mutation(Kind.FOLLOW, BEGIN_US - 2 * self.reach + 2 * number + 1, f"u{number}", "star")
@@ -312,7 +312,7 @@ class Celebrity(Workload):
         return self.flat.updates()
 
     def batch(self, stream: Iterator[Mutation], size: int) -> list[Mutation]:
-        """The two first, in turn where there is no room for both."""
+        """The events of both users first, alternating where the batch has no room for both."""
         self._turn += 1
         acts: list[Mutation] = []
         for star in ("fan", "star"):
@@ -326,7 +326,7 @@ class Celebrity(Workload):
 
 
 class RealFile(Workload):
-    """An event file: the first half is the base, the second the stream."""
+    """An event file: the first half is the base, the second half the stream."""
 
     endless = False
 
@@ -337,7 +337,7 @@ class RealFile(Workload):
 
     @property
     def key(self) -> str:
-        """What the base depends on."""
+        """Identify the base: equal keys mean equal bases."""
         return f"file {self._path.name} {self._path.stat().st_size}"
 
     def _all(self) -> list[Mutation]:
@@ -345,11 +345,11 @@ class RealFile(Workload):
         return self._events
 
     def base(self) -> Iterator[Mutation]:
-        """The first half."""
+        """The events of the first half."""
         return iter(self._all()[: len(self._all()) // 2])
 
     def updates(self) -> Iterator[Mutation]:
-        """The second half; it ends."""
+        """The events of the second half; the stream ends."""
         return iter(self._all()[len(self._all()) // 2 :])
 
 
@@ -358,7 +358,7 @@ FILES = ("weibo2012", "weibo")
 
 
 def generated(name: str, size: Size) -> Workload:
-    """A workload by its name; `mixed` is `social` with all other types of events, for --exact."""
+    """Return a workload by name; `mixed` is `social` with all other types of events, for --exact."""
     flat = Follows("flat", size, exponent=0.62)
     made: dict[str, Workload] = {
         "flat": flat,

@@ -1,4 +1,4 @@
-"""Broker, network and workers of a chaos run, and the faults that happen to them."""
+"""Broker, network and workers of a chaos run, and the code that injects the faults."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from tests.support.workers import wait_for
 
 FLICKER_S = 0.25
 DISK_BYTES = 160 << 20
-"""Room for a worker whose disk will be full, before it is."""
+"""Size of the small disk of a worker that runs out of space."""
 JUMPS_S = (-86_400, 1_800, -3_600, 0)
-"""Where a worker's wall clock jumps to, one after the other; a broker refuses what is more than an hour ahead."""
+"""Successive offsets of one worker's wall clock; a broker refuses timestamps more than an hour ahead."""
 READY_S = 120.0
 
 
 @dataclass
 class Happened:
-    """What was done. kills: (Unix ms, shards that the killed worker owned)."""
+    """What the faults did. kills: (Unix ms, shards that the killed worker owned)."""
 
     lines: list[str] = field(default_factory=list)
     kills: list[tuple[int, list[int]]] = field(default_factory=list)
@@ -54,16 +54,16 @@ class Happened:
 
 
 def can_mount() -> bool:
-    """Whether a small file system can be made here for a disk that gets full."""
+    """Whether this user can mount a small file system, which a full disk needs."""
     return os.geteuid() == 0 and shutil.which("mount") is not None
 
 
 SPREAD_ROWS = 64
-"""Few enough that many a node is a hub."""
+"""Small, so that many nodes are hubs."""
 
 
 class Cluster:
-    """Everything of one run, in one folder; a context manager."""
+    """Broker, links and workers of one run, in one folder; a context manager."""
 
     def __init__(self, folder: Path, *, workers: int, shards: int, faults: list[Fault], static: bool) -> None:
         self.folder = folder
@@ -103,7 +103,7 @@ class Cluster:
 
     @property
     def settings(self) -> Settings:
-        """The settings of whoever looks on: straight to the broker, no worker's folder or port."""
+        """Settings of the observer: direct connection to the broker, no worker's folder or port."""
         return self._settings(self.kafka.address, "onlooker", 0)
 
     def _settings(self, broker: str, name: str, port: int) -> Settings:
@@ -131,28 +131,28 @@ class Cluster:
             self.members.append(Member(number, settings, skewed=skewed))
 
     def begin(self) -> None:
-        """Start the workers that are there from the beginning and wait until they are ready."""
+        """Start the initial workers and wait until they are ready."""
         for member in self.members[: self._count]:
             member.begin()
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Wait until every worker that should run says that it is ready."""
+        """Wait until every worker that should run reports that it is ready."""
         for member in self.members:
             if member.up:
                 wait_for(member.ready, READY_S, f"worker {member.number} to be ready")
 
     # Faults
 
-    def unleash(self) -> None:
-        """Let the faults happen, each on a thread of its own, timed from now."""
+    def start_faults(self) -> None:
+        """Start the faults, each on its own thread, timed from now."""
         self._begin = time.monotonic()
         self._threads = [threading.Thread(target=self._one, args=(fault,), daemon=True) for fault in self.faults]
         for thread in self._threads:
             thread.start()
 
-    def settle(self) -> None:
-        """Wait for the last fault to be over and everything to run again; raises what went wrong with the faults."""
+    def wait_faults(self) -> None:
+        """Wait until all faults have ended and all workers run again; raise the errors of the faults."""
         for thread in self._threads:
             thread.join()
         if self._errors:
@@ -164,7 +164,7 @@ class Cluster:
         self.wait_ready()
 
     def finish(self) -> None:
-        """End all workers politely, at the same time."""
+        """Stop all workers with SIGTERM, at the same time."""
         for member in self.members:
             member.leave()
         for member in self.members:
@@ -177,8 +177,8 @@ class Cluster:
             time.sleep(max(0.0, self._begin + fault.at_s - time.monotonic()))
             self._note(f"begins: {fault}")
             self._acts[fault.kind](self, fault)
-            self._note(f"is over: {fault}")
-        except BaseException as error:  # noqa: BLE001 - raised by settle
+            self._note(f"ended: {fault}")
+        except BaseException as error:  # noqa: BLE001 - raised by wait_faults
             self._errors.append(error)
 
     def _note(self, what: str) -> None:
@@ -188,23 +188,23 @@ class Cluster:
             log.write(f"{time.strftime('%H:%M:%S', time.gmtime())} {line}\n")
 
     def _skip(self, fault: Fault, why: str) -> None:
-        self._note(f"not done, {why}: {fault}")
+        self._note(f"skipped, {why}: {fault}")
         self.happened.skipped.append(f"{fault.kind}: {why}")
 
     def _target(self, fault: Fault) -> Member:
-        """The worker that a fault meets: what strikes owners strikes one that owns shards, if any does."""
+        """The worker that a fault hits; faults for owners prefer a worker that owns shards."""
         owners = [member for member in self.members if member.alive and member.shards]
         if fault.kind not in OF_OWNERS or not owners:
             return self.members[fault.worker]
         member = owners[fault.worker % len(owners)]
-        self._note(f"meets worker {member.number}: {fault}")
+        self._note(f"hits worker {member.number}: {fault}")
         return member
 
     def _kill(self, fault: Fault) -> None:
         member = self._target(fault)
         shards = member.shards
         if not member.down(signal.SIGKILL, fault.kind):
-            self._skip(fault, "it was down")
+            self._skip(fault, "the worker was down")
         else:
             self.happened.kills.append((time.time_ns() // 1_000_000, shards))
         time.sleep(fault.lasts_s)
@@ -213,14 +213,14 @@ class Cluster:
     def _term(self, fault: Fault) -> None:
         member = self.members[fault.worker]
         if not member.down(signal.SIGTERM, fault.kind):
-            self._skip(fault, "it was down")
+            self._skip(fault, "the worker was down")
         time.sleep(fault.lasts_s)
         member.again()
 
     def _hang(self, fault: Fault) -> None:
         member = self._target(fault)
         if not member.send(signal.SIGSTOP):
-            self._skip(fault, "it was down")
+            self._skip(fault, "the worker was down")
         time.sleep(fault.lasts_s)
         member.send(signal.SIGCONT)
 
@@ -253,7 +253,7 @@ class Cluster:
     def _disk(self, fault: Fault) -> None:
         member = self._target(fault)
         if member.settings.datadir not in self._mounted:
-            self._skip(fault, "there is no right to mount a small disk")
+            self._skip(fault, "no permission to mount a small disk")
             return
         ballast = member.settings.datadir / "ballast"
         end = time.monotonic() + fault.lasts_s
@@ -285,7 +285,7 @@ class Cluster:
 
 
 def fill(path: Path) -> None:
-    """Take all the room that is left on a file system."""
+    """Fill the free space of a file system."""
     with suppress(OSError), path.open("ab", buffering=0) as file:
         for size in (1 << 20, 4_096, 1):
             with suppress(OSError):

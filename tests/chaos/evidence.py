@@ -1,4 +1,4 @@
-"""What a chaos run left, collected: from the workers' pages, from Kafka's topics, from the folders and the logs."""
+"""Collects the results of a chaos run: from the workers' APIs, Kafka's topics, data folders and logs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streams.offline.replay import cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
 from streams.worker.data_dir import state_folder
-from tests.chaos.judge import Found, NodeKey, Record, Score, Truth, owner, records
+from tests.chaos.judge import NodeKey, Record, RunResult, Score, Truth, owner, records
 from tests.chaos.member import Member
 from tests.chaos.stream import USERS, Message
 from tests.support import brokerlog
@@ -28,17 +28,17 @@ from tests.support.workers import read_all
 
 LIMIT = 1_000
 ERRORS = {"error", "critical"}
-LAST_WORDS = "groundswell: "
-"""How the one line begins with which a worker ends."""
+ERROR_PREFIX = "groundswell: "
+"""Prefix of the error line with which a worker exits."""
 
 
 def spec_of(artifact: Artifact) -> GraphSpec:
-    """The graph's spec of a worker that keeps everything."""
+    """The graph's spec for workers without retention."""
     return graph_spec(artifact.config, retention_s=0, lateness_s=int(Settings.model_fields["lateness_s"].default))
 
 
-def undisturbed(mutations: list[Mutation], sent: list[Message]) -> Truth:
-    """The truth: one shard, one process, no Kafka, each event once."""
+def expected_result(mutations: list[Mutation], sent: list[Message]) -> Truth:
+    """Compute the expected result: one shard, one process, no Kafka, each event once."""
     artifact = Artifact.default()
     with (
         TemporaryDirectory(prefix="groundswell-truth-") as folder,
@@ -53,8 +53,8 @@ def undisturbed(mutations: list[Mutation], sent: list[Message]) -> Truth:
 
 
 def answers(members: Iterable[Member]) -> dict[str, list[Score]]:
-    """What the workers that run say about every user."""
-    found: dict[str, list[Score]] = {}
+    """Scores of every user by all running workers."""
+    scores: dict[str, list[Score]] = {}
     assert USERS <= LIMIT
     for member in members:
         if not member.alive:
@@ -63,12 +63,12 @@ def answers(members: Iterable[Member]) -> dict[str, list[Score]]:
         assert status == 200, f"worker {member.number} answers {status}: {body!r}"
         for row in json.loads(body)["top"]:
             score = Score(row["reach"], row["percentile"], as_of_us(row["as_of"]))
-            found.setdefault(row["user"], []).append(score)
-    return found
+            scores.setdefault(row["user"], []).append(score)
+    return scores
 
 
 def as_of_us(value: Any) -> int:
-    """An as-of time of the API in µs."""
+    """Convert an as-of time of the API to µs."""
     if isinstance(value, int):
         return value
     from datetime import datetime, timedelta
@@ -78,8 +78,8 @@ def as_of_us(value: Any) -> int:
 
 
 def graphs(folders: Iterable[Path], shards: int) -> dict[int, dict[NodeKey, Record]]:
-    """Per shard, what the worker has that took it furthest; the workers must have ended."""
-    found = {}
+    """Graph per shard, from the worker with the highest position; the workers must have ended."""
+    graphs_by_shard = {}
     every = list(folders)
     spec = spec_of(Artifact.default())
     for shard in range(shards):
@@ -95,13 +95,13 @@ def graphs(folders: Iterable[Path], shards: int) -> dict[int, dict[NodeKey, Reco
                     newest = next_offset, records(state.snapshot(), shards, shard)
             finally:
                 state.close()
-        found[shard] = newest[1]
-    return found
+        graphs_by_shard[shard] = newest[1]
+    return graphs_by_shard
 
 
 @dataclass
 class Outputs:
-    """The score topic. published_ms: per shard, when it published. repeated: scores that repeat the one before."""
+    """The score topic. published_ms: publication times per shard. repeated: scores equal to the one before."""
 
     last: dict[str, float | None] = field(default_factory=dict)
     published_ms: dict[int, list[int]] = field(default_factory=dict)
@@ -110,32 +110,32 @@ class Outputs:
 
 
 def outputs(records_: Iterable[Any], shards: int) -> Outputs:
-    """What the records of the score topic add up to."""
-    found = Outputs()
+    """Summarize the records of the score topic."""
+    summary = Outputs()
     before: dict[bytes, bytes | None] = {}
     for record in records_:
-        found.scores += 1
-        found.repeated += before.get(record.key, b"") == record.value
+        summary.scores += 1
+        summary.repeated += before.get(record.key, b"") == record.value
         before[record.key] = record.value
-        found.last[record.key.decode()] = None if record.value is None else json.loads(record.value)["reach"]
-        found.published_ms.setdefault(owner(record.key.decode(), shards), []).append(record.timestamp)
-    return found
+        summary.last[record.key.decode()] = None if record.value is None else json.loads(record.value)["reach"]
+        summary.published_ms.setdefault(owner(record.key.decode(), shards), []).append(record.timestamp)
+    return summary
 
 
-class Known(NamedTuple):
-    """What must be asked while the workers run: as they end, shards change hands and publish what is not settled."""
+class LiveResult(NamedTuple):
+    """What must be read while workers run: when they stop, shards move and publish the deferred scores."""
 
     answers: dict[str, list[Score]]
     out: Outputs
 
 
-def ask(settings: Settings, members: Iterable[Member]) -> Known:
-    """Ask it; everything must be quiet."""
-    return Known(answers(members), outputs(read_all(settings, [Topics(settings).score.name]), settings.shards))
+def read_live(settings: Settings, members: Iterable[Member]) -> LiveResult:
+    """Read scores and topic ends; all traffic must have ended."""
+    return LiveResult(answers(members), outputs(read_all(settings, [Topics(settings).score.name]), settings.shards))
 
 
-def collect(settings: Settings, members: list[Member], known: Known, sent: list[Message]) -> tuple[Found, int]:
-    """Everything once the workers have ended; (what was found, how many messages ingest repeated)."""
+def collect(settings: Settings, members: list[Member], live: LiveResult, sent: list[Message]) -> tuple[RunResult, int]:
+    """Collect everything else after the workers ended; (results, number of messages that ingest repeated)."""
     topics = Topics(settings)
     inputs = [spec.name for spec in topics.inputs.values()]
     bad = {message.value for message in sent if message.bad and not message.value.startswith(b"[")}
@@ -152,12 +152,12 @@ def collect(settings: Settings, members: list[Member], known: Known, sent: list[
                 taken.update((source, offset) for offset in segment.offsets)
     dead = {record.value for record in read_all(settings, [topics.dlq(name).name for name in inputs])}
     states = graphs([member.settings.datadir for member in members], settings.shards)
-    found = Found(known.answers, states, known.out.last, dead, arrived, set(taken))
-    return found, taken.total() - len(taken)
+    result = RunResult(live.answers, states, live.out.last, dead, arrived, set(taken))
+    return result, taken.total() - len(taken)
 
 
-def late_words(kafka: Path, topics: Topics, shards: int) -> list[str]:
-    """Where a writer wrote of a shard, or of an input partition, after its successor had begun."""
+def writes_after_handover(kafka: Path, topics: Topics, shards: int) -> list[str]:
+    """Writes to a shard or an input partition after the next owner's first write."""
 
     def shard_of(record: Any) -> list[Hashable]:
         return [owner(record.key.decode(), shards)]
@@ -165,30 +165,30 @@ def late_words(kafka: Path, topics: Topics, shards: int) -> list[str]:
     def sources_of(record: Any) -> list[Hashable]:
         return [segment.source for segment in unpack(record.value).segments]
 
-    found = []
+    problems = []
     for spec, writers_of in ((topics.score, shard_of), (topics.alert, shard_of), (topics.mutations, sources_of)):
         for partition in range(spec.partitions):
-            late = brokerlog.returned(brokerlog.records(kafka, spec.name, partition), writers_of)
+            late = brokerlog.late_writes(brokerlog.records(kafka, spec.name, partition), writers_of)
             if late:
-                found.append(f"{len(late)} records of {spec.name}:{partition} came after their writer's successor")
-    return found
+                problems.append(f"{len(late)} records of {spec.name}:{partition} came after the next owner's first")
+    return problems
 
 
 # Figures
 
 
 def recovery_s(kills: list[tuple[int, list[int]]], out: Outputs) -> list[float]:
-    """Per killed worker and shard that it owned: seconds until that shard published again."""
-    found = []
+    """Seconds from each kill until each shard of the killed worker published again."""
+    seconds = []
     for killed_ms, shards in kills:
         for shard in shards:
             after = [at for at in out.published_ms.get(shard, ()) if at > killed_ms]
-            found.append((min(after) - killed_ms) / 1_000 if after else float("inf"))
-    return found
+            seconds.append((min(after) - killed_ms) / 1_000 if after else float("inf"))
+    return seconds
 
 
 def stalls(members: Iterable[Member]) -> dict[float, float]:
-    """How long rebalances took: cumulative counts by upper bound (s), all lives of all workers together."""
+    """Durations of rebalances: cumulative counts by upper bound (s), summed over all processes of all workers."""
     together = Counter[float]()
     for member in members:
         for life in member.stalls:
@@ -197,14 +197,14 @@ def stalls(members: Iterable[Member]) -> dict[float, float]:
 
 
 def error_lines(log: Path) -> Iterator[str]:
-    """The lines of a worker's log that say error; of a traceback its last line, never the line of a good end."""
+    """Log lines of level error; of a traceback its last line, without the error line of an expected exit."""
     inside = False
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(("Traceback", " ")) or not line:
             inside = inside or bool(line)
             continue
         if not line.startswith("{"):
-            if inside or not line.startswith(LAST_WORDS):
+            if inside or not line.startswith(ERROR_PREFIX):
                 yield line
             inside = False
         elif json.loads(line).get("level") in ERRORS:

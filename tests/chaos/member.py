@@ -1,4 +1,4 @@
-"""One worker of a chaos run: kept running unless it is meant to be down, with what it said and measured."""
+"""One worker of a chaos run: restarted unless it should be down, with its exits and measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.workers import WorkerProcess
 
 STOP_S = 30.0
 AGAIN_S = 1.0
-"""Before a worker that ended is started again, as whatever keeps it running would."""
+"""Delay before an ended worker is restarted, as by a service manager."""
 LOOK_S = 0.1
 MEASURE_S = 1.0
 MUTATIONS = "groundswell.mutations:"
@@ -24,17 +24,17 @@ STALL = "groundswell_rebalance_seconds_bucket"
 
 @dataclass(frozen=True)
 class End:
-    """One end of a worker's process. asked: by which fault, empty if it ended by itself."""
+    """One exit of a worker's process. asked: the fault that stopped it, empty if it ended by itself."""
 
     worker: int
     at_s: float
     code: int
     asked: str
-    said: str
+    last_line: str
 
 
 class Member(WorkerProcess):
-    """A worker with a number; `up` says whether it should run."""
+    """A numbered worker that is restarted after an exit; `up`: whether it should run."""
 
     def __init__(self, number: int, settings: Settings, *, skewed: bool = False) -> None:
         super().__init__(settings)
@@ -52,43 +52,43 @@ class Member(WorkerProcess):
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._keep, self._watch)]
 
     def start(self) -> None:
-        """Start the process and return at once."""
+        """Start the process without waiting for it."""
         self.stalls.append({})
         super().start()
 
     def module(self) -> list[str]:
-        """The worker, with a clock that is off if it is to be skewed."""
+        """The module to run: the worker, with a shifted clock if skewed."""
         return ["tests.chaos.skewed", str(self.clock), "worker"] if self.skewed else super().module()
 
     def begin(self) -> None:
-        """Start it and keep it running from now on."""
+        """Start the worker and keep it running from now on."""
         self.up = True
         for thread in self._threads:
             thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether there is a process."""
+        """Whether the process runs."""
         return self.process is not None and self.process.poll() is None
 
     def send(self, number: int) -> bool:
-        """Send a signal; False if nobody is there."""
+        """Send a signal; False if there is no process."""
         if not self.alive or self.process is None:
             return False
         self.process.send_signal(number)
         return True
 
     def down(self, number: int, why: str) -> bool:
-        """End it by a signal and leave it down; False if it is down already."""
+        """Stop the worker by a signal and leave it down; False if it is down already."""
         self.up, self.asked = False, why
         return self.send(number)
 
     def again(self) -> None:
-        """Let it run again."""
+        """Restart the worker after `down`."""
         self.up = True
 
     def _keep(self) -> None:
-        """Start it whenever it should run and does not; note every end."""
+        """Restart the worker whenever it should run and does not; record every exit."""
         while not self._over.wait(LOOK_S):
             self._note_end()
             if self.up and self.process is None and time.monotonic() >= self._not_before:
@@ -97,12 +97,12 @@ class Member(WorkerProcess):
     def _note_end(self) -> None:
         process = self.process
         if process is not None and (code := process.poll()) is not None:
-            self.ends.append(End(self.number, time.monotonic() - self._begin, code, self.asked, self.last_words()))
+            self.ends.append(End(self.number, time.monotonic() - self._begin, code, self.asked, self.last_log_line()))
             self.process, self.asked, self.partitions = None, "", []
             self._not_before = time.monotonic() + AGAIN_S
 
     def _watch(self) -> None:
-        """Read what it owns and what rebalances cost it."""
+        """Read the worker's shards and its rebalance durations."""
         while not self._over.wait(MEASURE_S):
             if not self.alive:
                 continue
@@ -113,40 +113,40 @@ class Member(WorkerProcess):
             self.partitions = self.owned() or self.partitions
 
     def owned(self) -> list[str]:
-        """The partitions that it says it owns, none if it does not answer."""
+        """The partitions that the worker reports as its own; none if it does not answer."""
         status, body = self.get("/readyz")
         found: list[str] = json.loads(body)["partitions"] if status == 200 else []
         return found
 
     @property
     def shards(self) -> list[int]:
-        """The shards that it owned when it was last asked."""
+        """The shards of the last such report."""
         return [int(name.rpartition(":")[2]) for name in self.partitions if MUTATIONS in name]
 
     def ready(self) -> bool:
-        """Whether it says that it is ready now."""
+        """Whether the worker reports that it is ready."""
         return self.get("/readyz")[0] == 200
 
-    def last_words(self) -> str:
-        """The last line of its log."""
+    def last_log_line(self) -> str:
+        """The last line of the worker's log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
         return lines[-1] if lines else ""
 
     def leave(self) -> None:
-        """Look after it no longer."""
+        """Stop restarting the worker."""
         self._over.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
 
     def finish(self) -> None:
-        """Wait for its end, which it was asked for."""
+        """Wait for the exit after SIGTERM."""
         if self.process is not None:
             self.ended(STOP_S)
             self._note_end()
 
     def abandon(self) -> None:
-        """End it at once, whatever it does."""
+        """Kill the worker."""
         self.up = False
         self._over.set()
         process = self.process
@@ -156,7 +156,7 @@ class Member(WorkerProcess):
 
 
 def stalls(text: str) -> dict[float, float]:
-    """How many rebalances took at most so long, by the upper bounds of the metric's buckets (s)."""
+    """Cumulative number of rebalances by the upper bounds of the metric's buckets (s)."""
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

@@ -1,7 +1,7 @@
-"""The wires between workers and broker: TCP proxies that can refuse, go silent, and come back.
+"""Network between workers and broker: TCP proxies that can refuse connections, stop forwarding, and recover.
 
-Each worker reaches the broker through a link of its own, which the broker advertises on a listener
-of its own: so one worker can be cut off while the others go on.
+Each worker reaches the broker through its own link, which the broker advertises on a listener of its own: one worker
+can be cut off while the others continue.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANSWER_S = 10.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now."""
+    """Choose different ports that are free now."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -32,7 +32,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Link:
-    """One proxy: clients at `port`, the broker at `target` (which may change)."""
+    """One proxy: listens at `port`, forwards to the broker at `target` (which may change)."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -44,13 +44,13 @@ class Link:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> None:
-        """Begin to listen, at the same port as before if there was one."""
+        """Start listening, at the same port as before if there was one."""
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, HOST, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Break all connections and take no new ones."""
+        """Close all connections and accept no new ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -58,16 +58,16 @@ class Link:
             writer.transport.abort()
 
     async def silence(self) -> None:
-        """Carry nothing more; connections stay, and what is on its way stays there."""
+        """Forward nothing; connections stay open and data in transit stays buffered."""
         self._flows.clear()
 
     async def heal(self) -> None:
-        """Be a plain wire again."""
+        """Forward again."""
         self._flows.set()
         await self.listen()
 
     async def close(self) -> None:
-        """End everything."""
+        """Close the listener and all connections."""
         await self.refuse()
         for task in list(self._tasks):
             task.cancel()
@@ -105,7 +105,7 @@ class Link:
 
 
 class Network:
-    """Links on a loop and thread of their own; its methods may be called from any other thread."""
+    """Links on their own loop and thread; the methods may be called from any other thread."""
 
     def __init__(self, links: int) -> None:
         self._loop = asyncio.new_event_loop()
@@ -126,22 +126,22 @@ class Network:
         return self.links if number < 0 else [self.links[number]]
 
     def refuse(self, number: int = -1) -> None:
-        """Let a link (−1: all) refuse connections."""
+        """Make a link (−1: all) refuse connections."""
         for link in self._chosen(number):
             self._run(link.refuse())
 
     def silence(self, number: int = -1) -> None:
-        """Let a link (−1: all) go silent."""
+        """Make a link (−1: all) stop forwarding."""
         for link in self._chosen(number):
             self._run(link.silence())
 
     def heal(self, number: int = -1) -> None:
-        """Let a link (−1: all) be well again."""
+        """Make a link (−1: all) forward again."""
         for link in self._chosen(number):
             self._run(link.heal())
 
     def close(self) -> None:
-        """End all links and the thread."""
+        """Close all links and end the thread."""
         for link in self.links:
             self._run(link.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -150,12 +150,12 @@ class Network:
 
 
 class LinkedKafka(EmbeddedKafka):
-    """An embedded Kafka with one more listener per link, advertised at the link's own port."""
+    """An embedded Kafka with one additional listener per link, advertised at the link's port."""
 
     network: Network
 
     def address_of(self, number: int) -> str:
-        """What the worker behind a link uses as its broker."""
+        """The broker address for the worker behind a link."""
         return f"{HOST}:{self.network.links[number].port}"
 
     def _configure(self) -> None:

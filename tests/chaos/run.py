@@ -1,4 +1,4 @@
-"""Chaos runs: `python -m tests.chaos.run` (make chaos). One seed is one schedule of faults on one stream of events."""
+"""Chaos runs: `python -m tests.chaos.run` (make chaos). A seed defines a schedule of faults and a stream of events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streams.kafka.topics import Topics
 from streams.worker.assignment import LATE_S
 from tests.chaos import errors, evidence
 from tests.chaos.cluster import Cluster
-from tests.chaos.judge import judge, quantile
+from tests.chaos.judge import find_problems, quantile
 from tests.chaos.schedule import CUT, KINDS, SILENT, schedule
 from tests.chaos.stream import Message, messages, truth
 from tests.load.rig import end_well
@@ -28,14 +28,14 @@ from tests.support.workers import producer, wait_quiet
 
 FOLDER = tidy.ROOT / "build" / "chaos"
 DELAYING = {CUT, SILENT}
-"""Faults that hold up what is on the wire."""
+"""Faults that delay messages in transit."""
 QUIET_S = 180.0
 STILL_S = 5.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The form of a run: how many events at which rate, how many faults while they are sent, on what."""
+    """Parameters of a run: events, rate, faults during the stream, cluster."""
 
     events: int = 20_000
     rate: float = 500.0
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """How long the stream is sent."""
+        """Duration of the stream."""
         return self.events / self.rate
 
 
@@ -78,24 +78,24 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the run has no problem."""
         return not self.problems
 
     def line(self) -> str:
-        """The run in one line."""
+        """A summary of the run in one line."""
         slowest = f"{max(self.recovery_s):.1f} s" if self.recovery_s else "-"
         p95_s = quantile(self.stalls, 0.95)
         stall = "-" if p95_s is None else f"{p95_s:.2f} s{' (broker away)' if self.broker_away else ''}"
         result = "ok" if self.ok else "FAILED"
         return (
             f"seed {self.seed}: {result}, {self.messages} messages, {self.users} users, {self.kills} kills, "
-            f"scored again after {slowest}, rebalance p95 {stall}, quiet after {self.quiet_s:.1f} s, "
+            f"shard published again after at most {slowest}, rebalance p95 {stall}, idle after {self.quiet_s:.1f} s, "
             f"{self.repeated_scores} of {self.scores} scores repeated, {self.seconds:.0f} s"
         )
 
 
 def say(text: str) -> None:
-    """One line for whoever watches."""
+    """Print a progress line."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -118,7 +118,7 @@ def feed(cluster: Cluster, sent: list[Message], rate: float, failed: list[BaseEx
 
 
 def run(seed: int, plan: Plan, folder: Path) -> Verdict:
-    """One run; its logs stay in `folder`."""
+    """Run one seed; its logs stay in `folder`."""
     begin = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -127,30 +127,30 @@ def run(seed: int, plan: Plan, folder: Path) -> Verdict:
     (folder / "schedule.txt").write_text("".join(f"{fault}\n" for fault in faults), encoding="utf-8")
     verdict = Verdict(seed, [], [str(fault) for fault in faults], messages=len(sent))
     expected: list[Any] = []
-    thinking = threading.Thread(target=lambda: expected.append(evidence.undisturbed(truth(sent), sent)))
+    reference = threading.Thread(target=lambda: expected.append(evidence.expected_result(truth(sent), sent)))
     with Cluster(folder, workers=plan.workers, shards=plan.shards, faults=faults, static=bool(seed % 2)) as cluster:
         try:
-            found, out = _disturb(cluster, plan, sent, verdict)
+            actual, out = _disturb(cluster, plan, sent, verdict)
         except AssertionError as error:
             verdict.problems.append(str(error).splitlines()[0])
-            found = None
-        thinking.start()
-        thinking.join()
-        if found is not None:
+            actual = None
+        reference.start()
+        reference.join()
+        if actual is not None:
             verdict.users = len(expected[0].scores)
-            late = evidence.late_words(cluster.kafka.folder, Topics(cluster.settings), plan.shards)
-            # What was on the wire when the network went silent arrives when it is back, whoever owns the shard then.
+            late = evidence.writes_after_handover(cluster.kafka.folder, Topics(cluster.settings), plan.shards)
+            # Messages in transit when forwarding stopped arrive when it resumes, also if the shard has a new owner.
             delayed = {fault.kind for fault in faults} & DELAYING
             verdict.delayed = late if delayed else []
-            found.errors = unexpected(cluster) + ([] if delayed else late)
-            verdict.problems += judge(expected[0], found)
+            actual.errors = unexpected(cluster) + ([] if delayed else late)
+            verdict.problems += find_problems(expected[0], actual)
             verdict.scores, verdict.repeated_scores = out.scores, out.repeated
             verdict.recovery_s = evidence.recovery_s(cluster.happened.kills, out)
         verdict.kills, verdict.skipped = len(cluster.happened.kills), cluster.happened.skipped
         verdict.stalls = evidence.stalls(cluster.members)
         verdict.broker_away = any(fault.kind in errors.BROKER for fault in faults)
         verdict.ends = [
-            f"{end.at_s:.1f} s: worker {end.worker}, {end.code} ({end.asked or 'by itself'}): {end.said[:300]}"
+            f"{end.at_s:.1f} s: worker {end.worker}, {end.code} ({end.asked or 'by itself'}): {end.last_line[:300]}"
             for member in cluster.members
             for end in member.ends
         ]
@@ -162,7 +162,7 @@ def run(seed: int, plan: Plan, folder: Path) -> Verdict:
 
 
 def _disturb(cluster: Cluster, plan: Plan, sent: list[Message], verdict: Verdict) -> Any:
-    """Feed and disturb the cluster, wait until it is quiet, end it, and collect what it left."""
+    """Feed the cluster during the faults, wait until it is idle, stop it, and collect its results."""
     begin = time.monotonic()
 
     def phase(name: str) -> None:
@@ -174,45 +174,51 @@ def _disturb(cluster: Cluster, plan: Plan, sent: list[Message], verdict: Verdict
     rate = plan.rate * len(sent) / plan.events
     feeder = threading.Thread(target=feed, args=(cluster, sent, rate, failed))
     feeder.start()
-    cluster.unleash()
+    cluster.start_faults()
     feeder.join()
     if failed:
         raise failed[0]
     phase("stream")
-    cluster.settle()
+    cluster.wait_faults()
     phase("settle")
     if {fault.kind for fault in cluster.faults} & DELAYING:
-        # Late words stand on the score topic until their shard's new owner has said everything again.
+        # A late write of a previous owner stays on the score topic until the new owner has republished all scores.
         time.sleep(LATE_S + 2.0)
-        cluster.settle()
+        cluster.wait_faults()
         phase("late")
     verdict.quiet_s = round(wait_quiet(cluster.settings, QUIET_S, STILL_S), 1)
     phase("quiet")
-    known = evidence.ask(cluster.settings, cluster.members)
+    live = evidence.read_live(cluster.settings, cluster.members)
     cluster.finish()
     phase("stop")
-    found, verdict.repeated_messages = evidence.collect(cluster.settings, cluster.members, known, sent)
+    actual, verdict.repeated_messages = evidence.collect(cluster.settings, cluster.members, live, sent)
     phase("collect")
-    return found, known.out
+    return actual, live.out
 
 
 def unexpected(cluster: Cluster) -> list[str]:
-    """Ends of workers and error lines in their logs that no fault of the run explains, each kind once."""
+    """Worker exits and error lines that no fault of the run explains, each kind once."""
     kinds = {fault.kind for fault in cluster.faults}
-    found: dict[tuple[int, str], list[str]] = {}
+    lines_by_kind: dict[tuple[int, str], list[str]] = {}
     for member in cluster.members:
         for line in evidence.error_lines(member.log) if member.log.exists() else ():
             if not errors.explained(line, kinds):
-                found.setdefault((member.number, re.sub(r"\d+", "0", line)), []).append(line)
-    ends = [end for member in cluster.members for end in member.ends if not errors.good_end(end, kinds)]
+                lines_by_kind.setdefault((member.number, re.sub(r"\d+", "0", line)), []).append(line)
+    ends = [end for member in cluster.members for end in member.ends if not errors.expected_exit(end, kinds)]
     return [
-        *(f"worker {worker} logged {len(lines)} times: {lines[0][:400]}" for (worker, _), lines in found.items()),
-        *(f"worker {end.worker} ended with {end.code} ({end.asked or 'by itself'}): {end.said[:400]}" for end in ends),
+        *(
+            f"worker {worker} logged {len(lines)} times: {lines[0][:400]}"
+            for (worker, _), lines in lines_by_kind.items()
+        ),
+        *(
+            f"worker {end.worker} ended with {end.code} ({end.asked or 'by itself'}): {end.last_line[:400]}"
+            for end in ends
+        ),
     ]
 
 
 def summary(verdicts: list[Verdict], plan: Plan) -> dict[str, Any]:
-    """All seeds together."""
+    """Summarize all seeds."""
     recovery = [seconds for verdict in verdicts for seconds in verdict.recovery_s]
     stalls = Counter[float]()
     for verdict in verdicts:
@@ -226,7 +232,7 @@ def summary(verdicts: list[Verdict], plan: Plan) -> dict[str, Any]:
         "messages": sum(verdict.messages for verdict in verdicts),
         "kills": sum(verdict.kills for verdict in verdicts),
         "recovery_max_s": max(recovery, default=None),
-        # While the broker is away a rebalance cannot end: those runs say nothing about rebalancing.
+        # While the broker is away a rebalance cannot complete: such runs do not count for rebalance times.
         "rebalances": max(stalls.values(), default=0),
         "rebalance_p95_s": quantile(stalls, 0.95),
         "scores": sum(verdict.scores for verdict in verdicts),
@@ -237,15 +243,15 @@ def summary(verdicts: list[Verdict], plan: Plan) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run the seeds; 1 if one of them failed."""
+    """Run the seeds; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, help="only this one")
-    parser.add_argument("--seeds", type=int, help="how many, from --first on")
+    parser.add_argument("--seed", type=int, help="run only this seed")
+    parser.add_argument("--seeds", type=int, help="number of seeds, from --first on")
     parser.add_argument("--first", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--quick", action="store_true", help="two minutes")
     parser.add_argument("--shards", type=int, default=Plan.shards)
     parser.add_argument("--workers", type=int, default=Plan.workers)
-    parser.add_argument("--faults", help="only these kinds, separated by commas")
+    parser.add_argument("--faults", help="only these kinds of faults, separated by commas")
     given = parser.parse_args()
     end_well()
     form = QUICK if given.quick else Plan()
@@ -265,9 +271,7 @@ def main() -> int:
             say(line)
         if not verdict.ok:
             again = f"make chaos SEED={seed} SHARDS={plan.shards} WORKERS={plan.workers}"
-            say(
-                f"  its logs are in {FOLDER / str(seed)}; run it again with: {again}{' QUICK=1' if given.quick else ''}"
-            )
+            say(f"  logs: {FOLDER / str(seed)}; to repeat the run: {again}{' QUICK=1' if given.quick else ''}")
         (FOLDER / "summary.json").write_text(json.dumps(summary(verdicts, plan), indent=1), encoding="utf-8")
     say(json.dumps({key: value for key, value in summary(verdicts, plan).items() if key != "runs"}))
     return int(any(not verdict.ok for verdict in verdicts))

@@ -1,4 +1,4 @@
-"""What goes wrong in a chaos run, and when: a function of the seed."""
+"""The faults of a chaos run and their times, from the seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 SESSION_S = 6.0
-"""After which Kafka gives a silent worker's partitions to others."""
+"""Session timeout, after which Kafka assigns a silent worker's partitions to others."""
 
 KILL, TERM, HANG, SLOW, JOIN = "kill -9", "SIGTERM", "hangs", "slow", "joins"
 RESTART, CRASH = "broker restarts", "broker killed"
@@ -28,17 +28,17 @@ LASTS_S: dict[str, tuple[float, float]] = {
     DISK: (4.0, 8.0),
     CLOCK: (6.0, 10.0),
 }
-"""Every fault, and how long it lasts at least and at most."""
+"""Every fault with its least and longest duration."""
 KINDS = tuple(LASTS_S)
 OF_ALL = {RESTART, CRASH, REFUSE, SILENT}
-"""Faults of the broker, which meet every worker."""
+"""Faults of the broker, which affect every worker."""
 OF_OWNERS = {KILL, HANG, CUT, DISK}
-"""Faults that meet a worker which owns shards: with one shard and three workers two own none."""
+"""Faults for a worker that owns shards: with one shard and three workers, two own none."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: when it begins after the stream did, what it is, for how long, and for which worker (−1: all)."""
+    """One fault: time after the start of the stream, kind, duration, and worker (−1: all)."""
 
     at_s: float
     kind: str
@@ -46,14 +46,14 @@ class Fault:
     worker: int = -1
 
     def __str__(self) -> str:
-        whose = "" if self.worker < 0 else f" (worker {self.worker})"
-        return f"{self.at_s:.1f} s: {self.kind}{whose} for {self.lasts_s:.1f} s"
+        target = "" if self.worker < 0 else f" (worker {self.worker})"
+        return f"{self.at_s:.1f} s: {self.kind}{target} for {self.lasts_s:.1f} s"
 
 
 def schedule(seed: int, faults: int, seconds: float, workers: int, kinds: Iterable[str] = KINDS) -> list[Fault]:
-    """The faults of a seed, one begun in each of `faults` equal parts of the time; they may overlap.
+    """Make the faults of a seed, one in each of `faults` equal parts of the time; they may overlap.
 
-    Seeds that follow one another take their kinds in turn, so that a few seeds have had them all.
+    Successive seeds use the kinds in turn, so that a few seeds cover all of them.
     """
     rng = random.Random(f"schedule {seed}")
     every = list(kinds)

@@ -1,7 +1,7 @@
-"""`groundswell worker` with a wall clock that can be moved: `python -m tests.chaos.skewed FILE worker`.
+"""`groundswell worker` with a shifted wall clock: `python -m tests.chaos.skewed FILE worker`.
 
-Python's `time.time` and `time.time_ns` are off by the seconds that stand in FILE, from the moment
-that it is written. What other libraries ask the kernel (RocksDB, the broker) stays right.
+Python's `time.time` and `time.time_ns` are shifted by the seconds in FILE, as soon as that is written. Times that other
+libraries read from the kernel (RocksDB, the broker) stay correct.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _watch(path: Path) -> None:
 
 
 def main() -> None:
-    """Move the clock, then be the command."""
+    """Patch the clock, then run the command."""
     path = Path(sys.argv.pop(1))
     time.time = lambda: _seconds() + _skew_s
     time.time_ns = lambda: _nanoseconds() + _skew_s * 1_000_000_000

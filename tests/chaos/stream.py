@@ -1,6 +1,6 @@
-"""The input of a chaos run: a generated history as messages, out of order, repeated, with wrong clocks and bad ones.
+"""Input of a chaos run: a generated history as messages, reordered, repeated, with shifted timestamps and bad messages.
 
-Everything is a function of the seed. What is sent and what the truth is made from are the same list.
+Everything depends only on the seed. The sent messages and the expected result come from the same list.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from streams.messages.events import TOPIC_OF, TopicKind, mutations
 from tests.support.histories import history
 
 USERS = 900
-"""Few enough for one page of the API to name them all."""
+"""Few enough that one page of the API lists all users."""
 PARTITIONS = 4
-"""Of each input topic, as many as they are made with."""
+"""Partitions of each input topic, the number with which topics are created."""
 REORDERED = 400
-"""Messages by which one may be early or late."""
+"""Distance in messages by which a message may move."""
 REPEATED = 0.03
 LONG_LATE = 0.01
 PACKED = 0.1
 BAD = 0.002
 SKEWED = 0.02
 SKEWS_S = (-86_400, -3_600, -60, 600, 3_000)
-"""What is added to Kafka's own timestamp; a broker refuses more than an hour ahead."""
+"""Offsets added to Kafka's own timestamp; a broker refuses timestamps more than an hour ahead."""
 FAR_FUTURE_S = 4_102_444_800
 NOW_MS = 1_700_000_000_000
 
@@ -38,7 +38,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True)
 class Message:
-    """One message of an input topic. skew_s: its Kafka timestamp is off. bad: a dead letter."""
+    """One message of an input topic. skew_s: shift of its Kafka timestamp. bad: it becomes a dead letter."""
 
     kind: TopicKind
     value: bytes
@@ -48,7 +48,7 @@ class Message:
 
 
 def messages(seed: int, count: int) -> list[Message]:
-    """The messages of `count` events in the order of sending; some are there twice."""
+    """Make the messages of `count` events in sending order; some occur twice."""
     rng = random.Random(f"stream {seed}")
     placed: list[tuple[float, Message]] = []
     for place, message in enumerate(_packed(rng, history(rng, count, users=USERS, links=True))):
@@ -62,7 +62,7 @@ def messages(seed: int, count: int) -> list[Message]:
 
 
 def _packed(rng: random.Random, rows: Iterable[dict[str, Any]]) -> Iterator[Message]:
-    """Rows as messages: some several to a message, some with a bad one among them."""
+    """Pack rows into messages: some messages have several rows, some of these a bad row."""
     waiting: dict[TopicKind, list[dict[str, Any]]] = {}
     for row in rows:
         kind = TOPIC_OF[row["type"]]
@@ -72,7 +72,7 @@ def _packed(rng: random.Random, rows: Iterable[dict[str, Any]]) -> Iterator[Mess
             continue
         bad = rng.random() < BAD
         if bad:
-            # A clock that is decades ahead must not carry the others along.
+            # A timestamp decades ahead must not advance the clock for other events.
             together.append({**row, "time": FAR_FUTURE_S})
         value = _encode(together[0] if len(together) == 1 else together)
         skew_s = rng.choice(SKEWS_S) if rng.random() < SKEWED else 0
@@ -84,7 +84,7 @@ def _packed(rng: random.Random, rows: Iterable[dict[str, Any]]) -> Iterator[Mess
 
 
 def truth(sent: Iterable[Message]) -> list[Mutation]:
-    """The mutations of the set of these messages, each once, in order of time."""
+    """The mutations of these messages, each once, in order of time."""
     found: dict[Mutation, None] = {}
     for message in sent:
         try:

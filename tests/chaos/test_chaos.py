@@ -1,4 +1,4 @@
-"""A short chaos run: the same as `make chaos`, with one seed and what needs no long waiting."""
+"""A short chaos run: `make chaos` with one seed and only short faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAN = Plan(events=5_000, rate=400.0, faults=3, shards=4, workers=3, kinds=(KILL
 
 
 def test_faults_change_nothing(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    """A kill, a hang past the session timeout and a clock that jumps: graph, scores and topics as if undisturbed."""
+    """After a kill, a hang past the session timeout and clock jumps all output equals that of an undisturbed run."""
     verdict = run(SEED, PLAN, tmp_path / "run")
     record_property("chaos", verdict.line())
     assert verdict.problems == []

@@ -1,4 +1,4 @@
-"""The graphs that the contract tests run against."""
+"""The graph implementations that the contract tests run on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.graphs import Build, Graph, View, make
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> Iterator[Callable[[str, GraphSpec], Graph]]:
-    """Return a function that makes a graph of a kind; the graph is closed after the test."""
+    """A factory of graphs of a kind, closed after the test."""
     ends: list[Callable[[], None]] = []
 
     def build(kind: str, spec: GraphSpec) -> Graph:
@@ -28,7 +28,7 @@ def graphs(tmp_path: Path) -> Iterator[Callable[[str, GraphSpec], Graph]]:
 
 @pytest.fixture(params=["naive", "state", "state, backwards"])
 def graph(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Graph]) -> Build:
-    """Return the view of a graph after events in one micro-batch, or one by one in reverse order."""
+    """Apply events in one micro-batch, or one by one in reverse order, and return the view: the order must not matter."""
 
     def build(*events: Mutation, spec: GraphSpec | None = None) -> View:
         kind, _, order = request.param.partition(", ")
@@ -45,5 +45,5 @@ def graph(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Gra
 
 @pytest.fixture(params=["naive", "state"])
 def log(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Graph]) -> Callable[[GraphSpec], Graph]:
-    """Return a function that makes an empty graph, for tests of logs in a certain order."""
+    """A factory of graphs that makes an empty graph, for tests log; logs in a certain order."""
     return lambda spec: graphs(request.param, spec)

@@ -1,4 +1,4 @@
-"""What this machine can answer comes before Kafka: model, data folder, settings; and each names what is wrong."""
+"""Local checks run before the first request to Kafka: model, data folder, settings. Each error names the problem."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from streams.worker import data_dir, run
 
 @pytest.fixture
 def no_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka must not be asked."""
+    """Fail the test if a command contacts Kafka."""
 
     def asked(*_: Any, **__: Any) -> None:
-        pytest.fail("Kafka was asked before")
+        pytest.fail("Kafka was contacted before the local checks")
 
     monkeypatch.setattr(run, "_prepare", asked)
     monkeypatch.setattr(embedded, "EmbeddedKafka", asked)
 
 
 def serve(settings: Settings) -> None:
-    """Run a worker that is expected to refuse its surroundings."""
+    """Run a worker that is expected to exit with an error."""
     asyncio.run(run.serve(settings, asyncio.Event()))
 
 
 @pytest.mark.usefixtures("no_kafka")
-def test_a_worker_looks_at_its_model_and_folder_before_it_asks_kafka(tmp_path: Path) -> None:
-    """A missing model, a data folder that is a file, one that another worker has."""
+def test_a_worker_checks_model_and_folder_before_kafka(tmp_path: Path) -> None:
+    """A missing model, a data folder that is a file, and a folder in use by another worker are errors."""
     with pytest.raises(ArtifactError, match="none does not exist: give a folder that `groundswell train` wrote"):
         serve(Settings(web_port=0, datadir=tmp_path / "a", model=str(tmp_path / "none")))
     (tmp_path / "file").touch()
@@ -52,10 +52,10 @@ def test_a_worker_looks_at_its_model_and_folder_before_it_asks_kafka(tmp_path: P
 
 
 @pytest.mark.usefixtures("no_kafka")
-def test_a_demo_looks_at_settings_and_model_before_it_starts_kafka(
+def test_a_demo_checks_settings_and_model_before_kafka(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is wrong is said at once."""
+    """A missing model and an invalid setting are reported before Kafka is started."""
     monkeypatch.setenv(PREFIX + "MODEL", str(tmp_path / "none"))
     assert cli.run(["demo"]) == 1
     assert "none does not exist" in capsys.readouterr().err
@@ -68,10 +68,10 @@ def test_a_demo_looks_at_settings_and_model_before_it_starts_kafka(
 @pytest.mark.parametrize(
     ("number", "message"), [(errno.ENOSPC, "has no room left .*: make room"), (errno.EROFS, "cannot be written")]
 )
-def test_a_folder_that_takes_no_lock_is_named(
+def test_a_folder_that_cannot_be_locked_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, message: str
 ) -> None:
-    """A full disk shows when the lock's file is written; what is wrong and what to do is one line."""
+    """A full or read-only disk shows when the lock file is written; one line names the folder and the remedy."""
 
     def refuse(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
@@ -82,7 +82,7 @@ def test_a_folder_that_takes_no_lock_is_named(
 
 
 def test_a_model_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A folder of another user, and a file in place of a folder."""
+    """A file without read permission, and a file in place of a folder."""
     (tmp_path / "config.json").touch()
     with pytest.raises(ArtifactError, match=r"config\.json is no folder"):
         Artifact.load(tmp_path / "config.json")
@@ -95,10 +95,10 @@ def test_a_model_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, t
         Artifact.load(tmp_path)
 
 
-def test_a_folder_that_cannot_be_read_does_not_pass_for_empty(
+def test_an_unreadable_folder_is_not_treated_as_empty(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`state find` must not report that nothing is left of a person where it may not look."""
+    """`state find` must not report that no data of a person is left in a folder that it cannot read."""
 
     def walk(path: Path, onerror: Any) -> list[Any]:
         onerror(PermissionError(errno.EACCES, "Permission denied", str(path / "shard-0")))

@@ -1,4 +1,4 @@
-"""Files and pipes of all commands: read from pipes alike, refused in one line, and tried before what takes long."""
+"""Files and pipes of all commands: pipes are read like files, errors are one line and come before long work."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def file(tmp_path: Path) -> Path:
 
 
 def groundswell(line: str, *arguments: object, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """A line of the shell in which "$0" is groundswell and "$1" on are the arguments."""
+    """Run a shell line in which "$0" is groundswell and "$1" on are the arguments."""
     own = Path(sys.executable).with_name("groundswell")
     return subprocess.run(
         ["bash", "-c", line, str(own), *map(str, arguments)], input=text, capture_output=True, check=False, timeout=120
     )
 
 
-def test_replay_of_a_pipe_is_that_of_the_file(tmp_path: Path) -> None:
-    """Standard input beside a file, compressed, gives the same scores as the files do."""
+def test_replay_of_a_pipe_equals_that_of_a_file(tmp_path: Path) -> None:
+    """A file with compressed standard input gives the same scores as two files."""
     events = list(Simulation(60, 3, seed=5).events(12))
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl.zst"
     event_files.write(first, events[: len(events) // 2])
@@ -59,7 +59,7 @@ def test_replay_of_a_pipe_is_that_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_training_and_evaluation_read_pipes(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both read the pipe to its end, once, and then find too little in it."""
+    """Both read the pipe once, to its end, and then report that it has too few events."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_bytes, args=(FOLLOW * 9,))
@@ -96,10 +96,10 @@ def test_training_and_evaluation_read_pipes(tmp_path: Path, command: str, capsys
         ("demo --out events.jsonl", "events.jsonl: is a file"),
     ],
 )
-def test_what_cannot_be_read_or_written_is_refused_at_once(
+def test_unusable_paths_are_refused_immediately(
     file: Path, arguments: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line, exit code 1, before Kafka is asked and before anything is computed."""
+    """One line and exit code 1, before Kafka is contacted and before any computation."""
     monkeypatch.chdir(file.parent)
     monkeypatch.setenv("GROUNDSWELL_BROKER", "127.0.0.1:1")
     Path("folder").mkdir()
@@ -115,13 +115,13 @@ def test_what_cannot_be_read_or_written_is_refused_at_once(
         (PermissionError(13, "Permission denied", "/a"), "groundswell: /a: Permission denied"),
         (OSError(18, "Invalid cross-device link", "/a", None, "/b"), "groundswell: /a, /b: Invalid cross-device link"),
         (OSError(28, "No space left on device"), "groundswell: No space left on device"),
-        (OSError("a library's own\nwords"), "groundswell: a library's own words"),
+        (OSError("a library's own\nmessage"), "groundswell: a library's own message"),
     ],
 )
-def test_no_refusal_of_the_system_is_a_traceback(
+def test_system_errors_are_one_line(
     error: OSError, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever a command did not foresee."""
+    """An OSError that a command does not handle is printed without a traceback."""
     from streams.commands import config
 
     def refuse() -> None:
@@ -133,7 +133,7 @@ def test_no_refusal_of_the_system_is_a_traceback(
 
 
 def test_standard_streams_may_be_closed_or_full(file: Path) -> None:
-    """Neither input nor output need be there, and a full disk under a redirection is one line."""
+    """A closed input or output is handled, and a full disk under a redirection is one line."""
     done = groundswell('"$0" produce --check - <&-')
     assert done.stderr.splitlines() == [
         b"groundswell: standard input is closed; give a file, or a pipe into this command"
@@ -147,8 +147,8 @@ def test_standard_streams_may_be_closed_or_full(file: Path) -> None:
     assert done.stderr == b""
 
 
-def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
-    """What is written, and the copy that Parquet from a pipe needs."""
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """For an output file, and for the temporary copy of Parquet from a pipe; no partial file remains."""
     path = tmp_path / "x.parquet"
     done = groundswell('ulimit -f 1; "$0" simulate --users 40 --communities 2 --days 9 --out "$1"', path)
     assert done.returncode == 1
@@ -160,16 +160,16 @@ def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(rb"groundswell: .*spool.*, a copy of the Parquet file, .*File too large.*TMPDIR\n", done.stderr)
 
 
-def test_an_option_without_its_value_takes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--skip-bad before a file, before another option, at the end, and behind --, where it is a file."""
+def test_an_optional_value_does_not_consume_the_next_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--skip-bad before a file, before another option, at the end, and after --, where it is a file name."""
     given = ["--skip-bad", "f", "--skip-bad", "7", "--skip-bad=3", "--skip-bad", "--json", "--skip-bad"]
     wanted = ["--skip-bad=-1", "f", "--skip-bad", "7", "--skip-bad=3", "--skip-bad=-1", "--json", "--skip-bad=-1"]
     assert cli._with_values(given) == wanted
     assert cli._with_values(["--", "--skip-bad"]) == ["--", "--skip-bad"]
 
 
-def test_places_to_write_are_left_as_they_were(tmp_path: Path) -> None:
-    """A trial leaves nothing behind, and does not touch what is there."""
+def test_output_checks_change_nothing(tmp_path: Path) -> None:
+    """A check leaves nothing behind, and does not change existing files."""
     output_places.check_folder(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "x").write_text("kept")
@@ -179,10 +179,10 @@ def test_places_to_write_are_left_as_they_were(tmp_path: Path) -> None:
         output_places.check_folder(tmp_path / "x")
 
 
-def test_progress_comes_in_lines_where_there_is_no_terminal(
+def test_progress_is_printed_as_lines_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line when it takes long, with what is done so far; none for what is quick or is to be quiet."""
+    """Long work prints lines with its progress; short or quiet work prints none."""
     monkeypatch.setattr(progress, "FIRST_S", 0.05)
     monkeypatch.setattr(progress, "EVERY_S", 0.05)
 

@@ -1,4 +1,4 @@
-"""A share that carries `author` and `created` is a create of that content and a share, everywhere."""
+"""A share with `author` and `created` counts as a create of that content and a share, everywhere."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ CREATE = Mutation(Kind.CREATE, (NOW_S - 3_600) * 10**6, "zoe", "c1")
 ITSELF = Mutation(Kind.SHARE, NOW_S * 10**6, "ann", "c1", "bob")
 
 
-def test_both_mutations() -> None:
-    """From a message and from a row: the create that it states, then the share, as if a create had been sent."""
+def test_a_share_with_an_author_becomes_create_and_share() -> None:
+    """From a message and from a row: the stated create, then the share, as if a create had been sent."""
     create = {"type": "create", "time": NOW_S - 3_600, "user": "zoe", "content": "c1"}
     assert mutations(json.dumps(create).encode(), "create", NOW_MS) == [CREATE]
     assert mutations(json.dumps(STATED).encode(), "share", NOW_MS) == [CREATE, ITSELF]
@@ -52,7 +52,7 @@ def test_both_mutations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason", "said"),
+    ("fields", "reason", "text"),
     [
         ({"author": "zoe"}, "field", "a share with `author` and without `created`; give both or neither"),
         ({"created": NOW_S}, "field", "a share with `created` and without `author`; give both or neither"),
@@ -66,19 +66,19 @@ def test_both_mutations() -> None:
         ({"author": "zoe", "created": True}, "time", "created is a boolean"),
     ],
 )
-def test_what_is_refused(fields: dict[str, Any], reason: str, said: str) -> None:
-    """One without the other, and what no id or time may be, as for every other field."""
+def test_invalid_authors_are_refused(fields: dict[str, Any], reason: str, text: str) -> None:
+    """One field without the other, and invalid ids or times, as for every other field."""
     with pytest.raises(BadEvent) as caught:
         mutations(json.dumps({**SHARE, **fields}).encode(), "share", NOW_MS)
     assert caught.value.reason == reason
-    assert said in str(caught.value)
+    assert text in str(caught.value)
     with pytest.raises(BadEvent) as row:
         from_row({**SHARE, **fields}, NOW_MS * 1000)
     assert row.value.reason == reason
 
 
-def test_on_other_types_it_means_nothing() -> None:
-    """Like any unknown field."""
+def test_other_event_types_ignore_both_fields() -> None:
+    """They are treated like unknown fields."""
     for event in ({"type": "unshare", "content": "c"}, {"type": "create", "content": "c"}):
         row = {**event, "time": 1, "user": "a", "author": 1.5}
         assert (
@@ -87,8 +87,8 @@ def test_on_other_types_it_means_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["e.jsonl", "e.jsonl.gz", "e.parquet"])
-def test_files(name: str, tmp_path: Path) -> None:
-    """The columns `author` and `created` are written and read, in each kind of file; `until` is by the share's time."""
+def test_event_files_keep_both_fields(name: str, tmp_path: Path) -> None:
+    """Each kind of file writes and reads the columns `author` and `created`; `until` applies to the share's time."""
     path = tmp_path / name
     later = {**STATED, "time": NOW_S + 60, "created": NOW_S - 60, "user": 7}
     assert event_files.write(path, [STATED, SHARE, later]) == 3
@@ -97,8 +97,8 @@ def test_files(name: str, tmp_path: Path) -> None:
     assert list(event_files.mutations(path, until=NOW_S * 10**6)) == [CREATE, ITSELF, ITSELF]
 
 
-def test_a_table_of_another_tool(tmp_path: Path) -> None:
-    """Parquet that has the columns as other types: times in milliseconds without a zone, dictionary ids."""
+def test_columns_of_other_types_are_read(tmp_path: Path) -> None:
+    """Parquet with milliseconds without a time zone and dictionary-encoded ids."""
     path = tmp_path / "e.parquet"
     columns = {
         "type": ["share"],
@@ -114,7 +114,7 @@ def test_a_table_of_another_tool(tmp_path: Path) -> None:
 
 
 def stream(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Follows and shares of 60 contents: with creates of their own, and with shares that state them."""
+    """Follows and shares of 60 contents: with creates of their own, and with shares that state the creates."""
     rng = random.Random(seed)
     people = [f"u{i}" for i in range(40)]
     rows: list[dict[str, Any]] = [
@@ -139,7 +139,7 @@ def stream(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def scored(rows: Iterable[dict[str, Any]], folder: Path, shards: int) -> pa.Table:
-    """What replay writes of these."""
+    """The scores that replay writes for these rows."""
     artifact = Artifact.default()
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=7 * 86_400)
     run([one for row in rows for one in all_from_row(row)], artifact, spec, folder, shards=shards, batch=300)
@@ -147,8 +147,8 @@ def scored(rows: Iterable[dict[str, Any]], folder: Path, shards: int) -> pa.Tabl
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_scores_are_those_of_creates(shards: int, tmp_path: Path) -> None:
-    """Bit for bit the scores of the same shares with creates of their own: in order, and shuffled and doubled."""
+def test_scores_equal_those_with_creates(shards: int, tmp_path: Path) -> None:
+    """Bit for bit the scores of the same shares with separate creates: in order, and shuffled with repeats."""
     creates, stated = stream(5)
     assert not any(row["type"] == "create" for row in stated)
     expected = scored(creates, tmp_path / "a", shards)
@@ -161,8 +161,8 @@ def test_scores_are_those_of_creates(shards: int, tmp_path: Path) -> None:
     assert not scored(without, tmp_path / "d", shards).equals(expected)
 
 
-def test_claims_that_differ(tmp_path: Path) -> None:
-    """The earliest create wins, and on equal times the smaller user id, whatever states it."""
+def test_contradicting_creates_are_resolved(tmp_path: Path) -> None:
+    """The earliest create wins, at equal times the smaller user id, whichever event states it."""
     claims = [
         {**SHARE, "user": "s1", "author": "zoe", "created": NOW_S - 50},
         {**SHARE, "user": "s2", "author": "bea", "created": NOW_S - 90},
@@ -183,7 +183,7 @@ def test_claims_that_differ(tmp_path: Path) -> None:
 
 
 def test_training_counts_a_post_once() -> None:
-    """Fifty shares that state one create are one post, with fifty sharers."""
+    """Fifty shares that state the same create are one post with fifty sharers."""
     rows = [{**STATED, "user": f"u{i}", "time": NOW_S + i} for i in range(50)]
     events = [one for row in rows for one in all_from_row(row, NOW_MS * 2000)]
     assert creation_times(events).tolist() == [CREATE.time]
@@ -202,8 +202,8 @@ class Record:
         self.serialized_value_size = len(value)
 
 
-def test_ingest_routes_both_and_counts_one(offline_settings: Settings) -> None:
-    """The create goes to the owners of author and content, the share to its own; the metrics count one share."""
+def test_ingest_routes_create_and_share_and_counts_one(offline_settings: Settings) -> None:
+    """The create goes to the owners of author and content, the share to its owner; the metrics count one share."""
     settings = offline_settings.model_copy(update={"shards": 3})
     topics, metrics = Topics(settings), Metrics()
     packs: dict[int, list[bytes]] = {}
@@ -219,7 +219,7 @@ def test_ingest_routes_both_and_counts_one(offline_settings: Settings) -> None:
         client = Client()
 
     async def letter(*_about: Any) -> asyncio.Future[object]:
-        raise AssertionError("nothing here is bad")
+        raise AssertionError("no event is bad")
 
     async def ingest_poll() -> None:
         consumer: Any = SimpleNamespace(is_current=lambda _poll: True, complete_poll=lambda _poll: None)

@@ -1,4 +1,4 @@
-"""What became of the shares is counted right, whatever the order, and said."""
+"""Shares are counted by outcome, independent of the order of events, and the counts are reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ZERO = dict.fromkeys(OUTCOMES, 0)
 
 
 def counted(path: Path, spec: GraphSpec, batches: Iterable[list[Mutation]], *, reopen: bool = False) -> dict[str, int]:
-    """The counts at the end of these micro-batches; reopen: from the disk after each."""
+    """The counts after these micro-batches; reopen: read from the disk after each."""
     state = GraphState.open(path, spec)
     try:
         for batch in batches:
@@ -49,7 +49,7 @@ def counted(path: Path, spec: GraphSpec, batches: Iterable[list[Mutation]], *, r
 
 
 def naive(log: list[Mutation], spec: GraphSpec) -> dict[str, int]:
-    """The same from the set of events, without retention."""
+    """The same counts from the set of events, without retention."""
     twin, found = NaiveGraph(spec), dict(ZERO)
     twin.apply(log)
     for content in map(twin._derive, list(twin._contents)):
@@ -61,15 +61,15 @@ def naive(log: list[Mutation], spec: GraphSpec) -> dict[str, int]:
 
 
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
-def test_counts_are_a_function_of_the_set(data: st.DataObject, spec: GraphSpec, log: list[Mutation]) -> None:
-    """In any order, with repeats, in any micro-batches: what the twin finds in the set of the events."""
+def test_counts_depend_only_on_the_set_of_events(data: st.DataObject, spec: GraphSpec, log: list[Mutation]) -> None:
+    """In any order, with repeats, in any micro-batches, they equal those of the naive twin."""
     with folder() as path:
         assert counted(path, spec, data.draw(splits(data.draw(rearranged(log))))) == naive(log, spec)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_larger_history(seed: int, tmp_path: Path) -> None:
-    """Some thousand events, from the disk after each micro-batch."""
+def test_counts_of_a_larger_history(seed: int, tmp_path: Path) -> None:
+    """Some thousand events, read from the disk after each micro-batch."""
     log = history(seed, 2_000)
     batches = [log[at : at + 400] for at in range(0, len(log), 400)]
     expected = naive(log, SPECS[1])
@@ -78,8 +78,8 @@ def test_a_larger_history(seed: int, tmp_path: Path) -> None:
     assert counted(tmp_path / "state", SPECS[1], batches, reopen=True) == expected
 
 
-def test_what_the_retention_leaves_out(tmp_path: Path) -> None:
-    """Too late for its content, in every order of share and create; taken back it is not counted."""
+def test_shares_beyond_the_retention_are_not_credited(tmp_path: Path) -> None:
+    """A share too late for its content, in every order of share and create; a removed share is not counted."""
     log = [
         create(0, "ann", "x"),
         share(HOUR, "bob", "x"),
@@ -98,8 +98,8 @@ def test_what_the_retention_leaves_out(tmp_path: Path) -> None:
     assert counted(tmp_path / "deleted", RETAINED, [back]) == {**ZERO, "waiting": 2}
 
 
-def test_what_leaves_is_still_counted(tmp_path: Path) -> None:
-    """Evicted contents keep their credited shares; one that never had a create leaves its shares abandoned."""
+def test_evicted_contents_stay_counted(tmp_path: Path) -> None:
+    """Evicted contents keep their credited shares; shares of an evicted content without a create are abandoned."""
     log = [
         create(0, "ann", "x"),
         share(HOUR, "bob", "x"),
@@ -120,15 +120,15 @@ def test_what_leaves_is_still_counted(tmp_path: Path) -> None:
 
 
 def replayed(log: list[Mutation], path: Path, shards: int = 1, retention_s: int = 0, worker_s: int = 0) -> Replayed:
-    """What a replay of these says."""
+    """The report of a replay of these events."""
     artifact = Artifact.default()
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=7 * 86_400)
     return run(log, artifact, spec, path, shards=shards, batch=200, worker_retention_s=worker_s)[0]
 
 
 @pytest.mark.parametrize("retention_s", [0, 86_400])
-def test_shards_make_no_difference(retention_s: int, tmp_path: Path) -> None:
-    """The tally of 3 shards is that of one, also where contents are evicted, and adds up to what was given."""
+def test_counts_do_not_depend_on_shards(retention_s: int, tmp_path: Path) -> None:
+    """The counts of three shards equal those of one, also with evicted contents, and add up to the given shares."""
     log = sorted(history(4, 1_500), key=lambda one: one.time)
     one, three = (
         replayed(log, tmp_path / str(shards), shards, retention_s, worker_s=86_400).shares for shards in (1, 3)
@@ -146,7 +146,7 @@ def test_shards_make_no_difference(retention_s: int, tmp_path: Path) -> None:
 
 
 def old_contents(path: Path) -> None:
-    """Contents of years ago that are shared now, and one share of a content without a create."""
+    """Write shares of contents that are years old, and one share of a content without a create."""
     rows: list[dict[str, Any]] = [{"type": "follow", "time": "2026-03-01T12:00:00Z", "user": "u1", "target": "u2"}]
     rows += [{"type": "create", "time": "2015-05-01T00:00:00Z", "user": f"u{i}", "content": f"c{i}"} for i in range(20)]
     rows += [
@@ -157,16 +157,16 @@ def old_contents(path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_the_retention_trap_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`replay` says how many shares did not count, which retention was used, and what a worker would leave out."""
+def test_shares_lost_to_the_retention_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`replay` reports how many shares did not count, the retention, and how many a worker would leave out."""
     path = tmp_path / "old.jsonl"
     old_contents(path)
     out = str(tmp_path / "out")
     assert command(["replay", str(path), "--out", out, "--retention-s", "2592000"]) == 0
-    said = capsys.readouterr().out
-    assert "100 of 101 shares did not count: their contents are older than the retention of 30 days" in said
-    assert "1 of 101 shares are not credited: no create of their content was read" in said
-    assert "retention: 30 days" in said
+    lines = capsys.readouterr().out
+    assert "100 of 101 shares did not count: their contents are older than the retention of 30 days" in lines
+    assert "1 of 101 shares are not credited: no create of their content was read" in lines
+    assert "retention: 30 days" in lines
     assert command(["replay", str(path), "--out", out, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["shares"] == 101
@@ -177,35 +177,35 @@ def test_the_retention_trap_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "100 of 101 shares would not count there" in note
 
 
-def test_nothing_to_say(tmp_path: Path) -> None:
-    """Where every share counts, only the retention is named."""
+def test_only_the_retention_is_reported_if_all_shares_count(tmp_path: Path) -> None:
+    """The report then has one line."""
     log = [create(0, "ann", "x"), share(1, "bob", "x")]
     tally = replayed(log, tmp_path / "out", worker_s=86_400).shares
     assert tally == ShareTally(given=1, credited=1, reach=1)
-    (said,) = tally.lines(0, 0, 3 * 86_400, 86_400)
-    assert said.startswith("retention: everything is kept; a worker keeps 1 day (GROUNDSWELL_RETENTION_S, here ")
-    assert said.endswith("--retention-s 86400): the same here")
+    (lines,) = tally.lines(0, 0, 3 * 86_400, 86_400)
+    assert lines.startswith("retention: everything is kept; a worker keeps 1 day (GROUNDSWELL_RETENTION_S, here ")
+    assert lines.endswith("--retention-s 86400): the same here")
     assert pq.read_table(tmp_path / "out" / "scores.parquet").num_rows == 2
 
 
 # A file
 
 
-def test_a_file_by_itself() -> None:
-    """`produce` counts shares whose create is not in the file, in any order, and those behind the retention."""
+def test_shares_of_a_file_are_counted() -> None:
+    """`produce` counts shares without a create in the file, in any order, and those beyond the retention."""
     found = FileShares(retention_s=10 * 86_400)
     found.take([share(1, "bob", "late"), share(2, "bob", "never"), create(0, "ann", "late"), create(0, "ann", "x")])
     found.take([share(9 * DAY, "bob", "x"), share(11 * DAY, "cid", "x"), share(3, "cid", "never")])
     assert found.fields() == {
         "shares": 5, "shares_without_create": 2, "shares_beyond_retention": 1, "shares_untracked": 0,
     }  # fmt: skip
-    said = list(found.lines(10 * 86_400))
-    assert said[0].startswith("2 of 5 shares name a content whose create is not in the file")
-    assert "1 of 5 shares will not count: their contents are older than the retention of 10 days" in said[1]
+    lines = list(found.lines(10 * 86_400))
+    assert lines[0].startswith("2 of 5 shares name a content whose create is not in the file")
+    assert "1 of 5 shares will not count: their contents are older than the retention of 10 days" in lines[1]
 
 
-def test_a_share_with_an_author_waits_for_nothing() -> None:
-    """The create that it states counts."""
+def test_a_share_with_an_author_needs_no_create() -> None:
+    """The stated create counts."""
     row = {"type": "share", "time": 100, "user": "a", "content": "c", "author": "b", "created": 50}
     found = FileShares()
     found.take(all_from_row(row))
@@ -214,15 +214,15 @@ def test_a_share_with_an_author_waits_for_nothing() -> None:
 
 
 def test_a_file_is_counted_in_bounded_memory() -> None:
-    """Beyond the limit shares are counted as not looked at, and it is said."""
+    """Beyond the limit shares are counted as unchecked, and a line reports them."""
     found = FileShares(limit=3)
     found.take([share(i, "bob", f"c{i}") for i in range(10)])
     assert (found.waiting, found.untracked) == (3, 7)
     assert "7 of 10 shares were not looked at: more than 3 contents" in list(found.lines(0))[-1]
 
 
-def test_spans() -> None:
-    """In the largest unit that fits."""
+def test_time_spans_are_shown_in_the_largest_unit() -> None:
+    """In the largest unit in which the span is a whole number."""
     assert [span(one) for one in (0, 1, 90, 3_600, 86_400, 2_592_000)] == [
         "0 seconds", "1 second", "90 seconds", "1 hour", "1 day", "30 days",
     ]  # fmt: skip

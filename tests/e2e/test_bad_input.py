@@ -1,4 +1,4 @@
-"""Bad input on a real broker: each bad message lies in the dead letters, the good ones around it are scored."""
+"""Bad input on a real broker: each bad message becomes a dead letter, and the good events around it are scored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streams.settings.settings import Settings
 from tests.support.workers import WorkerProcess, producer, read_all, wait_for, worker
 
 MAX_BYTES = 1_048_588
-"""The broker's default message.max.bytes: of a whole batch, so a value must leave room for the rest."""
+"""The broker's default message.max.bytes. It limits a whole batch, so a value must be smaller."""
 OVERHEAD = 200
 HEADERS = ("topic", "partition", "offset", "exception", "message")
 
@@ -28,19 +28,19 @@ def share(user: str, content: str = "c", **fields: object) -> bytes:
 
 
 def full(user: str) -> bytes:
-    """A share that is as large as the broker takes, by a field that nobody reads."""
+    """A share of the largest size that the broker accepts, by an unknown field."""
     return share(user, note="x" * (MAX_BYTES - OVERHEAD - len(share(user, note=""))))
 
 
 def many(prefix: str, *others: bytes) -> bytes:
-    """An array of shares about as large as the broker takes."""
+    """An array of shares of about the largest size that the broker accepts."""
     events = [share(f"{prefix}{number % 50}", f"{prefix}{number}") for number in range(13_000)]
     value = b"[" + b",".join([*events, *others]) + b"]"
     assert MAX_BYTES - 150_000 < len(value) < MAX_BYTES - OVERHEAD
     return value
 
 
-# name: (topic, message, reason, users in it who are scored all the same)
+# name: (topic, message, reason, users in it who are scored nevertheless)
 BAD: dict[str, tuple[str, bytes | None, str, tuple[str, ...]]] = {
     "not JSON": ("share", b"hello", "json", ()),
     "cut off": ("share", share("x")[:-3], "json", ()),
@@ -82,7 +82,7 @@ BAD: dict[str, tuple[str, bytes | None, str, tuple[str, ...]]] = {
     "invalid UTF-8 in an unknown field": ("share", share("x")[:-1] + b',"note":"\xc3\x28"}', "utf8", ()),
     "UTF-16": ("share", share("x").decode().encode("utf-16"), "utf8", ()),
     "Avro behind a registry's prefix": ("share", b"\0\0\0\0\7\x06ann\x04c1", "format", ()),
-    "a value that is compressed itself": ("share", gzip.compress(share("x")), "format", ()),
+    "a compressed value": ("share", gzip.compress(share("x")), "format", ()),
     "an envelope": ("share", b'{"schema":{},"payload":%b}' % share("x"), "envelope", ()),
     "an author without a time": ("share", share("x", author="x"), "field", ()),
     "an array in an array": ("share", b"[[%b]]" % share("x"), "nested", ()),
@@ -113,7 +113,7 @@ KEYS = [b"key", None, b"\xff\x00"]
 
 @dataclass
 class Found:
-    """What the topics held afterwards. sent: name → offset; partition 0 of its topic for all."""
+    """The topics afterwards. sent: name → offset; all messages are in partition 0 of their topic."""
 
     settings: Settings
     worker: WorkerProcess
@@ -124,7 +124,7 @@ class Found:
 
 @pytest.fixture(scope="module")
 def found(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
-    """Everything bad, each between two good events of its own, through one worker."""
+    """Send every bad message, each between two good events, through one worker."""
     folder = tmp_path_factory.mktemp("bad-input")
     settings = Settings.load(
         broker=kafka.address, prefix=f"t{uuid.uuid4().hex[:8]}.", datadir=folder / "state", web_port=_free_port()
@@ -177,13 +177,13 @@ def _origin(record: Any) -> tuple[str, int, int]:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_dead_letter(found: Found, name: str) -> None:
-    """The message lies in its topic's dead letters, bytes and key untouched, with where it was and why."""
+def test_a_bad_message_becomes_a_dead_letter(found: Found, name: str) -> None:
+    """Its dead-letter topic has the message with unchanged bytes and key, its origin, and the reason."""
     _, value, reason, _ = BAD[name]
     topic, offset, key = found.sent[name]
     record = found.dead[topic, 0, offset]
     assert record.topic == f"{topic}.dlq"
-    # Kafka takes no message without key and value, so a tombstone's absent value is an empty one.
+    # Kafka accepts no message without key and value, so a tombstone's missing value becomes an empty one.
     assert record.value == (value if value is not None else b"")
     assert record.key == key
     headers = dict(record.headers)
@@ -196,31 +196,31 @@ def test_dead_letter(found: Found, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_good_events_around_it(found: Found, name: str) -> None:
-    """The events before and after it, and the good ones in the same array, are scored."""
+def test_good_events_around_a_bad_message_are_scored(found: Found, name: str) -> None:
+    """The events before and after it, and the good events in the same array, are scored."""
     number = list(BAD).index(name)
     assert {f"before-{number}", f"after-{number}", *BAD[name][3]} <= found.scored
 
 
-def test_nothing_of_the_bad(found: Found) -> None:
-    """No bad event is scored, and nothing but the bad is in the dead letters."""
+def test_only_bad_events_become_dead_letters(found: Found) -> None:
+    """No bad event is scored, and the dead letters contain only bad messages."""
     assert "x" not in found.scored
     assert len(found.dead) == len(BAD)
 
 
-def test_good_messages_at_the_size_limit(found: Found) -> None:
-    """A message as large as the broker takes is scored: one event, or ten thousand."""
+def test_good_messages_at_the_size_limit_are_scored(found: Found) -> None:
+    """A message of the largest size that the broker accepts is scored: one event, or ten thousand."""
     assert "large" in found.scored
     assert {f"arra{number}" for number in range(50)} <= found.scored
 
 
-def test_good_messages_in_other_forms(found: Found) -> None:
-    """A BOM, the prefix of a schema registry, a leap second, and the author whom a share states."""
+def test_good_messages_in_other_forms_are_scored(found: Found) -> None:
+    """A BOM, the prefix of a schema registry, a leap second, and the author that a share states."""
     assert {"bom", "prefix", "leap", "fan", "author"} <= found.scored
 
 
-def test_shares_by_outcome(found: Found) -> None:
-    """Only the share that states its create is credited; the others wait for theirs, and the metrics say it."""
+def test_shares_are_counted_by_outcome(found: Found) -> None:
+    """Only the share that states its create is credited; the others wait for their creates; the metrics count both."""
 
     def counted() -> dict[str, float]:
         lines = found.worker.get("/metrics")[1].decode().splitlines()
@@ -234,8 +234,8 @@ def test_shares_by_outcome(found: Found) -> None:
     assert (shares["beyond_retention"], shares["abandoned"]) == (0, 0)
 
 
-def test_metrics_count_them(found: Found) -> None:
-    """Dead letters by topic and reason are counted."""
+def test_dead_letters_are_counted(found: Found) -> None:
+    """The metric counts dead letters by topic and reason."""
     text = found.worker.get("/metrics")[1].decode()
     counted = sum(
         float(line.rpartition(" ")[2])
@@ -245,13 +245,13 @@ def test_metrics_count_them(found: Found) -> None:
     assert counted == len(BAD)
 
 
-def test_still_ready(found: Found) -> None:
-    """After all of it the worker is ready and stops cleanly."""
+def test_the_worker_is_still_ready(found: Found) -> None:
+    """After all bad messages the worker is ready and stops with code 0."""
     assert found.worker.get("/readyz")[0] == 200
 
 
 def test_a_flood_stops_the_worker(kafka: EmbeddedKafka, settings: Settings, tmp_path: Path) -> None:
-    """A thousand bad messages in a row end the worker with exit code 1 and one line that says what to do."""
+    """A thousand bad messages in a row end the worker with exit code 1 and one line that names the remedy."""
     topics = Topics(settings)
     with admin(settings) as client:
         create(client, topics.all())
@@ -271,8 +271,8 @@ def test_a_flood_stops_the_worker(kafka: EmbeddedKafka, settings: Settings, tmp_
     assert len(read_all(settings, [topics.dlq(topics.share).name])) < 1_000
 
 
-def test_nearly_a_flood(settings: Settings) -> None:
-    """999 bad ones, a good one and 999 more are dead letters and no reason to stop."""
+def test_almost_a_flood_does_not_stop_the_worker(settings: Settings) -> None:
+    """999 bad messages, a good one and 999 more become dead letters, and the worker continues."""
     topics = Topics(settings)
     with admin(settings) as client:
         create(client, topics.all())

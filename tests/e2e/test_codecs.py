@@ -30,7 +30,7 @@ LETTERS = 3
 
 
 class Rig:
-    """A worker, its topics, and the users whose events were sent so far."""
+    """A worker, its topics, and the users whose events were sent."""
 
     def __init__(self, kafka: EmbeddedKafka, settings: Settings) -> None:
         self.kafka = kafka
@@ -41,7 +41,7 @@ class Rig:
         self.users: set[str] = set()
 
     def event(self, user: str) -> bytes:
-        """A create event that a score follows from; long enough for a broker to keep it compressed."""
+        """A create event that leads to a score, long enough that a broker keeps it compressed."""
         self.users.add(user)
         event = {"type": "create", "time": 1_700_000_000, "user": user, "content": f"post-{user}", "more": "a" * 500}
         return json.dumps(event).encode()
@@ -55,7 +55,7 @@ class Rig:
         wait_for(self.scored, SCORED_S, f"scores of {len(self.users)} users; {self.process.log.read_text()[-500:]}")
 
     def configure(self, codec: str) -> None:
-        """Let the broker compress every topic with a codec, whatever producers do."""
+        """Set the topics' compression, so that the broker compresses every batch with this codec."""
         with admin(self.settings) as client:
             change = {"compression.type": codec}
             client.alter_configs(
@@ -80,7 +80,7 @@ class Rig:
 
 @pytest.fixture(scope="module")
 def rig(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A worker that has read every codec by message and by topic; it runs until the end of the module."""
+    """A worker that reads every codec by message and by topic; it runs until the end of the module."""
     folder = tmp_path_factory.mktemp("codecs")
     settings = Settings.load(broker=kafka.address, prefix="codecs.", datadir=folder / "state", web_port=0)
     with admin(settings) as client:
@@ -95,14 +95,14 @@ def rig(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> None:
-    """The rig's settings as a command sees them."""
+    """The rig's settings in the environment, as a command reads them."""
     for name in ("broker", "prefix", "datadir", "web_port"):
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(rig.settings, name)))
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_input_in_every_codec(rig: Rig, codec: str) -> None:
-    """An event is scored, compressed by kafka-python and by librdkafka."""
+def test_inputs_are_read_in_every_codec(rig: Rig, codec: str) -> None:
+    """An event compressed by kafka-python or by librdkafka is scored."""
     name = rig.topics.create.name
     rig.sent(name, codec, [(None, rig.event(f"python-{codec}"))])
     sender = Producer({"bootstrap.servers": rig.kafka.address, "compression.type": codec, "linger.ms": 20})
@@ -115,8 +115,8 @@ def test_input_in_every_codec(rig: Rig, codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_every_topic_in_every_codec(rig: Rig, codec: str) -> None:
-    """With `compression.type` on all topics, input and own ones, an event is scored; the segments show the codec."""
+def test_every_topic_is_read_in_every_codec(rig: Rig, codec: str) -> None:
+    """With `compression.type` on all topics, inputs and own ones, an event is scored; the segments have the codec."""
     rig.configure(codec)
     try:
         with producer(rig.settings) as sender:
@@ -133,8 +133,8 @@ def test_every_topic_in_every_codec(rig: Rig, codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_own_topics_compressed_by_a_producer(rig: Rig, codec: str) -> None:
-    """Mutations that were sent compressed, as a mirror of topics does, are read; as repeats they change nothing."""
+def test_own_topics_compressed_by_a_producer_are_read(rig: Rig, codec: str) -> None:
+    """Mutations that were sent compressed, as by a mirroring tool, are read; repeated ones change nothing."""
     with producer(rig.settings) as sender:
         sender.send(rig.topics.create.name, rig.event(f"before-{codec}"))
     rig.wait()
@@ -148,7 +148,7 @@ def test_own_topics_compressed_by_a_producer(rig: Rig, codec: str) -> None:
 
 
 def test_the_log_is_read_again(rig: Rig, tmp_path: Path, web_port: int) -> None:
-    """A worker without a state builds the same users from a log of all codecs."""
+    """A worker without a state rebuilds the same users from a log with all codecs."""
     assert rig.process.stop() == 0
     again = WorkerProcess(rig.settings.model_copy(update={"datadir": tmp_path / "again", "web_port": web_port}))
     again.start()
@@ -166,7 +166,7 @@ def test_the_log_is_read_again(rig: Rig, tmp_path: Path, web_port: int) -> None:
 
 @pytest.mark.usefixtures("environment")
 def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
-    """`tail`, `dlq`, `state find --topics`, the reading of training and of resharding, and the demo's listener."""
+    """`tail`, `dlq`, `state find --topics`, the readers of training and resharding, and the demo's consumer."""
 
     def printed(*arguments: str) -> str:
         capsys.readouterr()
@@ -195,15 +195,15 @@ def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str])
 
 
 async def _heard(settings: Settings) -> int:
-    """The scores that the demo's listener counts."""
+    """The number of scores that the demo's consumer counts."""
     async with listening(settings) as listener:
         await listener.caught_up()
         return listener.scores
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_the_models_topic_in_every_codec(rig: Rig, codec: str) -> None:
-    """A notice of the models topic is read by a worker's board and by `model show`."""
+def test_the_models_topic_is_read_in_every_codec(rig: Rig, codec: str) -> None:
+    """A record of the models topic is read by a worker and by `model show`."""
     rig.configure(codec)
     order = models_topic.Deployment(f"by-{codec}" * 20, "0" * 12, 0, "")
     rig.sent(rig.topics.models.name, "" if codec == "gzip" else codec, [(b"try", models_topic.encode(order))])

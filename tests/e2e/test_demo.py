@@ -1,4 +1,4 @@
-"""The demo as one calls it, and the commands that send and follow, on a real broker."""
+"""The demo, and the commands that produce and follow events, on a real broker."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ KEYS = {"events", "mutations", "scores", "alerts", "dead_letters", "freshness_p5
 
 
 def own_temporary(folder: Path) -> dict[str, str]:
-    """An environment whose temporary files go to a folder, to see what is left of them."""
+    """An environment with its own folder for temporary files, so that remaining files show."""
     return {**os.environ, "TMPDIR": str(folder)}
 
 
 def children(pid: int) -> set[int]:
-    """The processes that a process started, and theirs."""
+    """The direct and indirect child processes of a process."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
     pairs = [tuple(map(int, line.split())) for line in listing.splitlines()]
     found = {pid}
@@ -43,7 +43,7 @@ def children(pid: int) -> set[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -51,7 +51,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_short_demo_counts_what_it_did(tmp_path: Path) -> None:
-    """History and some live seconds: everything sent was scored, alerts fired, and nothing is left behind."""
+    """History and some live seconds: all sent events are scored, alerts fire, and no file or process remains."""
     demo = [*GROUNDSWELL, "demo", "--json", "--minutes", "0.1"]
     environment = own_temporary(tmp_path)
     done = subprocess.run(demo, capture_output=True, text=True, timeout=240, check=False, env=environment)
@@ -68,7 +68,7 @@ def test_a_short_demo_counts_what_it_did(tmp_path: Path) -> None:
 
 
 def test_a_file_through_the_broker_gives_the_scores_of_replay(tmp_path: Path) -> None:
-    """`demo --replay` leaves exactly the scores that `replay` writes, whatever way the events took."""
+    """`demo --replay` produces exactly the scores of `replay`, although the events pass through Kafka."""
     path = tmp_path / "events.parquet"
     event_files.write(path, Simulation(300, 5, seed=3, posts_per_day=0.8).events(12))
     demo = [*GROUNDSWELL, "demo", "--json", "--rate", "0", "--replay", str(path), "--out", str(tmp_path / "demo")]
@@ -84,11 +84,11 @@ def test_a_file_through_the_broker_gives_the_scores_of_replay(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_outlives_a_demo(number: signal.Signals, tmp_path: Path) -> None:
-    """Ctrl-C ends it well and sums up; a killed demo takes worker, Kafka and folders along."""
+def test_no_process_outlives_a_demo(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C ends the demo with a summary; when it is killed, worker, Kafka and folders go too."""
     pipe = subprocess.PIPE
     environment = own_temporary(tmp_path)
-    # Tests that run in a shell's background have been told to ignore Ctrl-C, and so would the demo be.
+    # In a background job of a shell the tests inherit that Ctrl-C is ignored, and so would the demo.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     demo = subprocess.Popen([*GROUNDSWELL, "demo", "--json"], stdout=pipe, stderr=pipe, text=True, env=environment)
     signal.signal(signal.SIGINT, before)
@@ -121,8 +121,8 @@ def _command(pid: int) -> str:
         return ""
 
 
-def test_a_taken_port_is_told_before_anything_starts() -> None:
-    """Who asks for a port gets that or a line that says what to do."""
+def test_a_used_port_is_reported_before_anything_starts() -> None:
+    """A requested port is used, or one line names the remedy."""
     import socket
 
     from streams.commands import demo
@@ -137,7 +137,7 @@ def test_a_taken_port_is_told_before_anything_starts() -> None:
 
 @pytest.fixture
 def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings of this test in the environment, as a command reads them; topics exist."""
+    """The settings of this test in the environment, as a command reads them; the topics exist."""
     monkeypatch.setenv(PREFIX + "BROKER", settings.broker)
     monkeypatch.setenv(PREFIX + "PREFIX", settings.prefix)
     with topics.admin(settings) as client:
@@ -148,7 +148,7 @@ def environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings
 def test_produce_sends_each_event_to_its_topic(
     environment: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All events of a file arrive, keyed by user, as they stand in the file; a bad line stops it by name."""
+    """All events of a file arrive unchanged and keyed by user; a bad line stops the command and is named."""
     path = tmp_path / "events.jsonl"
     rows = list(Simulation(40, 2, seed=1).events(3))
     event_files.write(path, rows)
@@ -179,7 +179,7 @@ def test_produce_keeps_to_its_rate(environment: Settings, tmp_path: Path, capsys
 
 
 def test_tail_shows_scores_alerts_and_tombstones(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both topics are followed from the beginning, for people and as JSON, and end at the limit."""
+    """Both topics are followed from the beginning, as text and as JSON, up to the limit."""
     from kafka import KafkaProducer
 
     registry = topics.Topics(environment)
@@ -199,7 +199,7 @@ def test_tail_shows_scores_alerts_and_tombstones(environment: Settings, capsys: 
 
 
 def test_simulate_writes_the_same_file_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Events and truth are functions of their arguments."""
+    """Events and truth depend only on the arguments."""
     for name in ("a", "b"):
         arguments = ["--users", "50", "--communities", "2", "--days", "3", "--seed", "7", "--json"]
         paths = ["--out", str(tmp_path / f"{name}.jsonl.gz"), "--truth", str(tmp_path / f"{name}.parquet")]

@@ -1,4 +1,4 @@
-"""Dead letters on a real broker: listed, shown, sent again after a mend without double counting, deleted."""
+"""Dead letters on a real broker: listed, shown, sent again after a fix without double counting, deleted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVENTS = 4_000
 
 @pytest.fixture
 def ready(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
-    """Settings whose topics exist, as a command sees them too."""
+    """Settings in the environment, as a command reads them; the topics exist."""
     for name in ("broker", "prefix", "datadir", "web_port"):
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
     with admin(settings) as client:
@@ -44,14 +44,14 @@ def ready(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    """What a command prints as JSON; it must succeed."""
+    """The JSON output of a command, which must succeed."""
     capsys.readouterr()
     assert cli.run([*arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def write(settings: Settings, values: Iterable[tuple[str, bytes]], **more: Any) -> str:
-    """Letters of share messages (reason, value), as a worker writes them; the topic."""
+    """Write dead letters of share messages (reason, value) as a worker does; return the topic."""
     topic = Topics(settings).share.name
     with producer(settings) as sender:
         for number, (reason, value) in enumerate(values):
@@ -59,13 +59,13 @@ def write(settings: Settings, values: Iterable[tuple[str, bytes]], **more: Any) 
                 value, b"key-%d" % number, [("trace", b"\xff%d" % number)], SENT_MS + number, topic, number % 4
             )
             key, kept, before = dead_letter_of(record)
-            said = error_headers(before, topic, record.partition, 100 + number, EXCEPTION, f"{reason}: wrong")
-            sender.send(f"{topic}.dlq", kept, key=key, headers=[*said, *more.get("headers", [])])
+            error = error_headers(before, topic, record.partition, 100 + number, EXCEPTION, f"{reason}: wrong")
+            sender.send(f"{topic}.dlq", kept, key=key, headers=[*error, *more.get("headers", [])])
     return topic
 
 
 def test_list_counts_and_show_prints(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """By topic and reason; one letter with all that it holds, the newest ones, those of a reason."""
+    """By topic and reason; `show` prints one letter in full, the newest ones, or those of a reason."""
     assert printed(capsys, "dlq", "list") == []
     topic = write(ready, [("json", b"\x1b[2J{"), ("time", b"late"), ("json", b"\xff\xfe")])
     rows = printed(capsys, "dlq", "list", "share")
@@ -88,8 +88,8 @@ def test_list_counts_and_show_prints(ready: Settings, capsys: pytest.CaptureFixt
         assert says in capsys.readouterr().err
 
 
-def test_replay_sends_untouched_in_order_and_once(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bytes, key, headers, partition and timestamp are those that the message had; a second replay sends nothing."""
+def test_replay_sends_letters_unchanged_in_order_and_once(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes, key, headers, partition and timestamp are those of the message; a second replay sends nothing."""
     values = [("json", b"a\xff"), ("time", b"b"), ("json", b""), ("time", b"d")] * 5
     topic = write(ready, values)
     assert printed(capsys, "dlq", "replay", "share", "--dry-run") == [
@@ -115,7 +115,7 @@ def test_replay_sends_untouched_in_order_and_once(ready: Settings, capsys: pytes
 
 
 def test_replay_of_one_reason_leaves_the_others(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """First one reason, then a few to try, then the rest: each letter is sent once in all."""
+    """One reason, then a few letters, then the rest: each letter is sent once in total."""
     topic = write(
         ready, [("json", b"j%d" % number) if number % 2 else ("time", b"t%d" % number) for number in range(20)]
     )
@@ -137,8 +137,8 @@ def test_replay_of_one_reason_leaves_the_others(ready: Settings, capsys: pytest.
     assert len(values) == len(set(values)) == 20
 
 
-def test_a_crash_in_between_repeats_at_most_a_batch(ready: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was acknowledged and not committed is sent again by the next replay, nothing is left behind."""
+def test_a_crash_during_replay_repeats_at_most_a_batch(ready: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters acknowledged but not committed are sent again by the next replay; no letter is lost."""
     monkeypatch.setattr(dead_letter_queue, "BATCH", 10)
     topic = write(ready, [("json", b"%d" % number) for number in range(35)])
     commit, commits = Letters._commit, []
@@ -158,8 +158,8 @@ def test_a_crash_in_between_repeats_at_most_a_batch(ready: Settings, monkeypatch
     assert values == sorted([*range(35), *range(20, 30)])
 
 
-def test_what_cannot_be_sent_does_not_block_the_rest(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """A cut letter, and one that Kafka will never take, are left out and named; those around them are sent."""
+def test_letters_that_cannot_be_sent_do_not_block_the_rest(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A truncated letter, and one that Kafka always refuses, are skipped and named; the others are sent."""
     noise = random.Random(1).randbytes
     values = [("json", b"%d" % number) for number in range(40)]
     for place in (1, 7, 23):
@@ -182,8 +182,8 @@ def test_what_cannot_be_sent_does_not_block_the_rest(ready: Settings, capsys: py
     assert [one["sent"] for one in printed(capsys, "dlq", "replay", "share")] == [0]
 
 
-def test_purge_deletes_what_it_says(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only with --yes: below an offset, what was sent again, or all."""
+def test_purge_deletes_what_it_lists(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only with --yes: letters below an offset, letters sent again, or all."""
     topic = write(ready, [("json", b"%d" % number) for number in range(10)])
 
     def left() -> list[bytes]:
@@ -212,15 +212,15 @@ def test_purge_deletes_what_it_says(ready: Settings, capsys: pytest.CaptureFixtu
 
 
 class FaultyProcess(WorkerProcess):
-    """A worker of a release with a fault, see tests/support/faulty.py."""
+    """A worker of a faulty release, see tests/support/faulty.py."""
 
     def module(self) -> list[str]:
-        """That release."""
+        """The module of that release."""
         return ["tests.support.faulty"]
 
 
 def messages(events: list[dict[str, Any]]) -> list[tuple[str, bytes, list[dict[str, Any]]]]:
-    """The events in messages of one to five of the same topic: topic kind, value, events."""
+    """Pack the events into messages of one to five events of the same topic: topic kind, value, events."""
     chance, waiting, done = random.Random(3), {kind: [] for kind in ("follow", "share", "create")}, []  # type: ignore[var-annotated]
     for event in events:
         some = waiting[TOPIC_OF[event["type"]]]
@@ -231,31 +231,31 @@ def messages(events: list[dict[str, Any]]) -> list[tuple[str, bytes, list[dict[s
     return done + [(kind, json.dumps(some).encode(), some) for kind, some in waiting.items() if some]
 
 
-def settled(settings: Settings) -> None:
-    """Wait until everything on the inputs and the mutations topic was committed."""
+def wait_committed(settings: Settings) -> None:
+    """Wait until everything on the inputs and the mutations topic is committed."""
     topics = Topics(settings)
     names = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name]
     wait_for(lambda: lag(settings, names) == 0, 120, "everything to be committed")
 
 
-def test_after_a_mend_the_state_is_as_if_nothing_had_happened(
+def test_replay_after_a_fix_restores_graph_and_scores(
     ready: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A faulty release refuses a third of the users, its mend replays: graph and scores as without the accident."""
-    mended = ready.model_copy(update={"retention_s": 0})
+    """A faulty release refuses a third of the users; after fix and replay graph and scores are as without the fault."""
+    fixed = ready.model_copy(update={"retention_s": 0})
     events = list(history(random.Random(11), EVENTS))
     sent = messages(events)
     topics = Topics(ready)
     bad = [some for _, _, some in sent if any(faulty.refuses(event["user"]) for event in some)]
     mixed = [some for some in bad if not all(faulty.refuses(event["user"]) for event in some)]
-    process = FaultyProcess(mended)
+    process = FaultyProcess(fixed)
     process.start()
     try:
         process.wait_ready()
         with producer(ready) as sender:
             for number, (kind, value, _) in enumerate(sent):
                 sender.send(topics.inputs[kind].name, value, partition=number % 4)  # type: ignore[index]
-        settled(mended)
+        wait_committed(fixed)
         assert process.stop() == 0
     finally:
         process.kill()
@@ -263,17 +263,17 @@ def test_after_a_mend_the_state_is_as_if_nothing_had_happened(
     assert {row["reason"] for row in rows} == {faulty.REASON}
     assert sum(row["letters"] for row in rows) == len(bad) > 500
     assert len(mixed) > 300
-    with worker(mended) as right:
+    with worker(fixed) as process:
         assert sum(one["sent"] for one in printed(capsys, "dlq", "replay")) == len(bad)
         assert sum(one["sent"] for one in printed(capsys, "dlq", "replay")) == 0
-        settled(mended)
-        # And what Kafka or a crash might do: every letter once more.
-        forget_positions(mended)
+        wait_committed(fixed)
+        # As after lost offsets or a crash: every letter is sent once more.
+        forget_positions(fixed)
         assert sum(one["sent"] for one in printed(capsys, "dlq", "replay")) == len(bad)
-        settled(mended)
-        assert right.stop() == 0
+        wait_committed(fixed)
+        assert process.stop() == 0
     assert sum(row["letters"] for row in printed(capsys, "dlq", "list")) == len(bad)
-    after, expected = open_shard(mended.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
+    after, expected = open_shard(fixed.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
     try:
         check_equal(after, expected)
     finally:
@@ -282,19 +282,19 @@ def test_after_a_mend_the_state_is_as_if_nothing_had_happened(
 
 
 def forget_positions(settings: Settings) -> None:
-    """What Kafka does with committed offsets after `offsets.retention.minutes`."""
+    """Delete the committed offsets, as Kafka does after `offsets.retention.minutes`."""
     with admin(settings) as client:
         client.delete_groups([Letters(settings, client).group])
 
 
-def test_what_is_still_bad_comes_back(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """A replay of what was not mended ends; each round raises the attempt; what is too large is cut and named."""
+def test_letters_that_are_still_bad_come_back(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """A replay of bad messages ends; each round increases the attempt; letters above the size limit are truncated."""
     topics = Topics(ready)
     now_s = 1_700_000_000
     share = {"type": "share", "user": "ann", "content": "c"}
     with producer(ready) as sender:
         sender.send(topics.share.name, b"no JSON", key=b"k", partition=2)
-        # A wrong clock: the event is days after the message. Later it must be as wrong as it was.
+        # A wrong clock: the event is days after its message. A later replay must refuse it too.
         sender.send(
             topics.share.name, json.dumps({**share, "time": now_s + 200_000}).encode(), timestamp_ms=now_s * 1000
         )
@@ -309,7 +309,7 @@ def test_what_is_still_bad_comes_back(ready: Settings, capsys: pytest.CaptureFix
                 60,
                 "letters",
             )
-            settled(ready)
+            wait_committed(ready)
             found = printed(capsys, "dlq", "show", "share", "--limit", "100")
             newest = [one for one in found if one["attempt"] == attempt and one["cut"] is None]
             assert sorted(one["reason"] for one in newest) == ["json", "time"]

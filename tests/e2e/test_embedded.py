@@ -1,4 +1,4 @@
-"""The embedded Kafka: quick to start, true to its data over restarts, and gone when its parent is."""
+"""The embedded Kafka: fast start, durable data over restarts, and an end together with its parent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.errors import EmbeddedKafkaError
 from streams.kafka import topics
 from streams.settings.settings import Settings
 
-# Twice what it may take on an idle machine: a shared one is slower.
+# Twice the limit on an idle machine, because shared cores are slower.
 READY_S = 20.0
 
 
@@ -40,8 +40,8 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
     return True
 
 
-def test_ready_soon_and_gone_after_stop() -> None:
-    """It takes requests within seconds, and nothing of it is left after the stop."""
+def test_it_starts_quickly_and_leaves_nothing_after_stop() -> None:
+    """It accepts requests within seconds; after the stop no process and no file remains."""
     jars.classpath()
     start = time.monotonic()
     with EmbeddedKafka() as kafka:
@@ -73,7 +73,7 @@ def _values(address: str, topic: str) -> list[bytes]:
 
 
 def test_restarts_keep_data_and_address(tmp_path: Path) -> None:
-    """What was acknowledged is there after a polite restart, after a kill, and for the next owner of the folder."""
+    """Acknowledged records survive a stop, a kill, and a change of the folder's owner."""
     spec = topics.TopicSpec("kept", 1, "")
     with EmbeddedKafka(tmp_path / "kafka") as kafka:
         address = kafka.address
@@ -98,8 +98,8 @@ time.sleep(600)
 """
 
 
-def test_gone_with_its_parent() -> None:
-    """A parent that is killed outright takes the broker and its temporary folder along."""
+def test_it_ends_when_its_parent_is_killed() -> None:
+    """A parent killed by SIGKILL leaves neither the broker nor its temporary folder."""
     with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid, folder = parent.stdout.readline().split()
@@ -113,8 +113,8 @@ def test_gone_with_its_parent() -> None:
         assert not Path(folder).exists()
 
 
-def test_gone_with_its_keeper(kafka: EmbeddedKafka) -> None:
-    """Killing the keeper kills Java too: no broker is ever left without someone who watches it."""
+def test_it_ends_when_its_supervisor_is_killed(kafka: EmbeddedKafka) -> None:
+    """Killing the supervisor kills Java too: no broker runs without a supervisor."""
     with EmbeddedKafka() as other:
         assert other._keeper is not None
         other._keeper.kill()
@@ -122,8 +122,8 @@ def test_gone_with_its_keeper(kafka: EmbeddedKafka) -> None:
     assert alive(kafka.pid)
 
 
-def test_says_why_it_cannot_start(tmp_path: Path) -> None:
-    """A folder with another cluster's data is refused in Kafka's own words."""
+def test_a_failed_start_names_the_reason(tmp_path: Path) -> None:
+    """A folder with another cluster's data is refused with Kafka's own message."""
     folder = tmp_path / "kafka" / "data"
     folder.mkdir(parents=True)
     (folder / "meta.properties").write_text("version=1\nnode.id=99\ncluster.id=other\n")
@@ -131,14 +131,14 @@ def test_says_why_it_cannot_start(tmp_path: Path) -> None:
         pass
 
 
-def test_heap_is_capped() -> None:
-    """Java may take no more than 512 MB of heap."""
+def test_the_heap_is_limited() -> None:
+    """Java gets at most 512 MB of heap."""
     broker = EmbeddedKafka()
     heap = next(word for word in broker._java("Main") if word.startswith("-Xmx"))
     assert int(heap.removeprefix("-Xmx").removesuffix("m")) <= 512
 
 
-def test_sizes_are_those_of_kafka() -> None:
-    """The broker's own message limit is Kafka's default, so that tests at the limit mean something."""
+def test_the_message_limit_is_kafkas_default() -> None:
+    """Tests at the size limit then test the limit of a real broker."""
     assert "message.max.bytes" not in properties(Path("x"), 1, 2)
     assert os.sep not in jars.LOCK.name

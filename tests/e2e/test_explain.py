@@ -1,4 +1,4 @@
-"""`model explain` and `?explain=1`: real shards behind a real server, the state they leave, and a real browser."""
+"""`model explain` and `?explain=1`: real shards behind a real server, their stored state, and a real browser."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ TOKEN = "a-token-of-sixteen"
 SHARDS = 2
 
 
-def follow(who: str, whom: str, minute: int) -> Mutation:
-    """A follow."""
-    return Mutation(int(Kind.FOLLOW), START + minute * MINUTE, who, whom)
+def follow(user: str, target: str, minute: int) -> Mutation:
+    """A follow event."""
+    return Mutation(int(Kind.FOLLOW), START + minute * MINUTE, user, target)
 
 
 def first() -> list[Mutation]:
-    """Two people who post and are shared, one of them with an id that is hard to carry."""
+    """Two users who post and are shared, one of them with an id that needs escaping."""
     log = [follow("bo", "ana", 0), follow(EVIL, "ana", 1), follow("ana", EVIL, 1)]
     for minute, (user, content) in enumerate([("ana", "p1"), ("ana", "p2"), (EVIL, "p3")], 2):
         log.append(Mutation(int(Kind.CREATE), START + minute * MINUTE, user, content))
@@ -53,7 +53,7 @@ def first() -> list[Mutation]:
 
 @dataclass
 class Site:
-    """A server around open shards."""
+    """A server with open shards."""
 
     host: ShardHost
     settings: Settings
@@ -66,7 +66,7 @@ class Site:
             return answer.status, await answer.json()
 
     async def feed(self, log: list[Mutation]) -> None:
-        """One step of each shard with what concerns it; facts are delivered at once."""
+        """Run one step of each shard with its part of the log; facts are delivered immediately."""
         told = []
         for partition in range(SHARDS):
             begin = self.host.offsets[partition]
@@ -116,7 +116,7 @@ def here(tmp_path: Path, web_port: int, monkeypatch: pytest.MonkeyPatch) -> Sett
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's coroutine, no longer than two minutes."""
+    """Run a test's coroutine, with a limit of two minutes."""
 
     async def limited() -> None:
         async with asyncio.timeout(120):
@@ -126,7 +126,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 def test_the_api_explains_with_names(here: Settings) -> None:
-    """Neighbours by name, whatever their ids are; unknown users 404; who was forgotten is in no answer."""
+    """Neighbours have names, whatever their ids are; unknown users get 404; forgotten users are in no answer."""
 
     async def test() -> None:
         async with site(here) as shown:
@@ -153,8 +153,8 @@ def test_the_api_explains_with_names(here: Settings) -> None:
     run(test)
 
 
-def test_the_command_asks_the_worker_that_has_the_folder(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """With its token; where it does not answer, or has no such user, one line says what to do."""
+def test_the_command_asks_the_worker_that_holds_the_folder(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """It sends the token; if the worker does not answer, or has no such user, one line names the remedy."""
 
     async def test() -> None:
         async with site(here) as shown:
@@ -179,8 +179,8 @@ def test_the_command_asks_the_worker_that_has_the_folder(here: Settings, capsys:
     assert "is no address" in capsys.readouterr().err
 
 
-def test_the_command_reads_what_a_worker_left(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same as the worker said, from the folder, which is not changed; the score before is not known any more."""
+def test_the_command_reads_the_state_of_a_stopped_worker(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The explanation equals the worker's, and the folder is not changed; only the previous score is missing."""
     answers: dict[str, Any] = {}
 
     async def test() -> None:
@@ -209,8 +209,8 @@ def test_the_command_reads_what_a_worker_left(here: Settings, capsys: pytest.Cap
     assert capsys.readouterr().err == "groundswell: no such user, or one who was forgotten: nobody\n"
 
 
-def test_without_a_state_one_line_says_so(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Which folder was looked for, and the settings that name it; nothing is made there."""
+def test_a_missing_state_is_reported_in_one_line(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line names the folder and the settings that choose it; no folder is created."""
     assert cli.run(["model", "explain", "ana"]) == 1
     line = capsys.readouterr().err
     assert f"there is no state of shard {owner('ana', SHARDS)}" in line
@@ -219,8 +219,8 @@ def test_without_a_state_one_line_says_so(here: Settings, capsys: pytest.Capture
 
 
 @needs.chromium
-def test_a_click_on_a_user_shows_why(here: Settings, tmp_path: Path) -> None:
-    """Chromium shows parts, neighbours and features without a complaint; an id that is markup stays text."""
+def test_a_click_on_a_user_shows_the_explanation(here: Settings, tmp_path: Path) -> None:
+    """Chromium shows parts, neighbours and features without an error; an id that is markup stays text."""
     settings = here.model_copy(update={"web_token": type(here.web_token)("")})
 
     async def test() -> None:

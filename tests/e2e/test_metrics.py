@@ -22,14 +22,14 @@ BAD = 3
 
 @dataclass
 class Ran:
-    """A worker that has taken EVENTS good events in as many messages and BAD bad ones; `text` is its `/metrics`."""
+    """A worker that has processed EVENTS good and BAD bad events, one per message; `text` is its `/metrics`."""
 
     process: WorkerProcess
     topics: Topics
     text: str = ""
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum over all samples of that name with these labels."""
+        """The sum over all samples with this name and these labels."""
         return sum(
             sample.value
             for family in text_string_to_metric_families(self.text)
@@ -40,7 +40,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    """The worker, its events done."""
+    """A worker that has processed its events."""
     folder = tmp_path_factory.mktemp("metrics")
     prefix = f"{folder.name}.{free_port('127.0.0.1')}."
     settings = Settings.load(
@@ -77,8 +77,8 @@ def ran(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Itera
         process.kill()
 
 
-def test_ready_only_when_ready(ran: Ran) -> None:
-    """`/readyz` is 503 while the state is loaded and partitions are sought, then 200 with what is owned."""
+def test_readiness_follows_state_and_partitions(ran: Ran) -> None:
+    """`/readyz` is 503 while the state is loaded and offsets are sought, then 200 with the owned partitions."""
     assert ran.process.seen[0][0] == 503
     assert all(status == 503 for status, _ in ran.process.seen[:-1])
     assert all(not body["ready"] and body["detail"] for _, body in ran.process.seen[:-1])
@@ -87,8 +87,8 @@ def test_ready_only_when_ready(ran: Ran) -> None:
     assert ran.value("groundswell_ready") == 1
 
 
-def test_alive_before_it_is_ready(settings: Settings) -> None:
-    """`/livez` answers as soon as the port is open, whatever the state."""
+def test_liveness_starts_before_readiness(settings: Settings) -> None:
+    """`/livez` answers as soon as the port is open."""
     process = WorkerProcess(settings)
     process.start()
     try:
@@ -100,8 +100,8 @@ def test_alive_before_it_is_ready(settings: Settings) -> None:
         process.kill()
 
 
-def test_names(ran: Ran) -> None:
-    """Every metric parses, has a help text, our prefix, base units, and `_total` if it is a counter."""
+def test_metric_names_follow_the_conventions(ran: Ran) -> None:
+    """Every metric parses, has a help text, the project's prefix, base units, and `_total` if it is a counter."""
     families = list(text_string_to_metric_families(ran.text))
     assert len(families) > 25
     for family in families:
@@ -116,8 +116,8 @@ def test_names(ran: Ran) -> None:
             assert "user" not in sample.labels or sample.labels["user"] == "", sample
 
 
-def test_counts_agree(ran: Ran) -> None:
-    """What is counted is what the topics hold."""
+def test_counters_equal_the_topics(ran: Ran) -> None:
+    """Every counter equals the number of records on its topic."""
     settings = ran.process.settings
     assert ran.value("groundswell_events_total", type="create", outcome="accepted") == EVENTS / 2
     assert ran.value("groundswell_events_total") == EVENTS
@@ -126,13 +126,13 @@ def test_counts_agree(ran: Ran) -> None:
     assert ran.value("groundswell_scores_total") == len(read_all(settings, [ran.topics.score.name]))
     assert ran.value("groundswell_alerts_total") == len(read_all(settings, [ran.topics.alert.name]))
     assert ran.value("groundswell_dead_letters_total", topic=ran.topics.follow.name, reason="json") == BAD
-    # Counters that alerts watch are there before anything happened.
+    # Counters that alerts watch exist before the first event.
     assert f'groundswell_dead_letters_total{{reason="utf8",topic="{ran.topics.share.name}"}} 0.0' in ran.text
     assert ran.value("groundswell_batch_mutations_sum") == EVENTS
 
 
-def test_freshness(ran: Ran) -> None:
-    """Every message is in the freshness histogram, with seconds that can be."""
+def test_freshness_counts_every_message(ran: Ran) -> None:
+    """Every message is in the freshness histogram, with plausible seconds."""
     assert ran.value("groundswell_freshness_seconds_count") == EVENTS
     assert 0 < ran.value("groundswell_freshness_seconds_sum") < 60 * EVENTS
     assert ran.value("groundswell_freshness_seconds_bucket", le="+Inf") == EVENTS
@@ -154,8 +154,8 @@ def test_state_is_measured(ran: Ran) -> None:
     }
 
 
-def test_audited(ran: Ran) -> None:
-    """Beside its work a worker audits its users, over the import of PyTorch and 40 of them, and finds nothing off."""
+def test_the_worker_audits_its_users(ran: Ran) -> None:
+    """While it serves, the worker audits more than 40 users and finds no difference."""
 
     def audited() -> bool:
         ran.text = ran.process.get("/metrics")[1].decode()

@@ -1,4 +1,4 @@
-"""The models topic on a real broker that is not there yet."""
+"""The models topic on a broker that is not available at first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 async def opens(settings: Settings, port: int, wait_s: float) -> int:
-    """Open a board by a door to the broker that is there after `LATE_S`; how many orders it read."""
+    """Read the models topic through a proxy that starts after `LATE_S`; return the number of records read."""
     host, real = settings.broker.split(":")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,8 +35,8 @@ async def opens(settings: Settings, port: int, wait_s: float) -> int:
     opening = asyncio.ensure_future(board.open())
     try:
         await asyncio.wait({opening}, timeout=LATE_S)
-        door = await asyncio.start_server(serve, "127.0.0.1", port)
-        async with door:
+        proxy = await asyncio.start_server(serve, "127.0.0.1", port)
+        async with proxy:
             await opening
     finally:
         await board.close()
@@ -44,8 +44,8 @@ async def opens(settings: Settings, port: int, wait_s: float) -> int:
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 20.0])
-def test_a_broker_that_comes_late_is_waited_for(settings: Settings, web_port: int, wait_s: float) -> None:
-    """Who waits reads the topic as soon as the broker is there; who does not says that it cannot be read."""
+def test_a_reader_waits_for_a_late_broker(settings: Settings, web_port: int, wait_s: float) -> None:
+    """With a waiting time the topic is read as soon as the broker is available; without one it is an error."""
     with topics.admin(settings) as client:
         topics.create(client, topics.Topics(settings).all())
     if wait_s:

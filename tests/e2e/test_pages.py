@@ -1,4 +1,4 @@
-"""The web port: a real aiohttp server around a shard that stands still, and a real browser on its page."""
+"""The web port: a real aiohttp server on shards that do not change, and a real browser on its page."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ EVIL = "</script><img src=x onerror=document.title='broken'>"
 
 @dataclass
 class Still:
-    """Shards of three users that do not change."""
+    """Shards with three users that do not change."""
 
     users: int = 3
     clock: int = 1_300_000_000_000_000
     reach: dict[str, float] = field(default_factory=lambda: {"ana": 8.5, EVIL: 3.25, "a/b": 0.5})
 
     async def read(self, question: Callable[[Any], Any]) -> list[Any]:
-        """The one shard's answer."""
+        """The answer of the only shard."""
         return [question(self)]
 
     async def top(self, n: int) -> list[dict[str, Any]]:
-        """By reach."""
+        """Users by reach."""
         found = [await self.user(user) for user in sorted(self.reach, key=lambda user: -self.reach[user])[:n]]
         return [entry for entry in found if entry]
 
     async def user(self, user_id: str) -> dict[str, Any] | None:
-        """Known ones only."""
+        """A user of the three; None for others."""
         if user_id not in self.reach:
             return None
         return {
@@ -60,7 +60,7 @@ class Still:
 
 @dataclass
 class Site:
-    """A running server and what is behind it."""
+    """A running server and its parts."""
 
     state: LiveState
     source: Still
@@ -90,17 +90,17 @@ async def site(*, ready: bool = True) -> AsyncIterator[Site]:
 
 
 def alert(user: str, number: int = 0) -> Alert:
-    """An alert about a user."""
+    """Make an alert about a user."""
     return Alert(f"{number:024x}", user, 1_300_000_000_000_000 + number, 2.5, 4, 8.5, 97.0, 3, None)
 
 
 def outcome(*alerts: Alert, scores: int = 1) -> Outcome:
-    """What a step might have published."""
+    """Make the outcome of a step."""
     return Outcome([Score("ana", 8.5, 99.0, 0)] * scores, list(alerts))
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's coroutine, no longer than a minute."""
+    """Run a test's coroutine, with a limit of one minute."""
 
     async def limited() -> None:
         async with asyncio.timeout(60):
@@ -109,8 +109,8 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(limited())
 
 
-def test_health_says_whether_the_worker_may_be_sent_traffic() -> None:
-    """It lives from the start, and is ready only with its state loaded and partitions owned."""
+def test_health_pages_show_whether_the_worker_accepts_traffic() -> None:
+    """It is alive from the start, and ready only with a loaded state and owned partitions."""
 
     async def test() -> None:
         async with site(ready=False) as here:
@@ -125,7 +125,7 @@ def test_health_says_whether_the_worker_may_be_sent_traffic() -> None:
     run(test)
 
 
-def test_metrics_are_what_prometheus_parses() -> None:
+def test_prometheus_parses_the_metrics() -> None:
     """The text passes Prometheus' own parser, with its content type."""
 
     async def test() -> None:
@@ -141,7 +141,7 @@ def test_metrics_are_what_prometheus_parses() -> None:
 
 
 def test_top_is_sorted_and_limited() -> None:
-    """The largest reach first, as many as asked for; a limit that is none is refused."""
+    """The largest reach first, up to the limit; an invalid limit is refused."""
 
     async def test() -> None:
         async with site() as here:
@@ -158,7 +158,7 @@ def test_top_is_sorted_and_limited() -> None:
 
 
 def test_users_are_found_by_any_id() -> None:
-    """Ids with slashes are found when they are quoted; one that is unknown is 404 with JSON."""
+    """Quoted ids with slashes are found; an unknown id is 404 with JSON."""
 
     async def test() -> None:
         async with site() as here:
@@ -170,8 +170,8 @@ def test_users_are_found_by_any_id() -> None:
     run(test)
 
 
-def test_alerts_are_the_newest_first_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ring forgets the oldest."""
+def test_alerts_are_newest_first_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ring drops the oldest alert."""
     monkeypatch.setattr(feeds, "ALERTS", 5)
 
     async def test() -> None:
@@ -197,8 +197,8 @@ async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, Any
             yield name, json.loads(line.removeprefix("data: "))
 
 
-def test_the_stream_brings_state_top_and_alerts() -> None:
-    """State at once, an alert as it fires, the top within a tick."""
+def test_the_stream_sends_state_top_and_alerts() -> None:
+    """The state immediately, an alert as it fires, the top within a tick."""
 
     async def test() -> None:
         async with site() as here, here.session.get(here.address + "/api/v1/stream") as answer:
@@ -219,8 +219,8 @@ def test_the_stream_brings_state_top_and_alerts() -> None:
     run(test)
 
 
-def test_open_streams_do_not_hold_the_exit() -> None:
-    """The server stops at once with a stream open, and opens no other while it stops."""
+def test_open_streams_do_not_delay_the_exit() -> None:
+    """The server stops immediately with a stream open, and accepts no new one while it stops."""
 
     async def test() -> None:
         async with site() as here, here.session.get(here.address + "/api/v1/stream") as answer:
@@ -235,8 +235,8 @@ def test_open_streams_do_not_hold_the_exit() -> None:
     run(test)
 
 
-def test_a_listener_who_leaves_is_forgotten() -> None:
-    """A browser that is closed leaves nothing behind."""
+def test_a_closed_stream_is_removed() -> None:
+    """A closed browser leaves no queue behind."""
 
     async def test() -> None:
         async with site() as here:
@@ -253,8 +253,8 @@ def test_a_listener_who_leaves_is_forgotten() -> None:
     run(test)
 
 
-def test_a_listener_who_does_not_keep_up_is_let_go() -> None:
-    """A queue that is full ends its stream; the others go on."""
+def test_a_slow_client_is_disconnected() -> None:
+    """A full queue ends its stream; the other streams continue."""
 
     async def test() -> None:
         feed = LiveFeed()
@@ -271,8 +271,8 @@ def test_a_listener_who_does_not_keep_up_is_let_go() -> None:
     run(test)
 
 
-def test_there_are_only_so_many_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is told to come back."""
+def test_the_number_of_streams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream above the limit is refused with status 503."""
     monkeypatch.setattr(feeds, "SUBSCRIBERS", 0)
 
     async def test() -> None:
@@ -282,8 +282,8 @@ def test_there_are_only_so_many_streams(monkeypatch: pytest.MonkeyPatch) -> None
     run(test)
 
 
-def test_rates_are_those_of_the_last_whole_seconds() -> None:
-    """Counts age out of the window, and gaps count as nothing."""
+def test_rates_cover_the_last_whole_seconds() -> None:
+    """Counts leave the window with age, and seconds without samples count as zero."""
     now = 1_000.5
     feed = LiveFeed(clock=lambda: now)
     feed.publish(outcome(alert("ana"), scores=2), 10)
@@ -298,8 +298,8 @@ def test_rates_are_those_of_the_last_whole_seconds() -> None:
     assert sum(feed.seconds.history()) == 0
 
 
-def test_freshness_is_that_of_the_window() -> None:
-    """Quantiles count only what was observed since the window's first sample, to the width of a bucket."""
+def test_freshness_covers_the_window() -> None:
+    """Quantiles count only observations since the window's first sample, to the width of a bucket."""
     metrics = Metrics()
     recent = feeds.RecentFreshness(metrics.freshness)
     assert recent.quantile_ms(0.5) is None
@@ -313,8 +313,8 @@ def test_freshness_is_that_of_the_window() -> None:
     assert recent.quantile_ms(0.5) is None
 
 
-def test_change_is_measured_against_a_minute_ago() -> None:
-    """Against the oldest sample of the window that knows the user; a newcomer has none."""
+def test_change_is_measured_over_a_minute() -> None:
+    """Relative to the oldest sample of the window that has the user; a new user has no change."""
     now = 0.0
     trend = feeds.Trend(lambda: now)
     for reach in range(1, 31):
@@ -329,7 +329,7 @@ def test_change_is_measured_against_a_minute_ago() -> None:
 
 @needs.chromium
 def test_the_live_page_in_a_real_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Chromium shows top, alerts and rates from the stream without a complaint; an id that is markup stays text."""
+    """Chromium shows top, alerts and rates from the stream without an error; an id that is markup stays text."""
     monkeypatch.setattr(live, "TICK_S", 0.1)
 
     async def test() -> None:

@@ -1,4 +1,4 @@
-"""`produce` from pipes on the real broker: standard input, a compressed FIFO, and a live source."""
+"""`produce` from pipes on a real broker: standard input, a compressed FIFO, and a live source."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ WAIT_S = 60.0
 
 
 def events(number: int, first: int = 0) -> bytes:
-    """That many follows."""
+    """Make this number of follow events."""
     rows = ({"type": "follow", "time": at, "user": f"u{at}", "target": "v"} for at in range(first, first + number))
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 @pytest.fixture
 def environment(settings: Settings) -> dict[str, str]:
-    """What a process needs to be given, with the topics made."""
+    """The environment of a command; the topics exist."""
     with topics.admin(settings) as client:
         topics.create(client, topics.Topics(settings).all())
     own = {f"GROUNDSWELL_{name.upper()}": str(getattr(settings, name)) for name in ("broker", "prefix", "datadir")}
@@ -40,14 +40,14 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], line: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A line of the shell in which "$0" is groundswell and "$1" on are the arguments."""
+    """Run a shell line in which "$0" is groundswell and "$1" on are the arguments."""
     own = Path(sys.executable).with_name("groundswell")
     command = ["bash", "-c", line, str(own), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=WAIT_S * 2)
 
 
 def users(settings: Settings) -> list[str]:
-    """Who follows somebody on the input topic."""
+    """The users of the follow events on the input topic."""
     spec = topics.Topics(settings).follow
     consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None)
     try:
@@ -78,7 +78,7 @@ def producing(environment: dict[str, str], *arguments: str) -> Iterator[subproce
 
 
 def wait_for(settings: Settings, wanted: int) -> float:
-    """Wait until so many events are on the topic; how long that took, in seconds."""
+    """Wait until this number of events is on the topic; return the seconds."""
     begin = time.monotonic()
     while len(users(settings)) < wanted:
         assert time.monotonic() - begin < WAIT_S
@@ -92,8 +92,8 @@ def written(process: subprocess.Popen[bytes], data: bytes) -> None:
     process.stdin.write(data)
 
 
-def test_events_are_piped_in(settings: Settings, environment: dict[str, str], tmp_path: Path) -> None:
-    """`cat FILE | groundswell produce -`, /dev/stdin, a redirection, <(…) and gzip: each sends all there is."""
+def test_events_are_read_from_pipes(settings: Settings, environment: dict[str, str], tmp_path: Path) -> None:
+    """`cat FILE | groundswell produce -`, /dev/stdin, a redirection, <(…) and gzip: each sends all events."""
     plain, packed = tmp_path / "events.jsonl", tmp_path / "packed"
     plain.write_bytes(events(2_500))
     packed.write_bytes(gzip.compress(events(2_500)))
@@ -115,7 +115,7 @@ def test_events_are_piped_in(settings: Settings, environment: dict[str, str], tm
 
 
 def test_a_gzip_stream_through_a_fifo(settings: Settings, environment: dict[str, str], tmp_path: Path) -> None:
-    """Two writers, one after another, without a break between them; each writes a member of its own."""
+    """Two writers in succession without a break; each writes its own gzip member."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
 
@@ -134,7 +134,7 @@ def test_a_gzip_stream_through_a_fifo(settings: Settings, environment: dict[str,
 
 @pytest.mark.parametrize("ending", ["closed", "interrupted", "cut off"])
 def test_a_live_source_is_followed(settings: Settings, environment: dict[str, str], ending: str) -> None:
-    """Each event is on the topic soon after it was written, while the pipe stays open; both ends of it end well."""
+    """Each event is on the topic soon after it was written, with the pipe open; an incomplete last line is an error."""
     with producing(environment, "-", "--json") as process:
         written(process, events(1))
         wait_for(settings, 1)
@@ -169,7 +169,7 @@ def test_a_live_source_is_followed(settings: Settings, environment: dict[str, st
 
 
 def test_a_gzip_source_is_followed_at_a_rate(settings: Settings, environment: dict[str, str]) -> None:
-    """A compressor that flushes is followed too; a rate is kept, and a bad line is left out where it comes."""
+    """A compressor that flushes is followed too; the rate is kept, and a bad line is skipped where it occurs."""
     with producing(environment, "-", "--json", "--rate", "200", "--skip-bad") as process:
         with gzip.GzipFile(fileobj=process.stdin, mode="wb") as stream:
             for at in range(3):
@@ -182,10 +182,8 @@ def test_a_gzip_source_is_followed_at_a_rate(settings: Settings, environment: di
     assert error.decode().splitlines()[0] == ("left out: standard input, line 2: not JSON: Input data was truncated: {")
 
 
-def test_a_file_that_is_interrupted_is_not_taken_for_sent(
-    settings: Settings, environment: dict[str, str], tmp_path: Path
-) -> None:
-    """Ctrl-C before the end of a file is a failure, in one line, with what was sent."""
+def test_an_interrupted_file_is_a_failure(settings: Settings, environment: dict[str, str], tmp_path: Path) -> None:
+    """Ctrl-C before the end of a file gives an error line with the number of sent events."""
     path = tmp_path / "events.jsonl"
     path.write_bytes(events(1_000))
     with producing(environment, str(path), "--rate", "20") as process:

@@ -1,4 +1,4 @@
-"""Reading partitions between two offsets on a real broker: all of it, in order, and an end to waiting."""
+"""Reading partitions between two offsets on a real broker: complete, in order, with a time limit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def consumer(settings: Settings) -> Iterator[KafkaConsumer]:
 
 
 def test_each_partition_is_read_in_its_order(consumer: KafkaConsumer, parts: list[TopicPartition]) -> None:
-    """From the first offset to before the end, in lists of one partition each, no longer than asked for."""
+    """From the first offset to the end offset, in lists of one partition each, up to the requested length."""
     ranges = {parts[0]: (10, 700), parts[1]: (0, MESSAGES), TopicPartition(parts[0].topic, 2): (5, 5)}
     found: dict[int, list[int]] = {0: [], 1: []}
     for records in read_partitions(consumer, ranges, 100):
@@ -48,8 +48,8 @@ def test_each_partition_is_read_in_its_order(consumer: KafkaConsumer, parts: lis
     assert found == {0: list(range(10, 700)), 1: list(range(MESSAGES, 2 * MESSAGES))}
 
 
-def test_an_end_that_never_comes_is_an_error(consumer: KafkaConsumer, parts: list[TopicPartition]) -> None:
-    """After seconds without progress it fails with one line, and has returned what there is."""
+def test_an_end_that_is_never_reached_is_an_error(consumer: KafkaConsumer, parts: list[TopicPartition]) -> None:
+    """After some seconds without progress it fails with one line; the records before were returned."""
     lists: list[list[Any]] = []
     with pytest.raises(BrokerError, match=r"Kafka returned nothing of .* for 1 s: run the same command again"):
         lists.extend(read_partitions(consumer, {parts[0]: (990, MESSAGES + 1)}, stall_s=1.0))

@@ -1,4 +1,4 @@
-"""The README: its examples run as they stand there, and its messages are what the code reads and writes."""
+"""The README: its examples run unchanged, and its messages are those that the code reads and writes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from tests.support.workers import wait_for
 
 README = (tidy.ROOT / "README.md").read_text(encoding="utf-8")
 BROKER = "localhost:9092"
-# A broker and a worker start in it, on cores that other tests use too.
+# The example starts a broker and a worker, on cores shared with other tests.
 SHELL_S = 240.0
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of a language, in their order."""
+    """The code blocks of a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-def test_messages_are_those_of_the_schemas() -> None:
-    """Inputs pass validation on their topics, outputs have exactly the fields that are written."""
+def test_messages_match_the_schemas() -> None:
+    """Inputs pass validation on their topics, outputs have exactly the written fields."""
     follow, share, create, score, alert = map(str.encode, blocks("json"))
     now_ms = time.time_ns() // 1_000_000
     assert len(events.mutations(follow, "follow", now_ms)) == 1
@@ -45,8 +45,8 @@ def test_messages_are_those_of_the_schemas() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/architecture.md"])
-def test_links_lead_somewhere(page: str) -> None:
-    """Every file that is linked exists."""
+def test_linked_files_exist(page: str) -> None:
+    """Every linked file exists."""
     path = tidy.ROOT / page
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
@@ -54,7 +54,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.fixture
 def plain(settings: Settings) -> Settings:
-    """Settings without a prefix, as the examples use them; topics exist, with a score and an alert on them."""
+    """Settings without a prefix, as in the examples; the topics exist, with a score and an alert."""
     settings = settings.model_copy(update={"prefix": ""})
     registry = topics.Topics(settings)
     with topics.admin(settings) as client:
@@ -68,7 +68,7 @@ def plain(settings: Settings) -> Settings:
 
 
 def test_the_python_example_runs(plain: Settings, tmp_path: Path) -> None:
-    """It prints the score, the alert and who was forgotten."""
+    """It prints the score, the alert and the forgotten user."""
     (code,) = blocks("python")
     script = tmp_path / "example.py"
     script.write_text(code.replace(BROKER, plain.broker), encoding="utf-8")
@@ -83,19 +83,19 @@ def test_the_python_example_runs(plain: Settings, tmp_path: Path) -> None:
 
 
 def test_the_shell_example_runs(tmp_path: Path) -> None:
-    """Its commands score the event with a Kafka and a worker of their own, end by themselves, and end both of these."""
+    """Its commands score the event with their own Kafka and worker, end by themselves, and stop both."""
     code = next(block for block in blocks("sh") if "tail" in block)
     (tmp_path / ".venv").symlink_to(Path(sys.prefix))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     environment["TMPDIR"] = str(tmp_path)
-    printed, said = tmp_path / "printed", tmp_path / "said"
-    with printed.open("wb") as out, said.open("wb") as err:
-        # Output to files, and a session of its own: what a failure leaves running cannot keep the test, and is killed.
+    printed, errors = tmp_path / "printed", tmp_path / "errors"
+    with printed.open("wb") as out, errors.open("wb") as err:
+        # Output to files and a separate session: processes left by a failure cannot block the test, and are killed.
         shell = subprocess.Popen(
             ["bash", "-euc", code], stdout=out, stderr=err, cwd=tmp_path, env=environment, start_new_session=True
         )
     try:
-        assert shell.wait(SHELL_S) == 0, said.read_text(encoding="utf-8")
+        assert shell.wait(SHELL_S) == 0, errors.read_text(encoding="utf-8")
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
@@ -104,5 +104,5 @@ def test_the_shell_example_runs(tmp_path: Path) -> None:
     score = json.loads(printed.read_text(encoding="utf-8").splitlines()[-1])
     assert score["user"] == "bo"
     assert tuple(score) == SCORE_FIELDS
-    # The keeper removes the broker's folder when it has ended it.
+    # The supervisor removes the broker's folder after the broker ended.
     wait_for(lambda: not list(tmp_path.glob("groundswell-kafka-*")), 30, "the example's Kafka to be gone")

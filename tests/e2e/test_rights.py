@@ -189,7 +189,7 @@ def test_the_rights_of_the_table_are_enough(guarded: GuardedKafka, open_settings
         well, detail = doctor(settings)["rights"]
         assert well
         assert "`produce` (write" in detail
-        guarded.take("all", [Right("write", registry.score.name)])
+        guarded.revoke("all", [Right("write", registry.score.name)])
         with producer(open_settings) as sender:
             sender.send(registry.create.name, json.dumps({**EVENT, "user": "bob", "content": "c2"}).encode())
         assert process.ended() == 1
@@ -236,7 +236,7 @@ def test_each_row_of_the_table_is_enough(
 
 def test_an_advertised_address_that_cannot_be_reached_is_named(guarded: GuardedKafka, open_settings: Settings) -> None:
     """A broker that answers, and sends its clients to where nothing answers, is named with both addresses."""
-    for address, advertised in guarded.lies().items():
+    for address, advertised in guarded.unreachable_listeners().items():
         settings = open_settings.model_copy(update={"broker": address})
         line = refused(settings, "topics", "list")
         assert line.startswith(f"Kafka at {address} advertises {advertised}, which cannot be reached from here (")

@@ -1,4 +1,4 @@
-"""TLS and logins, against a broker that insists on them: all works, and what is set wrong is said in one line."""
+"""TLS and logins, against a broker that requires them: every command works, and a wrong setting gives one line."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ WRONG = "tell-nobody-this"
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signs the certificates."""
+    """The authority that signs the certificates."""
     return Authority(tmp_path_factory.mktemp("authority") / "ours")
 
 
 @pytest.fixture(scope="module")
 def secured(authority: Authority) -> Iterator[SecuredKafka]:
-    """A broker that asks who one is."""
+    """A broker that requires a login or a certificate."""
     with SecuredKafka(authority) as broker:
         broker.add_user()
         yield broker
@@ -39,7 +39,7 @@ def secured(authority: Authority) -> Iterator[SecuredKafka]:
 
 @pytest.fixture
 def login(secured: SecuredKafka, authority: Authority, offline_settings: Settings) -> Settings:
-    """The settings with which the broker lets us in."""
+    """Settings with a valid login."""
     right = {
         "broker": f"{HOST}:{secured.login_port}",
         "security_protocol": "SASL_SSL",
@@ -52,7 +52,7 @@ def login(secured: SecuredKafka, authority: Authority, offline_settings: Setting
 
 
 def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command of ours, to its end."""
+    """Run a command to its end."""
     line = [sys.executable, "-m", "streams.cli", *arguments]
     done = subprocess.run(line, env=environment(settings), capture_output=True, text=True, timeout=90, check=False)
     assert PASSWORD not in done.stdout + done.stderr
@@ -81,10 +81,10 @@ def test_everything_works_with_tls_and_a_login(login: Settings, tmp_path: Path) 
     assert PASSWORD not in process.log.read_text()
 
 
-def test_what_is_set_wrong_is_named(
+def test_a_wrong_setting_is_named(
     login: Settings, secured: SecuredKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each wrong setting has a line that names it; no secret is in any."""
+    """Each wrong setting gives a line that names it; no line contains a secret."""
     monkeypatch.setattr(preflight, "RETRY_UNTIL_S", 1.0)
     other = Authority(tmp_path / "other").certificate
     wrong: list[tuple[dict[str, Any], str]] = [
@@ -105,8 +105,8 @@ def test_what_is_set_wrong_is_named(
         assert PASSWORD not in str(caught.value)
 
 
-def test_a_worker_that_is_turned_away_says_why(login: Settings) -> None:
-    """Wrong password: exit code 1, one line that names the setting, and not the password."""
+def test_a_refused_worker_names_the_setting(login: Settings) -> None:
+    """A wrong password: exit code 1, one line with the setting and without the password."""
     done = command(login.model_copy(update={"sasl_password": SecretStr(WRONG)}), "worker")
     assert done.returncode == 1
     assert "GROUNDSWELL_SASL_PASSWORD" in done.stderr.splitlines()[-1]
@@ -114,11 +114,13 @@ def test_a_worker_that_is_turned_away_says_why(login: Settings) -> None:
     assert WRONG not in done.stdout + done.stderr
 
 
-def test_a_certificate_of_our_own(secured: SecuredKafka, authority: Authority, offline_settings: Settings) -> None:
-    """A broker that asks for a certificate takes one that its authority signed."""
+def test_a_client_certificate_is_accepted(
+    secured: SecuredKafka, authority: Authority, offline_settings: Settings
+) -> None:
+    """A broker that requires a certificate accepts one signed by its authority."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("no openssl to take the key out of keytool's store")
+        pytest.skip("openssl is missing; it extracts the key from keytool's store")
     store = authority.sign("client")
     both = authority.folder / "client-both.pem"
     line = [openssl, "pkcs12", "-in", str(store), "-passin", f"pass:{STORE_PASSWORD}", "-nodes", "-out", str(both)]

@@ -1,4 +1,4 @@
-"""Who may look at the web port: the token, the names that it may be asked by, the headers of its answers."""
+"""Access to the web port: the token, the accepted host names, the headers of the answers."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ PATHS = ("/", "/metrics", "/api/v1/top", "/api/v1/users/ana", "/api/v1/alerts", 
 HEALTH = ("/livez", "/readyz")
 
 
-class Nobody:
-    """A worker with one user, as far as a page looks."""
+class OneUser:
+    """A worker with one user, as the web pages read it."""
 
     async def read(self, question: Callable[[Any], Any]) -> list[Any]:
-        """No shards."""
+        """Return nothing: there are no shards."""
         del question
         return []
 
     async def top(self, n: int) -> list[dict[str, Any]]:
-        """The user."""
+        """The only user."""
         return [{"user": "ana", "reach": 1.0, "percentile": 50.0, "as_of": 0}][:n]
 
     async def user(self, user_id: str) -> dict[str, Any] | None:
-        """The user, for any id."""
+        """The only user, for any id."""
         return {"user": user_id, "reach": 1.0, "percentile": 50.0, "as_of": 0}
 
 
 @asynccontextmanager
 async def site(guard: Guard) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    """A server behind this guard: a session and the address."""
+    """A server with this guard: a session and the address."""
     app = web.Application()
-    routes(app, LiveState(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), Nobody(), "0123456789ab"), guard)
+    routes(app, LiveState(LiveFeed(), Readiness(loaded=True, sought=True), Metrics(), OneUser(), "0123456789ab"), guard)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -58,7 +58,7 @@ async def site(guard: Guard) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's coroutine, no longer than a minute."""
+    """Run a test's coroutine, with a limit of one minute."""
 
     async def limited() -> None:
         async with asyncio.timeout(60):
@@ -68,7 +68,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 async def status(session: aiohttp.ClientSession, address: str, **headers: str) -> int:
-    """The status of an answer; its body, which may be an endless stream, is left."""
+    """The status of an answer; the body, which may be an endless stream, is not read."""
     async with session.get(address, headers=headers) as answer:
         return answer.status
 
@@ -98,8 +98,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_everything_but_health_asks_for_the_token(local: bool) -> None:
-    """Health pages answer anybody; every other path, known or not, only who has the token; metrics on loopback too."""
+def test_every_page_but_health_requires_the_token(local: bool) -> None:
+    """Health pages are public; every other path, existing or not, requires the token; metrics too, except locally."""
 
     async def test() -> None:
         async with site(Guard(TOKEN, local=local)) as (session, address):
@@ -114,8 +114,8 @@ def test_everything_but_health_asks_for_the_token(local: bool) -> None:
     run(test)
 
 
-def test_only_the_whole_token_opens() -> None:
-    """As a bearer token or as the password of any user; nothing near it, and nothing that is no such header."""
+def test_only_the_exact_token_is_accepted() -> None:
+    """As a bearer token or as the password of any user; no similar token and no malformed header."""
 
     async def test() -> None:
         async with site(Guard(TOKEN)) as (session, address):
@@ -127,8 +127,8 @@ def test_only_the_whole_token_opens() -> None:
     run(test)
 
 
-def test_a_refusal_says_how_to_ask_and_not_more() -> None:
-    """Both ways are offered, as JSON, and the token is nowhere in the answer."""
+def test_a_refusal_names_both_methods_and_no_secret() -> None:
+    """The answer is JSON, offers both ways to authenticate, and does not contain the token."""
 
     async def test() -> None:
         async with (
@@ -160,8 +160,8 @@ def test_a_refusal_says_how_to_ask_and_not_more() -> None:
         ("", False),
     ],
 )
-def test_a_foreign_name_may_not_lead_here(name: str, taken: bool) -> None:
-    """Without a token a page is asked for by an address or localhost: a foreign page has a name of its own."""
+def test_foreign_host_names_are_refused(name: str, taken: bool) -> None:
+    """Without a token only addresses and localhost are accepted as host: a foreign page has another host name."""
     assert guards.is_local_name(name) == taken
 
     async def test() -> None:
@@ -173,8 +173,8 @@ def test_a_foreign_name_may_not_lead_here(name: str, taken: bool) -> None:
         run(test)
 
 
-def test_every_answer_has_the_headers() -> None:
-    """Pages, errors and the open stream: no guessing of types, no frames, no referrer, nothing kept."""
+def test_every_answer_has_the_security_headers() -> None:
+    """Pages, errors and the open stream: no content sniffing, no frames, no referrer, no caching."""
 
     async def test() -> None:
         async with site(Guard(TOKEN)) as (session, address):
@@ -192,7 +192,7 @@ def test_every_answer_has_the_headers() -> None:
 
 
 def test_ids_and_limits_are_bounded() -> None:
-    """An id that no event can have is refused before a shard is asked, however it is written."""
+    """An id that no event can have is refused before a shard is read, in every encoding."""
 
     async def test() -> None:
         async with site(Guard()) as (session, address):
@@ -201,8 +201,8 @@ def test_ids_and_limits_are_bounded() -> None:
             assert await status(session, users + "%C3%A9" * 128) == 200
             assert await status(session, users + "x" * 257) == 400
             assert await status(session, users + "%C3%A9" * 129) == 400
-            for odd in ("%FF", "%ED%A0%80", "%00", "a%0Ab"):
-                assert await status(session, users + odd) in {200, 400}, odd
+            for invalid in ("%FF", "%ED%A0%80", "%00", "a%0Ab"):
+                assert await status(session, users + invalid) in {200, 400}, invalid
             assert await status(session, users + "x" * 20_000) == 400
             assert await status(session, f"{address}/api/v1/top?limit={'9' * 5_000}") == 400
 
@@ -211,7 +211,7 @@ def test_ids_and_limits_are_bounded() -> None:
 
 @needs.chromium
 def test_a_browser_with_the_password_shows_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Chromium gets the page, its calls and its stream with the password it was given once; without it, nothing."""
+    """After one login Chromium gets the page, its requests and its stream; without the password it gets nothing."""
     monkeypatch.setattr(state, "TICK_S", 0.1)
 
     async def test() -> None:
@@ -230,8 +230,8 @@ def test_a_browser_with_the_password_shows_the_page(monkeypatch: pytest.MonkeyPa
     run(test)
 
 
-def test_a_worker_on_every_address_asks_for_its_token(settings: Settings) -> None:
-    """A real worker bound to all addresses: health is open, the rest is not, and nothing it says holds the token."""
+def test_a_worker_on_all_addresses_requires_its_token(settings: Settings) -> None:
+    """A real worker bound to all addresses: health is public, other pages are not, and no output contains the token."""
     everywhere = Settings.load(**{**dict(settings), "web_host": "0.0.0.0", "web_token": TOKEN})
     with worker(everywhere) as process:
         assert process.get("/livez")[0] == 200
@@ -250,21 +250,21 @@ SECRETS = {"sasl_password": "hush-sasl-password", "ssl_password": "hush-ssl-pass
 def test_no_command_prints_a_secret(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Settings, doctor and what is said of wrong settings know that a secret is set, and never what it is."""
+    """Settings, doctor and errors of wrong settings show that a secret is set, and never its value."""
     for name, value in {"broker": settings.broker, "prefix": settings.prefix, "web_host": "0.0.0.0", **SECRETS}.items():
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", value)
-    said = ""
+    output = ""
     for command in (["config"], ["config", "--json"], ["doctor"], ["doctor", "--json"], ["dlq", "list"], ["--help"]):
         cli.run(command)
         printed = capsys.readouterr()
-        said += printed.out + printed.err
+        output += printed.out + printed.err
     for variable, value in (("BROKER", "nowhere"), ("SSL_KEYFILE", "key.pem"), ("SECURITY_PROTOCOL", "SASL_SSL")):
         with monkeypatch.context() as patch:
             patch.setenv(f"GROUNDSWELL_{variable}", value)
             assert cli.run(["doctor"]) == 1
-            said += capsys.readouterr().err
-    assert said.count("***") == 2 * len(SECRETS)
-    assert [value for value in SECRETS.values() if value in said] == []
+            output += capsys.readouterr().err
+    assert output.count("***") == 2 * len(SECRETS)
+    assert [value for value in SECRETS.values() if value in output] == []
 
 
 async def _with_token(process: WorkerProcess) -> int:

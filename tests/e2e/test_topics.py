@@ -1,4 +1,4 @@
-"""The topics and the doctor on the real broker."""
+"""The topics and the doctor on a real broker."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from streams.settings.settings import Settings
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
-    """The settings of this test as a command sees them."""
+    """The settings of this test in the environment, as a command reads them."""
     for name in ("broker", "prefix", "datadir", "web_port"):
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
     return settings
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    """What a command prints as JSON; it must succeed."""
+    """The JSON output of a command, which must succeed."""
     assert cli.run([*arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_create_is_idempotent_and_complete(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """All topics of the registry are made once, with their configuration, and left alone afterwards."""
+    """All topics are created once with their configuration, and not changed afterwards."""
     names = [spec.name for spec in topics.Topics(environment).all()]
     assert not any(row["exists"] for row in printed(capsys, "topics", "list"))
     assert printed(capsys, "topics", "create") == {"created": names, "existing": []}
@@ -43,7 +43,7 @@ def test_create_is_idempotent_and_complete(environment: Settings, capsys: pytest
 
 
 def test_describe_counts_records(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Offsets are those of the broker; without a commit there is no lag."""
+    """Offsets are the broker's; without a commit there is no lag."""
     assert cli.run(["topics", "create"]) == 0
     capsys.readouterr()
     name = topics.Topics(environment).follow.name
@@ -55,8 +55,8 @@ def test_describe_counts_records(environment: Settings, capsys: pytest.CaptureFi
     assert {state["lag_records"] for state in topic["partitions"]} == {None}
 
 
-def test_a_topic_of_another_size_is_refused(settings: Settings) -> None:
-    """A wrong number of partitions would send keys to the wrong shard; nothing is changed silently."""
+def test_a_topic_with_other_partitions_is_refused(settings: Settings) -> None:
+    """A wrong number of partitions would send keys to the wrong shard; the topic is not changed."""
     spec = topics.Topics(settings).mutations
     with topics.admin(settings) as client:
         topics.create(client, [topics.TopicSpec(spec.name, spec.partitions + 1, "")])
@@ -64,8 +64,8 @@ def test_a_topic_of_another_size_is_refused(settings: Settings) -> None:
             topics.create(client, [spec])
 
 
-def test_errors_of_the_admin_are_ours(settings: Settings, offline_settings: Settings) -> None:
-    """Whatever Kafka or the network says becomes a BrokerError with the address."""
+def test_admin_errors_become_broker_errors(settings: Settings, offline_settings: Settings) -> None:
+    """Every error of Kafka or the network becomes a BrokerError with the address."""
     with (
         pytest.raises(BrokerError, match=r"no Kafka at 127\.0\.0\.1:1 .*GROUNDSWELL_BROKER"),
         topics.admin(offline_settings, timeout_s=0.2),
@@ -75,8 +75,8 @@ def test_errors_of_the_admin_are_ours(settings: Settings, offline_settings: Sett
         client.create_topics({"not a name!": {"num_partitions": 1}})
 
 
-def test_the_registry_knows_its_kinds(offline_settings: Settings) -> None:
-    """Every input topic has a kind and dead letters of its own; others have none."""
+def test_input_topics_have_a_kind_and_dead_letters(offline_settings: Settings) -> None:
+    """Every input topic has a kind and its own dead-letter topic; other topics have none."""
     registry = topics.Topics(offline_settings)
     for kind, spec in registry.inputs.items():
         assert registry.kind(spec.name) == kind
@@ -85,8 +85,8 @@ def test_the_registry_knows_its_kinds(offline_settings: Settings) -> None:
         registry.kind(registry.score.name)
 
 
-def test_doctor_finds_what_is_wrong(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before the topics exist it says how to make them; afterwards it is content with them."""
+def test_doctor_reports_missing_topics(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the topics exist it names the command that creates them; afterwards the check passes."""
     assert cli.run(["doctor", "--json"]) == 1
     before = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert before["broker"]["ok"]
@@ -96,13 +96,13 @@ def test_doctor_finds_what_is_wrong(environment: Settings, capsys: pytest.Captur
     assert after.ok
 
 
-def test_doctor_gets_to_the_end(kafka: EmbeddedKafka, settings: Settings) -> None:
-    """Each check turns any error into a finding: a taken port, a device that is not there, an odd failure."""
+def test_doctor_completes_despite_errors(kafka: EmbeddedKafka, settings: Settings) -> None:
+    """Each check turns any error into a finding: a used port, a missing device, an unexpected failure."""
     host, _, port = kafka.address.partition(":")
     taken = settings.model_copy(update={"web_host": host, "web_port": int(port), "device": "cuda:99"})
     assert "GROUNDSWELL_WEB_PORT" in doctor.examine(doctor.Check("web", doctor.web), taken).detail
     assert "GROUNDSWELL_DEVICE" in doctor.examine(doctor.Check("device", doctor.device), taken).detail
-    odd = doctor.examine(doctor.Check("odd", lambda _settings: str(1 // 0)), settings)
-    assert not odd.ok
-    assert odd.detail.startswith("ZeroDivisionError")
+    failed = doctor.examine(doctor.Check("failed", lambda _settings: str(1 // 0)), settings)
+    assert not failed.ok
+    assert failed.detail.startswith("ZeroDivisionError")
     assert doctor.examine(doctor.Check("disk", doctor.disk), settings).ok

@@ -1,4 +1,4 @@
-"""Batches that cannot be decoded: worker and commands end with one line that names the batch and the way on."""
+"""Batches that cannot be decoded: worker and commands end with one line that names the batch and the remedy."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ WITHOUT = "import sys; sys.modules['cramjam'] = None; sys.argv[1:] = ['worker'];
 
 
 class WithoutCodecs(WorkerProcess):
-    """A worker on an installation that lacks the package of the codecs."""
+    """A worker on an installation without the package of the codecs."""
 
     def start(self) -> None:
-        """Start it and return at once."""
+        """Start the process without waiting for it."""
         with self.log.open("ab") as log:
             command = [sys.executable, "-c", WITHOUT]
             self.process = subprocess.Popen(command, env=environment(self.settings), stdout=log, stderr=log)
@@ -36,7 +36,7 @@ class WithoutCodecs(WorkerProcess):
 
 @pytest.fixture
 def ready(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
-    """Settings whose topics exist, as a command sees them too."""
+    """Settings in the environment, as a command reads them; the topics exist."""
     for name in ("broker", "prefix", "datadir", "web_port"):
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
     with admin(settings) as client:
@@ -45,7 +45,7 @@ def ready(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
 
 
 def send(settings: Settings, name: str, codec: str, *values: bytes) -> None:
-    """Send each value as a batch of its own to partition 0."""
+    """Send each value as its own batch to partition 0."""
     sender = KafkaProducer(**settings.kafka_kwargs(), compression_type=codec)
     for value in values:
         sender.send(name, value, key=b"k", partition=0).get(30)
@@ -53,21 +53,21 @@ def send(settings: Settings, name: str, codec: str, *values: bytes) -> None:
 
 
 def event(user: str) -> bytes:
-    """A create event."""
+    """Make a create event."""
     about = {"type": "create", "time": 1_700_000_000, "user": user, "content": f"post-{user}", "more": "a" * 500}
     return json.dumps(about).encode()
 
 
 def last_line(process: WorkerProcess) -> str:
-    """The line that a worker ends with; exit code 1, no traceback."""
+    """The error line of a worker that exits with code 1 and without a traceback."""
     assert process.ended(START_S) == 1
     text = process.log.read_text()
     assert "Traceback" not in text
     return text.splitlines()[-1]
 
 
-def test_a_damaged_input_batch(kafka: EmbeddedKafka, ready: Settings) -> None:
-    """A wrong checksum ends the worker, and training; with the records deleted as the line says, the rest is scored."""
+def test_a_damaged_input_batch_stops_the_worker(kafka: EmbeddedKafka, ready: Settings) -> None:
+    """A wrong checksum stops worker and training; after the advised deletion of records the rest is scored."""
     name = Topics(ready).create.name
     send(ready, name, "zstd", event("first"), event("second"), event("third"))
     damage(kafka, name, 0, stored(kafka, name, 0)[1])
@@ -89,8 +89,8 @@ def test_a_damaged_input_batch(kafka: EmbeddedKafka, ready: Settings) -> None:
         process.kill()
 
 
-def test_an_unknown_codec_in_the_log(kafka: EmbeddedKafka, ready: Settings) -> None:
-    """A codec that no release has ends the worker at its own log too."""
+def test_an_unknown_codec_in_the_log_stops_the_worker(kafka: EmbeddedKafka, ready: Settings) -> None:
+    """A codec that no release has stops the worker on its own log too."""
     name = Topics(ready).mutations.name
     send(ready, name, "gzip", b"a" * 500)
     damage(kafka, name, 0, stored(kafka, name, 0)[0], codec=7)
@@ -106,8 +106,8 @@ def test_an_unknown_codec_in_the_log(kafka: EmbeddedKafka, ready: Settings) -> N
         process.kill()
 
 
-def test_a_missing_package(ready: Settings) -> None:
-    """Without the package of the codecs the worker ends with its name."""
+def test_a_missing_codec_package_is_named(ready: Settings) -> None:
+    """Without the package of the codecs the worker exits and names it."""
     name = Topics(ready).create.name
     send(ready, name, "lz4", event("first"))
     process = WithoutCodecs(ready)
@@ -125,7 +125,7 @@ def test_a_missing_package(ready: Settings) -> None:
 def test_commands_name_the_batch(
     kafka: EmbeddedKafka, ready: Settings, capsys: pytest.CaptureFixture[str], codec: int | None
 ) -> None:
-    """`tail` and `dlq show` end with 1 and one line: a wrong checksum, and content that is not of the codec."""
+    """`tail` and `dlq show` exit with 1 and one line: for a wrong checksum, and for content of another codec."""
     topics = Topics(ready)
     dead = f"{topics.share.name}.dlq"
     for name in (topics.score.name, dead):
@@ -140,7 +140,7 @@ def test_commands_name_the_batch(
 
 
 def test_doctor_names_a_missing_codec(monkeypatch: pytest.MonkeyPatch, offline_settings: Settings) -> None:
-    """The check `codecs` is fine here; without a library it names codec, client and package."""
+    """The check `codecs` passes; without a library it names codec, client and package."""
     check = next(check for check in doctor.CHECKS if check.name == "codecs")
     assert doctor.examine(check, offline_settings).ok
     monkeypatch.setattr(aiokafka.codec, "cramjam", None)

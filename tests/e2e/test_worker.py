@@ -1,4 +1,4 @@
-"""The worker as a process: how it ends, and what it says when it cannot begin."""
+"""The worker as a process: how it exits, and its error lines when it cannot start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_f
 
 @pytest.fixture
 def process(settings: Settings) -> Iterator[WorkerProcess]:
-    """A worker that is not started yet, gone at the end."""
+    """A worker that is not started yet, killed at the end."""
     found = WorkerProcess(settings)
     yield found
     if found.process is not None:
@@ -25,7 +25,7 @@ def process(settings: Settings) -> Iterator[WorkerProcess]:
 
 
 def refused(process: WorkerProcess) -> str:
-    """Start it, wait for exit code 1, return its last line; no traceback is shown."""
+    """Start the worker, wait for exit code 1, return its last line; check that the log has no traceback."""
     process.start()
     assert process.ended(60) == 1
     text = process.log.read_text()
@@ -33,21 +33,21 @@ def refused(process: WorkerProcess) -> str:
     return text.splitlines()[-1]
 
 
-def test_no_broker(offline_settings: Settings) -> None:
-    """Without Kafka it waits as long as it is told, then ends and names the address and the setting."""
+def test_a_missing_broker_is_reported(offline_settings: Settings) -> None:
+    """Without Kafka the worker waits for the configured time, then exits and names the address and the setting."""
     line = refused(WorkerProcess(offline_settings.model_copy(update={"broker_wait_s": 1.0})))
     assert line.startswith("groundswell: no Kafka at 127.0.0.1:1")
     assert "GROUNDSWELL_BROKER" in line
 
 
-def test_too_many_shards(settings: Settings) -> None:
-    """More than 64 shards are refused with a clear error."""
+def test_too_many_shards_are_refused(settings: Settings) -> None:
+    """More than 64 shards are an error that names the limit."""
     line = refused(WorkerProcess(settings.model_copy(update={"shards": 65})))
     assert line.startswith("groundswell: GROUNDSWELL_SHARDS: ")
 
 
-def test_a_taken_port(process: WorkerProcess) -> None:
-    """A web port that is taken is an error of one line."""
+def test_a_used_port_is_reported(process: WorkerProcess) -> None:
+    """A used web port is an error of one line."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", process.settings.web_port))
         taken.listen()
@@ -56,8 +56,8 @@ def test_a_taken_port(process: WorkerProcess) -> None:
     assert str(process.settings.web_port) in line
 
 
-def test_stop_and_go_on(process: WorkerProcess) -> None:
-    """SIGTERM ends it soon with code 0, everything committed; started again it goes on where it was."""
+def test_a_stopped_worker_continues(process: WorkerProcess) -> None:
+    """After SIGTERM it exits soon with code 0 and everything committed; restarted, it continues from there."""
     settings, topics = process.settings, Topics(process.settings)
     process.start()
     process.wait_ready()
@@ -83,8 +83,8 @@ def test_stop_and_go_on(process: WorkerProcess) -> None:
     assert process.stop() == 0
 
 
-def test_sigterm_while_it_starts(process: WorkerProcess) -> None:
-    """A signal before it is ready ends it just as well."""
+def test_sigterm_during_the_start(process: WorkerProcess) -> None:
+    """A signal before the worker is ready ends it with code 0 too."""
     process.start()
     wait_for(lambda: process.get("/livez")[0] == 200, 60, "the web port")
     assert process.stop() == 0
@@ -95,8 +95,8 @@ def newest(records: list[Any]) -> dict[bytes, bytes]:
     return {record.key: record.value for record in records}
 
 
-def test_a_lost_disk(process: WorkerProcess) -> None:
-    """Without its state the worker rebuilds it from the log in silence; then each user is owed one score."""
+def test_a_lost_disk_is_rebuilt_from_the_log(process: WorkerProcess) -> None:
+    """Without its state the worker rebuilds it without publishing, then publishes one score per user."""
     settings, topics = process.settings, Topics(process.settings)
     with admin(settings) as client:
         create(client, topics.all())
@@ -125,8 +125,8 @@ def test_a_lost_disk(process: WorkerProcess) -> None:
     assert process.stop() == 0
 
 
-def test_a_log_that_was_cut_off(process: WorkerProcess) -> None:
-    """A state that is ahead of its log, or behind its beginning, is an error that says what to do."""
+def test_a_truncated_log_is_reported(process: WorkerProcess) -> None:
+    """A state ahead of its log, or behind its beginning, is an error that names the remedy."""
     settings, topics = process.settings, Topics(process.settings)
     process.start()
     process.wait_ready()

@@ -1,7 +1,7 @@
-"""Java's own console producer, once per codec: `python -m tests.load.codecs`.
+"""Java's own console producer with each codec: `python -m tests.load.codecs`.
 
-Sends one create event in each codec with Kafka's ConsoleProducer to a worker on an embedded Kafka, and prints which
-of the users got a score. The producer is in `kafka-tools`, which the embedded Kafka does not need: it is fetched once.
+Sends one create event per codec with Kafka's ConsoleProducer to a worker on an embedded Kafka, and prints which users
+got a score. The producer is part of `kafka-tools`, which the embedded Kafka does not need: it is downloaded once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCORED_S = 30.0
 
 
 def send(settings: Settings, topic: str, codec: str, events: list[bytes]) -> None:
-    """Send events by Java's producer."""
+    """Send events with Java's producer."""
     context = jars._context(None, None)
     tools = context.create_dependency(TOOLS).artifact.resolve()
     classpath = os.pathsep.join(map(str, [*jars.classpath(), tools]))
@@ -40,7 +40,7 @@ def send(settings: Settings, topic: str, codec: str, events: list[bytes]) -> Non
 
 
 def main() -> int:
-    """Exit code 0 if every user got a score."""
+    """Return 0 if every user got a score."""
     with EmbeddedKafka() as kafka, tempfile.TemporaryDirectory() as folder:
         settings = Settings.load(broker=kafka.address, prefix="java.", datadir=Path(folder) / "state", web_port=6098)
         topics, users = Topics(settings), [f"java-{codec}-{number}" for codec in CODECS for number in range(3)]

@@ -1,8 +1,8 @@
-"""Streams for runs under load: one that never ends and needs no memory, one of a bounded number of ids.
+"""Streams for load tests: an endless one without memory, and one with a bounded number of ids.
 
-`load`, `crowd`: events whose number is all there is to know of them, so that sender and judge make the same
-ones apart. Ids are bounded, so state is, and times go on by a millisecond each, so nothing expires.
-`live`: the society of the demo; contents come and go, so what retention evicts makes room.
+`load`, `crowd`: an event depends only on its number, so that sender and checker generate the same events
+independently. Ids are bounded, so the state is too; times advance by a millisecond per event, so nothing expires.
+`live`: the simulated society of the demo; contents come and go, so eviction makes room.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ USERS, CONTENTS, COMMUNITIES = 10_000, 30_000, 100
 BEGIN_S = 1_700_000_000.0
 STEP_S = 0.001
 BLOCK = 1_000
-"""Events made from one seed: any block can be made without those before it."""
+"""Events per seed: a block can be generated without those before it."""
 TYPES = ("share",) * 50 + ("unshare",) * 5 + ("create",) * 20 + ("follow",) * 15 + ("unfollow",) * 5 + ("join",) * 5
 _OTHER = {
     "share": ("content", "c", CONTENTS),
@@ -33,7 +33,7 @@ _OTHER = {
 
 
 class Sent(NamedTuple):
-    """One event as it is sent."""
+    """One event with its message."""
 
     kind: TopicKind
     key: bytes
@@ -41,7 +41,7 @@ class Sent(NamedTuple):
 
 
 def load(seed: int, first: int = 0, users: int = USERS) -> Iterator[Sent]:
-    """Events from number `first` on, for ever."""
+    """Generate events from number `first` on, without end."""
     block = first // BLOCK
     yield from islice(_block(seed, block, users), first % BLOCK, None)
     while True:
@@ -50,7 +50,7 @@ def load(seed: int, first: int = 0, users: int = USERS) -> Iterator[Sent]:
 
 
 def crowd(seed: int, first: int = 0) -> Iterator[Sent]:
-    """The same with ten times as many users."""
+    """Generate the same with ten times as many users."""
     return load(seed, first, 10 * USERS)
 
 
@@ -67,7 +67,7 @@ def _block(seed: int, block: int, users: int) -> Iterator[Sent]:
 
 
 def live(seed: int, first: int = 0) -> Iterator[Sent]:
-    """The demo's society from its first day, without its first events, for ever."""
+    """Generate the demo's society from its first day without its first events, without end."""
     simulation = Simulation.demo(seed)
     for number, row in enumerate(simulation.events()):
         if number >= first:

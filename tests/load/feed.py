@@ -1,6 +1,6 @@
-"""Sends a stream at a rate, as a process of its own: `python -m tests.load.feed ADDRESS STREAM ...`.
+"""Process that sends a stream at a rate: `python -m tests.load.feed ADDRESS STREAM ...`.
 
-It prints one JSON object at its end: how many events Kafka acknowledged, and in how many seconds.
+It prints one JSON object at its end: the number of events that Kafka acknowledged, and the seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH_BYTES = 256 * 1024
 
 
 async def send(settings: Settings, events: Iterator[Sent], rate: float, count: int, seconds: float) -> dict[str, Any]:
-    """Send until count or seconds are up (0: no limit); rate 0: as fast as Kafka takes them."""
+    """Send until the count or the time is reached (0: no limit); rate 0: as fast as Kafka accepts."""
     topics = Topics(settings)
     client = AIOKafkaProducer(**settings.aiokafka_kwargs(), acks="all", max_batch_size=BATCH_BYTES)
     await client.start()
@@ -68,7 +68,7 @@ async def send(settings: Settings, events: Iterator[Sent], rate: float, count: i
 
 
 def main() -> None:
-    """Send and say what was sent."""
+    """Send, and print what was sent."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("stream", choices=STREAMS)

@@ -1,9 +1,9 @@
-"""More than a worker can take: `python -m tests.load.overload` (make overload).
+"""Load above a worker's capacity: `python -m tests.load.overload` (make overload).
 
-1. The sustainable rate: a burst at full speed, and how fast it is drained.
-2. Calm: a tenth of it, for the memory and the freshness that are normal.
-3. The overload: a multiple of it for minutes. What is offered beyond what the broker takes is not sent.
-4. After it: calm again, until the freshness is back to normal; then the count and the scores.
+1. Sustainable rate: how fast a burst at full speed is drained.
+2. Calm: a tenth of that rate, to measure normal memory and freshness.
+3. Overload: a multiple of that rate for minutes. Events that the broker does not accept in time are not sent.
+4. Recovery: the calm rate until the freshness is normal again; then counts and scores are checked.
 """
 
 from __future__ import annotations
@@ -34,50 +34,50 @@ from tests.support import tidy
 FOLDER = tidy.ROOT / "build" / "overload"
 SEED = 0
 WARM_EVENTS, BURST_EVENTS = 200_000, 240_000
-"""The graph gets denser with its first events, and each dearer: windows are full before anything is measured. A burst
-is of a dozen micro-batches of the largest size and more, as what is done is known at the end of each.
+"""The first events make the graph denser and each event more expensive: windows are full before measuring. A burst
+has at least a dozen micro-batches of the largest size, because progress is visible only at the end of each.
 """
 CALM = 0.1
 CALM_S = 20.0
 WINDOW_S = 2.0
 NORMAL, NORMAL_MS = 2.0, 1_000.0
-"""Freshness is back to normal at this many times the calm p99, or below a second, in two windows in a row."""
+"""Freshness is normal again below this multiple of the calm p99, or below a second, in two successive windows."""
 TOP = 1_000
 
 
 @dataclass
 class Flow:
-    """How many events were sent: the next one's number, so that every event is sent once."""
+    """Number of sent events, which is the number of the next event: every event is sent once."""
 
     sent: int = 0
     stream: str = "load"
 
     def feed(self, rig: Rig, **options: float) -> Any:
-        """Start a feeder with the events that come next."""
+        """Start a feeder with the next events."""
         return rig.feeder(self.stream, seed=SEED, first=self.sent, **options)
 
-    def took(self, said: dict[str, Any]) -> dict[str, Any]:
-        """Count what a feeder says that it sent."""
-        self.sent += int(said["events"])
-        return said
+    def took(self, report: dict[str, Any]) -> dict[str, Any]:
+        """Add the number of events that a feeder reports."""
+        self.sent += int(report["events"])
+        return report
 
 
 def sustainable(rig: Rig, flow: Flow) -> float:
-    """Events per second that the workers drain when more than enough is there."""
+    """Events per second that the workers drain while a backlog exists."""
     flow.took(result(flow.feed(rig, count=WARM_EVENTS)))
     rig.wait_drained()
     flow.took(result(flow.feed(rig, count=BURST_EVENTS)))
     seen: list[Sample] = []
     rig.watch(rig.drained, 0.5, seen.append)
     seen.append(rig.sample())
-    # While the feeder still sent it took its share of the processors: the second half is without it.
+    # The feeder competes for the processors: only the second half, without it, is measured.
     half = next(sample for sample in seen if sample.done >= (seen[0].done + seen[-1].done) / 2)
     last = next(sample for sample in seen if sample.done == seen[-1].done)
     return (last.done - half.done) / max(last.at_s - half.at_s, 0.1)
 
 
 def calm(rig: Rig, flow: Flow, rate: float) -> tuple[float, list[Sample]]:
-    """The p99 of freshness at a calm rate, and samples of it."""
+    """The p99 of freshness at a calm rate, and the samples."""
     feeder = flow.feed(rig, rate=rate, count=int(rate * CALM_S))
     seen: list[Sample] = []
     rig.watch(lambda: feeder.poll() is not None, WINDOW_S, seen.append)
@@ -85,12 +85,12 @@ def calm(rig: Rig, flow: Flow, rate: float) -> tuple[float, list[Sample]]:
     rig.wait_drained()
     p99_ms = p_ms(rig.sample(), seen[1], 0.99)
     if p99_ms is None:
-        raise RuntimeError("nothing was published at a calm rate; is the worker well?")
+        raise RuntimeError("no score was published at a calm rate: see the worker's log")
     return p99_ms, seen
 
 
 def recover(rig: Rig, flow: Flow, rate: float, normal_ms: float) -> tuple[float, list[Sample]]:
-    """Seconds until the freshness of calm traffic is normal again."""
+    """Seconds until the freshness is normal again at a calm rate."""
     begin, seen, good = time.monotonic(), [rig.sample()], 0
     feeder = flow.feed(rig, rate=rate, count=int(rate * CALM_S))
     while good < 2:
@@ -107,8 +107,8 @@ def recover(rig: Rig, flow: Flow, rate: float, normal_ms: float) -> tuple[float,
     return max(0.0, seconds), seen
 
 
-def same_scores(rig: Rig, flow: Flow, known: dict[str, float], artifact: Artifact) -> list[str]:
-    """What differs between the workers' states and top scores and a replay of every event that was sent."""
+def same_scores(rig: Rig, flow: Flow, reaches: dict[str, float], artifact: Artifact) -> list[str]:
+    """Differences between the workers' states and top scores and a replay of every sent event."""
     with (
         TemporaryDirectory(prefix="groundswell-overload-") as folder,
         cluster(artifact, evidence.spec_of(artifact), Path(folder), 1) as alone,
@@ -117,13 +117,13 @@ def same_scores(rig: Rig, flow: Flow, known: dict[str, float], artifact: Artifac
         expected = {row["user"]: float(row["reach"]) for row in alone.shards[0].reads.top(TOP)}
         nodes = records(alone.shards[0].graph.snapshot())
     problems = []
-    both = expected.keys() & known.keys()
-    # Users of equal reach may change places at the end of the list.
+    both = expected.keys() & reaches.keys()
+    # Users of equal reach may change order at the end of the list.
     if len(both) < 0.98 * len(expected):
-        problems.append(f"only {len(both)} of the top {len(expected)} users are the same")
-    far = [user for user in both if abs(known[user] - expected[user]) > TOLERANCE * max(1.0, expected[user])]
+        problems.append(f"only {len(both)} of the top {len(expected)} users agree")
+    far = [user for user in both if abs(reaches[user] - expected[user]) > TOLERANCE * max(1.0, expected[user])]
     if far:
-        problems.append(f"{len(far)} users have another reach, such as {far[0]}")
+        problems.append(f"{len(far)} users have a different reach, such as {far[0]}")
     folders = [process.settings.datadir for process in rig.workers]
     found: dict[Any, Any] = {}
     for part in evidence.graphs(folders, rig.settings.shards).values():
@@ -135,7 +135,7 @@ def same_scores(rig: Rig, flow: Flow, known: dict[str, float], artifact: Artifac
 
 
 def write(samples: list[Sample]) -> None:
-    """Keep the samples for whoever wants to see the course."""
+    """Write the samples to a file."""
     with (FOLDER / "samples.jsonl").open("w", encoding="utf-8") as log:
         for sample in samples:
             log.write(json.dumps({key: value for key, value in vars(sample).items() if key != "freshness"}) + "\n")
@@ -150,7 +150,7 @@ def _every(flow: Flow) -> Iterator[Mutation]:
 def overload(
     minutes: float, factor: float, workers: int, shards: int, memory_mb: float, *, replayed: bool = True
 ) -> dict[str, Any]:
-    """Run it and return its figures, with `problems` for what should not be."""
+    """Run the test and return its figures; `problems` lists what is out of bounds."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     flow = Flow()
@@ -162,16 +162,16 @@ def overload(
         seen: list[Sample] = []
         feeder = flow.feed(rig, rate=offered, seconds=minutes * 60)
         rig.watch(lambda: feeder.poll() is not None, WINDOW_S, seen.append)
-        said = flow.took(result(feeder))
+        report = flow.took(result(feeder))
         lag_end, overloaded_mb = rig.sample().lag_records, max(sample.rss_mb["w0"] for sample in seen)
         recovered_s, after = recover(rig, flow, CALM * able, normal_ms)
         rig.wait_drained()
         time.sleep(1.0)
         reading = rig.reading()
-        known = {}
+        reaches = {}
         for process in rig.workers:
             for row in json.loads(process.get(f"/api/v1/top?limit={TOP}")[1])["top"]:
-                known[row["user"]] = float(row["reach"])
+                reaches[row["user"]] = float(row["reach"])
         rig.stop()
         every = [*before, *seen, *after]
         write(every)
@@ -183,12 +183,12 @@ def overload(
             problems.append(f"{flow.sent} events were sent, {reading.mutations} applied")
         problems += rig.errors()
         if replayed:
-            problems += same_scores(rig, flow, known, Artifact.default())
+            problems += same_scores(rig, flow, reaches, Artifact.default())
     return {
         "sustainable_per_s": round(able),
         "offered_per_s": round(offered),
-        "sent_per_s": round(said["events"] / said["seconds"]),
-        "sent_while_overloaded": said["events"],
+        "sent_per_s": round(report["events"] / report["seconds"]),
+        "sent_while_overloaded": report["events"],
         "events": flow.sent,
         "memory_calm_mb": max(sample.rss_mb["w0"] for sample in before),
         "memory_while_overloaded_mb": overloaded_mb,
@@ -203,17 +203,17 @@ def overload(
 
 
 def main() -> int:
-    """Overload a worker and say how it went; 1 if something is not as it should be."""
+    """Run the test and print its figures; return 1 if there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--factor", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--shards", type=int, default=Settings.model_fields["shards"].default)
-    parser.add_argument("--memory-mb", type=float, default=1_024.0, help="what a worker may take at most")
+    parser.add_argument("--memory-mb", type=float, default=1_024.0, help="memory limit for a worker")
     parser.add_argument(
         "--no-replay",
         action="store_true",
-        help="leave out to compare every score with a replay, which takes as long again: the events are counted anyhow",
+        help="skip the comparison of every score with a replay, which doubles the time; events are counted in any case",
     )
     given = parser.parse_args()
     end_well()

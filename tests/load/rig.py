@@ -1,4 +1,4 @@
-"""Broker, workers and feeders of a run under load, and what is measured of them from outside."""
+"""Broker, workers and feeders of a load test, and measurements from outside."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ WORK = re.compile(
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process."""
+    """Resident memory of a process in MB."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES / MB
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of processor time that a process took until now, all its threads together."""
-    # The name of the program, in brackets, may hold anything.
+    """Processor seconds of a process so far, all threads together."""
+    # The name of the program, in brackets, may contain spaces and brackets.
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def open_files(pid: int) -> int:
-    """How many file descriptors a process holds."""
+    """Number of open file descriptors of a process."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 @dataclass
 class Sample:
-    """One moment: seconds since the begin, memory, open files and seconds of processor time per process, and what
-    the workers say together.
+    """One sample: seconds since the start; memory, open files and processor seconds per process; and the sum of the
+    workers' metrics.
 
-    work: sums and counts of the workers' histograms, by name and stage, and the scores that they published.
+    work: sums and counts of the workers' histograms by name and stage, and the number of published scores.
     """
 
     at_s: float
@@ -76,7 +76,7 @@ class Sample:
 
 
 class Rig:
-    """A context manager: an embedded Kafka and workers on their own settings, in one folder."""
+    """An embedded Kafka and workers with their own settings, in one folder; a context manager."""
 
     def __init__(self, folder: Path, *, workers: int, shards: int, **settings: Any) -> None:
         self.folder = folder
@@ -88,17 +88,17 @@ class Rig:
         self._begin = time.monotonic()
 
     def __enter__(self) -> Self:
-        with ExitStack() as begun:
-            self.kafka = begun.enter_context(EmbeddedKafka(self.folder / "kafka"))
+        with ExitStack() as stack:
+            self.kafka = stack.enter_context(EmbeddedKafka(self.folder / "kafka"))
             self._common = {"broker": self.kafka.address, "shards": self._shards, "log_format": "json", **self._given}
             self.settings = Settings.load(**self._common, datadir=self.folder / "onlooker")
             with admin(self.settings, 20.0) as client:
                 create(client, Topics(self.settings).all())
             for number, port in enumerate(free_ports(self._count)):
-                self._begun(begun, f"w{number}", port)
+                self._start_worker(stack, f"w{number}", port)
             for process in self.workers:
                 process.wait_ready()
-            self._open = begun.pop_all()
+            self._open = stack.pop_all()
         self._begin = time.monotonic()
         return self
 
@@ -106,24 +106,24 @@ class Rig:
         self._open.close()
 
     def add(self, name: str, **settings: Any) -> WorkerProcess:
-        """Start one more worker on the folder of that name, with its topics; it need not be ready on return."""
+        """Start one more worker on the folder and topics of that name; return before it is ready."""
         (port,) = free_ports(1)
         with admin(self.settings, 20.0) as client:
             create(client, Topics(Settings.load(**{**self._common, **settings})).all())
-        return self._begun(self._open, name, port, **settings)
+        return self._start_worker(self._open, name, port, **settings)
 
-    def _begun(self, begun: ExitStack, name: str, port: int, **settings: Any) -> WorkerProcess:
+    def _start_worker(self, stack: ExitStack, name: str, port: int, **settings: Any) -> WorkerProcess:
         own = {**self._common, "datadir": self.folder / name, "web_port": port, "instance": name, **settings}
         process = WorkerProcess(Settings.load(**own))
         self.workers.append(process)
         process.start()
-        begun.callback(process.kill)
+        stack.callback(process.kill)
         return process
 
     # Feeding
 
     def feeder(self, stream: str, **options: float) -> subprocess.Popen[str]:
-        """Start to send a stream; see `tests.load.feed` for the options."""
+        """Start sending a stream; `tests.load.feed` has the options."""
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.load.feed", self.kafka.address, stream, *arguments],
@@ -137,9 +137,9 @@ class Rig:
     # Measuring
 
     def reading(self, nodes: Counter[str] | None = None, work: dict[str, float] | None = None) -> Reading:
-        """What all workers say together; a worker that does not answer now counts as nothing.
+        """Sum the metrics of all workers; a worker that does not answer counts as 0.
 
-        nodes: gets the number of nodes in memory by type. work: gets what a `Sample` has of that name.
+        nodes: filled with the number of nodes in memory by type. work: filled with the `work` of a `Sample`.
         """
         total, worked = Reading(), {} if work is None else work
         for process in self.workers:
@@ -157,7 +157,7 @@ class Rig:
         return total
 
     def sample(self) -> Sample:
-        """This moment."""
+        """Take a sample."""
         pids = {f"w{number}": process.process.pid for number, process in enumerate(self.workers) if process.process}
         pids["broker"] = self.kafka.pid
         nodes, work = Counter[str](), dict[str, float]()
@@ -175,7 +175,7 @@ class Rig:
         )
 
     def watch(self, until: Callable[[], bool], every_s: float, seen: Callable[[Sample], None]) -> None:
-        """Take a sample at this rhythm until the condition holds; a worker that ended is an error."""
+        """Take samples at this interval until the condition holds; raise if a worker ended."""
         while not until():
             self.check()
             seen(self.sample())
@@ -189,7 +189,7 @@ class Rig:
                 raise RuntimeError(f"a worker ended: {' '.join(last)}")
 
     def drained(self) -> bool:
-        """Whether the group has committed everything."""
+        """Whether the group has committed all offsets."""
         topics = Topics(self.settings)
         names = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name]
         if self.settings.shards > 1:
@@ -197,15 +197,15 @@ class Rig:
         return lag(self.settings, names) == 0
 
     def wait_drained(self, timeout_s: float = QUIET_S) -> None:
-        """Wait for that."""
+        """Wait until the group has committed all offsets."""
         wait_for(self.drained, timeout_s, "everything to be committed")
 
     def stop(self) -> list[int]:
-        """End the workers; their exit codes."""
+        """Stop the workers; return their exit codes."""
         return [process.stop() for process in self.workers]
 
     def errors(self) -> list[str]:
-        """Lines of level error in the workers' logs."""
+        """Error lines of the workers' logs."""
         found = []
         for process in self.workers:
             found += [line for line in evidence.error_lines(process.log) if not errors.explained(line, ())]
@@ -213,7 +213,7 @@ class Rig:
 
 
 def end_well() -> None:
-    """Let SIGTERM end a command as Ctrl-C does: with what it started."""
+    """Handle SIGTERM like Ctrl-C, so that a command also ends the processes that it started."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
@@ -226,20 +226,20 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a feeder says at its end."""
-    said, _ = process.communicate()
+    """Wait for a feeder and return its report."""
+    report, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(f"the feeder ended with {process.returncode}")
-    found: dict[str, Any] = json.loads(said)
+    found: dict[str, Any] = json.loads(report)
     return found
 
 
 def p_ms(later: Sample, earlier: Sample, q: float) -> float | None:
-    """A quantile of the freshness between two samples."""
+    """A quantile of the freshness between two samples, in ms."""
     return quantile_ms(later.freshness - earlier.freshness, q)
 
 
 def spread(values: Iterable[float]) -> float:
-    """(max − min) / mean; 0 for nothing."""
+    """(max − min) / mean; 0 without values."""
     some = np.asarray(list(values), np.float64)
     return float((some.max() - some.min()) / some.mean()) if len(some) else 0.0

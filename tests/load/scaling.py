@@ -1,7 +1,7 @@
-"""What more shards and workers bring on one machine: `python -m tests.load.scaling` (make scaling).
+"""Effect of more shards and workers on one machine: `python -m tests.load.scaling` (make scaling).
 
-For each cluster: the rate that it drains, its freshness at a steady rate, and how long one worker takes to
-rebuild everything from the log alone.
+For each cluster: the rate that it drains, its freshness at a steady rate, and the time of one worker to rebuild
+everything from the log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEADY_S = 60.0
 
 
 def steady(rig: Rig, flow: Flow, rate: float) -> dict[str, Any]:
-    """Freshness at a rate."""
+    """Measure freshness at a rate."""
     feeder = flow.feed(rig, rate=rate, count=int(rate * STEADY_S))
     seen: list[Sample] = []
     rig.watch(lambda: feeder.poll() is not None, 2.0, seen.append)
@@ -36,7 +36,7 @@ def steady(rig: Rig, flow: Flow, rate: float) -> dict[str, Any]:
 
 
 def rebuild(rig: Rig, events: int) -> dict[str, Any]:
-    """Seconds until one worker without a state has taken all of the log again."""
+    """Seconds until a worker without a state has processed the whole log again."""
     rig.stop()
     worker = rig.workers[0]
     for shard in worker.settings.datadir.glob("shard-*"):
@@ -59,7 +59,7 @@ def rebuild(rig: Rig, events: int) -> dict[str, Any]:
 
 
 def measure(workers: int, shards: int, rates: list[float]) -> dict[str, Any]:
-    """The figures of one cluster."""
+    """Measure one cluster."""
     folder = FOLDER / f"{workers}-{shards}"
     flow = Flow()
     with Rig(folder, workers=workers, shards=shards, retention_s=0) as rig:
@@ -72,10 +72,10 @@ def measure(workers: int, shards: int, rates: list[float]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Measure and print each cluster as a line of JSON; 1 if a log had an error."""
+    """Measure and print each cluster as a line of JSON; return 1 if a log had an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, action="append", help="events per second; several times: several rates")
-    parser.add_argument("--cluster", action="append", help="WORKERSxSHARDS, such as 2x4; several times: several")
+    parser.add_argument("--rate", type=float, action="append", help="events per second; may be repeated")
+    parser.add_argument("--cluster", action="append", help="WORKERSxSHARDS, such as 2x4; may be repeated")
     given = parser.parse_args()
     end_well()
     shutil.rmtree(FOLDER, ignore_errors=True)

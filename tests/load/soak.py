@@ -1,8 +1,8 @@
-"""A worker over time: `python -m tests.load.soak` (make soak). Does memory stay flat, do files, lag and freshness?
+"""A worker over a long time: `python -m tests.load.soak` (make soak). Checks memory, open files, lag and freshness.
 
-The stream is the demo's society, whose days pass thousands of times faster than real ones, so that
-contents are created and evicted all the time: with a retention of days the state is as large after
-a minute as after an hour, and what grows then is a leak.
+The stream is the demo's society; its days pass thousands of times faster than real ones, so that contents are created
+and evicted all the time: with a retention of days the state is as large after a minute as after an hour, and growth
+is a leak.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ FOLDER = tidy.ROOT / "build" / "soak"
 EVERY_S = 10.0
 RETENTION_S, LATENESS_S = 3 * 86_400, 86_400
 WARM_EVENTS = 150_000
-"""Some weeks of the society at full speed, so that it is in its stride when the clock starts."""
+"""Warm-up: some weeks of the society at full speed, so that its rates are steady when measuring starts."""
 BROKER = "broker"
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a soak must stay within. memory: (max − min) / mean over the last half. files: growth over the last half.
+    """Limits of a soak. memory: (max − min) / mean over the last half. files: growth over the last half.
 
-    lag_s: in seconds' worth of events.
+    lag_s: as seconds of events at the given rate.
     """
 
     memory: float = 0.03
@@ -44,7 +44,7 @@ class Bounds:
 
 
 def verdict(samples: Sequence[Sample], rate: float, bounds: Bounds, errors: Sequence[str]) -> dict[str, Any]:
-    """The figures of a soak, and under `out_of_bounds` what is not as it should be."""
+    """The figures of a soak; `out_of_bounds` lists those above their limit."""
     half = samples[len(samples) // 2 :]
     third, last = half[: len(half) // 2], half[len(half) // 2 :]
     names = list(samples[0].rss_mb)
@@ -55,7 +55,7 @@ def verdict(samples: Sequence[Sample], rate: float, bounds: Bounds, errors: Sequ
     wrong = [
         f"memory of {name}: {value:.1%}" for name, value in memory.items() if name != BROKER and value > bounds.memory
     ]
-    wrong += [f"open files of {name} grow by {value:.1%}" for name, value in growth.items() if value > bounds.files]
+    wrong += [f"open files of {name} grew by {value:.1%}" for name, value in growth.items() if value > bounds.files]
     if lag_max > bounds.lag_s * rate:
         wrong.append(f"lag: {lag_max} records")
     if p99_ms is None or p99_ms > bounds.p99_ms:
@@ -82,14 +82,14 @@ def verdict(samples: Sequence[Sample], rate: float, bounds: Bounds, errors: Sequ
 
 
 def _growth(before: Sequence[int], after: Sequence[int]) -> float:
-    """By how much the mean rose, as a share; two files more or less are nothing."""
+    """Relative growth of the mean; up to two additional files are ignored."""
     if not before or not after:
         return 0.0
     return round(max(0.0, float(np.mean(after) - np.mean(before)) - 2) / float(np.mean(before)), 4)
 
 
 def soak(minutes: float, rate: float, workers: int, shards: int, bounds: Bounds) -> dict[str, Any]:
-    """Run it and return its verdict; samples go to samples.jsonl as they are taken."""
+    """Run the soak and return its verdict; samples are written to samples.jsonl as they are taken."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     samples: list[Sample] = []
@@ -114,7 +114,7 @@ def soak(minutes: float, rate: float, workers: int, shards: int, bounds: Bounds)
 
 
 def main() -> int:
-    """Soak and say how it went; 1 if something is out of bounds."""
+    """Run the soak and print its figures; return 1 if one is out of bounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=500.0, help="events per second")

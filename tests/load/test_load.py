@@ -1,4 +1,4 @@
-"""The judgements of soak and overload must be able to fail; their streams are functions of a number."""
+"""The checks of soak and overload can fail, and their streams depend only on the event's number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOW_MS = 2_000_000_000_000
 
 
 def samples(*, memory_mb: float = 0.0, files: int = 0, lag: int = 5, slow: float = 0.0) -> list[Sample]:
-    """A soak of 40 samples; memory and files rise by so much per sample, so many events take a minute."""
+    """A soak of 40 samples; memory and files grow by the given amounts per sample; slow: slow events per minute."""
     found = []
     for number in range(40):
         counts = np.zeros(len(Freshness.BOUNDS_S) + 1)
@@ -33,7 +33,7 @@ def samples(*, memory_mb: float = 0.0, files: int = 0, lag: int = 5, slow: float
 
 
 def test_a_flat_soak_is_within_bounds() -> None:
-    """Nothing rises: nothing is out of bounds."""
+    """Without growth nothing is out of bounds."""
     found = verdict(samples(), RATE, Bounds(), [])
     assert found["out_of_bounds"] == []
     assert found["memory_spread_last_half"]["w0"] == 0
@@ -42,7 +42,7 @@ def test_a_flat_soak_is_within_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "says"),
+    ("run", "message"),
     [
         (samples(memory_mb=1.0), "memory of w0"),
         (samples(files=1), "open files of w0"),
@@ -50,26 +50,26 @@ def test_a_flat_soak_is_within_bounds() -> None:
         (samples(slow=0.05), "freshness: p99"),
     ],
 )
-def test_each_bound_can_be_exceeded(run: list[Sample], says: str) -> None:
-    """A leak of memory or files, lag, or slow events: exactly that is said."""
+def test_each_bound_can_be_exceeded(run: list[Sample], message: str) -> None:
+    """Growing memory or files, lag, or slow events: exactly that is reported."""
     (wrong,) = verdict(run, RATE, Bounds(), [])["out_of_bounds"]
-    assert wrong.startswith(says)
+    assert wrong.startswith(message)
 
 
 def test_an_error_in_a_log_is_out_of_bounds() -> None:
-    """Whatever else is well."""
+    """Also when every figure is within its limit."""
     (wrong,) = verdict(samples(), RATE, Bounds(), ["it broke"])["out_of_bounds"]
     assert "it broke" in wrong
 
 
-def test_spread() -> None:
+def test_the_relative_spread_of_values() -> None:
     """(max − min) / mean."""
     assert spread([90.0, 110.0]) == pytest.approx(0.2)
     assert spread([]) == 0.0
 
 
-def test_streams_can_begin_anywhere() -> None:
-    """From a number on the same events come as behind it, all of them valid."""
+def test_streams_can_start_at_any_event() -> None:
+    """A stream from event N on equals the whole stream from there, and every event is valid."""
     count, first = 2 * BLOCK + 300, BLOCK + 123
     every = list(islice(load(3), count))
     assert list(islice(load(3, first), count - first)) == every[first:]

@@ -1,7 +1,7 @@
 """`groundswell model use` under load: `python -m tests.load.use`.
 
-Users are there, events go on at a steady rate, and in the middle of them another artifact is put to use: the packaged
-one with another head. What does it cost those who wait for scores, is an event lost, is anybody left with the old one?
+While events come at a steady rate, the workers switch to another artifact: the packaged one with another head. Measures
+the effect on freshness, and checks that no event is lost and no user keeps a score of the old version.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def another(factor: float = 1.25) -> Artifact:
     packaged = Artifact.default()
     weights = dict(packaged.weights)
     weights["head.out.weight"] = weights["head.out.weight"] * np.float32(factor)
-    return Artifact(weights, packaged.config, "For a run under load.\n")
+    return Artifact(weights, packaged.config, "For a load test.\n")
 
 
 def course(
     rig: Rig, flow: Flow, rate: float, seconds: float
 ) -> tuple[list[Sample], dict[str, Any], tuple[float, float]]:
-    """Samples of a run in the middle of which the artifact is put to use, what the command said, and when it ran."""
+    """Run with a switch in the middle; return samples, the command's report, and the time of the switch."""
     feeder = flow.feed(rig, rate=rate, seconds=seconds)
     seen: list[Sample] = []
     begin = time.monotonic()
@@ -54,18 +54,18 @@ def course(
     )
     rig.watch(lambda: using.poll() is not None, EVERY_S, seen.append)
     done_s = rig.sample().at_s
-    said, wrong = using.communicate()
+    report, wrong = using.communicate()
     if using.returncode:
         raise RuntimeError(f"model use failed: {wrong.strip()}")
     if feeder.poll() is not None:
-        raise RuntimeError("the events ended before the switch did; give more --seconds")
+        raise RuntimeError("the events ended before the switch was complete: raise --seconds")
     rig.watch(lambda: feeder.poll() is not None, EVERY_S, seen.append)
     flow.took(result(feeder))
-    return seen, json.loads(said), (began_s, done_s)
+    return seen, json.loads(report), (began_s, done_s)
 
 
 def freshness(seen: list[Sample], began_s: float, done_s: float) -> dict[str, Any]:
-    """Freshness by second (p99, ms): before, while shards got ready, and after the switch."""
+    """Freshness by second (p99, ms): before, during and after the switch."""
     found = [(later.at_s, p_ms(later, earlier, 0.99)) for earlier, later in pairwise(seen)]
     each = [(at_s, p99) for at_s, p99 in found if p99 is not None]
     before = [p99 for at_s, p99 in each if at_s <= began_s]
@@ -84,7 +84,7 @@ def freshness(seen: list[Sample], began_s: float, done_s: float) -> dict[str, An
 
 
 def published(rig: Rig, new: Artifact) -> dict[str, Any]:
-    """Score messages by version, users by the version of their last one, and who was left with another."""
+    """Score messages by version, users by the version of their last score, and users left with another version."""
     last, messages = dict[bytes, str](), Counter[str]()
     for record in read_all(rig.settings, [Topics(rig.settings).score.name]):
         if record.value is None:
@@ -97,7 +97,7 @@ def published(rig: Rig, new: Artifact) -> dict[str, Any]:
 
 
 def use(rate: float, seconds: float, workers: int, shards: int, flow: Flow, warm_events: int) -> dict[str, Any]:
-    """Run it and return its figures, with `problems` for what should not be."""
+    """Run the test and return its figures; `problems` lists what is out of bounds."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     new = another()
@@ -106,16 +106,16 @@ def use(rate: float, seconds: float, workers: int, shards: int, flow: Flow, warm
         flow.took(result(flow.feed(rig, count=warm_events)))
         rig.wait_drained()
         warm = rig.sample()
-        seen, said, when = course(rig, flow, rate, seconds)
+        seen, report, when = course(rig, flow, rate, seconds)
         rig.wait_drained()
         time.sleep(QUIET_S)
-        reading, found, known = rig.reading(), published(rig, new), dict[str, float]()
+        reading, found, reaches = rig.reading(), published(rig, new), dict[str, float]()
         for process in rig.workers:
             for row in json.loads(process.get(f"/api/v1/top?limit={TOP}")[1])["top"]:
-                known[row["user"]] = float(row["reach"])
+                reaches[row["user"]] = float(row["reach"])
         rig.stop()
         fresh = freshness(seen, *when)
-        problems = rig.errors() + same_scores(rig, flow, known, new)
+        problems = rig.errors() + same_scores(rig, flow, reaches, new)
     if reading.events != flow.sent:
         problems.append(f"{flow.sent} events were sent, {reading.events} accepted")
     if found["left_behind"] or set(found["messages"]) - {new.version, Artifact.default().version}:
@@ -126,7 +126,7 @@ def use(rate: float, seconds: float, workers: int, shards: int, flow: Flow, warm
     about = {"rate": rate, "workers": workers, "shards": shards, "nodes": warm.nodes, "events": flow.sent}
     return {
         **about,
-        "switch": said,
+        "switch": report,
         "command_s": round(when[1] - when[0], 1),
         **fresh,
         **found,
@@ -136,14 +136,14 @@ def use(rate: float, seconds: float, workers: int, shards: int, flow: Flow, warm
 
 
 def main() -> int:
-    """Switch under load and say how it went; 1 if something is not as it should be."""
+    """Run the test and print its figures; return 1 if there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=1_000.0, help="events per second")
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long events go on, the switch among them")
+    parser.add_argument("--seconds", type=float, default=120.0, help="duration of the events around the switch")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--shards", type=int, default=1)
-    parser.add_argument("--stream", choices=("load", "crowd"), default="crowd", help="of 10,000 or of 100,000 users")
-    parser.add_argument("--warm", type=int, default=WARM_EVENTS, help="events before anything is measured")
+    parser.add_argument("--stream", choices=("load", "crowd"), default="crowd", help="10,000 or 100,000 users")
+    parser.add_argument("--warm", type=int, default=WARM_EVENTS, help="events before measuring starts")
     given = parser.parse_args()
     end_well()
     flow = Flow(stream=given.stream)

@@ -1,7 +1,7 @@
-"""The decoder under fuzz: whatever the bytes, what comes out is valid mutations or a reason, and the right one of both.
+"""Fuzz tests of the decoder: any bytes give valid mutations or a reason, and always the correct one of both.
 
-`make fuzz` looks at more than 250,000 messages, `make test` at a few thousand; both print how many.
-What is accepted is compared with a naive reading by Python's own JSON parser.
+`make fuzz` tests more than 250,000 messages, `make test` a few thousand; both print the number.
+Accepted messages are compared with a naive decoder on Python's own JSON parser.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from streams.messages.mutation_packs import messages as segments
 NOW_MS = 1_714_564_800_000
 TOPICS = get_args(TopicKind)
 SLOW_S = 5.0
-"""No message may take so long; the worst known takes 0.7 s on a busy core."""
+"""Time limit for one message; the slowest known one takes 0.7 s on a busy core."""
 BROKEN = 10
 CASES = 25_000 if settings.get_current_profile_name() == "fuzz" else 600
 seen: Counter[str] = Counter()
@@ -43,7 +43,7 @@ def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
         print(f"\ndecoder: {seen['messages']:,} messages: {outcomes}")  # noqa: T201 - it is the report
 
 
-# What is thrown at it
+# Generated input
 
 
 def raw(value: object) -> str:
@@ -127,7 +127,7 @@ plain = st.sampled_from(["ann", "bob", "c1", "é", "7"]).map(raw)
 
 
 def value_of(name: str, odd: bool) -> st.SearchStrategy[str]:
-    """What a field may hold."""
+    """The values of a field."""
     if name == "topics":
         return st.lists(ids, max_size=3).map(lambda some: f"[{','.join(some)}]")
     if name == "created":
@@ -137,7 +137,7 @@ def value_of(name: str, odd: bool) -> st.SearchStrategy[str]:
 
 @st.composite
 def events(draw: st.DrawFn, *, odd: bool = True) -> str:
-    """An event's text: mostly well formed; with `odd`, a few fields are replaced, doubled, left out or added."""
+    """An event's text, mostly well-formed; with `odd` some fields are replaced, doubled, left out or added."""
     kind = draw(st.sampled_from(sorted(FIELDS)))
     fields = [("type", raw(kind)), ("time", draw(times if odd else plain_times))]
     fields += [(name, draw(value_of(name, odd))) for name in FIELDS[kind][: draw(st.integers(2, 5))]]
@@ -158,7 +158,7 @@ def events(draw: st.DrawFn, *, odd: bool = True) -> str:
 
 
 def encoded(text: str) -> bytes:
-    """The bytes of a text; a surrogate becomes what is no UTF-8."""
+    """Encode a text; a surrogate becomes invalid UTF-8."""
     return text.encode(errors="surrogatepass")
 
 
@@ -173,7 +173,7 @@ LIKELY = b'{}[]",:0123456789eE+-.\\ntfus \n\t\x00\x7f\xff' + "é".encode()
 
 
 def broken(value: bytes, chance: Random) -> bytes:
-    """The message with bytes overwritten, put in, cut out or repeated."""
+    """The message with bytes overwritten, inserted, deleted or repeated."""
     changed = bytearray(value)
     for _ in range(chance.randint(1, 4)):
         first = chance.randint(0, len(changed))
@@ -183,22 +183,22 @@ def broken(value: bytes, chance: Random) -> bytes:
     return bytes(changed)
 
 
-# What must hold
+# Properties
 
 
 def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> str:
-    """Valid mutations or a reason, in bounded time, and what came through can be packed and unpacked; the outcome."""
+    """Check for valid mutations or a reason in bounded time, and that mutations can be packed; return the outcome."""
     begin = perf_counter()
-    outcome, said = "accepted", ""
+    outcome, error = "accepted", ""
     try:
         found = mutations(value, topic, timestamp_ms)
     except BadEvent as bad:
-        outcome, said, found = bad.reason, str(bad), bad.good
+        outcome, error, found = bad.reason, str(bad), bad.good
     assert perf_counter() - begin < SLOW_S
     assert outcome in {"accepted", *schemas.REASONS}
-    assert (outcome == "accepted") == (said == "")
-    assert len(said) < 500
-    assert "\n" not in said
+    assert (outcome == "accepted") == (error == "")
+    assert len(error) < 500
+    assert "\n" not in error
     for mutation in found:
         valid(mutation, topic, timestamp_ms)
     if found:
@@ -206,7 +206,7 @@ def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> 
         packer = Packer()
         packer.add("t:0", 7, timestamp_ms, len(value), found)
         (pack,) = packer.finish()
-        # A share that states its create becomes two mutations, each of which names the content.
+        # A share that states its create becomes two mutations, both with the content.
         assert len(pack) <= 2 * len(value) + 200
         (segment,) = unpack(pack).segments
         assert list(segments(segment)) == [(7, timestamp_ms, found)]
@@ -215,7 +215,7 @@ def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> 
 
 
 def valid(mutation: Mutation, topic: TopicKind, timestamp_ms: int) -> None:
-    """Everything that a shard takes for granted."""
+    """Check everything that a shard relies on."""
     kind = Kind(mutation.kind)
     assert TOPIC_OF[kind.name.lower()] == topic or (kind is Kind.CREATE and topic == "share")
     assert type(mutation) is Mutation
@@ -229,13 +229,13 @@ def valid(mutation: Mutation, topic: TopicKind, timestamp_ms: int) -> None:
 
 
 class Number(str):
-    """A JSON integer as it is written."""
+    """A JSON integer as written."""
 
     __slots__ = ()
 
 
 def naive(value: bytes, topic: TopicKind, timestamp_ms: int) -> list[Mutation] | None:
-    """What the message means, read by Python's own parser and plain rules; None if it is to be refused."""
+    """The mutations of a message by Python's own parser and simple rules; None if it must be refused."""
 
     def refuse(text: str) -> None:
         raise ValueError(text)
@@ -250,7 +250,7 @@ def naive(value: bytes, topic: TopicKind, timestamp_ms: int) -> list[Mutation] |
 
 
 def all_of(event: Any, topic: TopicKind, timestamp_ms: int) -> list[Mutation]:
-    """One event, behind the create that it states; any error: it is to be refused."""
+    """The mutations of one event with the create that it states; raise any error to refuse it."""
     itself = one(event, topic, timestamp_ms)
     stated = [event.get(name) is not None for name in ("author", "created")]
     if itself.kind != Kind.SHARE or not any(stated):
@@ -262,7 +262,7 @@ def all_of(event: Any, topic: TopicKind, timestamp_ms: int) -> list[Mutation]:
 
 
 def one(event: Any, topic: TopicKind, timestamp_ms: int) -> Mutation:
-    """One event; any error: it is to be refused."""
+    """The mutation of one event; raise any error to refuse it."""
     name = event["type"]
     if type(event) is not dict or TOPIC_OF[name] != topic:
         raise ValueError
@@ -286,7 +286,7 @@ def one(event: Any, topic: TopicKind, timestamp_ms: int) -> Mutation:
 
 
 def naive_id(value: Any, *, unused: bool = False) -> str:
-    """A string of 1 to 256 bytes, or an integer of as many digits; where nobody keeps it its size is free."""
+    """A string of 1 to 256 bytes, or an integer of as many digits; of any size if the field is not used."""
     if type(value) is Number:
         text = "0" if value == "-0" else str(value)
         if not unused and len(text) > ID_BYTES:
@@ -319,7 +319,7 @@ def naive_time(value: Any, timestamp_ms: int) -> int:
     return time_us
 
 
-# The fuzz
+# Fuzz tests
 
 
 @settings(max_examples=CASES)
@@ -327,24 +327,24 @@ def naive_time(value: Any, timestamp_ms: int) -> int:
 @example(b"\xef\xbb\xbf{}", "share")
 @example(b"\0\0\0\0\7[]", "share")
 @example(b"\0\0\0\0\7\6ann", "share")
-def test_any_bytes(value: bytes, topic: TopicKind) -> None:
-    """Bytes that nobody made for us are refused with a reason, or are an empty array, be it behind a prefix."""
+def test_random_bytes_are_refused(value: bytes, topic: TopicKind) -> None:
+    """Random bytes are refused with a reason, unless they are an empty array, possibly behind a prefix."""
     if check(value, topic) == "accepted":
         assert json.loads(re.sub(rb"\A(\xef\xbb\xbf|\0.{4}(\xef\xbb\xbf)?)", b"", value, flags=re.DOTALL)) == []
 
 
 @settings(max_examples=CASES)
 @given(messages | arrays, st.sampled_from(TOPICS), st.sampled_from([NOW_MS, 0, 2**53, 2**63 - 1]))
-def test_odd_events_mean_what_a_naive_reader_finds(value: bytes, topic: TopicKind, timestamp_ms: int) -> None:
-    """What is accepted is what Python's parser and plain rules make of it, whatever the message's own timestamp."""
+def test_accepted_events_equal_the_naive_decoder(value: bytes, topic: TopicKind, timestamp_ms: int) -> None:
+    """Accepted events equal those of the naive decoder, for any timestamp of the message."""
     if check(value, topic, timestamp_ms) == "accepted":
         assert mutations(value, topic, timestamp_ms) == naive(value, topic, timestamp_ms)
 
 
 @settings(max_examples=CASES)
 @given(events(odd=False), st.sampled_from([NOW_MS, 2**63 - 1]))
-def test_what_a_naive_reader_accepts_is_accepted(text: str, timestamp_ms: int) -> None:
-    """Nothing good is turned away: a well-formed event on its topic comes through if plain rules let it."""
+def test_valid_events_are_accepted(text: str, timestamp_ms: int) -> None:
+    """A well-formed event on its topic is accepted exactly if the naive decoder accepts it."""
     value = encoded(text)
     topic = TOPIC_OF[json.loads(value)["type"]]
     expected = naive(value, topic, timestamp_ms)
@@ -355,8 +355,8 @@ def test_what_a_naive_reader_accepts_is_accepted(text: str, timestamp_ms: int) -
 
 @settings(max_examples=CASES)
 @given(messages | arrays, st.sampled_from(TOPICS), st.integers(0, 2**32))
-def test_broken_messages(value: bytes, topic: TopicKind, seed: int) -> None:
-    """A message that lost, gained or changed bytes never ends in anything but mutations or a reason."""
+def test_damaged_messages_give_mutations_or_a_reason(value: bytes, topic: TopicKind, seed: int) -> None:
+    """Messages with deleted, inserted or changed bytes raise no other error."""
     chance = Random(seed)
     for _ in range(BROKEN):
         check(broken(value, chance), topic)
@@ -364,8 +364,8 @@ def test_broken_messages(value: bytes, topic: TopicKind, seed: int) -> None:
 
 @settings(max_examples=CASES // 20)
 @given(large, st.sampled_from(TOPICS))
-def test_large_arrays(value: bytes, topic: TopicKind) -> None:
-    """Many events, good or bad, in one message are read or refused in bounded time."""
+def test_large_arrays_take_bounded_time(value: bytes, topic: TopicKind) -> None:
+    """Arrays with many events, good or bad, are read or refused in bounded time."""
     check(value, topic)
     seen.update(["large"])
 
@@ -373,8 +373,8 @@ def test_large_arrays(value: bytes, topic: TopicKind) -> None:
 SMALLEST = b'{"type":"forget","time":0,"user":1}'
 
 
-def test_the_bounds() -> None:
-    """As many events as fit are read; a byte more, or more elements than could be events, is refused as too large."""
+def test_the_size_limits_are_exact() -> None:
+    """A message of the largest size is read; one more byte, or more elements than possible events, is refused."""
     count = (MESSAGE_BYTES - 1) // (len(SMALLEST) + 1)
     full = b"[" + b",".join([SMALLEST] * count) + b"]"
     assert count < EVENTS
@@ -386,8 +386,8 @@ def test_the_bounds() -> None:
     assert check(None, "follow") == "empty"
 
 
-def test_no_timestamp_lets_a_time_through_that_nobody_can_write() -> None:
-    """Times end before the year 9999, however far in the future the message itself claims to be."""
+def test_event_times_end_before_the_year_9999() -> None:
+    """Also if the message's own timestamp is far in the future."""
     for seconds, outcome in ((253_370_764_799, "accepted"), (253_370_764_801, "time"), (10**14, "time")):
         value = b'{"type":"forget","time":%d,"user":1}' % seconds
         assert check(value, "follow", 2**63 - 1) == outcome
@@ -407,6 +407,6 @@ def test_no_timestamp_lets_a_time_through_that_nobody_can_write() -> None:
         b'{"type":"share","time":0.%b1e1000000,"user":"a","content":1}' % (b"0" * 1_000_000),
     ],
 )
-def test_the_worst_messages(value: bytes) -> None:
-    """What was made to be slow or large is neither, nor is what is said of it."""
+def test_slow_and_large_messages_take_bounded_time(value: bytes) -> None:
+    """Messages made to be slow or large are refused in time, with a short reason."""
     check(value, "share")

@@ -1,8 +1,8 @@
-"""A worker whose Kafka client fails once it is ready: `python -m tests.recovery.failing CASE`.
+"""A worker whose Kafka client fails after the worker is ready: `python -m tests.recovery.failing CASE`.
 
-group: requests of the group get no answer. polls: no poll returns. ended, fetching: a background task of the client
+group: group requests get no answer. polls: polls do not return. ended, fetching: a background task of the client
 raises an error. refused: fetches are answered with error 76, which brokers before 4.0 do. old-fetch: fetch requests
-below version 10. none: nothing fails, bounds are short.
+below version 10. none: no failure, short time limits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _raise(*_: Any, **__: Any) -> None:
 
 
 def fail(case: str, consumer: Any) -> None:
-    """Let the client of a worker fail; called on the consumer's thread."""
+    """Break a worker's client; called on the consumer's thread."""
     send = consumer._client.send
 
     async def silent(node_id: Any, request: Any, **named: Any) -> Any:
@@ -62,10 +62,10 @@ def fail(case: str, consumer: Any) -> None:
 
 
 class Failing(worker.Worker):
-    """Does its work until it has partitions."""
+    """A worker that fails as soon as it has partitions."""
 
     def on_sought(self, tps: list[Any]) -> None:
-        """Now fail."""
+        """Start to fail."""
         super().on_sought(tps)
         thread = self.consumer._thread
         self.consumer.thread_loop.call_soon_threadsafe(fail, sys.argv[1], thread._consumer)
@@ -73,7 +73,7 @@ class Failing(worker.Worker):
 
 if __name__ == "__main__":
     if sys.argv[1] not in CASES:
-        sys.exit(f"one of {', '.join(CASES)} is needed")
+        sys.exit(f"give one of {', '.join(CASES)}")
     if sys.argv[1] == "old-fetch":
         FetchRequest._CLASSES = tuple(one for one in FetchRequest._CLASSES if one.API_VERSION < 10)
     liveness.GROUP_S = liveness.POLLS_S = BOUND_S

@@ -15,10 +15,10 @@ HANG_S = 120.0
 
 
 class Hanging(app.Worker):
-    """Does its work until it has partitions."""
+    """A worker that hangs as soon as it has partitions."""
 
     def on_sought(self, tps: list[Any]) -> None:
-        """Now hang."""
+        """Start to hang."""
         super().on_sought(tps)
         match sys.argv[1]:
             case "loop":

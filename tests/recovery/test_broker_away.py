@@ -1,4 +1,4 @@
-"""The broker goes away in the middle of the load and comes back: the worker rides it out, and packs stay in order."""
+"""The broker stops under load and restarts: the worker continues without a restart, and packs stay in order."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from tests.support.workers import lag, read_all, wait_for, worker
 SPAWN = multiprocessing.get_context("spawn")
 AWAY_S = 10.0
 LOG_LINES = 300
-"""What a worker may log of such an absence, libraries included."""
+"""Maximum log lines of a worker during such an outage, libraries included."""
 
 
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    """A broker that no other test needs meanwhile."""
+    """A broker for this test only."""
     with EmbeddedKafka(tmp_path / "kafka") as broker:
         yield broker
 
 
-def test_a_broker_that_comes_back_is_ridden_out(
+def test_the_worker_survives_a_broker_outage(
     own_kafka: EmbeddedKafka, offline_settings: Settings, tmp_path: Path
 ) -> None:
-    """Killed under load, gone for longer than a session: the same process, graph and scores, no gap in any source."""
+    """Killed under load and away for longer than a session: the same process, graph and scores, no gap in a source."""
     settings = offline_settings.model_copy(update={"broker": own_kafka.address, "retention_s": 0})
     topics, events = Topics(settings), list(stream(random.Random(3)))[:PORTION]
     with admin(settings) as client:
         create(client, topics.all())
     with worker(settings) as process:
-        # A process of its own: kafka-python leaves a socket unclosed for each connection that is refused.
+        # In its own process: kafka-python leaves a socket open for each refused connection.
         feeder = SPAWN.Process(target=feed, args=(settings, events, random.Random(0)))
         feeder.start()
         wait_for(lambda: sent(settings, topics) > 300, 30, "some events")
@@ -65,8 +65,8 @@ def test_a_broker_that_comes_back_is_ridden_out(
         expected.close()
 
 
-def test_a_worker_can_be_ended_while_the_broker_is_away(own_kafka: EmbeddedKafka, offline_settings: Settings) -> None:
-    """SIGTERM with nobody to talk to: it ends by itself, and leaves a state that can be opened."""
+def test_a_worker_stops_while_the_broker_is_away(own_kafka: EmbeddedKafka, offline_settings: Settings) -> None:
+    """After SIGTERM without a broker it exits by itself and leaves a state that can be opened."""
     settings = offline_settings.model_copy(update={"broker": own_kafka.address, "retention_s": 0})
     with admin(settings) as client:
         create(client, Topics(settings).all())
@@ -74,21 +74,21 @@ def test_a_worker_can_be_ended_while_the_broker_is_away(own_kafka: EmbeddedKafka
         feed(settings, list(stream(random.Random(4)))[:100], random.Random(0))
         wait_for(lambda: lag(settings, [Topics(settings).mutations.name]) == 0, 30, "everything to be committed")
         own_kafka.halt(kill=True)
-        # By now it has seen that its requests fail.
+        # Long enough for its requests to fail.
         time.sleep(1.5)
         assert process.stop() == 0
     open_shard(settings.datadir / "shard-0").close()
 
 
 def sent(settings: Settings, topics: Topics) -> int:
-    """How many events are in the input topics."""
+    """Number of events in the input topics."""
     with admin(settings) as client:
         states = describe(client, list(topics.inputs.values()), settings.consumer_group)
     return sum(state.end for some in states.values() for state in some)
 
 
 def check_no_gap(settings: Settings, topics: Topics) -> None:
-    """In the log, a message of a source comes for the first time only after all before it."""
+    """Check the mutations log: a message of a source first occurs only after all earlier messages of that source."""
     following: dict[str, int] = defaultdict(int)
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:

@@ -1,4 +1,4 @@
-"""A lost disk: back from a checkpoint and the tail of the log, or from the log alone, and never silently less."""
+"""A lost disk: restored from a checkpoint and the rest of the log, or from the log alone, never with data missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEEP = 100
 
 
 class Disaster:
-    """A worker whose disk is lost again and again, and what it should know each time."""
+    """A worker that loses its disk repeatedly, and the state expected after each recovery."""
 
     def __init__(self, settings: Settings, expected: Shard) -> None:
         self.settings = settings
@@ -37,18 +37,18 @@ class Disaster:
 
     @property
     def kept(self) -> Repository:
-        """The checkpoints of the one shard."""
+        """The checkpoints of the only shard."""
         return repository(self.settings, 0)
 
     def log(self) -> tuple[int, int]:
-        """Where the mutations log begins and ends."""
+        """First offset and end offset of the mutations log."""
         mutations = self.topics.mutations
         with admin(self.settings) as client:
             (state,) = describe(client, [mutations], self.settings.consumer_group)[mutations.name]
         return state.start, state.end
 
     def keep_only(self, checkpoint: str) -> None:
-        """Lose all other checkpoints."""
+        """Delete all other checkpoints."""
         for name in self.kept.ids():
             if name != checkpoint:
                 self.kept.fs.rm_file(f"{self.kept.root}/manifests/{name}.json")
@@ -60,7 +60,7 @@ class Disaster:
         assert self.log()[0] == begin
 
     def lose(self, *, checkpoints: bool) -> None:
-        """Start it without its disk, with or without checkpoints."""
+        """Start the worker without its disk, with or without checkpoints."""
         shutil.rmtree(self.settings.datadir)
         changes = {} if checkpoints else {"checkpoints": ""}
         self.process = WorkerProcess(self.settings.model_copy(update=changes))
@@ -68,9 +68,9 @@ class Disaster:
         self.process.start()
 
     def back(self) -> None:
-        """Wait until it has everything, stop it, and compare."""
+        """Wait until the worker has processed the log, stop it, and compare."""
         self.process.wait_ready()
-        self.settle()
+        self.wait_committed()
         assert self.process.stop() == 0
         after = open_shard(self.settings.datadir / "shard-0")
         try:
@@ -78,8 +78,8 @@ class Disaster:
         finally:
             after.close()
 
-    def settle(self) -> None:
-        """Wait until everything that was sent is committed, and counted by the worker itself."""
+    def wait_committed(self) -> None:
+        """Wait until all sent events are committed and counted by the worker."""
         names = [spec.name for spec in self.topics.inputs.values()]
         pattern = re.compile(rb'groundswell_lag_records\{partition="0",topic="\S*groundswell.mutations"\} 0\.0')
         wait_for(lambda: lag(self.settings, [*names, self.topics.mutations.name]) == 0, 60, "everything committed")
@@ -88,7 +88,7 @@ class Disaster:
 
 @pytest.fixture
 def disaster(settings: Settings, tmp_path: Path) -> Iterator[Disaster]:
-    """A worker that has taken all events, killed while it went on keeping checkpoints."""
+    """A worker that processed all events and was killed while it wrote checkpoints."""
     changes = {"instance": "w0", "retention_s": 0, "checkpoints": f"file://{tmp_path / 'kept'}"}
     changes |= {"checkpoint_every_s": EVERY_S, "checkpoint_keep": KEEP}
     settings = settings.model_copy(update=changes)
@@ -100,12 +100,12 @@ def disaster(settings: Settings, tmp_path: Path) -> Iterator[Disaster]:
     found.process.start()
     try:
         found.process.wait_ready()
-        # The oldest checkpoint is of a part of the log, however fast the worker is.
+        # The oldest checkpoint covers only a part of the log, however fast the worker is.
         rng, half = random.Random(SEED), EVENTS // 2
         feed(settings, events[:half], rng)
         wait_for(lambda: bool(found.kept.ids()), 30, "a checkpoint")
         feed(settings, events[half:], rng)
-        found.settle()
+        found.wait_committed()
         wait_for(lambda: len(found.kept.ids()) > 2, 30, "checkpoints")
         found.process.kill()
         yield found
@@ -114,9 +114,9 @@ def disaster(settings: Settings, tmp_path: Path) -> Iterator[Disaster]:
         expected.close()
 
 
-def test_a_lost_disk(disaster: Disaster, record_property: pytest.RecordProperty) -> None:
-    """The log alone, then a checkpoint and the log from there on: the same graph and scores both times; neither
-    a whole log nor a checkpoint that reaches it: an error that says what to do.
+def test_recovery_from_a_lost_disk(disaster: Disaster, record_property: pytest.RecordProperty) -> None:
+    """From the whole log, and from a checkpoint with the rest of the log, graph and scores are the same. With neither
+    a whole log nor a checkpoint that reaches it the worker exits with an error that names the remedy.
     """
     _, end = disaster.log()
     oldest = disaster.kept.ids()[-1]

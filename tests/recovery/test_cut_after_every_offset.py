@@ -1,7 +1,7 @@
-"""Recovery on one page: an input, a cut after every offset, the same output. No broker.
+"""Recovery on one page: a stop after every offset of an input does not change the output. No broker.
 
-A worker reads its log from the offset that its state holds. So a cut may come at any offset, before or after the step
-there is committed: a worker that starts again continues with the same scores, alerts and withdrawals.
+A worker reads its log from the offset that its state contains. A stop may come at any offset, before or after the
+step there is committed: the restarted worker continues with the same scores, alerts and tombstones.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ INPUT = [
     share(30, "fan7", "post1"),  # late
     forget(60, "fan3"),
     *(share(4 * DAY + number, f"fan{number}", "post8", "author7") for number in range(4, 9)),
-    share(5 * DAY, "fan9", "post0"),  # a boundary of alerts lies before it
+    share(5 * DAY, "fan9", "post0"),  # crosses a boundary of the alert rule
     delete(5 * DAY + 1, "author8", "post8"),
 ]
 
 
 def output(outcome: Outcome) -> tuple[object, ...]:
-    """What a step publishes, in an order of its own."""
+    """The output of a step in a canonical order."""
     return sorted(outcome.scores), outcome.alerts, outcome.forgotten
 
 
 @pytest.mark.parametrize("step_lost", [False, True])
-def test_the_output_is_the_same(tmp_path: Path, *, step_lost: bool) -> None:
-    """Closed after each commit, or cut between a step and its commit, a shard publishes what an uncut one does."""
+def test_a_restart_at_any_offset_does_not_change_the_output(tmp_path: Path, *, step_lost: bool) -> None:
+    """Closed after each commit, or stopped between a step and its commit, a shard publishes the same output."""
     uncut, expected = Shard.open(tmp_path / "uncut", ARTIFACT, GraphSpec()), []
     for offset, event in enumerate(INPUT):
         expected.append(output(uncut.step([event])))

@@ -1,4 +1,4 @@
-"""`forget` on the real broker: no file of any worker holds the person any more, and all others are as they were."""
+"""`forget` on a real broker: no file of any worker contains the person any more, and other users are unchanged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEED = 11
 
 
 def lives(rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Everything that a person can do or have done, in between what others do."""
+    """Events with every role that a person can have, mixed with events of other users."""
     for event in history(rng, EVENTS, links=True):
         yield event
         when, person = event["time"], rng.choice(PERSONS)
@@ -52,7 +52,7 @@ def lives(rng: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def after(persons: list[str]) -> Iterator[dict[str, Any]]:
-    """What one of them does who comes back."""
+    """Events of a person who comes back."""
     for number, person in enumerate(persons):
         yield {"type": "create", "time": LATER_S, "user": person, "content": f"new-{number}"}
         yield {"type": "share", "time": LATER_S + 1, "user": "u1", "content": f"new-{number}", "via": person}
@@ -60,12 +60,12 @@ def after(persons: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def bytes_found(folders: list[Path], persons: list[str]) -> dict[str, list[str]]:
-    """By person, the files that hold the id's bytes."""
+    """By person, the files that contain the bytes of the id."""
     found: dict[str, list[str]] = {}
     for path in (path for folder in folders for path in folder.rglob("*")):
         try:
             text = path.read_bytes() if path.is_file() else b""
-        except FileNotFoundError:  # RocksDB drops files meanwhile
+        except FileNotFoundError:  # RocksDB deletes files meanwhile
             continue
         for person in persons:
             if person.encode() in text:
@@ -74,7 +74,7 @@ def bytes_found(folders: list[Path], persons: list[str]) -> dict[str, list[str]]
 
 
 class Case(Team):
-    """Two workers, and what to ask them."""
+    """Two workers and the queries of this test."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -82,20 +82,20 @@ class Case(Team):
 
     @property
     def folders(self) -> list[Path]:
-        """The data folder of each."""
+        """The data folders of both workers."""
         return [worker.settings.datadir for worker in self.workers]
 
     def send(self, events: list[dict[str, Any]]) -> None:
-        """Send events and wait until all topics are read."""
+        """Send events and wait until all topics are processed."""
         feed(self.settings, events, random.Random(SEED))
         wait_quiet(self.settings, QUIET_S, STILL_S)
 
     def statuses(self, person: str) -> set[int]:
-        """What the workers answer of a person."""
+        """The workers' HTTP statuses for a person."""
         return {worker.get(f"/api/v1/users/{person}")[0] for worker in self.workers}
 
     def find(self, person: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-        """What `groundswell state find` says, for each data folder; only the last one reads the topics."""
+        """Output of `groundswell state find` for each data folder; only the last run reads the topics."""
         found = []
         for folder in self.folders:
             for name, value in (("broker", self.settings.broker), ("prefix", self.settings.prefix)):
@@ -110,7 +110,7 @@ class Case(Team):
 
 @pytest.fixture
 def case(settings: Settings) -> Iterator[Case]:
-    """Two workers that erase at once, on three shards."""
+    """Two workers that erase immediately, on three shards."""
     case = Case(settings.model_copy(update={"retention_s": 0, "shards": SHARDS, "erase_within_s": 0.0}))
     with admin(case.settings) as client:
         create(client, case.topics.all())
@@ -124,16 +124,16 @@ def case(settings: Settings) -> Iterator[Case]:
             worker.kill()
 
 
-def test_nothing_is_left_of_the_forgotten(
+def test_forget_removes_every_trace_of_a_person(
     case: Case,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     record_property: pytest.RecordProperty,
 ) -> None:
-    """Not in a file, an answer or the score topic, neither after a kill; who comes back is known again."""
+    """No file, answer or score topic has the person, also after a kill; a person who comes back gets a score again."""
     events = list(lives(random.Random(SEED)))
     case.send(events)
-    assert set(bytes_found(case.folders, PERSONS)) == set(PERSONS), "the search finds nobody: it proves nothing"
+    assert set(bytes_found(case.folders, PERSONS)) == set(PERSONS), "the search finds no person: it proves nothing"
     assert all(200 in case.statuses(person) for person in PERSONS)
     assert {owner(person, SHARDS) for person in PERSONS} == set(range(SHARDS))
     check_found(case.find(PERSONS[0], monkeypatch, capsys), before=True)
@@ -141,7 +141,7 @@ def test_nothing_is_left_of_the_forgotten(
     forgets = [{"type": "forget", "time": NOW_S + 1, "user": person} for person in PERSONS]
     begin_s = time.monotonic()
     case.send(forgets)
-    wait_for(lambda: not bytes_found(case.folders, PERSONS), 30, "the files to be written anew")
+    wait_for(lambda: not bytes_found(case.folders, PERSONS), 30, "the files to be rewritten")
     erased_s = time.monotonic() - begin_s
     assert all(case.statuses(person) == {404} for person in PERSONS)
     found = case.find(PERSONS[0], monkeypatch, capsys)
@@ -156,7 +156,7 @@ def test_nothing_is_left_of_the_forgotten(
     case.wait_all(1)
     victim.start()
     case.wait_all(2)
-    wait_for(lambda: not bytes_found(case.folders, PERSONS), 30, "what was rebuilt to be written anew")
+    wait_for(lambda: not bytes_found(case.folders, PERSONS), 30, "the rebuilt files to be rewritten")
     assert all(case.statuses(person) == {404} for person in PERSONS)
     check_topic(case.settings, case.topics, set(PERSONS))
 
@@ -172,9 +172,9 @@ def test_nothing_is_left_of_the_forgotten(
 
 
 def check_found(found: list[dict[str, Any]], *, before: bool) -> None:
-    """What `state find` says of a person before and after the forget."""
+    """Check the output of `state find` for a person before and after the forget."""
     shards = [shard for folder in found for shard in folder["shards"] if not shard["wrong"]]
-    # Who came first had all shards for a moment: what it left of those that went to the other knows nobody.
+    # The first worker had all shards for a moment: its remains of shards that moved away contain no person.
     every = set(range(SHARDS))
     assert {shard["shard"] for shard in shards} == every
     assert {shard["shard"] for shard in shards if shard["named"]} == (every if before else set()), "mirrors everywhere"
@@ -186,7 +186,7 @@ def check_found(found: list[dict[str, Any]], *, before: bool) -> None:
     topics = {topic["topic"].partition(".")[2]: topic for topic in found[-1]["topics"]}
     score = topics["influence.score.v1"]
     assert score["newest"] == ("score" if before else "tombstone")
-    # What forget does not reach, and what is said of it.
+    # What forget does not reach, and the report on it.
     assert topics["groundswell.mutations"]["naming"] > 0
     assert topics["groundswell.mutations"]["until_s"] is None
     assert topics["influence.share.v1"]["naming"] > 0
@@ -195,6 +195,6 @@ def check_found(found: list[dict[str, Any]], *, before: bool) -> None:
 
 
 def check_topic(settings: Settings, topics: Topics, gone: set[str]) -> None:
-    """The last word on the score topic of each of these is a tombstone."""
+    """Check that the last record of each of these users on the score topic is a tombstone."""
     last = {record.key.decode(): record.value for record in read_all(settings, [topics.score.name])}
     assert {person: last[person] for person in gone} == dict.fromkeys(gone)

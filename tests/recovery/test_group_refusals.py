@@ -1,4 +1,4 @@
-"""Refusals of the group and clients that stop: one line and exit code 1, or `/livez`; never alive and idle for good."""
+"""Group errors and stopped clients: an error line with exit code 1, or a failing `/livez`; never idle for good."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ANONYMOUS = "User:ANONYMOUS"
 
 
 class GuardedKafka(EmbeddedKafka):
-    """A broker with ACLs, of which none means everything; groups of one member and of sessions of 6 s at least."""
+    """A broker with ACLs, where users without any may do everything; groups of one member, sessions of at least 6 s."""
 
     def _configure(self) -> None:
         super()._configure()
@@ -61,14 +61,14 @@ def guarded() -> Iterator[GuardedKafka]:
 
 
 class FailingProcess(WorkerProcess):
-    """A worker whose client fails in a way of `tests/recovery/failing.py`."""
+    """A worker whose client fails as described in `tests/recovery/failing.py`."""
 
     def __init__(self, settings: Settings, case: str) -> None:
         super().__init__(settings)
         self._case = case
 
     def start(self) -> None:
-        """Start it and return at once."""
+        """Start the process without waiting for it."""
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "tests.recovery.failing", self._case]
             self.process = subprocess.Popen(command, env=environment(self.settings), stdout=log, stderr=log, cwd=ROOT)
@@ -76,7 +76,7 @@ class FailingProcess(WorkerProcess):
 
 @contextmanager
 def running(process: WorkerProcess) -> Iterator[WorkerProcess]:
-    """A worker that was started, gone at the end."""
+    """A started worker, killed at the end."""
     process.start()
     try:
         yield process
@@ -85,14 +85,14 @@ def running(process: WorkerProcess) -> Iterator[WorkerProcess]:
 
 
 def last_line(process: WorkerProcess) -> str:
-    """The line that a worker ends with; exit code 1, no traceback in it."""
+    """The error line of a worker that exits with code 1 and without a traceback."""
     assert process.ended(START_S) == 1
     return process.log.read_text().splitlines()[-1]
 
 
 @contextmanager
 def foreign(settings: Settings, topic: str) -> Iterator[list[BaseException]]:
-    """Another application's consumer in the group of the workers; the errors that it gets."""
+    """A consumer of another application in the group of the workers; yields the errors that it gets."""
     consumer = KafkaConsumer(topic, **settings.kafka_kwargs(), group_id=settings.consumer_group)
     errors: list[BaseException] = []
     stop = threading.Event()
@@ -101,7 +101,7 @@ def foreign(settings: Settings, topic: str) -> Iterator[list[BaseException]]:
         while not stop.is_set():
             try:
                 consumer.poll(200)
-            except Exception as error:  # noqa: BLE001 - what it is refused with is the result
+            except Exception as error:  # noqa: BLE001 - the error is the result
                 errors.append(error)
                 return
 
@@ -116,7 +116,7 @@ def foreign(settings: Settings, topic: str) -> Iterator[list[BaseException]]:
 
 
 def topics_of(settings: Settings) -> Topics:
-    """The topics, made now."""
+    """Create the topics."""
     topics = Topics(settings)
     with admin(settings) as client:
         create(client, topics.all())
@@ -127,7 +127,7 @@ def members(settings: Settings) -> list[Any]:
     """The members of the workers' group."""
     with suppress(BrokerError), admin(settings) as client:
         return list(client.describe_groups([settings.consumer_group])[settings.consumer_group]["members"])
-    return []  # a fresh Kafka has no group coordinator for its first moments
+    return []  # a new Kafka has no group coordinator at first
 
 
 def live(process: WorkerProcess) -> int:
@@ -135,7 +135,7 @@ def live(process: WorkerProcess) -> int:
     return process.get("/livez")[0]
 
 
-def test_another_application_came_first(settings: Settings) -> None:
+def test_a_group_of_another_application_stops_the_worker(settings: Settings) -> None:
     """A group with another protocol ends the worker; the line names the group and the setting."""
     topic = topics_of(settings).create.name
     with foreign(settings, topic):
@@ -148,8 +148,8 @@ def test_another_application_came_first(settings: Settings) -> None:
     assert "GROUNDSWELL_GROUP" in line
 
 
-def test_another_application_came_later(settings: Settings) -> None:
-    """Then the other one is refused, and the worker goes on."""
+def test_another_application_cannot_join_the_group(settings: Settings) -> None:
+    """The other application is refused, and the worker continues."""
     topics = topics_of(settings)
     with running(WorkerProcess(settings)) as process:
         process.wait_ready()
@@ -163,8 +163,8 @@ def test_another_application_came_later(settings: Settings) -> None:
         assert process.get("/readyz")[0] == 200
 
 
-def test_a_member_that_is_removed_joins_again(settings: Settings) -> None:
-    """An administrator removes the worker from its group, and deletes the group: it joins again by itself."""
+def test_a_removed_member_rejoins(settings: Settings) -> None:
+    """After an administrator removes the worker from its group and deletes the group, the worker joins again."""
     topics = topics_of(settings)
     with running(WorkerProcess(settings)) as process:
         process.wait_ready()
@@ -183,14 +183,14 @@ def test_a_member_that_is_removed_joins_again(settings: Settings) -> None:
 
 
 def rule(settings: Settings, *operations: ACLOperation) -> list[ACL]:
-    """Rights on the group that are denied."""
+    """ACLs that deny these operations on the group."""
     pattern = ResourcePattern(ResourceType.GROUP, settings.consumer_group)
     return [ACL(ANONYMOUS, "*", one, ACLPermissionType.DENY, pattern) for one in operations]
 
 
 @contextmanager
 def denied(broker: EmbeddedKafka, rules: list[ACL]) -> Iterator[None]:
-    """Deny rights for a while."""
+    """Deny rights during the block."""
     client = KafkaAdminClient(bootstrap_servers=[broker.address])
     try:
         client.create_acls(rules)
@@ -200,8 +200,8 @@ def denied(broker: EmbeddedKafka, rules: list[ACL]) -> Iterator[None]:
         client.close()
 
 
-def test_a_group_without_rights(guarded: GuardedKafka, offline_settings: Settings) -> None:
-    """A group that may not be used ends the worker at its start, and one whose rights are taken away while it runs."""
+def test_missing_rights_on_the_group_stop_the_worker(guarded: GuardedKafka, offline_settings: Settings) -> None:
+    """Without rights on the group the worker exits at its start; if they are revoked, while it runs."""
     settings = offline_settings.model_copy(update={"broker": guarded.address})
     topics_of(settings)
     forbidden = rule(settings, ACLOperation.READ)
@@ -216,8 +216,10 @@ def test_a_group_without_rights(guarded: GuardedKafka, offline_settings: Setting
     assert again == line
 
 
-def test_limits_of_the_broker(guarded: GuardedKafka, offline_settings: Settings, tmp_path: Path) -> None:
-    """A session timeout that the broker does not take, and a group that is full."""
+def test_limits_of_the_broker_stop_the_worker(
+    guarded: GuardedKafka, offline_settings: Settings, tmp_path: Path
+) -> None:
+    """A session timeout that the broker refuses, and a full group."""
     settings = offline_settings.model_copy(update={"broker": guarded.address})
     topics_of(settings)
     with running(WorkerProcess(settings.model_copy(update={"session_timeout_s": 2.0}))) as process:
@@ -236,28 +238,28 @@ def test_limits_of_the_broker(guarded: GuardedKafka, offline_settings: Settings,
 
 
 @pytest.mark.parametrize(
-    ("case", "said"),
+    ("case", "message"),
     [("ended", "the group task of the consumer ended"), ("fetching", "the fetch task of the consumer ended")],
 )
-def test_a_background_task_that_ends(settings: Settings, case: str, said: str) -> None:
-    """A background task of the client that ends takes the worker with it."""
+def test_an_ended_background_task_stops_the_worker(settings: Settings, case: str, message: str) -> None:
+    """The worker exits when a background task of the client ends."""
     with running(FailingProcess(settings, case)) as process:
         line = last_line(process)
-    assert line.startswith(f"groundswell: {said} (")
+    assert line.startswith(f"groundswell: {message} (")
     assert "start the worker again" in line
 
 
-@pytest.mark.parametrize(("case", "said"), [("group", "the group's client"), ("polls", "the polling of topics")])
-def test_a_client_that_stops_fails_the_liveness_probe(settings: Settings, case: str, said: str) -> None:
-    """With all threads turning, a group that does not answer and polls that do not return show in `/livez`."""
+@pytest.mark.parametrize(("case", "message"), [("group", "the group's client"), ("polls", "the polling of topics")])
+def test_a_client_that_stops_fails_the_liveness_probe(settings: Settings, case: str, message: str) -> None:
+    """While all threads run, group requests without an answer and polls that do not return show in `/livez`."""
     with running(FailingProcess(settings, case)) as process:
         wait_for(lambda: '"worker_ready"' in process.log.read_text(), START_S, "the worker to be ready")
         wait_for(lambda: live(process) == 503, 20, "the probe to fail")
-        assert said in json.loads(process.get("/livez")[1])["detail"]
+        assert message in json.loads(process.get("/livez")[1])["detail"]
 
 
-def test_a_broker_that_is_away_is_no_reason_to_restart(tmp_path: Path, offline_settings: Settings) -> None:
-    """With Kafka gone for several times the bounds `/livez` stays 200, and the worker is ready again by itself."""
+def test_the_liveness_probe_passes_during_a_broker_outage(tmp_path: Path, offline_settings: Settings) -> None:
+    """During an outage of several times the limits `/livez` stays 200, and afterwards the worker is ready again."""
     with EmbeddedKafka(tmp_path / "kafka") as broker:
         settings = offline_settings.model_copy(update={"broker": broker.address})
         with running(FailingProcess(settings, "none")) as process:
@@ -273,8 +275,8 @@ def test_a_broker_that_is_away_is_no_reason_to_restart(tmp_path: Path, offline_s
             assert live(process) == 200
 
 
-def test_a_topic_in_zstd_and_fetches_of_an_old_version(settings: Settings) -> None:
-    """Kafka 4 hands a topic with `compression.type=zstd` out to fetches before version 10 too, and they are read."""
+def test_a_zstd_topic_refuses_old_fetches(settings: Settings) -> None:
+    """Kafka 4 hands a topic with `compression.type=zstd` with to fetches before version 10 too, and they are read."""
     topics = topics_of(settings)
     with admin(settings) as client:
         change = {"compression.type": "zstd"}

@@ -1,4 +1,4 @@
-"""kill -9 under load: what is left is what an undisturbed run leaves."""
+"""kill -9 under load: the result equals that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_f
 
 KILLS = 3
 PORTION = 3_000
-"""Events sent while one worker lives; the rest of a portion waits for the next."""
+"""Events sent during the life of one worker; the rest of a portion is processed by the next."""
 EVENTS = PORTION * 6
 RATE = 2_500
 SEED = 20_250
@@ -37,12 +37,12 @@ TOLERANCE = 1e-5
 
 
 def stream(rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Events of all types on a small graph, over three days, a little out of order."""
+    """Events of all types on a small graph, over three days, slightly out of order."""
     return history(rng, EVENTS)
 
 
 def undisturbed(events: list[dict[str, Any]], folder: Path) -> Shard:
-    """The shard after the same events in one go, without Kafka."""
+    """The shard after the same events in one step, without Kafka."""
     every: list[Mutation] = []
     for event in events:
         every += mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)
@@ -60,7 +60,7 @@ def open_shard(folder: Path) -> Shard:
 
 
 def feed(settings: Settings, events: list[dict[str, Any]], rng: random.Random) -> None:
-    """Send the events at a steady rate, each to a random partition: order is nobody's business."""
+    """Send the events at a steady rate, each to a random partition: their order does not matter."""
     topics, begin = Topics(settings), time.monotonic()
     with producer(settings) as sender:
         for number, event in enumerate(events):
@@ -70,7 +70,7 @@ def feed(settings: Settings, events: list[dict[str, Any]], rng: random.Random) -
 
 
 def kill_under_load(process: WorkerProcess, events: list[dict[str, Any]], rng: random.Random) -> None:
-    """Send a portion to each of the workers, each killed at a random moment of it; the last one lives."""
+    """Send a portion to each worker; each but the last is killed at a random moment of its portion."""
     for life in range(KILLS + 1):
         process.wait_ready()
         portion = events[life * PORTION : (life + 1) * PORTION]
@@ -85,14 +85,14 @@ def kill_under_load(process: WorkerProcess, events: list[dict[str, Any]], rng: r
 
 @pytest.fixture
 def steady(settings: Settings) -> Settings:
-    """A static member that keeps everything."""
+    """Settings of a static member without retention."""
     return settings.model_copy(update={"instance": "w0", "retention_s": 0})
 
 
 def test_kill_nine_loses_nothing_and_counts_nothing_twice(
     steady: Settings, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
-    """Some kill -9 at random moments under load: the same graph and scores as an undisturbed run."""
+    """After several kill -9 at random moments under load graph and scores equal those of an undisturbed run."""
     events = list(stream(random.Random(SEED)))[: PORTION * (KILLS + 1)]
     topics = Topics(steady)
     with admin(steady) as client:
@@ -117,7 +117,7 @@ def test_kill_nine_loses_nothing_and_counts_nothing_twice(
 
 
 def check_equal(after: Shard, expected: Shard) -> None:
-    """The graphs are equal bit for bit, the scores within float32."""
+    """Check that the graphs are equal bit for bit, and the scores within float32."""
     users, reach, percentile, as_of = after.reads.scores()
     users_, reach_, percentile_, as_of_ = expected.reads.scores()
     assert users == users_
@@ -133,7 +133,7 @@ def check_equal(after: Shard, expected: Shard) -> None:
 
 
 def check_log(settings: Settings, topics: Topics, record_property: pytest.RecordProperty) -> None:
-    """Every input message is in the mutations log, those that ingest repeated more than once."""
+    """Check that every input message is in the mutations log; record how many occur more than once."""
     taken = Counter[tuple[str, int]]()
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:
@@ -145,7 +145,7 @@ def check_log(settings: Settings, topics: Topics, record_property: pytest.Record
 
 
 def check_topic(settings: Settings, topics: Topics, after: Shard, record_property: pytest.RecordProperty) -> None:
-    """The last score of each user on the topic is the state's, up to what may go unpublished."""
+    """Check that the last score of each user on the topic is the state's, up to unpublished small changes."""
     records = read_all(settings, [topics.score.name])
     last = {record.key.decode(): record.value and json.loads(record.value) for record in records}
     users, reach, _, _ = after.reads.scores()
@@ -153,7 +153,7 @@ def check_topic(settings: Settings, topics: Topics, after: Shard, record_propert
         published = last[user]["reach"]
         assert abs(value - published) <= 0.02 * max(published, 1e-3) + TOLERANCE, user
     assert {user for user, value in last.items() if value} == set(users)
-    # A score is published because it moved; the same value again is the output of a step that was taken again.
+    # A score is published because it changed; the same value again comes from a repeated step.
     before: dict[bytes, bytes | None] = {}
     repeated = 0
     for record in records:

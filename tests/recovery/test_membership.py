@@ -1,4 +1,4 @@
-"""Workers join, leave, are killed and are stopped under load: one writer at a time, and nothing lost."""
+"""Workers join, leave, are killed and are stopped under load: each shard has one writer, and no event is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEED = 7
 SHARDS = 4
 STOPPED_S = 10.0
 AGAIN_S = 20.0
-"""Within which a killed worker's shard must score again, at a session timeout of 6 s."""
+"""Time within which a killed worker's shard must publish again, at a session timeout of 6 s."""
 SOUGHT_S = START_S
 QUIET_S = 90.0
 STILL_S = 2.0
@@ -49,7 +49,7 @@ class Team:
         self.killed_shards: list[int] = []
 
     def partitions(self, worker: WorkerProcess) -> list[str]:
-        """What a worker owns, by its own account; nothing while it is not ready."""
+        """The partitions that a worker reports; none while it is not ready."""
         status, body = worker.get("/readyz")
         answer = json.loads(body) if status else {}
         return list(answer["partitions"]) if answer.get("ready") else []
@@ -62,7 +62,7 @@ class Team:
         return owners[0]
 
     def wait_all(self, count: int) -> None:
-        """Wait until so many workers are ready and own every partition together, none of them twice."""
+        """Wait until this number of workers is ready and every partition has exactly one owner."""
         every = 12 + self.settings.shards
 
         def settled() -> bool:
@@ -75,13 +75,13 @@ class Team:
         wait_for(settled, SOUGHT_S, f"{count} workers to share the partitions")
 
     def measure(self, worker: WorkerProcess) -> None:
-        """Take the rebalance histogram of a worker that is about to end."""
+        """Add the rebalance histogram of a worker that is about to end."""
         text = worker.get("/metrics")[1].decode()
         for bound, count in re.findall(r'groundswell_rebalance_seconds_bucket{le="([^"]+)"} ([\d.]+)', text):
             self.stalls[float(bound)] = self.stalls.get(float(bound), 0.0) + float(count)
 
     def stall_s(self, q: float) -> float:
-        """The bucket's bound that at least this part of the rebalances stayed within."""
+        """The bucket bound below which at least this part of the rebalances stayed."""
         total = max(self.stalls.values())
         return min(bound for bound, count in self.stalls.items() if count >= q * total)
 
@@ -95,7 +95,7 @@ def _own(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def fed(team: Team, events: list[dict[str, Any]], portion: int) -> Iterator[None]:
-    """Meanwhile a portion of the events is sent."""
+    """Send a portion of the events during the block."""
     some = events[portion * PORTION : (portion + 1) * PORTION]
     feeder = threading.Thread(target=feed, args=(team.settings, some, random.Random(portion)))
     feeder.start()
@@ -106,7 +106,7 @@ def fed(team: Team, events: list[dict[str, Any]], portion: int) -> Iterator[None
 
 
 def disturb(team: Team, events: list[dict[str, Any]], rng: random.Random) -> None:
-    """Portion by portion: a join, a stop of two past the session timeout, a kill, a leave; then calm."""
+    """Portion by portion: a join, a stop of two workers past the session timeout, a kill, a leave; then no change."""
     a, b, c = team.workers
     a.start()
     b.start()
@@ -141,7 +141,7 @@ def disturb(team: Team, events: list[dict[str, Any]], rng: random.Random) -> Non
 def stop_and_go(
     team: Team, events: list[dict[str, Any]], portion: int, stopped: list[WorkerProcess], rng: random.Random
 ) -> None:
-    """Stop workers in the middle of their work for longer than the group waits, then let them go on."""
+    """Stop workers in the middle of their work for longer than the session timeout, then continue them."""
     with fed(team, events, portion):
         time.sleep(rng.uniform(0.4, 1.0))
         for worker in stopped:
@@ -157,7 +157,7 @@ def stop_and_go(
 def test_one_writer_at_a_time_and_nothing_lost(
     settings: Settings, kafka: EmbeddedKafka, record_property: pytest.RecordProperty
 ) -> None:
-    """Joins, leaves, a kill and stops past the session timeout: the undisturbed graph, and no late word in any log."""
+    """After joins, leaves, a kill and long stops the graph equals the undisturbed one; no log has a late write."""
     settings = settings.model_copy(update={"retention_s": 0, "shards": SHARDS})
     events = list(stream(random.Random(SEED)))[: 5 * PORTION]
     team = Team(settings)
@@ -178,14 +178,14 @@ def test_one_writer_at_a_time_and_nothing_lost(
     record_property("rebalance stall p50, p95", f"{team.stall_s(0.5)} {team.stall_s(0.95)}")
     print(f"again {again_s:.1f} s, stall p50 ≤ {team.stall_s(0.5)} s, p95 ≤ {team.stall_s(0.95)} s")  # noqa: T201 - with -s
     assert again_s <= AGAIN_S
-    assert late_words(kafka, team.topics) == {}
+    assert writes_after_handover(kafka, team.topics) == {}
     expected = undisturbed(settings, events, settings.datadir / "calm")
     assert len(expected[0]) > 500
     check_same(settings, [worker.settings.datadir for worker in team.workers], expected)
 
 
-def late_words(kafka: EmbeddedKafka, topics: Topics) -> dict[str, int]:
-    """Records of a shard or an input partition that came after the first of a later owner, by topic."""
+def writes_after_handover(kafka: EmbeddedKafka, topics: Topics) -> dict[str, int]:
+    """Count the records of a shard or an input partition that follow the first of a later owner, by topic."""
 
     def shards(record: Any) -> list[Hashable]:
         return [source_hash(record.key.decode()) % SHARDS]
@@ -196,14 +196,14 @@ def late_words(kafka: EmbeddedKafka, topics: Topics) -> dict[str, int]:
     found: dict[str, int] = {}
     for spec, writers_of in ((topics.score, shards), (topics.alert, shards), (topics.mutations, sources)):
         for partition in range(spec.partitions):
-            late = brokerlog.returned(brokerlog.records(kafka.folder, spec.name, partition), writers_of)
+            late = brokerlog.late_writes(brokerlog.records(kafka.folder, spec.name, partition), writers_of)
             if late:
                 found[f"{spec.name}:{partition}"] = len(late)
     return found
 
 
 def scores_again_s(kafka: EmbeddedKafka, team: Team) -> float:
-    """From the kill until the last of the killed worker's shards has published a score, by the clock of the machine."""
+    """Seconds from the kill until each of the killed worker's shards has published a score."""
     score = team.topics.score
     first_ms: dict[int, int] = {}
     for partition in range(score.partitions):

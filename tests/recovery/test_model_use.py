@@ -1,4 +1,4 @@
-"""`groundswell model use` on workers under load: everybody ends with the new version, and no event is lost."""
+"""`groundswell model use` on workers under load: all of them switch to the new version, and no event is lost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def another(scale: float = 1.25) -> Artifact:
 
 
 def model(settings: Settings, *arguments: str) -> tuple[int, str, str]:
-    """`groundswell model ...`: its exit code, output and errors."""
+    """Run `groundswell model ...`; return its exit code, output and errors."""
     done = subprocess.run(
         [sys.executable, "-m", "streams.cli", "model", *arguments],
         env=environment(settings), cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
@@ -59,7 +59,7 @@ def model(settings: Settings, *arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def workers(settings: Settings, tmp_path: Path) -> Iterator[list[WorkerProcess]]:
-    """Two workers of two shards that are not started; gone at the end."""
+    """Two workers with two shards, not started; killed at the end."""
     settings = settings.model_copy(update={"shards": SHARDS, "retention_s": 0})
     with admin(settings) as client:
         create(client, Topics(settings).all())
@@ -74,21 +74,21 @@ def workers(settings: Settings, tmp_path: Path) -> Iterator[list[WorkerProcess]]
 
 
 def versions(settings: Settings) -> tuple[dict[str, str], Counter[str]]:
-    """The version that the last score of each user names, and the messages by version; each names exactly one."""
+    """Version of the last score of each user, and messages by version; check that each message names one."""
     last: dict[str, str] = {}
     messages = Counter[str]()
     for record in read_all(settings, [Topics(settings).score.name]):
         if record.value is None:
             last.pop(record.key.decode(), None)
         else:
-            said = json.loads(record.value)
-            last[said["user"]] = said["model"]
-            messages[said["model"]] += 1
+            score = json.loads(record.value)
+            last[score["user"]] = score["model"]
+            messages[score["model"]] += 1
     return last, messages
 
 
 def fresh(settings: Settings, events: list[dict[str, Any]], artifact: Artifact, folder: Path) -> dict[str, float]:
-    """The reach of each user by a replay of the same events with an artifact that served from the begin."""
+    """Reach of each user in a replay of the same events with the artifact from the beginning."""
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=settings.lateness_s)
     every = [one for event in events for one in mutations(json.dumps(event).encode(), TOPIC_OF[event["type"]], NOW_MS)]
     with cluster(artifact, spec, folder, 1) as calm:
@@ -98,7 +98,7 @@ def fresh(settings: Settings, events: list[dict[str, Any]], artifact: Artifact, 
 
 
 def served(workers: list[WorkerProcess]) -> dict[str, tuple[float, str]]:
-    """Reach and version of every user, as the workers answer."""
+    """Reach and version of every user, from the workers' APIs."""
     found = {}
     for process in workers:
         status, body = process.get("/api/v1/top?limit=1000")
@@ -108,12 +108,12 @@ def served(workers: list[WorkerProcess]) -> dict[str, tuple[float, str]]:
 
 
 def observed(workers: list[WorkerProcess]) -> Any:
-    """The workers' histogram of freshness."""
+    """The sum of the workers' freshness histograms."""
     return sum(parse(process.get("/metrics")[1].decode()).freshness for process in workers)
 
 
 def seconds_until_fresh(workers: list[WorkerProcess], using: Future[Any]) -> tuple[float, float]:
-    """How long after `model use` was done a second has a p99 of freshness below the target, and the worst p99 (ms)."""
+    """Seconds from the end of `model use` until the p99 of freshness is below its target, and the highest p99 (ms)."""
     before, worst_ms, done_s = observed(workers), 0.0, None
     while True:
         time.sleep(1.0)
@@ -129,7 +129,7 @@ def seconds_until_fresh(workers: list[WorkerProcess], using: Future[Any]) -> tup
 
 
 def feed_until(settings: Settings, events: list[dict[str, Any]], done: Callable[[], bool]) -> int:
-    """Send events, some hundred a second, and as many again once it is done; returns how many were sent."""
+    """Send some hundred events per second until `done`, and as many again; return their number."""
     sent = after = 0
     while sent < len(events) and after < PORTIONS:
         feed(settings, events[sent : sent + PORTION], random.Random(sent))
@@ -140,8 +140,8 @@ def feed_until(settings: Settings, events: list[dict[str, Any]], done: Callable[
 
 
 @pytest.mark.alone
-def test_workers_under_load_go_over(workers: list[WorkerProcess], tmp_path: Path) -> None:
-    """Two workers go over in the middle of a stream; one that is started again serves what is in use."""
+def test_workers_switch_under_load(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    """Two workers switch in the middle of a stream; a worker started later serves the new artifact."""
     settings, events = workers[0].settings, list(history(random.Random(SEED), EVENTS, users=USERS))
     new, folder = another(), tmp_path / "new"
     new.save(folder)
@@ -161,8 +161,8 @@ def test_workers_under_load_go_over(workers: list[WorkerProcess], tmp_path: Path
     assert (used["version"], used["before"], used["live"]) == (new.version, None, True)
     wait_quiet(settings, 120, 4)
     last, messages = versions(settings)
-    said = f"{used}, freshness p99 at most {worst_ms:.0f} ms, below its target {fresh_s:.1f} s later, {messages}"
-    print(said)  # noqa: T201 - what was measured
+    report = f"{used}, freshness p99 at most {worst_ms:.0f} ms, below its target {fresh_s:.1f} s later, {messages}"
+    print(report)  # noqa: T201 - what was measured
     expected = fresh(settings, events, new, tmp_path / "fresh")
     assert Counter(last.values()) == {new.version: len(expected)}
     assert messages.keys() == {new.version, Artifact.default().version}
@@ -183,8 +183,8 @@ def test_workers_under_load_go_over(workers: list[WorkerProcess], tmp_path: Path
     assert {version for _, version in served(workers).values()} == {new.version}
 
 
-def test_what_workers_refuse_changes_nothing(workers: list[WorkerProcess], tmp_path: Path) -> None:
-    """A damaged copy, another window and scores that are not finite: one line says why, and the old one serves on."""
+def test_a_refused_artifact_changes_nothing(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    """A damaged copy, another window, scores that are not finite: one error line each, and the old version stays."""
     settings, process = workers[0].settings, workers[0]
     process.start()
     process.wait_ready()
@@ -217,8 +217,8 @@ def test_what_workers_refuse_changes_nothing(workers: list[WorkerProcess], tmp_p
     assert process.process.poll() is None
 
 
-def test_without_workers_it_is_for_those_that_start(workers: list[WorkerProcess], tmp_path: Path) -> None:
-    """Put to use while nobody runs; whoever starts then serves it, and goes back to the packaged one when asked."""
+def test_an_artifact_can_be_activated_without_workers(workers: list[WorkerProcess], tmp_path: Path) -> None:
+    """Workers that start later serve it, and switch back to the packaged artifact on request."""
     process = workers[0]
     another().save(tmp_path / "new")
     code, out, err = model(process.settings, "use", str(tmp_path / "new"), "--json")

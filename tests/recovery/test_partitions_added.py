@@ -25,7 +25,7 @@ QUIET_S, STILL_S = 60.0, 1.0
 
 
 def feed(settings: Settings, events: list[dict[str, Any]], counts: dict[str, int], rng: random.Random) -> None:
-    """Send events to random partitions of topics that have so many of them."""
+    """Send events to random partitions of topics with these numbers of partitions."""
     topics = Topics(settings)
     with producer(settings) as sender:
         for event in events:
@@ -34,7 +34,7 @@ def feed(settings: Settings, events: list[dict[str, Any]], counts: dict[str, int
 
 
 def grow(settings: Settings, counts: dict[str, int]) -> None:
-    """Add partitions, up to so many."""
+    """Increase the numbers of partitions."""
     with admin(settings) as client:
         client.create_partitions({name: NewPartitions(total_count=count) for name, count in counts.items()})
         wait_for(lambda: partitions(client, list(counts)) == counts, 30, "the partitions")
@@ -46,7 +46,7 @@ def owned(process: Any) -> set[str]:
 
 
 def test_partitions_are_added_while_a_worker_runs(settings: Settings, tmp_path: Path) -> None:
-    """From 1, 3 and 4 to 6, scores from 2 to 5: all events are scored, before and after a restart, as by replay."""
+    """Inputs grow from 1, 3 and 4 partitions to 6, scores from 2 to 5: all events are scored as by replay."""
     settings = settings.model_copy(update={"retention_s": 0, "partitions": 4})
     topics, rng = Topics(settings), random.Random(16)
     events = list(history(rng, 3 * PORTION))
@@ -81,7 +81,7 @@ def test_partitions_are_added_while_a_worker_runs(settings: Settings, tmp_path: 
 
 
 def check_scores(settings: Settings, topics: Topics, users: set[str], counts: list[int]) -> None:
-    """Everybody has a score in the partition of their key; of the forgotten no partition keeps one."""
+    """Check that each user has a score in the partition of their key, and that forgotten users have none anywhere."""
     newest: dict[tuple[str, int], bool] = {}
     for record in read_all(settings, [topics.score.name]):
         newest[record.key.decode(), record.partition] = record.value is not None

@@ -1,4 +1,4 @@
-"""Another number of shards: the same graph and scores as if there had only ever been one, and no alert twice."""
+"""Resharding: the same graph and scores as with one shard from the beginning, and no alert twice."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Crash(BaseException):
-    """The end of a command, from inside."""
+    """A simulated crash of the command."""
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
+    """Report no progress."""
 
 
 class Life:
-    """One worker after the other, each with as many shards as there are then."""
+    """A sequence of workers, each with the current number of shards."""
 
     def __init__(self, settings: Settings, events: list[dict[str, Any]]) -> None:
         self.settings = settings
@@ -52,20 +52,20 @@ class Life:
             create(client, self.topics.all())
 
     def move(self, shards: int) -> Report:
-        """Move to so many; the next worker has them."""
+        """Reshard; the next worker has this number of shards."""
         report = reshard(self.settings, shards, silent)
         self.settings = self.settings.model_copy(update={"shards": shards})
         return report
 
     @contextmanager
     def worker(self) -> Iterator[None]:
-        """A worker that has taken all that there is, and is stopped at the end."""
+        """A worker that has processed everything, stopped at the end."""
         process = WorkerProcess(self.settings)
         process.start()
         try:
             process.wait_ready()
-            self.settle()
-            # The commits of the input topics are of the log that there is now.
+            self.wait_committed()
+            # The commits of the input topics refer to the current log.
             page = process.get("/metrics")[1].decode()
             counts = [line for line in page.splitlines() if line.startswith("groundswell_input_restarts_total")]
             assert counts
@@ -75,24 +75,24 @@ class Life:
         finally:
             process.kill()
 
-    def settle(self) -> None:
+    def wait_committed(self) -> None:
         """Wait until everything is committed."""
         wait_quiet(self.settings, QUIET_S, STILL_S)
 
     def feed(self) -> None:
-        """Let the worker take the next portion of the events."""
+        """Send the next portion of the events and wait until it is processed."""
         some = self.events[self.fed : self.fed + PORTION]
         self.fed += len(some)
         feed(self.settings, some, random.Random(self.fed))
-        self.settle()
+        self.wait_committed()
 
     def run(self) -> None:
-        """A worker that takes the next portion of the events."""
+        """Run a worker for the next portion of the events."""
         with self.worker():
             self.feed()
 
     def forget_commits(self) -> None:
-        """Let ingest be half way through one partition of each input, as after a crash."""
+        """Set the commits of one partition of each input to its middle, as after a crash."""
         names = {spec.name for spec in self.topics.inputs.values()}
         group = self.settings.consumer_group
         with admin(self.settings) as client:
@@ -107,12 +107,12 @@ class Life:
         return [json.loads(record.value) for record in read_all(self.settings, [self.topics.alert.name])]
 
     def scores(self) -> Counter[bytes]:
-        """How many messages each user has on the score topic."""
+        """Number of messages on the score topic per user."""
         return Counter(record.key for record in read_all(self.settings, [self.topics.score.name]))
 
 
 def crashed(settings: Settings, shards: int, stage: str) -> None:
-    """The command, ended from inside as soon as it comes to a stage."""
+    """Run the command, with an exception raised at a stage."""
 
     def crash(what: str, _done: int, _total: int) -> None:
         if what == stage:
@@ -123,23 +123,23 @@ def crashed(settings: Settings, shards: int, stage: str) -> None:
 
 
 def killed(settings: Settings, shards: int, stage: str) -> None:
-    """The command as a process, killed as soon as it says that it has come to a stage."""
+    """Run the command as a process, killed as soon as it reports a stage."""
     command = [sys.executable, "-m", "streams.cli", "state", "reshard", "--to", str(shards)]
     with subprocess.Popen(
         command, env=environment(settings), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT
     ) as process:
         assert process.stderr is not None
-        said = []
+        lines = []
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if line.startswith(stage):
                 process.kill()
-        assert said[-1].startswith(stage), said
+        assert lines[-1].startswith(stage), lines
     assert process.returncode != 0
 
 
-def last_words(settings: Settings) -> str:
-    """What a worker with these settings ends with."""
+def last_line(settings: Settings) -> str:
+    """The error line with which a worker with these settings exits."""
     process = WorkerProcess(settings)
     process.start()
     try:
@@ -149,8 +149,10 @@ def last_words(settings: Settings) -> str:
     return process.log.read_text().splitlines()[-1]
 
 
-def test_shards_come_and_go(settings: Settings, tmp_path: Path, record_property: pytest.RecordProperty) -> None:
-    """One shard, three, then two, interrupted at every stage: as one shard all along, and no alert is repeated."""
+def test_reshards_keep_graph_scores_and_alerts(
+    settings: Settings, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    """One shard, three, then two, interrupted at every stage: equal to one shard, and no alert is repeated."""
     changes = {"retention_s": 0, "checkpoints": f"file://{tmp_path / 'kept'}"}
     settings = settings.model_copy(update=changes)
     life = Life(settings, list(history(random.Random(SEED), 3 * PORTION, links=True)))
@@ -162,15 +164,15 @@ def test_shards_come_and_go(settings: Settings, tmp_path: Path, record_property:
     assert (report.old, report.new, report.events, report.continued) == (1, 3, PORTION, "")
     assert report.moved == [f"{settings.datadir / 'shard-0'}.before-reshard"]
     assert len(report.states) == len(report.checkpoints) == 3
-    said = last_words(settings)
-    assert "has 3 partitions where 1 are needed" in said
-    assert "GROUNDSWELL_SHARDS=3" in said
-    assert "groundswell state reshard --to 1" in said
+    line = last_line(settings)
+    assert "has 3 partitions where 1 are needed" in line
+    assert "GROUNDSWELL_SHARDS=3" in line
+    assert "groundswell state reshard --to 1" in line
     before = life.scores()
     life.run()
     record_property("scores published after the first move", (life.scores() - before).total())
     alerted = Counter(alert["user"] for alert in life.alerts())
-    # The window of the rule is as long as the history.
+    # The window of the rule spans the whole history.
     assert alerted.most_common(1)[0][1] == 1
     for stage in ("building the new log", "replacing the old log", "putting the states in place"):
         crashed(life.settings, 2, stage)
@@ -187,7 +189,7 @@ def test_shards_come_and_go(settings: Settings, tmp_path: Path, record_property:
     before, alerts = life.scores(), life.alerts()
     with life.worker():
         published = life.scores() - before
-        # Halos, which come a moment later, move some of them again.
+        # Halos arrive a moment later and change some scores again.
         assert 100 < len(published) <= published.total() <= 3 * len(published) < before.total()
         assert life.alerts() == alerts
         life.feed()
@@ -196,7 +198,7 @@ def test_shards_come_and_go(settings: Settings, tmp_path: Path, record_property:
 
 @contextmanager
 def member(settings: Settings) -> Iterator[None]:
-    """Somebody is in the group."""
+    """A member in the group."""
     name = Topics(settings).follow.name
     consumer = KafkaConsumer(name, **settings.kafka_kwargs(), group_id=settings.consumer_group)
     try:
@@ -206,8 +208,8 @@ def member(settings: Settings) -> Iterator[None]:
         consumer.close()
 
 
-def test_what_cannot_be_moved_is_left_alone(settings: Settings) -> None:
-    """Workers that run, a log that was cut, no log at all: one line each, and nothing is changed."""
+def test_a_refused_reshard_changes_nothing(settings: Settings) -> None:
+    """Running workers, a truncated log, no log: one error line each, and nothing is changed."""
     settings = settings.model_copy(update={"session_timeout_s": 1.0})
     with pytest.raises(TopicError, match="nothing to move"):
         reshard(settings, 2, silent)
@@ -226,15 +228,15 @@ def test_what_cannot_be_moved_is_left_alone(settings: Settings) -> None:
             reshard(settings, 2, silent)
         (state,) = describe(client, [topics.mutations], settings.consumer_group)[topics.mutations.name]
         assert (state.start, state.end) == (1, 1)
-        # What was begun is taken back by moving to the number that there is.
+        # An interrupted reshard is undone by a reshard to the current number.
         assert topics.mutations.name + RESHARD in client.list_topics()
         assert reshard(settings, 1, silent).done
         assert topics.mutations.name + RESHARD not in client.list_topics()
         create(client, topics.all())
 
 
-def test_a_checkpoint_of_another_log_is_gone(settings: Settings, tmp_path: Path) -> None:
-    """Back to an earlier number of shards: what was kept then is of another log, and is not kept any more."""
+def test_checkpoints_of_an_earlier_log_are_not_used(settings: Settings, tmp_path: Path) -> None:
+    """Back at an earlier number of shards, checkpoints from then belong to another log: they are deleted."""
     settings = settings.model_copy(update={"checkpoints": f"file://{tmp_path / 'kept'}"})
     with admin(settings) as client:
         create(client, Topics(settings).all())

@@ -1,5 +1,5 @@
-"""Topics that were deleted and made again, cut, or are another Kafka's, with the worker stopped and running: no event
-that Kafka still has is dropped, or the worker ends with one line.
+"""Topics that were recreated, truncated, or belong to another Kafka, while the worker is stopped or running: no event
+that Kafka still has is dropped, or the worker exits with an error line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCORED_S = 30.0
 
 
 class Rig:
-    """One installation: its topics, and workers one after the other."""
+    """One installation: its topics, and successive workers."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -35,18 +35,18 @@ class Rig:
             create(client, self.topics.all())
 
     def send(self, *users: str, partition: int = 0) -> None:
-        """One create by each of these users."""
+        """Send one create event by each of these users."""
         with producer(self.settings) as sender:
             for user in users:
                 event = {"type": "create", "time": TIME, "user": user, "content": f"by-{user}"}
                 sender.send(self.input.name, json.dumps(event).encode(), partition=partition)
 
     def follow(self, spec: TopicSpec, *users: str) -> None:
-        """One follow by each of these users."""
+        """Send one follow event by each of these users."""
         self._put(spec, [{"type": "follow", "time": TIME, "user": user, "target": f"of-{user}"} for user in users])
 
     def share(self, spec: TopicSpec, *users: str) -> None:
-        """One share by each of these users."""
+        """Send one share event by each of these users."""
         self._put(spec, [{"type": "share", "time": TIME, "user": user, "content": "by-old0-0"} for user in users])
 
     def _put(self, spec: TopicSpec, events: list[dict[str, object]]) -> None:
@@ -67,13 +67,13 @@ class Rig:
             wait_for(lambda: spec.name not in client.list_topics(), 30, "a topic to be gone")
 
     def make(self, *specs: TopicSpec) -> None:
-        """Make topics as an operator would."""
+        """Create topics as an operator would."""
         with self.admin() as client:
             make(client, list(specs))
 
     @contextmanager
     def worker(self, settings: Settings | None = None) -> Iterator[WorkerProcess]:
-        """A worker that is ready, and that ends well."""
+        """A ready worker that must exit with code 0."""
         process = WorkerProcess(settings or self.settings)
         process.start()
         try:
@@ -84,21 +84,21 @@ class Rig:
             process.kill()
 
     def lives_with(self, *users: str) -> None:
-        """A worker scores these, who are sent first, and stops."""
+        """Send events of these users, have a worker score them, and stop it."""
         self.send(*users)
         with self.worker() as process:
             scored(process, *users)
-            # As in life: what is read is committed before the worker stops.
+            # Leave time for the commit before the worker stops.
             time.sleep(0.6)
 
     def held(self) -> dict[tuple[str, int], OffsetAndMetadata]:
-        """What the group committed."""
+        """The commits of the group."""
         with self.admin() as client:
             found = client.list_group_offsets({self.settings.consumer_group: None})[self.settings.consumer_group]
         return {(part.topic, part.partition): mark for part, mark in found.items() if mark.offset >= 0}
 
     def note(self, partition: int, offset: int, note: str) -> None:
-        """Let the group have committed this of the input."""
+        """Commit an offset of the input for the group."""
         mark = {TopicPartition(self.input.name, partition): OffsetAndMetadata(offset, note, -1)}
         with self.admin() as client:
             client.alter_group_offsets(self.settings.consumer_group, mark)
@@ -111,7 +111,7 @@ def rig(settings: Settings) -> Rig:
 
 
 def has(process: WorkerProcess, user: str) -> bool:
-    """Whether the worker knows a user."""
+    """Whether the worker has a user."""
     return process.get(f"/api/v1/users/{user}")[0] == 200
 
 
@@ -121,7 +121,7 @@ def scored(process: WorkerProcess, *users: str) -> None:
 
 
 def restarts(process: WorkerProcess, topic: str) -> dict[str, float]:
-    """How many partitions of an input were not read on, by reason."""
+    """Number of partitions of an input that were not continued, by reason."""
     found = {}
     for line in process.get("/metrics")[1].decode().splitlines():
         if line.startswith("groundswell_input_restarts_total") and topic in line:
@@ -138,11 +138,11 @@ OLD = tuple(f"old{n}" for n in range(6))
 NEW = tuple(f"new{n}" for n in range(5))
 
 
-def test_inputs_change_while_the_worker_is_stopped(rig: Rig) -> None:
-    """All events that are sent then are scored, as are those from before; each change is logged and counted.
+def test_inputs_that_change_while_the_worker_is_stopped(rig: Rig) -> None:
+    """All earlier and later events are scored; each change is logged and counted.
 
-    Two topics are made again, shorter and with more events than before; of the third, partitions are cut before and
-    after they were read, end before what was read, or have offsets of another cluster.
+    Two topics are recreated, one shorter and one with more events than before; partitions of the third are truncated
+    before and after the position, end before it, or have offsets of another cluster.
     """
     topics, lost = rig.topics, {"unread"}
     for partition in range(4):
@@ -182,8 +182,8 @@ def test_inputs_change_while_the_worker_is_stopped(rig: Rig) -> None:
         assert has(process, "g")
 
 
-def test_an_input_changes_while_the_worker_runs(rig: Rig) -> None:
-    """Deleted: not ready, and why. Made again, with fewer partitions, and cut: new events are scored."""
+def test_an_input_that_changes_while_the_worker_runs(rig: Rig) -> None:
+    """While it is deleted the worker is not ready; recreated smaller, or truncated, its events are scored."""
     rig.send(*OLD)
     with rig.worker() as process:
         scored(process, *OLD)
@@ -194,7 +194,7 @@ def test_an_input_changes_while_the_worker_runs(rig: Rig) -> None:
         rig.send(*NEW)
         scored(process, *NEW)
         process.wait_ready()
-        # Longer than what was read, between two looks.
+        # Longer than the position, between two checks.
         rig.delete(rig.input)
         rig.make(rig.input)
         rig.send(*(f"late{n}" for n in range(20)))
@@ -206,8 +206,8 @@ def test_an_input_changes_while_the_worker_runs(rig: Rig) -> None:
         assert restarts(process, rig.input.name)[MADE_ANEW] >= 2
 
 
-def test_a_commit_of_an_earlier_release_is_taken_over(rig: Rig) -> None:
-    """Commits and states without ids are of what is there now; from then on all have them, idle partitions too."""
+def test_a_commit_without_topic_id_is_adopted(rig: Rig) -> None:
+    """Commits and states without topic ids belong to the current topics; then all get ids, also idle partitions."""
     rig.lives_with(*OLD)
     rig.note(0, len(OLD), "")
     rig.note(3, 0, "")
@@ -221,7 +221,7 @@ def test_a_commit_of_an_earlier_release_is_taken_over(rig: Rig) -> None:
 
 
 def ends(settings: Settings) -> str:
-    """The last line of a worker that must end with an error."""
+    """The error line of a worker that must exit."""
     process = WorkerProcess(settings)
     process.start()
     try:
@@ -232,12 +232,12 @@ def ends(settings: Settings) -> str:
 
 
 def aside(settings: Settings) -> Settings:
-    """With another data folder, as after the old one was moved."""
+    """The settings with another data folder, as after the old one was moved."""
     return settings.model_copy(update={"datadir": Path(f"{settings.datadir}-new")})
 
 
-def test_the_mutations_topic_is_made_again_while_the_worker_is_stopped(rig: Rig, tmp_path: Path) -> None:
-    """One line, though the offsets fit; what it advises brings all back, and no checkpoint of the old log."""
+def test_the_mutations_topic_is_recreated_while_the_worker_is_stopped(rig: Rig, tmp_path: Path) -> None:
+    """One error line although the offsets fit; its remedy restores everything and uses no checkpoint of the old log."""
     kept = rig.settings.model_copy(update={"checkpoints": f"file://{tmp_path / 'kept'}", "checkpoint_every_s": 1.0})
     rig.settings = kept
     rig.send(*OLD)
@@ -247,7 +247,7 @@ def test_the_mutations_topic_is_made_again_while_the_worker_is_stopped(rig: Rig,
     rig.delete(rig.topics.mutations)
     rig.make(rig.topics.mutations)
     with producer(kept) as sender:
-        # As long as the old one, and more.
+        # At least as long as the old one.
         for _ in range(40):
             sender.send(rig.topics.mutations.name, b"not ours", partition=0)
     assert "is of another" in ends(kept)
@@ -260,8 +260,8 @@ def test_the_mutations_topic_is_made_again_while_the_worker_is_stopped(rig: Rig,
         assert "checkpoint_restored" not in process.log.read_text()
 
 
-def test_the_mutations_topic_is_made_again_while_the_worker_runs(rig: Rig) -> None:
-    """The worker ends with one line; after what the next one says, all is there."""
+def test_the_mutations_topic_is_recreated_while_the_worker_runs(rig: Rig) -> None:
+    """The worker exits with one line; after the remedy that the next worker's line names, all data is there."""
     rig.send(*OLD)
     process = WorkerProcess(rig.settings)
     process.start()
@@ -281,7 +281,7 @@ def test_the_mutations_topic_is_made_again_while_the_worker_runs(rig: Rig) -> No
 
 
 def test_another_cluster_with_the_same_names(rig: Rig, tmp_path: Path) -> None:
-    """A state does not join the topics of another Kafka, even of the same length; a new one reads all of it there."""
+    """A state refuses the topics of another Kafka, even of the same length; a new state reads all of them."""
     rig.lives_with(*OLD)
     with EmbeddedKafka(tmp_path / "other") as kafka:
         there = Rig(rig.settings.model_copy(update={"broker": kafka.address}))

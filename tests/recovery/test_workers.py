@@ -1,4 +1,4 @@
-"""Workers that hang, and workers that get in each other's way: each is told apart, by one line or by `/livez`."""
+"""Workers that hang, and workers that use the same folder or name: `/livez` or one error line names the problem."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class HangingProcess(WorkerProcess):
         self._what = what
 
     def module(self) -> list[str]:
-        """A worker with that fault."""
+        """The worker with this fault."""
         return ["tests.recovery.hanging", self._what]
 
 
 @pytest.mark.parametrize(
-    ("what", "status", "said"),
+    ("what", "status", "message"),
     [("loop", 0, ""), ("consumer", 503, "the consumer's thread"), ("shard", 503, "the shard thread")],
 )
-def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, status: int, said: str) -> None:
-    """A hung event loop does not answer at all; of another thread `/livez` says which."""
+def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, status: int, message: str) -> None:
+    """A hung event loop does not answer; for another thread `/livez` fails and names it."""
     process = HangingProcess(settings, what)
     process.start()
     try:
@@ -36,14 +36,14 @@ def test_a_hung_thread_fails_the_liveness_probe(settings: Settings, what: str, s
         wait_for(lambda: '"worker_ready"' in process.log.read_text(), START_S, "the worker to be ready")
         wait_for(lambda: process.get("/livez")[0] == status, 20, "the probe to fail")
         body = process.get("/livez")[1]
-        if said:
-            assert said in json.loads(body)["detail"]
+        if message:
+            assert message in json.loads(body)["detail"]
     finally:
         process.kill()
 
 
-def test_a_folder_and_a_name_have_one_worker_each(settings: Settings, tmp_path: Path, web_port: int) -> None:
-    """The second worker of a folder ends with one line; of two workers of one name, the first does."""
+def test_a_folder_and_an_instance_name_have_one_worker_each(settings: Settings, tmp_path: Path, web_port: int) -> None:
+    """A second worker on the same folder exits with one line; with the same instance name the first worker does."""
     settings = settings.model_copy(update={"instance": "w0", "web_port": 0})
     first = WorkerProcess(settings.model_copy(update={"web_port": web_port}))
     first.start()

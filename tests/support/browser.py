@@ -1,4 +1,4 @@
-"""A real browser for the tests: headless Chromium, spoken to over its DevTools socket; needs nothing but aiohttp."""
+"""A real browser for tests: headless Chromium over its DevTools socket; needs only aiohttp."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTENING = "DevTools listening on "
 
 
 class Page:
-    """One open page."""
+    """One open page. problems: errors and warnings of the page."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -27,7 +27,7 @@ class Page:
         self.problems: list[str] = []
 
     async def call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        """One DevTools command and its result; what the page complains about meanwhile is kept in `problems`."""
+        """Send a DevTools command and return its result; errors of the page meanwhile are added to `problems`."""
         self._number += 1
         command: dict[str, Any] = {"id": self._number, "method": method, "params": arguments}
         if self._session:
@@ -44,7 +44,7 @@ class Page:
                 self.problems.append(str(answer["params"]))
 
     async def open(self, address: str) -> None:
-        """Go to a page and begin to listen to what it complains about."""
+        """Open an address and collect the errors of the page."""
         target = await self.call("Target.createTarget", url="about:blank")
         attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
@@ -53,26 +53,26 @@ class Page:
         await self.call("Page.navigate", url=address)
 
     async def run(self, script: str) -> Any:
-        """The value of a JavaScript expression in the page."""
+        """Evaluate a JavaScript expression in the page."""
         answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
         return answer["result"].get("value")
 
     async def wait(self, script: str, seconds: float = 15) -> Any:
-        """Wait until the expression is true; its value."""
+        """Wait until the expression is true; return its value."""
         async with asyncio.timeout(seconds):
             while not (value := await self.run(script)):  # noqa: ASYNC110 - a page sets no asyncio.Event
                 await asyncio.sleep(0.05)
         return value
 
     async def screenshot(self) -> bytes:
-        """A picture (PNG) of what one sees."""
+        """A PNG of the visible page."""
         answer = await self.call("Page.captureScreenshot")
         return base64.b64decode(answer["data"])
 
 
 @asynccontextmanager
 async def page(address: str, folder: Path) -> AsyncIterator[Page]:
-    """A browser with one page open; its profile lies in `folder`. It is gone at the end."""
+    """A browser with one open page, its profile in `folder`; killed at the end."""
     process = await asyncio.create_subprocess_exec(
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--window-size=1200,860", "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank",
@@ -94,10 +94,10 @@ async def page(address: str, folder: Path) -> AsyncIterator[Page]:
 
 
 async def _devtools(process: asyncio.subprocess.Process) -> str:
-    """The address of the browser's socket, which it says on standard error."""
+    """The address of the browser's socket, from its standard error."""
     if process.stderr is None:
         raise RuntimeError("standard error must be a pipe")
     async for raw in process.stderr:
         if raw.decode(errors="replace").startswith(_LISTENING):
             return raw.decode().removeprefix(_LISTENING).strip()
-    raise RuntimeError("the browser ended before it listened")
+    raise RuntimeError("the browser exited before it listened")

@@ -1,4 +1,4 @@
-"""The backends of the engine that the tests are run over, and weights that are hard on them."""
+"""The backends of the engine that tests run on, and weights that make errors large."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model.artifact import Artifact
 from model.engine.cpu import Engine, MakeBackend
 from model.engine.torch_backend import TorchEngine
 
-# The graphs of tests are small: nothing is too little to keep sums for.
+# Test graphs are small: cached sums are used from one row on.
 BACKENDS: dict[str, MakeBackend] = {"compiled": partial(Engine, few=1), "torch": partial(TorchEngine, device="cpu")}
 if torch.cuda.is_available():
     BACKENDS["cuda"] = partial(TorchEngine, device="cuda")
@@ -21,7 +21,7 @@ if torch.cuda.is_available():
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch's threads wait for each other in a loop, which is slow where cores are shared."""
+    """Run torch on one thread: its threads wait in a busy loop, which is slow on shared cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,6 +29,6 @@ def one_thread() -> Iterator[None]:
 
 
 def peaked(artifact: Artifact) -> Artifact:
-    """The same with attention 25 times as sharp."""
+    """A copy of the artifact with attention 25 times as sharp."""
     sharper = {name: value * np.float32(25) for name, value in artifact.weights.items() if name.endswith(".att")}
     return Artifact(artifact.weights | sharper, artifact.config, "")

@@ -1,4 +1,4 @@
-"""A worker of a release with a fault: it refuses events that it should accept, as one that lags behind its producers.
+"""A worker with a fault: it refuses valid events, like an old release behind newer producers.
 
 python -m tests.support.faulty          instead of: groundswell worker
 """
@@ -16,12 +16,12 @@ _right = events.mutations
 
 
 def refuses(user: str) -> bool:
-    """A third of the users, always the same."""
+    """Whether the user is in a fixed third of the users."""
     return zlib.crc32(user.encode()) % 3 == 0
 
 
 def mutations(value: bytes | None, topic: events.TopicKind, timestamp_ms: int) -> list[Mutation]:
-    """As the right one, but with some users' events for bad; the others of an array are good as ever."""
+    """Decode like the real function, but refuse the events of some users; other events of an array stay valid."""
     found = _right(value, topic, timestamp_ms)
     good = [mutation for mutation in found if not refuses(mutation.user)]
     if len(good) < len(found):
@@ -31,7 +31,7 @@ def mutations(value: bytes | None, topic: events.TopicKind, timestamp_ms: int) -
 
 if __name__ == "__main__":
     events.mutations = mutations
-    # Only now: what follows imports the function by its name.
+    # Imported after the patch, because the import binds the function by name.
     from streams.cli import run
 
     raise SystemExit(run(["worker"]))

@@ -1,4 +1,4 @@
-"""An embedded Kafka with ACLs: one listener asks for a login, two are advertised where nothing can be reached."""
+"""An embedded Kafka with ACLs: one listener requires a login, two advertise an address that does not answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GRANTED_S = 0.3
 
 
 class GuardedKafka(EmbeddedKafka):
-    """The broker. Its own listener is open to the test, which may do everything; `login` asks USERS for PASSWORD."""
+    """The broker. Its own listener gives the test all rights; `login` requires one of USERS with PASSWORD."""
 
     def __init__(self) -> None:
         super().__init__(heap_mb=300)
@@ -54,8 +54,8 @@ class GuardedKafka(EmbeddedKafka):
         lines |= self.security()
         file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()), encoding="utf-8")
 
-    def lies(self) -> dict[str, str]:
-        """The listeners whose advertised address is none, and that address."""
+    def unreachable_listeners(self) -> dict[str, str]:
+        """Listeners with an advertised address that does not answer, and that address."""
         return {self.lost: CLOSED, self.nameless: NAMELESS}
 
     def security(self) -> dict[str, str]:
@@ -81,24 +81,24 @@ class GuardedKafka(EmbeddedKafka):
         return settings.model_copy(update=update)
 
     def grant(self, user: str, rights: Iterable[Right]) -> None:
-        """Allow a user something."""
+        """Grant rights to a user."""
         self.client.create_acls([_acl(user, right) for right in rights])
         time.sleep(GRANTED_S)
 
-    def take(self, user: str, rights: Iterable[Right]) -> None:
-        """Allow it no more."""
+    def revoke(self, user: str, rights: Iterable[Right]) -> None:
+        """Revoke rights of a user."""
         self.client.delete_acls([_acl(user, right) for right in rights])
         time.sleep(GRANTED_S)
 
     @property
     def client(self) -> KafkaAdminClient:
-        """An admin client that may do everything."""
+        """An admin client with all rights."""
         if self._admin is None:
             self._admin = KafkaAdminClient(bootstrap_servers=[self.address])
         return self._admin
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the broker."""
         if self._admin is not None:
             self._admin.close()
             self._admin = None

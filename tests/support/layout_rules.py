@@ -1,6 +1,6 @@
-"""The rules of the layout that a program can check; each takes the root of a tree and yields what is wrong there.
+"""Layout rules; each takes the root of a tree and yields its violations.
 
-`tests/test_layout_rules.py` holds them against small trees that must fail, `tests/test_layout.py` against this one.
+`tests/test_layout_rules.py` checks them on small trees that must fail, `tests/test_layout.py` on this tree.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ PACKAGES = ("streams", "graphstate", "model")
 CODE = (*PACKAGES, "deploy", "tests")
 ENTRIES = 13
 WIDE = {"streams/commands"}
-"""One module per noun of the command line, as many as there are."""
+"""Folders without a limit: one module per noun of the command line."""
 UNCOUNTED = {"__init__.py", "__pycache__", "py.typed"}
 
 PUBLIC_METHODS = 20
 CLASS_LINES = 250
 REASON = re.compile(r"#\s*large class: \S+ \S+")
-"""A comment on or right above the `class` line: `# large class: REASON`."""
+"""A comment on the `class` line or right above it: `# large class: REASON`."""
 
 UNIT = Path("tests") / "unit"
 _MODULE = re.compile(r"(?<![\w./<{*-])((?:[\w-]+/)*[A-Za-z_]\w*\.py)\b")
@@ -43,7 +43,7 @@ def unmirrored_tests(root: Path) -> Iterator[str]:
         place = path.relative_to(root / UNIT).parent
         if not path.name.startswith("test_"):
             if path.name not in {"__init__.py", "conftest.py"}:
-                yield f"{path.relative_to(root)} is no test: helpers belong to tests/support"
+                yield f"{path.relative_to(root)} is not a test: helpers belong to tests/support"
             continue
         module = place / path.name.removeprefix("test_")
         if not (root / module).is_file():
@@ -51,9 +51,9 @@ def unmirrored_tests(root: Path) -> Iterator[str]:
 
 
 def missing_modules(root: Path) -> Iterator[str]:
-    """Python files named in docs/*.md and README.md that the tree does not have.
+    """Python files named in docs/*.md and README.md that do not exist.
 
-    A name without a folder must be that of some module. Blocks of code are skipped: their files are the reader's.
+    A name without a folder must be that of some module. Code blocks are skipped: they may name the reader's files.
     """
     names = {path.name for folder in CODE for path in (root / folder).rglob("*.py")}
     for page in sorted([*(root / "docs").glob("*.md"), *root.glob("*.md")]):
@@ -61,7 +61,7 @@ def missing_modules(root: Path) -> Iterator[str]:
         for name in sorted(set(_MODULE.findall(text))):
             there = (root / name).is_file() if "/" in name else name in names
             if not there:
-                yield f"{page.relative_to(root)} names {name}, which is not there"
+                yield f"{page.relative_to(root)} names {name}, which does not exist"
 
 
 def large_classes(source: str) -> Iterator[str]:
@@ -93,7 +93,7 @@ DESIGN_WORDS = (
     "frontier", "as-of time", "tick", "propagated features", "own features", "reach", "percentile", "breakout",
     "watermark", "boundary", "outcome", "analyst",
 )  # fmt: skip
-"""The words that the design fixes; each has one line in docs/glossary.md."""
+"""The words fixed by the design; each has one line in docs/glossary.md."""
 
 
 def glossary_terms(text: str) -> list[str]:
@@ -103,7 +103,7 @@ def glossary_terms(text: str) -> list[str]:
 
 
 def bad_glossary(text: str) -> Iterator[str]:
-    """Words of the design without a line, terms with two, and lines without a meaning."""
+    """Words of the design without a line, terms with two lines, and lines without a meaning."""
     terms = [term.casefold() for term in glossary_terms(text)]
     yield from (f"{word} has no line" for word in DESIGN_WORDS if word not in terms)
     yield from sorted({f"{term} has {terms.count(term)} lines" for term in terms if terms.count(term) > 1})

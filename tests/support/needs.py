@@ -1,4 +1,4 @@
-"""Programs that some tests need: where they are, and the mark of a test that is skipped without one (`make tools`)."""
+"""Programs that some tests need: their paths, and the marks of tests that are skipped without one (`make tools`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "build" / "tools"
 MISSING = "missing tool: "
-"""How the reason of such a skip begins; with CI set such a skip fails the run."""
+"""Prefix of the reason of such a skip; with CI set such a skip fails the run."""
 
 
 def find(*names: str) -> str | None:
-    """The path of the first of the programs that is there."""
+    """The path of the first of these programs that exists."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), str(TOOLS)])
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 

@@ -1,4 +1,4 @@
-"""An embedded Kafka that also listens with TLS: one listener asks for a SCRAM login, one for a client's certificate."""
+"""An embedded Kafka with two TLS listeners: one requires a SCRAM login, one a client certificate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STORE_PASSWORD = "not-secret"
 
 
 class Authority:
-    """A certificate authority of its own, by Java's keytool; everything lies in one folder."""
+    """A certificate authority made with Java's keytool, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -27,7 +27,7 @@ class Authority:
         self._tool("-exportcert", "-alias", "ca", "-rfc", "-file", str(self.certificate), store="ca")
 
     def sign(self, name: str, *extensions: str) -> Path:
-        """A PKCS12 store with a key called `name`, its certificate and ours."""
+        """Make a PKCS12 store with a key called `name`, its certificate and the authority's."""
         request, answer = str(self.folder / f"{name}.csr"), str(self.folder / f"{name}.pem")
         self._key(name)
         self._tool("-certreq", "-alias", name, "-file", request, store=name)
@@ -49,7 +49,7 @@ class Authority:
 
 
 class SecuredKafka(EmbeddedKafka):
-    """The broker; `login_port` asks for USER and PASSWORD, `certificate_port` for a certificate of the authority."""
+    """The broker; `login_port` requires USER and PASSWORD, `certificate_port` a certificate of the authority."""
 
     def __init__(self, authority: Authority) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class SecuredKafka(EmbeddedKafka):
         file.write_text("".join(f"{name}={value}\n" for name, value in lines.items()), encoding="utf-8")
 
     def add_user(self) -> None:
-        """Let USER log in with PASSWORD; asked on the listener without TLS."""
+        """Create the login USER with PASSWORD, over the listener without TLS."""
         client = KafkaAdminClient(bootstrap_servers=[self.address])
         try:
             wanted = UserScramCredentialUpsertion(USER, ScramMechanism.SCRAM_SHA_256, PASSWORD)

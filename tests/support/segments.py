@@ -1,4 +1,4 @@
-"""The batches of a partition as they lie in the broker's log segment: which codec they have, and how to damage one."""
+"""Batches in the broker's log segment: their codecs, and a function that damages one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CRC_AT, _ATTRIBUTES_AT, _RECORDS_AT = 17, 21, 61
 
 
 class Stored(NamedTuple):
-    """One batch: where it begins in the file, its size, its first offset, the offset behind it, its codec."""
+    """One batch: position and size in the file, first offset, end offset, codec."""
 
     at: int
     size: int
@@ -26,7 +26,7 @@ class Stored(NamedTuple):
 
 
 def segment(kafka: EmbeddedKafka, topic: str, partition: int) -> Path:
-    """The file of a partition that has one segment."""
+    """The log file of a partition with one segment."""
     (file,) = (kafka.folder / "data" / f"{topic}-{partition}").glob("*.log")
     return file
 
@@ -44,7 +44,7 @@ def stored(kafka: EmbeddedKafka, topic: str, partition: int) -> list[Stored]:
 
 
 def damage(kafka: EmbeddedKafka, topic: str, partition: int, batch: Stored, *, codec: int | None = None) -> None:
-    """Spoil the last byte of a stored batch; with a codec: give it that number, and a checksum that is right."""
+    """Corrupt the last byte of a stored batch; with a codec: set its codec number, with a valid checksum."""
     file = segment(kafka, topic, partition)
     data = bytearray(file.read_bytes()[batch.at : batch.at + batch.size])
     if codec is None:

@@ -1,6 +1,6 @@
-"""The rules of style that a program can check: each takes a text and yields what is wrong with it.
+"""Style rules; each takes a text and yields its violations.
 
-`tests/test_tidy.py` holds them against the whole tree, and against samples that must fail.
+`tests/test_tidy.py` checks them on the whole tree, and on samples that must fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MODULE_LINES = 500
 FUNCTION_LINES = 70
 PAGE_LINES = 90
 
-# Written so that the patterns do not find themselves.
+# Character classes keep the patterns from matching themselves.
 MACHINE_PATH = re.compile(r"(?<![\w.~}/])/(?:[r]oot|[h]ome|[U]sers|[w]ork|[m]nt)/[\w.-]")
 REGISTRY = re.compile(
     r"https?://(?:[\w-]+\.)*(?:[p]ypi|[r]epo\d*|[r]egistry|[i]ndex|[f]iles|[m]aven|[c]rates|[p]roxy)\b[\w.-]*\.\w+"
@@ -48,7 +48,7 @@ def text_files() -> list[Path]:
 
 
 def too_long(source: str) -> Iterator[str]:
-    """Modules and functions that are longer than the limits."""
+    """Modules and functions above the limits."""
     lines = len(source.splitlines())
     if lines > MODULE_LINES:
         yield f"module has {lines} lines, at most {MODULE_LINES}"
@@ -60,7 +60,7 @@ def too_long(source: str) -> Iterator[str]:
 
 
 def undocumented(source: str, *, is_test: bool) -> Iterator[str]:
-    """Modules without a docstring, and tests without one sentence that says what holds."""
+    """Modules without a docstring, and tests without a docstring that is a sentence."""
     tree = ast.parse(source)
     if source.strip() and not ast.get_docstring(tree):
         yield "module has no docstring"
@@ -74,7 +74,7 @@ def undocumented(source: str, *, is_test: bool) -> Iterator[str]:
 
 
 def reads_environment(source: str) -> Iterator[str]:
-    """Uses of the environment; only settings may."""
+    """Reads of the environment, which only settings may do."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and getattr(node.value, "id", "") == "os":
             yield f"line {node.lineno} reads the environment: make it a setting"
@@ -83,7 +83,7 @@ def reads_environment(source: str) -> Iterator[str]:
 
 
 def names_a_place(text: str) -> Iterator[str]:
-    """Paths of somebody's machine and addresses of package registries."""
+    """Paths of a particular machine and addresses of package registries."""
     for pattern, what in ((MACHINE_PATH, "a path of one machine"), (REGISTRY, "a registry's address")):
         yield from (f"{what}: {match.group()}" for match in pattern.finditer(text))
     yield from (f"an option that names a registry: {match.group()}" for match in INDEX_OPTION.finditer(text))
@@ -96,7 +96,7 @@ def requirement_name(line: str) -> str:
 
 
 def unlocked(lock: str, wanted: list[str]) -> Iterator[str]:
-    """What is wanted but not pinned, pins without hashes, and anything in a lock that names a host."""
+    """Requirements without a pin, pins without hashes, and host names in a lock."""
     if "://" in lock:
         yield "the lock names a host"
     entries = re.split(r"\n(?=\S)", lock)
@@ -113,12 +113,12 @@ def requirements(text: str) -> list[str]:
 
 
 def package_needs(pyproject: str) -> list[str]:
-    """What the package itself asks for."""
+    """The dependencies of the package."""
     return [str(need) for need in tomllib.loads(pyproject)["project"]["dependencies"]]
 
 
 def bad_decision(name: str, text: str) -> Iterator[str]:
-    """What is missing from a decision record: its title, its sections, and one page of length."""
+    """Violations of the form of a decision record: title, sections, at most one page."""
     if not DECISION_NAME.fullmatch(name):
         yield f"{name} is not named NNNN-title.md"
         return
@@ -127,15 +127,15 @@ def bad_decision(name: str, text: str) -> Iterator[str]:
         yield "the first line is not '# Title'"
     at = [lines.index(section) if section in lines else -1 for section in DECISION_SECTIONS]
     if -1 in at or at != sorted(at):
-        yield f"the sections {', '.join(DECISION_SECTIONS)} are not there in this order"
+        yield f"the sections {', '.join(DECISION_SECTIONS)} are missing or in another order"
     if not re.search(r"\d", "\n".join(lines[1:])):
-        yield "there is no number in it"
+        yield "it contains no number"
     if len(lines) > PAGE_LINES:
         yield f"it has {len(lines)} lines, a page has {PAGE_LINES}"
 
 
 def bad_numbering(names: list[str]) -> Iterator[str]:
-    """Decisions are numbered 1, 2, 3, ... without gaps."""
+    """Decisions must be numbered 1, 2, 3, ... without gaps."""
     numbers = sorted(int(name[:4]) for name in names if DECISION_NAME.fullmatch(name))
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"the numbers are {numbers}"

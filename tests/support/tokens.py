@@ -1,4 +1,4 @@
-"""A token endpoint (OAuth 2, client credentials) on this machine; its tokens are JWTs without a signature."""
+"""A local token endpoint (OAuth 2, client credentials); its tokens are unsigned JWTs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SCOPE = "kafka"
 
 
 def jwt(user: str, life_s: float) -> str:
-    """An unsigned JWT, as Kafka's unsecured validator takes it."""
+    """Make an unsigned JWT in the form that Kafka's unsecured validator accepts."""
     now = time.time()
     parts = {"alg": "none"}, {"sub": user, "iat": now, "exp": now + life_s}
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
 
 
 class TokenEndpoint:
-    """The endpoint; `life_s` of its tokens, `asked` times, and what it answers instead if `answer` is set."""
+    """The endpoint. life_s: lifetime of its tokens; asked: number of requests; answer: response instead of a token."""
 
     def __init__(self) -> None:
         self.life_s, self.asked = 3_600.0, 0
@@ -33,12 +33,12 @@ class TokenEndpoint:
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
-            """Hands requests over."""
+            """Passes requests to the endpoint."""
 
             def do_POST(self) -> None:
-                """A request for a token."""
+                """Answer a token request."""
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                status, text = endpoint.take(self.headers.get("Authorization", ""), parse_qs(body))
+                status, text = endpoint.respond(self.headers.get("Authorization", ""), parse_qs(body))
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 if status == 302:
@@ -47,14 +47,14 @@ class TokenEndpoint:
                 self.wfile.write(text)
 
             def log_message(self, *_arguments: Any) -> None:
-                """Be silent."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/token"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
-    def take(self, authorization: str, form: dict[str, list[str]]) -> tuple[int, bytes]:
-        """The answer to a request."""
+    def respond(self, authorization: str, form: dict[str, list[str]]) -> tuple[int, bytes]:
+        """Status and body for a request."""
         self.asked += 1
         if self.answer is not None:
             return self.answer
@@ -78,7 +78,7 @@ class TokenEndpoint:
 
 
 class TokenKafka(GuardedKafka):
-    """A broker whose `login` listener takes tokens, and where every user may do everything."""
+    """A broker whose `login` listener accepts tokens, and where every user has all rights."""
 
     def security(self) -> dict[str, str]:
         """The configuration of logins."""

@@ -1,9 +1,10 @@
-"""Plain words: the rule that a program can check about the language of code, messages and documents.
+"""Plain words: the part of the language rule for code, messages and documents that a program can check.
 
-    python -m tests.support.wording [PATH ...]      prints every place with a refused word, with its line
+    python -m tests.support.wording [PATH ...]      prints every refused word with its file, line and text
 
-Comments, docstrings and messages (string constants with a space) of Python files are checked, and the text of Markdown
-files outside code blocks. Code publishes, sends, stores, queues, retries and waits for; it is no person.
+Checks comments, docstrings and messages (string constants with a space) of Python files, and the text of Markdown files
+outside code blocks. In tests only comments and docstrings are checked. The rule: a component with a field verb and its
+object (it publishes, sends, stores, queues, retries, waits for); components are not described as persons.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _CAPITALS = re.compile(r"US|WE|KNOW")
 
 
 def refused(text: str) -> list[str]:
-    """The refused words of a text; what stands in backquotes is a name and not a word."""
+    """The refused words of a text; names in backquotes are skipped."""
     return [
         match.group().strip(" .:;(")
         for match in REFUSED.finditer(_CODE.sub("``", text))
@@ -67,23 +68,29 @@ def markdown_texts(text: str) -> Iterator[tuple[int, str]]:
     yield from enumerate(blanked.splitlines(), 1)
 
 
-def odd_words(path: Path, *, messages: bool = True) -> list[tuple[int, str, str]]:
-    """(line, word, text) of every refused word in a file."""
-    text = path.read_text(encoding="utf-8")
-    texts = python_texts(text, messages=messages) if path.suffix == ".py" else markdown_texts(text)
+def refused_words(text: str, *, suffix: str = ".py", messages: bool = True) -> list[tuple[int, str, str]]:
+    """(line, word, text of the line) of every refused word in the text of a file with this suffix."""
+    texts = python_texts(text, messages=messages) if suffix == ".py" else markdown_texts(text)
     return sorted((line, word, piece.strip()) for line, piece in texts for word in refused(piece))
 
 
+def refused_under(root: Path) -> Iterator[tuple[Path, int, str, str]]:
+    """(file, line, word, text of the line) of every refused word in a file or under a folder."""
+    files = [root] if root.is_file() else sorted((*root.rglob("*.py"), *root.rglob("*.md")))
+    for path in files:
+        if path.name != "wording.py" and ".venv" not in path.parts:
+            text, is_test = path.read_text(encoding="utf-8"), "tests" in path.parts
+            for line, word, piece in refused_words(text, suffix=path.suffix, messages=not is_test):
+                yield path, line, word, piece
+
+
 def main(arguments: list[str]) -> int:
-    """Print what is refused under the given paths; 1 if there is any."""
-    total: Counter[str] = Counter()
+    """Print the refused words under the given paths; return 1 if there are any."""
+    total: Counter[Path] = Counter()
     for root in map(Path, arguments or ["."]):
-        files = [root] if root.is_file() else sorted((*root.rglob("*.py"), *root.rglob("*.md")))
-        for path in files:
-            if path.name != "wording.py" and ".venv" not in path.parts:
-                for line, word, text in odd_words(path, messages="tests" not in path.parts):
-                    print(f"{path}:{line}: {word}: {text[:140]}")  # noqa: T201 - a command prints
-                    total[str(path)] += 1
+        for path, line, word, text in refused_under(root):
+            print(f"{path}:{line}: {word}: {text[:140]}")  # noqa: T201 - a command prints
+            total[path] += 1
     print(f"{sum(total.values())} refused words in {len(total)} files")  # noqa: T201
     return int(bool(total))
 

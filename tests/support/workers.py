@@ -1,4 +1,4 @@
-"""A worker as a process of its own, and what a test asks of it and of Kafka."""
+"""A worker as its own process, and the queries of tests to it and to Kafka."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """`groundswell worker` with these settings; its log goes to a file beside its state."""
+    """`groundswell worker` with these settings; its log is a file beside its state."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -48,11 +48,11 @@ class WorkerProcess:
         self.seen: list[tuple[int, dict[str, Any]]] = []
 
     def module(self) -> list[str]:
-        """The module that it runs, and arguments; other workers override this."""
+        """The module to run with its arguments; other workers override this."""
         return ["streams.cli", "worker"]
 
     def start(self) -> None:
-        """Start it and return at once."""
+        """Start the process without waiting for it."""
         command = [sys.executable, "-m", *self.module()]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -60,7 +60,7 @@ class WorkerProcess:
             )
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a page; status 0 if nobody answers."""
+        """Status and body of a page; status 0 without an answer."""
         try:
             with urlopen(Request(f"http://127.0.0.1:{self.settings.web_port}{path}"), 5) as answer:
                 return answer.status, answer.read()
@@ -71,7 +71,7 @@ class WorkerProcess:
             return 0, b""
 
     def wait_ready(self) -> None:
-        """Wait for `/readyz`, keeping every answer on the way in `seen`."""
+        """Wait for `/readyz`; `seen` collects every answer."""
 
         def ready() -> bool:
             assert self.process is not None
@@ -84,18 +84,18 @@ class WorkerProcess:
         wait_for(ready, START_S, "the worker to be ready")
 
     def ended(self, timeout_s: float = 30.0) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the end of the process; return its exit code."""
         assert self.process is not None
         return self.process.wait(timeout_s)
 
     def stop(self) -> int:
-        """End it by SIGTERM; the exit code."""
+        """Stop the process with SIGTERM; return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.ended()
 
     def kill(self) -> None:
-        """Kill -9."""
+        """Send SIGKILL."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
@@ -103,7 +103,7 @@ class WorkerProcess:
 
 @contextmanager
 def worker(settings: Settings) -> Iterator[WorkerProcess]:
-    """A worker that is ready, gone at the end."""
+    """A ready worker, killed at the end."""
     process = WorkerProcess(settings)
     process.start()
     try:
@@ -114,7 +114,7 @@ def worker(settings: Settings) -> Iterator[WorkerProcess]:
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Poll until the condition holds; fail with `what` if it takes too long."""
+    """Poll until the condition holds; fail with `what` after the timeout."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
@@ -123,7 +123,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 @contextmanager
 def producer(settings: Settings) -> Iterator[KafkaProducer]:
-    """A producer of raw bytes that lets the broker judge their size; everything is sent at the end."""
+    """A producer of raw bytes without a size limit of its own; flushed at the end."""
     sender = KafkaProducer(**settings.kafka_kwargs(), max_request_size=SIZE_LIMIT, linger_ms=2, acks="all")
     try:
         yield sender
@@ -133,7 +133,7 @@ def producer(settings: Settings) -> Iterator[KafkaProducer]:
 
 
 def read_all(settings: Settings, names: Iterable[str]) -> list[Any]:
-    """Every record that the topics hold now, in order per partition."""
+    """Every record that the topics contain now, in order per partition."""
     consumer = KafkaConsumer(**settings.kafka_kwargs(), enable_auto_commit=False)
     try:
         parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
@@ -145,9 +145,9 @@ def read_all(settings: Settings, names: Iterable[str]) -> list[Any]:
 
 
 def lag(settings: Settings, names: Iterable[str]) -> int:
-    """Records of the topics that the group has not committed.
+    """Number of records of the topics that the group has not committed.
 
-    Ends are asked for last: what was committed is then never ahead of them, and none means that all was done.
+    End offsets are read after the commits, so a lag of 0 means that everything sent before the call was committed.
     """
     consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=settings.consumer_group, enable_auto_commit=False)
     try:
@@ -160,10 +160,10 @@ def lag(settings: Settings, names: Iterable[str]) -> int:
 
 
 def wait_quiet(settings: Settings, timeout_s: float, still_s: float) -> float:
-    """Wait until everything that was sent, and all that follows from it, is done; the seconds until the last of it.
+    """Wait until everything sent, and all its consequences, is processed; return the seconds until the last of it.
 
-    What a shard does by itself (halos after a hello, scores that it owes) shows in the ends of the topics only:
-    they must stay as they are for a while.
+    Output that a shard starts by itself (halos after an announcement, pending scores) shows only in the end offsets of
+    the topics: these must not change for a while.
     """
     topics = Topics(settings)
     read = [*(spec.name for spec in topics.inputs.values()), topics.mutations.name]

@@ -223,8 +223,8 @@ def test_nobody_returns_in_a_log() -> None:
     def one(_: Any) -> list[Any]:
         return [0]
 
-    assert brokerlog.returned(log(1, 1, 2, 2, 3), one) == []
-    assert brokerlog.returned(log(1, 2, 1, 2), one) == [(1, 2), (2, 3)]
+    assert brokerlog.late_writes(log(1, 1, 2, 2, 3), one) == []
+    assert brokerlog.late_writes(log(1, 2, 1, 2), one) == [(1, 2), (2, 3)]
 
 
 def test_silent_threads_are_named() -> None:
