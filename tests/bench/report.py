@@ -110,6 +110,22 @@ def ratios(rows: list[Row]) -> list[list[Any]]:
     ]  # fmt: skip
 
 
+SUMMARY = ["events in a step", "events/s", "median step, ms", "× full pass"]
+
+
+def summary(rows: list[Row]) -> list[list[Any]]:
+    """A line for each batch size, for `SUMMARY`: the least and the largest figure of all workloads, with RocksDB."""
+    sizes: dict[str, list[list[Any]]] = {}
+    for line in ratios(rows):
+        sizes.setdefault(line[1], []).append(line)
+    figures = [RATIOS.index("+ RocksDB /s"), RATIOS.index("+ RocksDB /s") + 1, RATIOS.index("× full pass")]
+    return [[size, *(_range([line[figure] for line in lines]) for figure in figures)] for size, lines in sizes.items()]
+
+
+def _range(values: list[float]) -> str:
+    return f"{number(min(values))} to {number(max(values))}"
+
+
 def stage_table(stages: list[Row]) -> tuple[list[str], list[list[Any]]]:
     """Milliseconds of a step by stage, and the rows of each layer that it recomputed."""
     names = list(dict.fromkeys(name for row in stages for name in row["ms"]))
@@ -175,6 +191,7 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
     parts = {
         "SIZE": f"{size['users']:,} users and {size['follows']:,} follows",
         "MACHINE": ran_on(about),
+        "SUMMARY": markdown(SUMMARY, summary(rows)),
         "RATIOS": markdown(RATIOS, ratios(rows)),
         "STAGES": markdown(columns, stages),
         "NOTE": note,
@@ -211,7 +228,7 @@ def _further(build: Path) -> list[str]:
         "exact": "`--exact`: largest absolute difference of any embedding or score from the network in float64; beside "
         "it that of PyTorch Geometric in float32.",
         "growth": "`--growth`: throughput by the number of users at constant mean degree, and by the window (0: all).",
-        "hubs": "`--hubs`: whole steps of `celebrity` with RocksDB; 0 rows per step: nobody waits.",
+        "hubs": "`--hubs`: whole steps of `celebrity` with RocksDB; 0 rows per step: all readers in one step.",
         "memory": "`--memory`: resident memory.",
     }
     found = []
@@ -220,5 +237,5 @@ def _further(build: Path) -> list[str]:
         if one is not None:
             table = markdown(list(one["rows"][0]), [list(row.values()) for row in one["rows"]])
             size = "{users:,} users and {follows:,} follows".format(**one["about"]["size"])
-            found.append(f"{title} {size}, unless it says otherwise; {ran_on(one['about'])}\n\n{table}")
+            found.append(f"{title} {size}, unless stated otherwise; {ran_on(one['about'])}\n\n{table}")
     return found
