@@ -228,7 +228,7 @@ def _further(build: Path) -> list[str]:
         "exact": "`--exact`: largest absolute difference of any embedding or score from the network in float64; beside "
         "it that of PyTorch Geometric in float32.",
         "growth": "`--growth`: throughput by the number of users at constant mean degree, and by the window (0: all).",
-        "hubs": "`--hubs`: whole steps of `celebrity` with RocksDB; 0 rows per step: all readers in one step.",
+        "hubs": "`--hubs`: whole steps of `celebrity` with RocksDB; 0 rows per step: no reader is deferred.",
         "memory": "`--memory`: resident memory.",
     }
     found = []
