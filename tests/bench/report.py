@@ -110,6 +110,22 @@ def ratios(rows: list[Row]) -> list[list[Any]]:
     ]  # fmt: skip
 
 
+SUMMARY = ["events in a step", "events/s", "median step, ms", "× full pass"]
+
+
+def summary(rows: list[Row]) -> list[list[Any]]:
+    """A line for each batch size, for `SUMMARY`: the least and the largest figure of all workloads, with RocksDB."""
+    sizes: dict[str, list[list[Any]]] = {}
+    for line in ratios(rows):
+        sizes.setdefault(line[1], []).append(line)
+    figures = [RATIOS.index("+ RocksDB /s"), RATIOS.index("+ RocksDB /s") + 1, RATIOS.index("× full pass")]
+    return [[size, *(_range([line[figure] for line in lines]) for figure in figures)] for size, lines in sizes.items()]
+
+
+def _range(values: list[float]) -> str:
+    return f"{number(min(values))} to {number(max(values))}"
+
+
 def stage_table(stages: list[Row]) -> tuple[list[str], list[list[Any]]]:
     """Milliseconds of a step by stage, and the recomputed rows of each layer."""
     names = list(dict.fromkeys(name for row in stages for name in row["ms"]))
@@ -175,6 +191,7 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
     parts = {
         "SIZE": f"{size['users']:,} users and {size['follows']:,} follows",
         "MACHINE": ran_on(about),
+        "SUMMARY": markdown(SUMMARY, summary(rows)),
         "RATIOS": markdown(RATIOS, ratios(rows)),
         "STAGES": markdown(columns, stages),
         "NOTE": note,
