@@ -13,7 +13,6 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import OffsetSpec
 from kafka.structs import TopicPartition
-from tests.unit.streams.test_letters import Record
 
 from streams import cli
 from streams.errors import BrokerError
@@ -21,13 +20,14 @@ from streams.kafka.topics import Topics, admin, create
 from streams.messages.events import MESSAGE_BYTES, TOPIC_OF
 from streams.messages.headers import ERRORS, error_headers
 from streams.operations import dead_letter_queue
-from streams.operations.dead_letter_queue import Letters
+from streams.operations.dead_letter_queue import DeadLetterQueue
 from streams.settings.settings import Settings
 from streams.worker.processing.dead_letters import ATTEMPT, EXCEPTION, TIMESTAMP, whole_or_cut
 from tests.recovery.test_kill import check_equal, open_shard, undisturbed
 from tests.support import faulty
 from tests.support.histories import history
 from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_for, worker
+from tests.unit.streams.operations.test_dead_letter_queue import Record
 
 SENT_MS = 1_700_000_000_000
 EVENTS = 4_000
@@ -141,19 +141,19 @@ def test_a_crash_in_between_repeats_at_most_a_batch(ready: Settings, monkeypatch
     """What was acknowledged and not committed is sent again by the next replay, nothing is left behind."""
     monkeypatch.setattr(dead_letter_queue, "BATCH", 10)
     topic = write(ready, [("json", b"%d" % number) for number in range(35)])
-    commit, commits = Letters._commit, []
+    commit, commits = DeadLetterQueue._commit, []
 
-    def crash(self: Letters, *place: Any) -> None:
+    def crash(self: DeadLetterQueue, *place: Any) -> None:
         commits.append(place)
         if len(commits) == 3:
             raise BrokerError("gone")
         commit(self, *place)
 
-    monkeypatch.setattr(Letters, "_commit", crash)
+    monkeypatch.setattr(DeadLetterQueue, "_commit", crash)
     with admin(ready) as client:
         with pytest.raises(BrokerError):
-            Letters(ready, client).replay(f"{topic}.dlq")
-        assert Letters(ready, client).replay(f"{topic}.dlq").sent == 35 - 20
+            DeadLetterQueue(ready, client).resend(f"{topic}.dlq")
+        assert DeadLetterQueue(ready, client).resend(f"{topic}.dlq").sent == 35 - 20
     values = sorted(int(record.value) for record in read_all(ready, [topic]))
     assert values == sorted([*range(35), *range(20, 30)])
 
@@ -284,7 +284,7 @@ def test_after_a_mend_the_state_is_as_if_nothing_had_happened(
 def forget_positions(settings: Settings) -> None:
     """What Kafka does with committed offsets after `offsets.retention.minutes`."""
     with admin(settings) as client:
-        client.delete_groups([Letters(settings, client).group])
+        client.delete_groups([DeadLetterQueue(settings, client).group])
 
 
 def test_what_is_still_bad_comes_back(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:
