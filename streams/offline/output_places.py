@@ -1,4 +1,4 @@
-"""Places that a command writes to: tried before the work that fills them, which may take hours."""
+"""Checks that a command can write its output, before hours of work that produce it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from streams.errors import InputError, reason
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder and write a file in it that is gone at once.
+    """Create a folder and check that files can be written in it.
 
     Raises:
-        InputError: it cannot be made or written to.
+        InputError: the folder cannot be created or written to.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give the name of a folder")
@@ -26,10 +26,10 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Try whether a file could be written: its folder, and the file itself if it is there.
+    """Check that a file can be written: its folder, and the file itself if it exists.
 
     Raises:
-        InputError: it could not.
+        InputError: the file cannot be written.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file to write")
