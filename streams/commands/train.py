@@ -62,6 +62,7 @@ def train(
     files = files or []
     if sum(map(bool, (files, topics, simulate))) != 1:
         raise InputError("give event files, or --topics, or --simulate with a difficulty, and only one of them")
+    config = _config(preset, floor)
     _check(files, out, since, until, truth)
     from dataclasses import replace
     from functools import partial
@@ -71,7 +72,7 @@ def train(
     from streams.offline.dataset import build, evaluate_held_out
 
     begin = perf_counter()
-    config, skipped = _config(preset, floor), _files.skipped(skip_bad)
+    skipped = _files.skipped(skip_bad)
     mutations, known, source = _events(files, until, simulate, users, days, seed, skipped)
     known = _truth(files, truth) if truth or files else known
     mutations = _from(since, mutations)
