@@ -74,7 +74,7 @@ def test_prometheus_loads_the_rules() -> None:
 
 @needs.promtool
 def test_promtool_agrees(tmp_path: Path) -> None:
-    """promtool accepts the rules and passes their tests; a broken rule fails."""
+    """The rules and their tests pass in promtool; a broken rule fails."""
 
     def run(*arguments: str) -> int:
         return subprocess.run(

@@ -15,17 +15,17 @@ from streams.settings.settings import Settings
 
 
 def trained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """What `train` says of its artifact."""
+    """Train and return the summary that `train` prints."""
     capsys.readouterr()
     assert cli.run(["train", *arguments, "--snapshots", "3", "--epochs", "1", "--json"]) == 0
     summary: dict[str, Any] = json.loads(capsys.readouterr().out)
     return summary
 
 
-def test_topics_give_what_the_file_gives(
+def test_topics_give_the_same_artifact_as_the_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The same events and people, whatever is junk beside them, and it says so."""
+    """Events and users are the same, and the output counts the invalid messages among them."""
     for name in ("broker", "prefix", "datadir", "web_port"):
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
     file = tmp_path / "town.jsonl"

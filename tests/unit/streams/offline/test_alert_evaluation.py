@@ -27,18 +27,18 @@ def town() -> list[Mutation]:
 
 @pytest.fixture(scope="module")
 def fired(town: list[Mutation]) -> Fired:
-    """What all rules announce in it."""
+    """Return the alerts of all rules in these events."""
     return replayed(town, ARTIFACT)
 
 
-def test_stops_are_where_the_shard_judges() -> None:
-    """A stop before the first event of a new step; of several steps that pass at once the last one counts."""
+def test_stops_are_where_the_shard_runs_its_rule() -> None:
+    """It stops before the first event of a new step; of several steps without events the last one counts."""
     events = [follow(minute, "a", "b") for minute in (1, 2, STEP, 3 * STEP + 1, 3 * STEP + 2)]
     assert list(stops(events, at(STEP) - at(0))) == [(2, at(STEP)), (3, at(3 * STEP)), (5, None)]
 
 
-def test_the_truth_reads_the_set_of_events() -> None:
-    """Repeats, later claims, what was taken back, what has no create: none counts; authors are known by their first."""
+def test_the_truth_is_set_valued() -> None:
+    """Repeats, later claims, undone shares and shares without a create do not count; the first create wins."""
     events = [
         create(1, "b", "p"), create(2, "a", "p"), create(3, "a", "q"), create(4, "c", "gone"),
         share(5, "x", "p"), share(9, "x", "p"), share(6, "y", "q"), share(7, "z", "q"), unshare(8, "z", "q"),
@@ -108,7 +108,7 @@ def test_figures_by_hand() -> None:
 def test_the_shipped_rule_is_what_the_shard_fires(
     town: list[Mutation], fired: Fired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranked in the panel as a shard ranks, the same candidates give the same alerts."""
+    """A baseline with the ranking of the shard fires the same alerts as the shard."""
     monkeypatch.setitem(
         alert_baselines.RULES,
         "again",
@@ -119,8 +119,8 @@ def test_the_shipped_rule_is_what_the_shard_fires(
     assert {name: some for name, some in fired.items() if not some} == {}
 
 
-def test_future_shares_change_nothing_before(town: list[Mutation], fired: Fired) -> None:
-    """Without what comes after the eighth day every rule fires the same until then; a flood of shares later neither."""
+def test_future_shares_change_no_earlier_alert(town: list[Mutation], fired: Fired) -> None:
+    """Events after the eighth day, also a flood of shares, change no alert of any rule before it."""
     cut = town[0].time + 8 * DAY * 60_000_000
     known = [event for event in town if event.time < cut]
     authors = sorted({event.user for event in known if event.kind == Kind.CREATE})
@@ -137,7 +137,7 @@ def test_future_shares_change_nothing_before(town: list[Mutation], fired: Fired)
 
 
 def test_sharers_of_the_last_breakout_count_more() -> None:
-    """Sharers of an author who reached the top are credited from then on, and not before."""
+    """Sharers of an author in the top twentieth are credited once the author has reached it, and not before."""
     scouts = [f"r{n}" for n in range(4)]
     base = _stream()
     again = 8 * DAY
@@ -154,7 +154,7 @@ def test_sharers_of_the_last_breakout_count_more() -> None:
 
 
 def test_the_baselines_are_these_five() -> None:
-    """The counter that the shipped rule is compared with is among them."""
+    """The baseline that the verdict compares with is among them."""
     assert list(RULES) == [COUNTER, "growth ratio", "predicted reach", "sharers' calls", "random candidates"]
 
 

@@ -15,7 +15,7 @@ from streams.offline.pairwise import read, show
 
 
 def write(path: Path, **changed: object) -> Path:
-    """A file of 600 pairs in which followers decide."""
+    """Write a file of 600 pairs in which the user with more followers is the more influential."""
     random = np.random.default_rng(1)
     counts = np.floor(np.exp(random.normal(4, 2, (60, 2))))
     a, b = random.integers(0, 60, (2, 600))
@@ -28,8 +28,8 @@ def write(path: Path, **changed: object) -> Path:
     return path
 
 
-def test_the_command_says_how_well_counts_alone_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One JSON object with every scorer; followers decide here, and all that read them see it."""
+def test_the_command_reports_every_scorer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON object has every scorer; here followers decide, and every scorer that reads them has a high AUC."""
     path = write(tmp_path / "pairs.parquet")
     done = CliRunner().invoke(app, ["evaluate", "--pairs", str(path), "--json"])
     assert done.exit_code == 0, done.output
@@ -45,7 +45,7 @@ def test_the_command_says_how_well_counts_alone_do(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"B_posts": None}, "no column B_posts"),
         ({"Choice": None}, "no column Choice"),
@@ -55,14 +55,14 @@ def test_the_command_says_how_well_counts_alone_do(tmp_path: Path, capsys: pytes
         ({"A_posts": ["many"] * 600}, "must be numbers"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, changed: dict[str, object], said: str) -> None:
-    """The message names what is wrong."""
-    with pytest.raises(InputError, match=said):
+def test_other_files_are_refused(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    """The message names the problem."""
+    with pytest.raises(InputError, match=message):
         read(write(tmp_path / "pairs.parquet", **changed))
 
 
-def test_pairs_and_events_do_not_mix(tmp_path: Path) -> None:
-    """Event files or pairs, not both and not neither; a file that is not Parquet is refused."""
+def test_pairs_and_event_files_exclude_each_other(tmp_path: Path) -> None:
+    """The command needs event files or pairs, and not both; a file that is not Parquet is refused."""
     path = tmp_path / "pairs.parquet"
     path.write_text("no parquet")
     for words in ([], [str(path), "--pairs", str(path)]):

@@ -37,8 +37,8 @@ def world() -> SyntheticBenchmark:
     return SyntheticBenchmark.generate("strong", CONFIG, users=600, days=16, snapshots=4)
 
 
-def test_the_judged_are_real_people_whom_nobody_learned_from(world: SyntheticBenchmark) -> None:
-    """Held out in every snapshot, no bots, and each with their own true influence."""
+def test_evaluated_users_are_held_out_people(world: SyntheticBenchmark) -> None:
+    """They are held out in every snapshot, are no bots, and have their own true influence."""
     events, truth = generated("strong", 600, 16, 0)
     assert len(events) == world.dataset.events
     users = world.dataset.users
@@ -49,8 +49,8 @@ def test_the_judged_are_real_people_whom_nobody_learned_from(world: SyntheticBen
             assert row >= len(snapshot.mask) or not snapshot.mask[row]
 
 
-def test_every_rung_is_judged_on_the_same_people(world: SyntheticBenchmark, capsys: pytest.CaptureFixture[str]) -> None:
-    """All seven rungs, with intervals, seeds and paired differences; another truth is another figure."""
+def test_every_scorer_has_the_same_users(world: SyntheticBenchmark, capsys: pytest.CaptureFixture[str]) -> None:
+    """All seven scorers have intervals, seeds and paired differences; another truth gives another figure."""
     found, seconds = scores(world, CONFIG, seeds=2, plan=TrainingPlan(epochs=1, threads=1))
     one = summarize(world, found, seconds)
     rungs = {rung["name"]: rung for rung in one["rungs"]}
@@ -70,8 +70,8 @@ def test_every_rung_is_judged_on_the_same_people(world: SyntheticBenchmark, caps
     assert abs(summarize(lot, found)["rungs"][2]["all"]["value"]) < 0.25
 
 
-def test_the_profile_knows_nothing_of_past_reach(world: SyntheticBenchmark) -> None:
-    """Whatever posts got may change without a change of it; what a user did may not."""
+def test_the_profile_excludes_past_reach(world: SyntheticBenchmark) -> None:
+    """Shares of a user's posts do not change the profile; actions of the user do."""
     graph = world.dataset.final
     own = graph.own.copy()
     reach = ("past_mean", "recent_mean", "last", "sharers", "received_short", "received_long", "delay_received", "via")
@@ -82,7 +82,7 @@ def test_the_profile_knows_nothing_of_past_reach(world: SyntheticBenchmark) -> N
 
 
 def test_unknown_benchmarks_are_refused() -> None:
-    """The message names those that there are."""
+    """The message lists the difficulties."""
     with pytest.raises(SimulationError, match="equal, uneven, strong, very_hard"):
         generated("impossible", 600, 1, 0)
 
