@@ -78,7 +78,7 @@ def refused(settings: Settings, *arguments: str) -> str:
 def doctor(settings: Settings) -> dict[str, tuple[bool, str]]:
     """Run the doctor; return result and detail by check."""
     done = command(settings.model_copy(update={"web_port": 0}), "doctor", "--json")
-    return {one["name"]: (one["ok"], one["detail"]) for one in json.loads(done.stdout)["checks"]}
+    return {check["name"]: (check["ok"], check["detail"]) for check in json.loads(done.stdout)["checks"]}
 
 
 def test_each_missing_right_is_named(guarded: GuardedKafka, made: Settings) -> None:

@@ -87,9 +87,9 @@ def _stream() -> list[Mutation]:
 def test_figures_by_hand() -> None:
     """One breakout, announced between its two bursts: half of the alerts, all of the breakouts, ten hours ahead."""
     events = _stream()
-    found = compare_rules(events, ARTIFACT, at(4 * DAY), events[-1].time, names=[COUNTER])
+    comparison = compare_rules(events, ARTIFACT, at(4 * DAY), events[-1].time, names=[COUNTER])
     fired = replayed(events, ARTIFACT, [COUNTER])
-    truth = found.truth
+    truth = comparison.truth
     # The leaders have 24 shares in every window: the 24th of the riser's is the 19th of the second burst.
     assert truth.moment.tolist() == [at(RISE + 600 + 1.8)]
     assert truth.knowable.tolist() == [True]
@@ -98,11 +98,11 @@ def test_figures_by_hand() -> None:
     for name in (SHIPPED, COUNTER):
         named = [alert for alert in fired[name] if alert[1] >= at(4 * DAY)]
         assert named == [("riser", at(RISE)), ("flash", at(RISE))]
-        counted = found.metrics[name]
+        counted = comparison.metrics[name]
         assert (counted.alerts, counted.precision.value, counted.ahead.value, counted.recall.value) == (2, 0.5, 0.5, 1)
         assert counted.lead_s.value == (600 + 1.8) * 60
-    assert found.metrics[RANDOM_AUTHORS].recall.value == 0
-    assert found.row()["knowable"] == 1
+    assert comparison.metrics[RANDOM_AUTHORS].recall.value == 0
+    assert comparison.row()["knowable"] == 1
 
 
 def test_the_shipped_rule_is_what_the_shard_fires(
@@ -116,7 +116,7 @@ def test_the_shipped_rule_is_what_the_shard_fires(
     )
     assert replayed(town, ARTIFACT, ["again"])["again"] == fired[SHIPPED]
     assert len(fired[SHIPPED]) > 5
-    assert {name: some for name, some in fired.items() if not some} == {}
+    assert [name for name, alerts in fired.items() if not alerts] == []
 
 
 def test_future_shares_change_no_earlier_alert(town: list[Mutation], fired: Fired) -> None:
@@ -130,8 +130,8 @@ def test_future_shares_change_no_earlier_alert(town: list[Mutation], fired: Fire
         for number, author in enumerate(authors * 20)
     ]  # fmt: skip
     flooded = replayed([*known, *flood], ARTIFACT)
-    for name, some in fired.items():
-        before = [alert for alert in some if alert[1] < cut]
+    for name, alerts in fired.items():
+        before = [alert for alert in alerts if alert[1] < cut]
         assert before == [alert for alert in flooded[name] if alert[1] < cut], name
     assert flooded != fired
 
@@ -148,7 +148,7 @@ def test_sharers_of_the_last_breakout_count_more() -> None:
     ]
     events = sorted([*base, *posts, *others, *_burst(again - 60, "scouted", scouts)], key=lambda m: m.time)
     fired = replayed(events, ARTIFACT, [COUNTER, "sharers' calls"])
-    late = {name: {user for user, time in some if time == at(again)} for name, some in fired.items()}
+    late = {name: {user for user, time in alerts if time == at(again)} for name, alerts in fired.items()}
     assert "scouted" not in late[COUNTER]
     assert "scouted" in late["sharers' calls"]
 
@@ -160,12 +160,12 @@ def test_the_baselines_are_these_five() -> None:
 
 def test_verdict_and_rows(town: list[Mutation]) -> None:
     """The first line compares the shipped rule with the counter; every rule has a row and a difference."""
-    found = compare_rules(town, ARTIFACT, 0, town[-1].time, names=[COUNTER, "random candidates"])
-    assert found.verdict().startswith("The shipped rule ")
-    rows = found.row()
+    comparison = compare_rules(town, ARTIFACT, 0, town[-1].time, names=[COUNTER, "random candidates"])
+    assert comparison.verdict().startswith("The shipped rule ")
+    rows = comparison.row()
     assert [row["rule"] for row in rows["rules"]] == [SHIPPED, COUNTER, "random candidates", RANDOM_AUTHORS]
     assert len(rows["table"]) == 4
     assert len(rows["differences"]) == 3
     assert rows["budget"] == 3
     assert np.isclose(rows["rules"][0]["per_day"], rows["rules"][0]["alerts"] / rows["steps"] * 4, atol=0.01)
-    assert "knowable" in found.about()
+    assert "knowable" in comparison.about()

@@ -92,27 +92,27 @@ def test_posts_are_set_valued() -> None:
 def test_a_snapshot_holds_nothing_later(town: list[Mutation]) -> None:
     """If everything after the first snapshot is replaced, its graph is the same and its labels change."""
     until = town[0].time + 15 * DAY
-    one = build(town, CONFIG, until, snapshots=2)
+    original = build(town, CONFIG, until, snapshots=2)
     created = times_of_posts(town)
     cut = plan(created[created <= until], until, 3 * DAY, 2).times[0]
     other = [m for m in town if m.time <= cut or m.kind != Kind.SHARE]
-    two = build(other, CONFIG, until, snapshots=2)
-    for name, values in one.snapshots[0].graph.x.items():
-        np.testing.assert_array_equal(values, two.snapshots[0].graph.x[name])
-    np.testing.assert_array_equal(one.snapshots[0].graph.own, two.snapshots[0].graph.own)
-    assert np.nansum(two.snapshots[0].target) < np.nansum(one.snapshots[0].target)
+    changed = build(other, CONFIG, until, snapshots=2)
+    for name, values in original.snapshots[0].graph.x.items():
+        np.testing.assert_array_equal(values, changed.snapshots[0].graph.x[name])
+    np.testing.assert_array_equal(original.snapshots[0].graph.own, changed.snapshots[0].graph.own)
+    assert np.nansum(changed.snapshots[0].target) < np.nansum(original.snapshots[0].target)
 
 
 def test_nothing_after_the_cut_is_read(town: list[Mutation]) -> None:
     """Events after --until change neither graph nor labels."""
     until = town[0].time + 12 * DAY
-    made: Iterator[Dataset] = (
+    datasets: Iterator[Dataset] = (
         build(events, CONFIG, until, snapshots=2) for events in (town, [m for m in town if m.time <= until])
     )
-    one, two = made
-    np.testing.assert_array_equal(one.final.own, two.final.own)
-    for ours, theirs in zip(one.snapshots, two.snapshots, strict=True):
-        np.testing.assert_array_equal(ours.target, theirs.target)
+    full, cut = datasets
+    np.testing.assert_array_equal(full.final.own, cut.final.own)
+    for expected, actual in zip(full.snapshots, cut.snapshots, strict=True):
+        np.testing.assert_array_equal(expected.target, actual.target)
 
 
 def test_followers_and_held_out_users(town: list[Mutation]) -> None:
@@ -177,4 +177,4 @@ def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.Captur
     ):
         assert cli.run(["train", *arguments, *out]) == 1
         assert message in capsys.readouterr().err
-    assert not (tmp_path / "artifact").exists()
+    assert not any((tmp_path / "artifact").iterdir())

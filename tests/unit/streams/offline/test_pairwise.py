@@ -21,8 +21,8 @@ def write(path: Path, **changed: object) -> Path:
     a, b = random.integers(0, 60, (2, 600))
     columns = {
         "Choice": (counts[a, 0] > counts[b, 0]).astype(np.int64),
-        **{f"{side}_{name}": counts[rows, at] for side, rows in (("A", a), ("B", b))
-           for at, name in enumerate(("follower_count", "posts"))},
+        **{f"{side}_{name}": counts[rows, column] for side, rows in (("A", a), ("B", b))
+           for column, name in enumerate(("follower_count", "posts"))},
     }  # fmt: skip
     pq.write_table(pa.table({name: value for name, value in (columns | changed).items() if value is not None}), path)
     return path
@@ -31,17 +31,17 @@ def write(path: Path, **changed: object) -> Path:
 def test_the_command_reports_every_scorer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One JSON object has every scorer; here followers decide, and every scorer that reads them has a high AUC."""
     path = write(tmp_path / "pairs.parquet")
-    done = CliRunner().invoke(app, ["evaluate", "--pairs", str(path), "--json"])
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
-    scores = {one["name"]: one["auc"]["value"] for one in found["scorers"]}
-    assert found["people"] <= 60
+    result = CliRunner().invoke(app, ["evaluate", "--pairs", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.output)
+    scores = {scorer["name"]: scorer["auc"]["value"] for scorer in report["scorers"]}
+    assert report["people"] <= 60
     assert scores["follower_count ratio"] == 1
     assert min(scores["logistic, all counts"], scores["LightGBM, all counts"]) > 0.95 > scores["posts ratio"] + 0.2
-    show(found, as_json=False)
-    shown = capsys.readouterr().out
-    assert "600 pairs of" in shown
-    assert "LightGBM, all counts − logistic, all counts" in shown
+    show(report, as_json=False)
+    printed = capsys.readouterr().out
+    assert "600 pairs of" in printed
+    assert "LightGBM, all counts − logistic, all counts" in printed
 
 
 @pytest.mark.parametrize(
