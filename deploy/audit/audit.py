@@ -1,13 +1,12 @@
-"""Whether what the locks pin has known vulnerabilities: `python deploy/audit/audit.py LOCK...` (make audit).
+"""Check the packages of lock files for known vulnerabilities: `python deploy/audit/audit.py LOCK...` (make audit).
 
-pip-audit asks PyPI, and where that does not know all packages, OSV. It ends with success too when
-nobody answered, so what it says of each package is counted here: the end is green only if every
-one was looked up.
+pip-audit queries PyPI and, if PyPI lacks some packages, OSV. It also succeeds if a service did not answer, so this
+program counts the packages that were looked up and succeeds only if all were.
 
-Exit codes: 0 all were looked up and none has a known vulnerability (or, with --may-skip, nobody
-could be asked, which is said), 1 some have one, 2 not all could be looked up.
+Exit codes: 0 every package was looked up and none has a known vulnerability (with --may-skip also if no service could
+be reached; SKIPPED is printed then), 1 a package has one, 2 not every package could be looked up.
 """
-# ruff: noqa: INP001 - a program of its own, in an environment of its own
+# ruff: noqa: INP001 - a separate program in its own environment
 
 from __future__ import annotations
 
@@ -22,12 +21,18 @@ SERVICES = ("pypi", "osv")
 TIMEOUT_S = 15
 RUN_S = 600
 ACCEPTED: dict[str, str] = {}
-"""Vulnerabilities that we live with: id → why it does not concern us, and until when."""
+"""Accepted vulnerabilities: by id the reason why Groundswell is not affected, and until when."""
 
 
 @dataclass
-class Found:
-    """What one service said. vulnerable: (package, version, id, versions that mend it)."""
+class LookupResult:
+    """Answer of one service.
+
+    Attributes:
+        looked_up: Number of packages that the service has.
+        missed: Names of packages that it lacks.
+        vulnerable: (package, version, id of the vulnerability, fixed versions).
+    """
 
     looked_up: int = 0
     missed: list[str] = field(default_factory=list)
@@ -35,69 +40,74 @@ class Found:
 
     @property
     def total(self) -> int:
-        """Packages that are pinned."""
+        """Number of pinned packages."""
         return self.looked_up + len(self.missed)
 
 
-def read(report: dict[str, Any]) -> Found:
-    """What a report of pip-audit (its JSON) says."""
-    found = Found()
+def read(report: dict[str, Any]) -> LookupResult:
+    """Return the result of a JSON report of pip-audit."""
+    result = LookupResult()
     for package in report["dependencies"]:
         if "skip_reason" in package:
-            found.missed.append(package["name"])
+            result.missed.append(package["name"])
             continue
-        found.looked_up += 1
+        result.looked_up += 1
         for flaw in package["vulns"]:
             if flaw["id"] not in ACCEPTED and not ACCEPTED.keys() & set(flaw.get("aliases", [])):
-                mended = ", ".join(flaw.get("fix_versions", [])) or "no version yet"
-                found.vulnerable.append((package["name"], package["version"], flaw["id"], mended))
-    return found
+                fixed = ", ".join(flaw.get("fix_versions", [])) or "no version yet"
+                result.vulnerable.append((package["name"], package["version"], flaw["id"], fixed))
+    return result
 
 
-def ask(service: str, locks: list[str]) -> Found | None:
-    """What the service says of all that the locks pin; None if it could not be asked."""
+def query(service: str, locks: list[str]) -> LookupResult | None:
+    """Look up all packages of the locks; return None if the service could not be reached."""
     command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--timeout", str(TIMEOUT_S)]
     command += ["--format", "json", "--progress-spinner", "off", "--disable-pip", "--require-hashes"]
     for lock in locks:
         command += ["--requirement", lock]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_S)
-        return read(json.loads(done.stdout))
+        completed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_S)
+        return read(json.loads(completed.stdout))
     except (subprocess.TimeoutExpired, json.JSONDecodeError):
         return None
 
 
-def judge(answers: dict[str, Found | None], *, may_skip: bool) -> tuple[list[str], int]:
-    """The lines to print, and the exit code."""
-    known = [found for found in answers.values() if found is not None]
-    flaws = sorted({flaw for found in known for flaw in found.vulnerable})
+def summarize(results: dict[str, LookupResult | None], *, may_skip: bool) -> tuple[list[str], int]:
+    """Return the lines to print and the exit code.
+
+    Args:
+        results: Result by service; None if the service could not be reached.
+        may_skip: Succeed if not every package could be looked up.
+    """
+    answered = [result for result in results.values() if result is not None]
+    flaws = sorted({flaw for result in answered for flaw in result.vulnerable})
     if flaws:
-        return [f"audit: {name} {version} has {flaw}; mended in: {mended}" for name, version, flaw, mended in flaws], 1
-    whole = next((name for name, found in answers.items() if found and found.total and not found.missed), None)
-    if whole is not None:
-        return [f"audit: {answers[whole].total} packages, no known vulnerability ({whole})"], 0  # type: ignore[union-attr]
+        return [f"audit: {name} {version} has {flaw}; fixed in: {fixed}" for name, version, flaw, fixed in flaws], 1
+    for service, result in results.items():
+        if result and result.total and not result.missed:
+            return [f"audit: {result.total} packages, no known vulnerability ({service})"], 0
     lines = [
-        f"audit: {name} " + (f"knew {found.looked_up} of {found.total} packages" if found else "could not be reached")
-        for name, found in answers.items()
+        f"audit: {service} "
+        + (f"has {result.looked_up} of {result.total} packages" if result else "could not be reached")
+        for service, result in results.items()
     ]
-    lines += [f"audit: not looked up: {', '.join(found.missed[:10])} …" for found in known if found.looked_up]
-    return [*lines, f"audit: SKIPPED, this says nothing about vulnerabilities{'' if may_skip else ' (a failure)'}"], (
-        0 if may_skip else 2
-    )
+    lines += [f"audit: not looked up: {', '.join(result.missed[:10])} …" for result in answered if result.looked_up]
+    outcome = "SKIPPED, vulnerabilities were not checked" + ("" if may_skip else " (a failure)")
+    return [*lines, f"audit: {outcome}"], 0 if may_skip else 2
 
 
 def main() -> int:
-    """Ask one service after the other until one knows all packages; the exit code."""
+    """Query one service after the other until one has all packages; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("locks", nargs="+")
-    parser.add_argument("--may-skip", action="store_true", help="no failure where nobody can be asked")
-    given = parser.parse_args()
-    answers: dict[str, Found | None] = {}
+    parser.add_argument("--may-skip", action="store_true", help="succeed if no service can be reached")
+    options = parser.parse_args()
+    results: dict[str, LookupResult | None] = {}
     for service in SERVICES:
-        found = answers[service] = ask(service, given.locks)
-        if found and found.total and not found.missed:
+        result = results[service] = query(service, options.locks)
+        if result and result.total and not result.missed:
             break
-    lines, code = judge(answers, may_skip=given.may_skip)
+    lines, code = summarize(results, may_skip=options.may_skip)
     sys.stdout.write("\n".join(lines) + "\n")
     return code
 

@@ -16,7 +16,7 @@ from streams.messages.escaping import safe
 from streams.telemetry import console
 
 if TYPE_CHECKING:
-    from streams.operations.dead_letter_queue import Letter, Letters
+    from streams.operations.dead_letter_queue import DeadLetter, DeadLetterQueue
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="The dead letters: what was refused."
@@ -32,19 +32,19 @@ SHOWN_CHARS = 1_000
 
 
 @contextmanager
-def _letters() -> Iterator[Letters]:
+def _letters() -> Iterator[DeadLetterQueue]:
     from streams.kafka import topics
-    from streams.operations.dead_letter_queue import Letters
+    from streams.operations.dead_letter_queue import DeadLetterQueue
     from streams.settings.settings import Settings
 
     # What its clients warn of they try again, and what they give up on we raise.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     settings = Settings.load()
     with topics.admin(settings) as client:
-        yield Letters(settings, client)
+        yield DeadLetterQueue(settings, client)
 
 
-def _size(letters: Letters, names: list[str]) -> int:
+def _size(letters: DeadLetterQueue, names: list[str]) -> int:
     return sum(end - begin for name in names for begin, end in letters.bounds(name).values())
 
 
@@ -59,10 +59,10 @@ def list_(topic: AnyTopic = "", as_json: AsJson = False) -> None:
     """How many letters there are by topic and reason, how many wait to be sent again, the oldest and the newest."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     with _letters() as letters:
-        names = letters.names(topic)
+        names = letters.topic_names(topic)
         with console.counter("reading", _size(letters, names)) as progress:
             for name in names:
-                for letter, done in letters.all(name, progress):
+                for letter, done in letters.read_all(name, progress):
                     row = rows.setdefault(
                         (name, letter.reason),
                         {"topic": name, "reason": letter.reason, "letters": 0, "waiting": 0, "cut": 0, "attempts": 0}
@@ -96,14 +96,14 @@ def show(
     """Print letters: where they were and why they were refused, headers, key and value; what is no text is escaped."""
     from collections import deque
 
-    found: deque[Letter] = deque(maxlen=limit)
+    found: deque[DeadLetter] = deque(maxlen=limit)
     with _letters() as letters:
-        (name,) = letters.names(topic)
+        (name,) = letters.topic_names(topic)
         if offset is not None:
             found += _at(letters, name, offset)
         else:
             with console.counter("reading", _size(letters, [name])) as progress:
-                found.extend(one for one, _ in letters.all(name, progress) if reason in ("", one.reason))
+                found.extend(one for one, _ in letters.read_all(name, progress) if reason in ("", one.reason))
     if as_json:
         # Escaped beyond what JSON asks for: a letter may hold what a terminal obeys.
         typer.echo(json.dumps([as_value(letter) for letter in found]))
@@ -111,7 +111,7 @@ def show(
     typer.echo("\n\n".join(as_text(letter, None if full else SHOWN_CHARS) for letter in found) or "no dead letters")
 
 
-def _at(letters: Letters, name: str, offset: int) -> list[Letter]:
+def _at(letters: DeadLetterQueue, name: str, offset: int) -> list[DeadLetter]:
     found = []
     for partition, (begin, end) in letters.bounds(name).items():
         if begin <= offset < end:
@@ -121,7 +121,7 @@ def _at(letters: Letters, name: str, offset: int) -> list[Letter]:
     return found
 
 
-def as_text(letter: Letter, limit: int | None) -> str:
+def as_text(letter: DeadLetter, limit: int | None) -> str:
     """A letter for people."""
     cut = f", cut: {safe(letter.cut)}" if letter.cut else ""
     lines = [
@@ -135,7 +135,7 @@ def as_text(letter: Letter, limit: int | None) -> str:
     return "\n".join(lines)
 
 
-def as_value(letter: Letter) -> dict[str, Any]:
+def as_value(letter: DeadLetter) -> dict[str, Any]:
     """A letter for programs; bytes in base64, and as text where they are UTF-8."""
     return {
         "topic": letter.topic,
@@ -175,7 +175,7 @@ def replay(
     replay. Events that were scored already do not count twice.
     """
     with _letters() as letters:
-        names = letters.names(topic)
+        names = letters.topic_names(topic)
         with console.counter("sending", _size(letters, names)) as progress:
             options: dict[str, Any] = {
                 "reason": reason or None,
@@ -183,7 +183,7 @@ def replay(
                 "dry_run": dry_run,
                 "progress": progress,
             }
-            found = [letters.replay(name, **options) for name in names]
+            found = [letters.resend(name, **options) for name in names]
     if as_json:
         console.as_json(
             [{"topic": one.topic, "sent": one.sent, "left_out": one.left_out, "dry_run": dry_run} for one in found]
@@ -191,7 +191,7 @@ def replay(
         return
     for one in found:
         typer.echo(f"{one.topic}: {one.sent:,} {'would be sent' if dry_run else 'sent'} again")
-        for why, left in one.left.items():
+        for why, left in one.causes.items():
             more = ", …" if left.count > len(left.offsets) else ""
             typer.echo(f"  {left.count:,} left out because {why}: offsets {', '.join(map(str, left.offsets))}{more}")
 
@@ -214,7 +214,7 @@ def purge(
         raise typer.BadParameter("--before needs a TOPIC")
     gone: dict[str, int] = {}
     with _letters() as letters:
-        for name in letters.names(topic):
+        for name in letters.topic_names(topic):
             bounds = letters.bounds(name)
             if replayed:
                 marks = {part: position.offset for part, position in letters.positions(name).items()}

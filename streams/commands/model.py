@@ -15,7 +15,7 @@ from streams.telemetry import console
 
 if TYPE_CHECKING:
     from model.artifact import Artifact
-    from streams.operations.model_activation import Used
+    from streams.operations.model_activation import ActivationResult
     from streams.settings.settings import Settings
     from streams.worker.rollout.models_topic import ModelsTopicState, ShardStatus
 
@@ -112,10 +112,10 @@ def use(
         typer.echo(f"no worker is running; those that start will serve version {used.version}")
 
 
-async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: Any) -> Used:
+async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: Any) -> ActivationResult:
     from streams.kafka import topics
     from streams.kafka.access import rights, rights_table
-    from streams.operations.model_activation import Ordering
+    from streams.operations.model_activation import ModelActivation
     from streams.worker.rollout.models_topic import models_topic_writer
 
     with topics.admin(settings) as client:
@@ -125,8 +125,8 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
         topics.make(client, [registry.models])
         members = client.describe_groups([settings.consumer_group])[settings.consumer_group]["members"]
     async with models_topic_writer(settings) as ours:
-        order = Ordering(ours, settings.shards, live=bool(members), timeout_s=timeout_s, tell=tell)
-        return await order.use(artifact)
+        activation = ModelActivation(ours, settings.shards, live=bool(members), timeout_s=timeout_s, on_answer=tell)
+        return await activation.activate(artifact)
 
 
 def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:

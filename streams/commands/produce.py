@@ -108,7 +108,7 @@ def _rows(file: Path, skipped: Skipped, shares: FileShares) -> Iterator[dict[str
     from streams.messages.files import event_files
 
     for row, mutations in event_files.checked([file], skipped):
-        shares.take(mutations)
+        shares.count(mutations)
         yield row
 
 
@@ -125,7 +125,7 @@ def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     times: list[int] = []
     with progress.shown("reading", total=event_files.number_of_rows(file), quiet=as_json) as advance:
         for row, found in progress.counted(event_files.checked([file], skipped, conclude=False), advance):
-            shares.take(found)
+            shares.count(found)
             kinds[row["type"]] += 1
             time = found[-1].time
             times = [min(times[0], time), max(times[1], time)] if times else [time, time]

@@ -181,12 +181,12 @@ def find(
 
     settings = Settings.load()
     shards, files = (
-        personal_data_search.in_shards(settings, user),
-        personal_data_search.in_files(settings.datadir, user),
+        personal_data_search.search_shards(settings, user),
+        personal_data_search.search_files(settings.datadir, user),
     )
-    kept = list(personal_data_search.in_checkpoints(settings, user)) if settings.checkpoints else []
+    kept = list(personal_data_search.search_checkpoints(settings, user)) if settings.checkpoints else []
     with console.transfer(hidden=as_json or not topics) as progress:
-        read = list(personal_data_search.in_topics(settings, user, progress)) if topics else []
+        read = list(personal_data_search.search_topics(settings, user, progress)) if topics else []
     if as_json:
         about: dict[str, Any] = {"shards": [asdict(one) for one in shards], "files": asdict(files)}
         about["checkpoints"] = [asdict(one) for one in kept] if settings.checkpoints else None

@@ -24,7 +24,7 @@ _HALF_LIVES = 16
 
 
 class CallCounter:
-    """Number of calls per user: shares of an author who reached the top twentieth soon after.
+    """Number of calls per user: a share counts if its author entered the top twentieth within the window after it.
 
     Attributes:
         calls: Calls `[n]` by user row.
@@ -58,7 +58,7 @@ class CallCounter:
 
 
 class StepView:
-    """State of a shard at a step, as the rules read it."""
+    """Read access of the rules to the state of a shard at a step."""
 
     def __init__(self, shard: Shard, time: int, calls: Int64s) -> None:
         self.shard, self.time, self.calls = shard, time, calls
@@ -119,7 +119,7 @@ RULES: dict[str, Ranking] = {
     "random candidates": _random,
 }
 RANDOM_AUTHORS = "random authors"
-"""The rule that draws from all known authors outside the top tenth, with or without shares."""
+"""Name of the rule that draws from all authors outside the top tenth, with or without recent shares."""
 
 
 class BaselineRules:
@@ -136,7 +136,7 @@ class BaselineRules:
         self._counter = CallCounter()
 
     def step(self, time: int) -> None:
-        """Let every rule announce users at a step (µs); the shard has read all events before it."""
+        """Run every rule at a step (µs), once the shard has read all events before it."""
         shard, graph = self._shard, self._shard.graph
         measured = recent_activity.measure(graph, time, shard.rule.window_s)
         rows = graph.users.rows

@@ -2,7 +2,7 @@
 
 The events go through the same shard as in production, in steps that end where the rule runs. The shipped rule's alerts
 are those that the shard fires; every baseline chooses among the same candidates at the same moment, from the same
-state, with the same budget and a cool-down of its own. Breakouts are counted from the events alone.
+state, with the same budget and its own cool-down. Breakouts are counted from the events alone.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class AlertComparison:
 
     def difference(self, name: str, other: str) -> dict[str, Figure]:
         """Return one rule's figures minus another's, paired."""
-        one, two = self.metrics[name], self.metrics[other]
-        return {figure: getattr(one, figure).minus(getattr(two, figure)) for figure in FIGURES[:-1]}
+        minuend, subtrahend = self.metrics[name], self.metrics[other]
+        return {figure: getattr(minuend, figure).minus(getattr(subtrahend, figure)) for figure in FIGURES[:-1]}
 
     def verdict(self) -> str:
         """Return the first line of the report: the shipped rule against the decayed counter."""
@@ -123,8 +123,8 @@ class AlertComparison:
         return (
             f"{len(truth.author):,} breakouts among {self.authors:,} authors in {len(truth.steps):,} steps of "
             f"{self.rule.step_us / _SECOND / _HOUR:g} h, {int(truth.knowable.sum()):,} of them knowable: the author "
-            "had a post a step before the moment. Of all pairs of author and step with a breakout in the window after "
-            f"the step, {100 * (1 - truth.known_share):.0f} % have an author without a post a step before. "
+            "had a post one step before the breakout. Of all pairs of author and step with a breakout in the window "
+            f"after the step, {100 * (1 - truth.known_share):.0f} % have an author without a post one step before. "
             f"Budget: {self.rule.budget} alerts per step. Intervals: 95 %, bootstrap over authors."
         )
 
@@ -199,6 +199,6 @@ def compare_rules(
         for name, fired_by_rule in fired.items()
     }
     announced = (author for alerts_of_rule in alerts.values() for author, _ in alerts_of_rule)
-    people = np.unique([*truth.author.tolist(), *announced]).astype(np.int64)
-    metrics = {name: alert_metrics(truth, alerts_of_rule, people) for name, alerts_of_rule in alerts.items()}
+    authors_to_sample = np.unique([*truth.author.tolist(), *announced]).astype(np.int64)
+    metrics = {name: alert_metrics(truth, alerts_of_rule, authors_to_sample) for name, alerts_of_rule in alerts.items()}
     return AlertComparison(truth, rule, metrics, len(authors))

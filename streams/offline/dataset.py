@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000
 _BATCH = 16_384
 _STALENESS_BATCH = 100
-"""Batch size while staleness is counted: that of a worker at some thousand events per second."""
+"""Batch size while staleness is counted; a worker that gets some thousand events per second has about the same."""
 _HASHES = 1 << 32
 _POSTS_PER_WINDOW = 2_000
 """Number of posts for which a window is long enough."""
@@ -235,10 +235,10 @@ def follow_paths(events: Iterable[Mutation]) -> Iterator[Mutation]:
         elif kind == Kind.CREATE:
             reached.setdefault(other, {user})
         elif kind == Kind.SHARE:
-            people = reached.get(other, set())
-            if people.isdisjoint(following.get(user, ())):
+            reached_users = reached.get(other, set())
+            if reached_users.isdisjoint(following.get(user, ())):
                 continue
-            people.add(user)
+            reached_users.add(user)
         yield event
 
 
@@ -296,7 +296,10 @@ def build(  # noqa: PLR0913 - the options of `train`
 
 
 def creation_times(events: Iterable[Mutation]) -> Int64s:
-    """When each content was created first, ascending (µs); creates are repeated, by shares with an author too."""
+    """Return the time of the first create of each content, ascending (µs).
+
+    Creates may be repeated, also as shares that carry an author.
+    """
     first: dict[str, int] = {}
     for event in events:
         if event.kind == Kind.CREATE:

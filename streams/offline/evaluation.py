@@ -152,7 +152,7 @@ def protocol(events: Sequence[Mutation], since: int, origin: float, until: int, 
     cut = int(np.quantile(created, origin))
     if cut >= until - horizon:
         raise TrainingError(
-            f"no horizon of {horizon / 86_400 / _SECOND:g} days closes behind the cut: give more events or a lower "
+            f"no horizon of {horizon / 86_400 / _SECOND:g} days closes after the cut: give more events or a lower "
             "--origin"
         )
     return Protocol(since, origin, cut, until, horizon)
@@ -170,7 +170,7 @@ def evaluation_set(events: Sequence[Mutation], times: Protocol, *, along_follows
     rows = np.flatnonzero(number)
     if len(rows) < _USERS_MIN:
         raise TrainingError(
-            f"{len(rows)} users have posts behind the cut whose horizon closed, at least {_USERS_MIN} are needed: give "
+            f"{len(rows)} users have posts after the cut whose horizon closed, at least {_USERS_MIN} are needed: give "
             "more events or a lower --origin"
         )
     total = np.bincount(posts.author[low:high], posts.reach[low:high], minlength=len(authors))
@@ -181,7 +181,7 @@ def evaluation_set(events: Sequence[Mutation], times: Protocol, *, along_follows
 
 
 def candidates(dataset: Dataset, ids: Sequence[str]) -> Candidates:
-    """Find users in the graph at the cut; a user without a row takes that of a stranger, appended as the last row."""
+    """Find users in the graph at the cut; users without a row get that of a stranger, appended as the last row."""
     from model.training.scorers import Candidates
 
     rows_by_id = {user: row for row, user in enumerate(dataset.users)}
@@ -300,15 +300,15 @@ def ablate(
     from model.training.baselines import FEATURE_GROUPS, NEIGHBOURS, without
     from model.training.run import train
 
-    people = candidates(dataset, users.ids)
+    evaluated = candidates(dataset, users.ids)
     rows = []
     for group in ("nothing", *FEATURE_GROUPS, NEIGHBOURS):
         progress(f"without {group}")
-        snapshots, graph = dataset.snapshots, people.graph
+        snapshots, graph = dataset.snapshots, evaluated.graph
         if group != "nothing":
             snapshots = [replace(snapshot, graph=without(snapshot.graph, group)) for snapshot in snapshots]
             graph = without(graph, group)
-        score = people.score(train(snapshots, config, seed, plan=plan), graph)
+        score = evaluated.score(train(snapshots, config, seed, plan=plan), graph)
         figures = {
             where: round(spearman(score[mask], users.truth[mask]), 4) for where, mask in populations(users.warm).items()
         }

@@ -23,14 +23,14 @@ class ShardReplay:
     """
 
     def __init__(
-        self, one: Cluster, events: Sequence[Mutation], on_outcome: Callable[[Outcome], None] | None = None
+        self, cluster: Cluster, events: Sequence[Mutation], on_outcome: Callable[[Outcome], None] | None = None
     ) -> None:
-        self._cluster, self._events, self._on_outcome = one, events, on_outcome
+        self._cluster, self._events, self._on_outcome = cluster, events, on_outcome
         self.done = 0
 
     @property
     def shard(self) -> Shard:
-        """The shard."""
+        """The only shard of the replay."""
         return self._cluster.shards[0]
 
     def feed(self, end: int, on_batch: Callable[[int], None] | None = None) -> None:
@@ -63,5 +63,8 @@ def open_replay(
         on_outcome: Receives the outcome of every step.
     """
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
-    with TemporaryDirectory(prefix="groundswell-evaluate-") as folder, cluster(artifact, spec, Path(folder), 1) as one:
-        yield ShardReplay(one, events, on_outcome)
+    with (
+        TemporaryDirectory(prefix="groundswell-evaluate-") as folder,
+        cluster(artifact, spec, Path(folder), 1) as single_shard,
+    ):
+        yield ShardReplay(single_shard, events, on_outcome)

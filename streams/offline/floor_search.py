@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class FloorChoice:
     """The selected floor.
 
     Attributes:
@@ -48,7 +48,7 @@ def choose_floor(
     plan: TrainingPlan,
     folder: Path,
     progress: Progress,
-) -> Chosen:
+) -> FloorChoice:
     """Try every floor and select one; with too few labelled users, keep the floor of the configuration.
 
     Args:
@@ -62,17 +62,24 @@ def choose_floor(
     Raises:
         TrainingError: the data hold too few labelled users to train.
     """
+    from model.training.run import search
+
+    def fit(candidate: ModelConfig) -> tuple[Dataset, SearchResult]:
+        dataset = build(candidate)
+        checkpoint = checkpoint_path(folder, candidate.floor)
+        return dataset, search(dataset.snapshots, candidate, seed, progress, plan, checkpoint=checkpoint)
+
     tried: dict[int, tuple[ModelConfig, SearchResult]] = {}
     trials: list[Trial] = []
     for floor in FLOORS:
         candidate = replace(config, floor=floor)
         progress(f"floor {floor}, one of {', '.join(map(str, FLOORS))}")
-        dataset, searched = _try(build, candidate, seed, plan, folder, progress)
+        dataset, searched = fit(candidate)
         if searched.small or searched.users < LEAST:
             progress(f"{searched.users} validation users: too few to compare floors, {config.floor} is kept")
             if floor != config.floor:
-                dataset, searched = _try(build, config, seed, plan, folder, progress)
-            return Chosen(config, dataset, searched, [])
+                dataset, searched = fit(config)
+            return FloorChoice(config, dataset, searched, [])
         tried[floor] = candidate, searched
         trials.append(Trial(floor, searched.validation, searched.users, dataset.stale or 0.0))
         progress(
@@ -84,19 +91,4 @@ def choose_floor(
     if floor != FLOORS[-1]:
         # Rebuilt instead of stored: all datasets at once would take four times the memory.
         dataset = build(chosen)
-    return Chosen(chosen, dataset, searched, trials)
-
-
-def _try(
-    build: Callable[[ModelConfig], Dataset],
-    config: ModelConfig,
-    seed: int,
-    plan: TrainingPlan,
-    folder: Path,
-    progress: Progress,
-) -> tuple[Dataset, SearchResult]:
-    from model.training.run import search
-
-    dataset = build(config)
-    checkpoint = checkpoint_path(folder, config.floor)
-    return dataset, search(dataset.snapshots, config, seed, progress, plan, checkpoint=checkpoint)
+    return FloorChoice(chosen, dataset, searched, trials)

@@ -30,17 +30,17 @@ def page(report: dict[str, Any], curves: Sequence[Curve] = ()) -> str:
         f'<html lang="en"><meta charset="utf-8"><title>Groundswell: evaluation</title><style>{_STYLE}</style>',
         f'<p class="verdict{worse}">{escape(report["verdict"])}</p>',
         f"<p>{escape(report['about'])}</p>",
-        "<h2>Every scorer on the same people</h2>",
+        "<h2>Every scorer on the same users</h2>",
         table(report["table"]),
         "<h2>Paired differences</h2>",
         table(report["differences"]),
         "<h2>Calibration and lift</h2>",
-        "<p class=note>Tenths of the people by score, lowest first.</p>",
+        "<p class=note>Tenths of the users by score, lowest first.</p>",
         _calibration(report["deciles"]),
         _lift(report["deciles"], report["best_lift"], report["best"]),
     ]
     if report.get("live"):
-        parts += ["<h2>Each post scored by the state just before it</h2>", table(report["live"]["table"])]
+        parts += ["<h2>Each post, scored from the state just before it</h2>", table(report["live"]["table"])]
     if curves:
         parts += ["<h2>Breakouts: the score over time</h2>", *(_curve(curve) for curve in curves)]
     if report.get("worth"):
@@ -123,8 +123,8 @@ class _Plot:
         for share in (0.0, 0.5, 1.0):
             value = self._y[0] + share * (self._y[1] - self._y[0])
             shown = math.expm1(value) if log else value
-            at = base - share * (base - _TOP)
-            self._out.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{shown:.3g}</text>')
+            y_pixel = base - share * (base - _TOP)
+            self._out.append(f'<text x="{_LEFT - 6}" y="{y_pixel + 4:.1f}" text-anchor="end">{shown:.3g}</text>')
 
     def _scaled(self, value: float) -> float:
         return math.log1p(max(value, 0.0)) if self._log else value
@@ -137,8 +137,8 @@ class _Plot:
 
     def tick(self, x: float, text: str) -> None:
         """Add a label to the x axis."""
-        at = self.place(x, 0)[0]
-        self._out.append(f'<text x="{at}" y="{_H - _BOTTOM + 15}" text-anchor="middle">{escape(text)}</text>')
+        x_pixel = self.place(x, 0)[0]
+        self._out.append(f'<text x="{x_pixel}" y="{_H - _BOTTOM + 15}" text-anchor="middle">{escape(text)}</text>')
 
     def line(self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False) -> None:
         """Add a line through points."""
@@ -155,9 +155,9 @@ class _Plot:
 
     def legend(self, names: Sequence[str]) -> None:
         """Add the names of the colours."""
-        for at, name in enumerate(names):
-            y = _TOP + 6 + 16 * at
-            self._out.append(f'<rect x="{_LEFT + 10}" y="{y - 8}" width="10" height="10" fill="{_COLOURS[at]}"/>')
+        for number, name in enumerate(names):
+            y = _TOP + 6 + 16 * number
+            self._out.append(f'<rect x="{_LEFT + 10}" y="{y - 8}" width="10" height="10" fill="{_COLOURS[number]}"/>')
             self._out.append(f'<text x="{_LEFT + 26}" y="{y + 1}">{escape(name)}</text>')
 
     def text(self) -> str:
@@ -171,12 +171,12 @@ def _calibration(deciles: Sequence[dict[str, Any]]) -> str:
     high = max(*predicted, *(part["observed"] for part in deciles))
     ends = (low * 0.8, high * 1.2)
     plot = _Plot(
-        "Calibration (persons)", ends, ends, labels=("predicted reach (log scale)", "observed reach"), log=True
+        "Calibration (distinct sharers)", ends, ends, labels=("predicted reach (log scale)", "observed reach"), log=True
     )
     plot.line([(ends[0], ends[0]), (ends[1], ends[1])], "#bbb", dashed=True)
     plot.dots([(part["predicted"], part["typical"]) for part in deciles], _COLOURS[0])
     plot.dots([(part["predicted"], part["observed"]) for part in deciles], _COLOURS[1])
-    plot.legend(["geometric mean (what the score predicts)", "mean"])
+    plot.legend(["geometric mean (which the score predicts)", "mean"])
     for value in (ends[0], ends[1]):
         plot.tick(value, f"{value:.3g}")
     return plot.text()
@@ -193,8 +193,8 @@ def _lift(deciles: Sequence[dict[str, Any]], best: Sequence[float], name: str) -
         plot.line(list(enumerate(values, 1)), colour)
         plot.dots(list(enumerate(values, 1)), colour)
     plot.legend(["model", name])
-    for at in range(1, len(lift) + 1):
-        plot.tick(at, str(at))
+    for tenth in range(1, len(lift) + 1):
+        plot.tick(tenth, str(tenth))
     return plot.text()
 
 
@@ -216,7 +216,7 @@ def _curve(curve: Curve) -> str:
     times = [*curve.times, *(time for time, _ in curve.posts)]
     top = max([*curve.reach, *(float(reach) for _, reach in curve.posts)])
     ends = (float(min(times)), float(max(times)))
-    plot = _Plot(curve.user, (0.0, 1.0), (0.0, 3 * top), labels=("time", "persons (log scale)"), log=True)
+    plot = _Plot(curve.user, (0.0, 1.0), (0.0, 3 * top), labels=("time", "distinct sharers (log scale)"), log=True)
     span = max(ends[1] - ends[0], 1.0)
 
     def across(time: float) -> float:
@@ -244,8 +244,8 @@ def _ablations(rows: Sequence[dict[str, Any]]) -> str:
             'font-size="12"><text x="0" y="14" font-weight="bold">Spearman lost without it (all)</text>'
         )
     ]
-    for at, (name, cost) in enumerate(costs):
-        y, width = 24 + 26 * at, 150 * abs(cost) / most
+    for number, (name, cost) in enumerate(costs):
+        y, width = 24 + 26 * number, 150 * abs(cost) / most
         x = 320 if cost >= 0 else 320 - width
         out.append(f'<text x="150" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
         out.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{_COLOURS[cost < 0]}"/>')

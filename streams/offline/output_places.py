@@ -1,4 +1,4 @@
-"""Places that a command writes to: tried before the work that fills them, which may take hours."""
+"""Checks that a command can write its output, before hours of work that produce it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_folder(folder: Path) -> None:
     """Try whether a folder can be made and written to; what the trial makes is removed.
 
     Raises:
-        InputError: it cannot be made or written to.
+        InputError: the folder cannot be created or written to.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give the name of a folder")
@@ -32,10 +32,10 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Try whether a file could be written: its folder, and the file itself if it is there.
+    """Check that a file can be written: its folder, and the file itself if it exists.
 
     Raises:
-        InputError: it could not.
+        InputError: the file cannot be written.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file to write")

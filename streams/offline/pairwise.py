@@ -1,4 +1,4 @@
-"""Files of pairs of people: which of two is more influential, predicted from their counts alone.
+"""Evaluation on pairs of people: predict the more influential of two from their counts alone.
 
 The columns are those of "Influencers in Social Networks" (Kaggle, PeerIndex 2013): `Choice`, 1 if A is more
 influential, and `A_NAME`, `B_NAME` for every count.
@@ -115,9 +115,9 @@ def show(report: dict[str, Any], *, as_json: bool) -> None:
         console.as_json(report)
         return
     typer.echo(
-        f"{report['pairs']:,} pairs of {report['people']:,} people (distinguished by their counts), every pair scored "
+        f"{report['pairs']:,} pairs of {report['people']:,} people (identified by their counts), every pair scored "
         f"by models trained without both of its people; {report['folds']} folds of people.\nThe largest connected "
-        f"component holds {report['largest_component']:,} pairs. {report['asked_again']:,} pairs come more than once, "
+        f"component holds {report['largest_component']:,} pairs. {report['asked_again']:,} pairs occur more than once, "
         f"{report['agreement']:.1%} of those agree with their majority.\nIntervals: 95 %, bootstrap over people.\n"
     )
     console.table(

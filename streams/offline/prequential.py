@@ -38,7 +38,7 @@ class Curve:
     Attributes:
         user: Id of the user.
         times: Times of the predictions (µs).
-        reach: Predicted reach at these times, in persons.
+        reach: Predicted reach at these times, in distinct sharers.
         posts: Time (µs) and reach of each post after the cut.
     """
 
@@ -203,7 +203,7 @@ class _ScoreReader:
         self._points.append((time, [score_of(user) for user in self._watched]))
 
     def curve(self, user: str) -> tuple[list[int], list[float]]:
-        """Return times (µs) and predicted persons of a watched user, thinned to at most 600 points."""
+        """Return times (µs) and predicted reach (distinct sharers) of a watched user, thinned to at most 600 points."""
         column = self._watched.index(user)
         points = self._points[:: max(1, len(self._points) // _CURVE_POINTS)]
         return [time for time, _ in points], [float(np.expm1(max(scores[column], 0.0))) for _, scores in points]

@@ -1,4 +1,4 @@
-"""Replay: event files through the same shard as production, without a broker."""
+"""Replay: feed event files through the same shards as in production, without a broker."""
 
 from __future__ import annotations
 
@@ -26,17 +26,25 @@ from streams.shard.shard import Outcome, Shard
 from streams.worker.data_dir import state_folder
 
 BATCH = 16_384
-"""Mutations per step: on small dense graphs a large step costs little more than a small one."""
+"""Mutations per step; on small dense graphs a large step takes little longer than a small one."""
 
 _SHARE = int(Kind.SHARE)
 
 
 @dataclass
-class Replayed:
-    """What a replay found; seconds without start-up, published: scores that a topic would have carried.
+class ReplayResult:
+    """Result of a replay.
 
-    stages: seconds of all steps by stage. carried: what shards sent each other (`Cluster.carried`). shares: what became
-    of the given_shares.
+    Attributes:
+        events: Number of events.
+        expired: Number of events that were refused as too late.
+        published: Number of scores that a worker would have published.
+        seconds: Duration without start-up.
+        alerts: All alerts, in the order in which they fired.
+        stages: Seconds of all steps, by stage.
+        carried: Messages and bytes between the shards (`Cluster.carried`).
+        given_shares: Number of share events.
+        shares: Outcomes of the shares.
     """
 
     events: int = 0
@@ -51,9 +59,9 @@ class Replayed:
 
 
 def batches(mutations: Iterable[Mutation], size: int) -> Iterator[list[Mutation]]:
-    """The mutations in lists of `size`."""
-    left = iter(mutations)
-    while batch := list(islice(left, size)):
+    """Yield the mutations in lists of `size`; the last one may be shorter."""
+    remaining = iter(mutations)
+    while batch := list(islice(remaining, size)):
         yield batch
 
 
@@ -61,7 +69,15 @@ def batches(mutations: Iterable[Mutation], size: int) -> Iterator[list[Mutation]
 def cluster(
     artifact: Artifact, spec: GraphSpec, folder: Path, shards: int, *, read_only: bool = False
 ) -> Iterator[Cluster]:
-    """A cluster of so many shards with their states in a folder, closed at the end."""
+    """Open a cluster, and close its shards at the end.
+
+    Args:
+        artifact: Artifact that the shards RocksDbBudget()
+        spec: Specification of their graphs.
+        folder: Folder of the states.
+        shards: Number of shards.
+        read_only: Do not write to the states.
+    """
     with ExitStack() as stack:
         opened: list[Shard] = []
         memory = RocksDbBudget()
@@ -77,11 +93,18 @@ def replay(
     mutations: Iterable[Mutation],
     batch: int = BATCH,
     on_step: Callable[[int], None] | None = None,
-) -> Replayed:
-    """Feed a cluster batch by batch until it has nothing more to say; on_step is told how many events each had."""
-    result = Replayed()
+) -> ReplayResult:
+    """Feed a cluster batch by batch, each until no shard has anything left to process.
 
-    def see(outcome: Outcome) -> None:
+    Args:
+        cluster: Cluster to feed.
+        mutations: Events, in any order.
+        batch: Number of events per batch.
+        on_step: Receives the number of events of each batch.
+    """
+    result = ReplayResult()
+
+    def collect(outcome: Outcome) -> None:
         result.expired += outcome.counts.get("expired", 0)
         result.published += len(outcome.scores)
         result.alerts += outcome.alerts
@@ -89,20 +112,23 @@ def replay(
             result.stages[stage] = result.stages.get(stage, 0.0) + seconds
 
     begin = perf_counter()
-    for some in batches(mutations, batch):
-        cluster.feed(some)
-        cluster.drain(see)
-        result.events += len(some)
-        result.given_shares += sum(mutation[0] == _SHARE for mutation in some)
+    for events in batches(mutations, batch):
+        cluster.feed(events)
+        cluster.drain(collect)
+        result.events += len(events)
+        result.given_shares += sum(mutation[0] == _SHARE for mutation in events)
         if on_step is not None:
-            on_step(len(some))
+            on_step(len(events))
     result.seconds = perf_counter() - begin
     return result
 
 
 def reference_error(cluster: Cluster, mutations: Iterable[Mutation], spec: GraphSpec) -> float:
-    """The largest difference, over all embeddings and scores (mean log reach), from plain PyTorch Geometric
-    on a graph that the naive twin derives from the same mutations.
+    """Compare a cluster with plain PyTorch Geometric on the graph that the naive twin derives from the same mutations.
+
+    Returns:
+        The largest absolute difference over all embeddings and scores (mean log reach); infinite if the live users
+        differ.
     """
     from model.network.pyg_reference import reference
 
@@ -115,16 +141,17 @@ def reference_error(cluster: Cluster, mutations: Iterable[Mutation], spec: Graph
     if len(live) != cluster.users:
         return float("inf")
     names = snapshot.ids[USER]
-    worst = 0.0
+    largest = 0.0
     for number, shard in enumerate(cluster.shards):
-        theirs = [row for row in live.tolist() if owner(names[row], count) == number]
-        ours = [shard.graph.users.index.get(names[row], -1) for row in theirs]
-        if -1 in ours:
+        twin_rows = [row for row in live.tolist() if owner(names[row], count) == number]
+        shard_rows = [shard.graph.users.index.get(names[row], -1) for row in twin_rows]
+        if -1 in shard_rows:
             return float("inf")
-        if ours:
-            embedded = float(np.abs(hidden[theirs] - shard.engine.hidden2[ours]).max())
-            worst = max(worst, embedded, float(np.abs(score[theirs] - shard.engine.score[ours]).max()))
-    return worst
+        if shard_rows:
+            embedding_error = float(np.abs(hidden[twin_rows] - shard.engine.hidden2[shard_rows]).max())
+            score_error = float(np.abs(score[twin_rows] - shard.engine.score[shard_rows]).max())
+            largest = max(largest, embedding_error, score_error)
+    return largest
 
 
 def run(  # noqa: PLR0913 - the options of `replay`
@@ -138,12 +165,22 @@ def run(  # noqa: PLR0913 - the options of `replay`
     with_reference: bool = False,
     on_step: Callable[[int], None] | None = None,
     worker_retention_s: int = 0,
-) -> tuple[Replayed, int, float | None]:
-    """Replay into `out`: `scores.parquet` and `alerts.parquet`; returns (what happened, users, reference error).
+) -> tuple[ReplayResult, int, float | None]:
+    """Replay events and write `scores.parquet` and `alerts.parquet`.
 
-    worker_retention_s: if everything is kept, count the shares that this retention would leave out (0: do not).
-    on_step is told how many events each batch had. With the reference all mutations are held in memory, as the
-    naive twin needs them together.
+    Args:
+        mutations: Events, in any order.
+        artifact: Artifact that scores.
+        spec: Specification of the graph; decides the retention.
+        out: Folder of the two files, created if it does not exist.
+        shards: Number of shards.
+        batch: Number of events per batch.
+        with_reference: Compare with PyTorch Geometric; all events are then held in memory for the naive twin.
+        on_step: Receives the number of events of each batch.
+        worker_retention_s: If the replay has no retention, count the shares that this one would leave out; 0: do not.
+
+    Returns:
+        The result, the number of live users, and the error of `reference_error` (None without the reference).
     """
     if with_reference:
         mutations = list(mutations)

@@ -1,4 +1,4 @@
-"""What became of the shares of a replay or a file, in numbers and in lines for people."""
+"""Outcomes of the shares of a replay or a file, as counts and as text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ if TYPE_CHECKING:
 _SHARE, _CREATE = int(Kind.SHARE), int(Kind.CREATE)
 _SECOND = 1_000_000
 CONTENTS = 1_000_000
-"""Contents of a file of which `FileShares` remembers when they were created."""
+"""Maximum number of contents that `FileShares` tracks."""
 
 
 @dataclass(frozen=True)
 class ShareTally:
-    """The shares of a replay at its end; distinct ones, but for `given` and `expired`, which count events.
+    """Shares at the end of a replay. `given` and `expired` count events, the others distinct shares.
 
-    reach: of the credited, those within the horizon. too_old: the create of the content expired, or left with the
-    retention. waiting: no create came. repeated: repeats, and what unshare, delete or forget took back.
-    worker_leaves_out: of the credited, those that a worker's retention would not count (if the replay has none).
+    Attributes:
+        given: Number of share events.
+        credited: Shares that count and whose content has a create.
+        reach: Credited shares within the horizon.
+        waiting: Shares of contents without a create.
+        beyond_retention: Shares that came later after the create than the retention.
+        too_old: Shares of contents whose create expired, or that left with the retention.
+        expired: Share events that came later than retention and lateness.
+        repeated: Repeated shares, and shares that an unshare, delete or forget took back.
+        worker_leaves_out: Credited shares that the retention of a worker would not count, if the replay has none.
     """
 
     given: int = 0
@@ -38,7 +45,7 @@ class ShareTally:
     worker_leaves_out: int = 0
 
     def fields(self) -> dict[str, int]:
-        """The counts as `replay --json` names them."""
+        """Return the counts by their names in `replay --json`."""
         return {
             "shares": self.given,
             "shares_credited": self.credited,
@@ -51,7 +58,14 @@ class ShareTally:
         }
 
     def lines(self, retention_s: int, lateness_s: int, horizon_s: int, worker_retention_s: int) -> Iterator[str]:
-        """State which shares did not count, and why."""
+        """Yield one line per cause for which shares did not count.
+
+        Args:
+            retention_s: Retention of the replay; 0 if everything is kept.
+            lateness_s: Lateness of the replay.
+            horizon_s: Time within which a share counts as reach.
+            worker_retention_s: Retention that a worker would have.
+        """
         of = f"of {self.given:,} shares"
         if old := self.too_old + self.beyond_retention:
             yield f"{old:,} {of} did not count: their contents are older than the retention of {span(retention_s)}"
@@ -85,28 +99,49 @@ class ShareTally:
 
 
 def tally(cluster: Cluster, given: int, worker_retention_s: int = 0) -> ShareTally:
-    """Count the shares of a cluster that was drained."""
+    """Count the shares of a drained cluster.
+
+    Args:
+        cluster: Cluster whose shards hold the state at the end of the replay.
+        given: Number of share events that it was fed.
+        worker_retention_s: As for `ShareTally.worker_leaves_out`; 0: do not count these.
+    """
     counters = [shard.graph.shares for shard in cluster.shards]
-    counts = [one.count() for one in counters]
-    found = {outcome: sum(one[outcome] for one in counts) for outcome in OUTCOMES}
-    too_old = sum(one.count_too_old() for one in counters)
-    waiting = found["waiting"] + found["abandoned"] + sum(one.too_old for one in counters) - too_old
+    counts = [counter.count() for counter in counters]
+    totals = {outcome: sum(by_outcome[outcome] for by_outcome in counts) for outcome in OUTCOMES}
+    too_old = sum(counter.count_too_old() for counter in counters)
+    waiting = totals["waiting"] + totals["abandoned"] + sum(counter.too_old for counter in counters) - too_old
     left_out = 0
     if worker_retention_s and not cluster.shards[0].graph.spec.retention_s:
         limit_us = worker_retention_s * _SECOND
         left_out = sum(shard.graph.shares.count_beyond(shard.graph.store, limit_us) for shard in cluster.shards)
-    rest = given - found["credited"] - found["beyond_retention"] - too_old - waiting - found["expired"]
+    counted = totals["credited"] + totals["beyond_retention"] + too_old + waiting + totals["expired"]
     return ShareTally(
-        given, found["credited"], found["reach"], waiting, found["beyond_retention"], too_old, found["expired"],
-        max(0, rest), left_out,
-    )  # fmt: skip
+        given=given,
+        credited=totals["credited"],
+        reach=totals["reach"],
+        waiting=waiting,
+        beyond_retention=totals["beyond_retention"],
+        too_old=too_old,
+        expired=totals["expired"],
+        repeated=max(0, given - counted),
+        worker_leaves_out=left_out,
+    )
 
 
 class FileShares:
-    """Counts, as events pass, the shares whose content's create did not pass, or was too long ago.
+    """Counts, while events of a file pass, the shares whose content has no create so far, or an old one.
 
-    Bounded: it remembers when up to `limit` contents were created, or how many shares wait for them. Those of further
-    contents count as `untracked`. beyond_retention: of shares behind their create in the file.
+    Memory is bounded: for up to `limit` contents it holds the time of the create, or the number of shares before it.
+
+    Args:
+        retention_s: Retention of the workers; 0 if they keep everything.
+        limit: Maximum number of contents that are tracked.
+
+    Attributes:
+        shares: Number of shares.
+        beyond_retention: Number of shares after their create in the file that came later than the retention.
+        untracked: Number of shares of contents above the limit.
     """
 
     def __init__(self, retention_s: int = 0, limit: int = CONTENTS) -> None:
@@ -116,16 +151,16 @@ class FileShares:
         self._waiting: dict[int, int] = {}
         self.shares = self.beyond_retention = self.untracked = 0
 
-    def take(self, mutations: Iterable[Mutation]) -> None:
-        """Count these."""
+    def count(self, mutations: Iterable[Mutation]) -> None:
+        """Count the shares among these events."""
         for kind, time, _, content, _, _ in mutations:
             if kind == _SHARE:
                 self._share(source_hash(content), time)
             elif kind == _CREATE:
                 hashed = source_hash(content)
-                known = self._created.get(hashed)
-                if known is not None:
-                    self._created[hashed] = min(known, time)
+                created = self._created.get(hashed)
+                if created is not None:
+                    self._created[hashed] = min(created, time)
                 elif self._waiting.pop(hashed, 0) or self._has_room():
                     self._created[hashed] = time
 
@@ -144,11 +179,11 @@ class FileShares:
 
     @property
     def waiting(self) -> int:
-        """Shares whose content's create has not passed."""
+        """Number of shares whose content has no create so far."""
         return sum(self._waiting.values())
 
     def fields(self) -> dict[str, int]:
-        """The counts as `produce --json` names them."""
+        """Return the counts by their names in `produce --json`."""
         return {
             "shares": self.shares,
             "shares_without_create": self.waiting,
@@ -157,12 +192,12 @@ class FileShares:
         }
 
     def lines(self, retention_s: int) -> Iterator[str]:
-        """State which shares of the file cannot be credited by the file alone."""
+        """Yield one line per cause for which shares cannot be credited from the file alone."""
         of = f"of {self.shares:,} shares"
         if waiting := self.waiting:
             yield (
-                f"{waiting:,} {of} name a content whose create is not in the file: they wait until it comes, "
-                "or let them carry author and created"
+                f"{waiting:,} {of} name a content whose create is not in the file: they wait until it comes; "
+                "produce its file too, or let shares carry author and created"
             )
         if self.beyond_retention:
             yield (
@@ -170,11 +205,11 @@ class FileShares:
                 f"{span(retention_s)} (GROUNDSWELL_RETENTION_S)"
             )
         if self.untracked:
-            yield f"{self.untracked:,} {of} were not looked at: more than {self._limit:,} contents"
+            yield f"{self.untracked:,} {of} were not checked: the file has more than {self._limit:,} contents"
 
 
 def span(seconds: int) -> str:
-    """A duration for people."""
+    """Return a duration as text in the largest unit that divides it, such as `30 days`."""
     for size, name in ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")):
         if seconds >= size and seconds % size == 0:
             return f"{seconds // size:,} {name}{'s' if seconds != size else ''}"

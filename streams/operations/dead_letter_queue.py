@@ -1,10 +1,9 @@
-"""The dead letters as an operator sees them: reading, sending them again, deleting them.
+"""The dead letter topics as an operator uses them: read letters, send them to their input topic again, delete them.
 
-A letter is done when it was sent again. What is done is kept where Kafka keeps such things: as the
-committed offset of the group `<group>.dlq` in each partition of the dead letters, and, where only
-the letters of one reason were sent, as a further offset for that reason in the commit's metadata.
-It is committed after Kafka acknowledged what was sent: a crash in between sends at most one batch
-again, which does no harm because events are set-valued. The worker commits nothing there.
+A letter is done once it was sent again. The group `<group>.dlq` records this in Kafka: its committed offset in each
+partition covers letters of every reason, and the commit's metadata holds further offsets that cover one reason each.
+Offsets are committed after Kafka has acknowledged the sent letters. A crash in between sends at most one batch twice,
+which changes nothing because events are set-valued. Workers do not commit in this group.
 """
 
 from __future__ import annotations
@@ -35,27 +34,38 @@ from streams.settings.settings import Settings
 from streams.worker.processing.dead_letters import ATTEMPT, CUT, HEADER_PREFIX, TIMESTAMP
 
 BATCH = 500
-"""Letters that are sent before what is done is committed."""
+"""Number of letters that are sent between two commits."""
 POLL_BYTES = 8 << 20
 SEND_BYTES = 16 << 20
 SEND_S = 60.0
 COORDINATOR_S = 10.0
 SHOWN_OFFSETS = 5
 UNKNOWN = "unknown"
-"""The reason of a letter that does not say one."""
+"""Reason of a letter whose headers name none."""
 REFUSED = (MessageSizeTooLargeError, InvalidTimestampError, InvalidRecordError)
-"""Kafka will not take this letter, today or tomorrow; the next one may be fine."""
+"""Errors that concern one letter and recur on every attempt."""
 
 Progress = Callable[[int], None]
+"""Receives the number of letters that were read since the previous call."""
 
 
-def silent(_: int) -> None:
-    """Nobody wants to know how far it is."""
+def no_progress(_letters: int) -> None:
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A dead letter. time_ms: when it was written; timestamp_ms: that of the message it holds."""
+class DeadLetter:
+    """A dead letter, as stored in Kafka.
+
+    Attributes:
+        topic: The dead letter topic.
+        partition: Partition in that topic.
+        offset: Offset in that partition.
+        time_ms: Time at which the letter was written (Unix time in ms).
+        key: Key of the refused message.
+        value: Value of the refused message, or the beginning of it.
+        headers: Headers of the refused message, and those that describe the error.
+    """
 
     topic: str
     partition: int
@@ -66,132 +76,149 @@ class Letter:
     headers: Headers
 
     @classmethod
-    def of(cls, record: Any) -> Letter:
-        """A record of a topic of dead letters."""
-        headers = [(name, held or b"") for name, held in record.headers]
+    def from_record(cls, record: Any) -> DeadLetter:
+        """Return the letter of a record of a dead letter topic."""
+        headers = [(name, content or b"") for name, content in record.headers]
         value = record.value or b""
         return cls(record.topic, record.partition, record.offset, record.timestamp, record.key, value, headers)
 
     def header(self, name: str) -> str | None:
-        """The last header of this name as text."""
-        found = [held for given, held in self.headers if given == name]
-        return found[-1].decode(errors="backslashreplace") if found else None
+        """Return the last header of this name as text; None if there is none."""
+        contents = [content for header, content in self.headers if header == name]
+        return contents[-1].decode(errors="backslashreplace") if contents else None
 
     def number(self, name: str) -> int | None:
-        """A header that holds a number no larger than Kafka's own."""
+        """Return the value of a header as a number below 10^18; None if it holds anything else."""
         text = self.header(name) or ""
         return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     @property
     def message(self) -> str:
-        """What was wrong, with the reason in front."""
+        """The error text, which begins with the reason; empty if the headers hold none."""
         return self.header(ERRORS + "message") or ""
 
     @property
     def reason(self) -> str:
-        """The slug of what was wrong."""
-        reason, found, _ = self.message.partition(": ")
-        return reason if found and reason.isidentifier() else UNKNOWN
+        """The reason as a slug, such as `json`; UNKNOWN if the headers name none."""
+        reason, colon, _ = self.message.partition(": ")
+        return reason if colon and reason.isidentifier() else UNKNOWN
 
     @property
     def attempt(self) -> int:
-        """How many times it was sent again before."""
+        """Number of times that the message was sent again before it came back as this letter."""
         return self.number(ATTEMPT) or 0
 
     @property
     def cut(self) -> str | None:
-        """How large it was, if this is not all of it."""
+        """Sizes of the whole message if the letter holds only a part of it, else None."""
         return self.header(CUT)
 
     @property
     def timestamp_ms(self) -> int:
-        """The message's own timestamp; of a letter that does not say it, the time when it was written."""
-        found = self.number(TIMESTAMP)
-        return self.time_ms if found is None else found
+        """Timestamp of the refused message (Unix time in ms); that of the letter if its headers hold none."""
+        timestamp_ms = self.number(TIMESTAMP)
+        return self.time_ms if timestamp_ms is None else timestamp_ms
 
 
-class Position(NamedTuple):
-    """What is done in one partition: all below `offset`, and of some reasons all below another."""
+class ResendPosition(NamedTuple):
+    """Which letters of a partition are done.
+
+    Attributes:
+        offset: Letters below this offset are done.
+        reasons: By reason: letters of that reason below this offset are done.
+    """
 
     offset: int = 0
     reasons: Mapping[str, int] = {}
 
     @classmethod
-    def of(cls, committed: OffsetAndMetadata | None) -> Position:
-        """As it was committed; metadata of somebody else's making counts as none."""
-        if committed is None or committed.offset < 0:
+    def from_commit(cls, commit: OffsetAndMetadata | None) -> ResendPosition:
+        """Return a committed position; metadata of another tool counts as empty."""
+        if commit is None or commit.offset < 0:
             return cls()
         try:
-            found = json.loads(committed.metadata or "{}")
-            reasons = {str(reason): int(offset) for reason, offset in found.items()}
+            metadata = json.loads(commit.metadata or "{}")
+            reasons = {str(reason): int(offset) for reason, offset in metadata.items()}
         except (ValueError, TypeError, AttributeError):
             reasons = {}
-        return cls(committed.offset, reasons)
+        return cls(commit.offset, reasons)
 
-    def commit(self) -> OffsetAndMetadata:
-        """As it is committed."""
+    def to_commit(self) -> OffsetAndMetadata:
+        """Return the position as it is committed."""
         text = json.dumps(dict(self.reasons), separators=(",", ":")) if self.reasons else ""
         return OffsetAndMetadata(self.offset, text, -1)
 
-    def has(self, letter: Letter) -> bool:
-        """Whether the letter is done."""
+    def covers(self, letter: DeadLetter) -> bool:
+        """Return whether the letter is done."""
         return letter.offset < max(self.offset, self.reasons.get(letter.reason, 0))
 
-    def first(self, reason: str | None) -> int:
-        """The first offset at which a letter (of this reason) may not be done."""
+    def first_open(self, reason: str | None) -> int:
+        """Return the first offset at which a letter (of this reason, if one is given) may not be done."""
         return max(self.offset, self.reasons.get(reason, 0)) if reason else self.offset
 
-    def within(self, end: int) -> Position:
-        """As it is, or nothing done where it lies beyond the end: the topic was made anew."""
-        return self if self.offset <= end and max(self.reasons.values(), default=0) <= end else Position()
+    def valid_for(self, end: int) -> ResendPosition:
+        """Return this position, or that of an empty topic if it lies beyond the end: the topic was created again."""
+        return self if self.offset <= end and max(self.reasons.values(), default=0) <= end else ResendPosition()
 
-    def after(self, offset: int, reason: str | None) -> Position:
-        """With all (of this reason) below `offset` done as well."""
+    def advanced(self, offset: int, reason: str | None) -> ResendPosition:
+        """Return the position with all letters (of this reason, if one is given) below `offset` done as well."""
         if reason is None:
             raised = max(self.offset, offset)
-            return Position(raised, {name: mark for name, mark in self.reasons.items() if mark > raised})
-        return Position(self.offset, {**self.reasons, reason: max(offset, self.first(reason))})
+            return ResendPosition(raised, {name: mark for name, mark in self.reasons.items() if mark > raised})
+        return ResendPosition(self.offset, {**self.reasons, reason: max(offset, self.first_open(reason))})
 
 
 @dataclass
-class Left:
-    """Letters that were left out for one reason: how many, and the first few offsets."""
+class LeftOut:
+    """Letters that were not sent for one cause.
+
+    Attributes:
+        count: Number of letters.
+        offsets: Offsets of the first few.
+    """
 
     count: int = 0
     offsets: list[int] = field(default_factory=list)
 
 
 @dataclass
-class Replayed:
-    """What a replay did, or would do. left: what was left out, by why."""
+class ResendResult:
+    """Letters of one topic that were sent again, or would be.
+
+    Attributes:
+        topic: The dead letter topic.
+        sent: Number of letters that were sent.
+        causes: Letters that were not sent, by cause.
+    """
 
     topic: str
     sent: int = 0
-    left: dict[str, Left] = field(default_factory=dict)
+    causes: dict[str, LeftOut] = field(default_factory=dict)
 
     @property
     def left_out(self) -> int:
-        """Letters that were not sent."""
-        return sum(left.count for left in self.left.values())
+        """Number of letters that were not sent."""
+        return sum(letters.count for letters in self.causes.values())
 
     @property
-    def looked_at(self) -> int:
-        """Letters that were sent or left out."""
+    def examined(self) -> int:
+        """Number of letters that were sent or left out."""
         return self.sent + self.left_out
 
-    def leave(self, letter: Letter, why: str) -> None:
-        """Count one that was not sent."""
-        left = self.left.setdefault(why, Left())
-        left.count += 1
-        if len(left.offsets) < SHOWN_OFFSETS:
-            left.offsets.append(letter.offset)
+    def leave_out(self, letter: DeadLetter, cause: str) -> None:
+        """Count a letter that was not sent."""
+        letters = self.causes.setdefault(cause, LeftOut())
+        letters.count += 1
+        if len(letters.offsets) < SHOWN_OFFSETS:
+            letters.offsets.append(letter.offset)
 
 
-class Letters:
-    """The dead letters of one Kafka.
+class DeadLetterQueue:
+    """The dead letter topics of one Kafka.
 
     Args:
-        client: an admin client of the same Kafka (`topics.admin`).
+        settings: Settings that name the topics and the group.
+        client: An admin client of the same Kafka (`topics.admin`).
     """
 
     def __init__(self, settings: Settings, client: KafkaAdminClient) -> None:
@@ -200,118 +227,139 @@ class Letters:
         self._topics = Topics(settings)
         self.group = f"{settings.consumer_group}{DEAD_LETTERS}"
 
-    def names(self, wanted: str = "") -> list[str]:
-        """The topics of dead letters that exist, or the one that `wanted` names: as it is, by its input, or by kind.
+    def topic_names(self, wanted: str = "") -> list[str]:
+        """Return the names of the dead letter topics that exist.
+
+        Args:
+            wanted: Only this topic: its name, that of its input topic, or the kind (`share`).
 
         Raises:
             InputError: there is no such topic.
-            NotAllowed: one of them may not be described or read.
+            NotAllowed: the user may not describe or read one of them.
         """
         specs = self._topics.inputs
-        known = {f"{spec.name}{DEAD_LETTERS}": (kind, spec.name) for kind, spec in specs.items()}
-        found = [name for name, other in known.items() if wanted in ("", name, *other)]
-        absent = rights.absent(self._client, found)
-        found = [name for name in found if name not in absent]
-        rights.require(self._client, [Right("read", name) for name in found])
-        if wanted and not found:
+        aliases = {f"{spec.name}{DEAD_LETTERS}": (kind, spec.name) for kind, spec in specs.items()}
+        names = [name for name, others in aliases.items() if wanted in ("", name, *others)]
+        absent = rights.absent(self._client, names)
+        names = [name for name in names if name not in absent]
+        rights.require(self._client, [Right("read", name) for name in names])
+        if wanted and not names:
             raise InputError(
                 f"no dead letters of {wanted!r}; give one of {', '.join(specs)}, or see `groundswell topics`"
             )
-        return found
+        return names
 
     def bounds(self, name: str) -> dict[int, tuple[int, int]]:
-        """The first and the next offset of each partition."""
+        """Return the first and the end offset of each partition."""
         (topic,) = self._client.describe_topics([name])
-        parts = [TopicPartition(name, found["partition_index"]) for found in topic["partitions"]]
-        begin = self._client.list_partition_offsets(dict.fromkeys(parts, OffsetSpec.EARLIEST))
-        end = self._client.list_partition_offsets(dict.fromkeys(parts, OffsetSpec.LATEST))
-        return {part.partition: (begin[part].offset, end[part].offset) for part in sorted(parts)}
+        partitions = [TopicPartition(name, partition["partition_index"]) for partition in topic["partitions"]]
+        begins = self._client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.EARLIEST))
+        ends = self._client.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        return {
+            partition.partition: (begins[partition].offset, ends[partition].offset) for partition in sorted(partitions)
+        }
 
-    def positions(self, name: str) -> dict[int, Position]:
-        """What is done, by partition; partitions without a commit are absent."""
-        marks = committed(self._client, self.group)
-        return {part.partition: Position.of(mark) for part, mark in marks.items() if part.topic == name}
+    def positions(self, name: str) -> dict[int, ResendPosition]:
+        """Return which letters are done, by partition; partitions without a commit are absent."""
+        commits = committed(self._client, self.group)
+        return {
+            partition.partition: ResendPosition.from_commit(commit)
+            for partition, commit in commits.items()
+            if partition.topic == name
+        }
 
-    def _commit(self, name: str, partition: int, position: Position) -> None:
-        part = TopicPartition(name, partition)
-        answer = self._client.alter_group_offsets(self.group, {part: position.commit()})
-        if answer.get(part, NoError) is not NoError:
-            raise answer[part](f"the position of {self.group}")
+    def _commit(self, name: str, partition: int, position: ResendPosition) -> None:
+        target = TopicPartition(name, partition)
+        answer = self._client.alter_group_offsets(self.group, {target: position.to_commit()})
+        if answer.get(target, NoError) is not NoError:
+            raise answer[target](f"the position of {self.group}")
 
-    def read(self, name: str, partition: int, begin: int, end: int) -> Iterator[list[Letter]]:
-        """The letters of a partition from `begin` to before `end`, in batches of at most BATCH."""
+    def read(self, name: str, partition: int, begin: int, end: int) -> Iterator[list[DeadLetter]]:
+        """Yield the letters of a partition from `begin` to before `end`, in batches of at most BATCH."""
         if begin >= end:
             return
         with _client(KafkaConsumer, self._settings, **CONSUMER) as consumer:
             for records in read_partitions(consumer, {TopicPartition(name, partition): (begin, end)}, BATCH):
-                yield [Letter.of(record) for record in records]
+                yield [DeadLetter.from_record(record) for record in records]
 
-    def all(self, name: str, progress: Progress = silent) -> Iterator[tuple[Letter, bool]]:
-        """Every letter of a topic that Kafka has now, and whether it is done."""
+    def read_all(self, name: str, progress: Progress = no_progress) -> Iterator[tuple[DeadLetter, bool]]:
+        """Yield every letter that a topic holds now, and whether it is done."""
         positions = self.positions(name)
         for partition, (begin, end) in self.bounds(name).items():
-            position = positions.get(partition, Position()).within(end)
-            for batch in self.read(name, partition, begin, end):
-                yield from ((letter, position.has(letter)) for letter in batch)
-                progress(len(batch))
+            position = positions.get(partition, ResendPosition()).valid_for(end)
+            for letters in self.read(name, partition, begin, end):
+                yield from ((letter, position.covers(letter)) for letter in letters)
+                progress(len(letters))
 
-    def replay(
+    def resend(
         self,
         name: str,
         *,
         reason: str | None = None,
         limit: int = 0,
         dry_run: bool = False,
-        progress: Progress = silent,
-    ) -> Replayed:
-        """Send the letters that are not done again, in their order, to the topic that they came from.
+        progress: Progress = no_progress,
+    ) -> ResendResult:
+        """Send the letters that are not done to the input topic that they came from, in order.
 
-        Ends where the topic ended when it began, so that what fails again is not sent again.
+        Only letters that exist at the start are sent, so a letter that fails again is not sent twice.
 
         Args:
-            name: the topic of dead letters.
-            reason: only letters of this reason.
-            limit: look at no more than so many of them; 0: at all.
-            dry_run: only count.
-            progress: told how many letters were looked at.
+            name: The dead letter topic.
+            reason: Only letters of this reason.
+            limit: Maximum number of letters that are sent or left out; 0: no maximum.
+            dry_run: Only count.
+            progress: Receives the number of letters that were read.
 
         Raises:
-            BrokerError: Kafka did not take some; what it took before is done.
+            BrokerError: Kafka did not acknowledge some letters; those acknowledged before are done.
         """
-        result = Replayed(name)
+        result = ResendResult(name)
         target = name.removesuffix(DEAD_LETTERS)
         needed = [Right("read", self.group, group=True), Right("write", target)]
         rights.require(self._client, needed, COORDINATOR_S)
         (topic,) = self._client.describe_topics([target])
-        route = Route(target, len(topic["partitions"]))
+        sender = Resender(target, len(topic["partitions"]))
         positions = self.positions(name)
         with _client(KafkaProducer, self._settings, **PRODUCER) as producer:
             for partition, (begin, end) in self.bounds(name).items():
-                position = positions.get(partition, Position()).within(end)
-                for batch in self.read(name, partition, max(begin, position.first(reason)), end):
-                    wanted = [one for one in batch if not position.has(one) and reason in (None, one.reason)]
-                    taken = wanted[: limit - result.looked_at] if limit else wanted
+                position = positions.get(partition, ResendPosition()).valid_for(end)
+                for letters in self.read(name, partition, max(begin, position.first_open(reason)), end):
+                    eligible = [
+                        letter for letter in letters if not position.covers(letter) and reason in (None, letter.reason)
+                    ]
+                    chosen = eligible[: limit - result.examined] if limit else eligible
                     if dry_run:
-                        result.sent += len([one for one in taken if not _left_out(one, result)])
+                        result.sent += len([letter for letter in chosen if not _left_out(letter, result)])
                     else:
-                        route.send(producer, taken, result)
-                    position = position.after((batch if len(taken) == len(wanted) else taken)[-1].offset + 1, reason)
+                        sender.send(producer, chosen, result)
+                    done = letters if len(chosen) == len(eligible) else chosen
+                    position = position.advanced(done[-1].offset + 1, reason)
                     if not dry_run:
                         self._commit(name, partition, position)
-                    progress(len(batch))
-                    if limit and result.looked_at >= limit:
+                    progress(len(letters))
+                    if limit and result.examined >= limit:
                         return result
         return result
 
     def purge(self, name: str, before: Mapping[int, int], *, really: bool = True) -> int:
-        """Delete the letters below an offset of each partition for good; how many offsets that are (or would be)."""
+        """Delete letters for good.
+
+        Args:
+            name: The dead letter topic.
+            before: By partition: delete the letters below this offset.
+            really: False to count only.
+
+        Returns:
+            The number of offsets that were deleted, or would be.
+        """
         bounds = self.bounds(name)
-        marks = {part: min(mark, bounds[part][1]) for part, mark in before.items() if part in bounds}
-        gone = {part: mark for part, mark in marks.items() if mark > bounds[part][0]}
-        if gone and really:
+        ends = {part: min(offset, bounds[part][1]) for part, offset in before.items() if part in bounds}
+        deleted = {part: end for part, end in ends.items() if end > bounds[part][0]}
+        if deleted and really:
             rights.require(self._client, [Right("delete", name)])
-            self._client.delete_records({TopicPartition(name, part): mark for part, mark in gone.items()})
-        return sum(mark - bounds[part][0] for part, mark in gone.items())
+            self._client.delete_records({TopicPartition(name, part): end for part, end in deleted.items()})
+        return sum(end - bounds[part][0] for part, end in deleted.items())
 
 
 CONSUMER: dict[str, Any] = {
@@ -323,11 +371,11 @@ CONSUMER: dict[str, Any] = {
 }
 PRODUCER: dict[str, Any] = {
     "acks": "all",
-    # One request after the other keeps the order. An idempotent producer would too, but a message that Kafka refuses
-    # makes it give up those that follow. What a retry doubles counts once.
+    # One request at a time keeps the order. An idempotent producer would keep it too, but fails all messages after one
+    # that Kafka refuses. A message that a retry sends twice counts once.
     "enable_idempotence": False,
     "max_in_flight_requests_per_connection": 1,
-    # A message that came in a compressed batch may be too large for one that is not.
+    # A message that arrived in a compressed batch may exceed the maximum size uncompressed.
     "compression_type": "gzip",
     "max_request_size": SEND_BYTES,
     "linger_ms": 5,
@@ -336,7 +384,7 @@ PRODUCER: dict[str, Any] = {
 
 @contextmanager
 def _client(make: Callable[..., Any], settings: Settings, **options: Any) -> Iterator[Any]:
-    """A client of Kafka's, closed at the end; an error of Kafka's becomes a BrokerError."""
+    """Open a Kafka client and close it at the end; raise its errors as BrokerError."""
     try:
         client = make(**settings.kafka_kwargs(), **options)
         try:
@@ -346,40 +394,45 @@ def _client(make: Callable[..., Any], settings: Settings, **options: Any) -> Ite
     except KafkaError as error:
         refusal = rights.refusal(error, settings)
         raise refusal or BrokerError(
-            f"Kafka refused ({one_line(error)}); what was done before is noted, so try again"
+            f"Kafka refused ({one_line(error)}); letters that were sent before are recorded as done, so try again"
         ) from error
 
 
-def _left_out(letter: Letter, result: Replayed) -> bool:
-    """Whether the letter cannot be sent because it is not all there."""
+def _left_out(letter: DeadLetter, result: ResendResult) -> bool:
+    """Count a letter as left out if it holds only a part of its message; return whether it does."""
     if letter.cut is None:
         return False
-    result.leave(letter, "it was cut")
+    result.leave_out(letter, "it was cut")
     return True
 
 
-class Route(NamedTuple):
-    """Back to the topic that letters came from."""
+class Resender(NamedTuple):
+    """Sends letters to the input topic that they came from.
+
+    Attributes:
+        topic: The input topic.
+        partitions: Number of its partitions.
+    """
 
     topic: str
     partitions: int
 
-    def send(self, producer: KafkaProducer, letters: list[Letter], result: Replayed) -> None:
-        """Send in order and wait for every acknowledgement; what Kafka will never take is left out."""
-        waiting = [(one, self._send_one(producer, one)) for one in letters if not _left_out(one, result)]
+    def send(self, producer: KafkaProducer, letters: list[DeadLetter], result: ResendResult) -> None:
+        """Send letters in order and wait for every acknowledgement; leave out those that Kafka refuses for good."""
+        pending = [(letter, self._send_one(producer, letter)) for letter in letters if not _left_out(letter, result)]
         producer.flush(SEND_S)
-        for letter, sent in waiting:
+        for letter, future in pending:
             try:
-                sent.get(SEND_S)
+                future.get(SEND_S)
                 result.sent += 1
             except REFUSED as error:
-                result.leave(letter, f"Kafka refused it: {type(error).__name__}")
+                result.leave_out(letter, f"Kafka refused it: {type(error).__name__}")
 
-    def _send_one(self, producer: KafkaProducer, letter: Letter) -> Any:
-        """The untouched bytes, to the partition that they came from, with the timestamp and headers that they had."""
-        kept = [(name, held) for name, held in letter.headers if not name.startswith((ERRORS, HEADER_PREFIX))]
+    def _send_one(self, producer: KafkaProducer, letter: DeadLetter) -> Any:
+        """Send the message of a letter: its bytes, headers and timestamp, to its partition; return the future."""
+        kept = [(name, content) for name, content in letter.headers if not name.startswith((ERRORS, HEADER_PREFIX))]
         partition = letter.number(ERRORS + "partition")
-        # The value that a message without one has among the dead letters.
+        # The worker stores a message without a value as a letter with an empty one.
         absent = letter.reason == "empty" and not letter.value and letter.key is not None
         return producer.send(
             self.topic,

@@ -1,4 +1,4 @@
-"""What a worker needs from its surroundings, as checks that say what to mend."""
+"""Checks of everything that a worker needs from its environment; a failed check names its remedy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ from streams.worker.log_mark import other_log, recorded_log_id
 from streams.worker.run import check_artifact, check_port
 
 FREE_MB = 1_000
-BROKER_S = 5.0
+"""Minimum free space on the disk of the states (MB)."""
+BROKER_TIMEOUT_S = 5.0
 
 
-class Finding(NamedTuple):
-    """What one check found."""
+class CheckResult(NamedTuple):
+    """Result of one check.
+
+    Attributes:
+        name: Name of the check.
+        ok: Whether it passed.
+        detail: What was checked, or what is wrong and what to do about it.
+    """
 
     name: str
     ok: bool
@@ -33,52 +40,59 @@ class Finding(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A name and a function that returns what is well, or raises an error that says what to mend."""
+    """A check.
+
+    Attributes:
+        name: Name of the check.
+        run: Returns what was checked, or raises an error with what is wrong and what to do about it.
+    """
 
     name: str
-    look: Callable[[Settings], str]
+    run: Callable[[Settings], str]
 
 
-def examine(check: Check, settings: Settings) -> Finding:
-    """Run one check; any error is a finding, because a doctor must get to the end."""
+def examine(check: Check, settings: Settings) -> CheckResult:
+    """Run one check; an unexpected error fails this check only, so that the remaining checks run."""
     try:
-        return Finding(check.name, ok=True, detail=check.look(settings))
+        return CheckResult(check.name, ok=True, detail=check.run(settings))
     except Exception as error:  # noqa: BLE001 - see above
         kind = "" if on_purpose(error) else f"{type(error).__name__}: "
-        return Finding(check.name, ok=False, detail=kind + one_line(error))
+        return CheckResult(check.name, ok=False, detail=kind + one_line(error))
 
 
-def settings(examined: Examined[Settings]) -> Iterator[Finding]:
-    """A finding for each problem of the settings; the other checks then use what is right, and defaults."""
+def settings(examined: Examined[Settings]) -> Iterator[CheckResult]:
+    """Yield a result for each problem of the settings; the other checks use defaults in place of invalid settings."""
     for problem in examined.problems:
-        yield Finding("settings", ok=False, detail=problem)
+        yield CheckResult("settings", ok=False, detail=problem)
     for note in examined.notes:
-        yield Finding("settings", ok=True, detail=note)
+        yield CheckResult("settings", ok=True, detail=note)
     if not examined.problems:
         given = sum(origin != DEFAULT for origin in examined.origins.values())
-        yield Finding("settings", ok=True, detail=f"{given} of {len(examined.origins)} are set, the rest are defaults")
+        yield CheckResult(
+            "settings", ok=True, detail=f"{given} of {len(examined.origins)} are set, the rest are defaults"
+        )
 
 
 def broker(settings: Settings) -> str:
-    """Kafka answers."""
-    with topics.admin(settings, BROKER_S) as client:
+    """Check that Kafka answers, at the configured address and at those that it advertises."""
+    with topics.admin(settings, BROKER_TIMEOUT_S) as client:
         brokers = client.describe_cluster()["brokers"]
-    lost = asyncio.run(unreachable({(one["host"], one["port"]) for one in brokers}))
-    if lost:
-        raise Unreachable(settings.broker, lost)
+    missed = asyncio.run(unreachable({(advertised["host"], advertised["port"]) for advertised in brokers}))
+    if missed:
+        raise Unreachable(settings.broker, missed)
     return f"{settings.broker} answers, {len(brokers)} broker(s)"
 
 
 def registry(settings: Settings) -> str:
-    """Every topic exists with the right number of partitions."""
+    """Check that every topic exists with the right number of partitions."""
     specs = topics.Topics(settings).all()
-    with topics.admin(settings, BROKER_S) as client:
+    with topics.admin(settings, BROKER_TIMEOUT_S) as client:
         topics.check(client, specs)
-    return f"all {len(specs)} topics are there"
+    return f"all {len(specs)} topics exist"
 
 
 def codecs(_: Settings) -> str:
-    """Messages of every compression codec of Kafka's can be read."""
+    """Check that messages of each of Kafka's compression codecs can be read."""
     from streams.kafka.consumer.fetch_errors import CODECS, missing_codecs
 
     missing = missing_codecs()
@@ -88,54 +102,57 @@ def codecs(_: Settings) -> str:
 
 
 def rights(settings: Settings) -> str:
-    """The user has every right of a worker."""
-    return rights_table.examine(settings, BROKER_S)
+    """Check that the user has every right that a worker needs."""
+    return rights_table.examine(settings, BROKER_TIMEOUT_S)
 
 
 def state(settings: Settings) -> str:
-    """The states in the data folder are of the log that Kafka has."""
+    """Check that the states in the data folder belong to the log that Kafka has."""
     name = topics.Topics(settings).mutations.name
-    found = {folder: recorded_log_id(folder) for folder in shard_folders(settings.datadir).values()}
-    if not found:
+    ids_by_folder = {folder: recorded_log_id(folder) for folder in shard_folders(settings.datadir).values()}
+    if not ids_by_folder:
         return f"none in {settings.datadir} yet"
-    with topics.admin(settings, BROKER_S) as client:
-        there = topics.ids(client, [name]) if name in client.list_topics() else {}
-    log_id = there.get(name, "")
-    for folder, its_id in found.items():
-        if its_id and its_id != log_id and (log_id or name not in there):
-            raise other_log(str(folder), name, its_id, log_id or "none: it is missing")
-    return f"{len(found)} shard(s) in {settings.datadir}, of {name} as it is"
+    with topics.admin(settings, BROKER_TIMEOUT_S) as client:
+        existing = topics.ids(client, [name]) if name in client.list_topics() else {}
+    log_id = existing.get(name, "")
+    for folder, state_log_id in ids_by_folder.items():
+        # Without topic ids (a Kafka before 2.8) the log that exists cannot be compared.
+        if state_log_id and state_log_id != log_id and (log_id or name not in existing):
+            raise other_log(str(folder), name, state_log_id, log_id or "none: it is missing")
+    return f"{len(ids_by_folder)} shard(s) in {settings.datadir}, all of the present {name}"
 
 
 def disk(settings: Settings) -> str:
-    """The state's folder can be written and has room."""
+    """Check that the data folder is writable and has free space."""
     folder = _existing(settings.datadir.absolute())
     if not os.access(folder, os.W_OK | os.X_OK):
-        message = f"{folder} cannot be written; mend its rights or set GROUNDSWELL_DATADIR"
+        message = f"{folder} cannot be written; correct its permissions or set GROUNDSWELL_DATADIR"
         raise StateError(message)
     free_mb = shutil.disk_usage(folder).free // 1_000_000
     if free_mb < FREE_MB:
-        message = f"{folder} has {free_mb} MB left, at least {FREE_MB} are needed; make room or set GROUNDSWELL_DATADIR"
+        message = (
+            f"{folder} has {free_mb} MB left, at least {FREE_MB} are needed; free space or set GROUNDSWELL_DATADIR"
+        )
         raise StateError(message)
-    return f"{settings.datadir} can be written, {free_mb:,} MB free"
+    return f"{settings.datadir} is writable, {free_mb:,} MB free"
 
 
 def _existing(path: Path) -> Path:
-    """The path itself or the nearest folder above it that exists."""
+    """Return the path itself or the nearest folder above it that exists."""
     return path if path.exists() else _existing(path.parent)
 
 
 def kernels(settings: Settings) -> str:
-    """There is a folder for the compiled kernels."""
-    if os.path.isdir(settings.datadir):  # noqa: PTH112 - it answers also where permissions are missing
+    """Check that compiled kernels can be stored."""
+    if os.path.isdir(settings.datadir):  # noqa: PTH112 - no error where permissions are missing
         return kernel_cache.prepare(settings.datadir)
-    found = kernel_cache.prepare()
-    # Nothing is made here; a worker makes its folder and uses that.
-    return found if kernel_cache.sources_writable() else f"{found}; a worker's in {settings.datadir}/kernels"
+    detail = kernel_cache.prepare()
+    # A check creates no folder; a worker creates its data folder and uses that.
+    return detail if kernel_cache.sources_writable() else f"{detail}; a worker's in {settings.datadir}/kernels"
 
 
 def device(settings: Settings) -> str:
-    """The wanted device is there; `auto` says what it chose, and why."""
+    """Check that the configured device is available; the detail names the device that `auto` selects, and why."""
     from model.config import ModelConfig
     from model.engine.device_selection import choose
 

@@ -1,7 +1,7 @@
-"""An operator's side of `groundswell model use`: first every shard makes the artifact ready, then all of them use it.
+"""The operator's side of `groundswell model use`: every shard prepares the artifact, then all of them serve it.
 
-As long as one shard has not said that it is ready nothing is changed; where one refuses afterwards, what was in use
-before is put back.
+Nothing changes until every shard has reported that it is ready. If a shard refuses after that, the artifact that was in
+use before is restored.
 """
 
 from __future__ import annotations
@@ -29,9 +29,15 @@ from streams.worker.rollout.models_topic import (
 
 
 @dataclass
-class Used:
-    """What came of an order. before: the version in use before, None: what the workers' settings say. live: whether
-    workers were running. ready_s, serving_s: seconds until all shards were ready, and from there until all served it.
+class ActivationResult:
+    """Result of an activation.
+
+    Attributes:
+        version: Version of the artifact that is in use now.
+        before: Version that was in use before; None if the workers used the artifact of their settings.
+        live: Whether workers were running.
+        ready_s: Seconds until all shards were ready.
+        serving_s: Seconds from there until all shards served the artifact.
     """
 
     version: str
@@ -41,15 +47,15 @@ class Used:
     serving_s: float = 0.0
 
 
-class Ordering:
-    """Puts artifacts to use.
+class ModelActivation:
+    """Activates artifacts on all shards.
 
     Args:
-        desk: the models topic.
-        shards: how many there are.
-        live: whether workers are running.
-        timeout_s: how long every shard together may take to be ready, and then again to serve.
-        tell: is told of each shard's answer.
+        desk: The models topic.
+        shards: Number of shards.
+        live: Whether workers are running.
+        timeout_s: Time that all shards together have to become ready, and the same again to serve.
+        on_answer: Receives each shard's answer.
     """
 
     def __init__(
@@ -59,68 +65,68 @@ class Ordering:
         *,
         live: bool,
         timeout_s: float,
-        tell: Callable[[ShardStatus], None] = lambda _: None,
+        on_answer: Callable[[ShardStatus], None] = lambda _: None,
     ) -> None:
         self._desk, self._shards, self._live = desk, shards, live
-        self._timeout_s, self._tell = timeout_s, tell
+        self._timeout_s, self._on_answer = timeout_s, on_answer
 
-    async def use(self, artifact: Artifact) -> Used:
-        """Put an artifact to use in all shards, or in none.
+    async def activate(self, artifact: Artifact) -> ActivationResult:
+        """Activate an artifact on all shards, or on none.
 
         Raises:
-            ModelRefused: a shard refused it, or did not answer; what was in use before still is.
-            BrokerError: Kafka did not take a message.
+            ModelRefused: a shard refused it or did not answer; the artifact that was in use before still is.
+            BrokerError: Kafka did not acknowledge a message.
         """
         notices, desk = self._desk.state, self._desk
         if notices.trial is not None and time.time() - notices.trial_time_ms / 1_000 < TRIAL_S:
             raise ModelRefused(
-                f"version {notices.trial.version} is just being tried: wait until that command has ended, or at most "
-                f"{TRIAL_S / 60:.0f} minutes where it was killed"
+                f"another command is activating version {notices.trial.version}: wait until that command has ended, "
+                f"or {TRIAL_S / 60:.0f} minutes if it was killed"
             )
         before = notices.use
         order, parts = new_deployment(artifact, uuid.uuid4().hex[:12])
-        used = Used(order.version, before.version if before else None, self._live)
+        result = ActivationResult(order.version, before.version if before else None, self._live)
         await desk.write(*parts)
         try:
             if self._live:
                 await desk.write(ModelsTopicMessage(TRY, encode(order)))
-                used.ready_s = await self._answers(order, "ready")
+                result.ready_s = await self._wait_for_answers(order, "ready")
             await desk.write(ModelsTopicMessage(USE, encode(order)))
             if self._live:
-                used.serving_s = await self._serving(order, before)
+                result.serving_s = await self._wait_until_serving(order, before)
         finally:
             await desk.write(ModelsTopicMessage(TRY, None))
         await desk.read(POLL_S)
         await desk.write(*notices.tombstones({order.version, before.version if before else ""}))
-        return used
+        return result
 
-    async def _serving(self, order: Deployment, before: Deployment | None) -> float:
+    async def _wait_until_serving(self, order: Deployment, before: Deployment | None) -> float:
         try:
-            return await self._answers(order, "serving")
+            return await self._wait_for_answers(order, "serving")
         except ModelRefused as error:
             await self._desk.write(ModelsTopicMessage(USE, encode(before) if before else None))
-            raise ModelRefused(f"{error}; the shards that had changed go back") from error
+            raise ModelRefused(f"{error}; the shards that had changed return to it") from error
 
-    async def _answers(self, order: Deployment, state: RolloutState) -> float:
-        """Wait until every shard has answered; returns how long that took (s)."""
-        begin, seen = time.monotonic(), set[int]()
-        while len(seen) < self._shards:
+    async def _wait_for_answers(self, order: Deployment, state: RolloutState) -> float:
+        """Wait until every shard has reported a state; return the seconds that it took."""
+        begin, reported = time.monotonic(), set[int]()
+        while len(reported) < self._shards:
             if time.monotonic() - begin > self._timeout_s:
-                late = ", ".join(str(shard) for shard in range(self._shards) if shard not in seen)
+                late = ", ".join(str(shard) for shard in range(self._shards) if shard not in reported)
                 raise ModelRefused(
-                    f"shard {late} did not say in {self._timeout_s:.0f} s that it is {state}: are all workers up, and "
-                    "of this release? What was in use before still is"
+                    f"shard {late} did not report within {self._timeout_s:.0f} s that it is {state}: check that all "
+                    "workers run, and this release; the artifact that was in use before still is"
                 )
             await self._desk.read(POLL_S)
             for shard, answer in sorted(self._desk.state.shards.items()):
-                if answer.deployment_id != order.id or shard in seen or shard >= self._shards:
+                if answer.deployment_id != order.id or shard in reported or shard >= self._shards:
                     continue
                 if answer.state == "refused":
-                    who = f"shard {shard} ({answer.worker})"
                     raise ModelRefused(
-                        f"{who} refused version {order.version}, what was in use before still is: {answer.error}"
+                        f"shard {shard} ({answer.worker}) refused version {order.version}, the artifact that was in "
+                        f"use before still is: {answer.error}"
                     )
                 if answer.state == state:
-                    seen.add(shard)
-                    self._tell(answer)
+                    reported.add(shard)
+                    self._on_answer(answer)
         return time.monotonic() - begin

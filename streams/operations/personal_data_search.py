@@ -1,13 +1,13 @@
-"""Where a person is still found: the rows and the files of a data folder, checkpoints, and the topics.
+"""Search for a user's id in the rows and files of a data folder, in checkpoints and in the topics.
 
-Rows say what the state knows. The search of the files is for the bytes of the id, so it also finds what RocksDB
-has replaced and not yet dropped; it finds the id inside of longer ones too, which is told apart by their number.
+Rows are what the state uses. Files are searched for the bytes of the id, so a search also finds values that RocksDB has
+replaced and not dropped yet. It finds the id inside longer ids too; the rows count those separately.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from graphstate.storage import row_layouts
 from graphstate.storage.manifest import read_meta
 from graphstate.storage.repository import Repository
 from graphstate.storage.store import Store
-from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact, Kind, Mutation, owner
+from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact, Kind, Mutation, Progress, owner
 from streams.errors import BadEvent, BrokerError, Right, one_line
 from streams.kafka.access import rights
 from streams.kafka.log_io import read_partitions
@@ -38,10 +38,11 @@ from streams.worker.checkpoints import open_address
 from streams.worker.data_dir import check_readable, shard_folders
 
 CHUNK_BYTES = 8 << 20
+"""Size of a read, and maximum size of a fetch per partition."""
 TAIL_BYTES = 1 << 16
-"""The properties of an SST file are at its end."""
-OPENED = 3
-"""How often a state is opened that a worker changes meanwhile."""
+"""Size of the end of an SST file that holds its properties."""
+OPEN_ATTEMPTS = 3
+"""Number of attempts to open a state while a worker changes its files."""
 _TABLES = (
     row_layouts.FOLLOW,
     row_layouts.MEMBER,
@@ -52,18 +53,24 @@ _TABLES = (
     row_layouts.VIA,
 )
 _INDEXES = (FOLLOWS, INTERACTS, CREATED, HAS_MEMBER)
-_REGISTERS = 24
-# Properties lie one behind the other there, each name without what it shares with the one before.
+_REGISTERS_BYTES = 24
+"""Size of the registers at the beginning of a node's value; the id follows, or a hash of it after a forget."""
+# The names of properties are prefix-compressed, each without the prefix that it shares with the previous name.
 _NODES, _COMPRESSED = re.compile(rb"namenodes"), re.compile(rb"ression(?!NoCompression)[A-Z]")
 
 
 @dataclass
-class InShard:
-    """What one shard's rows say of a person.
+class ShardFindings:
+    """Rows of one shard that concern the user.
 
-    named: there is a record with the id. edges: rows that begin with the person. forgotten_s: up to when the person
-    was forgotten (Unix time; only a hash of the id is left), if that is so. others: records with longer ids that
-    contain it. wrong: why nothing can be said.
+    Attributes:
+        shard: Number of the shard.
+        owner: Whether this shard owns the user.
+        named: Whether a record holds the id.
+        edges: Number of rows that begin with the user.
+        forgotten_s: Time of the newest forget (Unix time) if only a hash of the id is left, else None.
+        others: Number of records with longer ids that contain the id.
+        wrong: Why the shard could not be searched; empty if it was.
     """
 
     shard: int
@@ -76,11 +83,14 @@ class InShard:
 
 
 @dataclass
-class InFiles:
-    """What a search of files found.
+class FileFindings:
+    """Occurrences of the id's bytes in files.
 
-    files, size: how much was searched, in bytes. found: how often the id's bytes are in which. compressed: files that
-    may hold ids and cannot be searched, as a release before this one compressed them.
+    Attributes:
+        files: Number of files that were searched.
+        size: Size of these files (bytes).
+        found: Number of occurrences by file name, without files that have none.
+        compressed: Files that may hold ids and cannot be searched, because an earlier release compressed them.
     """
 
     files: int = 0
@@ -89,12 +99,19 @@ class InFiles:
     compressed: list[str] = field(default_factory=list)
 
     def search(self, source: BinaryIO, name: str, needle: bytes) -> None:
-        """Search one file."""
-        count, size, last, end = 0, 0, b"", b""
+        """Search one file.
+
+        Args:
+            source: Content of the file.
+            name: Name of the file in the findings.
+            needle: Bytes of the id.
+        """
+        count, size, overlap, end = 0, 0, b"", b""
         while chunk := source.read(CHUNK_BYTES):
-            text = last + chunk
+            text = overlap + chunk
             count += text.count(needle)
-            last = text[len(text) - len(needle) + 1 :] if len(needle) > 1 else b""
+            # The end is one byte shorter than the id, so no occurrence is counted twice.
+            overlap = text[len(text) - len(needle) + 1 :] if len(needle) > 1 else b""
             size += len(chunk)
             end = (end + chunk)[-TAIL_BYTES:]
         self.files += 1
@@ -106,78 +123,84 @@ class InFiles:
 
 
 def _is_compressed(end: bytes) -> bool:
-    """Whether an SST file holds nodes and is compressed, by its properties (which never are)."""
+    """Return whether an SST file holds nodes and is compressed, from its properties, which never are."""
     return _NODES.search(end) is not None and _COMPRESSED.search(end) is not None
 
 
-def in_shards(settings: Settings, user: str) -> list[InShard]:
-    """What the rows of each state in the data folder say; a running worker is not disturbed."""
+def search_shards(settings: Settings, user: str) -> list[ShardFindings]:
+    """Search the rows of each state in the data folder, read-only, also while a worker runs."""
     check_readable(settings.datadir)
-    found = [_in_shard(number, folder, user) for number, folder in shard_folders(settings.datadir).items()]
-    for one in found:
-        one.owner = owner(user, settings.shards) == one.shard
-    return found
+    findings = [_search_shard(number, folder, user) for number, folder in shard_folders(settings.datadir).items()]
+    for shard in findings:
+        shard.owner = owner(user, settings.shards) == shard.shard
+    return findings
 
 
-def _in_shard(number: int, folder: Path, user: str) -> InShard:
-    wrong = ""
-    for _ in range(OPENED):
+def _search_shard(number: int, folder: Path, user: str) -> ShardFindings:
+    problem = ""
+    for _ in range(OPEN_ATTEMPTS):
         try:
-            found = int(read_meta(folder).get(b"format", b"0"))
-            if found != FORMAT:
-                return InShard(number, wrong=f"it has format {found}, this version reads {FORMAT}")
+            state_format = int(read_meta(folder).get(b"format", b"0"))
+            if state_format != FORMAT:
+                return ShardFindings(number, wrong=f"it has format {state_format}, this version reads {FORMAT}")
             store = Store(folder, read_only=True)
         except GraphError as error:
-            wrong = one_line(error)
+            problem = one_line(error)
             continue
         try:
-            return _rows(number, store, user)
+            return _search_rows(number, store, user)
         except GraphError as error:
-            wrong = one_line(error)
+            problem = one_line(error)
         finally:
             store.close()
-    return InShard(number, wrong=wrong)
+    return ShardFindings(number, wrong=problem)
 
 
-def _rows(number: int, store: Store, user: str) -> InShard:
-    found, needle, trace, row = InShard(number), user.encode(), forgotten_key(user), -1
+def _search_rows(number: int, store: Store, user: str) -> ShardFindings:
+    findings, needle, trace, user_row = ShardFindings(number), user.encode(), forgotten_key(user), -1
     for key, value in store.rows("nodes"):
-        kind, at = row_layouts.read_node(key)
-        named = kind != USER or value[_REGISTERS]
-        if kind == USER and named and value[_REGISTERS + 1 :] == needle:
-            found.named, row = True, at
-        elif kind == USER and not named and value.endswith(trace):
-            found.forgotten_s, row = int.from_bytes(value[16:24], "little", signed=True) / 1e6, at
-        elif named and needle in value:
-            found.others += 1
-    if row >= 0:
-        prefixes = [row_layouts.prefix(table, row) for table in _TABLES]
-        prefixes += [row_layouts.index_prefix(relation, row) for relation in _INDEXES]
-        found.edges = sum(1 for prefix in prefixes for _ in store.scan(prefix))
-    return found
+        kind, row = row_layouts.read_node(key)
+        has_id = kind != USER or value[_REGISTERS_BYTES]
+        if kind == USER and has_id and value[_REGISTERS_BYTES + 1 :] == needle:
+            findings.named, user_row = True, row
+        elif kind == USER and not has_id and value.endswith(trace):
+            findings.forgotten_s, user_row = int.from_bytes(value[16:24], "little", signed=True) / 1e6, row
+        elif has_id and needle in value:
+            findings.others += 1
+    if user_row >= 0:
+        prefixes = [row_layouts.prefix(table, user_row) for table in _TABLES]
+        prefixes += [row_layouts.index_prefix(relation, user_row) for relation in _INDEXES]
+        findings.edges = sum(1 for prefix in prefixes for _ in store.scan(prefix))
+    return findings
 
 
-def in_files(datadir: Path, user: str) -> InFiles:
-    """A byte search of everything in a data folder."""
+def search_files(datadir: Path, user: str) -> FileFindings:
+    """Search the bytes of every file in a data folder."""
     check_readable(datadir)
-    found, needle = InFiles(), user.encode()
+    findings, needle = FileFindings(), user.encode()
     for path in sorted(datadir.rglob("*")):
         try:
             if path.is_file():
                 with path.open("rb") as source:
-                    found.search(source, str(path.relative_to(datadir)), needle)
-        except FileNotFoundError:  # RocksDB has just dropped it
+                    findings.search(source, str(path.relative_to(datadir)), needle)
+        except FileNotFoundError:  # RocksDB deleted it after it was listed
             continue
-    return found
+    return findings
 
 
 # Checkpoints
 
 
 @dataclass
-class InCheckpoint:
-    """How often a checkpoint's files hold the id's bytes; checkpoint: its id, or that of none: files of removed ones,
-    which stay for an hour. wrong: why that cannot be said, or not of all of them.
+class CheckpointFindings:
+    """Occurrences of the id's bytes in the files of one checkpoint.
+
+    Attributes:
+        folder: Folder of the shard's checkpoints.
+        checkpoint: Id of the checkpoint; REMOVED for files of removed checkpoints, which stay for an hour.
+        created_s: Time at which it was written (Unix time).
+        count: Number of occurrences.
+        wrong: Why some or all of its files could not be searched; empty if all were.
     """
 
     folder: str
@@ -190,52 +213,53 @@ class InCheckpoint:
 REMOVED = "(removed)"
 
 
-def in_checkpoints(settings: Settings, user: str) -> Iterator[InCheckpoint]:
-    """A byte search of all checkpoints of this log, also of another number of shards; reads each file once.
+def search_checkpoints(settings: Settings, user: str) -> Iterator[CheckpointFindings]:
+    """Search all checkpoints of this log, also those of another number of shards; each file is read once.
 
     Raises:
-        GraphError, SettingsError: they cannot be reached.
+        GraphError: the folder of the checkpoints cannot be listed.
+        SettingsError: the address of the checkpoints cannot be used.
     """
     fs, root = open_address(settings.checkpoints)
-    above = f"{root.rstrip('/')}/{Topics(settings).mutations.name}"
+    parent = f"{root.rstrip('/')}/{Topics(settings).mutations.name}"
     try:
-        folders = sorted(str(about["name"]) for about in fs.ls(above, detail=True) if about["type"] == "directory")
+        folders = sorted(str(entry["name"]) for entry in fs.ls(parent, detail=True) if entry["type"] == "directory")
     except FileNotFoundError:
         return
     except OSError as error:
-        raise GraphError(f"{above} cannot be listed ({one_line(error)}): is GROUNDSWELL_CHECKPOINTS right?") from error
+        raise GraphError(f"{parent} cannot be listed ({one_line(error)}): is GROUNDSWELL_CHECKPOINTS right?") from error
     for folder in folders:
-        yield from _in_repository(Repository(fs, folder), folder.rpartition("/")[2], user.encode())
+        yield from _search_repository(Repository(fs, folder), folder.rpartition("/")[2], user.encode())
 
 
-def _in_repository(kept: Repository, folder: str, needle: bytes) -> Iterator[InCheckpoint]:
-    known: dict[str, InFiles] = {}
+def _search_repository(repository: Repository, folder: str, needle: bytes) -> Iterator[CheckpointFindings]:
+    searched: dict[str, FileFindings] = {}
 
-    def search(blob: str, name: str) -> InFiles:
-        if blob not in known:
-            known[blob] = InFiles()
-            with kept.fs.open(f"{kept.root}/blobs/{blob}", "rb") as source:
-                known[blob].search(source, name, needle)
-        return known[blob]
+    def search(blob: str, name: str) -> FileFindings:
+        if blob not in searched:
+            searched[blob] = FileFindings()
+            with repository.fs.open(f"{repository.root}/blobs/{blob}", "rb") as source:
+                searched[blob].search(source, name, needle)
+        return searched[blob]
 
-    for name in kept.ids():
-        found = InCheckpoint(folder, name)
+    for checkpoint_id in repository.ids():
+        findings = CheckpointFindings(folder, checkpoint_id)
         try:
-            manifest = kept.load(name)
-            found.created_s = manifest.created_s
+            manifest = repository.load(checkpoint_id)
+            findings.created_s = manifest.created_s
             for file in manifest.files:
-                searched = search(file.sha256, file.name)
-                found.count += sum(searched.found.values())
-                if searched.compressed:
-                    found.wrong = "some of it is compressed and cannot be searched"
+                in_file = search(file.sha256, file.name)
+                findings.count += sum(in_file.found.values())
+                if in_file.compressed:
+                    findings.wrong = "some of it is compressed and cannot be searched"
         except (DamagedError, OSError) as error:
-            found.wrong = one_line(error)
-        yield found
-    removed = InCheckpoint(folder, REMOVED)
+            findings.wrong = one_line(error)
+        yield findings
+    removed = CheckpointFindings(folder, REMOVED)
     with suppress(FileNotFoundError):
-        for path in kept.fs.ls(f"{kept.root}/blobs", detail=False):
+        for path in repository.fs.ls(f"{repository.root}/blobs", detail=False):
             blob = str(path).rpartition("/")[2]
-            if blob not in known:
+            if blob not in searched:
                 removed.count += sum(search(blob, "").found.values())
     if removed.count:
         yield removed
@@ -245,12 +269,18 @@ def _in_repository(kept: Repository, folder: str, needle: bytes) -> Iterator[InC
 
 
 @dataclass
-class InTopic:
-    """Records of a topic that name a person.
+class TopicFindings:
+    """Records of a topic that name the user.
 
-    records: how many it has. newest_ms: Kafka's time of the newest that does. below: by partition, the offset below
-    which all of them are. kept_ms: for how long Kafka keeps a record; None: for ever, or until one with the same key
-    replaces it. newest: on the score topic what its newest record holds, a score or a tombstone.
+    Attributes:
+        topic: Name of the topic.
+        records: Number of records in the topic.
+        naming: Number of records that name the user.
+        newest_ms: Kafka's timestamp of the newest of these (Unix time in ms).
+        below: By partition: all of these have offsets below this one.
+        kept_ms: Retention of the topic (ms); None if records are kept for ever, or until a record with the same key
+            replaces them.
+        newest: On the score topic: content of the newest of these, `score` or `tombstone`.
     """
 
     topic: str
@@ -263,15 +293,16 @@ class InTopic:
 
     @property
     def until_s(self) -> float | None:
-        """From when on Kafka may drop the last of them (Unix time)."""
+        """Time from which Kafka may drop the newest of these records (Unix time); None if it never does."""
         return (self.newest_ms + self.kept_ms) / 1_000 if self.naming and self.kept_ms is not None else None
 
 
-def in_topics(settings: Settings, user: str, progress: Callable[[str, int, int], None]) -> Iterator[InTopic]:
-    """Read all topics that Kafka has from end to end, and count what names a person.
+def search_topics(settings: Settings, user: str, progress: Progress) -> Iterator[TopicFindings]:
+    """Read all topics that exist from end to end, and count the records that name the user.
 
     Raises:
-        BrokerError: Kafka cannot be asked.
+        BrokerError: Kafka cannot be read.
+        NotAllowed: the user may not read or describe a topic.
     """
     topics, needle = Topics(settings), user.encode()
     with admin(settings) as client:
@@ -279,44 +310,45 @@ def in_topics(settings: Settings, user: str, progress: Callable[[str, int, int],
         specs = [spec for spec in topics.all() if spec.name not in absent]
         needed = ("read", "describe_configs")
         rights.require(client, [Right(operation, spec.name) for operation in needed for spec in specs])
-        kept = {spec.name: _kept_ms(client, spec.name) for spec in specs}
+        kept_ms = {spec.name: _kept_ms(client, spec.name) for spec in specs}
     for spec in specs:
-        found = InTopic(spec.name, kept_ms=kept[spec.name])
+        findings = TopicFindings(spec.name, kept_ms=kept_ms[spec.name])
         for record in _records(settings, spec.name, progress):
-            found.records += 1
-            if not _naming(topics, record, user, needle):
+            findings.records += 1
+            if not _names_user(topics, record, user, needle):
                 continue
-            found.naming += 1
-            found.below[record.partition] = record.offset + 1
-            found.newest_ms = max(found.newest_ms, record.timestamp)
+            findings.naming += 1
+            findings.below[record.partition] = record.offset + 1
+            findings.newest_ms = max(findings.newest_ms, record.timestamp)
             if spec.name == topics.score.name:
-                found.newest = "score" if record.value else "tombstone"
-        yield found
+                findings.newest = "score" if record.value else "tombstone"
+        yield findings
 
 
 def _kept_ms(client: KafkaAdminClient, name: str) -> int | None:
     wanted = {"cleanup.policy": None, "retention.ms": None}
-    found = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted)], config_filter="all")
-    config = {key: about["value"] for key, about in next(iter(found.values()))[name].items()}
+    answers = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted)], config_filter="all")
+    config = {key: entry["value"] for key, entry in next(iter(answers.values()))[name].items()}
     kept_ms = int(config["retention.ms"])
     return kept_ms if "delete" in config["cleanup.policy"] and kept_ms >= 0 else None
 
 
-def _records(settings: Settings, name: str, progress: Callable[[str, int, int], None]) -> Iterator[Any]:
+def _records(settings: Settings, name: str, progress: Progress) -> Iterator[Any]:
     try:
         consumer = KafkaConsumer(
             **settings.kafka_kwargs(), enable_auto_commit=False, max_partition_fetch_bytes=CHUNK_BYTES
         )
         try:
-            parts = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
-            begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
-            left = {part: ends[part] - begins[part] for part in parts}
-            total = sum(left.values())
-            for records in read_partitions(consumer, {part: (begins[part], ends[part]) for part in parts}):
+            partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
+            begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+            bounds = {partition: (begins[partition], ends[partition]) for partition in partitions}
+            unread = {partition: end - begin for partition, (begin, end) in bounds.items()}
+            total = sum(unread.values())
+            for records in read_partitions(consumer, bounds):
                 yield from records
-                part = TopicPartition(name, records[-1].partition)
-                left[part] = ends[part] - records[-1].offset - 1
-                progress(name, total - sum(left.values()), total)
+                partition = TopicPartition(name, records[-1].partition)
+                unread[partition] = ends[partition] - records[-1].offset - 1
+                progress(name, total - sum(unread.values()), total)
         finally:
             consumer.close()
     except KafkaError as error:
@@ -324,8 +356,8 @@ def _records(settings: Settings, name: str, progress: Callable[[str, int, int], 
         raise refusal or BrokerError(f"{name} cannot be read ({one_line(error)}); try again") from error
 
 
-def _naming(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
-    """Whether a record names the person as a user; of what cannot be read: whether it holds the id's bytes."""
+def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
+    """Return whether a record names the user, or, if it cannot be decoded, whether it holds the id's bytes."""
     value, name = record.value or b"", record.topic
     if name in (topics.score.name, topics.alert.name):
         return bool(record.key == needle)
@@ -333,90 +365,95 @@ def _naming(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
         if needle not in value:
             return False
         if name == topics.halos.name:
-            return user in _mirrored(decode(value))
-        return any(user in _users(one) for segment in unpack(value).segments for one in segment.mutations)
+            return user in _users_of_halo(decode(value))
+        return any(user in _users(mutation) for segment in unpack(value).segments for mutation in segment.mutations)
     if name == topics.models.name:  # artifacts, which name no users
         return False
-    held = needle in value or needle in (record.key or b"")
+    holds_bytes = needle in value or needle in (record.key or b"")
     if name.endswith(DEAD_LETTERS):
-        return held
-    # JSON can hold an id in other bytes, escaped.
-    if not held and b"\\" not in value:
+        return holds_bytes
+    # JSON may hold the id escaped, which are other bytes.
+    if not holds_bytes and b"\\" not in value:
         return False
     try:
-        return any(user in _users(one) for one in mutations(value, topics.kind(name), record.timestamp))
+        return any(user in _users(mutation) for mutation in mutations(value, topics.kind(name), record.timestamp))
     except BadEvent:
-        return held
+        return holds_bytes
 
 
-def _users(one: Mutation) -> tuple[str | None, ...]:
-    """The users whom an event or a fact names."""
-    if one.kind in (Kind.FOLLOW, Kind.UNFOLLOW, Fact.RECEIVED, Fact.UNRECEIVED, Fact.KEPT):
-        return one.user, one.other
-    return (one.user, one.extra) if one.kind == Kind.SHARE else (one.user,)
+def _users(mutation: Mutation) -> tuple[str | None, ...]:
+    """Return the users that an event or a fact names."""
+    if mutation.kind in (Kind.FOLLOW, Kind.UNFOLLOW, Fact.RECEIVED, Fact.UNRECEIVED, Fact.KEPT):
+        return mutation.user, mutation.other
+    return (mutation.user, mutation.extra) if mutation.kind == Kind.SHARE else (mutation.user,)
 
 
-def _mirrored(halo: Halo) -> set[str]:
-    """The users whom a halo tells of or asks for."""
+def _users_of_halo(halo: Halo) -> set[str]:
+    """Return the users that a halo sends, requests or drops."""
     nodes = {node.node_id for node in halo.nodes if node.kind == USER}
     wants = {want.node_id for want in halo.wants if want.kind == USER}
     return nodes | wants | {node_id for kind, node_id in halo.drops if kind == USER}
 
 
-# For people
+# Text
 
 
 def tables(
-    settings: Settings, shards: list[InShard], files: InFiles, kept: list[InCheckpoint], read: list[InTopic]
+    settings: Settings,
+    shards: list[ShardFindings],
+    files: FileFindings,
+    checkpoints: list[CheckpointFindings],
+    topics: list[TopicFindings],
 ) -> Iterator[str | list[dict[str, Any]]]:
-    """Everything as lines and tables."""
+    """Yield all findings as lines and tables."""
     datadir = settings.datadir
     yield [
         {
-            "shard": one.shard,
-            "owner": one.owner,
-            "named": None if one.wrong else one.named,
-            "edges": None if one.wrong else one.edges,
-            "forgotten": None if one.forgotten_s is None else rfc3339(round(one.forgotten_s * 1e6)),
-            "in longer ids": None if one.wrong else one.others,
-            "wrong": one.wrong or None,
+            "shard": shard.shard,
+            "owner": shard.owner,
+            "named": None if shard.wrong else shard.named,
+            "edges": None if shard.wrong else shard.edges,
+            "forgotten": None if shard.forgotten_s is None else rfc3339(round(shard.forgotten_s * 1e6)),
+            "in longer ids": None if shard.wrong else shard.others,
+            "wrong": shard.wrong or None,
         }
-        for one in shards
+        for shard in shards
     ] or f"there is no state in {datadir}"
     yield f"\n{sum(files.found.values())} times in the {files.size:,} bytes of {files.files} files in {datadir}"
     yield [{"file": name, "times": count} for name, count in files.found.items()]
     if files.compressed:
         yield f"{len(files.compressed)} files cannot be searched: an earlier release compressed them"
     if settings.checkpoints:
-        yield f"\n{sum(one.count > 0 for one in kept)} of {len(kept)} checkpoints hold it"
+        holding = sum(checkpoint.count > 0 for checkpoint in checkpoints)
+        yield f"\n{holding} of {len(checkpoints)} checkpoints hold it"
         yield [
             {
-                "folder": one.folder,
-                "checkpoint": one.checkpoint,
-                "created": None if one.created_s is None else rfc3339(round(one.created_s * 1e6)),
-                "times": one.count,
-                "wrong": one.wrong or None,
+                "folder": checkpoint.folder,
+                "checkpoint": checkpoint.checkpoint,
+                "created": None if checkpoint.created_s is None else rfc3339(round(checkpoint.created_s * 1e6)),
+                "times": checkpoint.count,
+                "wrong": checkpoint.wrong or None,
             }
-            for one in kept
+            for checkpoint in checkpoints
         ]
-    if read:
+    if topics:
         yield ""
         yield [
             {
-                "topic": one.topic,
-                "records": one.records,
-                "naming": one.naming,
-                "newest": one.newest or None,
-                "below": " ".join(f"{part}:{offset}" for part, offset in sorted(one.below.items())) or None,
-                "until": _until(one),
+                "topic": topic.topic,
+                "records": topic.records,
+                "naming": topic.naming,
+                "newest": topic.newest or None,
+                "below": " ".join(f"{part}:{offset}" for part, offset in sorted(topic.below.items())) or None,
+                "until": _until(topic),
             }
-            for one in read
+            for topic in topics
         ]
 
 
-def _until(one: InTopic) -> str | None:
-    if one.until_s is not None:
-        return rfc3339(round(one.until_s * 1e6))
-    if not one.naming:
+def _until(topic: TopicFindings) -> str | None:
+    if topic.until_s is not None:
+        return rfc3339(round(topic.until_s * 1e6))
+    if not topic.naming:
         return None
-    return "replaced" if one.newest else "for ever"
+    return "replaced" if topic.newest else "for ever"

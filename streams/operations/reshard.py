@@ -1,18 +1,18 @@
-"""`state reshard`: another number of shards, in stages that are each begun again if they were interrupted.
+"""`state reshard`: rebuild everything for another number of shards, in stages that can be resumed.
 
-    begin   <mutations>.reshard is made: from here on no worker starts
-    build   the old log is read, the new one is written to <mutations>.reshard, with the shards' states beside it
-    swap    mutations and halos are deleted and made anew, the new log is copied: the same bytes at the same offsets
-    settle  the group counts it as published; old states are moved away, new ones put in place, checkpoints kept
-    end     <mutations>.reshard is deleted
+    begin   create <mutations>.reshard: no worker starts while it exists
+    build   read the old log, write the new log to <mutations>.reshard and build the shards' states beside it
+    swap    delete and create mutations and halos, copy the new log: the same bytes at the same offsets
+    settle  commit the new log as published, move old states away and new ones in place, write checkpoints
+    end     delete <mutations>.reshard
 
-Until the journal says that the new log is whole, the old one is untouched and a second attempt begins anew; from then
-on the new one is in two places or will be. The journal is the partition behind the last shard's of <mutations>.reshard.
+Until the journal records that the new log is complete, the old log is unchanged and a second attempt starts from the
+beginning. From then on the new log exists in `<mutations>.reshard`, and after the swap in both topics.
 
-The offsets that the group committed of the input topics stay. What ingest has acknowledged by them is in all partitions
-that it concerns, so the new shards skip it should it come again; what lies behind may be in some partitions only, and
-will be sent again: twice makes no difference. The new log is committed to its end: all of it was published, so a
-worker is silent while it rebuilds, and then publishes one score for everybody.
+The group's offsets of the input topics are kept. An input message below them is in every partition that it concerns, so
+a new shard skips it if ingest sends it again. A message above them may be in some partitions only and is sent again; a
+repeated event changes nothing. The new log is committed to its end, because all of it was published before: a worker
+publishes nothing while it rebuilds its state, and then one score per user.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import msgspec
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.errors import NoError, TopicAlreadyExistsError
+from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
 from graphstate.storage.options import RocksDbBudget
@@ -38,9 +36,9 @@ from streams.errors import BrokerError, StateError, TopicError, WorkerError
 from streams.kafka import topics
 from streams.kafka.access import rights, rights_table
 from streams.kafka.log_io import reader, writer
-from streams.kafka.topics import FOREVER, RESHARD, Topics, TopicSpec
 from streams.messages.topic_identity import Identity, read_note
-from streams.operations.resharded_log import NewLog, OldPartition, merged
+from streams.operations.reshard_journal import BUILD, PLACE, SETTLE, SWAP, Journal, ReshardTopics
+from streams.operations.resharded_log import NewLog, OldPartition, merge_by_clock
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Shard
@@ -49,39 +47,36 @@ from streams.worker.data_dir import lock_data_dir, shard_folders, state_folder
 from streams.worker.log_mark import record_log_id
 from streams.worker.rollout.models_topic import artifact_in_use, read_models_topic
 
-AWAY = ".before-reshard"
-"""Behind the name of a state's folder that is of no use any more."""
-BUILT = ".reshard-"
-"""How the folder of new states begins, under DATADIR, until they are put in place."""
-BUILD, SWAP, SETTLE, PLACE = "build", "swap", "settle", "place"
-SOURCE = "reshard-"
-"""How the source of moved events begins."""
-EPOCH = datetime.fromtimestamp(0, UTC)
-MADE_S = 30.0
-AGAIN_S = 0.1
-
-
-class Journal(msgspec.Struct):
-    """How far a reshard is.
-
-    read: where the old partitions ended. ends: where the new ones end. clock: µs. The rest is for the report.
-    """
-
-    stage: str
-    name: str
-    old: int
-    new: int
-    read: list[int] = []
-    ends: list[int] = []
-    events: int = 0
-    facts: int = 0
-    expired: int = 0
-    size: int = 0
+MOVED_SUFFIX = ".before-reshard"
+"""Suffix of the folder of a state that was replaced."""
+BUILD_PREFIX = ".reshard-"
+"""Prefix of the folder in DATADIR that holds the new states until they are put in place."""
+SOURCE_PREFIX = "reshard-"
+"""Prefix of the source of moved events in the packs of the new log."""
+RIGHTS_TIMEOUT_S = 30.0
+POLL_S = 0.1
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass
 class Report:
-    """What a reshard did, or would do (`done` is False then)."""
+    """Result of a reshard, or its plan if `done` is False.
+
+    Attributes:
+        old: Number of shards before.
+        new: Number of shards after.
+        done: Whether the move is complete.
+        continued: Stage from which an interrupted move went on; empty for a new one.
+        records: Number of records in the old log.
+        events: Number of events in the new log.
+        facts: Number of facts in the new log.
+        expired: Number of events that a new shard refused as too late.
+        bytes: Size of the new log.
+        seconds: Duration of this run.
+        moved: Folders of the replaced states.
+        states: Folders of the new states.
+        checkpoints: Id of the new checkpoint by shard; empty for a shard without a state here.
+    """
 
     old: int
     new: int
@@ -99,329 +94,261 @@ class Report:
 
 
 def reshard(settings: Settings, new: int, progress: Progress, *, dry_run: bool = False) -> Report:
-    """Move to another number of shards, or go on with a move to it that was interrupted.
+    """Move to another number of shards, or resume a move to it that was interrupted.
 
     Args:
-        settings: those of the workers: what they retain decides what the new shards tell each other. SHARDS is not
-            asked; the topics know it.
-        new: how many shards there shall be.
-        progress: told what is being done, and how far it is.
-        dry_run: change nothing.
+        settings: Settings of the workers; retention and lateness decide which facts the new shards derive. `shards` is
+            ignored: the topics hold the old number.
+        new: The new number of shards.
+        progress: Receives the current stage, and what is done of how much.
+        dry_run: Change nothing.
 
     Raises:
         WorkerError: the group has members.
-        StateError: the log is not whole, or grows meanwhile.
-        TopicError: there is no log, or another move was begun.
+        StateError: the log is incomplete, or grew during the move.
+        TopicError: there is no log, or a move to another number was begun.
     """
     begin = time.monotonic()
     with lock_data_dir(settings.datadir), topics.admin(settings) as client:
         needed = rights_table.describe(settings) if dry_run else rights_table.reshard(settings)
-        rights.require(client, needed, MADE_S, existing_too=True)
-        moving = Resharding(settings, client, new, progress)
-        moving.alone()
-        report = moving.run(dry_run=dry_run)
+        rights.require(client, needed, RIGHTS_TIMEOUT_S, existing_too=True)
+        resharding = Resharding(settings, client, new, progress)
+        resharding.wait_for_empty_group()
+        report = resharding.run(dry_run=dry_run)
         report.seconds = round(time.monotonic() - begin, 3)
         return report
 
 
 class Resharding:
-    """One run of the command."""
+    """One run of `state reshard`."""
 
     def __init__(self, settings: Settings, client: KafkaAdminClient, new: int, progress: Progress) -> None:
         self.settings = settings.model_copy(update={"shards": new})
         self.client = client
         self.new = new
         self.progress = progress
-        self.topics = Topics(self.settings)
-        self.log = self.topics.mutations
-        # What the journal is written to has a partition more than there are shards.
-        self.beside = TopicSpec(self.log.name + RESHARD, new + 1, "the log of another number of shards", FOREVER)
+        self.topics = ReshardTopics(self.settings, client, new)
+        self.log = self.topics.log.name
+        self.staging = self.topics.staging.name
 
     # Stages
 
     def run(self, *, dry_run: bool) -> Report:
-        """Begin or go on."""
-        journal = self._journal()
+        """Start a move, or resume one."""
+        journal = self.topics.read_journal()
         continued = "" if journal is None else journal.stage
         if journal is None or journal.stage == BUILD:
-            old = self._partitions(self.log.name)
+            old = self.topics.partitions(self.log)
             if old is None:
-                raise TopicError(f"topic {self.log.name} is missing, so there is nothing to move; is the prefix right?")
+                raise TopicError(f"topic {self.log} is missing, so there is nothing to move; is the prefix right?")
             if old == self.new:
                 if not dry_run:
-                    self._delete([self.beside.name])
+                    self.topics.delete([self.staging])
                 return Report(old, self.new, done=True)
             if dry_run:
-                return Report(old, self.new, done=False, continued=continued, records=sum(self._old_ends(old)))
+                records = sum(self.topics.complete_log_ends())
+                return Report(old, self.new, done=False, continued=continued, records=records)
             journal = self._build(old)
-        elif journal.new != self.new:
+        elif journal.new_shards != self.new:
             raise TopicError(
-                f"a move to {journal.new} shards was begun and its new log is whole: finish it with "
-                f"`groundswell state reshard --to {journal.new}`, then move on"
+                f"a move to {journal.new_shards} shards was begun and its new log is whole: finish it with "
+                f"`groundswell state reshard --to {journal.new_shards}`, then move on"
             )
-        report = Report(journal.old, journal.new, not dry_run, continued, sum(journal.read))
+        report = Report(journal.old_shards, journal.new_shards, not dry_run, continued, sum(journal.old_ends))
         report.events, report.facts = journal.events, journal.facts
-        report.expired, report.bytes = journal.expired, journal.size
+        report.expired, report.bytes = journal.expired, journal.bytes
         if not dry_run:
             self._swap(journal)
             self._settle(journal, report)
         return report
 
     def _build(self, old: int) -> Journal:
-        """Write the new log beside the old one."""
+        """Write the new log to the staging topic."""
         artifact = artifact_in_use(self.settings, read_models_topic(self.settings))
-        reads = self._old_ends(old)
-        self._delete([self.beside.name])
-        for folder in self.settings.datadir.glob(f"{BUILT}*"):
+        old_ends = self.topics.complete_log_ends()
+        self.topics.delete([self.staging])
+        for folder in self.settings.datadir.glob(f"{BUILD_PREFIX}*"):
             shutil.rmtree(folder)
-        journal = Journal(BUILD, str(time.time_ns() // 1_000_000), old, self.new, reads)
-        self._make([self.beside])
-        self._note(journal)
-        self.alone()
-        parts = [OldPartition(self.log.name, partition, old) for partition in range(old)]
+        journal = Journal(BUILD, str(time.time_ns() // 1_000_000), old, self.new, old_ends)
+        self.topics.create([self.topics.staging])
+        self.topics.append_journal(journal)
+        self.wait_for_empty_group()
+        partitions = [OldPartition(self.log, partition, old) for partition in range(old)]
         with ExitStack() as stack:
-            sending = stack.enter_context(writer(self.settings, self.beside.name))
+            staging = stack.enter_context(writer(self.settings, self.staging))
             memory = RocksDbBudget(self.settings.memory_mb << 20)
             shards = [self._open(stack, journal, shard, memory, artifact) for shard in range(self.new)]
-            new = NewLog(shards, self.log.name, f"{SOURCE}{journal.name}", sending.send)
-            streams = [
-                part.events(stack.enter_context(reader(self.settings, self.log.name, part.partition, end)))
-                for part, end in zip(parts, reads, strict=True)
+            new_log = NewLog(shards, self.log, f"{SOURCE_PREFIX}{journal.run_id}", staging.send)
+            events_by_partition = [
+                old_partition.events(stack.enter_context(reader(self.settings, self.log, old_partition.partition, end)))
+                for old_partition, end in zip(partitions, old_ends, strict=True)
             ]
-            for number, timed in enumerate(merged(streams)):
-                new.add(timed)
+            for number, event in enumerate(merge_by_clock(events_by_partition)):
+                new_log.add(event)
                 if number % 10_000 == 0:
-                    self.progress("building the new log", sum(part.read for part in parts), sum(reads))
-            new.finish(max(part.clock for part in parts), self._acknowledged())
-            new.remember(self._alerted())
-            sending.flush()
-        journal.stage, journal.ends, journal.size = SWAP, new.ends, new.bytes
-        journal.events, journal.facts, journal.expired = new.events, new.facts, new.expired
-        self._unchanged(journal)
-        self._note(journal)
+                    records = sum(old_partition.records for old_partition in partitions)
+                    self.progress("building the new log", records, sum(old_ends))
+            new_log.finish(max(old_partition.clock for old_partition in partitions), self._input_positions())
+            new_log.set_alerted(self._last_alerts())
+            staging.flush()
+        journal.stage, journal.new_ends, journal.bytes = SWAP, new_log.ends, new_log.bytes
+        journal.events, journal.facts, journal.expired = new_log.events, new_log.facts, new_log.expired
+        self._check_unchanged(journal)
+        self.topics.append_journal(journal)
         return journal
 
     def _open(self, stack: ExitStack, journal: Journal, shard: int, memory: RocksDbBudget, artifact: Artifact) -> Shard:
         settings = self.settings
         spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
-        folder = state_folder(settings.datadir / f"{BUILT}{journal.name}", shard)
+        folder = state_folder(settings.datadir / f"{BUILD_PREFIX}{journal.run_id}", shard)
         folder.parent.mkdir(exist_ok=True)
         opened = Shard.open(folder, artifact, replace(spec, shards=self.new, shard=shard), memory=memory)
         stack.callback(opened.close)
         return opened
 
     def _swap(self, journal: Journal) -> None:
-        """Put the new log in the place of the old one."""
+        """Replace the old log by the new one."""
         if journal.stage != SWAP:
             return
-        if self._partitions(self.log.name) == journal.old:
-            self.alone()
-            self._unchanged(journal)
+        if self.topics.partitions(self.log) == journal.old_shards:
+            self.wait_for_empty_group()
+            self._check_unchanged(journal)
         self.progress("replacing the old log", 0, 0)
-        self._delete([self.log.name, self.topics.halos.name])
-        self._make([self.log, self.topics.halos])
-        done, total = 0, sum(journal.ends)
-        with writer(self.settings, self.log.name) as sending:
-            for partition, end in enumerate(journal.ends):
-                with reader(self.settings, self.beside.name, partition, end) as messages:
+        self.topics.delete([self.log, self.topics.halos.name])
+        self.topics.create([self.topics.log, self.topics.halos])
+        done, total = 0, sum(journal.new_ends)
+        with writer(self.settings, self.log) as log:
+            for partition, end in enumerate(journal.new_ends):
+                with reader(self.settings, self.staging, partition, end) as messages:
                     for offset, value in messages:
                         if done % 1_000 == 0:
                             self.progress("copying the new log", done, total)
-                        sending.send(partition, offset, value)
+                        log.send(partition, offset, value)
                         done += 1
-            sending.flush()
-        if (ends := self._ends(self.log.name)) != journal.ends:
-            raise StateError(f"{self.log.name} ends at {ends} and not at {journal.ends}: run the same command again")
+            log.flush()
+        if (ends := self.topics.ends(self.log)) != journal.new_ends:
+            raise StateError(f"{self.log} ends at {ends} and not at {journal.new_ends}: run the same command again")
         journal.stage = SETTLE
-        self._note(journal)
+        self.topics.append_journal(journal)
 
     def _settle(self, journal: Journal, report: Report) -> None:
-        """Everything around the log."""
+        """Commit the new log, put the new states in place, write checkpoints, delete the staging topic."""
         self.progress("putting the states in place", 0, 0)
         self._commit(journal)
         datadir = self.settings.datadir
         if journal.stage == SETTLE:
-            report.moved = [str(move_away(folder)) for folder in shard_folders(datadir).values()]
+            report.moved = [str(_move_away(folder)) for folder in shard_folders(datadir).values()]
             journal.stage = PLACE
-            self._note(journal)
-        built = datadir / f"{BUILT}{journal.name}"
-        for shard in range(journal.new):
-            folder = state_folder(datadir, shard)
-            if state_folder(built, shard).exists():
-                record_log_id(state_folder(built, shard), self._log_id())
-                state_folder(built, shard).rename(folder)
+            self.topics.append_journal(journal)
+        build_folder = datadir / f"{BUILD_PREFIX}{journal.run_id}"
+        for shard in range(journal.new_shards):
+            built, folder = state_folder(build_folder, shard), state_folder(datadir, shard)
+            if built.exists():
+                record_log_id(built, self.topics.log_id())
+                built.rename(folder)
             if folder.exists():
                 report.states.append(str(folder))
-        shutil.rmtree(built, ignore_errors=True)
+        shutil.rmtree(build_folder, ignore_errors=True)
         if self.settings.checkpoints:
-            report.checkpoints = [self._keep(shard) for shard in range(journal.new)]
+            report.checkpoints = [self._checkpoint(shard) for shard in range(journal.new_shards)]
         self._commit(journal)
-        self._delete([self.beside.name])
+        self.topics.delete([self.staging])
 
-    def _keep(self, shard: int) -> str:
-        """Keep a checkpoint of a new state, and none of an older log with as many shards."""
+    def _checkpoint(self, shard: int) -> str:
+        """Write a checkpoint of a new state and remove those of an older log with as many shards; return its id."""
         self.progress("keeping checkpoints", shard, self.new)
-        kept, folder = checkpoints.repository(self.settings, shard), state_folder(self.settings.datadir, shard)
-        kept.prune(0)
+        repository = checkpoints.repository(self.settings, shard)
+        folder = state_folder(self.settings.datadir, shard)
+        repository.prune(0)
         if not folder.exists():
             return ""
-        return checkpoints.save_checkpoint(self.settings, kept, folder, shard).id
+        return checkpoints.save_checkpoint(self.settings, repository, folder, shard).id
 
-    # The group
+    def _check_unchanged(self, journal: Journal) -> None:
+        """Raise StateError if the old log was written to since it was read; the move then starts again."""
+        if self.topics.ends(self.log) != journal.old_ends:
+            self.topics.delete([self.staging])
+            raise StateError(f"{self.log} has grown meanwhile: stop all workers, then run this again")
 
-    def alone(self) -> None:
-        """Wait until the group has no members, for as long as it takes to notice that one was killed.
+    # The consumer group
+
+    def wait_for_empty_group(self) -> None:
+        """Wait until the group has no members, at most until Kafka must have noticed that a member was killed.
 
         Raises:
-            WorkerError: it has some.
+            WorkerError: the group still has members.
         """
         group, deadline = self.settings.consumer_group, time.monotonic() + self.settings.session_timeout_s + 4
         while True:
-            found = topics.with_coordinator(lambda: self.client.describe_groups([group]))[group]
-            hosts = sorted(f"{member['client_id']} on {member['client_host']}" for member in found["members"])
-            wrong = str(found.get("error") or "")
-            if not hosts and (not wrong or "GroupIdNotFound" in wrong):
+            description = topics.with_coordinator(lambda: self.client.describe_groups([group]))[group]
+            hosts = sorted(f"{member['client_id']} on {member['client_host']}" for member in description["members"])
+            error = str(description.get("error") or "")
+            if not hosts and (not error or "GroupIdNotFound" in error):
                 return
             if time.monotonic() > deadline:
-                who = f"has {len(hosts)} member(s) ({', '.join(hosts)})" if hosts else f"cannot be seen ({wrong})"
-                raise WorkerError(f"the group {group} {who}: stop all workers, then run this again")
+                problem = f"has {len(hosts)} member(s) ({', '.join(hosts)})" if hosts else f"cannot be read ({error})"
+                raise WorkerError(f"the group {group} {problem}: stop all workers, then run this again")
             self.progress("waiting for the group to be empty", 0, 0)
-            time.sleep(AGAIN_S)
+            time.sleep(POLL_S)
 
     def _committed(self) -> dict[TopicPartition, OffsetAndMetadata]:
         return topics.committed(self.client, self.settings.consumer_group)
 
-    def _acknowledged(self) -> dict[str, int]:
-        """The last message of each input partition that ingest is through with, by its source."""
+    def _committed_inputs(self) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Return the group's commits of the input topics."""
         return {
-            (read_note(held.metadata) or Identity()).source(part.topic, part.partition): held.offset - 1
-            for part, held in sorted(self._inputs().items())
-            if held.offset > 0
+            partition: commit
+            for partition, commit in self._committed().items()
+            if partition.topic in self.topics.inputs
         }
 
-    def _inputs(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        """What the group committed of the input topics."""
-        names = {spec.name for spec in self.topics.inputs.values()}
-        return {part: held for part, held in self._committed().items() if part.topic in names}
+    def _input_positions(self) -> dict[str, int]:
+        """Return the last offset that ingest committed of each input partition, by source."""
+        return {
+            (read_note(commit.metadata) or Identity()).source(partition.topic, partition.partition): commit.offset - 1
+            for partition, commit in sorted(self._committed_inputs().items())
+            if commit.offset > 0
+        }
 
-    def _alerted(self) -> dict[str, int]:
-        """When each user was last alerted (µs), as far as Kafka still knows."""
-        name, found = self.topics.alert.name, dict[str, int]()
-        if self._partitions(name) is None:
-            return found
-        for partition, (begin, end) in enumerate(self._bounds(name)):
+    def _last_alerts(self) -> dict[str, int]:
+        """Return the time (µs) of each user's newest alert on the alert topic."""
+        name, newest = self.topics.alert, dict[str, int]()
+        if self.topics.partitions(name) is None:
+            return newest
+        for partition, (begin, end) in enumerate(self.topics.bounds(name)):
             with reader(self.settings, name, partition, end, begin) as messages:
                 for _, value in messages:
                     alert = json.loads(value)
-                    at = datetime.fromisoformat(alert["as_of"])
-                    at_us = (at - EPOCH) // timedelta(microseconds=1)
-                    found[alert["user"]] = max(found.get(alert["user"], at_us), at_us)
-        return found
+                    as_of_us = (datetime.fromisoformat(alert["as_of"]) - _EPOCH) // timedelta(microseconds=1)
+                    newest[alert["user"]] = max(newest.get(alert["user"], as_of_us), as_of_us)
+        return newest
 
     def _commit(self, journal: Journal) -> None:
-        """Count all of the new log as published, and what was read of the input topics as received by it."""
-        group, log_id = self.settings.consumer_group, self._log_id()
+        """Commit the end of the new log as published, and stamp its id on the commits of the input topics."""
+        group, log_id = self.settings.consumer_group, self.topics.log_id()
         note = Identity(log_id).note()
-        marks = {
-            TopicPartition(self.log.name, shard): OffsetAndMetadata(end, note, -1)
-            for shard, end in enumerate(journal.ends)
+        wanted = {
+            TopicPartition(self.log, shard): OffsetAndMetadata(end, note, -1)
+            for shard, end in enumerate(journal.new_ends)
         }
-        for part, held in self._inputs().items():
-            if (identity := read_note(held.metadata)) is not None:
-                marks[part] = OffsetAndMetadata(held.offset, replace(identity, log=log_id).note(), -1)
-        held_now = {part: (held.offset, held.metadata) for part, held in self._committed().items()}
-        if all(held_now.get(part) == (held.offset, held.metadata) for part, held in marks.items()):
+        for partition, commit in self._committed_inputs().items():
+            if (identity := read_note(commit.metadata)) is not None:
+                wanted[partition] = OffsetAndMetadata(commit.offset, replace(identity, log=log_id).note(), -1)
+        current = {partition: (commit.offset, commit.metadata) for partition, commit in self._committed().items()}
+        if all(current.get(partition) == (commit.offset, commit.metadata) for partition, commit in wanted.items()):
             return
-        for part, error in topics.with_coordinator(lambda: self.client.alter_group_offsets(group, marks)).items():
+        answers = topics.with_coordinator(lambda: self.client.alter_group_offsets(group, wanted))
+        for partition, error in answers.items():
             if error is not NoError:
-                raise BrokerError(f"Kafka refused the offset of {part} ({error.__name__}): run the same command again")
-
-    # Topics
-
-    def _partitions(self, name: str) -> int | None:
-        """How many partitions a topic has; None if it is not there."""
-        if rights.absent(self.client, [name]):
-            return None
-        (found,) = self.client.describe_topics([name])
-        return len(found["partitions"])
-
-    def _log_id(self) -> str:
-        """The id of the mutations topic; empty if Kafka has none."""
-        return topics.ids(self.client, [self.log.name])[self.log.name]
-
-    def _bounds(self, name: str) -> list[tuple[int, int]]:
-        spec = TopicSpec(name, 0, "")
-        states = topics.describe(self.client, [spec], self.settings.consumer_group)[name]
-        return [(state.start, state.end) for state in states]
-
-    def _ends(self, name: str) -> list[int]:
-        return [end for _, end in self._bounds(name)]
-
-    def _old_ends(self, old: int) -> list[int]:
-        bounds = self._bounds(self.log.name)
-        cut = next((partition for partition in range(old) if bounds[partition][0]), None)
-        if cut is not None:
-            raise StateError(
-                f"partition {cut} of {self.log.name} begins at offset {bounds[cut][0]}: the log is not whole any more, "
-                "and a move to another number of shards needs all of it"
-            )
-        return [end for _, end in bounds]
-
-    def _unchanged(self, journal: Journal) -> None:
-        """Nobody may have written to the old log since it was read."""
-        if self._ends(self.log.name) != journal.read:
-            self._delete([self.beside.name])
-            raise StateError(f"{self.log.name} has grown meanwhile: stop all workers, then run this again")
-
-    def _delete(self, names: list[str]) -> None:
-        there = [name for name in names if name in self.client.list_topics()]
-        if there:
-            self.client.delete_topics(there)
-        self._until(lambda: not set(there) & set(self.client.list_topics()), f"{', '.join(there)} to be deleted")
-
-    def _make(self, specs: list[TopicSpec]) -> None:
-        def made() -> bool:
-            try:
-                topics.make(self.client, specs)
-            except TopicAlreadyExistsError:  # Kafka is still deleting the one before it
-                return False
-            return True
-
-        self._until(made, f"{specs[0].name} to be made")
-        for spec in specs:
-            if (found := self._partitions(spec.name)) != spec.partitions:
-                raise TopicError(f"{spec.name} was made with {found} partitions by somebody else: run this again")
-
-    @staticmethod
-    def _until(condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + MADE_S
-        while not condition():
-            if time.monotonic() > deadline:
-                raise BrokerError(f"waited {MADE_S:.0f} s for {what}; is Kafka well? Then run the same command again")
-            time.sleep(AGAIN_S)
-
-    # Messages
-
-    def _journal(self) -> Journal | None:
-        """How far it is; None if nothing was begun."""
-        partitions = self._partitions(self.beside.name)
-        if partitions is None:
-            return None
-        last = Journal(BUILD, "", 0, partitions - 1)
-        with reader(self.settings, self.beside.name, partitions - 1, self._ends(self.beside.name)[-1]) as messages:
-            for _, value in messages:
-                last = msgspec.json.decode(value, type=Journal)
-        return last
-
-    def _note(self, journal: Journal) -> None:
-        with writer(self.settings, self.beside.name) as sending:
-            sending.write(self.new, msgspec.json.encode(journal))
+                raise BrokerError(
+                    f"Kafka refused the offset of {partition} ({error.__name__}): run the same command again"
+                )
 
 
-def move_away(folder: Path) -> Path:
-    """Give a state's folder a name that no worker asks for; returns the new one."""
-    number, target = 1, folder.with_name(folder.name + AWAY)
+def _move_away(folder: Path) -> Path:
+    """Rename the folder of a replaced state to a name that no worker opens; return the new path."""
+    number, target = 1, folder.with_name(folder.name + MOVED_SUFFIX)
     while target.exists():
         number += 1
-        target = folder.with_name(f"{folder.name}{AWAY}-{number}")
+        target = folder.with_name(f"{folder.name}{MOVED_SUFFIX}-{number}")
     return folder.rename(target)

@@ -1,20 +1,21 @@
-"""Rerouting: the events of a mutations log as the log of another number of shards, with all that those tell each other.
+"""The events of a mutations log as the log of another number of shards, with the facts that the new shards derive.
 
-    old partitions ──► events ──► merge by clock ──► lines, one per new shard ──► new partitions
-                                                       ▲                    └──► shards ──► facts ─┐
-                                                       └───────────────────────────────────────────┘
+    old partitions ──► events ──► merge by clock ──► one open pack per new shard ──► new partitions
+                                                       ▲                          └──► shards ──► facts ─┐
+                                                       └─────────────────────────────────────────────────┘
 
-An event is in the partitions of all whose nodes it names; it is taken from that of its user's owner, where it always
-is. What the old shards told each other is dropped: facts follow from where things are registered. So the new shards
-are run over their log as it grows, as in production, and what they tell each other becomes part of it: who rebuilds a
-state from it in silence derives the same facts under the same offsets, and finds those of the others.
+An event is in the partition of each shard that owns a node of it; it is read from that of its user's owner, which
+always has it. The facts of the old log are dropped, because facts depend on which shard owns what. The new shards
+process their log while it is written, as in production, and the facts that they derive become part of it: a state that
+is rebuilt from the log derives the same facts under the same offsets, and reads those of the other shards.
 
-**The clock.** A shard takes an event unless its time is before clock − (retention + lateness), and evicts by the
-seconds that its clock passes. Each event carries the clock by which its user's old owner judged it: the largest event
-time and told clock before it there, or its own time. That only rises within a partition. All partitions are merged by
-it, so at any moment of the new log no shard's clock is beyond that of the event in hand: nothing expires that had not
-expired. Nor does what had expired come back, and contents leave where they left: before an event that a lagging clock
-would treat otherwise, its shard is told the clock.
+**The clock.** A shard accepts an event unless its time is before clock − (retention + lateness), and evicts each time
+its clock passes a full second. Each event carries the clock that its user's old owner compared it with: the largest
+event time and pack clock before it in that partition, or its own time. This clock only rises within a partition. All
+partitions are merged by it, so at every point of the new log no shard's clock is ahead of the next event's: an event
+that the old shards accepted does not expire. An event that had expired stays expired, and contents leave at the same
+point as before: where a shard's clock is too far behind to treat the next event as the old owner did, the new log
+first carries the clock to it.
 """
 
 from __future__ import annotations
@@ -32,198 +33,227 @@ from streams.shard.routing import concerned
 from streams.shard.shard import Shard
 
 BATCH = 16_384
-"""Events between two steps of the shards, as a worker takes them at most."""
+"""Maximum number of events between two steps of the shards, as in a worker."""
 _FIELDS_BYTES = 24
-"""What a packed mutation takes beside its ids, about."""
+"""Approximate size of a packed mutation without its ids."""
 
 Send = Callable[[int, int, bytes], None]
-"""Takes a message of the new log: partition, offset, value."""
+"""Sends a message of the new log: partition, offset, value."""
 
 
-class Timed(NamedTuple):
-    """An event and the clock (µs) by which its user's owner judged it."""
+class ClockedEvent(NamedTuple):
+    """An event and the clock (µs) that its user's owner compared it with."""
 
     clock: int
     mutation: Mutation
 
 
 class OldPartition:
-    """One partition of the old log; clock: how far its shard's had come (µs). read: records so far."""
+    """One partition of the old log.
+
+    Attributes:
+        partition: Number of the partition.
+        clock: Clock of its shard after the records that were read (µs).
+        records: Number of records that were read.
+    """
 
     def __init__(self, topic: str, partition: int, shards: int) -> None:
-        self.topic = topic
+        self._topic = topic
         self.partition = partition
-        self.shards = shards
+        self._shards = shards
         self.clock = NEVER
-        self.read = 0
+        self.records = 0
 
-    def events(self, messages: Iterable[tuple[int, bytes]]) -> Iterator[Timed]:
-        """The events of its own users, each once, from all messages (offset, value) of the partition.
+    def events(self, messages: Iterable[tuple[int, bytes]]) -> Iterator[ClockedEvent]:
+        """Yield the events of the users that this shard owns, each once, from all messages (offset, value).
 
         Raises:
-            StateError: messages are missing, or are none of ours.
+            StateError: messages are missing, or are no packs.
         """
-        new = fresh({})
+        unapplied = fresh({})
         for offset, value in messages:
-            if offset != self.read:
+            if offset != self.records:
                 raise StateError(
-                    f"{self.topic} has nothing between offsets {self.read} and {offset} of partition {self.partition}: "
-                    "it is not whole, and a reshard needs all of it"
+                    f"{self._topic} has nothing between offsets {self.records} and {offset} of partition "
+                    f"{self.partition}: it is not whole, and a reshard needs all of it"
                 )
-            self.read += 1
+            self.records += 1
             pack = unpack(value)
-            new.take(offset, pack)
-            (record,) = new.records
-            new.records, new.accepted_ms = [], []
+            unapplied.take(offset, pack)
+            (record,) = unapplied.records
+            unapplied.records, unapplied.accepted_ms = [], []
             for mutation in record.mutations:
                 if mutation.kind >= FIRST:
                     continue
                 self.clock = max(self.clock, mutation.time)
-                if owner(mutation.user, self.shards) == self.partition:
-                    yield Timed(self.clock, mutation)
+                if owner(mutation.user, self._shards) == self.partition:
+                    yield ClockedEvent(self.clock, mutation)
             self.clock = max(self.clock, pack.clock)
 
 
-def merged(parts: Iterable[Iterable[Timed]]) -> Iterator[Timed]:
-    """All events in the order of their clocks."""
-    return heapq.merge(*parts, key=lambda timed: timed.clock)
+def merge_by_clock(events_by_partition: Iterable[Iterable[ClockedEvent]]) -> Iterator[ClockedEvent]:
+    """Return the events of all partitions in the order of their clocks."""
+    return heapq.merge(*events_by_partition, key=lambda event: event.clock)
 
 
-class Line:
-    """What is on its way to one new shard.
+class NewPartition:
+    """Packs the events of one new shard.
 
-    clock: as the shard's will be before the next event. kept_us: retention and lateness; 0: nothing expires.
+    Attributes:
+        clock: Clock of the shard before the next event (µs).
+        packs: Closed packs that were not sent yet.
     """
 
     def __init__(self, source: str, kept_us: int) -> None:
-        self.source = source
-        self.kept_us = kept_us
+        """Start with an empty pack.
+
+        Args:
+            source: Source of the events.
+            kept_us: Retention and lateness (µs); 0 if nothing expires.
+        """
+        self._source = source
+        self._kept_us = kept_us
         self.clock = NEVER
         self.packs: list[bytes] = []
         self._open: list[Mutation] = []
         self._bytes = 0
         self._number = 0
-        # Whoever reads the log's first message knows which log it is.
+        # The first message of the log names its source even if the shard gets no event.
         self._pack([], NEVER)
 
     def add(self, clock: int, mutation: Mutation) -> None:
-        """Add an event that was judged by a clock; clocks rise."""
+        """Add an event with the clock (µs) that it was compared with; clocks must not fall."""
         time = mutation.time
-        behind = max(self.clock, time) // EVICTION_US < clock // EVICTION_US
-        spared = self.kept_us and clock - self.kept_us > time >= self.clock - self.kept_us
-        if behind or spared or len(self._open) >= PACK_MUTATIONS or self._bytes >= PACK_BYTES:
+        evicts_before = max(self.clock, time) // EVICTION_US < clock // EVICTION_US
+        expires = self._kept_us and clock - self._kept_us > time >= self.clock - self._kept_us
+        if evicts_before or expires or len(self._open) >= PACK_MUTATIONS or self._bytes >= PACK_BYTES:
             self.close(clock)
         self._open.append(mutation)
         self._bytes += _FIELDS_BYTES + len(mutation.user) + len(mutation.other) + len(mutation.extra or "")
         self.clock = max(self.clock, time)
 
-    def close(self, clock: int, marks: Mapping[str, int] | None = None) -> None:
-        """Close the pack, with a clock to tell and with marks of sources that are read up to there."""
-        self._pack(self._open, clock, marks or {})
+    def close(self, clock: int, positions: Mapping[str, int] | None = None) -> None:
+        """Close the pack, with the clock (µs) that it carries and with positions of sources that are complete."""
+        self._pack(self._open, clock, positions or {})
         self._open, self._bytes = [], 0
         self.clock = max(self.clock, clock)
 
-    def catch_up(self, clock: int) -> None:
-        """Close the pack if anything is in it, or if something may leave by a clock that is to be told."""
+    def advance(self, clock: int) -> None:
+        """Close the pack if it holds events, or if contents may leave by this clock (µs)."""
         if self._open or self.clock // EVICTION_US < clock // EVICTION_US:
             self.close(clock)
 
-    def _pack(self, mutations: list[Mutation], clock: int, marks: Mapping[str, int] | None = None) -> None:
+    def _pack(self, mutations: list[Mutation], clock: int, positions: Mapping[str, int] | None = None) -> None:
         packer = Packer()
         packer.clock = clock
-        packer.add(self.source, self._number, 0, 0, mutations)
-        for source, mark in (marks or {}).items():
-            packer.add(source, mark, 0, 0, [])
+        packer.add(self._source, self._number, 0, 0, mutations)
+        for source, offset in (positions or {}).items():
+            packer.add(source, offset, 0, 0, [])
         self._number += 1
         self.packs += packer.finish()
 
 
 class NewLog:
-    """The log of the new shards, who take it while it is written.
+    """The log of the new shards, which process it while it is written.
 
-    Args:
-        shards: all of them, without any state.
-        topic: the log's name, under which they tell facts.
-        source: who wrote it: `source:shard` is the source of the events.
-        send: takes its messages, those of a partition in their order.
-        step_us: the distance of two judgements of the alerts: before each everything is counted that came before it.
+    Attributes:
+        ends: End offset of each partition.
+        events: Number of events.
+        facts: Number of facts that the shards derived.
+        bytes: Size of all messages.
+        expired: Number of events that a shard refused as too late.
     """
 
     def __init__(self, shards: list[Shard], topic: str, source: str, send: Send) -> None:
+        """Start an empty log.
+
+        Args:
+            shards: All new shards, with empty states.
+            topic: Name of the log, which the source of facts begins with.
+            source: Source of the events; that of a partition is `source:shard`.
+            send: Sends the messages, those of a partition in order.
+        """
         spec = shards[0].graph.spec
         kept_us = (spec.retention_s + spec.lateness_s) * 1_000_000 if spec.retention_s else 0
-        self.shards = shards
+        self._shards = shards
         self.ends = [0 for _ in shards]
-        self.clock = NEVER
+        self._clock = NEVER
         self.events = self.facts = self.bytes = self.expired = 0
         self._topic, self._send = topic, send
+        # Alerts are judged at multiples of this: every event before one must be applied by then.
         self._step_us = shards[0].rule.step_us
-        self._since = 0
-        self._lines = [Line(f"{source}:{shard}", kept_us) for shard in range(len(shards))]
-        self._waiting: list[list[tuple[int, Pack]]] = [[] for _ in shards]
+        self._events_since_step = 0
+        self._partitions = [NewPartition(f"{source}:{shard}", kept_us) for shard in range(len(shards))]
+        self._unprocessed: list[list[tuple[int, Pack]]] = [[] for _ in shards]
 
-    def add(self, timed: Timed) -> None:
+    def add(self, event: ClockedEvent) -> None:
         """Add the next event."""
-        clock, mutation = timed
-        if self._since >= BATCH or (self._since and clock // self._step_us != self.clock // self._step_us):
-            self.settle()
-        self.clock = clock
-        for shard in concerned(mutation, len(self.shards)):
-            self._lines[shard].add(clock, mutation)
+        clock, mutation = event
+        crosses_step = clock // self._step_us != self._clock // self._step_us
+        if self._events_since_step >= BATCH or (self._events_since_step and crosses_step):
+            self.process()
+        self._clock = clock
+        for shard in concerned(mutation, len(self._shards)):
+            self._partitions[shard].add(clock, mutation)
         self.events += 1
-        self._since += 1
+        self._events_since_step += 1
 
-    def settle(self) -> None:
-        """Let the shards take what there is, until none has anything to tell."""
-        for line in self._lines:
-            line.catch_up(self.clock)
+    def process(self) -> None:
+        """Send what was added, and run the shards until none derives a fact."""
+        for partition in self._partitions:
+            partition.advance(self._clock)
         self._drain()
-        self._since = 0
+        self._events_since_step = 0
 
-    def finish(self, clock: int, marks: Mapping[str, int]) -> None:
-        """Everything is there; marks: sources that ingest may send again, up to where it need not."""
-        self.clock = max(self.clock, clock)
-        for line in self._lines:
-            line.close(self.clock, marks)
-        self._drain()
+    def finish(self, clock: int, positions: Mapping[str, int]) -> None:
+        """Send everything, after the last event.
 
-    def remember(self, alerted: Mapping[str, int]) -> None:
-        """Let those count as alerted who really were, at these times (µs), and nobody else.
-
-        The new shards would have alerted others, as each has its part of the budget.
+        Args:
+            clock: Clock of the old log at its end (µs).
+            positions: Last offset by source that ingest committed: the shards skip repeated messages up to there.
         """
-        for shard in self.shards:
+        self._clock = max(self._clock, clock)
+        for partition in self._partitions:
+            partition.close(self._clock, positions)
+        self._drain()
+
+    def set_alerted(self, alerted: Mapping[str, int]) -> None:
+        """Replace the alerts of the new shards by those that were published: time (µs) by user.
+
+        The new shards alerted other users, as each has its part of the budget.
+        """
+        for shard in self._shards:
             shard.process([], silent=True)
             shard.publisher.restore_alerts(alerted)
             shard.commit(shard.next_offset, shard.marks)
 
     def _drain(self) -> None:
-        for shard, line in enumerate(self._lines):
-            for value in line.packs:
+        for shard, partition in enumerate(self._partitions):
+            for value in partition.packs:
                 self._append(shard, value)
-            line.packs = []
-        while any(self._waiting):
-            for shard in range(len(self.shards)):
+            partition.packs = []
+        while any(self._unprocessed):
+            for shard in range(len(self._shards)):
                 self._step(shard)
 
     def _append(self, shard: int, value: bytes) -> None:
         self._send(shard, self.ends[shard], value)
-        self._waiting[shard].append((self.ends[shard], unpack(value)))
+        self._unprocessed[shard].append((self.ends[shard], unpack(value)))
         self.ends[shard] += 1
         self.bytes += len(value)
 
     def _step(self, number: int) -> None:
-        waiting, self._waiting[number] = self._waiting[number], []
-        if not waiting:
+        packs, self._unprocessed[number] = self._unprocessed[number], []
+        if not packs:
             return
-        shard = self.shards[number]
+        shard = self._shards[number]
         new = fresh(shard.marks)
-        for offset, pack in waiting:
+        for offset, pack in packs:
             new.take(offset, pack)
         outcome = shard.process(new.records, silent=True)
-        shard.commit(waiting[-1][0] + 1, new.marks)
+        shard.commit(packs[-1][0] + 1, new.marks)
         self.expired += outcome.counts.get("expired", 0)
         self.facts += sum(len(told.facts) for told in outcome.outbound_facts)
-        for other, packs in fact_packs(self._topic, number, outcome.outbound_facts).items():
-            for value in packs:
-                self._append(other, value)
+        for receiver, values in fact_packs(self._topic, number, outcome.outbound_facts).items():
+            for value in values:
+                self._append(receiver, value)

@@ -28,7 +28,7 @@ def graphs(tmp_path: Path) -> Iterator[Callable[[str, GraphSpec], Graph]]:
 
 @pytest.fixture(params=["naive", "state", "state, backwards"])
 def graph(request: pytest.FixtureRequest, graphs: Callable[[str, GraphSpec], Graph]) -> Build:
-    """Apply events in one micro-batch, or one by one in reverse order, and return the view: the order must not matter."""
+    """Return the view after events in one micro-batch, or one by one in reverse: the order must not matter."""
 
     def build(*events: Mutation, spec: GraphSpec | None = None) -> View:
         kind, _, order = request.param.partition(", ")

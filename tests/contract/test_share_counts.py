@@ -20,7 +20,7 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import Artifact
 from streams.cli import run as command
 from streams.messages.events import all_from_row
-from streams.offline.replay import Replayed, run
+from streams.offline.replay import ReplayResult, run
 from streams.offline.share_report import FileShares, ShareTally, span
 from streams.shard.graph_view import graph_spec
 from tests.properties.test_graph import folder
@@ -119,7 +119,7 @@ def test_evicted_contents_stay_counted(tmp_path: Path) -> None:
 # Replay
 
 
-def replayed(log: list[Mutation], path: Path, shards: int = 1, retention_s: int = 0, worker_s: int = 0) -> Replayed:
+def replayed(log: list[Mutation], path: Path, shards: int = 1, retention_s: int = 0, worker_s: int = 0) -> ReplayResult:
     """The report of a replay of these events."""
     artifact = Artifact.default()
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=7 * 86_400)
@@ -194,8 +194,8 @@ def test_only_the_retention_is_reported_if_all_shares_count(tmp_path: Path) -> N
 def test_shares_of_a_file_are_counted() -> None:
     """`produce` counts shares without a create in the file, in any order, and those beyond the retention."""
     found = FileShares(retention_s=10 * 86_400)
-    found.take([share(1, "bob", "late"), share(2, "bob", "never"), create(0, "ann", "late"), create(0, "ann", "x")])
-    found.take([share(9 * DAY, "bob", "x"), share(11 * DAY, "cid", "x"), share(3, "cid", "never")])
+    found.count([share(1, "bob", "late"), share(2, "bob", "never"), create(0, "ann", "late"), create(0, "ann", "x")])
+    found.count([share(9 * DAY, "bob", "x"), share(11 * DAY, "cid", "x"), share(3, "cid", "never")])
     assert found.fields() == {
         "shares": 5, "shares_without_create": 2, "shares_beyond_retention": 1, "shares_untracked": 0,
     }  # fmt: skip
@@ -208,7 +208,7 @@ def test_a_share_with_an_author_needs_no_create() -> None:
     """The stated create counts."""
     row = {"type": "share", "time": 100, "user": "a", "content": "c", "author": "b", "created": 50}
     found = FileShares()
-    found.take(all_from_row(row))
+    found.count(all_from_row(row))
     assert (found.shares, found.waiting) == (1, 0)
     assert list(found.lines(0)) == []
 
@@ -216,9 +216,9 @@ def test_a_share_with_an_author_needs_no_create() -> None:
 def test_a_file_is_counted_in_bounded_memory() -> None:
     """Beyond the limit shares are counted as unchecked, and a line reports them."""
     found = FileShares(limit=3)
-    found.take([share(i, "bob", f"c{i}") for i in range(10)])
+    found.count([share(i, "bob", f"c{i}") for i in range(10)])
     assert (found.waiting, found.untracked) == (3, 7)
-    assert "7 of 10 shares were not looked at: more than 3 contents" in list(found.lines(0))[-1]
+    assert "7 of 10 shares were not checked: the file has more than 3 contents" in list(found.lines(0))[-1]
 
 
 def test_time_spans_are_shown_in_the_largest_unit() -> None:

@@ -1,4 +1,4 @@
-"""deploy/: what can be checked without Docker: it parses, and names only what exists."""
+"""deploy/ without Docker: its files parse, and name only settings, commands and files that exist."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ VARIABLE = re.compile(rf"\b{PREFIX}[A-Z_]+\b")
 
 
 def known_variables() -> set[str]:
-    """The names of all settings' variables."""
+    """Return the names of the variables of all settings."""
     return set(sources.known_names(Settings))
 
 
 def compose() -> dict[str, Any]:
-    """The services by name."""
+    """Return the services by name."""
     text = (DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text)["services"])
 
 
 def unknown_variables(text: str) -> set[str]:
-    """Variables with our prefix that are no setting."""
+    """Return the variables with the prefix of the settings that are none."""
     return set(VARIABLE.findall(text)) - known_variables()
 
 
-def test_names_only_settings_that_exist() -> None:
-    """A variable in an image or a service that is no setting would stop the worker."""
+def test_every_variable_is_a_setting() -> None:
+    """A variable of an image or a service that is no setting would stop the worker."""
     files = [path for path in DEPLOY.rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -47,7 +47,7 @@ def test_names_only_settings_that_exist() -> None:
 
 @pytest.mark.parametrize("name", ["topics", "worker"])
 def test_services_start_with_their_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    """The settings of each service are accepted, and its command is one of ours."""
+    """The settings of each service are valid, and its command exists."""
     service = compose()[name]
     for secret in service.get("secrets", ()):
         (tmp_path / secret).write_text("t" * 16, encoding="utf-8")
@@ -61,7 +61,7 @@ def test_services_start_with_their_settings(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_the_web_port_is_the_same_everywhere() -> None:
-    """Image, service and scrape configuration agree with the default of the setting."""
+    """Image, service and scrape configuration use the default port of the setting."""
     port = Settings.model_fields["web_port"].default
     image = DOCKERFILE.read_text(encoding="utf-8")
     assert f"EXPOSE {port}" in image
@@ -74,17 +74,17 @@ def test_the_web_port_is_the_same_everywhere() -> None:
     assert job["static_configs"] == [{"targets": [f"worker:{port}"]}]
 
 
-def test_prometheus_knows_the_token() -> None:
-    """The worker's web port is open to other containers, so it asks for the token that Prometheus is given."""
+def test_prometheus_sends_the_token() -> None:
+    """The web port of the worker is open to other containers and requires the token; Prometheus sends it."""
     scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
     name = scrape["scrape_configs"][0]["authorization"]["credentials_file"].removeprefix("/run/secrets/")
-    whole = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8"))
-    assert whole["secrets"][name] == {"environment": f"{PREFIX}WEB_TOKEN"}
-    assert name in whole["services"]["prometheus"]["secrets"]
+    compose_file = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    assert compose_file["secrets"][name] == {"environment": f"{PREFIX}WEB_TOKEN"}
+    assert name in compose_file["services"]["prometheus"]["secrets"]
 
 
-def test_the_image_runs_as_nobody_and_from_the_lock() -> None:
-    """It is built in stages from the hashed lock, does not run as root, and can be asked whether it is alive."""
+def test_the_image_runs_without_root_and_from_the_lock() -> None:
+    """The image has two stages, installs the hashed lock, does not run as root, and has a liveness check."""
     lines = DOCKERFILE.read_text(encoding="utf-8").splitlines()
     assert sum(line.startswith("FROM ") for line in lines) == 2
     assert any(line.startswith("USER ") and "root" not in line for line in lines)
@@ -95,6 +95,6 @@ def test_the_image_runs_as_nobody_and_from_the_lock() -> None:
 
 
 def test_the_same_kafka_as_in_the_tests() -> None:
-    """What is deployed is the release that is tested."""
+    """The compose file deploys the release of Kafka that the tests run."""
     tested = jars.ROOTS[0].rpartition(":")[2]
     assert compose()["kafka"]["image"] == f"apache/kafka:{tested}"

@@ -1,4 +1,4 @@
-"""Prometheus' rules: they name only what a worker measures, and fire where they must."""
+"""Prometheus rules: they name only metrics of a worker, and fire on their conditions."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ SUFFIX = re.compile(r"_(?:bucket|sum|count|total)$")
 
 
 def rules() -> list[dict[str, Any]]:
-    """Every rule."""
+    """Return every rule."""
     text = (FOLDER / "rules.yml").read_text(encoding="utf-8")
     return [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
 
 
 def unknown(expr: str) -> set[str]:
-    """Names in an expression that no worker measures."""
-    known = {family.name for family in Metrics().registry.collect()}
-    return {name for name in NAME.findall(expr) if SUFFIX.sub("", name) not in known}
+    """Return the names in an expression that are no metrics of a worker."""
+    measured = {family.name for family in Metrics().registry.collect()}
+    return {name for name in NAME.findall(expr) if SUFFIX.sub("", name) not in measured}
 
 
-def test_rules_name_only_what_is_measured() -> None:
+def test_rules_name_only_metrics_that_exist() -> None:
     """A misspelt metric would never fire."""
     for rule in rules():
         assert unknown(rule["expr"]) == set(), rule
     assert unknown("groundswell_lags_records > 1") == {"groundswell_lags_records"}
 
 
-def test_alerts_say_what_to_do() -> None:
+def test_alerts_have_an_action() -> None:
     """Each has a severity, a summary and an action; among them freshness, lag, readiness and dead letters."""
     alerts = {rule["alert"]: rule for rule in rules() if "alert" in rule}
     for rule in alerts.values():
@@ -47,15 +47,15 @@ def test_alerts_say_what_to_do() -> None:
 
 
 def test_counters_that_alerts_watch_begin_at_zero() -> None:
-    """A series that first appears at 1 never rose, to Prometheus: all that `increase` looks at are there before."""
+    """`increase` ignores a series that first appears at 1, so all watched counters must exist from the start."""
     watched = {name for rule in rules() for name in re.findall(r"increase\((\w+)", rule["expr"])}
-    there = {sample.name: sample.value for family in Metrics(["t"]).registry.collect() for sample in family.samples}
+    values = {sample.name: sample.value for family in Metrics(["t"]).registry.collect() for sample in family.samples}
     assert len(watched) > 4
-    assert {name: there.get(name) for name in watched} == dict.fromkeys(watched, 0.0)
+    assert {name: values.get(name) for name in watched} == dict.fromkeys(watched, 0.0)
 
 
 def test_bounds_follow_the_defaults() -> None:
-    """Twice what a forget may take by default; and far more than what lies between two checkpoints."""
+    """The bounds are twice the default time limit of a forget, and far above the interval of checkpoints."""
     within_s, every_s = (Settings.model_fields[name].default for name in ("erase_within_s", "checkpoint_every_s"))
     expr = {rule.get("alert"): rule["expr"] for rule in rules()}
     assert expr["GroundswellForget"].endswith(f"groundswell_forget_waiting_seconds > {2 * within_s:.0f}")
@@ -63,8 +63,8 @@ def test_bounds_follow_the_defaults() -> None:
     assert 3 * every_s < 3 * 3600
 
 
-def test_prometheus_reads_them() -> None:
-    """The configuration names the file, and the compose file puts it there."""
+def test_prometheus_loads_the_rules() -> None:
+    """The configuration names the file, and the compose file mounts it."""
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
     assert config["rule_files"] == ["rules.yml"]
     compose = yaml.safe_load((tidy.ROOT / "deploy" / "compose" / "compose.yaml").read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def test_prometheus_reads_them() -> None:
 
 @needs.promtool
 def test_promtool_agrees(tmp_path: Path) -> None:
-    """Prometheus' own tool finds them right and sees each fire; a rule that is broken fails there."""
+    """The rules and their tests pass in promtool; a broken rule fails."""
 
     def run(*arguments: str) -> int:
         return subprocess.run(

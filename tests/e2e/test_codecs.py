@@ -183,7 +183,7 @@ def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str])
     (sent,) = json.loads(printed("dlq", "replay", "share", "--json"))
     assert sent["sent"] == LETTERS * len(CODECS)
     user = "topic-zstd"
-    found = {one.topic: one.naming for one in personal_data_search.in_topics(rig.settings, user, lambda *_: None)}
+    found = {one.topic: one.naming for one in personal_data_search.search_topics(rig.settings, user, lambda *_: None)}
     assert [found[name] for name in (rig.topics.create.name, rig.topics.mutations.name)] == [1, 1]
     read = log_io.read_inputs(rig.settings)
     assert {one.user for one in read.mutations} == rig.users

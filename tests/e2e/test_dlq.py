@@ -20,7 +20,7 @@ from streams.kafka.topics import Topics, admin, create
 from streams.messages.events import MESSAGE_BYTES, TOPIC_OF
 from streams.messages.headers import ERRORS, error_headers
 from streams.operations import dead_letter_queue
-from streams.operations.dead_letter_queue import Letters
+from streams.operations.dead_letter_queue import DeadLetterQueue
 from streams.settings.settings import Settings
 from streams.worker.processing.dead_letters import ATTEMPT, EXCEPTION, TIMESTAMP, dead_letter_of
 from tests.recovery.test_kill import check_equal, open_shard, undisturbed
@@ -141,19 +141,19 @@ def test_a_crash_during_replay_repeats_at_most_a_batch(ready: Settings, monkeypa
     """Letters acknowledged but not committed are sent again by the next replay; no letter is lost."""
     monkeypatch.setattr(dead_letter_queue, "BATCH", 10)
     topic = write(ready, [("json", b"%d" % number) for number in range(35)])
-    commit, commits = Letters._commit, []
+    commit, commits = DeadLetterQueue._commit, []
 
-    def crash(self: Letters, *place: Any) -> None:
+    def crash(self: DeadLetterQueue, *place: Any) -> None:
         commits.append(place)
         if len(commits) == 3:
             raise BrokerError("gone")
         commit(self, *place)
 
-    monkeypatch.setattr(Letters, "_commit", crash)
+    monkeypatch.setattr(DeadLetterQueue, "_commit", crash)
     with admin(ready) as client:
         with pytest.raises(BrokerError):
-            Letters(ready, client).replay(f"{topic}.dlq")
-        assert Letters(ready, client).replay(f"{topic}.dlq").sent == 35 - 20
+            DeadLetterQueue(ready, client).resend(f"{topic}.dlq")
+        assert DeadLetterQueue(ready, client).resend(f"{topic}.dlq").sent == 35 - 20
     values = sorted(int(record.value) for record in read_all(ready, [topic]))
     assert values == sorted([*range(35), *range(20, 30)])
 
@@ -284,7 +284,7 @@ def test_replay_after_a_fix_restores_graph_and_scores(
 def forget_positions(settings: Settings) -> None:
     """Delete the committed offsets, as Kafka does after `offsets.retention.minutes`."""
     with admin(settings) as client:
-        client.delete_groups([Letters(settings, client).group])
+        client.delete_groups([DeadLetterQueue(settings, client).group])
 
 
 def test_letters_that_are_still_bad_come_back(ready: Settings, capsys: pytest.CaptureFixture[str]) -> None:

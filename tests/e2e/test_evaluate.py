@@ -20,27 +20,27 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
 QUICK = ["--seeds", "1", "--epochs", "1", "--snapshots", "3"]
 
 
-def test_it_judges_prints_and_reports(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first line names the winner; JSON and HTML hold the same; the page loads nothing from elsewhere."""
+def test_table_json_and_report_agree(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first line names the winner, JSON and HTML agree, and the page loads nothing from elsewhere."""
     report = tmp_path / "report.html"
     assert cli.run(["evaluate", str(town), *QUICK, "--html", str(report), "--ablate", "--json"]) == 0
     printed = capsys.readouterr()
-    found = json.loads(printed.out)
-    assert [row["name"] for row in found["scorers"]][-2:] == ["GATv2", "blend"]
-    assert found["wins"] == ("NOT" not in found["verdict"])
-    assert found["worth"][0]["left out"] == "nothing"
-    assert len(found["worth"]) == 8
-    assert found["live"]["posts"] > 20
-    assert "persons" not in found
+    report_json = json.loads(printed.out)
+    assert [row["name"] for row in report_json["scorers"]][-2:] == ["GATv2", "blend"]
+    assert report_json["wins"] == ("NOT" not in report_json["verdict"])
+    assert report_json["worth"][0]["left out"] == "nothing"
+    assert len(report_json["worth"]) == 8
+    assert report_json["live"]["posts"] > 20
+    assert "persons" not in report_json
     assert "step" in printed.err
     html = report.read_text()
-    assert found["verdict"].split(":")[0] in html
+    assert report_json["verdict"].split(":")[0] in html
     assert html.count("<svg") >= 4
     assert not re.search(r"(src|href)\s*=|url\(|<script|<link|@import", html)
 
 
-def test_an_artifact_is_judged_as_it_is(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With --model nothing but the baselines is trained, and the table names that model; two origins, two tables."""
+def test_a_given_artifact_is_evaluated(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --model only the baselines are trained, and the table names the model; two origins give two tables."""
     out = tmp_path / "artifact"
     assert cli.run(["train", str(town), "--out", str(out), "--snapshots", "3", "--epochs", "1", "--json"]) == 0
     version = json.loads(capsys.readouterr().out)["model"]
@@ -51,8 +51,8 @@ def test_an_artifact_is_judged_as_it_is(town: Path, tmp_path: Path, capsys: pyte
     assert printed.count(f"model {version}") == 2
 
 
-def test_it_says_what_is_missing(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing file, no post, no closed horizon and a strange origin are one line each, exit code 1."""
+def test_errors_are_one_line_each(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing file, no post, no closed horizon and an invalid origin are one line each, exit code 1."""
     file = tmp_path / "short.jsonl"
     file.write_text('{"type":"create","time":1000000,"user":"a","content":"c"}\n')
     for words, message in (
@@ -68,23 +68,23 @@ def test_it_says_what_is_missing(town: Path, tmp_path: Path, capsys: pytest.Capt
         assert message in error
 
 
-def test_alerts_are_judged(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The shipped rule, baselines and random in one table, the same in JSON and on a self-contained page."""
+def test_alerts_are_evaluated(town: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has the shipped rule, baselines and random draws; JSON and the self-contained page agree."""
     report = tmp_path / "alerts.html"
     assert cli.run(["evaluate", "--alerts", str(town), "--html", str(report)]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("The shipped rule ")
     assert "random candidates" in printed
     assert cli.run(["evaluate", "--alerts", str(town), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    rules = {row["rule"]: row for row in found["rules"]}
+    report_json = json.loads(capsys.readouterr().out)
+    rules = {row["rule"]: row for row in report_json["rules"]}
     assert list(rules)[:2] == ["shipped", "decayed counter, W/16"]
     assert len(rules) == 7
-    assert 0 < rules["shipped"]["alerts"] <= 3 * found["steps"]
+    assert 0 < rules["shipped"]["alerts"] <= 3 * report_json["steps"]
     assert rules["shipped"]["recall"]["value"] >= rules["random authors"]["recall"]["value"]
-    assert found["verdict"] in printed
+    assert report_json["verdict"] in printed
     html = report.read_text()
-    assert found["verdict"] in html
+    assert report_json["verdict"] in html
     assert html.count("<svg") == 1
     assert "growth ratio" in html
     assert not re.search(r"(src|href)\s*=|url\(|<script|<link|@import", html)

@@ -1,4 +1,4 @@
-"""SASL OAUTHBEARER against a broker that takes tokens: an endpoint, a file, renewal, and errors in one line."""
+"""SASL OAUTHBEARER against a broker that accepts tokens: an endpoint, a file, renewal, and errors in one line."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ WRONG = "not-the-secret"
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[TokenKafka]:
-    """A broker that takes tokens."""
+    """Start a broker that accepts tokens."""
     with TokenKafka() as kafka:
         yield kafka
 
 
 @pytest.fixture
 def endpoint() -> Iterator[TokenEndpoint]:
-    """A token endpoint."""
+    """Start a token endpoint."""
     with TokenEndpoint() as found:
         yield found
 
 
 @pytest.fixture
 def login(broker: TokenKafka, endpoint: TokenEndpoint, offline_settings: Settings) -> Settings:
-    """Settings that ask the endpoint."""
+    """Return settings that request tokens from the endpoint."""
     update = {
         "broker": broker.login,
         "security_protocol": "SASL_PLAINTEXT",
@@ -55,12 +55,12 @@ def login(broker: TokenKafka, endpoint: TokenEndpoint, offline_settings: Setting
 
 
 def event(number: int) -> bytes:
-    """A create of user `u<number>`."""
+    """Return a create of user `u<number>`."""
     return json.dumps({"type": "create", "time": 1_700_000_000, "user": f"u{number}", "content": f"c{number}"}).encode()
 
 
 def test_a_worker_outlives_its_tokens(login: Settings, endpoint: TokenEndpoint) -> None:
-    """Topics, a worker and a producer log in with tokens; scores go on after several have expired, each once."""
+    """Commands, a worker and a producer log in with tokens; after several have expired each event has one score."""
     endpoint.life_s = LIFE_S
     with worker(login) as process:
         name = Topics(login).create.name
@@ -84,7 +84,7 @@ def test_a_worker_outlives_its_tokens(login: Settings, endpoint: TokenEndpoint) 
 
 
 def test_a_token_file_is_read_again(login: Settings, tmp_path: Path) -> None:
-    """A file in place of an endpoint, replaced as Kubernetes does; what is wrong with it is one line."""
+    """A file replaces the endpoint, and is replaced as Kubernetes does; errors are one line."""
     file = tmp_path / "token"
     update: dict[str, Any] = {"sasl_oauth_token_url": "", "sasl_oauth_token_file": str(file)}
     settings = login.model_copy(update=update)
@@ -108,8 +108,8 @@ def test_a_token_file_is_read_again(login: Settings, tmp_path: Path) -> None:
     assert oauth.tokens(settings).user == "me"
 
 
-def test_what_is_wrong_with_an_endpoint_is_one_line(login: Settings, endpoint: TokenEndpoint) -> None:
-    """A wrong secret, an endpoint that is away or answers something else: named, without secrets."""
+def test_errors_of_an_endpoint_are_one_line(login: Settings, endpoint: TokenEndpoint) -> None:
+    """A wrong secret, an unreachable endpoint and an invalid answer are named, without secrets."""
 
     def line(settings: Settings) -> str:
         with pytest.raises(BrokerError) as caught, topics.admin(settings):
@@ -140,7 +140,7 @@ def test_what_is_wrong_with_an_endpoint_is_one_line(login: Settings, endpoint: T
 
 
 def test_a_token_is_renewed_before_it_expires(endpoint: TokenEndpoint) -> None:
-    """One token serves until four fifths of its life; then a new one, and the old one while there is none."""
+    """A token is used for four fifths of its life, then a new one; the old one if none is issued."""
     now = 1_000.0
     endpoint.life_s = 100.0
     tokens = Tokens(Source(endpoint.url, CLIENT, SECRET, SCOPE), clock=lambda: now)
@@ -160,18 +160,18 @@ def test_a_token_is_renewed_before_it_expires(endpoint: TokenEndpoint) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
-def test_an_address_of_this_machine_is_asked_directly(
+def test_a_loopback_address_bypasses_the_proxy(
     endpoint: TokenEndpoint, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy in the environment does not catch it."""
+    """A proxy in the environment is not used for it."""
     monkeypatch.setenv(proxy, "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert Tokens(Source(endpoint.url, CLIENT, SECRET, SCOPE)).token()
 
 
-def test_settings_that_do_not_go_together_are_named() -> None:
-    """What a login by token needs is in the line; a secret is in no output."""
+def test_conflicting_settings_are_named() -> None:
+    """The line names the settings that a login by token needs; no output holds a secret."""
     given: dict[str, Any] = {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}
     with pytest.raises(SettingsError, match=r"one of GROUNDSWELL_SASL_OAUTH_TOKEN_URL and .*_TOKEN_FILE is needed"):
         Settings.load(**given)

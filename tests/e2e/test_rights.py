@@ -28,33 +28,33 @@ EVENT = {"type": "create", "time": 1_700_000_000, "user": "ann", "content": "c1"
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[GuardedKafka]:
-    """A broker with ACLs."""
+    """Start a broker with ACLs."""
     with GuardedKafka() as broker:
         yield broker
 
 
 @pytest.fixture
 def open_settings(guarded: GuardedKafka, offline_settings: Settings) -> Settings:
-    """Settings of the user who may do everything."""
+    """Return settings of a user with all rights."""
     return offline_settings.model_copy(update={"broker": guarded.address})
 
 
 @pytest.fixture
 def made(open_settings: Settings) -> Settings:
-    """The same with all topics there."""
+    """Create all topics; return settings of a user with all rights."""
     with topics.admin(open_settings) as client:
         topics.create(client, Topics(open_settings).all())
     return open_settings
 
 
 def allowed(guarded: GuardedKafka, settings: Settings, user: str, *but: Right) -> Settings:
-    """Settings of a user with the rights of a worker but some."""
+    """Return settings of a user with the rights of a worker without some."""
     guarded.grant(user, [right for right in rights_table.worker(settings) if right not in but])
     return guarded.settings(settings, user)
 
 
 def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command, to its end; but for a worker in this process, which is quicker."""
+    """Run a command to its end; all but a worker run in this process, which is faster."""
     if arguments == ("worker",):
         line = [sys.executable, "-m", "streams.cli", *arguments]
         return subprocess.run(line, env=environment(settings), capture_output=True, text=True, timeout=90, check=False)
@@ -68,7 +68,7 @@ def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[
 
 
 def refused(settings: Settings, *arguments: str) -> str:
-    """The last line of a command that must fail."""
+    """Run a command that must fail; return its last line."""
     done = command(settings, *arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "missing; run" not in done.stdout + done.stderr
@@ -76,9 +76,9 @@ def refused(settings: Settings, *arguments: str) -> str:
 
 
 def doctor(settings: Settings) -> dict[str, tuple[bool, str]]:
-    """What the doctor finds, by check."""
+    """Run the doctor; return result and detail by check."""
     done = command(settings.model_copy(update={"web_port": 0}), "doctor", "--json")
-    return {one["name"]: (one["ok"], one["detail"]) for one in json.loads(done.stdout)["checks"]}
+    return {check["name"]: (check["ok"], check["detail"]) for check in json.loads(done.stdout)["checks"]}
 
 
 def test_each_missing_right_is_named(guarded: GuardedKafka, made: Settings) -> None:
@@ -109,7 +109,7 @@ def test_each_missing_right_is_named(guarded: GuardedKafka, made: Settings) -> N
 
 
 def test_a_right_to_create_is_named(guarded: GuardedKafka, open_settings: Settings) -> None:
-    """Of topics that are absent the right to create is tried; what may be described and is not there is absent."""
+    """The right to create is checked for absent topics; a topic that may be described and does not exist is absent."""
     models = Topics(open_settings).models.name
     settings = allowed(guarded, open_settings, "nocreate", Right("create", models))
     line = f"not allowed to create {models} as nocreate{TABLE}"
@@ -120,8 +120,8 @@ def test_a_right_to_create_is_named(guarded: GuardedKafka, open_settings: Settin
         assert rights.absent(client, [models]) == [models]
 
 
-def test_absent_and_not_allowed_are_told_apart(guarded: GuardedKafka, made: Settings, tmp_path: Path) -> None:
-    """No command calls a topic missing that it may not describe."""
+def test_absent_and_not_allowed_topics_are_distinguished(guarded: GuardedKafka, made: Settings, tmp_path: Path) -> None:
+    """No command reports a topic as missing that it may not describe."""
     settings = guarded.settings(made, "nothing")
     registry = Topics(settings)
     events = tmp_path / "events.jsonl"
@@ -152,8 +152,8 @@ def test_absent_and_not_allowed_are_told_apart(guarded: GuardedKafka, made: Sett
     assert "not allowed to describe" in doctor(settings)["topics"][1]
 
 
-def test_reading_and_writing_are_tried_by_commands(guarded: GuardedKafka, made: Settings, tmp_path: Path) -> None:
-    """Who may describe and no more is refused by name before anything is sent or read."""
+def test_commands_check_their_rights_first(guarded: GuardedKafka, made: Settings, tmp_path: Path) -> None:
+    """A user with Describe only is refused, with the missing right, before anything is sent or read."""
     registry = Topics(made)
     settings = guarded.settings(made, "reader")
     group = Right("describe", f"{made.consumer_group}.dlq", group=True)
@@ -179,7 +179,7 @@ def test_reading_and_writing_are_tried_by_commands(guarded: GuardedKafka, made: 
 
 
 def test_the_rights_of_the_table_are_enough(guarded: GuardedKafka, open_settings: Settings) -> None:
-    """A worker with just its row of the table makes the topics and scores; a right that is taken away ends it."""
+    """A worker with the rights of its row creates the topics and scores; a right that is revoked stops it."""
     settings = allowed(guarded, open_settings, "all")
     registry = Topics(settings)
     with worker(settings) as process:
@@ -200,7 +200,7 @@ def test_the_rights_of_the_table_are_enough(guarded: GuardedKafka, open_settings
 def test_each_row_of_the_table_is_enough(
     guarded: GuardedKafka, open_settings: Settings, made: Settings, tmp_path: Path
 ) -> None:
-    """Every command does its work with the rights of its row and no others, and the doctor names the rows that lack."""
+    """Every command works with exactly the rights of its row, and the doctor names the missing rights."""
     events = tmp_path / "events.jsonl"
     events.write_text(json.dumps(EVENT) + "\n", encoding="utf-8")
     with producer(open_settings) as sender:
@@ -235,7 +235,7 @@ def test_each_row_of_the_table_is_enough(
 
 
 def test_an_advertised_address_that_cannot_be_reached_is_named(guarded: GuardedKafka, open_settings: Settings) -> None:
-    """A broker that answers, and sends its clients to where nothing answers, is named with both addresses."""
+    """The error names the broker and the address that it advertises and that does not answer."""
     for address, advertised in guarded.unreachable_listeners().items():
         settings = open_settings.model_copy(update={"broker": address})
         line = refused(settings, "topics", "list")
@@ -245,7 +245,7 @@ def test_an_advertised_address_that_cannot_be_reached_is_named(guarded: GuardedK
 
 
 def test_the_table_of_the_docs_is_that_of_the_code() -> None:
-    """Every row is in both."""
+    """The table in the docs has the rows of the code, and no others."""
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+?) \| ", page.split("| for | rights")[1].split("\n\n")[0], re.MULTILINE)
     assert [row.replace("`", "") for row in rows] == ["a worker", *rights_table.ROWS]

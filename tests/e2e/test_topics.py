@@ -100,7 +100,7 @@ def test_doctor_completes_despite_errors(kafka: EmbeddedKafka, settings: Setting
     """Each check turns any error into a finding: a used port, a missing device, an unexpected failure."""
     host, _, port = kafka.address.partition(":")
     taken = settings.model_copy(update={"web_host": host, "web_port": int(port), "device": "cuda:99"})
-    assert "GROUNDSWELL_WEB_PORT" in doctor.examine(doctor.Check("web", doctor.web), taken).detail
+    assert "GROUNDSWELL_WEB_PORT" in doctor.examine(doctor.Check("web", doctor.check_port), taken).detail
     assert "GROUNDSWELL_DEVICE" in doctor.examine(doctor.Check("device", doctor.device), taken).detail
     failed = doctor.examine(doctor.Check("failed", lambda _settings: str(1 // 0)), settings)
     assert not failed.ok

@@ -15,17 +15,17 @@ from streams.settings.settings import Settings
 
 
 def trained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """What `train` says of its artifact."""
+    """Train and return the summary that `train` prints."""
     capsys.readouterr()
     assert cli.run(["train", *arguments, "--snapshots", "3", "--epochs", "1", "--json"]) == 0
     summary: dict[str, Any] = json.loads(capsys.readouterr().out)
     return summary
 
 
-def test_topics_give_what_the_file_gives(
+def test_topics_give_the_same_artifact_as_the_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The same events and people, whatever is junk beside them, and it says so."""
+    """Events and users are the same, and the output counts the invalid messages among them."""
     for name in ("broker", "prefix", "datadir", "web_port"):
         monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
     file = tmp_path / "town.jsonl"
@@ -35,10 +35,10 @@ def test_topics_give_what_the_file_gives(
     producer = KafkaProducer(**settings.kafka_kwargs())
     producer.send(topics.Topics(settings).share.name, b"junk").get(timeout=30)
     producer.close()
-    whole = trained(capsys, str(file), "--out", str(tmp_path / "one"))
+    from_file = trained(capsys, str(file), "--out", str(tmp_path / "one"))
     assert cli.run(["train", "--topics", "--out", str(tmp_path / "two"), "--snapshots", "3", "--epochs", "1"]) == 0
     assert "1 messages hold something that is no event" in capsys.readouterr().err
-    again = trained(capsys, "--topics", "--out", str(tmp_path / "two"))
-    # Rows are in the order of first appearance, which equal times leave to the partitions: weights may differ by that.
-    assert (again["events"], again["held_out"]) == (whole["events"], whole["held_out"])
-    assert again["ladder"][:2] == whole["ladder"][:2]
+    from_topics = trained(capsys, "--topics", "--out", str(tmp_path / "two"))
+    # Rows are in the order of first appearance, which partitions change for events of equal time: weights may differ.
+    assert (from_topics["events"], from_topics["held_out"]) == (from_file["events"], from_file["held_out"])
+    assert from_topics["ladder"][:2] == from_file["ladder"][:2]

@@ -101,7 +101,7 @@ def test_an_unknown_codec_in_the_log_stops_the_worker(kafka: EmbeddedKafka, read
         assert line.startswith(f"groundswell: {name} partition 0 offset 0 cannot be decoded (")
         assert "kafka-delete-records.sh" in line
         with pytest.raises(UnreadableBatch, match=f"{name} partition 0 offset 0 cannot be decoded"):
-            list(personal_data_search.in_topics(ready, "someone", lambda *_: None))
+            list(personal_data_search.search_topics(ready, "someone", lambda *_: None))
     finally:
         process.kill()
 

@@ -27,18 +27,18 @@ def town() -> list[Mutation]:
 
 @pytest.fixture(scope="module")
 def fired(town: list[Mutation]) -> Fired:
-    """What all rules announce in it."""
+    """Return the alerts of all rules in these events."""
     return replayed(town, ARTIFACT)
 
 
-def test_stops_are_where_the_shard_judges() -> None:
-    """A stop before the first event of a new step; of several steps that pass at once the last one counts."""
+def test_stops_are_where_the_shard_runs_its_rule() -> None:
+    """It stops before the first event of a new step; of several steps without events the last one counts."""
     events = [follow(minute, "a", "b") for minute in (1, 2, STEP, 3 * STEP + 1, 3 * STEP + 2)]
     assert list(stops(events, at(STEP) - at(0))) == [(2, at(STEP)), (3, at(3 * STEP)), (5, None)]
 
 
-def test_the_truth_reads_the_set_of_events() -> None:
-    """Repeats, later claims, what was taken back, what has no create: none counts; authors are known by their first."""
+def test_the_truth_is_set_valued() -> None:
+    """Repeats, later claims, undone shares and shares without a create do not count; the first create wins."""
     events = [
         create(1, "b", "p"), create(2, "a", "p"), create(3, "a", "q"), create(4, "c", "gone"),
         share(5, "x", "p"), share(9, "x", "p"), share(6, "y", "q"), share(7, "z", "q"), unshare(8, "z", "q"),
@@ -87,9 +87,9 @@ def _stream() -> list[Mutation]:
 def test_figures_by_hand() -> None:
     """One breakout, announced between its two bursts: half of the alerts, all of the breakouts, ten hours ahead."""
     events = _stream()
-    found = compare_rules(events, ARTIFACT, at(4 * DAY), events[-1].time, names=[COUNTER])
+    comparison = compare_rules(events, ARTIFACT, at(4 * DAY), events[-1].time, names=[COUNTER])
     fired = replayed(events, ARTIFACT, [COUNTER])
-    truth = found.truth
+    truth = comparison.truth
     # The leaders have 24 shares in every window: the 24th of the riser's is the 19th of the second burst.
     assert truth.moment.tolist() == [at(RISE + 600 + 1.8)]
     assert truth.knowable.tolist() == [True]
@@ -98,17 +98,17 @@ def test_figures_by_hand() -> None:
     for name in (SHIPPED, COUNTER):
         named = [alert for alert in fired[name] if alert[1] >= at(4 * DAY)]
         assert named == [("riser", at(RISE)), ("flash", at(RISE))]
-        counted = found.metrics[name]
+        counted = comparison.metrics[name]
         assert (counted.alerts, counted.precision.value, counted.ahead.value, counted.recall.value) == (2, 0.5, 0.5, 1)
         assert counted.lead_s.value == (600 + 1.8) * 60
-    assert found.metrics[RANDOM_AUTHORS].recall.value == 0
-    assert found.row()["knowable"] == 1
+    assert comparison.metrics[RANDOM_AUTHORS].recall.value == 0
+    assert comparison.row()["knowable"] == 1
 
 
 def test_the_shipped_rule_is_what_the_shard_fires(
     town: list[Mutation], fired: Fired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranked in the panel as a shard ranks, the same candidates give the same alerts."""
+    """A baseline with the ranking of the shard fires the same alerts as the shard."""
     monkeypatch.setitem(
         alert_baselines.RULES,
         "again",
@@ -116,11 +116,11 @@ def test_the_shipped_rule_is_what_the_shard_fires(
     )
     assert replayed(town, ARTIFACT, ["again"])["again"] == fired[SHIPPED]
     assert len(fired[SHIPPED]) > 5
-    assert {name: some for name, some in fired.items() if not some} == {}
+    assert [name for name, alerts in fired.items() if not alerts] == []
 
 
-def test_future_shares_change_nothing_before(town: list[Mutation], fired: Fired) -> None:
-    """Without what comes after the eighth day every rule fires the same until then; a flood of shares later neither."""
+def test_future_shares_change_no_earlier_alert(town: list[Mutation], fired: Fired) -> None:
+    """Events after the eighth day, also a flood of shares, change no alert of any rule before it."""
     cut = town[0].time + 8 * DAY * 60_000_000
     known = [event for event in town if event.time < cut]
     authors = sorted({event.user for event in known if event.kind == Kind.CREATE})
@@ -130,14 +130,14 @@ def test_future_shares_change_nothing_before(town: list[Mutation], fired: Fired)
         for number, author in enumerate(authors * 20)
     ]  # fmt: skip
     flooded = replayed([*known, *flood], ARTIFACT)
-    for name, some in fired.items():
-        before = [alert for alert in some if alert[1] < cut]
+    for name, alerts in fired.items():
+        before = [alert for alert in alerts if alert[1] < cut]
         assert before == [alert for alert in flooded[name] if alert[1] < cut], name
     assert flooded != fired
 
 
 def test_sharers_of_the_last_breakout_count_more() -> None:
-    """Sharers of an author who reached the top are credited from then on, and not before."""
+    """Sharers of an author in the top twentieth are credited once the author has reached it, and not before."""
     scouts = [f"r{n}" for n in range(4)]
     base = _stream()
     again = 8 * DAY
@@ -148,24 +148,24 @@ def test_sharers_of_the_last_breakout_count_more() -> None:
     ]
     events = sorted([*base, *posts, *others, *_burst(again - 60, "scouted", scouts)], key=lambda m: m.time)
     fired = replayed(events, ARTIFACT, [COUNTER, "sharers' calls"])
-    late = {name: {user for user, time in some if time == at(again)} for name, some in fired.items()}
+    late = {name: {user for user, time in alerts if time == at(again)} for name, alerts in fired.items()}
     assert "scouted" not in late[COUNTER]
     assert "scouted" in late["sharers' calls"]
 
 
 def test_the_baselines_are_these_five() -> None:
-    """The counter that the shipped rule is compared with is among them."""
+    """The baseline that the verdict compares with is among them."""
     assert list(RULES) == [COUNTER, "growth ratio", "predicted reach", "sharers' calls", "random candidates"]
 
 
 def test_verdict_and_rows(town: list[Mutation]) -> None:
     """The first line compares the shipped rule with the counter; every rule has a row and a difference."""
-    found = compare_rules(town, ARTIFACT, 0, town[-1].time, names=[COUNTER, "random candidates"])
-    assert found.verdict().startswith("The shipped rule ")
-    rows = found.row()
+    comparison = compare_rules(town, ARTIFACT, 0, town[-1].time, names=[COUNTER, "random candidates"])
+    assert comparison.verdict().startswith("The shipped rule ")
+    rows = comparison.row()
     assert [row["rule"] for row in rows["rules"]] == [SHIPPED, COUNTER, "random candidates", RANDOM_AUTHORS]
     assert len(rows["table"]) == 4
     assert len(rows["differences"]) == 3
     assert rows["budget"] == 3
     assert np.isclose(rows["rules"][0]["per_day"], rows["rules"][0]["alerts"] / rows["steps"] * 4, atol=0.01)
-    assert "knowable" in found.about()
+    assert "knowable" in comparison.about()

@@ -27,17 +27,17 @@ def town() -> list[Mutation]:
 
 
 def times_of_posts(mutations: list[Mutation]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """When posts were created."""
+    """Return the times of the creates."""
     return np.array([m.time for m in mutations if m.kind == Kind.CREATE], np.int64)
 
 
 def days(*values: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Days as µs."""
+    """Convert days to µs."""
     return (np.array(values) * DAY).astype(np.int64)
 
 
 def test_snapshots_leave_room_for_window_and_horizon() -> None:
-    """Where posts are many, the newest snapshot's window and the horizons of its posts end at the cut."""
+    """With many posts, the window of the newest snapshot and the horizons of its posts end at the cut."""
     made = plan(days(*np.linspace(0, 29, 30_000)), 30 * DAY, 3 * DAY, 14)
     assert len(made.times) == 14
     assert made.times[-1] + made.window + 3 * DAY == 30 * DAY
@@ -45,7 +45,7 @@ def test_snapshots_leave_room_for_window_and_horizon() -> None:
 
 
 def test_a_thin_beginning_gets_no_snapshots() -> None:
-    """One stray post a year before the others moves neither snapshots nor window away from the others."""
+    """A single post a year before the others changes neither snapshots nor window."""
     many = np.linspace(365, 395, 60)
     made = plan(days(0, *many), 396 * DAY, 3 * DAY, 5)
     assert made.times[0] > 365 * DAY
@@ -53,7 +53,7 @@ def test_a_thin_beginning_gets_no_snapshots() -> None:
 
 
 def test_windows_grow_where_posts_are_few() -> None:
-    """Up to four weeks or a third of the time, and the newest snapshot keeps more than half a window."""
+    """With few posts windows last up to four weeks or a third of the span; the newest one keeps more than half."""
     few = plan(days(*np.linspace(0, 29, 60)), 30 * DAY, 3 * DAY, 14)
     assert 9 * DAY < few.window <= 10 * DAY
     assert few.times[-1] + few.window * 3 / 5 + 3 * DAY == pytest.approx(30 * DAY, abs=10)
@@ -62,7 +62,7 @@ def test_windows_grow_where_posts_are_few() -> None:
 
 
 def test_events_in_which_no_horizon_has_closed_are_refused() -> None:
-    """The message names the length of the events and the needed one; exactly enough is accepted."""
+    """The message names the span of the events and the necessary one; exactly enough is accepted."""
     with pytest.raises(TrainingError, match=r"span 5\.0 days, 7\.2 are needed"):
         plan(days(0, 1), 5 * DAY, 3 * DAY, 14)
     assert plan(days(0, 1), 8 * DAY, 3 * DAY, 3).times
@@ -70,8 +70,8 @@ def test_events_in_which_no_horizon_has_closed_are_refused() -> None:
         build([Mutation(Kind.FOLLOW, DAY, "a", "b")], CONFIG, 2 * DAY)
 
 
-def test_the_set_of_events_makes_the_posts() -> None:
-    """Repeats change nothing, the earliest create and share win, what was taken back does not count."""
+def test_posts_are_set_valued() -> None:
+    """Repeats change nothing, the earliest create and share count, and undone ones do not."""
     events = [
         Mutation(Kind.CREATE, 2 * DAY, "late", "c"),
         Mutation(Kind.CREATE, DAY, "early", "c"),
@@ -89,34 +89,34 @@ def test_the_set_of_events_makes_the_posts() -> None:
     assert (posts.time.tolist(), posts.reach.tolist()) == ([DAY], [2])
 
 
-def test_a_snapshot_knows_nothing_of_what_comes_after_it(town: list[Mutation]) -> None:
-    """With everything after the first snapshot replaced, its graph stays and its labels change."""
+def test_a_snapshot_holds_nothing_later(town: list[Mutation]) -> None:
+    """If everything after the first snapshot is replaced, its graph is the same and its labels change."""
     until = town[0].time + 15 * DAY
-    one = build(town, CONFIG, until, snapshots=2)
+    original = build(town, CONFIG, until, snapshots=2)
     created = times_of_posts(town)
     cut = plan(created[created <= until], until, 3 * DAY, 2).times[0]
     other = [m for m in town if m.time <= cut or m.kind != Kind.SHARE]
-    two = build(other, CONFIG, until, snapshots=2)
-    for name, values in one.snapshots[0].graph.x.items():
-        np.testing.assert_array_equal(values, two.snapshots[0].graph.x[name])
-    np.testing.assert_array_equal(one.snapshots[0].graph.own, two.snapshots[0].graph.own)
-    assert np.nansum(two.snapshots[0].target) < np.nansum(one.snapshots[0].target)
+    changed = build(other, CONFIG, until, snapshots=2)
+    for name, values in original.snapshots[0].graph.x.items():
+        np.testing.assert_array_equal(values, changed.snapshots[0].graph.x[name])
+    np.testing.assert_array_equal(original.snapshots[0].graph.own, changed.snapshots[0].graph.own)
+    assert np.nansum(changed.snapshots[0].target) < np.nansum(original.snapshots[0].target)
 
 
-def test_nothing_after_the_cut_is_looked_at(town: list[Mutation]) -> None:
-    """Events beyond --until change neither graph nor labels."""
+def test_nothing_after_the_cut_is_read(town: list[Mutation]) -> None:
+    """Events after --until change neither graph nor labels."""
     until = town[0].time + 12 * DAY
-    made: Iterator[Dataset] = (
+    datasets: Iterator[Dataset] = (
         build(events, CONFIG, until, snapshots=2) for events in (town, [m for m in town if m.time <= until])
     )
-    one, two = made
-    np.testing.assert_array_equal(one.final.own, two.final.own)
-    for ours, theirs in zip(one.snapshots, two.snapshots, strict=True):
-        np.testing.assert_array_equal(ours.target, theirs.target)
+    full, cut = datasets
+    np.testing.assert_array_equal(full.final.own, cut.final.own)
+    for expected, actual in zip(full.snapshots, cut.snapshots, strict=True):
+        np.testing.assert_array_equal(expected.target, actual.target)
 
 
 def test_followers_and_held_out_users(town: list[Mutation]) -> None:
-    """Followers are counted whole, beyond any window; the same users are held out for the same seed."""
+    """All followers count, not only those of a window; the same seed holds out the same users."""
     data = build(town, CONFIG, town[-1].time, snapshots=2, held_out=0.3, seed=1)
     pairs: set[tuple[str, str]] = set()
     for m in town:
@@ -132,7 +132,7 @@ def test_followers_and_held_out_users(town: list[Mutation]) -> None:
 
 
 def test_the_command_trains_and_prints_the_ladder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A simulated file with its truth beside it: an artifact that loads, a card, and five scorers judged by it."""
+    """A simulated file with a truth file gives an artifact that loads, a card, and figures of five scorers."""
     file, out = tmp_path / "town.parquet", tmp_path / "artifact"
     truth = tmp_path / "town.parquet.truth.parquet"
     made = ["simulate", "--out", str(file), "--truth", str(truth), "--users", "300", "--communities", "4"]
@@ -152,16 +152,16 @@ def test_the_command_trains_and_prints_the_ladder(tmp_path: Path, capsys: pytest
     assert sorted(path.name for path in out.iterdir()) == names
 
 
-def test_the_command_judges_by_later_posts_without_a_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a truth file the held-out users' own later posts are the judge."""
+def test_without_a_truth_later_posts_are_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a truth file, the truth is the reach of the later posts of the held-out users."""
     file, out = tmp_path / "town.jsonl", tmp_path / "artifact"
     assert cli.run(["simulate", "--out", str(file), "--users", "300", "--communities", "4", "--days", "14"]) == 0
     assert cli.run(["train", str(file), "--out", str(out), "--snapshots", "3", "--epochs", "1"]) == 0
     assert "after the newest snapshot" in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No input, two inputs, a missing file and too short a stretch are one line each, exit code 1."""
+def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No input, two inputs, a missing file and too few days are one line each, exit code 1."""
     out = ["--out", str(tmp_path / "artifact")]
     file = tmp_path / "short.jsonl"
     file.write_text('{"type":"create","time":1000000,"user":"a","content":"c"}\n')
@@ -177,4 +177,4 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
     ):
         assert cli.run(["train", *arguments, *out]) == 1
         assert message in capsys.readouterr().err
-    assert not (tmp_path / "artifact").exists()
+    assert not any((tmp_path / "artifact").iterdir())

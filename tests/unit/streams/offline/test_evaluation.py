@@ -41,39 +41,39 @@ def town() -> list[Mutation]:
 
 
 @pytest.fixture(scope="module")
-def asked(town: list[Mutation]) -> Protocol:
-    """The usual cut."""
+def times(town: list[Mutation]) -> Protocol:
+    """Return the times of an evaluation with the default cut."""
     return protocol(town, 0, 0.7, town[-1].time, HORIZON)
 
 
 @pytest.fixture(scope="module")
-def people(town: list[Mutation], asked: Protocol) -> EvaluationSet:
-    """The evaluated users."""
-    return evaluation_set(town, asked)
+def users(town: list[Mutation], times: Protocol) -> EvaluationSet:
+    """Return the evaluated users."""
+    return evaluation_set(town, times)
 
 
 @pytest.fixture(scope="module")
-def dataset(town: list[Mutation], asked: Protocol) -> Dataset:
-    """The data for training."""
-    return data_before(town, CONFIG, asked, snapshots=4)
+def dataset(town: list[Mutation], times: Protocol) -> Dataset:
+    """Return the data for training."""
+    return data_before(town, CONFIG, times, snapshots=4)
 
 
-def same_graph(one: GraphInput, two: GraphInput) -> bool:
-    """Whether features and edges are equal."""
-    features = [np.array_equal(one.own, two.own), *(np.array_equal(one.x[name], two.x[name]) for name in one.x)]
-    return all([*features, *(np.array_equal(one.edges[name], two.edges[name]) for name in one.edges)])
+def same_graph(left: GraphInput, right: GraphInput) -> bool:
+    """Return whether features and edges are equal."""
+    features = [np.array_equal(left.own, right.own), *(np.array_equal(left.x[name], right.x[name]) for name in left.x)]
+    return all([*features, *(np.array_equal(left.edges[name], right.edges[name]) for name in left.edges)])
 
 
-def same(one: Dataset, two: Dataset) -> bool:
-    """Whether two data sets would train and score alike."""
-    pairs = list(zip(one.snapshots, two.snapshots, strict=True))
-    return same_graph(one.final, two.final) and all(
+def same_data(left: Dataset, right: Dataset) -> bool:
+    """Return whether two data sets have equal snapshots and graphs."""
+    pairs = list(zip(left.snapshots, right.snapshots, strict=True))
+    return same_graph(left.final, right.final) and all(
         same_graph(a.graph, b.graph) and np.array_equal(a.target, b.target, equal_nan=True) for a, b in pairs
     )
 
 
 def test_the_cut_is_a_share_of_the_posts() -> None:
-    """Seven of ten posts lie before it; what is before --from does not count."""
+    """Seven of ten posts lie before the cut; posts before --from do not count."""
     posts = [Mutation(Kind.CREATE, day * DAY, "a", f"c{day}") for day in range(1, 101)]
     assert protocol(posts, 0, 0.7, 110 * DAY, HORIZON).cut == pytest.approx(70.3 * DAY, rel=1e-3)
     assert protocol(posts, 51 * DAY, 0.5, 110 * DAY, HORIZON).cut == pytest.approx(75.5 * DAY, rel=1e-3)
@@ -84,22 +84,22 @@ def test_the_cut_is_a_share_of_the_posts() -> None:
 
 
 def test_truth_is_the_mean_reach_of_later_posts() -> None:
-    """Posts behind the cut with closed horizons only, distinct sharers in time only; warm is who posted before."""
+    """Only posts after the cut with a closed horizon and distinct sharers within it count; warm users posted before."""
     events = [Mutation(Kind.CREATE, DAY, f"u{n}", f"old{n}") for n in range(15)]
     events += [Mutation(Kind.CREATE, 10 * DAY + n, f"u{n}", f"new{n}") for n in range(30)]
     events += [Mutation(Kind.CREATE, 11 * DAY, "u3", "second"), Mutation(Kind.CREATE, 18 * DAY, "u3", "open")]
     shares = [(10, "s", "new3"), (11, "s", "new3"), (12, "t", "new3"), (15, "late", "new3"), (12, "s", "second")]
     events += [Mutation(Kind.SHARE, day * DAY + 99, user, content) for day, user, content in shares]
-    found = evaluation_set(events, Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
-    at = found.ids.index("u3")
-    assert (found.reach[at], found.number[at], len(found.ids)) == (1.5, 2, 30)
-    assert found.warm.sum() == 15
+    users = evaluation_set(events, Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
+    row = users.ids.index("u3")
+    assert (users.reach[row], users.number[row], len(users.ids)) == (1.5, 2, 30)
+    assert users.warm.sum() == 15
     with pytest.raises(TrainingError, match="at least 20"):
         evaluation_set(events[:20], Protocol(0, 0.5, 9 * DAY, 20 * DAY, HORIZON))
 
 
 def test_shares_along_follows() -> None:
-    """Through the author, through an earlier sharer, not through a later one, not after an unfollow."""
+    """A share counts through the author or an earlier sharer, not through a later one or after an unfollow."""
     events = [
         Mutation(Kind.FOLLOW, 1, "one", "author"), Mutation(Kind.FOLLOW, 1, "two", "one"),
         Mutation(Kind.FOLLOW, 1, "early", "one"), Mutation(Kind.FOLLOW, 1, "left", "author"),
@@ -111,99 +111,99 @@ def test_shares_along_follows() -> None:
 
 
 def test_a_future_share_changes_no_feature(
-    town: list[Mutation], asked: Protocol, people: EvaluationSet, dataset: Dataset
+    town: list[Mutation], times: Protocol, users: EvaluationSet, dataset: Dataset
 ) -> None:
-    """A thousand shares just behind the cut, of posts from before and after it: the same features, other truths."""
-    later = [m for m in town if m.kind == Kind.CREATE and asked.cut < m.time <= asked.until - HORIZON]
-    earlier = [m for m in town if m.kind == Kind.CREATE and asked.cut - DAY < m.time <= asked.cut]
+    """A thousand shares just after the cut, of posts before and after it, change the truth and no feature."""
+    later = [m for m in town if m.kind == Kind.CREATE and times.cut < m.time <= times.until - HORIZON]
+    earlier = [m for m in town if m.kind == Kind.CREATE and times.cut - DAY < m.time <= times.cut]
     more = [
-        Mutation(Kind.SHARE, max(m.time, asked.cut) + 1 + n, f"stranger{n}", m.other)
+        Mutation(Kind.SHARE, max(m.time, times.cut) + 1 + n, f"stranger{n}", m.other)
         for m in (*later, *earlier)
         for n in range(20)
     ]
     flooded = sorted([*town, *more], key=lambda m: m.time)
-    assert same(dataset, data_before(flooded, CONFIG, asked, snapshots=4))
-    assert (evaluation_set(flooded, asked).reach > people.reach).all()
+    assert same_data(dataset, data_before(flooded, CONFIG, times, snapshots=4))
+    assert (evaluation_set(flooded, times).reach > users.reach).all()
 
 
-def test_moving_the_cut_by_a_day_moves_what_is_known_by_that_day(town: list[Mutation], asked: Protocol) -> None:
-    """At both cuts the features are those of the events before them, and no judged post is among these."""
-    found = []
-    for cut in (asked.cut, asked.cut + DAY):
-        moved = replace(asked, cut=cut)
-        whole = data_before(town, CONFIG, moved, snapshots=4)
-        assert same(whole, data_before([m for m in town if m.time <= cut], CONFIG, moved, snapshots=4))
+def test_moving_the_cut_by_a_day_moves_the_features_by_a_day(town: list[Mutation], times: Protocol) -> None:
+    """At both cuts the features are those of the events before it, without any evaluated post."""
+    results = []
+    for cut in (times.cut, times.cut + DAY):
+        moved = replace(times, cut=cut)
+        data = data_before(town, CONFIG, moved, snapshots=4)
+        assert same_data(data, data_before([m for m in town if m.time <= cut], CONFIG, moved, snapshots=4))
         known = [m for m in town if m.kind == Kind.CREATE and m.time <= cut]
-        created = whole.final.own[:, CONFIG.own.index("cold")] == 0
-        assert {user for user, has in zip(whole.users, created, strict=True) if has} <= {m.user for m in known}
-        people = evaluation_set(town, moved)
+        created = data.final.own[:, CONFIG.own.index("cold")] == 0
+        assert {user for user, has in zip(data.users, created, strict=True) if has} <= {m.user for m in known}
+        users = evaluation_set(town, moved)
         gone = {m.other for m in town if m.kind == Kind.DELETE}
-        judged = {m.other for m in town if m.kind == Kind.CREATE and cut < m.time <= asked.until - HORIZON} - gone
-        assert people.number.sum() == len(judged)
-        assert not judged & {m.other for m in known}
-        found.append((whole, people))
-    (one, first), (two, second) = found
-    assert not same_graph(one.final, two.final)
-    assert second.number.sum() < first.number.sum()
+        evaluated = {m.other for m in town if m.kind == Kind.CREATE and cut < m.time <= times.until - HORIZON} - gone
+        assert users.number.sum() == len(evaluated)
+        assert not evaluated & {m.other for m in known}
+        results.append((data, users))
+    (earlier_data, earlier_users), (later_data, later_users) = results
+    assert not same_graph(earlier_data.final, later_data.final)
+    assert later_users.number.sum() < earlier_users.number.sum()
 
 
-def test_shuffled_labels_teach_nothing(dataset: Dataset, people: EvaluationSet) -> None:
+def test_shuffled_labels_give_no_correlation(dataset: Dataset, users: EvaluationSet) -> None:
     """Trained on shuffled labels, scores do not correlate with the truth on average; on real labels they do."""
-    at = candidates(dataset, people.ids)
+    evaluated = candidates(dataset, users.ids)
 
     def rank(seed: int, *, shuffled: bool) -> float:
         random = np.random.default_rng(seed)
         snapshots = []
-        for one in dataset.snapshots:
-            rows = np.flatnonzero(np.isfinite(one.target))
-            target = one.target.copy()
+        for snapshot in dataset.snapshots:
+            rows = np.flatnonzero(np.isfinite(snapshot.target))
+            target = snapshot.target.copy()
             target[rows] = target[random.permutation(rows)] if shuffled else target[rows]
-            snapshots.append(replace(one, target=target))
-        return spearman(at.score(train(snapshots, CONFIG, seed, plan=PLAN)), people.truth)
+            snapshots.append(replace(snapshot, target=target))
+        return spearman(evaluated.score(train(snapshots, CONFIG, seed, plan=PLAN)), users.truth)
 
     real = np.mean([rank(seed, shuffled=False) for seed in range(2)])
-    lots = [rank(seed, shuffled=True) for seed in range(6)]
+    shuffled = [rank(seed, shuffled=True) for seed in range(6)]
     assert real > 0.3
-    assert abs(np.mean(lots)) < 0.5 * real
+    assert abs(np.mean(shuffled)) < 0.5 * real
 
 
-def test_the_table_has_every_scorer_and_an_honest_first_line(dataset: Dataset, people: EvaluationSet) -> None:
+def test_the_table_has_every_scorer_and_a_true_first_line(dataset: Dataset, users: EvaluationSet) -> None:
     """Model and baselines over the same users; the first line names the winner."""
-    judged, artifacts = evaluate(dataset, people, CONFIG, seeds=2, plan=PLAN)
-    assert list(judged.standings) == [
+    result, artifacts = evaluate(dataset, users, CONFIG, seeds=2, plan=PLAN)
+    assert list(result.standings) == [
         "followers", "past mean", "past sharers", "LightGBM", "LightGBM + neighbours", "MLP", "GATv2", "blend"
     ]  # fmt: skip
-    assert judged.version == artifacts[0].version
-    assert len(artifacts) == len(judged.seeds["GATv2"]) == len(judged.seeds["MLP"]) == 2
-    values = {name: judged.standings[name].spearman["all"].value for name in judged.standings}
-    assert judged.wins == (values["GATv2"] > values[judged.best])
-    assert ("does NOT beat" in judged.verdict()) != judged.wins
-    turned, _ = evaluate(
-        dataset, replace(people, reach=people.reach.max() - people.reach), CONFIG, seeds=1, given=artifacts[0]
+    assert result.version == artifacts[0].version
+    assert len(artifacts) == len(result.seeds["GATv2"]) == len(result.seeds["MLP"]) == 2
+    values = {name: result.standings[name].spearman["all"].value for name in result.standings}
+    assert result.wins == (values["GATv2"] > values[result.best])
+    assert ("does NOT beat" in result.verdict()) != result.wins
+    reversed_result, _ = evaluate(
+        dataset, replace(users, reach=users.reach.max() - users.reach), CONFIG, seeds=1, given=artifacts[0]
     )
-    assert turned.standings["GATv2"].spearman["all"].value < 0
-    assert not turned.wins
-    assert turned.verdict().startswith("The model does NOT beat a baseline")
+    assert reversed_result.standings["GATv2"].spearman["all"].value < 0
+    assert not reversed_result.wins
+    assert reversed_result.verdict().startswith("The model does NOT beat a baseline")
 
 
 def test_each_post_is_scored_by_the_state_just_before_it(
-    town: list[Mutation], asked: Protocol, people: EvaluationSet, dataset: Dataset
+    town: list[Mutation], times: Protocol, users: EvaluationSet, dataset: Dataset
 ) -> None:
-    """At the cut it is the exam's score; later it is what a graph of the events before the post gives, bit for bit."""
+    """At the cut it is the score of the evaluation; later that of a graph of the events before it, bit for bit."""
     artifact = train(dataset.snapshots, CONFIG, 0, plan=PLAN)
-    watched = people.ids[:2]
-    live = prequential(town, people, artifact, watched)
-    low = int(np.searchsorted(people.posts.time, asked.cut, side="right"))
-    at_cut = dict(zip(people.ids, candidates(dataset, people.ids).score(artifact), strict=True))
-    authors = [people.authors[row] for row in live.author]
+    watched = users.ids[:2]
+    live = prequential(town, users, artifact, watched)
+    low = int(np.searchsorted(users.posts.time, times.cut, side="right"))
+    at_cut = dict(zip(users.ids, candidates(dataset, users.ids).score(artifact), strict=True))
+    authors = [users.authors[row] for row in live.author]
     np.testing.assert_allclose(live.scores[FROZEN], [at_cut[user] for user in authors], atol=1e-5)
     post = len(authors) // 2
-    time = int(people.posts.time[low + post])
-    before = data_before(town, CONFIG, replace(asked, cut=time - 1), snapshots=2)
+    time = int(users.posts.time[low + post])
+    before = data_before(town, CONFIG, replace(times, cut=time - 1), snapshots=2)
     alone = candidates(before, [authors[post]])
     assert live.scores[FRESH][post] == pytest.approx(alone.score(artifact)[0], abs=1e-5)
     assert [curve.user for curve in live.curves] == watched
-    few = prequential(town, people, artifact, steps=5)
+    few = prequential(town, users, artifact, steps=5)
     assert few.steps <= 5
     assert few.scores[FRESH][0] == live.scores[FRESH][0]
     assert (few.scores[FRESH] != live.scores[FRESH]).any()

@@ -28,13 +28,13 @@ PLAN = TrainingPlan(epochs=1, threads=1)
 
 
 def town(users: int, days: int) -> list[Mutation]:
-    """A generated stream, in order of time."""
+    """Return a generated stream, in order of time."""
     rows = Simulation(users, min(4, users // 10), 5, posts_per_day=0.5).events(days)
     return sorted((from_row(row) for row in rows), key=lambda m: m.time)
 
 
 def read_of(twin: NaiveGraph) -> dict[tuple[int, str], tuple[int, ...]]:
-    """What neighbours read of every node of which they read anything but zeros."""
+    """Return the propagated features of every node, without nodes whose features are all zero."""
     snapshot = twin.snapshot()
     return {
         (kind, name): tuple(row)
@@ -45,8 +45,8 @@ def read_of(twin: NaiveGraph) -> dict[tuple[int, str], tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("floor", [1, 4])
-def test_staleness_is_that_of_a_plain_recount(floor: int) -> None:
-    """Nodes that differ from one batch of 100 to the next in the naive twin, over the last half of the events."""
+def test_staleness_equals_a_plain_recount(floor: int) -> None:
+    """It counts nodes of the naive twin that differ between batches of 100, over the last half of the events."""
     config, events = ModelConfig(floor=floor), town(80, 10)
     until = events[-1].time
     times = plan(
@@ -69,61 +69,61 @@ def test_staleness_is_that_of_a_plain_recount(floor: int) -> None:
     assert changed > 20
 
 
-def test_staleness_begins_behind_the_first_half() -> None:
-    """A large batch ends where the counting begins; what lies before it does not count, nor does nothing at all."""
+def test_staleness_starts_after_the_first_half() -> None:
+    """A large batch ends where the count starts; changes before it do not count."""
     counted = Staleness(1_000)
     assert (counted.size(0), counted.size(499), counted.size(500)) == (500, 1, 100)
-    some = np.arange(7)
-    counted.count(0, 500, [some, some, some])
+    rows = np.arange(7)
+    counted.count(0, 500, [rows, rows, rows])
     assert counted.per_1000_events == 0
-    counted.count(500, 100, [some, some[:2], some[:0]])
-    counted.count(600, 100, [some[:1], some[:0], some[:0]])
+    counted.count(500, 100, [rows, rows[:2], rows[:0]])
+    counted.count(600, 100, [rows[:1], rows[:0], rows[:0]])
     assert counted.per_1000_events == 50
 
 
-def test_without_asking_nothing_is_counted() -> None:
-    """And the graph, counted or not, is the same."""
+def test_staleness_is_counted_only_on_request() -> None:
+    """The graph is the same with and without the count."""
     events = town(80, 10)
-    one, two = (build(events, SMALL, events[-1].time, snapshots=2, staleness=asked) for asked in (False, True))
-    assert one.stale is None
-    assert two.stale is not None
-    for ours, theirs in zip(one.snapshots, two.snapshots, strict=True):
-        np.testing.assert_array_equal(ours.graph.own, theirs.graph.own)
-        for name, values in ours.graph.x.items():
-            np.testing.assert_array_equal(values, theirs.graph.x[name])
-        for name, edges in ours.graph.edges.items():
-            assert sorted(edges.T.tolist()) == sorted(theirs.graph.edges[name].T.tolist())
+    plain, counted = (build(events, SMALL, events[-1].time, snapshots=2, staleness=count) for count in (False, True))
+    assert plain.stale is None
+    assert counted.stale is not None
+    for expected, actual in zip(plain.snapshots, counted.snapshots, strict=True):
+        np.testing.assert_array_equal(expected.graph.own, actual.graph.own)
+        for name, values in expected.graph.x.items():
+            np.testing.assert_array_equal(values, actual.graph.x[name])
+        for name, edges in expected.graph.edges.items():
+            assert sorted(edges.T.tolist()) == sorted(actual.graph.edges[name].T.tolist())
 
 
 def test_every_floor_is_tried_and_one_is_trained(tmp_path: Path) -> None:
-    """The lower the floor, the staler; the artifact is that of a training with the chosen floor, also when resumed."""
+    """A lower floor makes more nodes stale; the artifact equals a training with the chosen floor, also if resumed."""
     events = town(300, 14)
     run = partial(build, events, until=events[-1].time, snapshots=4, held_out=0.1)
-    said: list[str] = []
-    ask = partial(choose_floor, partial(run, staleness=True), SMALL, 3, PLAN, tmp_path)
-    chosen = ask(said.append)
+    lines: list[str] = []
+    search = partial(choose_floor, partial(run, staleness=True), SMALL, 3, PLAN, tmp_path)
+    chosen = search(lines.append)
     stale = [trial.stale for trial in chosen.trials]
     assert [trial.floor for trial in chosen.trials] == list(FLOORS)
     assert stale == sorted(stale, reverse=True)
     assert stale[0] > stale[-1] > 0
     floor = choose(chosen.trials).floor
     assert chosen.config.floor == chosen.searched.artifact.config.floor == floor
-    assert f"floor {floor} is selected" in said
+    assert f"floor {floor} is selected" in lines
     assert all(checkpoint_path(tmp_path, tried).is_file() for tried in FLOORS)
 
-    made = train(chosen.dataset.snapshots, chosen.config, 3, plan=PLAN, searched=chosen.searched)
-    assert made.config.floor == floor
-    assert made.version == train(chosen.dataset.snapshots, chosen.config, 3, plan=PLAN).version
+    artifact = train(chosen.dataset.snapshots, chosen.config, 3, plan=PLAN, searched=chosen.searched)
+    assert artifact.config.floor == floor
+    assert artifact.version == train(chosen.dataset.snapshots, chosen.config, 3, plan=PLAN).version
     plain = run(chosen.config)
     np.testing.assert_array_equal(chosen.dataset.final.x["user"], plain.final.x["user"])
 
-    again: list[str] = []
-    assert ask(again.append).trials == chosen.trials
-    assert sum(line == "resumes after epoch 1" for line in again) == len(FLOORS)
-    assert not any(line.startswith("epoch  1 of") for line in again)
+    resumed: list[str] = []
+    assert search(resumed.append).trials == chosen.trials
+    assert sum(line == "resumes after epoch 1" for line in resumed) == len(FLOORS)
+    assert not any(line.startswith("epoch  1 of") for line in resumed)
 
 
-def test_few_labels_leave_the_floor_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_few_labels_the_floor_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A handful of users cannot distinguish floors: one line reports it, and the card has no table."""
     file, out = tmp_path / "town.jsonl", tmp_path / "artifact"
     assert cli.run(["simulate", "--out", str(file), "--users", "150", "--communities", "2", "--days", "14"]) == 0
@@ -137,8 +137,8 @@ def test_few_labels_leave_the_floor_as_it_is(tmp_path: Path, capsys: pytest.Capt
     assert not list(out.glob("unfinished*"))
 
 
-def test_the_command_tells_what_it_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--floor auto: the same table in what is printed and on the card, and its chosen floor in the configuration."""
+def test_the_command_prints_every_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--floor auto: output and card have the same table, and the configuration has the chosen floor."""
     file, out = tmp_path / "town.jsonl", tmp_path / "artifact"
     event_files.write(file, map(event_files.row_of, town(300, 14)))
     words = ["--floor", "auto", "--snapshots", "4", "--epochs", "1", "--held-out", "0.1", "--json"]
@@ -156,7 +156,7 @@ def test_the_command_tells_what_it_tried(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_command_trains_with_a_floor_that_serves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--floor 2 stands in configuration and card, and a shard serves it as PyTorch Geometric would."""
+    """--floor 2 is in configuration and card, and the scores of a shard equal those of PyTorch Geometric."""
     file, out = tmp_path / "town.jsonl", tmp_path / "artifact"
     assert cli.run(["simulate", "--out", str(file), "--users", "150", "--communities", "2", "--days", "14"]) == 0
     words = ["--floor", "2", "--snapshots", "3", "--epochs", "1", "--held-out", "0.3"]
@@ -174,7 +174,7 @@ def test_the_command_trains_with_a_floor_that_serves(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("floor", ["0", "-1", "2.5", "low", "1000000", "AUTO", "٣"])
-def test_no_floor_is_refused_before_anything_is_read(
+def test_an_invalid_floor_is_refused_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], floor: str
 ) -> None:
     """One line that lists valid values, exit code 2."""

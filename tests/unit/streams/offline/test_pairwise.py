@@ -15,37 +15,37 @@ from streams.offline.pairwise import read, show
 
 
 def write(path: Path, **changed: object) -> Path:
-    """A file of 600 pairs in which followers decide."""
+    """Write a file of 600 pairs in which the user with more followers is the more influential."""
     random = np.random.default_rng(1)
     counts = np.floor(np.exp(random.normal(4, 2, (60, 2))))
     a, b = random.integers(0, 60, (2, 600))
     columns = {
         "Choice": (counts[a, 0] > counts[b, 0]).astype(np.int64),
-        **{f"{side}_{name}": counts[rows, at] for side, rows in (("A", a), ("B", b))
-           for at, name in enumerate(("follower_count", "posts"))},
+        **{f"{side}_{name}": counts[rows, column] for side, rows in (("A", a), ("B", b))
+           for column, name in enumerate(("follower_count", "posts"))},
     }  # fmt: skip
     pq.write_table(pa.table({name: value for name, value in (columns | changed).items() if value is not None}), path)
     return path
 
 
-def test_the_command_says_how_well_counts_alone_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One JSON object with every scorer; followers decide here, and all that read them see it."""
+def test_the_command_reports_every_scorer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON object has every scorer; here followers decide, and every scorer that reads them has a high AUC."""
     path = write(tmp_path / "pairs.parquet")
-    done = CliRunner().invoke(app, ["evaluate", "--pairs", str(path), "--json"])
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
-    scores = {one["name"]: one["auc"]["value"] for one in found["scorers"]}
-    assert found["people"] <= 60
+    result = CliRunner().invoke(app, ["evaluate", "--pairs", str(path), "--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.output)
+    scores = {scorer["name"]: scorer["auc"]["value"] for scorer in report["scorers"]}
+    assert report["people"] <= 60
     assert scores["follower_count ratio"] == 1
     assert min(scores["logistic, all counts"], scores["LightGBM, all counts"]) > 0.95 > scores["posts ratio"] + 0.2
-    show(found, as_json=False)
-    shown = capsys.readouterr().out
-    assert "600 pairs of" in shown
-    assert "LightGBM, all counts − logistic, all counts" in shown
+    show(report, as_json=False)
+    printed = capsys.readouterr().out
+    assert "600 pairs of" in printed
+    assert "LightGBM, all counts − logistic, all counts" in printed
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"B_posts": None}, "no column B_posts"),
         ({"Choice": None}, "no column Choice"),
@@ -55,14 +55,14 @@ def test_the_command_says_how_well_counts_alone_do(tmp_path: Path, capsys: pytes
         ({"A_posts": ["many"] * 600}, "must be numbers"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, changed: dict[str, object], said: str) -> None:
-    """The message names what is wrong."""
-    with pytest.raises(InputError, match=said):
+def test_other_files_are_refused(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    """The message names the problem."""
+    with pytest.raises(InputError, match=message):
         read(write(tmp_path / "pairs.parquet", **changed))
 
 
-def test_pairs_and_events_do_not_mix(tmp_path: Path) -> None:
-    """Event files or pairs, not both and not neither; a file that is not Parquet is refused."""
+def test_pairs_and_event_files_exclude_each_other(tmp_path: Path) -> None:
+    """The command needs event files or pairs, and not both; a file that is not Parquet is refused."""
     path = tmp_path / "pairs.parquet"
     path.write_text("no parquet")
     for words in ([], [str(path), "--pairs", str(path)]):
