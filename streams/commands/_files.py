@@ -55,8 +55,8 @@ def read(files: list[Path], until: str, found: Skipped) -> list[Mutation]:
     from streams.messages.files import event_files
     from streams.telemetry import progress
 
-    with progress.shown("reading") as advance:
-        return list(progress.counted(event_files.mutations(*files, until=until or None, skipped=found), advance))
+    with progress.counter("reading") as advance:
+        return list(progress.count_each(event_files.mutations(*files, until=until or None, skipped=found), advance))
 
 
 def summary(found: Skipped) -> dict[str, Any]:

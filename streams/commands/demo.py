@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.errors import InputError
-from streams.telemetry import console as printing
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from streams.demo.session import Plan, Summary
@@ -60,9 +60,9 @@ def demo(
     except KeyboardInterrupt:
         return
     if as_json:
-        printing.as_json(summary.as_dict())
+        console.as_json(summary.as_dict())
         return
-    printing.table([{"": name, " ": value} for name, value in summary.as_dict().items()])
+    console.table([{"": name, " ": value} for name, value in summary.as_dict().items()])
 
 
 def _check(plan: Plan, port: int, out: Path | None) -> None:
@@ -83,15 +83,15 @@ def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:
     from streams.kafka import topics
 
     folder = Path(tempfile.mkdtemp(prefix="groundswell-demo-"))
-    console = Console()
+    terminal = Console()
     if not quiet:
-        console.print("starting Kafka")
+        terminal.print("starting Kafka")
     try:
         with EmbeddedKafka() as kafka:
             settings = _settings(plan, kafka.address, folder, port)
             with topics.admin(settings, timeout_s=30) as client:
                 topics.create(client, topics.Topics(settings).all())
-            shown = view(console, quiet=quiet)
+            shown = view(terminal, quiet=quiet)
             try:
                 summary = asyncio.run(play(plan, settings, folder, shown))
             finally:

@@ -13,7 +13,7 @@ import typer
 
 from streams.errors import InputError
 from streams.messages.escaping import safe
-from streams.telemetry import console
+from streams.telemetry import console, progress
 
 if TYPE_CHECKING:
     from streams.operations.dead_letter_queue import Letter, Letters
@@ -60,9 +60,9 @@ def list_(topic: AnyTopic = "", as_json: AsJson = False) -> None:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     with _letters() as letters:
         names = letters.names(topic)
-        with console.counter("reading", _size(letters, names)) as progress:
+        with progress.counter("reading", "letters", _size(letters, names)) as advance:
             for name in names:
-                for letter, done in letters.all(name, progress):
+                for letter, done in letters.all(name, advance):
                     row = rows.setdefault(
                         (name, letter.reason),
                         {"topic": name, "reason": letter.reason, "letters": 0, "waiting": 0, "cut": 0, "attempts": 0}
@@ -102,8 +102,8 @@ def show(
         if offset is not None:
             found += _at(letters, name, offset)
         else:
-            with console.counter("reading", _size(letters, [name])) as progress:
-                found.extend(one for one, _ in letters.all(name, progress) if reason in ("", one.reason))
+            with progress.counter("reading", "letters", _size(letters, [name])) as advance:
+                found.extend(one for one, _ in letters.all(name, advance) if reason in ("", one.reason))
     if as_json:
         # Escaped beyond what JSON asks for: a letter may hold what a terminal obeys.
         typer.echo(json.dumps([as_value(letter) for letter in found]))
@@ -176,12 +176,12 @@ def replay(
     """
     with _letters() as letters:
         names = letters.names(topic)
-        with console.counter("sending", _size(letters, names)) as progress:
+        with progress.counter("sending", "letters", _size(letters, names)) as advance:
             options: dict[str, Any] = {
                 "reason": reason or None,
                 "limit": limit,
                 "dry_run": dry_run,
-                "progress": progress,
+                "progress": advance,
             }
             found = [letters.replay(name, **options) for name in names]
     if as_json:

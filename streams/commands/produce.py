@@ -59,7 +59,7 @@ def produce(
         rights.require(client, rights_table.produce(settings))
     begin = perf_counter()
     skipped = _files.skipped(skip_bad, _SENT)
-    with progress.shown("sending", total=event_files.number_of_rows(file), quiet=as_json) as advance:
+    with progress.counter("sending", total=event_files.number_of_rows(file), quiet=as_json) as advance:
         shares = FileShares(settings.retention_s)
         sent, ended = asyncio.run(_send(settings, file, rate, skipped, advance, shares))
     seconds = perf_counter() - begin
@@ -123,8 +123,8 @@ def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     shares = FileShares(settings.retention_s)
     kinds: Counter[str] = Counter()
     times: list[int] = []
-    with progress.shown("reading", total=event_files.number_of_rows(file), quiet=as_json) as advance:
-        for row, found in progress.counted(event_files.checked([file], skipped, conclude=False), advance):
+    with progress.counter("reading", total=event_files.number_of_rows(file), quiet=as_json) as advance:
+        for row, found in progress.count_each(event_files.checked([file], skipped, conclude=False), advance):
             shares.take(found)
             kinds[row["type"]] += 1
             time = found[-1].time

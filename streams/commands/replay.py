@@ -75,7 +75,7 @@ def _run(
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
     mutations = event_files.mutations(*files, until=until or None, skipped=skipped)
-    with progress.shown("replaying", quiet=quiet) as advance:
+    with progress.counter("replaying", quiet=quiet) as advance:
         result, users, error = run(
             mutations,
             artifact,

@@ -34,7 +34,7 @@ def simulate(
     for path in filter(None, (out, truth)):
         output_places.check_file(path)
     simulation = Simulation(users, communities, seed, difficulty=difficulty)
-    with progress.shown("simulating", "days", days, quiet=as_json) as advance:
+    with progress.counter("simulating", "days", days, quiet=as_json) as advance:
 
         def rows() -> Iterator[dict[str, Any]]:
             for _ in range(days):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.errors import InputError, StateError
-from streams.telemetry import console
+from streams.telemetry import console, progress
 
 if TYPE_CHECKING:
     from streams.settings.settings import Settings
@@ -50,13 +50,13 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """What each shard's folder holds; a running worker is not disturbed."""
-    from graphstate.queries import state_verification as looking
+    from graphstate.queries import state_verification
     from streams.settings.settings import Settings
 
     settings = Settings.load()
     rows = []
     for number, folder in _folders(settings, shard).items():
-        rows.append({"shard": number, **looking.inspect(folder, count=count), "folder": str(folder)})
+        rows.append({"shard": number, **state_verification.inspect(folder, count=count), "folder": str(folder)})
     if as_json:
         console.as_json(rows)
         return
@@ -72,10 +72,12 @@ def inspect(
 @app.command()
 def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
     """Read every row with its checksum and compare counters with edges; exit code 1 if anything is wrong."""
-    from graphstate.queries import state_verification as looking
+    from graphstate.queries import state_verification
     from streams.settings.settings import Settings
 
-    findings = {number: list(looking.verify(folder)) for number, folder in _folders(Settings.load(), shard).items()}
+    findings = {
+        number: list(state_verification.verify(folder)) for number, folder in _folders(Settings.load(), shard).items()
+    }
     if as_json:
         console.as_json([{"shard": number, "ok": not wrong, "wrong": wrong} for number, wrong in findings.items()])
     else:
@@ -159,10 +161,10 @@ def restore(
     if at and shard is None and settings.shards > 1:
         raise InputError("--at names a checkpoint of one shard: say which with --shard")
     rows = []
-    with hold(settings.datadir), console.transfer(hidden=as_json) as progress:
+    with hold(settings.datadir), progress.stages(progress.BYTES, quiet=as_json) as report:
         for number in range(settings.shards) if shard is None else (shard,):
             folder = settings.datadir / f"{SHARD_FOLDER}-{number}"
-            name, about = bring_back(settings, number, folder, at=at, force=force, progress=progress)
+            name, about = bring_back(settings, number, folder, at=at, force=force, progress=report)
             row = {"shard": number, "checkpoint": name, "next_offset": about.next_offset}
             rows.append({**row, "created": _time(about.created_s), "bytes": about.size, "folder": str(folder)})
     if as_json:
@@ -189,8 +191,8 @@ def find(
         personal_data_search.in_files(settings.datadir, user),
     )
     kept = list(personal_data_search.in_checkpoints(settings, user)) if settings.checkpoints else []
-    with console.transfer(hidden=as_json or not topics) as progress:
-        read = list(personal_data_search.in_topics(settings, user, progress)) if topics else []
+    with progress.stages("messages", quiet=as_json or not topics) as report:
+        read = list(personal_data_search.in_topics(settings, user, report)) if topics else []
     if as_json:
         about: dict[str, Any] = {"shards": [asdict(one) for one in shards], "files": asdict(files)}
         about["checkpoints"] = [asdict(one) for one in kept] if settings.checkpoints else None
@@ -218,12 +220,13 @@ def reshard(
     import logging
     from dataclasses import asdict
 
-    from streams.operations.reshard import reshard as move
+    from streams.operations.reshard import reshard as move_shards
     from streams.settings.settings import Settings
 
     # What its clients warn of they try again, and what they give up on we raise.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    report = move(Settings.load(), to, console.lines(), dry_run=dry_run)
+    with progress.stages() as on_progress:
+        report = move_shards(Settings.load(), to, on_progress, dry_run=dry_run)
     if as_json:
         console.as_json(asdict(report))
         return

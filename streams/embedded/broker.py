@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Self
 
-from streams.embedded import jars, progress, supervisor
+from streams.embedded import jars, supervisor
 from streams.errors import EmbeddedKafkaError
+from streams.telemetry import progress
 
 HOST = "127.0.0.1"
 HEAP_MB = 400
@@ -25,6 +26,7 @@ PORT_TRIES = 3
 STARTED = "Kafka Server started"
 STARTER = "kafka.server.KafkaRaftServer"
 PORT_TAKEN = "Address already in use"
+FETCHING = "fetching Apache Kafka (once)"
 CLUSTER = "Z3JvdW5kc3dlbGwtMDAwMQ"
 # C1 only and the serial collector: the quickest start and the least memory; the broker's work is copying bytes.
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto")
@@ -133,8 +135,8 @@ class EmbeddedKafka:
     def _jars(self) -> list[Path]:
         if self._on_progress is not None:
             return jars.classpath(self._on_progress)
-        with progress.shown() as on_progress:
-            return jars.classpath(on_progress)
+        with progress.stages(progress.BYTES) as report:
+            return jars.classpath(lambda done, total: report(FETCHING, done, total))
 
     def _start_on_free_ports(self) -> None:
         """Free ports are found by asking for any; someone may take them before Kafka does: then with others."""

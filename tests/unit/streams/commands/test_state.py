@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from graphstate.memory.node_tables import FOLLOWERS
-from graphstate.queries import state_verification as looking
+from graphstate.queries import state_verification
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Kind, Mutation, source_hash
 from model.artifact import Artifact
@@ -133,8 +133,8 @@ def test_verify_on_several_shards(tmp_path: Path) -> None:
     with cluster(Artifact.default(), spec, tmp_path, 3) as running:
         replay(running, every)
     folder = tmp_path / "shard-1"
-    assert [list(looking.verify(tmp_path / f"shard-{shard}")) for shard in range(3)] == [[], [], []]
-    assert looking.inspect(folder)["shards"] == 3
+    assert [list(state_verification.verify(tmp_path / f"shard-{shard}")) for shard in range(3)] == [[], [], []]
+    assert state_verification.inspect(folder)["shards"] == 3
     graph = GraphState.open(folder, replace(spec, shards=3, shard=1))
     users = graph.ledger.users
     owned = [row for name, row in users.index.items() if source_hash(name) % 3 == 1]
@@ -143,7 +143,7 @@ def test_verify_on_several_shards(tmp_path: Path) -> None:
         graph.ledger.touched[0].add(row)
     graph.commit()
     graph.close()
-    assert [line.partition(" nodes")[0] for line in looking.verify(folder)] == ["followers: 5"]
+    assert [line.partition(" nodes")[0] for line in state_verification.verify(folder)] == ["followers: 5"]
 
 
 def test_checkpoint_and_restore(state: State) -> None:
