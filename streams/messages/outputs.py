@@ -1,4 +1,4 @@
-"""Messages of the output topics: their values, and a message that is ready to be sent."""
+"""Messages of the output topics: the types of their values, and an encoded message."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AlertValue(msgspec.Struct):
 
 
 class Message(NamedTuple):
-    """One output, ready to be sent."""
+    """One output, encoded."""
 
     key: bytes
     value: bytes | None

@@ -27,7 +27,15 @@ from graphstate.apply.remote_facts import FIRST
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import EVICTION_US, Mutation, owner
 from streams.errors import StateError
-from streams.messages.mutation_packs import PACK_BYTES, PACK_MUTATIONS, Pack, Packer, fact_packs, fresh, unpack
+from streams.messages.mutation_packs import (
+    PACK_BYTES,
+    PACK_MUTATIONS,
+    Pack,
+    Packer,
+    UnappliedRecords,
+    fact_packs,
+    unpack,
+)
 from streams.shard.routing import concerned
 from streams.shard.shard import Shard
 
@@ -63,7 +71,7 @@ class OldPartition:
         Raises:
             StateError: messages are missing, or are none of ours.
         """
-        new = fresh({})
+        new = UnappliedRecords.above({})
         for offset, value in messages:
             if offset != self.read:
                 raise StateError(
@@ -72,7 +80,7 @@ class OldPartition:
                 )
             self.read += 1
             pack = unpack(value)
-            new.take(offset, pack)
+            new.add(offset, pack)
             (record,) = new.records
             new.records, new.accepted_ms = [], []
             for mutation in record.mutations:
@@ -217,9 +225,9 @@ class NewLog:
         if not waiting:
             return
         shard = self.shards[number]
-        new = fresh(shard.marks)
+        new = UnappliedRecords.above(shard.marks)
         for offset, pack in waiting:
-            new.take(offset, pack)
+            new.add(offset, pack)
         outcome = shard.take(new.records, silent=True)
         shard.commit(waiting[-1][0] + 1, new.marks)
         self.expired += outcome.counts.get("expired", 0)

@@ -25,7 +25,7 @@ from graphstate.types import TYPES, USER, GraphSpec, Mutation
 from model.artifact import Artifact
 from model.engine.cpu import Backend, Engine, MakeBackend
 from streams.messages.halos import Halo, cause
-from streams.messages.log_records import Record, Told, by_shard
+from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
 from streams.shard.alert_rule import AlertRule, Emerging, alert_id, judge
 from streams.shard.graph_view import LiveView
 from streams.shard.hub_queue import Spread
@@ -81,7 +81,7 @@ class Outcome:
     alerts: list[Alert] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
+    told: list[OutboundFacts] = field(default_factory=list)
     waiting: int = 0
     waited_s: float = 0.0
     held: int = 0
@@ -219,7 +219,7 @@ class Shard:
             for record in records:
                 for name, count in graph.take(record.mutations, record.clock, self.rule.step_us, self._judge).items():
                     outcome.counts[name] = outcome.counts.get(name, 0) + count
-                outcome.told += by_shard(record, graph.told())
+                outcome.told += facts_by_shard(record, graph.told())
             arrivals = self.mirrors.receive(halos)
         with Timed(outcome.seconds, "refresh"):
             graph.refresh()

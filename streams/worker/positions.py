@@ -21,12 +21,12 @@ from streams.messages.topic_identity import (
     MADE_ANEW,
     OTHER_LOG,
     UNREAD,
-    Found,
-    Held,
+    Committed,
     Start,
-    changed,
-    place,
-    published,
+    TopicState,
+    published_position,
+    replaced_topics,
+    source_partition,
     start,
 )
 from streams.worker.checkpoints import too_short
@@ -57,7 +57,7 @@ class Place(NamedTuple):
     """Where to seek to, and what the group is to hold of a partition."""
 
     seek: int
-    held: Held
+    held: Committed
 
 
 class Positions:
@@ -78,12 +78,12 @@ class Positions:
         self._ingest = ingest
         self._shard_work = shard_work
         self._metrics = metrics
-        self.known: dict[str, Found] = {}
+        self.known: dict[str, TopicState] = {}
 
     async def settle(
         self,
-        known: Mapping[str, Found],
-        held: Mapping[TP, Held],
+        known: Mapping[str, TopicState],
+        held: Mapping[TP, Committed],
         begin: Mapping[TP, int],
         end: Mapping[TP, int],
         *,
@@ -109,7 +109,7 @@ class Positions:
         owned = [tp for tp in held if tp.topic == mutations.name]
         self._checkpoints.own({tp.partition: (begin[tp], end[tp]) for tp in owned}, log_id)
         # Below what was published of this log all is silent while rebuilding.
-        told = {tp: published(held[tp], log_id, end[tp]) for tp in owned}
+        told = {tp: published_position(held[tp], log_id, end[tp]) for tp in owned}
         next_offsets = await self._host.settle({tp.partition: told[tp].offset for tp in owned}, unbroken=unbroken)
         await self._host.read(lambda shard: bind(shard, mutations.name, log_id))
         places = {}
@@ -122,7 +122,7 @@ class Positions:
         starts = {
             tp: start(held[tp], known[tp.topic].id, log_id, begin[tp], end[tp]) for tp in held.keys() - places.keys()
         }
-        marks = {place(source): source for some in await self._host.read(_marks) for source in some}
+        marks = {source_partition(source): source for some in await self._host.read(_marks) for source in some}
         for tp, found in starts.items():
             self._warn(tp, _by_mark(tp, found, held[tp], marks), held[tp].offset, end[tp])
             places[tp] = Place(found.offset, found.held)
@@ -138,12 +138,12 @@ class Positions:
         about = {"topic": tp.topic, "partition": tp.partition, "committed": committed, "from": found.offset}
         log.warning(_ANEW[found.why], extra={**about, "end": end, "topic_id": found.identity.topic})
 
-    def inputs_anew(self, now: Mapping[str, Found]) -> list[str]:
+    def inputs_anew(self, now: Mapping[str, TopicState]) -> list[str]:
         """The input topics that are not those of the last assignment."""
         own = {self._topics.mutations.name, self._topics.halos.name}
-        return [name for name in changed(self.known, now) if name not in own]
+        return [name for name in replaced_topics(self.known, now) if name not in own]
 
-    def check(self, now: Mapping[str, Found]) -> None:
+    def check(self, now: Mapping[str, TopicState]) -> None:
         """The mutations and the halos topic must be those of the last assignment.
 
         Raises:
@@ -151,7 +151,7 @@ class Positions:
             TopicError: one has another number of partitions.
         """
         for spec in (self._topics.mutations, self._topics.halos):
-            if spec.name in changed(self.known, now):
+            if spec.name in replaced_topics(self.known, now):
                 raise StateError(
                     f"{spec.name} was deleted and made again while this worker ran (topic id "
                     f"{self.known[spec.name].id}, now {now[spec.name].id}): start the worker again"
@@ -159,7 +159,7 @@ class Positions:
             if now[spec.name].partitions > 0:
                 check_partitions(spec, now[spec.name].partitions)
 
-    def pending(self, now: Mapping[str, Found], names: Iterable[str]) -> str:
+    def pending(self, now: Mapping[str, TopicState], names: Iterable[str]) -> str:
         """What is missing of these topics, or was not there at the last assignment; empty if nothing."""
         for name in names:
             if not now[name].partitions:
@@ -173,7 +173,7 @@ def _marks(shard: Shard) -> list[str]:
     return list(shard.marks)
 
 
-def _by_mark(tp: TP, found: Start, held: Held, marks: Mapping[str, str]) -> Start:
+def _by_mark(tp: TP, found: Start, held: Committed, marks: Mapping[str, str]) -> Start:
     """Whether the marks know another topic of that name: Kafka drops the commits of one that is deleted."""
     plain = f"{tp.topic}:{tp.partition}"
     if held.offset >= 0 or marks.get(plain, plain) in {plain, found.identity.source(tp.topic, tp.partition)}:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.errors import KafkaError
 
 from streams.errors import BrokerError, TopicError, one_line
-from streams.messages.topic_identity import Found
+from streams.messages.topic_identity import TopicState
 
 if TYPE_CHECKING:
     from streams.kafka.consumer.transport import Consumer
@@ -48,7 +48,7 @@ class TopicWatch:
         consumer: Callable[[], Consumer],
         positions: Positions,
         readiness: Readiness,
-        on_outputs: Callable[[Mapping[str, Found]], Any],
+        on_outputs: Callable[[Mapping[str, TopicState]], Any],
         every_s: float = EVERY_S,
     ) -> None:
         self._consumer = consumer
@@ -80,7 +80,7 @@ class TopicWatch:
             except BrokerError as error:
                 log.debug("Kafka could not be asked about the topics", extra={"why": one_line(error)})
 
-    async def ask(self, deadline_s: float = ASSIGNED_S) -> dict[str, Found]:
+    async def ask(self, deadline_s: float = ASSIGNED_S) -> dict[str, TopicState]:
         """What Kafka says of the topics now.
 
         Raises:
@@ -112,7 +112,7 @@ class TopicWatch:
         self._positions.known |= {name: now[name] for name in self._outputs}
         await self._on_outputs(now)
 
-    def _say(self, now: Mapping[str, Found], anew: list[str], other: list[str]) -> None:
+    def _say(self, now: Mapping[str, TopicState], anew: list[str], other: list[str]) -> None:
         """Log what is found, once for as long as it is so."""
         absent = [name for name in self._read if not now[name].partitions]
         lines = {f"topic {name} is missing: create it again (`groundswell topics create`)" for name in absent}

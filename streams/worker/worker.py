@@ -30,7 +30,7 @@ from streams.kafka.consumer.transport import REQUEST_MS, Consumer, Poll, Produce
 from streams.kafka.lease import Lease
 from streams.kafka.leased_client import EPOCH
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Found, Held
+from streams.messages.topic_identity import Committed, TopicState
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Publishing, Shard, state_folder
@@ -91,7 +91,7 @@ class App(faust.App):
         """Faust's own folders are for its tables; there are none."""
 
     async def seek_targets(
-        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+        self, held: Mapping[TP, Committed], begin: Mapping[TP, int], end: Mapping[TP, int]
     ) -> dict[TP, Place]:
         """Asked by the transport at each assignment."""
         return await self.worker.seek_targets(held, begin, end)
@@ -325,7 +325,7 @@ class Worker:
         return {**self._left, **self.host.offsets}
 
     async def seek_targets(
-        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+        self, held: Mapping[TP, Committed], begin: Mapping[TP, int], end: Mapping[TP, int]
     ) -> dict[TP, Place]:
         """Where each partition starts, and what the group is to hold of it."""
         try:
@@ -340,7 +340,7 @@ class Worker:
         self.readiness.loaded = True
         return places
 
-    async def _outputs_are(self, found: Mapping[str, Found]) -> None:
+    async def _outputs_are(self, found: Mapping[str, TopicState]) -> None:
         """Have everybody's score published again where the score topic is another one or has more partitions."""
         score = found[self.topics.score.name]
         if score.partitions <= 0:

@@ -39,7 +39,7 @@ from streams.kafka.consumer.poll_pace import Pace
 from streams.kafka.lease import Lease
 from streams.kafka.leased_client import EPOCH, LeasedProducer, watch
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Found, Held
+from streams.messages.topic_identity import Committed, TopicState
 from streams.telemetry.liveness import POLLS, STEP_S
 
 LOGGER = logging.getLogger("faust.transport")
@@ -197,18 +197,18 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         consumer: Any = self._consumer
         return len(consumer._client.cluster.partitions_for_topic(topic) or ())  # noqa: SLF001 - the same
 
-    async def found(self, names: list[str], deadline_s: float) -> dict[str, Found]:
+    async def found(self, names: list[str], deadline_s: float) -> dict[str, TopicState]:
         """What Kafka says of some topics."""
         consumer: Any = self._consumer
         return await topic_ids.found(consumer._client, names, deadline_s=deadline_s)  # noqa: SLF001 - the same
 
-    async def held(self, tps: list[TP]) -> dict[TP, Held]:
+    async def held(self, tps: list[TP]) -> dict[TP, Committed]:
         """What the group committed of some partitions."""
         consumer: Any = self._consumer
         asked = [aiokafka.TopicPartition(*tp) for tp in tps]
         found = await consumer._coordinator.fetch_committed_offsets(asked)  # noqa: SLF001 - without what was noted else
         return {
-            tp: Held(found[at].offset, found[at].metadata or "") if at in found else Held(-1)
+            tp: Committed(found[at].offset, found[at].metadata or "") if at in found else Committed(-1)
             for tp, at in zip(tps, asked, strict=True)
         }
 
@@ -432,17 +432,17 @@ class Consumer(driver.Consumer):
 
     def _new_offset(self, tp: TP) -> int | None:
         position = self._done.pop(tp, None)
-        return None if position is None else Noted(Held(position, self._notes.get(tp, "")))
+        return None if position is None else Noted(Committed(position, self._notes.get(tp, "")))
 
     # Topics
 
-    async def found(self, names: list[str], deadline_s: float = REQUEST_MS / 1_000) -> dict[str, Found]:
+    async def found(self, names: list[str], deadline_s: float = REQUEST_MS / 1_000) -> dict[str, TopicState]:
         """What Kafka says of some topics now.
 
         Raises:
             KafkaError: nobody answered until the deadline.
         """
-        known: dict[str, Found] = await self._thread.call_thread(self._thread.found, names, deadline_s)
+        known: dict[str, TopicState] = await self._thread.call_thread(self._thread.found, names, deadline_s)
         return known
 
     def shown(self, topic: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from streams.messages.topic_identity import Found
+from streams.messages.topic_identity import TopicState
 
 
 class _Shard(Protocol):
@@ -28,7 +28,7 @@ class Aim(NamedTuple):
     owed: bool
 
 
-def aim(shard: _Shard, topic: Found) -> Aim:
+def aim(shard: _Shard, topic: TopicState) -> Aim:
     """Note which score topic is published to; that lasts with the next commit, as does what is owed."""
     name = topic.id or "-"
     before, *counts = shard.target.split() or [name]

@@ -26,7 +26,7 @@ from streams.kafka.topics import Topics
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
 from streams.messages.headers import rfc3339
-from streams.messages.mutation_packs import Fresh, fact_packs, fresh, unpack
+from streams.messages.mutation_packs import UnappliedRecords, fact_packs, unpack
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.publisher import Outputs
@@ -55,7 +55,7 @@ class Feed(Protocol):
 class MicroBatch:
     """What becomes one step. loud: its outputs have not been published before."""
 
-    new: Fresh
+    new: UnappliedRecords
     loud: bool
     next_offset: int = 0
 
@@ -80,8 +80,8 @@ def micro_batches(records: list[Any], next_offset: int, marks: dict[str, int], t
             yield batch
             batch = None
         if batch is None:
-            batch = MicroBatch(fresh(marks), loud)
-        batch.new.take(record.offset, unpack(record.value))
+            batch = MicroBatch(UnappliedRecords.above(marks), loud)
+        batch.new.add(record.offset, unpack(record.value))
         marks = batch.new.marks
         next_offset = batch.next_offset = record.offset + 1
     if batch is not None:
@@ -187,7 +187,9 @@ class ShardWork:
     async def _empty_step(self, poll: Poll, partition: int) -> bool:
         """A step for what is left to do of earlier ones."""
         next_offset, marks = self._host.position(partition)
-        return await self._step(poll, partition, MicroBatch(fresh(marks), loud=True, next_offset=next_offset))
+        return await self._step(
+            poll, partition, MicroBatch(UnappliedRecords.above(marks), loud=True, next_offset=next_offset)
+        )
 
     async def _step(self, poll: Poll, partition: int, batch: MicroBatch) -> bool:
         begin = perf_counter()
@@ -216,7 +218,7 @@ class ShardWork:
         outcome = await self._host.step(partition, [], halos, silent=not loud, allowed=allowed)
         seconds = {"step": perf_counter() - begin}
         causes = [halo.accepted_ms for halo in halos] if outcome.scores else []
-        batch = MicroBatch(Fresh(marks, accepted_ms=causes), loud, next_offset)
+        batch = MicroBatch(UnappliedRecords(marks, accepted_ms=causes), loud, next_offset)
         return await self._settle(poll, partition, outcome, batch, seconds, position)
 
     async def _settle(

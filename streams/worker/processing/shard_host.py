@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from streams.errors import StaleStep
 from streams.messages.halos import Halo
-from streams.messages.log_records import Record
-from streams.messages.topic_identity import Found
+from streams.messages.mutation_packs import Record
+from streams.messages.topic_identity import TopicState
 from streams.shard.shard import Outcome, Shard
 from streams.worker.processing.score_topic import Aim, aim
 
@@ -227,7 +227,7 @@ class ShardHost:
 
         await self._run(work)
 
-    async def aim(self, topic: Found) -> dict[int, Aim]:
+    async def aim(self, topic: TopicState) -> dict[int, Aim]:
         """Let every shard whose last step is committed note which score topic is published to."""
 
         def work() -> dict[int, Aim]:

@@ -12,7 +12,7 @@ from graphstate.state import GraphState
 from graphstate.types import GraphSpec
 from streams.errors import StateError, TopicError
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Found
+from streams.messages.topic_identity import TopicState
 from streams.operations import doctor
 from streams.settings.settings import Settings
 from streams.telemetry.readiness import Readiness
@@ -66,11 +66,13 @@ class Owing:
 def test_a_score_topic_that_grows_or_is_another() -> None:
     """Everybody is owed a score then, once; former numbers of partitions are kept for as long as it is that topic."""
     shard = Owing()
-    seen = [aim(shard, Found(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]]
+    seen = [
+        aim(shard, TopicState(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]
+    ]
     assert [one.owed for one in seen] == [False, False, True, False, True, True, False]
     assert [one.former for one in seen] == [(), (), (4,), (4,), (4, 6), (), ()]
     assert shard.owed == 3
-    assert aim(Owing(), Found("", 4)) == ((), False)
+    assert aim(Owing(), TopicState("", 4)) == ((), False)
 
 
 @pytest.fixture
@@ -80,16 +82,16 @@ def positions(offline_settings: Settings) -> Positions:
     none: Any = None
     found = Positions(topics, none, none, none, none, none)
     read = [*topics.inputs.values(), topics.mutations, topics.halos]
-    found.known = {spec.name: Found(f"id of {spec.name}", spec.partitions) for spec in read}
+    found.known = {spec.name: TopicState(f"id of {spec.name}", spec.partitions) for spec in read}
     return found
 
 
 def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
     """Another id or number of partitions ends the worker; one that is missing for now does not."""
     for spec in (positions._topics.mutations, positions._topics.halos):
-        positions.check({**positions.known, spec.name: Found("", 0)})
+        positions.check({**positions.known, spec.name: TopicState("", 0)})
         with pytest.raises(StateError, match=f"{spec.name} was deleted and made again"):
-            positions.check({**positions.known, spec.name: Found("other", 2)})
+            positions.check({**positions.known, spec.name: TopicState("other", 2)})
         with pytest.raises(TopicError, match="has 3 partitions where 2 are needed"):
             positions.check({**positions.known, spec.name: positions.known[spec.name]._replace(partitions=3)})
 
@@ -97,13 +99,13 @@ def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        (Found("", 0), "is missing"),
-        (Found("other", 4), "has changed"),
-        (Found("id", 6), "has changed"),
-        (Found("", -1), ""),
+        (TopicState("", 0), "is missing"),
+        (TopicState("other", 4), "has changed"),
+        (TopicState("id", 6), "has changed"),
+        (TopicState("", -1), ""),
     ],
 )
-def test_what_is_missing_is_not_ready(positions: Positions, found: Found, says: str) -> None:
+def test_what_is_missing_is_not_ready(positions: Positions, found: TopicState, says: str) -> None:
     """A topic that is missing, or not assigned as it is, is named; one that Kafka tells nothing of is not."""
     name = positions._topics.share.name
     readiness = Readiness(loaded=True, sought=True)
