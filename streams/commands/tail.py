@@ -10,6 +10,7 @@ import typer
 
 from streams.errors import BrokerError, Right, one_line
 from streams.messages.escaping import safe, safe_json
+from streams.settings.connection import kafka_arguments
 
 if TYPE_CHECKING:
     from streams.kafka.topics import TopicSpec
@@ -66,7 +67,7 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
     from streams.kafka.consumer.fetch_errors import decoding
 
     try:
-        consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
+        consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None, isolation_level="read_committed")
         try:
             partitions = [
                 TopicPartition(spec.name, at) for at in sorted(consumer.partitions_for_topic(spec.name) or ())

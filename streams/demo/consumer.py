@@ -19,6 +19,7 @@ from streams.kafka import topic_ids
 from streams.kafka.consumer.fetch_errors import decoding
 from streams.kafka.topics import Topics
 from streams.messages.headers import rfc3339
+from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 
 WAITING = 20_000
@@ -121,7 +122,7 @@ async def listening(settings: Settings) -> AsyncIterator[Listener]:
     """A listener from the beginning of both topics, running until the end of the context."""
     topics = Topics(settings)
     consumer = AIOKafkaConsumer(
-        **settings.aiokafka_kwargs(), group_id=None, isolation_level="read_committed", fetch_max_wait_ms=20
+        **aiokafka_arguments(settings), group_id=None, isolation_level="read_committed", fetch_max_wait_ms=20
     )
     try:
         await consumer.start()

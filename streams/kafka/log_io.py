@@ -13,6 +13,7 @@ from kafka.errors import KafkaError
 from streams.errors import BrokerError, Right, StateError, one_line
 from streams.kafka.access import rights
 from streams.kafka.consumer.fetch_errors import decoding
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 POLL_MS = 500
@@ -74,7 +75,7 @@ def writer(settings: Settings, topic: str) -> Iterator[Writer]:
     """
     try:
         producer = KafkaProducer(
-            **settings.kafka_kwargs(),
+            **kafka_arguments(settings),
             acks="all",
             enable_idempotence=True,
             linger_ms=5,
@@ -97,7 +98,7 @@ def reader(
     """The messages of a partition from an offset up to an end: (offset, value)."""
     part = TopicPartition(topic, partition)
     consumer = KafkaConsumer(
-        **settings.kafka_kwargs(),
+        **kafka_arguments(settings),
         group_id=None,
         enable_auto_commit=False,
         isolation_level="read_committed",

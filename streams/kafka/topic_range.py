@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphstate.types import Mutation
 from streams.errors import BadEvent, BrokerError, one_line
+from streams.settings.connection import kafka_arguments
 
 if TYPE_CHECKING:
     from streams.settings.settings import Settings
@@ -61,7 +62,7 @@ def read(settings: Settings, progress: Callable[[str], None] = lambda _line: Non
     kinds = {spec.name: kind for kind, spec in inputs.items()}
     found = Range(list(kinds))
     try:
-        consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
+        consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None, isolation_level="read_committed")
         try:
             parts = [TopicPartition(name, at) for name in kinds for at in consumer.partitions_for_topic(name) or ()]
             begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)

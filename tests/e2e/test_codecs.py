@@ -19,6 +19,7 @@ from streams.embedded import EmbeddedKafka
 from streams.kafka import log_io, topic_range
 from streams.kafka.topics import Topics, admin, create
 from streams.operations import personal_data_search
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.rollout import models_topic
 from tests.support.segments import stored
@@ -71,7 +72,7 @@ class Rig:
 
     def sent(self, name: str, codec: str, values: list[tuple[bytes | None, bytes]]) -> None:
         """Send messages compressed by kafka-python."""
-        sender = KafkaProducer(**self.settings.kafka_kwargs(), compression_type=codec or None, linger_ms=20)
+        sender = KafkaProducer(**kafka_arguments(self.settings), compression_type=codec or None, linger_ms=20)
         for key, value in values:
             sender.send(name, value, key=key)
         sender.flush()

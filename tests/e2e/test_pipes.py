@@ -19,6 +19,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from streams.kafka import topics
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 WAIT_S = 60.0
@@ -49,7 +50,7 @@ def run(environment: dict[str, str], line: str, *arguments: object) -> subproces
 def users(settings: Settings) -> list[str]:
     """Who follows somebody on the input topic."""
     spec = topics.Topics(settings).follow
-    consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None)
+    consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None)
     try:
         parts = [TopicPartition(spec.name, at) for at in range(spec.partitions)]
         ends = consumer.end_offsets(parts)

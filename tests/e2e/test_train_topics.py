@@ -11,6 +11,7 @@ from kafka import KafkaProducer
 
 from streams import cli
 from streams.kafka import topics
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 
@@ -32,7 +33,7 @@ def test_topics_give_what_the_file_gives(
     assert cli.run(["simulate", "--out", str(file), "--users", "200", "--communities", "2", "--days", "14"]) == 0
     assert cli.run(["topics", "create"]) == 0
     assert cli.run(["produce", str(file)]) == 0
-    producer = KafkaProducer(**settings.kafka_kwargs())
+    producer = KafkaProducer(**kafka_arguments(settings))
     producer.send(topics.Topics(settings).share.name, b"junk").get(timeout=30)
     producer.close()
     whole = trained(capsys, str(file), "--out", str(tmp_path / "one"))

@@ -23,6 +23,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from streams.errors import BrokerError, one_line
 from streams.kafka.access import advertised_listeners
 from streams.kafka.access.advertised_listeners import Unreachable
+from streams.settings.connection import aiokafka_arguments, ssl_context
 from streams.settings.oauth import MECHANISM, TokenError, tokens
 from streams.settings.settings import PREFIX, Settings
 
@@ -42,7 +43,7 @@ def knock(settings: Settings, timeout_s: float) -> None:
         BrokerError: none of them let us in; the message says why and which setting to look at.
         SettingsError: the certificates cannot be read.
     """
-    settings.ssl_context()
+    ssl_context(settings)
     # On a thread of its own, because whoever asks may have an event loop of its own.
     with ThreadPoolExecutor(1) as thread:
         problem = thread.submit(asyncio.run, _ask_all(settings, timeout_s)).result()
@@ -84,7 +85,7 @@ async def _ask_each(settings: Settings, timeout_s: float) -> BaseException | Non
 
 async def _ask(settings: Settings, server: str, timeout_s: float) -> None:
     host, _, port = server.rpartition(":")
-    how = settings.aiokafka_kwargs()
+    how = aiokafka_arguments(settings)
     del how["bootstrap_servers"]
     connection = AIOKafkaConnection(host.strip("[]"), int(port), request_timeout_ms=int(timeout_s * 1_000), **how)
     try:

@@ -40,6 +40,7 @@ from streams.kafka.lease import Lease
 from streams.kafka.leased_client import EPOCH, LeasedProducer, watch
 from streams.kafka.topics import Topics
 from streams.messages.topic_identity import Committed, TopicState
+from streams.settings.connection import aiokafka_arguments
 from streams.telemetry.liveness import POLLS, STEP_S
 
 LOGGER = logging.getLogger("faust.transport")
@@ -136,7 +137,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         self._assignor = Placement((topics.mutations.name, topics.halos.name), self.app.held)
         session_s = settings.session_timeout_s
         consumer = NotingConsumer(
-            **settings.aiokafka_kwargs(),
+            **aiokafka_arguments(settings),
             group_id=settings.consumer_group,
             group_instance_id=settings.instance or None,
             partition_assignment_strategy=[self._assignor],
@@ -468,7 +469,7 @@ class Producer(driver.Producer):
         del transactional_id
         return LeasedProducer(
             self.app.lease,
-            **self.app.settings.aiokafka_kwargs(),
+            **aiokafka_arguments(self.app.settings),
             max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES,
             request_timeout_ms=REQUEST_MS,

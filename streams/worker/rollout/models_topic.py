@@ -30,6 +30,7 @@ from streams.kafka import topics
 from streams.kafka.access import rights
 from streams.kafka.consumer.fetch_errors import decoding
 from streams.kafka.topics import Topics
+from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 
 USE, TRY, PART, SHARD = "use", "try", "part", "shard"
@@ -177,7 +178,7 @@ class Board:
         self._topic = Topics(settings).models.name
         self._part = TopicPartition(self._topic, 0)
         self._consumer: Any = AIOKafkaConsumer(
-            **settings.aiokafka_kwargs(), enable_auto_commit=False, auto_offset_reset="earliest"
+            **aiokafka_arguments(settings), enable_auto_commit=False, auto_offset_reset="earliest"
         )
 
     async def open(self) -> None:
@@ -238,7 +239,7 @@ class Desk(Board):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._producer: Any = AIOKafkaProducer(
-            **settings.aiokafka_kwargs(), acks="all", enable_idempotence=True, max_request_size=2 * PART_BYTES
+            **aiokafka_arguments(settings), acks="all", enable_idempotence=True, max_request_size=2 * PART_BYTES
         )
 
     async def open(self) -> None:

@@ -17,6 +17,7 @@ from streams.errors import LeaseLost, StateError
 from streams.kafka.lease import MARGIN, Lease
 from streams.kafka.leased_client import EPOCH, LeasedProducer, watch
 from streams.kafka.topics import TopicSpec, admin, create
+from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 from streams.telemetry.liveness import CONSUMER, SHARDS, Liveness
 from streams.worker import data_dir
@@ -155,7 +156,7 @@ def test_what_waited_too_long_is_refused_at_the_socket(settings: Settings, kafka
     async def story() -> None:
         producer = LeasedProducer(
             lease,
-            **settings.aiokafka_kwargs(),
+            **aiokafka_arguments(settings),
             max_batch_size=1 << 19,
             max_request_size=1 << 20,
             request_timeout_ms=9_000,
