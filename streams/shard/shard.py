@@ -33,7 +33,7 @@ from streams.shard.mirrors import Arrivals, Mirrors
 from streams.shard.percentiles import Ranking
 from streams.shard.published_scores import Said
 from streams.shard.tolerance import Tolerance
-from streams.telemetry.stage_timer import Timed
+from streams.telemetry.stage_timer import StageTimer
 
 
 class Score(NamedTuple):
@@ -214,24 +214,24 @@ class Shard:
         outcome = Outcome(model=self.artifact.version)
         graph = self.graph
         self._emerging = []
-        with Timed(outcome.seconds, "apply"):
+        with StageTimer(outcome.seconds, "apply"):
             graph.begin()
             for record in records:
                 for name, count in graph.take(record.mutations, record.clock, self.rule.step_us, self._judge).items():
                     outcome.counts[name] = outcome.counts.get(name, 0) + count
                 outcome.told += facts_by_shard(record, graph.told())
             arrivals = self.mirrors.receive(halos)
-        with Timed(outcome.seconds, "refresh"):
+        with StageTimer(outcome.seconds, "refresh"):
             graph.refresh()
         rows = self._recompute(arrivals, outcome, silent=silent, loose=self.tolerance.most > 0)
-        with Timed(outcome.seconds, "publish"):
+        with StageTimer(outcome.seconds, "publish"):
             outcome.scores = [] if silent else self._publish(rows)
             users = graph.ledger.users
             outcome.alerts = [self._alert(found) for found in self._emerging if users.live(found.row)]
             outcome.forgotten = [user for user in graph.applier.forgotten if user not in users.index]
             outcome.named = graph.applier.named
         if not silent:
-            with Timed(outcome.seconds, "halos"):
+            with StageTimer(outcome.seconds, "halos"):
                 changed = graph.changes.propagated, self._outputs_changed
                 outcome.halos = self.mirrors.tell(*changed, *cause(records, halos))
         return outcome
@@ -249,7 +249,7 @@ class Shard:
         """Bring embeddings and scores up to date with the graph; returns whom it scored. loose: with a tolerance."""
         graph, engine, view = self.graph, self.engine, self.view
         changes = graph.changes
-        with Timed(outcome.seconds, "layer1"):
+        with StageTimer(outcome.seconds, "layer1"):
             arrivals.propagated[USER] += graph.applier.erased
             changes.propagated = [_joined(*rows) for rows in zip(changes.propagated, arrivals.propagated, strict=True)]
             engine.init_rows(view, changes.fresh)
@@ -260,20 +260,20 @@ class Shard:
             return np.zeros(0, np.int64)
         whole, self.behind = self.behind, False
         loose &= not whole
-        with Timed(outcome.seconds, "frontier"):
+        with StageTimer(outcome.seconds, "frontier"):
             if whole:
                 self.spread.clear()
                 self.tolerance.clear()
             first = graph.own_rows() if whole else self.spread.first()
-        with Timed(outcome.seconds, "layer1"):
+        with StageTimer(outcome.seconds, "layer1"):
             self._outputs_changed = self.tolerance.first(engine, first) if loose else engine.layer1(view, first)
             changed = [_joined(*rows) for rows in zip(self._outputs_changed, arrived, strict=True)]
-        with Timed(outcome.seconds, "frontier"):
+        with StageTimer(outcome.seconds, "frontier"):
             second = first[USER] if whole else self.spread.second(changed)
         outcome.waiting, outcome.waited_s = self.spread.waiting, self.spread.waited_s
-        with Timed(outcome.seconds, "layer2"):
+        with StageTimer(outcome.seconds, "layer2"):
             moved = engine.layer2(view, second)
-        with Timed(outcome.seconds, "head"):
+        with StageTimer(outcome.seconds, "head"):
             touched = first[USER] if whole else changes.users
             live = graph.live_users(touched)
             gone, back = touched[~live], touched[live & ~self.ranking.has(touched)]
@@ -286,7 +286,7 @@ class Shard:
                 placed = union([rows, gone])
             self.ranking.place(placed, engine.score[placed], graph.live_users(placed))
         if loose:
-            with Timed(outcome.seconds, "tolerance"):
+            with StageTimer(outcome.seconds, "tolerance"):
                 told = self.tolerance.look(engine, first, self._outputs_changed, settled=self.settled)
                 outcome.held, outcome.effect = told
         outcome.frontier = (sum(map(len, first)), len(second))

@@ -436,7 +436,7 @@ class Worker:
         def consumer(sign: Callable[[], None]) -> None:
             self.consumer.thread_loop.call_soon_threadsafe(sign)
 
-        await self.readiness.liveness.keep(consumer, lambda: self.host.read(lambda _: None))
+        await self.readiness.liveness.watch_threads(consumer, lambda: self.host.read(lambda _: None))
 
     async def _keep_auditing(self) -> None:
         try:

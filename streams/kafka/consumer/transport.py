@@ -304,7 +304,7 @@ class Consumer(driver.Consumer):
         """A poll returned; with a lane that is busy for too long that alone is no progress."""
         begun_s = min((self._begun[lane] for lane in self._busy), default=time.monotonic())
         if time.monotonic() - begun_s < STEP_S:
-            self.app.worker.readiness.liveness.sign(POLLS)
+            self.app.worker.readiness.liveness.report(POLLS)
 
     async def _getmany(
         self,

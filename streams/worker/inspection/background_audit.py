@@ -22,7 +22,7 @@ from model.artifact import Artifact
 from model.engine.dual_engine import DualEngine
 from streams.errors import ModelRefused, one_line
 from streams.shard.shard import Shard
-from streams.telemetry.metrics import Largest, Metrics
+from streams.telemetry.metrics import Metrics, RecentMaximum
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import Look, Verdict, heal, judge, look
 from streams.worker.processing.shard_host import ShardHost
@@ -83,7 +83,7 @@ class Auditor:
         self._random = random or Random()
         self._clock = clock
         self._sleep = sleep
-        self._largest = Largest(clock)
+        self._largest = RecentMaximum(clock)
 
     async def run(self) -> None:
         """Audit, rest, and so on; ends by an error only where a shard was left half mended."""
@@ -118,7 +118,7 @@ class Auditor:
         except Exception as error:  # noqa: BLE001 - looking at a shard does it no harm
             self._fail(error)
             return 0.0
-        self._metrics.audit_error.set(self._largest.take(verdict.error))
+        self._metrics.audit_error.set(self._largest.observe(verdict.error))
         if not verdict.what:
             self._metrics.audit_nodes.labels("fine").inc()
         else:

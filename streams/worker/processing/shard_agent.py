@@ -317,7 +317,7 @@ class ShardWork:
             metrics.frontier.labels(str(layer)).observe(nodes)
         metrics.edges.inc(outcome.edges)
         metrics.held_rows.inc(outcome.held)
-        metrics.effect.take(outcome.effect)
+        metrics.effect.observe(outcome.effect)
         if not batch.loud:
             metrics.muted.inc(len(outcome.alerts) + len(outcome.forgotten))
 

@@ -37,7 +37,7 @@ class Pages:
 
     async def live(self, _: web.Request) -> web.Response:
         """200 as long as every thread turns, else 503 and which does not; no answer where the event loop hangs."""
-        hung = self._state.readiness.liveness.hung()
+        hung = self._state.readiness.liveness.stalled()
         answer: dict[str, object] = {"live": False, "detail": hung} if hung else {"live": True}
         return web.json_response(answer, status=503 if hung else 200)
 

@@ -221,16 +221,16 @@ def test_silent_threads_are_named() -> None:
     clock = Clock()
     liveness = Liveness({CONSUMER: 30.0, SHARDS: 300.0}, clock)
     clock.now_s += 1_000
-    assert liveness.hung() == ""
-    liveness.sign(CONSUMER)
-    liveness.sign(SHARDS)
+    assert liveness.stalled() == ""
+    liveness.report(CONSUMER)
+    liveness.report(SHARDS)
     clock.now_s += 31
-    assert CONSUMER in liveness.hung()
-    liveness.sign(CONSUMER)
-    assert liveness.hung() == ""
+    assert CONSUMER in liveness.stalled()
+    liveness.report(CONSUMER)
+    assert liveness.stalled() == ""
     clock.now_s += 280
-    liveness.sign(CONSUMER)
-    assert SHARDS in liveness.hung()
+    liveness.report(CONSUMER)
+    assert SHARDS in liveness.stalled()
 
 
 def test_one_worker_per_folder_and_none_after_a_kill(tmp_path: Path) -> None:
