@@ -1,4 +1,4 @@
-"""`groundswell state`: look at the state on disk, check it, keep checkpoints of it and bring them back."""
+"""`groundswell state`: inspect and verify the state on disk, make and restore checkpoints."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this shard; all of them if not given.")]
+OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this shard; default: all.")]
 
 
 def _folders(settings: Settings, shard: int | None) -> dict[int, Path]:
-    """The shard folders under DATADIR, by number."""
+    """Return the shard folders in DATADIR by number."""
     from streams.worker.checkpoints import SHARD_FOLDER
     from streams.worker.data_dir import readable
 
     readable(settings.datadir)
-    found = {}
+    folders = {}
     for path in settings.datadir.glob(f"{SHARD_FOLDER}-*"):
         number = path.name.removeprefix(f"{SHARD_FOLDER}-")
         if path.is_dir() and number.isdecimal() and shard in (None, int(number)):
-            found[int(number)] = path
-    if not found:
+            folders[int(number)] = path
+    if not folders:
         which = "a shard" if shard is None else f"shard {shard}"
-        raise StateError(f"there is no state of {which} in {settings.datadir}; is GROUNDSWELL_DATADIR right?")
-    return dict(sorted(found.items()))
+        raise StateError(f"{settings.datadir} has no state of {which}; check GROUNDSWELL_DATADIR")
+    return dict(sorted(folders.items()))
 
 
 def _time(seconds: float) -> str:
@@ -46,10 +46,10 @@ def _time(seconds: float) -> str:
 @app.command()
 def inspect(
     shard: OneShard = None,
-    count: Annotated[bool, typer.Option(help="Also count users, contents and edges: loads the graph.")] = True,
+    count: Annotated[bool, typer.Option(help="Also count users, contents and edges, which loads the graph.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """What each shard's folder holds; a running worker is not disturbed."""
+    """Show what each shard's folder holds; works beside a running worker."""
     from graphstate.queries import state_verification
     from streams.settings.settings import Settings
 
@@ -71,7 +71,7 @@ def inspect(
 
 @app.command()
 def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
-    """Read every row with its checksum and compare counters with edges; exit code 1 if anything is wrong."""
+    """Verify checksums of all rows and compare counters with edges; exit code 1 if a difference is found."""
     from graphstate.queries import state_verification
     from streams.settings.settings import Settings
 
@@ -91,7 +91,7 @@ def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
-    """What checkpoints there are, newest first."""
+    """List checkpoints, newest first."""
     from graphstate.errors import DamagedError
     from streams.settings.settings import Settings
     from streams.worker.checkpoints import repository
@@ -121,7 +121,7 @@ def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
-    """Keep a checkpoint of the state of a worker that is stopped; one that runs makes its own."""
+    """Make a checkpoint of a stopped worker's state; a running worker makes its own."""
     from streams.settings.settings import Settings
     from streams.worker.checkpoints import keep, repository
     from streams.worker.data_dir import hold
@@ -132,7 +132,7 @@ def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
         lock = hold(settings.datadir)
     except StateError as error:
         every_s = settings.checkpoint_every_s
-        line = f"{error}; with GROUNDSWELL_CHECKPOINTS set a worker keeps one every {every_s:.0f} s by itself"
+        line = f"{error}; with GROUNDSWELL_CHECKPOINTS a running worker makes a checkpoint every {every_s:.0f} s"
         raise StateError(line) from error
     with lock:
         for number, folder in folders.items():
@@ -148,18 +148,18 @@ def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
 @app.command()
 def restore(
     shard: OneShard = None,
-    at: Annotated[str, typer.Option("--at", help="This checkpoint, by its id; else the newest that is whole.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Replace a state that is there.")] = False,
+    at: Annotated[str, typer.Option("--at", help="Id of the checkpoint; default: the newest complete one.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing state.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a checkpoint back, whole or not at all; the worker must be stopped."""
+    """Restore a checkpoint, completely or not at all; the worker must be stopped."""
     from streams.settings.settings import Settings
     from streams.worker.checkpoints import SHARD_FOLDER, bring_back
     from streams.worker.data_dir import hold
 
     settings = Settings.load()
     if at and shard is None and settings.shards > 1:
-        raise InputError("--at names a checkpoint of one shard: say which with --shard")
+        raise InputError("--at names a checkpoint of one shard: give the shard with --shard")
     rows = []
     with hold(settings.datadir), progress.stages(progress.BYTES, quiet=as_json) as report:
         for number in range(settings.shards) if shard is None else (shard,):
@@ -176,10 +176,10 @@ def restore(
 @app.command()
 def find(
     user: Annotated[str, typer.Argument(help="The id of a user.")],
-    topics: Annotated[bool, typer.Option("--topics", help="Also read all topics from end to end.")] = False,
+    topics: Annotated[bool, typer.Option("--topics", help="Also read all topics from beginning to end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Where a person is still found: rows and bytes of DATADIR, checkpoints, topics; also beside a running worker."""
+    """Search a person's data in the files of DATADIR, checkpoints and topics; works beside a running worker."""
     from dataclasses import asdict
 
     from streams.operations import personal_data_search
@@ -194,9 +194,9 @@ def find(
     with progress.stages("messages", quiet=as_json or not topics) as report:
         read = list(personal_data_search.in_topics(settings, user, report)) if topics else []
     if as_json:
-        about: dict[str, Any] = {"shards": [asdict(one) for one in shards], "files": asdict(files)}
-        about["checkpoints"] = [asdict(one) for one in kept] if settings.checkpoints else None
-        about["topics"] = [{**asdict(one), "until_s": one.until_s} for one in read] if topics else None
+        about: dict[str, Any] = {"shards": [asdict(shard) for shard in shards], "files": asdict(files)}
+        about["checkpoints"] = [asdict(in_checkpoint) for in_checkpoint in kept] if settings.checkpoints else None
+        about["topics"] = [{**asdict(topic), "until_s": topic.until_s} for topic in read] if topics else None
         console.as_json({"user": user, **about})
         return
     for lines in personal_data_search.tables(settings, shards, files, kept, read):
@@ -208,14 +208,14 @@ def find(
 
 @app.command()
 def reshard(
-    to: Annotated[int, typer.Option("--to", min=1, max=64, help="How many shards there shall be.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    to: Annotated[int, typer.Option("--to", min=1, max=64, help="New number of shards.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move to another number of shards; all workers must be stopped. If it is interrupted, run it again.
+    """Change the number of shards; all workers must be stopped. If it is interrupted, run it again.
 
-    The whole mutations log is written anew and all shards are rebuilt, here, in this process. Run it with the
-    workers' settings; GROUNDSWELL_SHARDS is set for the workers afterwards.
+    Rewrites the whole mutations log and rebuilds all shards in this process. Run it with the workers' settings; set
+    GROUNDSWELL_SHARDS for the workers afterwards.
     """
     import logging
     from dataclasses import asdict
@@ -223,7 +223,7 @@ def reshard(
     from streams.operations.reshard import reshard as move_shards
     from streams.settings.settings import Settings
 
-    # What its clients warn of they try again, and what they give up on we raise.
+    # The clients retry what they warn of; what fails for good is raised as an error.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     with progress.stages() as on_progress:
         report = move_shards(Settings.load(), to, on_progress, dry_run=dry_run)
@@ -239,4 +239,4 @@ def reshard(
         )
         for folder in report.moved:
             typer.echo(f"the old state is in {folder} and can be removed")
-    typer.echo(f"there are {report.new} shard(s): set GROUNDSWELL_SHARDS={report.new} for every worker")
+    typer.echo(f"number of shards: {report.new}; set GROUNDSWELL_SHARDS={report.new} for every worker")

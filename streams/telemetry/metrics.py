@@ -158,8 +158,8 @@ class Metrics:
         self.restarts = self._counter(
             "input_restarts_total",
             "Input partitions whose reading did not continue at the committed offset, by reason: made_anew (the topic "
-            "was deleted and created again), cut_back (the log is shorter than the offset), other_log (the mutations topic "
-            "is another one), all three read from the beginning; unread (messages were deleted before they were read)",
+            "was deleted and created again), cut_back (the log is shorter than the offset), other_log (the mutations "
+            "topic is another one), all three read from the beginning; unread (messages were deleted unread)",
             "topic",
             "reason",
         )
@@ -218,8 +218,8 @@ class Metrics:
         self.live_users = self._gauge("live_users", "Live users")
         self.shares = self._gauge(
             "shares",
-            "Distinct shares by outcome: credited; reach (those credited within the horizon of the create); waiting "
-            "(for the create); beyond_retention; abandoned (the content was removed without a create); expired (events)",
+            "Distinct shares by outcome: credited; reach (credited within the horizon of the create); waiting (for the "
+            "create); beyond_retention; abandoned (the content was removed without a create); expired (events)",
             "outcome",
         )
         self.device_memory = self._gauge(

@@ -203,17 +203,17 @@ def test_the_command_reads_what_a_worker_left(here: Settings, capsys: pytest.Cap
     assert {path: path.stat().st_mtime_ns for path in here.datadir.rglob("*.sst")} == files
     assert cli.run(["model", "explain", "ana"]) == 0
     text = capsys.readouterr().out
-    assert "a stranger has reach" in text
+    assert "a user without any data has reach" in text
     assert "not known" in text
     assert cli.run(["model", "explain", "nobody"]) == 1
-    assert capsys.readouterr().err == "groundswell: no such user, or one who was forgotten: nobody\n"
+    assert capsys.readouterr().err == "groundswell: no such user, or the user was forgotten: nobody\n"
 
 
 def test_without_a_state_one_line_says_so(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Which folder was looked for, and the settings that name it; nothing is made there."""
     assert cli.run(["model", "explain", "ana"]) == 1
     line = capsys.readouterr().err
-    assert f"there is no state of shard {owner('ana', SHARDS)}" in line
+    assert f"has no state of shard {owner('ana', SHARDS)}" in line
     assert "GROUNDSWELL_DATADIR" in line
     assert not here.datadir.exists()
 

@@ -161,7 +161,7 @@ def test_a_live_source_is_followed(settings: Settings, environment: dict[str, st
     if ending == "cut off":
         assert code == 1
         assert error.startswith("groundswell: standard input, line 5: not JSON")
-        assert "what came before it was sent" in error
+        assert "the events before it were sent" in error
     else:
         assert (code, error) == (0, "")
         summary: dict[str, Any] = json.loads(output)
@@ -180,7 +180,7 @@ def test_a_gzip_source_is_followed_at_a_rate(settings: Settings, environment: di
         output, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0
     assert json.loads(output)["skipped"] == {"json": 3}
-    assert error.decode().splitlines()[0] == ("left out: standard input, line 2: not JSON: Input data was truncated: {")
+    assert error.decode().splitlines()[0] == ("skipped: standard input, line 2: not JSON: Input data was truncated: {")
 
 
 def test_a_file_that_is_interrupted_is_not_taken_for_sent(
@@ -195,5 +195,5 @@ def test_a_file_that_is_interrupted_is_not_taken_for_sent(
         output, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 1
     assert b"events sent in" in output
-    assert b"was stopped before its end; sending it again does no harm" in error
+    assert b"stopped before its end; send it again, repeated events count once" in error
     assert 3 <= len(users(settings)) < 500

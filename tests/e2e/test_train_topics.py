@@ -38,7 +38,7 @@ def test_topics_give_what_the_file_gives(
     producer.close()
     whole = trained(capsys, str(file), "--out", str(tmp_path / "one"))
     assert cli.run(["train", "--topics", "--out", str(tmp_path / "two"), "--snapshots", "3", "--epochs", "1"]) == 0
-    assert "1 messages hold something that is no event" in capsys.readouterr().err
+    assert "1 messages hold invalid events" in capsys.readouterr().err
     again = trained(capsys, "--topics", "--out", str(tmp_path / "two"))
     # Rows are in the order of first appearance, which equal times leave to the partitions: weights may differ by that.
     assert (again["events"], again["held_out"]) == (whole["events"], whole["held_out"])

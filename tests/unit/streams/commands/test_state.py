@@ -1,4 +1,4 @@
-"""`groundswell state`: what it says of a state, what it finds wrong, what it keeps and brings back."""
+"""`groundswell state`: inspect, verify, checkpoint and restore."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_inspect(state: State) -> None:
     code, out, _ = state.run("inspect")
     assert code == 0
     assert out.splitlines()[0].split()[:3] == ["shard", "format", "shards"]
-    assert state.run("inspect", "--shard", "3")[2].startswith("groundswell: there is no state of shard 3")
+    assert state.run("inspect", "--shard", "3")[2].endswith(" has no state of shard 3; check GROUNDSWELL_DATADIR\n")
 
 
 def test_verify(state: State) -> None:
@@ -193,7 +193,7 @@ def test_nothing_there(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     assert state.run("checkpoints")[:2] == (0, f"no checkpoints in file://{state.kept}\n")
     shutil.rmtree(state.shard)
     assert state.run("restore")[2].startswith("groundswell: there is no checkpoint of shard 0 in ")
-    assert state.run("inspect")[2].startswith("groundswell: there is no state of a shard in ")
+    assert state.run("inspect")[2].endswith(" has no state of a shard; check GROUNDSWELL_DATADIR\n")
     assert state.run("restore", "--shard", "x")[0] == 2
     monkeypatch.setenv(PREFIX + "CHECKPOINTS", "")
     assert state.run("checkpoints")[2].startswith("groundswell: GROUNDSWELL_CHECKPOINTS is empty")
