@@ -14,7 +14,7 @@ from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from streams import cli
-from streams.demo.consumer import listening
+from streams.demo.consumer import output_consumer
 from streams.embedded import EmbeddedKafka
 from streams.kafka import log_io, topic_range
 from streams.kafka.topics import Topics, admin, create
@@ -197,7 +197,7 @@ def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str])
 
 async def _heard(settings: Settings) -> int:
     """The scores that the demo's listener counts."""
-    async with listening(settings) as listener:
+    async with output_consumer(settings) as listener:
         await listener.caught_up()
         return listener.scores
 

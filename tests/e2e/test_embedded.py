@@ -113,11 +113,11 @@ def test_gone_with_its_parent() -> None:
         assert not Path(folder).exists()
 
 
-def test_gone_with_its_keeper(kafka: EmbeddedKafka) -> None:
-    """Killing the keeper kills Java too: no broker is ever left without someone who watches it."""
+def test_gone_with_its_supervisor(kafka: EmbeddedKafka) -> None:
+    """Killing the supervisor kills Java too: no broker runs without its supervisor."""
     with EmbeddedKafka() as other:
-        assert other._keeper is not None
-        other._keeper.kill()
+        assert other._supervisor is not None
+        other._supervisor.kill()
         assert gone(other.pid)
     assert alive(kafka.pid)
 

@@ -105,5 +105,5 @@ def test_the_shell_example_runs(tmp_path: Path) -> None:
     score = json.loads(printed.read_text(encoding="utf-8").splitlines()[-1])
     assert score["user"] == "bo"
     assert tuple(score) == ScoreValue.__struct_fields__
-    # The keeper removes the broker's folder when it has ended it.
+    # The supervisor removes the broker's folder after it has ended the broker.
     wait_for(lambda: not list(tmp_path.glob("groundswell-kafka-*")), 30, "the example's Kafka to be gone")
