@@ -1,8 +1,8 @@
-"""The root of `groundswell`: one table of commands, each imported only when it is used.
+"""The root of `groundswell`: a table of commands; a command's module is imported when the command is called.
 
-A command's module lies in streams/commands and exports a function with the command's name, or a
-Typer app named `app` where the command has commands of its own. Errors that we raise on purpose
-become one line on standard error and exit code 1, wrong usage one line and exit code 2.
+The module of a command is in streams/commands. It exports a function with the command's name, or a Typer app named
+`app` if the command has subcommands. Errors that are raised on purpose become one line on standard error and exit code
+1, wrong usage one line and exit code 2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parent / "commands"
 
 
 class Entry(NamedTuple):
-    """Where a command comes from, and its line in the list."""
+    """The module and attribute of a command, and its line in the list of commands."""
 
     module: str
     attribute: str
@@ -36,55 +36,54 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Entry("demo", "demo", "Everything on this machine: Kafka, a worker and a live stream."),
+    "demo": Entry("demo", "demo", "Run Kafka, a worker and a generated live stream on this machine."),
     "worker": Entry("worker", "worker", "Run one worker against the configured Kafka."),
     "topics": Entry("topics", "app", "Create, list and describe the topics."),
-    "produce": Entry("produce", "produce", "Validate the events of a file and send them."),
+    "produce": Entry("produce", "produce", "Validate the events of a file and send them to Kafka."),
     "tail": Entry("tail", "app", "Follow the scores or the alerts."),
     "replay": Entry("replay", "replay", "Score event files without a broker."),
-    "simulate": Entry("simulate", "simulate", "Generate a social stream with known true influence."),
+    "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
     "train": Entry("train", "train", "Train an artifact from event files."),
     "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines."),
-    "model": Entry("model", "app", "Show the artifact in use."),
-    "state": Entry("state", "app", "Look at the state, check it, keep checkpoints and bring them back."),
-    "dlq": Entry("dlq", "app", "List, show, send again and delete the dead letters."),
-    "config": Entry("config", "config", "Show the settings, where each comes from and what it does."),
-    "doctor": Entry("doctor", "doctor", "Try broker, topics, disk, device and model, and say what to mend."),
+    "model": Entry("model", "app", "Show, check, replace and explain the artifact in use."),
+    "state": Entry("state", "app", "Inspect and verify the state, make and restore checkpoints."),
+    "dlq": Entry("dlq", "app", "List, show, resend and delete dead letters."),
+    "config": Entry("config", "config", "Show every setting with its value, source and meaning."),
+    "doctor": Entry("doctor", "doctor", "Check broker, topics, disk, device and model, and show what to fix."),
 }
 
 
 WITHOUT_KERNELS = {"config", "doctor", "topics", "tail", "worker"}
-"""Commands that compile nothing, or choose the folder for it by themselves, as they have a data folder."""
+"""Commands that compile no kernels, or choose the folder of kernels themselves."""
 OPTIONAL = {"--skip-bad": "-1"}
-"""Options that may stand without a value, and what they stand for then."""
+"""Options whose value may be left out, with the value they have then."""
 
 
 class LazyCommand(TyperCommand):
-    """Stands in the list for a command whose module is imported when the command is called."""
+    """An entry in the list of commands; imports the command's module when it is called."""
 
     def __init__(self, name: str, entry: Entry) -> None:
         super().__init__(name=name, help=entry.help)
         self._entry = entry
 
     def load(self) -> Any:
-        """The command itself."""
+        """Import the module and return the command."""
         entry = self._entry
         if entry.module not in WITHOUT_KERNELS:
             kernel_cache.prepare()
-        found = getattr(import_module(f"streams.commands.{entry.module}"), entry.attribute)
-        if not isinstance(found, typer.Typer):
-            found = _alone(found)
-        command = typer.main.get_command(found)
+        exported = getattr(import_module(f"streams.commands.{entry.module}"), entry.attribute)
+        command_app = exported if isinstance(exported, typer.Typer) else _single_command_app(exported)
+        command = typer.main.get_command(command_app)
         command.name = self.name
         return command
 
     def make_context(self, info_name: str | None, args: list[str], *arguments: Any, **named: Any) -> Any:
-        """Where the root begins to call a command: from here on the command itself takes over."""
+        """Load the command and let it parse the arguments."""
         return self.load().make_context(info_name, _with_values(args), *arguments, **named)
 
 
 class Root(TyperGroup):
-    """The group of all commands whose module is there."""
+    """The group of all commands whose module exists."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -92,22 +91,23 @@ class Root(TyperGroup):
 
 
 def _with_values(arguments: list[str]) -> list[str]:
-    """The arguments with a value behind an option that may stand without one: click would take what comes next."""
-    found = list(arguments)
-    end = found.index("--") if "--" in found else len(found)
-    for at in range(end):
-        if found[at] in OPTIONAL and not (at + 1 < end and found[at + 1].isdecimal()):
-            found[at] = f"{found[at]}={OPTIONAL[found[at]]}"
-    return found
+    """Add the value to options of `OPTIONAL` that have none; click would use the next argument as the value."""
+    completed = list(arguments)
+    end = completed.index("--") if "--" in completed else len(completed)
+    for index in range(end):
+        option = completed[index]
+        if option in OPTIONAL and not (index + 1 < end and completed[index + 1].isdecimal()):
+            completed[index] = f"{option}={OPTIONAL[option]}"
+    return completed
 
 
 def available() -> dict[str, Entry]:
-    """The commands whose module is there, in the order of the table."""
+    """Return the commands whose module exists, in the order of the table."""
     return {name: entry for name, entry in COMMANDS.items() if (FOLDER / f"{entry.module}.py").is_file()}
 
 
-def _alone(function: Any) -> typer.Typer:
-    """An app of one command."""
+def _single_command_app(function: Any) -> typer.Typer:
+    """Return a Typer app with one command."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(function)
     return app
@@ -117,16 +117,16 @@ app = typer.Typer(
     cls=Root,
     name=NAME,
     no_args_is_help=True,
-    # Tracebacks stay plain: they end up in logs.
+    # Tracebacks are plain, because they are written to logs.
     pretty_exceptions_enable=False,
-    # Help is plain text: it is read in pipes and pages too.
+    # Help is plain text, because it is also read in pipes and on pages.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"{NAME} {package_version(NAME)}")
         raise typer.Exit
 
@@ -137,15 +137,15 @@ def root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Groundswell scores social influence while it happens: Kafka events in, scores and alerts out."""
+    """Groundswell scores social influence in real time: it reads events from Kafka and publishes scores and alerts."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; its exit code: 0 fine, 1 failed, 2 wrong usage."""
+    """Run one command; returns its exit code: 0 success, 1 failure, 2 wrong usage."""
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name=NAME, standalone_mode=False)
     except typer.exceptions.TyperException as error:
-        # Usage. The help that a group prints when it is called without a command has several lines.
+        # Wrong usage, or the help of a group that is called without a command, which has several lines.
         text = error.format_message()
         typer.echo(safe_lines(text if "\n" in text else f"{NAME}: {text.rstrip('.')}; try --help"), err=True)
         return error.exit_code
@@ -154,7 +154,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
-        typer.echo(f"{NAME}: {_refused(error)}", err=True)
+        typer.echo(f"{NAME}: {_system_error(error)}", err=True)
         return 1
     except Exception as error:
         if not on_purpose(error):
@@ -164,22 +164,22 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _refused(error: OSError) -> str:
-    """What the system refused, and of which file."""
+def _system_error(error: OSError) -> str:
+    """Return the files of an error of the operating system and its text."""
     names = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     return f"{names}: {reason(error)}" if names else reason(error)
 
 
-def _show_anything() -> None:
-    """Escape what the encoding of a terminal or file cannot express, instead of failing on it."""
+def _escape_unencodable() -> None:
+    """Escape characters that the encoding of a terminal or file does not have, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:
-    """The `groundswell` script."""
-    _show_anything()
+    """Run the `groundswell` script."""
+    _escape_unencodable()
     process_memory.one_arena()
     process_memory.collect_rarely()
     code = run(sys.argv[1:])
@@ -187,7 +187,7 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        # Do not let the interpreter's own flush complain as well. A reader of a pipe may leave.
+        # Prevent a second error of the interpreter's own flush. The reader of a pipe may close it early.
         sys.stdout = None
         if not isinstance(error, BrokenPipeError):
             typer.echo(f"{NAME}: standard output: {reason(error)}", err=True)

@@ -1,24 +1,23 @@
-"""Every error that streams raises on purpose; the message of each says what to do.
+"""All errors that streams raises on purpose; each message is one line with the cause and the remedy.
 
-    GroundswellError              one line for a person, exit code 1
-    ├── SettingsError             a setting is wrong or two do not go together
-    ├── BrokerError               Kafka cannot be reached, refused us, or answered something odd
-    │   ├── TopicError            a topic is missing or is not as the registry says
-    │   ├── GroupError            the consumer group refuses the worker for good
-    │   ├── UnreadableBatch       a record batch that cannot be decoded
+    GroundswellError              the base class; a command prints the message and exits with code 1
+    ├── SettingsError             a setting is invalid, or two settings contradict each other
+    ├── BrokerError               Kafka cannot be reached, rejected a request, or sent an unexpected response
+    │   ├── TopicError            a topic is missing or differs from the registry
+    │   ├── GroupError            the consumer group rejects the worker permanently
+    │   ├── UnreadableBatch       a record batch cannot be decoded
     │   ├── NotAllowed            a right in Kafka is missing
     │   └── EmbeddedKafkaError    the embedded Kafka could not be fetched or started
-    ├── InputError                a file or an argument that a command was given cannot be used
-    ├── ModelRefused              an artifact that cannot take over from the one in use
-    ├── BadEvent                  a message that goes to the dead letters, with a reason
-    ├── DeadLetterFlood           too many bad messages in a row: stop rather than dump everything
+    ├── InputError                a file or an argument of a command cannot be used
+    ├── ModelRefused              an artifact cannot replace the one in use
+    ├── BadEvent                  a message is sent to a dead letter topic, with a reason
+    ├── DeadLetterFlood           too many consecutive invalid messages
     ├── StateError                the local state cannot be used
-    │   └── StaleStep             a step that was not committed: open the shard again
-    │       └── LeaseLost         ... because the group may have given the partitions away
+    │   └── StaleStep             a step was not committed: the shard must be opened again
+    │       └── LeaseLost         the same, because the group may have reassigned the partitions
     └── WorkerError               the worker had to stop
 
-`BadEvent` carries the good part of its message, see its docstring. The packages graphstate and
-model have trees of their own; `on_purpose` knows all three, `one_line` makes one line of any error.
+The packages graphstate and model have their own base classes: `on_purpose` recognizes errors of all three packages.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ from typing import Any, NamedTuple, Self
 
 
 class GroundswellError(Exception):
-    """The base of all; `str()` of it is the line that a person reads."""
+    """The base class; the message is one line for a person."""
 
 
 class SettingsError(GroundswellError):
-    """A setting is wrong or two of them do not go together."""
+    """A setting is invalid, or two settings contradict each other."""
 
 
 class BrokerError(GroundswellError):
-    """Kafka cannot be reached, refused us, or answered something unexpected."""
+    """Kafka cannot be reached, rejected a request, or sent an unexpected response."""
 
 
 class TopicError(BrokerError):
-    """A topic is missing or is not as the registry says."""
+    """A topic is missing or differs from the registry."""
 
 
 class GroupError(BrokerError):
-    """The consumer group refuses the worker for good."""
+    """The consumer group rejects the worker permanently."""
 
 
 class UnreadableBatch(BrokerError):
-    """A record batch that cannot be decoded."""
+    """A record batch cannot be decoded."""
 
 
 class Right(NamedTuple):
@@ -62,7 +61,7 @@ class Right(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The name, marked if it is a group's."""
+        """The name of the topic, or `group` and the name of the group."""
         return f"group {self.name}" if self.group else self.name
 
 
@@ -70,21 +69,21 @@ class NotAllowed(BrokerError):
     """Rights of the user in Kafka are missing.
 
     Attributes:
-        rights: those that are.
-        user: of the connection; empty: not known here.
-        why: Kafka's own words, where no right can be named.
+        rights: the missing rights.
+        user: the user of the connection; empty if unknown.
+        why: Kafka's message, if the missing right is unknown.
     """
 
     TABLE = "see the table of rights in docs/operations.md"
 
     def __init__(self, rights: Iterable[Right], user: str = "", why: str = "") -> None:
         self.rights, self.user, self.why = tuple(rights), user, why
-        text, whom = self.listed(), f" as {user}" if user else ""
-        line = f"not allowed to {text}{whom}" if text else f"not allowed{whom} ({why})"
+        rights_text, user_text = self.listed(), f" as {user}" if user else ""
+        line = f"not allowed to {rights_text}{user_text}" if rights_text else f"not allowed{user_text} ({why})"
         super().__init__(f"{line}; {self.TABLE}")
 
     def listed(self) -> str:
-        """The rights, by operation."""
+        """Return the rights as text, grouped by operation."""
         by_operation: dict[str, list[str]] = {}
         for right in self.rights:
             by_operation.setdefault(right.operation, []).append(right.target)
@@ -93,7 +92,7 @@ class NotAllowed(BrokerError):
         )
 
     def of(self, user: str) -> Self:
-        """The same with the user named."""
+        """Return the same error with the user's name."""
         return self if self.user else type(self)(self.rights, user, self.why)
 
 
@@ -102,19 +101,19 @@ class EmbeddedKafkaError(BrokerError):
 
 
 class InputError(GroundswellError):
-    """A file or an argument that a command was given cannot be used."""
+    """A file or an argument of a command cannot be used."""
 
 
 class ModelRefused(GroundswellError):
-    """An artifact that cannot take over from the one in use, which goes on."""
+    """An artifact cannot replace the one in use, which stays in use."""
 
 
 class BadEvent(GroundswellError):
-    """A message with at least one event that cannot be accepted.
+    """A message has at least one invalid event.
 
     Attributes:
         reason: a short slug, the label of the dead letter metric (`json`, `utf8`, `time`, ...).
-        good: the mutations of the good events of the same message; they are scored all the same.
+        good: the mutations of the valid events of the same message, which are applied.
     """
 
     def __init__(self, reason: str, message: str, good: list[Any] | None = None) -> None:
@@ -124,7 +123,7 @@ class BadEvent(GroundswellError):
 
 
 class DeadLetterFlood(GroundswellError):
-    """Too many bad messages in a row: the input is not what this worker expects."""
+    """Too many consecutive invalid messages: the input is not what this worker expects."""
 
 
 class StateError(GroundswellError):
@@ -132,11 +131,11 @@ class StateError(GroundswellError):
 
 
 class StaleStep(StateError):
-    """A step was taken and not committed; the shard must be closed and opened again."""
+    """A step was computed and not committed; the shard must be closed and opened again."""
 
 
 class LeaseLost(StaleStep):
-    """The group may have given our partitions away: what was begun is neither written nor acknowledged."""
+    """The group may have reassigned the partitions: the current step is neither written nor acknowledged."""
 
 
 class WorkerError(GroundswellError):
@@ -144,19 +143,19 @@ class WorkerError(GroundswellError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of `error` on one line; its class's name where the message is empty."""
+    """Return the message of `error` on one line; the name of its class if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def reason(error: BaseException) -> str:
-    """Why the system refused, without the number and the name of the file; else the whole message on one line."""
+    """Return the text of an OSError without number and file name; of any other error the message on one line."""
     return error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
 
 
 def on_purpose(error: BaseException) -> bool:
-    """Whether the error belongs to one of the three trees, so that its message is for a person.
+    """Return whether streams, graphstate or model raised the error on purpose, so that its message is for a person.
 
-    The other two are looked up among what is imported: a tree that never was raised nothing.
+    graphstate and model are not imported for this: a package that was never imported raised no error.
     """
     trees = ((sys.modules.get("graphstate.errors"), "GraphError"), (sys.modules.get("model.errors"), "ModelError"))
     bases = tuple(getattr(module, name) for module, name in trees if isinstance(module, ModuleType))

@@ -1,1 +1,1 @@
-"""The commands of groundswell, one module each; every function here is short and calls the core."""
+"""The commands of groundswell, one module each; a command parses options, calls other rooms and prints."""

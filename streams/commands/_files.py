@@ -1,4 +1,4 @@
-"""What commands that read event files have in common: their options, and the words of their summaries."""
+"""Options and summaries of the commands that read event files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from streams.messages.files.event_files import Skipped
 
 FILES = (
-    "Event files: JSON lines, a JSON array or Parquet, by their first bytes, also compressed (gzip, bzip2, xz, zstd, "
-    "lz4); a folder of them; - or a pipe."
+    "Event files: JSON lines, a JSON array or Parquet (recognized by their first bytes), also compressed (gzip, bzip2, "
+    "xz, zstd, lz4); a folder of them; - or a pipe."
 )
 ALL = -1
-"""What --skip-bad stands for without a number; `streams.cli` puts it there."""
+"""The value of --skip-bad without a number; `streams.cli` adds it."""
 
 SkipBad = Annotated[
     int,
@@ -24,46 +24,53 @@ SkipBad = Annotated[
         "--skip-bad",
         show_default=False,
         metavar="[N]",
-        help="Leave out lines that hold no event, at most N; without a number: any number. They are counted.",
+        help="Skip and count invalid lines, at most N; without a number: all.",
     ),
 ]
 
 
 def skipped(skip_bad: int, before: str = "") -> Skipped:
-    """What may be left out; before: what has become of the events before the first line that may not."""
+    """Return the counter of invalid lines.
+
+    Args:
+        skip_bad: how many lines may be skipped.
+        before: what happened to the events before the line that ends the command, for its message.
+    """
     from streams.messages.files.event_files import Skipped
 
-    hint = "" if skip_bad else "--skip-bad leaves such lines out"
+    hint = "" if skip_bad else "--skip-bad skips such lines"
     hints = "; ".join(filter(None, (before, hint)))
-    return Skipped(None if skip_bad == ALL else skip_bad, f"; {hints}" if hints else "", say)
+    return Skipped(None if skip_bad == ALL else skip_bad, f"; {hints}" if hints else "", status)
 
 
-def say(line: str) -> None:
+def status(line: str) -> None:
     """Print a line on standard error."""
     typer.echo(line, err=True)
 
 
 def name(path: Path) -> str:
-    """A file as a summary or a model's card has it."""
+    """Return the name of a file for summaries and model cards."""
     from streams.messages.files.byte_streams import is_stdin
 
     return "standard input" if is_stdin(path) else path.name or str(path)
 
 
-def read(files: list[Path], until: str, found: Skipped) -> list[Mutation]:
-    """All events of files in their order, with progress on standard error."""
+def read(files: list[Path], until: str, skipped_lines: Skipped) -> list[Mutation]:
+    """Read all events of files in their order, with progress on standard error."""
     from streams.messages.files import event_files
     from streams.telemetry import progress
 
-    with progress.shown("reading") as advance:
-        return list(progress.counted(event_files.mutations(*files, until=until or None, skipped=found), advance))
+    with progress.counter("reading") as advance:
+        return list(
+            progress.count_each(event_files.mutations(*files, until=until or None, skipped=skipped_lines), advance)
+        )
 
 
-def summary(found: Skipped) -> dict[str, Any]:
-    """What a JSON summary says of what was left out: counts by reason."""
-    return {"skipped": dict(found.reasons.most_common())}
+def summary(skipped_lines: Skipped) -> dict[str, Any]:
+    """Return the counts of skipped lines by reason, for a JSON summary."""
+    return {"skipped": dict(skipped_lines.reasons.most_common())}
 
 
-def told(found: Skipped) -> str:
-    """What is said of what was left out; empty if nothing was."""
-    return f"{found.bad:,} bad lines left out ({found.told()})" if found.bad else ""
+def skipped_text(skipped_lines: Skipped) -> str:
+    """Return the counts of skipped lines as text; empty if none was skipped."""
+    return f"{skipped_lines.bad:,} invalid lines skipped ({skipped_lines.counts()})" if skipped_lines.bad else ""

@@ -1,4 +1,4 @@
-"""`groundswell config`: every setting, its value, where it comes from and what it does; secrets stay hidden."""
+"""`groundswell config`: every setting with its value, source and meaning; secrets are not shown."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from streams.telemetry import console
 
 
 def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show the settings, where each comes from and what it does; exit code 1 if any is wrong.
+    """Show every setting with its value, source and meaning; exit code 1 if one is invalid.
 
-    Each wrong or misspelt setting is named on standard error; its row shows what is used in its place.
+    Each invalid or misspelt setting is reported on standard error; its row shows the default.
     """
     from streams.settings.settings import PREFIX, Settings
 

@@ -1,4 +1,4 @@
-"""`groundswell demo`: everything on this machine, from an empty folder to a live stream and back to nothing."""
+"""`groundswell demo`: run Kafka, a worker and a live stream on this machine, and remove all files afterwards."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.errors import InputError
-from streams.telemetry import console as printing
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from streams.demo.session import Plan, Summary
     from streams.settings.settings import Settings
 
 ELSEWHERE = ("security_protocol", "group", "instance", "prefix", "checkpoints")
-"""Settings that say where a worker that is no demo works; broker and datadir are replaced, these are as if not set."""
+"""Settings of a worker outside the demo, which are reset to their defaults; broker and datadir are replaced."""
 
 
 def demo(
-    rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as it goes.")] = 200,
-    minutes: Annotated[float, typer.Option(min=0, help="End after so long of live stream; 0: at Ctrl-C.")] = 0,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Web port; 0: 6066, or any if that is taken.")] = 0,
-    replay: Annotated[Path | None, typer.Option(help="Send this event file instead; ends when it is through.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for scores.parquet: every score as the worker left it.")] = (
-        None
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another stream.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Show nothing; print one JSON object at the end.")] = False,
+    rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: no limit.")] = 200,
+    minutes: Annotated[float, typer.Option(min=0, help="Minutes of live stream; 0: until Ctrl-C.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Web port; 0: 6066, or a free one if that is taken.")
+    ] = 0,
+    replay: Annotated[Path | None, typer.Option(help="Send this event file instead, and end after it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.parquet: all scores at the end.")] = (None),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated stream.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Only print one JSON object at the end.")] = False,
 ) -> None:
-    """Start Kafka, a worker and a generated live stream on this machine, and watch.
+    """Run Kafka, a worker and a generated live stream on this machine, and show scores and alerts.
 
-    Nothing needs to be installed and nothing is left behind. First some weeks of history are sent
-    quickly, so that scores mean something, then the stream goes on live at --rate. Ctrl-C ends it.
+    Needs no installed Kafka or Java and removes all its files. Sends two weeks of history at full speed, so that there
+    are meaningful scores, then a live stream at --rate. Ctrl-C ends it.
     """
     from streams.demo.session import Plan
     from streams.kafka.event_producer import silence_aiokafka_log
@@ -53,20 +53,20 @@ def demo(
         output_places.check_folder(out)
     plan = Plan(rate, minutes or None, replay, seed)
     _check(plan, port, out)
-    # A SIGTERM before there is an event loop must clean up just as Ctrl-C does.
+    # SIGTERM before the event loop runs must clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         summary = _run(plan, port, out, quiet=as_json)
     except KeyboardInterrupt:
         return
     if as_json:
-        printing.as_json(summary.as_dict())
+        console.as_json(summary.as_dict())
         return
-    printing.table([{"": name, " ": value} for name, value in summary.as_dict().items()])
+    console.table([{"": name, " ": value} for name, value in summary.as_dict().items()])
 
 
 def _check(plan: Plan, port: int, out: Path | None) -> None:
-    """Raise what is wrong with the settings, the model or the folder for results, before Kafka is started."""
+    """Check settings, model and the folder for results before Kafka is started."""
     from streams.worker.run import check_artifact
 
     check_artifact(_settings(plan, "localhost:9092", Path(), port))
@@ -83,15 +83,15 @@ def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:
     from streams.kafka import topics
 
     folder = Path(tempfile.mkdtemp(prefix="groundswell-demo-"))
-    console = Console()
+    terminal = Console()
     if not quiet:
-        console.print("starting Kafka")
+        terminal.print("starting Kafka")
     try:
         with EmbeddedKafka() as kafka:
             settings = _settings(plan, kafka.address, folder, port)
             with topics.admin(settings, timeout_s=30) as client:
                 topics.create(client, topics.Topics(settings).all())
-            shown = view(console, quiet=quiet)
+            shown = view(terminal, quiet=quiet)
             try:
                 summary = asyncio.run(play(plan, settings, folder, shown))
             finally:
@@ -104,9 +104,9 @@ def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:
 
 
 def _settings(plan: Plan, address: str, folder: Path, port: int) -> Settings:
-    """The environment's settings without those that lead to another Kafka, state or checkpoints.
+    """Return the environment's settings without those of another Kafka, state or checkpoints.
 
-    What the demo scores with (model, device, shards, ...) stays, and so does who may look at its pages.
+    Settings of scoring (model, device, shards, ...) and of access to the pages are kept.
     """
     from streams.settings.settings import Settings
 
@@ -122,23 +122,23 @@ def _settings(plan: Plan, address: str, folder: Path, port: int) -> Settings:
     return settings.model_copy(update={"web_port": _port(settings, port)})
 
 
-def _port(settings: Settings, wanted: int) -> int:
-    """The web port: the wanted one, else the usual one or any that is free."""
-    for port in (wanted,) if wanted else (settings.web_port, 0):
+def _port(settings: Settings, given: int) -> int:
+    """Return the given web port; without one the configured port, or a free one if that is taken."""
+    for port in (given,) if given else (settings.web_port, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((settings.web_host, port))
             except OSError as error:
-                if wanted:
-                    raise InputError(f"port {wanted} is taken ({error.strerror}); give another --port") from error
+                if given:
+                    raise InputError(f"port {given} is taken ({error.strerror}); give another --port") from error
             else:
                 return int(probe.getsockname()[1])
     raise InputError(f"no free port on {settings.web_host}; set GROUNDSWELL_WEB_HOST to an address of this machine")
 
 
 def _write_scores(settings: Settings, out: Path) -> None:
-    """Every live user's score from the state that the worker left; a topic has only those that moved enough."""
+    """Write every live user's score from the worker's state; the topic has only scores that changed enough."""
     import pyarrow.parquet as pq
 
     from model.artifact import Artifact

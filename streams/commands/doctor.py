@@ -1,4 +1,4 @@
-"""`groundswell doctor`: tries what a worker needs, one by one, and says what to mend."""
+"""`groundswell doctor`: check everything that a worker needs, and show what to fix."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from streams.telemetry import console
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Try settings, broker, topics, codecs, rights, disk, device, model and web port, and say what to mend.
+    """Check settings, broker, topics, codecs, rights, disk, device, model and web port, and show what to fix.
 
-    Exit code 1 if any of them fails.
+    Exit code 1 if a check fails.
     """
     from streams.operations import doctor
     from streams.settings.settings import Settings
@@ -25,9 +25,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     ):
         findings.append(finding)
         if not as_json:
-            typer.echo(f"{'ok  ' if finding.ok else 'MEND'}  {finding.name:8} {finding.detail}")
-    well = all(finding.ok for finding in findings)
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name:8} {finding.detail}")
+    all_ok = all(finding.ok for finding in findings)
     if as_json:
-        console.as_json({"ok": well, "checks": [finding._asdict() for finding in findings]})
-    if not well:
+        console.as_json({"ok": all_ok, "checks": [finding._asdict() for finding in findings]})
+    if not all_ok:
         raise typer.Exit(1)

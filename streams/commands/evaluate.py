@@ -1,4 +1,4 @@
-"""`groundswell evaluate`: an artifact, or a network trained for it, beside the baselines on what came later."""
+"""`groundswell evaluate`: compare an artifact with the baselines on events after a cut."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ if TYPE_CHECKING:
 def evaluate(
     files: Annotated[list[Path] | None, typer.Argument(help=_files.FILES)] = None,
     model: Annotated[
-        str, typer.Option(help="Folder of an artifact to judge. Empty: train one on what lies before the cut.")
+        str, typer.Option(help="Folder of an artifact. Empty: train one on the events before the cut.")
     ] = "",
-    since: Annotated[str, typer.Option("--from", "--since", help="Posts count from here on. Empty: all.")] = "",
-    until: Annotated[str, typer.Option(help="Nothing later is looked at. Empty: the last event.")] = "",
+    since: Annotated[str, typer.Option("--from", "--since", help="Evaluate posts from this time on. Empty: all.")] = "",
+    until: Annotated[str, typer.Option(help="Ignore later events. Empty: read all.")] = "",
     origin: Annotated[
-        list[float] | None, typer.Option(help="Share of the posts before the cut; may be given again. Default: 0.7.")
+        list[float] | None, typer.Option(help="Fraction of posts before the cut; repeatable. Default: 0.7.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each model.")] = 3,
-    snapshots: Annotated[int, typer.Option(min=2, max=100, help="Moments in time to learn from.")] = 14,
-    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Passes over all snapshots at most.")] = 14,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Number of trainings of each model.")] = 3,
+    snapshots: Annotated[int, typer.Option(min=2, max=100, help="Number of snapshots to train on.")] = 14,
+    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Maximum passes over all snapshots.")] = 14,
     along_follows: Annotated[
-        bool, typer.Option("--along-follows", help="Count only sharers whom follows led to the post.")
+        bool, typer.Option("--along-follows", help="Count only sharers who are reached along follows.")
     ] = False,
     prequential: Annotated[
-        bool, typer.Option(help="Also score each post by the state just before it; replays the file.")
+        bool, typer.Option(help="Also score each post by the state before it, which replays the file.")
     ] = True,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also train without each group of features; seven more trainings.")
+        bool, typer.Option("--ablate", help="Also train without each group of features: seven more trainings.")
     ] = False,
     pairs: Annotated[
         Path | None,
-        typer.Option(help="Instead: a Parquet file of pairs of people (Choice, A_NAME, B_NAME), by their counts."),
+        typer.Option(help="Evaluate a Parquet file of pairs of people (Choice, A_NAME, B_NAME) instead."),
     ] = None,
     ladder: Annotated[
         list[str] | None,
-        typer.Option(help="Instead: the generated benchmark equal, uneven, strong or very_hard; may be given again."),
+        typer.Option(help="Evaluate a generated benchmark instead: equal, uneven, strong, very_hard; repeatable."),
     ] = None,
-    alerts: Annotated[bool, typer.Option("--alerts", help="Instead: the alert rule, beside others.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Also write a report with plots here: one HTML file.")] = None,
+    alerts: Annotated[bool, typer.Option("--alerts", help="Compare the alert rule with others instead.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write a report with plots to this HTML file.")] = None,
     skip_bad: _files.SkipBad = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Judge predicted reach by what posts got after a cut, beside the baselines, on the graph that serves."""
+    """Compare predicted reach with the shares that posts got after a cut, beside the baselines."""
     if bool(files) + bool(pairs) + bool(ladder) != 1:
         raise InputError("give one of: event files, --pairs with a file of pairs, --ladder with a difficulty")
     _check(files or [], since, until, model, html)
@@ -72,7 +72,7 @@ def evaluate(
         return
     origins = origin or [0.7]
     if not all(0 < share < 1 for share in origins):
-        raise InputError("--origin must lie between 0 and 1: it is the share of the posts before the cut")
+        raise InputError("--origin must be between 0 and 1: it is the fraction of posts before the cut")
     options = EvaluateOptions(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate)
     skipped = _files.skipped(skip_bad)
     reports, curves = _origins(options, _read(files or [], since, until, skipped), origins)
@@ -91,7 +91,7 @@ def evaluate(
 
 
 def _check(files: list[Path], since: str, until: str, model: str, html: Path | None) -> None:
-    """Look at what was given before anything that takes long."""
+    """Check the arguments before anything that takes long."""
     from streams.messages.files import event_files
     from streams.offline import output_places
 
@@ -114,10 +114,10 @@ def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *
     summaries, config = [], ModelConfig()
     for difficulty in difficulties:
         benchmark = synthetic_benchmark.SyntheticBenchmark.generate(
-            difficulty, config, snapshots=snapshots, progress=_say
+            difficulty, config, snapshots=snapshots, progress=_files.status
         )
         scored = synthetic_benchmark.scores(
-            benchmark, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_say
+            benchmark, config, seeds=seeds, plan=TrainingPlan(epochs=epochs), progress=_files.status
         )
         summaries.append(synthetic_benchmark.summarize(benchmark, *scored))
     synthetic_benchmark.show(summaries, as_json=as_json)
@@ -129,7 +129,7 @@ def _alerts(
     from streams.commands import _evaluate_alerts
 
     names, skipped = " ".join(path.name for path in files), _files.skipped(skip_bad)
-    report = _evaluate_alerts.evaluate(*_read(files, since, until, skipped), model, names, _say)
+    report = _evaluate_alerts.evaluate(*_read(files, since, until, skipped), model, names, _files.status)
     report |= _files.summary(skipped)
     _evaluate_alerts.show(report, html, as_json=as_json)
 
@@ -159,20 +159,20 @@ class EvaluateOptions:
         return " ".join(["groundswell evaluate", names, options, *flags])
 
 
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
 def _read(files: list[Path], since: str, until: str, skipped: Skipped) -> tuple[list[Mutation], int, int]:
-    """The events in order of time, from when posts count, and the last moment (µs)."""
+    """Read the events.
+
+    Returns:
+        (events in order of time, first time from which posts are evaluated, last time), times in µs.
+    """
     from streams.messages.files import event_files
 
-    _say(f"reading {', '.join(map(_files.name, files))}")
+    _files.status(f"reading {', '.join(map(_files.name, files))}")
     events = sorted(_files.read(files, until, skipped), key=lambda m: m.time)
     if skipped.bad:
-        _say(_files.told(skipped))
+        _files.status(_files.skipped_text(skipped))
     if not events:
-        raise InputError("the files hold no events up to --until: give others, or a later time")
+        raise InputError("the files hold no events up to --until: give other files, or a later time")
     first = event_files.time_us(since) if since else 0
     return events, first, event_files.time_us(until) if until else events[-1].time
 
@@ -207,14 +207,19 @@ def _origin(
     times = evaluation.protocol(events, first, share, last, config.horizon_s * 1_000_000)
     users = evaluation.evaluation_set(events, times, along_follows=options.along_follows)
     dataset = evaluation.data_before(
-        events, config, times, snapshots=options.snapshots, along_follows=options.along_follows, progress=_say
+        events,
+        config,
+        times,
+        snapshots=options.snapshots,
+        along_follows=options.along_follows,
+        progress=_files.status,
     )
     result, artifacts = evaluation.evaluate(
-        dataset, users, config, seeds=options.seeds, given=given, plan=plan, progress=_say
+        dataset, users, config, seeds=options.seeds, given=given, plan=plan, progress=_files.status
     )
     live = _live(events, dataset, result, artifacts[0]) if options.prequential else None
     if options.ablate:
-        ablations = evaluation.ablate(dataset, users, config, plan=plan, progress=_say)
+        ablations = evaluation.ablate(dataset, users, config, plan=plan, progress=_files.status)
         result = replace(result, ablations=ablations)
     report = _report(result, live, options.line(share))
     report["seconds"] = round(perf_counter() - begin, 1)
@@ -228,7 +233,7 @@ def _live(events: list[Mutation], dataset: Any, result: EvaluationResult, artifa
     users = result.users
     people = candidates(dataset, users.ids)
     sharers = people.graph.own[people.rows][:, artifact.config.own.index(SHARERS.split()[-1])]
-    return prequential(events, users, artifact, breakouts(users, sharers.astype("float64")), progress=_say)
+    return prequential(events, users, artifact, breakouts(users, sharers.astype("float64")), progress=_files.status)
 
 
 def _report(result: EvaluationResult, live: PrequentialResult | None, command: str) -> dict[str, Any]:
@@ -321,7 +326,7 @@ def _print(report: dict[str, Any]) -> None:
     console.table(report["deciles"])
     if "live" in report:
         live = report["live"]
-        typer.echo(f"\n{live['posts']:,} posts, each scored by the state just before it, in {live['steps']:,} steps:\n")
+        typer.echo(f"\n{live['posts']:,} posts, each scored by the state before it, in {live['steps']:,} steps:\n")
         console.table(live["table"])
     if report["worth"]:
         typer.echo("\nOne seed, Spearman without a group of features:\n")

@@ -1,4 +1,4 @@
-"""`groundswell model`: the artifact in use, and how another one is put to use."""
+"""`groundswell model`: the artifact in use, and its replacement by another one."""
 
 from __future__ import annotations
 
@@ -34,52 +34,55 @@ app.command()(explain)
 
 @app.command()
 def show(
-    folder: Annotated[str, typer.Argument(help="Folder of an artifact; the one in use if not given.")] = "",
+    folder: Annotated[str, typer.Argument(help="Folder of an artifact; default: the one in use.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Version, size, configuration and card.
+    """Show version, size, configuration and card of an artifact.
 
-    Without a folder that of the artifact in use: what `model use` said last, else what the settings say, which is
-    also shown, with a note, where no Kafka can be asked.
+    Without a folder, shows the artifact in use: the one of the last `model use`, else the one of the settings. If Kafka
+    cannot be reached, shows the one of the settings with a note.
     """
     from model.artifact import Artifact
     from streams.settings.settings import Settings
 
     about: dict[str, Any] = {}
     if folder:
-        found, where = Artifact.load(Path(folder)), folder
+        artifact, origin = Artifact.load(Path(folder)), folder
     else:
-        found, where, about = _in_use(Settings.load())
-    parameters = sum(int(values.size) for values in found.weights.values())
+        artifact, origin, about = _in_use(Settings.load())
+    parameters = sum(int(values.size) for values in artifact.weights.values())
     if as_json:
-        said = {"version": found.version, "folder": where, "parameters": parameters, **about}
-        console.as_json({**said, "config": json.loads(found.config.to_json()), "card": found.card})
+        summary = {"version": artifact.version, "folder": origin, "parameters": parameters, **about}
+        console.as_json({**summary, "config": json.loads(artifact.config.to_json()), "card": artifact.card})
         return
-    typer.echo(f"version {found.version}, {parameters:,} parameters, {where or 'the one in the package'}\n")
+    typer.echo(f"version {artifact.version}, {parameters:,} parameters, {origin or 'the one in the package'}\n")
     if about.get("note"):
         typer.echo(f"{about['note']}\n")
     if about.get("shards"):
         console.table(about["shards"])
         typer.echo("")
-    typer.echo(found.card)
+    typer.echo(artifact.card)
 
 
 @app.command()
 def use(
     folder: Annotated[str, typer.Argument(help="Folder that `groundswell train` wrote.")] = "",
     packaged: Annotated[
-        bool, typer.Option("--packaged", help="Instead: the one that ships with this release.")
+        bool, typer.Option("--packaged", help="Use the artifact of this release instead of a folder.")
     ] = False,
     timeout_s: Annotated[
         float,
-        typer.Option("--timeout", min=1, help="Seconds that all shards may take to be ready, and then to change."),
+        typer.Option(
+            "--timeout", min=1, help="Seconds until all shards must be ready, and again until all must have switched."
+        ),
     ] = 300.0,
     as_json: AsJson = False,
 ) -> None:
-    """Let all workers serve another artifact, without a restart.
+    """Switch all workers to another artifact without a restart.
 
-    Each shard computes everybody anew beside what it serves, and checks it; only when all are ready do they change.
-    If one refuses, nothing is changed and it is said why. Where no worker is running, those that start serve it.
+    Each shard computes all scores with the new artifact beside the ones it serves, and checks them; when all shards are
+    ready, they switch. If one shard refuses, none switches and the reason is shown. If no worker is running, workers
+    that start later serve the new artifact.
     """
     import logging
 
@@ -91,7 +94,7 @@ def use(
     if bool(folder) == packaged:
         raise InputError("give the folder of an artifact, or --packaged")
     artifact = Artifact.default() if packaged else Artifact.load(Path(folder))
-    # What its clients warn of they try again, and what they give up on we raise.
+    # The clients retry what they warn of; what fails for good is raised as an error.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     silence_aiokafka_log()
 
@@ -103,13 +106,13 @@ def use(
     if as_json:
         console.as_json(asdict(used))
     elif used.live:
-        before = used.before or "what the settings say"
+        before = used.before or "the artifact of the settings"
         typer.echo(
-            f"version {used.version} is in use, in place of {before}: ready in {used.ready_s:.1f} s, all shards "
-            f"changed {used.serving_s:.1f} s later; every score is being published anew"
+            f"version {used.version} is in use instead of {before}: all shards were ready after {used.ready_s:.1f} s "
+            f"and switched {used.serving_s:.1f} s later; every score is published again"
         )
     else:
-        typer.echo(f"no worker is running; those that start will serve version {used.version}")
+        typer.echo(f"no worker is running; workers that start will serve version {used.version}")
 
 
 async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: Any) -> ActivationResult:
@@ -130,7 +133,11 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
 
 
 def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
-    """The artifact in use, where it is from, and what else is known: a note, or what each shard said last."""
+    """Return the artifact in use, its origin, and details for the output.
+
+    Returns:
+        (artifact, origin, details): details hold a note, or the last report of each shard.
+    """
     from streams.errors import BrokerError, one_line
     from streams.worker.rollout.models_topic import artifact_in_use
 
@@ -138,19 +145,22 @@ def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
     try:
         notices = _notices(settings)
     except BrokerError as error:
-        notices, note = None, f"as the settings say: what is in use is not known ({one_line(error)})"
+        notices, note = (
+            None,
+            f"artifact of the settings; which one is in use is unknown ({one_line(error)})",
+        )
     if notices is not None and notices.use is not None:
         shards = [
             {"shard": shard, "version": answer.version, "worker": answer.worker, "said": answer.state}
             for shard, answer in sorted(notices.shards.items())
             if shard < settings.shards
         ]
-        return artifact_in_use(settings, notices), "put to use by `model use`", {"shards": shards}
+        return artifact_in_use(settings, notices), "activated by `model use`", {"shards": shards}
     return artifact_in_use(settings, None), settings.model, {"note": note} if note else {}
 
 
 def _notices(settings: Settings) -> ModelsTopicState | None:
-    """What the models topic says; None if there is none."""
+    """Read the models topic; None if it does not exist."""
     import logging
 
     from streams.kafka.event_producer import silence_aiokafka_log

@@ -1,4 +1,4 @@
-"""`groundswell produce`: the events of a file or a pipe, validated, to the input topics."""
+"""`groundswell produce`: validate the events of a file or a pipe and send them to the input topics."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from streams.settings.settings import Settings
     from streams.telemetry.progress import Advance
 
-_SENT = "what came before it was sent"
+_SENT = "the events before it were sent"
 
 
 def produce(
     file: Annotated[Path, typer.Argument(help=_files.FILES.replace("Event files", "Event file"))],
-    rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: as fast as Kafka takes them.")] = 0,
+    rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: no limit.")] = 0,
     skip_bad: _files.SkipBad = 0,
-    check: Annotated[bool, typer.Option("--check", help="Read and count only; needs no Kafka.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only read and count; needs no Kafka.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Validate the events of a file and send them to the input topics, keyed by user.
 
-    Stops at the first event that is not valid, unless --skip-bad leaves it out. Sending a file again does no harm:
-    repeats count once. With - or a pipe events are sent as they come, until the pipe is closed or Ctrl-C is pressed.
+    Stops at the first invalid event, unless --skip-bad is given. A file may be sent again: repeated events count once.
+    Events from - or a pipe are sent as they arrive, until the pipe is closed or Ctrl-C is pressed.
     """
     from streams.messages.files import event_files
 
@@ -59,7 +59,7 @@ def produce(
         rights.require(client, rights_table.produce(settings))
     begin = perf_counter()
     skipped = _files.skipped(skip_bad, _SENT)
-    with progress.shown("sending", total=event_files.number_of_rows(file), quiet=as_json) as advance:
+    with progress.counter("sending", total=event_files.number_of_rows(file), quiet=as_json) as advance:
         shares = FileShares(settings.retention_s)
         sent, ended = asyncio.run(_send(settings, file, rate, skipped, advance, shares))
     seconds = perf_counter() - begin
@@ -67,17 +67,23 @@ def produce(
         about = {"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)}
         console.as_json({**about, **shares.fields(), **_files.summary(skipped)})
     else:
-        typer.echo(", ".join(filter(None, (f"{sent:,} events sent in {seconds:.1f} s", _files.told(skipped)))))
+        typer.echo(", ".join(filter(None, (f"{sent:,} events sent in {seconds:.1f} s", _files.skipped_text(skipped)))))
         for line in shares.lines(settings.retention_s):
             typer.echo(line)
     if not ended and not event_files.is_live(file):
-        raise InputError(f"{file}: was stopped before its end; sending it again does no harm")
+        raise InputError(
+            f"{file}: sending was stopped before the end of the file; send the file again, repeated events count once"
+        )
 
 
 async def _send(
     settings: Settings, file: Path, rate: float, skipped: Skipped, advance: Advance, shares: FileShares
 ) -> tuple[int, bool]:
-    """Send until the end or until a signal; how many were sent, and whether that was all."""
+    """Send until the end of the file or a signal.
+
+    Returns:
+        (number of events sent, whether the end was reached).
+    """
     from streams.kafka.event_producer import paced, sender
     from streams.messages.files.arrivals import Arrivals
 
@@ -89,7 +95,7 @@ async def _send(
             nonlocal stopped
             stopped = True
             arrivals.stop(drop=rate > 0)
-            # The second time it ends the command at once.
+            # A second signal ends the command at once.
             loop.remove_signal_handler(number)
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -104,7 +110,7 @@ async def _send(
 
 
 def _rows(file: Path, skipped: Skipped, shares: FileShares) -> Iterator[dict[str, Any]]:
-    """Yield the rows that hold an event, and count their shares."""
+    """Yield the valid rows, and count their shares."""
     from streams.messages.files import event_files
 
     for row, mutations in event_files.checked([file], skipped):
@@ -113,7 +119,7 @@ def _rows(file: Path, skipped: Skipped, shares: FileShares) -> Iterator[dict[str
 
 
 def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
-    """Read and count; exit code 1 if there are more bad lines than may be left out."""
+    """Read and count; exit code 1 if more lines are invalid than may be skipped."""
     from streams.messages.files import event_files
     from streams.offline.share_report import FileShares
     from streams.settings.settings import Settings
@@ -123,11 +129,11 @@ def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     shares = FileShares(settings.retention_s)
     kinds: Counter[str] = Counter()
     times: list[int] = []
-    with progress.shown("reading", total=event_files.number_of_rows(file), quiet=as_json) as advance:
-        for row, found in progress.counted(event_files.checked([file], skipped, conclude=False), advance):
-            shares.count(found)
+    with progress.counter("reading", total=event_files.number_of_rows(file), quiet=as_json) as advance:
+        for row, mutations in progress.count_each(event_files.checked([file], skipped, conclude=False), advance):
+            shares.count(mutations)
             kinds[row["type"]] += 1
-            time = found[-1].time
+            time = mutations[-1].time
             times = [min(times[0], time), max(times[1], time)] if times else [time, time]
     first, last = map(_moment, times) if times else (None, None)
     types = dict(kinds.most_common())
@@ -140,7 +146,7 @@ def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
         for line in shares.lines(settings.retention_s):
             typer.echo(line)
         if skipped.bad:
-            typer.echo(f"{skipped.bad:,} lines hold no event:")
+            typer.echo(f"{skipped.bad:,} lines are invalid:")
             console.table([{"reason": name, "lines": f"{count:,}"} for name, count in skipped.reasons.most_common()])
     if skip_bad != _files.ALL and skipped.bad > skip_bad:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`groundswell replay`: the same engine as a worker's, fed from files instead of a broker."""
+"""`groundswell replay`: score event files with a worker's engine, without a broker."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def replay(
     until: Annotated[str, typer.Option(help="Only events up to this time (RFC 3339 or Unix seconds).")] = "",
     shards: Annotated[int, typer.Option(min=1, max=64, help="Number of shards; the scores do not depend on it.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 16_384,
-    model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the one in the package.")] = "",
-    retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0 keeps everything.")] = 0,
+    model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the artifact in the package.")] = "",
+    retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0: no limit.")] = 0,
     skip_bad: _files.SkipBad = 0,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also compute every score with plain PyTorch Geometric and compare.")
+        bool, typer.Option("--reference", help="Also compute every score with PyTorch Geometric and compare.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -42,7 +42,7 @@ def replay(
         typer.echo(json.dumps({**summary, **_files.summary(skipped)}))
         return
     if skipped.bad:
-        summary["skipped"] = _files.told(skipped)
+        summary["skipped"] = _files.skipped_text(skipped)
     notes = summary.pop("notes")
     for name, value in summary.items():
         typer.echo(f"{name:24} {value}")
@@ -75,7 +75,7 @@ def _run(
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
     mutations = event_files.mutations(*files, until=until or None, skipped=skipped)
-    with progress.shown("replaying", quiet=quiet) as advance:
+    with progress.counter("replaying", quiet=quiet) as advance:
         result, users, error = run(
             mutations,
             artifact,

@@ -1,4 +1,4 @@
-"""`groundswell simulate`: a generated social stream as an event file, with the true influence beside it."""
+"""`groundswell simulate`: generate an event file, and the true influence of its users."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def simulate(
     out: Annotated[Path, typer.Option("--out", help="Event file to write: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.")],
     users: Annotated[int, typer.Option(min=20, help="Number of users.")] = 20_000,
     days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 60,
-    communities: Annotated[int, typer.Option(min=1, help="Number of communities; 10 users each at least.")] = 40,
+    communities: Annotated[int, typer.Option(min=1, help="Number of communities; each needs at least 10 users.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same events.")] = 0,
-    difficulty: Annotated[str, typer.Option(help="How well influence hides: equal, uneven, strong, very_hard.")] = (
+    difficulty: Annotated[str, typer.Option(help="How hard influence is to see: equal, uneven, strong, very_hard.")] = (
         "strong"
     ),
     truth: Annotated[
@@ -25,7 +25,7 @@ def simulate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Generate a social stream with known true influence: the same numbers give the same file."""
+    """Generate an event file with known true influence; the same options give the same file."""
     from model.simulation.stream import Simulation
     from streams.messages.files import event_files
     from streams.offline import output_places
@@ -34,7 +34,7 @@ def simulate(
     for path in filter(None, (out, truth)):
         output_places.check_file(path)
     simulation = Simulation(users, communities, seed, difficulty=difficulty)
-    with progress.shown("simulating", "days", days, quiet=as_json) as advance:
+    with progress.counter("simulating", "days", days, quiet=as_json) as advance:
 
         def rows() -> Iterator[dict[str, Any]]:
             for _ in range(days):

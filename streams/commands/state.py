@@ -1,4 +1,4 @@
-"""`groundswell state`: look at the state on disk, check it, keep checkpoints of it and bring them back."""
+"""`groundswell state`: inspect and verify the state on disk, make and restore checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.errors import InputError, StateError
-from streams.telemetry import console
+from streams.telemetry import console, progress
 
 if TYPE_CHECKING:
     from streams.settings.settings import Settings
@@ -19,19 +19,19 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this shard; all of them if not given.")]
+OneShard = Annotated[int | None, typer.Option("--shard", min=0, help="Only this shard; default: all.")]
 
 
 def _folders(settings: Settings, shard: int | None) -> dict[int, Path]:
-    """The shard folders under DATADIR, by number."""
+    """Return the shard folders in DATADIR by number."""
     from streams.worker.data_dir import check_readable, shard_folders
 
     check_readable(settings.datadir)
     folders = shard_folders(settings.datadir)
     found = {number: folder for number, folder in folders.items() if shard in (None, number)}
-    if not found:
+    if not folders:
         which = "a shard" if shard is None else f"shard {shard}"
-        raise StateError(f"there is no state of {which} in {settings.datadir}; is GROUNDSWELL_DATADIR right?")
+        raise StateError(f"{settings.datadir} has no state of {which}; check GROUNDSWELL_DATADIR")
     return found
 
 
@@ -42,17 +42,17 @@ def _time(seconds: float) -> str:
 @app.command()
 def inspect(
     shard: OneShard = None,
-    count: Annotated[bool, typer.Option(help="Also count users, contents and edges: loads the graph.")] = True,
+    count: Annotated[bool, typer.Option(help="Also count users, contents and edges, which loads the graph.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """What each shard's folder holds; a running worker is not disturbed."""
-    from graphstate.queries import state_verification as looking
+    """Show what each shard's folder holds; works beside a running worker."""
+    from graphstate.queries import state_verification
     from streams.settings.settings import Settings
 
     settings = Settings.load()
     rows = []
     for number, folder in _folders(settings, shard).items():
-        rows.append({"shard": number, **looking.inspect(folder, count=count), "folder": str(folder)})
+        rows.append({"shard": number, **state_verification.inspect(folder, count=count), "folder": str(folder)})
     if as_json:
         console.as_json(rows)
         return
@@ -67,11 +67,13 @@ def inspect(
 
 @app.command()
 def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
-    """Read every row with its checksum and compare counters with edges; exit code 1 if anything is wrong."""
-    from graphstate.queries import state_verification as looking
+    """Verify checksums of all rows and compare counters with edges; exit code 1 if a difference is found."""
+    from graphstate.queries import state_verification
     from streams.settings.settings import Settings
 
-    findings = {number: list(looking.verify(folder)) for number, folder in _folders(Settings.load(), shard).items()}
+    findings = {
+        number: list(state_verification.verify(folder)) for number, folder in _folders(Settings.load(), shard).items()
+    }
     if as_json:
         console.as_json([{"shard": number, "ok": not wrong, "wrong": wrong} for number, wrong in findings.items()])
     else:
@@ -85,7 +87,7 @@ def verify(shard: OneShard = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
-    """What checkpoints there are, newest first."""
+    """List checkpoints, newest first."""
     from graphstate.errors import DamagedError
     from streams.settings.settings import Settings
     from streams.worker.checkpoints import repository
@@ -115,7 +117,7 @@ def checkpoints(shard: OneShard = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
-    """Keep a checkpoint of the state of a worker that is stopped; one that runs makes its own."""
+    """Make a checkpoint of a stopped worker's state; a running worker makes its own."""
     from streams.settings.settings import Settings
     from streams.worker.checkpoints import repository, save_checkpoint
     from streams.worker.data_dir import lock_data_dir
@@ -126,7 +128,7 @@ def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
         lock = lock_data_dir(settings.datadir)
     except StateError as error:
         every_s = settings.checkpoint_every_s
-        line = f"{error}; with GROUNDSWELL_CHECKPOINTS set a worker keeps one every {every_s:.0f} s by itself"
+        line = f"{error}; with GROUNDSWELL_CHECKPOINTS a running worker makes a checkpoint every {every_s:.0f} s"
         raise StateError(line) from error
     with lock:
         for number, folder in folders.items():
@@ -142,23 +144,23 @@ def checkpoint(shard: OneShard = None, as_json: AsJson = False) -> None:
 @app.command()
 def restore(
     shard: OneShard = None,
-    at: Annotated[str, typer.Option("--at", help="This checkpoint, by its id; else the newest that is whole.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Replace a state that is there.")] = False,
+    at: Annotated[str, typer.Option("--at", help="Id of the checkpoint; default: the newest complete one.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing state.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a checkpoint back, whole or not at all; the worker must be stopped."""
+    """Restore a checkpoint, completely or not at all; the worker must be stopped."""
     from streams.settings.settings import Settings
     from streams.worker.checkpoints import restore_checkpoint
     from streams.worker.data_dir import lock_data_dir, state_folder
 
     settings = Settings.load()
     if at and shard is None and settings.shards > 1:
-        raise InputError("--at names a checkpoint of one shard: say which with --shard")
+        raise InputError("--at names a checkpoint of one shard: give the shard with --shard")
     rows = []
-    with lock_data_dir(settings.datadir), console.transfer(hidden=as_json) as progress:
+    with lock_data_dir(settings.datadir), progress.stages(progress.BYTES, quiet=as_json) as report:
         for number in range(settings.shards) if shard is None else (shard,):
             folder = state_folder(settings.datadir, number)
-            name, about = restore_checkpoint(settings, number, folder, at=at, force=force, progress=progress)
+            name, about = restore_checkpoint(settings, number, folder, at=at, force=force, progress=report)
             row = {"shard": number, "checkpoint": name, "next_offset": about.next_offset}
             rows.append({**row, "created": _time(about.created_s), "bytes": about.size, "folder": str(folder)})
     if as_json:
@@ -170,10 +172,10 @@ def restore(
 @app.command()
 def find(
     user: Annotated[str, typer.Argument(help="The id of a user.")],
-    topics: Annotated[bool, typer.Option("--topics", help="Also read all topics from end to end.")] = False,
+    topics: Annotated[bool, typer.Option("--topics", help="Also read all topics from beginning to end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Where a person is still found: rows and bytes of DATADIR, checkpoints, topics; also beside a running worker."""
+    """Search a person's data in the files of DATADIR, checkpoints and topics; works beside a running worker."""
     from dataclasses import asdict
 
     from streams.operations import personal_data_search
@@ -185,12 +187,12 @@ def find(
         personal_data_search.search_files(settings.datadir, user),
     )
     kept = list(personal_data_search.search_checkpoints(settings, user)) if settings.checkpoints else []
-    with console.transfer(hidden=as_json or not topics) as progress:
-        read = list(personal_data_search.search_topics(settings, user, progress)) if topics else []
+    with progress.stages("messages", quiet=as_json or not topics) as report:
+        read = list(personal_data_search.search_topics(settings, user, report)) if topics else []
     if as_json:
-        about: dict[str, Any] = {"shards": [asdict(one) for one in shards], "files": asdict(files)}
-        about["checkpoints"] = [asdict(one) for one in kept] if settings.checkpoints else None
-        about["topics"] = [{**asdict(one), "until_s": one.until_s} for one in read] if topics else None
+        about: dict[str, Any] = {"shards": [asdict(shard) for shard in shards], "files": asdict(files)}
+        about["checkpoints"] = [asdict(in_checkpoint) for in_checkpoint in kept] if settings.checkpoints else None
+        about["topics"] = [{**asdict(topic), "until_s": topic.until_s} for topic in read] if topics else None
         console.as_json({"user": user, **about})
         return
     for lines in personal_data_search.tables(settings, shards, files, kept, read):
@@ -202,24 +204,25 @@ def find(
 
 @app.command()
 def reshard(
-    to: Annotated[int, typer.Option("--to", min=1, max=64, help="How many shards there shall be.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    to: Annotated[int, typer.Option("--to", min=1, max=64, help="New number of shards.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Move to another number of shards; all workers must be stopped. If it is interrupted, run it again.
+    """Change the number of shards; all workers must be stopped. If it is interrupted, run it again.
 
-    The whole mutations log is written anew and all shards are rebuilt, here, in this process. Run it with the
-    workers' settings; GROUNDSWELL_SHARDS is set for the workers afterwards.
+    Rewrites the whole mutations log and rebuilds all shards in this process. Run it with the workers' settings; set
+    GROUNDSWELL_SHARDS for the workers afterwards.
     """
     import logging
     from dataclasses import asdict
 
-    from streams.operations.reshard import reshard as move
+    from streams.operations.reshard import reshard as move_shards
     from streams.settings.settings import Settings
 
-    # What its clients warn of they try again, and what they give up on we raise.
+    # The clients retry what they warn of; what fails for good is raised as an error.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    report = move(Settings.load(), to, console.lines(), dry_run=dry_run)
+    with progress.stages() as on_progress:
+        report = move_shards(Settings.load(), to, on_progress, dry_run=dry_run)
     if as_json:
         console.as_json(asdict(report))
         return
@@ -232,4 +235,4 @@ def reshard(
         )
         for folder in report.moved:
             typer.echo(f"the old state is in {folder} and can be removed")
-    typer.echo(f"there are {report.new} shard(s): set GROUNDSWELL_SHARDS={report.new} for every worker")
+    typer.echo(f"number of shards: {report.new}; set GROUNDSWELL_SHARDS={report.new} for every worker")

@@ -1,4 +1,4 @@
-"""`groundswell tail`: follow the scores or the alerts."""
+"""`groundswell tail`: print scores or alerts as they are published."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ import typer
 
 from streams.errors import BrokerError, Right, one_line
 from streams.messages.escaping import safe, safe_json
+from streams.settings.connection import kafka_arguments
 
 if TYPE_CHECKING:
     from streams.kafka.topics import TopicSpec
     from streams.settings.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Follow an output topic.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Print an output topic.")
 
-FromBeginning = Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest that Kafka still has.")]
-Limit = Annotated[int, typer.Option(min=0, help="Stop after so many; 0: go on until Ctrl-C.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print each message's value, one per line.")]
+FromBeginning = Annotated[bool, typer.Option("--from-beginning", help="Start with the oldest message that Kafka has.")]
+Limit = Annotated[int, typer.Option(min=0, help="Stop after this number of messages; 0: at Ctrl-C.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print each message's value as JSON, one per line.")]
 
 POLL_MS = 500
 
 
 @app.command()
 def scores(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
-    """Follow the scores as they move."""
+    """Print scores as they are published."""
     _follow("score", from_beginning, limit, as_json)
 
 
 @app.command()
 def alerts(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
-    """Follow the alerts as they fire."""
+    """Print alerts as they are published."""
     _follow("alert", from_beginning, limit, as_json)
 
 
@@ -58,7 +59,7 @@ def _follow(name: str, from_beginning: bool, limit: int, as_json: bool) -> None:
 
 
 def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> Iterator[tuple[str, bytes | None]]:
-    """Key and value of every message of a topic, for ever; commits nothing and joins no group."""
+    """Yield key and value of every message of a topic, without end; commits no offset and joins no group."""
     from kafka import KafkaConsumer, TopicPartition
     from kafka.errors import KafkaError
 
@@ -66,35 +67,44 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
     from streams.kafka.consumer.fetch_errors import decoding
 
     try:
-        consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
+        consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None, isolation_level="read_committed")
         try:
             partitions = [
-                TopicPartition(spec.name, at) for at in sorted(consumer.partitions_for_topic(spec.name) or ())
+                TopicPartition(spec.name, number) for number in sorted(consumer.partitions_for_topic(spec.name) or ())
             ]
             consumer.assign(partitions)
             (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
             while True:
                 with decoding():
-                    found = consumer.poll(timeout_ms=POLL_MS)
-                for records in found.values():
+                    polled = consumer.poll(timeout_ms=POLL_MS)
+                for records in polled.values():
                     yield from ((record.key.decode(), record.value) for record in records)
         finally:
             consumer.close()
     except KafkaError as error:
         refusal = rights.refusal(error, settings, Right("read", spec.name))
-        raise refusal or BrokerError(f"{spec.name} cannot be read ({one_line(error)}); is Kafka well?") from error
+        raise refusal or BrokerError(
+            f"{spec.name} cannot be read ({one_line(error)}); run `groundswell doctor`"
+        ) from error
 
 
 def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
-    """What is printed of one message; a tombstone has no value."""
+    """Format one message.
+
+    Args:
+        name: `score` or `alert`.
+        key: the message's key, a user.
+        value: the message's value; None for a tombstone.
+        as_json: return the value as it is.
+    """
     if value is None:
-        gone = json.dumps({"user": key, "forgotten": True}, ensure_ascii=False, separators=(",", ":"))
-        return safe_json(gone) if as_json else f"{safe(key)}  forgotten"
+        tombstone = json.dumps({"user": key, "forgotten": True}, ensure_ascii=False, separators=(",", ":"))
+        return safe_json(tombstone) if as_json else f"{safe(key)}  forgotten"
     if as_json:
         return safe_json(value.decode())
-    found: dict[str, Any] = json.loads(value)
-    score = f"reach {found['reach']:8.2f}  percentile {found['percentile']:5.1f}"
+    fields: dict[str, Any] = json.loads(value)
+    score = f"reach {fields['reach']:8.2f}  percentile {fields['percentile']:5.1f}"
     if name == "score":
-        return f"{found['as_of'][:19]}  {score}  {safe(found['user'])}"
-    growth = f"{found['new_sharers']} new sharers, {found['level']} shares before"
-    return f"{found['as_of'][:19]}  {score}  {safe(found['user'])}  {growth}"
+        return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}"
+    growth = f"{fields['new_sharers']} new sharers, {fields['level']} shares before"
+    return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}  {growth}"

@@ -17,7 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def create(as_json: AsJson = False) -> None:
-    """Create what is missing, leave the rest as it is."""
+    """Create missing topics; existing ones are not changed."""
     from streams.kafka import topics
     from streams.settings.settings import Settings
 
@@ -34,7 +34,7 @@ def create(as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Every topic of the registry and whether Kafka has it; one that may not be described is an error."""
+    """List every topic of the registry and whether it exists; a topic without the describe right is an error."""
     from streams.kafka import topics
     from streams.kafka.access import rights
     from streams.settings.settings import Settings
@@ -45,11 +45,11 @@ def list_(as_json: AsJson = False) -> None:
         hidden = rights.hidden(client, [spec.name for spec in specs])
         absent = set(topics.missing(client, [spec for spec in specs if spec.name not in hidden]))
         visible = [spec.name for spec in specs if spec.name not in absent and spec.name not in hidden]
-        there = topics.partitions(client, visible)
+        partitions = topics.partitions(client, visible)
     rows: list[dict[str, Any]] = []
     for spec in specs:
         exists = None if spec.name in hidden else spec.name not in absent
-        number = there.get(spec.name, spec.partitions)
+        number = partitions.get(spec.name, spec.partitions)
         rows.append({"topic": spec.name, "partitions": number, "exists": exists, "about": spec.about})
     if as_json:
         console.as_json(rows)
@@ -62,10 +62,10 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="One topic's full name; all of them if not given.")] = "",
+    name: Annotated[str, typer.Argument(help="Full name of a topic; default: all.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Offsets of each partition, and how far the workers are behind (lag, in records)."""
+    """Show the offsets of each partition and the lag of the workers in records."""
     from streams.kafka import topics
     from streams.settings.settings import Settings
 

@@ -1,13 +1,13 @@
-"""`groundswell worker`: one worker until a signal or an error ends it."""
+"""`groundswell worker`: run one worker until a signal or an error ends it."""
 
 from __future__ import annotations
 
 
 def worker() -> None:
-    """Run one worker: read the input topics, keep the graph, publish scores and alerts.
+    """Run one worker: read the input topics, maintain the graph, publish scores and alerts.
 
-    Creates topics that are missing. Ends with 0 on SIGTERM or Ctrl-C, with 1 and one line that says
-    why on an error. Settings come from the environment, see `groundswell config`.
+    Creates missing topics. Exits with 0 on SIGTERM or Ctrl-C, with 1 and one line on an error. Settings come from the
+    environment, see `groundswell config`.
     """
     from streams.settings import kernel_cache, sources
     from streams.settings.settings import Settings

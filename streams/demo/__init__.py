@@ -1,1 +1,1 @@
-"""The demo: Kafka, a worker and a live stream on this machine, watched from the outside as any consumer would."""
+"""The demo: Kafka, a worker and a live stream on this machine, read through the topics and the web port."""

@@ -1,10 +1,9 @@
-"""The demo's course: history quickly, then live at a rate, or a file; watched all the while, summed up at the end.
+"""A demo session: send the history at full speed, then a live stream at a rate, or a file; show and summarize it.
 
-What the summary says is counted where it happens: events are those that Kafka acknowledged,
-scores and alerts those that were consumed from their topics, mutations and dead letters the
-worker's own counters. Freshness is the worker's histogram over the live phase (Kafka's timestamp
-of an event until its outputs are acknowledged); `seen_*` is the time from sending an event to
-consuming the score that answers it.
+The figures of the summary come from different places: events are counted when Kafka acknowledges them, scores and
+alerts when they are consumed from their topics, mutations and dead letters by the worker's counters. Freshness is the
+worker's histogram over the live phase (Kafka's timestamp of an event until its outputs are acknowledged); `seen_*` is
+the delay from sending an event to consuming its score.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from streams.demo.consumer import Listener, listening
+from streams.demo.consumer import OutputConsumer, output_consumer
 from streams.demo.view import TOP, Frame, View
 from streams.demo.worker_process import Reading, WorkerProcess, worker
 from streams.errors import WorkerError
@@ -31,17 +30,24 @@ from streams.worker.web.feed import quantile_ms
 
 HISTORY_DAYS = 14
 BACKLOG = 50_000
-"""Events that may wait at full speed: beyond that sending pauses."""
+"""Unprocessed events at which sending at full speed pauses."""
 WATCH_S = 0.5
 RATE_FRAMES = 10
 STALL_S = 60.0
-HURRY_S = 5.0
-"""How long what is under way may take to get through after Ctrl-C."""
+STOP_S = 5.0
+"""Seconds without progress after which a stopped session no longer waits for the worker."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to play. rate: events per second, 0: all that goes. minutes: of the live phase, None: no end."""
+    """What a session sends.
+
+    Attributes:
+        rate: events per second; 0: no limit.
+        minutes: length of the live phase; None: until Ctrl-C.
+        replay: an event file to send instead of the generated stream.
+        seed: seed of the generated stream.
+    """
 
     rate: float = 200.0
     minutes: float | None = None
@@ -51,7 +57,7 @@ class Plan:
 
 @dataclass
 class Summary:
-    """What happened; times in milliseconds, rates over the live phase (of a replay: over all of it)."""
+    """The result of a session; times in milliseconds, rates over the live phase (of a replay: over all of it)."""
 
     events: int
     mutations: int
@@ -68,35 +74,43 @@ class Summary:
     metrics_agree: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
+        """Return the summary as a JSON object."""
         return asdict(self)
 
 
-class Course:
-    """One run against a running worker."""
+class Session:
+    """One session with a running worker.
 
-    def __init__(self, plan: Plan, running: WorkerProcess, out: Sender, listener: Listener, view: View) -> None:
+    Args:
+        plan: what to send.
+        running: the worker.
+        out: the producer of events.
+        outputs: the consumer of scores and alerts.
+        view: where frames are shown.
+    """
+
+    def __init__(self, plan: Plan, running: WorkerProcess, out: Sender, outputs: OutputConsumer, view: View) -> None:
         self.plan = plan
         self.running = running
         self.out = out
-        self.listener = listener
+        self.outputs = outputs
         self.view = view
         self.stop = asyncio.Event()
         self.reading = Reading()
         self.frame = Frame()
-        self._turn = asyncio.Event()
+        self._reading_done = asyncio.Event()
         self._sending: asyncio.Future[None] | None = None
-        # (time, events done, scores consumed, freshness) of the last moments.
+        # (time, events done, scores consumed, freshness) of the last readings.
         self._past: deque[tuple[float, int, int, Any]] = deque(maxlen=RATE_FRAMES + 1)
 
     async def run(self) -> Summary:
-        """Play the plan to its end, or until `stop` is set."""
+        """Send the plan's events until its end, or until `stop` is set."""
         history, live = _stream(self.plan)
         if history is not None:
             rows = await asyncio.to_thread(lambda: list(history))
-            self._stage("history, as fast as the worker takes it", len(rows))
+            self._stage("sending the history at full speed", len(rows))
             await self._send(iter(rows), 0, timed=False)
-            await self._through()
+            await self._drain()
         before, sent, begin = self.reading, self.out.sent, time.monotonic()
         self._stage("live" if self.plan.replay is None else f"replaying {self.plan.replay.name}", None)
         with suppress(TimeoutError):
@@ -104,9 +118,9 @@ class Course:
                 await self._send(live, self.plan.rate, timed=True)
         if self._sending is not None:
             await self._sending
-        await self._through()
+        await self._drain()
         seconds = time.monotonic() - begin
-        await self.listener.caught_up()
+        await self.outputs.caught_up()
         self.reading = await self.running.reading()
         return self._summary(before, self.out.sent - sent, seconds)
 
@@ -115,80 +129,84 @@ class Course:
         self.frame.done = 0
 
     async def _send(self, rows: Iterator[dict[str, Any]], rate: float, *, timed: bool) -> None:
-        """Send until the rows or the time are up, or `stop` is set; at full speed never far ahead of the worker."""
-        async for some in paced(rows, rate):
+        """Send rows until their end or until `stop` is set; at full speed at most `BACKLOG` events are unprocessed."""
+        async for batch in paced(rows, rate):
             if self.stop.is_set():
                 return
             if rate and timed:
-                self.listener.expect(some)
-            # The end of the time must not tear a batch apart: what is on its way will be counted.
-            self._sending = asyncio.ensure_future(self.out.send(some))
+                self.outputs.expect(batch)
+            # A timeout must not cancel a batch in the middle: its events must be counted.
+            self._sending = asyncio.ensure_future(self.out.send(batch))
             await asyncio.shield(self._sending)
             while not rate and self.out.sent - self.reading.done > BACKLOG and not self.stop.is_set():
-                await self._turned()
+                await self._next_reading()
 
-    async def _through(self) -> None:
-        """Wait until the worker has done all that was sent. Raises WorkerError if it gets nowhere for a minute."""
-        done, moved = -1, time.monotonic()
+    async def _drain(self) -> None:
+        """Wait until the worker has processed every event that was sent.
+
+        Raises:
+            WorkerError: it makes no progress for a minute.
+        """
+        done, changed_s = -1, time.monotonic()
         while self.reading.done < self.out.sent or self.reading.lag_records:
             if self.reading.done + self.reading.scores != done:
-                done, moved = self.reading.done + self.reading.scores, time.monotonic()
-            patience_s = HURRY_S if self.stop.is_set() else STALL_S
-            if time.monotonic() - moved > patience_s:
+                done, changed_s = self.reading.done + self.reading.scores, time.monotonic()
+            bound_s = STOP_S if self.stop.is_set() else STALL_S
+            if time.monotonic() - changed_s > bound_s:
                 if self.stop.is_set():
                     return
-                raise WorkerError(f"the worker stands still at {self.reading.done:,} of {self.out.sent:,} events")
-            await self._turned()
+                raise WorkerError(f"the worker makes no progress at {self.reading.done:,} of {self.out.sent:,} events")
+            await self._next_reading()
 
-    async def _turned(self) -> None:
-        """Wait for the next reading."""
-        self._turn.clear()
-        await self._turn.wait()
+    async def _next_reading(self) -> None:
+        """Wait for the next reading of the worker's metrics."""
+        self._reading_done.clear()
+        await self._reading_done.wait()
 
     # Watching
 
     async def watch(self) -> None:
-        """Read and show, for ever; raises what ended worker or listener."""
+        """Read metrics and show frames until cancelled; raises the error that ended worker or consumer."""
         while True:
             self.running.check()
-            self.listener.check()
+            self.outputs.check()
             self.reading = await self.running.reading()
-            await self._look()
+            await self._fill_frame()
             self.view.show(self.frame)
-            self._turn.set()
+            self._reading_done.set()
             await asyncio.sleep(WATCH_S)
 
-    async def _look(self) -> None:
-        """Fill the frame with this moment."""
-        frame, reading, listener = self.frame, self.reading, self.listener
+    async def _fill_frame(self) -> None:
+        """Fill the frame with the current figures."""
+        frame, reading, outputs = self.frame, self.reading, self.outputs
         now = time.monotonic()
-        self._past.append((now, reading.done, listener.scores, reading.freshness))
+        self._past.append((now, reading.done, outputs.scores, reading.freshness))
         then, done, scores, freshness = self._past[0]
         seconds = max(now - then, WATCH_S)
-        frame.events_per_s, frame.scores_per_s = (reading.done - done) / seconds, (listener.scores - scores) / seconds
+        frame.events_per_s, frame.scores_per_s = (reading.done - done) / seconds, (outputs.scores - scores) / seconds
         frame.freshness_p50_ms = quantile_ms(reading.freshness - freshness, 0.5)
         frame.freshness_p99_ms = quantile_ms(reading.freshness - freshness, 0.99)
         frame.done = frame.events = reading.done
-        frame.scores, frame.alerts, frame.dead_letters = listener.scores, listener.alerts, reading.dead_letters
-        frame.lag_records, frame.newest = max(0, self.out.sent - reading.done), list(listener.newest)
+        frame.scores, frame.alerts, frame.dead_letters = outputs.scores, outputs.alerts, reading.dead_letters
+        frame.lag_records, frame.newest = max(0, self.out.sent - reading.done), list(outputs.newest)
         if (top := await self.running.top(TOP)) is not None:
             frame.top, frame.users, frame.clock = top["top"], top["users"], top["clock"]
 
     def _summary(self, before: Reading, sent: int, seconds: float) -> Summary:
-        reading, listener = self.reading, self.listener
+        reading, outputs = self.reading, self.outputs
         freshness = reading.freshness - before.freshness
-        agree = (listener.scores, listener.alerts, self.out.sent) == (reading.scores, reading.alerts, reading.done)
+        agree = (outputs.scores, outputs.alerts, self.out.sent) == (reading.scores, reading.alerts, reading.done)
         return Summary(
             events=self.out.sent,
             mutations=reading.mutations,
-            scores=listener.scores,
-            alerts=listener.alerts,
+            scores=outputs.scores,
+            alerts=outputs.alerts,
             dead_letters=reading.dead_letters,
             freshness_p50_ms=quantile_ms(freshness, 0.5),
             freshness_p99_ms=quantile_ms(freshness, 0.99),
             events_per_s=round(sent / seconds, 1),
-            seen_p50_ms=listener.quantile_ms(0.5),
-            seen_p99_ms=listener.quantile_ms(0.99),
+            seen_p50_ms=outputs.quantile_ms(0.5),
+            seen_p99_ms=outputs.quantile_ms(0.99),
             users=reading.users,
             live_seconds=round(seconds, 1),
             metrics_agree=agree,
@@ -196,7 +214,7 @@ class Course:
 
 
 def _stream(plan: Plan) -> tuple[Iterator[dict[str, Any]] | None, Iterator[dict[str, Any]]]:
-    """History and live part of what is played; a file has no history."""
+    """Return the history (None for a file) and the live part of a plan's events."""
     if plan.replay is not None:
         return None, (row for row, _ in event_files.checked([plan.replay], event_files.Skipped()))
     from model.simulation.stream import Simulation
@@ -206,23 +224,23 @@ def _stream(plan: Plan) -> tuple[Iterator[dict[str, Any]] | None, Iterator[dict[
 
 
 async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summary:
-    """Run a worker in `folder` and the plan against it; Ctrl-C and SIGTERM end it early and well."""
-    async with listening(settings) as listener, sender(settings) as out, worker(settings, folder) as running:
-        course = Course(plan, running, out, listener, view)
-        course.frame.stage, course.frame.broker = "starting the worker", settings.broker
-        view.show(course.frame)
-        # Until here Ctrl-C simply breaks off: there is nothing to sum up.
+    """Run a worker in `folder` and send it the plan's events; Ctrl-C and SIGTERM end the session in order."""
+    async with output_consumer(settings) as outputs, sender(settings) as out, worker(settings, folder) as running:
+        session = Session(plan, running, out, outputs, view)
+        session.frame.stage, session.frame.broker = "starting the worker", settings.broker
+        view.show(session.frame)
+        # Before this point Ctrl-C ends the demo at once: there is nothing to summarize.
         await running.ready()
-        with _signals(course.stop):
-            summary = await _beside(course)
-            view.show(course.frame)
+        with _signals(session.stop):
+            summary = await _run_watched(session)
+            view.show(session.frame)
             await running.stop()
         return summary
 
 
-async def _beside(course: Course) -> Summary:
-    """Run the course with the watch beside it; an error of either ends both."""
-    watch, run = asyncio.create_task(course.watch()), asyncio.create_task(course.run())
+async def _run_watched(session: Session) -> Summary:
+    """Run the session and watch it at the same time; an error of either ends both."""
+    watch, run = asyncio.create_task(session.watch()), asyncio.create_task(session.run())
     try:
         await asyncio.wait({watch, run}, return_when=asyncio.FIRST_COMPLETED)
         if watch.done():
@@ -236,7 +254,7 @@ async def _beside(course: Course) -> Summary:
 
 @contextmanager
 def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `stop`."""
+    """Let Ctrl-C and SIGTERM set `stop` instead of ending the process."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:

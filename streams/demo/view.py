@@ -1,4 +1,4 @@
-"""How the demo shows itself: a live view on a terminal, plain lines elsewhere, nothing with --json."""
+"""The demo's output: a live screen on a terminal, plain lines in a pipe, nothing with --json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINE_EVERY_S = 5.0
 
 
 class Frame:
-    """What there is to show at one moment."""
+    """The figures that are shown at one moment."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -43,7 +43,7 @@ class Frame:
         self.newest: list[dict[str, Any]] = []
 
     def status(self) -> str:
-        """One line of what is going on."""
+        """Return rates, freshness, lag and counts as one line."""
         return (
             f"{self.events_per_s:,.0f} events/s  {self.scores_per_s:,.0f} scores/s  "
             f"freshness {_ms(self.freshness_p50_ms)} median, {_ms(self.freshness_p99_ms)} 99 %  "
@@ -52,14 +52,14 @@ class Frame:
 
 
 class View(Protocol):
-    """Where frames go."""
+    """Shows frames."""
 
     def show(self, frame: Frame) -> None:
-        """Show a moment."""
+        """Show a frame."""
         ...
 
     def close(self) -> None:
-        """Nothing more will be shown."""
+        """Finish; no frame is shown after this."""
         ...
 
 
@@ -67,33 +67,33 @@ class Quiet:
     """Shows nothing."""
 
     def show(self, frame: Frame) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Lines:
-    """A line when the stage changes, one for each alert, and the state every few seconds."""
+    """Prints a line for each stage, one for each alert, and the figures every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._stage = ""
-        self._due = 0.0
-        self._told: set[str] = set()
+        self._next_line_s = 0.0
+        self._printed_alerts: set[str] = set()
 
     def show(self, frame: Frame) -> None:
-        """Print what is new."""
+        """Print lines for what has changed since the last frame."""
         if frame.stage != self._stage:
             self._stage = frame.stage
-            self._print(f"{frame.stage}{places(frame)}")
-            self._due = time.monotonic() + LINE_EVERY_S
+            self._print(f"{frame.stage}{addresses(frame)}")
+            self._next_line_s = time.monotonic() + LINE_EVERY_S
         for alert in frame.newest:
-            if alert["alert"] not in self._told:
-                self._told.add(alert["alert"])
+            if alert["alert"] not in self._printed_alerts:
+                self._printed_alerts.add(alert["alert"])
                 self._print("alert: " + alert_line(alert))
-        if frame.events and time.monotonic() >= self._due:
-            self._due = time.monotonic() + LINE_EVERY_S
+        if frame.events and time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + LINE_EVERY_S
             part = f"{frame.done:,} of {frame.total:,}  " if frame.total else ""
             self._print(part + frame.status())
             if frame.top:
@@ -104,35 +104,35 @@ class Lines:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 class Terminal:
-    """One screen that is drawn anew twice a second."""
+    """A screen that is redrawn twice a second."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._live.start()
 
     def show(self, frame: Frame) -> None:
-        """Draw."""
+        """Draw a frame."""
         self._live.update(render(frame), refresh=True)
 
     def close(self) -> None:
-        """Leave the last picture where it is."""
+        """Stop drawing; the last frame stays on the screen."""
         self._live.stop()
 
 
 def view(console: Console, *, quiet: bool) -> View:
-    """The view that fits."""
+    """Return the view for a console."""
     if quiet:
         return Quiet()
     return Terminal(console) if console.is_terminal else Lines(console)
 
 
 def render(frame: Frame) -> Group:
-    """The whole screen."""
-    head = Text.assemble(("Groundswell ", "bold"), (frame.stage, "cyan"), places(frame))
+    """Render a frame as a screen."""
+    head = Text.assemble(("Groundswell ", "bold"), (frame.stage, "cyan"), addresses(frame))
     parts: list[Any] = [head]
     if frame.total:
         bar = Progress(TextColumn("{task.completed:,.0f} of {task.total:,.0f} events"), BarColumn())
@@ -158,20 +158,20 @@ def _top(frame: Frame) -> tuple[Text, Table]:
 
 def _alerts(newest: Iterable[dict[str, Any]]) -> list[Text]:
     lines = [Text("emerging influencers, newest first", "bold")]
-    found = list(newest)[::-1][:ALERTS]
-    return [*lines, *(Text(alert_line(alert)) for alert in found)] if found else [*lines, Text("none yet", "dim")]
+    shown = list(newest)[::-1][:ALERTS]
+    return [*lines, *(Text(alert_line(alert)) for alert in shown)] if shown else [*lines, Text("none yet", "dim")]
 
 
 def alert_line(alert: dict[str, Any]) -> str:
-    """An alert on one line."""
+    """Format an alert as one line."""
     return (
         f"{alert['as_of'][:16].replace('T', ' ')}  {safe(alert['user'])}  {alert['new_sharers']} new sharers, "
         f"{alert['level']} shares before, reach {alert['reach']:.1f}"
     )
 
 
-def places(frame: Frame) -> str:
-    """Where to look and where to consume."""
+def addresses(frame: Frame) -> str:
+    """Return the addresses of the live page and of Kafka."""
     return f"  (live page: {frame.address}  Kafka: {frame.broker})" if frame.address else ""
 
 

@@ -1,4 +1,4 @@
-"""The life of the demo's worker process, and what its web port says."""
+"""The demo's worker process: start, readiness, metrics and stop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from streams.settings.settings import Settings
 from streams.telemetry.metrics import Freshness
 
 READY_S = 180.0
-"""The first start compiles the kernels."""
+"""Seconds until the worker must be ready; the first start compiles the kernels."""
 STOP_S = 30.0
 POLL_S = 0.1
 ANSWER_S = 30.0
@@ -32,7 +32,7 @@ OK = 200
 
 @dataclass
 class Reading:
-    """What /metrics said: counters summed over their labels, and freshness as cumulative counts per bucket."""
+    """A reading of /metrics: counters summed over their labels, freshness as cumulative counts per bucket."""
 
     events: int = 0
     mutations: int = 0
@@ -46,7 +46,7 @@ class Reading:
 
     @property
     def done(self) -> int:
-        """Input messages that are through: one event each."""
+        """The number of processed input messages, one event each."""
         return self.mutations + self.dead_letters + self.repeated
 
 
@@ -63,11 +63,11 @@ _SUMS = {
 
 
 def parse(text: str) -> Reading:
-    """A reading from the text of /metrics."""
+    """Parse the text of /metrics."""
     reading, buckets = Reading(), []
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            # Facts are no events; each event is counted by one shard.
+            # Facts are no events; each event is counted by its owner.
             if (name := _SUMS.get(sample.name)) and sample.labels.get("outcome") != "facts":
                 setattr(reading, name, getattr(reading, name) + int(sample.value))
             elif sample.name == f"{Freshness.NAME}_bucket":
@@ -78,7 +78,7 @@ def parse(text: str) -> Reading:
 
 
 class WorkerProcess:
-    """A running worker; `address` is that of its pages."""
+    """A running worker; `address` is the address of its web port."""
 
     def __init__(self, process: asyncio.subprocess.Process, settings: Settings, log: Path, session: Any) -> None:
         self._process = process
@@ -87,19 +87,25 @@ class WorkerProcess:
         self.address = f"http://{settings.web_host}:{settings.web_port}"
 
     def check(self) -> None:
-        """Raise WorkerError, with the last thing that it said, if it ended."""
+        """Raise WorkerError with the last line of the log if the worker has ended."""
         if (code := self._process.returncode) is not None:
-            raise WorkerError(f"the demo's worker ended with {code}: {last_words(self._log)}")
+            raise WorkerError(f"the demo's worker ended with {code}: {last_log_line(self._log)}")
 
     async def ready(self) -> None:
-        """Wait until it may be sent traffic. Raises WorkerError if it ends before that, or takes too long."""
+        """Wait until the worker is ready.
+
+        Raises:
+            WorkerError: it ends before that, or takes too long.
+        """
         try:
             async with asyncio.timeout(READY_S):
                 while not await self._is_ready():
                     self.check()
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise WorkerError(f"the demo's worker was not ready in {READY_S:.0f} s: {last_words(self._log)}") from None
+            raise WorkerError(
+                f"the demo's worker was not ready in {READY_S:.0f} s: {last_log_line(self._log)}"
+            ) from None
 
     async def _is_ready(self) -> bool:
         with suppress(aiohttp.ClientError, TimeoutError):
@@ -108,17 +114,21 @@ class WorkerProcess:
         return False
 
     async def reading(self) -> Reading:
-        """What /metrics says now. Raises WorkerError if it does not answer."""
+        """Read /metrics.
+
+        Raises:
+            WorkerError: the worker does not respond.
+        """
         status, text = await self._get("/metrics")
         if status != OK:
             raise WorkerError(f"{self.address}/metrics answers {status}: {text[:200]}")
         return parse(text)
 
     async def top(self, limit: int) -> dict[str, Any] | None:
-        """The answer of /api/v1/top, None while a long micro-batch keeps it from being read."""
+        """Read /api/v1/top; None while a long micro-batch delays it."""
         status, text = await self._get(f"/api/v1/top?limit={limit}")
-        found: dict[str, Any] | None = json.loads(text) if status == OK else None
-        return found
+        top_users: dict[str, Any] | None = json.loads(text) if status == OK else None
+        return top_users
 
     async def _get(self, path: str) -> tuple[int, str]:
         try:
@@ -126,10 +136,14 @@ class WorkerProcess:
                 return answer.status, await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             self.check()
-            raise WorkerError(f"the demo's worker does not answer at {self.address}{path}: {error!r}") from error
+            raise WorkerError(f"the demo's worker does not respond at {self.address}{path}: {error!r}") from error
 
     async def stop(self) -> None:
-        """Stop it politely. Raises WorkerError if it did not end well."""
+        """Stop the worker with SIGTERM.
+
+        Raises:
+            WorkerError: it does not end in time, or with an error.
+        """
         if self._process.returncode is None:
             self._process.terminate()
         try:
@@ -138,12 +152,12 @@ class WorkerProcess:
         except TimeoutError:
             raise WorkerError(f"the demo's worker did not stop in {STOP_S:.0f} s") from None
         if code:
-            raise WorkerError(f"the demo's worker ended with {code}: {last_words(self._log)}")
+            raise WorkerError(f"the demo's worker ended with {code}: {last_log_line(self._log)}")
 
 
 @asynccontextmanager
 async def worker(settings: Settings, folder: Path) -> AsyncIterator[WorkerProcess]:
-    """Start a worker; it is gone at the end, and when this process is gone, however that ended."""
+    """Start a worker; it ends with the context, and when this process ends, even if it is killed."""
     log = folder / "worker.log"
     with log.open("w", encoding="utf-8") as output:
         process = await asyncio.create_subprocess_exec(
@@ -152,29 +166,29 @@ async def worker(settings: Settings, folder: Path) -> AsyncIterator[WorkerProces
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            # Ctrl-C goes to a terminal's whole group; the demo says goodbye to its worker in its own time.
+            # Ctrl-C signals all processes of the terminal's group; the demo stops its worker itself.
             start_new_session=True,
         )
     try:
-        await _tell(process, settings.handed_over() + "\n")
+        await _write_stdin(process, settings.handed_over() + "\n")
         timeout, headers = aiohttp.ClientTimeout(ANSWER_S), settings.web_headers()
         async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
             yield WorkerProcess(process, settings, log, session)
     finally:
         with suppress(OSError):
-            await _tell(process, DONE)
+            await _write_stdin(process, DONE)
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-async def _tell(process: asyncio.subprocess.Process, text: str) -> None:
+async def _write_stdin(process: asyncio.subprocess.Process, text: str) -> None:
     if process.stdin is not None:
         process.stdin.write(text.encode())
         await process.stdin.drain()
 
 
-def last_words(log: Path) -> str:
-    """The last line of a log that says something."""
+def last_log_line(log: Path) -> str:
+    """Return the last line of a log that is not empty."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:500] if lines else "it said nothing"
+    return lines[-1][:500] if lines else "its log is empty"

@@ -1,8 +1,7 @@
 """The demo's worker process: `python -m streams.demo.worker_process_main FOLDER`, settings as JSON in the first line.
 
-An ordinary worker with settings that are handed over instead of read from the environment. Its
-standard input stays open for as long as the demo lives: at its end the worker stops, and since
-nobody is left to do it, removes the demo's folder.
+An ordinary worker that gets its settings from the demo instead of the environment. The demo keeps the standard input
+open; when the demo ends without writing `done`, the worker stops and removes the demo's folder.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from streams.settings.settings import Settings
 from streams.telemetry import logs
 from streams.worker.run import run
 
-GONE_S = 10.0
+STOP_S = 10.0
+"""Seconds until a worker without a demo is ended, even if it hangs."""
 DONE = "done\n"
 
 
 def main(folder: Path) -> int:
-    """Run the worker; its exit code."""
+    """Run the worker; returns its exit code."""
     settings = Settings.model_validate_json(sys.stdin.readline())
     logs.setup(settings)
     orphaned = threading.Event()
@@ -43,13 +43,13 @@ def main(folder: Path) -> int:
 
 
 def _watch(folder: Path, orphaned: threading.Event) -> None:
-    """Wait for the end of the input: a demo that ends well writes `done` first."""
+    """Wait for the end of standard input, and stop the worker unless the demo wrote `done` first."""
     if sys.stdin.readline() == DONE:
         return
     orphaned.set()
     os.kill(os.getpid(), signal.SIGTERM)
     # A worker that hangs must not outlive the demo.
-    threading.Event().wait(GONE_S)
+    threading.Event().wait(STOP_S)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 

@@ -1,11 +1,10 @@
-"""The embedded Kafka: Apache Kafka itself on this machine, for the demo, the tests and the benchmarks.
+"""The embedded Kafka: an Apache Kafka broker on this machine, for the demo, the tests and the benchmarks.
 
     with EmbeddedKafka() as kafka:
         settings = Settings.load(broker=kafka.address)
 
-One KRaft node on free ports of the loopback address, in its own folder; no Java, Docker or
-Kafka needs to be installed. It ends when it is stopped or when the process that started it is
-gone, however that ended.
+One KRaft node on free ports of the loopback address, in its own folder; needs no installed Java, Docker or Kafka. It
+ends when it is stopped, or when the process that started it ends, even if that is killed.
 """
 
 from __future__ import annotations

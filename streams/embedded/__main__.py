@@ -1,7 +1,7 @@
-"""Running the embedded Kafka by itself: `python -m streams.embedded [lock]`, for development.
+"""Run the embedded Kafka by itself, for development: `python -m streams.embedded [lock]`.
 
-Without a word it starts a broker, prints its address and waits for Ctrl-C; with `lock` it
-resolves the jars anew and writes kafka.lock.
+Without an argument it starts a broker, prints its address and waits for Ctrl-C; with `lock` it resolves the jars again
+and writes kafka.lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The life of one embedded Kafka: folder, configuration, start, readiness, restart and stop."""
+"""One embedded Kafka: folder, configuration, start, readiness, restart and stop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Self
 
-from streams.embedded import jars, progress, supervisor
+from streams.embedded import jars, supervisor
 from streams.errors import EmbeddedKafkaError
+from streams.telemetry import progress
 
 HOST = "127.0.0.1"
 HEAP_MB = 400
@@ -21,23 +22,24 @@ READY_S = 60.0
 STOP_S = 30.0
 POLL_S = 0.05
 PORT_TRIES = 3
-# The line of Kafka's log that says that it takes requests; only that class is logged at INFO.
+# The line of Kafka's log that appears when it accepts requests; only that class logs at INFO.
 STARTED = "Kafka Server started"
 STARTER = "kafka.server.KafkaRaftServer"
 PORT_TAKEN = "Address already in use"
+FETCHING = "fetching Apache Kafka (once)"
 CLUSTER = "Z3JvdW5kc3dlbGwtMDAwMQ"
-# C1 only and the serial collector: the quickest start and the least memory; the broker's work is copying bytes.
+# Only the C1 compiler and the serial collector: fastest start, least memory; a broker mostly copies bytes.
 JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto")
 
 
 class EmbeddedKafka:
-    """A broker of our own; a context manager that starts and stops it.
+    """An embedded broker; a context manager that starts and stops it.
 
     Args:
-        folder: where its data lies, kept at stop; a temporary folder, removed at stop, if None.
-        on_progress: told (bytes, of bytes) while the jars are fetched the first time; shown on standard error if None.
-        heap_mb: the most heap that Java may take.
-        ready_s: how long to wait for the broker to take requests.
+        folder: folder of its data, kept at stop; None: a temporary folder, removed at stop.
+        on_progress: called with (bytes, total bytes) while the jars are fetched; None: progress on standard error.
+        heap_mb: maximum heap of Java.
+        ready_s: seconds until the broker must accept requests.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class EmbeddedKafka:
         self._ready_s = ready_s
         self._folder: Path | None = None
         self._ports: tuple[int, int] | None = None
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
         self._classpath = ""
 
     def __enter__(self) -> Self:
@@ -65,7 +67,7 @@ class EmbeddedKafka:
 
     @property
     def address(self) -> str:
-        """`host:port` for clients; stays the same over restarts."""
+        """`host:port` for clients; the same after a restart."""
         if self._ports is None:
             message = "the embedded Kafka was not started; call start() first"
             raise EmbeddedKafkaError(message)
@@ -73,7 +75,7 @@ class EmbeddedKafka:
 
     @property
     def folder(self) -> Path:
-        """Where data, configuration and log (`kafka.log`) lie."""
+        """The folder of data, configuration and log (`kafka.log`)."""
         if self._folder is None:
             message = "the embedded Kafka was not started; call start() first"
             raise EmbeddedKafkaError(message)
@@ -87,13 +89,15 @@ class EmbeddedKafka:
     @property
     def running(self) -> bool:
         """Whether the broker's process is alive."""
-        return self._keeper is not None and self._keeper.poll() is None
+        return self._supervisor is not None and self._supervisor.poll() is None
 
     def start(self) -> Self:
-        """Start and wait until it takes requests; the first time fetches the jars. Does nothing if it runs.
+        """Start the broker and wait until it accepts requests; fetches the jars first if they are missing.
+
+        Does nothing if the broker is running.
 
         Raises:
-            EmbeddedKafkaError: the jars cannot be fetched, or Kafka does not start; the message ends with its log's.
+            EmbeddedKafkaError: the jars cannot be fetched, or Kafka does not start; the message has its last log lines.
         """
         if self.running:
             return self
@@ -109,8 +113,8 @@ class EmbeddedKafka:
         return self
 
     def stop(self) -> None:
-        """End it; a folder of its own goes, a given one stays with its data. Safe to call twice."""
-        # What is thrown away needs no polite end.
+        """Stop the broker and remove its temporary folder; a given folder is kept. May be called twice."""
+        # Data that is deleted needs no clean shutdown.
         self._end("stop" if self._kept else "kill")
         self._ports = None
         if self._folder is not None and self._kept is None:
@@ -118,26 +122,26 @@ class EmbeddedKafka:
         self._folder = None
 
     def restart(self, *, kill: bool = False) -> None:
-        """Stop (with `kill`: as a crash would) and start again with the same address and data."""
+        """Stop the broker (`kill`: as in a crash) and start it again with the same address and data."""
         self._end("kill" if kill else "stop")
         self._launch()
 
     def halt(self, *, kill: bool = False) -> None:
-        """Only the first half of a restart, for a broker that is away for a while; `resume` is the other half."""
+        """Stop the broker as `restart` does, until `resume` is called."""
         self._end("kill" if kill else "stop")
 
     def resume(self) -> None:
-        """The second half of a restart."""
+        """Start the broker again after `halt`."""
         self._launch()
 
     def _jars(self) -> list[Path]:
         if self._on_progress is not None:
             return jars.classpath(self._on_progress)
-        with progress.shown() as on_progress:
-            return jars.classpath(on_progress)
+        with progress.stages(progress.BYTES) as report:
+            return jars.classpath(lambda done, total: report(FETCHING, done, total))
 
     def _start_on_free_ports(self) -> None:
-        """Free ports are found by asking for any; someone may take them before Kafka does: then with others."""
+        """Start on free ports; if another process takes them before Kafka does, try other ports."""
         for attempt in range(PORT_TRIES):
             self._ports = _free_ports()
             self._configure()
@@ -150,7 +154,7 @@ class EmbeddedKafka:
                 return
 
     def _configure(self) -> None:
-        """Write the configuration, and format the data folder unless it was."""
+        """Write the configuration, and format the data folder if it is new."""
         settings = self.folder / "server.properties"
         settings.write_text(properties(self.folder / "data", *(self._ports or (0, 0))), encoding="utf-8")
         if (self.folder / "data" / "meta.properties").exists():
@@ -162,7 +166,7 @@ class EmbeddedKafka:
             raise EmbeddedKafkaError(message)
 
     def _launch(self) -> None:
-        """Start keeper and Java, wait until the log says that the broker takes requests."""
+        """Start supervisor and Java, and wait until the log shows that the broker accepts requests."""
         log = self.folder / "kafka.log"
         log.write_bytes(b"")
         java = self._java("kafka.Kafka", str(self.folder / "server.properties"))
@@ -170,17 +174,17 @@ class EmbeddedKafka:
         pid_file = str(self.folder / "java.pid")
         arguments = [str(os.getpid()), removed, str(log), pid_file, *java]
         with log.open("ab") as output:
-            self._keeper = subprocess.Popen(
+            self._supervisor = subprocess.Popen(
                 [sys.executable, "-I", "-S", supervisor.__file__, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                # Ctrl-C goes to a terminal's whole group; the broker must outlive the worker that says goodbye to it.
+                # Ctrl-C signals all processes of the terminal's group; the broker must outlive its worker.
                 start_new_session=True,
             )
         deadline = time.monotonic() + self._ready_s
         while STARTED not in (text := log.read_text(encoding="utf-8", errors="replace")):
-            if self._keeper.poll() is not None:
+            if self._supervisor.poll() is not None:
                 message = f"Kafka ended while starting: {_last_lines(text)}"
                 raise EmbeddedKafkaError(message)
             if time.monotonic() > deadline:
@@ -188,19 +192,19 @@ class EmbeddedKafka:
                 raise EmbeddedKafkaError(message)
             time.sleep(POLL_S)
 
-    def _end(self, wish: str) -> None:
-        child, self._keeper = self._keeper, None
+    def _end(self, command: str) -> None:
+        child, self._supervisor = self._supervisor, None
         if child is None or child.stdin is None:
             return
         try:
-            child.stdin.write(f"{wish}\n".encode("ascii"))
+            child.stdin.write(f"{command}\n".encode("ascii"))
             child.stdin.close()
         except BrokenPipeError:
-            pass  # it ended by itself
+            pass  # it has ended already
         try:
             child.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            child.kill()  # takes Java along
+            child.kill()  # this kills Java too
             child.wait()
 
     def _java(self, main_class: str, *arguments: str) -> list[str]:
@@ -212,9 +216,9 @@ class EmbeddedKafka:
 
 
 def properties(data: Path, port: int, controller_port: int) -> str:
-    """Kafka's configuration: one node that is broker and controller, small, with Kafka's own message size limits.
+    """Return Kafka's configuration: one small node, broker and controller, with Kafka's default message sizes.
 
-    Topics are not created by being named: a misspelt name should be an error, as in production.
+    Topics are not created automatically: a misspelt name is an error, as in production.
     """
     lines = {
         "process.roles": "broker,controller",
@@ -235,22 +239,22 @@ def properties(data: Path, port: int, controller_port: int) -> str:
         "transaction.state.log.num.partitions": "4",
         "share.coordinator.state.topic.replication.factor": "1",
         "share.coordinator.state.topic.min.isr": "1",
-        # A group's first member need not wait for others.
+        # The first member of a group does not wait for others.
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
-        # A killed broker is let back in only after its session: 9 s by default.
+        # A killed broker may register again only after its session has expired: 9 s by default.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
-        # The default takes 128 MB of the heap.
+        # The default is 128 MB of the heap.
         "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
-        # Segments are mapped in advance: small index files for a folder that may live in memory.
+        # Index files are preallocated: small ones, because the folder may be in memory.
         "log.index.size.max.bytes": str(1024 * 1024),
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
 def _free_ports() -> tuple[int, int]:
-    """Two different free ports: both are held until both are known."""
+    """Return two different free ports."""
     with socket.socket() as first, socket.socket() as second:
         first.bind((HOST, 0))
         second.bind((HOST, 0))
@@ -258,6 +262,6 @@ def _free_ports() -> tuple[int, int]:
 
 
 def _last_lines(text: str, count: int = 3) -> str:
-    """The last lines of a log that say something, on one line."""
+    """Return the last lines of a log on one line, without empty lines and stack frames."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\tat ")]
     return " | ".join(lines[-count:]) or "its log is empty"

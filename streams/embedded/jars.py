@@ -1,9 +1,7 @@
-"""The jars of the embedded Kafka: pinned in kafka.lock with checksums, fetched once by jgo, checked at every start.
+"""The jars of the embedded Kafka: pinned in kafka.lock with checksums, fetched once by jgo, verified at every start.
 
-The lock holds one line per jar: `group:artifact:version size sha256`. Because it is complete, no
-POM is read: each jar is asked for by its coordinates. jgo's own lock file pins versions for an
-environment that it builds itself and does not compare checksums when it uses its cache, so the
-comparison is ours.
+The lock holds one line per jar: `group:artifact:version size sha256`. It is complete, so no POM is read: each jar is
+fetched by its coordinates. jgo does not verify the checksums of jars in its cache, so this module does.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from streams.errors import EmbeddedKafkaError, one_line
 from streams.settings import user_cache
 
 LOCK = Path(__file__).with_name("kafka.lock")
-# What the lock is resolved from: Kafka's server, and a logger so that it can say what is wrong.
+# The lock is resolved from these: Kafka's server, and a logger for its messages.
 ROOTS = ("org.apache.kafka:kafka_2.13:4.3.0", "org.slf4j:slf4j-simple:1.7.36")
 TRIES = 3
 CONNECTIONS = 6
@@ -41,12 +39,12 @@ class Jar:
     sha256: str
 
     def path(self, repository: Path) -> Path:
-        """Where the jar lies in a Maven repository folder."""
+        """Return the path of the jar in a Maven repository folder."""
         group, artifact, version = self.coordinates.split(":")
         return repository.joinpath(*group.split("."), artifact, version, f"{artifact}-{version}.jar")
 
     def intact(self, repository: Path) -> bool:
-        """Whether the jar is there with the pinned content."""
+        """Return whether the jar exists with the pinned content."""
         path = self.path(repository)
         if not path.is_file() or path.stat().st_size != self.size:
             return False
@@ -55,7 +53,11 @@ class Jar:
 
 
 def read_lock(path: Path = LOCK) -> list[Jar]:
-    """The pinned jars. Raises EmbeddedKafkaError if a line is malformed."""
+    """Read the pinned jars.
+
+    Raises:
+        EmbeddedKafkaError: a line is malformed.
+    """
     jars = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line or line.startswith("#"):
@@ -72,26 +74,26 @@ def read_lock(path: Path = LOCK) -> list[Jar]:
 
 
 def classpath(progress: Progress | None = None, repository: Path | None = None, lock: Path = LOCK) -> list[Path]:
-    """The paths of all jars, each checked against the lock; what is missing is fetched first.
+    """Return the paths of all jars, each verified against the lock; fetches missing jars first.
 
     Args:
-        progress: told the bytes while fetching; not called when everything is there.
-        repository: where jars are kept; jgo's default (shared by all projects of a user) if None.
-        lock: the file with the pins.
+        progress: called with the bytes while jars are fetched.
+        repository: folder of the jars; None: jgo's default, shared by all projects of a user.
+        lock: the lock file.
 
     Raises:
-        EmbeddedKafkaError: a jar cannot be fetched or is not what the lock says.
+        EmbeddedKafkaError: a jar cannot be fetched, or its checksum differs from the lock.
     """
     jars = read_lock(lock)
     repository = repository or _default_repository(jars)
     if not all(jar.intact(repository) for jar in jars):
-        with _alone(repository):
+        with _locked(repository):
             _fetch([jar for jar in jars if not jar.intact(repository)], repository, progress)
     return [jar.path(repository) for jar in jars]
 
 
 def _default_repository(jars: list[Jar]) -> Path:
-    """The folder of jgo, or one of our own where that cannot be had: read-only without the jars, or without a home."""
+    """Return jgo's folder, or a cache folder of this user if jgo's is missing, or read-only and without the jars."""
     from jgo.config import GlobalSettings
 
     try:
@@ -100,26 +102,26 @@ def _default_repository(jars: list[Jar]) -> Path:
         repository = None
     if repository is not None and (user_cache.usable(repository) or _all_intact(jars, repository)):
         return repository
-    own = user_cache.folder("jars")
-    if own is None:
-        tried = repository or "the home folder, which is not known"
+    cache = user_cache.folder("jars")
+    if cache is None:
+        tried = repository or "the home folder, which is unknown,"
         raise EmbeddedKafkaError(
-            f"there is no folder for Kafka's jars: neither {tried} nor the temporary folder can be written; set HOME "
-            "to a folder that can"
+            f"no folder for Kafka's jars: neither {tried} nor the temporary folder can be written; set HOME to a "
+            "writable folder"
         )
-    return own
+    return cache
 
 
 def _all_intact(jars: list[Jar], repository: Path) -> bool:
     try:
         return all(jar.intact(repository) for jar in jars)
-    except OSError:  # it may not be looked into
+    except OSError:  # no permission to read it
         return False
 
 
 @contextmanager
-def _alone(repository: Path) -> Iterator[None]:
-    """Hold the repository's lock: jgo writes a jar in place, so two processes must not fetch the same one."""
+def _locked(repository: Path) -> Iterator[None]:
+    """Hold the repository's lock: jgo writes jars in place, so two processes must not fetch the same jar."""
     repository.mkdir(parents=True, exist_ok=True)
     with (repository / ".groundswell-fetch").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -137,7 +139,7 @@ def _fetch(jars: list[Jar], repository: Path, progress: Progress | None) -> None
 def _fetch_one(jar: Jar, repository: Path, context: Any) -> None:
     problem = "it does not match its checksum"
     for _ in range(TRIES):
-        # A file cut short by an earlier interruption would be taken for the jar.
+        # jgo would use the incomplete file of an interrupted download.
         jar.path(repository).unlink(missing_ok=True)
         try:
             context.create_dependency(jar.coordinates).artifact.resolve()
@@ -160,7 +162,7 @@ def _context(repository: Path | None, meter: _Meter | None) -> Any:
 
 
 class _Meter:
-    """Adds up the bytes of parallel downloads for one progress callback."""
+    """Sums the bytes of parallel downloads for one progress callback."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total = total
@@ -171,17 +173,17 @@ class _Meter:
 
     @contextmanager
     def file(self, _name: str, _size: int) -> Iterator[Callable[[int], None]]:
-        """Jgo's callback: yields what is called with the size of each chunk."""
+        """Provide jgo's callback: yields a function that is called with the size of each chunk."""
         yield self.add
 
     def add(self, size: int) -> None:
-        """Count `size` bytes more; a repeated download never shows more than all."""
+        """Add `size` bytes; the sum never exceeds the total, even if a download is repeated."""
         with self._lock:
             self._done = min(self._total, self._done + size)
             self._progress(self._done, self._total)
 
     def finish(self) -> None:
-        """Everything is there."""
+        """Report the total as fetched."""
         with self._lock:
             if self._done == self._total:
                 return
@@ -190,7 +192,7 @@ class _Meter:
 
 
 def write_lock(roots: Iterable[str] = ROOTS, path: Path = LOCK) -> int:
-    """Resolve `roots` with everything they need and write the lock; returns the number of jars."""
+    """Resolve `roots` with all dependencies and write the lock; returns the number of jars."""
     context = _context(None, None)
     direct, transitive = context.resolver.resolve([context.create_dependency(root) for root in roots])
     lines = []
@@ -199,7 +201,7 @@ def write_lock(roots: Iterable[str] = ROOTS, path: Path = LOCK) -> int:
         coordinates = f"{dependency.groupId}:{dependency.artifactId}:{dependency.version}"
         lines.append(f"{coordinates} {jar.stat().st_size} {hashlib.sha256(jar.read_bytes()).hexdigest()}")
     head = [
-        "# Apache Kafka with what it needs, and a logger: coordinates, size in bytes, SHA-256 of each jar.",
+        "# Apache Kafka with its dependencies, and a logger: coordinates, size in bytes, SHA-256 of each jar.",
         "# Made by: python -m streams.embedded lock",
     ]
     path.write_text("\n".join([*head, *sorted(lines)]) + "\n", encoding="utf-8")

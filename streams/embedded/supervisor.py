@@ -1,15 +1,14 @@
-"""The keeper of one embedded Kafka: a small process between us and Java that ends Java when we are gone.
+"""The supervisor of one embedded Kafka: a small process that starts Java and ends it when its own parent ends.
 
-Run as a file, with the standard library only, so that it starts in a few milliseconds. A parent
-that is killed outright cannot clean up, and the kernel's parent-death signal is tied to the
-*thread* that started a child, so we cannot use it directly: the keeper watches its standard
-input (closed by the kernel when the parent is gone) and its parent's id (a fork of the parent may
-hold the pipe open). Java itself gets the parent-death signal of the single-threaded keeper, so
-that killing the keeper ends it too.
+It is run as a file and uses only the standard library, so that it starts in a few milliseconds. A parent that is killed
+cannot clean up, and the kernel's parent-death signal depends on the *thread* that started the child, so the parent
+cannot use it. The supervisor watches its standard input (the kernel closes it when the parent ends) and its parent's
+process id (a fork of the parent may hold the pipe open). Java has the parent-death signal of the supervisor, which has
+one thread, so Java ends if the supervisor is killed.
 
-    keeper.py PARENT_PID REMOVE_FOLDER_OR_EMPTY LOG_FILE PID_FILE COMMAND...
+    supervisor.py PARENT_PID REMOVE_FOLDER_OR_EMPTY LOG_FILE PID_FILE COMMAND...
 
-Standard input: the line `stop` ends Java politely, `kill` at once; end of file: kill and remove the folder.
+Standard input: the line `stop` ends Java cleanly, `kill` at once; end of file: kill Java and remove the folder.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ import sys
 from pathlib import Path
 
 POLL_S = 0.25
-POLITE_S = 15.0
+STOP_S = 15.0
 PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Start the command and keep it until told otherwise; its exit code, or 0 if it was ended here."""
+    """Start the command and wait; returns its exit code, or 0 if it was ended by a command or with the parent."""
     parent, folder, log, pid_file, *command = arguments
-    # Ctrl-C and a closed terminal are the parent's business; SIGTERM is a wish like "stop".
+    # The parent handles Ctrl-C and a closed terminal; SIGTERM counts as `stop`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Path(log).open("ab") as output:
@@ -40,24 +39,24 @@ def main(arguments: list[str]) -> int:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # Safe here, where there are no threads.
-            preexec_fn=_die_with_keeper,  # noqa: PLW1509
+            # Safe here, because this process has one thread.
+            preexec_fn=_die_with_supervisor,  # noqa: PLW1509
         )
     Path(pid_file).write_text(str(java.pid), encoding="ascii")
     try:
-        wish = _watch(java, int(parent))
+        event = _watch(java, int(parent))
     except SystemExit:
-        wish = "stop"
-    if wish == "ended":
+        event = "stop"
+    if event == "ended":
         return java.returncode
-    _end(java, politely=wish == "stop")
-    if wish == "orphan" and folder:
+    _end(java, cleanly=event == "stop")
+    if event == "orphan" and folder:
         shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 
 def _watch(java: subprocess.Popen[bytes], parent: int) -> str:
-    """Wait for what comes first: Java's end (`ended`), a wish (`stop`, `kill`) or the parent's end (`orphan`)."""
+    """Wait for the first event: Java's end (`ended`), a command (`stop`, `kill`) or the parent's end (`orphan`)."""
     while True:
         readable, _, _ = select.select([0], [], [], POLL_S)
         if java.poll() is not None:
@@ -69,11 +68,11 @@ def _watch(java: subprocess.Popen[bytes], parent: int) -> str:
             return line if line in {"stop", "kill"} else "orphan"
 
 
-def _end(java: subprocess.Popen[bytes], *, politely: bool) -> None:
-    if politely:
+def _end(java: subprocess.Popen[bytes], *, cleanly: bool) -> None:
+    if cleanly:
         java.terminate()
         try:
-            java.wait(POLITE_S)
+            java.wait(STOP_S)
         except subprocess.TimeoutExpired:
             pass
         else:
@@ -82,14 +81,14 @@ def _end(java: subprocess.Popen[bytes], *, politely: bool) -> None:
     java.wait()
 
 
-def _die_with_keeper() -> None:
-    """In the child before Java starts: be killed when the keeper ends. Linux only; elsewhere the pipe must do."""
-    keeper = os.getppid()
+def _die_with_supervisor() -> None:
+    """Ask the kernel, in the child before Java starts, to kill it when the supervisor ends; Linux only."""
+    supervisor = os.getppid()
     try:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
         return
-    if os.getppid() != keeper:
+    if os.getppid() != supervisor:
         os._exit(1)
 
 

@@ -21,6 +21,7 @@ from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.events import TOPIC_OF
 from streams.messages.files.arrivals import Arrivals
 from streams.messages.outputs import Message
+from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 
 CHUNK = 2_000
@@ -83,7 +84,7 @@ async def sender(settings: Settings) -> AsyncIterator[Sender]:
         BrokerError: Kafka cannot be reached.
     """
     producer = AIOKafkaProducer(
-        **settings.aiokafka_kwargs(), acks="all", enable_idempotence=True, max_batch_size=BATCH_BYTES
+        **aiokafka_arguments(settings), acks="all", enable_idempotence=True, max_batch_size=BATCH_BYTES
     )
     try:
         await producer.start()

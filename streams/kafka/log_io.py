@@ -20,6 +20,7 @@ from streams.kafka import topics
 from streams.kafka.access import rights, rights_table
 from streams.kafka.consumer.fetch_errors import decoding
 from streams.messages.events import TopicKind, mutations
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 POLL_MS = 500
@@ -88,7 +89,7 @@ def writer(settings: Settings, topic: str) -> Iterator[Writer]:
     """
     try:
         producer = KafkaProducer(
-            **settings.kafka_kwargs(),
+            **kafka_arguments(settings),
             acks="all",
             enable_idempotence=True,
             linger_ms=5,
@@ -111,7 +112,7 @@ def reader(
     """Return an iterator over (offset, value) of a partition, from `begin` to before `end`."""
     part = TopicPartition(topic, partition)
     consumer = KafkaConsumer(
-        **settings.kafka_kwargs(),
+        **kafka_arguments(settings),
         group_id=None,
         enable_auto_commit=False,
         isolation_level="read_committed",
@@ -207,7 +208,7 @@ def read_inputs(settings: Settings, progress: Callable[[str], None] = lambda _li
     kinds = {spec.name: kind for kind, spec in inputs.items()}
     events = InputEvents(list(kinds))
     try:
-        consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, isolation_level="read_committed")
+        consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None, isolation_level="read_committed")
         try:
             parts = [
                 TopicPartition(name, number) for name in kinds for number in consumer.partitions_for_topic(name) or ()

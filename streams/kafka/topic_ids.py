@@ -26,7 +26,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from streams.messages.topic_identity import UNKNOWN, Found, id_text
+from streams.messages.topic_identity import UNKNOWN, TopicState, id_text
 
 ID_BYTES = 16
 UNKNOWN_TOPIC = 3
@@ -131,7 +131,7 @@ class TopicIdsRequest(Request[TopicIdsRequestV10]):
         return request_struct_class(topics, False, False, False, {})
 
 
-async def describe_topics(client: Any, names: Iterable[str], *, deadline_s: float = 30.0) -> dict[str, Found]:
+async def describe_topics(client: Any, names: Iterable[str], *, deadline_s: float = 30.0) -> dict[str, TopicState]:
     """Return ids and partition counts of topics; a topic that does not exist has no partitions.
 
     Args:
@@ -153,7 +153,7 @@ async def describe_topics(client: Any, names: Iterable[str], *, deadline_s: floa
         await asyncio.sleep(RETRY_S)
 
 
-async def _request(client: Any, names: list[str]) -> dict[str, Found]:
+async def _request(client: Any, names: list[str]) -> dict[str, TopicState]:
     node = client.get_random_node()
     if node is None:
         raise BrokerNotAvailableError("no broker is known")
@@ -161,19 +161,19 @@ async def _request(client: Any, names: list[str]) -> dict[str, Found]:
         response = await client.send(node, TopicIdsRequest(names))
     except (IncompatibleBrokerVersion, NotImplementedError):
         return await _request_without_ids(client, node, names)
-    absent = {name: Found("", 0) for name in names}
+    absent = {name: TopicState("", 0) for name in names}
     return absent | {
-        name: Found(topic_id, _partitions(code, len(partitions)))
+        name: TopicState(topic_id, _partitions(code, len(partitions)))
         for code, name, topic_id, _, partitions, *_ in response.topics
     }
 
 
-async def _request_without_ids(client: Any, node: int, names: list[str]) -> dict[str, Found]:
+async def _request_without_ids(client: Any, node: int, names: list[str]) -> dict[str, TopicState]:
     """Return the same from a broker without topic ids."""
     response = await client.send(node, MetadataRequest(names, allow_auto_topic_creation=False))
-    absent = {name: Found("", 0) for name in names}
+    absent = {name: TopicState("", 0) for name in names}
     topics = ((row[0], row[1], row[-1]) for row in response.topics)
-    return absent | {name: Found("", _partitions(code, len(rows))) for code, name, rows in topics}
+    return absent | {name: TopicState("", _partitions(code, len(rows))) for code, name, rows in topics}
 
 
 def _partitions(code: int, count: int) -> int:

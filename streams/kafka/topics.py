@@ -22,6 +22,7 @@ from streams.errors import BrokerError, NotAllowed, Right, TopicError, one_line
 from streams.kafka.access import rights
 from streams.kafka.access.preflight import check_connection
 from streams.messages.topic_identity import id_text
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 Kind = Literal["follow", "share", "create"]
@@ -134,7 +135,7 @@ def admin(settings: Settings, timeout_s: float = 5.0) -> Iterator[KafkaAdminClie
     """
     check_connection(settings, timeout_s)
     try:
-        client = KafkaAdminClient(**settings.kafka_kwargs(), bootstrap_timeout_ms=int(timeout_s * 1000))
+        client = KafkaAdminClient(**kafka_arguments(settings), bootstrap_timeout_ms=int(timeout_s * 1000))
     except (KafkaError, OSError, ValueError) as error:
         message = f"no Kafka at {settings.broker} ({one_line(error)}); start it or set GROUNDSWELL_BROKER"
         raise BrokerError(message) from error

@@ -1,7 +1,7 @@
-"""The message of the halos topic: what one shard tells another about nodes that the other mirrors.
+"""Halos, the messages of the halos topic: the state of nodes that other shards mirror.
 
-A halo carries its sender's token, the log offset of the hello with which the sender took its shard over: the
-greater wins, so what a writer that was presumed dead still sends does no harm.
+A halo carries its sender's fencing token: the log offset of the announcement with which the sender took over its shard.
+Receivers ignore halos with a smaller token than they have seen, so a writer that was replaced changes nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +12,24 @@ import msgspec
 from msgspec import Struct
 
 from streams.errors import StateError
-from streams.messages.log_records import Record
+from streams.messages.mutation_packs import Record
 
 VERSION = 1
 NODES = 1_500
-"""Nodes in one message; each is about 300 bytes at hidden 64."""
+"""Maximum nodes of one message; each is about 300 bytes with 64 hidden channels."""
 WANTS = 10_000
+"""Maximum wants of one message."""
 
 
 class Node(Struct, array_like=True, gc=False):
-    """What a node's readers read: propagated features (int32) and the first layer's output (float32)."""
+    """The state of a node that its neighbours read.
+
+    Attributes:
+        kind: the node's type.
+        node_id: the node's id.
+        propagated: its propagated features, int32.
+        hidden: the first layer's output, float32.
+    """
 
     kind: int
     node_id: str
@@ -30,7 +38,7 @@ class Node(Struct, array_like=True, gc=False):
 
 
 class Want(Struct, array_like=True, gc=False):
-    """A node that the sender mirrors, and the digest of what it has of it."""
+    """A node that the sender mirrors, and the digest of the state that the sender has of it."""
 
     kind: int
     node_id: str
@@ -38,13 +46,21 @@ class Want(Struct, array_like=True, gc=False):
 
 
 class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
-    """One message.
+    """One message of the halos topic.
 
-    sender, token: the shard and its fence. model: the artifact that the hidden outputs are of. hello: the sender
-    took its shard over and asks what is mirrored of it. full: wants begin the list of all that the sender mirrors.
-    drops: (type, id) that it mirrors no more. accepted_ms: Kafka's time of the oldest event that led to this, 0 if
-    none; hops: 1 where it led here at once (features), 2 through another halo (outputs of the first layer).
-    sketch: the counts behind percentiles.
+    Attributes:
+        version: the version of the format.
+        sender: the sending shard.
+        token: the sender's fencing token.
+        model: the artifact that computed the hidden outputs.
+        hello: the sender took over its shard and asks the others which of its nodes they mirror.
+        full: `wants` begin the list of all nodes that the sender mirrors.
+        drops: (type, id) of nodes that the sender no longer mirrors.
+        wants: nodes that the sender mirrors, with the digests of their states.
+        nodes: the states of nodes that the receiver mirrors.
+        accepted_ms: Kafka's timestamp (ms) of the oldest event that led to this halo; 0 if none did.
+        hops: 1 if that event changed the nodes directly (features), 2 if through another halo (first layer's outputs).
+        sketch: the histogram behind percentiles.
     """
 
     version: int
@@ -61,7 +77,7 @@ class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
     sketch: bytes | None = None
 
     def split(self) -> Iterator[Halo]:
-        """The same as messages of limited size, to be sent in this order."""
+        """Split the halo into messages of limited size, in the order to send them."""
         nodes, wants = list(_parts(self.nodes, NODES)), list(_parts(self.wants, WANTS))
         for part in range(max(len(nodes), len(wants), 1)):
             first = part == 0
@@ -91,28 +107,37 @@ _decode = msgspec.msgpack.Decoder(Halo).decode
 
 
 def decode(value: bytes) -> Halo:
-    """The halo of one message of the halos topic.
+    """Decode one message of the halos topic.
 
     Raises:
-        StateError: it is none of ours, or of a later version.
+        StateError: the message is no halo, or has another version.
     """
     try:
         halo = _decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(
-            f"a message that is no halo on the halos topic ({error}); nothing but Groundswell may write to it"
+            f"a message on the halos topic is no halo ({error}); only Groundswell may write to that topic"
         ) from error
     if halo.version != VERSION:
-        raise StateError(f"a halo of version {halo.version}, this is {VERSION}: run one release on all workers")
+        raise StateError(
+            f"a halo has version {halo.version}, this release reads {VERSION}: run the same release on all workers"
+        )
     return halo
 
 
 def cause(records: Sequence[Record], halos: Sequence[Halo]) -> tuple[int, int]:
-    """Kafka's time (ms) of the oldest event behind a step, and over how many hops it leads to others; 0 if none.
+    """Return the timestamp (ms) of the oldest event behind a step, and the hops of the halos that the step sends.
 
-    A third hop there is not: what the second brings is read by the second layer alone.
+    There is no third hop: only the second layer reads the outputs that a second hop carries.
+
+    Args:
+        records: the records of the step.
+        halos: the halos of the step.
+
+    Returns:
+        (accepted_ms, hops); accepted_ms is 0 if no event led to the step.
     """
-    here = min((record.accepted_ms for record in records if record.accepted_ms), default=0)
-    if here:
-        return here, 1
+    oldest_ms = min((record.accepted_ms for record in records if record.accepted_ms), default=0)
+    if oldest_ms:
+        return oldest_ms, 1
     return min((halo.accepted_ms for halo in halos if halo.accepted_ms and halo.hops == 1), default=0), 2

@@ -1,4 +1,4 @@
-"""The headers of messages: CloudEvents' Kafka binding for outputs, KIP-1034 for dead letters."""
+"""Headers of messages: CloudEvents' Kafka binding for outputs, KIP-1034 for dead letters."""
 
 from __future__ import annotations
 
@@ -20,22 +20,33 @@ def _second(time_s: int) -> str:
 
 
 def rfc3339(time_us: int) -> str:
-    """Microseconds since 1970 as RFC 3339 in UTC, always with microseconds.
+    """Format microseconds since 1970 as RFC 3339 in UTC, always with six decimals.
 
-    A step publishes for a few hundred seconds of event time, so the last seconds are remembered.
+    The text of each second is cached: the outputs of a step spread over a few hundred seconds of event time.
     """
     time_s, rest_us = divmod(time_us, 1_000_000)
     return f"{_second(time_s)}.{rest_us:06d}Z"
 
 
 class CloudEvents:
-    """Makes the headers of one type of output; a message without a value (a tombstone) has no content type."""
+    """Builds the headers of one type of output.
+
+    Args:
+        event_type: CloudEvents' `type`.
+        source: CloudEvents' `source`.
+    """
 
     def __init__(self, event_type: str, source: str) -> None:
         self._constant = [_VERSION, ("ce_type", event_type.encode()), ("ce_source", source.encode())]
 
     def headers(self, event_id: bytes, time: bytes, *, empty: bool = False) -> Headers:
-        """The headers of one message; time as RFC 3339."""
+        """Return the headers of one message.
+
+        Args:
+            event_id: CloudEvents' `id`.
+            time: the message's time as RFC 3339.
+            empty: the message has no value (a tombstone), so it has no content type.
+        """
         own = [("ce_id", event_id), ("ce_time", time)]
         return [*self._constant, *own] if empty else [*self._constant, *own, _JSON]
 
@@ -43,16 +54,16 @@ class CloudEvents:
 def error_headers(
     before: Iterable[tuple[str, bytes | None]], topic: str, partition: int, offset: int, exception: str, message: str
 ) -> Headers:
-    """A dead letter's headers: those that it came with, and where it failed and why.
+    """Return the headers of a dead letter: those of the refused message, where it was read, and the error.
 
-    What an earlier failure left (a dead letter that was replayed and failed again) is replaced.
+    Headers of an earlier failure (of a dead letter that was replayed and refused again) are replaced.
     """
     kept = [(name, value or b"") for name, value in before if not name.startswith(ERRORS)]
-    said = {
+    details = {
         "topic": topic,
         "partition": str(partition),
         "offset": str(offset),
         "exception": exception,
         "message": message,
     }
-    return [*kept, *((ERRORS + name, value.encode(errors="replace")) for name, value in said.items())]
+    return [*kept, *((ERRORS + name, value.encode(errors="replace")) for name, value in details.items())]

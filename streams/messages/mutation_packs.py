@@ -1,18 +1,19 @@
-"""The packed message of the mutations topic: what many input messages became, in one MessagePack value.
+"""Packs, the messages of the mutations topic: the mutations of many input messages in one MessagePack value.
 
-A pack holds one segment per source partition, a segment the mutations of whole input messages
-with their offsets. The shard keeps the last offset it applied of each source partition (its
-marks) and skips what is not above it, so a message that ingest sends twice counts once. A source
-names the identity of its topic (`streams/messages/topic_identity.py`): a mark holds for no other.
+A pack holds one segment per source partition; a segment holds the mutations of whole input messages with their offsets.
+A shard keeps the last applied offset of each source partition (its marks) and skips messages that are not above the
+mark, so a message that ingest sends twice counts once. A source names the identity of its topic
+(`streams/messages/topic_identity.py`): a mark of a topic does not hold for another topic with the same name.
 
-What a shard derives for another travels the same way: its source is its own partition of the
-mutations topic, its offsets are those of the records that led to the facts.
+Facts that a shard derives for other shards travel the same way: their source is the shard's own partition of the
+mutations topic, their offsets are those of the records that led to them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import msgspec
 from msgspec import Struct
@@ -20,23 +21,58 @@ from msgspec import Struct
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Mutation
 from streams.errors import StateError
-from streams.messages.log_records import Record, Told
-from streams.messages.topic_identity import place
+from streams.messages.topic_identity import source_partition
 
 VERSION = 2
 _READ = (1, 2)
 """Version 1 had no clock."""
 PACK_BYTES = 700_000
-"""About where a pack is closed. A packed mutation is shorter than the JSON it came from."""
+"""Bytes of input messages after which a pack is closed; a packed mutation is shorter than its JSON."""
 PACK_MUTATIONS = 4_096
-"""The same in mutations: a pack is applied in one step."""
+"""Mutations after which a pack is closed; a pack is applied in one step."""
+
+
+class Record(NamedTuple):
+    """One message of the mutations log.
+
+    Attributes:
+        offset: its offset in the log.
+        mutations: what it holds for the shard, in order.
+        clock: the newest event time (µs) that its sender had read.
+        accepted_ms: Kafka's timestamp (ms) of the oldest event in it; 0 if unknown.
+    """
+
+    offset: int
+    mutations: list[Mutation]
+    clock: int = NEVER
+    accepted_ms: int = 0
+
+
+class OutboundFacts(NamedTuple):
+    """Facts for another shard that a record led to: a function of the log up to that record."""
+
+    shard: int
+    record: Record
+    facts: list[Mutation]
+
+
+def facts_by_shard(record: Record, outbound_facts: list[tuple[int, Mutation]]) -> list[OutboundFacts]:
+    """Group the facts of a record by receiving shard; each group keeps their order."""
+    facts: dict[int, list[Mutation]] = {}
+    for shard, fact in outbound_facts:
+        facts.setdefault(shard, []).append(fact)
+    return [OutboundFacts(shard, record, shard_facts) for shard, shard_facts in facts.items()]
 
 
 class Segment(Struct, array_like=True, gc=False):
     """Messages of one source partition in their order.
 
-    source: `topic#id:partition`, of an earlier release `topic:partition`. offsets, accepted_ms (Kafka's timestamps),
-    counts (mutations): one per message.
+    Attributes:
+        source: `topic#id:partition`; `topic:partition` if an earlier release wrote it.
+        offsets: the offset of each message.
+        accepted_ms: Kafka's timestamp of each message.
+        counts: the number of mutations of each message.
+        mutations: the mutations of all messages.
     """
 
     source: str
@@ -47,7 +83,7 @@ class Segment(Struct, array_like=True, gc=False):
 
 
 class Pack(Struct, array_like=True, gc=False):
-    """One message of the mutations topic; clock: the newest event time that its sender had seen (µs)."""
+    """One message of the mutations topic; clock: the newest event time (µs) that its sender had read."""
 
     version: int
     segments: list[Segment]
@@ -63,7 +99,8 @@ _number = msgspec.msgpack.Decoder(int).decode
 class Packer:
     """Collects the mutations of input messages and closes packs as they fill.
 
-    clock: what the packs that are closed from now on tell of event time (µs).
+    Attributes:
+        clock: the event time (µs) that is written into each pack when it is closed.
     """
 
     def __init__(self, max_bytes: int = PACK_BYTES, max_mutations: int = PACK_MUTATIONS) -> None:
@@ -78,7 +115,15 @@ class Packer:
         self._bytes = self._count = 0
 
     def add(self, source: str, offset: int, accepted_ms: int, size_bytes: int, mutations: list[Mutation]) -> None:
-        """Add one input message whole; size_bytes is the length of its value, offsets of a source rise."""
+        """Add one input message.
+
+        Args:
+            source: the message's partition, with its topic's identity.
+            offset: the message's offset, above all earlier ones of the source.
+            accepted_ms: Kafka's timestamp.
+            size_bytes: the length of the message's value.
+            mutations: all mutations of the message.
+        """
         if self._count and (self._bytes + size_bytes > self.max_bytes or self._count >= self.max_mutations):
             self._close()
         segment = self._segments.get(source)
@@ -96,7 +141,11 @@ class Packer:
         self._begin()
 
     def finish(self, *, always: bool = False) -> list[bytes]:
-        """The packs of everything added since the last call, in order; always: at least one, to tell the clock."""
+        """Return the packs of everything added since the last call, in order.
+
+        Args:
+            always: return a pack even if nothing was added, to publish the clock.
+        """
         if self._segments or (always and not self._closed):
             self._close()
         closed, self._closed = self._closed, []
@@ -104,28 +153,35 @@ class Packer:
 
 
 def unpack(value: bytes) -> Pack:
-    """The pack of one message of the mutations topic.
+    """Decode one message of the mutations topic.
 
     Raises:
-        StateError: it is none of ours, or of a later version.
+        StateError: the message is no pack, or has a later version.
     """
     try:
         version = _number(next(iter(_parts(value)), b""))
         if version not in _READ:
-            raise StateError(f"a pack of version {version}, this is {VERSION}: run the release that wrote it, or newer")
+            raise StateError(
+                f"a pack on the mutations topic has version {version}, this release reads {VERSION}: run the release "
+                "that wrote it, or a newer one"
+            )
         return _decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StateError(
-            f"a message that is no pack on the mutations topic ({error}); nothing but Groundswell may write to it"
+            f"a message on the mutations topic is no pack ({error}); only Groundswell may write to that topic"
         ) from error
 
 
 @dataclass
-class Fresh:
-    """What of some packs a shard has not applied yet, and its marks after them.
+class UnappliedRecords:
+    """The part of some packs that a shard has not applied yet, and the shard's marks after them.
 
-    records: one per pack. accepted_ms: per message, Kafka's time of its event, 0 if unknown. count: mutations.
-    repeated: messages left out because they are in the state.
+    Attributes:
+        marks: the last offset of each source partition.
+        records: one per pack.
+        accepted_ms: Kafka's timestamp of each message; 0 if unknown.
+        count: the number of mutations.
+        repeated: the number of messages that are left out because the state has them.
     """
 
     marks: dict[str, int]
@@ -134,47 +190,52 @@ class Fresh:
     count: int = 0
     repeated: int = 0
 
-    def take(self, offset: int, pack: Pack) -> None:
-        """Add the pack at an offset of the log: all messages above the marks, which rise."""
+    @classmethod
+    def above(cls, marks: Mapping[str, int]) -> Self:
+        """Start with no record, above a copy of these marks."""
+        return cls(dict(marks))
+
+    def add(self, offset: int, pack: Pack) -> None:
+        """Add the messages of a pack that are above the marks, and raise the marks.
+
+        Args:
+            offset: the pack's offset in the log.
+            pack: the pack.
+        """
         mutations: list[Mutation] = []
         before = len(self.accepted_ms)
         for segment in pack.segments:
             if segment.source not in self.marks:
-                self._succeed(segment.source)
+                self._drop_replaced_topic(segment.source)
             mark = self.marks.get(segment.source, -1)
             offsets = segment.offsets
             if offsets[0] > mark:
                 mutations += segment.mutations
                 self.accepted_ms += segment.accepted_ms
             else:
-                self._take_some(segment, mark, mutations)
+                self._add_above(mark, segment, mutations)
             self.marks[segment.source] = max(mark, offsets[-1])
         oldest = min(filter(None, self.accepted_ms[before:]), default=0)
         self.records.append(Record(offset, mutations, pack.clock, oldest))
         self.count += len(mutations)
 
-    def _succeed(self, source: str) -> None:
-        """Drop the mark of the topic that a source is the successor of: no partition has more than one."""
-        at = place(source)
-        for before in [mark for mark in self.marks if place(mark) == at]:
-            del self.marks[before]
+    def _drop_replaced_topic(self, source: str) -> None:
+        """Drop the mark of an earlier topic of the same name: a partition has one mark."""
+        partition = source_partition(source)
+        for replaced in [mark for mark in self.marks if source_partition(mark) == partition]:
+            del self.marks[replaced]
 
-    def _take_some(self, segment: Segment, mark: int, mutations: list[Mutation]) -> None:
-        for offset, accepted_ms, some in messages(segment):
+    def _add_above(self, mark: int, segment: Segment, mutations: list[Mutation]) -> None:
+        for offset, accepted_ms, message_mutations in messages(segment):
             if offset > mark:
-                mutations += some
+                mutations += message_mutations
                 self.accepted_ms.append(accepted_ms)
             else:
                 self.repeated += 1
 
 
-def fresh(marks: Mapping[str, int]) -> Fresh:
-    """Nothing yet, above a copy of these marks."""
-    return Fresh(dict(marks))
-
-
 def messages(segment: Segment) -> Iterator[tuple[int, int, list[Mutation]]]:
-    """(offset, accepted_ms, mutations) of each source message in a segment."""
+    """Yield (offset, accepted_ms, mutations) of each source message in a segment."""
     begin = 0
     for offset, accepted_ms, count in zip(segment.offsets, segment.accepted_ms, segment.counts, strict=True):
         yield offset, accepted_ms, segment.mutations[begin : begin + count]
@@ -182,18 +243,27 @@ def messages(segment: Segment) -> Iterator[tuple[int, int, list[Mutation]]]:
 
 
 FACTS = 4_096
-"""Facts that stand under one offset in a pack: a record may lead to any number of them."""
+"""Facts under one offset in a pack; a record with more facts takes several offsets."""
 _PARTS = 1 << 16
 _FACT_BYTES = 64
 
 
-def fact_packs(log_name: str, partition: int, told: Iterable[Told]) -> dict[int, list[bytes]]:
-    """What a shard tells others as packs by receiving shard, the same whenever the same records are taken again."""
+def fact_packs(log_name: str, partition: int, outbound_facts: Iterable[OutboundFacts]) -> dict[int, list[bytes]]:
+    """Pack a shard's facts for other shards; the same records give the same packs whenever they are applied again.
+
+    Args:
+        log_name: the mutations topic.
+        partition: the partition of the shard that derived the facts.
+        outbound_facts: the facts, in the order of their records.
+
+    Returns:
+        The packs by receiving shard.
+    """
     packers: dict[int, Packer] = {}
-    for shard, record, facts in told:
+    for shard, record, facts in outbound_facts:
         packer = packers.setdefault(shard, Packer())
         for part, begin in enumerate(range(0, len(facts), FACTS)):
-            some = facts[begin : begin + FACTS]
+            chunk = facts[begin : begin + FACTS]
             offset = record.offset * _PARTS + part
-            packer.add(f"{log_name}:{partition}", offset, record.accepted_ms, len(some) * _FACT_BYTES, some)
+            packer.add(f"{log_name}:{partition}", offset, record.accepted_ms, len(chunk) * _FACT_BYTES, chunk)
     return {shard: packer.finish() for shard, packer in packers.items()}

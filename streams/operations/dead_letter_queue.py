@@ -30,6 +30,7 @@ from streams.kafka.access import rights
 from streams.kafka.log_io import read_partitions
 from streams.kafka.topics import DEAD_LETTERS, Topics, committed
 from streams.messages.headers import ERRORS, Headers
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.processing.dead_letters import ATTEMPT, CUT, HEADER_PREFIX, TIMESTAMP
 
@@ -386,7 +387,7 @@ PRODUCER: dict[str, Any] = {
 def _client(make: Callable[..., Any], settings: Settings, **options: Any) -> Iterator[Any]:
     """Open a Kafka client and close it at the end; raise its errors as BrokerError."""
     try:
-        client = make(**settings.kafka_kwargs(), **options)
+        client = make(**kafka_arguments(settings), **options)
         try:
             yield client
         finally:

@@ -33,6 +33,7 @@ from streams.messages.events import mutations
 from streams.messages.halos import Halo, decode
 from streams.messages.headers import rfc3339
 from streams.messages.mutation_packs import unpack
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.checkpoints import open_address
 from streams.worker.data_dir import check_readable, shard_folders
@@ -336,7 +337,7 @@ def _kept_ms(client: KafkaAdminClient, name: str) -> int | None:
 def _records(settings: Settings, name: str, progress: Progress) -> Iterator[Any]:
     try:
         consumer = KafkaConsumer(
-            **settings.kafka_kwargs(), enable_auto_commit=False, max_partition_fetch_bytes=CHUNK_BYTES
+            **kafka_arguments(settings), enable_auto_commit=False, max_partition_fetch_bytes=CHUNK_BYTES
         )
         try:
             partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]

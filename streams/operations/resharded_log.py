@@ -28,7 +28,15 @@ from graphstate.apply.remote_facts import FIRST
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import EVICTION_US, Mutation, owner
 from streams.errors import StateError
-from streams.messages.mutation_packs import PACK_BYTES, PACK_MUTATIONS, Pack, Packer, fact_packs, fresh, unpack
+from streams.messages.mutation_packs import (
+    PACK_BYTES,
+    PACK_MUTATIONS,
+    Pack,
+    Packer,
+    UnappliedRecords,
+    fact_packs,
+    unpack,
+)
 from streams.shard.routing import concerned
 from streams.shard.shard import Shard
 
@@ -70,7 +78,7 @@ class OldPartition:
         Raises:
             StateError: messages are missing, or are no packs.
         """
-        unapplied = fresh({})
+        unapplied = UnappliedRecords.above({})
         for offset, value in messages:
             if offset != self.records:
                 raise StateError(
@@ -79,7 +87,7 @@ class OldPartition:
                 )
             self.records += 1
             pack = unpack(value)
-            unapplied.take(offset, pack)
+            unapplied.add(offset, pack)
             (record,) = unapplied.records
             unapplied.records, unapplied.accepted_ms = [], []
             for mutation in record.mutations:
@@ -247,9 +255,9 @@ class NewLog:
         if not packs:
             return
         shard = self._shards[number]
-        new = fresh(shard.marks)
+        new = UnappliedRecords.above(shard.marks)
         for offset, pack in packs:
-            new.take(offset, pack)
+            new.add(offset, pack)
         outcome = shard.process(new.records, silent=True)
         shard.commit(packs[-1][0] + 1, new.marks)
         self.expired += outcome.counts.get("expired", 0)

@@ -1,4 +1,4 @@
-"""HTTP requests by urllib: addresses of this machine are asked directly, whatever proxy the environment names."""
+"""HTTP requests with urllib that use no proxy for addresses of this machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.request import (
 
 
 def is_local(address: str) -> bool:
-    """Whether a URL names this machine."""
+    """Return whether the host of a URL is this machine."""
     host = urlsplit(address).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -27,14 +27,20 @@ def is_local(address: str) -> bool:
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """A redirect is an error: urllib would carry the credentials to another host."""
+    """Treats a redirect as an error: urllib would send the credentials to another host."""
 
     def redirect_request(self, *_about: Any, **_named: Any) -> None:
-        """Follow none."""
+        """Follow no redirect."""
 
 
 def opener(address: str, context: ssl.SSLContext | None = None, *, redirects: bool = False) -> OpenerDirector:
-    """What opens this address: by the environment's proxy, unless it is one of this machine."""
+    """Return an opener for an address; it uses the environment's proxy unless the address is this machine.
+
+    Args:
+        address: the URL that will be opened.
+        context: the TLS context; None: urllib's default.
+        redirects: follow redirects.
+    """
     handlers: list[BaseHandler] = [] if redirects else [_NoRedirect()]
     if is_local(address):
         handlers.append(ProxyHandler({}))
@@ -44,5 +50,5 @@ def opener(address: str, context: ssl.SSLContext | None = None, *, redirects: bo
 
 
 def urlopen(request: Request, timeout: float) -> Any:
-    """As urllib's."""
+    """Open a request like `urllib.request.urlopen`, without a proxy if its host is this machine."""
     return opener(request.full_url, redirects=True).open(request, timeout=timeout)

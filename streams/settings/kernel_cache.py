@@ -1,8 +1,7 @@
-"""Where compiled kernels are kept: beside the sources, or in another folder where those cannot be written.
+"""The folder of compiled kernels: beside the sources, or elsewhere if the sources cannot be written.
 
-numba decides when a module with kernels is imported, and fails if no folder of its own choice can be written. So
-`prepare` comes before: it names a folder in `NUMBA_CACHE_DIR`, unless the operator has, and processes that are started
-from here inherit it.
+numba chooses a folder when a module with kernels is imported, and fails if it finds no writable one. `prepare` must run
+before that import: it sets `NUMBA_CACHE_DIR`, unless the operator did. Child processes inherit the variable.
 """
 
 from __future__ import annotations
@@ -21,18 +20,21 @@ _chosen: list[str] = []
 
 
 def prepare(datadir: Path | None = None) -> str:
-    """Choose the folder of compiled kernels; the answer says which, for a person.
+    """Choose the folder of compiled kernels.
 
     Args:
-        datadir: the data folder of a worker, which then has them in it; made if it is missing.
+        datadir: the data folder of a worker, preferred over the user's cache; created if it is missing.
+
+    Returns:
+        Which folder it is and why, as text for a message.
 
     Raises:
-        SettingsError: there is no folder that can be used.
+        SettingsError: no folder can be written.
     """
     datadir = None if datadir is None else datadir.absolute()
     given = os.environ.get(VARIABLE, "")
     if given and given not in _chosen and user_cache.usable(Path(given)):
-        return f"in {given}, as {VARIABLE} says"
+        return f"in {given} ({VARIABLE})"
     if sources_writable():
         return "beside the sources"
     if datadir is not None and user_cache.usable(datadir / FOLDER):
@@ -41,16 +43,16 @@ def prepare(datadir: Path | None = None) -> str:
         folder = user_cache.folder(FOLDER)
     if folder is not None:
         _use(str(folder))
-        return f"in {folder}, as the sources cannot be written"
+        return f"in {folder}, because the sources cannot be written"
     unusable = f" ({given} cannot be written)" if given and given not in _chosen else ""
     raise SettingsError(
-        "there is no folder for the compiled kernels, as neither the sources, the user's cache nor the temporary "
-        f"folder can be written: set {VARIABLE} to a folder that can{unusable}"
+        "no folder for the compiled kernels: neither the sources, the user's cache nor the temporary folder can be "
+        f"written; set {VARIABLE} to a writable folder{unusable}"
     )
 
 
 def sources_writable() -> bool:
-    """Whether numba can keep kernels beside every package, as it does by itself."""
+    """Return whether numba can write kernels beside every package, its default place."""
     root = Path(__file__).parents[2]
     folders = [path.parent for package in PACKAGES for path in (root / package).rglob("__init__.py")]
     caches = [cache if (cache := folder / "__pycache__").is_dir() else folder for folder in folders]
@@ -60,6 +62,6 @@ def sources_writable() -> bool:
 def _use(folder: str) -> None:
     _chosen.append(folder)
     os.environ[VARIABLE] = folder
-    # numba has read its variables if something imported it before.
+    # If numba is imported already, it has read the variable.
     if (config := sys.modules.get("numba.core.config")) is not None:
         config.CACHE_DIR = folder  # type: ignore[attr-defined]

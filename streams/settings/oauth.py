@@ -1,9 +1,9 @@
-"""SASL OAUTHBEARER: tokens from a token endpoint by client credentials, or from a file, for both Kafka clients.
+"""SASL OAUTHBEARER: tokens for both Kafka clients, from a token endpoint (client credentials) or from a file.
 
-A token of the endpoint is kept until four fifths of its life are over and shared by all clients of the process. A file
-is read for every login, because whatever renews the token replaces it there (as Kubernetes does with projected
-tokens). Clients ask when they connect; Kafka ends a connection whose token has expired, and the next one takes a new
-token.
+A token of the endpoint is cached for four fifths of its lifetime and shared by all clients of the process. A file is
+read at every login, because the file is replaced when the token is renewed (as Kubernetes does with projected tokens).
+Clients request a token when they connect; Kafka closes a connection whose token has expired, and the client connects
+again with a new token.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ MECHANISM = "OAUTHBEARER"
 ANSWER_S = 10.0
 ANSWER_BYTES = 1 << 20
 FRESH = 0.8
-"""Part of its life after which a token is replaced."""
+"""Fraction of its lifetime after which a token is renewed."""
 LIFE_S = 300.0
-"""Of a token that does not say when it expires."""
+"""Lifetime of a token without an expiry time."""
 NAMES = "GROUNDSWELL_SASL_OAUTH_"
 _TOKEN = re.compile(r"[!-~]+")
 
 
 class TokenError(KafkaError, BrokerError):
-    """There is no token to log in with. Of both trees: aiokafka tries again later, a command ends with it."""
+    """There is no token to log in with; a KafkaError, so that aiokafka retries, and a BrokerError for commands."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -59,7 +59,16 @@ class TokenError(KafkaError, BrokerError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where tokens come from: an endpoint or a file. cafile: the certificates to trust; empty: the system's."""
+    """Where tokens come from: an endpoint or a file.
+
+    Attributes:
+        url: the token endpoint; empty if tokens come from a file.
+        client_id: the client at the endpoint.
+        client_secret: its secret.
+        scope: the scope to request; empty: none.
+        cafile: trusted certificates for the endpoint; empty: the system's.
+        file: the token file; empty if tokens come from an endpoint.
+    """
 
     url: str = ""
     client_id: str = ""
@@ -71,7 +80,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Token:
-    """A token. fresh_until, until: Unix time of its renewal and its end; 0: not kept."""
+    """A token.
+
+    Attributes:
+        text: the token itself.
+        fresh_until: Unix time after which it is renewed; 0: it is not cached.
+        until: Unix time at which it expires; 0: it is not cached.
+    """
 
     text: str = field(repr=False)
     fresh_until: float
@@ -79,17 +94,17 @@ class Token:
 
     @property
     def claims(self) -> dict[str, Any]:
-        """What a JWT says, unchecked; empty if it is none."""
+        """The claims of a JWT, not verified; empty if the token is no JWT."""
         try:
             part = self.text.split(".")[1]
-            found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+            claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
         except (IndexError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return claims if isinstance(claims, dict) else {}
 
 
 class Tokens:
-    """The present token of a source; safe from any thread."""
+    """Caches the current token of a source; thread-safe."""
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.time) -> None:
         self._source, self._clock = source, clock
@@ -97,10 +112,10 @@ class Tokens:
         self._token: Token | None = None
 
     def token(self) -> str:
-        """A token that has not expired.
+        """Return a token that has not expired.
 
         Raises:
-            TokenError: there is none; the line names the setting to look at.
+            TokenError: no token can be had; the message names the setting to check.
         """
         with self._lock:
             now, token = self._clock(), self._token
@@ -116,7 +131,7 @@ class Tokens:
 
     @property
     def user(self) -> str:
-        """The user of the last token, as it says itself."""
+        """The user of the last token, from its claims; else the client id or the token file."""
         claimed = self._token.claims.get("sub") if self._token else None
         if not claimed and self._source.file:
             return f"the owner of the token in {self._source.file}"
@@ -136,7 +151,7 @@ class Tokens:
         expires = token.claims.get("exp")
         if isinstance(expires, int | float) and expires <= self._clock():
             ago_s = self._clock() - expires
-            raise TokenError(f"the token in {path} expired {ago_s:.0f} s ago: let it be renewed, see {NAMES}TOKEN_FILE")
+            raise TokenError(f"the token in {path} expired {ago_s:.0f} s ago: renew the file of {NAMES}TOKEN_FILE")
         return token
 
     def _from_endpoint(self) -> Token:
@@ -145,7 +160,7 @@ class Tokens:
         text = answer.get("access_token")
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
             why = answer.get("error") or "no access_token"
-            raise TokenError(f"the token endpoint {self._source.url} gave no token ({why}): check {NAMES}TOKEN_URL")
+            raise TokenError(f"the token endpoint {self._source.url} returned no token ({why}): check {NAMES}TOKEN_URL")
         life = answer.get("expires_in")
         try:
             life_s = float(life) if life is not None else 0.0
@@ -157,7 +172,7 @@ class Tokens:
         return Token(text, asked + FRESH * life_s, asked + life_s)
 
     def _ask(self) -> dict[str, Any]:
-        """What the endpoint answers."""
+        """Request a token; returns the fields of the endpoint's response."""
         source = self._source
         form = {"grant_type": "client_credentials"} | ({"scope": source.scope} if source.scope else {})
         login = f"{quote(source.client_id, safe='')}:{quote(source.client_secret, safe='')}"
@@ -173,29 +188,29 @@ class Tokens:
             raise TokenError(f"the certificates cannot be read ({one_line(error)}): set {NAMES}CAFILE") from None
         try:
             with opener(source.url, context).open(request, timeout=ANSWER_S) as answer:
-                found = json.loads(answer.read(ANSWER_BYTES))
+                fields = json.loads(answer.read(ANSWER_BYTES))
         except HTTPError as error:
             raise self._answered(error) from (error if error.code >= 500 else None)
         except (URLError, HTTPException, OSError) as error:
             cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, OSError) else error
             setting = "CAFILE" if isinstance(cause, ssl.SSLCertVerificationError) else "TOKEN_URL"
             why = (cause.strerror if isinstance(cause, OSError) else None) or one_line(cause)
-            line = f"the token endpoint {source.url} cannot be asked ({why}): check {NAMES}{setting}"
+            line = f"the token endpoint {source.url} cannot be reached ({why}): check {NAMES}{setting}"
             raise TokenError(line) from cause
         except ValueError:
-            raise TokenError(f"the token endpoint {source.url} answers no JSON: check {NAMES}TOKEN_URL") from None
-        return found if isinstance(found, dict) else {}
+            raise TokenError(f"the token endpoint {source.url} returned no JSON: check {NAMES}TOKEN_URL") from None
+        return fields if isinstance(fields, dict) else {}
 
     def _answered(self, error: HTTPError) -> TokenError:
-        """The line for an answer that is none; what it holds is not repeated, but for OAuth's own slug."""
+        """Return the error for an HTTP error status; of the response only OAuth's error code is repeated."""
         with error:
             try:
                 slug = json.loads(error.read(ANSWER_BYTES)).get("error")
             except (ValueError, AttributeError, OSError):
                 slug = None
-        said = f", {slug}" if isinstance(slug, str) and re.fullmatch(r"[a-z_]{1,40}", slug) else ""
+        code = f", {slug}" if isinstance(slug, str) and re.fullmatch(r"[a-z_]{1,40}", slug) else ""
         setting = "CLIENT_ID, _CLIENT_SECRET and _SCOPE" if error.code in {400, 401, 403} else "TOKEN_URL"
-        return TokenError(f"the token endpoint {self._source.url} refused ({error.code}{said}): check {NAMES}{setting}")
+        return TokenError(f"the token endpoint {self._source.url} refused ({error.code}{code}): check {NAMES}{setting}")
 
 
 @lru_cache(maxsize=8)
@@ -204,7 +219,7 @@ def _shared(source: Source) -> Tokens:
 
 
 def tokens(settings: Settings) -> Tokens:
-    """The tokens of these settings, shared by all clients of the process."""
+    """Return the token cache of these settings, shared by all clients of the process."""
     return _shared(
         Source(
             settings.sasl_oauth_token_url,
@@ -218,26 +233,26 @@ def tokens(settings: Settings) -> Tokens:
 
 
 class KafkaTokens(OtherTokenProvider):
-    """What kafka-python asks for tokens."""
+    """The token provider for kafka-python."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._tokens = tokens(settings)
 
     def token(self) -> str:
-        """The present token."""
+        """Return the current token."""
         return self._tokens.token()
 
 
 class AiokafkaTokens(AbstractTokenProvider):
-    """What aiokafka asks for tokens."""
+    """The token provider for aiokafka."""
 
     def __init__(self, settings: Settings) -> None:
         self._tokens = tokens(settings)
         aiokafka_conn.OAuthAuthenticator = StrictAuthenticator
 
     async def token(self) -> str:
-        """The present token."""
+        """Return the current token."""
         return await asyncio.to_thread(self._tokens.token)
 
 
@@ -245,10 +260,10 @@ _Authenticator: Any = aiokafka_conn.OAuthAuthenticator
 
 
 class StrictAuthenticator(_Authenticator):
-    """aiokafka's, which takes the broker's answer that a token is not valid for a success, and loses the connection."""
+    """Raises if the broker rejects the token; aiokafka's own class treats the rejection as a success."""
 
     async def step(self, payload: bytes | None) -> Any:
-        """Send the token; what comes back is empty or a refusal."""
+        """Send the token; a response that is not empty is a rejection."""
         if self._token_sent and payload:
             raise SaslAuthenticationFailed(payload.decode(errors="replace"))
         return await super().step(payload)

@@ -1,7 +1,7 @@
 """Sources of settings, in this order: command line, environment, files of secrets, a TOML file, defaults.
 
-`gather` reads all of them and `examine` validates what was found. Both collect every problem instead of stopping at
-the first, so that `config` and `doctor` can list them; no problem contains the value of a secret.
+`gather` reads the sources and `examine` validates the values. Both collect all problems, so that `config` and `doctor`
+can list them; no problem contains the value of a secret.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from pydantic_settings import SettingsError as UnreadableValue
 log = logging.getLogger(__name__)
 
 CONFIG = "config"
-"""With the prefix: the variable that names a TOML file. It is no setting itself."""
+"""With the prefix, the variable that names a TOML file; it is no setting itself."""
 FILE = "_file"
+"""Suffix of a secret's name: the variable that names the file of the secret."""
 ENVIRONMENT, DEFAULT, ARGUMENT = "environment", "default", "command line"
 SECRET_BYTES = 65_536
 SEE = "see docs/settings.md"
@@ -36,21 +37,21 @@ _LINK = re.compile(
 _LINK_PORT = re.compile(r"(?:[A-Z0-9_]+_)?PORT")
 _LINK_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://.*", re.IGNORECASE)
 _ALMOST = 0.85
-"""How similar the beginning of a variable must be to our prefix to count as a misspelt one."""
+"""Similarity of a variable's beginning to the prefix from which on it counts as misspelt."""
 
 S = TypeVar("S", bound=BaseSettings)
 
 
 @dataclass
 class Gathered:
-    """Raw values and their origins, by field, and the problems of the sources themselves."""
+    """Raw values and their origins by field, and the problems of the sources themselves."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Any], origin: str) -> None:
-        """Take the values of a source; those of the sources before it have precedence."""
+        """Add the values of a source; earlier sources have precedence."""
         for name, value in values.items():
             if name not in self.values:
                 self.values[name], self.origins[name] = value, origin
@@ -58,7 +59,14 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Examined(Generic[S]):
-    """Settings, with defaults in place of invalid values, the origin of each field, and every problem."""
+    """Validated settings.
+
+    Attributes:
+        settings: the settings, with the default in place of each invalid value.
+        origins: by field, the source of its value.
+        problems: one line for each invalid value.
+        notes: one line for each variable that is ignored and could be mistaken for a setting.
+    """
 
     settings: S
     origins: dict[str, str]
@@ -78,28 +86,28 @@ def _is_link(name: str, value: str | None, source: EnvSettingsSource) -> bool:
 
 
 def is_service_link(name: str, value: str, prefix: str) -> bool:
-    """Whether a variable is one that Kubernetes injects for a Service with a name like ours, and no setting."""
+    """Return whether Kubernetes injects the variable for a Service whose name is the prefix, so it is no setting."""
     if not name.startswith(prefix):
         return False
     rest = name.removeprefix(prefix)
-    # GROUNDSWELL_PORT=7000 may be meant as a setting; Kubernetes' variable of that name has an address.
+    # GROUNDSWELL_PORT=7000 may be a misspelt setting; Kubernetes' variable of that name holds an address.
     return bool(_LINK.fullmatch(rest) or (_LINK_PORT.fullmatch(rest) and _LINK_ADDRESS.fullmatch(value)))
 
 
 def secret_fields(cls: type[BaseSettings]) -> list[str]:
-    """The fields whose values must not be shown, and may come from a file each."""
+    """Return the fields whose values are secrets: never shown, and readable from a file each."""
     return [
         name for name, info in cls.model_fields.items() if SecretStr in (info.annotation, *get_args(info.annotation))
     ]
 
 
 def file_names(cls: type[BaseSettings]) -> dict[str, str]:
-    """By secret field the name under which its file is given."""
+    """Return, by secret field, the name that gives its file."""
     return {name: name + FILE for name in secret_fields(cls) if name + FILE not in cls.model_fields}
 
 
 def known_names(cls: type[BaseSettings]) -> list[str]:
-    """Every variable that may be set: those of the fields, of the secrets' files, and of the TOML file."""
+    """Return every valid variable: of the fields, of the files of secrets, and of the TOML file."""
     names = [*cls.model_fields, *file_names(cls).values(), CONFIG]
     return [_variable(cls, name) for name in names]
 
@@ -108,14 +116,14 @@ def _variable(cls: type[BaseSettings], name: str) -> str:
     return f"{cls.model_config.get('env_prefix', '')}{name}".upper()
 
 
-def _given(cls: type[BaseSettings], name: str) -> str:
-    """The value of a variable that is no field; empty if it is not set."""
+def _environment_value(cls: type[BaseSettings], name: str) -> str:
+    """Return the value of a variable that is no field; empty if it is not set."""
     variable = _variable(cls, name)
     return next((value for key, value in os.environ.items() if key.upper() == variable), "")
 
 
 def gather(cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Gathered:
-    """Read every source; `arguments` have precedence over all."""
+    """Read every source; `arguments` have precedence over the others."""
     gathered = Gathered()
     gathered.add(arguments, ARGUMENT)
     try:
@@ -124,22 +132,22 @@ def gather(cls: type[BaseSettings], arguments: Mapping[str, Any]) -> Gathered:
         gathered.problems.append(f"{error}; {SEE}")
     table = _toml(cls, gathered.problems)
     _secrets(cls, table, gathered)
-    gathered.add(table, str(_given(cls, CONFIG)))
+    gathered.add(table, str(_environment_value(cls, CONFIG)))
     gathered.problems[:0] = _misspelt(cls, os.environ.items())
     return gathered
 
 
 def _toml(cls: type[BaseSettings], problems: list[str]) -> dict[str, Any]:
-    """The table of the TOML file, without what is no setting; empty if none is named."""
-    name, variable = _given(cls, CONFIG), _variable(cls, CONFIG)
+    """Return the table of the TOML file without unknown keys; empty if no file is named."""
+    name, variable = _environment_value(cls, CONFIG), _variable(cls, CONFIG)
     if not name:
         return {}
     path = Path(name)
     try:
         path.open("rb").close()
-        found = TomlConfigSettingsSource(cls, toml_file=path).toml_data
+        table = TomlConfigSettingsSource(cls, toml_file=path).toml_data
     except OSError as error:
-        problems.append(f"{variable}: {name} cannot be read ({error.strerror}); give a TOML file")
+        problems.append(f"{variable}: {name} cannot be read ({error.strerror}); it must name a TOML file")
         return {}
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{variable}: {name} is not valid TOML: {error}")
@@ -148,14 +156,14 @@ def _toml(cls: type[BaseSettings], problems: list[str]) -> dict[str, Any]:
         problems.append(f"{variable}: {name} is not valid TOML: it is not UTF-8")
         return {}
     known = [*cls.model_fields, *file_names(cls).values()]
-    for key in sorted(found.keys() - set(known)):
+    for key in sorted(table.keys() - set(known)):
         guess = _closest(key.lower().removeprefix(_variable(cls, "").lower()), known)
         problems.append(f"{_place(path, key)}: {key} is no setting{_hint(guess)} {SEE}")
-    return {key: found[key] for key in known if key in found}
+    return {key: table[key] for key in known if key in table}
 
 
 def _place(path: Path, key: str) -> str:
-    """The file and, where it can be found, the line of a key."""
+    """Return the file and the line of a key; the file alone if the line cannot be found."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -166,10 +174,14 @@ def _place(path: Path, key: str) -> str:
 
 
 def _secrets(cls: type[BaseSettings], table: dict[str, Any], gathered: Gathered) -> None:
-    """Read the secrets whose files are named, by the environment or else by the TOML table; names leave the table."""
+    """Read the secrets whose files are named by the environment or the TOML table.
+
+    Removes the names of the files from the table.
+    """
+    config = _environment_value(cls, CONFIG)
     for secret, name in file_names(cls).items():
         variable, toml = _variable(cls, name), table.pop(name, None)
-        from_environment = _given(cls, name)
+        from_environment = _environment_value(cls, name)
         if gathered.origins.get(secret) == ARGUMENT:
             continue
         if from_environment and secret in gathered.values:
@@ -177,15 +189,15 @@ def _secrets(cls: type[BaseSettings], table: dict[str, Any], gathered: Gathered)
         elif from_environment:
             _read_secret(secret, from_environment, variable, gathered)
         elif toml is not None and secret in table:
-            gathered.problems.append(f"{_given(cls, CONFIG)}: {secret} and {name} are both set: remove one of them")
+            gathered.problems.append(f"{config}: {secret} and {name} are both set: remove one of them")
         elif toml is not None and secret not in gathered.values:
-            _read_secret(secret, toml, f"{_given(cls, CONFIG)}: {name}", gathered)
+            _read_secret(secret, toml, f"{config}: {name}", gathered)
 
 
 def _read_secret(secret: str, path: object, named: str, gathered: Gathered) -> None:
-    """Add the content of a file, without the newline at its end."""
+    """Add the content of a secret's file, without the newline at its end."""
     if not isinstance(path, str):
-        gathered.problems.append(f"{named}: the path of a file is needed")
+        gathered.problems.append(f"{named}: must be the path of a file")
         return
     try:
         with Path(path).open("rb") as file:
@@ -203,7 +215,10 @@ def _read_secret(secret: str, path: object, named: str, gathered: Gathered) -> N
 
 
 def _misspelt(cls: type[BaseSettings], variables: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Variables that would be without effect: with our prefix but no setting, or a setting with almost our prefix."""
+    """Yield a problem for each variable that has no effect and looks like a misspelt setting.
+
+    Such a variable has the prefix but is no setting, or is a setting with a misspelt prefix.
+    """
     prefix, known = _variable(cls, ""), known_names(cls)
     settings = {name.removeprefix(prefix) for name in known}
     for given, value in sorted(variables):
@@ -229,7 +244,7 @@ def _hint(guess: str) -> str:
 
 
 def ignored_links(cls: type[BaseSettings]) -> list[str]:
-    """A line for each variable that is a setting by its name, and Kubernetes' by its value."""
+    """Return a line for each variable that has a setting's name and the value of a Kubernetes Service link."""
     prefix, known = _variable(cls, ""), set(known_names(cls))
     return [
         f"{name}={value} is ignored: Kubernetes sets it for a Service of that name; give the Service another name, or "
@@ -240,13 +255,13 @@ def ignored_links(cls: type[BaseSettings]) -> list[str]:
 
 
 def warn(cls: type[BaseSettings]) -> None:
-    """Log what was ignored and could be taken for a setting."""
+    """Log the variables that are ignored and could be mistaken for settings."""
     for line in ignored_links(cls):
         log.warning(line)
 
 
 def examine(cls: type[S], arguments: Mapping[str, Any]) -> Examined[S]:
-    """The settings of all sources, with the default in place of each value that is invalid, and every problem."""
+    """Read and validate all sources; each invalid value is replaced by the default and reported as a problem."""
     gathered = gather(cls, arguments)
     values, problems = dict(gathered.values), gathered.problems
     while True:
@@ -254,23 +269,24 @@ def examine(cls: type[S], arguments: Mapping[str, Any]) -> Examined[S]:
             settings = cls(**values)
             break
         except ValidationError as error:
-            problems += [_explain(cls, one, gathered.origins) for one in _errors(error)]
-            wrong = {str(one["loc"][0]) for one in _errors(error) if one["loc"]}
-            if not wrong & values.keys():
-                settings = _unconnected(cls, values)
+            details = _errors(error)
+            problems += [_explain(cls, detail, gathered.origins) for detail in details]
+            invalid = {str(detail["loc"][0]) for detail in details if detail["loc"]}
+            if not invalid & values.keys():
+                settings = _without_joint_checks(cls, values)
                 break
-            values = {name: value for name, value in values.items() if name not in wrong}
+            values = {name: value for name, value in values.items() if name not in invalid}
     origins = {name: gathered.origins.get(name, DEFAULT) for name in cls.model_fields}
     return Examined(settings, origins, problems, ignored_links(cls))
 
 
-def _unconnected(cls: type[S], values: dict[str, Any]) -> S:
-    """Settings whose fields are valid one by one, though not together."""
+def _without_joint_checks(cls: type[S], values: dict[str, Any]) -> S:
+    """Return settings whose fields are valid each, without the checks of several fields together."""
     accept = {
         name: model_validator(mode="after")(lambda self: self) for name in cls.__pydantic_decorators__.model_validators
     }
-    alone = type(cls.__name__, (cls,), {"__module__": __name__, **accept})(**values)
-    return cls.model_construct(**dict(alone))
+    unchecked = type(cls.__name__, (cls,), {"__module__": __name__, **accept})(**values)
+    return cls.model_construct(**dict(unchecked))
 
 
 def _errors(error: ValidationError) -> list[Any]:
@@ -278,14 +294,14 @@ def _errors(error: ValidationError) -> list[Any]:
 
 
 def _explain(cls: type[BaseSettings], error: Any, origins: Mapping[str, str]) -> str:
-    """One error with the name of its variable, or its place in the TOML file; never with a secret's value."""
-    what = str(error["msg"]).removeprefix("Value error, ")
+    """Return an error as one line with its variable or its line in the TOML file; never with a secret's value."""
+    problem = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
-        return f"settings: {what}"
+        return f"settings: {problem}"
     name = str(error["loc"][0])
     origin = origins.get(name, DEFAULT)
     if origin.startswith("file "):
-        return f"{_variable(cls, name + FILE)}: {what}; {SEE}"
+        return f"{_variable(cls, name + FILE)}: {problem}; {SEE}"
     if origin not in {ENVIRONMENT, DEFAULT, ARGUMENT}:
-        return f"{_place(Path(origin), name)}: {name}: {what}; {SEE}"
-    return f"{_variable(cls, name)}: {what}; {SEE}"
+        return f"{_place(Path(origin), name)}: {name}: {problem}; {SEE}"
+    return f"{_variable(cls, name)}: {problem}; {SEE}"

@@ -1,7 +1,7 @@
-"""A folder of this user for files that can be made again, also without a home folder and without a name.
+"""A cache folder of the current user, also for users without a home folder or a user name.
 
-The first that can be written of: the user's cache, the temporary folder, shared memory. What is kept there is run as
-code, so the last two are used only if no other user can write to the folder.
+The first writable one of: the user's cache, the temporary folder, shared memory. Cached files are executed as code, so
+the last two are used only if no other user can write to the folder.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in it is checked as 
 
 
 def folder(name: str) -> Path | None:
-    """The folder of that name, made if it is missing; None if there is no place for one."""
-    return next((found for found in _candidates(name) if usable(found) and _ours_alone(found)), None)
+    """Return the cache folder `name`, created if it is missing; None if no place can be written."""
+    return next((path for path in _candidates(name) if usable(path) and _is_private(path)), None)
 
 
 def usable(path: Path) -> bool:
-    """Whether files can be made in the folder, which is made if it is missing."""
+    """Return whether files can be created in the folder; creates it if it is missing."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -45,7 +45,7 @@ def _candidates(name: str) -> Iterator[Path]:
 
 
 def _has_home() -> bool:
-    """Whether there is a home folder: HOME is set, or the user is in the list of users."""
+    """Return whether there is a home folder: HOME is set, or the user is in the password database."""
     try:
         Path.home()
     except RuntimeError:
@@ -53,11 +53,11 @@ def _has_home() -> bool:
     return True
 
 
-def _ours_alone(path: Path) -> bool:
-    """Whether no other user can put code into the folder: it is no link, is ours, and others cannot write it."""
-    found = path.lstat()
+def _is_private(path: Path) -> bool:
+    """Return whether no other user can write to the folder: it is no link, belongs to this user, and is not shared."""
+    status = path.lstat()
     return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == os.getuid()
-        and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.getuid()
+        and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Mutation
 from streams.messages.halos import Halo, encode
-from streams.messages.log_records import Record
+from streams.messages.mutation_packs import Record
 from streams.shard.routing import concerned
 from streams.shard.shard import Outcome, Shard
 

@@ -23,7 +23,7 @@ from graphstate.types import TYPES, USER, GraphSpec, Int64s, Mutation
 from model.artifact import Artifact
 from model.engine.cpu import Backend, Engine, MakeBackend
 from streams.messages.halos import Halo, cause
-from streams.messages.log_records import Record, Told, by_shard
+from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
 from streams.messages.outputs import Alert, Score
 from streams.shard.alert_rule import AlertRule
 from streams.shard.graph_view import LiveView
@@ -60,7 +60,7 @@ class Outcome:
     alerts: list[Alert] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
-    outbound_facts: list[Told] = field(default_factory=list)
+    outbound_facts: list[OutboundFacts] = field(default_factory=list)
     waiting: int = 0
     waited_s: float = 0.0
     held: int = 0
@@ -209,7 +209,7 @@ class Shard:
             counts = graph.take(record.mutations, record.clock, self.rule.step_us, self.publisher.run_alert_rule)
             for name, count in counts.items():
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
-            outcome.outbound_facts += by_shard(record, graph.drain_outbound_facts())
+            outcome.outbound_facts += facts_by_shard(record, graph.drain_outbound_facts())
         return self.mirrors.receive(halos)
 
     def _recompute(

@@ -1,9 +1,9 @@
-"""How a process logs: structlog for ours, the same form for the libraries', and a limit on what repeats.
+"""Logging of a process: structlog with one format for all loggers, and a rate limit for libraries.
 
-On a terminal lines are for people, else each is one JSON object. aiokafka, Faust, mode and kafka
-log at WARNING: discarded debug records were a tenth of the CPU. With the broker away they repeat
-themselves thousands of times, so each message of a library passes a few times per interval only;
-the next one that passes says how many were held back.
+On a terminal lines are formatted for people, else each line is one JSON object. aiokafka, Faust, mode and kafka log
+from WARNING on: discarded debug records took a tenth of the CPU. While the broker is away they repeat a message
+thousands of times, so each message of a library passes a few times per interval; the next one that passes has the
+number of suppressed ones.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from streams.settings.settings import Settings
 LIBRARIES = ("aiokafka", "faust", "mode", "kafka", "asyncio", "jgo", "urllib3", "numba")
 BURST = 5
 INTERVAL_S = 10.0
-REMEMBERED = 1_000
+MESSAGES_MAX = 1_000
+"""Different messages that the rate limit counts at a time."""
 
 
 class RateLimit(logging.Filter):
-    """Lets `burst` records of the same logger and message through per interval.
+    """Passes `burst` records of the same logger and message per interval.
 
-    Messages are told apart before their arguments are filled in, so that "connection to node 1"
-    and "... node 2" are the same.
+    Messages are compared before their arguments are filled in: "connection to node 1" and "... node 2" are the same.
+
+    Args:
+        burst: records that pass per interval.
+        interval_s: the length of an interval in seconds.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -41,28 +46,28 @@ class RateLimit(logging.Filter):
         self._burst = burst
         self._interval_s = interval_s
         self._clock = clock
-        # By (logger, message): start of the interval, records since then.
+        # By (logger, message): start of the interval, number of records since then.
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record passes; a first one after others were held back says how many."""
+        """Return whether the record passes; adds the number of suppressed records to the next one that passes."""
         if not record.name.startswith(LIBRARIES):
             return True
         key, now = (record.name, str(record.msg)), self._clock()
         start, count = self._seen.get(key, (now, 0))
         if now - start >= self._interval_s:
-            held_back = max(0, count - self._burst)
-            if held_back:
-                record.msg = f"{record.msg} ({held_back} more like this held back)"
+            suppressed = max(0, count - self._burst)
+            if suppressed:
+                record.msg = f"{record.msg} ({suppressed} more like this suppressed)"
             start, count = now, 0
-        if len(self._seen) >= REMEMBERED and key not in self._seen:
+        if len(self._seen) >= MESSAGES_MAX and key not in self._seen:
             self._seen.clear()
         self._seen[key] = (start, count + 1)
         return count < self._burst
 
 
 def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape what a terminal would obey: values may hold ids. A traceback keeps its lines."""
+    """Escape control characters in all values, which may hold ids; a traceback keeps its lines."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = safe_lines(value)
@@ -70,12 +75,12 @@ def _escape(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mutabl
 
 
 def _traceback(stream: TextIO, exc_info: ExcInfo) -> None:
-    """Write a traceback with everything escaped that a terminal would obey; an error's text may hold ids."""
+    """Write a traceback with control characters escaped; the text of an error may hold ids."""
     stream.write("\n" + safe_lines("".join(traceback.format_exception(*exc_info)).rstrip()))
 
 
 def setup(settings: Settings, stream: TextIO | None = None) -> None:
-    """Set up logging of this process, ours and the libraries', to `stream` (standard error)."""
+    """Set up logging of this process, libraries included, to `stream` (default: standard error)."""
     stream = stream or sys.stderr
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and stream.isatty())
     common: list[Any] = [
@@ -85,7 +90,7 @@ def setup(settings: Settings, stream: TextIO | None = None) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # Tracebacks: lines on a terminal, else one field of the JSON object.
+    # A traceback is several lines on a terminal, else one field of the JSON object.
     last: list[Any] = (
         [_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_traceback)]
         if pretty

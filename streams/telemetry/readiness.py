@@ -1,4 +1,4 @@
-"""Whether a worker may be sent traffic: state loaded, partitions owned, positions restored."""
+"""Whether a worker is ready: state loaded, partitions assigned, positions restored."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from streams.telemetry.liveness import POLLS, SHARDS, Liveness
 
 @dataclass
 class Readiness:
-    """What `/readyz` reads; the worker sets it as it goes.
+    """The state behind `/readyz`, set by the worker.
 
-    detail: what it is doing now, for people. done, total: progress of that, total 0 if unknown.
-    pending: which topic is missing or waits to be assigned; empty if none. liveness: whether it does anything at all.
+    Attributes:
+        loaded: the states of the assigned shards are loaded.
+        sought: the positions of the assigned partitions are restored.
+        stopping: the worker is shutting down.
+        detail: the operation in progress, for people.
+        pending: the topic that is missing or waits for assignment; empty if none.
+        done: units of the operation that are done.
+        total: units of the operation; 0 if unknown.
+        partitions: the assigned partitions.
+        liveness: the progress of threads and clients.
     """
 
     loaded: bool = False
@@ -27,17 +35,17 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Everything is in place and nothing is being given up."""
+        """Whether the state is loaded, positions are restored, no topic is pending and the worker is not stopping."""
         return self.loaded and self.sought and not self.stopping and not self.pending
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Note what is being loaded and how far it is; told by the shard thread."""
-        self.liveness.sign(SHARDS)
-        self.liveness.sign(POLLS)  # no poll returns while a shard is loaded
-        self.detail, self.done, self.total = what, done, total
+    def progress(self, detail: str, done: int, total: int) -> None:
+        """Record the progress of a load; called by the shard thread."""
+        self.liveness.report(SHARDS)
+        self.liveness.report(POLLS)  # no poll returns while a shard is loading
+        self.detail, self.done, self.total = detail, done, total
 
     def as_dict(self) -> dict[str, object]:
-        """The answer of `/readyz`."""
+        """Return the response of `/readyz`."""
         answer: dict[str, object] = {"ready": self.ready, "detail": "ready" if self.ready else self._why()}
         if self.total and not self.ready:
             answer["progress"] = round(self.done / self.total, 3)

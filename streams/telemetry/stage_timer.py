@@ -6,7 +6,12 @@ from time import perf_counter
 
 
 class StageTimer:
-    """Adds what its block takes to a stage of some seconds by stage; a generator would take ten times as long."""
+    """Adds the duration of a `with` block to a stage; ten times as fast as a generator-based context manager.
+
+    Args:
+        seconds: the durations so far, by stage.
+        stage: the stage of the block.
+    """
 
     def __init__(self, seconds: dict[str, float], stage: str) -> None:
         self._seconds, self._stage = seconds, stage

@@ -17,7 +17,7 @@ from faust.types import TP
 
 from streams.errors import LeaseLost, StaleStep
 from streams.kafka.leased_client import EPOCH, REQUEST_MS
-from streams.messages.topic_identity import Found, Held
+from streams.messages.topic_identity import Committed, TopicState
 from streams.worker.checkpoints import saved_offsets
 from streams.worker.lifecycle import WorkerPart
 
@@ -106,7 +106,7 @@ class Assignment(WorkerPart):
         self._saved_offsets.pop(shard, None)
 
     async def seek_targets(
-        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+        self, held: Mapping[TP, Committed], begin: Mapping[TP, int], end: Mapping[TP, int]
     ) -> dict[TP, StartPosition]:
         """Open the assigned shards; return where to read each partition from and what the group commits for it."""
         try:
@@ -122,7 +122,7 @@ class Assignment(WorkerPart):
         self._readiness.loaded = True
         return starts
 
-    async def on_score_topic(self, topics: Mapping[str, Found]) -> None:
+    async def on_score_topic(self, topics: Mapping[str, TopicState]) -> None:
         """Publish all scores again if the score topic was replaced or has more partitions than before."""
         score = topics[self._topics.score.name]
         if score.partitions <= 0:

@@ -14,7 +14,7 @@ from faust.types import TP
 from streams.errors import WorkerError
 from streams.kafka.consumer.transport import Transport
 from streams.kafka.lease import Lease
-from streams.messages.topic_identity import Held
+from streams.messages.topic_identity import Committed
 from streams.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class GroupMember(Protocol):
         ...
 
     async def seek_targets(
-        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+        self, held: Mapping[TP, Committed], begin: Mapping[TP, int], end: Mapping[TP, int]
     ) -> dict[TP, StartPosition]:
         """Return where to read each assigned partition from."""
         ...
@@ -74,7 +74,7 @@ class App(faust.App):
         """Create nothing: Faust's folders are for its tables, and there are none."""
 
     async def seek_targets(
-        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+        self, held: Mapping[TP, Committed], begin: Mapping[TP, int], end: Mapping[TP, int]
     ) -> dict[TP, StartPosition]:
         """Return where to read each partition from; the transport calls it at each assignment."""
         return await self.worker.seek_targets(held, begin, end)

@@ -21,12 +21,12 @@ from streams.messages.topic_identity import (
     MADE_ANEW,
     OTHER_LOG,
     UNREAD,
-    Found,
-    Held,
+    Committed,
     Start,
-    changed,
-    place,
-    published,
+    TopicState,
+    published_position,
+    replaced_topics,
+    source_partition,
     start,
 )
 from streams.worker.checkpoints import log_too_short
@@ -58,7 +58,7 @@ class StartPosition(NamedTuple):
     """The offset to seek to, and what the group commits for the partition."""
 
     seek: int
-    held: Held
+    held: Committed
 
 
 class Positions:
@@ -91,12 +91,12 @@ class Positions:
         self._ingest = ingest
         self._shard_work = shard_work
         self._metrics = metrics
-        self.topics: dict[str, Found] = {}
+        self.topics: dict[str, TopicState] = {}
 
     async def resolve(
         self,
-        topics: Mapping[str, Found],
-        held: Mapping[TP, Held],
+        topics: Mapping[str, TopicState],
+        held: Mapping[TP, Committed],
         begin: Mapping[TP, int],
         end: Mapping[TP, int],
         *,
@@ -122,7 +122,7 @@ class Positions:
         owned = [tp for tp in held if tp.topic == mutations.name]
         self._checkpoints.assign({tp.partition: (begin[tp], end[tp]) for tp in owned}, log_id)
         # A rebuilt shard publishes nothing below the offset up to which this log was published.
-        done = {tp: published(held[tp], log_id, end[tp]) for tp in owned}
+        done = {tp: published_position(held[tp], log_id, end[tp]) for tp in owned}
         next_offsets = await self._host.sync_assignment(
             {tp.partition: done[tp].offset for tp in owned}, unbroken=unbroken
         )
@@ -137,7 +137,7 @@ class Positions:
         inputs = {
             tp: start(held[tp], topics[tp.topic].id, log_id, begin[tp], end[tp]) for tp in held.keys() - starts.keys()
         }
-        marks = {place(source): source for sources in await self._host.read(_marks) for source in sources}
+        marks = {source_partition(source): source for sources in await self._host.read(_marks) for source in sources}
         for tp, position in inputs.items():
             self._warn(tp, _check_mark(tp, position, held[tp], marks), held[tp].offset, end[tp])
             starts[tp] = StartPosition(position.offset, position.held)
@@ -153,12 +153,12 @@ class Positions:
         fields = {"topic": tp.topic, "partition": tp.partition, "committed": committed, "from": position.offset}
         log.warning(_RESTART_EVENTS[position.why], extra={**fields, "end": end, "topic_id": position.identity.topic})
 
-    def changed_inputs(self, now: Mapping[str, Found]) -> list[str]:
+    def changed_inputs(self, now: Mapping[str, TopicState]) -> list[str]:
         """Return the input topics that were replaced or got partitions since the last assignment."""
         own = {self._topics.mutations.name, self._topics.halos.name}
-        return [name for name in changed(self.topics, now) if name not in own]
+        return [name for name in replaced_topics(self.topics, now) if name not in own]
 
-    def check(self, now: Mapping[str, Found]) -> None:
+    def check(self, now: Mapping[str, TopicState]) -> None:
         """Check that the mutations and the halos topic are those of the last assignment.
 
         Raises:
@@ -166,7 +166,7 @@ class Positions:
             TopicError: One has another number of partitions.
         """
         for spec in (self._topics.mutations, self._topics.halos):
-            if spec.name in changed(self.topics, now):
+            if spec.name in replaced_topics(self.topics, now):
                 raise StateError(
                     f"{spec.name} was deleted and made again while this worker ran (topic id "
                     f"{self.topics[spec.name].id}, now {now[spec.name].id}): start the worker again"
@@ -174,7 +174,7 @@ class Positions:
             if now[spec.name].partitions > 0:
                 check_partitions(spec, now[spec.name].partitions)
 
-    def pending(self, now: Mapping[str, Found], names: Iterable[str]) -> str:
+    def pending(self, now: Mapping[str, TopicState], names: Iterable[str]) -> str:
         """Return which of these topics is missing or differs from the last assignment; empty if none does."""
         for name in names:
             if not now[name].partitions:
@@ -188,7 +188,7 @@ def _marks(shard: Shard) -> list[str]:
     return list(shard.marks)
 
 
-def _check_mark(tp: TP, position: Start, held: Held, marks: Mapping[str, str]) -> Start:
+def _check_mark(tp: TP, position: Start, held: Committed, marks: Mapping[str, str]) -> Start:
     """Mark an input as recreated if a shard's mark is of another topic of that name.
 
     Kafka drops the commits of a deleted topic, so without a commit the marks are the only trace of it.

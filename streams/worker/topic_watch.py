@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from streams.errors import BrokerError, TopicError, one_line
-from streams.messages.topic_identity import Found
+from streams.messages.topic_identity import TopicState
 
 if TYPE_CHECKING:
     from streams.kafka.consumer.transport import Consumer
@@ -49,7 +49,7 @@ class TopicWatch:
         consumer: Callable[[], Consumer],
         positions: Positions,
         readiness: Readiness,
-        on_topics: Callable[[Mapping[str, Found]], Awaitable[None]],
+        on_topics: Callable[[Mapping[str, TopicState]], Awaitable[None]],
         every_s: float = EVERY_S,
     ) -> None:
         self._consumer = consumer
@@ -81,7 +81,7 @@ class TopicWatch:
             except BrokerError as error:
                 log.debug("topic_request_failed", extra={"error": one_line(error)})
 
-    async def fetch_topics(self, deadline_s: float = ASSIGNED_S) -> dict[str, Found]:
+    async def fetch_topics(self, deadline_s: float = ASSIGNED_S) -> dict[str, TopicState]:
         """Return Kafka's id and number of partitions of each topic now.
 
         Raises:
@@ -115,7 +115,7 @@ class TopicWatch:
         self._positions.topics |= {name: now[name] for name in self._outputs}
         await self._on_topics(now)
 
-    def _log(self, now: Mapping[str, Found], changed: list[str], outdated: list[str]) -> None:
+    def _log(self, now: Mapping[str, TopicState], changed: list[str], outdated: list[str]) -> None:
         """Log every finding once for as long as it lasts."""
         findings = {("topic_missing", name) for name in self._read if not now[name].partitions}
         findings |= {("topic_recreated_reassigning", name) for name in changed}

@@ -26,7 +26,7 @@ from model.engine.device_selection import backend, choose
 from streams.kafka.access.group_refusals import explained
 from streams.kafka.consumer.transport import Consumer, Producer, RawSchema
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Held
+from streams.messages.topic_identity import Committed
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
 from streams.shard.score_publisher import Publishing
@@ -230,7 +230,7 @@ class Worker:
         return self.assignment.held()
 
     async def seek_targets(
-        self, held: Mapping[TP, Held], begin: Mapping[TP, int], end: Mapping[TP, int]
+        self, held: Mapping[TP, Committed], begin: Mapping[TP, int], end: Mapping[TP, int]
     ) -> dict[TP, StartPosition]:
         """Return where to read each assigned partition from."""
         return await self.assignment.seek_targets(held, begin, end)
@@ -279,7 +279,7 @@ class Worker:
         def consumer(sign: Callable[[], None]) -> None:
             self.consumer.thread_loop.call_soon_threadsafe(sign)
 
-        await self.readiness.liveness.keep(consumer, lambda: self.host.read(lambda _: None))
+        await self.readiness.liveness.watch_threads(consumer, lambda: self.host.read(lambda _: None))
 
 
 class Measurements(WorkerPart):

@@ -25,6 +25,7 @@ from graphstate.types import GraphSpec
 from streams.kafka.topics import Topics, admin
 from streams.messages.files.event_files import time_us
 from streams.messages.mutation_packs import unpack
+from streams.settings.connection import aiokafka_arguments, kafka_arguments
 from streams.settings.settings import Settings
 
 MANY = 150_000
@@ -121,7 +122,7 @@ def stamp_scores(settings: Settings) -> None:
 def ends(settings: Settings) -> dict[TopicPartition, int]:
     """End offsets of the topics of inputs, mutations and scores."""
     topics = Topics(settings)
-    consumer = KafkaConsumer(**settings.kafka_kwargs())
+    consumer = KafkaConsumer(**kafka_arguments(settings))
     try:
         specs = [*topics.inputs.values(), topics.mutations, topics.score]
         parts = [TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)]
@@ -157,7 +158,7 @@ def answers(settings: Settings, begin: Mapping[TopicPartition, int], end: Mappin
 
 async def _read(settings: Settings, span: Span) -> dict[Any, list[Any]]:
     """Read every record of these spans."""
-    consumer = AIOKafkaConsumer(**settings.aiokafka_kwargs(), group_id=None)
+    consumer = AIOKafkaConsumer(**aiokafka_arguments(settings), group_id=None)
     span = {Part(*part): offsets for part, offsets in span.items()}
     found: dict[Any, list[Any]] = {part: [] for part in span}
     await consumer.start()

@@ -15,7 +15,7 @@ from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
 from streams.kafka.topics import Topics
 from streams.messages.mutation_packs import unpack
-from streams.messages.topic_identity import place
+from streams.messages.topic_identity import source_partition
 from streams.offline.replay import cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
@@ -147,7 +147,7 @@ def collect(settings: Settings, members: list[Member], live: LiveResult, sent: l
     taken = Counter[tuple[str, int]]()
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:
-            source = place(segment.source)
+            source = source_partition(segment.source)
             if source.rpartition(":")[0] in inputs:
                 taken.update((source, offset) for offset in segment.offsets)
     dead = {record.value for record in read_all(settings, [topics.dlq(name).name for name in inputs])}

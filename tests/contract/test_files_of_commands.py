@@ -187,8 +187,8 @@ def test_progress_is_printed_as_lines_without_a_terminal(
     monkeypatch.setattr(progress, "EVERY_S", 0.05)
 
     def read(**options: Any) -> str:
-        with progress.shown("reading", **options) as advance:
-            assert list(progress.counted(range(5_000), advance)) == list(range(5_000))
+        with progress.counter("reading", **options) as advance:
+            assert list(progress.count_each(range(5_000), advance)) == list(range(5_000))
             time.sleep(0.3)
         return capsys.readouterr().err
 

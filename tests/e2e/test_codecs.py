@@ -14,11 +14,12 @@ from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from streams import cli
-from streams.demo.consumer import listening
+from streams.demo.consumer import output_consumer
 from streams.embedded import EmbeddedKafka
 from streams.kafka import log_io
 from streams.kafka.topics import Topics, admin, create
 from streams.operations import personal_data_search
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.rollout import models_topic
 from tests.support.segments import stored
@@ -71,7 +72,7 @@ class Rig:
 
     def sent(self, name: str, codec: str, values: list[tuple[bytes | None, bytes]]) -> None:
         """Send messages compressed by kafka-python."""
-        sender = KafkaProducer(**self.settings.kafka_kwargs(), compression_type=codec or None, linger_ms=20)
+        sender = KafkaProducer(**kafka_arguments(self.settings), compression_type=codec or None, linger_ms=20)
         for key, value in values:
             sender.send(name, value, key=key)
         sender.flush()
@@ -196,7 +197,7 @@ def test_commands_read_every_codec(rig: Rig, capsys: pytest.CaptureFixture[str])
 
 async def _heard(settings: Settings) -> int:
     """The number of scores that the demo's consumer counts."""
-    async with listening(settings) as listener:
+    async with output_consumer(settings) as listener:
         await listener.caught_up()
         return listener.scores
 

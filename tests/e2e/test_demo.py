@@ -21,6 +21,7 @@ from streams.errors import InputError
 from streams.kafka import topics
 from streams.messages.files import event_files
 from streams.messages.headers import rfc3339
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import PREFIX, Settings
 
 GROUNDSWELL = [sys.executable, "-m", "streams.cli"]
@@ -185,7 +186,7 @@ def test_tail_shows_scores_alerts_and_tombstones(environment: Settings, capsys: 
     registry = topics.Topics(environment)
     score = {"user": "ana", "reach": 3.5, "percentile": 90.0, "as_of": rfc3339(1_300_000_000_000_000), "model": "m"}
     alert = {**score, "alert": "a1", "kind": "emerging", "velocity": 1.5, "level": 4, "new_sharers": 5, "content": None}
-    producer = KafkaProducer(**environment.kafka_kwargs())
+    producer = KafkaProducer(**kafka_arguments(environment))
     for topic, value in ((registry.score, score), (registry.score, None), (registry.alert, alert)):
         producer.send(topic.name, key=b"ana", value=value and json.dumps(value).encode()).get(10)
     producer.close()

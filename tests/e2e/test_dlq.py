@@ -21,6 +21,7 @@ from streams.messages.events import MESSAGE_BYTES, TOPIC_OF
 from streams.messages.headers import ERRORS, error_headers
 from streams.operations import dead_letter_queue
 from streams.operations.dead_letter_queue import DeadLetterQueue
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.processing.dead_letters import ATTEMPT, EXCEPTION, TIMESTAMP, dead_letter_of
 from tests.recovery.test_kill import check_equal, open_shard, undisturbed
@@ -298,7 +299,7 @@ def test_letters_that_are_still_bad_come_back(ready: Settings, capsys: pytest.Ca
         sender.send(
             topics.share.name, json.dumps({**share, "time": now_s + 200_000}).encode(), timestamp_ms=now_s * 1000
         )
-    packed = KafkaProducer(**ready.kafka_kwargs(), compression_type="gzip", max_request_size=1 << 24)
+    packed = KafkaProducer(**kafka_arguments(ready), compression_type="gzip", max_request_size=1 << 24)
     large = json.dumps({**share, "time": now_s, "note": "x" * 5_000_000}).encode()
     packed.send(topics.share.name, large).get(30)
     packed.close()

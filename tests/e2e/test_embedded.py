@@ -116,8 +116,8 @@ def test_it_ends_when_its_parent_is_killed() -> None:
 def test_it_ends_when_its_supervisor_is_killed(kafka: EmbeddedKafka) -> None:
     """Killing the supervisor kills Java too: no broker runs without a supervisor."""
     with EmbeddedKafka() as other:
-        assert other._keeper is not None
-        other._keeper.kill()
+        assert other._supervisor is not None
+        other._supervisor.kill()
         assert gone(other.pid)
     assert alive(kafka.pid)
 

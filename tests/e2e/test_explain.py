@@ -18,7 +18,7 @@ from aiohttp import web
 from graphstate.types import Kind, Mutation, owner
 from model.artifact import Artifact
 from streams import cli
-from streams.messages.log_records import Record
+from streams.messages.mutation_packs import Record
 from streams.settings.settings import PREFIX, Settings
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Shard
@@ -203,17 +203,17 @@ def test_the_command_reads_the_state_of_a_stopped_worker(here: Settings, capsys:
     assert {path: path.stat().st_mtime_ns for path in here.datadir.rglob("*.sst")} == files
     assert cli.run(["model", "explain", "ana"]) == 0
     text = capsys.readouterr().out
-    assert "a stranger has reach" in text
+    assert "a user without any data has reach" in text
     assert "not known" in text
     assert cli.run(["model", "explain", "nobody"]) == 1
-    assert capsys.readouterr().err == "groundswell: no such user, or one who was forgotten: nobody\n"
+    assert capsys.readouterr().err == "groundswell: no such user, or the user was forgotten: nobody\n"
 
 
 def test_a_missing_state_is_reported_in_one_line(here: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """The line names the folder and the settings that choose it; no folder is created."""
     assert cli.run(["model", "explain", "ana"]) == 1
     line = capsys.readouterr().err
-    assert f"there is no state of shard {owner('ana', SHARDS)}" in line
+    assert f"has no state of shard {owner('ana', SHARDS)}" in line
     assert "GROUNDSWELL_DATADIR" in line
     assert not here.datadir.exists()
 

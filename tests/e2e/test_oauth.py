@@ -122,13 +122,13 @@ def test_errors_of_an_endpoint_are_one_line(login: Settings, endpoint: TokenEndp
     assert "refused (401, invalid_client): check GROUNDSWELL_SASL_OAUTH_CLIENT_ID" in line(wrong)
     assert "refused (400, invalid_scope)" in line(login.model_copy(update={"sasl_oauth_scope": "other"}))
     away = login.model_copy(update={"sasl_oauth_token_url": "http://127.0.0.1:1/token"})
-    assert "cannot be asked (Connection refused): check GROUNDSWELL_SASL_OAUTH_TOKEN_URL" in line(away)
+    assert "cannot be reached (Connection refused): check GROUNDSWELL_SASL_OAUTH_TOKEN_URL" in line(away)
     tls = login.model_copy(update={"sasl_oauth_token_url": endpoint.url.replace("http", "https")})
-    assert "cannot be asked" in line(tls)
+    assert "cannot be reached" in line(tls)
     cases = {
-        (200, b'{"token_type": "Bearer"}'): "gave no token (no access_token)",
-        (200, b'{"access_token": "two words"}'): "gave no token",
-        (200, b"<html>"): "answers no JSON",
+        (200, b'{"token_type": "Bearer"}'): "returned no token (no access_token)",
+        (200, b'{"access_token": "two words"}'): "returned no token",
+        (200, b"<html>"): "returned no JSON",
         (302, b""): "refused (302)",
         (503, b""): "refused (503)",
         (200, b'{"access_token": "not-a-jwt"}'): f"refused the token of {CLIENT}",
@@ -179,7 +179,7 @@ def test_conflicting_settings_are_named() -> None:
         Settings.load(**given, sasl_oauth_token_url="https://a/b", sasl_oauth_token_file="c")
     with pytest.raises(SettingsError, match=r"CLIENT_ID and GROUNDSWELL_SASL_OAUTH_CLIENT_SECRET are needed"):
         Settings.load(**given, sasl_oauth_token_url="https://a/b", sasl_oauth_client_id="c")
-    with pytest.raises(SettingsError, match="SASL_OAUTH_TOKEN_URL: an address that begins with https"):
+    with pytest.raises(SettingsError, match="SASL_OAUTH_TOKEN_URL: must be a URL that begins with https"):
         Settings.load(**given, sasl_oauth_token_url="https://me:mine@a/b")
     right = Settings.load(
         **given,

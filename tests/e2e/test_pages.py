@@ -22,7 +22,6 @@ from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web import feed as feeds
-from streams.worker.web import state as live
 from tests.support import browser, needs
 
 EVIL = "</script><img src=x onerror=document.title='broken'>"
@@ -330,7 +329,7 @@ def test_change_is_measured_over_a_minute() -> None:
 @needs.chromium
 def test_the_live_page_in_a_real_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Chromium shows top, alerts and rates from the stream without an error; an id that is markup stays text."""
-    monkeypatch.setattr(live, "TICK_S", 0.1)
+    monkeypatch.setattr("streams.worker.web.state.TICK_S", 0.1)
 
     async def test() -> None:
         async with site() as here, browser.page(here.address, tmp_path) as page:

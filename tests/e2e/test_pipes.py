@@ -19,6 +19,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from streams.kafka import topics
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 WAIT_S = 60.0
@@ -49,7 +50,7 @@ def run(environment: dict[str, str], line: str, *arguments: object) -> subproces
 def users(settings: Settings) -> list[str]:
     """The users of the follow events on the input topic."""
     spec = topics.Topics(settings).follow
-    consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None)
+    consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None)
     try:
         parts = [TopicPartition(spec.name, at) for at in range(spec.partitions)]
         ends = consumer.end_offsets(parts)
@@ -160,7 +161,7 @@ def test_a_live_source_is_followed(settings: Settings, environment: dict[str, st
     if ending == "cut off":
         assert code == 1
         assert error.startswith("groundswell: standard input, line 5: not JSON")
-        assert "what came before it was sent" in error
+        assert "the events before it were sent" in error
     else:
         assert (code, error) == (0, "")
         summary: dict[str, Any] = json.loads(output)
@@ -179,7 +180,7 @@ def test_a_gzip_source_is_followed_at_a_rate(settings: Settings, environment: di
         output, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0
     assert json.loads(output)["skipped"] == {"json": 3}
-    assert error.decode().splitlines()[0] == ("left out: standard input, line 2: not JSON: Input data was truncated: {")
+    assert error.decode().splitlines()[0] == ("skipped: standard input, line 2: not JSON: Input data was truncated: {")
 
 
 def test_an_interrupted_file_is_a_failure(settings: Settings, environment: dict[str, str], tmp_path: Path) -> None:
@@ -192,5 +193,5 @@ def test_an_interrupted_file_is_a_failure(settings: Settings, environment: dict[
         output, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 1
     assert b"events sent in" in output
-    assert b"was stopped before its end; sending it again does no harm" in error
+    assert b"stopped before its end; send it again, repeated events count once" in error
     assert 3 <= len(users(settings)) < 500

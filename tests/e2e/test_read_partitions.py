@@ -11,6 +11,7 @@ from kafka import KafkaConsumer, TopicPartition
 from streams.errors import BrokerError
 from streams.kafka import topics
 from streams.kafka.log_io import read_partitions
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from tests.support.workers import producer
 
@@ -32,7 +33,7 @@ def parts(settings: Settings) -> list[TopicPartition]:
 @pytest.fixture
 def consumer(settings: Settings) -> Iterator[KafkaConsumer]:
     """A consumer without a group."""
-    consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=None, enable_auto_commit=False)
+    consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None, enable_auto_commit=False)
     yield consumer
     consumer.close()
 

@@ -18,6 +18,7 @@ from kafka import KafkaProducer
 from streams.kafka import topics
 from streams.messages import events
 from streams.messages.outputs import ALERT_FIELDS, SCORE_FIELDS
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import PREFIX, Settings
 from tests.support import tidy
 from tests.support.workers import wait_for
@@ -59,7 +60,7 @@ def plain(settings: Settings) -> Settings:
     registry = topics.Topics(settings)
     with topics.admin(settings) as client:
         topics.create(client, registry.all())
-    producer = KafkaProducer(**settings.kafka_kwargs())
+    producer = KafkaProducer(**kafka_arguments(settings))
     for spec, example in zip((registry.score, registry.alert), blocks("json")[3:], strict=True):
         producer.send(spec.name, key=b"bo", value=example.strip().encode()).get(10)
     producer.send(registry.score.name, key=b"gone", value=None).get(10)

@@ -13,6 +13,7 @@ from streams.embedded import EmbeddedKafka
 from streams.errors import BrokerError, TopicError
 from streams.kafka import topics
 from streams.operations import doctor
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 
@@ -47,7 +48,7 @@ def test_describe_counts_records(environment: Settings, capsys: pytest.CaptureFi
     assert cli.run(["topics", "create"]) == 0
     capsys.readouterr()
     name = topics.Topics(environment).follow.name
-    producer = KafkaProducer(**environment.kafka_kwargs())
+    producer = KafkaProducer(**kafka_arguments(environment))
     producer.send(name, b"{}", partition=2).get(timeout=30)
     producer.close()
     (topic,) = printed(capsys, "topics", "describe", name)

@@ -11,6 +11,7 @@ from kafka import KafkaProducer
 
 from streams import cli
 from streams.kafka import topics
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 
@@ -32,12 +33,12 @@ def test_topics_give_the_same_artifact_as_the_file(
     assert cli.run(["simulate", "--out", str(file), "--users", "200", "--communities", "2", "--days", "14"]) == 0
     assert cli.run(["topics", "create"]) == 0
     assert cli.run(["produce", str(file)]) == 0
-    producer = KafkaProducer(**settings.kafka_kwargs())
+    producer = KafkaProducer(**kafka_arguments(settings))
     producer.send(topics.Topics(settings).share.name, b"junk").get(timeout=30)
     producer.close()
     from_file = trained(capsys, str(file), "--out", str(tmp_path / "one"))
     assert cli.run(["train", "--topics", "--out", str(tmp_path / "two"), "--snapshots", "3", "--epochs", "1"]) == 0
-    assert "1 messages hold something that is no event" in capsys.readouterr().err
+    assert "1 messages hold invalid events" in capsys.readouterr().err
     from_topics = trained(capsys, "--topics", "--out", str(tmp_path / "two"))
     # Rows are in the order of first appearance, which partitions change for events of equal time: weights may differ.
     assert (from_topics["events"], from_topics["held_out"]) == (from_file["events"], from_file["held_out"])

@@ -17,6 +17,7 @@ from streams.errors import UnreadableBatch
 from streams.kafka.log_io import read_inputs
 from streams.kafka.topics import Topics, admin, create
 from streams.operations import doctor, personal_data_search
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from tests.support.segments import damage, stored
 from tests.support.workers import START_S, WorkerProcess, environment, read_all, wait_for
@@ -46,7 +47,7 @@ def ready(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
 
 def send(settings: Settings, name: str, codec: str, *values: bytes) -> None:
     """Send each value as its own batch to partition 0."""
-    sender = KafkaProducer(**settings.kafka_kwargs(), compression_type=codec)
+    sender = KafkaProducer(**kafka_arguments(settings), compression_type=codec)
     for value in values:
         sender.send(name, value, key=b"k", partition=0).get(30)
     sender.close()

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaProducer
 from streams.kafka.batches import publish
 from streams.kafka.topics import Topics
 from streams.messages.outputs import Message
+from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 from tests.load.events import STREAMS, Sent
 
@@ -31,7 +32,7 @@ BATCH_BYTES = 256 * 1024
 async def send(settings: Settings, events: Iterator[Sent], rate: float, count: int, seconds: float) -> dict[str, Any]:
     """Send until the count or the time is reached (0: no limit); rate 0: as fast as Kafka accepts."""
     topics = Topics(settings)
-    client = AIOKafkaProducer(**settings.aiokafka_kwargs(), acks="all", max_batch_size=BATCH_BYTES)
+    client = AIOKafkaProducer(**aiokafka_arguments(settings), acks="all", max_batch_size=BATCH_BYTES)
     await client.start()
     begin, sent, waiting = time.monotonic(), 0, set[asyncio.Task[int]]()
 

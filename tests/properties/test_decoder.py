@@ -21,8 +21,17 @@ from hypothesis import strategies as st
 
 from graphstate.types import Kind, Mutation
 from streams.errors import BadEvent
-from streams.messages import events as schemas
-from streams.messages.events import EVENTS, ID_BYTES, MESSAGE_BYTES, TOPIC_OF, TopicKind, mutations
+from streams.messages.events import (
+    DAY_US,
+    EVENTS,
+    ID_BYTES,
+    LATEST_US,
+    MESSAGE_BYTES,
+    REASONS,
+    TOPIC_OF,
+    TopicKind,
+    mutations,
+)
 from streams.messages.mutation_packs import Packer, unpack
 from streams.messages.mutation_packs import messages as segments
 
@@ -195,7 +204,7 @@ def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> 
     except BadEvent as bad:
         outcome, error, found = bad.reason, str(bad), bad.good
     assert perf_counter() - begin < SLOW_S
-    assert outcome in {"accepted", *schemas.REASONS}
+    assert outcome in {"accepted", *REASONS}
     assert (outcome == "accepted") == (error == "")
     assert len(error) < 500
     assert "\n" not in error
@@ -220,7 +229,7 @@ def valid(mutation: Mutation, topic: TopicKind, timestamp_ms: int) -> None:
     assert TOPIC_OF[kind.name.lower()] == topic or (kind is Kind.CREATE and topic == "share")
     assert type(mutation) is Mutation
     assert type(mutation.time) is int
-    assert 0 <= mutation.time <= min(timestamp_ms * 1000 + schemas.DAY_US, schemas.LATEST_US)
+    assert 0 <= mutation.time <= min(timestamp_ms * 1000 + DAY_US, LATEST_US)
     given_ids = [mutation.user, *([] if kind is Kind.FORGET else [mutation.other])]
     given_ids += [] if mutation.extra is None else [mutation.extra]
     assert all(type(one) is str and 1 <= len(one.encode()) <= ID_BYTES for one in given_ids)
@@ -314,7 +323,7 @@ def naive_time(value: Any, timestamp_ms: int) -> int:
             raise ValueError
         gap = moment - datetime(1970, 1, 1, tzinfo=UTC)
         time_us = (gap.days * 86_400 + gap.seconds) * 1_000_000 + gap.microseconds
-    if not 0 <= time_us <= min(timestamp_ms * 1000 + schemas.DAY_US, schemas.LATEST_US):
+    if not 0 <= time_us <= min(timestamp_ms * 1000 + DAY_US, LATEST_US):
         raise ValueError
     return time_us
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from streams.commands.worker import worker
 from streams.telemetry import liveness
-from streams.worker import worker as app
+from streams.worker import worker as worker_module
 
 BOUND_S = 2.0
 HANG_S = 120.0
 
 
-class Hanging(app.Worker):
+class Hanging(worker_module.Worker):
     """A worker that hangs as soon as it has partitions."""
 
     def on_sought(self, tps: list[Any]) -> None:
@@ -31,5 +31,5 @@ class Hanging(app.Worker):
 
 if __name__ == "__main__":
     liveness.LOOP_S = liveness.STEP_S = BOUND_S
-    app.Worker = Hanging  # type: ignore[misc]
+    worker_module.Worker = Hanging  # type: ignore[misc]
     worker()

@@ -28,6 +28,7 @@ from kafka.admin import (
 from streams.embedded import EmbeddedKafka
 from streams.errors import BrokerError
 from streams.kafka.topics import Topics, admin, create
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from tests.support.workers import START_S, WorkerProcess, environment, producer, read_all, wait_for
 
@@ -93,7 +94,7 @@ def last_line(process: WorkerProcess) -> str:
 @contextmanager
 def foreign(settings: Settings, topic: str) -> Iterator[list[BaseException]]:
     """A consumer of another application in the group of the workers; yields the errors that it gets."""
-    consumer = KafkaConsumer(topic, **settings.kafka_kwargs(), group_id=settings.consumer_group)
+    consumer = KafkaConsumer(topic, **kafka_arguments(settings), group_id=settings.consumer_group)
     errors: list[BaseException] = []
     stop = threading.Event()
 

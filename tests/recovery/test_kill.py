@@ -19,7 +19,7 @@ from model.artifact import Artifact
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.events import TOPIC_OF, mutations
 from streams.messages.mutation_packs import unpack
-from streams.messages.topic_identity import place
+from streams.messages.topic_identity import source_partition
 from streams.settings.settings import Settings
 from streams.shard.shard import Shard
 from tests.support.histories import history
@@ -137,7 +137,7 @@ def check_log(settings: Settings, topics: Topics, record_property: pytest.Record
     taken = Counter[tuple[str, int]]()
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:
-            taken.update((place(segment.source), offset) for offset in segment.offsets)
+            taken.update((source_partition(segment.source), offset) for offset in segment.offsets)
     sent = read_all(settings, [spec.name for spec in topics.inputs.values()])
     assert set(taken) == {(f"{record.topic}:{record.partition}", record.offset) for record in sent}
     assert len(sent) == PORTION * (KILLS + 1)

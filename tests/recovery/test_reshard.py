@@ -19,6 +19,7 @@ from kafka.structs import OffsetAndMetadata
 from streams.errors import StateError, TopicError, WorkerError
 from streams.kafka.topics import RESHARD, Topics, admin, create, describe
 from streams.operations.reshard import Report, reshard
+from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.checkpoints import repository
 from tests.recovery.test_kill import feed
@@ -200,7 +201,7 @@ def test_reshards_keep_graph_scores_and_alerts(
 def member(settings: Settings) -> Iterator[None]:
     """A member in the group."""
     name = Topics(settings).follow.name
-    consumer = KafkaConsumer(name, **settings.kafka_kwargs(), group_id=settings.consumer_group)
+    consumer = KafkaConsumer(name, **kafka_arguments(settings), group_id=settings.consumer_group)
     try:
         wait_for(lambda: bool(consumer.poll(100) or consumer.assignment()), 30, "the group")
         yield

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from streams.kafka.log_io import read_partitions
 from streams.kafka.topics import Topics
+from streams.settings.connection import kafka_arguments
 from streams.settings.direct_http import urlopen
 from streams.settings.settings import PREFIX, Settings
 from tests.support import tidy
@@ -124,7 +125,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 @contextmanager
 def producer(settings: Settings) -> Iterator[KafkaProducer]:
     """A producer of raw bytes without a size limit of its own; flushed at the end."""
-    sender = KafkaProducer(**settings.kafka_kwargs(), max_request_size=SIZE_LIMIT, linger_ms=2, acks="all")
+    sender = KafkaProducer(**kafka_arguments(settings), max_request_size=SIZE_LIMIT, linger_ms=2, acks="all")
     try:
         yield sender
         sender.flush()
@@ -134,7 +135,7 @@ def producer(settings: Settings) -> Iterator[KafkaProducer]:
 
 def read_all(settings: Settings, names: Iterable[str]) -> list[Any]:
     """Every record that the topics contain now, in order per partition."""
-    consumer = KafkaConsumer(**settings.kafka_kwargs(), enable_auto_commit=False)
+    consumer = KafkaConsumer(**kafka_arguments(settings), enable_auto_commit=False)
     try:
         parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
         begins, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
@@ -149,7 +150,7 @@ def lag(settings: Settings, names: Iterable[str]) -> int:
 
     End offsets are read after the commits, so a lag of 0 means that everything sent before the call was committed.
     """
-    consumer = KafkaConsumer(**settings.kafka_kwargs(), group_id=settings.consumer_group, enable_auto_commit=False)
+    consumer = KafkaConsumer(**kafka_arguments(settings), group_id=settings.consumer_group, enable_auto_commit=False)
     try:
         parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
         committed = {part: consumer.committed(part) or 0 for part in parts}
@@ -185,7 +186,7 @@ def wait_quiet(settings: Settings, timeout_s: float, still_s: float) -> float:
 
 
 def _ends(settings: Settings, names: list[str]) -> dict[Any, int]:
-    consumer = KafkaConsumer(**settings.kafka_kwargs())
+    consumer = KafkaConsumer(**kafka_arguments(settings))
     try:
         parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
         found: dict[Any, int] = consumer.end_offsets(parts)

@@ -23,6 +23,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from streams.errors import BrokerError, one_line
 from streams.kafka.access import advertised_listeners
 from streams.kafka.access.advertised_listeners import Unreachable
+from streams.settings.connection import aiokafka_arguments, ssl_context
 from streams.settings.oauth import MECHANISM, TokenError, tokens
 from streams.settings.settings import PREFIX, Settings
 
@@ -42,7 +43,7 @@ def check_connection(settings: Settings, timeout_s: float) -> None:
         BrokerError: no address accepted; the message has the cause and the setting to check.
         SettingsError: the certificates cannot be read.
     """
-    settings.ssl_context()
+    ssl_context(settings)
     # On a thread, because the caller may be running inside an event loop.
     with ThreadPoolExecutor(1) as thread:
         problem = thread.submit(asyncio.run, _try_until_deadline(settings, timeout_s)).result()
@@ -84,7 +85,7 @@ async def _try_each(settings: Settings, timeout_s: float) -> BaseException | Non
 
 async def _try(settings: Settings, server: str, timeout_s: float) -> None:
     host, _, port = server.rpartition(":")
-    security = settings.aiokafka_kwargs()
+    security = aiokafka_arguments(settings)
     del security["bootstrap_servers"]
     connection = AIOKafkaConnection(host.strip("[]"), int(port), request_timeout_ms=int(timeout_s * 1_000), **security)
     try:

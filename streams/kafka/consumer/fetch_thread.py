@@ -30,7 +30,8 @@ from streams.kafka.consumer.poll_queue import INPUTS, Poll
 from streams.kafka.lease import Lease
 from streams.kafka.leased_client import METADATA_MS, REQUEST_MS, maintain_lease
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Found, Held
+from streams.messages.topic_identity import Committed, TopicState
+from streams.settings.connection import aiokafka_arguments
 
 LOGGER = logging.getLogger("faust.transport")
 """Faust's services log under the module of their class; this keeps the name of Faust's own transport."""
@@ -75,7 +76,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         self._assignor = ShardAssignor((topics.mutations.name, topics.halos.name), self.app.held)
         session_s = settings.session_timeout_s
         consumer = NotingConsumer(
-            **settings.aiokafka_kwargs(),
+            **aiokafka_arguments(settings),
             group_id=settings.consumer_group,
             group_instance_id=settings.instance or None,
             partition_assignment_strategy=[self._assignor],
@@ -133,17 +134,17 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         """Return the number of partitions of a topic in this client's metadata; callable from any thread."""
         return aiokafka_internals.partition_count(self._consumer, topic)
 
-    async def describe_topics(self, names: list[str], deadline_s: float) -> dict[str, Found]:
+    async def describe_topics(self, names: list[str], deadline_s: float) -> dict[str, TopicState]:
         """Return ids and partition counts of topics, as for `topic_ids.describe_topics`."""
         client = aiokafka_internals.client(self._consumer)
         return await topic_ids.describe_topics(client, names, deadline_s=deadline_s)
 
-    async def committed_offsets(self, tps: list[TP]) -> dict[TP, Held]:
+    async def committed_offsets(self, tps: list[TP]) -> dict[TP, Committed]:
         """Return what the group committed for each partition; offset -1 where it committed nothing."""
         keys = [aiokafka.TopicPartition(*tp) for tp in tps]
         committed = await aiokafka_internals.committed_offsets(self._consumer, keys)
         return {
-            tp: Held(committed[key].offset, committed[key].metadata or "") if key in committed else Held(-1)
+            tp: Committed(committed[key].offset, committed[key].metadata or "") if key in committed else Committed(-1)
             for tp, key in zip(tps, keys, strict=True)
         }
 

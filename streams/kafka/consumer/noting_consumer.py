@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import aiokafka
 
-from streams.messages.topic_identity import Held
+from streams.messages.topic_identity import Committed
 
 
 class Noted(int):
@@ -15,7 +15,7 @@ class Noted(int):
 
     note: str
 
-    def __new__(cls, held: Held) -> Self:
+    def __new__(cls, held: Committed) -> Self:
         """Return the offset of a commit with its note."""
         noted = super().__new__(cls, held.offset)
         noted.note = held.note

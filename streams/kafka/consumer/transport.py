@@ -27,7 +27,8 @@ from streams.kafka.consumer.fetch_thread import FetchThread
 from streams.kafka.consumer.noting_consumer import Noted
 from streams.kafka.consumer.poll_queue import Poll, PollQueue
 from streams.kafka.leased_client import EPOCH, METADATA_MS, REQUEST_MS, LeasedProducer
-from streams.messages.topic_identity import Found, Held
+from streams.messages.topic_identity import Committed, TopicState
+from streams.settings.connection import aiokafka_arguments
 from streams.telemetry.liveness import POLLS, STEP_S
 
 LOGGER = logging.getLogger("faust.transport")
@@ -78,7 +79,7 @@ class Consumer(driver.Consumer):
     def _sign_progress(self) -> None:
         """Sign that a fetch returned, unless a lane is busy for so long that fetching alone is no progress."""
         if self._polls.busy_s() < STEP_S:
-            self.app.worker.readiness.liveness.sign(POLLS)
+            self.app.worker.readiness.liveness.report(POLLS)
 
     async def _getmany(
         self,
@@ -188,17 +189,17 @@ class Consumer(driver.Consumer):
 
     def _new_offset(self, tp: TP) -> int | None:
         position = self._completed.pop(tp, None)
-        return None if position is None else Noted(Held(position, self._notes.get(tp, "")))
+        return None if position is None else Noted(Committed(position, self._notes.get(tp, "")))
 
     # Topics
 
-    async def describe_topics(self, names: list[str], deadline_s: float = REQUEST_MS / 1_000) -> dict[str, Found]:
+    async def describe_topics(self, names: list[str], deadline_s: float = REQUEST_MS / 1_000) -> dict[str, TopicState]:
         """Return ids and partition counts of topics, as Kafka has them now.
 
         Raises:
             KafkaError: no broker answered until the deadline.
         """
-        topics: dict[str, Found] = await self._thread.call_thread(self._thread.describe_topics, names, deadline_s)
+        topics: dict[str, TopicState] = await self._thread.call_thread(self._thread.describe_topics, names, deadline_s)
         return topics
 
     def partition_count(self, topic: str) -> int:
@@ -228,7 +229,7 @@ class Producer(driver.Producer):
         del transactional_id
         return LeasedProducer(
             self.app.lease,
-            **self.app.settings.aiokafka_kwargs(),
+            **aiokafka_arguments(self.app.settings),
             max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES,
             request_timeout_ms=REQUEST_MS,

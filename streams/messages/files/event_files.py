@@ -1,13 +1,13 @@
-"""Event files: read for what their first bytes are, from files, folders and pipes, and written a chunk at a time.
+"""Event files: read from files, folders and pipes by the format of their first bytes, and written in chunks.
 
-A row is an event as a message of the input topics holds it: a dict with `type`, `time` and the fields of that type,
-without nulls. Whatever is wrong with a file is said with its name and the line, row or event.
+A row is an event as in a message of the input topics: a dict with `type`, `time` and the fields of that type, without
+nulls. An error has the name of the file and the number of the line, row or event.
 
-    filebytes      standard input, pipes, files; decompression; encodings
-    filekinds      what the first bytes are
-    filetext       JSON text to rows
-    fileparquet    Parquet to rows
-    filefolders    a folder's parts
+    byte_streams   standard input, pipes, files; decompression; encodings
+    kinds          formats by their first bytes
+    text_rows      JSON text to rows
+    parquet        Parquet to rows
+    folders        the parts of a folder
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from graphstate.types import Kind, Mutation
 from streams.errors import BadEvent, InputError, one_line, reason
+from streams.messages.escaping import safe
 from streams.messages.events import all_from_row
 from streams.messages.files import folders, kinds, parquet
 from streams.messages.files.byte_streams import (
@@ -45,7 +46,7 @@ from streams.messages.files.parquet import CHUNK_ROWS, COLUMNS, TIMES
 from streams.messages.files.text_rows import EXCERPT_BYTES, BadRow, Row, TextRows
 
 SHOWN = 5
-"""How many of the bad lines are shown."""
+"""The number of invalid lines that are shown."""
 
 FIELDS: dict[Kind, tuple[str, str | None, str | None]] = {
     Kind.FOLLOW: ("follow", "target", None),
@@ -58,13 +59,20 @@ FIELDS: dict[Kind, tuple[str, str | None, str | None]] = {
     Kind.CREATE: ("create", "content", "reply_to"),
     Kind.DELETE: ("delete", "content", None),
 }
-"""What an event file calls a mutation's kind, its `other` and its `extra`."""
+"""By kind of mutation: the event's type, and the fields that hold `other` and `extra`."""
 
 
 class Skipped:
-    """The rows of event files that hold no event: how many may be left out, how many were, and why.
+    """Counts the invalid rows of event files that are skipped.
 
-    limit: how many may be, None for any number. hint: what is added to the message of the first that may not.
+    Args:
+        limit: how many rows may be skipped; None: any number.
+        hint: appended to the error of the first row that may not be skipped.
+        show: called with a line about each of the first skipped rows.
+
+    Attributes:
+        good: the number of valid rows.
+        reasons: the number of skipped rows by reason.
     """
 
     def __init__(self, limit: int | None = 0, hint: str = "", show: Callable[[str], None] = lambda _line: None) -> None:
@@ -76,44 +84,57 @@ class Skipped:
 
     @property
     def bad(self) -> int:
-        """How many were left out."""
+        """The number of skipped rows."""
         return self.reasons.total()
 
-    def leave_out(self, place: str, bad: BadEvent, row: Row | None) -> None:
-        """Count a bad row and show it if it is one of the first.
+    def skip(self, place: str, bad: BadEvent, row: Row | None) -> None:
+        """Count an invalid row, and show it if it is one of the first.
+
+        Args:
+            place: file and line of the row.
+            bad: why it is invalid.
+            row: the row; None if it could not be parsed.
 
         Raises:
-            InputError: no more may be left out.
+            InputError: the limit is reached.
         """
         if self.limit is not None and self.bad >= self.limit:
-            counts = f"; {self.bad:,} were left out before it ({self.told()})" if self.bad else ""
+            counts = f"; {self.bad:,} were skipped before it ({self.counts()})" if self.bad else ""
             raise InputError(f"{place}: {bad}{counts}{self.hint}") from bad
         self.reasons[bad.reason] += 1
         self._first = self._first or f"{place}: {bad}"
         if self.bad <= SHOWN:
-            self._show(f"left out: {place}: {bad}: {_excerpt(bad, row)}")
+            self._show(f"skipped: {place}: {bad}: {_excerpt(bad, row)}")
         elif self.bad == SHOWN + 1:
-            self._show("left out: more are counted, not shown")
+            self._show("skipped: further lines are counted and not shown")
 
-    def told(self) -> str:
-        """The counts by reason, as `json 2, time 1`."""
+    def counts(self) -> str:
+        """Return the counts by reason as text, such as `json 2, time 1`."""
         return ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.most_common())
 
     def conclude(self) -> None:
-        """Raise InputError if all there was was left out: the wrong file, not a few bad lines."""
+        """Finish the count.
+
+        Raises:
+            InputError: all rows were invalid, so it is probably the wrong file.
+        """
         if self.bad and not self.good:
-            raise InputError(f"none of {self.bad:,} lines holds an event ({self.told()}); the first: {self._first}")
+            raise InputError(f"none of {self.bad:,} lines holds an event ({self.counts()}); the first: {self._first}")
 
 
 def _excerpt(bad: BadEvent, row: Row | None) -> str:
-    """How a bad row begins, fit for a terminal."""
+    """Return the beginning of an invalid row, with control characters escaped."""
     start = bad.excerpt if isinstance(bad, BadRow) else msgspec.json.encode(row, enc_hook=str)[:EXCERPT_BYTES]
-    text = start.decode(errors="replace")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return safe(start.decode(errors="replace"))
 
 
 class EventFile:
-    """One event file, or one part of a folder of them, that is read once from its beginning to its end."""
+    """One event file, or one part of a folder; read once from its beginning to its end.
+
+    Args:
+        path: the file.
+        fixed: values of all rows, from the names of the folders around the file.
+    """
 
     def __init__(self, path: Path, fixed: Row | None = None) -> None:
         self.path, self._fixed = path, fixed or {}
@@ -122,17 +143,17 @@ class EventFile:
         self._text: TextRows | None = None
 
     def place(self, number: int) -> str:
-        """Where the row with this number is, the last that was read."""
+        """Return file and line of the last row that was read, which has this number."""
         element = f", event {self._text.element}" if self._text is not None and self._text.element else ""
         return f"{self.name}, {self._unit} {number}{element}"
 
     def rows(self) -> Iterator[tuple[int, Row | BadEvent]]:
-        """Each row, or why there is none, with the number of its line, row or event from 1. Rows are not validated.
+        """Yield each row, or why it is invalid, with its number from 1; rows are not validated as events.
 
-        Memory is bounded by a chunk, whatever the size of the file.
+        Memory is bounded by the size of a chunk.
 
         Raises:
-            InputError: the file cannot be read; the message says why, and how far it was read.
+            InputError: the file cannot be read; the message has the cause and the last row.
         """
         number = 0
         try:
@@ -140,13 +161,13 @@ class EventFile:
                 for number, row in self._rows(chunks):
                     yield number, row
         except CutOff as error:
-            far = f"{self._unit} {number:,}" if number else "the beginning"
+            last = f"{self._unit} {number:,}" if number else "the beginning"
             raise InputError(
-                f"{self.name}: is cut off: its {error} ends in the middle, after {far}; is it a whole file?"
+                f"{self.name}: is cut off: its {error} ends in the middle, after {last}; is it a whole file?"
             ) from error
         except Damaged as error:
-            far = f" after {self._unit} {number:,}" if number else ""
-            raise InputError(f"{self.name}: cannot be read{far}: {error}") from error
+            last = f" after {self._unit} {number:,}" if number else ""
+            raise InputError(f"{self.name}: cannot be read{last}: {error}") from error
         except (OSError, EOFError, pa.ArrowException) as error:
             raise InputError(f"{self.name}: cannot be read ({reason(error)}); is it a whole event file?") from error
 
@@ -170,18 +191,18 @@ class EventFile:
             yield number, {**self._fixed, **row} if isinstance(row, dict) else row
 
     def _refuse(self, head: bytes, layers: list[str]) -> None:
-        """Name what is no event file. An empty stream is one without events, an empty file was to be something."""
+        """Raise InputError if it is no event file, or an empty file; an empty stream is valid and has no events."""
         inside = f" in {', '.join(layers)}" if layers else ""
-        if what := kinds.foreign(head):
-            raise InputError(f"{self.name}: is {what}{inside}; read are {kinds.READ}")
+        if kind := kinds.foreign(head):
+            raise InputError(f"{self.name}: is {kind}{inside}; event files are {kinds.READ}")
         if not head and not layers and not is_stream(self.path):
             raise InputError(f"{self.name}: is empty (0 bytes); leave it out, or write the events again")
 
     def check(self) -> None:
-        """Look at the beginning of the file; nothing of a stream, which could not be read again.
+        """Check the first bytes of the file; a stream is not read, because that cannot be repeated.
 
         Raises:
-            InputError: it is not there, may not be read or is no event file.
+            InputError: the file does not exist, may not be read or is no event file.
         """
         try:
             if is_stream(self.path):
@@ -198,7 +219,11 @@ class EventFile:
 
 
 def parts(path: Path) -> list[EventFile]:
-    """The files behind a path: itself, or the parts of a folder. Raises InputError if a folder has none."""
+    """Return the files of a path: the file itself, or the parts of a folder.
+
+    Raises:
+        InputError: the folder has no event files, or cannot be read.
+    """
     try:
         if is_stdin(path) or not path.is_dir():
             return [EventFile(path)]
@@ -208,10 +233,10 @@ def parts(path: Path) -> list[EventFile]:
 
 
 def check(paths: Sequence[Path]) -> None:
-    """Look at the beginning of each file, before anything that takes long.
+    """Check the first bytes of each file, before anything that takes long.
 
     Raises:
-        InputError: one is not there, may not be read or is no event file, or standard input is given twice.
+        InputError: a file does not exist, may not be read or is no event file, or standard input is given twice.
     """
     if sum(map(is_stdin, paths)) > 1:
         raise InputError("standard input is given twice; it can be read once")
@@ -221,22 +246,22 @@ def check(paths: Sequence[Path]) -> None:
 
 
 def is_live(path: Path) -> bool:
-    """Whether a path is read as it comes, so that its end is not for this command to tell: a pipe, standard input."""
+    """Return whether a path is a pipe or standard input, which is read as it comes and may never end."""
     return is_stream(path)
 
 
 def number_of_rows(path: Path) -> int | None:
-    """How many rows there are, where the file tells without being read: Parquet."""
-    found = parts(path)
-    if any(is_stream(part.path) for part in found):
+    """Return the number of rows of Parquet files, from their metadata; None for other files."""
+    files = parts(path)
+    if any(is_stream(part.path) for part in files):
         return None
-    if not all(head_of(part.path) == (kinds.PARQUET, []) for part in found):
+    if not all(head_of(part.path) == (kinds.PARQUET, []) for part in files):
         return None
-    return sum(parquet.number_of_rows(part.path) for part in found)
+    return sum(parquet.number_of_rows(part.path) for part in files)
 
 
 def rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """The rows of a file in its order, each with the number of its line (Parquet: row) from 1; they are not validated.
+    """Yield the rows of a file in order, each with the number of its line (Parquet: row) from 1, not validated.
 
     Raises:
         InputError: the file cannot be read, or a line is no JSON object.
@@ -251,33 +276,36 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 def checked(
     paths: Sequence[Path], skipped: Skipped, now_us: int | None = None, *, conclude: bool = True
 ) -> Iterator[tuple[Row, list[Mutation]]]:
-    """Yield the rows of files with their mutations, in the order of the files; a row without an event is left out.
+    """Yield the valid rows of files with their mutations, in order; invalid rows are skipped.
 
-    A share with an author is its create and itself.
+    A share with an author has two mutations: its create and itself.
 
-    now_us: the present, a day after which no event may lie (default: the machine's clock). conclude: raise at the end
-    if no row held one.
+    Args:
+        paths: files, folders or pipes.
+        skipped: counts the skipped rows.
+        now_us: the present (default: the machine's clock); events may be at most a day later.
+        conclude: raise at the end if no row was valid.
 
     Raises:
-        InputError: a file cannot be read, a row holds no event and may not be left out, or no row holds one.
+        InputError: a file cannot be read, a row is invalid and may not be skipped, or no row is valid.
     """
     for part in chain.from_iterable(map(parts, paths)):
         for number, row in part.rows():
             try:
                 if not isinstance(row, dict):
                     raise row
-                found = _mutations(row, now_us)
+                row_mutations = _mutations(row, now_us)
             except BadEvent as bad:
-                skipped.leave_out(part.place(number), bad, row if isinstance(row, dict) else None)
+                skipped.skip(part.place(number), bad, row if isinstance(row, dict) else None)
                 continue
             skipped.good += 1
-            yield row, found
+            yield row, row_mutations
     if conclude:
         skipped.conclude()
 
 
 def _mutations(row: Row, now_us: int | None) -> list[Mutation]:
-    """The mutations of a row. Ids that are whole floats become integers in it, as pandas has integers with gaps."""
+    """Return the mutations of a row; ids that are whole floats (pandas' integers with gaps) become integers in it."""
     try:
         return all_from_row(row, now_us)
     except BadEvent as bad:
@@ -287,7 +315,7 @@ def _mutations(row: Row, now_us: int | None) -> list[Mutation]:
 
 
 def _whole_ids(row: Row) -> bool:
-    """Turn ids that are whole floats into integers; whether there were any."""
+    """Convert ids that are whole floats to integers; returns whether there were any."""
     changed = False
     for name, value in row.items():
         if name in TIMES:
@@ -303,27 +331,33 @@ def _whole_ids(row: Row) -> bool:
 def mutations(
     *paths: Path, until: str | int | None = None, now_us: int | None = None, skipped: Skipped | None = None
 ) -> Iterator[Mutation]:
-    """The validated events of files in their order.
+    """Yield the mutations of the valid rows of files in order.
 
-    until: leave out what is later: RFC 3339, Unix seconds as text, or microseconds as an integer.
-    now_us: as of `checked`. skipped: what may be left out; nothing by default.
+    Args:
+        paths: files, folders or pipes.
+        until: leave out later events; RFC 3339, Unix seconds as text, or microseconds as an integer.
+        now_us: as in `checked`.
+        skipped: counts the skipped rows; default: no row may be skipped.
 
     Raises:
-        InputError: as `checked` does; the message has file and line.
+        InputError: as in `checked`; the message has file and line.
     """
     limit = time_us(until) if isinstance(until, str) else until
-    for _, found in checked(paths, skipped or Skipped(), now_us):
+    for _, row_mutations in checked(paths, skipped or Skipped(), now_us):
         if limit is None:
-            yield from found
-        elif found[-1].time <= limit:
-            yield from (mutation for mutation in found if mutation.time <= limit)
+            yield from row_mutations
+        elif row_mutations[-1].time <= limit:
+            yield from (mutation for mutation in row_mutations if mutation.time <= limit)
 
 
 def time_us(text: str) -> int:
-    """Microseconds since 1970 of a time as a person gives it: RFC 3339, a date, or Unix seconds.
+    """Parse a time from the command line: RFC 3339, a date, or Unix seconds.
+
+    Returns:
+        Microseconds since 1970.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text is no such time.
     """
     try:
         seconds = float(text)
@@ -340,7 +374,7 @@ def time_us(text: str) -> int:
 
 
 def row_of(mutation: Mutation) -> Row:
-    """The row that `from_row` would turn into this mutation; `time` in seconds, whole ones as an integer."""
+    """Return the row that `from_row` converts to this mutation; `time` in seconds, an integer if whole."""
     name, other, extra = FIELDS[Kind(mutation.kind)]
     whole, rest = divmod(mutation.time, 1_000_000)
     row: Row = {"type": name, "time": mutation.time / 1e6 if rest else whole, "user": mutation.user}
@@ -352,16 +386,19 @@ def row_of(mutation: Mutation) -> Row:
 
 
 def write(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as the file's name says (`.jsonl`, `.jsonl.gz`, `.jsonl.zst`, `.parquet`); how many they were.
+    """Write rows in the format of the name's suffix: `.jsonl`, `.jsonl.gz`, `.jsonl.zst` or `.parquet`.
 
-    A file appears whole or not at all.
+    The file is complete or does not exist.
+
+    Returns:
+        The number of rows.
 
     Raises:
-        InputError: the name ends otherwise, or the file cannot be written.
+        InputError: the name has another suffix, or the file cannot be written.
     """
     if not _is_parquet(path) and not path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
         raise InputError(f"{path}: the name must end in .jsonl, .jsonl.gz, .jsonl.zst or .parquet")
-    # The ending stays: it says what is in the file.
+    # The suffix stays, because it chooses the format.
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -392,8 +429,8 @@ def _write_json(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
     with pa.OSFile(str(path), "wb") as file:
         stream = pa.CompressedOutputStream(file, codec) if codec else file
         try:
-            for some in _chunks(events):
-                lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_plain) for row in some]
+            for chunk in _chunks(events):
+                lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_plain) for row in chunk]
                 stream.write(("\n".join(lines) + "\n").encode())
                 count += len(lines)
         finally:
@@ -402,24 +439,24 @@ def _write_json(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _plain(value: object) -> Any:
-    """What json cannot write by itself: moments, and the scalars of NumPy."""
+    """Convert datetimes and NumPy scalars, which `json` does not write, to plain values."""
     if isinstance(value, datetime):
         return _aware(value).isoformat()
     if hasattr(value, "item"):
         return value.item()
-    raise InputError(f"a {type(value).__name__} cannot stand in an event")
+    raise InputError(f"an event cannot hold a {type(value).__name__}")
 
 
 def _write_parquet(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
     count = 0
     with pq.ParquetWriter(path, COLUMNS, compression="zstd") as writer:
-        for some in _chunks(events):
+        for chunk in _chunks(events):
             columns = [
-                pa.array([_cell(name, row.get(name)) for row in some], type_)
+                pa.array([_cell(name, row.get(name)) for row in chunk], type_)
                 for name, type_ in zip(COLUMNS.names, COLUMNS.types, strict=True)
             ]
             writer.write_table(pa.table(columns, schema=COLUMNS))
-            count += len(some)
+            count += len(chunk)
     return count
 
 
@@ -436,6 +473,6 @@ def _us(seconds: float) -> int:
 
 
 def _chunks(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    left = iter(events)
-    while some := list(islice(left, CHUNK_ROWS)):
-        yield some
+    rest = iter(events)
+    while chunk := list(islice(rest, CHUNK_ROWS)):
+        yield chunk

@@ -22,7 +22,7 @@ from model.artifact import Artifact
 from model.engine.dual_engine import DualEngine
 from streams.errors import ModelRefused, one_line
 from streams.shard.shard import Shard
-from streams.telemetry.metrics import Largest, Metrics
+from streams.telemetry.metrics import Metrics, RecentMaximum
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import AuditResult, UserSnapshot, compare, read_snapshot, repair_user
 from streams.worker.processing.shard_host import ShardHost
@@ -86,7 +86,7 @@ class Auditor:
         self._random = random or Random()
         self._clock = clock
         self._sleep = sleep
-        self._largest = Largest(clock)
+        self._largest = RecentMaximum(clock)
 
     async def run(self) -> None:
         """Audit and pause in turn; raises only where a repair failed halfway."""
@@ -121,7 +121,7 @@ class Auditor:
         except Exception as error:  # noqa: BLE001 - reading a shard does it no harm
             self._fail(error)
             return 0.0
-        self._metrics.audit_error.set(self._largest.take(result.error))
+        self._metrics.audit_error.set(self._largest.observe(result.error))
         if not result.mismatches:
             self._metrics.audit_nodes.labels("fine").inc()
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from streams.messages.topic_identity import Found
+from streams.messages.topic_identity import TopicState
 
 
 class _Shard(Protocol):
@@ -33,7 +33,7 @@ class ScoreTopicChange(NamedTuple):
     republish: bool
 
 
-def note_score_topic(shard: _Shard, topic: Found) -> ScoreTopicChange:
+def note_score_topic(shard: _Shard, topic: TopicState) -> ScoreTopicChange:
     """Record in a shard which score topic it publishes to; its next commit makes that and the republication durable."""
     name = topic.id or "-"
     before, *counts = shard.target.split() or [name]

@@ -28,7 +28,7 @@ from streams.kafka.topics import Topics
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
 from streams.messages.headers import rfc3339
-from streams.messages.mutation_packs import Fresh, fact_packs, fresh, unpack
+from streams.messages.mutation_packs import UnappliedRecords, fact_packs, unpack
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.publish_and_commit import Step, publish_and_commit
@@ -64,7 +64,7 @@ class MicroBatch:
         next_offset: the offset in the shard's log after the step.
     """
 
-    new: Fresh
+    new: UnappliedRecords
     publish: bool
     next_offset: int = 0
 
@@ -97,8 +97,8 @@ def micro_batches(
             yield batch
             batch = None
         if batch is None:
-            batch = MicroBatch(fresh(marks), publish=not published)
-        batch.new.take(record.offset, unpack(record.value))
+            batch = MicroBatch(UnappliedRecords.above(marks), publish=not published)
+        batch.new.add(record.offset, unpack(record.value))
         marks = batch.new.marks
         next_offset = batch.next_offset = record.offset + 1
     if batch is not None:
@@ -224,13 +224,19 @@ class ShardAgent:
             await self._announce(partition)
         next_offset, marks = self._host.position(partition)
         yield await self._run_step(
-            poll, partition, MicroBatch(Fresh(marks), publish, next_offset), halos, halo_offset=position
+            poll,
+            partition,
+            MicroBatch(UnappliedRecords.above(marks), publish, next_offset),
+            halos,
+            halo_offset=position,
         )
 
     async def _run_empty_step(self, poll: Poll, partition: int) -> Step:
         """Run a step without records in memory, for the work that earlier steps deferred."""
         next_offset, marks = self._host.position(partition)
-        return await self._run_step(poll, partition, MicroBatch(fresh(marks), publish=True, next_offset=next_offset))
+        return await self._run_step(
+            poll, partition, MicroBatch(UnappliedRecords.above(marks), publish=True, next_offset=next_offset)
+        )
 
     async def _run_step(
         self,
@@ -345,7 +351,7 @@ class ShardAgent:
             metrics.frontier.labels(str(layer)).observe(nodes)
         metrics.edges.inc(outcome.edges)
         metrics.held_rows.inc(outcome.held)
-        metrics.effect.take(outcome.effect)
+        metrics.effect.observe(outcome.effect)
         if not batch.publish:
             metrics.muted.inc(len(outcome.alerts) + len(outcome.forgotten))
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 from streams.errors import StaleStep
 from streams.messages.halos import Halo
-from streams.messages.log_records import Record
-from streams.messages.topic_identity import Found
+from streams.messages.mutation_packs import Record
+from streams.messages.topic_identity import TopicState
 from streams.shard.shard import Outcome, Shard
 from streams.worker.processing.score_topic import ScoreTopicChange, note_score_topic
 from streams.worker.processing.takeovers import TakeOvers
@@ -252,7 +252,7 @@ class ShardHost:
 
         await self._run(work)
 
-    async def note_score_topic(self, topic: Found) -> dict[int, ScoreTopicChange]:
+    async def note_score_topic(self, topic: TopicState) -> dict[int, ScoreTopicChange]:
         """Record the score topic in every shard whose last step is committed."""
 
         def work() -> dict[int, ScoreTopicChange]:

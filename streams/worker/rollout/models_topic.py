@@ -31,6 +31,7 @@ from streams.kafka import topics
 from streams.kafka.access import rights
 from streams.kafka.consumer.fetch_errors import decoding
 from streams.kafka.topics import Topics
+from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 
 USE, TRY, PART, SHARD = "use", "try", "part", "shard"
@@ -207,7 +208,7 @@ class ModelsTopicReader:
         self._topic = Topics(settings).models.name
         self._partition = TopicPartition(self._topic, 0)
         self._consumer: Any = AIOKafkaConsumer(
-            **settings.aiokafka_kwargs(), enable_auto_commit=False, auto_offset_reset="earliest"
+            **aiokafka_arguments(settings), enable_auto_commit=False, auto_offset_reset="earliest"
         )
 
     async def open(self) -> None:
@@ -268,7 +269,7 @@ class ModelsTopicWriter(ModelsTopicReader):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._producer: Any = AIOKafkaProducer(
-            **settings.aiokafka_kwargs(), acks="all", enable_idempotence=True, max_request_size=2 * PART_BYTES
+            **aiokafka_arguments(settings), acks="all", enable_idempotence=True, max_request_size=2 * PART_BYTES
         )
 
     async def open(self) -> None:

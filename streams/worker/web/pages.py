@@ -44,7 +44,7 @@ class Pages:
 
         There is no response if the event loop hangs.
         """
-        hung = self._state.readiness.liveness.hung()
+        hung = self._state.readiness.liveness.stalled()
         answer: dict[str, object] = {"live": False, "detail": hung} if hung else {"live": True}
         return web.json_response(answer, status=503 if hung else 200)
 

@@ -48,7 +48,7 @@ def test_a_module_that_is_not_there_breaks_nothing(monkeypatch: pytest.MonkeyPat
     "arguments", [["nonsense"], ["config", "--nonsense"], ["topics", "nonsense"], ["config", "extra"]]
 )
 def test_wrong_usage_is_one_line_and_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong usage is told from failure by its exit code."""
+    """Wrong usage and failure have different exit codes."""
     assert cli.run(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -66,7 +66,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_error_on_purpose_is_one_line_and_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    """Errors of our own trees are for people."""
+    """Errors that are raised on purpose are one line."""
     monkeypatch.setattr("streams.telemetry.console.table", lambda _rows: (_ for _ in ()).throw(error))
     assert cli.run(["config"]) == 1
     assert capsys.readouterr().err == f"groundswell: {' '.join(str(error).split())}\n"

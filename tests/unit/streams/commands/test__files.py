@@ -44,7 +44,7 @@ def bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_reason_is_counted_and_the_good_is_read(bad: Path) -> None:
-    """What is left out takes nothing with it, and the first of it is shown, fit for a terminal."""
+    """Skipped rows do not affect others; the first ones are shown with control characters escaped."""
     shown: list[str] = []
     skipped = event_files.Skipped(None, show=shown.append)
     found = list(event_files.mutations(bad, skipped=skipped))
@@ -53,7 +53,7 @@ def test_every_reason_is_counted_and_the_good_is_read(bad: Path) -> None:
     assert dict(skipped.reasons) == wanted
     assert (skipped.bad, skipped.good) == (13, len(found))
     assert len(shown) == event_files.SHOWN + 1
-    assert shown[1].startswith(f"left out: {bad}, line 4: not JSON")
+    assert shown[1].startswith(f"skipped: {bad}, line 4: not JSON")
     assert shown[1].endswith(": nonsense, and more")
     assert all(line.isprintable() for line in shown)
 
@@ -62,7 +62,7 @@ def test_no_more_are_left_out_than_allowed(bad: Path) -> None:
     """The one too many ends it, and the message has the counts and what to do."""
     for limit, message in (
         (0, r"bad.jsonl, line 2: not JSON: .*; --skip-bad$"),
-        (2, r"bad.jsonl, line 6: not UTF-8: .*; 2 were left out before it \(json 2\); --skip-bad$"),
+        (2, r"bad.jsonl, line 6: not UTF-8: .*; 2 were skipped before it \(json 2\); --skip-bad$"),
     ):
         with pytest.raises(InputError, match=message):
             list(event_files.mutations(bad, skipped=event_files.Skipped(limit, "; --skip-bad")))
@@ -92,7 +92,7 @@ def test_rows_of_parquet_and_events_of_arrays_are_left_out(tmp_path: Path) -> No
     pq.write_table(pa.table({**columns, "target": pa.array([None, b"b", None], pa.binary())}), path)
     skipped = event_files.Skipped(None)
     assert len(list(event_files.mutations(path, skipped=skipped))) == 2
-    assert skipped.told() == "id 1"
+    assert skipped.counts() == "id 1"
     rows: list[Any] = [json.loads(GOOD % 1), "\x1b[31m", json.loads(GOOD % 2), {"type": []}, [[]]]
     shown: list[str] = []
     path = tmp_path / "x.json"
@@ -100,7 +100,7 @@ def test_rows_of_parquet_and_events_of_arrays_are_left_out(tmp_path: Path) -> No
     skipped = event_files.Skipped(None, show=shown.append)
     assert len(list(event_files.mutations(path, skipped=skipped))) == 2
     assert skipped.reasons == {"schema": 1, "type": 1, "nested": 1}
-    assert shown[0] == f'left out: {path}, event 2: not an event; each must be one JSON object: "\\u001b[31m"'
+    assert shown[0] == f'skipped: {path}, event 2: not an event; each must be one JSON object: "\\u001b[31m"'
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, dict[str, Any], str]:
@@ -114,15 +114,15 @@ def test_replay_leaves_bad_lines_out_when_asked(bad: Path, tmp_path: Path, capsy
     """--skip-bad takes a number or none, before or behind the file, and the summary has the counts."""
     out = tmp_path / "out"
     code, _, error = run(capsys, "replay", bad, "--out", out)
-    assert (code, "--skip-bad leaves such lines out" in error) == (1, True)
+    assert (code, "--skip-bad skips such lines" in error) == (1, True)
     code, _, error = run(capsys, "replay", "--skip-bad", "3", bad, "--out", out)
-    assert (code, "3 were left out before it" in error) == (1, True)
+    assert (code, "3 were skipped before it" in error) == (1, True)
     for arguments in (("--skip-bad", bad), (bad, "--skip-bad"), ("--skip-bad", "13", bad), ("--skip-bad=13", bad)):
         code, summary, error = run(capsys, "replay", *arguments, "--out", out)
         assert (code, summary["events"], summary["skipped"]["schema"]) == (0, 14, 4)
-        assert error.count("left out: ") == event_files.SHOWN + 1
+        assert error.count("skipped: ") == event_files.SHOWN + 1
     assert cli.run(["replay", str(bad), "--skip-bad", "--out", str(out)]) == 0
-    assert "13 bad lines left out (schema 4, json 2" in capsys.readouterr().out
+    assert "13 invalid lines skipped (schema 4, json 2" in capsys.readouterr().out
 
 
 def test_produce_checks_without_kafka(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,18 +136,18 @@ def test_produce_checks_without_kafka(bad: Path, capsys: pytest.CaptureFixture[s
     assert cli.run(["produce", "--check", str(bad)]) == 1
     printed = capsys.readouterr().out
     assert "14 events from 1970-01-01T00:00:00+00:00 to" in printed
-    assert "13 lines hold no event" in printed
+    assert "13 lines are invalid" in printed
     code, found, _ = run(capsys, "produce", "--check", "/dev/null")
     assert (code, found["events"], found["first"], found["skipped"]) == (0, 0, None, {})
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_training_and_evaluation_have_it_too(bad: Path, tmp_path: Path, command: str, capsys: Any) -> None:
-    """They read the good lines and then say that these are too few."""
+    """They read the valid lines and then report that these are too few."""
     out = ("--out", str(tmp_path / "out")) if command == "train" else ()
     assert cli.run([command, str(bad), *out]) == 1
     assert "line 2: not JSON" in capsys.readouterr().err
     assert cli.run([command, str(bad), *out, "--skip-bad"]) == 1
     error = capsys.readouterr().err
-    assert "left out: " in error
+    assert "skipped: " in error
     assert "no posts" in error.splitlines()[-1] or "no create" in error.splitlines()[-1]

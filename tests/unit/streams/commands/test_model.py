@@ -1,4 +1,4 @@
-"""`groundswell model show`: what the folder holds, or one line that says what is wrong."""
+"""`groundswell model show`: the artifact of a folder, or an error of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`groundswell state`: what it says of a state, what it finds wrong, what it keeps and brings back."""
+"""`groundswell state`: inspect, verify, checkpoint and restore."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from graphstate.memory.node_tables import FOLLOWERS
-from graphstate.queries import state_verification as looking
+from graphstate.queries import state_verification
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Kind, Mutation, source_hash
 from model.artifact import Artifact
@@ -97,7 +97,7 @@ def test_inspect(state: State) -> None:
     code, out, _ = state.run("inspect")
     assert code == 0
     assert out.splitlines()[0].split()[:3] == ["shard", "format", "shards"]
-    assert state.run("inspect", "--shard", "3")[2].startswith("groundswell: there is no state of shard 3")
+    assert state.run("inspect", "--shard", "3")[2].endswith(" has no state of shard 3; check GROUNDSWELL_DATADIR\n")
 
 
 def test_verify(state: State) -> None:
@@ -133,8 +133,8 @@ def test_verify_on_several_shards(tmp_path: Path) -> None:
     with cluster(Artifact.default(), spec, tmp_path, 3) as running:
         replay(running, every)
     folder = tmp_path / "shard-1"
-    assert [list(looking.verify(tmp_path / f"shard-{shard}")) for shard in range(3)] == [[], [], []]
-    assert looking.inspect(folder)["shards"] == 3
+    assert [list(state_verification.verify(tmp_path / f"shard-{shard}")) for shard in range(3)] == [[], [], []]
+    assert state_verification.inspect(folder)["shards"] == 3
     graph = GraphState.open(folder, replace(spec, shards=3, shard=1))
     users = graph.users
     owned = [row for name, row in users.index.items() if source_hash(name) % 3 == 1]
@@ -143,7 +143,7 @@ def test_verify_on_several_shards(tmp_path: Path) -> None:
         graph.mark_dirty(0, row)
     graph.commit()
     graph.close()
-    assert [line.partition(" nodes")[0] for line in looking.verify(folder)] == ["followers: 5"]
+    assert [line.partition(" nodes")[0] for line in state_verification.verify(folder)] == ["followers: 5"]
 
 
 def test_checkpoint_and_restore(state: State) -> None:
@@ -173,7 +173,7 @@ def test_a_running_worker_is_left_alone(state: State) -> None:
     state.json("checkpoint")
     with lock_data_dir(state.datadir):
         code, _, err = state.run("checkpoint")
-        assert (code, "in use by another worker" in err, "keeps one every 600 s by itself" in err) == (1, True, True)
+        assert (code, "in use by another worker" in err, "makes a checkpoint every 600 s" in err) == (1, True, True)
         assert state.run("restore", "--force")[::2] == (1, err.partition("; with GROUNDSWELL_CHECKPOINTS")[0] + "\n")
         assert state.json("inspect")[0]["next_offset"] == 30
     shard = Shard(state.shard)
@@ -193,7 +193,7 @@ def test_nothing_there(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     assert state.run("checkpoints")[:2] == (0, f"no checkpoints in file://{state.kept}\n")
     shutil.rmtree(state.shard)
     assert state.run("restore")[2].startswith("groundswell: there is no checkpoint of shard 0 in ")
-    assert state.run("inspect")[2].startswith("groundswell: there is no state of a shard in ")
+    assert state.run("inspect")[2].endswith(" has no state of a shard; check GROUNDSWELL_DATADIR\n")
     assert state.run("restore", "--shard", "x")[0] == 2
     monkeypatch.setenv(PREFIX + "CHECKPOINTS", "")
     assert state.run("checkpoints")[2].startswith("groundswell: GROUNDSWELL_CHECKPOINTS is empty")

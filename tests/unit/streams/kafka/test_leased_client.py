@@ -17,6 +17,7 @@ from streams.errors import LeaseLost, StateError
 from streams.kafka.lease import MARGIN, Lease
 from streams.kafka.leased_client import EPOCH, LeasedProducer, maintain_lease
 from streams.kafka.topics import TopicSpec, admin, create
+from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 from streams.telemetry.liveness import CONSUMER, SHARDS, Liveness
 from streams.worker import data_dir
@@ -167,7 +168,7 @@ def test_a_message_is_refused_at_the_socket_after_its_lease(settings: Settings, 
     async def story() -> None:
         producer = LeasedProducer(
             lease,
-            **settings.aiokafka_kwargs(),
+            **aiokafka_arguments(settings),
             max_batch_size=1 << 19,
             max_request_size=1 << 20,
             request_timeout_ms=9_000,
@@ -232,16 +233,16 @@ def test_silent_threads_are_named() -> None:
     clock = Clock()
     liveness = Liveness({CONSUMER: 30.0, SHARDS: 300.0}, clock)
     clock.now_s += 1_000
-    assert liveness.hung() == ""
-    liveness.sign(CONSUMER)
-    liveness.sign(SHARDS)
+    assert liveness.stalled() == ""
+    liveness.report(CONSUMER)
+    liveness.report(SHARDS)
     clock.now_s += 31
-    assert CONSUMER in liveness.hung()
-    liveness.sign(CONSUMER)
-    assert liveness.hung() == ""
+    assert CONSUMER in liveness.stalled()
+    liveness.report(CONSUMER)
+    assert liveness.stalled() == ""
     clock.now_s += 280
-    liveness.sign(CONSUMER)
-    assert SHARDS in liveness.hung()
+    liveness.report(CONSUMER)
+    assert SHARDS in liveness.stalled()
 
 
 def test_one_worker_per_folder_and_none_after_a_kill(tmp_path: Path) -> None:

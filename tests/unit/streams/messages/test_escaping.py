@@ -19,8 +19,7 @@ from streams.commands import _explain, tail
 from streams.demo.view import Frame, Lines, alert_line, render
 from streams.messages.escaping import safe, safe_json, safe_lines
 from streams.settings.settings import Settings
-from streams.telemetry import console as printing
-from streams.telemetry import logs
+from streams.telemetry import console, logs
 
 EVIL = "e\x1b[31m\u202e\x9b2J\x07\r\u2066é東[red]"
 ESCAPED = "e\\x1b[31m\\u202e\\x9b2J\\x07\\r\\u2066é東[red]"
@@ -46,9 +45,9 @@ def test_the_one_function() -> None:
 
 def test_tables_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     """What commands print by: aligned by what is shown."""
-    printing.table([{"user": EVIL, "n": 1}, {"user": "x", "n": 2}])
-    printing.line(f"user {EVIL}")
-    printing.as_json({"user": EVIL})
+    console.table([{"user": EVIL, "n": 1}, {"user": "x", "n": 2}])
+    console.line(f"user {EVIL}")
+    console.as_json({"user": EVIL})
     shown = capsys.readouterr().out
     assert obeyed(shown) == []
     lines = shown.splitlines()
@@ -77,10 +76,10 @@ def test_the_demo() -> None:
     frame.events, frame.top = 5, [{"user": EVIL, "reach": 1.0, "percentile": 2.0}]
     frame.newest.append(alert)
     for width in (200, 80):
-        console = Console(file=io.StringIO(), width=width, force_terminal=False)
-        console.print(render(frame))
-        Lines(console).show(frame)
-        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        terminal = Console(file=io.StringIO(), width=width, force_terminal=False)
+        terminal.print(render(frame))
+        Lines(terminal).show(frame)
+        shown = terminal.file.getvalue()  # type: ignore[attr-defined]
         assert obeyed(shown) == []
         assert ESCAPED in shown
 

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Fact, Kind, Mutation
 from streams.errors import StateError
-from streams.messages.log_records import Record, Told
-from streams.messages.mutation_packs import FACTS, Packer, fact_packs, fresh, messages, unpack
+from streams.messages.mutation_packs import (
+    FACTS,
+    OutboundFacts,
+    Packer,
+    Record,
+    UnappliedRecords,
+    fact_packs,
+    messages,
+    unpack,
+)
 
 
 def mutation(number: int) -> Mutation:
@@ -67,28 +75,28 @@ def test_repeats_are_left_out() -> None:
         packer.add("a:0", offset, offset, 10, [mutation(offset)])
     packer.add("a:1", 3, 99, 10, [mutation(50), mutation(51)])
     pack = unpack(packer.finish()[0])
-    some = fresh({"a:0": 6})
-    some.take(0, pack)
-    assert [m.time for m in some.records[0].mutations] == [7, 8, 9, 50, 51]
-    assert some.accepted_ms == [7, 8, 9, 99]
-    assert (some.repeated, some.marks) == (7, {"a:0": 9, "a:1": 3})
-    some.take(1, pack)
-    assert (some.count, some.records[1].mutations) == (5, [])
-    assert (some.repeated, some.marks) == (18, {"a:0": 9, "a:1": 3})
+    unapplied = UnappliedRecords.above({"a:0": 6})
+    unapplied.add(0, pack)
+    assert [m.time for m in unapplied.records[0].mutations] == [7, 8, 9, 50, 51]
+    assert unapplied.accepted_ms == [7, 8, 9, 99]
+    assert (unapplied.repeated, unapplied.marks) == (7, {"a:0": 9, "a:1": 3})
+    unapplied.add(1, pack)
+    assert (unapplied.count, unapplied.records[1].mutations) == (5, [])
+    assert (unapplied.repeated, unapplied.marks) == (18, {"a:0": 9, "a:1": 3})
 
 
 def test_marks_are_a_copy() -> None:
-    """Taking packs leaves the marks of the shard as they are until it commits."""
+    """Adding packs does not change the marks of the shard."""
     marks = {"a:0": 1}
     packer = Packer()
     packer.add("a:0", 2, 0, 10, [mutation(1)])
-    fresh(marks).take(0, unpack(packer.finish()[0]))
+    UnappliedRecords.above(marks).add(0, unpack(packer.finish()[0]))
     assert marks == {"a:0": 1}
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"\xc1", b"\x93\x01\x02\x03", msgspec.msgpack.encode([1, [[1, 2]]])])
 def test_not_a_pack(value: bytes) -> None:
-    """Anything else on the topic is an error that says so."""
+    """Any other message on the topic is an error with that message."""
     with pytest.raises(StateError, match="no pack"):
         unpack(value)
 
@@ -100,7 +108,7 @@ def test_a_later_version() -> None:
 
 
 def test_the_clock_travels() -> None:
-    """A pack tells what its sender saw of event time, also without a message; one of version 1 tells nothing."""
+    """A pack carries its sender's event-time clock, also without a message; a pack of version 1 has none."""
     packer = Packer()
     packer.clock = 77
     assert packer.finish() == []
@@ -109,16 +117,16 @@ def test_the_clock_travels() -> None:
 
 
 def test_facts_are_the_same_packs_again() -> None:
-    """Facts stand under the offset of their record, in parts of limited size; taken again they are repeats."""
+    """Facts have the offset of their record, in parts of limited size; added again they are repeats."""
     facts = [Mutation(Fact.MADE, number, "u") for number in range(FACTS + 1)]
-    told = [Told(2, Record(7, [], accepted_ms=5), facts), Told(1, Record(8, []), facts[:1])]
-    packs = fact_packs("log", 3, told)
-    assert packs == fact_packs("log", 3, told)
+    outbound = [OutboundFacts(2, Record(7, [], accepted_ms=5), facts), OutboundFacts(1, Record(8, []), facts[:1])]
+    packs = fact_packs("log", 3, outbound)
+    assert packs == fact_packs("log", 3, outbound)
     (segment,) = [segment for value in packs[2] for segment in unpack(value).segments][:1]
     assert (segment.source, segment.offsets[0], segment.accepted_ms[0]) == ("log:3", 7 << 16, 5)
-    some = fresh({})
+    unapplied = UnappliedRecords.above({})
     for again in range(2):
         for value in packs[2]:
-            some.take(again, unpack(value))
-    assert [mutation for record in some.records for mutation in record.mutations] == facts
+            unapplied.add(again, unpack(value))
+    assert [mutation for record in unapplied.records for mutation in record.mutations] == facts
     assert unpack(packs[1][0]).segments[0].offsets == [8 << 16]

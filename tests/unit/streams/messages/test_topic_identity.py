@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 
 from graphstate.types import Kind, Mutation
 from streams.kafka.consumer.noting_consumer import Noted, NotingConsumer
-from streams.messages.mutation_packs import Packer, fresh, unpack
+from streams.messages.mutation_packs import Packer, UnappliedRecords, unpack
 from streams.messages.topic_identity import (
     CUT_BACK,
     MADE_ANEW,
     OTHER_LOG,
     UNKNOWN,
     UNREAD,
-    Found,
-    Held,
+    Committed,
     Identity,
-    changed,
-    place,
-    published,
+    TopicState,
+    published_position,
     read_note,
+    replaced_topics,
+    source_partition,
     start,
 )
 
@@ -34,29 +34,39 @@ AGAIN = Identity("id1", 2, "log1")
 @pytest.mark.parametrize(
     ("held", "topic", "log", "begin", "end", "offset", "identity", "why"),
     [
-        pytest.param(Held(-1), "id1", "log1", 0, 9, 0, OURS, "", id="never committed"),
-        pytest.param(Held(-1), "id1", "log1", 4, 9, 4, OURS, "", id="never committed, begins later"),
-        pytest.param(Held(5, OURS.note()), "id1", "log1", 0, 9, 5, OURS, "", id="the same"),
-        pytest.param(Held(9, OURS.note()), "id1", "log1", 0, 9, 9, OURS, "", id="the same, at its end"),
-        pytest.param(Held(0, OURS.note()), "id1", "log1", 3, 9, 3, OURS, "", id="nothing was read of it"),
-        pytest.param(Held(5, AGAIN.note()), "id1", "log1", 0, 9, 5, AGAIN, "", id="the same, read anew before"),
-        pytest.param(Held(5), "id1", "log1", 0, 9, 5, OURS, "", id="an earlier release"),
-        pytest.param(Held(5, "by hand"), "id1", "log1", 0, 9, 5, OURS, "", id="another tool"),
-        pytest.param(Held(5, OURS.note()), "id2", "log1", 0, 9, 0, Identity("id2", 0, "log1"), MADE_ANEW, id="anew"),
-        pytest.param(Held(5, AGAIN.note()), "id2", "log1", 0, 3, 0, Identity("id2", 0, "log1"), MADE_ANEW, id="short"),
-        pytest.param(Held(5, OURS.note()), "id1", "log2", 0, 9, 0, Identity("id1", 0, "log2"), OTHER_LOG, id="new log"),
-        pytest.param(Held(5, OURS.note()), "id1", "log1", 0, 4, 0, Identity("id1", 1, "log1"), CUT_BACK, id="cut back"),
-        pytest.param(Held(5, AGAIN.note()), "id1", "log1", 2, 4, 2, Identity("id1", 3, "log1"), CUT_BACK, id="again"),
-        pytest.param(Held(5), "id1", "log1", 0, 4, 0, Identity("id1", 1, "log1"), CUT_BACK, id="cut, no note"),
-        pytest.param(Held(5, OURS.note()), "id1", "log1", 7, 9, 7, OURS, UNREAD, id="cut before it was read"),
-        pytest.param(Held(5), "", "", 0, 9, 5, Identity(), "", id="no ids"),
-        pytest.param(Held(5), "", "", 0, 4, 0, Identity("", 1, ""), CUT_BACK, id="no ids, cut back"),
-        pytest.param(Held(5, Identity().note()), "id1", "log1", 0, 9, 5, OURS, "", id="ids since an upgrade"),
-        pytest.param(Held(5, OURS.note()), "", "", 0, 9, 5, OURS, "", id="ids cannot be had now"),
+        pytest.param(Committed(-1), "id1", "log1", 0, 9, 0, OURS, "", id="never committed"),
+        pytest.param(Committed(-1), "id1", "log1", 4, 9, 4, OURS, "", id="never committed, begins later"),
+        pytest.param(Committed(5, OURS.note()), "id1", "log1", 0, 9, 5, OURS, "", id="the same"),
+        pytest.param(Committed(9, OURS.note()), "id1", "log1", 0, 9, 9, OURS, "", id="the same, at its end"),
+        pytest.param(Committed(0, OURS.note()), "id1", "log1", 3, 9, 3, OURS, "", id="nothing was read of it"),
+        pytest.param(Committed(5, AGAIN.note()), "id1", "log1", 0, 9, 5, AGAIN, "", id="the same, read anew before"),
+        pytest.param(Committed(5), "id1", "log1", 0, 9, 5, OURS, "", id="an earlier release"),
+        pytest.param(Committed(5, "by hand"), "id1", "log1", 0, 9, 5, OURS, "", id="another tool"),
+        pytest.param(
+            Committed(5, OURS.note()), "id2", "log1", 0, 9, 0, Identity("id2", 0, "log1"), MADE_ANEW, id="anew"
+        ),
+        pytest.param(
+            Committed(5, AGAIN.note()), "id2", "log1", 0, 3, 0, Identity("id2", 0, "log1"), MADE_ANEW, id="short"
+        ),
+        pytest.param(
+            Committed(5, OURS.note()), "id1", "log2", 0, 9, 0, Identity("id1", 0, "log2"), OTHER_LOG, id="new log"
+        ),
+        pytest.param(
+            Committed(5, OURS.note()), "id1", "log1", 0, 4, 0, Identity("id1", 1, "log1"), CUT_BACK, id="cut back"
+        ),
+        pytest.param(
+            Committed(5, AGAIN.note()), "id1", "log1", 2, 4, 2, Identity("id1", 3, "log1"), CUT_BACK, id="again"
+        ),
+        pytest.param(Committed(5), "id1", "log1", 0, 4, 0, Identity("id1", 1, "log1"), CUT_BACK, id="cut, no note"),
+        pytest.param(Committed(5, OURS.note()), "id1", "log1", 7, 9, 7, OURS, UNREAD, id="cut before it was read"),
+        pytest.param(Committed(5), "", "", 0, 9, 5, Identity(), "", id="no ids"),
+        pytest.param(Committed(5), "", "", 0, 4, 0, Identity("", 1, ""), CUT_BACK, id="no ids, cut back"),
+        pytest.param(Committed(5, Identity().note()), "id1", "log1", 0, 9, 5, OURS, "", id="ids since an upgrade"),
+        pytest.param(Committed(5, OURS.note()), "", "", 0, 9, 5, OURS, "", id="ids cannot be had now"),
     ],
 )
 def test_where_to_start(
-    held: Held, topic: str, log: str, begin: int, end: int, offset: int, identity: Identity, why: str
+    held: Committed, topic: str, log: str, begin: int, end: int, offset: int, identity: Identity, why: str
 ) -> None:
     """What is the same is read on; what is not is read from its beginning, as something else, with a reason."""
     found = start(held, topic, log, begin, end)
@@ -77,7 +87,7 @@ def test_a_start_is_within_its_topic_and_stable(
 ) -> None:
     """Every start is an offset that Kafka has; kept and asked again it is the same one, without a reason."""
     begin, end = bounds
-    first = start(Held(committed, before.note() if noted else ""), topic, log, begin, end)
+    first = start(Committed(committed, before.note() if noted else ""), topic, log, begin, end)
     assert begin <= first.offset <= end
     if not first.why:
         assert first.offset == max(committed, begin)
@@ -88,17 +98,17 @@ def test_a_start_is_within_its_topic_and_stable(
 @pytest.mark.parametrize(
     ("held", "log", "end", "offset"),
     [
-        (Held(5, Identity("log1").note()), "log1", 9, 5),
-        (Held(5, Identity("log1").note()), "log2", 9, 0),
-        (Held(5, Identity("log1").note()), "log1", 4, 0),
-        (Held(5), "log1", 9, 5),
-        (Held(5), "log1", 4, 0),
-        (Held(-1), "log1", 4, 0),
+        (Committed(5, Identity("log1").note()), "log1", 9, 5),
+        (Committed(5, Identity("log1").note()), "log2", 9, 0),
+        (Committed(5, Identity("log1").note()), "log1", 4, 0),
+        (Committed(5), "log1", 9, 5),
+        (Committed(5), "log1", 4, 0),
+        (Committed(-1), "log1", 4, 0),
     ],
 )
-def test_what_was_published_of_a_log(held: Held, log: str, end: int, offset: int) -> None:
+def test_what_was_published_of_a_log(held: Committed, log: str, end: int, offset: int) -> None:
     """A commit of another log would keep a shard silent below it."""
-    assert published(held, log, end) == Held(offset, Identity(log).note())
+    assert published_position(held, log, end) == Committed(offset, Identity(log).note())
 
 
 @pytest.mark.parametrize(
@@ -113,7 +123,7 @@ def test_what_was_published_of_a_log(held: Held, log: str, end: int, offset: int
 def test_sources(identity: Identity, source: str) -> None:
     """Another identity is another source, at the same place."""
     assert identity.source("a.b-c", 3) == source
-    assert place(source) == "a.b-c:3"
+    assert source_partition(source) == "a.b-c:3"
 
 
 @pytest.mark.parametrize("text", ["", "2 topic=a incarnation=0 log=b", "1 topic=a", "1 topic=a incarnation=-1 log=b"])
@@ -124,13 +134,25 @@ def test_notes_of_others(text: str) -> None:
 
 def test_which_topics_changed() -> None:
     """Those with another id; one that is missing, unknown or has only more partitions is not another."""
-    before = {"a": Found("1", 4), "b": Found("1", 4), "c": Found("1", 4), "d": Found("", 4), "e": Found("1", 4)}
-    now = {"a": Found("2", 4), "b": Found("1", 6), "c": Found("", 0), "d": Found("2", 4), "e": Found("", UNKNOWN)}
-    assert changed(before, now) == ["a"]
+    before = {
+        "a": TopicState("1", 4),
+        "b": TopicState("1", 4),
+        "c": TopicState("1", 4),
+        "d": TopicState("", 4),
+        "e": TopicState("1", 4),
+    }
+    now = {
+        "a": TopicState("2", 4),
+        "b": TopicState("1", 6),
+        "c": TopicState("", 0),
+        "d": TopicState("2", 4),
+        "e": TopicState("", UNKNOWN),
+    }
+    assert replaced_topics(before, now) == ["a"]
 
 
 def test_a_mark_holds_for_one_identity() -> None:
-    """Messages of a topic's successor are none that were taken before, in whatever order the two come."""
+    """Messages of the next topic of the same name are new, in whatever order the two topics come."""
 
     def packed(source: str, *offsets: int) -> bytes:
         packer = Packer()
@@ -138,26 +160,26 @@ def test_a_mark_holds_for_one_identity() -> None:
             packer.add(source, offset, offset, 10, [Mutation(Kind.FORGET, offset, "u")])
         return packer.finish()[0]
 
-    some = fresh({"t:0": 90, "t:1": 7, "m:0": 3})
-    taken = []
+    unapplied = UnappliedRecords.above({"t:0": 90, "t:1": 7, "m:0": 3})
+    counts = []
     for number, (source, offsets) in enumerate(
         [("t#a:0", (0, 1)), ("t#a:0", (1, 2)), ("t#b:0", (0,)), ("t#b+1:0", (0,)), ("t#a:0", (1,))]
     ):
-        some.take(number, unpack(packed(source, *offsets)))
-        taken.append(len(some.records[-1].mutations))
-    assert taken == [2, 1, 1, 1, 1]
-    assert some.marks == {"t:1": 7, "m:0": 3, "t#a:0": 1}
+        unapplied.add(number, unpack(packed(source, *offsets)))
+        counts.append(len(unapplied.records[-1].mutations))
+    assert counts == [2, 1, 1, 1, 1]
+    assert unapplied.marks == {"t:1": 7, "m:0": 3, "t#a:0": 1}
 
 
 def test_a_commit_carries_its_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faust hands on a number; what reaches aiokafka has the note of that very position."""
+    """Faust passes a number on; the commit that reaches aiokafka has the note of that position."""
     seen = {}
 
     async def commit(_self: object, offsets: object) -> None:
         seen["offsets"] = offsets
 
     monkeypatch.setattr("aiokafka.AIOKafkaConsumer.commit", commit)
-    noted = Noted(Held(7, "n"))
+    noted = Noted(Committed(7, "n"))
     assert noted == 7
     consumer = NotingConsumer.__new__(NotingConsumer)
     consumer._closed = True  # else aiokafka warns of one that was not stopped

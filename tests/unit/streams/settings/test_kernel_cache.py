@@ -40,7 +40,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def no_folder(path: Path) -> None:
-    """A file where a folder would be made: neither root nor anyone else can make one there."""
+    """A file in place of a folder: no user can create a folder there, not even root."""
     shutil.rmtree(path, ignore_errors=True)
     path.touch()
 
@@ -69,7 +69,7 @@ def test_the_first_folder_that_can_be_written_is_chosen(surroundings: Path) -> N
         assert os.environ[kernel_cache.VARIABLE] == str(expected)
         assert expected.is_dir()
     no_folder(surroundings / "shm")
-    with pytest.raises(SettingsError, match="set NUMBA_CACHE_DIR to a folder that can"):
+    with pytest.raises(SettingsError, match="set NUMBA_CACHE_DIR to a writable folder"):
         kernel_cache.prepare(datadir)
 
 
@@ -79,10 +79,10 @@ def test_a_command_without_data_folder_leaves_it_alone(surroundings: Path) -> No
     assert not (surroundings / "data").exists()
 
 
-def test_what_the_operator_says_counts(surroundings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operators_folder_is_used(surroundings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NUMBA_CACHE_DIR is used if it can be, and not changed."""
     monkeypatch.setenv(kernel_cache.VARIABLE, str(surroundings / "own"))
-    assert kernel_cache.prepare(surroundings / "data") == f"in {surroundings / 'own'}, as NUMBA_CACHE_DIR says"
+    assert kernel_cache.prepare(surroundings / "data") == f"in {surroundings / 'own'} (NUMBA_CACHE_DIR)"
     assert not (surroundings / "data").exists()
     no_folder(surroundings / "own")
     assert "data/kernels" in kernel_cache.prepare(surroundings / "data")
@@ -115,7 +115,7 @@ def test_without_home_and_name_no_folder_is_called_tilde(surroundings: Path, mon
 
 
 def test_every_command_asks_before_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but those that compile nothing, or have a data folder, do so when they are called."""
+    """All commands except those of `WITHOUT_KERNELS` prepare the folder when they are loaded."""
     asked: list[str] = []
     monkeypatch.setattr(kernel_cache, "prepare", lambda *_: asked.append("asked") or "")
     for name, entry in cli.available().items():
@@ -125,7 +125,7 @@ def test_every_command_asks_before_it_compiles(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_read_only_checkout(tmp_path: Path) -> None:
-    """Without a home folder too: `doctor` imports the kernels, and says where they are kept."""
+    """Also without a home folder: `doctor` imports the kernels and reports their folder."""
     copy, tmp = tmp_path / "checkout", tmp_path / "tmp"
     tmp.mkdir()
     for package in tidy.PACKAGES:
@@ -148,6 +148,6 @@ def test_a_read_only_checkout(tmp_path: Path) -> None:
     assert '"checks"' in done.stdout, done.stderr
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert checks["kernels"]["ok"]
-    assert f"{tmp_path / 'data' / 'kernels'}, as the sources cannot be written" in checks["kernels"]["detail"]
+    assert f"{tmp_path / 'data' / 'kernels'}, because the sources cannot be written" in checks["kernels"]["detail"]
     assert checks["device"]["ok"], checks["device"]
     assert list(tmp.iterdir()) == []

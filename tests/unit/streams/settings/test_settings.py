@@ -1,4 +1,4 @@
-"""The settings: where they come from, what is refused, and that secrets stay secret."""
+"""The settings: their sources, invalid values, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from streams.errors import SettingsError
+from streams.settings.connection import aiokafka_arguments, kafka_arguments
 from streams.settings.settings import PREFIX, Settings
 
 SECRET = "hush-hush"
@@ -22,7 +23,7 @@ def test_defaults_suit_a_single_machine() -> None:
 
 
 def test_reads_the_environment_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables have our prefix; what a command was told comes first; None and empty mean not given."""
+    """Variables have the prefix; arguments take precedence; None and empty values count as not given."""
     monkeypatch.setenv("GROUNDSWELL_WEB_PORT", "7000")
     monkeypatch.setenv("GROUNDSWELL_BROKER", "")
     assert Settings.load().web_port == 7000
@@ -32,7 +33,7 @@ def test_reads_the_environment_and_arguments_win(monkeypatch: pytest.MonkeyPatch
 
 
 def test_is_frozen() -> None:
-    """Nobody changes the settings of a running process."""
+    """The settings of a running process cannot be changed."""
     with pytest.raises(ValidationError):
         Settings.load().broker = "elsewhere:1"
 
@@ -60,7 +61,7 @@ def test_is_frozen() -> None:
     ],
 )
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
-    """One line, with the name that the person has to look at."""
+    """The error is one line that begins with the name of the variable."""
     monkeypatch.setenv(PREFIX + variable, value)
     with pytest.raises(SettingsError, match=f"^{PREFIX}{variable}: ") as caught:
         Settings.load()
@@ -68,14 +69,14 @@ def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, varia
 
 
 def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable with our prefix that is no setting would be silently without effect."""
+    """A variable with the prefix that is no setting would have no effect."""
     monkeypatch.setenv("GROUNDSWELL_BROKERS", "a:1")
     with pytest.raises(SettingsError, match="GROUNDSWELL_BROKERS is no setting"):
         Settings.load()
 
 
 def test_log_in_needs_a_user() -> None:
-    """What only makes sense together is checked together."""
+    """Fields that depend on each other are checked together."""
     with pytest.raises(SettingsError, match="GROUNDSWELL_SASL_USERNAME is needed"):
         Settings.load(security_protocol="SASL_PLAINTEXT")
     with pytest.raises(SettingsError, match="GROUNDSWELL_SSL_CERTFILE is needed"):
@@ -83,7 +84,7 @@ def test_log_in_needs_a_user() -> None:
 
 
 def test_no_audit_of_what_is_held_back() -> None:
-    """The audit compares bits, and would mend what a tolerance leaves as it was; each alone is fine."""
+    """The audit compares bits and would repair what a tolerance holds back; each alone is allowed."""
     assert Settings.load().tolerance == 0
     assert Settings.load(tolerance=0.01).tolerance == 0.01
     assert Settings.load(tolerance=0, audit_share=0.01).audit_share == 0.01
@@ -94,9 +95,9 @@ def test_no_audit_of_what_is_held_back() -> None:
 
 
 def test_secrets_reach_clients_and_nothing_else() -> None:
-    """The password is in the clients' arguments, and in no way of printing the settings."""
+    """The password is in the clients' arguments and in no printed form of the settings."""
     settings = Settings.load(security_protocol="SASL_PLAINTEXT", sasl_username="me", sasl_password=SECRET)
-    for arguments in (settings.kafka_kwargs(), settings.aiokafka_kwargs()):
+    for arguments in (kafka_arguments(settings), aiokafka_arguments(settings)):
         assert arguments["sasl_plain_password"] == SECRET
         assert arguments["sasl_plain_username"] == "me"
     for shown in (str(settings), repr(settings), str(settings.public()), settings.model_dump_json()):
@@ -107,20 +108,20 @@ def test_secrets_reach_clients_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
 def test_this_machine_needs_no_token(host: str) -> None:
-    """On a loopback address nobody else can ask."""
+    """On a loopback address no other machine can send requests."""
     assert Settings.load(web_host=host).web_headers() == {}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "fe80::1", "worker-1", "localhost.example"])
 def test_any_other_address_needs_a_token(host: str) -> None:
-    """Everybody could ask: one line says what is missing and how to make it."""
+    """Without a token any machine could send requests: the error names the setting and how to make a token."""
     with pytest.raises(SettingsError, match=r"GROUNDSWELL_WEB_TOKEN is needed.*openssl"):
         Settings.load(web_host=host)
     assert Settings.load(web_host=host, web_token="t" * 16).web_headers() == {"Authorization": "Bearer " + "t" * 16}
 
 
 def test_a_refused_token_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was wrong with a secret is said without it."""
+    """The error about an invalid secret does not contain it."""
     monkeypatch.setenv(PREFIX + "WEB_TOKEN", SECRET)
     with pytest.raises(SettingsError) as caught:
         Settings.load()
@@ -128,30 +129,30 @@ def test_a_refused_token_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_settings_are_handed_over_whole() -> None:
-    """A process of our own gets the same settings, secrets included."""
+    """A child process gets the same settings, secrets included."""
     settings = Settings.load(sasl_password=SECRET, web_token="t" * 16, web_host="0.0.0.0")
     assert Settings.model_validate_json(settings.handed_over()) == settings
 
 
 def test_tls_makes_a_context(tmp_path: Path) -> None:
-    """With TLS both clients get one context; without it none; certificates that are not there say so."""
-    assert "ssl_context" not in Settings.load().kafka_kwargs()
+    """With TLS the arguments hold a context, without it none; missing certificates are an error."""
+    assert "ssl_context" not in kafka_arguments(Settings.load())
     settings = Settings.load(security_protocol="SSL", ssl_check_hostname=False)
-    assert settings.aiokafka_kwargs()["ssl_context"].check_hostname is False
+    assert aiokafka_arguments(settings)["ssl_context"].check_hostname is False
     with pytest.raises(SettingsError, match="certificates cannot be read"):
-        Settings.load(security_protocol="SSL", ssl_cafile=str(tmp_path / "none.pem")).kafka_kwargs()
+        kafka_arguments(Settings.load(security_protocol="SSL", ssl_cafile=str(tmp_path / "none.pem")))
 
 
 def test_addresses_and_group() -> None:
-    """Several brokers are a list for one client and a string for the other; the prefix is part of the group."""
+    """Several brokers are a list for kafka-python and a string for aiokafka; the prefix is part of the group."""
     settings = Settings.load(broker="a:1, b:2", prefix="x.", group="g")
-    assert settings.kafka_kwargs()["bootstrap_servers"] == ["a:1", "b:2"]
-    assert settings.aiokafka_kwargs()["bootstrap_servers"] == "a:1,b:2"
+    assert kafka_arguments(settings)["bootstrap_servers"] == ["a:1", "b:2"]
+    assert aiokafka_arguments(settings)["bootstrap_servers"] == "a:1,b:2"
     assert settings.consumer_group == "x.g"
 
 
 def test_every_setting_says_what_it_does() -> None:
-    """Each field has a description that ends like a sentence."""
+    """Each field has a description that ends with a full stop."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name

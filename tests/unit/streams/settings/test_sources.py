@@ -71,7 +71,7 @@ def test_links_of_services_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_ignored_link_that_is_a_setting_by_name_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Only what could be taken for a setting gets a line; a TOML file's value is used instead."""
+    """Only a variable with the name of a setting is reported; the TOML file's value is used."""
     for name, value in LINKS.items():
         monkeypatch.setenv(name, value)
     config("web_port = 7001", tmp_path, monkeypatch)
@@ -104,7 +104,7 @@ def test_a_number_for_no_setting_is_a_mistake(monkeypatch: pytest.MonkeyPatch, n
     ],
 )
 def test_a_misspelt_name_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch, given: str, meant: str) -> None:
-    """Also where the prefix is what is misspelt; the value is not repeated, as it may be a secret."""
+    """Also with a misspelt prefix; the value is not repeated, because it may be a secret."""
     monkeypatch.setenv(given, SECRET)
     assert refused().startswith(f"{given} is no setting: did you mean {meant}?")
     assert SECRET not in refused()
@@ -112,7 +112,7 @@ def test_a_misspelt_name_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch, give
 
 @pytest.mark.parametrize("name", ["GROUNDS_BROKER", "GROUND_WEB_PORT", "SWELL_BROKER", "GROUNDSWEL_UNKNOWN"])
 def test_variables_of_other_programs_are_not_ours(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A name must be both almost our prefix and one of our settings to be refused."""
+    """Only a variable with almost the prefix and the name of a setting is refused."""
     monkeypatch.setenv(name, "x")
     assert Settings.load() == Settings()
 
@@ -131,12 +131,12 @@ def test_every_secret_may_come_from_a_file(
 
 
 def test_every_kind_of_secret_is_covered() -> None:
-    """The three that there were from the beginning are among them."""
+    """The fields whose values are secrets are found by their type."""
     assert {"sasl_password", "ssl_password", "web_token"} <= set(SECRETS)
 
 
 def test_a_secret_and_its_file_exclude_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Which of two values is meant cannot be known; an argument is above both."""
+    """Two values for one secret are an error, unless an argument has precedence."""
     secret("sasl_password", b"other", tmp_path, monkeypatch)
     monkeypatch.setenv(PREFIX + "SASL_PASSWORD", SECRET)
     assert refused() == "GROUNDSWELL_SASL_PASSWORD and GROUNDSWELL_SASL_PASSWORD_FILE are both set: unset one of them"
@@ -166,9 +166,9 @@ def test_a_file_that_holds_no_secret_is_named(
 
 
 def test_an_invalid_secret_in_a_file_names_the_file_s_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The checks of a value hold wherever it comes from, and do not repeat it."""
+    """A value from a file is validated like any other, and the error does not contain it."""
     secret("web_token", b"sixteen letters!", tmp_path, monkeypatch)
-    assert refused().startswith("GROUNDSWELL_WEB_TOKEN_FILE: 16 to 256")
+    assert refused().startswith("GROUNDSWELL_WEB_TOKEN_FILE: must be 16 to 256")
     assert "sixteen letters!" not in refused()
 
 
@@ -208,20 +208,20 @@ def test_settings_of_a_toml_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ("[kafka]\nx = 1\n", "{path}, line 1: kafka is no setting"),
         ("\nweb_port = 70000\n", "{path}, line 2: web_port: Input should be less than or equal to 65535"),
         ("broker = ['a:1']\n", "{path}, line 1: broker: Input should be a valid string"),
-        ("sasl_password_file = 3\n", "{path}: sasl_password_file: the path of a file is needed"),
+        ("sasl_password_file = 3\n", "{path}: sasl_password_file: must be the path of a file"),
         ("sasl_password_file = 'x'\nsasl_password = 'y'\n", "{path}: sasl_password and sasl_password_file are both"),
     ],
 )
 def test_a_wrong_toml_file_is_named_with_the_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str
 ) -> None:
-    """The file, the line, what is wrong."""
+    """The problem has the file, the line and the mistake."""
     path = config(text, tmp_path, monkeypatch)
     assert refused().startswith(message.format(path=path))
 
 
 def test_a_toml_file_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Missing, a folder, no text: one line each."""
+    """A missing file, a folder and a file without text are one line each."""
     monkeypatch.setenv(PREFIX + "CONFIG", str(tmp_path / "none.toml"))
     assert "none.toml cannot be read (No such file or directory)" in refused()
     monkeypatch.setenv(PREFIX + "CONFIG", str(tmp_path))
@@ -233,7 +233,7 @@ def test_a_toml_file_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_config_and_doctor_show_every_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both run to their end with what is right, and end with 1."""
+    """Both use defaults for invalid values, list every problem and exit with 1."""
     monkeypatch.setenv(PREFIX + "BROKRE", "a:1")
     monkeypatch.setenv(PREFIX + "SHARDS", "none")
     monkeypatch.setenv(PREFIX + "SECURITY_PROTOCOL", "SASL_SSL")
@@ -258,7 +258,7 @@ def test_config_and_doctor_show_every_problem(
 def test_config_shows_no_secret_of_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It shows where the secret is from."""
+    """It shows the source of the secret."""
     path = secret("sasl_password", SECRET.encode(), tmp_path, monkeypatch)
     assert cli.run(["config"]) == 0
     shown = capsys.readouterr().out
@@ -267,7 +267,7 @@ def test_config_shows_no_secret_of_a_file(
 
 
 def test_settings_that_are_handed_over_read_no_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A process that is started with settings by pipe does not look at environment and files again."""
+    """A process that gets its settings through a pipe reads neither environment nor files."""
     secret("web_token", b"z" * 16, tmp_path, monkeypatch)
     config("shards = 3", tmp_path, monkeypatch)
     settings = Settings.load()

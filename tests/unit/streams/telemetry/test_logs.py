@@ -1,4 +1,4 @@
-"""Logging: one form for all, and a limit on what repeats."""
+"""Logging: one format for all loggers, and a rate limit for libraries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _restored() -> Iterator[None]:
 
 
 def test_one_json_object_per_line() -> None:
-    """Ours and the libraries' lines have the same form; tracebacks are a field."""
+    """Lines of Groundswell and of libraries have the same format; a traceback is a field."""
     out = io.StringIO()
     logs.setup(Settings.load(), out)
     structlog.get_logger("groundswell.worker").info("started", shards=1)
@@ -46,7 +46,7 @@ def test_one_json_object_per_line() -> None:
 
 
 def test_pretty_when_asked() -> None:
-    """The form for people has no braces."""
+    """The format for people is no JSON."""
     out = io.StringIO()
     logs.setup(Settings.load(log_format="pretty"), out)
     structlog.get_logger("groundswell.worker").info("started", shards=1)
@@ -59,8 +59,8 @@ def record(name: str, message: str, *arguments: object) -> logging.LogRecord:
     return logging.LogRecord(name, logging.WARNING, __file__, 1, message, arguments, None)
 
 
-def test_repeats_are_held_back_and_counted() -> None:
-    """A few per interval pass; the next interval's first says how many did not; ours always pass."""
+def test_repeated_messages_are_suppressed_and_counted() -> None:
+    """A few per interval pass, the first of the next interval has the number of the others; own records always pass."""
     now = 0.0
     limit = logs.RateLimit(burst=2, interval_s=10, clock=lambda: now)
     passed = [limit.filter(record("aiokafka.conn", "node %s is away", node)) for node in range(5)]
@@ -70,12 +70,12 @@ def test_repeats_are_held_back_and_counted() -> None:
     now = 10.0
     later = record("aiokafka.conn", "node %s is away", 7)
     assert limit.filter(later)
-    assert later.getMessage() == "node 7 is away (3 more like this held back)"
+    assert later.getMessage() == "node 7 is away (3 more like this suppressed)"
 
 
-def test_remembers_a_bounded_number_of_messages() -> None:
-    """Messages that are all different cannot fill the memory."""
+def test_the_number_of_counted_messages_is_bounded() -> None:
+    """Messages that all differ do not use unbounded memory."""
     limit = logs.RateLimit(burst=1)
-    for number in range(3 * logs.REMEMBERED):
+    for number in range(3 * logs.MESSAGES_MAX):
         limit.filter(record("aiokafka.conn", f"message {number}"))
-    assert len(limit._seen) <= logs.REMEMBERED
+    assert len(limit._seen) <= logs.MESSAGES_MAX

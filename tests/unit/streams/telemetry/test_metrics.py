@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streams.messages.events import REASONS
-from streams.telemetry.metrics import HALF_S, Freshness, Largest, Metrics
+from streams.telemetry.metrics import HALF_S, Freshness, Metrics, RecentMaximum
 
 
 def test_quantiles() -> None:
@@ -25,7 +25,7 @@ def test_quantiles() -> None:
 
 
 def test_extremes() -> None:
-    """Clocks that disagree count as 0, hours as the last bucket, nothing at all as nan."""
+    """A negative time counts as 0, hours as the last bucket; without observations the quantile is nan."""
     freshness = Freshness()
     assert math.isnan(freshness.quantile(0.5))
     freshness.observe(np.array([-5.0, -0.1]))
@@ -79,7 +79,7 @@ def test_counters_begin_at_zero() -> None:
 
 
 def test_labels_are_those_of_the_samples() -> None:
-    """What is kept of the labels' names is what a metric asks for."""
+    """The recorded names of labels are those of the samples."""
     metrics = Metrics(["follow"])
     assert metrics.labels["groundswell_dead_letters_total"] == ("topic", "reason")
     assert metrics.labels["groundswell_scores_total"] == ()
@@ -89,15 +89,15 @@ def test_labels_are_those_of_the_samples() -> None:
                 assert tuple(sample.labels) == metrics.labels[sample.name]
 
 
-def test_the_gauge_forgets() -> None:
-    """The largest value is shown for at least half of its time and at most all of it."""
+def test_a_recent_maximum_falls() -> None:
+    """A maximum is kept for 5 to 10 minutes."""
     now = [0.0]
-    largest = Largest(lambda: now[0])
-    assert largest.take(0.5) == 0.5
-    assert largest.take(0.1) == 0.5
+    largest = RecentMaximum(lambda: now[0])
+    assert largest.observe(0.5) == 0.5
+    assert largest.observe(0.1) == 0.5
     now[0] = HALF_S + 1
-    assert largest.take(0.2) == 0.5
+    assert largest.observe(0.2) == 0.5
     now[0] = 2 * HALF_S + 2
-    assert largest.take() == 0.2
+    assert largest.observe() == 0.2
     now[0] = 5 * HALF_S
-    assert largest.take() == 0.0
+    assert largest.observe() == 0.0

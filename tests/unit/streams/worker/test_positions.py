@@ -13,7 +13,7 @@ from graphstate.state import FORMAT, GraphState
 from graphstate.types import GraphSpec
 from streams.errors import StateError, TopicError
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Found
+from streams.messages.topic_identity import TopicState
 from streams.operations import doctor
 from streams.settings.settings import Settings
 from streams.telemetry.readiness import Readiness
@@ -67,11 +67,13 @@ class FakeShard:
 def test_a_score_topic_that_grows_or_is_replaced() -> None:
     """All scores are published again, once; former numbers of partitions are kept until the topic is replaced."""
     shard = FakeShard()
-    aims = [aim(shard, Found(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]]
+    aims = [
+        aim(shard, TopicState(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]
+    ]
     assert [found.owed for found in aims] == [False, False, True, False, True, True, False]
     assert [found.former for found in aims] == [(), (), (4,), (4,), (4, 6), (), ()]
     assert shard.owed == 3
-    assert aim(FakeShard(), Found("", 4)) == ((), False)
+    assert aim(FakeShard(), TopicState("", 4)) == ((), False)
 
 
 @pytest.fixture
@@ -81,16 +83,16 @@ def positions(offline_settings: Settings) -> Positions:
     none: Any = None
     found = Positions(topics, none, none, none, none, none)
     read = [*topics.inputs.values(), topics.mutations, topics.halos]
-    found.topics = {spec.name: Found(f"id of {spec.name}", spec.partitions) for spec in read}
+    found.topics = {spec.name: TopicState(f"id of {spec.name}", spec.partitions) for spec in read}
     return found
 
 
 def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
     """Another id or number of partitions stops the worker; a missing topic does not."""
     for spec in (positions._topics.mutations, positions._topics.halos):
-        positions.check({**positions.topics, spec.name: Found("", 0)})
+        positions.check({**positions.topics, spec.name: TopicState("", 0)})
         with pytest.raises(StateError, match=f"{spec.name} was deleted and made again"):
-            positions.check({**positions.topics, spec.name: Found("other", 2)})
+            positions.check({**positions.topics, spec.name: TopicState("other", 2)})
         with pytest.raises(TopicError, match="has 3 partitions where 2 are needed"):
             positions.check({**positions.topics, spec.name: positions.topics[spec.name]._replace(partitions=3)})
 
@@ -98,13 +100,13 @@ def test_the_topics_of_shards_must_stay(positions: Positions) -> None:
 @pytest.mark.parametrize(
     ("found", "detail"),
     [
-        (Found("", 0), "is missing"),
-        (Found("other", 4), "has changed"),
-        (Found("id", 6), "has changed"),
-        (Found("", -1), ""),
+        (TopicState("", 0), "is missing"),
+        (TopicState("other", 4), "has changed"),
+        (TopicState("id", 6), "has changed"),
+        (TopicState("", -1), ""),
     ],
 )
-def test_a_missing_topic_is_not_ready(positions: Positions, found: Found, detail: str) -> None:
+def test_a_missing_topic_is_not_ready(positions: Positions, found: TopicState, detail: str) -> None:
     """A topic that is missing or has changed is named; a topic without an answer from Kafka is not."""
     name = positions._topics.share.name
     readiness = Readiness(loaded=True, sought=True)

@@ -159,7 +159,7 @@ def column(**over: Any) -> Callable[[], bytes]:
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (bytes, r"is empty \(0 bytes\)"),
-    "zip": (zipped, "is a zip archive: unzip it; read are JSON lines"),
+    "zip": (zipped, "is a zip archive: unzip it; event files are JSON lines"),
     "tar": (archive, "is a tar archive"),
     "tar in gzip": (lambda: gzip.compress(archive()), "is a tar archive.* in gzip"),
     "SQLite": (database, "is a SQLite database"),
