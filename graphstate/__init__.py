@@ -1,1 +1,1 @@
-"""The graph: what the events add up to, kept in RocksDB and in arrays."""
+"""The graph of the events: registers, counters, windows and features, in RocksDB and in arrays."""

@@ -9,7 +9,7 @@ from graphstate.types import Int64s
 
 
 class Phase(Enum):
-    """Where a `GraphState` is in the order `begin`, `take`, `refresh`, `commit`."""
+    """The state of a micro-batch in the order `begin`, `take`, `refresh`, `commit`."""
 
     IDLE = "idle"
     """No micro-batch is open."""

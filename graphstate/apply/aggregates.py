@@ -182,12 +182,12 @@ class Aggregates:
         Returns:
             The number of edges of each window, then the times and the sources of all edges, newest first per window.
         """
-        found = list(
+        indexed = list(
             self.store.firsts(
                 starmap(row_layouts.index_prefix, places), self.window, self._late if self.retention else None
             )
         )
-        return [len(keys) for keys in found], *row_layouts.read_indexes(list(chain.from_iterable(found)))
+        return [len(keys) for keys in indexed], *row_layouts.read_indexes(list(chain.from_iterable(indexed)))
 
     def _late(self, key: bytes) -> bool:
         """Return whether an index key is a share after the retention of its content, and so no edge."""

@@ -195,7 +195,7 @@ def _due(as_of: int, created: int, received: int, made: int, top: Int32s, slots:
 
 @njit(cache=True, nogil=True)
 def _own(
-    rows: Int64s, tick: int, seen: Int64s, made_at: Int64s, forget: Int64s,
+    rows: Int64s, tick: int, last_event_at: Int64s, last_share_at: Int64s, forget_at: Int64s,
     counts: Int64s, tops: Int32s, rings: Int32s,
     pool: Pool, hashes: NDArray[np.uint64], created_start: Int32s, created_count: Int32s,
     received_start: Int32s, received_count: Int32s, reach: Int32s, lq: Int64s,
@@ -205,12 +205,12 @@ def _own(
     new = np.zeros(_OWN, np.int32)
     for row in rows:
         c, top, ring = counts[row], tops[row], rings[row]
-        as_of = max(seen[row], tick)
+        as_of = max(last_event_at[row], tick)
         created = _reach_history(pool, hashes, created_start[row], created_count[row], reach, lq, new)
         received = NEVER
         for slot in range(received_start[row], received_start[row] + received_count[row]):
             received = max(received, pool.time[slot])
-        made = made_at[row] if made_at[row] > forget[row] else NEVER
+        made = last_share_at[row] if last_share_at[row] > forget_at[row] else NEVER
         new[0] = c[LQ_SUM] // 64 // (c[CREATED] + 2)
         new[3] = _half(c[CREATED])
         new[4] = _half(c[SHARERS])

@@ -212,7 +212,7 @@ class FeatureInputs:
         weighted = sum(weight * quantum for weight, quantum in zip(weights, recent, strict=True))
         return past, weighted // sum(weights) // 64, recent[0] // 64
 
-    def own(self, user: str, as_of: int, made_at: int, decayed: dict[str, Counter[str]]) -> list[int]:
+    def own(self, user: str, as_of: int, last_share_at: int, decayed: dict[str, Counter[str]]) -> list[int]:
         """Return the own features of a user, in the order of `OWN`."""
         counters, created = self.counters, self.created.get(user)
         past_mean, recent_mean, last = self._past(user)
@@ -232,7 +232,7 @@ class FeatureInputs:
             "delay_made": half(self._delay_made(user)),
             "since_created": _since(created[0][2] if created else NEVER, as_of),
             "since_received": _since(self.newest_received.get(user, NEVER), as_of),
-            "since_made": _since(made_at, as_of),
+            "since_made": _since(last_share_at, as_of),
             "delay_received": half(self._delay_received(user)),
             "followers": half(self.followers[user]),
             "following": half(self.following[user]),

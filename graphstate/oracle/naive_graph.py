@@ -53,8 +53,8 @@ class NaiveGraph:
         self.clock = NEVER
         self._people: set[Mutation] = set()
         self._contents: dict[str, set[Mutation]] = defaultdict(set)
-        self._seen: dict[str, int] = {}
-        self._made_at: dict[str, int] = {}
+        self._last_event_at: dict[str, int] = {}
+        self._last_share_at: dict[str, int] = {}
         self._forget: dict[str, int] = {}
         # Only with retention: the sums of evicted contents, creates whose parent was evicted, the newest event that
         # names each content, and a time before which each content cannot have been created (heap).
@@ -93,13 +93,13 @@ class NaiveGraph:
     def _enter(self, mutation: Mutation) -> None:
         user, time = mutation.user, mutation.time
         for named in self._users_named(mutation):
-            self._seen[named] = max(self._seen.get(named, NEVER), time)
+            self._last_event_at[named] = max(self._last_event_at.get(named, NEVER), time)
         if mutation.kind == Kind.SHARE:
-            self._made_at[user] = max(self._made_at.get(user, NEVER), time)
+            self._last_share_at[user] = max(self._last_share_at.get(user, NEVER), time)
         if mutation.kind == Kind.FORGET and time > self._forget.get(user, NEVER):
             self._forget[user] = time
             self._evicted.drop_pairs(user)
-            if self._seen[user] <= time:
+            if self._last_event_at[user] <= time:
                 self._evicted.drop(user)
         if mutation.kind in _ABOUT_CONTENT:
             self._contents[mutation.other].add(mutation)
@@ -215,15 +215,20 @@ class NaiveGraph:
             totals.add(content, self.spec)
         edges = self._edges(contents, totals)
         windows = [_windows(listed, self.spec.window) for listed in edges]
-        users = list(self._seen)
+        users = list(self._last_event_at)
         inputs = FeatureInputs(self.spec, contents, totals, edges, windows)
         names = [users, *_named_in(edges)]
         rows = [{name: row for row, name in enumerate(listed)} for listed in names]
-        as_of = [max(self._seen[user], self._tick()) for user in users]
+        as_of = [max(self._last_event_at[user], self._tick()) for user in users]
         decayed = inputs.decayed(dict(zip(users, as_of, strict=True)))
-        made_at = [self._made_at.get(user, NEVER) for user in users]
-        made_at = [at if at > self._forgotten(user) else NEVER for user, at in zip(users, made_at, strict=True)]
-        own = [inputs.own(user, at, made, decayed) for user, at, made in zip(users, as_of, made_at, strict=True)]
+        last_share_at = [self._last_share_at.get(user, NEVER) for user in users]
+        last_share_at = [
+            time if time > self._forgotten(user) else NEVER for user, time in zip(users, last_share_at, strict=True)
+        ]
+        own = [
+            inputs.own(user, time, shared_at, decayed)
+            for user, time, shared_at in zip(users, as_of, last_share_at, strict=True)
+        ]
         arrays = [_window_arrays(number, windows[number], rows) for number in range(len(RELATIONS))]
         return Snapshot(
             ids=names,
@@ -236,7 +241,7 @@ class NaiveGraph:
             ],
             own=_table(own, len(OWN)),
             as_of=np.array(as_of, np.int64),
-            live=np.array([self._seen[user] > self._forgotten(user) for user in users], np.bool_),
+            live=np.array([self._last_event_at[user] > self._forgotten(user) for user in users], np.bool_),
             created=np.array([name in contents and contents[name].has_create for name in names[CONTENT]], np.bool_),
         )
 

@@ -207,9 +207,9 @@ def features(graph: GraphState, neighbourhood: Neighbourhood) -> Features:
     node = neighbourhood.stored[USER, neighbourhood.user].node
     if node is None or neighbourhood.user not in users:
         return Features(propagated, graph.users.own[[neighbourhood.user]].copy())
-    seen, made_at, forget = read_user(node)
-    name, as_of = str(neighbourhood.user), max(seen, neighbourhood.tick)
-    own = inputs.own(name, as_of, made_at if made_at > forget else NEVER, inputs.decayed({name: as_of}))
+    last_event_at, last_share_at, forget_at = read_user(node)
+    name, as_of = str(neighbourhood.user), max(last_event_at, neighbourhood.tick)
+    own = inputs.own(name, as_of, last_share_at if last_share_at > forget_at else NEVER, inputs.decayed({name: as_of}))
     return Features(propagated, np.array([own], np.int32))
 
 

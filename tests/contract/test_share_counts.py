@@ -53,8 +53,8 @@ def naive(log: list[Mutation], spec: GraphSpec) -> dict[str, int]:
     twin, found = NaiveGraph(spec), dict(ZERO)
     twin.apply(log)
     for content in map(twin._derive, list(twin._contents)):
-        found["credited" if content.known else "waiting"] += len(content.shares)
-        if content.known:
+        found["credited" if content.has_create else "waiting"] += len(content.shares)
+        if content.has_create:
             limit = content.created_at + spec.horizon_s * 1_000_000
             found["reach"] += sum(one.time <= limit for one in content.shares)
     return found

@@ -44,7 +44,7 @@ def test_ring_weights(ring: str, slots: int, weights: dict[int, int]) -> None:
 def test_reach_and_delay_of_a_content() -> None:
     """Reach counts up to the horizon and from before the create; delays are whole seconds, never negative."""
     shares = [Share(time, "a", None) for time in (5, 100, 2_000_099, 2_000_100, 2_000_101)]
-    content = Content(created_at=100, creator="b", known=True, shares=shares)
+    content = Content(created_at=100, creator="b", has_create=True, shares=shares)
     assert content.reach(2_000_000) == 4
     assert [content.delay_s(each) for each in shares] == [0, 0, 1, 2, 2]
 
