@@ -102,7 +102,7 @@ def test_what_is_held_back_is_counted(offline_settings: Settings, monkeypatch: p
     """Rows of all steps are added up, and the largest effect that one of them found is on the metrics page."""
     effects = iter([(7, 0.0), (5, 0.25), (3, 0.125), (0, 0.0)])
 
-    def take(_shard: Served, *_: Any, **_named: Any) -> Outcome:
+    def process(_shard: Served, *_: Any, **_named: Any) -> Outcome:
         held, effect = next(effects)
         return Outcome(held=held, effect=effect)
 
@@ -117,7 +117,7 @@ def test_what_is_held_back_is_counted(offline_settings: Settings, monkeypatch: p
         await rig.host.close()
         return rig.work._metrics.text()
 
-    monkeypatch.setattr(Served, "take", take)
+    monkeypatch.setattr(Served, "process", process)
     text = asyncio.run(run())
     assert b"groundswell_tolerance_held_rows_total 15.0\n" in text
     assert b"groundswell_tolerance_effect 0.25\n" in text
