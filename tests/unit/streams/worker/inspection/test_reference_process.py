@@ -69,7 +69,7 @@ def test_it_is_closed_while_it_computes(process: ReferenceProcess) -> None:
 
     def call() -> None:
         try:
-            process._ask(time.sleep, 60.0)
+            process._run(time.sleep, 60.0)
         except ModelRefused as error:
             failed.append(error)
 
@@ -88,7 +88,7 @@ def test_a_killed_process_is_an_error(process: ReferenceProcess) -> None:
     """A call to a killed process raises an error instead of waiting."""
     os.kill(pid_of(process), signal.SIGKILL)
     with pytest.raises(ModelRefused, match="reference process"):
-        process._ask(time.sleep, 60.0)
+        process._run(time.sleep, 60.0)
 
 
 @pytest.mark.parametrize("end", [subprocess.Popen.kill, subprocess.Popen.communicate])

@@ -148,7 +148,7 @@ def test_held_rows_are_counted(offline_settings: Settings, monkeypatch: pytest.M
     """The metrics have the sum of the held rows of all steps, and the largest effect of one of them."""
     effects = iter([(7, 0.0), (5, 0.25), (3, 0.125), (0, 0.0)])
 
-    def take(_shard: Served, *_: Any, **_named: Any) -> Outcome:
+    def process(_shard: Served, *_: Any, **_named: Any) -> Outcome:
         held, effect = next(effects)
         return Outcome(held=held, effect=effect)
 
@@ -163,7 +163,7 @@ def test_held_rows_are_counted(offline_settings: Settings, monkeypatch: pytest.M
         await rig.host.close()
         return rig.agent._metrics.text()
 
-    monkeypatch.setattr(Served, "take", take)
+    monkeypatch.setattr(Served, "process", process)
     text = asyncio.run(run())
     assert b"groundswell_tolerance_held_rows_total 15.0\n" in text
     assert b"groundswell_tolerance_effect 0.25\n" in text
