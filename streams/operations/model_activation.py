@@ -51,7 +51,7 @@ class ModelActivation:
     """Activates artifacts on all shards.
 
     Args:
-        desk: The models topic.
+        topic: The models topic.
         shards: Number of shards.
         live: Whether workers are running.
         timeout_s: Time that all shards together have to become ready, and the same again to serve.
@@ -60,14 +60,14 @@ class ModelActivation:
 
     def __init__(
         self,
-        desk: ModelsTopicWriter,
+        topic: ModelsTopicWriter,
         shards: int,
         *,
         live: bool,
         timeout_s: float,
         on_answer: Callable[[ShardStatus], None] = lambda _: None,
     ) -> None:
-        self._desk, self._shards, self._live = desk, shards, live
+        self._topic, self._shards, self._live = topic, shards, live
         self._timeout_s, self._on_answer = timeout_s, on_answer
 
     async def activate(self, artifact: Artifact) -> ActivationResult:
@@ -77,37 +77,37 @@ class ModelActivation:
             ModelRefused: a shard refused it or did not answer; the artifact that was in use before still is.
             BrokerError: Kafka did not acknowledge a message.
         """
-        notices, desk = self._desk.state, self._desk
+        topic, notices = self._topic, self._topic.notices
         if notices.trial is not None and time.time() - notices.trial_time_ms / 1_000 < TRIAL_S:
             raise ModelRefused(
                 f"another command is activating version {notices.trial.version}: wait until that command has ended, "
                 f"or {TRIAL_S / 60:.0f} minutes if it was killed"
             )
         before = notices.use
-        order, parts = new_deployment(artifact, uuid.uuid4().hex[:12])
-        result = ActivationResult(order.version, before.version if before else None, self._live)
-        await desk.write(*parts)
+        deployment, parts = new_deployment(artifact, uuid.uuid4().hex[:12])
+        result = ActivationResult(deployment.version, before.version if before else None, self._live)
+        await topic.write(*parts)
         try:
             if self._live:
-                await desk.write(ModelsTopicMessage(TRY, encode(order)))
-                result.ready_s = await self._wait_for_answers(order, "ready")
-            await desk.write(ModelsTopicMessage(USE, encode(order)))
+                await topic.write(ModelsTopicMessage(TRY, encode(deployment)))
+                result.ready_s = await self._wait_for_answers(deployment, "ready")
+            await topic.write(ModelsTopicMessage(USE, encode(deployment)))
             if self._live:
-                result.serving_s = await self._wait_until_serving(order, before)
+                result.serving_s = await self._wait_until_serving(deployment, before)
         finally:
-            await desk.write(ModelsTopicMessage(TRY, None))
-        await desk.read(POLL_S)
-        await desk.write(*notices.tombstones({order.version, before.version if before else ""}))
+            await topic.write(ModelsTopicMessage(TRY, None))
+        await topic.read(POLL_S)
+        await topic.write(*notices.tombstones({deployment.version, before.version if before else ""}))
         return result
 
-    async def _wait_until_serving(self, order: Deployment, before: Deployment | None) -> float:
+    async def _wait_until_serving(self, deployment: Deployment, before: Deployment | None) -> float:
         try:
-            return await self._wait_for_answers(order, "serving")
+            return await self._wait_for_answers(deployment, "serving")
         except ModelRefused as error:
-            await self._desk.write(ModelsTopicMessage(USE, encode(before) if before else None))
+            await self._topic.write(ModelsTopicMessage(USE, encode(before) if before else None))
             raise ModelRefused(f"{error}; the shards that had changed return to it") from error
 
-    async def _wait_for_answers(self, order: Deployment, state: RolloutState) -> float:
+    async def _wait_for_answers(self, deployment: Deployment, state: RolloutState) -> float:
         """Wait until every shard has reported a state; return the seconds that it took."""
         begin, reported = time.monotonic(), set[int]()
         while len(reported) < self._shards:
@@ -115,16 +115,16 @@ class ModelActivation:
                 late = ", ".join(str(shard) for shard in range(self._shards) if shard not in reported)
                 raise ModelRefused(
                     f"shard {late} did not report within {self._timeout_s:.0f} s that it is {state}: check that all "
-                    "workers run, and this release; the artifact that was in use before still is"
+                    "workers run, and are of this release; the artifact that was in use before still is"
                 )
-            await self._desk.read(POLL_S)
-            for shard, answer in sorted(self._desk.state.shards.items()):
-                if answer.deployment_id != order.id or shard in reported or shard >= self._shards:
+            await self._topic.read(POLL_S)
+            for shard, answer in sorted(self._topic.state.shards.items()):
+                if answer.deployment_id != deployment.id or shard in reported or shard >= self._shards:
                     continue
                 if answer.state == "refused":
                     raise ModelRefused(
-                        f"shard {shard} ({answer.worker}) refused version {order.version}, the artifact that was in "
-                        f"use before still is: {answer.error}"
+                        f"shard {shard} ({answer.worker}) refused version {deployment.version}, the artifact that was "
+                        f"in use before still is: {answer.error}"
                     )
                 if answer.state == state:
                     reported.add(shard)
