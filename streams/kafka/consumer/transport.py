@@ -157,7 +157,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             metadata_max_age_ms=METADATA_MS,
         )
         watch(consumer, self.lease, settings.instance, self.app.name_taken)
-        self._watch = ClientWatch(consumer, settings, self._failed, self.app.worker.readiness.liveness.sign)
+        self._watch = ClientWatch(consumer, settings, self._failed, self.app.worker.readiness.liveness.report)
         notice_cuts(consumer, self._cut)
         return consumer
 
