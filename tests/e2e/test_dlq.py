@@ -13,7 +13,6 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import OffsetSpec
 from kafka.structs import TopicPartition
-from tests.unit.streams.test_letters import Record
 
 from streams import cli
 from streams.errors import BrokerError
@@ -29,6 +28,7 @@ from tests.recovery.test_kill import check_equal, open_shard, undisturbed
 from tests.support import faulty
 from tests.support.histories import history
 from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_for, worker
+from tests.unit.streams.operations.test_dead_letter_queue import Record
 
 SENT_MS = 1_700_000_000_000
 EVENTS = 4_000
