@@ -26,7 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.callback()
 def model() -> None:
-    """The artifact in use."""
+    """Show, check, replace and explain the artifact in use."""
 
 
 app.command()(explain)

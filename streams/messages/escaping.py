@@ -1,6 +1,6 @@
-"""Text that is safe to print: ids come from producers, and a terminal obeys some characters.
+"""Escapes text before it is printed: ids come from producers and may hold control characters for a terminal.
 
-Every command, log line and error that prints an id or another value of an event escapes it here.
+Every command, log line and error that prints an id or another value of an event uses this module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 def safe(data: bytes | str | None, limit: int | None = None) -> str:
     """Escape what is not printable: control characters, escape sequences, bidirectional overrides, bytes without UTF-8.
 
-    limit: the number of characters to keep; the length of the rest is stated.
+    Args:
+        data: the text; None becomes a dash.
+        limit: the number of characters to keep, followed by the number of the others; None: all.
     """
     if data is None:
         return "-"
@@ -18,7 +20,7 @@ def safe(data: bytes | str | None, limit: int | None = None) -> str:
     rest = f" … {len(text) - len(shown):,} more characters, see --full" if len(shown) < len(text) else ""
     if shown.isprintable():
         return shown + rest
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in shown) + rest
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown) + rest
 
 
 def safe_lines(text: str) -> str:
@@ -30,12 +32,12 @@ def safe_json(text: str) -> str:
     """Escape what is not printable in one JSON value on one line; the result is the same JSON value."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else _escape(one) for one in text)
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
-def _escape(one: str) -> str:
-    """Escape one character as JSON does; between tokens only white space can occur, and it stays."""
-    if one in "\t\r\n":
-        return one
-    units = one.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+def _escape(char: str) -> str:
+    """Escape one character as JSON does; white space, which occurs only between tokens, is kept."""
+    if char in "\t\r\n":
+        return char
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[byte]:02x}{units[byte + 1]:02x}" for byte in range(0, len(units), 2))

@@ -1,11 +1,11 @@
-"""The events: from the bytes of an input message, or a row of an event file, to validated mutations.
+"""Events: decodes an input message, or a row of an event file, into validated mutations.
 
-One decoder per topic checks types, names and lengths while it parses; what it cannot say (bytes of
-an id, range of a time) is checked on the way to the `Mutation`. Only a message that fails goes
-through `_again`, which reads what the decoder does not (a BOM, the prefix of a schema registry, a leap
-second), finds out what is wrong with the rest and saves the good events of an array.
+One decoder per topic checks types, names and lengths while it parses; the length of an id in bytes and the range of a
+time are checked when the `Mutation` is built. Only a message that fails goes through `_second_attempt`. That one reads
+what the decoder does not (a BOM, the prefix of a schema registry, a leap second), finds the mistake in other messages,
+and returns the valid events of an array.
 
-A share that carries `author` and `created` becomes two mutations: the create that it states, then the share.
+A share with `author` and `created` becomes two mutations: the create of its content, then the share.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ TopicKind = Literal["follow", "share", "create"]
 
 ID_BYTES = 256
 MESSAGE_BYTES = 1 << 20
-"""Of a message's value. Kafka's own limit is of a whole batch as it is compressed."""
+"""Maximum length of a message's value; Kafka's own limit applies to a whole compressed batch."""
 EVENTS = 30_000
-"""Of an array. More valid ones do not fit into MESSAGE_BYTES; junk does, and each would have its error explained."""
+"""Maximum events of an array; more valid ones do not fit into MESSAGE_BYTES, but more invalid elements would."""
 DAY_US = 86_400_000_000
 LATEST_US = 253_370_764_800_000_000
-"""The year 9999, which no time may reach: RFC 3339 ends there, and wrong Kafka timestamps do not."""
+"""The year 9999, the upper bound of all times: RFC 3339 ends there, and wrong Kafka timestamps may not."""
 REASONS = ("empty", "envelope", "field", "format", "id", "json", "nested", "schema", "size", "time", "type", "utf8")
-"""Every reason that a BadEvent of this module has."""
+"""Every reason of a BadEvent of this module."""
 EXPLAINED_CHARS = 300
 _CHECK_BYTES = ID_BYTES // 4
-"""A string of up to so many characters cannot be longer than ID_BYTES in UTF-8."""
+"""Maximum characters of a string that cannot exceed ID_BYTES in UTF-8, so that it needs no check."""
 _ID_BITS = 851
-"""No larger integer has at most ID_BYTES digits."""
+"""Bits of the largest integer with at most ID_BYTES digits."""
 _FAR = 1e12
-"""Seconds beyond any time that a message may hold; guards the conversion to µs against infinity."""
+"""Seconds beyond every valid time; prevents an overflow in the conversion to µs."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=ID_BYTES)] | int
 Time = int | float | Annotated[datetime, Meta(tz=True)]
 
 
 class Event(Struct, tag_field="type", gc=False):
-    """What all events have; `other` and `extra` are the fields that a `Mutation` calls so."""
+    """The fields of all events; `other` and `extra` are named as in `Mutation`."""
 
     kind: ClassVar[int]
     other: ClassVar[Any] = ""
@@ -86,13 +86,13 @@ class Leave(Event, tag="leave", gc=False, rename={"other": "community"}):
 
 
 class Forget(Event, tag="forget", gc=False):
-    """The user is to be erased everywhere."""
+    """The user is erased everywhere."""
 
     kind = int(Kind.FORGET)
 
 
 class Share(Event, tag="share", gc=False, rename={"other": "content", "extra": "via"}):
-    """The user shares the content, having it from `via`; its author created it at `created`."""
+    """The user shares the content, found at user `via`; its author created it at `created`."""
 
     kind = int(Kind.SHARE)
     other: Id  # type: ignore[misc]
@@ -102,7 +102,7 @@ class Share(Event, tag="share", gc=False, rename={"other": "content", "extra": "
 
 
 class Unshare(Event, tag="unshare", gc=False, rename={"other": "content"}):
-    """The user takes the share back."""
+    """The user undoes the share."""
 
     kind = int(Kind.UNSHARE)
     other: Id  # type: ignore[misc]
@@ -110,7 +110,7 @@ class Unshare(Event, tag="unshare", gc=False, rename={"other": "content"}):
 
 
 class Create(Event, tag="create", gc=False, rename={"other": "content", "extra": "reply_to"}):
-    """The user creates the content; community and topics are checked and not used."""
+    """The user creates the content; community and topics are validated and not used."""
 
     kind = int(Kind.CREATE)
     other: Id  # type: ignore[misc]
@@ -140,7 +140,7 @@ _ROWS: tuple[tuple[TopicKind, tuple[str, ...]], ...] = (
     ("create", ("create", "delete")),
 )
 TOPIC_OF: dict[str, TopicKind] = {name: topic for topic, names in _ROWS for name in names}
-"""The input topic of every type of event."""
+"""The input topic of each type of event."""
 _ANY = _TOPICS["follow"] | _TOPICS["share"] | _TOPICS["create"]
 _DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -154,11 +154,15 @@ _new = tuple.__new__
 
 
 def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[Mutation]:
-    """The mutations of one message of an input topic; timestamp_ms is Kafka's own.
+    """Decode one message of an input topic.
+
+    Args:
+        value: the message's value.
+        topic: the kind of the input topic.
+        timestamp_ms: Kafka's timestamp; events may be at most a day later.
 
     Raises:
-        BadEvent: the message cannot be accepted as it is; `good` holds the mutations of the good
-            events of an array that has bad ones.
+        BadEvent: the message has invalid events; `good` holds the mutations of the valid events of an array.
     """
     if value is None:
         raise BadEvent("empty", "the message has no value")
@@ -167,25 +171,27 @@ def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[
     latest_us = min(timestamp_ms * 1000 + DAY_US, LATEST_US)
     try:
         if not value.isascii():
-            value.decode()  # the decoder passes over unknown fields without a look at their bytes
+            value.decode()  # the decoder does not check the bytes of unknown fields
         events = _DECODE[topic](value)
         return _accepted(events if type(events) is list else (events,), latest_us)
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        found = _again(value, topic, latest_us, error)
-    if isinstance(found, BadEvent):
-        raise found
-    return found
+        result = _second_attempt(value, topic, latest_us, error)
+    if isinstance(result, BadEvent):
+        raise result
+    return result
 
 
 def from_row(row: Mapping[str, Any], now_us: int | None = None) -> Mutation:
-    """The mutation of one row of an event file, as `all_from_row`; of a share with an author that of the share."""
+    """Return the mutation of one row as `all_from_row` does; of a share with an author only the share."""
     return all_from_row(row, now_us)[-1]
 
 
 def all_from_row(row: Mapping[str, Any], now_us: int | None = None) -> list[Mutation]:
-    """The mutations of one row of an event file, the event's own last; fields that are None count as absent.
+    """Return the mutations of one row of an event file, the event's own mutation last.
 
-    now_us: the present (default: the machine's clock), a day after which no time may lie.
+    Args:
+        row: the fields of the event; None counts as absent.
+        now_us: the present (default: the machine's clock); events may be at most a day later.
 
     Raises:
         BadEvent: the row is no valid event.
@@ -197,24 +203,30 @@ def all_from_row(row: Mapping[str, Any], now_us: int | None = None) -> list[Muta
     try:
         return _accepted((msgspec.convert(given, _ANY),), latest_us, _NOW)
     except msgspec.ValidationError as error:
-        wrong = error
+        invalid = error
     try:
-        mended = {name: time_formats.leap_second(given.get(name)) for name in _TIMES}
-        if any(mended.values()):
-            given |= {name: datetime.fromisoformat(text) for name, text in mended.items() if text}
+        converted = {name: time_formats.leap_second(given.get(name)) for name in _TIMES}
+        if any(converted.values()):
+            given |= {name: datetime.fromisoformat(text) for name, text in converted.items() if text}
             return _accepted((msgspec.convert(given, _ANY),), latest_us, _NOW)
     except msgspec.ValidationError as error:
-        wrong = error
+        invalid = error
     with suppress(TypeError, ValueError, OverflowError, RecursionError):
         if wrapped := wire_formats.envelope(msgspec.json.encode(given)):
             raise BadEvent("envelope", wrapped)
-    raise BadEvent(*_reason(wrong, None, given, latest_us, _NOW))
+    raise BadEvent(*_reason(invalid, None, given, latest_us, _NOW))
 
 
 def _accepted(events: Iterable[Event], latest_us: int, base: str = _ITS_OWN) -> list[Mutation]:
-    """What the decoder let through, as mutations; raises BadEvent for the first that is not to be.
+    """Convert decoded events to mutations.
 
-    base: what `latest_us` is a day after.
+    Args:
+        events: the events.
+        latest_us: the latest valid time.
+        base: the name of the time that `latest_us` is a day after, for messages.
+
+    Raises:
+        BadEvent: an event has an invalid time or id.
     """
     result = []
     for event in events:
@@ -234,13 +246,13 @@ def _accepted(events: Iterable[Event], latest_us: int, base: str = _ITS_OWN) -> 
         if extra is not None and (type(extra) is not str or len(extra) > _CHECK_BYTES):
             extra = _id("via or reply_to", extra)
         if type(event) is Share and (event.author is not None or event.created is not None):
-            result.append(_stated(event, other, latest_us, base))
+            result.append(_create_of_share(event, other, latest_us, base))
         result.append(_new(Mutation, (event.kind, time_us, user, other, extra, 0)))
     return result
 
 
-def _stated(share: Share, content: str, latest_us: int, base: str) -> Mutation:
-    """The create that a share states by `author` and `created`."""
+def _create_of_share(share: Share, content: str, latest_us: int, base: str) -> Mutation:
+    """Return the create that a share carries in `author` and `created`."""
     if share.author is None or share.created is None:
         given, absent = ("created", "author") if share.author is None else ("author", "created")
         raise BadEvent("field", f"a share with `{given}` and without `{absent}`; give both or neither")
@@ -252,26 +264,26 @@ def _stated(share: Share, content: str, latest_us: int, base: str) -> Mutation:
 
 
 def _id(name: str, value: str | int) -> str:
-    # Writing a huge integer out takes long, and finding out how huge it is does not.
+    # Converting a huge integer to text is slow, its number of bits is known at once.
     text = value if isinstance(value, str) else "" if value.bit_length() > _ID_BITS else str(value)
     if not text or len(text.encode()) > ID_BYTES:
         raise BadEvent("id", f"{name} is longer than {ID_BYTES} bytes")
     return text
 
 
-def _again(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
-    """Read what the quick way refused, or say what is wrong with it."""
+def _second_attempt(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """Decode a message that the decoder refused with `error`; returns its mutations, or what is wrong with it."""
     try:
         inside = wire_formats.unwrapped(value)
         if inside is not value:
-            return _within(inside, topic, latest_us)
+            return _decode_unwrapped(inside, topic, latest_us)
         return _explained(value, topic, latest_us, error)
     except BadEvent as bad:
         return bad
 
 
-def _within(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation] | BadEvent:
-    """The same as `mutations` for what was behind a BOM or a prefix."""
+def _decode_unwrapped(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation] | BadEvent:
+    """Decode the JSON after a BOM or a prefix."""
     try:
         value.decode()
         events = _DECODE[topic](value)
@@ -281,7 +293,7 @@ def _within(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation] | 
 
 
 def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
-    """The mutations of a message with a leap second; else what is wrong, with the good events of an array."""
+    """Return the mutations of a message with a leap second; else what is wrong, with the valid events of an array."""
     if not isinstance(error, msgspec.ValidationError | BadEvent) and (known := wire_formats.foreign(value)):
         return known
     try:
@@ -291,7 +303,7 @@ def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception)
     try:
         elements: Sequence[bytes] = [bytes(raw) for raw in _ELEMENTS(value)]
     except (msgspec.DecodeError, RecursionError):
-        return _alone(value, topic, latest_us, error)
+        return _single(value, topic, latest_us, error)
     if len(elements) > EVENTS:
         return BadEvent("size", f"an array of {len(elements):,}, at most {EVENTS:,} events are read")
     good: list[Mutation] = []
@@ -308,26 +320,26 @@ def _explained(value: bytes, topic: TopicKind, latest_us: int, error: Exception)
 
 
 def _element(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation]:
-    """The mutations of one element of an array, which must be an event itself."""
+    """Return the mutations of one element of an array, which must be an event."""
     if value.startswith(b"["):
         raise BadEvent("nested", "an array inside an array; give a message one flat array")
     try:
         return _accepted((_DECODE[topic](value),), latest_us)
     except (msgspec.DecodeError, RecursionError) as error:
-        found = _alone(value, topic, latest_us, error)
-    if isinstance(found, BadEvent):
-        raise found
-    return found
+        result = _single(value, topic, latest_us, error)
+    if isinstance(result, BadEvent):
+        raise result
+    return result
 
 
-def _alone(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
-    """As `_explained`, of a message or an element that is no array."""
+def _single(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> list[Mutation] | BadEvent:
+    """Do the same as `_explained` for a message or an element that is no array."""
     if isinstance(error, BadEvent):
         return error
     fields = _fields(value) if isinstance(error, msgspec.ValidationError) else {}
-    mended = {name: time_formats.leap_second(fields.get(name)) for name in _TIMES}
-    if any(mended.values()):
-        raw = _RAW(value) | {name: msgspec.Raw(msgspec.json.encode(text)) for name, text in mended.items() if text}
+    converted = {name: time_formats.leap_second(fields.get(name)) for name in _TIMES}
+    if any(converted.values()):
+        raw = _RAW(value) | {name: msgspec.Raw(msgspec.json.encode(text)) for name, text in converted.items() if text}
         value = msgspec.json.encode(raw)
         try:
             return _accepted((_DECODE[topic](value),), latest_us)
@@ -342,34 +354,45 @@ def _alone(value: bytes, topic: TopicKind, latest_us: int, error: Exception) -> 
 
 
 def _fields(value: bytes) -> dict[str, Any]:
-    """The times that an event gives, as they are; empty: it is no object."""
+    """Return the times of an event as they were given; empty if the value is no object."""
     try:
         raw = _RAW(value)
     except (msgspec.DecodeError, RecursionError):
         return {}
-    found: dict[str, Any] = {}
+    times: dict[str, Any] = {}
     for name in _TIMES:
         if name in raw:
             try:
-                found[name] = msgspec.json.decode(raw[name])
+                times[name] = msgspec.json.decode(raw[name])
             except (msgspec.DecodeError, RecursionError):
-                found[name] = float("inf")  # a number that no machine number holds
-    return found
+                times[name] = float("inf")  # a number beyond the range of floats
+    return times
 
 
 def _reason(
     error: Exception, topic: TopicKind | None, fields: Mapping[str, Any], latest_us: int, base: str = _ITS_OWN
 ) -> tuple[str, str]:
-    """The slug and the sentence for an error of the decoder; fields: what the event gave as its times."""
+    """Explain an error of the decoder.
+
+    Args:
+        error: the error.
+        topic: the kind of the input topic; None for a row of a file.
+        fields: the times of the event as they were given.
+        latest_us: the latest valid time.
+        base: the name of the time that `latest_us` is a day after.
+
+    Returns:
+        (reason, message) of a BadEvent.
+    """
     whole = " ".join(str(error).split())
-    # Some of them hold what was given, which may be long.
+    # Some messages repeat the value, which may be long.
     text = whole if len(whole) <= EXPLAINED_CHARS else f"{whole[:EXPLAINED_CHARS]}…"
     if isinstance(error, RecursionError):
         return "nested", "nested too deeply"
     if not isinstance(error, msgspec.ValidationError):
         return "json", f"not JSON: {text}"
-    _, found, place = whole.rpartition(" - at `$")
-    path = place.rstrip("`").lstrip(".") if found else ""
+    _, separator, location = whole.rpartition(" - at `$")
+    path = location.rstrip("`").lstrip(".") if separator else ""
     if path.startswith("[") and "got `array`" in whole:
         return "nested", "an array inside an array; give a message one flat array"
     if path == "type" or whole.endswith("required field `type`"):

@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
     Attributes:
         offset: its offset in the log.
-        mutations: what it holds for the shard, in order.
+        mutations: its mutations in order.
         clock: the newest event time (µs) that its sender had read.
         accepted_ms: Kafka's timestamp (ms) of the oldest event in it; 0 if unknown.
     """

@@ -1,6 +1,6 @@
-"""Times of events that the decoder refuses: the leap second, which is read, and the mistakes, which are named.
+"""Times of events that the decoder refuses: converts leap seconds, and explains the mistake in all others.
 
-Nothing here runs for a time that is valid: the decoder of `streams/messages/events.py` comes first.
+This module is not used for valid times, which the decoder of `streams/messages/events.py` reads.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from email.utils import parsedate_to_datetime
 
 from streams.messages.escaping import safe
 
-MEND = "give RFC 3339 with an offset (2026-03-01T12:00:00Z) or Unix seconds"
+REMEDY = "give RFC 3339 with an offset (2026-03-01T12:00:00Z) or Unix seconds"
 SHOWN_CHARS = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_S = 253_402_300_800
 """The year 10,000."""
 _UNITS = ((1e11, 1e14, "milliseconds", 3), (1e14, 1e17, "microseconds", 6), (1e17, 1e20, "nanoseconds", 9))
-"""By size: from, below, name, decimal digits. In seconds all of them lie beyond the year 5000."""
+"""Numbers in these units: from, below, name, decimal digits. As seconds they would be after the year 5000."""
 _LEAP = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):60(\.\d+)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)", re.ASCII)
@@ -28,23 +28,27 @@ _TWITTER = "%a %b %d %H:%M:%S %z %Y"
 
 def leap_second(text: object) -> str | None:
     """Convert RFC 3339's leap second, 23:59:60 UTC at the end of a month, to the next second; None for all else."""
-    found = _LEAP.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+    match = _LEAP.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         return None
     try:
-        minute = datetime.fromisoformat(f"{found[1]}:00{found[3]}".upper()).astimezone(UTC)
+        minute = datetime.fromisoformat(f"{match[1]}:00{match[3]}".upper()).astimezone(UTC)
         following = minute + timedelta(minutes=1)
     except (ValueError, OverflowError):
         return None
     if (following.day, following.hour, following.minute) != (1, 0, 0):
         return None
-    return f"{following.replace(tzinfo=None).isoformat()}{found[2] or ''}Z"
+    return f"{following.replace(tzinfo=None).isoformat()}{match[2] or ''}Z"
 
 
 def mistake(name: str, value: object, latest_us: int, base: str) -> str:
-    """Name the mistake in a time and how to mend it.
+    """Return the mistake in a time and its remedy.
 
-    latest_us: the latest time that is accepted (µs). base: what that is a day after.
+    Args:
+        name: the field.
+        value: the time as it was given.
+        latest_us: the latest valid time (µs).
+        base: the name of the time that `latest_us` is a day after.
     """
     if isinstance(value, str):
         return f"{name} {_quoted(value)} {_of_text(value)}"
@@ -54,16 +58,16 @@ def mistake(name: str, value: object, latest_us: int, base: str) -> str:
         seconds = (value - _EPOCH) / timedelta(seconds=1)
         return f"{name} {_rfc3339(value)} {_out_of_range(seconds, latest_us, base, shown=True)}"
     if isinstance(value, bool) or value is None:
-        return f"{name} is {'null' if value is None else 'a boolean'}; {MEND}"
+        return f"{name} is {'null' if value is None else 'a boolean'}; {REMEDY}"
     if isinstance(value, int | float):
         return f"{name} {_short(value)} {_of_number(value, latest_us, base)}"
     kind = "an object" if isinstance(value, dict) else "an array" if isinstance(value, list) else type(value).__name__
-    return f"{name} is {kind}; {MEND}"
+    return f"{name} is {kind}; {REMEDY}"
 
 
 def _of_number(value: float, latest_us: int, base: str) -> str:
     if not _is_finite(value):
-        return f"is not a finite number; {MEND}"
+        return f"is not a finite number; {REMEDY}"
     unit = _unit(value)
     if unit:
         return unit
@@ -75,7 +79,7 @@ def _is_finite(value: float) -> bool:
 
 
 def _unit(value: float) -> str:
-    """What to say of a number whose size is that of a finer unit than seconds; empty: it is not."""
+    """Return the mistake in a number that looks like milliseconds or a finer unit; empty for other numbers."""
     for least, below, unit, digits in _UNITS:
         if least <= value < below:
             whole, rest = divmod(int(value), 10**digits)
@@ -85,24 +89,24 @@ def _unit(value: float) -> str:
 
 
 def _out_of_range(seconds: float, latest_us: int, base: str, *, shown: bool = False) -> str:
-    """What to say of seconds outside of what is accepted. shown: the moment was named already."""
+    """Return the mistake in seconds out of range; `shown` means that the message has the moment already."""
     if seconds < 0:
         return "is before 1970"
     if seconds >= _END_S:
-        return f"is beyond the year 9999; {MEND}"
+        return f"is beyond the year 9999; {REMEDY}"
     if seconds * 1e6 <= latest_us:
-        return f"is out of range; {MEND}"
-    at = "" if shown else f"({_rfc3339(_EPOCH + timedelta(seconds=seconds))}) "
-    return f"{at}is more than a day after {base}; set the clock that wrote it right"
+        return f"is out of range; {REMEDY}"
+    moment = "" if shown else f"({_rfc3339(_EPOCH + timedelta(seconds=seconds))}) "
+    return f"{moment}is more than a day after {base}; set the clock that wrote it right"
 
 
 def _of_text(text: str) -> str:
     given = text.strip()
     if not given:
-        return f"is empty; {MEND}"
-    if found := _DATE.fullmatch(given):
+        return f"is empty; {REMEDY}"
+    if date := _DATE.fullmatch(given):
         try:
-            day = datetime(int(found[1]), int(found[2]), int(found[3]), tzinfo=UTC)
+            day = datetime(int(date[1]), int(date[2]), int(date[3]), tzinfo=UTC)
             return f"is a date without a time; give a moment, e.g. {_rfc3339(day)}"
         except ValueError:
             pass
@@ -115,17 +119,17 @@ def _of_text(text: str) -> str:
         )
     if _LEAP.fullmatch(given):
         return "has a second 60 that is no leap second; that is 23:59:60 UTC on the last day of a month"
-    for what, moment in (
+    for notation, moment in (
         ("is in the format of Twitter's v1 API", _twitter(given)),
         ("is in the format of RFC 2822 (e-mail, HTTP)", _rfc2822(given)),
         ("names its zone behind the time", _zone_name(given)),
     ):
         if moment is not None:
-            return f"{what}; give RFC 3339, e.g. {_rfc3339(moment)}"
+            return f"{notation}; give RFC 3339, e.g. {_rfc3339(moment)}"
     try:
         moment = datetime.fromisoformat(given)
     except ValueError:
-        return f"is no RFC 3339 time; {MEND}"
+        return f"is no RFC 3339 time; {REMEDY}"
     if moment.tzinfo is None:
         return f"has no offset; give one, e.g. {_rfc3339(_utc(moment))} if it is UTC"
     return f"is ISO 8601 and not RFC 3339; give e.g. {_rfc3339(moment)}"
@@ -139,7 +143,7 @@ def _twitter(text: str) -> datetime | None:
 
 
 def _rfc2822(text: str) -> datetime | None:
-    # Anything without a name of a month is none; the parser of the library takes much else for one.
+    # The text must have the name of a month, because the library's parser accepts much else.
     if not re.search(r"\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\w* \d", text):
         return None
     try:
@@ -149,9 +153,9 @@ def _rfc2822(text: str) -> datetime | None:
 
 
 def _zone_name(text: str) -> datetime | None:
-    found = _ZONE_NAME.fullmatch(text)
+    match = _ZONE_NAME.fullmatch(text)
     try:
-        return None if found is None else _utc(datetime.fromisoformat(found[1]))
+        return None if match is None else _utc(datetime.fromisoformat(match[1]))
     except ValueError:
         return None
 

@@ -94,7 +94,7 @@ def source_partition(source: str) -> str:
 
 @dataclass(frozen=True)
 class Start:
-    """Where reading of a partition starts.
+    """The start of reading of a partition.
 
     Attributes:
         offset: the first offset to read.
@@ -116,7 +116,7 @@ def start(held: Committed, topic: str, log: str, begin: int, end: int) -> Start:
     """Decide where reading of an input partition starts.
 
     Args:
-        held: what the group committed.
+        held: the commit of the group.
         topic: the topic's id now, empty if unknown.
         log: the id of the mutations topic, empty if unknown.
         begin: the first offset that Kafka has.
@@ -142,7 +142,7 @@ def published_position(held: Committed, log: str, end: int) -> Committed:
     """Return the offset of the mutations topic up to which a shard's outputs are published.
 
     Args:
-        held: what the group committed of the mutations topic.
+        held: the commit of the group of the mutations topic.
         log: the topic's id now, empty if unknown.
         end: the offset after the last message.
 

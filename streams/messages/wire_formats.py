@@ -1,8 +1,8 @@
-"""Messages that are no plain JSON event: what is read all the same, and what the others are.
+"""Messages that are no plain JSON event: removes known prefixes, and explains all other formats.
 
-A BOM and the prefix of a schema registry with JSON behind it are taken off. Everything else that producers and
-connectors send instead of an event is named, with the setting or the call that mends it. Nothing here runs for a
-message that the decoder of `streams/messages/events.py` takes as it is.
+A BOM, and the prefix of a schema registry before JSON, are removed. Other formats of producers and connectors are named
+with the setting or the call that corrects them. This module is not used for messages that the decoder of
+`streams/messages/events.py` reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streams.errors import BadEvent
 
 BOM = b"\xef\xbb\xbf"
 PREFIX_BYTES = 5
-"""Of a schema registry: a zero byte and the four bytes of the schema's id."""
+"""Length of a schema registry's prefix: a zero byte and the four bytes of the schema's id."""
 _JSON_BEGINS = (b"{", b"[")
 _SPACE = b" \t\r\n"
 _SEND = "send JSON events as UTF-8"
@@ -50,10 +50,13 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def unwrapped(value: bytes) -> bytes:
-    """Take a BOM and the prefix of a schema registry off a message.
+    """Remove a BOM and the prefix of a schema registry from a message.
+
+    Returns:
+        The rest; the same object if there is no prefix.
 
     Raises:
-        BadEvent: there is no JSON behind the prefix.
+        BadEvent: there is no JSON after the prefix.
     """
     if value.startswith(BOM):
         return value.removeprefix(BOM)
@@ -74,24 +77,24 @@ def unwrapped(value: bytes) -> bytes:
 
 
 def foreign(value: bytes) -> BadEvent | None:
-    """Name the format of a message that is none of JSON's; None: it is not known."""
+    """Return an error that names the format of a message that is no JSON; None if the format is unknown."""
     if encoding := _utf16(value):
         return BadEvent("utf8", f"{encoding}, not UTF-8; set the serializer's encoding to UTF-8")
     if value.startswith(b"\x03") and len(value) > 18 and value[1] in (0, 5):
         return BadEvent("format", "prefix of the AWS Glue schema registry; send JSON without it")
-    for magic, what in _MAGIC:
+    for magic, name in _MAGIC:
         if value.startswith(magic):
-            if what in _COMPRESSED:
-                mend = "send JSON and let Kafka compress it (compression.type)"
-                return BadEvent("format", f"the value itself is compressed ({what}); {mend}")
-            return BadEvent("format", f"{what}, not JSON; {_SEND}")
-    if what := _binary(value):
-        return BadEvent("format", f"{what}, not JSON; {_SEND}")
+            if name in _COMPRESSED:
+                remedy = "send JSON and let Kafka compress it (compression.type)"
+                return BadEvent("format", f"the value itself is compressed ({name}); {remedy}")
+            return BadEvent("format", f"{name}, not JSON; {_SEND}")
+    if name := _binary(value):
+        return BadEvent("format", f"{name}, not JSON; {_SEND}")
     return None
 
 
 def _utf16(value: bytes) -> str:
-    """The name of the encoding of a text in UTF-16 or UTF-32, by its BOM or the zero bytes of its first characters."""
+    """Return the name of a UTF-16 or UTF-32 encoding, by a BOM or the zero bytes of the first characters."""
     for mark, name in _UTF16:
         if value.startswith(mark):
             return name
@@ -107,15 +110,15 @@ def _utf16(value: bytes) -> str:
 
 
 def _binary(value: bytes) -> str:
-    """The name of a binary form of JSON's values."""
+    """Return the name of a binary format with JSON's data model; empty if it is none."""
     if len(value) > 4 and int.from_bytes(value[:4], "little") == len(value) and value.endswith(b"\0"):
         return "BSON"
     first = value[:1]
     if first >= b"\x80":
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            found = _unpack(value)
-            some = found[0] if isinstance(found, list) and found else found
-            if isinstance(some, dict) and some:
+            unpacked = _unpack(value)
+            first_value = unpacked[0] if isinstance(unpacked, list) and unpacked else unpacked
+            if isinstance(first_value, dict) and first_value:
                 return "MessagePack"
         body = value[2:] if b"\x80" < first < b"\xa0" else value[1:]
         if b"\x80" < first < b"\xc0" and body[:1] and 0x61 <= body[0] < 0x78:
@@ -126,9 +129,14 @@ def _binary(value: bytes) -> str:
 
 
 def not_json(value: bytes, error: str) -> str:
-    """What makes a text no JSON, in the words of what most likely wrote it; empty: nothing that is known."""
-    found = _BYTE.search(error)
-    at = int(found[1]) if found else 0
+    """Return why a text is no JSON, with the probable cause; empty if it is unknown.
+
+    Args:
+        value: the text.
+        error: the message of the decoder.
+    """
+    position = _BYTE.search(error)
+    at = int(position[1]) if position else 0
     rest = value[at : at + 9]
     if "trailing characters" in error:
         behind = value[at - 1 :] if at else value
@@ -154,7 +162,7 @@ def not_json(value: bytes, error: str) -> str:
 
 
 def envelope(value: bytes) -> str:
-    """What the event of a message is wrapped in, and how to unwrap it; empty: nothing that is known."""
+    """Return what the event of a message is wrapped in, and how to unwrap it; empty if it is unknown."""
     text = value.lstrip(_SPACE)
     if text.startswith(b'"'):
         with suppress(ValueError, RecursionError):
@@ -180,7 +188,7 @@ def envelope(value: bytes) -> str:
 
 
 def _nested(fields: Mapping[str, Any]) -> str:
-    """An event under one of an object's fields."""
+    """Return the field of an object that holds an event, as an error; empty if there is none."""
     for name, raw in fields.items():
         inner = bytes(raw)
         if inner.startswith(b"{"):

@@ -1,1 +1,1 @@
-"""What a process is configured with, where that comes from, and the folders and addresses it may use."""
+"""The configuration of a process, its sources, logins, and the folders and addresses that it may use."""

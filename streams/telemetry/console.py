@@ -33,7 +33,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def figure(row: dict[str, float | None]) -> str:
-    """A value with its interval as text, `value (low to high)`; a dash if there is no value."""
+    """Return a value with its interval as text, `value (low to high)`; a dash if there is no value."""
     if row["value"] is None:
         return "–"
     if row["low"] is None or row["high"] is None:

@@ -36,7 +36,202 @@ LOGGER = logging.getLogger("faust.transport")
 SHORT_FETCH_S = 0.01
 """Maximum duration of a fetch while the topics of some lane are left out, as that lane may soon have room."""
 DRAIN_S = 3.0
-"""Maximum wait of a revocation for Kafka's answers to requests in flight."""
+"""How long a revocation waits for the answers to what is on its way to Kafka."""
+BATCH_BYTES = 512 * 1024
+REQUEST_BYTES = 6 * 1024 * 1024
+METADATA_MS = 60_000
+"""Maximum age of a client's metadata; changes are noticed earlier (`streams/worker/topic_watch.py`)."""
+
+
+class Poll:
+    """What Faust sees as one record: all that one fetch, or several merged, returned for one lane.
+
+    parts: partition → (records, position after them). first, last: its numbers in its epoch and lane.
+    """
+
+    # What Faust reads of a record besides.
+    key = checksum = None
+    headers = ()
+    timestamp = timestamp_type = serialized_key_size = serialized_value_size = 0
+
+    def __init__(self, lane: str, epoch: int, number: int) -> None:
+        self.lane = lane
+        self.epoch = epoch
+        self.first = self.last = number
+        self.parts: dict[TP, tuple[list[Any], int]] = {}
+        self.topic = ""
+        self.size = 0
+        self.partition = self.offset = 0
+
+    @property
+    def value(self) -> Poll:
+        """What Faust hands on. No attribute: who holds itself lives on until Python looks for cycles."""
+        return self
+
+    def add(self, tp: TP, records: list[Any], position: int) -> None:
+        """Add what was fetched of one partition."""
+        before = self.parts[tp][0] if tp in self.parts else []
+        self.parts[tp] = [*before, *records], position
+        self.size += sum(max(record.serialized_value_size, 0) for record in records)
+
+    def merge(self, later: Poll) -> None:
+        """Take in the next poll of the same lane and epoch."""
+        size = self.size + later.size
+        for tp, (records, position) in later.parts.items():
+            self.add(tp, records, position)
+        self.last, self.size = later.last, size
+
+
+class FetchThread(driver.AIOKafkaConsumerThread):
+    """The consumer's thread: folds records into polls, counts epochs."""
+
+    logger = LOGGER
+    app: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.lease: Lease = self.app.lease
+        self._numbers: dict[str, int] = defaultdict(int)
+        self._sought = False
+        self._inputs = {spec.name for spec in Topics(self.app.settings).inputs.values()}
+
+    def lane(self, topic: str) -> str:
+        """The lane of a topic."""
+        return INPUTS if topic in self._inputs else topic
+
+    def new_epoch(self) -> None:
+        """Everything fetched before is stale from here on."""
+        self._sought = False
+        self.lease.new_epoch()
+        self._numbers = defaultdict(int)
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        del transport
+        settings = self.app.settings
+        topics = Topics(settings)
+        self._assignor = Placement((topics.mutations.name, topics.halos.name), self.app.held)
+        session_s = settings.session_timeout_s
+        consumer = NotingConsumer(
+            **aiokafka_arguments(settings),
+            group_id=settings.consumer_group,
+            group_instance_id=settings.instance or None,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            # A producer may use transactions: what it took back must not count.
+            isolation_level="read_committed",
+            max_poll_records=POLL_RECORDS,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            # Opening a large state takes minutes; heartbeats say that we are alive.
+            max_poll_interval_ms=2**31 - 1,
+            session_timeout_ms=int(session_s * 1_000),
+            heartbeat_interval_ms=int(session_s * 1_000 / HEARTBEATS),
+            rebalance_timeout_ms=int(max(session_s, REBALANCE_S) * 1_000),
+            request_timeout_ms=REQUEST_MS,
+            metadata_max_age_ms=METADATA_MS,
+        )
+        watch(consumer, self.lease, settings.instance, self.app.name_taken)
+        self._watch = ClientWatch(consumer, settings, self._failed, self.app.worker.readiness.liveness.report)
+        notice_cuts(consumer, self._cut)
+        return consumer
+
+    def _failed(self, error: GroundswellError) -> None:
+        worker = self.app.worker
+        worker.loop.call_soon_threadsafe(worker.fail, error)
+
+    async def on_start(self) -> None:
+        """As Faust's; from then on errors of the group end the worker or are tried again."""
+        await super().on_start()
+        self._watch.started()
+
+    def _cut(self, topic: str, partition: int) -> None:
+        """Kafka has nothing at our position: aiokafka would go on at the beginning, an assignment settles that."""
+        if not self._sought:
+            return
+        self._sought = False
+        LOGGER.warning(
+            "a topic was cut or made anew under what is read: joining anew",
+            extra={"topic": topic, "partition": partition},
+        )
+        self.rejoin()
+
+    def rejoin(self) -> None:
+        """Have all partitions assigned anew; for this thread."""
+        consumer: Any = self._consumer
+        consumer._coordinator.request_rejoin()  # noqa: SLF001 - aiokafka has no other way
+
+    async def refresh(self, rejoin: bool) -> None:
+        """Ask Kafka about the topics at once, as the group's leader assigns what it knows of; and join anew."""
+        consumer: Any = self._consumer
+        await consumer._client.force_metadata_update()  # noqa: SLF001 - the same
+        if rejoin:
+            self.rejoin()
+
+    def shown(self, topic: str) -> int:
+        """How many partitions of a topic this client knows of."""
+        consumer: Any = self._consumer
+        return len(consumer._client.cluster.partitions_for_topic(topic) or ())  # noqa: SLF001 - the same
+
+    async def found(self, names: list[str], deadline_s: float) -> dict[str, TopicState]:
+        """What Kafka says of some topics."""
+        consumer: Any = self._consumer
+        return await topic_ids.found(consumer._client, names, deadline_s=deadline_s)  # noqa: SLF001 - the same
+
+    async def held(self, tps: list[TP]) -> dict[TP, Committed]:
+        """What the group committed of some partitions."""
+        consumer: Any = self._consumer
+        asked = [aiokafka.TopicPartition(*tp) for tp in tps]
+        found = await consumer._coordinator.fetch_committed_offsets(asked)  # noqa: SLF001 - without what was noted else
+        return {
+            tp: Committed(found[at].offset, found[at].metadata or "") if at in found else Committed(-1)
+            for tp, at in zip(tps, asked, strict=True)
+        }
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 - Faust's signature
+        max_records: int | None = None,
+    ) -> Mapping[TP, list[Any]]:
+        consumer._fetcher._prefetch_backoff = PREFETCH_BACKOFF_S  # noqa: SLF001 - there is no setting for it
+        try:
+            with decoding():
+                fetched = await super()._fetch_records(consumer, active, timeout, max_records)
+        except UnreadableBatch as error:
+            self._failed(error)
+            return {}
+        # No await from here on: the positions are those right after these records.
+        polls: dict[str, tuple[TP, Poll]] = {}
+        assignment: Any = consumer._subscription.subscription.assignment if fetched else None  # noqa: SLF001
+        for tp, records in fetched.items():
+            lane = self.lane(tp.topic)
+            if lane not in polls:
+                self._numbers[lane] += 1
+                polls[lane] = TP(*tp), Poll(lane, self.lease.epoch, self._numbers[lane])
+            polls[lane][1].add(TP(*tp), records, assignment.state_value(tp).position)
+        return {tp: [poll] for tp, poll in polls.values()}
+
+    async def on_thread_stop(self) -> None:
+        """As Faust's, also with the broker away: a fetch of aiokafka in its pause then cancels who cancels it."""
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            consumer: Any = self._consumer
+            fetches = list(consumer._fetcher._pending_tasks)  # noqa: SLF001 - as its own `close`
+            for fetch in fetches:
+                fetch.cancel()
+            await asyncio.gather(*fetches, return_exceptions=True)
+            await consumer._client.close()  # noqa: SLF001 - as its own `stop`
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        self.new_epoch()  # the seeks follow before the first await
+        await super()._seek_wait(consumer, partitions)
+        self._sought = True
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Maximum wait of a revocation for Kafka's answers to requests in flight."""
 BATCH_BYTES = 512 * 1024
 REQUEST_BYTES = 6 * 1024 * 1024
 

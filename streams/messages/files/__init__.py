@@ -1,1 +1,1 @@
-"""Event files and live pipes: what a file is, its bytes, its rows."""
+"""Event files and live pipes: formats, bytes, rows."""

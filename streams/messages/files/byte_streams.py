@@ -1,7 +1,7 @@
-"""The bytes of an event file: standard input, pipes and files, decompressed and as UTF-8, read once and as they come.
+"""The bytes of an event file: standard input, pipes and files, decompressed and converted to UTF-8, read once.
 
-Nothing here seeks, and nothing waits for more bytes than there are: what a live pipe holds is passed on at once.
-Every step is an iterator of chunks, and no chunk is much larger than CHUNK_BYTES whatever the compression hides.
+Nothing seeks, and nothing waits for more bytes than have arrived: the bytes of a live pipe are passed on at once. Every
+step is an iterator of chunks, and no chunk is much larger than CHUNK_BYTES, however well the data is compressed.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ CHUNK_BYTES = 1 << 20
 STDIN = Path("-")
 _STDIN_NAMES = (STDIN, Path("/dev/stdin"), Path("/dev/fd/0"), Path("/proc/self/fd/0"))
 _ZSTD_BYTES = 1 << 12
-"""How much is given to zstd at once, which has no limit of its own on what comes out."""
+"""Bytes passed to zstd at once, because zstd does not limit the size of its output."""
 _ZSTD_WINDOW = 1 << 31
-"""The largest window that zstd knows (--long=31); the memory is taken only for a frame that asks for it."""
+"""The largest window of zstd (--long=31); memory is allocated only for a frame with such a window."""
 _LAYERS = 3
-"""How often a file may be compressed."""
+"""Maximum number of nested compressions."""
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"), (b"{\x00", "utf-16-le"), (b"[\x00", "utf-16-le"), (b"\x00{", "utf-16-be"),
     (b"\x00[", "utf-16-be"),
 )  # fmt: skip
-"""What text in another encoding begins with; JSON without a mark begins with a bracket."""
+"""First bytes of text in other encodings; JSON without a BOM begins with a bracket."""
 
 
 class CutOff(Exception):
-    """The data ends in the middle; the message names of what."""
+    """The data ends inside of what the message names."""
 
 
 class Damaged(Exception):
-    """The data cannot be decompressed or decoded; the message says why."""
+    """The data cannot be decompressed or decoded; the message has the cause."""
 
 
 def is_stdin(path: Path) -> bool:
-    """Whether the path stands for standard input."""
+    """Return whether the path is standard input."""
     return path in _STDIN_NAMES
 
 
 def is_stream(path: Path) -> bool:
-    """Whether the path is read once and in order: standard input, a pipe or a device."""
+    """Return whether the path can be read only once and in order: standard input, a pipe or a device."""
     return is_stdin(path) or not stat.S_ISREG(path.stat().st_mode)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Chunks]:
-    """The bytes of a file, a pipe or standard input, in chunks as they come."""
+    """Yield the bytes of a file, a pipe or standard input, in chunks as they arrive."""
     if is_stdin(path):
         if sys.__stdin__ is None:
             raise InputError("standard input is closed; give a file, or a pipe into this command")
@@ -78,7 +78,7 @@ def opened(path: Path) -> Iterator[Chunks]:
 
 def _read(number: int) -> Chunks:
     if stat.S_ISFIFO(os.fstat(number).st_mode):
-        # A larger pipe lets the writer go on while the reader works; not every system grants it.
+        # With a larger pipe the writer continues while the reader works; not every system allows it.
         with suppress(OSError, AttributeError):
             fcntl.fcntl(number, fcntl.F_SETPIPE_SZ, CHUNK_BYTES)
     while True:
@@ -93,7 +93,7 @@ def _read(number: int) -> Chunks:
 
 
 def peek(chunks: Chunks) -> tuple[bytes, Chunks]:
-    """The first bytes, as many as it takes to tell the kind, and all of the bytes."""
+    """Return the first bytes, enough to recognize the format, and an iterator of all bytes."""
     head = b""
     for chunk in chunks:
         head += chunk
@@ -103,10 +103,14 @@ def peek(chunks: Chunks) -> tuple[bytes, Chunks]:
 
 
 def decompressed(chunks: Chunks) -> tuple[bytes, Chunks, list[str]]:
-    """The first bytes, all bytes and the names of the codecs, after every layer of compression.
+    """Decompress all layers of compression.
+
+    Returns:
+        (first bytes, all bytes, names of the codecs).
 
     Raises:
-        CutOff, Damaged: from the iterator, where the compressed data ends early or is broken.
+        CutOff: from the iterator: the compressed data ends early.
+        Damaged: from the iterator: the compressed data is damaged.
     """
     head, chunks = peek(chunks)
     layers: list[str] = []
@@ -119,7 +123,7 @@ def decompressed(chunks: Chunks) -> tuple[bytes, Chunks, list[str]]:
 
 
 def as_utf8(head: bytes, chunks: Chunks) -> Chunks:
-    """The text as UTF-8 without a mark at its beginning, whatever of Unicode's encodings it is in."""
+    """Convert text in any of Unicode's encodings to UTF-8 without a BOM."""
     if head.startswith(codecs.BOM_UTF8):
         return _without(codecs.BOM_UTF8, chunks)
     name = next((name for start, name in _BOMS if head.startswith(start)), None)
@@ -145,11 +149,11 @@ def _recoded(name: str, chunks: Chunks) -> Chunks:
 
 
 def inflated(codec: str, chunks: Chunks) -> Chunks:
-    """What the compressed chunks hold, over all members or frames.
+    """Decompress the chunks of one codec, over all members or frames.
 
     Raises:
         CutOff: the last member has no end.
-        Damaged: it is no such data, or more stands behind it.
+        Damaged: the data is damaged, or other data follows it.
     """
     make, feed = _codec(codec)
     decoder, between = None, False
@@ -158,7 +162,7 @@ def inflated(codec: str, chunks: Chunks) -> Chunks:
             data = chunk
             while data:
                 if decoder is None:
-                    # Tapes and block devices fill up with zeros, and xz may be padded with them.
+                    # Tapes and block devices pad with zeros, and so may xz.
                     data = data.lstrip(b"\x00") if between else data
                     if not data:
                         break
@@ -169,14 +173,14 @@ def inflated(codec: str, chunks: Chunks) -> Chunks:
     except (zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        where = f"behind the end of its {codec} data stands something else" if between else f"damaged {codec} data"
+        where = f"other data follows its {codec} data" if between else f"damaged {codec} data"
         raise Damaged(f"{where} ({one_line(error)})") from error
     if decoder is not None:
         raise CutOff(f"{codec} data")
 
 
 def _codec(name: str) -> tuple[Callable[[], Any], Callable[[Any, bytes], Generator[bytes, None, bytes]]]:
-    """How a decoder is made, and how it is fed."""
+    """Return the constructor of a codec's decoder, and the function that feeds it."""
     if name == "gzip":
         return lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), _feed_zlib
     if name == "bzip2":
@@ -194,7 +198,7 @@ def _codec(name: str) -> tuple[Callable[[], Any], Callable[[Any, bytes], Generat
 
 
 class _Zstd:
-    """A decoder of one zstd frame whose errors are of a class that is known without the library."""
+    """A decoder of one zstd frame that raises ValueError instead of the library's own error."""
 
     def __init__(self, decoder: Any, error: type[Exception]) -> None:
         self._decoder, self._error = decoder, error
@@ -215,7 +219,7 @@ class _Zstd:
 
 
 def _feed_zlib(decoder: Any, data: bytes) -> Generator[bytes, None, bytes]:
-    """What comes out of these bytes; returns those behind the end of the member."""
+    """Yield the decompressed data; returns the bytes after the end of the member."""
     while True:
         out = decoder.decompress(data, CHUNK_BYTES)
         if out:
@@ -240,14 +244,14 @@ def _feed_limited(decoder: Any, data: bytes) -> Generator[bytes, None, bytes]:
 def _feed_zstd(decoder: Any, data: bytes) -> Generator[bytes, None, bytes]:
     ready: list[bytes] = []
     size = 0
-    for at in range(0, len(data), _ZSTD_BYTES):
-        out = decoder.decompress(data[at : at + _ZSTD_BYTES])
+    for begin in range(0, len(data), _ZSTD_BYTES):
+        out = decoder.decompress(data[begin : begin + _ZSTD_BYTES])
         ready.append(out)
         size += len(out)
         if decoder.eof:
             if size:
                 yield b"".join(ready)
-            return bytes(decoder.unused_data) + data[at + _ZSTD_BYTES :]
+            return bytes(decoder.unused_data) + data[begin + _ZSTD_BYTES :]
         if size >= CHUNK_BYTES:
             yield b"".join(ready)
             ready, size = [], 0
@@ -257,7 +261,7 @@ def _feed_zstd(decoder: Any, data: bytes) -> Generator[bytes, None, bytes]:
 
 
 def head_of(path: Path) -> tuple[bytes, list[str]]:
-    """The first bytes of a file after decompression, and the codecs; for files that can be read again."""
+    """Return the first bytes of a file after decompression, and the codecs; not for streams."""
     with opened(path) as chunks:
         head, _, layers = decompressed(chunks)
         return head, layers

@@ -1,4 +1,4 @@
-"""A folder of event files as other tools write it: its parts in order, and what its inner folders' names say."""
+"""A folder of event files as Spark and other tools write it: its parts in order, and values in names of folders."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from streams.errors import InputError
 from streams.messages.files.parquet import COLUMNS
 
 _TABLES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "metadata": "an Iceberg table"}
-"""Folders beside the parts of tables that also keep parts which no longer count."""
+"""Folders of table formats whose data folder also holds parts of earlier versions."""
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 def parts(folder: Path) -> list[Path]:
-    """The files of a folder and of its inner folders in the order of their names, without marks, checksums and hidden
-    files, and without empty ones, which Spark writes for partitions without rows.
+    """Return the files of a folder and its inner folders, sorted by name.
+
+    Left out are markers, checksums, hidden files, and empty files, which Spark writes for partitions without rows.
 
     Raises:
-        InputError: it holds no such file, or is a table whose parts do not all count.
-        OSError: it cannot be read.
+        InputError: the folder has no such file, or is a table that may hold parts of earlier versions.
+        OSError: the folder cannot be read.
     """
     for name, table in _TABLES.items():
-        beside = folder / name
-        if beside.is_dir() and (name != "metadata" or any(beside.glob("*.metadata.json"))):
-            raise InputError(f"{folder}: is {table}, which keeps old parts too: export what counts as Parquet")
-    found = sorted(_files(folder))
-    if not found:
+        metadata = folder / name
+        if metadata.is_dir() and (name != "metadata" or any(metadata.glob("*.metadata.json"))):
+            raise InputError(f"{folder}: is {table}, which may hold old parts: export the current rows as Parquet")
+    files = sorted(_files(folder))
+    if not files:
         raise InputError(f"{folder}: is a folder without event files; give files, or a folder of parts")
-    return found
+    return files
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -45,7 +46,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def fixed(folder: Path, part: Path) -> dict[str, Any]:
-    """What the names of the inner folders say of all rows of a part, as `type=follow` does (Hive, Spark)."""
-    said = (name.partition("=") for name in part.relative_to(folder).parts[:-1])
-    values = {name: unquote(value) for name, _, value in said if name in COLUMNS.names and value not in ("", _NO_VALUE)}
+    """Return the values that names of inner folders give to all rows of a part, such as `type=follow` (Hive, Spark)."""
+    pairs = (name.partition("=") for name in part.relative_to(folder).parts[:-1])
+    values = {
+        name: unquote(value) for name, _, value in pairs if name in COLUMNS.names and value not in ("", _NO_VALUE)
+    }
     return {name: float(value) if name == "time" and value.isdigit() else value for name, value in values.items()}

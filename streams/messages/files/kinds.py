@@ -1,12 +1,12 @@
-"""What a file is, by its first bytes: compressed, Parquet, text, or a kind that is not read here and is named."""
+"""Formats of files by their first bytes: compressed, Parquet, text, or a format that is not supported."""
 
 from __future__ import annotations
 
 READ = "JSON lines or a JSON array (plain or compressed with gzip, bzip2, xz, zstd or lz4), or Parquet"
-"""What event files may be, for messages."""
+"""The supported formats, for messages."""
 
 HEAD_BYTES = 512
-"""As many first bytes tell every kind below: a tar archive names itself at byte 257."""
+"""Number of first bytes that decide the format; a tar archive has its mark at byte 257."""
 PARQUET = b"PAR1"
 
 _CODECS = (
@@ -14,7 +14,7 @@ _CODECS = (
     (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"),
 )  # fmt: skip
 _SKIPPABLE = b"\x2a\x4d\x18"
-"""Bytes 1 to 3 of a skippable frame, with which a zstd file may begin; byte 0 is 50 to 5f."""
+"""Bytes 1 to 3 of a skippable frame at the begin of a zstd file; byte 0 is 50 to 5f."""
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive", "unzip it"),
     (b"PK\x05\x06", "an empty zip archive", "give the files instead"),
@@ -48,22 +48,22 @@ _TEXTS = (
 
 
 def compression(head: bytes) -> str | None:
-    """How the bytes are compressed; None if they are not."""
+    """Return the codec of compressed bytes; None if they are not compressed."""
     if head[1:4] == _SKIPPABLE and 0x50 <= head[0] <= 0x5F:
         return "zstd"
     return next((name for magic, name in _CODECS if head.startswith(magic)), None)
 
 
 def foreign(head: bytes) -> str | None:
-    """What a binary file is that is not read here, with what to do; None for everything else."""
-    found = next((f"{name}: {mend}" for magic, name, mend in _FOREIGN if head.startswith(magic)), None)
-    if found is None and head[_TAR] == b"ustar":
+    """Return the name of an unsupported binary format and what to do; None for other files."""
+    message = next((f"{name}: {remedy}" for magic, name, remedy in _FOREIGN if head.startswith(magic)), None)
+    if message is None and head[_TAR] == b"ustar":
         return "a tar archive: unpack it and give the files, or pipe them: tar -xO"
-    return found
+    return message
 
 
 def is_decided(head: bytes) -> bool:
-    """Whether the first bytes suffice to tell the kind; more may come slowly, so no more are waited for than needed."""
+    """Return whether the first bytes decide the format, so that no more bytes of a slow pipe are awaited."""
     if len(head) < 6:
         return False
     begins_as_text = head.lstrip()[:1] in (b"{", b"[", b"\x1e") or head.startswith(_MARKS) or b"\n" in head
@@ -71,11 +71,11 @@ def is_decided(head: bytes) -> bool:
 
 
 def guess(line: bytes) -> str:
-    """What a first line that holds no JSON looks like, as a part of a sentence; empty without a guess."""
+    """Return what a first line without JSON looks like, as a part of a sentence; empty if it is unknown."""
     small = line[:100].strip().lower()
-    found = next((name for start, name in _TEXTS if small.startswith(start)), "")
-    if found:
-        return f"it looks like {found}"
+    text_format = next((name for start, name in _TEXTS if small.startswith(start)), "")
+    if text_format:
+        return f"it looks like {text_format}"
     columns = max(line.count(sign) for sign in (b",", b";", b"\t"))
     if line[:1] not in (b"{", b"[") and (columns >= 2 or (columns and b"type" in small and b"time" in small)):
         name = "TSV" if b"\t" in line else "CSV"

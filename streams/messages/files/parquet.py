@@ -1,4 +1,4 @@
-"""Rows from a Parquet event file: only the columns that events have, a chunk at a time, as JSON would hold them."""
+"""Rows from a Parquet event file: only the columns of events, read in chunks, with values as in JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streams.messages.files.text_rows import BadRow, Row
 
 CHUNK_ROWS = 8_192
 WHOLE_BELOW = 1 << 53
-"""Below it a float holds every whole number exactly: tools turn integers into floats where some are missing."""
+"""Bound below which a float is exact for integers; tools store integer columns with nulls as floats."""
 
 COLUMNS = pa.schema(
     [
@@ -27,14 +27,14 @@ COLUMNS = pa.schema(
         ("topics", pa.list_(pa.string())), ("author", pa.string()), ("created", pa.timestamp("us", tz="UTC")),
     ]
 )  # fmt: skip
-"""The columns of a Parquet event file that is written here; what has no value is null."""
+"""The columns of Parquet event files that `write` produces; absent values are null."""
 TIMES = ("time", "created")
 _NEEDED = ("type", "time", "user")
 
 
 @contextmanager
 def spooled(chunks: Chunks) -> Iterator[Path]:
-    """The bytes in a temporary file: Parquet is read from its end, which a pipe does not let one reach."""
+    """Copy the bytes to a temporary file, because Parquet is read from its end, which a pipe does not allow."""
     with tempfile.NamedTemporaryFile(prefix="groundswell-spool-", suffix=".parquet", buffering=0) as file:
         for chunk in chunks:
             left = memoryview(chunk)
@@ -48,43 +48,47 @@ def spooled(chunks: Chunks) -> Iterator[Path]:
 
 
 def number_of_rows(path: Path) -> int:
-    """How many rows a Parquet file holds."""
+    """Return the number of rows of a Parquet file."""
     return int(pq.read_metadata(path).num_rows)
 
 
 def rows(path: Path, name: str, fixed: Row) -> Iterator[tuple[int, Row | BadRow]]:
-    """Each row, or why there is none, with its number from 1; nulls and NaN are left out, rows are not validated.
+    """Yield each row without nulls and NaN, or why it is invalid, with its number from 1; rows are not validated.
 
-    fixed: columns that the folders around the file name.
+    Args:
+        path: the file.
+        name: its name for messages.
+        fixed: values of all rows, from the names of the folders around the file.
 
     Raises:
-        InputError: a column is missing that every event needs.
-        OSError, pyarrow.ArrowException: it cannot be read.
+        InputError: a column that every event needs is missing.
+        OSError: the file cannot be read.
+        pyarrow.ArrowException: the file cannot be read.
     """
     number = 0
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         names = [column for column in COLUMNS.names if column in schema.names]
         if missing := sorted(set(_NEEDED) - set(names) - set(fixed)):
-            there = ", ".join(schema.names[:20]) or "none"
+            existing = ", ".join(schema.names[:20]) or "none"
             raise InputError(
-                f"{name}: has no column {', '.join(missing)} (its columns: {there}); see the README for the columns"
+                f"{name}: has no column {', '.join(missing)} (its columns: {existing}); see the README for the columns"
             )
-        wrong = {column: bad for column in names if (bad := _wrong_type(column, schema.field(column).type))}
+        bad_columns = {column: bad for column in names if (bad := _wrong_type(column, schema.field(column).type))}
         for batch in file.iter_batches(CHUNK_ROWS, columns=names):
             columns = [_values(column, batch.column(column)) for column in names]
             for cells in zip(*columns, strict=True):
                 number += 1
                 row = {column: cell for column, cell in zip(names, cells, strict=True) if cell is not None}
-                bad = next((bad for column, bad in wrong.items() if column in row), None) if wrong else None
+                bad = next((bad for column, bad in bad_columns.items() if column in row), None) if bad_columns else None
                 yield number, bad or ({**fixed, **row} if fixed else row)
 
 
 def _values(name: str, column: pa.Array) -> list[Any]:
-    """A column as Python values."""
+    """Convert a column to Python values."""
     type_ = column.type
     if pa.types.is_timestamp(type_):
-        # Without a zone it is UTC.
+        # A timestamp without a zone is UTC.
         column = column.cast(pa.timestamp("us", tz=type_.tz or "UTC"), safe=False)
     values: list[Any] = column.to_pylist()
     if pa.types.is_floating(type_):
@@ -105,12 +109,12 @@ def _cell(name: str, value: float) -> Any:
 
 
 def whole(value: float) -> Any:
-    """The integer that a float stands for; the float itself if that is not sure."""
+    """Convert a float to the integer that it equals; returns the float if it is no exact integer."""
     return int(value) if value.is_integer() and abs(value) < WHOLE_BELOW else value
 
 
 def _wrong_type(name: str, type_: Any) -> BadRow | None:
-    """What is wrong with each value of a column whose type is none that the field has."""
+    """Return what is wrong with the values of a column with an unsupported type; None if the type is supported."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
@@ -118,9 +122,11 @@ def _wrong_type(name: str, type_: Any) -> BadRow | None:
         return None
     if (pa.types.is_timestamp(type_) or pa.types.is_decimal(type_)) if name in TIMES else is_list and name == "topics":
         return None
-    told = getattr(type_, "extension_name", "").removeprefix("arrow.") or str(type_)
+    type_name = getattr(type_, "extension_name", "").removeprefix("arrow.") or str(type_)
     if name in TIMES:
-        return BadRow("time", f"column {name} is {told}, which is no time: cast it to a timestamp or to Unix seconds")
+        return BadRow(
+            "time", f"column {name} is {type_name}, which is no time: cast it to a timestamp or to Unix seconds"
+        )
     wanted = {"type": "strings", "topics": "a list of strings"}.get(name, "strings or whole numbers")
     cast = f"cast it to string{' or int64' if pa.types.is_decimal(type_) else ''}"
-    return BadRow("type" if name == "type" else "id", f"column {name} is {told} where {wanted} are read: {cast}")
+    return BadRow("type" if name == "type" else "id", f"column {name} is {type_name} where {wanted} are read: {cast}")

@@ -1,7 +1,7 @@
-"""Rows from the text of an event file: JSON lines, an array in each line, one JSON array, or values one after another.
+"""Rows from the text of an event file: JSON lines, an array in each line, one JSON array, or a sequence of values.
 
-A line holds one event, or an array of events as a message of an input topic may. Text whose first line is no whole JSON
-value (an array over many lines, or pretty-printed objects) is split at its brackets instead, an event at a time.
+A line holds one event or an array of events, like a message of an input topic. Text whose first line is no complete
+JSON value (an array over many lines, or pretty-printed objects) is split at its brackets instead, one event at a time.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from streams.messages.files.byte_streams import Chunks, CutOff, Damaged
 Row = dict[str, Any]
 
 LINE_BYTES = 1 << 20
-"""The longest line or event that is read: about the largest message that Kafka takes by default."""
+"""Maximum length of a line or event, about Kafka's default maximum of a message."""
 EXCERPT_BYTES = 160
 
 _BOM = b"\xef\xbb\xbf"
 _SEPARATOR = b"\x1e"
-"""RFC 7464 (application/json-seq) puts it before each value."""
+"""RFC 7464 (application/json-seq) has it before each value."""
 
 _decode = msgspec.json.Decoder().decode
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class BadRow(BadEvent):
-    """A part of a file that holds no event; excerpt: how it begins."""
+    """A part of a file that holds no event; `excerpt` is its beginning."""
 
     def __init__(self, reason: str, message: str, excerpt: bytes = b"") -> None:
         super().__init__(reason, message)
@@ -41,7 +41,15 @@ class BadRow(BadEvent):
 
 
 class TextRows:
-    """The rows of a text. unit: what the numbers count; element: the last row's place in its line's array, or 0."""
+    """The rows of a text.
+
+    Args:
+        chunks: the text.
+
+    Attributes:
+        unit: what the numbers of rows count, `line` or `event`.
+        element: the position of the last row in the array of its line; 0 if it was in none.
+    """
 
     def __init__(self, chunks: Chunks) -> None:
         self.element = 0
@@ -51,35 +59,35 @@ class TextRows:
         self.unit = "event" if self._by_brackets else "line"
 
     def __iter__(self) -> Iterator[tuple[int, Row | BadEvent]]:
-        """Each row, or why there is none, with its number from 1. Nulls are left out; rows are not validated.
+        """Yield each row without nulls, or why it is invalid, with its number from 1; rows are not validated as events.
 
         Raises:
             CutOff: the text ends inside an array or an object.
-            Damaged: brackets or commas are missing, so that it cannot be split.
+            Damaged: brackets or commas are missing, so that the text cannot be split.
         """
         for number, text in values(self._chunks) if self._by_brackets else lines(self._chunks):
-            found = too_long(self.unit) if text is None else _parsed(text, number)
-            if type(found) is list:
-                yield from self._elements(number, found)
+            row = too_long(self.unit) if text is None else _parsed(text, number)
+            if type(row) is list:
+                yield from self._elements(number, row)
             else:
-                yield number, found  # type: ignore[misc]
+                yield number, row  # type: ignore[misc]
 
-    def _elements(self, number: int, found: list[Any]) -> Iterator[tuple[int, Row | BadEvent]]:
+    def _elements(self, number: int, values: list[Any]) -> Iterator[tuple[int, Row | BadEvent]]:
         if self._by_brackets:
             yield number, BadRow("nested", "an array inside an array; give one flat array")
             return
-        for self.element, value in enumerate(found, 1):
+        for self.element, value in enumerate(values, 1):
             yield number, _row(value, msgspec.json.encode(value))
         self.element = 0
 
 
 def too_long(unit: str) -> BadRow:
-    """What is wrong with a line or an event that is too long to be one."""
+    """Return the error for a line or an event that is too long."""
     return BadRow("size", f"longer than {LINE_BYTES} bytes; each {unit} must be one event")
 
 
 def lines(chunks: Chunks) -> Iterator[tuple[int, bytes | None]]:
-    """The lines that are not blank, with their numbers; None instead of one that is too long."""
+    """Yield the lines that are not blank with their numbers; None in place of a line that is too long."""
     number, rest, dropping = 0, b"", False
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
@@ -100,7 +108,7 @@ def lines(chunks: Chunks) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _parsed(text: bytes, number: int) -> Row | list[Any] | BadEvent:
-    """The row or the array of a text, or why it is none."""
+    """Parse a text; returns a row, an array, or why it is invalid."""
     try:
         value = _decode(text)
     except _UNDECODABLE as error:
@@ -118,12 +126,12 @@ def _row(value: Any, text: bytes) -> Row | BadEvent:
 
 
 def _tolerant(text: bytes) -> Any:
-    """The value of a text with a mark or a separator before it, or with NaN, which counts as absent."""
+    """Parse a text with a BOM or a separator before it, or with NaN, which counts as absent."""
     text = text.removeprefix(_BOM).removeprefix(_SEPARATOR)
     if b"NaN" not in text:
         return _decode(text)
     value = json.loads(text, parse_constant=_constant)
-    # Python's own decoder lets more through than JSON has, such as half a surrogate pair.
+    # Python's decoder accepts more than JSON, such as half a surrogate pair.
     return _decode(msgspec.json.encode(value))
 
 
@@ -144,7 +152,7 @@ def _refused(text: bytes, number: int, error: Exception) -> BadRow:
     if number == 1 and (looks := kinds.guess(text)):
         hint = f"; {looks}"
     elif text.endswith(b","):
-        hint = "; a comma stands behind it: put [ and ] around all, or one object in each line without commas"
+        hint = "; a comma follows it: put [ and ] around all objects, or one object in each line without commas"
     elif b"}\r{" in text:
         hint = "; lines end with a carriage return alone: convert them, for example with tr '\\r' '\\n'"
     return BadRow("json", f"not JSON: {one_line(error)}{hint}", text)
@@ -158,7 +166,7 @@ _SCALAR = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,\[\]{}"]+', re.DOTALL)
 
 
 def _is_by_brackets(head: bytes) -> bool:
-    """Whether the first line of a text is no JSON value by itself, but seems to begin one of many lines."""
+    """Return whether the first line of a text is no complete JSON value, but the beginning of one over many lines."""
     first, _, rest = head.lstrip().partition(b"\n")
     if not first.startswith((b"[", b"{")):
         return False
@@ -173,7 +181,7 @@ def _is_by_brackets(head: bytes) -> bool:
 
 
 def values(chunks: Chunks) -> Iterator[tuple[int, bytes | None]]:
-    """The elements of top-level arrays and the objects between them, with their numbers from 1.
+    """Yield the elements of top-level arrays and the objects between them, with their numbers from 1.
 
     Raises:
         CutOff: the text ends inside an array or an object.
@@ -186,7 +194,7 @@ def values(chunks: Chunks) -> Iterator[tuple[int, bytes | None]]:
 
 
 class _Splitter:
-    """Splits JSON text into events as it comes; holds no more than the event that is not complete yet."""
+    """Splits JSON text into events as it arrives; holds only the event that is not complete yet."""
 
     def __init__(self) -> None:
         self._text = b""
@@ -198,7 +206,7 @@ class _Splitter:
         self._number = 0
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, bytes]]:
-        """The values that are complete with these bytes."""
+        """Yield the values that these bytes complete."""
         self._text += chunk
         while (value := self._next()) is not None:
             self._number += 1
@@ -210,14 +218,14 @@ class _Splitter:
             raise Damaged(f"event {self._number + 1} is {too_long('event')}")
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Finish; raises CutOff or Damaged if the text is not complete."""
         if self._in_array or self._begin >= 0:
             raise CutOff("JSON array" if self._in_array else "JSON object")
         if self._text[self._at :].strip():
-            raise Damaged(f"behind event {self._number} stands what is no JSON")
+            raise Damaged(f"after event {self._number} follows text that is no JSON")
 
     def _next(self) -> bytes | None:
-        """The next value; None if more bytes are needed."""
+        """Return the next value; None if more bytes are needed."""
         while self._begin < 0:
             self._at = _GAP.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at == len(self._text):
@@ -227,7 +235,7 @@ class _Splitter:
                 self._in_array, self._wants_comma = sign == b",", False
                 self._at += 1
             elif self._wants_comma:
-                raise Damaged(f"no comma stands behind event {self._number} of its JSON array")
+                raise Damaged(f"no comma follows event {self._number} of its JSON array")
             elif not self._in_array and sign == b"[":
                 self._in_array = True
                 self._at += 1
@@ -257,10 +265,10 @@ class _Splitter:
         return None
 
     def _scalar(self) -> bytes | None:
-        found = _SCALAR.match(self._text, self._at)
-        if found is not None and found.end() < len(self._text):
-            self._at, self._wants_comma = found.end(), self._in_array
-            return found.group()
-        if found is None and self._text[self._at : self._at + 1] != b'"':
-            raise Damaged(f"behind event {self._number} stands what is no JSON")
+        scalar = _SCALAR.match(self._text, self._at)
+        if scalar is not None and scalar.end() < len(self._text):
+            self._at, self._wants_comma = scalar.end(), self._in_array
+            return scalar.group()
+        if scalar is None and self._text[self._at : self._at + 1] != b'"':
+            raise Damaged(f"after event {self._number} follows text that is no JSON")
         return None

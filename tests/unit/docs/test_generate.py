@@ -1,4 +1,4 @@
-"""The generated pages: what their tables say of a setting's bounds and of a metric's labels."""
+"""The generated pages: bounds of settings and labels of metrics in their tables."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_the_table_says_what_is_allowed(name: str, allowed: str) -> None:
 
 @pytest.mark.parametrize("page", [generate.settings_page, generate.metrics_page])
 def test_every_row_has_four_cells(page: Callable[[], str]) -> None:
-    """No bar inside a cell tears its row apart."""
+    """A bar inside a cell does not split the row."""
     rows = [line for line in page().splitlines() if line.startswith("|")]
     assert len(rows) > 30
     assert {len(re.split(r"(?<!\\)\|", row)) for row in rows} == {6}
 
 
 def test_metrics_have_their_labels() -> None:
-    """A metric says its labels before it has a value; the page is the same each time it is made."""
+    """A metric has its labels before it has a value, and the page is the same each time."""
     page = generate.metrics_page()
     assert "| `groundswell_dead_letters_total` | counter | `topic`, `reason` | " in page
     assert "| `groundswell_checkpoint_age_seconds` | gauge | `shard` | " in page

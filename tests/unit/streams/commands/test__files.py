@@ -1,4 +1,4 @@
-"""Bad lines of event files: the first ends the command, unless --skip-bad leaves them out and counts them."""
+"""Invalid lines of event files: the first ends the command, unless --skip-bad skips and counts them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BAD = {
 
 @pytest.fixture
 def bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of good lines with one of each bad kind between them; the longest is much longer than a chunk."""
+    """Write a file of valid lines with one invalid line of each kind between them, the longest longer than a chunk."""
     monkeypatch.setattr(text_rows, "LINE_BYTES", 4_000)
     monkeypatch.setattr(byte_streams, "CHUNK_BYTES", 512)
     lines = [line for at, line in enumerate(BAD) for line in (GOOD % at, line if BAD[line] != "nested" else b"7")]
@@ -59,7 +59,7 @@ def test_every_reason_is_counted_and_the_good_is_read(bad: Path) -> None:
 
 
 def test_no_more_are_left_out_than_allowed(bad: Path) -> None:
-    """The one too many ends it, and the message has the counts and what to do."""
+    """The first line beyond the limit ends the command; the message has the counts and what to do."""
     for limit, message in (
         (0, r"bad.jsonl, line 2: not JSON: .*; --skip-bad$"),
         (2, r"bad.jsonl, line 6: not UTF-8: .*; 2 were skipped before it \(json 2\); --skip-bad$"),
@@ -70,7 +70,7 @@ def test_no_more_are_left_out_than_allowed(bad: Path) -> None:
 
 
 def test_a_file_of_nothing_but_bad_lines_is_the_wrong_file(tmp_path: Path) -> None:
-    """Leaving out all there is hides a mistake."""
+    """A file without a valid line is an error."""
     path = tmp_path / "x.csv"
     path.write_bytes(b"type,time,user\nfollow,1,a\n")
     with pytest.raises(InputError, match=r"none of 2 lines holds an event \(json 2\); the first: .*looks like CSV"):
@@ -78,7 +78,7 @@ def test_a_file_of_nothing_but_bad_lines_is_the_wrong_file(tmp_path: Path) -> No
 
 
 def test_what_is_cut_off_cannot_be_left_out(tmp_path: Path) -> None:
-    """That half of a file is missing is no bad line."""
+    """A file that is cut off is an error, whatever may be skipped."""
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(b"\n".join(GOOD % at for at in range(99)))[:-9])
     with pytest.raises(InputError, match="cut off"):
@@ -86,7 +86,7 @@ def test_what_is_cut_off_cannot_be_left_out(tmp_path: Path) -> None:
 
 
 def test_rows_of_parquet_and_events_of_arrays_are_left_out(tmp_path: Path) -> None:
-    """A bad type of a column is bad only in the rows that have a value; an array's bad event leaves the others."""
+    """A column of a wrong type is invalid only in rows with a value; an invalid event of an array affects no other."""
     path = tmp_path / "x.parquet"
     columns = {"type": ["forget", "follow", "forget"], "time": [1, 2, 3], "user": ["a"] * 3}
     pq.write_table(pa.table({**columns, "target": pa.array([None, b"b", None], pa.binary())}), path)
@@ -104,7 +104,7 @@ def test_rows_of_parquet_and_events_of_arrays_are_left_out(tmp_path: Path) -> No
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, dict[str, Any], str]:
-    """Exit code, JSON and standard error of a command."""
+    """Run a command; returns exit code, JSON and standard error."""
     code = cli.run([*map(str, arguments), "--json"])
     captured = capsys.readouterr()
     return code, json.loads(captured.out or "{}"), captured.err
@@ -126,7 +126,7 @@ def test_replay_leaves_bad_lines_out_when_asked(bad: Path, tmp_path: Path, capsy
 
 
 def test_produce_checks_without_kafka(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Counts by type and reason, and the range of times; it fails if there is more that is bad than is allowed."""
+    """It shows counts by type and reason and the range of times, and fails if more lines are invalid than allowed."""
     code, found, _ = run(capsys, "produce", "--check", bad)
     assert (code, found["events"], found["types"]) == (1, 14, {"follow": 14})
     assert (found["first"], found["last"]) == ("1970-01-01T00:00:00+00:00", "1970-01-01T00:01:39+00:00")

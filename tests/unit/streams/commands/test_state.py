@@ -68,7 +68,7 @@ class State:
         return code, captured.out, captured.err
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        """The output as JSON, after that exit code."""
+        """Run a command that exits with that code; returns its output as JSON."""
         got, out, err = self.run(*arguments, "--json")
         assert (got, err) == (code, "")
         return json.loads(out)
@@ -101,7 +101,7 @@ def test_inspect(state: State) -> None:
 
 
 def test_verify(state: State) -> None:
-    """A whole state is well; a flipped bit in a table and a counter that is off are found."""
+    """A correct state has no findings; a flipped bit in a table and a wrong counter are found."""
     assert state.json("verify") == [{"shard": 0, "ok": True, "wrong": []}]
     graph = GraphState.open(state.shard, SPEC)
     graph.users.counts[graph.users.index["u1"], 3] += 1
@@ -122,7 +122,7 @@ def test_verify(state: State) -> None:
 
 
 def test_verify_on_several_shards(tmp_path: Path) -> None:
-    """Nodes that a shard mirrors, and contents that were evicted, are no damage; counters that are off are found."""
+    """Mirrored nodes and evicted contents are no findings; wrong counters are."""
     spec = replace(SPEC, retention_s=86_400, lateness_s=3_600)
     events = history(random.Random(3), 3_000, links=True)
     every = [
@@ -147,7 +147,7 @@ def test_verify_on_several_shards(tmp_path: Path) -> None:
 
 
 def test_checkpoint_and_restore(state: State) -> None:
-    """Keep one, lose the state, bring it back; not over another without --force."""
+    """A checkpoint of a lost state is restored; an existing state is replaced only with --force."""
     (made,) = state.json("checkpoint")
     assert (made["checkpoint"], made["next_offset"]) == ("00000001-30", 30)
     (row,) = state.json("checkpoints")
@@ -169,7 +169,7 @@ def test_checkpoint_and_restore(state: State) -> None:
 
 
 def test_a_running_worker_is_left_alone(state: State) -> None:
-    """Neither is taken from, nor put over, what a worker or another process has."""
+    """A state in use by a worker or another process is neither checkpointed nor replaced."""
     state.json("checkpoint")
     with lock_data_dir(state.datadir):
         code, _, err = state.run("checkpoint")

@@ -1,4 +1,4 @@
-"""The demo's settings: what of a production environment may reach it."""
+"""The demo's settings: which settings of the environment it uses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEPT = {"SHARDS": "2", "MODEL": "mine", "DEVICE": "cpu", "WEB_HOST": "localhost"
 
 
 def test_a_demo_keeps_away_from_production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It reads and writes no Kafka, state or checkpoints but its own, and holds no login of another."""
+    """It uses only its own Kafka, state and checkpoints, and no login of the environment."""
     for name, value in PRODUCTION.items():
         monkeypatch.setenv(PREFIX + name, value)
     settings = demo._settings(Plan(), ADDRESS, tmp_path, 0)
@@ -42,7 +42,7 @@ def test_a_demo_keeps_away_from_production(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_a_demo_scores_and_shows_as_it_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Model, device, shards and who may look at its pages are those of the environment; a file counts whole."""
+    """Model, device, shards and web access are those of the environment; all shares of a file count."""
     for name, value in KEPT.items():
         monkeypatch.setenv(PREFIX + name, value)
     monkeypatch.setenv(PREFIX + "RETENTION_S", "60")

@@ -1,4 +1,4 @@
-"""The pinned jars: the lock is whole, and a wrong or missing file is never used."""
+"""The pinned jars: the lock is complete, and a wrong or missing file is never used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOOD = jars.Jar("org.example:thing:1.0", len(CONTENT), hashlib.sha256(CONTENT).h
 
 
 class FakeContext:
-    """Stands for jgo's: `resolve` puts the next of `contents` where the jar belongs."""
+    """A stand-in for jgo's context: `resolve` writes the next of `contents` to the path of the jar."""
 
     def __init__(self, jar: jars.Jar, repository: Path, contents: list[bytes | Exception]) -> None:
         self._path = jar.path(repository)
@@ -24,7 +24,7 @@ class FakeContext:
         self.artifact = self
 
     def create_dependency(self, _coordinates: str) -> FakeContext:
-        """The dependency, its artifact and the context are one here."""
+        """Return this object, which is dependency, artifact and context at once."""
         return self
 
     def resolve(self) -> Path:
@@ -39,7 +39,7 @@ class FakeContext:
 
 
 def write_lock(path: Path, *lines: str) -> Path:
-    """A lock file with these lines."""
+    """Write a lock file with these lines."""
     path.write_text("\n".join(("# head", *lines)) + "\n")
     return path
 
@@ -61,7 +61,7 @@ def test_a_malformed_lock_is_refused(tmp_path: Path, line: str) -> None:
 
 
 def fetched(monkeypatch: pytest.MonkeyPatch, folder: Path, contents: list[bytes | Exception]) -> list[Path]:
-    """The class path for a lock with the one good jar, from a source that gives these contents in turn."""
+    """Return the class path of a lock with one jar, from a source that returns these contents one after the other."""
     lock = write_lock(folder / "kafka.lock", f"{GOOD.coordinates} {GOOD.size} {GOOD.sha256}")
     context = FakeContext(GOOD, folder / "repository", contents)
 
@@ -73,14 +73,14 @@ def fetched(monkeypatch: pytest.MonkeyPatch, folder: Path, contents: list[bytes 
 
 
 def test_fetches_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What is there and right is not fetched again."""
+    """An existing jar with the right checksum is not fetched again."""
     first = fetched(monkeypatch, tmp_path, [CONTENT])
     assert first == fetched(monkeypatch, tmp_path, [])
     assert first[0].read_bytes() == CONTENT
 
 
 def test_a_broken_file_is_fetched_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A file cut short by an interruption, a network error and a wrong content are all tried again."""
+    """An incomplete file, a network error and a wrong content are retried."""
     path = GOOD.path(tmp_path / "repository")
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT[:2])
@@ -88,7 +88,7 @@ def test_a_broken_file_is_fetched_anew(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_a_wrong_content_is_never_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A jar that keeps being wrong is an error, and is not left behind."""
+    """A jar that stays wrong is an error and is removed."""
     with pytest.raises(EmbeddedKafkaError, match="checksum"):
         fetched(monkeypatch, tmp_path, [b"evil!"] * jars.TRIES)
     assert not GOOD.path(tmp_path / "repository").exists()

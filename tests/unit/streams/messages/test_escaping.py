@@ -1,4 +1,4 @@
-"""Ids that a terminal would obey are escaped wherever they are printed, and no output encoding stops a command."""
+"""Control characters in ids are escaped wherever they are printed, and every output encoding works."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ EVIL = "e\x1b[31m\u202e\x9b2J\x07\r\u2066é東[red]"
 ESCAPED = "e\\x1b[31m\\u202e\\x9b2J\\x07\\r\\u2066é東[red]"
 
 
-def obeyed(text: str) -> list[str]:
-    """What a terminal would obey in a text."""
-    return [one for one in text if not one.isprintable() and one != "\n"]
+def control_characters(text: str) -> list[str]:
+    """Return the characters of a text that a terminal may interpret."""
+    return [char for char in text if not char.isprintable() and char != "\n"]
 
 
 def test_the_one_function() -> None:
@@ -39,17 +39,17 @@ def test_the_one_function() -> None:
     assert safe_lines(f"{EVIL}\n{EVIL}") == f"{ESCAPED}\n{ESCAPED}"
     for text in (EVIL, "é東", "\U000e0001", "\u2028", 'a"b\\c'):
         shown = safe_json(json.dumps({text: [text, 1]}, ensure_ascii=False))
-        assert obeyed(shown) == []
+        assert control_characters(shown) == []
         assert json.loads(shown) == {text: [text, 1]}
 
 
 def test_tables_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """What commands print by: aligned by what is shown."""
+    """Tables are aligned by the escaped text."""
     console.table([{"user": EVIL, "n": 1}, {"user": "x", "n": 2}])
     console.line(f"user {EVIL}")
     console.as_json({"user": EVIL})
     shown = capsys.readouterr().out
-    assert obeyed(shown) == []
+    assert control_characters(shown) == []
     lines = shown.splitlines()
     assert lines[1] == f"{ESCAPED}  1"
     assert lines[2] == f"{'x':{len(ESCAPED)}}  2"
@@ -64,7 +64,7 @@ def test_tail(*, as_json: bool) -> None:
     value = json.dumps({"user": EVIL, **about}, ensure_ascii=False).encode()
     for name, held in (("score", value), ("alert", value), ("score", None)):
         shown = tail.line(name, EVIL, held, as_json=as_json)
-        assert obeyed(shown) == []
+        assert control_characters(shown) == []
         assert json.loads(shown)["user"] == EVIL if as_json else ESCAPED in shown
 
 
@@ -80,7 +80,7 @@ def test_the_demo() -> None:
         terminal.print(render(frame))
         Lines(terminal).show(frame)
         shown = terminal.file.getvalue()  # type: ignore[attr-defined]
-        assert obeyed(shown) == []
+        assert control_characters(shown) == []
         assert ESCAPED in shown
 
 
@@ -116,7 +116,7 @@ def test_an_explanation(capsys: pytest.CaptureFixture[str]) -> None:
     about = {"user": EVIL, "reach": 1.0, "percentile": 2.0, "as_of": "x", "model": "m", "from": "f"}
     _explain.show({**about, "explanation": told})
     shown = capsys.readouterr().out
-    assert obeyed(shown) == []
+    assert control_characters(shown) == []
     assert shown.count(ESCAPED) == 3
 
 
@@ -125,7 +125,7 @@ def test_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for arguments in (["replay", f"{tmp_path}/{EVIL}", "--out", str(tmp_path)], ["replay", f"--{EVIL}"]):
         assert command(arguments) in (1, 2)
         shown = capsys.readouterr().err
-        assert obeyed(shown) == []
+        assert control_characters(shown) == []
         assert "\\x1b[31m" in shown
 
 
@@ -139,14 +139,14 @@ def test_log_lines(form: str, offline_settings: Settings) -> None:
     except ValueError:
         logging.getLogger("streams.x").exception("refused %s", EVIL, extra={"user": EVIL})
     shown = stream.getvalue()
-    assert obeyed(shown) == []
+    assert control_characters(shown) == []
     assert "Traceback" in shown
     assert "\\x1b[31m" in shown or "\\u001b[31m" in shown
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_encoding_that_cannot_show_it(encoding: str, tmp_path: Path) -> None:
-    """A command ends well where the terminal has no such character, with the character escaped."""
+    """A command succeeds if the encoding lacks a character, and escapes it."""
     out = tmp_path / "東"
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     good.write_text('{"type":"follow","time":1,"user":"a","target":"b"}\n')

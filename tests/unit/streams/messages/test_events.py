@@ -1,4 +1,4 @@
-"""What the input topics accept, and what they say of the rest."""
+"""Valid and invalid messages of the input topics, and the errors of the invalid ones."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def test_absurd_times(time: object) -> None:
 
 @pytest.mark.parametrize("literal", [b"1e999", b"-1e999", b"1" * 400, b"1" * 5000])
 def test_numbers_out_of_range(literal: bytes) -> None:
-    """A number that no machine number holds is a bad time, not an infinite one."""
+    """A number beyond the range of floats is an invalid time, not an infinite one."""
     assert refused(b'{"type":"share","time":%b,"user":"a","content":"c"}' % literal).reason == "time"
 
 
 @pytest.mark.parametrize("literal", [b"NaN", b"Infinity", b"-Infinity", b"01", b"1e", b"'x'"])
 def test_not_json_numbers(literal: bytes) -> None:
-    """What Python would take for a number and JSON does not is no JSON."""
+    """Notations of numbers that Python accepts and JSON does not are refused."""
     assert refused(b'{"type":"share","time":%b,"user":"a","content":"c"}' % literal).reason == "json"
 
 
@@ -240,7 +240,7 @@ def test_reasons(value: bytes | None, reason: str) -> None:
 
 @pytest.mark.parametrize("type_", sorted(TOPIC_OF))
 def test_type_on_the_wrong_topic(type_: str) -> None:
-    """An event on another topic than its type's is refused, and told where it belongs."""
+    """An event on another topic than its type's is refused, and the error names the right topic."""
     event = {"type": type_, "time": 1, "user": "a", "content": "c", "target": "b", "community": "k"}
     for topic in {"follow", "share", "create"} - {TOPIC_OF[type_]}:
         bad = refused(encode(event), topic)  # type: ignore[arg-type]
@@ -272,7 +272,7 @@ def test_array() -> None:
     ],
 )
 def test_one_bad_among_good(bad: bytes, reason: str) -> None:
-    """The good events of an array come with the error of the bad one, which says where it stands."""
+    """The error of an invalid event of an array has its position and the valid events."""
     good = [encode({**SHARE, "user": name}) for name in "abcd"]
     error = refused(b"[" + b",".join([*good[:2], bad, *good[2:]]) + b"]")
     assert error.reason == reason
@@ -282,7 +282,7 @@ def test_one_bad_among_good(bad: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("bad", [b'{"type":"share","user":"\\ud800"}', b'{"a":01}', b"NaN", b"\xff", b""])
 def test_broken_array(bad: bytes) -> None:
-    """An array that is no JSON as a whole has no good part that one could be sure of."""
+    """An array that is no JSON has no valid events."""
     error = refused(b"[" + encode(SHARE) + b"," + bad + b"]")
     assert error.reason in {"json", "utf8"}
     assert error.good == []
@@ -314,7 +314,7 @@ def test_row_with_nulls_and_datetimes() -> None:
     ],
 )
 def test_bad_rows(change: dict[str, object], reason: str) -> None:
-    """A row of a file is held to the same rules as a message."""
+    """A row of a file is validated like a message."""
     with pytest.raises(BadEvent) as caught:
         from_row({**SHARE, **change}, NOW_MS * 1000)
     assert caught.value.reason == reason

@@ -1,4 +1,4 @@
-"""Packs: what goes in comes out, whole messages stay whole, repeats are left out."""
+"""Packs: messages are unpacked as they were packed, never split, and repeats are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a time that is none, and the leap second, which is read."""
+"""Errors of invalid times, and leap seconds, which are read."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MISTAKES = [
 
 
 def of_message(time: object) -> str:
-    """What is said of a message with this time."""
+    """Return the error of a message with this time."""
     with pytest.raises(BadEvent) as caught:
         mutations(json.dumps({**SHARE, "time": time}).encode(), "share", NOW_MS)
     assert caught.value.reason == "time"
@@ -59,7 +59,7 @@ def of_message(time: object) -> str:
 
 
 def of_row(row: dict[str, Any]) -> str:
-    """What is said of a row of a file."""
+    """Return the error of a row of a file with this time."""
     with pytest.raises(BadEvent) as caught:
         from_row(row, NOW_MS * 1000)
     assert caught.value.reason == "time"
@@ -67,8 +67,8 @@ def of_row(row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(("time", "said"), MISTAKES)
-def test_the_mistake_and_the_mend_are_named(time: object, said: str) -> None:
-    """A message and a row of a file with such a time are refused, with the mistake and how to mend it."""
+def test_the_mistake_and_the_remedy_are_named(time: object, said: str) -> None:
+    """A message and a row of a file with such a time are refused, with the mistake and the remedy."""
     text = of_message(time)
     assert said in text
     row = of_row({**SHARE, "time": time})
@@ -89,7 +89,7 @@ def test_what_only_a_file_can_hold(time: object) -> None:
 
 @pytest.mark.parametrize("literal", [b"1e999", b"-1e999", b"9" * 400])
 def test_numbers_that_no_machine_number_holds(literal: bytes) -> None:
-    """Such a number is not said to be null."""
+    """The error of such a number does not name it null."""
     with pytest.raises(BadEvent) as caught:
         mutations(b'{"type":"share","time":%b,"user":"a","content":"c"}' % literal, "share", NOW_MS)
     assert caught.value.reason == "time"
@@ -132,7 +132,7 @@ def test_a_leap_second_among_others() -> None:
 
 
 def test_the_line_of_a_file(tmp_path: Path) -> None:
-    """A file's error has the line, the mistake and the mend on one line."""
+    """A file's error has line number, mistake and remedy on one line."""
     path = tmp_path / "e.jsonl"
     path.write_text(json.dumps(SHARE) + "\n" + json.dumps({**SHARE, "time": NOW_MS}) + "\n")
     with pytest.raises(InputError) as caught:
@@ -143,7 +143,7 @@ def test_the_line_of_a_file(tmp_path: Path) -> None:
 
 
 def test_what_is_said_is_printable() -> None:
-    """A time that holds what a terminal obeys is shown escaped, and a long one cut."""
+    """Control characters in a time are escaped, and a long one is cut."""
     text = of_message("\x1b[31m\u202e" + "x" * 1000)
     assert text.isprintable()
     assert len(text) < 300

@@ -1,4 +1,4 @@
-"""Whether a position still points into what it was taken from: identities, notes, sources and what follows."""
+"""Identities of topics: notes, sources, and where reading starts after a change."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ AGAIN = Identity("id1", 2, "log1")
 def test_where_to_start(
     held: Committed, topic: str, log: str, begin: int, end: int, offset: int, identity: Identity, why: str
 ) -> None:
-    """What is the same is read on; what is not is read from its beginning, as something else, with a reason."""
+    """Reading of the same topic continues; another one is read from its beginning, with a new identity and a reason."""
     found = start(held, topic, log, begin, end)
     assert (found.offset, found.identity, found.why) == (offset, identity, why)
     assert read_note(found.held.note) == identity
@@ -85,7 +85,7 @@ def test_where_to_start(
 def test_a_start_is_within_its_topic_and_stable(
     before: Identity, noted: bool, committed: int, topic: str, log: str, bounds: list[int]
 ) -> None:
-    """Every start is an offset that Kafka has; kept and asked again it is the same one, without a reason."""
+    """Every start is an offset that Kafka has; once committed, the next start is the same, without a reason."""
     begin, end = bounds
     first = start(Committed(committed, before.note() if noted else ""), topic, log, begin, end)
     assert begin <= first.offset <= end
@@ -107,7 +107,7 @@ def test_a_start_is_within_its_topic_and_stable(
     ],
 )
 def test_what_was_published_of_a_log(held: Committed, log: str, end: int, offset: int) -> None:
-    """A commit of another log would keep a shard silent below it."""
+    """A commit of another log counts as none: the shard would publish nothing below it."""
     assert published_position(held, log, end) == Committed(offset, Identity(log).note())
 
 
@@ -121,19 +121,19 @@ def test_what_was_published_of_a_log(held: Committed, log: str, end: int, offset
     ],
 )
 def test_sources(identity: Identity, source: str) -> None:
-    """Another identity is another source, at the same place."""
+    """Another identity is another source of the same partition."""
     assert identity.source("a.b-c", 3) == source
     assert source_partition(source) == "a.b-c:3"
 
 
 @pytest.mark.parametrize("text", ["", "2 topic=a incarnation=0 log=b", "1 topic=a", "1 topic=a incarnation=-1 log=b"])
 def test_notes_of_others(text: str) -> None:
-    """What is not our note is none."""
+    """Metadata of another format is no note."""
     assert read_note(text) is None
 
 
 def test_which_topics_changed() -> None:
-    """Those with another id; one that is missing, unknown or has only more partitions is not another."""
+    """Topics with another id; a missing or unknown topic, or one with more partitions, is not replaced."""
     before = {
         "a": TopicState("1", 4),
         "b": TopicState("1", 4),

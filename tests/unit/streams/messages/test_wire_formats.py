@@ -1,4 +1,4 @@
-"""Messages in other forms than plain JSON: a BOM and a registry's prefix are read, all else is named for what it is."""
+"""Messages that are no plain JSON: a BOM and a registry's prefix are removed, other formats are refused by name."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_what_it_is_is_said(value: bytes, reason: str, said: str) -> None:
 
 
 def test_an_envelope_in_an_array() -> None:
-    """One event in an envelope costs the others of its array nothing."""
+    """An event in an envelope does not affect the others of its array."""
     with pytest.raises(BadEvent) as caught:
         mutations(b"[" + JSON + b',{"event":' + JSON + b"}]", "share", NOW_MS)
     assert (caught.value.reason, caught.value.good) == ("envelope", [MUTATION])
@@ -116,7 +116,7 @@ def test_an_envelope_in_an_array() -> None:
 
 
 def test_a_bad_event_behind_a_prefix() -> None:
-    """Behind the prefix, an event is held to the same rules, and the good ones of an array are kept."""
+    """After the prefix events are validated as usual, and the valid ones of an array are kept."""
     with pytest.raises(BadEvent) as caught:
         mutations(PREFIX + b'[{"type":"like"},' + JSON + b"]", "share", NOW_MS)
     assert (caught.value.reason, caught.value.good) == ("type", [MUTATION])

@@ -1,4 +1,4 @@
-"""The folder of compiled kernels where the sources cannot be written: which is chosen, and which is refused."""
+"""The folder of compiled kernels if the sources cannot be written: which is chosen, and which is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNSHARE = shutil.which("unshare")
 
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Sources that cannot be written, nothing set, a home folder and a temporary folder of the test."""
+    """Make the sources read-only and unset the variables; home and temporary folder are the test's."""
     monkeypatch.setattr(kernel_cache, "sources_writable", lambda: False)
     monkeypatch.setattr(kernel_cache, "_chosen", [])
     monkeypatch.setattr(user_cache, "SHARED_MEMORY", tmp_path / "shm")
@@ -40,7 +40,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def no_folder(path: Path) -> None:
-    """A file in place of a folder: no user can create a folder there, not even root."""
+    """Write a file in place of a folder: no user can create a folder there, not even root."""
     shutil.rmtree(path, ignore_errors=True)
     path.touch()
 
@@ -74,7 +74,7 @@ def test_the_first_folder_that_can_be_written_is_chosen(surroundings: Path) -> N
 
 
 def test_a_command_without_data_folder_leaves_it_alone(surroundings: Path) -> None:
-    """Only a worker, and what looks at its state, has kernels in the data folder."""
+    """Only a worker and commands that open its state use the data folder."""
     assert "/.cache/" in kernel_cache.prepare()
     assert not (surroundings / "data").exists()
 

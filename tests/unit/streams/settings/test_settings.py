@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
 from streams.errors import SettingsError
-from streams.settings.connection import aiokafka_arguments, kafka_arguments
 from streams.settings.settings import PREFIX, Settings
 
 SECRET = "hush-hush"
@@ -94,18 +91,6 @@ def test_no_audit_of_what_is_held_back() -> None:
         Settings.load(tolerance=0.01, audit_share=0.01)
 
 
-def test_secrets_reach_clients_and_nothing_else() -> None:
-    """The password is in the clients' arguments and in no printed form of the settings."""
-    settings = Settings.load(security_protocol="SASL_PLAINTEXT", sasl_username="me", sasl_password=SECRET)
-    for arguments in (kafka_arguments(settings), aiokafka_arguments(settings)):
-        assert arguments["sasl_plain_password"] == SECRET
-        assert arguments["sasl_plain_username"] == "me"
-    for shown in (str(settings), repr(settings), str(settings.public()), settings.model_dump_json()):
-        assert SECRET not in shown
-    assert settings.public()["sasl_password"] == "***"
-    assert settings.public()["ssl_password"] == ""
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
 def test_this_machine_needs_no_token(host: str) -> None:
     """On a loopback address no other machine can send requests."""
@@ -134,24 +119,12 @@ def test_settings_are_handed_over_whole() -> None:
     assert Settings.model_validate_json(settings.handed_over()) == settings
 
 
-def test_tls_makes_a_context(tmp_path: Path) -> None:
-    """With TLS the arguments hold a context, without it none; missing certificates are an error."""
-    assert "ssl_context" not in kafka_arguments(Settings.load())
-    settings = Settings.load(security_protocol="SSL", ssl_check_hostname=False)
-    assert aiokafka_arguments(settings)["ssl_context"].check_hostname is False
-    with pytest.raises(SettingsError, match="certificates cannot be read"):
-        kafka_arguments(Settings.load(security_protocol="SSL", ssl_cafile=str(tmp_path / "none.pem")))
+def test_the_prefix_is_part_of_the_group() -> None:
+    """Several installations in one Kafka have different groups."""
+    assert Settings.load(prefix="x.", group="g").consumer_group == "x.g"
 
 
-def test_addresses_and_group() -> None:
-    """Several brokers are a list for kafka-python and a string for aiokafka; the prefix is part of the group."""
-    settings = Settings.load(broker="a:1, b:2", prefix="x.", group="g")
-    assert kafka_arguments(settings)["bootstrap_servers"] == ["a:1", "b:2"]
-    assert aiokafka_arguments(settings)["bootstrap_servers"] == "a:1,b:2"
-    assert settings.consumer_group == "x.g"
-
-
-def test_every_setting_says_what_it_does() -> None:
+def test_every_setting_has_a_description() -> None:
     """Each field has a description that ends with a full stop."""
     for name, field in Settings.model_fields.items():
         assert field.description, name

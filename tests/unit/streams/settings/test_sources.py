@@ -36,7 +36,7 @@ LINKS = {
 
 
 def config(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A TOML file that the environment names."""
+    """Write a TOML file and name it in the environment."""
     path = folder / "groundswell.toml"
     path.write_text(text, encoding="utf-8")
     monkeypatch.setenv(PREFIX + "CONFIG", str(path))
@@ -44,7 +44,7 @@ def config(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def secret(name: str, content: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of a secret that the environment names."""
+    """Write a file of a secret and name it in the environment."""
     path = folder / name
     path.write_bytes(content)
     monkeypatch.setenv(f"{PREFIX}{name.upper()}_FILE", str(path))
@@ -52,7 +52,7 @@ def secret(name: str, content: bytes, folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def refused() -> str:
-    """The message with which the settings are refused, one line."""
+    """Return the message of the error, which is one line."""
     with pytest.raises(SettingsError) as caught:
         Settings.load()
     assert "\n" not in str(caught.value)
@@ -60,7 +60,7 @@ def refused() -> str:
 
 
 def test_links_of_services_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kubernetes' variables of Services named groundswell, groundswell-web and so on stop nothing and set nothing."""
+    """Kubernetes' variables of Services named groundswell, groundswell-web and so on are ignored."""
     for name, value in LINKS.items():
         monkeypatch.setenv(name, value)
     assert Settings.load() == Settings()

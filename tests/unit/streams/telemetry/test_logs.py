@@ -16,7 +16,7 @@ from streams.telemetry import logs
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Logging is global: put it back for the other tests."""
+    """Restore logging, which is global, for the other tests."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     levels = {name: logging.getLogger(name).level for name in logs.LIBRARIES}
@@ -55,7 +55,7 @@ def test_pretty_when_asked() -> None:
 
 
 def record(name: str, message: str, *arguments: object) -> logging.LogRecord:
-    """A log record."""
+    """Return a log record."""
     return logging.LogRecord(name, logging.WARNING, __file__, 1, message, arguments, None)
 
 

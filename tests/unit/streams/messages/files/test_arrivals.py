@@ -1,4 +1,4 @@
-"""Rows that are read ahead: taken as they come, in order, bounded, and with the reader's errors at their place."""
+"""Rows that are read ahead: passed on at once, in order, bounded in number, errors after the rows before them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from streams.messages.files.arrivals import AHEAD, Arrivals
 
 
 def numbered(number: int) -> Iterator[dict[str, Any]]:
-    """Rows that are told apart by a number."""
+    """Rows with different numbers."""
     return ({"user": at} for at in range(number))
 
 
 def within(rows: Iterator[dict[str, Any]], use: Callable[[Arrivals], Awaitable[Any]]) -> Any:
-    """Use arrivals of rows inside a loop of their own; it may take ten seconds."""
+    """Run a function with arrivals of rows in an event loop, for at most ten seconds."""
 
     async def using() -> Any:
         arriving = Arrivals(rows)
@@ -37,7 +37,7 @@ def within(rows: Iterator[dict[str, Any]], use: Callable[[Arrivals], Awaitable[A
 
 @pytest.mark.parametrize("rate", [0, 50_000])
 def test_all_rows_arrive_in_order(rate: float) -> None:
-    """More rows than are read ahead, at full speed and at a rate: none is lost or turned around."""
+    """More rows than are read ahead, at full speed and at a rate: all arrive in order."""
 
     async def take(arriving: Arrivals) -> list[int]:
         return [row["user"] async for some in paced(arriving, rate) for row in some]
@@ -46,7 +46,7 @@ def test_all_rows_arrive_in_order(rate: float) -> None:
 
 
 def test_a_row_is_given_when_it_comes() -> None:
-    """One row is not kept back until there is a chunk of them."""
+    """A single row is passed on at once."""
     came: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
 
     async def take(arriving: Arrivals) -> list[list[int]]:

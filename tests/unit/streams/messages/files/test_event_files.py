@@ -1,4 +1,4 @@
-"""Event files: every form reads back as it was written, and what is wrong is named with file and line."""
+"""Event files: every format is read as it was written, and errors have file and line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EVENTS = [
 
 
 def written(folder: Path, form: str, events: list[Mutation] = EVENTS) -> Path:
-    """A file of that form with these events."""
+    """Write a file of that format with these events."""
     path = folder / f"events.{form}"
     assert event_files.write(path, map(event_files.row_of, events)) == len(events)
     return path
@@ -47,7 +47,7 @@ def test_every_mutation_survives_as_a_row() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_reads_back(tmp_path: Path, form: str) -> None:
-    """What was written is read, in the same order, to the microsecond, without nulls, and no scraps are left."""
+    """Written events are read in the same order, exact to the microsecond, without nulls; no temporary file remains."""
     path = written(tmp_path, form)
     assert list(event_files.mutations(path)) == EVENTS
     assert [number for number, _ in event_files.rows(path)] == list(range(1, len(EVENTS) + 1))
@@ -57,7 +57,7 @@ def test_every_form_reads_back(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_files_larger_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """Chunks leave no seams: every line that a chunk cuts in two is put together again."""
+    """Lines that are cut by the end of a chunk are joined."""
     monkeypatch.setattr(byte_streams, "CHUNK_BYTES", 97)
     monkeypatch.setattr(parquet, "CHUNK_ROWS", 7)
     monkeypatch.setattr(event_files, "CHUNK_ROWS", 7)
@@ -66,7 +66,7 @@ def test_files_larger_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_until_keeps_what_lies_at_it(tmp_path: Path) -> None:
-    """The limit belongs to what is kept, however it is given."""
+    """The limit is inclusive, in every notation."""
     path = written(tmp_path, "jsonl")
     for until in ("1300000003", "2011-03-13T07:06:43Z", "2011-03-13T07:06:43", 1_300_000_003 * SECOND):
         assert list(event_files.mutations(path, until=until)) == EVENTS[:4]
@@ -97,7 +97,7 @@ def test_lines_may_be_blank_end_with_crlf_and_lack_the_last_newline(tmp_path: Pa
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, line: bytes, message: str) -> None:
-    """A person finds the bad line from the message alone."""
+    """The message has the number of the invalid line."""
     path = tmp_path / "bad.jsonl"
     path.write_bytes(json.dumps(event_files.row_of(EVENTS[0])).encode() + b"\n" + line + b"\n")
     with pytest.raises(InputError, match=f"bad.jsonl, {message}"):
@@ -137,7 +137,7 @@ def test_parquet_takes_integer_ids_and_any_timestamp(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["jsonl.gz", "jsonl.zst", "parquet"])
 def test_a_file_that_was_cut_off_is_an_error(tmp_path: Path, form: str) -> None:
-    """Half a file must not pass for a whole one."""
+    """A file that is cut off is an error."""
     events = [Mutation(Kind.FOLLOW, at * SECOND, f"user {at * 7919 % 65536}", "bo", None) for at in range(5_000)]
     path = written(tmp_path, form, events)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -154,7 +154,7 @@ def test_files_of_several_members_are_read_whole(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_odd_names_are_errors(tmp_path: Path) -> None:
-    """Nothing but our own errors comes out."""
+    """Only errors of streams are raised."""
     for form in FORMS:
         with pytest.raises(InputError, match="cannot be read"):
             list(event_files.rows(tmp_path / f"nothing.{form}"))
@@ -166,7 +166,7 @@ def test_missing_files_and_odd_names_are_errors(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """A file appears whole or not at all."""
+    """A file is complete or does not exist."""
     path = tmp_path / "events.jsonl"
     with pytest.raises(InputError, match="object"):
         event_files.write(path, [{"type": "follow"}, {"type": object()}])

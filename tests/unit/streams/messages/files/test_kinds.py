@@ -1,4 +1,4 @@
-"""Event files of other tools: read for what their first bytes are, or named for what they are."""
+"""Event files of other tools: read by the format of their first bytes, or refused with the name of the format."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).enco
 
 
 def parquet(**over: Any) -> bytes:
-    """A Parquet file of the rows with these columns in place of theirs."""
+    """Write a Parquet file of the rows with some columns replaced."""
     names = ("type", "time", "user", "target", "content", "via")
     columns = {name: [row.get(name) for row in ROWS] for name in names} | over
     sink = io.BytesIO()
@@ -48,7 +48,7 @@ def parquet(**over: Any) -> bytes:
 
 
 def zstd(data: bytes, **options: Any) -> bytes:
-    """Compressed as a stream, so that the frame does not know its size."""
+    """Compress as a stream, so that the frame has no size."""
     parameters = zstandard.ZstdCompressionParameters.from_level(3, **options)
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     return stream.compress(data) + stream.flush()
@@ -97,7 +97,7 @@ GOOD = {
 
 
 def read(folder: Path, data: bytes, name: str = "x.jsonl") -> list[Mutation]:
-    """The events of a file with these bytes and that name."""
+    """Return the events of a file with these bytes and that name."""
     (folder / name).write_bytes(data)
     return list(event_files.mutations(folder / name))
 
@@ -107,7 +107,7 @@ def read(folder: Path, data: bytes, name: str = "x.jsonl") -> list[Mutation]:
 def test_every_kind_is_read_for_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chunk_bytes: int
 ) -> None:
-    """The name says nothing, and where the chunks are cut makes no difference."""
+    """Neither the name of the file nor the size of the chunks makes a difference."""
     monkeypatch.setattr(byte_streams, "CHUNK_BYTES", chunk_bytes)
     assert read(tmp_path, GOOD[kind], "EVENTS.wrong.PARQUET") == EVENTS
 
@@ -125,7 +125,7 @@ def test_every_kind_is_read_from_a_pipe(tmp_path: Path, kind: str) -> None:
 
 
 def archive() -> bytes:
-    """A tar archive with the events in it."""
+    """Return a tar archive with the events."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as tar:
         entry = tarfile.TarInfo("events.jsonl")
@@ -135,7 +135,7 @@ def archive() -> bytes:
 
 
 def zipped() -> bytes:
-    """A zip archive with the events in it."""
+    """Return a zip archive with the events."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as file:
         file.writestr("events.jsonl", LINES)
@@ -143,7 +143,7 @@ def zipped() -> bytes:
 
 
 def database() -> bytes:
-    """A SQLite database."""
+    """Return a SQLite database."""
     with sqlite3.connect(":memory:") as connection:
         connection.execute("create table events (type text)")
         connection.commit()
@@ -153,7 +153,7 @@ def database() -> bytes:
 
 
 def column(**over: Any) -> Callable[[], bytes]:
-    """A Parquet file with a column of another type."""
+    """Return a Parquet file with a column of another type."""
     return lambda: parquet(**over)
 
 
@@ -177,11 +177,11 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "zstd, cut": (lambda: zstd(LINES * 9)[:-9], "is cut off: its zstd data"),
     "lz4, cut": (lambda: lz4.frame.compress(LINES * 9)[:-9], "is cut off: its lz4 data"),
     "gzip, damaged": (lambda: gzip.compress(LINES)[:-8] + bytes(8), "damaged gzip data"),
-    "text behind gzip": (lambda: gzip.compress(LINES) + LINES, "behind the end of its gzip data"),
+    "text behind gzip": (lambda: gzip.compress(LINES) + LINES, "other data follows its gzip data"),
     "an array, cut": (lambda: json.dumps(ROWS, indent=1).encode()[:-20], "cut off: its JSON array .* after event 2"),
-    "an array without a comma": (lambda: b"[\n" + LINES + b"]", "no comma stands behind event 1"),
+    "an array without a comma": (lambda: b"[\n" + LINES + b"]", "no comma follows event 1"),
     "text behind an array": (lambda: json.dumps(ROWS, indent=1).encode() + b" no", "after event 3.*no JSON"),
-    "commas behind lines": (lambda: LINES.replace(b"}\n", b"},\n"), "line 1: .*a comma stands behind it"),
+    "commas behind lines": (lambda: LINES.replace(b"}\n", b"},\n"), "line 1: .*a comma follows it"),
     "carriage returns alone": (lambda: LINES.replace(b"\n", b"\r"), "lines end with a carriage return alone"),
     "Latin-1": (lambda: LINES.replace("🦉".encode(), b"\xe9"), "line 2: not UTF-8.*iconv"),
     "UTF-16, cut": (lambda: LINES.decode().encode("utf-16")[:-1], "not UTF-16"),
@@ -199,7 +199,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
-    """The message says what the file is, and where it matters which line and what to do."""
+    """The message names the format of the file, the line, and what to do."""
     make, message = BAD[kind]
     with pytest.raises(InputError, match=message):
         read(tmp_path, make())
@@ -207,7 +207,7 @@ def test_what_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["empty", "zip", "tar", "tar in gzip", "SQLite", "Avro", "ORC"])
 def test_the_check_names_it_before_reading(tmp_path: Path, kind: str) -> None:
-    """What a command asks first finds what the first bytes tell."""
+    """`check` finds what the first bytes show."""
     make, message = BAD[kind]
     (tmp_path / "x").write_bytes(make())
     with pytest.raises(InputError, match=message):
@@ -284,7 +284,7 @@ def test_partitions_of_parquet_give_their_column(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_not_read_are_named(tmp_path: Path) -> None:
-    """An empty folder, and tables that keep parts which no longer count."""
+    """An empty folder, and tables that keep parts of earlier versions."""
     with pytest.raises(InputError, match="folder without event files"):
         event_files.check([tmp_path])
     (tmp_path / "x.parquet").write_bytes(parquet())
