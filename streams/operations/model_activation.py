@@ -77,7 +77,7 @@ class ModelActivation:
             ModelRefused: a shard refused it or did not answer; the artifact that was in use before still is.
             BrokerError: Kafka did not acknowledge a message.
         """
-        topic, notices = self._topic, self._topic.notices
+        topic, notices = self._topic, self._topic.state
         if notices.trial is not None and time.time() - notices.trial_time_ms / 1_000 < TRIAL_S:
             raise ModelRefused(
                 f"another command is activating version {notices.trial.version}: wait until that command has ended, "

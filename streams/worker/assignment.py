@@ -63,7 +63,7 @@ class Assignment(WorkerPart):
     watch: TopicWatch
     """Set by the worker: the topic watch calls `on_score_topic` in turn."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the worker composes it from its parts
         self,
         settings: Settings,
         topics: Topics,
