@@ -39,7 +39,7 @@ RETRY_MS = 100
 REQUEST_MS = 40_000
 """Maximum duration of a request of the consumer and the producer."""
 METADATA_MS = 60_000
-"""Maximum age of a client's metadata; changes are noticed earlier (`streams/worker/topic_watch.py`)."""
+"""Maximum age of a client's metadata; changes are noticed earlier (`streams/worker/group/topic_watch.py`)."""
 _UNKNOWN_MEMBER, _ILLEGAL_GENERATION, _FENCED_INSTANCE = 25, 22, 82
 
 

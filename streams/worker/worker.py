@@ -33,15 +33,16 @@ from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker.assignment import Assignment
 from streams.worker.checkpoints import Checkpoints
 from streams.worker.data_dir import lock_data_dir, state_folder
 from streams.worker.erasure import DataErasure
-from streams.worker.faust_app import free_port, new_app
+from streams.worker.group.assignment import Assignment
+from streams.worker.group.faust_app import free_port, new_app
+from streams.worker.group.positions import Positions, StartPosition
+from streams.worker.group.topic_watch import TopicWatch
 from streams.worker.inspection.background_audit import Auditor
 from streams.worker.inspection.score_history import ScoreHistory
 from streams.worker.lifecycle import BackgroundTasks, WorkerPart
-from streams.worker.positions import Positions, StartPosition
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.ingest import Ingest
 from streams.worker.processing.poll_runner import PollRunner
@@ -50,7 +51,6 @@ from streams.worker.processing.shard_agent import ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
-from streams.worker.topic_watch import TopicWatch
 from streams.worker.web import LiveFeed, LiveState, register
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class Worker:
             tolerance=settings.tolerance,
         )
 
-    # What the app calls (`streams.worker.faust_app.GroupMember`)
+    # What the app calls (`streams.worker.group.faust_app.GroupMember`)
 
     def held(self) -> dict[int, int]:
         """Return the shards with a state on this worker, and the log offset at which each state ends."""

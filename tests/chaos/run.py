@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.kafka.topics import Topics
-from streams.worker.assignment import LATE_S
+from streams.worker.group.assignment import LATE_S
 from tests.chaos import errors, evidence
 from tests.chaos.cluster import Cluster
 from tests.chaos.judge import find_problems, quantile

@@ -105,6 +105,7 @@ def micro_batches(
         yield batch
 
 
+# large class: the publication of a step, its announcements and its counters share one micro-batch
 class ShardAgent:
     """Processes the polls of the mutations and the halos topic.
 

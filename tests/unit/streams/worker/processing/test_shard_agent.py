@@ -16,7 +16,7 @@ from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
-from streams.worker.assignment import Assignment
+from streams.worker.group.assignment import Assignment
 from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_agent import STEP_MUTATIONS, ShardAgent, micro_batches
 from streams.worker.processing.shard_host import ShardHost

@@ -18,8 +18,8 @@ from streams.operations import doctor
 from streams.settings.settings import Settings
 from streams.telemetry.readiness import Readiness
 from streams.worker.checkpoints import incompatibility
+from streams.worker.group.positions import Positions, check_log
 from streams.worker.log_mark import bind_to_log, record_log_id, recorded_log_id
-from streams.worker.positions import Positions, check_log
 from streams.worker.processing.score_topic import aim
 
 SPEC = GraphSpec(window=2, floor=1)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from streams.settings.settings import Settings
     from streams.telemetry.metrics import Metrics
     from streams.telemetry.readiness import Readiness
-    from streams.worker.positions import Positions, StartPosition
+    from streams.worker.group.positions import Positions, StartPosition
+    from streams.worker.group.topic_watch import TopicWatch
     from streams.worker.processing.shard_agent import ShardAgent
     from streams.worker.processing.shard_host import ShardHost
-    from streams.worker.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from streams.settings.settings import Settings
 
 if TYPE_CHECKING:
     from streams.telemetry.readiness import Readiness
-    from streams.worker.positions import StartPosition
+    from streams.worker.group.positions import StartPosition
 
 COMMIT_S = 0.5
 

@@ -1,6 +1,6 @@
 """Detection of topic changes while a worker runs: topics that were deleted, created again or got partitions.
 
-An input topic that was created again or has more partitions is assigned again; `streams/worker/positions.py` then
+An input topic that was created again or has more partitions is assigned again; `streams/worker/group/positions.py` then
 decides where to read it from. A mutations or halos topic that was created again stops the worker. While an input topic
 is missing or not assigned yet, the worker is not ready.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streams.kafka.consumer.transport import Consumer
     from streams.kafka.topics import Topics
     from streams.telemetry.readiness import Readiness
-    from streams.worker.positions import Positions
+    from streams.worker.group.positions import Positions
 
 log = logging.getLogger(__name__)
 

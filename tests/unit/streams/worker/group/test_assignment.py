@@ -16,8 +16,8 @@ from streams.messages.topic_identity import Found
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
-from streams.worker import assignment as module
-from streams.worker.assignment import Assignment
+from streams.worker.group import assignment as module
+from streams.worker.group.assignment import Assignment
 
 
 class Rig:

@@ -11,7 +11,7 @@ from faust.types import TP
 
 from streams.errors import WorkerError
 from streams.settings.settings import Settings
-from streams.worker.faust_app import free_port, new_app
+from streams.worker.group.faust_app import free_port, new_app
 
 
 def test_calls_are_passed_to_the_worker(offline_settings: Settings) -> None:
