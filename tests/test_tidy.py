@@ -17,13 +17,13 @@ from tests.support import tidy, wording
 DECISIONS = tidy.ROOT / "docs" / "decisions"
 LOCK = tidy.ROOT / "requirements.lock"
 REFUSED_WORDS = {
-    "streams": 530,
-    "graphstate": 61,
+    "streams": 0,
+    "graphstate": 0,
     "model": 0,
-    "tests": 208,
-    "docs": 226,
-    "deploy": 13,
-    "README.md": 4,
+    "tests": 0,
+    "docs": 0,
+    "deploy": 0,
+    "README.md": 0,
     "CHANGELOG.md": 0,
     "CONTRIBUTING.md": 0,
     "SECURITY.md": 0,
