@@ -46,8 +46,7 @@ from streams.worker.lifecycle import BackgroundTasks, WorkerPart
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.ingest import Ingest
 from streams.worker.processing.poll_runner import PollRunner
-from streams.worker.processing.publisher import Outputs
-from streams.worker.processing.shard_agent import ShardAgent
+from streams.worker.processing.shard_agent import Outputs, ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader

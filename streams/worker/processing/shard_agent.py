@@ -24,15 +24,16 @@ from streams.errors import StateError
 from streams.kafka.batches import gather_all, publish, send_packs
 from streams.kafka.consumer.poll_queue import Poll
 from streams.kafka.consumer.transport import Consumer, Producer
-from streams.kafka.topics import Topics
+from streams.kafka.partitioner import partitions_of
+from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
-from streams.messages.headers import rfc3339
+from streams.messages.headers import CloudEvents, rfc3339
 from streams.messages.mutation_packs import UnappliedRecords, fact_packs, unpack
+from streams.messages.outputs import Message, score_messages, tombstones
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.publish_and_commit import Step, publish_and_commit
-from streams.worker.processing.publisher import Outputs
 from streams.worker.processing.shard_host import ShardHost
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,44 @@ def micro_batches(
         next_offset = batch.next_offset = record.offset + 1
     if batch is not None:
         yield batch
+
+
+class Outputs:
+    """Encodes the outputs of steps.
+
+    Args:
+        score: the score topic.
+        alert: the alert topic.
+        source: the CloudEvents source of the messages.
+    """
+
+    def __init__(self, score: TopicSpec, alert: TopicSpec, source: str) -> None:
+        self.score_topic = score
+        self.alert_topic = alert
+        # The type of a CloudEvent is the name of its topic without the configured prefix.
+        self._score = CloudEvents("influence.score.v1", source)
+        self._alert = CloudEvents("influence.alert.v1", source)
+        # Compiles the partitioner, or loads it from its cache, before the first step.
+        partitions_of([b""], 1)
+
+    def scores(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
+        """Yield the scores of a step, then its tombstones.
+
+        Args:
+            outcome: the outcome of the step.
+            origin: identifies the step: partition and offset of the mutations topic.
+            time: time of the tombstones, in RFC 3339.
+        """
+        yield from score_messages(outcome.scores, outcome.model, origin, self._score)
+        yield from self.tombstones(outcome, origin, time)
+
+    def tombstones(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
+        """Yield the tombstones of forgotten users; the arguments are those of `scores`."""
+        return tombstones(outcome.forgotten, origin, time, self._score)
+
+    def alerts(self, outcome: Outcome) -> Iterator[Message]:
+        """Yield the alerts of a step."""
+        return (alert.to_message(outcome.model, self._alert) for alert in outcome.alerts)
 
 
 # large class: the publication of a step, its announcements and its counters share one micro-batch

@@ -17,8 +17,7 @@ from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
 from streams.worker.group.assignment import Assignment
-from streams.worker.processing.publisher import Outputs
-from streams.worker.processing.shard_agent import STEP_MUTATIONS, ShardAgent, micro_batches
+from streams.worker.processing.shard_agent import STEP_MUTATIONS, Outputs, ShardAgent, micro_batches
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import (
@@ -212,7 +211,7 @@ def test_a_switch_is_reported_after_a_refused_announcement(offline_settings: Set
         board: Any = SimpleNamespace(state=notices)
         make: Any = None
         configured: Any = new
-        following = RolloutFollower(board, rig.host, rig.work, make, configured, "w0", say, switched.append)
+        following = RolloutFollower(board, rig.host, rig.agent, make, configured, "w0", say, switched.append)
         successor: Any = SimpleNamespace(
             artifact=new, shard=rig.shards[0], checked=True, take_over=lambda shard: setattr(shard, "artifact", new)
         )

@@ -18,7 +18,7 @@ from streams.messages.headers import CloudEvents, error_headers, rfc3339
 from streams.messages.outputs import Alert, Message, Score
 from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
-from streams.worker.processing.publisher import Outputs
+from streams.worker.processing.shard_agent import Outputs
 
 AS_OF = 1_714_564_800_123_456
 TIME = "2024-05-01T12:00:00.123456Z"
