@@ -97,7 +97,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         )
         maintain_lease(consumer, self.lease, settings.instance, self.app.name_taken)
         on_out_of_range(consumer, self._rejoin_out_of_range)
-        self._watch = ClientWatch(consumer, settings, self._fail_worker, self.app.worker.readiness.liveness.sign)
+        self._watch = ClientWatch(consumer, settings, self._fail_worker, self.app.worker.readiness.liveness.report)
         return consumer
 
     def _fail_worker(self, error: GroundswellError) -> None:

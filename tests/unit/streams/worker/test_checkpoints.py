@@ -403,7 +403,7 @@ def test_unusable_addresses(address: str, message: str) -> None:
 
 def test_no_password_in_an_address() -> None:
     """An address is shown in `config` and in errors, so it must hold no secret."""
-    with pytest.raises(SettingsError, match="GROUNDSWELL_CHECKPOINTS: a password") as caught:
+    with pytest.raises(SettingsError, match="GROUNDSWELL_CHECKPOINTS: must hold no password") as caught:
         Settings.load(checkpoints="sftp://me:secret@host/x")
     assert "secret" not in str(caught.value)
     assert Settings.load(checkpoints="sftp://me@host/x").checkpoints

@@ -333,7 +333,7 @@ def test_no_row_holds_a_trace_of_a_forgotten_user(tmp_path: Path) -> None:
         tried.feed(life(PERSON))
         tried.drain()
         home = tried.shards[owner(PERSON, 3)]
-        assert home.user(PERSON)
+        assert home.reads.user(PERSON)
         assert all(PERSON in shard.graph.users.index for shard in tried.shards), (
             "no shard mirrors the user: the test proves nothing"
         )
@@ -386,9 +386,9 @@ def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
         assert outcome.forgotten == ["a"]
         assert {score.user for score in outcome.scores} == {"b", "c"}
         # Without the commit the tombstone is pending again; the scores are pending through the new takeover.
-        host.taken_over.clear()
+        host.takeovers.new.clear()
         await host.sync_assignment({0: 1}, unbroken=True)
-        assert set(host.taken_over) == {0}
+        assert set(host.takeovers.new) == {0}
         assert (await step()).forgotten == ["a"]
         await host.request_republish(0)
         assert (await step()).forgotten == []

@@ -12,7 +12,7 @@ from faust.types import TP
 
 from streams.errors import StaleStep
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Found
+from streams.messages.topic_identity import TopicState
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
@@ -33,10 +33,14 @@ class Rig:
         self.begin_error: Exception | None = None
         self.running = True
         self.host: Any = SimpleNamespace(
-            offsets={0: 7}, taken_over={}, versions=lambda: self.open, owe=self._owe, aim=self._aim
+            offsets={0: 7},
+            takeovers=SimpleNamespace(new={}),
+            versions=lambda: self.open,
+            request_republish=self._request_republish,
+            note_score_topic=self._note_score_topic,
         )
         consumer: Any = SimpleNamespace(quiesce=self._quiesce, stop_flow=lambda: self.calls.append("stop_flow"))
-        work: Any = SimpleNamespace(begin=self._begin, former=set())
+        work: Any = SimpleNamespace(run_pending=self._run_pending, former_partitions=set())
         none: Any = None
         self.work = work
         self.assignment = Assignment(
@@ -53,16 +57,19 @@ class Rig:
             running=lambda: self.running,
         )
 
-    async def _owe(self, partition: int, takeover: int | None) -> None:
+    async def _request_republish(self, partition: int, takeover: int | None) -> None:
         self.calls.append(("republish", partition, takeover))
 
-    async def _begin(self, partition: int) -> None:
+    async def _run_pending(self, partition: int) -> None:
         if self.begin_error is not None:
             raise self.begin_error
         self.calls.append(("begin", partition))
 
-    async def _aim(self, _topic: Found) -> dict[int, Any]:
-        return {0: SimpleNamespace(former=(4,), owed=True), 1: SimpleNamespace(former=(), owed=False)}
+    async def _note_score_topic(self, _topic: TopicState) -> dict[int, Any]:
+        return {
+            0: SimpleNamespace(former_partitions=(4,), republish=True),
+            1: SimpleNamespace(former_partitions=(), republish=False),
+        }
 
     async def _quiesce(self, timeout_s: float) -> None:
         self.calls.append(("quiesce", timeout_s))
@@ -90,11 +97,11 @@ def rig(offline_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Rig:
 def test_assigned_shards_take_a_first_step(rig: Rig) -> None:
     """The worker is ready, every assigned shard steps once, and a shard that was taken over republishes later."""
     mutations = rig.topics.mutations.name
-    rig.host.taken_over[1] = 5
+    rig.host.takeovers.new[1] = 5
     rig.run(lambda: rig.assignment.on_assigned([TP(mutations, 0), TP(mutations, 1), TP("influence.share.v1", 0)]))
     assert rig.readiness.ready
     assert rig.calls == [("begin", 0), ("begin", 1), ("republish", 1, 5), ("begin", 1)]
-    assert rig.host.taken_over == {}
+    assert rig.host.takeovers.new == {}
 
 
 def test_without_partitions_a_worker_is_not_ready(rig: Rig) -> None:
@@ -131,11 +138,11 @@ def test_errors_of_a_step(rig: Rig, error: Exception, stops: bool) -> None:
 def test_a_changed_score_topic_is_republished(rig: Rig) -> None:
     """Only the shards that published to another one step again; the former partitions are passed on."""
     name = rig.topics.score.name
-    rig.run(lambda: rig.assignment.on_score_topic({name: Found("id", 0)}))
+    rig.run(lambda: rig.assignment.on_score_topic({name: TopicState("id", 0)}))
     assert rig.calls == []
-    rig.run(lambda: rig.assignment.on_score_topic({name: Found("id", 8)}))
+    rig.run(lambda: rig.assignment.on_score_topic({name: TopicState("id", 8)}))
     assert rig.calls == [("begin", 0)]
-    assert rig.work.former == {4}
+    assert rig.work.former_partitions == {4}
 
 
 def test_revocation_and_stop_wait_for_polls_in_work(rig: Rig) -> None:

@@ -20,7 +20,7 @@ from streams.telemetry.readiness import Readiness
 from streams.worker.checkpoints import incompatibility
 from streams.worker.group.positions import Positions, check_log
 from streams.worker.log_mark import bind_to_log, record_log_id, recorded_log_id
-from streams.worker.processing.score_topic import aim
+from streams.worker.processing.score_topic import note_score_topic
 
 SPEC = GraphSpec(window=2, floor=1)
 
@@ -67,13 +67,14 @@ class FakeShard:
 def test_a_score_topic_that_grows_or_is_replaced() -> None:
     """All scores are published again, once; former numbers of partitions are kept until the topic is replaced."""
     shard = FakeShard()
-    aims = [
-        aim(shard, TopicState(*now)) for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]
+    changes = [
+        note_score_topic(shard, TopicState(*now))
+        for now in [("a", 4), ("a", 4), ("a", 6), ("a", 6), ("a", 9), ("b", 6), ("b", 6)]
     ]
-    assert [found.owed for found in aims] == [False, False, True, False, True, True, False]
-    assert [found.former for found in aims] == [(), (), (4,), (4,), (4, 6), (), ()]
+    assert [change.republish for change in changes] == [False, False, True, False, True, True, False]
+    assert [change.former_partitions for change in changes] == [(), (), (4,), (4,), (4, 6), (), ()]
     assert shard.owed == 3
-    assert aim(FakeShard(), TopicState("", 4)) == ((), False)
+    assert note_score_topic(FakeShard(), TopicState("", 4)) == ((), False)
 
 
 @pytest.fixture
