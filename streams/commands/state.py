@@ -29,7 +29,7 @@ def _folders(settings: Settings, shard: int | None) -> dict[int, Path]:
     check_readable(settings.datadir)
     folders = shard_folders(settings.datadir)
     found = {number: folder for number, folder in folders.items() if shard in (None, number)}
-    if not folders:
+    if not found:
         which = "a shard" if shard is None else f"shard {shard}"
         raise StateError(f"{settings.datadir} has no state of {which}; check GROUNDSWELL_DATADIR")
     return found

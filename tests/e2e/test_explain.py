@@ -204,7 +204,7 @@ def test_the_command_reads_the_state_of_a_stopped_worker(here: Settings, capsys:
     assert cli.run(["model", "explain", "ana"]) == 0
     text = capsys.readouterr().out
     assert "a user without any data has reach" in text
-    assert "not known" in text
+    assert "not available" in text
     assert cli.run(["model", "explain", "nobody"]) == 1
     assert capsys.readouterr().err == "groundswell: no such user, or the user was forgotten: nobody\n"
 
@@ -232,14 +232,16 @@ def test_a_click_on_a_user_shows_the_explanation(here: Settings, tmp_path: Path)
                 "[...document.querySelectorAll('#top button')].find(one => one.textContent == 'ana').click()"
             )
             await page.wait("!document.querySelector('#why').hidden")
-            assert (await page.run("document.querySelector('#whom').textContent")).startswith("Why ana has reach")
+            assert (await page.run("document.querySelector('#whom').textContent")).startswith(
+                "Explanation: ana has reach"
+            )
             assert await page.run("document.querySelectorAll('#parts table').length") == 3
             names = (
                 "[...document.querySelectorAll('#parts table:nth-child(2) td:nth-child(2)')].map(x => x.textContent)"
             )
             assert EVIL in await page.run(names)
             assert await page.run("document.querySelectorAll('img').length") == 0
-            assert "came (created)" in await page.run("document.querySelector('#since').textContent")
+            assert "entered (created)" in await page.run("document.querySelector('#since').textContent")
             (tmp_path / "why.png").write_bytes(await page.screenshot())
             await page.run("document.querySelector('#close').click()")
             assert await page.run("document.querySelector('#why').hidden")

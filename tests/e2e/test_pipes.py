@@ -193,5 +193,5 @@ def test_an_interrupted_file_is_a_failure(settings: Settings, environment: dict[
         output, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 1
     assert b"events sent in" in output
-    assert b"stopped before its end; send it again, repeated events count once" in error
+    assert b"sending was stopped before the end of the file; send the file again, repeated events count once" in error
     assert 3 <= len(users(settings)) < 500

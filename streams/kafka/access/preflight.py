@@ -91,8 +91,12 @@ async def _try(settings: Settings, server: str, timeout_s: float) -> None:
     try:
         await connection.connect()
         brokers = (await connection.send(MetadataRequest([]))).brokers
-    finally:
+    except OSError:
+        raise  # it was never open, and a close would wait for that
+    except errors.KafkaError:
         await _close(connection)
+        raise
+    await _close(connection)
     errors_by_address = await advertised_listeners.unreachable(
         {(broker[1], broker[2]) for broker in brokers}, (host.strip("[]"), int(port))
     )
@@ -111,7 +115,7 @@ def explain(settings: Settings, problem: BaseException) -> str:
     """Return the error line: what happened, and which setting to check."""
     servers, protocol = settings.broker, settings.security_protocol
     cause = problem
-    while cause.__cause__ is not None and not isinstance(cause, ssl.SSLError):
+    while cause.__cause__ is not None and not isinstance(cause, ssl.SSLError | TimeoutError):
         cause = cause.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         if cause.verify_code in {_HOSTNAME, _ADDRESS}:

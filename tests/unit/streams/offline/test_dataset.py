@@ -166,9 +166,9 @@ def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.Captur
     file = tmp_path / "short.jsonl"
     file.write_text('{"type":"create","time":1000000,"user":"a","content":"c"}\n')
     for arguments, message in (
-        ([], "give event files"),
-        ([str(file), "--simulate", "strong"], "only one of them"),
-        ([str(file), "--topics"], "only one of them"),
+        ([], "give one of: event files"),
+        ([str(file), "--simulate", "strong"], "give one of"),
+        ([str(file), "--topics"], "give one of"),
         ([str(file), "--since", "2100-01-01"], "there are no events"),
         ([str(tmp_path / "none.jsonl")], "no such file"),
         ([str(file)], "no horizon has closed"),

@@ -346,7 +346,7 @@ def test_no_row_holds_a_trace_of_a_forgotten_user(tmp_path: Path) -> None:
             for forgotten, unused in zip(values(shard, person), values(shard, blank), strict=True):
                 assert np.array_equal(forgotten, unused)
             assert not shard.graph.users.counts[person].any()
-            assert shard.graph.users.made_at[person] == NEVER
+            assert shard.graph.users.last_share_at[person] == NEVER
             assert PERSON not in shard.graph.users.index
             assert shard.reads.user(PERSON) is None
 
