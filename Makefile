@@ -12,7 +12,7 @@ ARGS ?=
 PYTEST ?=
 # Tests spend half of their time waiting. Each worker runs whole files, because shared fixtures are expensive to start.
 JOBS ?= 2
-# Skipped tests with the missing tool, printed at the end; a missing tool fails the run if CI is set.
+# Skipped tests with the missing tool, printed at the end; a missing tool fails the run if NEED_TOOLS is set.
 NOT_RUN := build/not-run
 test: export NOT_RUN := $(CURDIR)/$(NOT_RUN)
 # uv must not install into an active environment of the caller.
@@ -53,7 +53,7 @@ test: $(STAMP) tools lint types check-imports  ## all checks and all tests
 	@$(if $(PYTEST),:,$(PY) -m pytest -m alone tests/recovery)
 	@cat $(NOT_RUN) 2>/dev/null || true
 
-tools:  ## install Chromium and promtool for the tests, with apt as root; CI=1: fail if that is not possible
+tools:  ## install Chromium and promtool for the tests, with apt as root; NEED_TOOLS=1: fail if that is not possible
 	@bash tests/tools.sh
 
 test-fast: $(STAMP)  ## unit, contract and property tests without a broker, for runs between two edits

@@ -97,8 +97,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run in CI if a test was skipped because a tool is missing."""
-    if os.environ.get("CI") and any(MISSING in line for line in _not_run) and not session.exitstatus:
+    """Fail a run with NEED_TOOLS set if a test was skipped because a tool is missing."""
+    if os.environ.get("NEED_TOOLS") and any(MISSING in line for line in _not_run) and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

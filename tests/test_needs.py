@@ -1,4 +1,4 @@
-"""Programs that tests need: tests skipped without one are listed in the last line, and fail a run in CI."""
+"""Programs that tests need: tests skipped without one are listed in the last line, and fail a run with NEED_TOOLS set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support import tidy
 
 def run(folder: Path, *, ci: bool) -> subprocess.CompletedProcess[str]:
     """Run a test that is skipped because promtool is missing."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"CI", "NOT_RUN"}}
-    environment |= {"PATH": str(folder), "NOT_RUN": str(folder / "not-run")} | ({"CI": "1"} if ci else {})
+    environment = {name: value for name, value in os.environ.items() if name not in {"NEED_TOOLS", "NOT_RUN"}}
+    environment |= {"PATH": str(folder), "NOT_RUN": str(folder / "not-run")} | ({"NEED_TOOLS": "1"} if ci else {})
     test = folder / "test_one.py"
     test.write_text(
         "import pytest\n\nfrom tests.support.needs import MISSING\n\n\n"
@@ -41,14 +41,14 @@ def test_a_missing_tool_is_named_and_fails_in_ci(tmp_path: Path, ci: bool) -> No
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("1", 1)])
 def test_tools_that_cannot_be_installed_are_named(tmp_path: Path, ci: str, code: int) -> None:
-    """Without apt one line names the tools and the remedy; in CI the run fails."""
+    """Without apt one line names the tools and the remedy; with NEED_TOOLS set the run fails."""
     (tmp_path / "tests").mkdir()
     shutil.copy(tidy.ROOT / "tests" / "tools.sh", tmp_path / "tests")
     bash, programs = shutil.which("bash"), tmp_path / "bin"
     programs.mkdir()
     for name in ("dirname", "id"):
         (programs / name).symlink_to(str(shutil.which(name)))
-    environment = {"PATH": str(programs), "CI": ci}
+    environment = {"PATH": str(programs), "NEED_TOOLS": ci}
     command = [str(bash), str(tmp_path / "tests" / "tools.sh")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr

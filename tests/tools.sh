@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the programs that some tests need: Chromium, and Prometheus' promtool. Chromium is installed with apt, as root;
 # promtool alone is extracted from its package into build/tools, so that no Prometheus server is installed and started.
-# Prints nothing if both exist. If one cannot be installed: one line that names it, and with CI set exit code 1.
+# Prints nothing if both exist. If one cannot be installed: one line that names it, and with NEED_TOOLS set exit code 1.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
@@ -39,4 +39,4 @@ for tool in browser promtool; do
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 echo "missing, so tests are skipped: ${missing[*]}; as root: apt-get update && apt-get install chromium prometheus"
-[ -z "${CI:-}" ]
+[ -z "${NEED_TOOLS:-}" ]

@@ -10,7 +10,7 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "build" / "tools"
 MISSING = "missing tool: "
-"""Prefix of the reason of such a skip; with CI set such a skip fails the run."""
+"""Prefix of the reason of such a skip; with NEED_TOOLS set such a skip fails the run."""
 
 
 def find(*names: str) -> str | None:
