@@ -1,4 +1,4 @@
-"""Programs that tests need: tests skipped without one are listed in the last line, and fail a run with NEED_TOOLS set."""
+"""Programs that tests need: tests skipped without one are listed last, and fail a run with NEED_TOOLS set."""
 
 from __future__ import annotations
 
