@@ -52,6 +52,8 @@ class Lease:
     def grant(self, sent_s: float) -> None:
         """Start the lease: the group assigned partitions in response to a request sent at `sent_s`."""
         with self._lock:
+            if self._leaving:
+                return  # partitions assigned during a stop are not read from the right position
             self._until_s = sent_s + self.length_s
             self._granted = True
 

@@ -61,6 +61,7 @@ def test_a_worker_that_stops_asks_for_no_rejoin() -> None:
     assert lease.holds()
     lease.end()
     assert lease.renew(clock())
+    lease.grant(clock())
     assert not lease.holds()
 
 
