@@ -50,7 +50,7 @@ test: $(STAMP) tools lint types check-imports  ## all checks and all tests
 	@echo "== pytest"
 	@mkdir -p build && rm -f $(NOT_RUN)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(or $(PYTEST),-m "not alone")
-	@$(if $(PYTEST),:,$(PY) -m pytest -m alone tests/recovery)
+	@$(if $(PYTEST),:,$(PY) -m pytest -m alone tests/recovery tests/chaos)
 	@cat $(NOT_RUN) 2>/dev/null || true
 
 tools:  ## install Chromium and promtool for the tests, with apt as root; NEED_TOOLS=1: fail if that is not possible
