@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from graphstate.memory.columns import Columns, column
 from graphstate.storage.row_layouts import CONTENT_STRUCT, NEVER, USER_STRUCT, read_community
-from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, Int32s, Int64s, source_hash
+from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, Int32s, Int64s, UInt8s, source_hash
 
 CREATED, RECEIVED, MADE, FOLLOWERS, FOLLOWING, VIA = range(6)
 SHARERS, AUTHORS, LQ_SUM, DELAY_MADE, CREDITED, DELAY_RECEIVED = range(6, 12)
@@ -26,7 +26,6 @@ _MAX_REACH = 1 << 20
 LQ = np.round(4096 * np.log1p(np.arange(_MAX_REACH + 1, dtype=np.float64))).astype(np.int64)
 """LQ(n) = round(4096·ln(1+n)): integer logarithms, so that sums do not depend on order."""
 
-UInt8s = NDArray[np.uint8]
 UInt64s = NDArray[np.uint64]
 TRACE_BYTES = 16
 
