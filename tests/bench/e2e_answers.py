@@ -25,6 +25,7 @@ from graphstate.types import GraphSpec
 from streams.kafka.topics import Topics, admin
 from streams.messages.files.event_files import time_us
 from streams.messages.mutation_packs import unpack
+from streams.messages.topic_identity import source_partition
 from streams.settings.connection import aiokafka_arguments, kafka_arguments
 from streams.settings.settings import Settings
 
@@ -90,15 +91,19 @@ def matched(asked: Iterable[Asked], packed: Mapping[tuple[str, int], int], publi
         asked: the events.
         packed: offset of the pack, by source and offset of the message.
         published: scores, in log order per user.
+
+    Raises:
+        RuntimeError: No event is in a pack, so the names of the sources differ.
     """
-    scores = list(published)
+    scores, events = list(published), list(asked)
+    if packed and events and not any((event.source, event.offset) in packed for event in events):
+        raise RuntimeError(f"no event is in a pack: events of {events[0].source}, packs of {next(iter(packed))[0]}")
     steps = sorted({score.step for score in scores})
     first: dict[tuple[bytes, int], Published] = {}
     for score in scores:
         first.setdefault((score.user, score.as_of), score)
-    seconds, count = [], 0
-    for event in asked:
-        count += 1
+    seconds = []
+    for event in events:
         answer = first.get((event.user, event.time))
         pack = packed.get((event.source, event.offset))
         # At a tick every score is as of the tick's time, whether or not the user acted.
@@ -108,7 +113,7 @@ def matched(asked: Iterable[Asked], packed: Mapping[tuple[str, int], int], publi
         # A score that changed too little in its step may be published by a later step, for another reason.
         if pack < answer.step and (at == 0 or pack >= steps[at - 1]):
             seconds.append(max(0, answer.appended_ms - event.accepted_ms) / 1e3)
-    return Answers(seconds, count)
+    return Answers(seconds, len(events))
 
 
 def stamp_scores(settings: Settings) -> None:
@@ -182,7 +187,7 @@ def _packs(records: Iterable[Any]) -> Iterator[tuple[tuple[str, int], int]]:
     for record in records:
         for segment in unpack(record.value).segments:
             for offset in segment.offsets:
-                yield (segment.source, offset), record.offset
+                yield (source_partition(segment.source), offset), record.offset
 
 
 def _asked(record: Any) -> Asked:

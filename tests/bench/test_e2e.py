@@ -113,6 +113,8 @@ def test_an_answer_is_the_score_as_of_the_event_from_its_own_step() -> None:
     assert matched([event], packed, [before, score._replace(step=41), score._replace(step=45)]).seconds == [0.25]
     later = matched([event], packed, [before, Published(b"u8", 1, 5_200, 41), score._replace(step=45)])
     assert (later.seconds, later.events) == ([], 1)
+    with pytest.raises(RuntimeError, match="no event is in a pack"):
+        matched([event._replace(source="another:0")], packed, [before, score])
     assert matched([event], {}, [before, score]).seconds == []
     assert (
         matched([event._replace(time=e2e_answers.TICK_US)], packed, [score._replace(as_of=e2e_answers.TICK_US)]).seconds
