@@ -436,7 +436,7 @@ def _write_json(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def _compressor(path: Path, file: BinaryIO) -> AbstractContextManager[BinaryIO]:
+def _compressor(path: Path, file: BinaryIO) -> AbstractContextManager[Any]:
     """Return the stream to write into a file, compressed according to its suffix."""
     if path.suffix == ".gz":
         return gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0)
