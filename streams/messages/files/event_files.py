@@ -12,25 +12,25 @@ nulls. An error has the name of the file and the number of the line, row or even
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
+import zstandard
 
 from graphstate.types import Kind, Mutation
 from streams.errors import BadEvent, InputError, one_line, reason
 from streams.messages.escaping import safe
 from streams.messages.events import all_from_row
-from streams.messages.files import folders, kinds, parquet
+from streams.messages.files import folders, kinds
 from streams.messages.files.byte_streams import (
     Chunks,
     CutOff,
@@ -42,8 +42,7 @@ from streams.messages.files.byte_streams import (
     is_stream,
     opened,
 )
-from streams.messages.files.parquet import CHUNK_ROWS, COLUMNS, TIMES
-from streams.messages.files.text_rows import EXCERPT_BYTES, BadRow, Row, TextRows
+from streams.messages.files.text_rows import CHUNK_ROWS, EXCERPT_BYTES, TIMES, BadRow, Row, TextRows, whole
 
 SHOWN = 5
 """The number of invalid lines that are shown."""
@@ -168,13 +167,15 @@ class EventFile:
         except Damaged as error:
             last = f" after {self._unit} {number:,}" if number else ""
             raise InputError(f"{self.name}: cannot be read{last}: {error}") from error
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except (OSError, EOFError) as error:
             raise InputError(f"{self.name}: cannot be read ({reason(error)}); is it a whole event file?") from error
 
     def _rows(self, chunks: Chunks) -> Iterator[tuple[int, Row | BadEvent]]:
         head, chunks, layers = decompressed(chunks)
         self._refuse(head, layers)
         if head.startswith(kinds.PARQUET):
+            from streams.messages.files import parquet
+
             self._unit = "row"
             if layers or is_stream(self.path):
                 with parquet.spooled(chunks) as path:
@@ -257,6 +258,8 @@ def number_of_rows(path: Path) -> int | None:
         return None
     if not all(head_of(part.path) == (kinds.PARQUET, []) for part in files):
         return None
+    from streams.messages.files import parquet
+
     return sum(parquet.number_of_rows(part.path) for part in files)
 
 
@@ -320,10 +323,10 @@ def _whole_ids(row: Row) -> bool:
     for name, value in row.items():
         if name in TIMES:
             continue
-        if type(value) is float and type(number := parquet.whole(value)) is int:
+        if type(value) is float and type(number := whole(value)) is int:
             row[name], changed = number, True
         elif name == "topics" and type(value) is list:
-            row[name] = [parquet.whole(item) if type(item) is float else item for item in value]
+            row[name] = [whole(item) if type(item) is float else item for item in value]
             changed = changed or any(type(item) is float for item in value)
     return changed
 
@@ -404,7 +407,7 @@ def write(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         count = _write_parquet(part, events) if _is_parquet(path) else _write_json(part, events)
         part.replace(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, Damaged) as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)})") from error
     finally:
         with suppress(OSError):
@@ -424,18 +427,20 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _write_json(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
-    codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
     count = 0
-    with pa.OSFile(str(path), "wb") as file:
-        stream = pa.CompressedOutputStream(file, codec) if codec else file
-        try:
-            for chunk in _chunks(events):
-                lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_plain) for row in chunk]
-                stream.write(("\n".join(lines) + "\n").encode())
-                count += len(lines)
-        finally:
-            stream.close()
+    with path.open("wb") as file, _compressor(path, file) as stream:
+        for chunk in _chunks(events):
+            lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_plain) for row in chunk]
+            stream.write(("\n".join(lines) + "\n").encode())
+            count += len(lines)
     return count
+
+
+def _compressor(path: Path, file: BinaryIO) -> AbstractContextManager[Any]:
+    """Return the stream to write into a file, compressed according to its suffix."""
+    if path.suffix == ".gz":
+        return gzip.GzipFile(fileobj=file, mode="wb", filename="", mtime=0)
+    return zstandard.ZstdCompressor().stream_writer(file) if path.suffix == ".zst" else nullcontext(file)
 
 
 def _plain(value: object) -> Any:
@@ -448,23 +453,13 @@ def _plain(value: object) -> Any:
 
 
 def _write_parquet(path: Path, events: Iterable[Mapping[str, Any]]) -> int:
-    count = 0
-    with pq.ParquetWriter(path, COLUMNS, compression="zstd") as writer:
-        for chunk in _chunks(events):
-            columns = [
-                pa.array([_cell(name, row.get(name)) for row in chunk], type_)
-                for name, type_ in zip(COLUMNS.names, COLUMNS.types, strict=True)
-            ]
-            writer.write_table(pa.table(columns, schema=COLUMNS))
-            count += len(chunk)
-    return count
+    from streams.messages.files import parquet
+
+    return parquet.write(path, _chunks(events), _cell_us)
 
 
-def _cell(name: str, value: Any) -> Any:
-    if value is None or name == "topics":
-        return value
-    if name not in ("time", "created"):
-        return str(value)
+def _cell_us(value: Any) -> Any:
+    """Convert a time to microseconds; a datetime stays."""
     return time_us(value) if isinstance(value, str) else _aware(value) if isinstance(value, datetime) else _us(value)
 
 

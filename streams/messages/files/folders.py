@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from streams.errors import InputError
-from streams.messages.files.parquet import COLUMNS
+from streams.messages.files.text_rows import FIELDS
 
 _TABLES = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table", "metadata": "an Iceberg table"}
 """Folders of table formats whose data folder also holds parts of earlier versions."""
@@ -48,7 +48,5 @@ def _files(folder: Path) -> Iterator[Path]:
 def fixed(folder: Path, part: Path) -> dict[str, Any]:
     """Return the values that names of inner folders give to all rows of a part, such as `type=follow` (Hive, Spark)."""
     pairs = (name.partition("=") for name in part.relative_to(folder).parts[:-1])
-    values = {
-        name: unquote(value) for name, _, value in pairs if name in COLUMNS.names and value not in ("", _NO_VALUE)
-    }
+    values = {name: unquote(value) for name, _, value in pairs if name in FIELDS and value not in ("", _NO_VALUE)}
     return {name: float(value) if name == "time" and value.isdigit() else value for name, value in values.items()}

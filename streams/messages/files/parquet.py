@@ -1,10 +1,13 @@
-"""Rows from a Parquet event file: only the columns of events, read in chunks, with values as in JSON."""
+"""Parquet event files, read and written in chunks: only the columns of events, with values as in JSON.
+
+Only this module of the folder and `result_tables` import pyarrow; the base installation has none.
+"""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,22 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streams.errors import InputError, reason
-from streams.messages.files.byte_streams import Chunks
-from streams.messages.files.text_rows import BadRow, Row
+from streams.messages.files.byte_streams import Chunks, Damaged
+from streams.messages.files.text_rows import CHUNK_ROWS, FIELDS, TIMES, BadRow, Row, whole
 
-CHUNK_ROWS = 8_192
-WHOLE_BELOW = 1 << 53
-"""Bound below which a float is exact for integers; tools store integer columns with nulls as floats."""
-
-COLUMNS = pa.schema(
-    [
-        ("type", pa.string()), ("time", pa.timestamp("us", tz="UTC")), ("user", pa.string()), ("target", pa.string()),
-        ("content", pa.string()), ("community", pa.string()), ("via", pa.string()), ("reply_to", pa.string()),
-        ("topics", pa.list_(pa.string())), ("author", pa.string()), ("created", pa.timestamp("us", tz="UTC")),
-    ]
-)  # fmt: skip
+_TYPES = dict.fromkeys(TIMES, pa.timestamp("us", tz="UTC")) | {"topics": pa.list_(pa.string())}
+COLUMNS = pa.schema([(name, _TYPES.get(name, pa.string())) for name in FIELDS])
 """The columns of Parquet event files that `write` produces; absent values are null."""
-TIMES = ("time", "created")
 _NEEDED = ("type", "time", "user")
 
 
@@ -63,8 +56,15 @@ def rows(path: Path, name: str, fixed: Row) -> Iterator[tuple[int, Row | BadRow]
     Raises:
         InputError: a column that every event needs is missing.
         OSError: the file cannot be read.
-        pyarrow.ArrowException: the file cannot be read.
+        Damaged: the file is no whole Parquet file.
     """
+    try:
+        yield from _rows(path, name, fixed)
+    except pa.ArrowException as error:
+        raise Damaged(f"{reason(error)}; is it a whole event file?") from error
+
+
+def _rows(path: Path, name: str, fixed: Row) -> Iterator[tuple[int, Row | BadRow]]:
     number = 0
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
@@ -108,11 +108,6 @@ def _cell(name: str, value: float) -> Any:
     return value if name in TIMES else whole(value)
 
 
-def whole(value: float) -> Any:
-    """Convert a float to the integer that it equals; returns the float if it is no exact integer."""
-    return int(value) if value.is_integer() and abs(value) < WHOLE_BELOW else value
-
-
 def _wrong_type(name: str, type_: Any) -> BadRow | None:
     """Return what is wrong with the values of a column with an unsupported type; None if the type is supported."""
     if pa.types.is_dictionary(type_):
@@ -130,3 +125,41 @@ def _wrong_type(name: str, type_: Any) -> BadRow | None:
     wanted = {"type": "strings", "topics": "a list of strings"}.get(name, "strings or whole numbers")
     cast = f"cast it to string{' or int64' if pa.types.is_decimal(type_) else ''}"
     return BadRow("type" if name == "type" else "id", f"column {name} is {type_name} where {wanted} are read: {cast}")
+
+
+# Writing
+
+
+def write(path: Path, chunks: Iterable[list[Mapping[str, Any]]], time_us: Callable[[Any], int]) -> int:
+    """Write rows as a Parquet event file.
+
+    Args:
+        path: the file.
+        chunks: the rows.
+        time_us: converts a time to microseconds since 1970.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        Damaged: a value does not fit its column.
+    """
+    count = 0
+    try:
+        with pq.ParquetWriter(path, COLUMNS, compression="zstd") as writer:
+            for chunk in chunks:
+                columns = [
+                    pa.array([_written(name, row.get(name), time_us) for row in chunk], type_)
+                    for name, type_ in zip(COLUMNS.names, COLUMNS.types, strict=True)
+                ]
+                writer.write_table(pa.table(columns, schema=COLUMNS))
+                count += len(chunk)
+    except pa.ArrowException as error:
+        raise Damaged(reason(error)) from error
+    return count
+
+
+def _written(name: str, value: Any, time_us: Callable[[Any], int]) -> Any:
+    if value is None or name == "topics":
+        return value
+    return time_us(value) if name in TIMES else str(value)

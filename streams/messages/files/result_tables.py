@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from streams.messages.outputs import Alert
@@ -39,3 +41,9 @@ def score_table(
 def alert_table(alerts: Iterable[Alert]) -> pa.Table:
     """Return alerts as a table, in the given order."""
     return pa.Table.from_pylist([alert._asdict() for alert in alerts], schema=ALERT_SCHEMA)
+
+
+def write_results(out: Path, scores: pa.Table, alerts: pa.Table) -> None:
+    """Write both tables into a folder."""
+    pq.write_table(scores, out / "scores.parquet")
+    pq.write_table(alerts, out / "alerts.parquet")

@@ -23,6 +23,16 @@ Row = dict[str, Any]
 LINE_BYTES = 1 << 20
 """Maximum length of a line or event, about Kafka's default maximum of a message."""
 EXCERPT_BYTES = 160
+CHUNK_ROWS = 8_192
+"""Rows that are read or written at once."""
+FIELDS = (
+    "type", "time", "user", "target", "content", "community", "via", "reply_to", "topics", "author", "created",
+)  # fmt: skip
+"""The fields of events: the columns of Parquet event files."""
+TIMES = ("time", "created")
+"""The fields of an event that are times."""
+WHOLE_BELOW = 1 << 53
+"""Bound below which a float is exact for integers; tools store integer columns with nulls as floats."""
 
 _BOM = b"\xef\xbb\xbf"
 _SEPARATOR = b"\x1e"
@@ -30,6 +40,11 @@ _SEPARATOR = b"\x1e"
 
 _decode = msgspec.json.Decoder().decode
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def whole(value: float) -> Any:
+    """Convert a float to the integer that it equals; returns the float if it is no exact integer."""
+    return int(value) if value.is_integer() and abs(value) < WHOLE_BELOW else value
 
 
 class BadRow(BadEvent):

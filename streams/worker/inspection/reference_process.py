@@ -1,4 +1,6 @@
-"""PyTorch Geometric in a separate process, which checks embeddings and scores while a worker serves.
+"""A reference in a separate process, which checks embeddings and scores while a worker serves.
+
+It is PyTorch Geometric where that is installed (extra `train` or `gpu`), else the same network in NumPy.
 
 Importing it takes seconds, during which the GIL is held for long periods, and hundreds of megabytes that the worker
 would keep. The process runs at low priority. It ends when it is closed, and when the worker ends, even by SIGKILL.
@@ -11,12 +13,14 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from importlib.util import find_spec
 from multiprocessing import connection, get_context, parent_process
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from model.artifact import Artifact
 from model.config import ModelConfig
+from model.explain.numpy_reference import NumpyReference
 from model.types import Float32s, GraphInput
 from streams.errors import ModelRefused
 
@@ -28,7 +32,7 @@ T = TypeVar("T")
 NICE = 5
 """Steps have priority. With a higher value the process gets almost no CPU time while steps use all cores."""
 
-_reference: Reference
+_reference: Reference | NumpyReference
 """In the separate process: the network of the artifact that it was started for."""
 
 
@@ -68,9 +72,7 @@ class ReferenceProcess:
         try:
             return self._pool.submit(function, *arguments).result()
         except (BrokenProcessPool, RuntimeError) as error:  # it ended, or was closed
-            raise ModelRefused(
-                "the reference process (PyTorch Geometric) ended during the comparison; see the worker's log"
-            ) from error
+            raise ModelRefused("the reference process ended during the comparison; see the worker's log") from error
 
     def close(self) -> None:
         """End the process, even while it computes."""
@@ -85,12 +87,19 @@ def _prepare(weights: dict[str, Float32s], config: ModelConfig) -> None:
     Thread(target=_end_with_worker, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker ends this process
     os.nice(NICE)
+    _reference = _load_reference(weights, config)
+
+
+def _load_reference(weights: dict[str, Float32s], config: ModelConfig) -> Reference | NumpyReference:
+    """Return PyTorch Geometric's network; in an installation without it the same network in NumPy."""
+    if find_spec("torch_geometric") is None:
+        return NumpyReference(weights, config)
     import torch
 
     from model.network.pyg_reference import Reference
 
     torch.set_num_threads(1)
-    _reference = Reference(weights, config)
+    return Reference(weights, config)
 
 
 def _end_with_worker() -> None:
