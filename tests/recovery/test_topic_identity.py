@@ -5,6 +5,7 @@ that Kafka still has is dropped, or the worker exits with an error line.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from streams.embedded import EmbeddedKafka
-from streams.kafka.topics import Topics, TopicSpec, admin, create, make
+from streams.kafka.topics import Topics, TopicSpec, admin, create, make, ranges
 from streams.messages.topic_identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
+from streams.operations.doctor import Check, examine, state
 from streams.settings.settings import Settings
 from tests.support.workers import WorkerProcess, producer, wait_for
 
@@ -278,6 +280,66 @@ def test_the_mutations_topic_is_recreated_while_the_worker_runs(rig: Rig) -> Non
     assert "GROUNDSWELL_DATADIR aside" in ends(rig.settings)
     with rig.worker(aside(rig.settings)) as process:
         scored(process, *OLD, *NEW)
+
+
+def cut(rig: Rig) -> int:
+    """Delete all records of the mutations topic; return the offset at which it begins now."""
+    key = TopicPartition(rig.topics.mutations.name, 0)
+    with rig.admin() as client:
+        begin = ranges(client, [key])[key][1]
+        client.delete_records({key: begin})
+    return begin
+
+
+def test_read_records_of_the_mutations_topic_are_deleted(rig: Rig) -> None:
+    """Records that a state has may be deleted, with the worker running or stopped: it reads on, nothing is repeated."""
+    rig.send(*OLD)
+    with rig.worker() as process:
+        scored(process, *OLD)
+        assert cut(rig) > 0
+        rig.send(*NEW)
+        scored(process, *NEW)
+    begin = cut(rig)
+    assert examine(Check("state", state), rig.settings).ok
+    with rig.worker() as process:
+        rig.send("last")
+        scored(process, *OLD, *NEW, "last")
+        assert not restarts(process, rig.input.name)
+        assert cut(rig) > begin
+
+
+def test_unread_records_of_the_mutations_topic_are_deleted(rig: Rig) -> None:
+    """A running, a starting and an empty worker exit with one line; its remedy brings all events back."""
+    name, line = rig.topics.mutations.name, ""
+    rig.send(*OLD)
+    process = WorkerProcess(rig.settings)
+    process.start()
+    try:
+        process.wait_ready()
+        scored(process, *OLD)
+        assert process.process is not None
+        process.process.send_signal(signal.SIGSTOP)
+        # The broker has answered the fetch that waited.
+        time.sleep(0.2)
+        with producer(rig.settings) as sender:
+            sender.send(name, b"not read", partition=0)
+        line = f"{name} begins at offset {cut(rig)}: `groundswell state checkpoints` lists"
+        process.process.send_signal(signal.SIGCONT)
+        assert process.ended() == 1
+        assert line in last_line(process)
+    finally:
+        process.kill()
+    rig.send(*NEW)
+    assert line in ends(rig.settings)
+    assert line in examine(Check("state", state), rig.settings).detail
+    error = ends(aside(rig.settings))
+    assert "shard 0 ends at offset 0" in error
+    assert f"{line} the checkpoints in" in error
+    assert f"delete {name} and start again" in error
+    rig.delete(rig.topics.mutations)
+    with rig.worker(aside(rig.settings)) as process:
+        scored(process, *OLD, *NEW)
+        assert OTHER_LOG in restarts(process, rig.input.name)
 
 
 def test_another_cluster_with_the_same_names(rig: Rig, tmp_path: Path) -> None:
