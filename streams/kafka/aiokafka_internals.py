@@ -221,7 +221,7 @@ def gate_writes(
 
     Args:
         producer: an idempotent producer with all acknowledgements that has not been started.
-        gate: assigns an epoch to each message, and says which epochs hold.
+        gate: assigns an epoch to each message, and accepts the epochs that hold.
         max_batch_size: maximum bytes of a batch.
         request_timeout_ms: maximum duration of a request.
         retry_backoff_ms: pause before a retry.

@@ -20,7 +20,7 @@ from streams.kafka.topics import Topics, TopicSpec, admin, create, make, ranges
 from streams.messages.topic_identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
 from streams.operations.doctor import Check, examine, state
 from streams.settings.settings import Settings
-from tests.support.workers import WorkerProcess, producer, wait_for
+from tests.support.workers import WorkerProcess, producer, refusal, wait_for
 
 TIME = 1_772_366_400
 SCORED_S = 30.0
@@ -81,7 +81,7 @@ class Rig:
         try:
             process.wait_ready()
             yield process
-            assert process.stop() == 0, last_line(process)
+            assert process.stop() == 0, process.log.read_text()
         finally:
             process.kill()
 
@@ -129,11 +129,6 @@ def restarts(process: WorkerProcess, topic: str) -> dict[str, float]:
         if line.startswith("groundswell_input_restarts_total") and topic in line:
             found[line.partition('reason="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
     return {reason: count for reason, count in found.items() if count}
-
-
-def last_line(process: WorkerProcess) -> str:
-    """The last line of a worker's log."""
-    return process.log.read_text().rstrip().rpartition("\n")[2]
 
 
 OLD = tuple(f"old{n}" for n in range(6))
@@ -222,17 +217,6 @@ def test_a_commit_without_topic_id_is_adopted(rig: Rig) -> None:
     assert len({note.topic for note in notes.values() if note}) == 1
 
 
-def ends(settings: Settings) -> str:
-    """The error line of a worker that must exit."""
-    process = WorkerProcess(settings)
-    process.start()
-    try:
-        assert process.ended(60) == 1
-        return last_line(process)
-    finally:
-        process.kill()
-
-
 def aside(settings: Settings) -> Settings:
     """The settings with another data folder, as after the old one was moved."""
     return settings.model_copy(update={"datadir": Path(f"{settings.datadir}-new")})
@@ -252,8 +236,8 @@ def test_the_mutations_topic_is_recreated_while_the_worker_is_stopped(rig: Rig, 
         # At least as long as the old one.
         for _ in range(40):
             sender.send(rig.topics.mutations.name, b"not ours", partition=0)
-    assert "is of another" in ends(kept)
-    assert "GROUNDSWELL_DATADIR aside" in ends(kept)
+    assert "is of another" in refusal(kept)
+    assert "GROUNDSWELL_DATADIR aside" in refusal(kept)
     rig.delete(rig.topics.mutations)
     with rig.worker(aside(kept)) as process:
         rig.send(*NEW)
@@ -273,11 +257,10 @@ def test_the_mutations_topic_is_recreated_while_the_worker_runs(rig: Rig) -> Non
         rig.delete(rig.topics.mutations)
         rig.make(rig.topics.mutations)
         rig.send(*NEW)
-        assert process.ended() == 1
-        assert rig.topics.mutations.name in last_line(process)
+        assert rig.topics.mutations.name in process.error_line()
     finally:
         process.kill()
-    assert "GROUNDSWELL_DATADIR aside" in ends(rig.settings)
+    assert "GROUNDSWELL_DATADIR aside" in refusal(rig.settings)
     with rig.worker(aside(rig.settings)) as process:
         scored(process, *OLD, *NEW)
 
@@ -325,14 +308,13 @@ def test_unread_records_of_the_mutations_topic_are_deleted(rig: Rig) -> None:
             sender.send(name, b"not read", partition=0)
         line = f"{name} begins at offset {cut(rig)}: `groundswell state checkpoints` lists"
         process.process.send_signal(signal.SIGCONT)
-        assert process.ended() == 1
-        assert line in last_line(process)
+        assert line in process.error_line()
     finally:
         process.kill()
     rig.send(*NEW)
-    assert line in ends(rig.settings)
+    assert line in refusal(rig.settings)
     assert line in examine(Check("state", state), rig.settings).detail
-    error = ends(aside(rig.settings))
+    error = refusal(aside(rig.settings))
     assert "shard 0 ends at offset 0" in error
     assert f"{line} the checkpoints in" in error
     assert f"delete {name} and start again" in error
@@ -349,7 +331,7 @@ def test_another_cluster_with_the_same_names(rig: Rig, tmp_path: Path) -> None:
         there = Rig(rig.settings.model_copy(update={"broker": kafka.address}))
         there.settings = aside(there.settings)
         there.lives_with(*OLD)
-        line = ends(rig.settings.model_copy(update={"broker": kafka.address}))
+        line = refusal(rig.settings.model_copy(update={"broker": kafka.address}))
         assert "is of another" in line
         assert "GROUNDSWELL_BROKER" in line
         with there.worker() as process:
