@@ -17,8 +17,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings as examples
 
 from streams.embedded import EmbeddedKafka
+from streams.kafka.topics import Topics, admin, create
 from streams.settings.settings import PREFIX, Settings
 from tests.support.needs import MISSING
+from tests.support.workers import set_environment
 
 _SLOW = [HealthCheck.too_slow]  # each example opens a database
 examples.register_profile(
@@ -85,6 +87,21 @@ def offline_settings(tmp_path: Path, web_port: int) -> Settings:
 def settings(kafka: EmbeddedKafka, offline_settings: Settings) -> Settings:
     """Settings of a test on the session's broker: own topics, group, folder and port."""
     return offline_settings.model_copy(update={"broker": kafka.address})
+
+
+@pytest.fixture
+def in_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings, also in the environment, as a command reads them."""
+    set_environment(monkeypatch, settings)
+    return settings
+
+
+@pytest.fixture
+def ready(in_environment: Settings) -> Settings:
+    """The settings, also in the environment; all topics exist."""
+    with admin(in_environment) as client:
+        create(client, Topics(in_environment).all())
+    return in_environment
 
 
 _not_run: list[str] = []

@@ -1,1 +1,1 @@
-"""Arrays derived from RocksDB: columns, nodes, windows, features, frontier."""
+"""Arrays derived from RocksDB: columns, nodes, decayed counters and their half-lives, windows, features, frontier."""

@@ -1,4 +1,7 @@
-"""`groundswell doctor`: check everything that a worker needs, and show what to fix."""
+"""`groundswell doctor`: check everything that a worker needs, and show what to fix.
+
+The checks are in `streams/operations/doctor.py`, in the list `CHECKS`.
+"""
 
 from __future__ import annotations
 

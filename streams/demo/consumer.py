@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from streams.errors import BrokerError, one_line
-from streams.kafka import topic_ids
+from streams.kafka import aiokafka_internals, topic_ids
 from streams.kafka.consumer.fetch_errors import decoding
 from streams.kafka.topics import Topics
 from streams.messages.headers import rfc3339
@@ -134,7 +134,8 @@ async def output_consumer(settings: Settings) -> AsyncIterator[OutputConsumer]:
     )
     try:
         await consumer.start()
-        states = await topic_ids.describe_topics(consumer._client, [topics.score.name, topics.alert.name])  # noqa: SLF001
+        client = aiokafka_internals.client(consumer)
+        states = await topic_ids.describe_topics(client, [topics.score.name, topics.alert.name])
         partitions = [
             TopicPartition(name, number) for name, state in states.items() for number in range(state.partitions)
         ]

@@ -1,4 +1,4 @@
-"""Access to the parts of aiokafka's consumer that have no public interface.
+"""Access to the parts of aiokafka's consumer and producer that have no public interface.
 
 `tests/contract/test_aiokafka_internals.py` checks that the installed version has them, and fails for a version that was
 not checked.
@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
+
+from aiokafka.client import ConnectionGroup
+from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.producer.sender import Sender, SendProduceReqHandler
+from aiokafka.producer.transaction_manager import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, PidAndEpoch
+from aiokafka.util import create_future
 
 CHECKED_VERSION = "0.14.0"
-"""The version of aiokafka that was read for this module and for `streams/kafka/leased_client.py`."""
+"""The version of aiokafka that was read for this module."""
 
 Send = Callable[..., Awaitable[Any]]
 """`send(node_id, request, *, group)` of aiokafka's client."""
@@ -101,3 +107,145 @@ async def close_fetches(consumer: Any) -> None:
         fetch.cancel()
     await asyncio.gather(*fetches, return_exceptions=True)
     await consumer._client.close()
+
+
+# The producer
+
+
+class WriteGate(Protocol):
+    """Which messages may be written: each belongs to an epoch, and an epoch ends at any moment."""
+
+    @property
+    def epoch(self) -> int:
+        """The present epoch."""
+        ...
+
+    def message_epoch(self) -> int:
+        """Return the epoch of a message that is queued now."""
+        ...
+
+    def holds(self, epoch: int) -> bool:
+        """Return whether messages of an epoch may be written now."""
+        ...
+
+    def refusal(self) -> Exception:
+        """Return the error of a message that may not be written."""
+        ...
+
+
+class _GatedAccumulator(MessageAccumulator):
+    """aiokafka's queue of batches; each batch belongs to one epoch."""
+
+    def __init__(self, gate: WriteGate, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._gate = gate
+
+    def _append_batch(self, builder: Any, tp: Any) -> Any:
+        batch = super()._append_batch(builder, tp)
+        batch.epoch = self._gate.message_epoch()
+        return batch
+
+    async def add_message(self, tp: Any, *arguments: Any, **named: Any) -> Any:
+        """Queue a message; a batch of another epoch is closed first."""
+        waiting = self._batches.get(tp)
+        if waiting and waiting[-1].epoch != self._gate.message_epoch():
+            waiting[-1]._builder.close()  # as aiokafka does with a full batch
+        return await super().add_message(tp, *arguments, **named)
+
+
+class _GatedSender(Sender):
+    """aiokafka's loop that sends batches, with a producer id per epoch."""
+
+    def __init__(self, gate: WriteGate, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.gate = gate
+        self._id_epoch = -1
+
+    async def _maybe_wait_for_pid(self) -> None:
+        if self._id_epoch != self.gate.epoch:
+            self._id_epoch = self.gate.epoch
+            manager = self._txn_manager
+            manager._pid_and_epoch = PidAndEpoch(NO_PRODUCER_ID, NO_PRODUCER_EPOCH)
+            manager._pid_waiter = create_future()
+            manager._sequence_numbers.clear()
+        await super()._maybe_wait_for_pid()
+
+    async def _send_produce_req(self, node_id: int, batches: dict[Any, Any]) -> None:
+        await _GatedHandler(self, dict(batches)).do(node_id)
+        # As in aiokafka.
+        self._in_flight.remove(node_id)
+        for tp in batches:
+            self._muted_partitions.remove(tp)
+
+
+class _GatedHandler(SendProduceReqHandler):
+    """One produce request, with the last check of the gate before the socket."""
+
+    def _refuse(self) -> None:
+        """Fail the batches whose epoch does not hold."""
+        gate = self._sender.gate
+        for tp, batch in list(self._batches.items()):
+            if not gate.holds(batch.epoch):
+                del self._batches[tp]
+                batch.failure(exception=gate.refusal())
+
+    async def do(self, node_id: int) -> None:
+        """Send the batches whose epoch holds and wait for the response."""
+        self._refuse()
+        if not self._batches:
+            return
+        client, key = self._client, (node_id, ConnectionGroup.DEFAULT)
+        # Connecting may take long, so it is done first. On a connected socket `super().do` does not suspend: no other
+        # task runs between the check below and the write.
+        if not (await client.ready(node_id) and client._conns[key].connected()):
+            await self._requeue()
+            return
+        self._refuse()
+        if self._batches:
+            await super().do(node_id)
+
+    async def _requeue(self) -> None:
+        """Queue the batches again, as aiokafka does after a retriable error."""
+        await asyncio.sleep(self._default_backoff)
+        for batch in self._batches.values():
+            self._sender._message_accumulator.reenqueue(batch)
+        await self._client._maybe_wait_metadata()
+
+
+def gate_writes(
+    producer: Any, gate: WriteGate, *, max_batch_size: int, request_timeout_ms: int, retry_backoff_ms: int
+) -> None:
+    """Let a producer write only what the gate allows, checked right before the socket.
+
+    aiokafka has no parameters for its queue and its loop, so both are replaced.
+
+    Args:
+        producer: an idempotent producer with all acknowledgements that has not been started.
+        gate: assigns an epoch to each message, and accepts the epochs that hold.
+        max_batch_size: maximum bytes of a batch.
+        request_timeout_ms: maximum duration of a request.
+        retry_backoff_ms: pause before a retry.
+    """
+    producer._message_accumulator = _GatedAccumulator(
+        gate,
+        producer._metadata,
+        max_batch_size,
+        0,
+        request_timeout_ms / 1_000,
+        txn_manager=producer._txn_manager,
+        loop=producer._loop,
+    )
+    producer._sender = _GatedSender(
+        gate,
+        producer.client,
+        acks=-1,
+        txn_manager=producer._txn_manager,
+        retry_backoff_ms=retry_backoff_ms,
+        message_accumulator=producer._message_accumulator,
+        request_timeout_ms=request_timeout_ms,
+    )
+
+
+def requests_in_flight(producer: Any) -> bool:
+    """Return whether a request of a producer waits for its response."""
+    return bool(producer._sender._in_flight)

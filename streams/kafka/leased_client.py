@@ -19,13 +19,10 @@ from typing import Any
 import aiokafka
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import KafkaError
-from aiokafka.producer.message_accumulator import MessageAccumulator
-from aiokafka.producer.sender import Sender, SendProduceReqHandler
-from aiokafka.producer.transaction_manager import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, PidAndEpoch
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
-from aiokafka.util import create_future
 
 from streams.errors import LeaseLost
+from streams.kafka import aiokafka_internals
 from streams.kafka.aiokafka_internals import Send, request_rejoin, wrap_send
 from streams.kafka.lease import Lease
 
@@ -47,92 +44,29 @@ class Refused(KafkaError, LeaseLost):
     """A message was not written because its lease is over."""
 
 
-class LeasedAccumulator(MessageAccumulator):
-    """aiokafka's queue of batches; each batch belongs to one epoch."""
+class LeaseGate:
+    """A lease as `aiokafka_internals` asks for it: which messages may be written now."""
 
-    def __init__(self, lease: Lease, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, lease: Lease) -> None:
         self._lease = lease
 
-    def _epoch(self) -> int:
+    @property
+    def epoch(self) -> int:
+        """The present epoch of the lease."""
+        return self._lease.epoch
+
+    def message_epoch(self) -> int:
+        """Return the epoch of a message that is queued now."""
         epoch = EPOCH.get()
         return self._lease.epoch if epoch is None else epoch
 
-    def _append_batch(self, builder: Any, tp: Any) -> Any:
-        batch = super()._append_batch(builder, tp)
-        batch.epoch = self._epoch()
-        return batch
+    def holds(self, epoch: int) -> bool:
+        """Return whether messages of an epoch may be written now."""
+        return self._lease.holds(epoch)
 
-    async def add_message(self, tp: Any, *arguments: Any, **named: Any) -> Any:
-        """Queue a message; a batch of another epoch is closed first."""
-        waiting = self._batches.get(tp)
-        if waiting and waiting[-1].epoch != self._epoch():
-            waiting[-1]._builder.close()  # noqa: SLF001 - as aiokafka does with a full batch
-        return await super().add_message(tp, *arguments, **named)
-
-
-class LeasedSender(Sender):
-    """aiokafka's loop that sends batches, with a producer id per epoch."""
-
-    def __init__(self, lease: Lease, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.lease = lease
-        self._id_epoch = -1
-
-    @property
-    def in_flight(self) -> bool:
-        """Whether a request waits for its response."""
-        return bool(self._in_flight)
-
-    async def _maybe_wait_for_pid(self) -> None:
-        if self._id_epoch != self.lease.epoch:
-            self._id_epoch = self.lease.epoch
-            manager = self._txn_manager
-            manager._pid_and_epoch = PidAndEpoch(NO_PRODUCER_ID, NO_PRODUCER_EPOCH)  # noqa: SLF001
-            manager._pid_waiter = create_future()  # noqa: SLF001
-            manager._sequence_numbers.clear()  # noqa: SLF001
-        await super()._maybe_wait_for_pid()
-
-    async def _send_produce_req(self, node_id: int, batches: dict[Any, Any]) -> None:
-        await LeasedHandler(self, dict(batches)).do(node_id)
-        # As in aiokafka.
-        self._in_flight.remove(node_id)
-        for tp in batches:
-            self._muted_partitions.remove(tp)
-
-
-class LeasedHandler(SendProduceReqHandler):
-    """One produce request, with the last check of the lease before the socket."""
-
-    def _refuse(self) -> None:
-        """Fail the batches whose lease or epoch is over."""
-        lease = self._sender.lease
-        for tp, batch in list(self._batches.items()):
-            if not lease.holds(batch.epoch):
-                del self._batches[tp]
-                batch.failure(exception=Refused(LEASE_OVER))
-
-    async def do(self, node_id: int) -> None:
-        """Send the batches whose lease holds and wait for the response."""
-        self._refuse()
-        if not self._batches:
-            return
-        client, key = self._client, (node_id, ConnectionGroup.DEFAULT)
-        # Connecting may take long, so it is done first. On a connected socket `super().do` does not suspend: no other
-        # task runs between the check below and the write.
-        if not (await client.ready(node_id) and client._conns[key].connected()):  # noqa: SLF001
-            await self._requeue()
-            return
-        self._refuse()
-        if self._batches:
-            await super().do(node_id)
-
-    async def _requeue(self) -> None:
-        """Queue the batches again, as aiokafka does after a retriable error."""
-        await asyncio.sleep(self._default_backoff)
-        for batch in self._batches.values():
-            self._sender._message_accumulator.reenqueue(batch)  # noqa: SLF001
-        await self._client._maybe_wait_metadata()  # noqa: SLF001
+    def refusal(self) -> Refused:
+        """Return the error of a message that may not be written."""
+        return Refused(LEASE_OVER)
 
 
 class LeasedProducer(aiokafka.AIOKafkaProducer):
@@ -156,24 +90,12 @@ class LeasedProducer(aiokafka.AIOKafkaProducer):
             **named,
         )
         self._lease = lease
-        # aiokafka has no parameters for these two; nothing has started yet, so they are replaced.
-        self._message_accumulator = LeasedAccumulator(
-            lease,
-            self._metadata,
-            max_batch_size,
-            0,
-            request_timeout_ms / 1_000,
-            txn_manager=self._txn_manager,
-            loop=self._loop,
-        )
-        self._sender: LeasedSender = LeasedSender(
-            lease,
-            self.client,
-            acks=-1,
-            txn_manager=self._txn_manager,
-            retry_backoff_ms=RETRY_MS,
-            message_accumulator=self._message_accumulator,
+        aiokafka_internals.gate_writes(
+            self,
+            LeaseGate(lease),
+            max_batch_size=max_batch_size,
             request_timeout_ms=request_timeout_ms,
+            retry_backoff_ms=RETRY_MS,
         )
 
     async def send(self, *arguments: Any, **named: Any) -> Any:
@@ -206,7 +128,7 @@ class LeasedProducer(aiokafka.AIOKafkaProducer):
     async def drain(self, timeout_s: float) -> bool:
         """Wait until no request is in flight; False if one still was at the timeout."""
         end_s = self._lease.clock() + timeout_s
-        while self._sender.in_flight:
+        while aiokafka_internals.requests_in_flight(self):
             if self._lease.clock() >= end_s:
                 return False
             await asyncio.sleep(0.005)

@@ -7,7 +7,7 @@ take an admin client, so that a command or a test can share one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -302,16 +302,22 @@ def describe(client: KafkaAdminClient, specs: list[TopicSpec], group: str) -> di
         for topic in client.describe_topics(names)
         for partition in topic["partitions"]
     }
-    starts = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.EARLIEST))
-    ends = client.list_partition_offsets(dict.fromkeys(leaders, OffsetSpec.LATEST))
+    offsets = ranges(client, leaders)
     commits = committed(client, group)
     states: dict[str, list[PartitionState]] = {name: [] for name in names}
     for key in sorted(leaders):
-        offset = commits[key].offset if key in commits else None
-        lag = None if offset is None else max(0, ends[key].offset - offset)
-        state = PartitionState(key.partition, leaders[key], starts[key].offset, ends[key].offset, offset, lag)
+        offset, (begin, end) = commits[key].offset if key in commits else None, offsets[key]
+        lag = None if offset is None else max(0, end - offset)
+        state = PartitionState(key.partition, leaders[key], begin, end, offset, lag)
         states[key.topic].append(state)
     return states
+
+
+def ranges(client: KafkaAdminClient, keys: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+    """Return the first offset and the offset after the last of each of these partitions."""
+    begins = client.list_partition_offsets(dict.fromkeys(keys, OffsetSpec.EARLIEST))
+    ends = client.list_partition_offsets(dict.fromkeys(begins, OffsetSpec.LATEST))
+    return {key: (begin.offset, ends[key].offset) for key, begin in begins.items()}
 
 
 def committed(client: KafkaAdminClient, group: str) -> dict[TopicPartition, OffsetAndMetadata]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from kafka import TopicPartition
+
 from streams.errors import SettingsError, StateError, on_purpose, one_line
 from streams.kafka import topics
 from streams.kafka.access import rights_table
@@ -16,8 +18,9 @@ from streams.kafka.access.advertised_listeners import Unreachable, unreachable
 from streams.settings import kernel_cache
 from streams.settings.settings import Settings
 from streams.settings.sources import DEFAULT, Examined
+from streams.worker.checkpoints import saved_offsets
 from streams.worker.data_dir import shard_folders
-from streams.worker.log_mark import other_log, recorded_log_id
+from streams.worker.log_mark import check_log, other_log, recorded_log_id
 from streams.worker.run import check_artifact, check_port
 
 FREE_MB = 1_000
@@ -107,18 +110,23 @@ def rights(settings: Settings) -> str:
 
 
 def state(settings: Settings) -> str:
-    """Check that the states in the data folder belong to the log that Kafka has."""
+    """Check that the states in the data folder belong to the log that Kafka has, and that it has their next records."""
     name = topics.Topics(settings).mutations.name
     ids_by_folder = {folder: recorded_log_id(folder) for folder in shard_folders(settings.datadir).values()}
     if not ids_by_folder:
         return f"none in {settings.datadir} yet"
     with topics.admin(settings, BROKER_TIMEOUT_S) as client:
         existing = topics.ids(client, [name]) if name in client.list_topics() else {}
+        count = topics.partitions(client, list(existing)).get(name, 0)
+        offsets = topics.ranges(client, [TopicPartition(name, partition) for partition in range(count)])
     log_id = existing.get(name, "")
     for folder, state_log_id in ids_by_folder.items():
         # Without topic ids (a Kafka before 2.8) the log that exists cannot be compared.
         if state_log_id and state_log_id != log_id and (log_id or name not in existing):
             raise other_log(str(folder), name, state_log_id, log_id or "none: it is missing")
+    for shard, next_offset in saved_offsets(settings.datadir).items():
+        if (key := TopicPartition(name, shard)) in offsets:
+            check_log(name, shard, next_offset, *offsets[key])
     return f"{len(ids_by_folder)} shard(s) in {settings.datadir}, all of the present {name}"
 
 

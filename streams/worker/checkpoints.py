@@ -36,7 +36,7 @@ from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
 from streams.worker.data_dir import shard_folders, shard_name
 from streams.worker.lifecycle import WorkerPart
-from streams.worker.log_mark import other_log, recorded_log_id
+from streams.worker.log_mark import log_too_short, other_log, recorded_log_id
 
 log = logging.getLogger(__name__)
 
@@ -438,14 +438,6 @@ class Checkpoints(WorkerPart):
         fields = {"shard": partition, "checkpoint": name, "next_offset": manifest.next_offset, "bytes": manifest.size}
         log.info("checkpoint_restored", extra={**fields, "seconds": seconds})
         return name
-
-
-def log_too_short(log_name: str, begin: int) -> str:
-    """Return what to do if a log begins after the end of a state."""
-    return (
-        f"{log_name} begins at offset {begin}, so only a checkpoint that reaches it can help: `groundswell state "
-        "checkpoints` lists those in GROUNDSWELL_CHECKPOINTS, `groundswell state restore` brings one back"
-    )
 
 
 def saved_offsets(datadir: Path) -> dict[int, int]:

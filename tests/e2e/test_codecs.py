@@ -23,7 +23,7 @@ from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.rollout import models_topic
 from tests.support.segments import stored
-from tests.support.workers import WorkerProcess, producer, read_all, wait_for
+from tests.support.workers import WorkerProcess, producer, read_all, set_environment, wait_for
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 SCORED_S = 60.0
@@ -97,8 +97,7 @@ def rig(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, rig: Rig) -> None:
     """The rig's settings in the environment, as a command reads them."""
-    for name in ("broker", "prefix", "datadir", "web_port"):
-        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(rig.settings, name)))
+    set_environment(monkeypatch, rig.settings)
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -16,7 +16,7 @@ from kafka.structs import TopicPartition
 
 from streams import cli
 from streams.errors import BrokerError
-from streams.kafka.topics import Topics, admin, create
+from streams.kafka.topics import Topics, admin
 from streams.messages.events import MESSAGE_BYTES, TOPIC_OF
 from streams.messages.headers import ERRORS, error_headers
 from streams.operations import dead_letter_queue
@@ -24,7 +24,7 @@ from streams.operations.dead_letter_queue import DeadLetterQueue
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.processing.dead_letters import ATTEMPT, EXCEPTION, TIMESTAMP, dead_letter_of
-from tests.recovery.test_kill import check_equal, open_shard, undisturbed
+from tests.recovery.test_kill import check_undisturbed
 from tests.support import faulty
 from tests.support.histories import history
 from tests.support.workers import WorkerProcess, lag, producer, read_all, wait_for, worker
@@ -32,16 +32,6 @@ from tests.unit.streams.operations.test_dead_letter_queue import Record
 
 SENT_MS = 1_700_000_000_000
 EVENTS = 4_000
-
-
-@pytest.fixture
-def ready(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
-    """Settings in the environment, as a command reads them; the topics exist."""
-    for name in ("broker", "prefix", "datadir", "web_port"):
-        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
-    with admin(settings) as client:
-        create(client, Topics(settings).all())
-    return settings
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -274,12 +264,7 @@ def test_replay_after_a_fix_restores_graph_and_scores(
         wait_committed(fixed)
         assert process.stop() == 0
     assert sum(row["letters"] for row in printed(capsys, "dlq", "list")) == len(bad)
-    after, expected = open_shard(fixed.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
-    try:
-        check_equal(after, expected)
-    finally:
-        after.close()
-        expected.close()
+    check_undisturbed(fixed, events, tmp_path / "undisturbed")
 
 
 def forget_positions(settings: Settings) -> None:

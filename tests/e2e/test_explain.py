@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from streams.worker.processing.shard_host import ShardHost
 from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web.auth import Guard
 from tests.support import browser, needs
+from tests.support.coroutines import run
 from tests.support.graphs import MINUTE, START
 
 EVIL = "a/b</script><img src=x>?"
@@ -113,16 +114,6 @@ def here(tmp_path: Path, web_port: int, monkeypatch: pytest.MonkeyPatch) -> Sett
     for name, value in given.items():
         monkeypatch.setenv(PREFIX + name, str(value))
     return Settings.load()
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's coroutine, with a limit of two minutes."""
-
-    async def limited() -> None:
-        async with asyncio.timeout(120):
-            await test()
-
-    asyncio.run(limited())
 
 
 def test_the_api_explains_with_names(here: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from streams.telemetry.readiness import Readiness
 from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web import feed as feeds
 from tests.support import browser, needs
+from tests.support.coroutines import run
 
 EVIL = "</script><img src=x onerror=document.title='broken'>"
 
@@ -96,16 +97,6 @@ def alert(user: str, number: int = 0) -> Alert:
 def outcome(*alerts: Alert, scores: int = 1) -> Outcome:
     """Make the outcome of a step."""
     return Outcome([Score("ana", 8.5, 99.0, 0)] * scores, list(alerts))
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's coroutine, with a limit of one minute."""
-
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await test()
-
-    asyncio.run(limited())
 
 
 def test_health_pages_show_whether_the_worker_accepts_traffic() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from streams.telemetry.readiness import Readiness
 from streams.worker.web import Guard, LiveFeed, LiveState, routes, state
 from streams.worker.web import auth as guards
 from tests.support import browser, needs
+from tests.support.coroutines import run
 from tests.support.workers import WorkerProcess, worker
 
 TOKEN = "correct-horse:battery-staple"
@@ -55,16 +56,6 @@ async def site(guard: Guard) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
         yield session, f"http://127.0.0.1:{runner.addresses[0][1]}"
     await runner.cleanup()
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """Run a test's coroutine, with a limit of one minute."""
-
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await test()
-
-    asyncio.run(limited())
 
 
 async def status(session: aiohttp.ClientSession, address: str, **headers: str) -> int:

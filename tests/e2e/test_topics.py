@@ -17,38 +17,30 @@ from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
-    """The settings of this test in the environment, as a command reads them."""
-    for name in ("broker", "prefix", "datadir", "web_port"):
-        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
-    return settings
-
-
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     """The JSON output of a command, which must succeed."""
     assert cli.run([*arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_create_is_idempotent_and_complete(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_create_is_idempotent_and_complete(in_environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """All topics are created once with their configuration, and not changed afterwards."""
-    names = [spec.name for spec in topics.Topics(environment).all()]
+    names = [spec.name for spec in topics.Topics(in_environment).all()]
     assert not any(row["exists"] for row in printed(capsys, "topics", "list"))
     assert printed(capsys, "topics", "create") == {"created": names, "existing": []}
     assert printed(capsys, "topics", "create") == {"created": [], "existing": names}
     assert all(row["exists"] for row in printed(capsys, "topics", "list"))
     described = {row["topic"]: row for row in printed(capsys, "topics", "describe")}
     assert list(described) == names
-    assert described[topics.Topics(environment).score.name]["config"]["cleanup.policy"] == "compact"
+    assert described[topics.Topics(in_environment).score.name]["config"]["cleanup.policy"] == "compact"
 
 
-def test_describe_counts_records(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_describe_counts_records(in_environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Offsets are the broker's; without a commit there is no lag."""
     assert cli.run(["topics", "create"]) == 0
     capsys.readouterr()
-    name = topics.Topics(environment).follow.name
-    producer = KafkaProducer(**kafka_arguments(environment))
+    name = topics.Topics(in_environment).follow.name
+    producer = KafkaProducer(**kafka_arguments(in_environment))
     producer.send(name, b"{}", partition=2).get(timeout=30)
     producer.close()
     (topic,) = printed(capsys, "topics", "describe", name)
@@ -86,14 +78,14 @@ def test_input_topics_have_a_kind_and_dead_letters(offline_settings: Settings) -
         registry.kind(registry.score.name)
 
 
-def test_doctor_reports_missing_topics(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_missing_topics(in_environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the topics exist it names the command that creates them; afterwards the check passes."""
     assert cli.run(["doctor", "--json"]) == 1
     before = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert before["broker"]["ok"]
     assert "groundswell topics create" in before["topics"]["detail"]
     assert cli.run(["topics", "create"]) == 0
-    after = doctor.examine(doctor.Check("topics", doctor.registry), environment)
+    after = doctor.examine(doctor.Check("topics", doctor.registry), in_environment)
     assert after.ok
 
 

@@ -13,6 +13,7 @@ from streams import cli
 from streams.kafka import topics
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
+from tests.support.workers import set_environment
 
 
 def trained(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -27,8 +28,7 @@ def test_topics_give_the_same_artifact_as_the_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Events and users are the same, and the output counts the invalid messages among them."""
-    for name in ("broker", "prefix", "datadir", "web_port"):
-        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
+    set_environment(monkeypatch, settings)
     file = tmp_path / "town.jsonl"
     assert cli.run(["simulate", "--out", str(file), "--users", "200", "--communities", "2", "--days", "14"]) == 0
     assert cli.run(["topics", "create"]) == 0

@@ -15,7 +15,7 @@ from streams import cli
 from streams.embedded import EmbeddedKafka
 from streams.errors import UnreadableBatch
 from streams.kafka.log_io import read_inputs
-from streams.kafka.topics import Topics, admin, create
+from streams.kafka.topics import Topics, admin
 from streams.operations import doctor, personal_data_search
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
@@ -35,16 +35,6 @@ class WithoutCodecs(WorkerProcess):
             self.process = subprocess.Popen(command, env=environment(self.settings), stdout=log, stderr=log)
 
 
-@pytest.fixture
-def ready(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Settings:
-    """Settings in the environment, as a command reads them; the topics exist."""
-    for name in ("broker", "prefix", "datadir", "web_port"):
-        monkeypatch.setenv(f"GROUNDSWELL_{name.upper()}", str(getattr(settings, name)))
-    with admin(settings) as client:
-        create(client, Topics(settings).all())
-    return settings
-
-
 def send(settings: Settings, name: str, codec: str, *values: bytes) -> None:
     """Send each value as its own batch to partition 0."""
     sender = KafkaProducer(**kafka_arguments(settings), compression_type=codec)
@@ -59,14 +49,6 @@ def event(user: str) -> bytes:
     return json.dumps(about).encode()
 
 
-def last_line(process: WorkerProcess) -> str:
-    """The error line of a worker that exits with code 1 and without a traceback."""
-    assert process.ended(START_S) == 1
-    text = process.log.read_text()
-    assert "Traceback" not in text
-    return text.splitlines()[-1]
-
-
 def test_a_damaged_input_batch_stops_the_worker(kafka: EmbeddedKafka, ready: Settings) -> None:
     """A wrong checksum stops worker and training; after the advised deletion of records the rest is scored."""
     name = Topics(ready).create.name
@@ -75,7 +57,7 @@ def test_a_damaged_input_batch_stops_the_worker(kafka: EmbeddedKafka, ready: Set
     process = WorkerProcess(ready)
     process.start()
     try:
-        line = last_line(process)
+        line = process.error_line()
         assert line.startswith(f"groundswell: {name} partition 0 offset 1 cannot be decoded (")
         assert "CRC" in line
         assert f'{{"partitions":[{{"topic":"{name}","partition":0,"offset":2}}],"version":1}}' in line
@@ -98,7 +80,7 @@ def test_an_unknown_codec_in_the_log_stops_the_worker(kafka: EmbeddedKafka, read
     process = WorkerProcess(ready)
     process.start()
     try:
-        line = last_line(process)
+        line = process.error_line()
         assert line.startswith(f"groundswell: {name} partition 0 offset 0 cannot be decoded (")
         assert "kafka-delete-records.sh" in line
         with pytest.raises(UnreadableBatch, match=f"{name} partition 0 offset 0 cannot be decoded"):
@@ -114,7 +96,7 @@ def test_a_missing_codec_package_is_named(ready: Settings) -> None:
     process = WithoutCodecs(ready)
     process.start()
     try:
-        line = last_line(process)
+        line = process.error_line()
         assert line.startswith(f"groundswell: {name} partition 0 offset 0 cannot be decoded (")
         assert "lz4" in line
         assert "install the Python package cramjam" in line

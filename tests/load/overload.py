@@ -28,7 +28,7 @@ from streams.settings.settings import Settings
 from tests.chaos import evidence
 from tests.chaos.judge import TOLERANCE, records
 from tests.load.events import STREAMS
-from tests.load.rig import Rig, Sample, end_well, p_ms, result
+from tests.load.rig import Rig, Sample, end_well, p_ms, report, result
 from tests.support import tidy
 
 FOLDER = tidy.ROOT / "build" / "overload"
@@ -220,10 +220,7 @@ def main() -> int:
     found = overload(
         given.minutes, given.factor, given.workers, given.shards, given.memory_mb, replayed=not given.no_replay
     )
-    text = json.dumps(found, indent=1)
-    (FOLDER / "summary.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text + "\n")
-    return int(bool(found["problems"]))
+    return report(found, FOLDER)
 
 
 if __name__ == "__main__":

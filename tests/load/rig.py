@@ -217,6 +217,14 @@ def end_well() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
+def report(found: dict[str, Any], folder: Path, problems: str = "problems") -> int:
+    """Write the figures of a command to its folder and print them; return 1 if there are problems."""
+    text = json.dumps(found, indent=1)
+    (folder / "summary.json").write_text(text, encoding="utf-8")
+    sys.stdout.write(text + "\n")
+    return int(bool(found[problems]))
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.kill()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.load.rig import Rig, Sample, end_well, p_ms, result, spread
+from tests.load.rig import Rig, Sample, end_well, p_ms, report, result, spread
 from tests.support import tidy
 
 FOLDER = tidy.ROOT / "build" / "soak"
@@ -126,10 +126,7 @@ def main() -> int:
     end_well()
     bounds = Bounds(memory=given.memory, p99_ms=given.p99_ms)
     found = soak(given.minutes, given.rate, given.workers, given.shards, bounds)
-    text = json.dumps(found, indent=1)
-    (FOLDER / "summary.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text + "\n")
-    return int(bool(found["out_of_bounds"]))
+    return report(found, FOLDER, "out_of_bounds")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 from model.artifact import Artifact
 from streams.kafka.topics import Topics
 from tests.load.overload import TOP, Flow, same_scores
-from tests.load.rig import Rig, Sample, end_well, p_ms, result
+from tests.load.rig import Rig, Sample, end_well, p_ms, report, result
 from tests.support import tidy
 from tests.support.workers import environment, read_all
 
@@ -148,10 +148,7 @@ def main() -> int:
     end_well()
     flow = Flow(stream=given.stream)
     found = use(given.rate, given.seconds, given.workers, given.shards, flow, given.warm)
-    text = json.dumps(found, indent=1)
-    (FOLDER / "summary.json").write_text(text, encoding="utf-8")
-    sys.stdout.write(text + "\n")
-    return int(bool(found["problems"]))
+    return report(found, FOLDER)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphstate.oracle.naive_graph import NaiveGraph
@@ -23,6 +23,7 @@ from model.network.pyg_reference import reference
 from streams.shard.graph_view import graph_input, graph_spec
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Shard
+from tests.support.examples import examples
 from tests.support.graphs import create, share
 from tests.support.strategies import RETAINED, histories, history, rearranged, splits
 
@@ -99,7 +100,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]], count: int) -> tuple
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@examples(20)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), count=st.sampled_from((2, 3, 8)))
 def test_shards_are_the_reference(data: st.DataObject, artifact: Artifact, log: list[Mutation], count: int) -> None:
     """Once drained, every owner's values equal the reference, whatever was pending before."""
@@ -117,7 +118,7 @@ def test_shards_are_the_reference(data: st.DataObject, artifact: Artifact, log: 
         check(twin, tried)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), count=st.sampled_from((1, 2, 3, 8)))
 def test_any_number_of_shards_scores_alike(
     data: st.DataObject, artifact: Artifact, log: list[Mutation], count: int
@@ -128,7 +129,7 @@ def test_any_number_of_shards_scores_alike(
 
 
 @pytest.mark.slow
-@settings(max_examples=15)
+@examples(15)
 @given(spec=st.sampled_from(RETAINED), log=histories(), count=st.sampled_from((2, 3)))
 def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) -> None:
     """With a retention, and facts delivered before the next event, shards keep what one shard keeps."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphstate.oracle.naive_graph import NaiveGraph
@@ -23,6 +23,7 @@ from streams.messages.mutation_packs import Record
 from streams.shard.graph_view import graph_input, graph_spec
 from streams.shard.shard import Shard
 from tests.support.engines import BACKENDS, one_thread
+from tests.support.examples import examples
 from tests.support.strategies import histories, history, rearranged, splits
 
 LARGEST_ERROR = 1e-5
@@ -81,7 +82,7 @@ def play(artifact: Artifact, batches: list[list[Mutation]], backend: MakeBackend
         return names, reach.tobytes() + percentile.tobytes() + as_of.tobytes()
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), backend=backends)
 def test_engine_is_the_reference(
     data: st.DataObject, artifact: Artifact, log: list[Mutation], backend: MakeBackend
@@ -96,7 +97,7 @@ def test_engine_is_the_reference(
             assert error(twin, tried) <= LARGEST_ERROR
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories(), backend=backends)
 def test_any_order_scores_alike(
     data: st.DataObject, artifact: Artifact, log: list[Mutation], backend: MakeBackend
@@ -141,7 +142,7 @@ def test_larger_history_in_one_go() -> None:
         assert error(twin, tried) <= LARGEST_ERROR
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(data=st.data(), artifact=st.sampled_from(ARTIFACTS), log=histories())
 def test_silent_steps_end_alike(data: st.DataObject, artifact: Artifact, log: list[Mutation]) -> None:
     """Silent steps followed by one that publishes end with bit-equal scores, all of them published."""

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
+from tests.support.examples import examples
 from tests.support.graphs import differences, join, leave
 from tests.support.strategies import RETAINED, SPECS, histories, history, logs, rearranged, splits
 
@@ -35,7 +36,7 @@ def naive_graph_of(log: list[Mutation], spec: GraphSpec) -> NaiveGraph:
     return naive
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
 def test_the_naive_graph_is_a_function_of_the_set(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
     """Order and repeats do not change the naive graph."""
@@ -93,7 +94,7 @@ def test_any_order(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
             state.close()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(data=st.data(), spec=st.sampled_from(SPECS), log=histories())
 def test_crash(data: Data, spec: GraphSpec, log: list[Mutation]) -> None:
     """After a close without a commit the state is that of the last commit; the lost micro-batch can be repeated."""

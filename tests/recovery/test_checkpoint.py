@@ -141,5 +141,5 @@ def test_recovery_from_a_lost_disk(disaster: Disaster, record_property: pytest.R
     assert disaster.process.ended(60) == 1
     line = disaster.process.log.read_text().splitlines()[-1]
     assert line.startswith("groundswell: the state of shard 0 ends at offset 0, but ")
-    assert f"begins at offset {next_offset}, so only a checkpoint that reaches it can help" in line
+    assert f"begins at offset {next_offset}: `groundswell state checkpoints` lists" in line
     assert "`groundswell state restore`" in line

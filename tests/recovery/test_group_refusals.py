@@ -85,12 +85,6 @@ def running(process: WorkerProcess) -> Iterator[WorkerProcess]:
         process.kill()
 
 
-def last_line(process: WorkerProcess) -> str:
-    """The error line of a worker that exits with code 1 and without a traceback."""
-    assert process.ended(START_S) == 1
-    return process.log.read_text().splitlines()[-1]
-
-
 @contextmanager
 def foreign(settings: Settings, topic: str) -> Iterator[list[BaseException]]:
     """A consumer of another application in the group of the workers; yields the errors that it gets."""
@@ -142,7 +136,7 @@ def test_a_group_of_another_application_stops_the_worker(settings: Settings) -> 
     with foreign(settings, topic):
         wait_for(lambda: bool(members(settings)), 30, "the other application to join")
         with running(WorkerProcess(settings)) as process:
-            line = last_line(process)
+            line = process.error_line()
     assert line.startswith(
         f"groundswell: the consumer group {settings.consumer_group} is in use by another application"
     )
@@ -207,13 +201,13 @@ def test_missing_rights_on_the_group_stop_the_worker(guarded: GuardedKafka, offl
     topics_of(settings)
     forbidden = rule(settings, ACLOperation.READ)
     with denied(guarded, forbidden), running(WorkerProcess(settings)) as process:
-        line = last_line(process)
+        line = process.error_line()
     assert line.startswith(f"groundswell: not allowed to read group {settings.consumer_group}")
     assert "see the table of rights" in line
     with running(WorkerProcess(settings)) as process:
         process.wait_ready()
         with denied(guarded, forbidden):
-            again = last_line(process)
+            again = process.error_line()
     assert settings.consumer_group in again
 
 
@@ -224,14 +218,14 @@ def test_limits_of_the_broker_stop_the_worker(
     settings = offline_settings.model_copy(update={"broker": guarded.address})
     topics_of(settings)
     with running(WorkerProcess(settings.model_copy(update={"session_timeout_s": 2.0}))) as process:
-        line = last_line(process)
+        line = process.error_line()
     assert line.startswith("groundswell: Kafka does not accept a session timeout of 2 s")
     assert "GROUNDSWELL_SESSION_TIMEOUT_S" in line
     second = settings.model_copy(update={"datadir": tmp_path / "second", "web_port": 0})
     with running(WorkerProcess(settings)) as first:
         first.wait_ready()
         with running(WorkerProcess(second)) as process:
-            line = last_line(process)
+            line = process.error_line()
         assert line.startswith(
             f"groundswell: the consumer group {settings.consumer_group} is full (GroupMaxSizeReached)"
         )
@@ -245,7 +239,7 @@ def test_limits_of_the_broker_stop_the_worker(
 def test_an_ended_background_task_stops_the_worker(settings: Settings, case: str, message: str) -> None:
     """The worker exits when a background task of the client ends."""
     with running(FailingProcess(settings, case)) as process:
-        line = last_line(process)
+        line = process.error_line()
     assert line.startswith(f"groundswell: {message} (")
     assert "start the worker again" in line
 
@@ -293,7 +287,7 @@ def test_a_zstd_topic_refuses_old_fetches(settings: Settings) -> None:
 def test_a_topic_that_is_not_handed_out(settings: Settings) -> None:
     """Error 76, by which brokers before 4.0 refuse such fetches, ends the worker; the line names topic and setting."""
     with running(FailingProcess(settings, "refused")) as process:
-        line = last_line(process)
+        line = process.error_line()
     assert line.startswith(f"groundswell: Kafka does not return {settings.prefix}")
     assert "(UnsupportedCompressionType)" in line
     assert "compression.type" in line

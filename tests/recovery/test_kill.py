@@ -132,6 +132,16 @@ def check_equal(after: Shard, expected: Shard) -> None:
     assert all(np.array_equal(mine, yours) for mine, yours in zip(*arrays, strict=True))
 
 
+def check_undisturbed(settings: Settings, events: list[dict[str, Any]], folder: Path) -> None:
+    """Check that the state that a worker left equals that of an undisturbed run, which is made in a folder."""
+    after, expected = open_shard(settings.datadir / "shard-0"), undisturbed(events, folder)
+    try:
+        check_equal(after, expected)
+    finally:
+        after.close()
+        expected.close()
+
+
 def check_log(settings: Settings, topics: Topics, record_property: pytest.RecordProperty) -> None:
     """Check that every input message is in the mutations log; record how many occur more than once."""
     taken = Counter[tuple[str, int]]()

@@ -25,7 +25,7 @@ from streams.worker.checkpoints import repository
 from tests.recovery.test_kill import feed
 from tests.support.histories import history
 from tests.support.shards import check_same, undisturbed
-from tests.support.workers import WorkerProcess, environment, producer, read_all, wait_for, wait_quiet
+from tests.support.workers import WorkerProcess, environment, producer, read_all, refusal, wait_for, wait_quiet
 
 SEED = 11
 PORTION = 1_500
@@ -139,17 +139,6 @@ def killed(settings: Settings, shards: int, stage: str) -> None:
     assert process.returncode != 0
 
 
-def last_line(settings: Settings) -> str:
-    """The error line with which a worker with these settings exits."""
-    process = WorkerProcess(settings)
-    process.start()
-    try:
-        assert process.ended(60) == 1
-    finally:
-        process.kill()
-    return process.log.read_text().splitlines()[-1]
-
-
 def test_reshards_keep_graph_scores_and_alerts(
     settings: Settings, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
@@ -165,7 +154,7 @@ def test_reshards_keep_graph_scores_and_alerts(
     assert (report.old, report.new, report.events, report.continued) == (1, 3, PORTION, "")
     assert report.moved == [f"{settings.datadir / 'shard-0'}.before-reshard"]
     assert len(report.states) == len(report.checkpoints) == 3
-    line = last_line(settings)
+    line = refusal(settings)
     assert "has 3 partitions where 1 are needed" in line
     assert "GROUNDSWELL_SHARDS=3" in line
     assert "groundswell state reshard --to 1" in line

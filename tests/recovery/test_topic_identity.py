@@ -5,6 +5,7 @@ that Kafka still has is dropped, or the worker exits with an error line.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from streams.embedded import EmbeddedKafka
-from streams.kafka.topics import Topics, TopicSpec, admin, create, make
+from streams.kafka.topics import Topics, TopicSpec, admin, create, make, ranges
 from streams.messages.topic_identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
+from streams.operations.doctor import Check, examine, state
 from streams.settings.settings import Settings
-from tests.support.workers import WorkerProcess, producer, wait_for
+from tests.support.workers import WorkerProcess, producer, refusal, wait_for
 
 TIME = 1_772_366_400
 SCORED_S = 30.0
@@ -79,7 +81,7 @@ class Rig:
         try:
             process.wait_ready()
             yield process
-            assert process.stop() == 0, last_line(process)
+            assert process.stop() == 0, process.log.read_text()
         finally:
             process.kill()
 
@@ -127,11 +129,6 @@ def restarts(process: WorkerProcess, topic: str) -> dict[str, float]:
         if line.startswith("groundswell_input_restarts_total") and topic in line:
             found[line.partition('reason="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
     return {reason: count for reason, count in found.items() if count}
-
-
-def last_line(process: WorkerProcess) -> str:
-    """The last line of a worker's log."""
-    return process.log.read_text().rstrip().rpartition("\n")[2]
 
 
 OLD = tuple(f"old{n}" for n in range(6))
@@ -220,17 +217,6 @@ def test_a_commit_without_topic_id_is_adopted(rig: Rig) -> None:
     assert len({note.topic for note in notes.values() if note}) == 1
 
 
-def ends(settings: Settings) -> str:
-    """The error line of a worker that must exit."""
-    process = WorkerProcess(settings)
-    process.start()
-    try:
-        assert process.ended(60) == 1
-        return last_line(process)
-    finally:
-        process.kill()
-
-
 def aside(settings: Settings) -> Settings:
     """The settings with another data folder, as after the old one was moved."""
     return settings.model_copy(update={"datadir": Path(f"{settings.datadir}-new")})
@@ -250,8 +236,8 @@ def test_the_mutations_topic_is_recreated_while_the_worker_is_stopped(rig: Rig, 
         # At least as long as the old one.
         for _ in range(40):
             sender.send(rig.topics.mutations.name, b"not ours", partition=0)
-    assert "is of another" in ends(kept)
-    assert "GROUNDSWELL_DATADIR aside" in ends(kept)
+    assert "is of another" in refusal(kept)
+    assert "GROUNDSWELL_DATADIR aside" in refusal(kept)
     rig.delete(rig.topics.mutations)
     with rig.worker(aside(kept)) as process:
         rig.send(*NEW)
@@ -271,13 +257,71 @@ def test_the_mutations_topic_is_recreated_while_the_worker_runs(rig: Rig) -> Non
         rig.delete(rig.topics.mutations)
         rig.make(rig.topics.mutations)
         rig.send(*NEW)
-        assert process.ended() == 1
-        assert rig.topics.mutations.name in last_line(process)
+        assert rig.topics.mutations.name in process.error_line()
     finally:
         process.kill()
-    assert "GROUNDSWELL_DATADIR aside" in ends(rig.settings)
+    assert "GROUNDSWELL_DATADIR aside" in refusal(rig.settings)
     with rig.worker(aside(rig.settings)) as process:
         scored(process, *OLD, *NEW)
+
+
+def cut(rig: Rig) -> int:
+    """Delete all records of the mutations topic; return the offset at which it begins now."""
+    key = TopicPartition(rig.topics.mutations.name, 0)
+    with rig.admin() as client:
+        begin = ranges(client, [key])[key][1]
+        client.delete_records({key: begin})
+    return begin
+
+
+def test_read_records_of_the_mutations_topic_are_deleted(rig: Rig) -> None:
+    """Records that a state has may be deleted, with the worker running or stopped: it reads on, nothing is repeated."""
+    rig.send(*OLD)
+    with rig.worker() as process:
+        scored(process, *OLD)
+        assert cut(rig) > 0
+        rig.send(*NEW)
+        scored(process, *NEW)
+    begin = cut(rig)
+    assert examine(Check("state", state), rig.settings).ok
+    with rig.worker() as process:
+        rig.send("last")
+        scored(process, *OLD, *NEW, "last")
+        assert not restarts(process, rig.input.name)
+        assert cut(rig) > begin
+
+
+def test_unread_records_of_the_mutations_topic_are_deleted(rig: Rig) -> None:
+    """A running, a starting and an empty worker exit with one line; its remedy brings all events back."""
+    name, line = rig.topics.mutations.name, ""
+    rig.send(*OLD)
+    process = WorkerProcess(rig.settings)
+    process.start()
+    try:
+        process.wait_ready()
+        scored(process, *OLD)
+        assert process.process is not None
+        process.process.send_signal(signal.SIGSTOP)
+        # The broker has answered the fetch that waited.
+        time.sleep(0.2)
+        with producer(rig.settings) as sender:
+            sender.send(name, b"not read", partition=0)
+        line = f"{name} begins at offset {cut(rig)}: `groundswell state checkpoints` lists"
+        process.process.send_signal(signal.SIGCONT)
+        assert line in process.error_line()
+    finally:
+        process.kill()
+    rig.send(*NEW)
+    assert line in refusal(rig.settings)
+    assert line in examine(Check("state", state), rig.settings).detail
+    error = refusal(aside(rig.settings))
+    assert "shard 0 ends at offset 0" in error
+    assert f"{line} the checkpoints in" in error
+    assert f"delete {name} and start again" in error
+    rig.delete(rig.topics.mutations)
+    with rig.worker(aside(rig.settings)) as process:
+        scored(process, *OLD, *NEW)
+        assert OTHER_LOG in restarts(process, rig.input.name)
 
 
 def test_another_cluster_with_the_same_names(rig: Rig, tmp_path: Path) -> None:
@@ -287,7 +331,7 @@ def test_another_cluster_with_the_same_names(rig: Rig, tmp_path: Path) -> None:
         there = Rig(rig.settings.model_copy(update={"broker": kafka.address}))
         there.settings = aside(there.settings)
         there.lives_with(*OLD)
-        line = ends(rig.settings.model_copy(update={"broker": kafka.address}))
+        line = refusal(rig.settings.model_copy(update={"broker": kafka.address}))
         assert "is of another" in line
         assert "GROUNDSWELL_BROKER" in line
         with there.worker() as process:

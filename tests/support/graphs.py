@@ -202,3 +202,24 @@ def differences(expected: Snapshot, got: Snapshot) -> list[str]:
 
 def _show(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+class FollowShard:
+    """A stored state with its number, as a checkpoint reads it; its only events are follows."""
+
+    def __init__(self, folder: Path, shard_id: int = 0, spec: GraphSpec | None = None) -> None:
+        self.shard_id = shard_id
+        self.graph = GraphState.open(folder, spec or GraphSpec())
+        self.next = int(self.graph.meta.get(b"next", b"0"))
+
+    def work(self, follows: int = 20) -> None:
+        """Apply follows and commit them."""
+        numbers = range(self.next + 1, self.next + follows + 1)
+        day_us = 86_400_000_000
+        self.graph.apply([Mutation(Kind.FOLLOW, day_us + n, f"u{n}", f"u{n // 3}") for n in numbers])
+        self.next += follows
+        self.graph.commit({b"next": str(self.next).encode(), b"model": b"abc"})
+
+    def close(self) -> None:
+        """Close it."""
+        self.graph.close()

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request
 
+import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pydantic import SecretStr
 
@@ -37,6 +38,12 @@ def environment(settings: Settings) -> dict[str, str]:
         for name, value in settings
     }
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)} | own
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    """Set the settings of a test in this process, as a command reads them."""
+    for name in ("broker", "prefix", "datadir", "web_port"):
+        monkeypatch.setenv(PREFIX + name.upper(), str(getattr(settings, name)))
 
 
 class WorkerProcess:
@@ -93,6 +100,13 @@ class WorkerProcess:
         assert self.process is not None
         return self.process.wait(timeout_s)
 
+    def error_line(self, timeout_s: float = START_S) -> str:
+        """Wait for exit code 1; return the last line of the log, the error line, which is not one of a traceback."""
+        assert self.ended(timeout_s) == 1, self.log.read_text()
+        line = self.log.read_text().rstrip().rpartition("\n")[2]
+        assert line.startswith("groundswell: "), self.log.read_text()
+        return line
+
     def stop(self) -> int:
         """Stop the process with SIGTERM; return its exit code."""
         assert self.process is not None
@@ -104,6 +118,16 @@ class WorkerProcess:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+
+def refusal(settings: Settings) -> str:
+    """Start a worker that must exit with code 1; return its error line."""
+    process = WorkerProcess(settings)
+    process.start()
+    try:
+        return process.error_line()
+    finally:
+        process.kill()
 
 
 @contextmanager

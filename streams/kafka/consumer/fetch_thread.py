@@ -57,6 +57,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         self.lease: Lease = self.app.lease
         self._numbers: dict[str, int] = defaultdict(int)
         self._sought = False
+        self._position_lost = False
         self._inputs = {spec.name for spec in Topics(self.app.settings).inputs.values()}
 
     def lane(self, topic: str) -> str:
@@ -112,11 +113,12 @@ class FetchThread(driver.AIOKafkaConsumerThread):
     def _rejoin_out_of_range(self, topic: str, partition: int) -> None:
         """Rejoin because Kafka has no record at a position: the assignment decides where to read on.
 
-        aiokafka alone would read from the beginning.
+        aiokafka alone would read from the beginning; what it returns until the next seek is dropped.
         """
         if not self._sought:
             return
         self._sought = False
+        self._position_lost = True
         LOGGER.warning("position_out_of_range_rejoining", extra={"topic": topic, "partition": partition})
         self.rejoin()
 
@@ -162,7 +164,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         except UnreadableBatch as error:
             self._fail_worker(error)
             return {}
-        if not fetched:
+        if not fetched or self._position_lost:
             return {}
         # No await from here on: the positions are those right after these records.
         polls: dict[str, tuple[TP, Poll]] = {}
@@ -187,6 +189,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         self.new_epoch()  # the seeks follow before the first await
+        self._position_lost = False
         await super()._seek_wait(consumer, partitions)
         self._sought = True
 

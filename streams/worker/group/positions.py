@@ -29,7 +29,6 @@ from streams.messages.topic_identity import (
     source_partition,
     start,
 )
-from streams.worker.checkpoints import log_too_short
 from streams.worker.log_mark import bind_to_log
 
 if TYPE_CHECKING:
@@ -120,17 +119,15 @@ class Positions:
             check_partitions(spec, topics[spec.name].partitions)
         log_id = topics[mutations.name].id
         owned = [tp for tp in held if tp.topic == mutations.name]
-        self._checkpoints.assign({tp.partition: (begin[tp], end[tp]) for tp in owned}, log_id)
+        logs = {tp.partition: (begin[tp], end[tp]) for tp in owned}
+        self._checkpoints.assign(logs, log_id)
         # A rebuilt shard publishes nothing below the offset up to which this log was published.
         done = {tp: published_position(held[tp], log_id, end[tp]) for tp in owned}
         next_offsets = await self._host.sync_assignment(
             {tp.partition: done[tp].offset for tp in owned}, unbroken=unbroken
         )
-        await self._host.read(lambda shard: bind_to_log(shard, mutations.name, log_id))
-        starts = {}
-        for tp in owned:
-            starts[tp] = StartPosition(next_offsets[tp.partition], done[tp])
-            check_log(tp, starts[tp].seek, begin[tp], end[tp])
+        await self._host.read(lambda shard: bind_to_log(shard, mutations.name, log_id, *logs[shard.shard_id]))
+        starts = {tp: StartPosition(next_offsets[tp.partition], done[tp]) for tp in owned}
         for tp in (tp for tp in held if tp.topic == halos.name):
             # A shard requests older halos itself: its announcement compares what it mirrors with the owners' nodes.
             starts[tp] = StartPosition(self._host.halo_offset(tp.partition, begin[tp], end[tp]), held[tp])
@@ -197,28 +194,3 @@ def _check_mark(tp: TP, position: Start, held: Committed, marks: Mapping[str, st
     if held.offset >= 0 or marks.get(plain, plain) in {plain, position.identity.source(tp.topic, tp.partition)}:
         return position
     return replace(position, why=MADE_ANEW)
-
-
-def check_log(tp: TP, next_offset: int, begin: int, end: int) -> None:
-    """Check that a log can be read from where a state ends.
-
-    Args:
-        tp: The partition of the mutations topic.
-        next_offset: Where the state ends.
-        begin: First offset of the log.
-        end: Offset after its last.
-
-    Raises:
-        StateError: It cannot.
-    """
-    if next_offset < begin:
-        raise StateError(
-            f"the state of shard {tp.partition} ends at offset {next_offset}, but {log_too_short(tp.topic, begin)}"
-        )
-    if next_offset > end:
-        raise StateError(
-            f"the state ends at offset {next_offset} of {tp.topic}, but the log ends at {end}: it lost records, or is "
-            "another Kafka's; set GROUNDSWELL_BROKER right, or move GROUNDSWELL_DATADIR aside and set the group's "
-            "offsets of the input topics to the earliest (`kafka-consumer-groups --reset-offsets`), so that they are "
-            "read again"
-        )

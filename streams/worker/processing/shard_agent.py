@@ -91,7 +91,7 @@ def micro_batches(
         if record.offset > next_offset:
             raise StateError(
                 f"the state ends at offset {next_offset} of {record.topic}, the log goes on at {record.offset}: "
-                "restore a checkpoint, or remove the state to rebuild it from a whole log"
+                "start the worker again; if it ends again, restore a checkpoint (`groundswell state restore`)"
             )
         published = record.offset < published_until
         if batch is not None and (batch.publish == published or batch.new.count >= STEP_MUTATIONS):

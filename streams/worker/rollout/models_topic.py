@@ -27,7 +27,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from model.artifact import Artifact
 from model.errors import ArtifactError
 from streams.errors import BrokerError, Right, StateError, one_line
-from streams.kafka import topics
+from streams.kafka import aiokafka_internals, topics
 from streams.kafka.access import rights
 from streams.kafka.consumer.fetch_errors import decoding
 from streams.kafka.topics import Topics
@@ -260,7 +260,7 @@ class ModelsTopicReader:
             if task is not None and task.cancelling():
                 raise
             # This task was not cancelled: aiokafka leaks the cancellation of a fetch that waited for the broker.
-            await self._consumer._client.close()  # noqa: SLF001 - the rest of its own stop
+            await aiokafka_internals.client(self._consumer).close()  # the rest of its own stop
 
 
 class ModelsTopicWriter(ModelsTopicReader):

@@ -9,12 +9,13 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 from model.engine import cpu_attention, cpu_kernels, simd
+from tests.support.examples import examples
 
 HEADS, CHANNELS, INPUTS = 2, 32, 5
 WIDTH = 16
@@ -141,7 +142,7 @@ def exactly(new: NDArray[F]) -> NDArray[F]:
     return settled(np.full_like(new, np.nan), new, 0.0)[0]
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(seed=st.integers(0, 10_000), tolerance=st.sampled_from([0.0, 1e-3, 0.01, 0.1]), steps=st.integers(1, 30))
 def test_what_is_held_back_adds_up(seed: int, tolerance: float, steps: int) -> None:
     """Over many small steps no number deviates by more than the tolerance; a row moves as a whole or not at all."""

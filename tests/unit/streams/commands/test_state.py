@@ -14,36 +14,18 @@ import pytest
 from graphstate.memory.node_tables import FOLLOWERS
 from graphstate.queries import state_verification
 from graphstate.state import GraphState
-from graphstate.types import GraphSpec, Kind, Mutation, source_hash
+from graphstate.types import GraphSpec, source_hash
 from model.artifact import Artifact
 from streams import cli
 from streams.messages.events import TOPIC_OF, mutations
 from streams.offline.replay import cluster, replay
 from streams.settings.settings import PREFIX
 from streams.worker.data_dir import lock_data_dir
+from tests.support.graphs import FollowShard
 from tests.support.histories import NOW_S, history
 
 SPEC = GraphSpec()
 DAY_US = 86_400_000_000
-
-
-class Shard:
-    """An open state that takes follows."""
-
-    def __init__(self, folder: Path) -> None:
-        self.graph = GraphState.open(folder, SPEC)
-        self.next = int(self.graph.meta.get(b"next", b"0"))
-
-    def work(self, follows: int = 20) -> None:
-        """Take follows and commit."""
-        numbers = range(self.next + 1, self.next + follows + 1)
-        self.graph.apply([Mutation(Kind.FOLLOW, DAY_US + n, f"u{n}", f"u{n // 3}") for n in numbers])
-        self.next += follows
-        self.graph.commit({b"next": str(self.next).encode(), b"model": b"abc"})
-
-    def close(self) -> None:
-        """Close it."""
-        self.graph.close()
 
 
 class State:
@@ -57,7 +39,7 @@ class State:
         monkeypatch.setenv(PREFIX + "DATADIR", str(self.datadir))
         monkeypatch.setenv(PREFIX + "CHECKPOINTS", f"file://{self.kept}")
         self.datadir.mkdir()
-        shard = Shard(self.shard)
+        shard = FollowShard(self.shard)
         shard.work(30)
         shard.close()
 
@@ -88,7 +70,7 @@ def test_inspect(state: State) -> None:
     assert row["contents"] == row["edges"]["shared"] == 0
     assert row["spec"]["window"] == SPEC.window
     assert row["bytes"] > 1_000
-    shard = Shard(state.shard)
+    shard = FollowShard(state.shard)
     try:
         assert state.json("inspect", "--no-count")[0]["next_offset"] == 30
         assert state.json("inspect")[0]["users"] == 31
@@ -157,7 +139,7 @@ def test_checkpoint_and_restore(state: State) -> None:
     shutil.rmtree(state.shard)
     (row,) = state.json("restore")
     assert (row["checkpoint"], row["next_offset"]) == ("00000001-30", 30)
-    shard = Shard(state.shard)
+    shard = FollowShard(state.shard)
     shard.work()
     shard.close()
     assert state.json("checkpoint")[0]["checkpoint"] == "00000002-50"
@@ -176,7 +158,7 @@ def test_a_running_worker_is_left_alone(state: State) -> None:
         assert (code, "in use by another worker" in err, "makes a checkpoint every 600 s" in err) == (1, True, True)
         assert state.run("restore", "--force")[::2] == (1, err.partition("; with GROUNDSWELL_CHECKPOINTS")[0] + "\n")
         assert state.json("inspect")[0]["next_offset"] == 30
-    shard = Shard(state.shard)
+    shard = FollowShard(state.shard)
     try:
         for command in (["checkpoint"], ["restore", "--force"]):
             code, _, err = state.run(*command)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from graphstate.memory.hubs import Queue
@@ -22,6 +22,7 @@ from streams.offline.replay import batches
 from streams.shard.local_cluster import Cluster
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
+from tests.support.examples import examples
 from tests.support.graphs import create, follow, share
 from tests.support.histories import history
 
@@ -167,7 +168,7 @@ def test_an_empty_queue_needs_no_recomputation(tmp_path: Path) -> None:
     shard.close()
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.tuples(st.sampled_from(["add", "drop", "take"]), st.lists(st.integers(0, 20), unique=True))))
 def test_queue(calls: list[tuple[str, list[int]]]) -> None:
     """A queue is a list without duplicates; the longest waiting row comes first."""

@@ -15,38 +15,18 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from graphstate.errors import DamagedError
-from graphstate.state import GraphState
 from graphstate.storage.repository import Repository
 from graphstate.types import GraphSpec, Kind, Mutation
 from streams.errors import SettingsError, StateError
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
 from streams.worker.checkpoints import Checkpoints, LocalCheckpoint, incompatibility, open_address, repository_root
+from tests.support.graphs import FollowShard
 
 SPEC = GraphSpec()
 EVERY_S = 600.0
 DAY_US = 86_400_000_000
 LOG = "groundswell.mutations"
-
-
-class Shard:
-    """The part of a shard that checkpoints read, over a real state."""
-
-    def __init__(self, folder: Path, shard_id: int = 0, spec: GraphSpec = SPEC) -> None:
-        self.shard_id = shard_id
-        self.graph = GraphState.open(folder, spec)
-        self.next = int(self.graph.meta.get(b"next", b"0"))
-
-    def work(self, follows: int = 20) -> None:
-        """Apply follows and commit them."""
-        numbers = range(self.next + 1, self.next + follows + 1)
-        self.graph.apply([Mutation(Kind.FOLLOW, DAY_US + n, f"u{n}", f"u{n // 3}") for n in numbers])
-        self.next += follows
-        self.graph.commit({b"next": str(self.next).encode(), b"model": b"abc"})
-
-    def close(self) -> None:
-        """Close it."""
-        self.graph.close()
 
 
 class Worker:
@@ -67,7 +47,7 @@ class Worker:
             clock=lambda: self.now,
             **{**named, **changes},
         )
-        self.shards: dict[int, Shard] = {}
+        self.shards: dict[int, FollowShard] = {}
 
     async def _read(self, question: Callable[[Any], LocalCheckpoint | None]) -> list[LocalCheckpoint | None]:
         return [question(shard) for shard in self.shards.values()]
@@ -82,7 +62,7 @@ class Worker:
         self.checkpoints.assign(dict.fromkeys(numbers, (begin, end)))
         for number in numbers:
             self.checkpoints.restore_if_missing(number, self.folder(number), SPEC, lambda *_: None)
-            self.shards[number] = Shard(self.folder(number), number)
+            self.shards[number] = FollowShard(self.folder(number), number)
 
     def tick(self) -> None:
         """Tick twice, as the first tick only flushes, and wait for the upload."""
@@ -283,7 +263,7 @@ def test_an_empty_folder_is_no_state(worker: Worker) -> None:
     """A folder without a commit, as a kill may leave it, is replaced."""
     kept_at_20(worker)
     shutil.rmtree(worker.folder(0))
-    Shard(worker.folder(0)).close()
+    FollowShard(worker.folder(0)).close()
     worker.open(0)
     assert worker.shards[0].next == 20
 
@@ -292,7 +272,7 @@ def test_a_state_that_ends_before_the_log(tmp_path: Path) -> None:
     """It is replaced by a checkpoint from which the log can be read."""
     first, second = Worker(tmp_path), Worker(tmp_path)
     kept_at_20(first)
-    old = Shard(tmp_path / "old")
+    old = FollowShard(tmp_path / "old")
     old.work(5)
     old.close()
     shutil.rmtree(first.folder(0))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from faust.types import TP
 
-from graphstate.state import FORMAT, GraphState
+from graphstate.state import FORMAT
 from graphstate.types import GraphSpec
 from streams.errors import StateError, TopicError
 from streams.kafka.topics import Topics
@@ -18,29 +16,10 @@ from streams.operations import doctor
 from streams.settings.settings import Settings
 from streams.telemetry.readiness import Readiness
 from streams.worker.checkpoints import incompatibility
-from streams.worker.group.positions import Positions, check_log
-from streams.worker.log_mark import bind_to_log, record_log_id, recorded_log_id
+from streams.worker.group.positions import Positions
 from streams.worker.processing.score_topic import note_score_topic
 
 SPEC = GraphSpec(window=2, floor=1)
-
-
-def test_a_state_keeps_its_log(tmp_path: Path) -> None:
-    """A state without a log id gets the present one, keeps it, and is refused under any other."""
-    graph = GraphState.open(tmp_path / "shard-0", SPEC)
-    shard = SimpleNamespace(graph=graph, shard_id=0)
-    try:
-        assert recorded_log_id(tmp_path / "shard-0") == ""
-        for log_id in ("", "one", "one", ""):
-            bind_to_log(shard, "m", log_id)
-        with pytest.raises(StateError, match=r"shard 0 is of another m .*one, here two.*GROUNDSWELL_DATADIR aside"):
-            bind_to_log(shard, "m", "two")
-    finally:
-        graph.close()
-    assert recorded_log_id(tmp_path / "shard-0") == "one"
-    record_log_id(tmp_path / "shard-0", "three")
-    assert recorded_log_id(tmp_path / "shard-0") == "three"
-    assert recorded_log_id(tmp_path / "none") == ""
 
 
 @pytest.mark.parametrize(
@@ -123,19 +102,3 @@ def test_a_missing_topic_is_not_ready(positions: Positions, found: TopicState, d
 def test_a_doctor_without_a_state(offline_settings: Settings) -> None:
     """With an empty data folder no request is sent to Kafka."""
     assert doctor.examine(doctor.Check("state", doctor.state), offline_settings).ok
-
-
-@pytest.mark.parametrize(("next_offset", "begin", "end"), [(0, 0, 0), (5, 0, 5), (5, 5, 9)])
-def test_a_state_that_fits_its_log(next_offset: int, begin: int, end: int) -> None:
-    """A state that ends within its log is accepted."""
-    check_log(TP("m", 0), next_offset, begin, end)
-
-
-@pytest.mark.parametrize(
-    ("next_offset", "begin", "end", "message"),
-    [(4, 5, 9, "begins at offset 5"), (0, 1, 1, "begins at offset 1"), (6, 0, 5, "ends at 5.*reset-offsets")],
-)
-def test_a_state_that_does_not(next_offset: int, begin: int, end: int, message: str) -> None:
-    """A log that was truncated, emptied or created again is an error, not a wrong state."""
-    with pytest.raises(StateError, match=message):
-        check_log(TP("m", 0), next_offset, begin, end)
