@@ -1,35 +1,44 @@
 """Packs, the messages of the mutations topic: the mutations of many input messages in one MessagePack value.
 
-A pack holds one segment per source partition; a segment holds the mutations of whole input messages with their offsets.
-A shard keeps the last applied offset of each source partition (its marks) and skips messages that are not above the
-mark, so a message that ingest sends twice counts once. A source names the identity of its topic
-(`streams/messages/topic_identity.py`): a mark of a topic does not hold for another topic with the same name.
+A pack holds the mutations as columns with one table of ids, and one segment per source partition: the offsets of whole
+input messages, and how many mutations each has. A shard keeps the last applied offset of each source partition (its
+marks) and skips messages that are not above the mark, so a message that ingest sends twice counts once. A source names
+the identity of its topic (`streams/messages/topic_identity.py`): a mark of a topic does not hold for another topic with
+the same name.
 
 Facts that a shard derives for other shards travel the same way: their source is the shard's own partition of the
 mutations topic, their offsets are those of the records that led to them.
+
+A column of integers is packed as its smallest value and the differences to it, each in as few bytes as the largest
+difference needs; equal values take none. Fields may be appended to the arrays of version 3: an older release ignores
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
+from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
-from graphstate.types import Mutation
+from graphstate.types import Int64s, Mutation
 from streams.errors import StateError
 from streams.messages.topic_identity import source_partition
 
-VERSION = 2
-_READ = (1, 2)
-"""Version 1 had no clock."""
+VERSION = 3
+_READ = (1, 2, 3)
+"""Versions 1 and 2 had a row per mutation; version 1 had no clock."""
 PACK_BYTES = 700_000
 """Bytes of input messages after which a pack is closed; a packed mutation is shorter than its JSON."""
 PACK_MUTATIONS = 4_096
 """Mutations after which a pack is closed; a pack is applied in one step."""
+_WORD = 8
+"""Bytes of an integer in memory."""
 
 
 class Record(NamedTuple):
@@ -37,15 +46,20 @@ class Record(NamedTuple):
 
     Attributes:
         offset: its offset in the log.
-        mutations: its mutations in order.
+        columns: its mutations in order.
         clock: the newest event time (µs) that its sender had read.
         accepted_ms: Kafka's timestamp (ms) of the oldest event in it; 0 if unknown.
     """
 
     offset: int
-    mutations: list[Mutation]
+    columns: EventColumns
     clock: int = NEVER
     accepted_ms: int = 0
+
+    @classmethod
+    def of(cls, offset: int, mutations: Iterable[Mutation], clock: int = NEVER, accepted_ms: int = 0) -> Self:
+        """Return a record of these mutations."""
+        return cls(offset, EventColumns.of(mutations), clock, accepted_ms)
 
 
 class OutboundFacts(NamedTuple):
@@ -64,16 +78,67 @@ def facts_by_shard(record: Record, outbound_facts: list[tuple[int, Mutation]]) -
     return [OutboundFacts(shard, record, shard_facts) for shard, shard_facts in facts.items()]
 
 
-class Segment(Struct, array_like=True, gc=False):
+class Segment(NamedTuple):
     """Messages of one source partition in their order.
 
     Attributes:
         source: `topic#id:partition`; `topic:partition` if an earlier release wrote it.
-        offsets: the offset of each message.
-        accepted_ms: Kafka's timestamp of each message.
-        counts: the number of mutations of each message.
-        mutations: the mutations of all messages.
+        offsets: the offset of each message, `[n]`.
+        accepted_ms: Kafka's timestamp of each message, `[n]`.
+        counts: the number of mutations of each message, `[n]`.
     """
+
+    source: str
+    offsets: Int64s
+    accepted_ms: Int64s
+    counts: Int64s
+
+
+class Pack(NamedTuple):
+    """One message of the mutations topic.
+
+    Attributes:
+        segments: the messages, by source partition.
+        columns: the mutations of all segments, one after the other.
+        clock: the newest event time (µs) that its sender had read.
+    """
+
+    segments: list[Segment]
+    columns: EventColumns
+    clock: int = NEVER
+
+
+_Column = tuple[int, bytes]
+"""The smallest value, and the differences to it as little-endian integers of the same length."""
+
+
+class _PackedSegment(Struct, array_like=True, gc=False):
+    """A segment as it is sent; offsets are given as their differences to consecutive ones."""
+
+    source: str
+    messages: int
+    offsets: _Column
+    accepted_ms: _Column
+    counts: _Column
+
+
+class _PackedColumns(Struct, array_like=True, gc=False):
+    """A pack as it is sent."""
+
+    version: int
+    clock: int
+    segments: list[_PackedSegment]
+    ids: list[str]
+    kind: bytes
+    time: _Column
+    user: _Column
+    other: _Column
+    extra: _Column
+    at: _Column
+
+
+class _RowSegment(Struct, array_like=True, gc=False):
+    """A segment of versions 1 and 2."""
 
     source: str
     offsets: list[int]
@@ -82,18 +147,48 @@ class Segment(Struct, array_like=True, gc=False):
     mutations: list[Mutation]
 
 
-class Pack(Struct, array_like=True, gc=False):
-    """One message of the mutations topic; clock: the newest event time (µs) that its sender had read."""
+class _RowPack(Struct, array_like=True, gc=False):
+    """A pack of versions 1 and 2."""
 
     version: int
-    segments: list[Segment]
+    segments: list[_RowSegment]
     clock: int = NEVER
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Pack).decode
+_decode_columns = msgspec.msgpack.Decoder(_PackedColumns).decode
+_decode_rows = msgspec.msgpack.Decoder(_RowPack).decode
 _parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _number = msgspec.msgpack.Decoder(int).decode
+
+
+def _packed(values: Int64s) -> _Column:
+    if not len(values):
+        return 0, b""
+    least, largest = int(values.min()), int(values.max())
+    if least == largest:
+        return least, b""
+    length = ((largest - least).bit_length() + 7) // 8
+    # The difference of two 64-bit integers fits into an unsigned one.
+    differences = values.astype("<u8") - np.uint64(least & 0xFFFF_FFFF_FFFF_FFFF)
+    return least, differences.view(np.uint8).reshape(-1, _WORD)[:, :length].tobytes()
+
+
+def _unpacked(column: _Column, count: int) -> Int64s:
+    """Return the values of a column.
+
+    Raises:
+        ValueError: it does not have that many.
+    """
+    least, data = column
+    if not data:
+        return np.full(count, least, np.int64)
+    words = np.zeros((count, _WORD), np.uint8)
+    length = len(data) // max(count, 1)
+    words[:, :length] = np.frombuffer(data, np.uint8).reshape(count, length)
+    differences = words.view("<u8")[:, 0]
+    values: Int64s = (differences + np.uint64(least & 0xFFFF_FFFF_FFFF_FFFF)).view(np.int64)
+    return values
 
 
 class Packer:
@@ -111,10 +206,43 @@ class Packer:
         self._begin()
 
     def _begin(self) -> None:
-        self._segments: dict[str, Segment] = {}
+        self._sources: dict[str, list[tuple[Segment, EventColumns]]] = {}
         self._bytes = self._count = 0
 
-    def add(self, source: str, offset: int, accepted_ms: int, size_bytes: int, mutations: list[Mutation]) -> None:
+    def add(self, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+        """Add input messages of one source.
+
+        Args:
+            segment: the messages; their offsets are above all earlier ones of the source.
+            sizes: the length of the value of each message, `[n]`.
+            columns: the mutations of all messages.
+        """
+        first, row, messages = 0, 0, len(sizes)
+        ends, rows = np.cumsum(sizes), np.cumsum(segment.counts)
+        while first < messages:
+            taken_bytes = int(ends[first - 1]) if first else 0
+            # A message is added if the pack is empty, or if none of the limits is reached before it.
+            fits = ends[first:] - taken_bytes + self._bytes <= self.max_bytes
+            fits &= np.concatenate([[row], rows[first:-1]]) - row + self._count < self.max_mutations
+            fits[0] |= not self._count
+            last = first + (len(fits) if fits.all() else int(np.argmin(fits)))
+            if last > first:
+                end = int(rows[last - 1])
+                chosen = slice(first, last)
+                part = Segment(segment.source, *(column[chosen] for column in segment[1:]))
+                whole = last - first == messages
+                self._sources.setdefault(segment.source, []).append(
+                    (part, columns if whole else columns.select(slice(row, end)))
+                )
+                self._bytes += int(ends[last - 1]) - taken_bytes
+                self._count += end - row
+                first, row = last, end
+            if first < messages:
+                self._close()
+
+    def add_message(
+        self, source: str, offset: int, accepted_ms: int, size_bytes: int, mutations: Iterable[Mutation]
+    ) -> None:
         """Add one input message.
 
         Args:
@@ -124,20 +252,28 @@ class Packer:
             size_bytes: the length of the message's value.
             mutations: all mutations of the message.
         """
-        if self._count and (self._bytes + size_bytes > self.max_bytes or self._count >= self.max_mutations):
-            self._close()
-        segment = self._segments.get(source)
-        if segment is None:
-            segment = self._segments[source] = Segment(source, [], [], [], [])
-        segment.offsets.append(offset)
-        segment.accepted_ms.append(accepted_ms)
-        segment.counts.append(len(mutations))
-        segment.mutations += mutations
-        self._bytes += size_bytes
-        self._count += len(mutations)
+        columns = EventColumns.of(mutations)
+        offsets, accepted, counts = (np.array([value], np.int64) for value in (offset, accepted_ms, len(columns)))
+        self.add(Segment(source, offsets, accepted, counts), np.array([size_bytes]), columns)
 
     def _close(self) -> None:
-        self._closed.append(_encode(Pack(VERSION, list(self._segments.values()), self.clock)))
+        segments = []
+        for source, parts in self._sources.items():
+            offsets, accepted_ms, counts = (
+                np.concatenate(column) for column in zip(*(segment[1:] for segment, _ in parts), strict=True)
+            )
+            consecutive = offsets - np.arange(len(offsets))
+            segments.append(
+                _PackedSegment(
+                    source, len(offsets), _packed(consecutive), _packed(accepted_ms), _packed(counts)
+                )
+            )
+        columns = EventColumns.joined([part for parts in self._sources.values() for _, part in parts]).compact()
+        numbers = (columns.time, columns.user, columns.other, columns.extra, columns.at)
+        pack = _PackedColumns(
+            VERSION, self.clock, segments, columns.ids, columns.kind.tobytes(), *map(_packed, numbers)
+        )
+        self._closed.append(_encode(pack))
         self._begin()
 
     def finish(self, *, always: bool = False) -> list[bytes]:
@@ -146,7 +282,7 @@ class Packer:
         Args:
             always: return a pack even if nothing was added, to publish the clock.
         """
-        if self._segments or (always and not self._closed):
+        if self._sources or (always and not self._closed):
             self._close()
         closed, self._closed = self._closed, []
         return closed
@@ -165,11 +301,40 @@ def unpack(value: bytes) -> Pack:
                 f"a pack on the mutations topic has version {version}, this release reads {VERSION}: run the release "
                 "that wrote it, or a newer one"
             )
-        return _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _of_columns(_decode_columns(value)) if version == VERSION else _of_rows(_decode_rows(value))
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise StateError(
             f"a message on the mutations topic is no pack ({error}); only Groundswell may write to that topic"
         ) from error
+
+
+def _of_columns(packed: _PackedColumns) -> Pack:
+    kind = np.frombuffer(packed.kind, np.uint8)
+    time, user, other, extra, at = (
+        _unpacked(column, len(kind)) for column in (packed.time, packed.user, packed.other, packed.extra, packed.at)
+    )
+    segments = []
+    for segment in packed.segments:
+        offsets, accepted_ms, counts = (
+            _unpacked(column, segment.messages) for column in (segment.offsets, segment.accepted_ms, segment.counts)
+        )
+        segments.append(Segment(segment.source, offsets + np.arange(len(offsets)), accepted_ms, counts))
+    if max((int(column.max()) for column in (user, other, extra) if len(column)), default=-1) >= len(packed.ids):
+        raise ValueError("an id is missing")
+    if sum(int(segment.counts.sum()) for segment in segments) != len(kind):
+        raise ValueError("the messages have another number of mutations")
+    ids = (column.astype(np.int32) for column in (user, other, extra))
+    return Pack(segments, EventColumns(kind, time, *ids, at, packed.ids), packed.clock)
+
+
+def _of_rows(packed: _RowPack) -> Pack:
+    segments = [
+        Segment(segment.source, *(np.array(column, np.int64) for column in columns))
+        for segment in packed.segments
+        for columns in [(segment.offsets, segment.accepted_ms, segment.counts)]
+    ]
+    mutations = (mutation for segment in packed.segments for mutation in segment.mutations)
+    return Pack(segments, EventColumns.of(mutations), packed.clock)
 
 
 @dataclass
@@ -179,14 +344,14 @@ class UnappliedRecords:
     Attributes:
         marks: the last offset of each source partition.
         records: one per pack.
-        accepted_ms: Kafka's timestamp of each message; 0 if unknown.
+        accepted: Kafka's timestamps of the messages of each segment; 0 if unknown.
         count: the number of mutations.
         repeated: the number of messages that are left out because the state has them.
     """
 
     marks: dict[str, int]
     records: list[Record] = field(default_factory=list)
-    accepted_ms: list[int] = field(default_factory=list)
+    accepted: list[Int64s] = field(default_factory=list)
     count: int = 0
     repeated: int = 0
 
@@ -195,6 +360,11 @@ class UnappliedRecords:
         """Start with no record, above a copy of these marks."""
         return cls(dict(marks))
 
+    @property
+    def accepted_ms(self) -> Int64s:
+        """Kafka's timestamp of each message, 0 if unknown, `[messages]`."""
+        return np.concatenate(self.accepted) if self.accepted else np.zeros(0, np.int64)
+
     def add(self, offset: int, pack: Pack) -> None:
         """Add the messages of a pack that are above the marks, and raise the marks.
 
@@ -202,22 +372,22 @@ class UnappliedRecords:
             offset: the pack's offset in the log.
             pack: the pack.
         """
-        mutations: list[Mutation] = []
-        before = len(self.accepted_ms)
+        before, kept, repeated = len(self.accepted), list[np.ndarray](), 0
         for segment in pack.segments:
             if segment.source not in self.marks:
                 self._drop_replaced_topic(segment.source)
             mark = self.marks.get(segment.source, -1)
-            offsets = segment.offsets
-            if offsets[0] > mark:
-                mutations += segment.mutations
-                self.accepted_ms += segment.accepted_ms
-            else:
-                self._add_above(mark, segment, mutations)
-            self.marks[segment.source] = max(mark, offsets[-1])
-        oldest = min(filter(None, self.accepted_ms[before:]), default=0)
-        self.records.append(Record(offset, mutations, pack.clock, oldest))
-        self.count += len(mutations)
+            new = segment.offsets > mark
+            repeated += len(new) - int(new.sum())
+            kept.append(np.repeat(new, segment.counts))
+            self.accepted.append(segment.accepted_ms[new])
+            self.marks[segment.source] = max(mark, int(segment.offsets[-1]))
+        columns = pack.columns.select(np.concatenate(kept)).compact() if repeated else pack.columns
+        known = [times[times > 0] for times in self.accepted[before:]]
+        oldest = min((int(times.min()) for times in known if len(times)), default=0)
+        self.records.append(Record(offset, columns, pack.clock, oldest))
+        self.count += len(columns)
+        self.repeated += repeated
 
     def _drop_replaced_topic(self, source: str) -> None:
         """Drop the mark of an earlier topic of the same name: a partition has one mark."""
@@ -225,21 +395,14 @@ class UnappliedRecords:
         for replaced in [mark for mark in self.marks if source_partition(mark) == partition]:
             del self.marks[replaced]
 
-    def _add_above(self, mark: int, segment: Segment, mutations: list[Mutation]) -> None:
-        for offset, accepted_ms, message_mutations in messages(segment):
-            if offset > mark:
-                mutations += message_mutations
-                self.accepted_ms.append(accepted_ms)
-            else:
-                self.repeated += 1
 
-
-def messages(segment: Segment) -> Iterator[tuple[int, int, list[Mutation]]]:
-    """Yield (offset, accepted_ms, mutations) of each source message in a segment."""
-    begin = 0
-    for offset, accepted_ms, count in zip(segment.offsets, segment.accepted_ms, segment.counts, strict=True):
-        yield offset, accepted_ms, segment.mutations[begin : begin + count]
-        begin += count
+def messages(pack: Pack) -> Iterator[tuple[str, int, int, list[Mutation]]]:
+    """Yield (source, offset, accepted_ms, mutations) of each source message in a pack."""
+    mutations, begin = pack.columns.mutations(), 0
+    for segment in pack.segments:
+        for offset, accepted_ms, count in zip(*(column.tolist() for column in segment[1:]), strict=True):
+            yield segment.source, offset, accepted_ms, mutations[begin : begin + count]
+            begin += count
 
 
 FACTS = 4_096
@@ -265,5 +428,5 @@ def fact_packs(log_name: str, partition: int, outbound_facts: Iterable[OutboundF
         for part, begin in enumerate(range(0, len(facts), FACTS)):
             chunk = facts[begin : begin + FACTS]
             offset = record.offset * _PARTS + part
-            packer.add(f"{log_name}:{partition}", offset, record.accepted_ms, len(chunk) * _FACT_BYTES, chunk)
+            packer.add_message(f"{log_name}:{partition}", offset, record.accepted_ms, len(chunk) * _FACT_BYTES, chunk)
     return {shard: packer.finish() for shard, packer in packers.items()}

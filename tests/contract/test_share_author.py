@@ -231,7 +231,7 @@ def test_ingest_routes_create_and_share_and_counts_one(offline_settings: Setting
 
     asyncio.run(ingest_poll())
     got = {
-        shard: [one for value in values for segment in unpack(value).segments for one in segment.mutations]
+        shard: [one for value in values for one in unpack(value).columns.mutations()]
         for shard, values in packs.items()
     }
     for mutation, names in ((CREATE, ("zoe", "c1")), (ITSELF, ("ann", "c1", "bob"))):
