@@ -28,7 +28,7 @@ class IdNumbers:
 
     def ids(self) -> list[str]:
         """Return the ids by number."""
-        return list(self._numbers)[2:]  # type: ignore[arg-type] - None is one of the first two
+        return [node_id for node_id in self._numbers if node_id]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from graphstate.event_columns import EventColumns, IdNumbers
+from graphstate.event_columns import ABSENT, EventColumns, IdNumbers
 from graphstate.types import Int64s, Kind, Mutation
 from streams.errors import BadEvent
 from streams.messages.events import (
@@ -38,7 +38,8 @@ from streams.messages.events import (
 )
 
 _KIND, _TIME, _USER = attrgetter("kind"), attrgetter("time"), attrgetter("user")
-_OTHER, _EXTRA, _AUTHOR, _CREATED = attrgetter("other"), attrgetter("extra"), attrgetter("author"), attrgetter("created")
+_OTHER, _EXTRA, _STATED = attrgetter("other"), attrgetter("extra"), attrgetter("author", "created")
+_UNSTATED = (None, None)
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -81,22 +82,21 @@ def decode(parts: Sequence[Messages]) -> DecodedFetch:
     # An event compares all its fields with None; its type is known at once.
     complete = type(None) not in set(map(type, decoded))
     refused = set() if complete else {number for number, event in enumerate(decoded) if event is None}
+    with_authors = any(part.topic == "share" for part in parts)
     while True:
-        columns, counts, suspects = _columns(decoded, latest_us)
-        if not len(suspects):
+        columns, counts, suspects = _columns(decoded, latest_us, with_authors=with_authors)
+        if not suspects:
             break
         # These messages have an event that the checks refuse; without them, every other one is valid.
-        refused.update(suspects.tolist())
-        for number in refused:
+        refused |= suspects
+        for number in suspects:
             decoded[number] = None
     if not refused:
         return DecodedFetch(columns, counts, {})
     return _with_refused(parts, columns, counts, sorted(refused))
 
 
-def _decode_values(
-    values: list[bytes | None], decode_value: Callable[[bytes], Any], decoded: list[Any]
-) -> None:
+def _decode_values(values: list[bytes | None], decode_value: Callable[[bytes], Any], decoded: list[Any]) -> None:
     """Append the event, or the list of events, of each value; None for a value that needs a second attempt."""
     if None in values or max(map(len, values), default=0) > MESSAGE_BYTES:  # type: ignore[arg-type]
         values = [value if value is not None and len(value) <= MESSAGE_BYTES else b"" for value in values]
@@ -126,45 +126,56 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def _columns(decoded: list[Any], latest_us: Int64s) -> tuple[EventColumns, Int64s, Int64s]:
+def _columns(decoded: list[Any], latest_us: Int64s, *, with_authors: bool) -> tuple[EventColumns, Int64s, set[int]]:
     """Convert decoded messages to columns.
 
     Args:
         decoded: The event or the list of events of each message; None for none.
         latest_us: The latest valid time of each message.
+        with_authors: Whether shares are among them.
 
     Returns:
         (mutations, number of mutations of each message, messages with an invalid event).
     """
     events, counts = _flat(decoded)
-    owner = np.repeat(np.arange(len(counts)), counts)
-    numbers, invalid = IdNumbers(), np.zeros(len(events), np.bool_)
+    single = len(events) == len(decoded) and events is decoded
+    message = np.arange(len(events)) if single else np.repeat(np.arange(len(counts)), counts)
+    latest_us = latest_us if single else latest_us[message]
+    numbers, invalid = IdNumbers(), list[int]()
     times = _microseconds(list(map(_TIME, events)), invalid)
     users = numbers.of(_ids(list(map(_USER, events)), invalid))
     others = numbers.of(_ids(list(map(_OTHER, events)), invalid))
     extras = numbers.of(_ids(list(map(_EXTRA, events)), invalid))
     kinds = np.fromiter(map(_KIND, events), np.uint8, len(events))
-    invalid |= (times < 0) | (times > latest_us[owner])
-    authors = list(map(_AUTHOR, events))
-    created = list(map(_CREATED, events))
-    stated = np.zeros(0, np.int64)
-    if authors.count(None) + created.count(None) < 2 * len(events):
-        stated = np.flatnonzero([a is not None or c is not None for a, c in zip(authors, created, strict=True)])
-        given = np.zeros(len(stated), np.bool_)
-        author_numbers = numbers.of(_ids([authors[row] for row in stated], given))
-        created_us = _microseconds([created[row] for row in stated], given)
-        given |= np.array([authors[row] is None for row in stated], np.bool_)
-        given |= (created_us < 0) | (created_us > latest_us[owner[stated]])
-        invalid[stated] |= given
-    columns = EventColumns(kinds, times, users, others, extras, np.zeros(len(events), np.int64), numbers.ids())
-    if len(stated):
-        creates = EventColumns(
-            np.full(len(stated), Kind.CREATE, np.uint8), created_us, author_numbers, others[stated],
-            np.full(len(stated), -1, np.int32), np.zeros(len(stated), np.int64), columns.ids,
-        )  # fmt: skip
-        columns = _merged(columns, creates, stated)
-        counts = counts + np.bincount(owner[stated], minlength=len(counts))
-    return columns, counts, np.unique(owner[invalid])
+    late = times > latest_us
+    if late.any():
+        invalid += np.flatnonzero(late).tolist()
+    stated: list[int] = []
+    if with_authors:
+        pairs = list(map(_STATED, events))
+        stated = (
+            [] if pairs.count(_UNSTATED) == len(pairs) else [n for n, pair in enumerate(pairs) if pair != _UNSTATED]
+        )
+    at = np.zeros(len(events), np.int64)
+    if not stated:
+        return EventColumns(kinds, times, users, others, extras, at, numbers.ids()), counts, _owners(message, invalid)
+    rows, wrong = np.array(stated, np.int64), list[int]()
+    wrong += [number for number, row in enumerate(stated) if None in pairs[row]]
+    authors = numbers.of(_ids([pairs[row][0] for row in stated], wrong))
+    created = _microseconds([pairs[row][1] for row in stated], wrong)
+    wrong += np.flatnonzero(created > latest_us[rows]).tolist()
+    invalid += [stated[number] for number in wrong]
+    columns = EventColumns(kinds, times, users, others, extras, at, numbers.ids())
+    creates = EventColumns(
+        np.full(len(rows), Kind.CREATE, np.uint8), created, authors, others[rows],
+        np.full(len(rows), ABSENT, np.int32), at[rows], columns.ids,
+    )  # fmt: skip
+    counts = counts + np.bincount(message[rows], minlength=len(counts))
+    return _merged(columns, creates, rows), counts, _owners(message, invalid)
+
+
+def _owners(message: Int64s, invalid: list[int]) -> set[int]:
+    return set(message[invalid].tolist()) if invalid else set()
 
 
 def _flat(decoded: list[Any]) -> tuple[list[Event], Int64s]:
@@ -175,34 +186,38 @@ def _flat(decoded: list[Any]) -> tuple[list[Event], Int64s]:
     return list(chain.from_iterable(lists)), np.fromiter(map(len, lists), np.int64, len(lists))
 
 
-def _microseconds(times: list[Any], invalid: Any) -> Int64s:
-    """Return times in µs; -1 and a mark in `invalid` for those far out of range."""
+def _microseconds(times: list[Any], invalid: list[int]) -> Int64s:
+    """Return times in µs; `invalid` receives the numbers of those that are negative or far beyond the year 9999."""
     types = set(map(type, times))
     if len(types) > 1:
-        result = np.full(len(times), -1, np.int64)
+        result = np.zeros(len(times), np.int64)
         for one in types:
-            rows = np.fromiter((type(time) is one for time in times), np.bool_, len(times))
-            wrong = np.zeros(int(rows.sum()), np.bool_)
-            result[rows] = _microseconds([time for time in times if type(time) is one], wrong)
-            invalid[rows] |= wrong
+            rows = [row for row, time in enumerate(times) if type(time) is one]
+            wrong: list[int] = []
+            result[rows] = _microseconds([times[row] for row in rows], wrong)
+            invalid += [rows[number] for number in wrong]
         return result
     kind = types.pop() if types else int
     if kind is type(None):
-        invalid[:] = True
-        return np.full(len(times), -1, np.int64)
+        invalid += range(len(times))
+        return np.zeros(len(times), np.int64)
+    if kind is datetime:
+        times = list(map(datetime.timestamp, times))
+    if times and not (min(times) >= 0 and max(times) < FAR_S):
+        # Rounding to a microsecond comes first: -1e-7 is 1970.
+        good = [
+            0 <= time < FAR_S if kind is int else -FAR_S < time < FAR_S and round(time * 1e6) >= 0 for time in times
+        ]
+        invalid += [row for row, valid in enumerate(good) if not valid]
+        times = [time if valid else 0 for time, valid in zip(times, good, strict=True)]
     if kind is int:
-        # Integers of any size are valid JSON.
-        if max(times, default=0) > FAR_S or min(times, default=0) < 0:
-            times = [time if 0 <= time <= FAR_S else -1 for time in times]
-        seconds = np.array(times, np.int64)
-        return np.where(seconds < 0, -1, seconds * 1_000_000)
-    real = np.array(list(map(datetime.timestamp, times)) if kind is datetime else times, np.float64)
-    near = (real > -FAR_S) & (real < FAR_S)
-    return np.where(near, np.rint(np.where(near, real, -1.0) * 1e6), -1.0).astype(np.int64)
+        seconds: Int64s = np.array(times, np.int64) * 1_000_000
+        return seconds
+    return np.rint(np.array(times, np.float64) * 1e6).astype(np.int64)
 
 
-def _ids(ids: list[Any], invalid: Any) -> list[str | None]:
-    """Return ids as strings; None and a mark in `invalid` for those that are too long."""
+def _ids(ids: list[Any], invalid: list[int]) -> list[str | None]:
+    """Return ids as strings; `invalid` receives the numbers of those that are too long."""
     types = set(map(type, ids))
     texts = filter(None, ids) if type(None) in types else ids
     if int not in types and max(map(len, texts), default=0) <= CHECK_CHARS:
@@ -215,7 +230,7 @@ def _ids(ids: list[Any], invalid: Any) -> list[str | None]:
         try:
             result.append(checked_id("", value))
         except BadEvent:
-            invalid[row] = True
+            invalid.append(row)
             result.append(None)
     return result
 
@@ -226,9 +241,7 @@ def _merged(columns: EventColumns, more: EventColumns, before: Int64s) -> EventC
     return EventColumns.joined([columns, more]).select(order)
 
 
-def _with_refused(
-    parts: Sequence[Messages], columns: EventColumns, counts: Int64s, refused: list[int]
-) -> DecodedFetch:
+def _with_refused(parts: Sequence[Messages], columns: EventColumns, counts: Int64s, refused: list[int]) -> DecodedFetch:
     """Decode the refused messages one by one, and insert what they give."""
     messages = chain.from_iterable(_numbered(parts))
     wanted, invalid = set(refused), dict[int, BadEvent]()

@@ -267,6 +267,15 @@ def _create_of_share(share: Share, content: str, latest_us: int, base: str) -> M
 
 
 def checked_id(name: str, value: str | int) -> str:
+    """Return an id as a string.
+
+    Args:
+        name: the field, for the error.
+        value: the id as it was given.
+
+    Raises:
+        BadEvent: it is longer than ID_BYTES.
+    """
     # Converting a huge integer to text is slow, its number of bits is known at once.
     text = value if isinstance(value, str) else "" if value.bit_length() > _ID_BITS else str(value)
     if not text or len(text.encode()) > ID_BYTES:

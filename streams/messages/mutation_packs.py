@@ -9,7 +9,7 @@ the same name.
 Facts that a shard derives for other shards travel the same way: their source is the shard's own partition of the
 mutations topic, their offsets are those of the records that led to them.
 
-A column of integers is packed as its smallest value and the differences to it, each in as few bytes as the largest
+A column of integers is packed as its smallest value and the differences to it, in as few bytes as the largest
 difference needs; equal values take none. Fields may be appended to the arrays of version 3: an older release ignores
 them.
 """
@@ -37,8 +37,9 @@ PACK_BYTES = 700_000
 """Bytes of input messages after which a pack is closed; a packed mutation is shorter than its JSON."""
 PACK_MUTATIONS = 4_096
 """Mutations after which a pack is closed; a pack is applied in one step."""
-_WORD = 8
-"""Bytes of an integer in memory."""
+_FEW = 48
+"""Integers up to which a column is packed without NumPy."""
+_UNSIGNED = (1 << 64) - 1
 
 
 class Record(NamedTuple):
@@ -109,25 +110,30 @@ class Pack(NamedTuple):
 
 
 _Column = tuple[int, bytes]
-"""The smallest value, and the differences to it as little-endian integers of the same length."""
+"""The smallest value, and the differences to it as little-endian integers of 1, 2, 4 or 8 bytes."""
 
 
 class _PackedSegment(Struct, array_like=True, gc=False):
-    """A segment as it is sent; offsets are given as their differences to consecutive ones."""
+    """A segment as it is sent: its source, the number of its messages, and the offset of the first."""
 
     source: str
     messages: int
-    offsets: _Column
-    accepted_ms: _Column
-    counts: _Column
+    first: int
 
 
 class _PackedColumns(Struct, array_like=True, gc=False):
-    """A pack as it is sent."""
+    """A pack as it is sent; columns of messages and of mutations go through all segments.
+
+    Attributes:
+        gaps: the offset of each message beyond those that would follow from the first of its segment.
+    """
 
     version: int
     clock: int
     segments: list[_PackedSegment]
+    gaps: _Column
+    accepted_ms: _Column
+    counts: _Column
     ids: list[str]
     kind: bytes
     time: _Column
@@ -163,15 +169,27 @@ _number = msgspec.msgpack.Decoder(int).decode
 
 
 def _packed(values: Int64s) -> _Column:
-    if not len(values):
-        return 0, b""
+    if len(values) <= _FEW:
+        return _packed_few(values.tolist())
     least, largest = int(values.min()), int(values.max())
     if least == largest:
         return least, b""
-    length = ((largest - least).bit_length() + 7) // 8
     # The difference of two 64-bit integers fits into an unsigned one.
-    differences = values.astype("<u8") - np.uint64(least & 0xFFFF_FFFF_FFFF_FFFF)
-    return least, differences.view(np.uint8).reshape(-1, _WORD)[:, :length].tobytes()
+    differences = values.astype("<u8") - np.uint64(least & _UNSIGNED)
+    return least, differences.astype(_type(largest - least)).tobytes()
+
+
+def _packed_few(values: list[int]) -> _Column:
+    """Do the same as `_packed` for a short column, for which calls of NumPy would take longer."""
+    least, largest = min(values, default=0), max(values, default=0)
+    if least == largest:
+        return least, b""
+    return least, np.array([value - least for value in values], _type(largest - least)).tobytes()
+
+
+def _type(largest: int) -> str:
+    """Return the type of the shortest integers up to this one."""
+    return "<u1" if largest < 1 << 8 else "<u2" if largest < 1 << 16 else "<u4" if largest < 1 << 32 else "<u8"
 
 
 def _unpacked(column: _Column, count: int) -> Int64s:
@@ -183,12 +201,19 @@ def _unpacked(column: _Column, count: int) -> Int64s:
     least, data = column
     if not data:
         return np.full(count, least, np.int64)
-    words = np.zeros((count, _WORD), np.uint8)
-    length = len(data) // max(count, 1)
-    words[:, :length] = np.frombuffer(data, np.uint8).reshape(count, length)
-    differences = words.view("<u8")[:, 0]
-    values: Int64s = (differences + np.uint64(least & 0xFFFF_FFFF_FFFF_FFFF)).view(np.int64)
-    return values
+    differences = np.frombuffer(data, f"<u{len(data) // count if count else 0}")
+    if len(differences) != count:
+        raise ValueError("a column has another length")
+    values = differences.astype(np.uint64)
+    values += np.uint64(least & _UNSIGNED)
+    return values.view(np.int64)
+
+
+def _one(columns: Sequence[Int64s]) -> Int64s:
+    """Return one column after the other."""
+    if len(columns) == 1:
+        return columns[0]
+    return np.concatenate(columns) if columns else np.zeros(0, np.int64)
 
 
 class Packer:
@@ -217,27 +242,35 @@ class Packer:
             sizes: the length of the value of each message, `[n]`.
             columns: the mutations of all messages.
         """
-        first, row, messages = 0, 0, len(sizes)
-        ends, rows = np.cumsum(sizes), np.cumsum(segment.counts)
-        while first < messages:
-            taken_bytes = int(ends[first - 1]) if first else 0
-            # A message is added if the pack is empty, or if none of the limits is reached before it.
-            fits = ends[first:] - taken_bytes + self._bytes <= self.max_bytes
-            fits &= np.concatenate([[row], rows[first:-1]]) - row + self._count < self.max_mutations
+        size, rows = int(sizes.sum()), len(columns)
+        # Before the last message there are fewer mutations than in all of them.
+        if self._bytes + size <= self.max_bytes and self._count + rows <= self.max_mutations:
+            self._append(segment, size, columns)
+        else:
+            self._add_in_parts(segment, sizes, columns)
+
+    def _append(self, segment: Segment, size: int, columns: EventColumns) -> None:
+        self._sources.setdefault(segment.source, []).append((segment, columns))
+        self._bytes += size
+        self._count += len(columns)
+
+    def _add_in_parts(self, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+        """Do the same as `add`, and close a pack before each message that it has no room for."""
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        rows = np.concatenate([[0], np.cumsum(segment.counts)])
+        first = 0
+        while first < len(sizes):
+            fits = self._bytes + ends[first + 1 :] - ends[first] <= self.max_bytes
+            fits &= self._count + rows[first:-1] - rows[first] < self.max_mutations
+            # An empty pack takes a message of any size.
             fits[0] |= not self._count
             last = first + (len(fits) if fits.all() else int(np.argmin(fits)))
             if last > first:
-                end = int(rows[last - 1])
-                chosen = slice(first, last)
-                part = Segment(segment.source, *(column[chosen] for column in segment[1:]))
-                whole = last - first == messages
-                self._sources.setdefault(segment.source, []).append(
-                    (part, columns if whole else columns.select(slice(row, end)))
-                )
-                self._bytes += int(ends[last - 1]) - taken_bytes
-                self._count += end - row
-                first, row = last, end
-            if first < messages:
+                part = Segment(segment.source, *(column[first:last] for column in segment[1:]))
+                chosen = slice(int(rows[first]), int(rows[last]))
+                self._append(part, int(ends[last] - ends[first]), columns.select(chosen))
+                first = last
+            if first < len(sizes):
                 self._close()
 
     def add_message(
@@ -257,21 +290,25 @@ class Packer:
         self.add(Segment(source, offsets, accepted, counts), np.array([size_bytes]), columns)
 
     def _close(self) -> None:
-        segments = []
-        for source, parts in self._sources.items():
-            offsets, accepted_ms, counts = (
-                np.concatenate(column) for column in zip(*(segment[1:] for segment, _ in parts), strict=True)
-            )
-            consecutive = offsets - np.arange(len(offsets))
-            segments.append(
-                _PackedSegment(
-                    source, len(offsets), _packed(consecutive), _packed(accepted_ms), _packed(counts)
-                )
-            )
-        columns = EventColumns.joined([part for parts in self._sources.values() for _, part in parts]).compact()
-        numbers = (columns.time, columns.user, columns.other, columns.extra, columns.at)
+        parts = [part for source in self._sources.values() for part in source]
+        segments, gaps = list[_PackedSegment](), list[Int64s]()
+        for source, of_source in self._sources.items():
+            offsets = _one([segment.offsets for segment, _ in of_source])
+            segments.append(_PackedSegment(source, len(offsets), int(offsets[0])))
+            gaps.append(offsets - np.arange(offsets[0], offsets[0] + len(offsets)))
+        columns = EventColumns.joined([part for _, part in parts]).compact()
         pack = _PackedColumns(
-            VERSION, self.clock, segments, columns.ids, columns.kind.tobytes(), *map(_packed, numbers)
+            VERSION,
+            self.clock,
+            segments,
+            _packed(_one(gaps)),
+            _packed(_one([segment.accepted_ms for segment, _ in parts])),
+            _packed(_one([segment.counts for segment, _ in parts])),
+            columns.ids,
+            columns.kind.tobytes(),
+            _packed(columns.time),
+            *(_packed(column.astype(np.int64)) for column in (columns.user, columns.other, columns.extra)),
+            _packed(columns.at),
         )
         self._closed.append(_encode(pack))
         self._begin()
@@ -313,18 +350,22 @@ def _of_columns(packed: _PackedColumns) -> Pack:
     time, user, other, extra, at = (
         _unpacked(column, len(kind)) for column in (packed.time, packed.user, packed.other, packed.extra, packed.at)
     )
-    segments = []
+    messages = sum(segment.messages for segment in packed.segments)
+    gaps, accepted_ms, counts = (
+        _unpacked(column, messages) for column in (packed.gaps, packed.accepted_ms, packed.counts)
+    )
+    segments, begin = list[Segment](), 0
     for segment in packed.segments:
-        offsets, accepted_ms, counts = (
-            _unpacked(column, segment.messages) for column in (segment.offsets, segment.accepted_ms, segment.counts)
-        )
-        segments.append(Segment(segment.source, offsets + np.arange(len(offsets)), accepted_ms, counts))
+        end = begin + segment.messages
+        offsets = gaps[begin:end] + np.arange(segment.first, segment.first + segment.messages)
+        segments.append(Segment(segment.source, offsets, accepted_ms[begin:end], counts[begin:end]))
+        begin = end
     if max((int(column.max()) for column in (user, other, extra) if len(column)), default=-1) >= len(packed.ids):
         raise ValueError("an id is missing")
-    if sum(int(segment.counts.sum()) for segment in segments) != len(kind):
+    if int(counts.sum()) != len(kind):
         raise ValueError("the messages have another number of mutations")
-    ids = (column.astype(np.int32) for column in (user, other, extra))
-    return Pack(segments, EventColumns(kind, time, *ids, at, packed.ids), packed.clock)
+    user_ids, other_ids, extra_ids = (column.astype(np.int32) for column in (user, other, extra))
+    return Pack(segments, EventColumns(kind, time, user_ids, other_ids, extra_ids, at, packed.ids), packed.clock)
 
 
 def _of_rows(packed: _RowPack) -> Pack:

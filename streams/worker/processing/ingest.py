@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from faust.types import TP
 
+from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import EVICTION_US, Int64s, Kind
 from streams.errors import BadEvent
@@ -29,6 +31,7 @@ from streams.telemetry.metrics import Metrics
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.publish_and_commit import PollPositions, Step, publish_and_commit
 
+_OFFSET, _VALUE, _TIMESTAMP = attrgetter("offset"), attrgetter("value"), attrgetter("timestamp")
 SLICE = 4_000
 """Messages decoded before other tasks of the event loop run."""
 NAMES = [kind.name.lower() for kind in Kind]
@@ -92,10 +95,12 @@ class Ingest:
             source = sources.get(tp) or f"{tp.topic}:{tp.partition}"
             for first in range(0, len(records), SLICE):
                 chosen = records[first : first + SLICE]
-                accepted_ms = np.array([record.timestamp or 0 for record in chosen], np.int64)
                 # Messages from before Kafka 0.10 have no timestamp.
-                accepted_ms[accepted_ms <= 0] = time.time_ns() // 1_000_000
-                yield source, chosen, Messages(kind, [record.value for record in chosen], accepted_ms)
+                times_ms = [stamp or 0 for stamp in map(_TIMESTAMP, chosen)]
+                accepted_ms = np.array(times_ms, np.int64)
+                if min(times_ms) <= 0:
+                    accepted_ms[accepted_ms <= 0] = time.time_ns() // 1_000_000
+                yield source, chosen, Messages(kind, list(map(_VALUE, chosen)), accepted_ms)
 
     def _decode(self, parts: list[Part], packers: list[Packer]) -> Int64s:
         """Add the mutations of these messages to the packs, and invalid messages to the dead letters.
@@ -111,8 +116,7 @@ class Ingest:
             return np.zeros(len(NAMES), np.int64)
         if self._shards > 1:
             self._clock = max(self._clock, int(columns.time.max()))
-        sizes = np.fromiter((len(record.value or b"") for record in records), np.int64, len(records))
-        self._pack(parts, decoded, sizes, packers)
+        self._pack(parts, decoded, packers)
         return _events(parts, decoded)
 
     def _note(self, records: list[Any], invalid: dict[int, BadEvent]) -> None:
@@ -126,37 +130,27 @@ class Ingest:
 
     def _note_valid(self, records: list[Any]) -> None:
         """Note the last of some valid records of each topic partition, which ends a row of invalid ones before it."""
-        for record in {(record.topic, record.partition): record for record in records}.values():
-            self._dead_letters.good(record)
+        if self._dead_letters.in_row:
+            for record in {(record.topic, record.partition): record for record in records}.values():
+                self._dead_letters.good(record)
 
-    def _pack(self, parts: list[Part], decoded: DecodedFetch, sizes: Int64s, packers: list[Packer]) -> None:
-        """Add the mutations of each part to the packs of the shards that they concern.
-
-        Args:
-            parts: the parts.
-            decoded: their mutations.
-            sizes: bytes of the value of each message, `[messages]`.
-            packers: the packer of each shard.
-        """
-        columns, counts = decoded.columns, decoded.counts
-        message = np.repeat(np.arange(len(counts)), counts)
-        for packer, rows in zip(packers, concerned_rows(columns, self._shards), strict=True):
-            routed = columns.select(rows)
-            routed_counts = np.bincount(message[rows], minlength=len(counts))
-            has = routed_counts > 0
-            # A message with many events is packed in parts: each shard gets the bytes of its own.
-            bytes_each = sizes * routed_counts // np.maximum(counts, 1)
-            begin = row = 0
-            for source, chosen, messages in parts:
-                end = begin + len(chosen)
-                here = has[begin:end]
-                part_counts = routed_counts[begin:end][here]
-                last = row + int(part_counts.sum())
-                if last > row:
-                    offsets = np.fromiter((record.offset for record in chosen), np.int64, len(chosen))[here]
-                    segment = Segment(source, offsets, messages.accepted_ms[here], part_counts)
-                    packer.add(segment, bytes_each[begin:end][here], routed.select(slice(row, last)))
-                begin, row = end, last
+    def _pack(self, parts: list[Part], decoded: DecodedFetch, packers: list[Packer]) -> None:
+        """Add the mutations of each part to the packs of the shards that they concern."""
+        ends = np.cumsum(decoded.counts)
+        first = row = 0
+        for source, records, messages in parts:
+            last = first + len(records)
+            end = int(ends[last - 1])
+            offsets = np.fromiter(map(_OFFSET, records), np.int64, len(records))
+            values = [value or b"" for value in messages.values]
+            sizes = np.fromiter(map(len, values), np.int64, len(records))
+            segment = Segment(source, offsets, messages.accepted_ms, decoded.counts[first:last])
+            columns = decoded.columns if end - row == len(decoded.columns) else decoded.columns.select(slice(row, end))
+            if len(packers) == 1:
+                _add(packers[0], segment, sizes, columns)
+            else:
+                _route(packers, segment, sizes, columns)
+            first, row = last, end
 
     async def send(self, packers: list[Packer]) -> None:
         """Send the packs of a poll to their shards, and its dead letters.
@@ -200,9 +194,31 @@ class IngestStep:
         return True
 
 
+def _add(packer: Packer, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+    """Add messages and their mutations to the pack of a shard; a message without mutations is left out."""
+    has = segment.counts > 0
+    if has.all():
+        packer.add(segment, sizes, columns)
+    elif has.any():
+        packer.add(Segment(segment.source, *(column[has] for column in segment[1:])), sizes[has], columns)
+
+
+def _route(packers: list[Packer], segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+    """Add messages and their mutations to the packs of the shards that they concern."""
+    message = np.repeat(np.arange(len(sizes)), segment.counts)
+    for packer, rows in zip(packers, concerned_rows(columns, len(packers)), strict=True):
+        counts = np.bincount(message[rows], minlength=len(sizes))
+        # A message with many events is packed in parts: each shard gets the bytes of its own.
+        parts = sizes * counts // np.maximum(segment.counts, 1)
+        _add(packer, segment._replace(counts=counts), parts, columns.select(rows))
+
+
 def _events(parts: list[Part], decoded: DecodedFetch) -> Int64s:
     """Return the number of events by kind; a share with an author yields a create that is no event of its own."""
+    kinds = np.bincount(decoded.columns.kind, minlength=len(NAMES))
+    if not kinds[Kind.CREATE] or all(messages.topic != "share" for _, _, messages in parts):
+        return kinds
     is_share = np.repeat([messages.topic == "share" for _, _, messages in parts], [len(part[1]) for part in parts])
-    kinds = decoded.columns.kind
-    stated = np.repeat(is_share, decoded.counts) & (kinds == Kind.CREATE)
-    return np.bincount(kinds[~stated], minlength=len(NAMES))
+    stated = np.repeat(is_share, decoded.counts) & (decoded.columns.kind == Kind.CREATE)
+    kinds[Kind.CREATE] -= int(stated.sum())
+    return kinds
