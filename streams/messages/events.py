@@ -145,7 +145,7 @@ TOPIC_OF: dict[str, TopicKind] = {name: topic for topic, names in _ROWS for name
 """The input topic of each type of event."""
 _ANY = _TOPICS["follow"] | _TOPICS["share"] | _TOPICS["create"]
 DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
-"""Decodes one message of a topic to an event or a list of events; `mutations` also checks what a type cannot say."""
+"""Decode one message of a topic to an event or a list of events; times and lengths in bytes are not checked yet."""
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _IDS = ("user", "target", "community", "content", "via", "reply_to", "topics", "author")

@@ -307,7 +307,9 @@ class Packer:
             columns.ids,
             columns.kind.tobytes(),
             _packed(columns.time),
-            *(_packed(column.astype(np.int64)) for column in (columns.user, columns.other, columns.extra)),
+            _packed(columns.user.astype(np.int64)),
+            _packed(columns.other.astype(np.int64)),
+            _packed(columns.extra.astype(np.int64)),
             _packed(columns.at),
         )
         self._closed.append(_encode(pack))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Fact, Kind, Mutation
 from streams.errors import StateError
+from streams.messages import mutation_packs
 from streams.messages.mutation_packs import (
     FACTS,
+    VERSION,
     OutboundFacts,
     Packer,
     Record,
@@ -105,6 +108,54 @@ def test_a_later_version() -> None:
     """A pack of a newer release is refused by its number, whatever else it holds."""
     with pytest.raises(StateError, match="version 4"):
         unpack(msgspec.msgpack.encode([4, "something else"]))
+
+
+MESSAGES = [
+    ("t#a:0", 3, 5, [Mutation(int(Kind.SHARE), 7, "ana", "c", "ben"), Mutation(int(Kind.FORGET), 8, "é")]),
+    ("t#a:0", 4, 6, [Mutation(int(Fact.TIED), 0, "", "", "ab", 2**64 - 1)]),
+    ("u:1", 0, 0, [Mutation(int(Kind.CREATE), 9, "ana", "c2")]),
+]
+WRITTEN = {
+    2: bytes.fromhex(
+        "93029295a57423613a3092030492050692020193960507a3616e61a163a362656e00960408a2c3a9a0c000961c00a0a0a261"
+        "62cfffffffffffffffff95a3753a3191009100910191960709a3616e61a26332c0004d"
+    ),
+    3: bytes.fromhex(
+        "9d034d9293a57423613a30020393a3753a3101009200c4009200c4030506009201c40301000096a3616e61a2c3a9a163a362"
+        "656ea26162a26332c40405041c079200c4040708000992ffc4040102000192ffc4040300000692ffc4040400050092ffc404"
+        "01010001"
+    ),
+}
+"""The same messages with clock 77 as each version wrote them."""
+
+
+@pytest.mark.parametrize("version", WRITTEN)
+def test_a_pack_of_any_version(version: int) -> None:
+    """A log may hold packs of earlier releases, and fields that a later one appends to the present version."""
+    pack = unpack(WRITTEN[version])
+    assert list(messages(pack)) == MESSAGES
+    assert pack.clock == 77
+    appended = msgspec.msgpack.encode([*msgspec.msgpack.decode(WRITTEN[version]), {"later": [1]}])
+    assert list(messages(unpack(appended))) == MESSAGES
+
+
+def test_the_layout_is_the_last_one() -> None:
+    """A change of the layout needs a new version: logs hold the present one."""
+    packer = Packer()
+    packer.clock = 77
+    for source, offset, accepted_ms, some in MESSAGES:
+        packer.add_message(source, offset, accepted_ms, 10, some)
+    assert packer.finish() == [WRITTEN[VERSION]]
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=100) | st.lists(st.integers(0, 70_000), max_size=100))
+def test_columns_of_integers(values: list[int]) -> None:
+    """Every 64-bit integer comes back, packed with NumPy or without."""
+    column = np.array(values, np.int64)
+    packed = mutation_packs._packed(column)
+    assert packed == mutation_packs._packed_few(values)
+    assert mutation_packs._unpacked(packed, len(values)).tolist() == values
+    assert len(packed[1]) <= 8 * len(values)
 
 
 def test_the_clock_travels() -> None:
