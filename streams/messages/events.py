@@ -36,11 +36,11 @@ LATEST_US = 253_370_764_800_000_000
 REASONS = ("empty", "envelope", "field", "format", "id", "json", "nested", "schema", "size", "time", "type", "utf8")
 """Every reason of a BadEvent of this module."""
 EXPLAINED_CHARS = 300
-_CHECK_BYTES = ID_BYTES // 4
+CHECK_CHARS = ID_BYTES // 4
 """Maximum characters of a string that cannot exceed ID_BYTES in UTF-8, so that it needs no check."""
 _ID_BITS = 851
 """Bits of the largest integer with at most ID_BYTES digits."""
-_FAR = 1e12
+FAR_S = 1e12
 """Seconds beyond every valid time; prevents an overflow in the conversion to µs."""
 
 Id = Annotated[str, Meta(min_length=1, max_length=ID_BYTES)] | int
@@ -53,6 +53,8 @@ class Event(Struct, tag_field="type", gc=False):
     kind: ClassVar[int]
     other: ClassVar[Any] = ""
     extra: ClassVar[Any] = None
+    author: ClassVar[Any] = None
+    created: ClassVar[Any] = None
     time: Time
     user: Id
 
@@ -97,8 +99,8 @@ class Share(Event, tag="share", gc=False, rename={"other": "content", "extra": "
     kind = int(Kind.SHARE)
     other: Id  # type: ignore[misc]
     extra: Id | None = None  # type: ignore[misc]
-    author: Id | None = None
-    created: Time | None = None
+    author: Id | None = None  # type: ignore[misc]
+    created: Time | None = None  # type: ignore[misc]
 
 
 class Unshare(Event, tag="unshare", gc=False, rename={"other": "content"}):
@@ -142,7 +144,8 @@ _ROWS: tuple[tuple[TopicKind, tuple[str, ...]], ...] = (
 TOPIC_OF: dict[str, TopicKind] = {name: topic for topic, names in _ROWS for name in names}
 """The input topic of each type of event."""
 _ANY = _TOPICS["follow"] | _TOPICS["share"] | _TOPICS["create"]
-_DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
+DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
+"""Decode one message of a topic to an event or a list of events; times and lengths in bytes are not checked yet."""
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _IDS = ("user", "target", "community", "content", "via", "reply_to", "topics", "author")
@@ -172,7 +175,7 @@ def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[
     try:
         if not value.isascii():
             value.decode()  # the decoder does not check the bytes of unknown fields
-        events = _DECODE[topic](value)
+        events = DECODE[topic](value)
         return _accepted(events if type(events) is list else (events,), latest_us)
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         result = _second_attempt(value, topic, latest_us, error)
@@ -235,16 +238,16 @@ def _accepted(events: Iterable[Event], latest_us: int, base: str = _ITS_OWN) -> 
             time_us = time * 1_000_000
         else:
             seconds: float = time.timestamp() if type(time) is datetime else time  # type: ignore[assignment]
-            time_us = round(seconds * 1e6) if -_FAR < seconds < _FAR else -1
+            time_us = round(seconds * 1e6) if -FAR_S < seconds < FAR_S else -1
         if not 0 <= time_us <= latest_us:
             raise BadEvent("time", time_formats.mistake("time", time, latest_us, base))
         user, other, extra = event.user, event.other, event.extra
-        if type(user) is not str or len(user) > _CHECK_BYTES:
-            user = _id("user", user)
-        if type(other) is not str or len(other) > _CHECK_BYTES:
-            other = _id("the other id", other)
-        if extra is not None and (type(extra) is not str or len(extra) > _CHECK_BYTES):
-            extra = _id("via or reply_to", extra)
+        if type(user) is not str or len(user) > CHECK_CHARS:
+            user = checked_id("user", user)
+        if type(other) is not str or len(other) > CHECK_CHARS:
+            other = checked_id("the other id", other)
+        if extra is not None and (type(extra) is not str or len(extra) > CHECK_CHARS):
+            extra = checked_id("via or reply_to", extra)
         if type(event) is Share and (event.author is not None or event.created is not None):
             result.append(_create_of_share(event, other, latest_us, base))
         result.append(_new(Mutation, (event.kind, time_us, user, other, extra, 0)))
@@ -263,7 +266,16 @@ def _create_of_share(share: Share, content: str, latest_us: int, base: str) -> M
         raise BadEvent(bad.reason, f"{name} {str(bad).partition(' ')[2]}") from None
 
 
-def _id(name: str, value: str | int) -> str:
+def checked_id(name: str, value: str | int) -> str:
+    """Return an id as a string.
+
+    Args:
+        name: the field, for the error.
+        value: the id as it was given.
+
+    Raises:
+        BadEvent: it is longer than ID_BYTES.
+    """
     # Converting a huge integer to text is slow, its number of bits is known at once.
     text = value if isinstance(value, str) else "" if value.bit_length() > _ID_BITS else str(value)
     if not text or len(text.encode()) > ID_BYTES:
@@ -286,7 +298,7 @@ def _decode_unwrapped(value: bytes, topic: TopicKind, latest_us: int) -> list[Mu
     """Decode the JSON after a BOM or a prefix."""
     try:
         value.decode()
-        events = _DECODE[topic](value)
+        events = DECODE[topic](value)
         return _accepted(events if type(events) is list else (events,), latest_us)
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _explained(value, topic, latest_us, error)
@@ -324,7 +336,7 @@ def _element(value: bytes, topic: TopicKind, latest_us: int) -> list[Mutation]:
     if value.startswith(b"["):
         raise BadEvent("nested", "an array inside an array; give a message one flat array")
     try:
-        return _accepted((_DECODE[topic](value),), latest_us)
+        return _accepted((DECODE[topic](value),), latest_us)
     except (msgspec.DecodeError, RecursionError) as error:
         result = _single(value, topic, latest_us, error)
     if isinstance(result, BadEvent):
@@ -342,7 +354,7 @@ def _single(value: bytes, topic: TopicKind, latest_us: int, error: Exception) ->
         raw = _RAW(value) | {name: msgspec.Raw(msgspec.json.encode(text)) for name, text in converted.items() if text}
         value = msgspec.json.encode(raw)
         try:
-            return _accepted((_DECODE[topic](value),), latest_us)
+            return _accepted((DECODE[topic](value),), latest_us)
         except (BadEvent, msgspec.DecodeError) as again:
             return again if isinstance(again, BadEvent) else BadEvent(*_reason(again, topic, fields, latest_us))
     if isinstance(error, msgspec.ValidationError) and (wrapped := wire_formats.envelope(value)):

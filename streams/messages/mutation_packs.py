@@ -1,35 +1,45 @@
 """Packs, the messages of the mutations topic: the mutations of many input messages in one MessagePack value.
 
-A pack holds one segment per source partition; a segment holds the mutations of whole input messages with their offsets.
-A shard keeps the last applied offset of each source partition (its marks) and skips messages that are not above the
-mark, so a message that ingest sends twice counts once. A source names the identity of its topic
-(`streams/messages/topic_identity.py`): a mark of a topic does not hold for another topic with the same name.
+A pack holds the mutations as columns with one table of ids, and one segment per source partition: the offsets of whole
+input messages, and how many mutations each has. A shard keeps the last applied offset of each source partition (its
+marks) and skips messages that are not above the mark, so a message that ingest sends twice counts once. A source names
+the identity of its topic (`streams/messages/topic_identity.py`): a mark of a topic does not hold for another topic with
+the same name.
 
 Facts that a shard derives for other shards travel the same way: their source is the shard's own partition of the
 mutations topic, their offsets are those of the records that led to them.
+
+A column of integers is packed as its smallest value and the differences to it, in as few bytes as the largest
+difference needs; equal values take none. Fields may be appended to the arrays of version 3: an older release ignores
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
+from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
-from graphstate.types import Mutation
+from graphstate.types import Int64s, Mutation
 from streams.errors import StateError
 from streams.messages.topic_identity import source_partition
 
-VERSION = 2
-_READ = (1, 2)
-"""Version 1 had no clock."""
+VERSION = 3
+_READ = (1, 2, 3)
+"""Versions 1 and 2 had a row per mutation; version 1 had no clock."""
 PACK_BYTES = 700_000
 """Bytes of input messages after which a pack is closed; a packed mutation is shorter than its JSON."""
 PACK_MUTATIONS = 4_096
 """Mutations after which a pack is closed; a pack is applied in one step."""
+_FEW = 48
+"""Integers up to which a column is packed without NumPy."""
+_UNSIGNED = (1 << 64) - 1
 
 
 class Record(NamedTuple):
@@ -37,15 +47,20 @@ class Record(NamedTuple):
 
     Attributes:
         offset: its offset in the log.
-        mutations: its mutations in order.
+        columns: its mutations in order.
         clock: the newest event time (µs) that its sender had read.
         accepted_ms: Kafka's timestamp (ms) of the oldest event in it; 0 if unknown.
     """
 
     offset: int
-    mutations: list[Mutation]
+    columns: EventColumns
     clock: int = NEVER
     accepted_ms: int = 0
+
+    @classmethod
+    def of(cls, offset: int, mutations: Iterable[Mutation], clock: int = NEVER, accepted_ms: int = 0) -> Self:
+        """Return a record of these mutations."""
+        return cls(offset, EventColumns.of(mutations), clock, accepted_ms)
 
 
 class OutboundFacts(NamedTuple):
@@ -64,16 +79,72 @@ def facts_by_shard(record: Record, outbound_facts: list[tuple[int, Mutation]]) -
     return [OutboundFacts(shard, record, shard_facts) for shard, shard_facts in facts.items()]
 
 
-class Segment(Struct, array_like=True, gc=False):
+class Segment(NamedTuple):
     """Messages of one source partition in their order.
 
     Attributes:
         source: `topic#id:partition`; `topic:partition` if an earlier release wrote it.
-        offsets: the offset of each message.
-        accepted_ms: Kafka's timestamp of each message.
-        counts: the number of mutations of each message.
-        mutations: the mutations of all messages.
+        offsets: the offset of each message, `[n]`.
+        accepted_ms: Kafka's timestamp of each message, `[n]`.
+        counts: the number of mutations of each message, `[n]`.
     """
+
+    source: str
+    offsets: Int64s
+    accepted_ms: Int64s
+    counts: Int64s
+
+
+class Pack(NamedTuple):
+    """One message of the mutations topic.
+
+    Attributes:
+        segments: the messages, by source partition.
+        columns: the mutations of all segments, one after the other.
+        clock: the newest event time (µs) that its sender had read.
+    """
+
+    segments: list[Segment]
+    columns: EventColumns
+    clock: int = NEVER
+
+
+_Column = tuple[int, bytes]
+"""The smallest value, and the differences to it as little-endian integers of 1, 2, 4 or 8 bytes."""
+
+
+class _PackedSegment(Struct, array_like=True, gc=False):
+    """A segment as it is sent: its source, the number of its messages, and the offset of the first."""
+
+    source: str
+    messages: int
+    first: int
+
+
+class _PackedColumns(Struct, array_like=True, gc=False):
+    """A pack as it is sent; columns of messages and of mutations go through all segments.
+
+    Attributes:
+        gaps: the offset of each message beyond those that would follow from the first of its segment.
+    """
+
+    version: int
+    clock: int
+    segments: list[_PackedSegment]
+    gaps: _Column
+    accepted_ms: _Column
+    counts: _Column
+    ids: list[str]
+    kind: bytes
+    time: _Column
+    user: _Column
+    other: _Column
+    extra: _Column
+    at: _Column
+
+
+class _RowSegment(Struct, array_like=True, gc=False):
+    """A segment of versions 1 and 2."""
 
     source: str
     offsets: list[int]
@@ -82,18 +153,67 @@ class Segment(Struct, array_like=True, gc=False):
     mutations: list[Mutation]
 
 
-class Pack(Struct, array_like=True, gc=False):
-    """One message of the mutations topic; clock: the newest event time (µs) that its sender had read."""
+class _RowPack(Struct, array_like=True, gc=False):
+    """A pack of versions 1 and 2."""
 
     version: int
-    segments: list[Segment]
+    segments: list[_RowSegment]
     clock: int = NEVER
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Pack).decode
+_decode_columns = msgspec.msgpack.Decoder(_PackedColumns).decode
+_decode_rows = msgspec.msgpack.Decoder(_RowPack).decode
 _parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _number = msgspec.msgpack.Decoder(int).decode
+
+
+def _packed(values: Int64s) -> _Column:
+    if len(values) <= _FEW:
+        return _packed_few(values.tolist())
+    least, largest = int(values.min()), int(values.max())
+    if least == largest:
+        return least, b""
+    # The difference of two 64-bit integers fits into an unsigned one.
+    differences = values.astype("<u8") - np.uint64(least & _UNSIGNED)
+    return least, differences.astype(_type(largest - least)).tobytes()
+
+
+def _packed_few(values: list[int]) -> _Column:
+    """Do the same as `_packed` for a short column, for which calls of NumPy would take longer."""
+    least, largest = min(values, default=0), max(values, default=0)
+    if least == largest:
+        return least, b""
+    return least, np.array([value - least for value in values], _type(largest - least)).tobytes()
+
+
+def _type(largest: int) -> str:
+    """Return the type of the shortest integers up to this one."""
+    return "<u1" if largest < 1 << 8 else "<u2" if largest < 1 << 16 else "<u4" if largest < 1 << 32 else "<u8"
+
+
+def _unpacked(column: _Column, count: int) -> Int64s:
+    """Return the values of a column.
+
+    Raises:
+        ValueError: it does not have that many.
+    """
+    least, data = column
+    if not data:
+        return np.full(count, least, np.int64)
+    differences = np.frombuffer(data, f"<u{len(data) // count if count else 0}")
+    if len(differences) != count:
+        raise ValueError("a column has another length")
+    values = differences.astype(np.uint64)
+    values += np.uint64(least & _UNSIGNED)
+    return values.view(np.int64)
+
+
+def _one(columns: Sequence[Int64s]) -> Int64s:
+    """Return one column after the other."""
+    if len(columns) == 1:
+        return columns[0]
+    return np.concatenate(columns) if columns else np.zeros(0, np.int64)
 
 
 class Packer:
@@ -111,10 +231,51 @@ class Packer:
         self._begin()
 
     def _begin(self) -> None:
-        self._segments: dict[str, Segment] = {}
+        self._sources: dict[str, list[tuple[Segment, EventColumns]]] = {}
         self._bytes = self._count = 0
 
-    def add(self, source: str, offset: int, accepted_ms: int, size_bytes: int, mutations: list[Mutation]) -> None:
+    def add(self, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+        """Add input messages of one source.
+
+        Args:
+            segment: the messages; their offsets are above all earlier ones of the source.
+            sizes: the length of the value of each message, `[n]`.
+            columns: the mutations of all messages.
+        """
+        size, rows = int(sizes.sum()), len(columns)
+        # Before the last message there are fewer mutations than in all of them.
+        if self._bytes + size <= self.max_bytes and self._count + rows <= self.max_mutations:
+            self._append(segment, size, columns)
+        else:
+            self._add_in_parts(segment, sizes, columns)
+
+    def _append(self, segment: Segment, size: int, columns: EventColumns) -> None:
+        self._sources.setdefault(segment.source, []).append((segment, columns))
+        self._bytes += size
+        self._count += len(columns)
+
+    def _add_in_parts(self, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+        """Do the same as `add`, and close a pack before each message that it has no room for."""
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        rows = np.concatenate([[0], np.cumsum(segment.counts)])
+        first = 0
+        while first < len(sizes):
+            fits = self._bytes + ends[first + 1 :] - ends[first] <= self.max_bytes
+            fits &= self._count + rows[first:-1] - rows[first] < self.max_mutations
+            # An empty pack takes a message of any size.
+            fits[0] |= not self._count
+            last = first + (len(fits) if fits.all() else int(np.argmin(fits)))
+            if last > first:
+                part = Segment(segment.source, *(column[first:last] for column in segment[1:]))
+                chosen = slice(int(rows[first]), int(rows[last]))
+                self._append(part, int(ends[last] - ends[first]), columns.select(chosen))
+                first = last
+            if first < len(sizes):
+                self._close()
+
+    def add_message(
+        self, source: str, offset: int, accepted_ms: int, size_bytes: int, mutations: Iterable[Mutation]
+    ) -> None:
         """Add one input message.
 
         Args:
@@ -124,20 +285,34 @@ class Packer:
             size_bytes: the length of the message's value.
             mutations: all mutations of the message.
         """
-        if self._count and (self._bytes + size_bytes > self.max_bytes or self._count >= self.max_mutations):
-            self._close()
-        segment = self._segments.get(source)
-        if segment is None:
-            segment = self._segments[source] = Segment(source, [], [], [], [])
-        segment.offsets.append(offset)
-        segment.accepted_ms.append(accepted_ms)
-        segment.counts.append(len(mutations))
-        segment.mutations += mutations
-        self._bytes += size_bytes
-        self._count += len(mutations)
+        columns = EventColumns.of(mutations)
+        offsets, accepted, counts = (np.array([value], np.int64) for value in (offset, accepted_ms, len(columns)))
+        self.add(Segment(source, offsets, accepted, counts), np.array([size_bytes]), columns)
 
     def _close(self) -> None:
-        self._closed.append(_encode(Pack(VERSION, list(self._segments.values()), self.clock)))
+        parts = [part for source in self._sources.values() for part in source]
+        segments, gaps = list[_PackedSegment](), list[Int64s]()
+        for source, of_source in self._sources.items():
+            offsets = _one([segment.offsets for segment, _ in of_source])
+            segments.append(_PackedSegment(source, len(offsets), int(offsets[0])))
+            gaps.append(offsets - np.arange(offsets[0], offsets[0] + len(offsets)))
+        columns = EventColumns.joined([part for _, part in parts]).compact()
+        pack = _PackedColumns(
+            VERSION,
+            self.clock,
+            segments,
+            _packed(_one(gaps)),
+            _packed(_one([segment.accepted_ms for segment, _ in parts])),
+            _packed(_one([segment.counts for segment, _ in parts])),
+            columns.ids,
+            columns.kind.tobytes(),
+            _packed(columns.time),
+            _packed(columns.user.astype(np.int64)),
+            _packed(columns.other.astype(np.int64)),
+            _packed(columns.extra.astype(np.int64)),
+            _packed(columns.at),
+        )
+        self._closed.append(_encode(pack))
         self._begin()
 
     def finish(self, *, always: bool = False) -> list[bytes]:
@@ -146,7 +321,7 @@ class Packer:
         Args:
             always: return a pack even if nothing was added, to publish the clock.
         """
-        if self._segments or (always and not self._closed):
+        if self._sources or (always and not self._closed):
             self._close()
         closed, self._closed = self._closed, []
         return closed
@@ -165,11 +340,44 @@ def unpack(value: bytes) -> Pack:
                 f"a pack on the mutations topic has version {version}, this release reads {VERSION}: run the release "
                 "that wrote it, or a newer one"
             )
-        return _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _of_columns(_decode_columns(value)) if version == VERSION else _of_rows(_decode_rows(value))
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise StateError(
             f"a message on the mutations topic is no pack ({error}); only Groundswell may write to that topic"
         ) from error
+
+
+def _of_columns(packed: _PackedColumns) -> Pack:
+    kind = np.frombuffer(packed.kind, np.uint8)
+    time, user, other, extra, at = (
+        _unpacked(column, len(kind)) for column in (packed.time, packed.user, packed.other, packed.extra, packed.at)
+    )
+    messages = sum(segment.messages for segment in packed.segments)
+    gaps, accepted_ms, counts = (
+        _unpacked(column, messages) for column in (packed.gaps, packed.accepted_ms, packed.counts)
+    )
+    segments, begin = list[Segment](), 0
+    for segment in packed.segments:
+        end = begin + segment.messages
+        offsets = gaps[begin:end] + np.arange(segment.first, segment.first + segment.messages)
+        segments.append(Segment(segment.source, offsets, accepted_ms[begin:end], counts[begin:end]))
+        begin = end
+    if max((int(column.max()) for column in (user, other, extra) if len(column)), default=-1) >= len(packed.ids):
+        raise ValueError("an id is missing")
+    if int(counts.sum()) != len(kind):
+        raise ValueError("the messages have another number of mutations")
+    user_ids, other_ids, extra_ids = (column.astype(np.int32) for column in (user, other, extra))
+    return Pack(segments, EventColumns(kind, time, user_ids, other_ids, extra_ids, at, packed.ids), packed.clock)
+
+
+def _of_rows(packed: _RowPack) -> Pack:
+    segments = [
+        Segment(segment.source, *(np.array(column, np.int64) for column in columns))
+        for segment in packed.segments
+        for columns in [(segment.offsets, segment.accepted_ms, segment.counts)]
+    ]
+    mutations = (mutation for segment in packed.segments for mutation in segment.mutations)
+    return Pack(segments, EventColumns.of(mutations), packed.clock)
 
 
 @dataclass
@@ -179,14 +387,14 @@ class UnappliedRecords:
     Attributes:
         marks: the last offset of each source partition.
         records: one per pack.
-        accepted_ms: Kafka's timestamp of each message; 0 if unknown.
+        accepted: Kafka's timestamps of the messages of each segment; 0 if unknown.
         count: the number of mutations.
         repeated: the number of messages that are left out because the state has them.
     """
 
     marks: dict[str, int]
     records: list[Record] = field(default_factory=list)
-    accepted_ms: list[int] = field(default_factory=list)
+    accepted: list[Int64s] = field(default_factory=list)
     count: int = 0
     repeated: int = 0
 
@@ -195,6 +403,11 @@ class UnappliedRecords:
         """Start with no record, above a copy of these marks."""
         return cls(dict(marks))
 
+    @property
+    def accepted_ms(self) -> Int64s:
+        """Kafka's timestamp of each message, 0 if unknown, `[messages]`."""
+        return np.concatenate(self.accepted) if self.accepted else np.zeros(0, np.int64)
+
     def add(self, offset: int, pack: Pack) -> None:
         """Add the messages of a pack that are above the marks, and raise the marks.
 
@@ -202,22 +415,22 @@ class UnappliedRecords:
             offset: the pack's offset in the log.
             pack: the pack.
         """
-        mutations: list[Mutation] = []
-        before = len(self.accepted_ms)
+        before, kept, repeated = len(self.accepted), list[np.ndarray](), 0
         for segment in pack.segments:
             if segment.source not in self.marks:
                 self._drop_replaced_topic(segment.source)
             mark = self.marks.get(segment.source, -1)
-            offsets = segment.offsets
-            if offsets[0] > mark:
-                mutations += segment.mutations
-                self.accepted_ms += segment.accepted_ms
-            else:
-                self._add_above(mark, segment, mutations)
-            self.marks[segment.source] = max(mark, offsets[-1])
-        oldest = min(filter(None, self.accepted_ms[before:]), default=0)
-        self.records.append(Record(offset, mutations, pack.clock, oldest))
-        self.count += len(mutations)
+            new = segment.offsets > mark
+            repeated += len(new) - int(new.sum())
+            kept.append(np.repeat(new, segment.counts))
+            self.accepted.append(segment.accepted_ms[new])
+            self.marks[segment.source] = max(mark, int(segment.offsets[-1]))
+        columns = pack.columns.select(np.concatenate(kept)).compact() if repeated else pack.columns
+        known = [times[times > 0] for times in self.accepted[before:]]
+        oldest = min((int(times.min()) for times in known if len(times)), default=0)
+        self.records.append(Record(offset, columns, pack.clock, oldest))
+        self.count += len(columns)
+        self.repeated += repeated
 
     def _drop_replaced_topic(self, source: str) -> None:
         """Drop the mark of an earlier topic of the same name: a partition has one mark."""
@@ -225,21 +438,14 @@ class UnappliedRecords:
         for replaced in [mark for mark in self.marks if source_partition(mark) == partition]:
             del self.marks[replaced]
 
-    def _add_above(self, mark: int, segment: Segment, mutations: list[Mutation]) -> None:
-        for offset, accepted_ms, message_mutations in messages(segment):
-            if offset > mark:
-                mutations += message_mutations
-                self.accepted_ms.append(accepted_ms)
-            else:
-                self.repeated += 1
 
-
-def messages(segment: Segment) -> Iterator[tuple[int, int, list[Mutation]]]:
-    """Yield (offset, accepted_ms, mutations) of each source message in a segment."""
-    begin = 0
-    for offset, accepted_ms, count in zip(segment.offsets, segment.accepted_ms, segment.counts, strict=True):
-        yield offset, accepted_ms, segment.mutations[begin : begin + count]
-        begin += count
+def messages(pack: Pack) -> Iterator[tuple[str, int, int, list[Mutation]]]:
+    """Yield (source, offset, accepted_ms, mutations) of each source message in a pack."""
+    mutations, begin = pack.columns.mutations(), 0
+    for segment in pack.segments:
+        for offset, accepted_ms, count in zip(*(column.tolist() for column in segment[1:]), strict=True):
+            yield segment.source, offset, accepted_ms, mutations[begin : begin + count]
+            begin += count
 
 
 FACTS = 4_096
@@ -265,5 +471,5 @@ def fact_packs(log_name: str, partition: int, outbound_facts: Iterable[OutboundF
         for part, begin in enumerate(range(0, len(facts), FACTS)):
             chunk = facts[begin : begin + FACTS]
             offset = record.offset * _PARTS + part
-            packer.add(f"{log_name}:{partition}", offset, record.accepted_ms, len(chunk) * _FACT_BYTES, chunk)
+            packer.add_message(f"{log_name}:{partition}", offset, record.accepted_ms, len(chunk) * _FACT_BYTES, chunk)
     return {shard: packer.finish() for shard, packer in packers.items()}

@@ -367,7 +367,7 @@ def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
             return False
         if name == topics.halos.name:
             return user in _users_of_halo(decode(value))
-        return any(user in _users(mutation) for segment in unpack(value).segments for mutation in segment.mutations)
+        return any(user in _users(mutation) for mutation in unpack(value).columns.mutations())
     if name == topics.models.name:  # artifacts, which name no users
         return False
     holds_bytes = needle in value or needle in (record.key or b"")

@@ -89,8 +89,8 @@ class OldPartition:
             pack = unpack(value)
             unapplied.add(offset, pack)
             (record,) = unapplied.records
-            unapplied.records, unapplied.accepted_ms = [], []
-            for mutation in record.mutations:
+            unapplied.records, unapplied.accepted = [], []
+            for mutation in record.columns.mutations():
                 if mutation.kind >= FIRST:
                     continue
                 self.clock = max(self.clock, mutation.time)
@@ -154,9 +154,9 @@ class NewPartition:
     def _pack(self, mutations: list[Mutation], clock: int, positions: Mapping[str, int] | None = None) -> None:
         packer = Packer()
         packer.clock = clock
-        packer.add(self._source, self._number, 0, 0, mutations)
+        packer.add_message(self._source, self._number, 0, 0, mutations)
         for source, offset in (positions or {}).items():
-            packer.add(source, offset, 0, 0, [])
+            packer.add_message(source, offset, 0, 0, ())
         self._number += 1
         self.packs += packer.finish()
 

@@ -52,7 +52,7 @@ class Cluster:
     def _append(self, shard: int, mutations: list[Mutation]) -> None:
         # A single shard advances its clock by the events that it reads.
         clock = self._clock if len(self.shards) > 1 else NEVER
-        self._records[shard].append(Record(self._ends[shard], mutations, clock))
+        self._records[shard].append(Record.of(self._ends[shard], mutations, clock))
         self._ends[shard] += 1
 
     def _send(self, halos: Iterable[tuple[int, Halo]]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from graphstate.types import Kind, Mutation, owner
+import numpy as np
+from numpy.typing import NDArray
+
+from graphstate.event_columns import EventColumns
+from graphstate.types import Kind, Mutation, owner, source_hash
 
 
 def concerned(mutation: Mutation, shards: int) -> Iterable[int]:
@@ -23,3 +27,22 @@ def concerned(mutation: Mutation, shards: int) -> Iterable[int]:
     if extra is not None:
         owners.add(owner(extra, shards))
     return owners
+
+
+def concerned_rows(columns: EventColumns, shards: int) -> Iterator[NDArray[np.bool_] | slice]:
+    """Yield the mutations that each shard receives, as `concerned` does for each of them.
+
+    Args:
+        columns: Events.
+        shards: Number of shards.
+    """
+    if shards == 1:
+        yield slice(None)
+        return
+    owners = np.fromiter(map(source_hash, columns.ids), np.uint64, len(columns.ids)) % np.uint64(shards)
+    # The owner of an absent id is no shard.
+    owners = np.append(owners, np.uint64(shards))
+    users, others, extras = owners[columns.user], owners[columns.other], owners[columns.extra]
+    to_all = columns.kind == Kind.FORGET
+    for shard in range(shards):
+        yield to_all | (users == shard) | (others == shard) | (extras == shard)

@@ -171,7 +171,7 @@ class Shard:
 
     def step(self, mutations: list[Mutation], clock: int = NEVER) -> Outcome:
         """Process a micro-batch of one record."""
-        return self.process([Record(self.next_offset, mutations, clock)])
+        return self.process([Record.of(self.next_offset, mutations, clock)])
 
     def process(self, records: list[Record], halos: Sequence[Halo] = (), *, silent: bool = False) -> Outcome:
         """Apply a micro-batch in memory and return its outputs; `commit` makes it durable.
@@ -206,7 +206,8 @@ class Shard:
         graph.begin()
         self.publisher.begin()
         for record in records:
-            counts = graph.take(record.mutations, record.clock, self.rule.step_us, self.publisher.run_alert_rule)
+            mutations = record.columns.mutations()
+            counts = graph.take(mutations, record.clock, self.rule.step_us, self.publisher.run_alert_rule)
             for name, count in counts.items():
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
             outcome.outbound_facts += facts_by_shard(record, graph.drain_outbound_facts())

@@ -186,7 +186,7 @@ async def _read(settings: Settings, span: Span) -> dict[Any, list[Any]]:
 def _packs(records: Iterable[Any]) -> Iterator[tuple[tuple[str, int], int]]:
     for record in records:
         for segment in unpack(record.value).segments:
-            for offset in segment.offsets:
+            for offset in segment.offsets.tolist():
                 yield (source_partition(segment.source), offset), record.offset
 
 

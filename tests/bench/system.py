@@ -104,7 +104,7 @@ def base_state(
     begin, count = perf_counter(), 0
     shard = open_shard(part, artifact, kept=kept)
     for batch in batches(workload.base(), LOAD_BATCH):
-        shard.process([Record(shard.next_offset, batch)], silent=True)
+        shard.process([Record.of(shard.next_offset, batch)], silent=True)
         shard.commit(shard.next_offset + 1)
         count += len(batch)
         say(f"loading the base of {workload.name}: {count:,} events in {perf_counter() - begin:.0f} s")
@@ -157,7 +157,7 @@ def loaded(
 def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> Outcome:
     """Process and commit one micro-batch; add its times to the cell."""
     begin = perf_counter()
-    outcome = shard.process([Record(shard.next_offset, batch)])
+    outcome = shard.process([Record.of(shard.next_offset, batch)])
     taken = perf_counter()
     shard.commit(shard.next_offset + 1)
     end = perf_counter()

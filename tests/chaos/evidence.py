@@ -149,7 +149,7 @@ def collect(settings: Settings, members: list[Member], live: LiveResult, sent: l
         for segment in unpack(record.value).segments:
             source = source_partition(segment.source)
             if source.rpartition(":")[0] in inputs:
-                taken.update((source, offset) for offset in segment.offsets)
+                taken.update((source, offset) for offset in segment.offsets.tolist())
     dead = {record.value for record in read_all(settings, [topics.dlq(name).name for name in inputs])}
     states = graphs([member.settings.datadir for member in members], settings.shards)
     result = RunResult(live.answers, states, live.out.last, dead, arrived, set(taken))

@@ -231,8 +231,7 @@ def test_ingest_routes_create_and_share_and_counts_one(offline_settings: Setting
 
     asyncio.run(ingest_poll())
     got = {
-        shard: [one for value in values for segment in unpack(value).segments for one in segment.mutations]
-        for shard, values in packs.items()
+        shard: [one for value in values for one in unpack(value).columns.mutations()] for shard, values in packs.items()
     }
     for mutation, names in ((CREATE, ("zoe", "c1")), (ITSELF, ("ann", "c1", "bob"))):
         assert {shard for shard, found in got.items() if mutation in found} == {owner(name, 3) for name in names}

@@ -71,12 +71,12 @@ class Site:
         told = []
         for partition in range(SHARDS):
             begin = self.host.offsets[partition]
-            outcome = await self.host.step(partition, [Record(begin, log, log[-1].time)])
+            outcome = await self.host.step(partition, [Record.of(begin, log, log[-1].time)])
             told += outcome.outbound_facts
             await self.host.commit(partition, begin + 1, {}, lambda: True)
         for one in told:
             begin = self.host.offsets[one.shard]
-            await self.host.step(one.shard, [Record(begin, one.facts, log[-1].time)])
+            await self.host.step(one.shard, [Record.of(begin, one.facts, log[-1].time)])
             await self.host.commit(one.shard, begin + 1, {}, lambda: True)
 
 

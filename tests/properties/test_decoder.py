@@ -15,12 +15,14 @@ from random import Random
 from time import perf_counter
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from graphstate.types import Kind, Mutation
 from streams.errors import BadEvent
+from streams.messages.column_decoder import Messages, decode
 from streams.messages.events import (
     DAY_US,
     EVENTS,
@@ -33,7 +35,7 @@ from streams.messages.events import (
     mutations,
 )
 from streams.messages.mutation_packs import Packer, unpack
-from streams.messages.mutation_packs import messages as segments
+from streams.messages.mutation_packs import messages as packed
 
 NOW_MS = 1_714_564_800_000
 TOPICS = get_args(TopicKind)
@@ -213,12 +215,11 @@ def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> 
     if found:
         assert value is not None
         packer = Packer()
-        packer.add("t:0", 7, timestamp_ms, len(value), found)
+        packer.add_message("t:0", 7, timestamp_ms, len(value), found)
         (pack,) = packer.finish()
         # A share that states its create becomes two mutations, both with the content.
         assert len(pack) <= 2 * len(value) + 200
-        (segment,) = unpack(pack).segments
-        assert list(segments(segment)) == [(7, timestamp_ms, found)]
+        assert list(packed(unpack(pack))) == [("t:0", 7, timestamp_ms, found)]
     seen.update(["messages", outcome])
     return outcome
 
@@ -348,6 +349,52 @@ def test_accepted_events_equal_the_naive_decoder(value: bytes, topic: TopicKind,
     """Accepted events equal those of the naive decoder, for any timestamp of the message."""
     if check(value, topic, timestamp_ms) == "accepted":
         assert mutations(value, topic, timestamp_ms) == naive(value, topic, timestamp_ms)
+
+
+@settings(max_examples=CASES // 3)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(TOPICS),
+            st.lists(
+                st.none() | st.binary(max_size=20) | messages | arrays | events(odd=False).map(encoded), max_size=6
+            ),
+            st.sampled_from([NOW_MS, 0, 2**63 - 1]),
+        ),
+        max_size=3,
+    ),
+    st.integers(0, 2**32),
+)
+def test_a_fetch_is_decoded_as_its_messages_are(
+    given_parts: list[tuple[TopicKind, list[bytes | None], int]], seed: int
+) -> None:
+    """Mutations, their number per message, and every reason and text of a refusal are those of the single decoder."""
+    chance = Random(seed)
+    parts = [
+        Messages(
+            topic,
+            [broken(value, chance) if value and chance.random() < 0.2 else value for value in values],
+            np.full(len(values), timestamp_ms, np.int64),
+        )
+        for topic, values, timestamp_ms in given_parts
+    ]
+    decoded = decode(parts)
+    expected: list[Mutation] = []
+    refused: dict[int, tuple[str, str]] = {}
+    counts: list[int] = []
+    for topic, values, accepted_ms in parts:
+        for value in values:
+            try:
+                found = mutations(value, topic, int(accepted_ms[0]))
+            except BadEvent as bad:
+                refused[len(counts)] = bad.reason, str(bad)
+                found = bad.good
+            counts.append(len(found))
+            expected += found
+    assert decoded.columns.mutations() == expected
+    assert decoded.counts.tolist() == counts
+    assert {number: (bad.reason, str(bad)) for number, bad in decoded.invalid.items()} == refused
+    seen.update({"decoded in a fetch": len(counts)})
 
 
 @settings(max_examples=CASES)

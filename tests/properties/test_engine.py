@@ -150,7 +150,7 @@ def test_silent_steps_end_alike(data: st.DataObject, artifact: Artifact, log: li
     silent = data.draw(st.integers(0, len(batches)))
     with shard(artifact) as tried:
         for number, batch in enumerate(batches):
-            outcome = tried.process([Record(number, batch)], silent=number < silent)
+            outcome = tried.process([Record.of(number, batch)], silent=number < silent)
             assert number >= silent or outcome.scores == []
             tried.commit(number + 1)
         published = tried.process([])

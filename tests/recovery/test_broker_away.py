@@ -87,7 +87,7 @@ def check_no_gap(settings: Settings, topics: Topics) -> None:
     following: dict[str, int] = defaultdict(int)
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:
-            for offset in segment.offsets:
+            for offset in segment.offsets.tolist():
                 assert offset <= following[segment.source], f"{segment.source} skips to {offset}"
                 following[segment.source] = max(following[segment.source], offset + 1)
     assert sum(following.values()) == PORTION

@@ -147,7 +147,7 @@ def check_log(settings: Settings, topics: Topics, record_property: pytest.Record
     taken = Counter[tuple[str, int]]()
     for record in read_all(settings, [topics.mutations.name]):
         for segment in unpack(record.value).segments:
-            taken.update((source_partition(segment.source), offset) for offset in segment.offsets)
+            taken.update((source_partition(segment.source), offset) for offset in segment.offsets.tolist())
     sent = read_all(settings, [spec.name for spec in topics.inputs.values()])
     assert set(taken) == {(f"{record.topic}:{record.partition}", record.offset) for record in sent}
     assert len(sent) == PORTION * (KILLS + 1)

@@ -32,7 +32,7 @@ def pack(first: int, count: int, size: int = 1) -> bytes:
     """Return a pack of `count` messages from offset `first` on, each with `size` mutations."""
     packer = Packer(max_bytes=10**9, max_mutations=10**9)
     for offset in range(first, first + count):
-        packer.add("in:0", offset, offset, 10, [Mutation(Kind.FORGET, offset, "u")] * size)
+        packer.add_message("in:0", offset, offset, 10, [Mutation(Kind.FORGET, offset, "u")] * size)
     return packer.finish()[0]
 
 

@@ -62,6 +62,11 @@ class FloodGuard:
         self._consecutive: dict[str, int] = {}
         self._last: dict[tuple[str, int], int] = {}
 
+    @property
+    def counting(self) -> bool:
+        """Whether a valid message could end a count."""
+        return bool(self._consecutive)
+
     def good(self, record: Record) -> None:
         """End the count of a topic, as a message was valid."""
         if self._consecutive and self._new(record):
@@ -106,6 +111,11 @@ class DeadLetters:
     def begin(self) -> None:
         """Begin a poll; drop unsent messages of an earlier poll that was refused, as they are read again."""
         self._waiting = []
+
+    @property
+    def in_row(self) -> bool:
+        """Whether the last messages of a topic were invalid, so that valid ones must be recorded."""
+        return self._guard.counting
 
     def good(self, record: Record) -> None:
         """Record a valid message, which ends a row of invalid ones."""

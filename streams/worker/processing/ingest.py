@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 from faust.types import TP
 
+from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
-from graphstate.types import EVICTION_US, Kind, Mutation
+from graphstate.types import EVICTION_US, Int64s, Kind
 from streams.errors import BadEvent
 from streams.kafka.batches import send_packs
 from streams.kafka.consumer.poll_queue import Poll
 from streams.kafka.consumer.transport import Producer
 from streams.kafka.topics import Topics
-from streams.messages.events import TopicKind, mutations
-from streams.messages.mutation_packs import Packer
-from streams.shard.routing import concerned
+from streams.messages.column_decoder import DecodedFetch, Messages, decode
+from streams.messages.mutation_packs import Packer, Segment
+from streams.shard.routing import concerned_rows
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.publish_and_commit import PollPositions, Step, publish_and_commit
 
-SLICE = 1_000
-"""Records decoded before other tasks of the event loop run."""
+_OFFSET, _VALUE, _TIMESTAMP = attrgetter("offset"), attrgetter("value"), attrgetter("timestamp")
+SLICE = 4_000
+"""Messages decoded before other tasks of the event loop run."""
 NAMES = [kind.name.lower() for kind in Kind]
 OUTCOME = "accepted"
+
+Part = tuple[str, list[Any], Messages]
+"""Consecutive records of one partition: its source, the records, and their values."""
 
 
 class Ingest:
@@ -67,45 +73,84 @@ class Ingest:
         """Decode a poll into one step."""
         begin_s = perf_counter()
         self._dead_letters.begin()
-        packers, kinds = [Packer() for _ in range(self._shards)], Counter[int]()
+        packers, kinds = [Packer() for _ in range(self._shards)], np.zeros(len(NAMES), np.int64)
+        waiting: list[Part] = []
+        count = 0
+        for part in self._parts(poll):
+            waiting.append(part)
+            count += len(part[1])
+            if count >= SLICE:
+                kinds += self._decode(waiting, packers)
+                waiting, count = [], 0
+                await asyncio.sleep(0)
+        if waiting:
+            kinds += self._decode(waiting, packers)
+        yield IngestStep(self, packers, kinds, begin_s)
+
+    def _parts(self, poll: Poll) -> Iterator[Part]:
+        """Yield the records of a poll by partition, at most `SLICE` at once."""
         sources = self.sources  # another assignment replaces the dictionary
         for tp, (records, _) in poll.parts.items():
             kind = self._topics.kind(tp.topic)
             source = sources.get(tp) or f"{tp.topic}:{tp.partition}"
             for first in range(0, len(records), SLICE):
-                for record in records[first : first + SLICE]:
-                    self._add(record, kind, source, packers, kinds)
-                await asyncio.sleep(0)
-        yield IngestStep(self, packers, kinds, begin_s)
+                chosen = records[first : first + SLICE]
+                # Messages from before Kafka 0.10 have no timestamp.
+                times_ms = [stamp or 0 for stamp in map(_TIMESTAMP, chosen)]
+                accepted_ms = np.array(times_ms, np.int64)
+                if min(times_ms) <= 0:
+                    accepted_ms[accepted_ms <= 0] = time.time_ns() // 1_000_000
+                yield source, chosen, Messages(kind, list(map(_VALUE, chosen)), accepted_ms)
 
-    def _add(self, record: Any, kind: TopicKind, source: str, packers: list[Packer], kinds: Counter[int]) -> None:
-        """Add the mutations of a message to the packs, or the message to the dead letters."""
-        # Messages from before Kafka 0.10 have no timestamp.
-        accepted_ms = record.timestamp if record.timestamp and record.timestamp > 0 else time.time_ns() // 1_000_000
-        try:
-            decoded = mutations(record.value, kind, accepted_ms)
-            self._dead_letters.good(record)
-        except BadEvent as error:
-            self._dead_letters.add(record, error)
-            decoded = error.good
-        if decoded:
-            for shard, routed in self._route(decoded).items():
-                size = len(record.value) * len(routed) // len(decoded)
-                packers[shard].add(source, record.offset, accepted_ms, size, routed)
-            counted = [mutation.kind for mutation in decoded]
-            # A share with an author yields a create that is no event of its own.
-            kinds.update(counted if kind != "share" else [number for number in counted if number != Kind.CREATE])
+    def _decode(self, parts: list[Part], packers: list[Packer]) -> Int64s:
+        """Add the mutations of these messages to the packs, and invalid messages to the dead letters.
 
-    def _route(self, mutations: list[Mutation]) -> dict[int, list[Mutation]]:
-        """Return the mutations of a message by shard."""
-        if self._shards == 1:
-            return {0: mutations}
-        routed: dict[int, list[Mutation]] = {}
-        for mutation in mutations:
-            self._clock = max(self._clock, mutation.time)
-            for shard in concerned(mutation, self._shards):
-                routed.setdefault(shard, []).append(mutation)
-        return routed
+        Returns:
+            The number of events by kind, `[kinds]`.
+        """
+        decoded = decode([messages for _, _, messages in parts])
+        records = [record for _, chosen, _ in parts for record in chosen]
+        self._note(records, decoded.invalid)
+        columns = decoded.columns
+        if not len(columns):
+            return np.zeros(len(NAMES), np.int64)
+        if self._shards > 1:
+            self._clock = max(self._clock, int(columns.time.max()))
+        self._pack(parts, decoded, packers)
+        return _events(parts, decoded)
+
+    def _note(self, records: list[Any], invalid: dict[int, BadEvent]) -> None:
+        """Add invalid messages to the dead letters, and end a row of them where valid ones follow."""
+        first = 0
+        for number, error in invalid.items():
+            self._note_valid(records[first:number])
+            self._dead_letters.add(records[number], error)
+            first = number + 1
+        self._note_valid(records[first:])
+
+    def _note_valid(self, records: list[Any]) -> None:
+        """Note the last of some valid records of each topic partition, which ends a row of invalid ones before it."""
+        if self._dead_letters.in_row:
+            for record in {(record.topic, record.partition): record for record in records}.values():
+                self._dead_letters.good(record)
+
+    def _pack(self, parts: list[Part], decoded: DecodedFetch, packers: list[Packer]) -> None:
+        """Add the mutations of each part to the packs of the shards that they concern."""
+        ends = np.cumsum(decoded.counts)
+        first = row = 0
+        for source, records, messages in parts:
+            last = first + len(records)
+            end = int(ends[last - 1])
+            offsets = np.fromiter(map(_OFFSET, records), np.int64, len(records))
+            values = [value or b"" for value in messages.values]
+            sizes = np.fromiter(map(len, values), np.int64, len(records))
+            segment = Segment(source, offsets, messages.accepted_ms, decoded.counts[first:last])
+            columns = decoded.columns if end - row == len(decoded.columns) else decoded.columns.select(slice(row, end))
+            if len(packers) == 1:
+                _add(packers[0], segment, sizes, columns)
+            else:
+                _route(packers, segment, sizes, columns)
+            first, row = last, end
 
     async def send(self, packers: list[Packer]) -> None:
         """Send the packs of a poll to their shards, and its dead letters.
@@ -121,10 +166,10 @@ class Ingest:
         self._sent_clock = clock
         await self._dead_letters.flush()
 
-    def count(self, kinds: Counter[int], decode_s: float, acknowledge_s: float) -> None:
+    def count(self, kinds: Int64s, decode_s: float, acknowledge_s: float) -> None:
         """Count the events of a poll that was acknowledged."""
-        for number, count in kinds.items():
-            self._metrics.events.labels(NAMES[number], OUTCOME).inc(count)
+        for number in np.flatnonzero(kinds).tolist():
+            self._metrics.events.labels(NAMES[number], OUTCOME).inc(int(kinds[number]))
         self._metrics.ingest_seconds.labels("decode").observe(decode_s)
         self._metrics.ingest_seconds.labels("acknowledge").observe(acknowledge_s)
 
@@ -132,7 +177,7 @@ class Ingest:
 class IngestStep:
     """The decoded messages of a poll, which are not sent yet; there is no state to commit."""
 
-    def __init__(self, ingest: Ingest, packers: list[Packer], kinds: Counter[int], begin_s: float) -> None:
+    def __init__(self, ingest: Ingest, packers: list[Packer], kinds: Int64s, begin_s: float) -> None:
         self._ingest = ingest
         self._packers = packers
         self._kinds = kinds
@@ -147,3 +192,33 @@ class IngestStep:
         """Count the events; returns True."""
         self._ingest.count(self._kinds, self._decode_s, perf_counter() - self._decoded_s)
         return True
+
+
+def _add(packer: Packer, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+    """Add messages and their mutations to the pack of a shard; a message without mutations is left out."""
+    has = segment.counts > 0
+    if has.all():
+        packer.add(segment, sizes, columns)
+    elif has.any():
+        packer.add(Segment(segment.source, *(column[has] for column in segment[1:])), sizes[has], columns)
+
+
+def _route(packers: list[Packer], segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
+    """Add messages and their mutations to the packs of the shards that they concern."""
+    message = np.repeat(np.arange(len(sizes)), segment.counts)
+    for packer, rows in zip(packers, concerned_rows(columns, len(packers)), strict=True):
+        counts = np.bincount(message[rows], minlength=len(sizes))
+        # A message with many events is packed in parts: each shard gets the bytes of its own.
+        parts = sizes * counts // np.maximum(segment.counts, 1)
+        _add(packer, segment._replace(counts=counts), parts, columns.select(rows))
+
+
+def _events(parts: list[Part], decoded: DecodedFetch) -> Int64s:
+    """Return the number of events by kind; a share with an author yields a create that is no event of its own."""
+    kinds = np.bincount(decoded.columns.kind, minlength=len(NAMES))
+    if not kinds[Kind.CREATE] or all(messages.topic != "share" for _, _, messages in parts):
+        return kinds
+    is_share = np.repeat([messages.topic == "share" for _, _, messages in parts], [len(part[1]) for part in parts])
+    stated = np.repeat(is_share, decoded.counts) & (decoded.columns.kind == Kind.CREATE)
+    kinds[Kind.CREATE] -= int(stated.sum())
+    return kinds

@@ -291,7 +291,7 @@ class ShardAgent:
         begin_s, allowed = perf_counter(), partial(self._consumer.is_current, poll)
         outcome = await self._host.step(partition, batch.new.records, halos, publish=batch.publish, allowed=allowed)
         if halos and outcome.scores:
-            batch.new.accepted_ms = [halo.accepted_ms for halo in halos]
+            batch.new.accepted = [np.array([halo.accepted_ms for halo in halos], np.int64)]
         return ShardStep(self, poll, partition, batch, outcome, halo_offset, {"step": perf_counter() - begin_s})
 
     async def publish_step(self, step: ShardStep) -> None:
@@ -320,8 +320,8 @@ class ShardAgent:
             self.on_waiting(partition)
         self._feed.forget(outcome.named)
         if step.published is not None:
-            accepted_ms = np.asarray([at_ms for at_ms in batch.new.accepted_ms if at_ms], np.float64)
-            freshness_s = np.maximum(published_s - accepted_ms / 1_000, 0.0)
+            accepted_ms = batch.new.accepted_ms
+            freshness_s = np.maximum(published_s - accepted_ms[accepted_ms > 0] / 1_000, 0.0)
             self._count_published(outcome, step.published, freshness_s)
             self._feed.publish(outcome, batch.new.count)
         return True

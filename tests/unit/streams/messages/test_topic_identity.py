@@ -157,7 +157,7 @@ def test_a_mark_holds_for_one_identity() -> None:
     def packed(source: str, *offsets: int) -> bytes:
         packer = Packer()
         for offset in offsets:
-            packer.add(source, offset, offset, 10, [Mutation(Kind.FORGET, offset, "u")])
+            packer.add_message(source, offset, offset, 10, [Mutation(Kind.FORGET, offset, "u")])
         return packer.finish()[0]
 
     unapplied = UnappliedRecords.above({"t:0": 90, "t:1": 7, "m:0": 3})
@@ -166,7 +166,7 @@ def test_a_mark_holds_for_one_identity() -> None:
         [("t#a:0", (0, 1)), ("t#a:0", (1, 2)), ("t#b:0", (0,)), ("t#b+1:0", (0,)), ("t#a:0", (1,))]
     ):
         unapplied.add(number, unpack(packed(source, *offsets)))
-        counts.append(len(unapplied.records[-1].mutations))
+        counts.append(len(unapplied.records[-1].columns))
     assert counts == [2, 1, 1, 1, 1]
     assert unapplied.marks == {"t:1": 7, "m:0": 3, "t#a:0": 1}
 

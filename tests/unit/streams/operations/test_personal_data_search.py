@@ -146,7 +146,7 @@ def test_a_damaged_checkpoint_is_reported(here: Settings, monkeypatch: pytest.Mo
 def packed(*mutations: Mutation) -> bytes:
     """Return one message of the mutations topic."""
     packer = Packer()
-    packer.add("in:0", 0, 1, 10, list(mutations))
+    packer.add_message("in:0", 0, 1, 10, list(mutations))
     (value,) = packer.finish()
     return value
 

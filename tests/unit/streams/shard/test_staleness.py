@@ -21,7 +21,7 @@ def test_a_silent_step_makes_the_next_one_recompute_all(tmp_path: Path) -> None:
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
     shard.step([follow(number, f"u{number}", f"u{number + 1}") for number in range(50)])
     shard.commit()
-    outcome = shard.process([Record(0, [follow(60, "u1", "u9")], 0)], silent=True)
+    outcome = shard.process([Record.of(0, [follow(60, "u1", "u9")], 0)], silent=True)
     assert (outcome.frontier, outcome.scores, shard.staleness.embeddings_current) == ((0, 0), [], False)
     shard.commit()
     frontier = shard.step([follow(61, "u2", "u9")]).frontier

@@ -372,7 +372,7 @@ def test_a_withdrawal_is_repeated_with_the_scores(tmp_path: Path) -> None:
 
         async def step(*mutations: Mutation, commits: bool = True) -> Outcome:
             nonlocal offset
-            records = [Record(offset, list(mutations))] if mutations else []
+            records = [Record.of(offset, list(mutations))] if mutations else []
             outcome = await host.step(0, records)
             offset += len(records)
             assert await host.commit(0, offset, {}, lambda: commits) == commits

@@ -100,7 +100,7 @@ class Audited:
     async def run(self, spoil: Callable[[Shard], Any] = lambda _: None) -> None:
         """Process the events, spoil the shard, then audit."""
         await self.host.sync_assignment({0: 0})
-        await self.host.step(0, [Record(0, history(4, 600, users=20, contents=40), 0)])
+        await self.host.step(0, [Record.of(0, history(4, 600, users=20, contents=40), 0)])
         await self.host.commit(0, 1, {}, lambda: True)
         await self.host.read(spoil)
         with pytest.raises(Stopped):
@@ -157,7 +157,7 @@ def test_an_uncommitted_step_is_not_audited(tmp_path: Path) -> None:
     async def tried() -> float:
         audited = Audited(tmp_path, 1.0, 1)
         await audited.host.sync_assignment({0: 0})
-        await audited.host.step(0, [Record(0, history(4, 200), 0)])
+        await audited.host.step(0, [Record.of(0, history(4, 200), 0)])
         spent = await audited.auditor.once()
         await audited.host.commit(0, 1, {}, lambda: True)
         assert await audited.auditor.once() > 0
@@ -173,7 +173,7 @@ def test_an_ended_process_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureF
     async def tried() -> None:
         audited = Audited(tmp_path, 1.0, 1)
         await audited.host.sync_assignment({0: 0})
-        await audited.host.step(0, [Record(0, history(4, 200), 0)])
+        await audited.host.step(0, [Record.of(0, history(4, 200), 0)])
         await audited.host.commit(0, 1, {}, lambda: True)
         assert await audited.auditor.once() > 0
         audited.references[0].ended = True
@@ -195,7 +195,7 @@ def test_a_process_that_ends_during_a_repair_is_replaced(tmp_path: Path) -> None
     async def tried() -> None:
         audited = Audited(tmp_path, 1.0, 1)
         await audited.host.sync_assignment({0: 0})
-        await audited.host.step(0, [Record(0, history(4, 200), 0)])
+        await audited.host.step(0, [Record.of(0, history(4, 200), 0)])
         await audited.host.commit(0, 1, {}, lambda: True)
 
         def spoil(shard: Shard) -> None:

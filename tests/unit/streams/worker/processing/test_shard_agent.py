@@ -88,7 +88,7 @@ def test_below_the_next_offset_is_skipped() -> None:
     """Records below the next offset and messages below the marks are left out."""
     consumed = records(pack(0, 2), pack(1, 2), pack(3, 1))
     (batch,) = micro_batches(consumed, 1, {"in:0": 1}, 0)
-    assert [m.time for record in batch.new.records for m in record.mutations] == [2, 3]
+    assert [time for record in batch.new.records for time in record.columns.time] == [2, 3]
     assert (batch.next_offset, batch.new.marks, batch.new.repeated) == (3, {"in:0": 3}, 1)
     assert list(micro_batches(consumed, 3, {}, 0)) == []
 
