@@ -102,10 +102,7 @@ def calibration(people: Float64s, reach: Float64s) -> tuple[float | None, list[t
     """
     if len(people) < POSTS_MIN:
         return None, []
-    means = [
-        (float(people[rows].mean()), max(float(reach[rows].mean()), 0.5 / len(rows)))
-        for rows in tenths(people)
-    ]
+    means = [(float(people[rows].mean()), max(float(reach[rows].mean()), 0.5 / len(rows))) for rows in tenths(people)]
     errors = [abs(float(np.log(max(predicted, 1e-9) / observed))) for predicted, observed in means]
     return float(np.mean(errors)), means
 

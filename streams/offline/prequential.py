@@ -141,7 +141,9 @@ def prequential(
         )
         for user in watched
     ]
-    posts = reader.noted(artifact, times, reach, closed_contents(events, users.posts.horizon, users.protocol.until)[rows])
+    posts = reader.noted(
+        artifact, times, reach, closed_contents(events, users.posts.horizon, users.protocol.until)[rows]
+    )
     day = (times - cut) // _DAY
     return PrequentialResult(reader.scores, author, day, reach.astype(np.float64), len(ends), posts, curves)
 

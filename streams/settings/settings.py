@@ -155,6 +155,13 @@ class Settings(BaseSettings):
         0.5, ge=0, le=100, description="Change of the percentile, in points, above which a score is published."
     )
 
+    live_posts: int = Field(
+        1_000,
+        ge=0,
+        le=100_000,
+        description="Number of the newest closed posts over which predictions are compared with what posts got; 0: off.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     log_format: Literal["auto", "pretty", "json"] = Field(
         "auto", description="Format of the log; `auto`: pretty on a terminal, else JSON lines."

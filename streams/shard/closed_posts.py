@@ -221,7 +221,7 @@ class ClosedPosts:
     def _content_row(self, key: Key) -> int | None:
         """Return the row of an author's content; None if its create is not in force."""
         time, author, content = key
-        prefix = row_layouts.index(CREATED_RELATION, author, time, content, 0)[: -4]
+        prefix = row_layouts.index(CREATED_RELATION, author, time, content, 0)[:-4]
         for edge, _ in self._graph.store.scan(prefix):
             return row_layouts.read_index(edge)[1]
         return None

@@ -115,9 +115,7 @@ def test_equals_prequential(tmp_path: Path, shards: int) -> None:
 
 def stored(opened: Cluster) -> int:
     """Return the number of rows of posts that the states hold."""
-    return sum(
-        key.startswith(PREFIX) for shard in opened.shards for key, _ in shard.graph.store.rows("meta")
-    )
+    return sum(key.startswith(PREFIX) for shard in opened.shards for key, _ in shard.graph.store.rows("meta"))
 
 
 def test_forget_and_delete_remove_posts(tmp_path: Path) -> None:
