@@ -30,7 +30,5 @@ def decode(value: bytes) -> LivePosts:
     except zlib.error:
         data = b""
     if value[:1] != VERSION or not inflate.eof or len(data) % POST.itemsize:
-        raise StateError(
-            "closed posts on the models topic are of another release: upgrade all workers and this program"
-        )
+        raise StateError("closed posts on the models topic are of another release: upgrade all processes")
     return np.frombuffer(data, POST)

@@ -159,7 +159,7 @@ class Settings(BaseSettings):
         1_000,
         ge=0,
         le=100_000,
-        description="Number of the newest closed posts over which predictions are compared with what posts got; 0: off.",
+        description="Newest closed posts that the live figures cover: predictions against what posts got; 0: off.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")

@@ -29,7 +29,7 @@ _KEY = Struct(">QIQ")
 _VALUE = Struct("<QffiqiiI")
 """The other fields of `POST` from `model` on, `posts` before `reach`; then reach (−1: open) and content row + 1."""
 OPEN_MAX = 64
-"""Maximum number of open posts, in multiples of the closed posts that are kept; beyond it, half are left out by hash."""
+"""Maximum number of open posts per closed post that is kept; beyond it, half are left out, by hash."""
 _SECOND = 1_000_000
 _CREATE = int(Kind.CREATE)
 _RECHECK = frozenset(map(int, (Kind.DELETE, Kind.FORGET, Fact.UNAUTHORED)))
@@ -88,7 +88,9 @@ class ClosedPosts:
     @property
     def closed(self) -> LivePosts:
         """The newest closed posts, in order of time."""
-        closed: LivePosts = self._closed[list(POST.names)].astype(POST) if len(self._closed) else np.zeros(0, POST)
+        closed: LivePosts = np.zeros(len(self._closed), POST)
+        for name in POST.names or ():
+            closed[name] = self._closed[name]
         return closed
 
     @property

@@ -1,4 +1,4 @@
-"""Closed posts of shards: the figures of `evaluate`, for any number of shards and through restarts, and what is dropped."""
+"""Closed posts of shards: the figures of `evaluate`, for any number of shards; and what is dropped."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def history(posts: int = 260, seed: int = 5) -> list[Mutation]:
         events.append(create(minute, author, content))
         if number % 25 == 3:
             events.append(create(minute, f"u{random.integers(30)}", f"twin{number}"))
-        for _ in range(int(random.integers(8))):
-            events.append(share(minute + int(random.integers(1, 6_000)), f"u{random.integers(60)}", content))
+        events += [
+            share(minute + int(random.integers(1, 6_000)), f"u{random.integers(60)}", content)
+            for _ in range(int(random.integers(8)))
+        ]
         if number % 20 == 7:
             events.append(follow(minute + 3, f"u{random.integers(60)}", author))
         if number % 30 == 11:
