@@ -28,8 +28,8 @@ from streams.messages.halos import Halo, cause
 from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
 from streams.messages.outputs import Alert, Score
 from streams.shard.alert_rule import AlertRule
-from streams.shard.closed_posts import ClosedPosts, Note
 from streams.shard.graph_view import LiveView
+from streams.shard.live.closed_posts import ClosedPosts, Note
 from streams.shard.mirrors import Arrivals, Mirrors
 from streams.shard.score_publisher import Publishing, ScorePublisher, reach_of
 from streams.shard.shard_reads import ShardReads
@@ -76,6 +76,7 @@ class Outcome:
     model: str = ""
 
 
+# large class: one step passes through graph, engine, publisher, mirrors and posts
 class Shard:
     """Graph, embeddings, scores and alerts of one partition; `open` explains the arguments.
 

@@ -33,7 +33,7 @@ from streams.offline.prequential import prequential
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from tests.load.rig import Rig
-from tests.support.workers import producer, wait_for
+from tests.support.workers import WorkerProcess, producer, wait_for
 
 Event = dict[str, Any]
 TOLERANCE = 1e-9
@@ -129,12 +129,11 @@ def expected(events: Sequence[Event], limit: int) -> dict[str, Any]:
     return figures(newest([prequential(log, users, artifact, steps=STEPS).posts], limit))
 
 
-def of_worker(rig: Rig, events: Sequence[Event], *, free: bool) -> dict[str, Any]:
+def of_worker(worker: WorkerProcess, events: Sequence[Event], *, free: bool = False) -> dict[str, Any]:
     """Feed a worker, kill it in the middle, and return its figures at the end."""
-    worker = rig.workers[0]
     chunks = [list(events)] if free else list(post_by_post(events))
-    with producer(rig.settings) as sender:
-        feeder = Feeder(rig.settings, sender)
+    with producer(worker.settings) as sender:
+        feeder = Feeder(worker.settings, sender)
         for number, chunk in enumerate(chunks):
             feeder.send(chunk)
             if number == len(chunks) // 2:
@@ -178,7 +177,7 @@ def check(events: list[Event], shards: int, *, limit: int = 1_000, free: bool = 
     with tempfile.TemporaryDirectory(prefix="groundswell-live-") as folder:
         options = {"retention_s": 0, "partitions": 1, "live_posts": limit}
         with Rig(Path(folder), workers=1, shards=shards, **options) as rig:
-            worker = of_worker(rig, events, free=free)
+            worker = of_worker(rig.workers[0], events, free=free)
     reference = expected(events, limit)
     apart = differences(reference, worker)
     return {

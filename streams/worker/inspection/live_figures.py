@@ -105,4 +105,5 @@ class LiveFigures(WorkerPart):
                     await self._send(shard, value)
             except Exception as error:  # noqa: BLE001 - any failure is retried: the figures must not stop a worker
                 log.warning("closed_posts_not_sent", extra={"shard": shard, "error": str(error)})
+                value = b""
             self._sent[shard] = monotonic(), value

@@ -19,7 +19,7 @@ from graphstate.memory.node_tables import CREATED, LQ_SUM, SHARERS
 from graphstate.state import GraphState
 from graphstate.storage import row_layouts
 from graphstate.types import CREATED as CREATED_RELATION
-from graphstate.types import Fact, Kind, source_hash
+from graphstate.types import Fact, Int64s, Kind, source_hash
 from model.evaluation.live_figures import POST, LivePosts
 from streams.messages.mutation_packs import Record
 
@@ -92,6 +92,12 @@ class ClosedPosts:
         for name in POST.names or ():
             closed[name] = self._closed[name]
         return closed
+
+    @property
+    def authors(self) -> Int64s:
+        """The author's row of each of `closed`."""
+        rows: Int64s = self._closed["author"].copy()
+        return rows
 
     @property
     def open(self) -> int:
