@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from model.artifact import Artifact
 from model.config import USER, ModelConfig
 from model.types import Bools, Float32s, Float64s, GraphInput, Int64s
 
@@ -272,3 +273,16 @@ class NumpyForward:
         for number, (kind, row) in enumerate(ablation.other):
             if kind == conv.source:
                 values[number, window.sources == row] = new[number]
+
+
+def stranger_score(artifact: Artifact) -> float:
+    """Return the mean log reach that an artifact predicts for a user without any event."""
+    config = artifact.config
+    empty = GraphInput.scaled(
+        config,
+        {name: np.zeros((0, len(names)), np.int32) for name, names in config.propagated.items()},
+        {name: np.zeros((2, 0), np.int64) for name, _, _ in config.relations},
+        np.zeros((0, len(config.own)), np.int32),
+    )
+    inner = {name: int(name == USER) for name in config.propagated}
+    return NumpyForward(Weights(artifact.weights, config), empty.with_strangers(), inner).score

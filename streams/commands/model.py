@@ -61,6 +61,8 @@ def show(
     if about.get("shards"):
         console.table(about["shards"])
         typer.echo("")
+    if about.get("live"):
+        _print_live(about["live"])
     typer.echo(artifact.card)
 
 
@@ -115,6 +117,28 @@ def use(
         typer.echo(f"no worker is running; workers that start will serve version {used.version}")
 
 
+def _print_live(figures: dict[str, Any]) -> None:
+    """Print the live figures."""
+    error = figures["calibration"]
+    about = "" if error is None else f"; |log(predicted ÷ observed reach)| by tenths is {error:.3f}"
+    typer.echo(f"the newest {figures['posts']:,} closed posts, {figures['known']:,} of known authors{about}:\n")
+    rows = [
+        {"Spearman": scorer, **{who: "–" if value is None else f"{value:.3f}" for who, value in by_authors.items()}}
+        for scorer, by_authors in figures["spearman"].items()
+    ]
+    console.table(rows)
+    typer.echo("")
+
+
+def _live(settings: Settings, state: ModelsTopicState) -> dict[str, Any]:
+    """Return the live figures over the closed posts of all shards, by the models topic."""
+    from model.evaluation.live_figures import figures, newest
+    from streams.messages.closed_posts import decode
+
+    parts = [decode(value) for shard, value in state.posts.items() if shard < settings.shards]
+    return figures(newest(parts, settings.live_posts))
+
+
 async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: Any) -> ActivationResult:
     from streams.kafka import topics
     from streams.kafka.access import rights, rights_table
@@ -142,6 +166,7 @@ def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
     from streams.worker.rollout.models_topic import artifact_in_use
 
     note, shards = "", list[dict[str, Any]]()
+    live: dict[str, Any] = {}
     try:
         notices = _notices(settings)
     except BrokerError as error:
@@ -149,14 +174,16 @@ def _in_use(settings: Settings) -> tuple[Artifact, str, dict[str, Any]]:
             None,
             f"artifact of the settings; which one is in use is unknown ({one_line(error)})",
         )
+    if notices is not None and notices.posts:
+        live = {"live": _live(settings, notices)}
     if notices is not None and notices.use is not None:
         shards = [
             {"shard": shard, "version": answer.version, "worker": answer.worker, "said": answer.state}
             for shard, answer in sorted(notices.shards.items())
             if shard < settings.shards
         ]
-        return artifact_in_use(settings, notices), "activated by `model use`", {"shards": shards}
-    return artifact_in_use(settings, None), settings.model, {"note": note} if note else {}
+        return artifact_in_use(settings, notices), "activated by `model use`", {"shards": shards, **live}
+    return artifact_in_use(settings, None), settings.model, {"note": note} if note else live
 
 
 def _notices(settings: Settings) -> ModelsTopicState | None:

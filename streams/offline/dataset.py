@@ -165,25 +165,32 @@ def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> SnapshotSch
 
 
 def effective_events(mutations: Iterable[Mutation]) -> tuple[dict[str, tuple[int, str]], dict[tuple[str, str], int]]:
-    """Return the posts and shares that were not undone later.
+    """Return the posts and shares in force: what a delete, unshare or forget covers up to its time does not count.
 
     Returns:
         Time (µs) and author of the first claim by content, and time (µs) of the first share by (user, content).
     """
+    events = list(mutations)
+    deleted: dict[str, int] = {}
+    unshared: dict[tuple[str, str], int] = {}
+    forgotten: dict[str, int] = {}
+    for kind, time, user, other, *_ in events:
+        if kind == Kind.DELETE:
+            deleted[other] = max(time, deleted.get(other, time))
+        elif kind == Kind.UNSHARE:
+            unshared[user, other] = max(time, unshared.get((user, other), time))
+        elif kind == Kind.FORGET:
+            forgotten[user] = max(time, forgotten.get(user, time))
     created: dict[str, tuple[int, str]] = {}
     shared: dict[tuple[str, str], int] = {}
-    void: set[object] = set()
-    for kind, time, user, other, *_ in mutations:
+    for kind, time, user, other, *_ in events:
+        if kind not in {Kind.CREATE, Kind.SHARE} or time <= max(deleted.get(other, -1), forgotten.get(user, -1)):
+            continue
         if kind == Kind.CREATE:
             created[other] = min(created.get(other, (time, user)), (time, user))
-        elif kind == Kind.SHARE:
+        elif time > unshared.get((user, other), -1):
             shared[user, other] = min(shared.get((user, other), time), time)
-        elif kind == Kind.DELETE:
-            void.add(other)
-        elif kind == Kind.UNSHARE:
-            void.add((user, other))
-    contents = {content: claim for content, claim in created.items() if content not in void}
-    return contents, {share: time for share, time in shared.items() if share not in void}
+    return created, shared
 
 
 def closed_posts(
@@ -217,6 +224,13 @@ def closed_posts(
         np.int64,
     ).reshape(-1, 3)
     return Posts.count(author, when, *shares.T, horizon=horizon, until=until), list(rows)
+
+
+def closed_contents(mutations: Iterable[Mutation], horizon: int, until: int) -> list[str]:
+    """Return the ids of the contents that `closed_posts` returns, in its order; arguments are the same."""
+    created = effective_events(mutations)[0]
+    closed = [(time, content) for content, (time, _) in created.items() if time + horizon <= until]
+    return [content for _, content in sorted(closed, key=lambda post: post[0])]
 
 
 def follow_paths(events: Iterable[Mutation]) -> Iterator[Mutation]:

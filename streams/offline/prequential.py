@@ -12,14 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from graphstate.types import Mutation
+from graphstate.memory.node_tables import CREATED, LQ_SUM, SHARERS
+from graphstate.types import Mutation, source_hash
 from model.artifact import Artifact
 from model.config import OWN_SCALE
+from model.evaluation.live_figures import POST, LivePosts, model_number
 from model.evaluation.metrics import Figure, spearman_figure
+from model.explain.numpy_forward import stranger_score
 from model.training.baselines import past_mean
-from model.types import Float64s, GraphInput, Int64s
+from model.types import Float64s, Int64s
+from streams.offline.dataset import closed_contents
 from streams.offline.evaluation import EvaluationSet, Progress
 from streams.offline.evaluation_replay import ShardReplay, open_replay
+from streams.shard.score_publisher import reach_of
 from streams.shard.shard import Shard
 
 STEPS = 4_000
@@ -58,6 +63,7 @@ class PrequentialResult:
         day: Days since the cut `[p]`.
         reach: Distinct sharers within the horizon `[p]`.
         steps: Number of steps of the replay.
+        posts: The posts as a worker notes them `[p]`, for live figures.
         curves: Predictions over time of the watched users.
     """
 
@@ -66,6 +72,7 @@ class PrequentialResult:
     day: Int64s
     reach: Float64s
     steps: int
+    posts: LivePosts
     curves: list[Curve] = field(default_factory=list)
 
     def figures(self) -> list[dict[str, Any]]:
@@ -86,20 +93,6 @@ class PrequentialResult:
         """Return the gain from fresh features over those at the cut: paired difference of Spearman over posts."""
         fresh, frozen = (spearman_figure(self.scores[name], self.reach) for name in (FRESH, FROZEN))
         return fresh.minus(frozen)
-
-
-def stranger_score(artifact: Artifact) -> float:
-    """Return the mean log reach that an artifact predicts for a user without any event."""
-    from model.network.pyg_reference import reference
-
-    config = artifact.config
-    empty = GraphInput.scaled(
-        config,
-        {name: np.zeros((0, len(names)), np.int32) for name, names in config.propagated.items()},
-        {name: np.zeros((2, 0), np.int64) for name, _, _ in config.relations},
-        np.zeros((0, len(config.own)), np.int32),
-    )
-    return float(reference(artifact.weights, config, empty.with_strangers())[2][0])
 
 
 def breakouts(users: EvaluationSet, sharers: Float64s) -> list[str]:
@@ -148,7 +141,11 @@ def prequential(
         )
         for user in watched
     ]
-    return PrequentialResult(reader.scores, author, (times - cut) // _DAY, reach.astype(np.float64), len(ends), curves)
+    posts = reader.noted(
+        artifact, times, reach, closed_contents(events, users.posts.horizon, users.protocol.until)[rows]
+    )
+    day = (times - cut) // _DAY
+    return PrequentialResult(reader.scores, author, day, reach.astype(np.float64), len(ends), posts, curves)
 
 
 def _read_steps(replay: ShardReplay, reader: _ScoreReader, times: Int64s, ends: Int64s, progress: Progress) -> None:
@@ -176,6 +173,7 @@ class _ScoreReader:
         self._stranger = stranger_score(artifact)
         self._mean = artifact.config.target_mean
         self._points: list[tuple[int, list[float]]] = []
+        self._counts = np.zeros((len(authors), 3), np.int64)
         self.scores = {name: np.zeros(len(authors)) for name in (FRESH, FROZEN, PAST)}
 
     def _score_of(self, shard: Shard) -> Callable[[str], float]:
@@ -200,7 +198,25 @@ class _ScoreReader:
             row = users.index.get(self._authors[post])
             own = np.zeros((1, len(OWN_SCALE)), np.float32) if row is None else users.own[row : row + 1] * OWN_SCALE
             self.scores[PAST][post] = past_mean(own, self._mean)[0]
+            if row is not None:
+                self._counts[post] = users.counts[row, [CREATED, LQ_SUM, SHARERS]]
         self._points.append((time, [score_of(user) for user in self._watched]))
+
+    def noted(self, artifact: Artifact, times: Int64s, reach: Int64s, contents: list[str]) -> LivePosts:
+        """Return the posts `[p]` as a worker notes them.
+
+        Args:
+            artifact: Artifact that scored.
+            times: Times of the posts `[p]` (µs).
+            reach: Their reach `[p]`, in persons.
+            contents: Their ids `[p]`.
+        """
+        posts = np.zeros(len(times), POST)
+        posts["created_at"], posts["content"] = times, [source_hash(content) for content in contents]
+        posts["model"], posts["score"], posts["reach"] = model_number(artifact.version), self.scores[FRESH], reach
+        posts["people"] = reach_of(posts["score"])
+        posts["posts"], posts["log_reach"], posts["sharers"] = self._counts.T
+        return posts
 
     def curve(self, user: str) -> tuple[list[int], list[float]]:
         """Return times (µs) and predicted reach (distinct sharers) of a watched user, thinned to at most 600 points."""

@@ -65,23 +65,39 @@ def batches(mutations: Iterable[Mutation], size: int) -> Iterator[list[Mutation]
 
 @contextmanager
 def cluster(
-    artifact: Artifact, spec: GraphSpec, folder: Path, shards: int, *, read_only: bool = False
+    artifact: Artifact,
+    spec: GraphSpec,
+    folder: Path,
+    shards: int,
+    *,
+    read_only: bool = False,
+    live_posts: int = 0,
 ) -> Iterator[Cluster]:
     """Open a cluster, and close its shards at the end.
 
     Args:
-        artifact: Artifact that the shards RocksDbBudget()
+        artifact: Artifact that the shards serve.
         spec: Specification of their graphs.
         folder: Folder of the states.
         shards: Number of shards.
         read_only: Do not write to the states.
+        live_posts: Number of closed posts that each shard keeps for live figures; 0: none.
     """
     with ExitStack() as stack:
         opened: list[Shard] = []
         memory = RocksDbBudget()
         for shard in range(shards):
             own = replace(spec, shards=shards, shard=shard)
-            opened.append(Shard.open(state_folder(folder, shard), artifact, own, memory=memory, read_only=read_only))
+            opened.append(
+                Shard.open(
+                    state_folder(folder, shard),
+                    artifact,
+                    own,
+                    memory=memory,
+                    read_only=read_only,
+                    live_posts=live_posts,
+                )
+            )
             stack.callback(opened[-1].close)
         yield Cluster(opened)
 

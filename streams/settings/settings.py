@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]*")
 _TOKEN = re.compile(r"[!-~]{16,256}")
 
 
+# large class: every setting is one field
 class Settings(BaseSettings):
     """Everything that configures a process; immutable."""
 
@@ -153,6 +154,13 @@ class Settings(BaseSettings):
     )
     publish_percentile: float = Field(
         0.5, ge=0, le=100, description="Change of the percentile, in points, above which a score is published."
+    )
+
+    live_posts: int = Field(
+        1_000,
+        ge=0,
+        le=100_000,
+        description="Newest closed posts that the live figures cover: predictions against what posts got; 0: off.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")

@@ -22,13 +22,16 @@ from graphstate.storage.row_layouts import NEVER
 from graphstate.types import TYPES, USER, GraphSpec, Int64s, Mutation
 from model.artifact import Artifact
 from model.engine.cpu import Backend, Engine, MakeBackend
+from model.evaluation.live_figures import model_number
+from model.explain.numpy_forward import stranger_score
 from streams.messages.halos import Halo, cause
 from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
 from streams.messages.outputs import Alert, Score
 from streams.shard.alert_rule import AlertRule
 from streams.shard.graph_view import LiveView
+from streams.shard.live.closed_posts import ClosedPosts, Note
 from streams.shard.mirrors import Arrivals, Mirrors
-from streams.shard.score_publisher import Publishing, ScorePublisher
+from streams.shard.score_publisher import Publishing, ScorePublisher, reach_of
 from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
 from streams.telemetry.stage_timer import StageTimer
@@ -73,6 +76,7 @@ class Outcome:
     model: str = ""
 
 
+# large class: one step passes through graph, engine, publisher, mirrors and posts
 class Shard:
     """Graph, embeddings, scores and alerts of one partition; `open` explains the arguments.
 
@@ -81,6 +85,7 @@ class Shard:
         staleness: Rows to recompute.
         mirrors: Exchange with other shards.
         publisher: Scores and alerts to publish, and those already published.
+        posts: Predictions before each post, and what closed posts got.
         reads: Reads between two steps.
         next_offset: Next offset of the mutations topic, as committed.
         marks: Next offset by source partition, as committed.
@@ -95,6 +100,7 @@ class Shard:
         backend: MakeBackend = Engine,
         spread_rows: int = 0,
         tolerance: float = 0.0,
+        live_posts: int = 0,
     ) -> None:
         self.graph = graph
         self.shard_id = graph.spec.shard
@@ -105,10 +111,12 @@ class Shard:
         self.publisher = ScorePublisher(graph, self.engine, rule, publishing)
         self.staleness = Staleness(graph, self.view, spread_rows, tolerance)
         self.mirrors = Mirrors(graph, self.engine, self.publisher.percentiles, artifact.version)
+        self.posts = ClosedPosts(graph, live_posts, rule.step_us)
         self.reads = ShardReads(self)
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
         self._layer1_changed: list[Int64s] = graph.none()
+        self._stranger = stranger_score(artifact)
 
     @classmethod
     def open(  # noqa: PLR0913 - what a shard is built from
@@ -125,6 +133,7 @@ class Shard:
         backend: MakeBackend = Engine,
         spread_rows: int = 0,
         tolerance: float = 0.0,
+        live_posts: int = 0,
     ) -> Shard:
         """Open or create a shard's state: one scan of RocksDB and one bulk recomputation.
 
@@ -140,15 +149,15 @@ class Shard:
             backend: Makes the engine of an artifact.
             spread_rows: See `HubQueue`.
             tolerance: See `Tolerance`.
+            live_posts: Number of closed posts that are kept for live figures; 0: none.
 
         Raises:
             graphstate.errors.GraphError: The folder is in use, damaged, or of another format or spec.
         """
         graph = GraphState.open(path, spec, progress, budget=memory, read_only=read_only)
         try:
-            shard = cls(
-                graph, artifact, rule or AlertRule(), publishing or Publishing(), backend, spread_rows, tolerance
-            )
+            rules = rule or AlertRule(), publishing or Publishing()
+            shard = cls(graph, artifact, *rules, backend, spread_rows, tolerance, live_posts)
             shard.restore()
         except BaseException:
             graph.close()
@@ -158,6 +167,7 @@ class Shard:
     def restore(self) -> None:
         """Score all users once and load what was published; called once, by `open`."""
         self.publisher.restore(scores=self.graph.meta.get(b"model") == self.artifact.version.encode())
+        self.posts.restore()
         self.engine.warm_up(self.view)
         self._recompute(self.mirrors.restore(), Outcome())
         self.publisher.check_published()
@@ -183,10 +193,13 @@ class Shard:
                 step that is not silent recomputes all of them at once.
         """
         outcome = Outcome(model=self.artifact.version)
+        current = not silent and not self.staleness.embeddings_stale
+        self.posts.predict(records, self._note_of if current else None)
         with StageTimer(outcome.seconds, "apply"):
             arrivals = self._apply(records, halos, outcome)
         with StageTimer(outcome.seconds, "refresh"):
             self.graph.refresh()
+            self.posts.finish()
         rows = self._recompute(arrivals, outcome, silent=silent, with_tolerance=True)
         with StageTimer(outcome.seconds, "publish"):
             users = self.graph.users
@@ -206,11 +219,25 @@ class Shard:
         graph.begin()
         self.publisher.begin()
         for record in records:
-            counts = graph.take(record.columns, record.clock, self.rule.step_us, self.publisher.run_alert_rule)
+            counts = graph.take(record.columns, record.clock, self.rule.step_us, self._on_boundary)
             for name, count in counts.items():
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
             outcome.outbound_facts += facts_by_shard(record, graph.drain_outbound_facts())
         return self.mirrors.receive(halos)
+
+    def _on_boundary(self, as_of: int) -> None:
+        """Close posts and run the alert rule at a boundary of event time (µs); all earlier mutations are counted."""
+        self.posts.close()
+        self.publisher.run_alert_rule(as_of)
+
+    def _note_of(self, user: str) -> Note:
+        """Return what is noted before a post of a user: the present score, and counters."""
+        users = self.graph.users
+        row = users.index.get(user)
+        if row is not None and not users.live(row):
+            row = None
+        score = self._stranger if row is None else float(self.engine.score[row])
+        return self.posts.note_of(row, model_number(self.artifact.version), score, float(reach_of(np.array(score))))
 
     def _recompute(
         self, arrivals: Arrivals, outcome: Outcome, *, silent: bool = False, with_tolerance: bool = False
@@ -274,6 +301,7 @@ class Shard:
         meta[b"marks"] = json.dumps(marks).encode()
         meta[b"scores"] = self.publisher.target.encode()
         published = self.publisher.published
+        self.posts.write()
         self.graph.commit({**meta, **self.staleness.meta()}, published.outputs())
         self.staleness.committed()
         published.dirty_rows = set()
@@ -288,6 +316,7 @@ class Shard:
         artifact are no longer used.
         """
         self.artifact, self.engine = artifact, engine
+        self._stranger = stranger_score(artifact)
         self.publisher.replace_engine(engine)
         self.mirrors.replace_engine(engine, self.publisher.percentiles, artifact.version)
 

@@ -124,6 +124,7 @@ class Metrics:
         self._checkpoints()
         self._privacy()
         self._audit()
+        self._live()
         self._start_at_zero(inputs)
         ProcessCollector(namespace=PREFIX, registry=self.registry)
         self.registry.register(ThreadTime(self._full_name("thread_cpu_seconds_total", ("thread",))))
@@ -277,6 +278,28 @@ class Metrics:
             "Largest absolute error of an embedding or score (log reach) in the last 5 to 10 minutes",
         )
         self.audit_seconds = self._counter("audit_seconds_total", "Seconds of work of the audit")
+
+    def _live(self) -> None:
+        """Create the metrics of predictions against what posts got."""
+        self.live_spearman = self._gauge(
+            "live_spearman",
+            "Spearman's correlation of predictions made just before posts with the reach of the posts, over the newest "
+            "closed posts of all shards, by scorer (model, past_mean, past_sharers) and authors (all, known, new); "
+            "absent with fewer than 100 posts",
+            "scorer",
+            "authors",
+        )
+        self.live_posts = self._gauge(
+            "live_posts",
+            "Posts by state: closed (of all shards, behind the live figures), open (of this worker; their horizon has "
+            "not passed)",
+            "state",
+        )
+        self.live_calibration = self._gauge(
+            "live_calibration_error",
+            "Mean of |log(predicted ÷ observed reach)| over tenths of the newest closed posts by prediction; 0.1 is "
+            "about 10 %",
+        )
 
     def _start_at_zero(self, inputs: Iterable[str]) -> None:
         """Start labelled counters that alerts watch at 0: Prometheus sees no rise of a counter that appears at 1."""

@@ -41,6 +41,7 @@ from streams.worker.group.faust_app import free_port, new_app
 from streams.worker.group.positions import Positions, StartPosition
 from streams.worker.group.topic_watch import TopicWatch
 from streams.worker.inspection.background_audit import Auditor
+from streams.worker.inspection.live_figures import LiveFigures
 from streams.worker.inspection.score_history import ScoreHistory
 from streams.worker.lifecycle import BackgroundTasks, WorkerPart
 from streams.worker.processing.dead_letters import DeadLetters
@@ -49,7 +50,7 @@ from streams.worker.processing.poll_runner import PollRunner
 from streams.worker.processing.shard_agent import Outputs, ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
-from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
+from streams.worker.rollout.models_topic import POSTS, ModelsTopicMessage, ModelsTopicReader
 from streams.worker.web import LiveFeed, LiveState, register
 
 log = logging.getLogger(__name__)
@@ -103,13 +104,21 @@ class Worker:
             self._send_to_models_topic,
             self._on_switch,
         )
+        self.live = LiveFigures(
+            self.host,
+            self.metrics,
+            settings.live_posts,
+            lambda: self.rollout.state.posts,
+            lambda shard, value: self._send_to_models_topic(ModelsTopicMessage(f"{POSTS}/{shard}", value)),
+        )
         self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
+        self.web.live = self.live
         register(self.app, self.web)
         self.background = BackgroundTasks()
         measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)
         # In the order in which they are closed.
         self.parts: list[WorkerPart] = [self.checkpoints, self.erasure, self.assignment, self.background]
-        self.parts += [self.rollout, measurements]
+        self.parts += [self.rollout, measurements, self.live]
         for part in self.parts:
             self.app.timer(TICK_S)(part.tick)
         log.info("device_selected", extra=self.device._asdict())
@@ -220,6 +229,7 @@ class Worker:
             backend=backend(self.device.device),
             spread_rows=settings.spread_rows,
             tolerance=settings.tolerance,
+            live_posts=settings.live_posts,
         )
 
     # What the app calls (`streams.worker.group.faust_app.GroupMember`)

@@ -36,6 +36,7 @@ from streams.worker.rollout.models_topic import (
     Deployment,
     ModelsTopicMessage,
     ModelsTopicReader,
+    ModelsTopicState,
     RolloutState,
     ShardStatus,
     encode,
@@ -104,6 +105,11 @@ class RolloutFollower(WorkerPart):
         self._trial_artifact: Artifact | None = None
         self._reference: tuple[str, ReferenceProcess] | None = None
         self._random = Random()
+
+    @property
+    def state(self) -> ModelsTopicState:
+        """What the models topic holds, as far as it was read."""
+        return self._reader.state
 
     async def open(self) -> None:
         """Read the topic and load the artifact in use.

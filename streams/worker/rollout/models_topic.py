@@ -4,6 +4,7 @@
     try              → Deployment    an artifact that shards prepare and check, but do not serve yet
     part/VERSION/N   → bytes         the files of an artifact, split into parts below any broker's message limit
     shard/N          → ShardStatus   the newest status of a shard
+    posts/N          → bytes         the newest closed posts of a shard (`streams/messages/closed_posts.py`)
 
 The topic has one partition and is compacted. A consumer that reads it from the beginning has the complete state, so
 workers need no shared folder. `streams/worker/rollout/follower.py` is the worker's side; the operator's side is
@@ -34,7 +35,7 @@ from streams.kafka.topics import Topics
 from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 
-USE, TRY, PART, SHARD = "use", "try", "part", "shard"
+USE, TRY, PART, SHARD, POSTS = "use", "try", "part", "shard", "posts"
 PART_BYTES = 512 * 1024
 POLL_S = 0.2
 AGAIN_S = 1.0
@@ -126,6 +127,7 @@ class ModelsTopicState:
         trial_time_ms: Kafka's timestamp of the newest trial message.
         trial_received_s: When that message was read, by `clock`.
         shards: The newest status of each shard.
+        posts: Encoded closed posts of each shard.
         parts: Parts by artifact version and part number.
     """
 
@@ -135,6 +137,7 @@ class ModelsTopicState:
         self.trial: Deployment | None = None
         self.trial_time_ms, self.trial_received_s = 0, clock()
         self.shards: dict[int, ShardStatus] = {}
+        self.posts: dict[int, bytes] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
 
     def apply(self, message: ModelsTopicMessage) -> None:
@@ -144,7 +147,7 @@ class ModelsTopicState:
             StateError: Groundswell did not write the message.
         """
         kind, *rest = message.key.split("/")
-        if kind not in (USE, TRY, PART, SHARD):
+        if kind not in (USE, TRY, PART, SHARD, POSTS):
             raise _foreign(f"the key {message.key!r}")
         try:
             if kind == USE:
@@ -154,6 +157,8 @@ class ModelsTopicState:
                 self.trial_time_ms, self.trial_received_s = message.at_ms, self._clock()
             elif kind == SHARD and message.value is not None:
                 self.shards[int(rest[0])] = _decode_status(message.value)
+            elif kind == POSTS and message.value is not None:
+                self.posts[int(rest[0])] = message.value
             elif kind == PART:
                 self._apply_part(rest[0], int(rest[1]), message.value)
         except (msgspec.DecodeError, ValueError, IndexError) as error:

@@ -1,4 +1,4 @@
-"""The JSON API: `/api/v1/top`, `/api/v1/users/{id}`, `/api/v1/alerts`, and `/api/v1/stream` (server-sent events)."""
+"""The JSON API: `/api/v1/top`, `/users/{id}`, `/alerts`, `/live`, and `/stream` (server-sent events)."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class API:
         app.router.add_get("/api/v1/top", self.top)
         app.router.add_get("/api/v1/users/{id}", self.user)
         app.router.add_get("/api/v1/alerts", self.alerts)
+        app.router.add_get("/api/v1/live", self.live)
         app.router.add_get("/api/v1/stream", self.stream)
 
     async def top(self, request: web.Request) -> web.Response:
@@ -69,6 +70,10 @@ class API:
         if limit is None:
             return _error(400, f"limit must be a number from 1 to {LIMIT}")
         return web.json_response({"alerts": self._state.feed.alerts(limit), "model": self._state.model})
+
+    async def live(self, _: web.Request) -> web.Response:
+        """Return the live figures: how well predictions ranked the newest closed posts, and their calibration."""
+        return web.json_response(self._state.live_figures())
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Send events until the client disconnects: `state` and `top` every second, `alert` as each fires."""

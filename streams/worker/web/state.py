@@ -49,6 +49,12 @@ class Source(Protocol):
         ...
 
 
+class Live(Protocol):
+    """The live figures (`streams.worker.inspection.live_figures.LiveFigures`)."""
+
+    figures: dict[str, Any]
+
+
 class LiveState:
     """Everything that a page may show.
 
@@ -59,6 +65,9 @@ class LiveState:
         source: The open shards.
         model: Version of the artifact in use; a user's entry has its own, as shards switch one by one.
         history: Earlier scores of users, for explanations.
+
+    Attributes:
+        live: The live figures; None if there are none.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class LiveState:
         self.readiness = readiness
         self.metrics = metrics
         self.model = model
+        self.live: Live | None = None
         self._source = source
         self._history = history or ScoreHistory()
         self._freshness = RecentFreshness(metrics.freshness)
@@ -155,7 +165,13 @@ class LiveState:
             "freshness_p99_ms": self._freshness.quantile_ms(0.99),
             "lag_records": self.lag_records(),
             "history": seconds.history(),
+            "live": self.live_figures(),
         }
+
+    def live_figures(self) -> dict[str, Any]:
+        """Return the response of `/api/v1/live`: predictions against what the newest closed posts got."""
+        figures = self.live.figures if self.live else {}
+        return {**figures, "model": self.model}
 
     def lag_records(self) -> int:
         """Return the number of unprocessed records over all partitions."""

@@ -1,0 +1,1 @@
+"""Predictions of a shard compared with what posts got."""
