@@ -71,6 +71,9 @@ class Fact(IntEnum):
     """The content that a content (other) replies to (extra) was evicted; no user."""
     CLEARED = 33
     """A shard (at) removed all data of the user up to a time."""
+    JUDGEMENT = 34
+    """A message about a boundary (time) from a shard (at) to another: its stage (other), its content (extra). No user, no
+    opposite."""
 
 
 class Mutation(NamedTuple):

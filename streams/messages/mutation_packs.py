@@ -21,6 +21,7 @@ from msgspec import Struct
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Mutation
 from streams.errors import StateError
+from streams.messages.source_progress import SourceProgress
 from streams.messages.topic_identity import source_partition
 
 VERSION = 2
@@ -40,12 +41,14 @@ class Record(NamedTuple):
         mutations: its mutations in order.
         clock: the newest event time (µs) that its sender had read.
         accepted_ms: Kafka's timestamp (ms) of the oldest event in it; 0 if unknown.
+        progress: what its sender has read of the input partitions, these mutations included.
     """
 
     offset: int
     mutations: list[Mutation]
     clock: int = NEVER
     accepted_ms: int = 0
+    progress: SourceProgress | None = None
 
 
 class OutboundFacts(NamedTuple):
@@ -88,6 +91,7 @@ class Pack(Struct, array_like=True, gc=False):
     version: int
     segments: list[Segment]
     clock: int = NEVER
+    progress: SourceProgress | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -101,6 +105,7 @@ class Packer:
 
     Attributes:
         clock: the event time (µs) that is written into each pack when it is closed.
+        progress: what is written into the last pack of `finish`.
     """
 
     def __init__(self, max_bytes: int = PACK_BYTES, max_mutations: int = PACK_MUTATIONS) -> None:
@@ -108,6 +113,7 @@ class Packer:
         self.max_mutations = max_mutations
         self._closed: list[bytes] = []
         self.clock = NEVER
+        self.progress: SourceProgress | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -136,18 +142,18 @@ class Packer:
         self._bytes += size_bytes
         self._count += len(mutations)
 
-    def _close(self) -> None:
-        self._closed.append(_encode(Pack(VERSION, list(self._segments.values()), self.clock)))
+    def _close(self, progress: SourceProgress | None = None) -> None:
+        self._closed.append(_encode(Pack(VERSION, list(self._segments.values()), self.clock, progress)))
         self._begin()
 
     def finish(self, *, always: bool = False) -> list[bytes]:
         """Return the packs of everything added since the last call, in order.
 
         Args:
-            always: return a pack even if nothing was added, to publish the clock.
+            always: return a pack even if nothing was added, to publish the clock and the progress.
         """
         if self._segments or (always and not self._closed):
-            self._close()
+            self._close(self.progress)
         closed, self._closed = self._closed, []
         return closed
 
@@ -216,7 +222,7 @@ class UnappliedRecords:
                 self._add_above(mark, segment, mutations)
             self.marks[segment.source] = max(mark, offsets[-1])
         oldest = min(filter(None, self.accepted_ms[before:]), default=0)
-        self.records.append(Record(offset, mutations, pack.clock, oldest))
+        self.records.append(Record(offset, mutations, pack.clock, oldest, pack.progress))
         self.count += len(mutations)
 
     def _drop_replaced_topic(self, source: str) -> None:
