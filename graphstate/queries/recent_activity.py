@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -152,12 +153,10 @@ def new_sharers_between(
             if value is not None and since < PAIR_VALUE.unpack(value)[1] < until:
                 new.append(source)
     for source, shares in revise.items():
-        times = credited_times(graph, source, row)
+        # Additions and removals of one time may cancel each other.
+        times = Counter(credited_times(graph, source, row))
         for time, sign in shares:
-            if sign > 0:
-                times.append(time)
-            elif time in times:
-                times.remove(time)
-        if since < min(times, default=since) < until:
+            times[time] += sign
+        if since < min((time for time, count in times.items() if count > 0), default=since) < until:
             new.append(source)
     return new
