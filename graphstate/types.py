@@ -72,8 +72,7 @@ class Fact(IntEnum):
     CLEARED = 33
     """A shard (at) removed all data of the user up to a time."""
     JUDGEMENT = 34
-    """A message about a boundary (time) from a shard (at) to another: its stage (other), its content (extra). No user, no
-    opposite."""
+    """A message of a shard (at) about a boundary (time) of alerts: its stage (other), its content (extra); no user."""
 
 
 class Mutation(NamedTuple):

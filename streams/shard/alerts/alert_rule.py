@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 import numpy as np
 
@@ -75,6 +76,27 @@ class AlertRule:
         ages = np.arange(EPOCHS) * (HALF_LIVES / EPOCHS)
         weights: Int64s = np.round(UNIT * 2.0**-ages).astype(np.int64)
         return weights
+
+
+class RuleSettings(Protocol):
+    """The settings of the rule."""
+
+    alert_window_s: int
+    alert_budget: int
+    alert_steps: int
+    alert_floor: int
+    alert_new_sharers: int
+
+
+def alert_rule(settings: RuleSettings, horizon_s: int) -> AlertRule:
+    """Return the rule of some settings; its window is the artifact's horizon (s) unless it is set."""
+    return AlertRule(
+        settings.alert_window_s or horizon_s,
+        settings.alert_budget,
+        settings.alert_steps,
+        settings.alert_floor,
+        settings.alert_new_sharers,
+    )
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,22 @@ class BoundaryView(NamedTuple):
     thresholds: Thresholds
 
 
+class AlertFigures(NamedTuple):
+    """The measurements of one shard.
+
+    Attributes:
+        lags_s: Event time by which each input partition is behind the newest event (s).
+        idle: Number of idle partitions.
+        awaited: Shards that the next boundary waits for.
+        ended: Whether each of the newest outcomes was a confirmation, by rule.
+    """
+
+    lags_s: dict[str, float]
+    idle: int
+    awaited: list[int]
+    ended: dict[str, list[bool]]
+
+
 @dataclass
 class StepAlerts:
     """What the judgement added in one micro-batch.
@@ -331,6 +347,11 @@ class Judgement:
             return behind
         arrived = self._candidates.get(self.next, {}) if self._has_counts() else self._counts.get(self.next, {})
         return [shard for shard in range(self._shards) if shard not in arrived]
+
+    def figures(self) -> AlertFigures:
+        """Return the measurements."""
+        ended = {name: list(book.ended) for name, book in self.books.items()}
+        return AlertFigures(self.watermarks.lags(), len(self.watermarks.idle), self.awaited, ended)
 
     def _has_counts(self) -> bool:
         return len(self._counts.get(self.next, {})) == self._shards

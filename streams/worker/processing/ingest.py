@@ -28,6 +28,7 @@ from streams.shard.routing import concerned
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.publish_and_commit import PollPositions, Step, publish_and_commit
+from streams.worker.processing.source_clock import SourceClock
 
 SLICE = 1_000
 """Records decoded before other tasks of the event loop run."""
@@ -40,6 +41,7 @@ class Ingest:
 
     Attributes:
         sources: the source name of each partition, under which its offsets stand in the packs.
+        source_clock: the newest event time of each partition.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Ingest:
         producer: Producer,
         dead_letters: DeadLetters,
         metrics: Metrics,
+        clock: SourceClock,
     ) -> None:
         self._topics = topics
         self._consumer = consumer
@@ -57,6 +60,7 @@ class Ingest:
         self._metrics = metrics
         self._shards = topics.mutations.partitions
         self._clock = self._sent_clock = NEVER
+        self.source_clock = clock
         self.sources: dict[TP, str] = {}
 
     async def handle(self, poll: Poll) -> bool:
@@ -72,14 +76,16 @@ class Ingest:
         for tp, (records, _) in poll.parts.items():
             kind = self._topics.kind(tp.topic)
             source = sources.get(tp) or f"{tp.topic}:{tp.partition}"
+            newest = NEVER
             for first in range(0, len(records), SLICE):
                 for record in records[first : first + SLICE]:
-                    self._add(record, kind, source, packers, kinds)
+                    newest = max(newest, self._add(record, kind, source, packers, kinds))
                 await asyncio.sleep(0)
-        yield IngestStep(self, packers, kinds, begin_s)
+            self.source_clock.observe(tp, newest)
+        yield IngestStep(self, packers, kinds, list(poll.parts), begin_s)
 
-    def _add(self, record: Any, kind: TopicKind, source: str, packers: list[Packer], kinds: Counter[int]) -> None:
-        """Add the mutations of a message to the packs, or the message to the dead letters."""
+    def _add(self, record: Any, kind: TopicKind, source: str, packers: list[Packer], kinds: Counter[int]) -> int:
+        """Add the mutations of a message to the packs, or the message to the dead letters; return its newest time."""
         # Messages from before Kafka 0.10 have no timestamp.
         accepted_ms = record.timestamp if record.timestamp and record.timestamp > 0 else time.time_ns() // 1_000_000
         try:
@@ -95,6 +101,7 @@ class Ingest:
             counted = [mutation.kind for mutation in decoded]
             # A share with an author yields a create that is no event of its own.
             kinds.update(counted if kind != "share" else [number for number in counted if number != Kind.CREATE])
+        return max((mutation.time for mutation in decoded), default=NEVER)
 
     def _route(self, mutations: list[Mutation]) -> dict[int, list[Mutation]]:
         """Return the mutations of a message by shard."""
@@ -107,15 +114,16 @@ class Ingest:
                 routed.setdefault(shard, []).append(mutation)
         return routed
 
-    async def send(self, packers: list[Packer]) -> None:
+    async def send(self, packers: list[Packer], partitions: list[TP]) -> None:
         """Send the packs of a poll to their shards, and its dead letters.
 
-        When the event-time clock passes an eviction step, every shard gets a pack with the clock.
+        When the event-time clock passes an eviction step, or a partition a boundary, every shard gets a pack.
         """
         clock = self._clock
-        passed = clock // EVICTION_US > self._sent_clock // EVICTION_US
+        progress, crossed = self.source_clock.progress(partitions)
+        passed = crossed or clock // EVICTION_US > self._sent_clock // EVICTION_US
         for packer in packers:
-            packer.clock = clock
+            packer.clock, packer.progress = clock, progress
         packs = {shard: packer.finish(always=passed) for shard, packer in enumerate(packers)}
         await send_packs(self._producer.client, self._topics.mutations.name, packs)
         self._sent_clock = clock
@@ -132,16 +140,19 @@ class Ingest:
 class IngestStep:
     """The decoded messages of a poll, which are not sent yet; there is no state to commit."""
 
-    def __init__(self, ingest: Ingest, packers: list[Packer], kinds: Counter[int], begin_s: float) -> None:
+    def __init__(
+        self, ingest: Ingest, packers: list[Packer], kinds: Counter[int], partitions: list[TP], begin_s: float
+    ) -> None:
         self._ingest = ingest
         self._packers = packers
         self._kinds = kinds
+        self._partitions = partitions
         self._decoded_s = perf_counter()
         self._decode_s = self._decoded_s - begin_s
 
     async def publish(self) -> None:
         """Send packs and dead letters; returns when Kafka has acknowledged all of them."""
-        await self._ingest.send(self._packers)
+        await self._ingest.send(self._packers, self._partitions)
 
     async def commit(self) -> bool:
         """Count the events; returns True."""
