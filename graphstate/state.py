@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate import window_loading
-from graphstate.apply import eviction, share_outcomes
+from graphstate.apply import credit_changes, eviction, share_outcomes
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.compiled_apply import CompiledApply
+from graphstate.apply.credit_changes import Changes as CreditChanges
 from graphstate.apply.event_kernels import PASSED, RARE
 from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED
 from graphstate.apply.registers import UNERASED, Applier
@@ -53,6 +54,8 @@ from graphstate.types import (
 
 FORMAT = 3
 """The version of the byte layouts."""
+ALERTS = b"alerts/"
+"""Prefix of the `meta` rows that alerts use."""
 _SECOND = 1_000_000
 _TARGETS = np.array([relation.target for relation in RELATIONS])
 
@@ -75,6 +78,7 @@ class GraphState:
         mirrored_nodes: Other shards' nodes in these windows.
         clock: The largest event time so far (µs).
         meta: The committed `meta` rows, as they were when the state was opened.
+        alert_rows: Those of alerts, by key; whoever restores them from here empties it.
         changes: The changes of the last refreshed micro-batch.
     """
 
@@ -92,6 +96,7 @@ class GraphState:
         self.frontier = Frontier()
         self.clock = NEVER
         self.meta: dict[bytes, bytes] = {}
+        self.alert_rows: dict[bytes, bytes] = {}
         self.phase = Phase.IDLE
         self._tick_us = spec.tick_s * _SECOND
         self._retained_us = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
@@ -162,6 +167,7 @@ class GraphState:
             self._refresh()
             return
         self._check_format(meta)
+        self.alert_rows = {key: meta.pop(key) for key in list(meta) if key.startswith(ALERTS)}
         self.meta = meta
         self.clock = int(meta.get(b"clock", NEVER))
         self.shares.restore(meta.get(share_outcomes.META))
@@ -312,6 +318,16 @@ class GraphState:
         """Return and remove the facts for other shards: (owner's shard, fact)."""
         facts, self.aggregates.outbound_facts = self.aggregates.outbound_facts, []
         return facts
+
+    def drain_credit_changes(self) -> CreditChanges:
+        """Return and remove the changes of the activity of this shard's authors, all counted mutations included."""
+        aggregates = self.aggregates
+        aggregates.add_up()
+        changes, aggregates.credit_changes = aggregates.credit_changes, []
+        authors, aggregates.cleared_authors = aggregates.cleared_authors, []
+        if authors:
+            changes.append(credit_changes.cleared(authors, self.spec.shard))
+        return np.concatenate(changes) if changes else credit_changes.none()
 
     def _next_boundary(self, periods: list[int]) -> int:
         """Return the next multiple of any of the periods after the clock (µs)."""

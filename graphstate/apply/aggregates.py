@@ -11,6 +11,8 @@ from itertools import chain, starmap
 
 import numpy as np
 
+from graphstate.apply import credit_changes
+from graphstate.apply.credit_changes import Changes
 from graphstate.apply.share_outcomes import ShareCounts
 from graphstate.memory.counter_kernels import (
     AUTHORED,
@@ -70,6 +72,8 @@ class Aggregates:
         counted: Users with changed counters.
         outbound_facts: Facts for other shards: (owner's shard, fact).
         unreferenced: Rows of other shards' contents that nothing here references any more.
+        credit_changes: Changes of the activity of this shard's authors, for alerts.
+        cleared_authors: Users of this shard that were forgotten: (row, time).
     """
 
     def __init__(self, spec: GraphSpec, store: Store) -> None:
@@ -94,17 +98,25 @@ class Aggregates:
         self.counted: set[int] = set()
         self.outbound_facts: list[tuple[int, Mutation]] = []
         self.unreferenced: list[int] = []
+        self.credit_changes: list[Changes] = []
+        self.cleared_authors: list[tuple[int, int]] = []
 
     def add_up(self) -> None:
         """Apply the queued operations; counters, rings, sharers and `changes` are out of date until then."""
         if not self.ops:
             return
         ops, self.ops = self.ops, array("q")
+        self.note_activity(np.frombuffer(ops, np.int64))
         users, contents, changes = self._counting.add_up(ops)
         self.counted.update(users.tolist())
         self.dirty_rows[1].update(contents.tolist())
         if len(changes):
             self.changes.append(changes)
+
+    def note_activity(self, operations: Int64s) -> None:
+        """Note the changes of the activity of this shard's authors among counter operations `[n, 8]`."""
+        hashes, owned = self.contents.hash, self.users.owned
+        self.credit_changes.append(credit_changes.of_operations(operations, owned, hashes, self.shards))
 
     def take_changes(self) -> Int64s:
         """Return and remove the edge changes, in their order."""

@@ -16,6 +16,7 @@ from graphstate.apply.kernel_arrays import (
     COMMUNITIES,
     CONTENTS,
     COUNTED,
+    CREDITS,
     ENDS,
     FACT_WIDTH,
     FACTS,
@@ -31,10 +32,23 @@ from graphstate.apply.kernel_arrays import (
 )
 from graphstate.apply.row_expansion import expand
 from graphstate.event_columns import EventColumns
+from graphstate.memory.counter_kernels import WIDTH
 from graphstate.memory.node_tables import LQ, Table
 from graphstate.storage import pair_tables
 from graphstate.storage.row_layouts import ALL_ONES, NEVER
-from graphstate.types import COMMUNITY, CONTENT, TYPES, USER, Fact, GraphSpec, Int32s, Int64s, Kind, Mutation, source_hash
+from graphstate.types import (
+    COMMUNITY,
+    CONTENT,
+    TYPES,
+    USER,
+    Fact,
+    GraphSpec,
+    Int32s,
+    Int64s,
+    Kind,
+    Mutation,
+    source_hash,
+)
 
 _SECOND = 1_000_000
 _TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
@@ -49,7 +63,7 @@ def _output(events: int, rows: int) -> arrays.Output:
         np.zeros(ENDS, np.int64), np.empty((width, 5), np.int64), np.empty((8 * events, ROW_WIDTH), np.int64),
         np.empty((5 * events, FACT_WIDTH), np.int64), np.empty((2 * events, 2), np.int64), np.empty((4, width), np.int64),
         np.zeros((4, rows), np.int32), np.zeros(1, np.int32), np.empty((len(TYPES), width), np.int64),
-        np.empty((len(TYPES), width), np.int64),
+        np.empty((len(TYPES), width), np.int64), np.empty((events, WIDTH), np.int64),
     )  # fmt: skip
 
 
@@ -93,7 +107,9 @@ class CompiledApply:
         self._events = self._resolved(columns)
         kinds = np.bincount(columns.kind, minlength=len(Kind))
         self._registers.reserve(
-            int(kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW]), int(kinds[Kind.JOIN] + kinds[Kind.LEAVE]), int(kinds[Kind.SHARE])
+            int(kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW]),
+            int(kinds[Kind.JOIN] + kinds[Kind.LEAVE]),
+            int(kinds[Kind.SHARE]),
         )
 
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
@@ -177,7 +193,9 @@ class CompiledApply:
     def _reserve_rows(self, begin: int) -> list[int]:
         """Reserve rows for all ids without one, and room for all changes; return how many reserved rows were free ones."""
         n, reserved = len(self.columns) - begin, []
-        unknown = [int(np.count_nonzero(self._events.rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)]
+        unknown = [
+            int(np.count_nonzero(self._events.rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)
+        ]
         for table, more in zip(self._tables, unknown, strict=True):
             table.reserve(more)
         rows = max(table.capacity for table in self._tables)
@@ -219,6 +237,8 @@ class CompiledApply:
     def _collect(self, ends: Int64s) -> None:
         """Hand the lists of a call to the aggregates."""
         aggregates, out, sizes = self._aggregates, self._out, ends.tolist()
+        if sizes[CREDITS]:
+            aggregates.note_activity(out.credits[: sizes[CREDITS]])
         if sizes[CHANGES]:
             aggregates.changes.append(out.changes[: sizes[CHANGES]].copy())
         for which, rows in (
@@ -244,6 +264,10 @@ class CompiledApply:
         name = users.ids[user] if user >= 0 else ""
         others: Table = users if kind == Fact.RECEIVED else contents
         return shard, Mutation(
-            kind, time, name, others.ids[other] if other >= 0 else "", contents.ids[extra] if extra >= 0 else None, number
+            kind,
+            time,
+            name,
+            others.ids[other] if other >= 0 else "",
+            contents.ids[extra] if extra >= 0 else None,
+            number,
         )
-

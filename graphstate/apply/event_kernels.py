@@ -29,6 +29,7 @@ from graphstate.apply.kernel_arrays import (
     SHARES_BEYOND,
     SHARES_EXPIRED,
     Core,
+    activity,
     change,
     put,
     send,
@@ -55,6 +56,7 @@ from graphstate.types import (
 
 _ADD, _RETIME, _REMOVE = windows.ADD, windows.RETIME, windows.REMOVE
 _SECOND = counter_kernels.SECOND
+_CREDIT, _AUTHORED_OP = counter_kernels.CREDIT, counter_kernels.AUTHORED
 _FOLLOW, _UNFOLLOW, _JOIN, _LEAVE, _SHARE, _CREATE = (
     int(kind) for kind in (Kind.FOLLOW, Kind.UNFOLLOW, Kind.JOIN, Kind.LEAVE, Kind.SHARE, Kind.CREATE)
 )
@@ -141,8 +143,7 @@ def _observe_content(core: Core, row: int, time: int) -> None:
     if time < core.limits[NOTED_UNTIL]:
         out.notes[out.ends[NOTES], 0], out.notes[out.ends[NOTES], 1] = time, row
         out.ends[NOTES] += 1
-    if time > contents.last_event_at[row]:
-        contents.last_event_at[row] = time
+    contents.last_event_at[row] = max(contents.last_event_at[row], time)
     touch(out, CONTENTS, row)
 
 
@@ -245,8 +246,7 @@ def _share(core: Core, i: int) -> bool:
         user = _observe_user(core, events.user[i], time)
         if user < 0:
             return False
-        if time > users.last_share_at[user]:
-            users.last_share_at[user] = time
+        users.last_share_at[user] = max(users.last_share_at[user], time)
     if not here:
         return through < 0 or not _owns(core, through) or _observe_user(core, through, time) >= 0
     via = np.int64(-1)
@@ -256,7 +256,11 @@ def _share(core: Core, i: int) -> bool:
             return False
     content = _content(core, events.other[i])
     _observe_content(core, content, time)
-    cut, key, table = max(users.forget_at[user], contents.deleted_at[content]), pair_key(user, content), core.tables.shares
+    cut, key, table = (
+        max(users.forget_at[user], contents.deleted_at[content]),
+        pair_key(user, content),
+        core.tables.shares,
+    )
     place = find(table, key)
     if place < 0:
         if time > cut:
@@ -333,6 +337,7 @@ def _credit(core: Core, user: int, content: int, time: int, created_at: int, cre
     )  # fmt: skip
     touch(core.out, COUNTED, creator)
     touch(core.out, CONTENTS, content)
+    activity(core.out, _CREDIT, user, content, creator, time, created_at)
     _interact(core, user, creator, content, time)
 
 
@@ -391,7 +396,9 @@ def _create(core: Core, i: int) -> bool:
         return _create_elsewhere(core, i)
     content = np.int64(events.rows[CONTENT, number])
     known = content >= 0
-    if known and (contents.created_at[content] != time or contents.creator[content] != events.rows[USER, events.user[i]]):
+    if known and (
+        contents.created_at[content] != time or contents.creator[content] != events.rows[USER, events.user[i]]
+    ):
         # Another create, or shares that wait for one; only a content that nothing has named is simple.
         return False
     if known and (contents.reply[content] >= 0) != (parent >= 0):
@@ -423,6 +430,7 @@ def _create(core: Core, i: int) -> bool:
         change(out, _ADD, CREATED, content, user, time)
         add_created(users.counts, users.tops, users.rings, contents.reach, core.lq, user, content, time, 1)
         touch(out, COUNTED, user)
+        activity(out, _AUTHORED_OP, user, content, 0, time, 0)
     else:
         send(core, users.hash[user], _AUTHORED, time, user, content)
     if reply >= 0:

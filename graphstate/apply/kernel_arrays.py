@@ -18,7 +18,9 @@ NEW = 8
 """The number of new nodes of each type, three places of `ends`."""
 APPLIED, EXPIRED, SHARES_EXPIRED, SHARES_BEYOND, CLOCK = range(11, 16)
 """Counts and the clock, as places of `ends`."""
-ENDS = 16
+CREDITS = 16
+"""The list of credits in `Output`, as a place of `ends`."""
+ENDS = 17
 
 SHARDS, SHARD, RETENTION, HORIZON, KEPT, BOUNDARY, NOTED_UNTIL = range(7)
 """Places of `Core.limits`; KEPT is 0 if no event expires."""
@@ -103,6 +105,7 @@ class Output(NamedTuple):
         stamp: The number of the call, `[1]`.
         spare: Rows for new nodes, `[3, m]`.
         fresh: Ids of new nodes, `[3, m]`.
+        credits: Contents and credited shares of this shard's authors, as operations of `counter_kernels`, `[m, 8]`.
     """
 
     ends: Int64s
@@ -115,6 +118,7 @@ class Output(NamedTuple):
     stamp: Int32s
     spare: Int64s
     fresh: Int64s
+    credits: Int64s
 
 
 class Core(NamedTuple):
@@ -146,6 +150,16 @@ def change(out: Output, operation: int, relation: int, source: int, target: int,
     row = out.changes[out.ends[CHANGES]]
     row[0], row[1], row[2], row[3], row[4] = operation, relation, source, target, time
     out.ends[CHANGES] += 1
+
+
+@njit(cache=True, nogil=True)
+def activity(out: Output, code: int, first: int, content: int, creator: int, time: int, created_at: int) -> None:
+    """List a content (AUTHORED) or a credited share (CREDIT) of an author of this shard, for alerts."""
+    row = out.credits[out.ends[CREDITS]]
+    row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = (
+        code, first, content, creator, 0, time, created_at, 1,
+    )  # fmt: skip
+    out.ends[CREDITS] += 1
 
 
 @njit(cache=True, nogil=True)

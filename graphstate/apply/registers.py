@@ -364,6 +364,8 @@ class Applier:
             return
         users.forget_at_cells[user] = until
         self.named.append(mutation.user)
+        if users.owned_cells[user]:
+            aggregates.cleared_authors.append((user, until))
         if known:
             self.mark()
         self._forget_via(user, until)

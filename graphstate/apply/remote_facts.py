@@ -18,7 +18,11 @@ FIRST = min(Fact)
 
 
 class RemoteFacts:
-    """Applies facts to the aggregates of an `Applier`."""
+    """Applies facts to the aggregates of an `Applier`.
+
+    Attributes:
+        on_judgement: Receives the messages by which shards judge alerts together; they are no change of the graph.
+    """
 
     def __init__(self, applier: Applier) -> None:
         self.applier = applier
@@ -26,7 +30,9 @@ class RemoteFacts:
         self.users, self.contents, _ = aggregates.tables
         self._observe_user, self._mark = applier.observe_user, applier.mark
         made, through, credited, tied = aggregates.made, aggregates.through, aggregates.credited, aggregates.tied
+        self.on_judgement: Callable[[Mutation], None] = lambda _message: None
         self._by_kind: dict[int, Callable[[Mutation, int], None]] = {
+            Fact.JUDGEMENT: lambda fact, _sign: self.on_judgement(fact),
             Fact.MADE: lambda fact, sign: made(self._user(fact), fact.time, sign),
             Fact.THROUGH: lambda fact, sign: through(self._user(fact), sign),
             Fact.CREDITED: lambda fact, sign: credited(self._user(fact), fact.at, sign),

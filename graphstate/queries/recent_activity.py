@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -116,3 +117,42 @@ def driver(graph: GraphState, row: int, newest: int = 16) -> str | None:
         if contents.sharers_cells[content] > most:
             best, most = contents.ids[content], contents.sharers_cells[content]
     return best
+
+
+def credited_times(graph: GraphState, sharer: int, author: int) -> list[int]:
+    """Return the times (µs) of the credited shares of a pair (rows), with the ends of those of evicted contents."""
+    store = graph.store
+    keys = store.scan(row_layouts.pair(row_layouts.CREDIT, author, sharer))
+    times = [row_layouts.read_credit(key) for key, _ in keys]
+    value = store.get(row_layouts.pair(row_layouts.PAIR, sharer, author))
+    kept = PAIR_VALUE.unpack(value)[2:] if value is not None else ()
+    return times + [time for time in kept if time != NEVER]
+
+
+def new_sharers_between(
+    graph: GraphState, row: int, since: int, until: int, revise: dict[int, list[tuple[int, int]]]
+) -> list[int]:
+    """Return the users that shared a content of this user for the first time after `since` and before `until` (µs).
+
+    Args:
+        graph: The graph, with all events that it has.
+        row: The user.
+        since: The beginning.
+        until: The end: later shares are not read.
+        revise: For users whose shares in the graph are not those to be read: shares to add and to leave out, as
+            (time, +1 or −1).
+    """
+    new = []
+    for source, _ in sharers(graph, row, since):
+        if source not in revise:
+            value = graph.store.get(row_layouts.pair(row_layouts.PAIR, source, row))
+            if value is not None and since < PAIR_VALUE.unpack(value)[1] < until:
+                new.append(source)
+    for source, shares in revise.items():
+        # Additions and removals of one time may cancel each other.
+        times = Counter(credited_times(graph, source, row))
+        for time, sign in shares:
+            times[time] += sign
+        if since < min((time for time, count in times.items() if count > 0), default=since) < until:
+            new.append(source)
+    return new

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphstate.storage.pair_tables import PairTable
 from graphstate.storage import row_layouts
+from graphstate.storage.pair_tables import PairTable
 from graphstate.storage.row_layouts import (
     DECISION,
     FOLLOW,
@@ -59,7 +59,12 @@ class RegisterTables:
 
     def reserve(self, follows: int, members: int, shares: int) -> None:
         """Make room for events of these kinds."""
-        for table, more in ((self.follows, follows), (self.members, members), (self.shares, shares), (self.pairs, shares)):
+        for table, more in (
+            (self.follows, follows),
+            (self.members, members),
+            (self.shares, shares),
+            (self.pairs, shares),
+        ):
             if more:
                 table.reserve(more)
 

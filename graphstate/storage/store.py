@@ -23,8 +23,8 @@ from rocksdict import (
 )
 
 from graphstate.errors import DamagedError, GraphError, LockedError
-from graphstate.storage.register_tables import TABLES, RegisterTables
 from graphstate.storage.options import RocksDbBudget, options
+from graphstate.storage.register_tables import TABLES, RegisterTables
 from graphstate.storage.row_layouts import VIA
 
 Groups = dict[bytes, list[bytes]]

@@ -88,6 +88,12 @@ class Topics:
             "emerging influencers",
             {"retention.ms": str(30 * DAY_MS)},
         )
+        self.outcome = TopicSpec(
+            prefix + "influence.outcome.v1",
+            outputs,
+            "what became of each alert: confirmed or expired",
+            {"retention.ms": str(30 * DAY_MS)},
+        )
         shards, about = settings.shards, "validated events, routed to shards"
         self.mutations = TopicSpec(prefix + "groundswell.mutations", shards, about, FOREVER, sharded=True)
         about = "changes of nodes, sent to the shards that mirror them"
@@ -122,7 +128,7 @@ class Topics:
         """Return every topic, inputs first."""
         inputs = list(self.inputs.values())
         internal = (self.mutations, self.halos, self.models)
-        return [*inputs, self.score, self.alert, *internal, *(self.dlq(spec) for spec in inputs)]
+        return [*inputs, self.score, self.alert, self.outcome, *internal, *(self.dlq(spec) for spec in inputs)]
 
 
 @contextmanager

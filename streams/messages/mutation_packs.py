@@ -28,6 +28,7 @@ from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s, Mutation
 from streams.errors import StateError
+from streams.messages.source_progress import SourceProgress
 from streams.messages.topic_identity import source_partition
 
 VERSION = 3
@@ -50,17 +51,26 @@ class Record(NamedTuple):
         columns: its mutations in order.
         clock: the newest event time (µs) that its sender had read.
         accepted_ms: Kafka's timestamp (ms) of the oldest event in it; 0 if unknown.
+        progress: what its sender has read of the input partitions, these mutations included.
     """
 
     offset: int
     columns: EventColumns
     clock: int = NEVER
     accepted_ms: int = 0
+    progress: SourceProgress | None = None
 
     @classmethod
-    def of(cls, offset: int, mutations: Iterable[Mutation], clock: int = NEVER, accepted_ms: int = 0) -> Self:
+    def of(
+        cls,
+        offset: int,
+        mutations: Iterable[Mutation],
+        clock: int = NEVER,
+        accepted_ms: int = 0,
+        progress: SourceProgress | None = None,
+    ) -> Self:
         """Return a record of these mutations."""
-        return cls(offset, EventColumns.of(mutations), clock, accepted_ms)
+        return cls(offset, EventColumns.of(mutations), clock, accepted_ms, progress)
 
 
 class OutboundFacts(NamedTuple):
@@ -102,11 +112,13 @@ class Pack(NamedTuple):
         segments: the messages, by source partition.
         columns: the mutations of all segments, one after the other.
         clock: the newest event time (µs) that its sender had read.
+        progress: what its sender had read of the input partitions.
     """
 
     segments: list[Segment]
     columns: EventColumns
     clock: int = NEVER
+    progress: SourceProgress | None = None
 
 
 _Column = tuple[int, bytes]
@@ -141,6 +153,7 @@ class _PackedColumns(Struct, array_like=True, gc=False):
     other: _Column
     extra: _Column
     at: _Column
+    progress: SourceProgress | None = None
 
 
 class _RowSegment(Struct, array_like=True, gc=False):
@@ -159,6 +172,7 @@ class _RowPack(Struct, array_like=True, gc=False):
     version: int
     segments: list[_RowSegment]
     clock: int = NEVER
+    progress: SourceProgress | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -221,6 +235,7 @@ class Packer:
 
     Attributes:
         clock: the event time (µs) that is written into each pack when it is closed.
+        progress: what is written into the last pack of `finish`.
     """
 
     def __init__(self, max_bytes: int = PACK_BYTES, max_mutations: int = PACK_MUTATIONS) -> None:
@@ -228,6 +243,7 @@ class Packer:
         self.max_mutations = max_mutations
         self._closed: list[bytes] = []
         self.clock = NEVER
+        self.progress: SourceProgress | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -289,7 +305,7 @@ class Packer:
         offsets, accepted, counts = (np.array([value], np.int64) for value in (offset, accepted_ms, len(columns)))
         self.add(Segment(source, offsets, accepted, counts), np.array([size_bytes]), columns)
 
-    def _close(self) -> None:
+    def _close(self, progress: SourceProgress | None = None) -> None:
         parts = [part for source in self._sources.values() for part in source]
         segments, gaps = list[_PackedSegment](), list[Int64s]()
         for source, of_source in self._sources.items():
@@ -311,6 +327,7 @@ class Packer:
             _packed(columns.other.astype(np.int64)),
             _packed(columns.extra.astype(np.int64)),
             _packed(columns.at),
+            progress,
         )
         self._closed.append(_encode(pack))
         self._begin()
@@ -319,10 +336,10 @@ class Packer:
         """Return the packs of everything added since the last call, in order.
 
         Args:
-            always: return a pack even if nothing was added, to publish the clock.
+            always: return a pack even if nothing was added, to publish the clock and the progress.
         """
         if self._sources or (always and not self._closed):
-            self._close()
+            self._close(self.progress)
         closed, self._closed = self._closed, []
         return closed
 
@@ -367,7 +384,12 @@ def _of_columns(packed: _PackedColumns) -> Pack:
     if int(counts.sum()) != len(kind):
         raise ValueError("the messages have another number of mutations")
     user_ids, other_ids, extra_ids = (column.astype(np.int32) for column in (user, other, extra))
-    return Pack(segments, EventColumns(kind, time, user_ids, other_ids, extra_ids, at, packed.ids), packed.clock)
+    return Pack(
+        segments,
+        EventColumns(kind, time, user_ids, other_ids, extra_ids, at, packed.ids),
+        packed.clock,
+        packed.progress,
+    )
 
 
 def _of_rows(packed: _RowPack) -> Pack:
@@ -377,7 +399,7 @@ def _of_rows(packed: _RowPack) -> Pack:
         for columns in [(segment.offsets, segment.accepted_ms, segment.counts)]
     ]
     mutations = (mutation for segment in packed.segments for mutation in segment.mutations)
-    return Pack(segments, EventColumns.of(mutations), packed.clock)
+    return Pack(segments, EventColumns.of(mutations), packed.clock, packed.progress)
 
 
 @dataclass
@@ -428,7 +450,7 @@ class UnappliedRecords:
         columns = pack.columns.select(np.concatenate(kept)).compact() if repeated else pack.columns
         known = [times[times > 0] for times in self.accepted[before:]]
         oldest = min((int(times.min()) for times in known if len(times)), default=0)
-        self.records.append(Record(offset, columns, pack.clock, oldest))
+        self.records.append(Record(offset, columns, pack.clock, oldest, pack.progress))
         self.count += len(columns)
         self.repeated += repeated
 

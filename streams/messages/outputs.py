@@ -1,4 +1,4 @@
-"""Scores and alerts: their types, their messages on the score and the alert topic, and their JSON on the pages."""
+"""Scores, alerts and their outcomes: their types, their messages on the output topics, and their JSON on the pages."""
 
 from __future__ import annotations
 
@@ -90,6 +90,40 @@ class Alert(NamedTuple):
         return Message(self.user.encode(), _encode({**value, "model": model}), headers)
 
 
+class AlertOutcome(NamedTuple):
+    """The end of an alert.
+
+    Attributes:
+        alert: Alert id.
+        user: User id.
+        outcome: `confirmed` or `expired`.
+        as_of: Event time of the outcome (µs).
+        lead_s: Event time from the alert to the outcome (s).
+    """
+
+    alert: str
+    user: str
+    outcome: str
+    as_of: int
+    lead_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of the outcome topic."""
+        return {
+            "alert": self.alert,
+            "user": self.user,
+            "outcome": self.outcome,
+            "as_of": rfc3339(self.as_of),
+            "lead_s": self.lead_s,
+        }
+
+    def to_message(self, events: CloudEvents) -> Message:
+        """Return the message of the outcome topic, with the headers of that topic."""
+        value = self.to_json()
+        headers = events.headers(f"{self.alert}/{self.outcome}".encode(), value["as_of"].encode())
+        return Message(self.user.encode(), _encode(value), headers)
+
+
 class _ScoreJson(msgspec.Struct, gc=False):
     """Value of a score message; msgspec encodes a Struct faster than a dict."""
 
@@ -104,6 +138,8 @@ SCORE_FIELDS = _ScoreJson.__struct_fields__
 """Fields of a message of the score topic, in order."""
 ALERT_FIELDS = (*Alert("", "", 0, 0.0, 0, 0.0, 0.0, 0, None).to_json(), "model")
 """Fields of a message of the alert topic, in order."""
+OUTCOME_FIELDS = tuple(AlertOutcome("", "", "", 0, 0.0).to_json())
+"""Fields of a message of the outcome topic, in order."""
 new_score = partial(tuple.__new__, Score)
 """Makes a `Score` from a tuple of its four fields without a Python call; a step may publish hundreds of thousands."""
 _new_message = partial(tuple.__new__, Message)

@@ -1,6 +1,6 @@
 """Baseline alert rules, compared with the shipped rule: each ranks the same candidates by another score.
 
-A rule reads the state of a shard at a step and nothing later.
+A rule reads the state of a shard at a boundary and nothing later.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from graphstate.queries import recent_activity
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s
 from model.types import Float64s
-from streams.shard import alert_rule
-from streams.shard.alert_rule import Candidates, Scores
+from streams.shard.alerts.alert_rule import HALF_LIVES
+from streams.shard.alerts.judgement import BoundaryView
 from streams.shard.shard import Shard
 
-_SECOND = 1_000_000
-_HALF_LIVES = 16
-"""Half-lives of the decay per window."""
+Scores = Int64s | Float64s
 
 
 class CallCounter:
@@ -35,80 +33,83 @@ class CallCounter:
         self._top: set[int] = set()
         self._credited: dict[int, int] = {}
 
-    def update(self, shard: Shard, field: Candidates) -> None:
-        """Count a call for each sharer of an author who entered the top twentieth since the previous step.
+    def update(self, shard: Shard, view: BoundaryView) -> None:
+        """Count a call for each sharer of an author who entered the top twentieth since the previous boundary.
 
         An author of the top tenth by past shares does not count, and an author counts once per window.
         """
-        graph, measured = shard.graph, field.measured
+        graph, measured, thresholds = shard.graph, view.measured, view.thresholds
         rows = graph.users.rows
         if rows > len(self.calls):
             self.calls = np.concatenate([self.calls, np.zeros(2 * rows - len(self.calls), np.int64)])
-        if not field.bar:
+        if not thresholds.bar:
             return
-        authors = np.flatnonzero(measured.level >= 0)
-        outside = measured.level < alert_rule.entry_shares(measured.level[authors], alert_rule.TOP_SHARE)
-        top = set(np.flatnonzero(outside & (measured.recent >= field.bar)).tolist())
+        since = view.at - shard.rule.window_us
+        entered = (measured.level < thresholds.established) & (measured.recent >= thresholds.bar)
+        top = set(measured.rows[entered].tolist())
         for row in top - self._top:
-            if self._credited.get(row, NEVER) <= field.since:
-                self._credited[row] = field.at
-                for sharer, _ in recent_activity.sharers(graph, row, field.since):
+            if self._credited.get(row, NEVER) <= since:
+                self._credited[row] = view.at
+                for sharer, _ in recent_activity.sharers(graph, row, since):
                     self.calls[sharer] += 1
         self._top = top
 
 
 class StepView:
-    """Read access of the rules to the state of a shard at a step."""
+    """Read access of the rules to the state of a shard at a boundary."""
 
-    def __init__(self, shard: Shard, time: int, calls: Int64s) -> None:
-        self.shard, self.time, self.calls = shard, time, calls
+    def __init__(self, shard: Shard, view: BoundaryView, calls: Int64s) -> None:
+        self.shard, self.view, self.calls = shard, view, calls
 
-    def score(self, rows: Int64s) -> Float64s:
-        """Return the mean log reach `[k]` that is predicted for user rows `[k]`."""
-        scores: Float64s = self.shard.engine.score[rows].astype(np.float64)
+    def rows(self, places: Int64s) -> Int64s:
+        """Return the user rows `[k]` of places `[k]` among the authors."""
+        rows: Int64s = self.view.measured.rows[places]
+        return rows
+
+    def score(self, places: Int64s) -> Float64s:
+        """Return the mean log reach `[k]` that is predicted for users."""
+        scores: Float64s = self.shard.engine.score[self.rows(places)].astype(np.float64)
         return scores
 
-    def sharer_weights(self, field: Candidates, weight: Callable[[Int64s], Float64s]) -> Float64s:
-        """Sum a weight over the sharers of each candidate within the window, each decayed since the latest share."""
-        half_life = self.shard.rule.window_s * _SECOND / _HALF_LIVES
+    def sharer_weights(self, places: Int64s, weight: Callable[[Int64s], Float64s]) -> Float64s:
+        """Sum a weight over the sharers of each user within the window, each decayed since the latest share."""
+        window = self.shard.rule.window_us
         sums = []
-        for row in field.rows.tolist():
-            sharers = np.array(list(recent_activity.sharers(self.shard.graph, row, field.since)), np.int64).reshape(
-                -1, 2
-            )
-            decay = 2.0 ** (-(self.time - sharers[:, 1]) / half_life)
+        for row in self.rows(places).tolist():
+            found = list(recent_activity.sharers(self.shard.graph, row, self.view.at - window))
+            sharers = np.array(found, np.int64).reshape(-1, 2)
+            decay = 2.0 ** (-(self.view.at - sharers[:, 1]) / (window / HALF_LIVES))
             sums.append(float(decay @ weight(sharers[:, 0])))
         return np.array(sums, np.float64)
 
 
-Ranking = Callable[[StepView, Candidates], tuple[Int64s, Scores]]
-"""Rows `[k]` to choose from, and the score `[k]` of each; the largest are announced."""
+Ranking = Callable[[StepView, Int64s], Scores]
+"""The score `[k]` of candidates, given as places `[k]` among the authors; the largest are announced."""
 
 
-def _decayed_counter(_view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
-    return field.rows, field.measured.velocity[field.rows]
+def _decayed_counter(step: StepView, places: Int64s) -> Scores:
+    return step.view.measured.velocity[places]
 
 
-def _growth_ratio(_view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
-    velocity, level, recent = field.measured
-    return field.rows, velocity[field.rows] / (1.0 + level[field.rows] + recent[field.rows])
+def _growth_ratio(step: StepView, places: Int64s) -> Scores:
+    _, velocity, level, recent = step.view.measured
+    ratio: Float64s = velocity[places] / (1.0 + level[places] + recent[places])
+    return ratio
 
 
-def _predicted_reach(view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
-    return field.rows, view.score(field.rows)
+def _predicted_reach(step: StepView, places: Int64s) -> Scores:
+    return step.score(places)
 
 
-def _sharers_calls(view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
-    weights = view.sharer_weights(field, lambda sharers: 1 + np.log1p(view.calls[sharers].astype(np.float64)))
-    return field.rows, weights
+def _sharers_calls(step: StepView, places: Int64s) -> Scores:
+    return step.sharer_weights(places, lambda sharers: 1 + np.log1p(step.calls[sharers].astype(np.float64)))
 
 
-def _random(view: StepView, field: Candidates) -> tuple[Int64s, Scores]:
-    """Draw a number per candidate from its id and the step, so that every run draws the same."""
-    ids = view.shard.graph.users.ids
-    names = (f"{ids[row]}\0{view.time}".encode() for row in field.rows.tolist())
-    drawn = np.array([int.from_bytes(blake2b(name, digest_size=7).digest()) for name in names], np.int64)
-    return field.rows, drawn
+def _random(step: StepView, places: Int64s) -> Scores:
+    """Draw a number per candidate from its id and the boundary, so that every run draws the same."""
+    ids = step.shard.graph.users.ids
+    names = (f"{ids[row]}\0{step.view.at}".encode() for row in step.rows(places).tolist())
+    return np.array([int.from_bytes(blake2b(name, digest_size=7).digest()) for name in names], np.int64)
 
 
 RULES: dict[str, Ranking] = {
@@ -132,40 +133,34 @@ class BaselineRules:
     def __init__(self, shard: Shard, names: Iterable[str]) -> None:
         self._shard = shard
         self.fired: dict[str, list[tuple[str, int]]] = {name: [] for name in [*names, RANDOM_AUTHORS]}
-        self._last_alert = {name: np.full(256, NEVER, np.int64) for name in self.fired}
+        self._alerts: dict[str, dict[int, int]] = {name: {} for name in self.fired}
         self._counter = CallCounter()
 
-    def step(self, time: int) -> None:
-        """Run every rule at a step (µs), once the shard has read all events before it."""
-        shard, graph = self._shard, self._shard.graph
-        measured = recent_activity.measure(graph, time, shard.rule.window_s)
-        rows = graph.users.rows
-        self._counter.update(
-            shard, alert_rule.find_candidates(graph, shard.rule, time, np.full(rows, NEVER, np.int64), measured)
-        )
-        view = StepView(shard, time, self._counter.calls)
+    def step(self, view: BoundaryView) -> None:
+        """Run every rule at a boundary, with the shard's state as of it."""
+        self._counter.update(self._shard, view)
+        step = StepView(self._shard, view, self._counter.calls)
+        since = view.at - self._shard.rule.window_us
         for name in self.fired:
-            last = self._last_alert[name]
-            if len(last) < rows:
-                last = np.concatenate([last, np.full(2 * rows - len(last), NEVER, np.int64)])
-                self._last_alert[name] = last
-            field = alert_rule.find_candidates(graph, shard.rule, time, last, measured)
-            for row in self._random_authors(field, last) if name == RANDOM_AUTHORS else self._best(name, view, field):
-                last[row] = time
-                self.fired[name].append((graph.users.ids[row], time))
+            self._alerts[name] = {row: time for row, time in self._alerts[name].items() if time > since}
+            cool_down = self._alerts[name].keys()
+            rows = (
+                self._random_authors(view, cool_down) if name == RANDOM_AUTHORS else self._best(name, step, cool_down)
+            )
+            for row in rows:
+                self._alerts[name][row] = view.at
+                self.fired[name].append((self._shard.graph.users.ids[row], view.at))
 
-    def _best(self, name: str, view: StepView, field: Candidates) -> list[int]:
-        graph = self._shard.graph
-        ranked = alert_rule.ranked(graph, field, *RULES[name](view, field))
-        return [alert.row for alert in alert_rule.pick(graph, self._shard.rule, field, ranked)]
+    def _best(self, name: str, step: StepView, cool_down: Iterable[int]) -> list[int]:
+        alerts = self._shard.alerts
+        places = alerts.eligible(step.view, cool_down)
+        ranked = alerts.ranked(step.view, places, RULES[name](step, places))
+        return [candidate.row for candidate in alerts.first_with_new_sharers(step.view, ranked)]
 
-    def _random_authors(self, field: Candidates, last: Int64s) -> list[int]:
-        level = field.measured.level
-        authors = np.flatnonzero(level >= 0)
-        if not len(authors):
-            return []
-        outside = (level < alert_rule.entry_shares(level[authors], alert_rule.TOP_SHARE)) & (level >= 0)
-        rows = np.flatnonzero(outside & (last[: len(level)] <= field.since))
-        rule, spec = self._shard.rule, self._shard.graph.spec
-        drawn = np.random.default_rng(field.at // rule.step_us).permutation(rows)
-        return [int(row) for row in drawn[: rule.part(field.at, spec.shard, spec.shards)]]
+    def _random_authors(self, view: BoundaryView, cool_down: Iterable[int]) -> list[int]:
+        rows, _, level, _ = view.measured
+        outside = rows[level < view.thresholds.established]
+        quiet = np.sort(outside[~np.isin(outside, list(cool_down))])
+        rule = self._shard.rule
+        drawn = np.random.default_rng(view.at // rule.step_us).permutation(quiet)
+        return [int(row) for row in drawn[: rule.budget]]

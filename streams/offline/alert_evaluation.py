@@ -22,7 +22,7 @@ from streams.offline.alert_baselines import RULES, BaselineRules
 from streams.offline.dataset import effective_events
 from streams.offline.evaluation import Progress
 from streams.offline.evaluation_replay import open_replay
-from streams.shard.alert_rule import AlertRule
+from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.shard import Outcome
 
 SHIPPED, COUNTER = "shipped", "decayed counter, W/16"
@@ -49,7 +49,7 @@ def received(events: Sequence[Mutation]) -> tuple[Received, list[str]]:
 def stops(events: Sequence[Mutation], step: int) -> Iterator[tuple[int, int | None]]:
     """Yield where a replay stops for the rules: (end of the slice, time of the step in µs), finally (end, None).
 
-    As in a worker, of several steps that pass without an event only the last one runs.
+    Of several steps that pass without an event the last one is yielded; the shard judges all of them.
     """
     for number in range(1, len(events)):
         current = events[number].time // step
@@ -72,10 +72,11 @@ def replayed(
 
     with open_replay(artifact, events, collect) as replay:
         baselines = BaselineRules(replay.shard, names)
+        replay.shard.alerts.on_boundary = baselines.step
         for number, (end, time) in enumerate(stops(events, replay.shard.rule.step_us), 1):
             replay.feed(end)
             if time is not None:
-                baselines.step(time)
+                replay.advance(time)
             if number % 100 == 0 or time is None:
                 progress(f"replayed {end:,} of {len(events):,} events, ran the rules {number:,} times")
     return fired | baselines.fired

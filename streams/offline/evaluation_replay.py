@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
+from streams.messages.source_progress import SourceProgress
 from streams.offline.replay import BATCH, cluster
 from streams.shard.graph_view import graph_spec
 from streams.shard.local_cluster import Cluster
@@ -42,6 +43,11 @@ class ShardReplay:
             self.done = batch_end
             if on_batch is not None:
                 on_batch(self.done)
+
+    def advance(self, time: int) -> None:
+        """Judge alerts at all boundaries up to a time (µs); all events before it must be fed."""
+        self._cluster.feed([], SourceProgress.of_file(time))
+        self._cluster.drain(self._on_outcome)
 
     def feed_before(self, time: int, on_batch: Callable[[int], None] | None = None) -> None:
         """Feed the events before a time (µs)."""

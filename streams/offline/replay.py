@@ -16,7 +16,7 @@ from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.storage.options import RocksDbBudget
 from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
-from streams.messages.outputs import Alert
+from streams.messages.outputs import Alert, AlertOutcome
 from streams.offline.share_report import ShareTally, tally
 from streams.shard.graph_view import graph_input
 from streams.shard.local_cluster import Cluster
@@ -39,6 +39,7 @@ class ReplayResult:
         published: Number of scores that a worker would have published.
         seconds: Duration without start-up.
         alerts: All alerts, in the order in which they fired.
+        outcomes: Outcomes of the alerts.
         stages: Seconds of all steps, by stage.
         carried: Messages and bytes between the shards (`Cluster.carried`).
         given_shares: Number of share events.
@@ -50,6 +51,7 @@ class ReplayResult:
     published: int = 0
     seconds: float = 0.0
     alerts: list[Alert] = field(default_factory=list)
+    outcomes: list[AlertOutcome] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     carried: dict[str, int] = field(default_factory=dict)
     given_shares: int = 0
@@ -122,6 +124,7 @@ def replay(
         result.expired += outcome.counts.get("expired", 0)
         result.published += len(outcome.scores)
         result.alerts += outcome.alerts
+        result.outcomes += outcome.alert_outcomes
         for stage, seconds in outcome.seconds.items():
             result.stages[stage] = result.stages.get(stage, 0.0) + seconds
 
@@ -133,6 +136,8 @@ def replay(
         result.given_shares += sum(mutation[0] == _SHARE for mutation in events)
         if on_step is not None:
             on_step(len(events))
+    cluster.end()
+    cluster.drain(collect)
     result.seconds = perf_counter() - begin
     return result
 

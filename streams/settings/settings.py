@@ -116,6 +116,39 @@ class Settings(BaseSettings):
     lateness_s: int = Field(
         7 * DAY_S, ge=0, description="Seconds beyond the retention by which an event may be late before it expires."
     )
+    watermark_idle_s: float = Field(
+        10.0,
+        ge=0,
+        description="Seconds without a message after which an input partition that is read to its end no longer holds "
+        "back alerts.",
+    )
+    watermark_delay_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds of event time by which alerts wait for events that are not in order of time in their "
+        "partition; later ones count in scores, and only in later alerts.",
+    )
+    alert_window_s: int = Field(
+        0, ge=0, description="Seconds of the alert window; 0: the horizon of the artifact. Equal on all workers."
+    )
+    alert_steps: Literal[1, 2, 3, 4, 6, 8, 12, 16, 24, 48] = Field(
+        12, description="Boundaries per alert window at which alerts are judged. Equal on all workers."
+    )
+    alert_budget: int = Field(
+        3, ge=0, le=1_000, description="Alerts per boundary, in the whole graph. Equal on all workers."
+    )
+    alert_floor: int = Field(
+        40,
+        ge=0,
+        description="An alert needs at least this part (one in so many) of the shares that lead into the top twentieth "
+        "of the window; 0: no minimum. Equal on all workers.",
+    )
+    alert_new_sharers: int = Field(
+        3,
+        ge=1,
+        description="Least number of users who share an author for the first time within the alert window. Equal on "
+        "all workers.",
+    )
     erase_within_s: float = Field(
         3_600.0,
         ge=0,

@@ -11,6 +11,7 @@ from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Mutation
 from streams.messages.halos import Halo, encode
 from streams.messages.mutation_packs import Record
+from streams.messages.source_progress import SourceProgress
 from streams.shard.routing import concerned
 from streams.shard.shard import Outcome, Shard
 
@@ -22,13 +23,15 @@ class Cluster:
 
     Args:
         shards: All shards of the graph, by number.
+        delay_us: How far the watermark stays behind the newest event (µs), for events that are not in order of time.
 
     Attributes:
         carried: Messages, facts or nodes, and bytes as on Kafka, that shards sent to each other.
     """
 
-    def __init__(self, shards: list[Shard]) -> None:
+    def __init__(self, shards: list[Shard], delay_us: int = 0) -> None:
         self.shards = shards
+        self._delay_us = delay_us
         self.carried = dict.fromkeys(
             ("fact_messages", "facts", "fact_bytes", "halo_messages", "halo_nodes", "halo_bytes"), 0
         )
@@ -39,20 +42,33 @@ class Cluster:
         for fencing_token, shard in enumerate(shards):
             self._send(shard.mirrors.announce(fencing_token))
 
-    def feed(self, mutations: Iterable[Mutation]) -> None:
-        """Route one batch of events: one record for each shard, with the events that concern it."""
+    def feed(self, mutations: Iterable[Mutation], progress: SourceProgress | None = None) -> None:
+        """Route one batch of events: one record for each shard, with the events that concern it.
+
+        Args:
+            mutations: Events.
+            progress: What is read of the input partitions, these events included; None if all events are of one
+                source, in order of time.
+        """
         routed: list[list[Mutation]] = [[] for _ in self.shards]
         for mutation in mutations:
             for shard in concerned(mutation, len(self.shards)):
                 routed[shard].append(mutation)
             self._clock = max(self._clock, mutation.time)
+        if progress is None and self._clock != NEVER:
+            progress = SourceProgress.of_file(self._clock - self._delay_us)
         for shard, batch in enumerate(routed):
-            self._append(shard, batch)
+            self._append(shard, batch, progress)
 
-    def _append(self, shard: int, mutations: list[Mutation]) -> None:
+    def end(self) -> None:
+        """Note that no event follows from the only source, so that the watermark rises to the newest event."""
+        if self._clock != NEVER:
+            self.feed([], SourceProgress.of_file(self._clock, ended=True))
+
+    def _append(self, shard: int, mutations: list[Mutation], progress: SourceProgress | None = None) -> None:
         # A single shard advances its clock by the events that it reads.
         clock = self._clock if len(self.shards) > 1 else NEVER
-        self._records[shard].append(Record.of(self._ends[shard], mutations, clock))
+        self._records[shard].append(Record.of(self._ends[shard], mutations, clock, progress=progress))
         self._ends[shard] += 1
 
     def _send(self, halos: Iterable[tuple[int, Halo]]) -> None:

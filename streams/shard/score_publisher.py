@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,9 @@ from graphstate.state import GraphState
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import USER
 from model.engine.cpu import Backend
-from streams.messages.outputs import Alert, Score, new_score
-from streams.shard.alert_rule import AlertRule, Emerging, alert_id, emerging
+from streams.messages.outputs import Alert, AlertOutcome, Score, new_score
+from streams.shard.alerts.alert_rule import Emerging, alert_id
+from streams.shard.alerts.outcomes import Ended
 from streams.shard.percentiles import PercentileHistogram
 from streams.shard.published_scores import PublishedScores
 
@@ -47,7 +48,6 @@ class ScorePublisher:
     Args:
         graph: Graph of the shard.
         engine: Engine that holds the current scores.
-        rule: Alert rule.
         publishing: Thresholds.
 
     Attributes:
@@ -57,10 +57,9 @@ class ScorePublisher:
         target: The score topic published to, as `streams/worker/processing/score_topic.py` writes it; committed.
     """
 
-    def __init__(self, graph: GraphState, engine: Backend, rule: AlertRule, publishing: Publishing) -> None:
+    def __init__(self, graph: GraphState, engine: Backend, publishing: Publishing) -> None:
         self._graph, self.engine = graph, engine
-        self._rule, self._publishing = rule, publishing
-        self._picks: list[Emerging] = []
+        self._publishing = publishing
         self.published = PublishedScores()
         self.percentiles = PercentileHistogram()
         self.republish_pending = False
@@ -162,21 +161,31 @@ class ScorePublisher:
 
     # Alerts
 
-    def begin(self) -> None:
-        """Begin a step, without alerts."""
-        self._picks = []
-
-    def run_alert_rule(self, as_of: int) -> None:
-        """Run the alert rule at a boundary of event time (µs), when all earlier events of the step are applied."""
-        self.ensure_capacity()
-        for pick in emerging(self._graph, self._rule, as_of, self.published.alerted):
-            self.published.alerted[pick.row] = as_of
-            self.published.dirty_rows.add(pick.row)
-            self._picks.append(pick)
-
-    def alerts(self) -> list[Alert]:
+    def alerts(self, picks: Iterable[Emerging]) -> list[Alert]:
         """Return the alerts of the step, with the current scores of their users; those no longer live get none."""
-        return [self._alert(pick) for pick in self._picks if self._graph.users.live(pick.row)]
+        alerts = []
+        for pick in picks:
+            if self._graph.users.live(pick.row):
+                self.ensure_capacity()
+                self.published.alerted[pick.row] = pick.as_of
+                self.published.dirty_rows.add(pick.row)
+                alerts.append(self._alert(pick))
+        return alerts
+
+    def outcomes(self, ended: Iterable[Ended]) -> list[AlertOutcome]:
+        """Return the outcomes of alerts; those of users without an id get none."""
+        ids = self._graph.users.ids
+        return [
+            AlertOutcome(
+                alert_id(ids[end.row], end.alert_as_of),
+                ids[end.row],
+                end.outcome,
+                end.as_of,
+                (end.as_of - end.alert_as_of) / 1e6,
+            )
+            for end in ended
+            if ids[end.row]
+        ]
 
     def _alert(self, pick: Emerging) -> Alert:
         reach, percentile = self.current(np.array([pick.row]))

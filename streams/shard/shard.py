@@ -6,6 +6,7 @@ It uses no Kafka, clock or network: production, replay and tests run the same co
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from graphstate.memory import frontier, hubs
 from graphstate.memory.columns import union
-from graphstate.queries import recent_activity
 from graphstate.state import GraphState
 from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
@@ -26,8 +26,10 @@ from model.evaluation.live_figures import model_number
 from model.explain.numpy_forward import stranger_score
 from streams.messages.halos import Halo, cause
 from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
-from streams.messages.outputs import Alert, Score
-from streams.shard.alert_rule import AlertRule
+from streams.messages.outputs import Alert, AlertOutcome, Score
+from streams.messages.source_progress import SourceProgress
+from streams.shard.alerts.alert_rule import AlertRule
+from streams.shard.alerts.judgement import Judgement
 from streams.shard.graph_view import LiveView
 from streams.shard.live.closed_posts import ClosedPosts, Note
 from streams.shard.mirrors import Arrivals, Mirrors
@@ -44,6 +46,9 @@ class Outcome:
     Attributes:
         scores: Scores to publish.
         alerts: Alerts to publish.
+        alert_outcomes: Outcomes of earlier alerts, to publish.
+        shadow_outcomes: Outcomes of the alerts that a plain counter would have fired, confirmed ones and expired ones.
+        late_shares: Credited shares from behind the watermark.
         forgotten: Ids of users whose score is withdrawn.
         named: Ids of all users that a forget event of the step named.
         outbound_facts: Facts for other shards.
@@ -61,6 +66,9 @@ class Outcome:
 
     scores: list[Score] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    alert_outcomes: list[AlertOutcome] = field(default_factory=list)
+    shadow_outcomes: dict[str, int] = field(default_factory=dict)
+    late_shares: int = 0
     forgotten: list[str] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
     outbound_facts: list[OutboundFacts] = field(default_factory=list)
@@ -86,6 +94,7 @@ class Shard:
         mirrors: Exchange with other shards.
         publisher: Scores and alerts to publish, and those already published.
         posts: Predictions before each post, and what closed posts got.
+        alerts: Judgement of alerts at boundaries of event time.
         reads: Reads between two steps.
         next_offset: Next offset of the mutations topic, as committed.
         marks: Next offset by source partition, as committed.
@@ -108,7 +117,8 @@ class Shard:
         self.rule = rule
         self.engine = backend(artifact.config, artifact.weights)
         self.view = LiveView(graph)
-        self.publisher = ScorePublisher(graph, self.engine, rule, publishing)
+        self.publisher = ScorePublisher(graph, self.engine, publishing)
+        self.alerts = Judgement(graph, rule)
         self.staleness = Staleness(graph, self.view, spread_rows, tolerance)
         self.mirrors = Mirrors(graph, self.engine, self.publisher.percentiles, artifact.version)
         self.posts = ClosedPosts(graph, live_posts, rule.step_us)
@@ -166,6 +176,7 @@ class Shard:
 
     def restore(self) -> None:
         """Score all users once and load what was published; called once, by `open`."""
+        self.alerts.restore()
         self.publisher.restore(scores=self.graph.meta.get(b"model") == self.artifact.version.encode())
         self.posts.restore()
         self.engine.warm_up(self.view)
@@ -174,14 +185,15 @@ class Shard:
         if self.staleness.committed_deferred:
             # The scores that follow from the rows deferred then were not published, and which rows is not stored.
             self.staleness.embeddings_stale = self.publisher.republish_pending = True
-        recent_activity.measure(self.graph, 1, self.rule.window_s)  # compiles it
         hubs.warm_up(self.graph.windows)
 
     # A step: process, then commit
 
     def step(self, mutations: list[Mutation], clock: int = NEVER) -> Outcome:
-        """Process a micro-batch of one record."""
-        return self.process([Record.of(self.next_offset, mutations, clock)])
+        """Process a micro-batch of one record, of the only source of events."""
+        newest = max((mutation.time for mutation in mutations), default=NEVER)
+        progress = SourceProgress.of_file(newest) if newest != NEVER else None
+        return self.process([Record.of(self.next_offset, mutations, clock, progress=progress)])
 
     def process(self, records: list[Record], halos: Sequence[Halo] = (), *, silent: bool = False) -> Outcome:
         """Apply a micro-batch in memory and return its outputs; `commit` makes it durable.
@@ -204,7 +216,11 @@ class Shard:
         with StageTimer(outcome.seconds, "publish"):
             users = self.graph.users
             outcome.scores = [] if silent else self.publisher.publish(rows)
-            outcome.alerts = self.publisher.alerts()
+            alerts = self.alerts.step
+            outcome.alerts = self.publisher.alerts(alerts.picks)
+            outcome.alert_outcomes = self.publisher.outcomes(alerts.ended)
+            outcome.shadow_outcomes = dict(Counter(end.outcome for end in alerts.ended_shadow))
+            outcome.late_shares = alerts.late
             outcome.forgotten = [user for user in self.graph.applier.forgotten if user not in users.index]
             outcome.named = self.graph.applier.named
         if not silent:
@@ -214,15 +230,17 @@ class Shard:
         return outcome
 
     def _apply(self, records: list[Record], halos: Sequence[Halo], outcome: Outcome) -> Arrivals:
-        """Apply mutations and halos to the graph; the alert rule runs at each boundary of event time."""
+        """Apply mutations and halos to the graph; alerts are judged when the watermark passes a boundary."""
         graph = self.graph
         graph.begin()
-        self.publisher.begin()
+        self.alerts.begin()
         for record in records:
             counts = graph.take(record.columns, record.clock, self.rule.step_us, self._on_boundary)
             for name, count in counts.items():
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
-            outcome.outbound_facts += facts_by_shard(record, graph.drain_outbound_facts())
+            messages = self.alerts.end_record(record.progress)
+            outcome.outbound_facts += facts_by_shard(record, graph.drain_outbound_facts() + messages)
+        self.alerts.end_batch()
         return self.mirrors.receive(halos)
 
     def _on_boundary(self, as_of: int) -> None:
@@ -302,6 +320,8 @@ class Shard:
         meta[b"scores"] = self.publisher.target.encode()
         published = self.publisher.published
         self.posts.write()
+        for key, value in self.alerts.rows().items():
+            self.graph.store.write("meta", key, value)
         self.graph.commit({**meta, **self.staleness.meta()}, published.outputs())
         self.staleness.committed()
         published.dirty_rows = set()

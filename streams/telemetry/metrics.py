@@ -172,6 +172,30 @@ class Metrics:
         self.scores = self._counter("scores_total", "Scores published and acknowledged")
         self.tombstones = self._counter("tombstones_total", "Scores deleted from the score topic after a forget")
         self.alerts = self._counter("alerts_total", "Alerts published and acknowledged")
+        self.alert_outcomes = self._counter(
+            "alert_outcomes_total", "Outcomes of alerts, published and acknowledged: confirmed or expired", "outcome"
+        )
+        self.alert_precision = self._gauge(
+            "alert_precision",
+            "Confirmed part of the newest outcomes (at most 100 per shard), by rule: shipped, and counter, a plain "
+            "decayed counter with the same budget that publishes nothing",
+            "rule",
+        )
+        self.late_shares = self._counter(
+            "late_shares_total", "Shares from behind the watermark: they change the graph, not past judgements"
+        )
+        self.watermark_lag = self._gauge(
+            "watermark_lag_seconds",
+            "Event time by which an input partition that is not idle is behind the newest event of all",
+            "topic",
+            "partition",
+        )
+        self.idle_partitions = self._gauge("idle_partitions", "Input partitions that do not hold back the watermark")
+        self.awaited = self._gauge(
+            "alert_awaited_seconds",
+            "Seconds since a boundary of alerts is passed here and waits for another shard, by that shard",
+            "shard",
+        )
         self.muted = self._counter(
             "muted_outputs_total", "Outputs that are not published again while the state is rebuilt from the log"
         )
@@ -310,6 +334,8 @@ class Metrics:
             self.restarts.labels(topic, reason)
         for outcome in ("applied", "expired", "facts"):
             self.mutations.labels(outcome)
+        for outcome in ("confirmed", "expired"):
+            self.alert_outcomes.labels(outcome)
         for outcome in ("fine", "healed", "failed", "skipped"):
             self.audit_nodes.labels(outcome)
 

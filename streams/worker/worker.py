@@ -28,6 +28,8 @@ from streams.kafka.consumer.transport import Consumer, Producer, RawSchema
 from streams.kafka.topics import Topics
 from streams.messages.topic_identity import Committed
 from streams.settings.settings import Settings
+from streams.shard.alerts.alert_rule import AlertRule, alert_rule
+from streams.shard.alerts.judgement import AlertFigures
 from streams.shard.graph_view import graph_spec
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
@@ -49,6 +51,7 @@ from streams.worker.processing.ingest import Ingest
 from streams.worker.processing.poll_runner import PollRunner
 from streams.worker.processing.shard_agent import Outputs, ShardAgent
 from streams.worker.processing.shard_host import ShardHost
+from streams.worker.processing.source_clock import IdleSources, SourceClock
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import POSTS, ModelsTopicMessage, ModelsTopicReader
 from streams.worker.web import LiveFeed, LiveState, register
@@ -118,7 +121,15 @@ class Worker:
         measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)
         # In the order in which they are closed.
         self.parts: list[WorkerPart] = [self.checkpoints, self.erasure, self.assignment, self.background]
-        self.parts += [self.rollout, measurements, self.live]
+        idle = IdleSources(
+            self.source_clock,
+            self.topics.mutations.name,
+            settings.shards,
+            lambda: self.consumer,
+            lambda: self.producer,
+            lambda: self.app.lease.epoch,
+        )
+        self.parts += [self.rollout, measurements, idle, self.live]
         for part in self.parts:
             self.app.timer(TICK_S)(part.tick)
         log.info("device_selected", extra=self.device._asdict())
@@ -137,8 +148,9 @@ class Worker:
         """Create the agents and what they need; return the assignment that starts their shards."""
         app, topics, settings = self.app, self.topics, self.settings
         dead = DeadLetters(self._send, self.metrics, settings.dead_letter_limit)
-        self.ingest = Ingest(topics, self.consumer, self.producer, dead, self.metrics)
-        outputs = Outputs(topics.score, topics.alert, f"/{settings.consumer_group}")
+        self.source_clock = SourceClock(settings.watermark_idle_s, settings.watermark_delay_s)
+        self.ingest = Ingest(topics, self.consumer, self.producer, dead, self.metrics, self.source_clock)
+        outputs = Outputs(topics.score, topics.alert, topics.outcome, f"/{settings.consumer_group}")
         self.shard_work = ShardAgent(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
         self.positions = Positions(topics, self.host, self.checkpoints, self.ingest, self.shard_work, self.metrics)
         assignment = Assignment(
@@ -170,6 +182,11 @@ class Worker:
     def artifact(self) -> Artifact:
         """The artifact in use."""
         return self.rollout.artifact
+
+    @property
+    def alert_rule(self) -> AlertRule:
+        """The alert rule; without a window in the settings it follows the artifact in use."""
+        return alert_rule(self.settings, self.artifact.config.horizon_s)
 
     def _describe_model(self) -> None:
         config = self.artifact.config
@@ -223,6 +240,7 @@ class Worker:
             folder,
             self.artifact,
             spec,
+            rule=self.alert_rule,
             publishing=publishing,
             progress=progress,
             memory=self.memory,
@@ -258,6 +276,7 @@ class Worker:
         self._lock = lock_data_dir(self.settings.datadir)
         self.checkpoints.remove_leftovers()
         await self.rollout.open()
+        self.source_clock.step_us = self.alert_rule.step_us
         self._describe_model()
         self.background.start(self._report_liveness())
         if self.settings.audit_share:
@@ -315,6 +334,7 @@ class Measurements(WorkerPart):
         self._host = host
         self._consumer = consumer
         self._device = device
+        self._awaited_since: dict[int, float] = {}
 
     async def tick(self) -> None:
         """Set all gauges."""
@@ -333,9 +353,29 @@ class Measurements(WorkerPart):
         clock = min((shard.clock for shard in shards), default=NEVER)
         if clock != NEVER:
             metrics.as_of_lag.set(time.time() - clock / 1e6)
+        self._measure_alerts([shard.alerts for shard in shards])
         for name in shards[0].sizes if shards else ():
             kind, size = name.removesuffix("_rows"), sum(shard.sizes[name] for shard in shards)
             (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
+
+    def _measure_alerts(self, shards: list[AlertFigures]) -> None:
+        metrics = self._metrics
+        metrics.watermark_lag.clear()
+        metrics.awaited.clear()
+        if not shards:
+            return
+        for name, lag_s in shards[0].lags_s.items():
+            topic, _, partition = name.rpartition(":")
+            metrics.watermark_lag.labels(topic, partition).set(lag_s)
+        metrics.idle_partitions.set(shards[0].idle)
+        awaited = {other for shard in shards for other in shard.awaited}
+        self._awaited_since = {shard: self._awaited_since.get(shard, time.monotonic()) for shard in awaited}
+        for shard, since_s in self._awaited_since.items():
+            metrics.awaited.labels(str(shard)).set(time.monotonic() - since_s)
+        for rule in shards[0].ended:
+            ended = [confirmed for shard in shards for confirmed in shard.ended[rule]]
+            if ended:
+                metrics.alert_precision.labels(rule).set(sum(ended) / len(ended))
 
 
 class _ShardFigures(NamedTuple):
@@ -348,9 +388,11 @@ class _ShardFigures(NamedTuple):
     memory_bytes: int
     waiting: int
     stalled: bool
+    alerts: AlertFigures
 
 
 def _shard_figures(shard: Shard) -> _ShardFigures:
     memory_bytes, waiting = shard.engine.memory_bytes, shard.staleness.hub_queue.waiting
     sizes, shares, stalled = shard.reads.sizes(), shard.graph.shares.count(), shard.graph.store.stalled
-    return _ShardFigures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled)
+    alerts = shard.alerts.figures()
+    return _ShardFigures(sizes, shares, shard.users, shard.clock, memory_bytes, waiting, stalled, alerts)

@@ -30,6 +30,7 @@ from streams.shard.graph_view import graph_spec
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.ingest import Ingest
+from streams.worker.processing.source_clock import SourceClock
 
 NOW_S = 1_714_564_800
 NOW_MS = NOW_S * 1000
@@ -223,7 +224,7 @@ def test_ingest_routes_create_and_share_and_counts_one(offline_settings: Setting
 
     async def ingest_poll() -> None:
         consumer: Any = SimpleNamespace(is_current=lambda _poll: True, complete_poll=lambda _poll: None)
-        ingest = Ingest(topics, consumer, Producer(), DeadLetters(letter, metrics, 3), metrics)  # type: ignore[arg-type]
+        ingest = Ingest(topics, consumer, Producer(), DeadLetters(letter, metrics, 3), metrics, SourceClock(10, 0))  # type: ignore[arg-type]
         record = Record(topics.share.name, json.dumps(STATED).encode())
         poll = Poll(INPUTS, 1, 1)
         poll.add(TP(topics.share.name, 0), [record], 4)

@@ -27,7 +27,7 @@ def worker(settings: Settings) -> list[Right]:
     """Return the rights of a worker."""
     registry, inputs = Topics(settings), _inputs(settings)
     internal = [registry.mutations, registry.halos, registry.models]
-    written = [*internal, registry.score, registry.alert, *_dead_letters(settings)]
+    written = [*internal, registry.score, registry.alert, registry.outcome, *_dead_letters(settings)]
     group = Right("read", settings.consumer_group, group=True)
     return [*_on("read", [*inputs, *internal]), group, *_on("write", written), *_on("create", registry.all())]
 
@@ -51,7 +51,8 @@ def produce(settings: Settings) -> list[Right]:
 
 def tail(settings: Settings) -> list[Right]:
     """Return the rights of `tail`."""
-    return _on("read", [Topics(settings).score, Topics(settings).alert])
+    registry = Topics(settings)
+    return _on("read", [registry.score, registry.alert, registry.outcome])
 
 
 def train(settings: Settings) -> list[Right]:

@@ -139,6 +139,9 @@ class Positions:
             self._warn(tp, _check_mark(tp, position, held[tp], marks), held[tp].offset, end[tp])
             starts[tp] = StartPosition(position.offset, position.held)
         self._ingest.sources = {tp: position.identity.source(tp.topic, tp.partition) for tp, position in inputs.items()}
+        self._ingest.source_clock.assign(
+            inputs, {spec.name: topics[spec.name].partitions for spec in self._topics.inputs.values()}
+        )
         self._shard_work.published_until = {tp: position.offset for tp, position in done.items()}
         self.topics = dict(topics)
         return starts

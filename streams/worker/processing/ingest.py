@@ -30,6 +30,7 @@ from streams.shard.routing import concerned_rows
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.publish_and_commit import PollPositions, Step, publish_and_commit
+from streams.worker.processing.source_clock import SourceClock
 
 _OFFSET, _VALUE, _TIMESTAMP = attrgetter("offset"), attrgetter("value"), attrgetter("timestamp")
 SLICE = 4_000
@@ -46,6 +47,7 @@ class Ingest:
 
     Attributes:
         sources: the source name of each partition, under which its offsets stand in the packs.
+        source_clock: the newest event time of each partition.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Ingest:
         producer: Producer,
         dead_letters: DeadLetters,
         metrics: Metrics,
+        clock: SourceClock,
     ) -> None:
         self._topics = topics
         self._consumer = consumer
@@ -63,6 +66,7 @@ class Ingest:
         self._metrics = metrics
         self._shards = topics.mutations.partitions
         self._clock = self._sent_clock = NEVER
+        self.source_clock = clock
         self.sources: dict[TP, str] = {}
 
     async def handle(self, poll: Poll) -> bool:
@@ -85,7 +89,7 @@ class Ingest:
                 await asyncio.sleep(0)
         if waiting:
             kinds += self._decode(waiting, packers)
-        yield IngestStep(self, packers, kinds, begin_s)
+        yield IngestStep(self, packers, kinds, list(poll.parts), begin_s)
 
     def _parts(self, poll: Poll) -> Iterator[Part]:
         """Yield the records of a poll by partition, at most `SLICE` at once."""
@@ -111,6 +115,7 @@ class Ingest:
         decoded = decode([messages for _, _, messages in parts])
         records = [record for _, chosen, _ in parts for record in chosen]
         self._note(records, decoded.invalid)
+        self._observe(parts, decoded)
         columns = decoded.columns
         if not len(columns):
             return np.zeros(len(NAMES), np.int64)
@@ -118,6 +123,17 @@ class Ingest:
             self._clock = max(self._clock, int(columns.time.max()))
         self._pack(parts, decoded, packers)
         return _events(parts, decoded)
+
+    def _observe(self, parts: list[Part], decoded: DecodedFetch) -> None:
+        """Note the newest event time of each partition."""
+        ends = np.cumsum(decoded.counts)
+        count = row = 0
+        for _, records, _ in parts:
+            count += len(records)
+            end = int(ends[count - 1])
+            newest = int(decoded.columns.time[row:end].max(initial=NEVER))
+            self.source_clock.observe(TP(records[0].topic, records[0].partition), newest)
+            row = end
 
     def _note(self, records: list[Any], invalid: dict[int, BadEvent]) -> None:
         """Add invalid messages to the dead letters, and end a row of them where valid ones follow."""
@@ -152,15 +168,16 @@ class Ingest:
                 _route(packers, segment, sizes, columns)
             first, row = last, end
 
-    async def send(self, packers: list[Packer]) -> None:
+    async def send(self, packers: list[Packer], partitions: list[TP]) -> None:
         """Send the packs of a poll to their shards, and its dead letters.
 
-        When the event-time clock passes an eviction step, every shard gets a pack with the clock.
+        When the event-time clock passes an eviction step, or a partition a boundary, every shard gets a pack.
         """
         clock = self._clock
-        passed = clock // EVICTION_US > self._sent_clock // EVICTION_US
+        progress, crossed = self.source_clock.progress(partitions)
+        passed = crossed or clock // EVICTION_US > self._sent_clock // EVICTION_US
         for packer in packers:
-            packer.clock = clock
+            packer.clock, packer.progress = clock, progress
         packs = {shard: packer.finish(always=passed) for shard, packer in enumerate(packers)}
         await send_packs(self._producer.client, self._topics.mutations.name, packs)
         self._sent_clock = clock
@@ -177,16 +194,19 @@ class Ingest:
 class IngestStep:
     """The decoded messages of a poll, which are not sent yet; there is no state to commit."""
 
-    def __init__(self, ingest: Ingest, packers: list[Packer], kinds: Int64s, begin_s: float) -> None:
+    def __init__(
+        self, ingest: Ingest, packers: list[Packer], kinds: Int64s, partitions: list[TP], begin_s: float
+    ) -> None:
         self._ingest = ingest
         self._packers = packers
         self._kinds = kinds
+        self._partitions = partitions
         self._decoded_s = perf_counter()
         self._decode_s = self._decoded_s - begin_s
 
     async def publish(self) -> None:
         """Send packs and dead letters; returns when Kafka has acknowledged all of them."""
-        await self._ingest.send(self._packers)
+        await self._ingest.send(self._packers, self._partitions)
 
     async def commit(self) -> bool:
         """Count the events; returns True."""

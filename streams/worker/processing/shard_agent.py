@@ -112,15 +112,18 @@ class Outputs:
     Args:
         score: the score topic.
         alert: the alert topic.
+        outcome: the outcome topic.
         source: the CloudEvents source of the messages.
     """
 
-    def __init__(self, score: TopicSpec, alert: TopicSpec, source: str) -> None:
+    def __init__(self, score: TopicSpec, alert: TopicSpec, outcome: TopicSpec, source: str) -> None:
         self.score_topic = score
         self.alert_topic = alert
+        self.outcome_topic = outcome
         # The type of a CloudEvent is the name of its topic without the configured prefix.
         self._score = CloudEvents("influence.score.v1", source)
         self._alert = CloudEvents("influence.alert.v1", source)
+        self._outcome = CloudEvents("influence.outcome.v1", source)
         # Compiles the partitioner, or loads it from its cache, before the first step.
         partitions_of([b""], 1)
 
@@ -142,6 +145,10 @@ class Outputs:
     def alerts(self, outcome: Outcome) -> Iterator[Message]:
         """Yield the alerts of a step."""
         return (alert.to_message(outcome.model, self._alert) for alert in outcome.alerts)
+
+    def outcomes(self, outcome: Outcome) -> Iterator[Message]:
+        """Yield the outcomes of earlier alerts."""
+        return (ended.to_message(self._outcome) for ended in outcome.alert_outcomes)
 
 
 # large class: the publication of a step, its announcements and its counters share one micro-batch
@@ -377,6 +384,7 @@ class ShardAgent:
         for partitions in sorted(self.former_partitions):
             await publish(client, outputs.score_topic, outputs.tombstones(outcome, origin, now), now_ms, partitions)
         await publish(client, outputs.alert_topic, outputs.alerts(outcome), now_ms)
+        await publish(client, outputs.outcome_topic, outputs.outcomes(outcome), now_ms)
         return len(outcome.scores), len(outcome.alerts)
 
     def _count(self, batch: MicroBatch, outcome: Outcome, seconds: dict[str, float]) -> None:
@@ -391,13 +399,16 @@ class ShardAgent:
             metrics.frontier.labels(str(layer)).observe(nodes)
         metrics.edges.inc(outcome.edges)
         metrics.held_rows.inc(outcome.held)
+        metrics.late_shares.inc(outcome.late_shares)
         metrics.effect.observe(outcome.effect)
         if not batch.publish:
-            metrics.muted.inc(len(outcome.alerts) + len(outcome.forgotten))
+            metrics.muted.inc(len(outcome.alerts) + len(outcome.alert_outcomes) + len(outcome.forgotten))
 
     def _count_published(self, outcome: Outcome, published: tuple[int, int], freshness_s: NDArray[np.float64]) -> None:
         self._metrics.scores.inc(published[0])
         self._metrics.alerts.inc(published[1])
+        for ended in outcome.alert_outcomes:
+            self._metrics.alert_outcomes.labels(ended.outcome).inc()
         self._metrics.tombstones.inc(len(outcome.forgotten))
         self._metrics.freshness.observe(freshness_s)
 

@@ -11,7 +11,7 @@ from streams.messages.events import from_row
 from streams.offline import alert_baselines
 from streams.offline.alert_baselines import RANDOM_AUTHORS, RULES
 from streams.offline.alert_evaluation import COUNTER, SHIPPED, Fired, compare_rules, received, replayed, stops
-from streams.shard import alert_rule
+from streams.shard.alerts import alert_rule
 from tests.support.graphs import DAY, HOUR, at, create, delete, follow, share, unshare
 
 ARTIFACT: Artifact = untrained(ModelConfig())

@@ -16,6 +16,7 @@ from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.ingest import Ingest
+from streams.worker.processing.source_clock import SourceClock
 from tests.support.processing import Record
 
 
@@ -41,7 +42,7 @@ def test_a_refused_poll_leaves_no_letters(offline_settings: Settings) -> None:
     async def run() -> None:
         topics, producer = Topics(offline_settings), SimpleNamespace(client=SimpleNamespace(send=send))
         consumer: Any = SimpleNamespace(is_current=lambda _poll: True, complete_poll=completed.append)
-        ingest = Ingest(topics, consumer, producer, DeadLetters(letter, Metrics(), 3), Metrics())  # type: ignore[arg-type]
+        ingest = Ingest(topics, consumer, producer, DeadLetters(letter, Metrics(), 3), Metrics(), SourceClock(10, 0))  # type: ignore[arg-type]
         name = topics.share.name
         poll = Poll(INPUTS, 1, 1)
         good = b'{"type":"share","time":1714564800,"user":"ann","content":"c"}'

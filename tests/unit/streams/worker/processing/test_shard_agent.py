@@ -52,7 +52,10 @@ class Rig:
         self.sent: list[tuple[str, int]] = []
         self.shards: list[Served] = []
         self.host = ShardHost(self._open)
-        outputs, feed = Outputs(topics.score, topics.alert, "/t"), SimpleNamespace(forget=lambda _users: None)
+        outputs, feed = (
+            Outputs(topics.score, topics.alert, topics.outcome, "/t"),
+            SimpleNamespace(forget=lambda _users: None),
+        )
         consumer: Any = SimpleNamespace(
             is_current=self._current,
             empty_poll=lambda topic: Poll(topic, self.epoch, 0),

@@ -11,7 +11,7 @@ from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from streams.messages.outputs import Alert
-from streams.shard.alert_rule import AlertRule, alert_id
+from streams.shard.alerts.alert_rule import AlertRule, alert_id
 from streams.shard.shard import Shard
 from tests.support.graphs import DAY, HOUR, at, create, follow, share
 
@@ -123,12 +123,3 @@ def test_same_log_same_alerts(tmp_path: Path) -> None:
         shard.close()
     assert found[0] == found[1] == found[2]
     assert len(found[0]) >= 3
-
-
-@pytest.mark.parametrize("shards", [1, 2, 3, 7, 64])
-def test_shards_share_the_budget(shards: int) -> None:
-    """The parts of all shards add up to the budget at each step, and are equal over time."""
-    rule = AlertRule(budget=3)
-    steps = [[rule.part(step * rule.step_us, shard, shards) for shard in range(shards)] for step in range(shards)]
-    assert all(sum(parts) == rule.budget for parts in steps)
-    assert {sum(parts) for parts in zip(*steps, strict=True)} == {rule.budget}

@@ -1,0 +1,88 @@
+"""The messages by which the shards of a graph judge a boundary together; they travel in the log as facts.
+
+passed      all events before a boundary are read, and all that follows from them is sent
+counts      how many authors have how many shares, so that every shard computes the same thresholds
+candidates  the best candidates of the shard, so that every shard picks the same users
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from graphstate.types import Fact, Mutation
+
+PASSED, COUNTS, CANDIDATES = "passed", "counts", "candidates"
+SHIPPED, COUNTER = "shipped", "counter"
+"""Rules that are judged: the shipped one, and a plain decayed counter with the same budget, which publishes nothing."""
+
+
+class ShardCounts(Struct, array_like=True):
+    """Number of authors of a shard by shares.
+
+    Attributes:
+        levels: Number of known authors by shares before the window.
+        recents: Number of authors by shares within the window, without 0.
+        idle_until: First boundary (µs) at which the shard may have something to judge if it has no share in a window.
+    """
+
+    levels: dict[int, int]
+    recents: dict[int, int]
+    idle_until: int
+
+
+class Candidate(NamedTuple):
+    """A user that a rule may pick, in the order of preference.
+
+    Attributes:
+        velocity: Decayed shares, in units of 1/256; the largest first.
+        level: Shares before the window; the fewest first.
+        hash: Hash of the user's id.
+        row: Row of the user in its shard.
+        new_sharers: Number of users who shared the user for the first time within the window.
+    """
+
+    velocity: int
+    level: int
+    hash: int
+    row: int
+    new_sharers: int
+
+    def order(self) -> tuple[int, int, int]:
+        """Return the sort key: the best candidate first."""
+        return -self.velocity, self.level, self.hash
+
+
+ShardCandidates = dict[str, list[Candidate]]
+"""Best candidates of a shard by rule, at most the budget."""
+
+_encode = msgspec.json.Encoder().encode
+_decode_counts = msgspec.json.Decoder(ShardCounts).decode
+_decode_candidates = msgspec.json.Decoder(ShardCandidates).decode
+
+
+def passed(boundary: int, shard: int) -> Mutation:
+    """Return the message that a shard has passed a boundary (µs)."""
+    return Mutation(Fact.JUDGEMENT, boundary, "", PASSED, None, shard)
+
+
+def counts(boundary: int, shard: int, value: ShardCounts) -> Mutation:
+    """Return the message of a shard's counts at a boundary (µs)."""
+    return Mutation(Fact.JUDGEMENT, boundary, "", COUNTS, _encode(value).decode(), shard)
+
+
+def candidates(boundary: int, shard: int, value: ShardCandidates) -> Mutation:
+    """Return the message of a shard's candidates at a boundary (µs)."""
+    return Mutation(Fact.JUDGEMENT, boundary, "", CANDIDATES, _encode(value).decode(), shard)
+
+
+def read_counts(text: str | None) -> ShardCounts:
+    """Decode the content of a message of counts."""
+    return _decode_counts(text or "")
+
+
+def read_candidates(text: str | None) -> ShardCandidates:
+    """Decode the content of a message of candidates."""
+    return _decode_candidates(text or "")

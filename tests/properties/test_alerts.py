@@ -1,0 +1,100 @@
+"""Random histories in several partitions: any interleaving and any number of shards gives the same alerts."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from graphstate.types import GraphSpec, Kind, Mutation
+from model.artifact import untrained
+from model.config import ModelConfig
+from streams.messages.source_progress import SourceProgress
+from streams.shard.alerts.alert_rule import AlertRule
+from streams.shard.local_cluster import Cluster
+from streams.shard.shard import Shard
+from tests.support.graphs import HOUR, MINUTE, START
+from tests.support.naive_alerts import NaiveAlerts, judged
+
+ARTIFACT = untrained(ModelConfig(hidden=4, heads=1, head_hidden=4, window=2, floor=1))
+RULE = AlertRule(window_s=12 * 3_600, budget=2, min_new_sharers=2)
+SPAN = 60 * HOUR * MINUTE
+PLAIN = [Kind.SHARE] * 10 + [Kind.CREATE] * 3 + [Kind.FOLLOW]
+UNDOING = [Kind.SHARE] * 20 + [Kind.CREATE] * 7 + [Kind.UNSHARE] * 4 + [Kind.DELETE] * 2
+FORGETTING = [*UNDOING, Kind.FORGET]
+
+
+def history(rng: random.Random, kinds: list[Kind], count: int = 500) -> list[Mutation]:
+    """Return events in order of time, with times of few distinct values at and around boundaries."""
+    times = sorted(
+        START + rng.choice([rng.randrange(SPAN), rng.randrange(60) * HOUR * MINUTE + rng.choice((-1, 0, 1))])
+        for _ in range(count)
+    )
+    events = []
+    for time in times:
+        kind = rng.choice(kinds)
+        user = f"u{int(40 * rng.random() ** 2)}"
+        content = f"c{int(80 * rng.random() ** 1.5)}"
+        events.append(Mutation(int(kind), time, user, "" if kind == Kind.FORGET else content, None))
+    return [event._replace(other=f"u{event.other[1:]}") if event.kind == Kind.FOLLOW else event for event in events]
+
+
+def partitioned(rng: random.Random, events: list[Mutation], count: int) -> list[list[Mutation]]:
+    """Split events over partitions at random; each keeps their order."""
+    parts: list[list[Mutation]] = [[] for _ in range(count)]
+    for event in events:
+        rng.choice(parts).append(event)
+    return parts
+
+
+def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.Random) -> NaiveAlerts:
+    """Feed partitions in a random interleaving, in which one partition may be far ahead, to a cluster."""
+    opened = [
+        Shard.open(folder / str(shard), ARTIFACT, GraphSpec(window=2, floor=1, shards=shards, shard=shard), rule=RULE)
+        for shard in range(shards)
+    ]
+    cluster, result = Cluster(opened), NaiveAlerts()
+
+    def collect(outcome: object) -> None:
+        for alert in outcome.alerts:  # type: ignore[attr-defined]
+            assert result.ids.setdefault((alert.user, alert.as_of), alert.alert) == alert.alert
+        for end in outcome.alert_outcomes:  # type: ignore[attr-defined]
+            assert end.alert not in result.outcomes
+            result.outcomes[end.alert] = end.outcome, end.lead_s
+
+    positions, partitions = [0] * len(parts), {"t": len(parts)}
+    weights = [rng.choice((1, 1, 5, 100)) for _ in parts]
+    while any(position < len(part) for position, part in zip(positions, parts, strict=True)):
+        number = rng.choices(
+            range(len(parts)),
+            [weight * (positions[at] < len(parts[at])) for at, weight in enumerate(weights)],
+        )[0]
+        batch = parts[number][positions[number] : positions[number] + rng.choice((1, 7, 60))]
+        positions[number] += len(batch)
+        cluster.feed(batch, SourceProgress({f"t:{number}": batch[-1].time}, [], partitions))
+        if rng.random() < 0.3:
+            cluster.round(rng.randrange(shards), collect)
+        elif rng.random() < 0.5:
+            cluster.drain(collect)
+    idle = [f"t:{number}" for number in range(len(parts))]
+    cluster.feed([], SourceProgress({}, idle, partitions))
+    cluster.drain(collect)
+    cluster.close()
+    return result
+
+
+@pytest.mark.parametrize(("kinds", "seed"), [(PLAIN, 1), (PLAIN, 2), (UNDOING, 3), (UNDOING, 4), (FORGETTING, 5)])
+def test_interleavings_and_shards(kinds: list[Kind], seed: int) -> None:
+    """Twenty interleavings of 1 to 5 partitions over 1, 3 and 8 shards fire the alerts of the naive rule."""
+    rng = random.Random(seed)
+    events = history(rng, kinds)
+    expected = judged(events, RULE, max(event.time for event in events))
+    assert len(expected.ids) > 10
+    for number in range(20):
+        parts = partitioned(rng, events, rng.randrange(1, 6))
+        with tempfile.TemporaryDirectory(prefix="groundswell-") as folder:
+            got = played(Path(folder), parts, (1, 3, 8)[number % 3], rng)
+        assert got.ids == expected.ids
+        assert got.outcomes == expected.outcomes

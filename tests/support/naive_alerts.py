@@ -1,0 +1,115 @@
+"""The alert rule and its outcomes by naive code: every boundary is computed from the set of the events before it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from graphstate.types import Kind, Mutation, source_hash
+from streams.shard.alerts.alert_rule import AlertRule, alert_id
+
+NONE = -(1 << 60)
+
+
+@dataclass
+class NaiveAlerts:
+    """Alerts and outcomes.
+
+    Attributes:
+        ids: Ids of the alerts by (user, boundary).
+        outcomes: Outcome and lead (s) by alert id.
+    """
+
+    ids: dict[tuple[str, int], str] = field(default_factory=dict)
+    outcomes: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+
+def credited(events: Iterable[Mutation]) -> tuple[list[tuple[int, str, str]], set[str]]:
+    """Return the credited shares of a set of events as (time, sharer, author), and the authors with a content."""
+    events = list(events)
+    forgotten, deleted, unshared = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    for kind, time, user, other, _, _ in events:
+        if kind == Kind.FORGET:
+            forgotten[user] = max(forgotten.get(user, NONE), time)
+        elif kind == Kind.DELETE:
+            deleted[other] = max(deleted.get(other, NONE), time)
+        elif kind == Kind.UNSHARE:
+            unshared[user, other] = max(unshared.get((user, other), NONE), time)
+    creates: dict[str, tuple[int, str, str]] = {}
+    shares: dict[tuple[str, str], int] = {}
+    for kind, time, user, other, extra, _ in events:
+        if time <= forgotten.get(user, NONE) or time <= deleted.get(other, NONE):
+            continue
+        if kind == Kind.CREATE:
+            creates[other] = min(creates.get(other, (1 << 62, "", "")), (time, user, extra or ""))
+        elif kind == Kind.SHARE and time > unshared.get((user, other), NONE):
+            shares[user, other] = min(shares.get((user, other), 1 << 62), time)
+    found = [(time, user, creates[content][1]) for (user, content), time in shares.items() if content in creates]
+    return found, {user for _, user, _ in creates.values()}
+
+
+def _entry(shares: list[int], part: float) -> int:
+    place = max(1, int(part * len(shares)))
+    return max(1, sorted(shares, reverse=True)[place - 1]) if shares else 1
+
+
+def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
+    """Judge every boundary up to `end` (µs), with the events before each boundary only."""
+    result = NaiveAlerts()
+    if not events:
+        return result
+    fired: list[tuple[str, int]] = []
+    ordered = sorted(events, key=lambda mutation: mutation.time)
+    forgets = [(mutation.user, mutation.time) for mutation in events if mutation.kind == Kind.FORGET]
+    for boundary in range((ordered[0].time // rule.step_us + 1) * rule.step_us, end + 1, rule.step_us):
+        before = [event for event in ordered if event.time < boundary]
+        since = boundary - rule.window_us
+        shares, authors = credited(before)
+        level, recent, velocity = Counter[str](), Counter[str](), Counter[str]()
+        first: dict[tuple[str, str], int] = {}
+        for time, sharer, author in shares:
+            first[sharer, author] = min(first.get((sharer, author), time), time)
+            if time >= since:
+                recent[author] += 1
+                velocity[author] += int(rule.weights[(boundary - 1 - time) // rule.epoch_us])
+            else:
+                level[author] += 1
+        new = Counter(author for (_, author), time in first.items() if time > since)
+        active = [count for count in recent.values() if count]
+        established = _entry([level[author] for author in authors], 0.1)
+        bar = _entry(active, 0.05) if int(0.05 * len(active)) else 0
+        _end(result, fired, forgets, boundary, rule, {author for author in recent if bar and recent[author] >= bar})
+        # A forgotten user starts again: its alerts up to then neither end nor prevent another.
+        quiet = {
+            user
+            for user, at in fired
+            if at > since and not any(user == name and at <= time < boundary for name, time in forgets)
+        }
+        candidates = [
+            author
+            for author in authors
+            if author not in quiet and level[author] < established and recent[author] >= rule.min_new_sharers
+            and velocity[author] > 0 and not (bar and recent[author] >= bar)
+            and new[author] >= rule.min_new_sharers
+            and not (rule.floor and velocity[author] * rule.floor < bar * 256)
+        ]  # fmt: skip
+        candidates.sort(key=lambda author: (-velocity[author], level[author], source_hash(author)))
+        for author in candidates[: rule.budget]:
+            fired.append((author, boundary))
+            result.ids[author, boundary] = alert_id(author, boundary)
+    return result
+
+
+def _end(
+    result: NaiveAlerts, fired: list[tuple[str, int]], forgets: list[tuple[str, int]], boundary: int, rule: AlertRule,
+    top: set[str],
+) -> None:  # fmt: skip
+    for user, at in fired:
+        name = alert_id(user, at)
+        if name in result.outcomes or at >= boundary:
+            continue
+        if user in top and boundary <= at + rule.window_us:
+            result.outcomes[name] = "confirmed", (boundary - at) / 1e6
+        elif boundary >= at + rule.window_us:
+            result.outcomes[name] = "expired", rule.window_us / 1e6
