@@ -243,10 +243,9 @@ class Shard:
         self.alerts.end_batch()
         return self.mirrors.receive(halos)
 
-    def _on_boundary(self, as_of: int) -> None:
-        """Close posts and run the alert rule at a boundary of event time (µs); all earlier mutations are counted."""
+    def _on_boundary(self, _as_of: int) -> None:
+        """Close posts at a boundary of event time (µs); all earlier mutations are counted."""
         self.posts.close()
-        self.publisher.run_alert_rule(as_of)
 
     def _note_of(self, user: str) -> Note:
         """Return what is noted before a post of a user: the present score, and counters."""
