@@ -34,6 +34,8 @@ _SECOND = 1_000_000
 _CREATE = int(Kind.CREATE)
 _RECHECK = frozenset(map(int, (Kind.DELETE, Kind.FORGET, Fact.UNAUTHORED)))
 """Mutations after which a closed post may no longer be in force."""
+_NOTED = np.isin(np.arange(256), [_CREATE, *_RECHECK])
+"""Whether `predict` reads a kind of mutation, `[256]`."""
 _ROW = np.dtype([*POST.descr, ("author", "<i8"), ("row", "<i8")])
 """A closed post, its author's row and its content's row; −1: the content's reach cannot change any more."""
 
@@ -136,7 +138,8 @@ class ClosedPosts:
             return
         tick, owns = self._graph.tick, self._graph.users.owns
         for record in records:
-            for mutation in record.mutations:
+            chosen = np.flatnonzero(_NOTED[record.columns.kind])
+            for mutation in record.columns.select(chosen).mutations() if len(chosen) else ():
                 kind = mutation[0]
                 if kind == _CREATE:
                     _, time, author, content, _, _ = mutation
