@@ -58,7 +58,7 @@ tools:  ## install Chromium and promtool for the tests, with apt as root; NEED_T
 
 test-fast: $(STAMP)  ## unit, contract and property tests without a broker, for runs between two edits
 	@echo "== pytest, fast"
-	@$(PY) -m pytest -n $(JOBS) --dist load --fast --hypothesis-profile=fast -q tests/unit tests/contract tests/properties $(PYTEST)
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal --fast --hypothesis-profile=fast -q tests/unit tests/contract tests/properties $(PYTEST)
 
 fuzz: $(STAMP)  ## fuzz the decoder with at least 250,000 messages: SEED=N repeats a run
 	@echo "== fuzz"

@@ -41,6 +41,7 @@ def groundswell(line: str, *arguments: object, text: bytes = b"") -> subprocess.
     )
 
 
+@pytest.mark.slow
 def test_replay_of_a_pipe_equals_that_of_a_file(tmp_path: Path) -> None:
     """A file with compressed standard input gives the same scores as two files."""
     events = list(Simulation(60, 3, seed=5).events(12))

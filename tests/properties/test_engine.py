@@ -107,7 +107,7 @@ def test_any_order_scores_alike(
     assert play(artifact, [log], backend) == play(artifact, other, backend)
 
 
-@pytest.mark.parametrize("number", range(len(ARTIFACTS)))
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, len(ARTIFACTS)))])
 def test_larger_history(number: int, tmp_path: Path) -> None:
     """The same over a few thousand events, with restarts, after which every score is bit-equal."""
     artifact, rng = ARTIFACTS[number], random.Random(number)

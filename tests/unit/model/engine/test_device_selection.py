@@ -96,6 +96,7 @@ def test_the_quicker_one_is_chosen_by_the_largest_frontier() -> None:
     assert quicker({"cpu": {100: 0.002, 10_000: 0.01}, "cuda:0": {100: 0.001, 10_000: 0.02}}).device == "cpu"
 
 
+@pytest.mark.slow
 def test_a_race_times_every_backend_at_every_frontier() -> None:
     """Medians in seconds, of each of them."""
     times = race({"compiled": Engine, "torch": partial(TorchEngine, device="cpu")}, SMALL, (10, 3_000))

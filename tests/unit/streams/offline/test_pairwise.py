@@ -28,6 +28,7 @@ def write(path: Path, **changed: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_command_reports_every_scorer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One JSON object has every scorer; here followers decide, and every scorer that reads them has a high AUC."""
     path = write(tmp_path / "pairs.parquet")

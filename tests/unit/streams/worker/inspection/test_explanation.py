@@ -290,6 +290,7 @@ def quickest_s(work: Callable[[], Any], times: int = 5) -> float:
     return min(taken)
 
 
+@pytest.mark.slow
 def test_a_hub_costs_no_more_than_its_window(tmp_path: Path) -> None:
     """With 100,000 followers the 16 of the window are explained, in the same time as with 100."""
     artifact, taken = untrained(ModelConfig(), 1), []
