@@ -109,6 +109,7 @@ class Shard:
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
         self._layer1_changed: list[Int64s] = graph.none()
+        self._prepared = self.next_offset, self.marks
 
     @classmethod
     def open(  # noqa: PLR0913 - what a shard is built from
@@ -269,16 +270,26 @@ class Shard:
         return rows
 
     def commit(self, next_offset: int = 0, marks: Mapping[str, int] | None = None) -> None:
-        """Write the step, the next input offset and the source marks as one WriteBatch."""
+        """Write the step, the next input offset and the source marks as one WriteBatch: `prepare` and `write`."""
+        self.prepare(next_offset, marks)
+        self.write()
+
+    def prepare(self, next_offset: int, marks: Mapping[str, int] | None = None) -> None:
+        """Make the WriteBatch of the step; the next step may be processed before `write`, and prepared after it."""
         marks = dict(marks or {})
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
         meta[b"scores"] = self.publisher.target.encode()
         published = self.publisher.published
-        self.graph.commit({**meta, **self.staleness.meta()}, published.outputs())
+        self.graph.prepare({**meta, **self.staleness.meta()}, published.outputs())
         self.staleness.committed()
         published.dirty_rows = set()
-        self.next_offset, self.marks = next_offset, marks
+        self._prepared = next_offset, marks
+
+    def write(self) -> None:
+        """Write the prepared WriteBatch."""
+        self.graph.write()
+        self.next_offset, self.marks = self._prepared
 
     # Between two steps
 
