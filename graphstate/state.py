@@ -69,6 +69,7 @@ class GraphState:
     """One shard's graph in RocksDB and memory.
 
     A micro-batch is `begin`, `take` once per record of the log, `refresh`, `commit`; another order raises RuntimeError.
+    `commit` is `prepare` and `write`; the next micro-batch may run between the two.
 
     Attributes:
         users, contents, communities, tables: The node tables; `tables` holds all three by node type.
@@ -448,7 +449,7 @@ class GraphState:
     # Writing
 
     def commit(self, meta: dict[bytes, bytes] | None = None, outputs: dict[int, bytes] | None = None) -> int:
-        """Write the micro-batch as one WriteBatch.
+        """Write the micro-batch as one WriteBatch: `prepare` and `write`.
 
         Args:
             meta: Further `meta` rows.
@@ -460,7 +461,20 @@ class GraphState:
         Raises:
             GraphError: The state cannot be written.
         """
-        self._require("commit", Phase.IDLE, Phase.REFRESHED)
+        self.prepare(meta, outputs)
+        return self.write()
+
+    def prepare(self, meta: dict[bytes, bytes] | None = None, outputs: dict[int, bytes] | None = None) -> None:
+        """Make the WriteBatch of the micro-batch; the next one may begin before `write`.
+
+        Args:
+            meta: Further `meta` rows.
+            outputs: `outputs` rows by user row.
+
+        Raises:
+            RuntimeError: The one before was prepared and not written.
+        """
+        self._require("prepare", Phase.IDLE, Phase.REFRESHED)
         store, users = self.store, self.users
         counted, dirty_rows = self.aggregates.counted, self.aggregates.dirty_rows
         # A user with only its counters changed has the same record as before.
@@ -472,9 +486,16 @@ class GraphState:
         store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())
         self.shares.write(store)
-        written = store.commit()
+        store.prepare()
         self.phase = Phase.IDLE
-        return written
+
+    def write(self) -> int:
+        """Write the prepared WriteBatch; return its number of rows.
+
+        Raises:
+            GraphError: The state cannot be written.
+        """
+        return self.store.write_prepared()
 
     def unerased(self) -> int:
         """Return the number of the newest committed removal that files may still hold, 0 if there is none."""

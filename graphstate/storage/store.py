@@ -47,12 +47,35 @@ def _whole(rows: RdictIter) -> None:
         raise DamagedError(f"a part of the state cannot be read: restore or remove it ({error})") from error
 
 
+class StagedRows:
+    """Rows of `edges` that are not written yet, None for a removal, with an index of their first bytes."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, bytes | None] = {}
+        self._groups: dict[int, Groups] = {}
+        self._grouped: dict[int, int] = {}
+
+    def group(self, prefix: bytes) -> list[bytes]:
+        """Return the keys that share the first `PREFIX` bytes of a prefix."""
+        rows, table = self.rows, prefix[0]
+        groups = self._groups.setdefault(table, {})
+        new = len(rows) - self._grouped.get(table, 0)
+        if new:
+            # Most micro-batches scan few tables: keys are grouped on the first scan of a table, later ones appended.
+            for key in islice(reversed(rows), new):
+                if key[0] == table:
+                    groups.setdefault(key[:PREFIX], []).append(key)
+            self._grouped[table] = len(rows)
+        return groups.get(prefix[:PREFIX], [])
+
+
 # large class: the one place that touches RocksDB's handles, which must close in order; most methods are a few lines
 class Store:
     """Column families of one RocksDB with the staged changes of one micro-batch.
 
-    Reads and scans of `edges` see the staged changes; the other families are only written, and read by `rows` when the
-    state is loaded.
+    `prepare` makes a WriteBatch of the staged changes, and `write_prepared` writes it, at the latest before the next
+    `prepare`. In between the next micro-batch stages its own. Reads and scans of `edges` see both; the other families
+    are only written, and read by `rows` when the state is loaded.
 
     Args:
         path: The folder; it is created if it does not exist.
@@ -89,10 +112,10 @@ class Store:
         self._edges = self._families["edges"]
         self._read = self._edges.get
         self._failed = False
-        self.staged: dict[bytes, bytes | None] = {}
+        self._changes, self._sealed = StagedRows(), StagedRows()
+        self.staged = self._changes.rows
+        self._prepared: WriteBatch | None = None
         self.registers = RegisterTables()
-        self._groups: dict[int, Groups] = {}
-        self._grouped: dict[int, int] = {}
         self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
 
     def get(self, key: bytes) -> bytes | None:
@@ -101,6 +124,8 @@ class Store:
             return self.registers.get(key)
         if key in self.staged:
             return self.staged[key]
+        if key in self._sealed.rows:
+            return self._sealed.rows[key]
         value: bytes | None = self._read(key)
         return value
 
@@ -108,7 +133,7 @@ class Store:
         """Return the values of `edges` keys, staged changes included; faster than one `get` per key."""
         if keys and keys[0][0] in TABLES:
             return list(map(self.registers.get, keys))
-        staged = self.staged
+        staged = {**self._sealed.rows, **self.staged} if self._sealed.rows else self.staged
         stored = [key for key in keys if key not in staged]
         read: Any = self._read
         values: dict[bytes, bytes | None] = dict(zip(stored, read(stored), strict=True)) if stored else {}
@@ -131,25 +156,21 @@ class Store:
 
         Changes staged while the iterator is open may be missing from it: make a list before staging changes.
         """
-        staged, group = self.staged, self._group(prefix)
-        stored = self._stored(prefix)
-        if not group:
+        changes, stored = self._unwritten(prefix), self._stored(prefix)
+        if not changes:
             return stored
-        new = sorted((key, value) for key in group if key.startswith(prefix) and (value := staged[key]) is not None)
-        return merge(((key, value) for key, value in stored if key not in staged), new)
+        new = sorted((key, value) for key, value in changes.items() if key.startswith(prefix) and value is not None)
+        return merge(((key, value) for key, value in stored if key not in changes), new)
 
-    def _group(self, prefix: bytes) -> list[bytes] | None:
-        """Return the staged keys that share the first `PREFIX` bytes of a prefix, None if there are none."""
-        staged, table = self.staged, prefix[0]
-        groups = self._groups.setdefault(table, {})
-        new = len(staged) - self._grouped.get(table, 0)
-        if new:
-            # Most micro-batches scan few tables: keys are grouped on the first scan of a table, later ones appended.
-            for key in islice(reversed(staged), new):
-                if key[0] == table:
-                    groups.setdefault(key[:PREFIX], []).append(key)
-            self._grouped[table] = len(staged)
-        return groups.get(prefix[:PREFIX])
+    def _unwritten(self, prefix: bytes, *, staged: bool = True) -> dict[bytes, bytes | None]:
+        """Return the changes of rows that share the first `PREFIX` bytes of a prefix and are not written yet.
+
+        Args:
+            prefix: The prefix.
+            staged: Whether those staged since the last `prepare` are included.
+        """
+        parts = (self._sealed, self._changes) if staged else (self._sealed,)
+        return {key: part.rows[key] for part in parts if part.rows for key in part.group(prefix)}
 
     def firsts(
         self, prefixes: Iterable[bytes], most: int, skip: Callable[[bytes], bool] | None = None
@@ -171,14 +192,14 @@ class Store:
         ) -> list[bytes]:
             """Return up to `most` keys of a prefix (0: all), without those that `skip` returns true for.
 
-            pending: False if no key with this prefix was added since the last commit.
+            pending: False if no key with this prefix was added in this micro-batch.
             """
-            staged = self.staged
-            group = self._group(prefix) if pending else None
+            staged, sealed = self.staged, self._sealed.rows
+            changes = self._unwritten(prefix, staged=pending)
             selected: list[bytes] = []
             seek(prefix)
             while valid() and (key := key_of()).startswith(prefix):
-                if key not in staged and not (skip and skip(key)):
+                if key not in staged and key not in sealed and not (skip and skip(key)):
                     selected.append(key)
                     if len(selected) == most:
                         break
@@ -186,8 +207,10 @@ class Store:
             else:
                 if not valid():
                     _whole(rows)
-            if group is not None:
-                new = (key for key in group if staged[key] is not None and key.startswith(prefix))
+            if changes:
+                new = (key for key, value in changes.items() if key.startswith(prefix) and value is not None)
+                # A prepared row may be removed by this micro-batch.
+                new = (key for key in new if staged.get(key, b"") is not None)
                 selected = sorted([*selected, *(key for key in new if not (skip and skip(key)))])
                 selected = selected[:most] if most else selected
             return selected
@@ -266,6 +289,17 @@ class Store:
         Raises:
             GraphError: RocksDB cannot write it.
         """
+        self.prepare()
+        return self.write_prepared()
+
+    def prepare(self) -> None:
+        """Make a WriteBatch of everything staged, and stage the next micro-batch from now on.
+
+        Raises:
+            RuntimeError: the last one was not written.
+        """
+        if self._prepared is not None:
+            raise RuntimeError("Store.prepare called before the last prepared changes were written")
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for name, writes in (("edges", self.staged), *self._writes.items()):
@@ -276,19 +310,31 @@ class Store:
                     delete(key)
                 else:
                     put(key, value)
-        rows = len(batch)
+        self._prepared, self._sealed = batch, self._changes
+        self.discard()
+
+    def write_prepared(self) -> int:
+        """Write what `prepare` made and return the number of rows.
+
+        Raises:
+            GraphError: RocksDB cannot write it.
+            RuntimeError: nothing is prepared.
+        """
+        if self._prepared is None:
+            raise RuntimeError("Store.write_prepared called before prepare")
+        rows = len(self._prepared)
         try:
-            self._db.write(batch)
+            self._db.write(self._prepared)
         except Exception as error:  # rocksdict raises bare exceptions
             self._failed = True
             raise GraphError(f"the state cannot be written ({error}): make room on its disk and start again") from error
-        self.discard()
+        self._prepared, self._sealed = None, StagedRows()
         return rows
 
     def discard(self) -> None:
-        """Discard everything staged."""
-        self.staged = {}
-        self._groups, self._grouped = {}, {}
+        """Discard everything staged since the last `prepare`."""
+        self._changes = StagedRows()
+        self.staged = self._changes.rows
         self._writes = {name: {} for name in FAMILIES}
 
     def sizes(self) -> dict[str, int]:
@@ -383,6 +429,7 @@ class Store:
             self._db.cancel_all_background(True)
             self._rewriting.acquire()
         try:
+            self._prepared = None  # it holds families, too
             self._handles.clear()
             for family in [*self._families.values(), self._db]:
                 # Rows that cannot be flushed (full disk, cancelled work) remain in RocksDB's log.

@@ -127,6 +127,7 @@ class Shard:
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
         self._layer1_changed: list[Int64s] = graph.none()
         self._stranger = stranger_score(artifact)
+        self._prepared = self.next_offset, self.marks
 
     @classmethod
     def open(  # noqa: PLR0913 - what a shard is built from
@@ -312,7 +313,12 @@ class Shard:
         return rows
 
     def commit(self, next_offset: int = 0, marks: Mapping[str, int] | None = None) -> None:
-        """Write the step, the next input offset and the source marks as one WriteBatch."""
+        """Write the step, the next input offset and the source marks as one WriteBatch: `prepare` and `write`."""
+        self.prepare(next_offset, marks)
+        self.write()
+
+    def prepare(self, next_offset: int, marks: Mapping[str, int] | None = None) -> None:
+        """Make the WriteBatch of the step; the next step may be processed before `write`, and prepared after it."""
         marks = dict(marks or {})
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
@@ -321,10 +327,15 @@ class Shard:
         self.posts.write()
         for key, value in self.alerts.rows().items():
             self.graph.store.write("meta", key, value)
-        self.graph.commit({**meta, **self.staleness.meta()}, published.outputs())
+        self.graph.prepare({**meta, **self.staleness.meta()}, published.outputs())
         self.staleness.committed()
         published.dirty_rows = set()
-        self.next_offset, self.marks = next_offset, marks
+        self._prepared = next_offset, marks
+
+    def write(self) -> None:
+        """Write the prepared WriteBatch."""
+        self.graph.write()
+        self.next_offset, self.marks = self._prepared
 
     # Between two steps
 

@@ -54,6 +54,7 @@ class FakeShard:
         self.next_offset = disk.get(partition, 0)
         self.marks: dict[str, int] = {}
         self.closed = False
+        self.prepared: tuple[int, dict[str, int]] | None = None
         self.republished = self.suspended = 0
         self.republish_pending = False
         self.mirrors = self.publisher = self.reads = self
@@ -79,10 +80,17 @@ class FakeShard:
         """Return the number of records."""
         return Outcome(counts={"applied": len(records)})
 
-    def commit(self, next_offset: int, marks: dict[str, int]) -> None:
+    def prepare(self, next_offset: int, marks: dict[str, int]) -> None:
+        """Note what `write` writes."""
+        assert self.prepared is None
+        self.prepared = next_offset, marks
+
+    def write(self) -> None:
         """Write to the disk."""
-        self.next_offset = self.disk[self.partition] = next_offset
-        self.marks = marks
+        assert self.prepared is not None
+        self.next_offset, self.marks = self.prepared
+        self.disk[self.partition] = self.next_offset
+        self.prepared = None
 
     def top(self, n: int) -> list[dict[str, Any]]:
         """Return n users."""

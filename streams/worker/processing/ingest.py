@@ -73,7 +73,7 @@ class Ingest:
         """Process a poll; returns whether everything is acknowledged, False if the poll became stale."""
         return await publish_and_commit(self._consumer, poll, [self._steps(poll)])
 
-    async def _steps(self, poll: Poll) -> AsyncGenerator[Step, None]:
+    async def _steps(self, poll: Poll) -> AsyncGenerator[Step | None, None]:
         """Decode a poll into one step."""
         begin_s = perf_counter()
         self._dead_letters.begin()

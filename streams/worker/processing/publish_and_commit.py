@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Protocol
@@ -36,11 +37,11 @@ class PollPositions(Protocol):
 
 
 async def publish_and_commit(
-    consumer: PollPositions, poll: Poll, partitions: Iterable[AsyncGenerator[Step, None]]
+    consumer: PollPositions, poll: Poll, partitions: Iterable[AsyncGenerator[Step | None, None]]
 ) -> bool:
     """Publish and commit all steps of a poll, then let Kafka commit its offsets. All steps of a worker go through here.
 
-    In each partition, one step after the other (the next one is computed after the commit of the one before):
+    In each partition, one step after the other:
 
     1. Kafka has acknowledged every output of the step: scores, alerts, facts, halos, packs, dead letters.
     2. One WriteBatch of RocksDB makes the state durable, with its next offset and its marks.
@@ -49,9 +50,14 @@ async def publish_and_commit(
 
     3. The offsets after the poll may be committed to the consumer group, which Faust does periodically.
 
+    While a step is in 1 or 2, the next one is computed in memory, and waits: nothing of it is sent before the state of
+    the step before is durable. Its WriteBatch has only its own rows, made when the one before was written. A generator
+    yields None where its next step must not run ahead: it goes on when all earlier ones are durable.
+
     A crash before 1 or within 1 repeats the step: its outputs are sent again, with the same keys and alert ids. A crash
     between 1 and 2 does the same. A crash between 2 and 3 reads records again that the state has, and skips them by
-    its next offset. So the state is an exact prefix of its log after any crash.
+    its next offset. What was computed ahead is lost with the memory, and was not sent. So the state is an exact prefix
+    of its log after any crash, and the outputs of one micro-batch are repeated at most.
 
     No stale poll gets through: the producer checks the lease at the socket (1), the shard's thread checks it right
     before the WriteBatch (2), and no await lies between the check of the poll and its completion (3).
@@ -68,18 +74,13 @@ async def publish_and_commit(
         StaleStep: a shard refused a step of a poll that is not stale.
     """
 
-    async def run(steps: AsyncGenerator[Step, None]) -> bool:
+    async def run(steps: AsyncGenerator[Step | None, None]) -> bool:
         try:
-            async with aclosing(steps):
-                async for step in steps:
-                    await step.publish()  # 1
-                    if not await step.commit():  # 2
-                        return False
+            return await _run(steps)
         except StaleStep:
             if consumer.is_current(poll):
                 raise
             return False
-        return True
 
     durable = all(await gather_all(*map(run, partitions)))
     if not durable or not consumer.is_current(poll):
@@ -87,3 +88,24 @@ async def publish_and_commit(
     if poll.parts:
         consumer.complete_poll(poll)  # 3
     return True
+
+
+async def _run(steps: AsyncGenerator[Step | None, None]) -> bool:
+    """Make the steps of one partition durable, each while the next one is computed; False if one is stale."""
+    before: asyncio.Task[bool] | None = None
+    try:
+        async with aclosing(steps):
+            async for step in steps:
+                if before is not None and not await before:
+                    return False
+                before = None if step is None else asyncio.create_task(_finish(step))
+        return before is None or await before
+    finally:
+        # After an error of the next step nothing may be in flight when this returns.
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
+
+
+async def _finish(step: Step) -> bool:
+    await step.publish()  # 1
+    return await step.commit()  # 2

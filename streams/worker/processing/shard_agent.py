@@ -238,25 +238,29 @@ class ShardAgent:
 
     # Steps
 
-    async def _mutation_steps(self, poll: Poll, partition: int, records: list[Any]) -> AsyncGenerator[Step, None]:
+    async def _mutation_steps(
+        self, poll: Poll, partition: int, records: list[Any]
+    ) -> AsyncGenerator[Step | None, None]:
         """Run the steps of a shard's packs, then one without records if scores are to be published again."""
         next_offset, marks = self._host.position(partition)
         published_until = self.published_until.get(TP(self._mutations, partition), 0)
         for batch in micro_batches(records, next_offset, marks, published_until):
-            if batch.publish:
+            if batch.publish and not self._announced(partition):
+                yield None
                 await self._announce(partition)
             yield await self._run_step(poll, partition, batch)
+        yield None
         if not self._catching_up(partition) and self._host.republish_pending(partition):
             await self._announce(partition)
             yield await self._run_empty_step(poll, partition)
 
-    async def _empty_step(self, poll: Poll, partition: int) -> AsyncGenerator[Step, None]:
+    async def _empty_step(self, poll: Poll, partition: int) -> AsyncGenerator[Step | None, None]:
         """Run one step without records."""
         yield await self._run_empty_step(poll, partition)
 
     async def _halo_steps(
         self, poll: Poll, partition: int, records: list[Any], position: int
-    ) -> AsyncGenerator[Step, None]:
+    ) -> AsyncGenerator[Step | None, None]:
         """Run one step of a shard's halos."""
         halos = [decode(record.value) for record in records]
         publish, own_offset = not self._catching_up(partition), self._host.halo_offsets.get(partition)
@@ -296,7 +300,10 @@ class ShardAgent:
     ) -> Step:
         """Run a step in memory."""
         begin_s, allowed = perf_counter(), partial(self._consumer.is_current, poll)
-        outcome = await self._host.step(partition, batch.new.records, halos, publish=batch.publish, allowed=allowed)
+        position = batch.next_offset, batch.new.marks
+        outcome = await self._host.step(
+            partition, batch.new.records, halos, publish=batch.publish, allowed=allowed, position=position
+        )
         if halos and outcome.scores:
             batch.new.accepted = [np.array([halo.accepted_ms for halo in halos], np.int64)]
         return ShardStep(self, poll, partition, batch, outcome, halo_offset, {"step": perf_counter() - begin_s})
@@ -304,6 +311,7 @@ class ShardAgent:
     async def publish_step(self, step: ShardStep) -> None:
         """Publish the outputs of a step; returns when Kafka has acknowledged all of them."""
         outcome, batch = step.outcome, step.batch
+        step.begin_s = perf_counter()
         if batch.publish:
             publishing = self._publish(outcome, f"{step.partition}-{batch.next_offset}")
             _, _, step.published = await gather_all(
@@ -317,11 +325,14 @@ class ShardAgent:
         allowed = partial(self._consumer.is_current, step.poll)
         if not await self._host.commit(partition, batch.next_offset, batch.new.marks, allowed, step.halo_offset):
             return False
-        seconds = step.seconds | {"acknowledge": published - step.ended_s, "commit": perf_counter() - published}
+        seconds = step.seconds | {"acknowledge": published - step.begin_s}
         self._count(batch, outcome, {**outcome.seconds, **seconds})
         if outcome.waited_s:
             self._metrics.hub_wait.observe(outcome.waited_s)
-        due = outcome.waiting or (batch.publish and self._host.republish_pending(partition))
+        # Of steps that follow each other the last one decides whether another is due.
+        due = not self._host.ahead(partition) and (
+            outcome.waiting or (batch.publish and self._host.republish_pending(partition))
+        )
         if due and partition not in self._scheduled:
             self._scheduled.add(partition)
             self.on_waiting(partition)
@@ -335,6 +346,10 @@ class ShardAgent:
 
     # Messages to other shards
 
+    def _announced(self, partition: int) -> bool:
+        """Whether a shard needs no announcement."""
+        return self._shards == 1 or partition in self._host.halo_offsets
+
     async def _announce(self, partition: int) -> None:
         """Announce a shard to the others, unless it is announced already.
 
@@ -344,7 +359,7 @@ class ShardAgent:
         Raises:
             StaleStep: the shard was closed, or its last step was not committed.
         """
-        if self._shards == 1 or partition in self._host.halo_offsets:
+        if self._announced(partition):
             return
         self._host.position(partition)  # raises for a shard that another worker may have by now
         announcement = Halo(HALO_VERSION, partition, -1, "", hello=True)
@@ -423,7 +438,7 @@ class ShardStep:
         outcome: its outputs.
         halo_offset: the offset in the halos topic after it; None if it received no halos.
         seconds: duration by stage.
-        ended_s: when the step ended, by `perf_counter`.
+        begin_s: when its publication began, by `perf_counter`.
         published: counts of published scores and alerts; None if nothing was published.
     """
 
@@ -444,7 +459,7 @@ class ShardStep:
         self.outcome = outcome
         self.halo_offset = halo_offset
         self.seconds = seconds
-        self.ended_s = perf_counter()
+        self.begin_s = 0.0
         self.published: tuple[int, int] | None = None
 
     async def publish(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,10 +18,28 @@ from streams.messages.halos import Halo
 from streams.messages.mutation_packs import Record
 from streams.messages.topic_identity import TopicState
 from streams.shard.shard import Outcome, Shard
+from streams.telemetry.stage_timer import StageTimer
 from streams.worker.processing.score_topic import ScoreTopicChange, note_score_topic
 from streams.worker.processing.takeovers import TakeOvers
 
 T = TypeVar("T")
+
+
+@dataclass
+class _Ahead:
+    """A step that is in memory and not on the disk.
+
+    Attributes:
+        outcome: its outputs and costs.
+        publish: whether its outputs are published.
+        position: the next offset and the marks after it; None if they are known at its commit only.
+        prepared: whether its WriteBatch is made, so that the next step may run.
+    """
+
+    outcome: Outcome
+    publish: bool
+    position: tuple[int, dict[str, int]] | None
+    prepared: bool = False
 
 
 class StepObserver(Protocol):
@@ -55,9 +74,8 @@ class ShardHost:
         self._open_shard = open_shard
         self._observer = observer
         self._shards: dict[int, Shard] = {}
-        self._uncommitted: set[int] = set()
+        self._ahead: dict[int, list[_Ahead]] = {}
         self._revoked: set[int] = set()
-        self._step_publishes: dict[int, bool] = {}
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
         self.takeovers = TakeOvers()
@@ -85,7 +103,7 @@ class ShardHost:
         for partition in list(self._shards):
             if partition not in published:
                 self._revoked.add(partition)
-            if partition not in published or partition in self._uncommitted:
+            if partition not in published or self._ahead.get(partition):
                 self._close(partition)
         for partition in published:
             opened = partition not in self._shards
@@ -132,7 +150,7 @@ class ShardHost:
         if self._observer is not None:
             self._observer.closed(shard)
         shard.close()
-        self._uncommitted.discard(partition)
+        self._ahead.pop(partition, None)
         self.halo_offsets.pop(partition, None)
 
     def _committed(self, partition: int) -> Shard:
@@ -142,9 +160,13 @@ class ShardHost:
             StaleStep: the shard was closed, or its last step was not committed.
         """
         shard = self._shards.get(partition)
-        if shard is None or partition in self._uncommitted:
+        if shard is None or self._ahead.get(partition):
             raise StaleStep(f"shard {partition} is not open in its last committed state")
         return shard
+
+    def ahead(self, partition: int) -> bool:
+        """Whether the memory of a shard is ahead of its disk; does not use the thread."""
+        return bool(self._ahead.get(partition))
 
     def position(self, partition: int) -> tuple[int, dict[str, int]]:
         """Return the committed next offset and marks of a shard, without the thread: only its own steps change them.
@@ -163,8 +185,12 @@ class ShardHost:
         *,
         publish: bool = True,
         allowed: Callable[[], bool] = lambda: True,
+        position: tuple[int, dict[str, int]] | None = None,
     ) -> Outcome:
-        """Run a step in memory; the shard refuses another one until this one is committed.
+        """Run a step in memory.
+
+        With a position its WriteBatch is made as soon as the step before is on the disk, and one more step may run
+        before it is committed. Without one the shard refuses another step until then.
 
         Args:
             partition: the shard.
@@ -173,27 +199,41 @@ class ShardHost:
             publish: whether the outputs of the step will be published.
             allowed: called right before the step. A step that was started before a seek must not change the shard
                 that was synchronized for it: it would never be committed, and the next step would be refused.
+            position: the next offset in the shard's log and its marks after the step.
 
         Raises:
-            StaleStep: the shard was closed, its last step was not committed, or this one is no longer allowed.
+            StaleStep: the shard was closed, an earlier step was not committed, or this one is no longer allowed.
         """
 
         def work() -> Outcome:
-            shard = self._committed(partition)
+            ahead = self._ahead.get(partition, [])
+            if len(ahead) != 1 or not ahead[0].prepared:
+                self._committed(partition)  # raises if there is an earlier step
+            shard = self._shards[partition]
             if not allowed():
                 raise StaleStep(f"a step of shard {partition} belongs to an earlier assignment")
-            self._uncommitted.add(partition)
-            outcome = shard.process(records, halos, silent=not publish)
+            # If the step fails, it stays in memory and the shard is opened again.
+            step = _Ahead(Outcome(), publish, position)
+            self._ahead[partition] = [*ahead, step]
+            outcome = step.outcome = shard.process(records, halos, silent=not publish)
             if self._observer is not None:
                 self._observer.stepped(shard, outcome)
             self.takeovers.add_forgotten(partition, outcome.forgotten)
             if publish:
                 repeated = self.takeovers.tombstones(partition).difference(outcome.forgotten)
                 outcome.forgotten += sorted(user for user in repeated if shard.reads.user(user) is None)
-            self._step_publishes[partition] = publish
+            if not ahead:
+                self._prepare(shard, step)
             return outcome
 
         return await self._run(work)
+
+    def _prepare(self, shard: Shard, step: _Ahead) -> None:
+        """Make the WriteBatch of a step whose position is known; the step before it is on the disk."""
+        if step.position is not None:
+            with StageTimer(step.outcome.seconds, "prepare"):
+                shard.prepare(*step.position)
+            step.prepared = True
 
     async def commit(
         self,
@@ -203,7 +243,7 @@ class ShardHost:
         allowed: Callable[[], bool],
         halo_offset: int | None = None,
     ) -> bool:
-        """Make the last step durable in one WriteBatch, if it is still allowed right before it.
+        """Make the earliest step in memory durable in one WriteBatch, if it is still allowed right before it.
 
         A seek that begins right after the check does no harm: it reads the next offset on this thread, after the
         commit.
@@ -220,11 +260,18 @@ class ShardHost:
         """
 
         def work() -> bool:
-            if partition not in self._shards or not allowed():
+            ahead = self._ahead.get(partition)
+            if not ahead or not allowed():
                 return False
-            self._shards[partition].commit(next_offset, marks)
-            self._uncommitted.discard(partition)
-            if self._step_publishes[partition]:
+            shard, step = self._shards[partition], ahead.pop(0)
+            if not step.prepared:
+                step.position = next_offset, marks
+                self._prepare(shard, step)
+            with StageTimer(step.outcome.seconds, "commit"):
+                shard.write()
+            if ahead:
+                self._prepare(shard, ahead[0])
+            if step.publish:
                 self.takeovers.tombstones_published(partition)
             self.offsets[partition] = next_offset
             if halo_offset is not None and partition in self.halo_offsets:
@@ -259,7 +306,7 @@ class ShardHost:
             return {
                 partition: note_score_topic(shard.publisher, topic)
                 for partition, shard in self._shards.items()
-                if partition not in self._uncommitted
+                if not self._ahead.get(partition)
             }
 
         return await self._run(work)
@@ -327,7 +374,7 @@ class ShardHost:
         """
 
         def run() -> T | None:
-            committed = [shard for partition, shard in self._shards.items() if partition not in self._uncommitted]
+            committed = [shard for partition, shard in self._shards.items() if not self._ahead.get(partition)]
             ready = [shard for shard in committed if shard.staleness.embeddings_current]
             chosen = choose(ready) if ready else None
             return None if chosen is None else work(chosen)
@@ -390,7 +437,7 @@ class ShardHost:
 
         def work() -> None:
             for partition, shard in list(self._shards.items()):
-                pending = self.takeovers.is_open(partition) or partition in self._uncommitted
+                pending = self.takeovers.is_open(partition) or self._ahead.get(partition)
                 if cleanly and not pending and not shard.publisher.republish_pending:
                     shard.publisher.mark_publishing(publishing=False)
                 self._close(partition)

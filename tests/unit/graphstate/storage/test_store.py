@@ -79,6 +79,42 @@ def test_firsts_are_those_of_scans(tmp_path: Path) -> None:
     store.close()
 
 
+def test_prepared_rows_are_read_until_they_are_written(tmp_path: Path) -> None:
+    """Reads see rows that are stored, prepared or staged, the newest of each key; only written ones survive."""
+    store, rng = Store(tmp_path), Random(7)
+    prefixes = [b"\x00abc" + bytes((node,)) for node in range(4)]
+    newest: dict[bytes, bytes] = {}
+    durable: dict[bytes, bytes] = {}
+    before: dict[bytes, bytes] = {}
+    for number in range(12):
+        for _ in range(40):
+            key = rng.choice(prefixes) + bytes((rng.randrange(25),))
+            value = None if rng.random() < 0.4 else b"%d" % number
+            store.staged[key] = value
+            newest.pop(key, None)
+            if value is not None:
+                newest[key] = value
+        for prefix in prefixes:
+            expected = sorted(row for row in newest.items() if row[0].startswith(prefix))
+            keys = [key for key, _ in expected]
+            assert list(store.scan(prefix)) == expected
+            assert store.search()(prefix) == keys
+            assert list(store.firsts([prefix], 3)) == [keys[:3]]
+            every = [prefix + bytes((last,)) for last in range(25)]
+            assert store.gets(every) == [newest.get(key) for key in every] == [store.get(key) for key in every]
+        if number:
+            store.write_prepared()
+            durable = before
+        store.prepare()
+        before = dict(newest)
+    with pytest.raises(RuntimeError):
+        store.prepare()
+    store.close()
+    again = Store(tmp_path)
+    assert [row for prefix in prefixes for row in again.scan(prefix)] == sorted(durable.items())
+    again.close()
+
+
 def test_only_commits_last(tmp_path: Path) -> None:
     """Uncommitted rows are lost after a close, in every family."""
     store = Store(tmp_path)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from graphstate.storage.store import FAMILIES
 from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
+from streams.messages.mutation_packs import Record
 from streams.offline.replay import batches, cluster, reference_error, replay
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
@@ -90,6 +92,44 @@ def test_restart_continues(tmp_path: Path) -> None:
         assert {score.user: score for score in mine.scores} == {score.user: score for score in theirs.scores}
         assert mine.alerts == theirs.alerts
     through.close()
+
+
+def test_a_step_may_run_before_the_write_of_the_one_before(tmp_path: Path) -> None:
+    """Each WriteBatch has exactly its own step, whatever ran ahead; the outputs are those of steps in a row."""
+    log = _log(events=600)
+    some = [Mutation(Kind.DELETE, at(2_500), "u1", "c41"), Mutation(Kind.UNSHARE, at(2_500), "u2", "c5")]
+    steps = [*batches(log, 100), some, [Mutation(Kind.FORGET, at(2_600), "u3")], log[:50]]
+    row = Shard.open(tmp_path / "row", ARTIFACT, GraphSpec(retention_s=2 * 86_400))
+    ahead = Shard.open(tmp_path / "ahead", ARTIFACT, GraphSpec(retention_s=2 * 86_400))
+    outcomes = []
+    for number, mutations in enumerate(steps):
+        outcomes.append(row.step(mutations))
+        row.commit(number + 1, {"t:0": number})
+        record = Record.of(number, mutations)
+        outcome = ahead.process([record])
+        if number:
+            ahead.write()
+            assert ahead.next_offset == number
+        ahead.prepare(number + 1, {"t:0": number})
+        assert (outcome.scores, outcome.alerts, outcome.forgotten) == (
+            outcomes[-1].scores, outcomes[-1].alerts, outcomes[-1].forgotten
+        )  # fmt: skip
+        if number == len(steps) - 2:
+            before = _rows(row)
+    ahead.close()  # the last step is prepared and not written
+    ahead = Shard.open(tmp_path / "ahead", ARTIFACT, GraphSpec(retention_s=2 * 86_400))
+    assert (ahead.next_offset, ahead.marks) == (len(steps) - 1, {"t:0": len(steps) - 2})
+    assert _rows(ahead) == before
+    assert ahead.process([Record.of(len(steps) - 1, steps[-1])]).scores == outcomes[-1].scores
+    ahead.commit(len(steps), {"t:0": len(steps) - 1})
+    assert _rows(ahead) == _rows(row)
+    for shard in (ahead, row):
+        shard.close()
+
+
+def _rows(shard: Shard) -> dict[str, list[tuple[bytes, bytes]]]:
+    """Return everything that a shard has on the disk."""
+    return {family: list(shard.graph.store.rows(family)) for family in FAMILIES}
 
 
 def test_forget(tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ class Recorder:
 
     def __init__(self, stale_after: str = "") -> None:
         self.log: list[str] = []
+        self.fails = ""
         self._stale_after = stale_after
 
     def note(self, what: str) -> None:
-        """Record an action."""
+        """Record an action, or fail in it."""
+        if what == self.fails:
+            raise ConnectionError(what)
         self.log.append(what)
 
     def is_current(self, _poll: Poll) -> bool:
@@ -32,9 +35,12 @@ class Recorder:
         """Record the completion."""
         self.note("offsets")
 
-    async def steps(self, names: Iterable[str]) -> AsyncGenerator[Step, None]:
-        """Yield one step per name."""
+    async def steps(self, names: Iterable[str]) -> AsyncGenerator[Step | None, None]:
+        """Yield one step per name, and None for a space."""
         for name in names:
+            if name == " ":
+                yield None
+                continue
             if not self.is_current(poll()):
                 raise StaleStep(name)
             self.note(f"step {name}")
@@ -70,26 +76,47 @@ def poll(*, empty: bool = False) -> Poll:
     return polled
 
 
-WHOLE = ["step a", "publish a", "commit a", "step b", "publish b", "commit b", "offsets"]
+WHOLE = ["step a", "step b", "publish a", "commit a", "publish b", "commit b", "offsets"]
+APART = ["step a", "publish a", "commit a", "step b", "publish b", "commit b", "offsets"]
 
 
 @pytest.mark.parametrize(
-    ("stale_after", "log"),
+    ("names", "stale_after", "log"),
     [
-        ("never", WHOLE),
-        ("step a", WHOLE[:2]),
-        ("publish a", WHOLE[:2]),
-        ("commit a", WHOLE[:3]),
-        ("publish b", WHOLE[:5]),
-        ("commit b", WHOLE[:6]),
+        ("ab", "never", WHOLE),
+        ("ab", "step a", ["step a", "publish a"]),
+        ("ab", "step b", WHOLE[:3]),
+        ("ab", "publish a", WHOLE[:3]),
+        ("ab", "commit a", WHOLE[:5]),  # the real producer refuses the outputs of b
+        ("ab", "publish b", WHOLE[:5]),
+        ("ab", "commit b", WHOLE[:6]),
+        ("a b", "never", APART),
+        ("a b", "publish a", APART[:2]),
+        ("a b", "commit a", APART[:3]),
     ],
 )
-def test_outputs_then_state_then_offsets(stale_after: str, log: list[str]) -> None:
-    """Each step is published, then committed; offsets follow the last step; a stale poll commits nothing further."""
+def test_outputs_then_state_then_offsets(names: str, stale_after: str, log: list[str]) -> None:
+    """One step may be computed ahead, nothing of it is sent before the one before is durable; offsets follow the last.
+
+    A stale poll commits nothing further. A space is a step that must not run ahead.
+    """
     recorder = Recorder(stale_after)
-    durable = asyncio.run(publish_and_commit(recorder, poll(), [recorder.steps("ab")]))
+    durable = asyncio.run(publish_and_commit(recorder, poll(), [recorder.steps(names)]))
     assert recorder.log == log
-    assert durable == (log == WHOLE)
+    assert durable == (log in (WHOLE, APART))
+
+
+@pytest.mark.parametrize("failing", ["publish a", "step b"])
+def test_nothing_is_in_flight_after_an_error(failing: str) -> None:
+    """An error of the step ahead waits for the step before; an error of that one drops the step ahead."""
+    recorder = Recorder("never")
+    recorder.fails = failing
+    with pytest.raises(ConnectionError):
+        asyncio.run(publish_and_commit(recorder, poll(), [recorder.steps("abc")]))
+    assert recorder.log == {
+        "publish a": ["step a", "step b"],
+        "step b": ["step a", "publish a", "commit a"],
+    }[failing]  # fmt: skip
 
 
 def test_offsets_wait_for_every_partition() -> None:
@@ -106,13 +133,13 @@ def test_an_empty_poll_has_no_offsets() -> None:
     """A step without a fetch is published and committed, and completes no poll."""
     recorder = Recorder("never")
     assert asyncio.run(publish_and_commit(recorder, poll(empty=True), [recorder.steps("a")]))
-    assert recorder.log == WHOLE[:3]
+    assert recorder.log == APART[:3]
 
 
 def test_a_refused_step_of_a_current_poll_is_an_error() -> None:
     """A shard refuses a step only for a stale poll; otherwise the error is raised."""
 
-    async def refused() -> AsyncGenerator[Step, None]:
+    async def refused() -> AsyncGenerator[Step | None, None]:
         raise StaleStep("refused")
         yield
 

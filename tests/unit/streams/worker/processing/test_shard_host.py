@@ -63,6 +63,32 @@ def test_an_uncommitted_step_is_dropped(host: ShardHost, opened: list[FakeShard]
     assert [shard.closed for shard in opened] == [True, True]
 
 
+def test_one_step_may_run_ahead(host: ShardHost, opened: list[FakeShard]) -> None:
+    """A step runs while the one before waits for its commit, and is committed after it; a third one is refused."""
+
+    async def run() -> None:
+        await host.sync_assignment({0: 0})
+        await host.step(0, [], position=(3, {"a:0": 1}))
+        await host.step(0, [], position=(5, {"a:0": 2}))
+        with pytest.raises(StaleStep):
+            await host.step(0, [], position=(6, {"a:0": 3}))
+        assert opened[0].prepared == (3, {"a:0": 1})
+        assert await host.commit(0, 3, {"a:0": 1}, lambda: True)
+        assert (host.offsets[0], host.ahead(0)) == (3, True)
+        with pytest.raises(StaleStep):
+            host.position(0)
+        assert opened[0].prepared == (5, {"a:0": 2})
+        assert await host.commit(0, 5, {"a:0": 2}, lambda: True)
+        assert host.position(0) == (5, {"a:0": 2})
+        await host.step(0, [], position=(7, {}))
+        await host.step(0, [], position=(8, {}))
+        assert await host.sync_assignment({0: 0}) == {0: 5}
+        await host.close()
+
+    asyncio.run(run())
+    assert [shard.closed for shard in opened] == [True, True]
+
+
 def test_revoked_shards_are_closed(host: ShardHost, opened: list[FakeShard]) -> None:
     """After an assignment exactly the assigned shards are open; a step on another is stale."""
 
