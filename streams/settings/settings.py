@@ -163,6 +163,10 @@ class Settings(BaseSettings):
         description="Newest closed posts that the live figures cover: predictions against what posts got; 0: off.",
     )
 
+    calibrate: bool = Field(
+        True, description="Whether reach in persons is calibrated to the graph by its own closed posts."
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     log_format: Literal["auto", "pretty", "json"] = Field(
         "auto", description="Format of the log; `auto`: pretty on a terminal, else JSON lines."

@@ -50,7 +50,7 @@ from streams.worker.processing.poll_runner import PollRunner
 from streams.worker.processing.shard_agent import Outputs, ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
-from streams.worker.rollout.models_topic import POSTS, ModelsTopicMessage, ModelsTopicReader
+from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.web import LiveFeed, LiveState, register
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,9 @@ class Worker:
             self.host,
             self.metrics,
             settings.live_posts,
-            lambda: self.rollout.state.posts,
-            lambda shard, value: self._send_to_models_topic(ModelsTopicMessage(f"{POSTS}/{shard}", value)),
+            self.rollout,
+            lambda key, value: self._send_to_models_topic(ModelsTopicMessage(key, value)),
+            calibrate=settings.calibrate,
         )
         self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
         self.web.live = self.live
@@ -230,6 +231,7 @@ class Worker:
             spread_rows=settings.spread_rows,
             tolerance=settings.tolerance,
             live_posts=settings.live_posts,
+            calibration=self.rollout.calibration,
         )
 
     # What the app calls (`streams.worker.group.faust_app.GroupMember`)

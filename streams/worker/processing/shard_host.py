@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from model.evaluation.calibration import CalibrationMap
 from streams.errors import StaleStep
 from streams.messages.halos import Halo
 from streams.messages.mutation_packs import Record
@@ -359,6 +360,10 @@ class ShardHost:
     def versions(self) -> dict[int, str]:
         """Return the artifact version that each open shard serves; does not use the thread."""
         return {partition: shard.artifact.version for partition, shard in list(self._shards.items())}
+
+    def calibrations(self) -> dict[int, CalibrationMap]:
+        """Return the map from scores to persons that each open shard uses; does not use the thread."""
+        return {partition: shard.publisher.calibration for partition, shard in list(self._shards.items())}
 
     async def put_aside(self, partition: int, folder: Path, aside: Path) -> bool:
         """Rename the folder of a shard, unless the shard is open; returns whether it was renamed."""
