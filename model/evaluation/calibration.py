@@ -20,6 +20,8 @@ from model.types import Float32s, Float64s
 POSTS_MIN = 300
 """Minimum number of closed posts for a map."""
 SLOPE_MIN = 0.05
+_REFIT = 20
+"""Posts between two fits of `walk_forward`."""
 _ENDS = (0.05, 0.95)
 
 
@@ -107,3 +109,25 @@ def error_out_of_sample(posts: LivePosts) -> float | None:
     ]
     known = [error for error in errors if error is not None]
     return float(np.mean(known)) if known else None
+
+
+def walk_forward(posts: LivePosts, horizon_us: int, limit: int = 1_000, step: float = 0.1) -> Float64s:
+    """Return the reach (persons) of each post by a map that is kept as a worker keeps it; NaN before the first map.
+
+    Args:
+        posts: Posts `[p]` that one artifact predicted, in order of time.
+        horizon_us: Time after which a post is closed (µs).
+        limit: Number of the newest closed posts that a map is fitted to.
+        step: Change of reach (log) at which the map is replaced.
+    """
+    created, current = posts["created_at"], IDENTITY
+    closed = np.searchsorted(created, created - horizon_us, side="right")
+    people = np.full(len(posts), np.nan)
+    for post in range(len(posts)):
+        if post % _REFIT == 0 and closed[post] >= POSTS_MIN:
+            fitted = _regression(posts[max(0, closed[post] - limit) : closed[post]])
+            if not current.calibrated or fitted.distance(current) > step:
+                current = fitted
+        if current.calibrated:
+            people[post] = current.people(posts["score"][post : post + 1])[0]
+    return people

@@ -15,8 +15,8 @@ import numpy as np
 from graphstate.types import Mutation
 from model.artifact import Artifact
 from model.errors import TrainingError
+from model.evaluation.calibration import CalibrationMap, error_out_of_sample, fit
 from model.evaluation.gate import GateLimits, Judgement, falls_behind, judge
-from model.evaluation.live_figures import LivePosts
 from streams.offline.dataset import build, closed_posts
 from streams.trainer.shadow import ShadowScores, in_order, shadow
 
@@ -68,6 +68,7 @@ class Decision:
             back to use), failed (it could not be trained).
         as_of: Time of the newest event (µs).
         artifact: The artifact to use; None for other actions.
+        calibration: Its map from scores to persons, by the posts that judged it; None if they are too few.
         candidate: Version of the artifact that was judged; empty if there is none.
         reasons: Why, one sentence each.
         judgement: The figures; None without any.
@@ -76,6 +77,7 @@ class Decision:
     action: Action
     as_of: int
     artifact: Artifact | None = None
+    calibration: CalibrationMap | None = None
     candidate: str = ""
     reasons: list[str] = field(default_factory=list)
     judgement: Judgement | None = None
@@ -125,10 +127,10 @@ def run_cycle(
     except TrainingError as error:
         return Decision("failed", as_of, reasons=[str(error)])
     progress(f"judging version {candidate.version} by {judging} closed posts")
-    verdict = compare(ordered, candidate, in_use.artifact, cut, plan.limits)
+    verdict, scored = compare(ordered, candidate, in_use.artifact, cut, plan.limits)
     if not verdict.accepted:
         return Decision("refused", as_of, candidate=candidate.version, reasons=verdict.reasons, judgement=verdict)
-    return Decision("accepted", as_of, candidate, candidate.version, [], verdict)
+    return Decision("accepted", as_of, candidate, fit(scored.posts), candidate.version, [], verdict)
 
 
 def _step_back(
@@ -146,7 +148,7 @@ def _step_back(
     if not verdict.accepted:
         return None
     reasons = ["the live figure of the artifact in use fell below that of the one before"]
-    return Decision("restored", as_of, in_use.before, in_use.before.version, reasons, verdict)
+    return Decision("restored", as_of, in_use.before, fit(previous.posts), in_use.before.version, reasons, verdict)
 
 
 def train_candidate(
@@ -167,17 +169,12 @@ def train_candidate(
 
 def compare(
     ordered: Sequence[Mutation], candidate: Artifact, current: Artifact, cut: int, limits: GateLimits
-) -> Judgement:
-    """Score the posts after the cut with both artifacts in shadow, and judge the candidate."""
+) -> tuple[Judgement, ShadowScores]:
+    """Score the posts after the cut with both artifacts in shadow, and judge the candidate; also return its scores."""
     new, old = shadow(ordered, candidate, cut), shadow(ordered, current, cut)
-    return judge(new.posts, old.posts, new.authors, kept_top(new, old), calibration_error(new.posts), limits)
+    return judge(new.posts, old.posts, new.authors, kept_top(new, old), error_out_of_sample(new.posts), limits), new
 
 
 def kept_top(new: ShadowScores, old: ShadowScores) -> float:
     """Return the share of the old top users that are among the new ones."""
     return len(set(new.top) & set(old.top)) / max(1, len(old.top))
-
-
-def calibration_error(_posts: LivePosts) -> float | None:
-    """Return the error of calibrated reach on posts that the map was not made from; None if there are too few."""
-    return None

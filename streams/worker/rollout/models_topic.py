@@ -5,6 +5,7 @@
     part/VERSION/N   → bytes         the files of an artifact, split into parts below any broker's message limit
     shard/N          → ShardStatus   the newest status of a shard
     map/VERSION      → CalibrationMap  the map from an artifact's scores to persons
+    history/ID       → bytes         a decision of the trainer (`streams/trainer/history.py`); ids rise with time
     posts/N          → bytes         the newest closed posts of a shard (`streams/messages/closed_posts.py`)
 
 The topic has one partition and is compacted. A consumer that reads it from the beginning has the complete state, so
@@ -37,7 +38,9 @@ from streams.kafka.topics import Topics
 from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 
-USE, TRY, PART, SHARD, POSTS, MAP = "use", "try", "part", "shard", "posts", "map"
+USE, TRY, PART, SHARD, POSTS, MAP, HISTORY = (
+    "use", "try", "part", "shard", "posts", "map", "history",
+)  # fmt: skip
 PART_BYTES = 512 * 1024
 POLL_S = 0.2
 AGAIN_S = 1.0
@@ -136,6 +139,7 @@ class ModelsTopicState:
         shards: The newest status of each shard.
         posts: Encoded closed posts of each shard.
         calibrations: Maps from scores to persons, by artifact version.
+        history: Encoded decisions of the trainer, by id.
         parts: Parts by artifact version and part number.
     """
 
@@ -147,6 +151,7 @@ class ModelsTopicState:
         self.shards: dict[int, ShardStatus] = {}
         self.posts: dict[int, bytes] = {}
         self.calibrations: dict[str, CalibrationMap] = {}
+        self.history: dict[str, bytes] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
 
     def apply(self, message: ModelsTopicMessage) -> None:
@@ -156,7 +161,7 @@ class ModelsTopicState:
             StateError: Groundswell did not write the message.
         """
         kind, *rest = message.key.split("/")
-        if kind not in (USE, TRY, PART, SHARD, POSTS, MAP):
+        if kind not in (USE, TRY, PART, SHARD, POSTS, MAP, HISTORY):
             raise _foreign(f"the key {message.key!r}")
         try:
             if kind == USE:
@@ -168,12 +173,20 @@ class ModelsTopicState:
                 self.shards[int(rest[0])] = _decode_status(message.value)
             elif kind == POSTS and message.value is not None:
                 self.posts[int(rest[0])] = message.value
+            elif kind == HISTORY:
+                self._apply_history(rest[0], message.value)
             elif kind == MAP:
                 self._apply_map(rest[0], message.value)
             elif kind == PART:
                 self._apply_part(rest[0], int(rest[1]), message.value)
         except (msgspec.DecodeError, ValueError, IndexError) as error:
             raise _foreign(one_line(error)) from error
+
+    def _apply_history(self, row_id: str, value: bytes | None) -> None:
+        if value is None:
+            self.history.pop(row_id, None)
+        else:
+            self.history[row_id] = value
 
     def _apply_map(self, version: str, value: bytes | None) -> None:
         if value is None:
