@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, Protocol
+
+import msgspec
 
 from model.evaluation import live_figures
 from model.evaluation.calibration import CalibrationMap, fit
@@ -53,6 +56,11 @@ class Topic(Protocol):
         ...
 
     @property
+    def history(self) -> Mapping[str, bytes]:
+        """Encoded decisions of the trainer, by id: milliseconds since 1970."""
+        ...
+
+    @property
     def version(self) -> str:
         """Version of the artifact in use."""
         ...
@@ -69,6 +77,15 @@ class Host(Protocol):
     async def read(self, query: Callable[[Shard], Any]) -> list[Any]:
         """Return the result of a query for every open shard."""
         ...
+
+
+class _Action(msgspec.Struct):
+    """The part of a decision that is counted."""
+
+    action: str
+
+
+_decode_action = msgspec.json.Decoder(_Action).decode
 
 
 class LiveFigures(WorkerPart):
@@ -111,6 +128,7 @@ class LiveFigures(WorkerPart):
         own = {shard: posts for shard, posts, _ in shards}
         others = [decode(value) for shard, value in self._topic.posts.items() if shard not in own]
         posts = live_figures.newest([*own.values(), *others], self._limit)
+        self._count_decisions()
         self.update(posts, sum(opened for *_, opened in shards))
         try:
             async with asyncio.timeout(SEND_WAIT_S):
@@ -134,6 +152,15 @@ class LiveFigures(WorkerPart):
         metrics.live_posts.labels("open").set(opened)
         if figures["calibration"] is not None:
             metrics.live_calibration.set(figures["calibration"])
+
+    def _count_decisions(self) -> None:
+        """Set the metrics of the trainer's decisions."""
+        history = self._topic.history
+        actions = Counter(_decode_action(value).action for value in history.values())
+        self._metrics.trainer_decisions.clear()
+        for action, number in actions.items():
+            self._metrics.trainer_decisions.labels(action).set(number)
+        self._metrics.trainer_decided.set(max((int(row_id) / 1_000 for row_id in history), default=0))
 
     async def _share(self, own: Mapping[int, LivePosts]) -> None:
         """Send the posts of shards that changed since they were sent."""

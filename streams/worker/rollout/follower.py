@@ -112,6 +112,11 @@ class RolloutFollower(WorkerPart):
         return self._reader.state.posts
 
     @property
+    def history(self) -> dict[str, bytes]:
+        """The encoded decisions of the trainer, by id."""
+        return self._reader.state.history
+
+    @property
     def version(self) -> str:
         """Version of the artifact in use."""
         return self.artifact.version

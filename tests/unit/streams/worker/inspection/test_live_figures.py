@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +37,7 @@ class Topic:
     posts: dict[int, bytes]
     version: str = "00000000000b"
     calibration: CalibrationMap = IDENTITY
+    history: dict[str, bytes] = field(default_factory=dict)
 
 
 class Shards:
@@ -60,6 +61,7 @@ def test_merges_and_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     shards, metrics, sent = Shards(), Metrics(), list[tuple[str, bytes]]()
     shards.posts = {0: posts(90, 1), 2: posts(80, 2)}
     topic = Topic({1: encode(posts(70, 3)), 2: encode(posts(9, 4))})
+    topic.history = {"000000000005000": b'{"action":"refused","id":"5"}'}
 
     async def send(key: str, value: bytes) -> None:
         sent.append((key, value))
@@ -80,6 +82,8 @@ def test_merges_and_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     text = metrics.text().decode()
     assert 'groundswell_live_posts{state="closed"} 200.0' in text
     assert 'groundswell_live_posts{state="open"} 6.0' in text
+    assert 'groundswell_trainer_decisions{action="refused"} 1.0' in text
+    assert "groundswell_trainer_decided_timestamp_seconds 5.0" in text
     assert 'groundswell_live_spearman{authors="all",scorer="past_mean"}' in text
 
 
