@@ -46,6 +46,7 @@ COMMANDS = {
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
     "train": Entry("train", "train", "Train an artifact from event files.", "train"),
     "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines.", "train"),
+    "trainer": Entry("trainer", "trainer", "Train on the log, judge in shadow, and put better artifacts to use."),
     "model": Entry("model", "app", "Show, check, replace and explain the artifact in use."),
     "state": Entry("state", "app", "Inspect and verify the state, make and restore checkpoints."),
     "dlq": Entry("dlq", "app", "List, show, resend and delete dead letters."),

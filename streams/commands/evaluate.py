@@ -277,6 +277,7 @@ def _report(result: EvaluationResult, live: PrequentialResult | None, command: s
                 for row in rows
             ],
             "fresh_minus_frozen": live.fresh_minus_frozen().row(),
+            "calibration": live.calibration_errors(times.horizon),
             "curves": [asdict(curve) for curve in live.curves],
         }
     return report
@@ -328,6 +329,13 @@ def _print(report: dict[str, Any]) -> None:
         live = report["live"]
         typer.echo(f"\n{live['posts']:,} posts, each scored by the state before it, in {live['steps']:,} steps:\n")
         console.table(live["table"])
+        errors = live["calibration"]
+        if errors["calibrated"] is not None:
+            typer.echo(
+                f"\n|log(predicted ÷ observed reach)| by tenths of {errors['posts']:,} posts: "
+                f"{errors['calibrated']:.3f} calibrated by the posts closed before each, {errors['score']:.3f} by the "
+                "score alone"
+            )
     if report["worth"]:
         typer.echo("\nOne seed, Spearman without a group of features:\n")
         console.table(report["worth"])

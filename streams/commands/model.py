@@ -117,6 +117,40 @@ def use(
         typer.echo(f"no worker is running; workers that start will serve version {used.version}")
 
 
+@app.command()
+def history(as_json: AsJson = False) -> None:
+    """Show the decisions of `groundswell trainer` with their figures, oldest first."""
+    import msgspec
+
+    from streams.settings.settings import Settings
+    from streams.trainer.history import rows
+
+    notices = _notices(Settings.load())
+    decided = rows(notices) if notices is not None else []
+    if as_json:
+        console.as_json([msgspec.to_builtins(row) for row in decided])
+        return
+    if not decided:
+        typer.echo("no decisions: `groundswell trainer` has not run")
+        return
+    table = []
+    for row in decided:
+        spearman = {name: figure["value"] for name, figure in row.figures.get("spearman", {}).items()}
+        table.append(
+            {
+                "at": row.at,
+                "action": row.action,
+                "candidate": row.candidate or "–",
+                "in use": row.in_use,
+                "posts": row.figures.get("posts", "–"),
+                "Spearman": " / ".join(f"{value:.3f}" for value in spearman.values()) or "–",
+                "reasons": "; ".join(row.reasons) or "–",
+            }
+        )
+    typer.echo("Spearman: candidate / artifact in use / past mean\n")
+    console.table(table)
+
+
 def _print_live(figures: dict[str, Any]) -> None:
     """Print the live figures."""
     error = figures["calibration"]

@@ -16,7 +16,8 @@ from graphstate.memory.node_tables import CREATED, LQ_SUM, SHARERS
 from graphstate.types import Mutation, source_hash
 from model.artifact import Artifact
 from model.config import OWN_SCALE
-from model.evaluation.live_figures import POST, LivePosts, model_number
+from model.evaluation.calibration import walk_forward
+from model.evaluation.live_figures import POST, LivePosts, calibration, model_number, newest
 from model.evaluation.metrics import Figure, spearman_figure
 from model.explain.numpy_forward import stranger_score
 from model.training.baselines import past_mean
@@ -88,6 +89,22 @@ class PrequentialResult:
             per_post, per_step = spearman_figure(score, self.reach), spearman_figure(mean(score), mean(self.reach))
             rows.append({"scorer": name, "per_post": per_post.row(), "per_user_day": per_step.row()})
         return rows
+
+    def calibration_errors(self, horizon: int) -> dict[str, float | int | None]:
+        """Return the mean of |log(predicted ÷ observed)| over tenths, over the posts after the first map.
+
+        Args:
+            horizon: Length of the horizon (µs).
+
+        Returns:
+            `posts`, and the errors of the `score` alone and of reach `calibrated` by the posts closed before each.
+        """
+        posts = newest([self.posts], len(self.posts))
+        people = walk_forward(posts, horizon)
+        rows = ~np.isnan(people)
+        reach = posts["reach"][rows].astype(np.float64)
+        raw, calibrated = (calibration(values[rows], reach)[0] for values in (reach_of(posts["score"]), people))
+        return {"posts": int(rows.sum()), "score": raw, "calibrated": calibrated}
 
     def fresh_minus_frozen(self) -> Figure:
         """Return the gain from fresh features over those at the cut: paired difference of Spearman over posts."""

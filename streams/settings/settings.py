@@ -196,6 +196,31 @@ class Settings(BaseSettings):
         description="Newest closed posts that the live figures cover: predictions against what posts got; 0: off.",
     )
 
+    calibrate: bool = Field(
+        True, description="Whether reach in persons is calibrated to the graph by its own closed posts."
+    )
+
+    train_every_s: float = Field(
+        86_400.0, ge=1, description="Event time in seconds between two trainings of the trainer."
+    )
+    train_posts: int = Field(
+        500, ge=60, le=100_000, description="Newest closed posts that judge a trained artifact; at most a third of all."
+    )
+    train_events: int = Field(
+        1_000_000, ge=1_000, description="Newest events that the trainer keeps in memory and learns from."
+    )
+    train_behind: float = Field(
+        0.05,
+        ge=0,
+        le=2,
+        description="Live Spearman below that of the past mean at which the trainer trains before `TRAIN_EVERY_S`.",
+    )
+    train_threads: int = Field(1, ge=1, le=64, description="Threads of a training.")
+    train_nice: int = Field(10, ge=0, le=19, description="Niceness of the trainer's process.")
+    train_memory_mb: int = Field(
+        0, ge=0, description="Maximum megabytes of the trainer's address space; 0: no limit of its own."
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     log_format: Literal["auto", "pretty", "json"] = Field(
         "auto", description="Format of the log; `auto`: pretty on a terminal, else JSON lines."

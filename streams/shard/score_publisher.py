@@ -13,6 +13,7 @@ from graphstate.state import GraphState
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import USER
 from model.engine.cpu import Backend
+from model.evaluation.calibration import IDENTITY, CalibrationMap
 from streams.messages.outputs import Alert, AlertOutcome, Score, new_score
 from streams.shard.alerts.alert_rule import Emerging, alert_id
 from streams.shard.alerts.outcomes import Ended
@@ -54,6 +55,7 @@ class ScorePublisher:
         published: Last published scores and alerts.
         percentiles: Current percentiles.
         republish_pending: Whether some live users have no valid published score; the next steps publish theirs.
+        calibration: Map from scores to persons.
         target: The score topic published to, as `streams/worker/processing/score_topic.py` writes it; committed.
     """
 
@@ -63,6 +65,7 @@ class ScorePublisher:
         self.published = PublishedScores()
         self.percentiles = PercentileHistogram()
         self.republish_pending = False
+        self.calibration = IDENTITY
         self.target = graph.meta.get(b"scores", b"").decode()
 
     def _user_rows(self) -> int:
@@ -93,6 +96,12 @@ class ScorePublisher:
         self.percentiles.place(users, engine.score[users], self._graph.live_users(users))
         self.request_republish()
 
+    def calibrate(self, calibration: CalibrationMap) -> None:
+        """Publish reach by another map from now on: the next steps publish all users again."""
+        if calibration != self.calibration:
+            self.calibration = calibration
+            self.request_republish()
+
     def request_republish(self, rows: NDArray[np.int64] | None = None) -> None:
         """Mark scores as not published; the next steps that are not silent publish them.
 
@@ -121,7 +130,7 @@ class ScorePublisher:
 
     def current(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the current reach `[k]` and percentile `[k]` of user rows `[k]`."""
-        return reach_of(self.engine.score[rows]), self.percentiles.percentile(rows)
+        return self.calibration.people(self.engine.score[rows]), self.percentiles.percentile(rows)
 
     def publish(self, rows: NDArray[np.int64]) -> list[Score]:
         """Return the scores to publish, and note them as published.

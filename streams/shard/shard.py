@@ -22,6 +22,7 @@ from graphstate.storage.row_layouts import NEVER
 from graphstate.types import TYPES, USER, GraphSpec, Int64s, Mutation
 from model.artifact import Artifact
 from model.engine.cpu import Backend, Engine, MakeBackend
+from model.evaluation.calibration import IDENTITY, CalibrationMap
 from model.evaluation.live_figures import model_number
 from model.explain.numpy_forward import stranger_score
 from streams.messages.halos import Halo, cause
@@ -33,7 +34,7 @@ from streams.shard.alerts.judgement import Judgement
 from streams.shard.graph_view import LiveView
 from streams.shard.live.closed_posts import ClosedPosts, Note
 from streams.shard.mirrors import Arrivals, Mirrors
-from streams.shard.score_publisher import Publishing, ScorePublisher, reach_of
+from streams.shard.score_publisher import Publishing, ScorePublisher
 from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
 from streams.telemetry.stage_timer import StageTimer
@@ -145,6 +146,7 @@ class Shard:
         spread_rows: int = 0,
         tolerance: float = 0.0,
         live_posts: int = 0,
+        calibration: CalibrationMap = IDENTITY,
     ) -> Shard:
         """Open or create a shard's state: one scan of RocksDB and one bulk recomputation.
 
@@ -161,6 +163,7 @@ class Shard:
             spread_rows: See `HubQueue`.
             tolerance: See `Tolerance`.
             live_posts: Number of closed posts that are kept for live figures; 0: none.
+            calibration: Map from scores to published reach.
 
         Raises:
             graphstate.errors.GraphError: The folder is in use, damaged, or of another format or spec.
@@ -169,6 +172,7 @@ class Shard:
         try:
             rules = rule or AlertRule(), publishing or Publishing()
             shard = cls(graph, artifact, *rules, backend, spread_rows, tolerance, live_posts)
+            shard.publisher.calibration = calibration
             shard.restore()
         except BaseException:
             graph.close()
@@ -178,7 +182,8 @@ class Shard:
     def restore(self) -> None:
         """Score all users once and load what was published; called once, by `open`."""
         self.alerts.restore()
-        self.publisher.restore(scores=self.graph.meta.get(b"model") == self.artifact.version.encode())
+        meta, by = self.graph.meta, self._published_by()
+        self.publisher.restore(scores=all(meta.get(name, b"") == value for name, value in by.items()))
         self.posts.restore()
         self.engine.warm_up(self.view)
         self._recompute(self.mirrors.restore(), Outcome())
@@ -244,6 +249,9 @@ class Shard:
         self.alerts.end_batch()
         return self.mirrors.receive(halos)
 
+    def _people(self, score: float) -> float:
+        return float(self.publisher.calibration.people(np.array(score)))
+
     def _on_boundary(self, _as_of: int) -> None:
         """Close posts at a boundary of event time (µs); all earlier mutations are counted."""
         self.posts.close()
@@ -255,7 +263,7 @@ class Shard:
         if row is not None and not users.live(row):
             row = None
         score = self._stranger if row is None else float(self.engine.score[row])
-        return self.posts.note_of(row, model_number(self.artifact.version), score, float(reach_of(np.array(score))))
+        return self.posts.note_of(row, model_number(self.artifact.version), score, self._people(score))
 
     def _recompute(
         self, arrivals: Arrivals, outcome: Outcome, *, silent: bool = False, with_tolerance: bool = False
@@ -320,7 +328,7 @@ class Shard:
     def prepare(self, next_offset: int, marks: Mapping[str, int] | None = None) -> None:
         """Make the WriteBatch of the step; the next step may be processed before `write`, and prepared after it."""
         marks = dict(marks or {})
-        meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
+        meta = {b"next": str(next_offset).encode(), **self._published_by()}
         meta[b"marks"] = json.dumps(marks).encode()
         meta[b"scores"] = self.publisher.target.encode()
         published = self.publisher.published
@@ -337,16 +345,23 @@ class Shard:
         self.graph.write()
         self.next_offset, self.marks = self._prepared
 
+    def _published_by(self) -> dict[bytes, bytes]:
+        """Return the `meta` rows that name what published scores follow from: artifact and calibration."""
+        calibration = self.publisher.calibration
+        packed = calibration.pack() if calibration.calibrated else b""
+        return {b"model": self.artifact.version.encode(), b"calibration": packed}
+
     # Between two steps
 
     def replace_engine(self, artifact: Artifact, engine: Backend) -> None:
         """Serve another artifact, whose engine has computed all users, from the next step on; republish all users.
 
         Mirrors are suspended until the next `announce`; first-layer outputs that other shards sent for the previous
-        artifact are no longer used.
+        artifact are no longer used. The calibration is that of no artifact until `ScorePublisher.calibrate`.
         """
         self.artifact, self.engine = artifact, engine
         self._stranger = stranger_score(artifact)
+        self.publisher.calibration = IDENTITY
         self.publisher.replace_engine(engine)
         self.mirrors.replace_engine(engine, self.publisher.percentiles, artifact.version)
 

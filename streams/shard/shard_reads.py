@@ -59,6 +59,7 @@ class ShardReads:
             "model": self._shard.artifact.version,
             "reach": float(reach[0]),
             "percentile": float(percentile[0]),
+            "calibrated": self._shard.publisher.calibration.calibrated,
             "as_of": int(graph.as_of()[row]),
         }
 

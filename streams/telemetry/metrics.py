@@ -324,6 +324,15 @@ class Metrics:
             "Mean of |log(predicted ÷ observed reach)| over tenths of the newest closed posts by prediction; 0.1 is "
             "about 10 %",
         )
+        self.trainer_decisions = self._gauge(
+            "trainer_decisions",
+            "Decisions of the trainer that the models topic holds, at most 200, by action (waiting, refused, accepted, "
+            "restored, failed)",
+            "action",
+        )
+        self.trainer_decided = self._gauge(
+            "trainer_decided_timestamp_seconds", "When the trainer decided last, in Unix seconds; 0: never"
+        )
 
     def _start_at_zero(self, inputs: Iterable[str]) -> None:
         """Start labelled counters that alerts watch at 0: Prometheus sees no rise of a counter that appears at 1."""

@@ -53,7 +53,7 @@ from streams.worker.processing.shard_agent import Outputs, ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.processing.source_clock import IdleSources, SourceClock
 from streams.worker.rollout.follower import RolloutFollower
-from streams.worker.rollout.models_topic import POSTS, ModelsTopicMessage, ModelsTopicReader
+from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.web import LiveFeed, LiveState, register
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,9 @@ class Worker:
             self.host,
             self.metrics,
             settings.live_posts,
-            lambda: self.rollout.state.posts,
-            lambda shard, value: self._send_to_models_topic(ModelsTopicMessage(f"{POSTS}/{shard}", value)),
+            self.rollout,
+            lambda key, value: self._send_to_models_topic(ModelsTopicMessage(key, value)),
+            calibrate=settings.calibrate,
         )
         self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
         self.web.live = self.live
@@ -248,6 +249,7 @@ class Worker:
             spread_rows=settings.spread_rows,
             tolerance=settings.tolerance,
             live_posts=settings.live_posts,
+            calibration=self.rollout.calibration,
         )
 
     # What the app calls (`streams.worker.group.faust_app.GroupMember`)

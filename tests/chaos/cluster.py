@@ -108,6 +108,7 @@ class Cluster:
 
     def _settings(self, broker: str, name: str, port: int) -> Settings:
         return Settings.load(
+            calibrate=False,
             broker=broker,
             shards=self._shards,
             datadir=self.folder / name,

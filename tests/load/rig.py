@@ -93,7 +93,13 @@ class Rig:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.kafka = stack.enter_context(EmbeddedKafka(self.folder / "kafka"))
-            self._common = {"broker": self.kafka.address, "shards": self._shards, "log_format": "json", **self._given}
+            self._common = {
+                "broker": self.kafka.address,
+                "shards": self._shards,
+                "log_format": "json",
+                "calibrate": False,
+            }
+            self._common |= self._given
             self.settings = Settings.load(**self._common, datadir=self.folder / "onlooker")
             with admin(self.settings, 20.0) as client:
                 create(client, Topics(self.settings).all())

@@ -84,6 +84,11 @@ def model_use(settings: Settings) -> list[Right]:
     return [*_on("read", models), *_on("write", models), *_on("describe", [registry.mutations]), group]
 
 
+def trainer(settings: Settings) -> list[Right]:
+    """Return the rights of `trainer`."""
+    return [*train(settings), *model_use(settings)]
+
+
 def reshard(settings: Settings) -> list[Right]:
     """Return the rights of `state reshard`; those on its own topic are checked when it creates it."""
     registry = Topics(settings)

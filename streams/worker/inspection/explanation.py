@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from graphstate.storage import row_layouts
 from graphstate.types import OWN, RELATIONS, TYPES, USER
 from model.artifact import Artifact
+from model.evaluation.calibration import CalibrationMap
 from model.explain.attribution import EdgeAttribution, Explainer, Explanation
 from model.explain.numpy_forward import Given
 from model.types import GraphInput
 from streams.messages.headers import rfc3339
-from streams.shard.score_publisher import reach_of
 from streams.shard.shard import Shard
 from streams.worker.inspection.score_history import INTO_USERS, Publication, Publications, ScoreHistory, is_same_node
 
@@ -61,6 +61,7 @@ class ScoreInputs:
         embedding: Second-layer output as served `[H]`.
         score: Score as served (mean log reach).
         settled: Whether embedding and score are computed from the current graph.
+        calibration: Map from scores to persons.
         published: Reach and percentile last published.
         before: Publication before the last one.
         arrived: (relation, id) of the sources that entered the user's windows since then.
@@ -79,6 +80,7 @@ class ScoreInputs:
     embedding: NDArray[np.float32]
     score: float
     settled: bool
+    calibration: CalibrationMap
     published: tuple[float, float] | None
     before: Publication | None
     arrived: set[tuple[str, str]]
@@ -125,6 +127,7 @@ def read_inputs(shard: Shard, user_id: str, publications: Publications | None = 
         embedding=np.array(engine.hidden2[np.array([user])])[0],
         score=float(engine.score[user]),
         settled=shard.staleness.embeddings_current,
+        calibration=shard.publisher.calibration,
         published=None if np.isnan(published[0]) else (float(published[0]), float(published[1])),
         before=before,
         arrived=arrived,
@@ -230,9 +233,9 @@ def explain(inputs: ScoreInputs) -> dict[str, Any]:
     else:
         explained = explainer(inputs.graph, inputs.inner, inputs.given, earlier)
     error = float(np.abs(explained.embedding - inputs.embedding).max())
-    contribution = _Contributions(explained.score)
+    contribution = _Contributions(explained.score, inputs.calibration)
     neighbours = sorted((_message(inputs, contribution, message) for message in explained.messages), key=_rank)
-    stranger = float(reach_of(np.array([explained.stranger], np.float64))[0])
+    stranger = float(inputs.calibration.people(np.array([explained.stranger], np.float64))[0])
     explanation = {
         "log_reach": explained.score,
         "stranger": {"reach": stranger, "log_reach": explained.stranger},
@@ -260,14 +263,16 @@ class _Contributions:
 
     Args:
         score: The score (mean log reach).
+        calibration: Map from scores to persons.
     """
 
-    def __init__(self, score: float) -> None:
-        self._score = score
+    def __init__(self, score: float, calibration: CalibrationMap) -> None:
+        self._score, self._calibration = score, calibration
 
     def of(self, log_reach: float) -> dict[str, float]:
         """Return a contribution in people and in log reach: the score minus the score without it."""
-        with_it, without = reach_of(np.array([self._score, self._score - log_reach], np.float64)).tolist()
+        scores = np.array([self._score, self._score - log_reach], np.float64)
+        with_it, without = self._calibration.people(scores).tolist()
         return {"people": with_it - without, "log_reach": log_reach}
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from model.evaluation.calibration import CalibrationMap
 from streams.errors import StaleStep
 from streams.messages.halos import Halo
 from streams.messages.mutation_packs import Record
@@ -406,6 +407,10 @@ class ShardHost:
     def versions(self) -> dict[int, str]:
         """Return the artifact version that each open shard serves; does not use the thread."""
         return {partition: shard.artifact.version for partition, shard in list(self._shards.items())}
+
+    def calibrations(self) -> dict[int, CalibrationMap]:
+        """Return the map from scores to persons that each open shard uses; does not use the thread."""
+        return {partition: shard.publisher.calibration for partition, shard in list(self._shards.items())}
 
     async def put_aside(self, partition: int, folder: Path, aside: Path) -> bool:
         """Rename the folder of a shard, unless the shard is open; returns whether it was renamed."""

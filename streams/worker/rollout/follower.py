@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError
 from model.artifact import Artifact
 from model.engine.cpu import MakeBackend
 from model.errors import ArtifactError
+from model.evaluation.calibration import IDENTITY, CalibrationMap
 from streams.errors import ModelRefused, StaleStep
 from streams.kafka.access.rights import refused
 from streams.shard.shard import Shard
@@ -36,7 +37,6 @@ from streams.worker.rollout.models_topic import (
     Deployment,
     ModelsTopicMessage,
     ModelsTopicReader,
-    ModelsTopicState,
     RolloutState,
     ShardStatus,
     encode,
@@ -107,9 +107,24 @@ class RolloutFollower(WorkerPart):
         self._random = Random()
 
     @property
-    def state(self) -> ModelsTopicState:
-        """What the models topic holds, as far as it was read."""
-        return self._reader.state
+    def posts(self) -> dict[int, bytes]:
+        """The encoded closed posts of each shard."""
+        return self._reader.state.posts
+
+    @property
+    def history(self) -> dict[str, bytes]:
+        """The encoded decisions of the trainer, by id."""
+        return self._reader.state.history
+
+    @property
+    def version(self) -> str:
+        """Version of the artifact in use."""
+        return self.artifact.version
+
+    @property
+    def calibration(self) -> CalibrationMap:
+        """The map from the scores of the artifact in use to persons."""
+        return self._reader.state.calibrations.get(self.artifact.version, IDENTITY)
 
     async def open(self) -> None:
         """Read the topic and load the artifact in use.
@@ -168,6 +183,7 @@ class RolloutFollower(WorkerPart):
                 await self._try_on_shard(partition, trial)
             else:
                 await self._cancel(partition)
+                await self._calibrate_shard(partition)
                 if use:
                     await self._send_status(partition, use.id, "serving")
         if not trial:
@@ -208,6 +224,13 @@ class RolloutFollower(WorkerPart):
         self._on_switch(partition)
         await self._steps.announce(partition)
         await self._send_status(partition, deployment_id, "serving")
+
+    async def _calibrate_shard(self, partition: int) -> None:
+        """Let a shard publish reach by the newest map of its artifact."""
+        calibration = self.calibration
+        if self._host.calibrations().get(partition, calibration) != calibration:
+            await self._steps.run_between_steps(partition, lambda shard: shard.publisher.calibrate(calibration))
+            log.info("shard_calibrated", extra={"shard": partition, "posts": calibration.posts})
 
     async def _prepare(self, partition: int, artifact: Artifact) -> EngineReplacement:
         """Return the computed and checked replacement for a shard.

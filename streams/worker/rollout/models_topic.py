@@ -4,6 +4,8 @@
     try              → Deployment    an artifact that shards prepare and check, but do not serve yet
     part/VERSION/N   → bytes         the files of an artifact, split into parts below any broker's message limit
     shard/N          → ShardStatus   the newest status of a shard
+    map/VERSION      → CalibrationMap  the map from an artifact's scores to persons
+    history/ID       → bytes         a decision of the trainer (`streams/trainer/history.py`); ids rise with time
     posts/N          → bytes         the newest closed posts of a shard (`streams/messages/closed_posts.py`)
 
 The topic has one partition and is compacted. A consumer that reads it from the beginning has the complete state, so
@@ -27,6 +29,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from model.artifact import Artifact
 from model.errors import ArtifactError
+from model.evaluation.calibration import CalibrationMap
 from streams.errors import BrokerError, Right, StateError, one_line
 from streams.kafka import aiokafka_internals, topics
 from streams.kafka.access import rights
@@ -35,7 +38,9 @@ from streams.kafka.topics import Topics
 from streams.settings.connection import aiokafka_arguments
 from streams.settings.settings import Settings
 
-USE, TRY, PART, SHARD, POSTS = "use", "try", "part", "shard", "posts"
+USE, TRY, PART, SHARD, POSTS, MAP, HISTORY = (
+    "use", "try", "part", "shard", "posts", "map", "history",
+)  # fmt: skip
 PART_BYTES = 512 * 1024
 POLL_S = 0.2
 AGAIN_S = 1.0
@@ -111,6 +116,11 @@ def part_key(version: str, number: int) -> str:
     return f"{PART}/{version}/{number}"
 
 
+def map_key(version: str) -> str:
+    """Return the key of the map from an artifact's scores to persons."""
+    return f"{MAP}/{version}"
+
+
 def _foreign(reason: str) -> StateError:
     return StateError(
         f"the models topic holds a message that Groundswell did not write ({reason}); nothing but Groundswell may "
@@ -128,6 +138,8 @@ class ModelsTopicState:
         trial_received_s: When that message was read, by `clock`.
         shards: The newest status of each shard.
         posts: Encoded closed posts of each shard.
+        calibrations: Maps from scores to persons, by artifact version.
+        history: Encoded decisions of the trainer, by id.
         parts: Parts by artifact version and part number.
     """
 
@@ -138,6 +150,8 @@ class ModelsTopicState:
         self.trial_time_ms, self.trial_received_s = 0, clock()
         self.shards: dict[int, ShardStatus] = {}
         self.posts: dict[int, bytes] = {}
+        self.calibrations: dict[str, CalibrationMap] = {}
+        self.history: dict[str, bytes] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
 
     def apply(self, message: ModelsTopicMessage) -> None:
@@ -147,7 +161,7 @@ class ModelsTopicState:
             StateError: Groundswell did not write the message.
         """
         kind, *rest = message.key.split("/")
-        if kind not in (USE, TRY, PART, SHARD, POSTS):
+        if kind not in (USE, TRY, PART, SHARD, POSTS, MAP, HISTORY):
             raise _foreign(f"the key {message.key!r}")
         try:
             if kind == USE:
@@ -159,10 +173,26 @@ class ModelsTopicState:
                 self.shards[int(rest[0])] = _decode_status(message.value)
             elif kind == POSTS and message.value is not None:
                 self.posts[int(rest[0])] = message.value
+            elif kind == HISTORY:
+                self._apply_history(rest[0], message.value)
+            elif kind == MAP:
+                self._apply_map(rest[0], message.value)
             elif kind == PART:
                 self._apply_part(rest[0], int(rest[1]), message.value)
         except (msgspec.DecodeError, ValueError, IndexError) as error:
             raise _foreign(one_line(error)) from error
+
+    def _apply_history(self, row_id: str, value: bytes | None) -> None:
+        if value is None:
+            self.history.pop(row_id, None)
+        else:
+            self.history[row_id] = value
+
+    def _apply_map(self, version: str, value: bytes | None) -> None:
+        if value is None:
+            self.calibrations.pop(version, None)
+        else:
+            self.calibrations[version] = CalibrationMap.unpack(value)
 
     def _apply_part(self, version: str, number: int, value: bytes | None) -> None:
         parts = self.parts.setdefault(version, {})
@@ -196,6 +226,8 @@ class ModelsTopicState:
         for version in sorted(self.parts.keys() - keep):
             for number in sorted(self.parts[version]):
                 yield ModelsTopicMessage(part_key(version, number), None)
+            if version in self.calibrations:
+                yield ModelsTopicMessage(map_key(version), None)
 
 
 class ModelsTopicReader:

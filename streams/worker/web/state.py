@@ -124,6 +124,7 @@ class LiveState:
             "users": sum(users for users, _ in sizes),
             "clock": rfc3339(clock) if clock >= 0 else None,
             "model": self.model,
+            "calibrated": bool(entries) and all(entry.get("calibrated", False) for entry in entries),
         }
 
     async def user(self, user_id: str) -> dict[str, Any] | None:

@@ -1,0 +1,163 @@
+"""The trainer beside a worker, on a replayed stream: `python -m tests.load.self_training FILE`.
+
+A broker and a worker that begins with the packaged artifact get the events in slices of event time, each post before
+the other events of its slice. After every `--every` days of event time the trainer runs one cycle. At the end the
+predictions that were served are compared, over time, with those that the packaged artifact would have made, and with
+the past mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.artifact import Artifact
+from model.evaluation.calibration import walk_forward
+from model.evaluation.live_figures import LivePosts, calibration, figures, model_version, past_mean
+from model.evaluation.metrics import spearman
+from streams.messages.closed_posts import decode
+from streams.settings.settings import Settings
+from streams.trainer.shadow import in_order, shadow
+from streams.worker.rollout.models_topic import read_models_topic
+from tests.load.live_figures import Event, Feeder, decoded, read
+from tests.load.rig import Rig
+from tests.support import tidy
+from tests.support.workers import environment, producer, wait_for
+
+HOUR_S, DAY_S = 3_600, 86_400
+SETTLE_S = 130.0
+"""The worker sends its closed posts at most every two minutes."""
+
+
+def slices(events: Sequence[Event], hours: float) -> Iterator[list[Event]]:
+    """Yield the events of each slice of event time."""
+    for _, group in groupby(events, key=lambda event: event["time"] // (hours * HOUR_S)):
+        yield list(group)
+
+
+def train(settings: Settings) -> dict[str, Any]:
+    """Run one cycle of the trainer; return its decision."""
+    command = [sys.executable, "-W", "ignore", "-m", "streams.cli", "trainer", "--once", "--json"]
+    ran = subprocess.run(command, env=environment(settings), cwd=tidy.ROOT, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise RuntimeError(f"trainer failed: {ran.stderr.strip()[-2_000:]}")
+    decision: dict[str, Any] = json.loads(ran.stdout)
+    return decision
+
+
+def served(
+    rig: Rig, events: Sequence[Event], hours: float, every_days: float
+) -> tuple[LivePosts, list[dict[str, Any]]]:
+    """Feed the worker and run the trainer; return the closed posts as served, and the decisions."""
+    decisions: list[dict[str, Any]] = []
+    trained_at = events[0]["time"]
+    with producer(rig.settings) as sender:
+        feeder = Feeder(rig.settings, sender)
+        for chunk in slices(events, hours):
+            feeder.send([event for event in chunk if event["type"] == "create"])
+            feeder.wait()
+            feeder.send([event for event in chunk if event["type"] != "create"])
+            feeder.wait()
+            if chunk[-1]["time"] - trained_at >= every_days * DAY_S:
+                trained_at = chunk[-1]["time"]
+                decisions.append(train(rig.settings))
+                sys.stderr.write(json.dumps(brief(decisions[-1])) + "\n")
+        feeder.close()
+    time.sleep(SETTLE_S)
+
+    def sent() -> bool:
+        state = read_models_topic(rig.settings)
+        return state is not None and 0 in state.posts
+
+    wait_for(sent, 60, "the closed posts")
+    state = read_models_topic(rig.settings)
+    assert state is not None
+    return decode(state.posts[0]), decisions
+
+
+def brief(decision: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a decision that the summary shows."""
+    told = decision.get("figures") or {}
+    return {
+        "as_of_day": round(decision["as_of"] / 1e6 / DAY_S, 1),
+        "action": decision["action"],
+        "candidate": decision["candidate"],
+        "posts": told.get("posts"),
+        "spearman": {name: figure["value"] for name, figure in told.get("spearman", {}).items()},
+        "calibration": told.get("calibration"),
+        "kept_top": told.get("kept_top"),
+        "reasons": decision["reasons"],
+        "seconds": decision["seconds"],
+    }
+
+
+def over_time(posts: LivePosts, packaged: LivePosts, window: int) -> list[dict[str, Any]]:
+    """Return Spearman over windows of closed posts: as served, by the packaged artifact, by the past mean."""
+    _, mine, theirs = np.intersect1d(posts["content"], packaged["content"], return_indices=True)
+    order = np.argsort(posts["created_at"][mine], kind="stable")
+    posts, packaged = posts[mine][order], packaged[theirs][order]
+    rows = []
+    for begin in range(0, len(posts) - window // 2, window):
+        part, shipped = posts[begin : begin + window], packaged[begin : begin + window]
+        reach = part["reach"].astype(np.float64)
+        rows.append(
+            {
+                "closed_posts": begin + len(part),
+                "day": round(float(part["created_at"][-1] - posts["created_at"][0]) / 1e6 / DAY_S, 1),
+                "served": round(spearman(part["score"], reach), 3),
+                "packaged": round(spearman(shipped["score"], reach), 3),
+                "past_mean": round(spearman(past_mean(part), reach), 3),
+                "models": [model_version(number) for number in np.unique(part["model"]).tolist()],
+                "calibration": calibration(part["people"].astype(np.float64), reach)[0],
+            }
+        )
+    return rows
+
+
+def main() -> int:
+    """Run the test of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--since", type=float, default=0.0, help="first event, in Unix seconds")
+    parser.add_argument("--posts", type=int, default=4_000, help="creates of the file that are sent")
+    parser.add_argument("--hours", type=float, default=6.0, help="event time of a slice")
+    parser.add_argument("--every", type=float, default=14.0, help="days of event time between two cycles")
+    parser.add_argument("--window", type=int, default=1_000, help="closed posts of one figure")
+    given = parser.parse_args()
+    events, begin = read(given.file, given.posts, given.since), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="groundswell-train-") as folder:
+        options = {"partitions": 1, "live_posts": 100_000, "calibrate": True}
+        with Rig(Path(folder), workers=1, shards=1, **options) as rig:
+            posts, decisions = served(rig, events, given.hours, given.every)
+    fed_s = time.monotonic() - begin
+    packaged = shadow(in_order(decoded(events)), Artifact.default(), -1, steps=4_000).posts
+    people = walk_forward(packaged, Artifact.default().config.horizon_s * 1_000_000)
+    known = ~np.isnan(people)
+    report = {
+        "events": len(events),
+        "closed_posts": len(posts),
+        "accepted": sum(decision["action"] == "accepted" for decision in decisions),
+        "refused": sum(decision["action"] == "refused" for decision in decisions),
+        "restored": sum(decision["action"] == "restored" for decision in decisions),
+        "decisions": [brief(decision) for decision in decisions],
+        "over_time": over_time(posts, packaged, given.window),
+        "whole": {"served": figures(posts)["spearman"], "packaged": figures(packaged)["spearman"]},
+        "calibration_packaged": calibration(people[known], packaged["reach"][known].astype(np.float64))[0],
+        "seconds": [round(fed_s, 1), round(time.monotonic() - begin, 1)],
+    }
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
