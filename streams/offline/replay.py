@@ -17,9 +17,10 @@ from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.storage.options import RocksDbBudget
 from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
-from streams.messages.files.result_tables import alert_table, score_table
+from streams.messages.files.result_tables import alert_table, outcome_table, score_table
 from streams.messages.outputs import Alert, AlertOutcome
 from streams.offline.share_report import ShareTally, tally
+from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.graph_view import graph_input
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Outcome, Shard
@@ -69,7 +70,14 @@ def batches(mutations: Iterable[Mutation], size: int) -> Iterator[list[Mutation]
 
 @contextmanager
 def cluster(
-    artifact: Artifact, spec: GraphSpec, folder: Path, shards: int, *, read_only: bool = False
+    artifact: Artifact,
+    spec: GraphSpec,
+    folder: Path,
+    shards: int,
+    *,
+    read_only: bool = False,
+    rule: AlertRule | None = None,
+    delay_s: float = 0.0,
 ) -> Iterator[Cluster]:
     """Open a cluster, and close its shards at the end.
 
@@ -79,15 +87,19 @@ def cluster(
         folder: Folder of the states.
         shards: Number of shards.
         read_only: Do not write to the states.
+        rule: Alert rule; None for the default with the artifact's horizon as its window.
+        delay_s: How far alerts wait for events that are not in order of time (s).
     """
+    rule = rule or AlertRule(artifact.config.horizon_s)
     with ExitStack() as stack:
         opened: list[Shard] = []
         memory = RocksDbBudget()
         for shard in range(shards):
             own = replace(spec, shards=shards, shard=shard)
-            opened.append(Shard.open(state_folder(folder, shard), artifact, own, memory=memory, read_only=read_only))
+            path = state_folder(folder, shard)
+            opened.append(Shard.open(path, artifact, own, rule=rule, memory=memory, read_only=read_only))
             stack.callback(opened[-1].close)
-        yield Cluster(opened)
+        yield Cluster(opened, int(delay_s * 1_000_000))
 
 
 def replay(
@@ -170,8 +182,10 @@ def run(  # noqa: PLR0913 - the options of `replay`
     with_reference: bool = False,
     on_step: Callable[[int], None] | None = None,
     worker_retention_s: int = 0,
+    rule: AlertRule | None = None,
+    delay_s: float = 0.0,
 ) -> tuple[ReplayResult, int, float | None]:
-    """Replay events and write `scores.parquet` and `alerts.parquet`.
+    """Replay events and write `scores.parquet`, `alerts.parquet` and `outcomes.parquet`.
 
     Args:
         mutations: Events, in any order.
@@ -182,6 +196,8 @@ def run(  # noqa: PLR0913 - the options of `replay`
         batch: Number of events per batch.
         with_reference: Compare with PyTorch Geometric; all events are then held in memory for the naive twin.
         on_step: Receives the number of events of each batch.
+        rule: Alert rule; None for the default.
+        delay_s: As for `cluster`.
         worker_retention_s: If the replay has no retention, count the shares that this one would leave out; 0: do not.
 
     Returns:
@@ -192,7 +208,7 @@ def run(  # noqa: PLR0913 - the options of `replay`
     out.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix="groundswell-replay-") as folder,
-        cluster(artifact, spec, Path(folder), shards) as opened,
+        cluster(artifact, spec, Path(folder), shards, rule=rule, delay_s=delay_s) as opened,
     ):
         for shard in opened.shards:
             shard.graph.shares.old = set()
@@ -201,5 +217,6 @@ def run(  # noqa: PLR0913 - the options of `replay`
         result.carried = dict(opened.carried)
         pq.write_table(score_table(*opened.scores()), out / "scores.parquet")
         pq.write_table(alert_table(result.alerts), out / "alerts.parquet")
+        pq.write_table(outcome_table(result.outcomes), out / "outcomes.parquet")
         error = reference_error(opened, mutations, spec) if with_reference else None
         return result, opened.users, error
