@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from graphstate import window_loading
 from graphstate.apply import credit_changes, eviction, share_outcomes
 from graphstate.apply.aggregates import Aggregates
+from graphstate.apply.covered_claims import UNDOING
 from graphstate.apply.credit_changes import Changes as CreditChanges
 from graphstate.apply.registers import UNERASED, Applier
 from graphstate.apply.remote_facts import FIRST, RemoteFacts
@@ -261,7 +262,7 @@ class GraphState:
         applied = expired = facts = 0
         alone, owns = self.spec.shards == 1, self.users.owns
         keep = self._kept_us if self.spec.retention_s else 0
-        handlers, apply_fact = self.applier.handlers, self.facts.apply
+        handlers, apply_fact, covered = self.applier.handlers, self.facts.apply, self.applier.covered
         periods = [every_us] * (on_boundary is not None) + [EVICTION_US] * bool(keep)
         boundary = self._next_boundary(periods)
         for mutation in mutations:
@@ -280,6 +281,8 @@ class GraphState:
                 expired += alone or owns(user)
                 self._expire(mutation)
                 continue
+            if covered.active or kind in UNDOING:
+                covered.observe(mutation)
             handlers[kind](mutation)
             applied += alone or owns(user)
         if clock > self.clock:
