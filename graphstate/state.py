@@ -19,6 +19,7 @@ from graphstate import window_loading
 from graphstate.apply import credit_changes, eviction, share_outcomes
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.compiled_apply import CompiledApply
+from graphstate.apply.covered_claims import UNDOING
 from graphstate.apply.credit_changes import Changes as CreditChanges
 from graphstate.apply.event_kernels import PASSED, RARE
 from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED
@@ -272,21 +273,26 @@ class GraphState:
         periods = [every_us] * (on_boundary is not None) + [EVICTION_US] * bool(self._retained_us)
         place = 0
         while place < len(columns):
-            place, why, ends = compiled.run(place, self.clock, self._next_boundary(periods))
+            boundary, watched = self._next_boundary(periods), self.applier.covered.active
+            place, why, ends = compiled.run(place, self.clock, boundary, watched=watched)
             self.clock = int(ends[CLOCK])
             counts["applied"] += int(ends[APPLIED])
             counts["expired"] += int(ends[EXPIRED])
             if why == PASSED:
                 self._advance(int(columns.time[place]), every_us, on_boundary)
             elif why == RARE:
-                place = self._take_rare(columns, place, counts)
+                place = self._take_rare(columns, place, counts, boundary)
         if clock > self.clock:
             self._advance(clock, every_us, on_boundary)
         return counts
 
-    def _take_rare(self, columns: EventColumns, place: int, counts: dict[str, int]) -> int:
-        """Apply the event or the facts from `place` on that the compiled code leaves; return where to go on."""
-        compiled, drops = self.compiled, self.contents.drops
+    def _take_rare(self, columns: EventColumns, place: int, counts: dict[str, int], boundary: int) -> int:
+        """Apply what the compiled code leaves: an event, facts, or all events before a boundary while some are watched.
+
+        Returns:
+            Where to go on.
+        """
+        compiled, covered = self.compiled, self.applier.covered
         fact = columns.kind[place] >= FIRST
         while place < len(columns) and (columns.kind[place] >= FIRST) == fact:
             mutation = compiled.mutation(place)
@@ -298,10 +304,12 @@ class GraphState:
                 self._expire(mutation)
             else:
                 self.clock = max(self.clock, mutation.time)
+                if covered.active or mutation.kind in UNDOING:
+                    covered.observe(mutation)
                 self.applier.handlers[mutation.kind](mutation)
                 counts["applied"] += self.users.owns(mutation.user)
             place += 1
-            if not fact:
+            if not fact and not (covered.active and place < len(columns) and columns.time[place] < boundary):
                 break
         self.aggregates.add_up()
         compiled.find_again()

@@ -71,6 +71,8 @@ class Fact(IntEnum):
     """The content that a content (other) replies to (extra) was evicted; no user."""
     CLEARED = 33
     """A shard (at) removed all data of the user up to a time."""
+    REVISED = 36
+    """A credit that was taken back, for alerts. time: from when it holds, other: content, extra: the change."""
     JUDGEMENT = 34
     """A message of a shard (at) about a boundary (time) of alerts: its stage (other), its content (extra); no user."""
 

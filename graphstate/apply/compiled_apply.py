@@ -167,13 +167,14 @@ class CompiledApply:
 
     # A call
 
-    def run(self, begin: int, clock: int, boundary: int) -> tuple[int, int, Int64s]:
+    def run(self, begin: int, clock: int, boundary: int, *, watched: bool = False) -> tuple[int, int, Int64s]:
         """Apply events from `begin` on.
 
         Args:
             begin: The number of the first event.
             clock: The clock (µs).
             boundary: The time at which to stop.
+            watched: Stop at shares and creates, too.
 
         Returns:
             Where the call stopped, why (`event_kernels.DONE` …), and its counts by the places of `Output.ends`.
@@ -183,7 +184,7 @@ class CompiledApply:
         out.ends[:] = 0
         out.ends[CLOCK] = clock
         out.stamp[0] += 1
-        self._limits[5], self._limits[6] = boundary, self._aggregates.eviction_schedule.until
+        self._limits[5:] = boundary, self._aggregates.eviction_schedule.until, watched
         stop, why = apply_events(self._core(), begin)
         ends = out.ends.copy()
         self._name_rows(ends, spare)

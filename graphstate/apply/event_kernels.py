@@ -28,6 +28,7 @@ from graphstate.apply.kernel_arrays import (
     SHARDS,
     SHARES_BEYOND,
     SHARES_EXPIRED,
+    WATCHED,
     Core,
     activity,
     change,
@@ -462,6 +463,8 @@ def apply_events(core: Core, begin: int) -> tuple[int, int]:
             if kind == _SHARE and _owns(core, events.other[i]):
                 ends[SHARES_EXPIRED] += 1
             continue
+        if limits[WATCHED] and kind in (_SHARE, _CREATE):
+            return i, RARE
         if kind in (_FOLLOW, _UNFOLLOW):
             applied = _follow(core, i)
         elif kind == _SHARE:

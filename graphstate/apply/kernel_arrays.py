@@ -22,9 +22,9 @@ CREDITS = 16
 """The list of credits in `Output`, as a place of `ends`."""
 ENDS = 17
 
-SHARDS, SHARD, RETENTION, HORIZON, KEPT, BOUNDARY, NOTED_UNTIL = range(7)
-"""Places of `Core.limits`; KEPT is 0 if no event expires."""
-LIMITS = 7
+SHARDS, SHARD, RETENTION, HORIZON, KEPT, BOUNDARY, NOTED_UNTIL, WATCHED = range(8)
+"""Places of `Core.limits`; KEPT is 0 if no event expires. WATCHED: shares and creates are for Python."""
+LIMITS = 8
 
 ROW_WIDTH = 7
 """Numbers of a changed row: its table and up to six fields."""

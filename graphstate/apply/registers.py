@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphstate.apply.aggregates import Aggregates
+from graphstate.apply.covered_claims import CoveredClaims
 from graphstate.storage import row_layouts
 from graphstate.storage.row_layouts import (
     DECISION,
@@ -49,6 +50,7 @@ class Applier:
         forgotten: Ids of this shard's users that a forget of this micro-batch removed.
         erased: Rows of other shards' users that a forget of this micro-batch removed.
         named: Ids that a forget of this micro-batch named.
+        covered: Credits that tombstones took back, for alerts.
         unerased: The number of removals that files may still hold, see `GraphState.unerased`.
     """
 
@@ -61,6 +63,7 @@ class Applier:
         self.erased: list[int] = []
         self.named: list[str] = []
         self.unerased = 0
+        self.covered = CoveredClaims(aggregates)
         self.handlers: dict[int, Callable[[Mutation], None]] = {
             Kind.FOLLOW: self._follow,
             Kind.UNFOLLOW: self._follow,

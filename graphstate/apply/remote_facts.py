@@ -33,6 +33,7 @@ class RemoteFacts:
         self.on_judgement: Callable[[Mutation], None] = lambda _message: None
         self._by_kind: dict[int, Callable[[Mutation, int], None]] = {
             Fact.JUDGEMENT: lambda fact, _sign: self.on_judgement(fact),
+            Fact.REVISED: lambda fact, _sign: applier.covered.receive(fact),
             Fact.MADE: lambda fact, sign: made(self._user(fact), fact.time, sign),
             Fact.THROUGH: lambda fact, sign: through(self._user(fact), sign),
             Fact.CREDITED: lambda fact, sign: credited(self._user(fact), fact.at, sign),

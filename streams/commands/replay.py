@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def replay(
     files: Annotated[list[Path], typer.Argument(help=_files.FILES)],
-    out: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet and alerts.parquet.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet, alerts.parquet and outcomes.parquet.")],
     until: Annotated[str, typer.Option(help="Only events up to this time (RFC 3339 or Unix seconds).")] = "",
     shards: Annotated[int, typer.Option(min=1, max=64, help="Number of shards; the scores do not depend on it.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 16_384,
@@ -28,7 +28,7 @@ def replay(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Score event files without a broker and write scores.parquet and alerts.parquet."""
+    """Score event files without a broker and write scores.parquet, alerts.parquet and outcomes.parquet."""
     from streams.messages.files import event_files
     from streams.offline import output_places
 
@@ -67,6 +67,7 @@ def _run(
     from streams.messages.files import event_files
     from streams.offline.replay import run
     from streams.settings.settings import Settings
+    from streams.shard.alerts.alert_rule import alert_rule
     from streams.shard.graph_view import graph_spec
     from streams.telemetry import progress
 
@@ -86,6 +87,8 @@ def _run(
             with_reference=reference,
             on_step=advance,
             worker_retention_s=settings.retention_s,
+            rule=alert_rule(settings, artifact.config.horizon_s),
+            delay_s=settings.watermark_delay_s,
         )
     summary: dict[str, Any] = {
         "events": result.events,
@@ -94,6 +97,8 @@ def _run(
         "scores": users,
         "published": result.published,
         "alerts": len(result.alerts),
+        "confirmed": sum(end.outcome == "confirmed" for end in result.outcomes),
+        "expired_alerts": sum(end.outcome == "expired" for end in result.outcomes),
         "shards": shards,
         "seconds": round(result.seconds, 3),
         "events_per_s": round(result.events / result.seconds) if result.seconds else 0,

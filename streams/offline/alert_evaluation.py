@@ -63,14 +63,18 @@ def replayed(
     artifact: Artifact,
     names: Sequence[str] = tuple(RULES),
     progress: Progress = lambda _line: None,
+    rule: AlertRule | None = None,
 ) -> Fired:
-    """Replay the events (in order of time) and return the alerts of the shipped rule and of the named baselines."""
+    """Replay the events (in order of time) and return the alerts of the shipped rule and of the named baselines.
+
+    rule: Parameters; None for the default rule with the artifact's horizon as its window.
+    """
     fired: Fired = {SHIPPED: []}
 
     def collect(outcome: Outcome) -> None:
         fired[SHIPPED] += [(alert.user, alert.as_of) for alert in outcome.alerts]
 
-    with open_replay(artifact, events, collect) as replay:
+    with open_replay(artifact, events, collect, rule or AlertRule(artifact.config.horizon_s)) as replay:
         baselines = BaselineRules(replay.shard, names)
         replay.shard.alerts.on_boundary = baselines.step
         for number, (end, time) in enumerate(stops(events, replay.shard.rule.step_us), 1):
@@ -182,8 +186,8 @@ def compare_rules(
     Raises:
         InputError: the events are too short for one step.
     """
-    rule = AlertRule()
-    window = rule.window_s * _SECOND
+    rule = AlertRule(artifact.config.horizon_s)
+    window = rule.window_us
     shares, authors = received(events)
     begin = max(first, int(shares.time[0]) + window) if len(shares.time) else last
     truth = breakouts(shares, window, begin, last)
@@ -193,7 +197,7 @@ def compare_rules(
             f"nothing to evaluate: more than {days:g} days must lie between the first share and the end; give more "
             "events or an earlier --from"
         )
-    fired = replayed(events, artifact, names, progress)
+    fired = replayed(events, artifact, names, progress, rule)
     row = {user: number for number, user in enumerate(authors)}
     alerts = {
         name: [(row[user], time) for user, time in fired_by_rule if user in row and time in truth.rising]

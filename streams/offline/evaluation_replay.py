@@ -11,6 +11,7 @@ from graphstate.types import Mutation
 from model.artifact import Artifact
 from streams.messages.source_progress import SourceProgress
 from streams.offline.replay import BATCH, cluster
+from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.graph_view import graph_spec
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Outcome, Shard
@@ -59,7 +60,10 @@ class ShardReplay:
 
 @contextmanager
 def open_replay(
-    artifact: Artifact, events: Sequence[Mutation], on_outcome: Callable[[Outcome], None] | None = None
+    artifact: Artifact,
+    events: Sequence[Mutation],
+    on_outcome: Callable[[Outcome], None] | None = None,
+    rule: AlertRule | None = None,
 ) -> Iterator[ShardReplay]:
     """Open a shard with an empty state in a temporary folder, removed at the end.
 
@@ -67,10 +71,11 @@ def open_replay(
         artifact: Artifact that the shard serves.
         events: Events in order of time.
         on_outcome: Receives the outcome of every step.
+        rule: Alert rule; None for the default.
     """
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
     with (
         TemporaryDirectory(prefix="groundswell-evaluate-") as folder,
-        cluster(artifact, spec, Path(folder), 1) as single_shard,
+        cluster(artifact, spec, Path(folder), 1, rule=rule) as single_shard,
     ):
         yield ShardReplay(single_shard, events, on_outcome)

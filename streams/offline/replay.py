@@ -18,6 +18,7 @@ from graphstate.types import USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact
 from streams.messages.outputs import Alert, AlertOutcome
 from streams.offline.share_report import ShareTally, tally
+from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.graph_view import graph_input
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Outcome, Shard
@@ -74,6 +75,8 @@ def cluster(
     *,
     read_only: bool = False,
     live_posts: int = 0,
+    rule: AlertRule | None = None,
+    delay_s: float = 0.0,
 ) -> Iterator[Cluster]:
     """Open a cluster, and close its shards at the end.
 
@@ -84,24 +87,21 @@ def cluster(
         shards: Number of shards.
         read_only: Do not write to the states.
         live_posts: Number of closed posts that each shard keeps for live figures; 0: none.
+        rule: Alert rule; None for the default with the artifact's horizon as its window.
+        delay_s: How far alerts wait for events that are not in order of time (s).
     """
+    rule = rule or AlertRule(artifact.config.horizon_s)
     with ExitStack() as stack:
         opened: list[Shard] = []
         memory = RocksDbBudget()
         for shard in range(shards):
             own = replace(spec, shards=shards, shard=shard)
+            path = state_folder(folder, shard)
             opened.append(
-                Shard.open(
-                    state_folder(folder, shard),
-                    artifact,
-                    own,
-                    memory=memory,
-                    read_only=read_only,
-                    live_posts=live_posts,
-                )
+                Shard.open(path, artifact, own, rule=rule, memory=memory, read_only=read_only, live_posts=live_posts)
             )
             stack.callback(opened[-1].close)
-        yield Cluster(opened)
+        yield Cluster(opened, int(delay_s * 1_000_000))
 
 
 def replay(
@@ -184,8 +184,10 @@ def run(  # noqa: PLR0913 - the options of `replay`
     with_reference: bool = False,
     on_step: Callable[[int], None] | None = None,
     worker_retention_s: int = 0,
+    rule: AlertRule | None = None,
+    delay_s: float = 0.0,
 ) -> tuple[ReplayResult, int, float | None]:
-    """Replay events and write `scores.parquet` and `alerts.parquet`.
+    """Replay events and write `scores.parquet`, `alerts.parquet` and `outcomes.parquet`.
 
     Args:
         mutations: Events, in any order.
@@ -196,25 +198,28 @@ def run(  # noqa: PLR0913 - the options of `replay`
         batch: Number of events per batch.
         with_reference: Compare with PyTorch Geometric; all events are then held in memory for the naive twin.
         on_step: Receives the number of events of each batch.
+        rule: Alert rule; None for the default.
+        delay_s: As for `cluster`.
         worker_retention_s: If the replay has no retention, count the shares that this one would leave out; 0: do not.
 
     Returns:
         The result, the number of live users, and the error of `reference_error` (None without the reference).
     """
-    from streams.messages.files.result_tables import alert_table, score_table, write_results
+    from streams.messages.files.result_tables import alert_table, outcome_table, score_table, write_results
 
     if with_reference:
         mutations = list(mutations)
     out.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix="groundswell-replay-") as folder,
-        cluster(artifact, spec, Path(folder), shards) as opened,
+        cluster(artifact, spec, Path(folder), shards, rule=rule, delay_s=delay_s) as opened,
     ):
         for shard in opened.shards:
             shard.graph.shares.old = set()
         result = replay(opened, mutations, batch, on_step)
         result.shares = tally(opened, result.given_shares, worker_retention_s)
         result.carried = dict(opened.carried)
-        write_results(out, score_table(*opened.scores()), alert_table(result.alerts))
+        tables = score_table(*opened.scores()), alert_table(result.alerts), outcome_table(result.outcomes)
+        write_results(out, *tables)
         error = reference_error(opened, mutations, spec) if with_reference else None
         return result, opened.users, error

@@ -131,8 +131,11 @@ class Settings(BaseSettings):
     alert_window_s: int = Field(
         0, ge=0, description="Seconds of the alert window; 0: the horizon of the artifact. Equal on all workers."
     )
-    alert_steps: Literal[1, 2, 3, 4, 6, 8, 12, 16, 24, 48] = Field(
-        12, description="Boundaries per alert window at which alerts are judged. Equal on all workers."
+    alert_steps: int = Field(
+        12,
+        ge=1,
+        le=48,
+        description="Boundaries per alert window at which alerts are judged; must divide 48. Equal on all workers.",
     )
     alert_budget: int = Field(
         3, ge=0, le=1_000, description="Alerts per boundary, in the whole graph. Equal on all workers."
@@ -249,6 +252,14 @@ class Settings(BaseSettings):
     def _kafka_name(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
             message = "must hold only letters, digits, '.', '_' and '-'"
+            raise ValueError(message)
+        return value
+
+    @field_validator("alert_steps")
+    @classmethod
+    def _whole_epochs(cls, value: int) -> int:
+        if 48 % value:
+            message = "must divide 48: 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48"
             raise ValueError(message)
         return value
 

@@ -1,4 +1,4 @@
-"""Scores and alerts as Parquet tables: `scores.parquet` and `alerts.parquet` of a replay."""
+"""Scores, alerts and outcomes as Parquet tables: `scores.parquet`, `alerts.parquet`, `outcomes.parquet` of a replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from streams.messages.outputs import Alert
+from streams.messages.outputs import Alert, AlertOutcome
 
 _TIME = pa.timestamp("us", tz="UTC")
 SCORE_SCHEMA = pa.schema(
@@ -25,6 +25,13 @@ ALERT_SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 """Columns of `alerts.parquet`: the fields of `Alert`."""
+OUTCOME_SCHEMA = pa.schema(
+    [
+        ("alert", pa.string()), ("user", pa.string()), ("outcome", pa.string()), ("as_of", _TIME),
+        ("lead_s", pa.float64()),
+    ]
+)  # fmt: skip
+"""Columns of `outcomes.parquet`: the fields of `AlertOutcome`."""
 
 
 def score_table(
@@ -43,7 +50,13 @@ def alert_table(alerts: Iterable[Alert]) -> pa.Table:
     return pa.Table.from_pylist([alert._asdict() for alert in alerts], schema=ALERT_SCHEMA)
 
 
-def write_results(out: Path, scores: pa.Table, alerts: pa.Table) -> None:
-    """Write both tables into a folder."""
+def outcome_table(outcomes: Iterable[AlertOutcome]) -> pa.Table:
+    """Return outcomes of alerts as a table, in the given order."""
+    return pa.Table.from_pylist([outcome._asdict() for outcome in outcomes], schema=OUTCOME_SCHEMA)
+
+
+def write_results(out: Path, scores: pa.Table, alerts: pa.Table, outcomes: pa.Table) -> None:
+    """Write the tables into a folder."""
     pq.write_table(scores, out / "scores.parquet")
     pq.write_table(alerts, out / "alerts.parquet")
+    pq.write_table(outcomes, out / "outcomes.parquet")

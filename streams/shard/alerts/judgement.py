@@ -36,7 +36,7 @@ from streams.shard.alerts.outcomes import AlertBook, Ended
 from streams.shard.alerts.pending import PendingChanges
 from streams.shard.alerts.watermarks import Watermarks
 
-STATE, AUTHORS, PENDING = (ALERTS + part for part in (b"state", b"author/", b"pending/"))
+STATE, AUTHORS, PENDING, COVERED = (ALERTS + part for part in (b"state", b"author/", b"pending/", b"covered"))
 _RULES = (SHIPPED, COUNTER)
 
 
@@ -167,6 +167,7 @@ class Judgement:
         if boundary > self.passed[self._shard]:
             self._collect()
             self.passed[self._shard] = boundary
+            self._graph.applier.covered.pass_boundary(boundary, boundary + self._rule.step_us)
             self._outbox.append(messages.passed(boundary, self._shard))
 
     def _collect(self) -> None:
@@ -361,6 +362,9 @@ class Judgement:
     def rows(self) -> dict[bytes, bytes | None]:
         """Return the rows to write with this micro-batch, None for a removal."""
         rows = self.pending.rows() | self.activity.rows()
+        covered = self._graph.applier.covered
+        if covered.changed:
+            rows[COVERED], covered.changed = covered.pack(), False
         if self._changed:
             rows[STATE] = msgspec.msgpack.encode(self._to_json())
             self._changed = False
@@ -398,6 +402,9 @@ class Judgement:
             self._counts.setdefault(at, {})[shard] = msgspec.convert(own, ShardCounts)
         for at, shard, own in state["candidates"]:
             self._candidates.setdefault(at, {})[shard] = msgspec.convert(own, ShardCandidates)
+        covered = self._graph.applier.covered
+        if COVERED in rows:
+            covered.restore(rows[COVERED])
         self.activity.restore(rows, state["at"])
         self.pending.restore(rows, state["at"])
         self._changed = False

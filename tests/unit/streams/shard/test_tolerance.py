@@ -26,6 +26,7 @@ from model.simulation.stream import Simulation
 from streams.messages.events import TOPIC_OF, from_row, mutations
 from streams.offline.replay import batches
 from streams.settings.settings import Settings
+from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.local_cluster import Cluster
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Outcome, Shard
@@ -330,6 +331,7 @@ def test_the_worker_applies_the_setting(tmp_path: Path) -> None:
         worker: Any = SimpleNamespace(
             artifact=ARTIFACT,
             settings=Settings(datadir=tmp_path / str(number), tolerance=most),
+            alert_rule=AlertRule(),
             checkpoints=SimpleNamespace(restore_if_missing=lambda *_: None),
             readiness=SimpleNamespace(progress=lambda *_: None),
             memory=None,
