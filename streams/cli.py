@@ -39,6 +39,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "demo": Entry("demo", "demo", "Run Kafka, a worker and a generated live stream on this machine."),
     "worker": Entry("worker", "worker", "Run one worker against the configured Kafka."),
+    "analyst": Entry("analyst", "analyst", "Run the analyst: centralities, communities and seeds of the whole graph."),
     "topics": Entry("topics", "app", "Create, list and describe the topics."),
     "produce": Entry("produce", "produce", "Validate the events of a file and send them to Kafka."),
     "tail": Entry("tail", "app", "Follow the scores or the alerts."),

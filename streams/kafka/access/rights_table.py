@@ -32,6 +32,14 @@ def worker(settings: Settings) -> list[Right]:
     return [*_on("read", [*inputs, *internal]), group, *_on("write", written), *_on("create", registry.all())]
 
 
+def analyst(settings: Settings) -> list[Right]:
+    """Return the rights of the analyst."""
+    registry = Topics(settings)
+    group = Right("read", settings.analyst_group, group=True)
+    read, written = [registry.mutations, *registry.analysis], registry.analysis
+    return [*_on("read", read), group, *_on("write", written), *_on("create", written)]
+
+
 def create(settings: Settings) -> list[Right]:
     """Return the rights of `topics create`."""
     specs = Topics(settings).all()
@@ -111,6 +119,7 @@ def find(settings: Settings) -> list[Right]:
 
 
 ROWS: dict[str, Callable[[Settings], list[Right]]] = {
+    "analyst": analyst,
     "topics create": create,
     "topics list, describe": describe,
     "produce": produce,

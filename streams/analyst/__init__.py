@@ -1,0 +1,1 @@
+"""The analyst: the whole graph in one process, and what only the whole graph shows."""

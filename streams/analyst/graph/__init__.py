@@ -1,0 +1,1 @@
+"""The graph in memory: registers, and the edges that they make live."""

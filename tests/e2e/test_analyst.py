@@ -1,0 +1,125 @@
+"""The analyst as a process on a real log: its topics equal a fresh computation, also after kills and forgets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import igraph
+import pytest
+
+from graphstate.types import FOLLOWS, GraphSpec, Kind, Mutation
+from streams.kafka.topics import Topics, admin, create
+from streams.messages.mutation_packs import Packer
+from streams.settings.settings import Settings
+from tests.support.analysts import naive
+from tests.support.strategies import history
+from tests.support.workers import WorkerProcess, producer, read_all, wait_for
+
+LOG = [event for event in history(5, 3_000, users=60) if event.kind != Kind.FORGET]
+LAST = max(event.time for event in LOG)
+
+
+class AnalystProcess(WorkerProcess):
+    """`groundswell analyst`, answering on the web port of the settings."""
+
+    def module(self) -> list[str]:
+        """The module to run with its arguments."""
+        return ["streams.cli", "analyst"]
+
+
+@pytest.fixture
+def analyst(settings: Settings) -> Iterator[AnalystProcess]:
+    """An analyst that is not started yet, with its topics, killed at the end."""
+    changes: dict[str, Any] = {"analyst_port": settings.web_port, "analyst_interval_s": 0.1, "retention_s": 0}
+    settings = settings.model_copy(update=changes)
+    with admin(settings) as client:
+        create(client, Topics(settings).all())
+    process = AnalystProcess(settings)
+    yield process
+    if process.process is not None:
+        process.kill()
+
+
+def send(settings: Settings, events: list[Mutation], first: int) -> None:
+    """Write events to the log, as messages of one input partition from an offset on."""
+    packer = Packer()
+    for offset, event in enumerate(events, first):
+        packer.add("in#1:0", offset, offset, 100, [event])
+    with producer(settings) as sender:
+        for value in packer.finish():
+            sender.send(Topics(settings).mutations.name, value, partition=0)
+
+
+def published(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The newest value of each user on the centrality topic."""
+    values: dict[str, dict[str, Any]] = {}
+    for record in sorted(read_all(settings, [Topics(settings).centrality.name]), key=lambda record: record.offset):
+        if record.value is None:
+            values.pop(record.key.decode(), None)
+        else:
+            values[record.key.decode()] = json.loads(record.value)
+    return values
+
+
+def expected(events: list[Mutation]) -> dict[str, tuple[int, int, int]]:
+    """Core number, followers and following of each live user, by igraph from the naive graph."""
+    edges, users = naive(events, GraphSpec(window=0))
+    names = sorted(users)
+    graph = igraph.Graph(directed=True)
+    graph.add_vertices(names)
+    graph.add_edges(sorted(edges[FOLLOWS]))
+    core = graph.as_undirected(mode="collapse").simplify().coreness()
+    return dict(zip(names, zip(core, graph.indegree(), graph.outdegree(), strict=True), strict=True))
+
+
+def whole(values: dict[str, dict[str, Any]]) -> dict[str, tuple[int, int, int]]:
+    """The whole numbers of published values."""
+    return {user: (value["core"], value["followers"], value["following"]) for user, value in values.items()}
+
+
+def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
+    """Published values equal igraph's on the naive graph: at first, after a forget, after a kill and more events."""
+    settings, half = analyst.settings, len(LOG) // 2
+    send(settings, LOG[:half], 0)
+    analyst.start()
+    analyst.wait_ready()
+    assert whole(published(settings)) == expected(LOG[:half])
+    person = next(event.user for event in LOG[:half] if event.kind == Kind.FOLLOW)
+    forget = Mutation(Kind.FORGET, LAST + 1, person)
+    send(settings, [forget], half)
+    wait_for(lambda: person not in published(settings), 30, "the tombstone")
+    assert analyst.get(f"/api/v1/users/{person}")[0] == 404
+    assert whole(published(settings)) == expected([*LOG[:half], forget])
+    analyst.kill()
+    # Messages that were sent before come again, in front of the new ones.
+    send(settings, LOG[:half], 0)
+    send(settings, LOG[half:], half + 1)
+    before = len(read_all(settings, [Topics(settings).centrality.name]))
+    analyst.start()
+    analyst.wait_ready()
+    wanted = expected([*LOG[:half], forget, *LOG[half:]])
+    assert whole(published(settings)) == wanted
+    status, body = analyst.get("/api/v1/top?limit=1000")
+    top = json.loads(body)
+    assert (status, whole({entry["user"]: entry for entry in top["top"]})) == (200, wanted)
+    assert sum(entry["pagerank"] for entry in top["top"]) == pytest.approx(1)
+    assert analyst.stop() == 0
+    moved = len(read_all(settings, [Topics(settings).centrality.name])) - before
+    analyst.start()
+    analyst.wait_ready()
+    # What did not move is not published again.
+    assert len(read_all(settings, [Topics(settings).centrality.name])) == before + moved
+
+
+def test_a_graph_beyond_the_limit_is_refused(analyst: AnalystProcess) -> None:
+    """A graph that needs more memory than it may ends the analyst with one line that has the numbers."""
+    analyst.settings = analyst.settings.model_copy(update={"analyst_memory_mb": 16})
+    many = [Mutation(Kind.FOLLOW, LAST, f"u{number}", f"v{number}") for number in range(40_000)]
+    send(analyst.settings, many, 0)
+    analyst.start()
+    assert analyst.ended(60) == 1
+    line = analyst.log.read_text().splitlines()[-1]
+    assert line.startswith("groundswell: the graph needs")
+    assert "GROUNDSWELL_ANALYST_MEMORY_MB" in line

@@ -1,0 +1,60 @@
+"""What tests need of the analyst's graph: logs of several shards, and its edges by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphstate.event_columns import EventColumns
+from graphstate.oracle.naive_graph import NaiveGraph
+from graphstate.types import FOLLOWS, INTERACTS, MEMBER_OF, RELATIONS, GraphSpec, Mutation
+from streams.analyst.graph.registers import Registers
+from streams.analyst.graph.tables import NEVER
+from streams.shard.routing import concerned
+
+Named = dict[int, set[tuple[str, str]]]
+KEPT = (FOLLOWS, INTERACTS, MEMBER_OF)
+
+
+class Follower:
+    """Registers that are fed with events, and the edges that their changes add up to."""
+
+    def __init__(self, spec: GraphSpec, shards: int = 1) -> None:
+        self.registers = Registers(shards, spec.retention_s, spec.lateness_s)
+        self.edges: Named = {relation: set() for relation in KEPT}
+        self.users: set[str] = set()
+        self.nothing = EventColumns.of([])
+
+    def apply(self, events: Iterable[Mutation]) -> None:
+        """Route events to the logs of the shards, and apply one record of each."""
+        events, shards = list(events), self.registers.shards
+        for shard in range(shards):
+            record = [event for event in events if shard in set(concerned(event, shards))]
+            self.registers.apply(shard, EventColumns.of(record), NEVER)
+
+    def take(self) -> None:
+        """Add up the changes; each must change something."""
+        changes, registers = self.registers.take(), self.registers
+        users, communities = registers.users.ids, registers.communities.ids
+        for relation, edges, targets in (
+            (FOLLOWS, changes.follows, users),
+            (INTERACTS, changes.interacts, users),
+            (MEMBER_OF, changes.members, communities),
+        ):
+            for sign, source, target in zip(*edges, strict=True):
+                edge = (users[source], targets[target])
+                assert (edge in self.edges[relation]) == (sign < 0)
+                (self.edges[relation].add if sign > 0 else self.edges[relation].remove)(edge)
+        self.users |= {users[row] for row in changes.live}
+        self.users -= {users[row] for row in changes.gone}
+
+
+def naive(events: Iterable[Mutation], spec: GraphSpec) -> tuple[Named, set[str]]:
+    """Return the live edges and the live users of the naive graph, all of them."""
+    graph = NaiveGraph(spec)
+    graph.apply(events)
+    snapshot = graph.snapshot()
+    edges = {}
+    for relation in KEPT:
+        sources, targets = (snapshot.ids[kind] for kind in RELATIONS[relation][1:])
+        edges[relation] = {(sources[source], targets[target]) for source, target in snapshot.edges[relation].T}
+    return edges, {user for user, live in zip(snapshot.ids[0], snapshot.live, strict=True) if live}
