@@ -11,8 +11,9 @@ from itertools import islice
 from typing import Any, Protocol
 
 from streams.kafka.partitioner import partitions_of
+from streams.kafka.record_batch import record_batches
 from streams.kafka.topics import TopicSpec
-from streams.messages.outputs import Message
+from streams.messages.outputs import Message, MessageColumns
 
 SLICE = 4_096
 """Messages encoded before other tasks of the event loop run."""
@@ -86,6 +87,39 @@ async def _queue(
         await asyncio.sleep(0)
     for partition, batch in open_batches.items():
         sent.append(await producer.send_batch(batch, topic.name, partition=partition))
+    return count
+
+
+async def publish_columns(
+    producer: BatchProducer, topic: TopicSpec, parts: Iterable[MessageColumns], now_ms: int, batch_bytes: int
+) -> int:
+    """Do the same as `publish` for messages in columns.
+
+    Args:
+        producer: the producer.
+        topic: the topic.
+        parts: each is encoded while the ones before are sent.
+        now_ms: the timestamp of the messages.
+        batch_bytes: the maximum size of a batch.
+
+    Returns:
+        The number of messages.
+    """
+    sent: list[asyncio.Future[Any]] = []
+    count = 0
+    try:
+        for messages in parts:
+            targets = partitions_of(messages.keys, len(await producer.partitions_for(topic.name)))
+            for partition, batch in record_batches(messages, targets, now_ms, batch_bytes):
+                sent.append(await producer.send_batch(batch, topic.name, partition=partition))
+            count += len(messages.keys)
+            await asyncio.sleep(0)
+    finally:
+        # After an error the batches before it are awaited too, so that nothing is in flight when this returns.
+        results = await asyncio.gather(*sent, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
     return count
 
 

@@ -50,6 +50,15 @@ class CloudEvents:
         own = [("ce_id", event_id), ("ce_time", time)]
         return [*self._constant, *own] if empty else [*self._constant, *own, _JSON]
 
+    def columns(self, event_ids: list[bytes], times: list[bytes]) -> list[tuple[str, bytes | list[bytes]]]:
+        """Return the headers of many messages; those with a value per message have a list.
+
+        Args:
+            event_ids: CloudEvents' `id` of each message.
+            times: each message's time as RFC 3339.
+        """
+        return [*self._constant, ("ce_id", event_ids), ("ce_time", times), _JSON]
+
 
 def error_headers(
     before: Iterable[tuple[str, bytes | None]], topic: str, partition: int, offset: int, exception: str, message: str

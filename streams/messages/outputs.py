@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from streams.messages.headers import CloudEvents, Headers, rfc3339
 
 ALERT_KIND = "emerging"
-_encode = msgspec.json.Encoder().encode
+_encode, _encode_lines = msgspec.json.Encoder().encode, msgspec.json.Encoder().encode_lines
 
 
 class Message(NamedTuple):
@@ -20,6 +21,20 @@ class Message(NamedTuple):
     key: bytes
     value: bytes | None
     headers: Headers
+
+
+class MessageColumns(NamedTuple):
+    """Messages with the same headers.
+
+    Attributes:
+        keys: The key of each message.
+        values: The value of each message.
+        headers: Name and value of each header; a list has one value per message.
+    """
+
+    keys: list[bytes]
+    values: list[bytes]
+    headers: list[tuple[str, bytes | list[bytes]]]
 
 
 class Score(NamedTuple):
@@ -142,23 +157,25 @@ OUTCOME_FIELDS = tuple(AlertOutcome("", "", "", 0, 0.0).to_json())
 """Fields of a message of the outcome topic, in order."""
 new_score = partial(tuple.__new__, Score)
 """Makes a `Score` from a tuple of its four fields without a Python call; a step may publish hundreds of thousands."""
-_new_message = partial(tuple.__new__, Message)
 
 
-def score_messages(scores: Iterable[Score], model: str, origin: str, events: CloudEvents) -> Iterator[Message]:
-    """Yield the message of the score topic for each score.
+def score_messages(scores: Sequence[Score], model: str, origin: str, events: CloudEvents) -> MessageColumns:
+    """Return the messages of the score topic for some scores.
 
     Args:
-        scores: Scores of one step.
+        scores: Scores of one step, at least one.
         model: Version of the artifact that computed them.
         origin: Step, by partition and offset of the mutations topic; the prefix of event ids.
         events: Headers of the score topic.
     """
-    headers, prefix = events.headers, f"{origin}/".encode()
-    for user, reach, percentile, as_of_us in scores:
-        key, as_of = user.encode(), rfc3339(as_of_us)
-        value = _encode(_ScoreJson(user, reach, percentile, as_of, model))
-        yield _new_message((key, value, headers(prefix + key, as_of.encode())))
+    users, reach, percentile, as_of_us = zip(*scores, strict=True)
+    texts = {time_us: rfc3339(time_us) for time_us in set(as_of_us)}
+    as_of = list(map(texts.__getitem__, as_of_us))
+    # JSON has no line feed in it, so one call encodes all values.
+    lines = _encode_lines(map(_ScoreJson, users, reach, percentile, as_of, repeat(model)))
+    keys, prefix = list(map(str.encode, users)), f"{origin}/".encode()
+    event_ids = [prefix + key for key in keys]
+    return MessageColumns(keys, lines.split(b"\n")[:-1], events.columns(event_ids, list(map(str.encode, as_of))))
 
 
 def tombstones(users: Iterable[str], origin: str, time: bytes, events: CloudEvents) -> Iterator[Message]:

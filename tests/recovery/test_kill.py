@@ -30,10 +30,25 @@ PORTION = 3_000
 """Events sent during the life of one worker; the rest of a portion is processed by the next."""
 EVENTS = PORTION * 6
 RATE = 2_500
+STEPS_AHEAD = 20
+"""Steps that must have run while the one before was acknowledged."""
 SEED = 20_250
 BATCH = 4_096
 NOW_MS = 1_700_000_000_000
 TOLERANCE = 1e-5
+
+
+class SmallSteps(WorkerProcess):
+    """A worker whose steps run ahead of the acknowledgement of the one before."""
+
+    @property
+    def steps_ahead(self) -> Path:
+        """The file with a byte for each of these steps."""
+        return self.log.with_suffix(".ahead")
+
+    def module(self) -> list[str]:
+        """The module that wraps the worker."""
+        return ["tests.support.small_steps", str(self.steps_ahead)]
 
 
 def stream(rng: random.Random) -> Iterator[dict[str, Any]]:
@@ -92,12 +107,15 @@ def steady(settings: Settings) -> Settings:
 def test_kill_nine_loses_nothing_and_counts_nothing_twice(
     steady: Settings, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
-    """After several kill -9 at random moments under load graph and scores equal those of an undisturbed run."""
+    """After several kill -9 at random moments under load graph and scores equal those of an undisturbed run.
+
+    The steps of the killed workers overlap: each is computed while the one before is acknowledged and committed.
+    """
     events = list(stream(random.Random(SEED)))[: PORTION * (KILLS + 1)]
     topics = Topics(steady)
     with admin(steady) as client:
         create(client, topics.all())
-    process = WorkerProcess(steady)
+    process = SmallSteps(steady)
     process.start()
     try:
         kill_under_load(process, events, random.Random(SEED))
@@ -106,6 +124,7 @@ def test_kill_nine_loses_nothing_and_counts_nothing_twice(
         assert process.stop() == 0
     finally:
         process.kill()
+    assert process.steps_ahead.stat().st_size > STEPS_AHEAD
     check_log(steady, topics, record_property)
     after, expected = open_shard(steady.datadir / "shard-0"), undisturbed(events, tmp_path / "undisturbed")
     try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import zlib
 
+from msgspec import DecodeError
+
 from graphstate.types import Mutation
 from streams.errors import BadEvent
 from streams.messages import events
@@ -30,8 +32,14 @@ def mutations(value: bytes | None, topic: events.TopicKind, timestamp_ms: int) -
 
 
 if __name__ == "__main__":
-    events.mutations = mutations
-    # Imported after the patch, because the import binds the function by name.
     from streams.cli import run
+    from streams.messages import column_decoder
+
+    def refuse(_value: bytes) -> None:
+        """Let every message be decoded one by one."""
+        raise DecodeError
+
+    column_decoder.mutations = mutations
+    column_decoder.DECODE = dict.fromkeys(events.DECODE, refuse)
 
     raise SystemExit(run(["worker"]))

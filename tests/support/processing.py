@@ -7,6 +7,7 @@ from typing import Any
 
 from graphstate.types import Kind, Mutation
 from streams.messages.mutation_packs import Packer
+from streams.messages.outputs import Message, MessageColumns
 from streams.shard.shard import Outcome
 
 
@@ -39,6 +40,14 @@ def pack(first: int, count: int, size: int = 1) -> bytes:
 def records(*values: bytes, first: int = 0) -> list[Record]:
     """Return records of the mutations topic with consecutive offsets."""
     return [Record(first + number, value, "mutations") for number, value in enumerate(values)]
+
+
+def one_by_one(columns: MessageColumns) -> list[Message]:
+    """Return messages in columns, each with all of its headers."""
+    return [
+        Message(key, value, [(name, text[n] if isinstance(text, list) else text) for name, text in columns.headers])
+        for n, (key, value) in enumerate(zip(columns.keys, columns.values, strict=True))
+    ]
 
 
 class FakeShard:

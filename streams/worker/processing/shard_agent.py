@@ -21,16 +21,17 @@ from faust.types import TP
 from numpy.typing import NDArray
 
 from streams.errors import StateError
-from streams.kafka.batches import gather_all, publish, send_packs
+from streams.kafka import record_batch
+from streams.kafka.batches import SLICE, gather_all, publish, publish_columns, send_packs
 from streams.kafka.consumer.poll_queue import Poll
-from streams.kafka.consumer.transport import Consumer, Producer
+from streams.kafka.consumer.transport import BATCH_BYTES, Consumer, Producer
 from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
 from streams.messages.headers import CloudEvents, rfc3339
 from streams.messages.mutation_packs import UnappliedRecords, fact_packs, unpack
-from streams.messages.outputs import Message, score_messages, tombstones
+from streams.messages.outputs import Message, MessageColumns, score_messages, tombstones
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.publish_and_commit import Step, publish_and_commit
@@ -124,22 +125,29 @@ class Outputs:
         self._score = CloudEvents("influence.score.v1", source)
         self._alert = CloudEvents("influence.alert.v1", source)
         self._outcome = CloudEvents("influence.outcome.v1", source)
-        # Compiles the partitioner, or loads it from its cache, before the first step.
+        # Compile both, or load them from their cache, before the first step.
         partitions_of([b""], 1)
+        record_batch.warm_up()
 
-    def scores(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
-        """Yield the scores of a step, then its tombstones.
+    def scores(self, outcome: Outcome, origin: str) -> Iterator[MessageColumns]:
+        """Yield the scores of a step, some at once.
 
         Args:
             outcome: the outcome of the step.
             origin: identifies the step: partition and offset of the mutations topic.
-            time: time of the tombstones, in RFC 3339.
         """
-        yield from score_messages(outcome.scores, outcome.model, origin, self._score)
-        yield from self.tombstones(outcome, origin, time)
+        for first in range(0, len(outcome.scores), SLICE):
+            scores = outcome.scores[first : first + SLICE]
+            yield score_messages(scores, outcome.model, origin, self._score)
 
     def tombstones(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
-        """Yield the tombstones of forgotten users; the arguments are those of `scores`."""
+        """Yield the tombstones of forgotten users.
+
+        Args:
+            outcome: the outcome of the step.
+            origin: as for `scores`.
+            time: time of the tombstones, in RFC 3339.
+        """
         return tombstones(outcome.forgotten, origin, time, self._score)
 
     def alerts(self, outcome: Outcome) -> Iterator[Message]:
@@ -395,8 +403,8 @@ class ShardAgent:
         now_ns = time.time_ns()
         client, outputs, now_ms = self._producer.client, self._outputs, now_ns // 1_000_000
         now = rfc3339(now_ns // 1_000).encode()
-        await publish(client, outputs.score_topic, outputs.scores(outcome, origin, now), now_ms)
-        for partitions in sorted(self.former_partitions):
+        await publish_columns(client, outputs.score_topic, outputs.scores(outcome, origin), now_ms, BATCH_BYTES)
+        for partitions in sorted(self.former_partitions | {0}) if outcome.forgotten else ():
             await publish(client, outputs.score_topic, outputs.tombstones(outcome, origin, now), now_ms, partitions)
         await publish(client, outputs.alert_topic, outputs.alerts(outcome), now_ms)
         await publish(client, outputs.outcome_topic, outputs.outcomes(outcome), now_ms)

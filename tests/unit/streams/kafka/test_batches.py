@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 from aiokafka.partitioner import murmur2
+from aiokafka.record.default_records import DefaultRecordBatch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.kafka.batches import publish
+from streams.kafka.batches import publish, publish_columns
 from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.headers import CloudEvents, error_headers, rfc3339
-from streams.messages.outputs import Alert, Message, Score
+from streams.messages.outputs import Alert, Message, MessageColumns, Score
 from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.worker.processing.shard_agent import Outputs
+from tests.support.processing import one_by_one
 
 AS_OF = 1_714_564_800_123_456
 TIME = "2024-05-01T12:00:00.123456Z"
@@ -33,7 +35,8 @@ def outputs(offline_settings: Settings) -> Outputs:
 def test_score(outputs: Outputs) -> None:
     """A score message is keyed by user and has exactly the contract's fields and CloudEvents' headers."""
     outcome = Outcome([Score("ann é", 12.5, 99.25, AS_OF)], model="0123456789ab")
-    (message,) = outputs.scores(outcome, "0-17", b"now")
+    (messages,) = outputs.scores(outcome, "0-17")
+    (message,) = one_by_one(messages)
     assert message.key == "ann é".encode()
     assert json.loads(message.value or b"") == {
         "user": "ann é", "reach": 12.5, "percentile": 99.25, "as_of": TIME, "model": "0123456789ab"
@@ -50,7 +53,8 @@ def test_score(outputs: Outputs) -> None:
 
 def test_tombstone(outputs: Outputs) -> None:
     """The score of a forgotten user gets a tombstone: a message without a value."""
-    (message,) = outputs.scores(Outcome(forgotten=["bob"]), "0-17", TIME.encode())
+    assert list(outputs.scores(Outcome(forgotten=["bob"]), "0-17")) == []
+    (message,) = outputs.tombstones(Outcome(forgotten=["bob"]), "0-17", TIME.encode())
     assert (message.key, message.value) == (b"bob", None)
     headers = dict(message.headers)
     assert headers["ce_id"] == b"0-17/bob"
@@ -113,7 +117,7 @@ class FakeProducer:
     """A producer that acknowledges batches at once, or with an error."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.sent: list[tuple[int, Batch]] = []
+        self.sent: list[tuple[int, Any]] = []
         self._error = error
 
     def create_batch(self) -> Batch:
@@ -149,6 +153,32 @@ def test_batches(count: int) -> None:
     for user in range(7):
         numbers = [int(value or b"") for _, key, value in sent if key == b"u%d" % user]
         assert numbers == sorted(numbers)
+
+
+def test_columns_are_published_in_order() -> None:
+    """Messages in columns go to the partition of their key, those of a partition in order, in batches of a size."""
+    keys = [b"u%d" % (n % 7) for n in range(50)]
+    parts = [
+        MessageColumns(keys[:30], [b"%d" % n for n in range(30)], [("a", b"1"), ("b", keys[:30])]),
+        MessageColumns(keys[30:], [b"%d" % n for n in range(30, 50)], []),
+    ]
+    fake = FakeProducer()
+    assert asyncio.run(publish_columns(fake, TOPIC, parts, 77, 200)) == 50
+    assert max(batch.size() for _, batch in fake.sent) <= 200
+    read: list[tuple[int, int]] = []
+    for partition, batch in fake.sent:
+        for record in DefaultRecordBatch(batch._build()):
+            number = int(record.value)
+            headers = [("a", b"1"), ("b", record.key)] if number < 30 else []
+            assert (record.key, record.timestamp, record.headers) == (keys[number], 77, headers)
+            read.append((partition, number))
+    assert [partition for partition, _ in read] == partitions_of([keys[number] for _, number in read], 4)
+    assert sorted(number for _, number in read) == list(range(50))
+    for partition in range(4):
+        numbers = [number for target, number in read if target == partition]
+        assert numbers == sorted(numbers)
+    with pytest.raises(ConnectionError):
+        asyncio.run(publish_columns(FakeProducer(ConnectionError()), TOPIC, parts, 77, 200))
 
 
 def test_a_refused_batch_is_an_error() -> None:

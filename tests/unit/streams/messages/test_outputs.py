@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from streams.messages.files.result_tables import ALERT_SCHEMA, SCORE_SCHEMA, alert_table, score_table
 from streams.messages.headers import CloudEvents
 from streams.messages.outputs import ALERT_FIELDS, SCORE_FIELDS, Alert, Score, new_score, score_messages, tombstones
+from tests.support.processing import one_by_one
 
 AS_OF = 1_300_000_000_000_001
 TIME = "2011-03-13T07:06:40.000001Z"
@@ -18,9 +20,12 @@ ALERT = Alert("id1", "ann", AS_OF, 3.5, 7, 12.5, 99.25, 4, None)
 
 def test_score_messages() -> None:
     """The value has the fields in their fixed order; a tombstone has none."""
-    (message,) = score_messages([new_score(("ann é", 12.5, 0.1 + 0.2, AS_OF))], "m1", "0-17", EVENTS)
+    scores = [new_score(("ann é", 12.5, 0.1 + 0.2, AS_OF)), new_score(('b"\n', 1.0, 2.0, AS_OF + 1))]
+    message, second = one_by_one(score_messages(scores, "m1", "0-17", EVENTS))
     value = f'{{"user":"ann é","reach":12.5,"percentile":0.30000000000000004,"as_of":"{TIME}","model":"m1"}}'
     assert message == ("ann é".encode(), value.encode(), EVENTS.headers("0-17/ann é".encode(), TIME.encode()))
+    assert json.loads(second.value or b"")["user"] == second.key.decode() == 'b"\n'
+    assert dict(second.headers)["ce_time"] == TIME.replace("1Z", "2Z").encode()
     (tombstone,) = tombstones(["bob"], "0-17", b"now", EVENTS)
     assert tombstone == (b"bob", None, EVENTS.headers(b"0-17/bob", b"now", empty=True))
     assert (*Score._fields, "model") == SCORE_FIELDS
