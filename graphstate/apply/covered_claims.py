@@ -3,8 +3,8 @@
 Registers hold the newest state: a credited share that a tombstone covers is gone at once, and one that arrives after
 the tombstone never counts. At a boundary before the tombstone it did count. Boundaries are judged in order, so this
 matters only for tombstones from beyond the next boundary, that is while one partition is read ahead of others. For
-contents that such a tombstone touches, this module keeps all claims until the boundary has passed, computes naively what
-was credited when, and derives the changes that the registers do not show.
+contents that such a tombstone touches, this module keeps all claims until the boundary has passed, computes naively
+what was credited when, and derives the changes that the registers do not show.
 """
 
 from __future__ import annotations

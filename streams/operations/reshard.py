@@ -38,8 +38,9 @@ from streams.kafka.access import rights, rights_table
 from streams.kafka.log_io import reader, writer
 from streams.messages.topic_identity import Identity, read_note
 from streams.operations.reshard_journal import BUILD, PLACE, SETTLE, SWAP, Journal, ReshardTopics
-from streams.operations.resharded_log import NewLog, OldPartition, merge_by_clock
+from streams.operations.resharded_log import NewLog, OldPartition, least_progress, merge_by_clock
 from streams.settings.settings import Settings
+from streams.shard.alerts.alert_rule import alert_rule
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Shard
 from streams.worker import checkpoints
@@ -178,7 +179,8 @@ class Resharding:
             staging = stack.enter_context(writer(self.settings, self.staging))
             memory = RocksDbBudget(self.settings.memory_mb << 20)
             shards = [self._open(stack, journal, shard, memory, artifact) for shard in range(self.new)]
-            new_log = NewLog(shards, self.log, f"{SOURCE_PREFIX}{journal.run_id}", staging.send)
+            source = f"{SOURCE_PREFIX}{journal.run_id}"
+            new_log = NewLog(shards, self.log, source, staging.send, lambda: least_progress(partitions))
             events_by_partition = [
                 old_partition.events(stack.enter_context(reader(self.settings, self.log, old_partition.partition, end)))
                 for old_partition, end in zip(partitions, old_ends, strict=True)
@@ -189,7 +191,7 @@ class Resharding:
                     records = sum(old_partition.records for old_partition in partitions)
                     self.progress("building the new log", records, sum(old_ends))
             new_log.finish(max(old_partition.clock for old_partition in partitions), self._input_positions())
-            new_log.set_alerted(self._last_alerts())
+            new_log.set_published(self._published_alerts())
             staging.flush()
         journal.stage, journal.new_ends, journal.bytes = SWAP, new_log.ends, new_log.bytes
         journal.events, journal.facts, journal.expired = new_log.events, new_log.facts, new_log.expired
@@ -202,7 +204,8 @@ class Resharding:
         spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
         folder = state_folder(settings.datadir / f"{BUILD_PREFIX}{journal.run_id}", shard)
         folder.parent.mkdir(exist_ok=True)
-        opened = Shard.open(folder, artifact, replace(spec, shards=self.new, shard=shard), memory=memory)
+        rule = alert_rule(settings, artifact.config.horizon_s)
+        opened = Shard.open(folder, artifact, replace(spec, shards=self.new, shard=shard), rule=rule, memory=memory)
         stack.callback(opened.close)
         return opened
 
@@ -310,18 +313,18 @@ class Resharding:
             if commit.offset > 0
         }
 
-    def _last_alerts(self) -> dict[str, int]:
-        """Return the time (µs) of each user's newest alert on the alert topic."""
-        name, newest = self.topics.alert, dict[str, int]()
+    def _published_alerts(self) -> dict[str, int]:
+        """Return the time (µs) of each alert on the alert topic, by id."""
+        name, published = self.topics.alert, dict[str, int]()
         if self.topics.partitions(name) is None:
-            return newest
+            return published
         for partition, (begin, end) in enumerate(self.topics.bounds(name)):
             with reader(self.settings, name, partition, end, begin) as messages:
                 for _, value in messages:
                     alert = json.loads(value)
                     as_of_us = (datetime.fromisoformat(alert["as_of"]) - _EPOCH) // timedelta(microseconds=1)
-                    newest[alert["user"]] = max(newest.get(alert["user"], as_of_us), as_of_us)
-        return newest
+                    published[alert["alert"]] = as_of_us
+        return published
 
     def _commit(self, journal: Journal) -> None:
         """Commit the end of the new log as published, and stamp its id on the commits of the input topics."""

@@ -21,7 +21,7 @@ first carries the clock to it.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from graphstate.apply.remote_facts import FIRST
@@ -37,6 +37,9 @@ from streams.messages.mutation_packs import (
     fact_packs,
     unpack,
 )
+from streams.messages.source_progress import SourceProgress
+from streams.shard.alerts.alert_rule import Emerging, alert_id
+from streams.shard.alerts.watermarks import Watermarks
 from streams.shard.routing import concerned
 from streams.shard.shard import Shard
 
@@ -63,6 +66,8 @@ class OldPartition:
         partition: Number of the partition.
         clock: Clock of its shard after the records that were read (µs).
         records: Number of records that were read.
+        watermarks: What the records told of the input partitions.
+        ended: Whether all records were read.
     """
 
     def __init__(self, topic: str, partition: int, shards: int) -> None:
@@ -71,6 +76,8 @@ class OldPartition:
         self._shards = shards
         self.clock = NEVER
         self.records = 0
+        self.watermarks = Watermarks()
+        self.ended = False
 
     def events(self, messages: Iterable[tuple[int, bytes]]) -> Iterator[ClockedEvent]:
         """Yield the events of the users that this shard owns, each once, from all messages (offset, value).
@@ -97,6 +104,23 @@ class OldPartition:
                 if owner(mutation.user, self._shards) == self.partition:
                     yield ClockedEvent(self.clock, mutation)
             self.clock = max(self.clock, pack.clock)
+            if pack.progress is not None:
+                self.watermarks.update(pack.progress)
+        self.ended = True
+
+
+def least_progress(partitions: Sequence[OldPartition]) -> SourceProgress:
+    """Return what all old partitions tell of the input partitions: no event from before it is still to be read."""
+    unread = [partition.watermarks for partition in partitions if not partition.ended]
+    told = unread or [partition.watermarks for partition in partitions]
+    sources = set.intersection(*(set(part.newest) for part in told))
+    newest = {source: min(part.newest[source] for part in told) for source in sorted(sources)}
+    counts: dict[str, int] = {}
+    for part in told:
+        for topic, count in part.partitions.items():
+            counts[topic] = max(count, counts.get(topic, 0))
+    idle = set.intersection(*(part.idle for part in told))
+    return SourceProgress(newest, sorted(idle), counts)
 
 
 def merge_by_clock(events_by_partition: Iterable[Iterable[ClockedEvent]]) -> Iterator[ClockedEvent]:
@@ -126,6 +150,7 @@ class NewPartition:
         self._open: list[Mutation] = []
         self._bytes = 0
         self._number = 0
+        self._progress: SourceProgress | None = None
         # The first message of the log names its source even if the shard gets no event.
         self._pack([], NEVER)
 
@@ -140,20 +165,29 @@ class NewPartition:
         self._bytes += _FIELDS_BYTES + len(mutation.user) + len(mutation.other) + len(mutation.extra or "")
         self.clock = max(self.clock, time)
 
-    def close(self, clock: int, positions: Mapping[str, int] | None = None) -> None:
-        """Close the pack, with the clock (µs) that it carries and with positions of sources that are complete."""
-        self._pack(self._open, clock, positions or {})
+    def close(
+        self, clock: int, positions: Mapping[str, int] | None = None, progress: SourceProgress | None = None
+    ) -> None:
+        """Close the pack, with the clock (µs) and the progress that it carries and positions of complete sources."""
+        self._pack(self._open, clock, positions or {}, progress)
+        self._progress = progress or self._progress
         self._open, self._bytes = [], 0
         self.clock = max(self.clock, clock)
 
-    def advance(self, clock: int) -> None:
-        """Close the pack if it holds events, or if contents may leave by this clock (µs)."""
-        if self._open or self.clock // EVICTION_US < clock // EVICTION_US:
-            self.close(clock)
+    def advance(self, clock: int, progress: SourceProgress) -> None:
+        """Close the pack if it holds events, if contents may leave by this clock (µs), or if the progress is new."""
+        if self._open or self.clock // EVICTION_US < clock // EVICTION_US or progress != self._progress:
+            self.close(clock, progress=progress)
 
-    def _pack(self, mutations: list[Mutation], clock: int, positions: Mapping[str, int] | None = None) -> None:
+    def _pack(
+        self,
+        mutations: list[Mutation],
+        clock: int,
+        positions: Mapping[str, int] | None = None,
+        progress: SourceProgress | None = None,
+    ) -> None:
         packer = Packer()
-        packer.clock = clock
+        packer.clock, packer.progress = clock, progress
         packer.add_message(self._source, self._number, 0, 0, mutations)
         for source, offset in (positions or {}).items():
             packer.add_message(source, offset, 0, 0, ())
@@ -172,7 +206,9 @@ class NewLog:
         expired: Number of events that a shard refused as too late.
     """
 
-    def __init__(self, shards: list[Shard], topic: str, source: str, send: Send) -> None:
+    def __init__(
+        self, shards: list[Shard], topic: str, source: str, send: Send, progress: Callable[[], SourceProgress]
+    ) -> None:
         """Start an empty log.
 
         Args:
@@ -180,6 +216,7 @@ class NewLog:
             topic: Name of the log, which the source of facts begins with.
             source: Source of the events; that of a partition is `source:shard`.
             send: Sends the messages, those of a partition in order.
+            progress: Returns what the old log told of the input partitions up to the events that were added.
         """
         spec = shards[0].graph.spec
         kept_us = (spec.retention_s + spec.lateness_s) * 1_000_000 if spec.retention_s else 0
@@ -187,8 +224,9 @@ class NewLog:
         self.ends = [0 for _ in shards]
         self._clock = NEVER
         self.events = self.facts = self.bytes = self.expired = 0
-        self._topic, self._send = topic, send
-        # Alerts are judged at multiples of this: every event before one must be applied by then.
+        self._topic, self._send, self._progress = topic, send, progress
+        self._judged: list[tuple[Shard, Emerging, str]] = []
+        # Alerts are judged at multiples of this.
         self._step_us = shards[0].rule.step_us
         self._events_since_step = 0
         self._partitions = [NewPartition(f"{source}:{shard}", kept_us) for shard in range(len(shards))]
@@ -209,7 +247,7 @@ class NewLog:
     def process(self) -> None:
         """Send what was added, and run the shards until none derives a fact."""
         for partition in self._partitions:
-            partition.advance(self._clock)
+            partition.advance(self._clock, self._progress())
         self._drain()
         self._events_since_step = 0
 
@@ -222,17 +260,23 @@ class NewLog:
         """
         self._clock = max(self._clock, clock)
         for partition in self._partitions:
-            partition.close(self._clock, positions)
+            partition.close(self._clock, positions, self._progress())
         self._drain()
 
-    def set_alerted(self, alerted: Mapping[str, int]) -> None:
-        """Replace the alerts of the new shards by those that were published: time (µs) by user.
+    def set_published(self, alerts: Mapping[str, int]) -> None:
+        """Let the new shards publish the alerts that they judged and the old ones did not publish.
 
-        The new shards alerted other users, as each has its part of the budget.
+        Args:
+            alerts: Time (µs) of each published alert by id. Alerts from before the newest one count as published:
+                the topic may not have them any more.
         """
+        newest = max(alerts.values(), default=NEVER)
         for shard in self._shards:
             shard.process([], silent=True)
-            shard.publisher.restore_alerts(alerted)
+            shard.alerts.unpublished = [
+                pick for own, pick, name in self._judged if own is shard and pick.as_of >= newest and name not in alerts
+            ]
+            shard.alerts.mark_changed()
             shard.commit(shard.next_offset, shard.marks)
 
     def _drain(self) -> None:
@@ -260,6 +304,9 @@ class NewLog:
             new.add(offset, pack)
         outcome = shard.process(new.records, silent=True)
         shard.commit(packs[-1][0] + 1, new.marks)
+        self._judged += [
+            (shard, pick, alert_id(shard.graph.users.ids[pick.row], pick.as_of)) for pick in shard.alerts.step.picks
+        ]
         self.expired += outcome.counts.get("expired", 0)
         self.facts += sum(len(told.facts) for told in outcome.outbound_facts)
         for receiver, values in fact_packs(self._topic, number, outcome.outbound_facts).items():

@@ -59,11 +59,6 @@ class PublishedScores:
         self.reach[rows] = self.percentile[rows] = np.nan
         self.dirty_rows.update(rows.tolist())
 
-    def set_alerts(self, alerted: NDArray[np.int64]) -> None:
-        """Replace the alert times (µs) of all rows `[n]`, n as in `alerted`."""
-        self.dirty_rows.update(np.flatnonzero(self.alerted != alerted).tolist())
-        self.alerted[:] = alerted
-
     def outputs(self) -> dict[int, bytes]:
         """Return the `outputs` values of the dirty rows, by row."""
         rows = in_order(self.dirty_rows)

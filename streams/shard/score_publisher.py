@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -210,18 +210,3 @@ class ScorePublisher:
             new_sharers=pick.new_sharers,
             content=pick.content,
         )
-
-    def restore_alerts(self, alerted: Mapping[str, int]) -> None:
-        """Replace the times of all users' last alerts.
-
-        Args:
-            alerted: Time of the last alert (µs) by user id; other users have none.
-        """
-        self.ensure_capacity()
-        users = self._graph.users
-        times = np.full(len(self.published.alerted), NEVER, np.int64)
-        for user, time in alerted.items():
-            row = users.index.get(user)
-            if row is not None and users.live(row):
-                times[row] = time
-        self.published.set_alerts(times)

@@ -223,7 +223,7 @@ class Shard:
             users = self.graph.users
             outcome.scores = [] if silent else self.publisher.publish(rows)
             alerts = self.alerts.step
-            outcome.alerts = self.publisher.alerts(alerts.picks)
+            outcome.alerts = self.publisher.alerts(self.alerts.picks(publish=not silent))
             outcome.alert_outcomes = self.publisher.outcomes(alerts.ended)
             outcome.shadow_outcomes = dict(Counter(end.outcome for end in alerts.ended_shadow))
             outcome.late_shares = alerts.late

@@ -15,7 +15,7 @@ its state ends, and sends the same messages under the same offsets again. With o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -101,6 +101,7 @@ class Judgement:
         next: The boundary (µs) to be judged next.
         books: Alerts by rule.
         step: What this micro-batch added.
+        unpublished: Picks of earlier micro-batches that the next one publishes, if it publishes.
         on_boundary: Called with each boundary that has active authors, before its candidates are chosen.
     """
 
@@ -114,6 +115,7 @@ class Judgement:
         self.pending = PendingChanges(rule.step_us, PENDING)
         self.books = {name: AlertBook(rule.window_us) for name in _RULES}
         self.step = StepAlerts()
+        self.unpublished: list[Emerging] = []
         self.on_boundary: Callable[[BoundaryView], None] = lambda _view: None
         self._counts: dict[int, dict[int, ShardCounts]] = {}
         self._candidates: dict[int, dict[int, ShardCandidates]] = {}
@@ -349,6 +351,17 @@ class Judgement:
         arrived = self._candidates.get(self.next, {}) if self._has_counts() else self._counts.get(self.next, {})
         return [shard for shard in range(self._shards) if shard not in arrived]
 
+    def mark_changed(self) -> None:
+        """Store the state with the next commit."""
+        self._changed = True
+
+    def picks(self, *, publish: bool) -> list[Emerging]:
+        """Return the picks of this micro-batch, and those that are not published yet if it publishes."""
+        if not publish or not self.unpublished:
+            return self.step.picks
+        unpublished, self.unpublished, self._changed = self.unpublished, [], True
+        return unpublished + self.step.picks
+
     def figures(self) -> AlertFigures:
         """Return the measurements."""
         ended = {name: list(book.ended) for name, book in self.books.items()}
@@ -376,6 +389,7 @@ class Judgement:
             "next": self.next,
             "at": self.activity.at,
             "passed": self.passed.tolist(),
+            "unpublished": [list(astuple(pick)) for pick in self.unpublished],
             "watermarks": self.watermarks.to_json(),
             "books": {name: book.to_json() for name, book in self.books.items()},
             "counts": [
@@ -395,6 +409,7 @@ class Judgement:
         state = msgspec.msgpack.decode(rows[STATE])
         self.next = state["next"]
         self.passed = np.array(state["passed"], np.int64)
+        self.unpublished = [Emerging(*pick) for pick in state["unpublished"]]
         self.watermarks.restore(state["watermarks"])
         for name, book in self.books.items():
             book.restore(state["books"][name])
