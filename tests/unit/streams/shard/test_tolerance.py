@@ -21,6 +21,7 @@ from model.artifact import Artifact
 from model.engine.cpu import MakeBackend
 from model.engine.device_selection import Choice
 from model.engine.dual_engine import DualEngine
+from model.evaluation.calibration import IDENTITY
 from model.network.pyg_reference import Reference
 from model.simulation.stream import Simulation
 from streams.messages.events import TOPIC_OF, from_row, mutations
@@ -330,6 +331,7 @@ def test_the_worker_applies_the_setting(tmp_path: Path) -> None:
     for number, most in enumerate((0.0, 0.02)):
         worker: Any = SimpleNamespace(
             artifact=ARTIFACT,
+            rollout=SimpleNamespace(calibration=IDENTITY),
             settings=Settings(datadir=tmp_path / str(number), tolerance=most),
             alert_rule=AlertRule(),
             checkpoints=SimpleNamespace(restore_if_missing=lambda *_: None),
