@@ -47,7 +47,9 @@ COMMANDS = {
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
     "train": Entry("train", "train", "Train an artifact from event files.", "train"),
     "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines.", "train"),
-    "trainer": Entry("trainer", "trainer", "Train on the log, judge in shadow, and put better artifacts to use."),
+    "trainer": Entry("trainer", "trainer", "Train on the log, judge in shadow, and put better artifacts to use.", "train"),
+    "seeds": Entry("seeds", "seeds", "Ask the analyst for the users that reach most distinct people together."),
+    "diffuse": Entry("diffuse", "diffuse", "Ask the analyst how far a message from some users would spread."),
     "model": Entry("model", "app", "Show, check, replace and explain the artifact in use."),
     "state": Entry("state", "app", "Inspect and verify the state, make and restore checkpoints."),
     "dlq": Entry("dlq", "app", "List, show, resend and delete dead letters."),
@@ -56,7 +58,7 @@ COMMANDS = {
 }
 
 
-WITHOUT_KERNELS = {"config", "doctor", "topics", "tail", "worker"}
+WITHOUT_KERNELS = {"config", "diffuse", "doctor", "seeds", "topics", "tail", "worker"}
 """Commands that compile no kernels, or choose the folder of kernels themselves."""
 OPTIONAL = {"--skip-bad": "-1"}
 """Options whose value may be left out, with the value they have then."""

@@ -33,7 +33,7 @@ class Reach(NamedTuple):
     high: float
 
 
-def constant(offsets: Int64s, targets: Int32s, probability: float) -> Float64s:
+def constant(offsets: Int64s, probability: float) -> Float64s:
     """Return the same probability for each edge, `[m]`."""
     return np.full(int(offsets[-1]), probability)
 
@@ -75,7 +75,7 @@ def reach(
 
 @njit(cache=True, nogil=True)
 def _cascade(offsets: Array, targets: Array, probability: Array, seeds: Array, counts: Array, seed: int) -> None:
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - compiled code has its own generator
     n = len(offsets) - 1
     active, queue = np.full(n, -1, np.int32), np.empty(n, np.int32)
     for sample in range(len(counts)):
@@ -88,7 +88,7 @@ def _cascade(offsets: Array, targets: Array, probability: Array, seeds: Array, c
             head += 1
             for j in range(offsets[u], offsets[u + 1]):
                 v = targets[j]
-                if active[v] != sample and np.random.random() < probability[j]:
+                if active[v] != sample and np.random.random() < probability[j]:  # noqa: NPY002 - as above
                     active[v], queue[tail] = sample, v
                     tail += 1
         counts[sample] = tail
@@ -96,7 +96,7 @@ def _cascade(offsets: Array, targets: Array, probability: Array, seeds: Array, c
 
 @njit(cache=True, nogil=True)
 def _threshold(offsets: Array, targets: Array, weight: Array, seeds: Array, counts: Array, seed: int) -> None:
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - compiled code has its own generator
     n = len(offsets) - 1
     active, touched, queue = np.full(n, -1, np.int32), np.full(n, -1, np.int32), np.empty(n, np.int32)
     threshold, received = np.zeros(n), np.zeros(n)
@@ -114,7 +114,7 @@ def _threshold(offsets: Array, targets: Array, weight: Array, seeds: Array, coun
                     continue
                 if touched[v] != sample:
                     # A threshold is drawn when the row is first reached: the others do not matter.
-                    touched[v], threshold[v], received[v] = sample, np.random.random(), 0.0
+                    touched[v], threshold[v], received[v] = sample, np.random.random(), 0.0  # noqa: NPY002 - as above
                 received[v] += weight[j]
                 if received[v] >= threshold[v]:
                     active[v], queue[tail] = sample, v

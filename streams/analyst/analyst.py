@@ -11,17 +11,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from streams.analyst import published
+from streams.analyst.background import Analysis, Background
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.log_reader import LogReader, newest
 from streams.analyst.log_records import read
 from streams.analyst.measures import Measures, measure
+from streams.analyst.outputs import Outputs
 from streams.analyst.pace import Pace
-from streams.analyst.published import PublishedCentrality
-from streams.kafka.batches import publish
-from streams.kafka.topics import Topics, TopicSpec
-from streams.messages.analysis_outputs import Value, decode_centrality, to_message
-from streams.messages.headers import CloudEvents
+from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
 from streams.telemetry.analyst_metrics import AnalystMetrics
 from streams.telemetry.stage_timer import StageTimer
@@ -41,6 +38,7 @@ class Analyst:
 
     Attributes:
         measures: the measures of the last pass, None before the first.
+        background: what is computed beside the passes.
         ready: whether the graph is rebuilt and the first pass is published.
         detail: the operation in progress, for people.
     """
@@ -53,13 +51,12 @@ class Analyst:
         self.detail = "starting"
         self._graph = LiveGraph(settings.shards, settings.retention_s, settings.lateness_s, settings.analyst_memory_mb)
         self._marks: dict[int, dict[str, int]] = {shard: {} for shard in range(settings.shards)}
-        self._published = PublishedCentrality()
+        self._outputs = Outputs(self.topics, settings.analyst_group, metrics)
         self._pace = Pace(settings.analyst_interval_s)
         self._changed = True
-        self._events = {
-            spec.name: CloudEvents(f"groundswell.{name}", f"/{settings.analyst_group}")
-            for name, spec in zip(("centrality", "community", "seeds"), self.topics.analysis, strict=True)
-        }
+        self.background = Background(lambda stage, seconds: metrics.pass_seconds.labels(stage).observe(seconds))
+        self._interactions: Any = None
+        self._shown: tuple[Measures | None, Analysis | None] = (None, None)
         # One thread owns the graph, so that nothing else reads it in the middle of a change.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graph")
 
@@ -69,9 +66,11 @@ class Analyst:
     async def restore(self) -> None:
         """Read what the topics hold, so that only values that moved are published."""
         self.detail = "reading what was published"
-        values = await asyncio.to_thread(newest, self.settings, self.topics.centrality)
-        for user, value in values.items():
-            self._published.restore(self._graph.registers.users.row(user), decode_centrality(value))
+        centrality, community, seeds = [
+            await asyncio.to_thread(newest, self.settings, spec) for spec in self.topics.analysis
+        ]
+        row = self._graph.registers.users.row
+        self.background.restored = self._outputs.restore(centrality, community, seeds, row)
 
     async def run(self, reader: LogReader, producer: AIOKafkaProducer, stop: asyncio.Event) -> None:
         """Follow the log until `stop` is set."""
@@ -93,8 +92,9 @@ class Analyst:
                 self.metrics.ready.set(1)
         self.detail = "stopping"
 
-    def close(self) -> None:
-        """End the graph's thread."""
+    async def close(self) -> None:
+        """End all threads and processes."""
+        await self.background.close()
         self._thread.shutdown()
 
     def _apply(self, records: Iterable[tuple[int, int, bytes]]) -> None:
@@ -107,22 +107,27 @@ class Analyst:
         self._changed = True
 
     async def _pass(self, producer: AIOKafkaProducer, reader: LogReader) -> None:
-        """Measure, publish what moved, wait for the acknowledgements, then commit."""
+        """Measure if anything changed, publish what moved, wait for the acknowledgements, then commit."""
         positions = dict(reader.positions)
-        if self._changed:
-            seconds: dict[str, float] = {}
+        self.background.check()
+        seconds: dict[str, float] = {}
+        if self._changed or self.measures is None:
             self._changed = False
-            measures: Measures = await self._on_graph(self._measure, seconds)
+            self.measures = await self._on_graph(self._measure, seconds)
             self._pace.end(sum(seconds.values()))
+        measures, analysis = self.measures, self.background.latest
+        if self._shown != (measures, analysis):
             # Publication is mostly waiting for Kafka, so it does not count as work.
             with StageTimer(seconds, "publish"):
-                await self._publish(producer, measures)
-            self.measures = measures
-            for stage, duration in seconds.items():
-                self.metrics.pass_seconds.labels(stage).observe(duration)
-            self.metrics.interval.set(self._pace.interval_s)
-            self.metrics.as_of_lag.set(time.time() - measures.as_of / 1e6)
+                await self._outputs.publish(producer, measures, analysis)
+            self._shown = (measures, analysis)
+        for stage, duration in seconds.items():
+            self.metrics.pass_seconds.labels(stage).observe(duration)
+        self.metrics.interval.set(self._pace.interval_s)
+        self.metrics.as_of_lag.set(time.time() - measures.as_of / 1e6)
         await reader.commit(positions)
+        if analysis is None or analysis.measures is not measures:
+            self.background.offer(measures, self._interactions)
 
     def _measure(self, seconds: dict[str, float]) -> Measures:
         graph, metrics = self._graph, self.metrics
@@ -131,6 +136,7 @@ class Analyst:
             metrics.edges.labels(name).set(relation.graph.edges)
         number = self.measures.number + 1 if self.measures else 1
         measures = measure(graph, number, seconds)
+        self._interactions = (*graph.registers.interactions(), graph.registers.posts(len(measures.live)))
         memory = graph.memory()
         metrics.users.set(int(measures.live.sum()))
         metrics.memory.set(memory.total_bytes)
@@ -138,24 +144,3 @@ class Analyst:
         metrics.edge_bytes.set(memory.edge_bytes)
         metrics.expired.set(graph.registers.expired)
         return measures
-
-    async def _publish(self, producer: AIOKafkaProducer, measures: Measures) -> None:
-        moved, deleted = self._published.moved(measures)
-        values = ((measures.ids[row], published.value(measures, row)) for row in moved.tolist())
-        await self._send(producer, self.topics.centrality, values, measures)
-        await self._send(producer, self.topics.centrality, ((measures.ids[row], None) for row in deleted), measures)
-        self._published.acknowledge(measures, moved, deleted)
-        name = self.topics.centrality.name
-        self.metrics.published.labels(name).inc(len(moved))
-        self.metrics.tombstones.labels(name).inc(len(deleted))
-
-    async def _send(
-        self,
-        producer: AIOKafkaProducer,
-        spec: TopicSpec,
-        values: Iterable[tuple[str, Value | None]],
-        measures: Measures,
-    ) -> None:
-        events, origin = self._events[spec.name], f"{measures.as_of}/{measures.number}"
-        messages = (to_message(key, value, origin, measures.as_of, events) for key, value in values)
-        await publish(producer, spec, messages, time.time_ns() // 1_000_000)

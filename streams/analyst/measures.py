@@ -25,7 +25,7 @@ class Edges:
     targets: Int32s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measures:
     """The measures of every user; arrays are by row and never change, `[n]`.
 
@@ -43,8 +43,6 @@ class Measures:
         follows, interacts: the edges.
         members: live memberships, rows of users and of communities.
         activity: the newest share of each user (µs), −1 for none.
-        closeness, betweenness: estimates over follows, None if not computed yet; betweenness is not a number where
-            its interval is too wide.
     """
 
     number: int
@@ -63,8 +61,6 @@ class Measures:
     interacts: Edges
     members: tuple[Int32s, Int32s] = field(default_factory=lambda: (np.zeros(0, np.int32), np.zeros(0, np.int32)))
     activity: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
-    closeness: Float64s | None = None
-    betweenness: Float64s | None = None
 
     def row(self, user: str) -> int | None:
         """Return the row of a live user, None if there is no such user."""

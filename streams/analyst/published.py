@@ -1,30 +1,46 @@
-"""What the centrality topic holds of each user: only values that moved are published, and users that left deleted."""
+"""What a compacted topic of the analyst holds: only values that moved are published, and users that left deleted."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from graphstate.types import Int64s
-from streams.analyst.measures import Measures
-from streams.messages.analysis_outputs import Centrality
-from streams.messages.headers import rfc3339
 
-MOVED = 0.02
-"""Relative change of a real value above which it is published; whole numbers are published whenever they change."""
-REAL = ("pagerank", "interaction_pagerank", "closeness", "betweenness")
-WHOLE = ("core", "followers", "following")
+Values = Mapping[str, NDArray[Any] | None]
 
 
-class PublishedCentrality:
+class Moved(NamedTuple):
+    """The change above which a value is published: relative to the last one, and absolute."""
+
+    relative: float = 0.0
+    absolute: float = 0.0
+
+
+CENTRALITY = {
+    **dict.fromkeys(("core", "followers", "following"), Moved()),
+    **dict.fromkeys(("pagerank", "interaction_pagerank", "closeness", "betweenness"), Moved(relative=0.02)),
+}
+COMMUNITY = {"community": Moved(), "bridge": Moved(absolute=0.05)}
+
+
+class Published:
     """The last acknowledged values by row.
+
+    Args:
+        fields: the fields of a value.
 
     Attributes:
         present: whether the topic has a value of each row.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Mapping[str, Moved]) -> None:
         self.present = np.zeros(0, np.bool_)
-        self._values = {name: np.zeros(0) for name in REAL + WHOLE}
+        self._fields = fields
+        self._values = {name: np.zeros(0) for name in fields}
 
     def ensure_rows(self, rows: int) -> None:
         """Add rows without a value up to this number."""
@@ -34,46 +50,42 @@ class PublishedCentrality:
             for name, values in self._values.items():
                 self._values[name] = np.concatenate([values, np.full(more, np.nan)])
 
-    def restore(self, row: int, value: Centrality | None) -> None:
-        """Note a message of the topic that was read at the start; None is a tombstone."""
+    def restore(self, row: int, given: Mapping[str, float | None]) -> None:
+        """Note a value that the topic had at the start."""
         self.ensure_rows(row + 1)
-        self.present[row] = value is not None
-        if value is not None:
-            for name, values in self._values.items():
-                given = getattr(value, name)
-                values[row] = np.nan if given is None else given
+        self.present[row] = True
+        for name, values in self._values.items():
+            value = given.get(name)
+            values[row] = np.nan if value is None else value
 
-    def moved(self, measures: Measures) -> tuple[Int64s, Int64s]:
-        """Return the rows whose values moved, and those whose value must be deleted."""
-        self.ensure_rows(len(measures.live))
-        live = np.zeros(len(self.present), np.bool_)
-        live[: len(measures.live)] = measures.live
-        changed = ~self.present[: len(measures.live)]
-        for name in REAL + WHOLE:
-            new = getattr(measures, name)
+    def moved(self, live: NDArray[np.bool_], values: Values) -> tuple[Int64s, Int64s]:
+        """Return the rows whose values moved, and those whose value must be deleted.
+
+        Args:
+            live: whether each row should have a value, `[n]`.
+            values: new values by field, `[n]`; None or not a number: unknown, which never counts as a change.
+        """
+        n = len(live)
+        self.ensure_rows(n)
+        changed = ~self.present[:n]
+        for name, limits in self._fields.items():
+            new = values[name]
             if new is None:
                 continue
-            old = self._values[name][: len(new)]
-            limit = MOVED * np.abs(old) if name in REAL else 0.0
+            old = self._values[name][:n]
+            limit = limits.relative * np.abs(old) + limits.absolute
             # A value that was never published is not a number, and every comparison with it is false.
-            changed |= ~(np.abs(new - old) <= limit)
-        return np.flatnonzero(measures.live & changed), np.flatnonzero(self.present & ~live)
+            changed |= ~(np.abs(new - old) <= limit) & ~np.isnan(new)
+        gone = self.present.copy()
+        gone[:n] &= ~live
+        return np.flatnonzero(live & changed), np.flatnonzero(gone)
 
-    def acknowledge(self, measures: Measures, rows: Int64s, deleted: Int64s) -> None:
+    def acknowledge(self, values: Values, rows: Int64s, deleted: Int64s) -> None:
         """Note what Kafka acknowledged."""
         self.present[rows] = True
         self.present[deleted] = False
-        for name in REAL + WHOLE:
-            new = getattr(measures, name)
+        for name, stored in self._values.items():
+            new = values[name]
             if new is not None:
-                self._values[name][rows] = new[rows]
-
-
-def value(measures: Measures, row: int) -> Centrality:
-    """Return the value of a row for the topic."""
-    return Centrality(
-        user=measures.ids[row],
-        as_of=rfc3339(measures.as_of),
-        error_bound=measures.error_bound[0],
-        **measures.of_user(row),
-    )
+                stored[rows] = new[rows]
+            stored[deleted] = np.nan

@@ -66,7 +66,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         raise refusal(error, settings) from error
     finally:
         await producer.stop()
-        analyst.close()
+        await analyst.close()
 
 
 def _prepare(settings: Settings) -> None:

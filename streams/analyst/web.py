@@ -1,23 +1,40 @@
-"""The analyst's port: `/livez`, `/readyz`, `/metrics`, and its JSON API."""
+"""The analyst's port: page, `/livez`, `/readyz`, `/metrics`, and its JSON API."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 from aiohttp import web
 
+from model.analysis import coverage
+from streams.analyst import questions
 from streams.analyst.analyst import Analyst
+from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
+from streams.analyst.outputs import community_id
+from streams.analyst.questions import DiffusionQuestion, SeedQuestion
+from streams.errors import AnalystError, one_line
 from streams.messages.headers import rfc3339
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import CONTENT_TYPE
 from streams.worker.web.auth import Guard
+from streams.worker.web.pages import page
+
+PAGE = Path(__file__).parent / "static" / "page.html"
+Question = TypeVar("Question", SeedQuestion, DiffusionQuestion)
 
 LIMIT = 1_000
 ORDERS = ("pagerank", "interaction_pagerank", "core", "followers", "following")
+
+
+class NotReady(AnalystError):
+    """The question cannot be answered yet."""
 
 
 class Pages:
@@ -29,6 +46,7 @@ class Pages:
 
     def __init__(self, analyst: Analyst) -> None:
         self._analyst = analyst
+        self._one_at_a_time = asyncio.Semaphore(1)
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
@@ -37,9 +55,19 @@ class Pages:
             ("/readyz", self.ready),
             ("/metrics", self.metrics),
             ("/api/v1/top", self.top),
+            ("/", self.page),
             ("/api/v1/users/{id}", self.user),
+            ("/api/v1/seeds", self.published_seeds),
         ):
             app.router.add_get(path, handler)
+        app.router.add_post("/api/v1/seeds", self.seeds)
+        app.router.add_post("/api/v1/diffuse", self.diffuse)
+
+    async def page(self, _: web.Request) -> web.Response:
+        """Return the analyst's page."""
+        text, policy = page(PAGE)
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+        return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def live(self, _: web.Request) -> web.Response:
         """Return 200: the loop that answers is the one that follows the log."""
@@ -77,7 +105,59 @@ class Pages:
         row = measures.row(user)
         if row is None:
             return _error(404, "no such user, or a forgotten one")
-        return web.json_response({"user": user, **measures.of_user(row), **_moment(measures)})
+        answer = {"user": user, **measures.of_user(row), "component": measures.ids[measures.component[row]]}
+        return web.json_response({**answer, **_of_analysis(self._analyst.background.latest, row), **_moment(measures)})
+
+    async def published_seeds(self, _: web.Request) -> web.Response:
+        """Return the list that the seeds topic has."""
+        return await self._answer(b"{}", SeedQuestion, self._seeds)
+
+    async def seeds(self, request: web.Request) -> web.Response:
+        """Return the users that reach most distinct people together, of those that the question allows."""
+        return await self._answer(await request.read(), SeedQuestion, self._seeds)
+
+    async def diffuse(self, request: web.Request) -> web.Response:
+        """Return how far a message from some users spreads, with its interval."""
+        return await self._answer(await request.read(), DiffusionQuestion, questions.diffuse)
+
+    def _seeds(self, question: SeedQuestion, measures: Measures) -> dict[str, Any]:
+        analysis = self._analyst.background.latest
+        if analysis is None:
+            raise NotReady("the first analysis is not done yet; try again")
+        return questions.seeds(question, measures, analysis)
+
+    async def _answer(
+        self, body: bytes, kind: type[Question], answer: Callable[[Question, Measures], dict[str, Any]]
+    ) -> web.Response:
+        """Decode a question and answer it on a thread, one at a time, so that passes go on."""
+        measures = self._analyst.measures
+        if measures is None:
+            return _error(503, f"not ready: {self._analyst.detail}")
+        try:
+            question = msgspec.json.decode(body or b"{}", type=kind)
+            async with self._one_at_a_time:
+                return web.json_response(await asyncio.to_thread(answer, question, measures))
+        except msgspec.DecodeError as error:
+            return _error(400, one_line(error))
+        except NotReady as error:
+            return _error(503, str(error))
+        except AnalystError as error:
+            return _error(404, str(error))
+
+
+def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:
+    """Return what the last round knows of a user."""
+    if analysis is None or row >= len(analysis.labels):
+        return {}
+    label = int(analysis.labels[row])
+    between = float(analysis.betweenness[row])
+    return {
+        "community": None if label < 0 else community_id(label),
+        "bridge": float(analysis.bridge[row]),
+        "closeness": float(analysis.closeness[row]),
+        "betweenness": None if np.isnan(between) else between,
+        "adds_alone": coverage.expected(analysis.rates, np.array([row])),
+    }
 
 
 def _moment(measures: Measures) -> dict[str, Any]:

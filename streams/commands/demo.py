@@ -32,6 +32,7 @@ def demo(
     replay: Annotated[Path | None, typer.Option(help="Send this event file instead, and end after it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for scores.parquet: all scores at the end.")] = (None),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated stream.")] = 0,
+    analyst: Annotated[bool, typer.Option(help="Run an analyst beside the worker.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Only print one JSON object at the end.")] = False,
 ) -> None:
     """Run Kafka, a worker and a generated live stream on this machine, and show scores and alerts.
@@ -51,7 +52,7 @@ def demo(
         from streams.offline import output_places
 
         output_places.check_folder(out)
-    plan = Plan(rate, minutes or None, replay, seed)
+    plan = Plan(rate, minutes or None, replay, seed, analyst)
     _check(plan, port, out)
     # SIGTERM before the event loop runs must clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -119,12 +120,15 @@ def _settings(plan: Plan, address: str, folder: Path, port: int) -> Settings:
     if plan.replay is not None:
         own["retention_s"] = 0
     settings = Settings.load(**own)
-    return settings.model_copy(update={"web_port": _port(settings, port)})
+    web_port = _port(settings, settings.web_port, port)
+    analyst_port = _port(settings, settings.analyst_port)
+    url = f"http://{settings.web_host}:{analyst_port}/" if plan.analyst else ""
+    return settings.model_copy(update={"web_port": web_port, "analyst_port": analyst_port, "analyst_url": url})
 
 
-def _port(settings: Settings, given: int) -> int:
-    """Return the given web port; without one the configured port, or a free one if that is taken."""
-    for port in (given,) if given else (settings.web_port, 0):
+def _port(settings: Settings, configured: int, given: int = 0) -> int:
+    """Return the given port; without one the configured port, or a free one if that is taken."""
+    for port in (given,) if given else (configured, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -13,7 +13,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 from streams.demo.consumer import OutputConsumer, output_consumer
 from streams.demo.view import TOP, Frame, View
-from streams.demo.worker_process import Reading, WorkerProcess, worker
+from streams.demo.worker_process import Reading, WorkerProcess, started
 from streams.errors import WorkerError
 from streams.kafka.event_producer import Sender, paced, sender
 from streams.messages.files import event_files
@@ -47,12 +47,14 @@ class Plan:
         minutes: length of the live phase; None: until Ctrl-C.
         replay: an event file to send instead of the generated stream.
         seed: seed of the generated stream.
+        analyst: whether an analyst runs beside the worker.
     """
 
     rate: float = 200.0
     minutes: float | None = None
     replay: Path | None = None
     seed: int = 0
+    analyst: bool = True
 
 
 @dataclass
@@ -87,10 +89,14 @@ class Session:
         out: the producer of events.
         outputs: the consumer of scores and alerts.
         view: where frames are shown.
+
+    Attributes:
+        beside: the analyst, None without one.
     """
 
     def __init__(self, plan: Plan, running: WorkerProcess, out: Sender, outputs: OutputConsumer, view: View) -> None:
         self.plan = plan
+        self.beside: WorkerProcess | None = None
         self.running = running
         self.out = out
         self.outputs = outputs
@@ -169,6 +175,8 @@ class Session:
         """Read metrics and show frames until cancelled; raises the error that ended worker or consumer."""
         while True:
             self.running.check()
+            if self.beside is not None:
+                self.beside.check()
             self.outputs.check()
             self.reading = await self.running.reading()
             await self._fill_frame()
@@ -224,16 +232,24 @@ def _stream(plan: Plan) -> tuple[Iterator[dict[str, Any]] | None, Iterator[dict[
 
 
 async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summary:
-    """Run a worker in `folder` and send it the plan's events; Ctrl-C and SIGTERM end the session in order."""
-    async with output_consumer(settings) as outputs, sender(settings) as out, worker(settings, folder) as running:
+    """Run a worker, and an analyst if the plan has one, in `folder`, and send the plan's events.
+
+    Ctrl-C and SIGTERM end the session in order.
+    """
+    async with output_consumer(settings) as outputs, sender(settings) as out, AsyncExitStack() as processes:
+        running = await processes.enter_async_context(started(settings, folder))
         session = Session(plan, running, out, outputs, view)
         session.frame.stage, session.frame.broker = "starting the worker", settings.broker
         view.show(session.frame)
         # Before this point Ctrl-C ends the demo at once: there is nothing to summarize.
         await running.ready()
+        if plan.analyst:
+            session.beside = await processes.enter_async_context(started(settings, folder, "analyst"))
         with _signals(session.stop):
             summary = await _run_watched(session)
             view.show(session.frame)
+            if session.beside is not None:
+                await session.beside.stop()
             await running.stop()
         return summary
 

@@ -1,4 +1,4 @@
-"""The demo's worker process: start, readiness, metrics and stop."""
+"""The demo's processes, a worker and an analyst: start, readiness, metrics and stop."""
 
 from __future__ import annotations
 
@@ -78,18 +78,22 @@ def parse(text: str) -> Reading:
 
 
 class WorkerProcess:
-    """A running worker; `address` is the address of its web port."""
+    """A running worker or analyst; `address` is the address of its web port."""
 
-    def __init__(self, process: asyncio.subprocess.Process, settings: Settings, log: Path, session: Any) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, settings: Settings, log: Path, session: Any, role: str = "worker"
+    ) -> None:
         self._process = process
+        self._role = role
         self._log = log
         self._session = session
-        self.address = f"http://{settings.web_host}:{settings.web_port}"
+        port = settings.web_port if role == "worker" else settings.analyst_port
+        self.address = f"http://{settings.web_host}:{port}"
 
     def check(self) -> None:
         """Raise WorkerError with the last line of the log if the worker has ended."""
         if (code := self._process.returncode) is not None:
-            raise WorkerError(f"the demo's worker ended with {code}: {last_log_line(self._log)}")
+            raise WorkerError(f"the demo's {self._role} ended with {code}: {last_log_line(self._log)}")
 
     async def ready(self) -> None:
         """Wait until the worker is ready.
@@ -104,7 +108,7 @@ class WorkerProcess:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise WorkerError(
-                f"the demo's worker was not ready in {READY_S:.0f} s: {last_log_line(self._log)}"
+                f"the demo's {self._role} was not ready in {READY_S:.0f} s: {last_log_line(self._log)}"
             ) from None
 
     async def _is_ready(self) -> bool:
@@ -136,7 +140,7 @@ class WorkerProcess:
                 return answer.status, await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             self.check()
-            raise WorkerError(f"the demo's worker does not respond at {self.address}{path}: {error!r}") from error
+            raise WorkerError(f"the demo's {self._role} does not respond at {self.address}{path}: {error!r}") from error
 
     async def stop(self) -> None:
         """Stop the worker with SIGTERM.
@@ -150,19 +154,19 @@ class WorkerProcess:
             async with asyncio.timeout(STOP_S):
                 code = await self._process.wait()
         except TimeoutError:
-            raise WorkerError(f"the demo's worker did not stop in {STOP_S:.0f} s") from None
+            raise WorkerError(f"the demo's {self._role} did not stop in {STOP_S:.0f} s") from None
         if code:
-            raise WorkerError(f"the demo's worker ended with {code}: {last_log_line(self._log)}")
+            raise WorkerError(f"the demo's {self._role} ended with {code}: {last_log_line(self._log)}")
 
 
 @asynccontextmanager
-async def worker(settings: Settings, folder: Path) -> AsyncIterator[WorkerProcess]:
-    """Start a worker; it ends with the context, and when this process ends, even if it is killed."""
-    log = folder / "worker.log"
+async def started(settings: Settings, folder: Path, role: str = "worker") -> AsyncIterator[WorkerProcess]:
+    """Start a worker or an analyst; it ends with the context, and when this process ends, even if it is killed."""
+    log = folder / f"{role}.log"
     with log.open("w", encoding="utf-8") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "streams.demo.worker_process_main", str(folder)),
+            *("-m", "streams.demo.worker_process_main", str(folder), role),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -173,7 +177,7 @@ async def worker(settings: Settings, folder: Path) -> AsyncIterator[WorkerProces
         await _write_stdin(process, settings.handed_over() + "\n")
         timeout, headers = aiohttp.ClientTimeout(ANSWER_S), settings.web_headers()
         async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
-            yield WorkerProcess(process, settings, log, session)
+            yield WorkerProcess(process, settings, log, session, role)
     finally:
         with suppress(OSError):
             await _write_stdin(process, DONE)

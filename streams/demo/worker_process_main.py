@@ -1,7 +1,7 @@
-"""The demo's worker process: `python -m streams.demo.worker_process_main FOLDER`, settings as JSON in the first line.
+"""The demo's processes: `python -m streams.demo.worker_process_main FOLDER ROLE`, settings as JSON in line one.
 
-An ordinary worker that gets its settings from the demo instead of the environment. The demo keeps the standard input
-open; when the demo ends without writing `done`, the worker stops and removes the demo's folder.
+An ordinary worker or analyst that gets its settings from the demo instead of the environment. The demo keeps the
+standard input open; when the demo ends without writing `done`, the process stops and removes the demo's folder.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ import sys
 import threading
 from pathlib import Path
 
+from streams.analyst import run as analyst
 from streams.errors import on_purpose, one_line
 from streams.settings.settings import Settings
 from streams.telemetry import logs
-from streams.worker.run import run
+from streams.worker import run as worker
 
 STOP_S = 10.0
 """Seconds until a worker without a demo is ended, even if it hangs."""
 DONE = "done\n"
+ROLES = {"worker": worker.run, "analyst": analyst.run}
 
 
-def main(folder: Path) -> int:
-    """Run the worker; returns its exit code."""
+def main(folder: Path, role: str) -> int:
+    """Run the process of a role; returns its exit code."""
     settings = Settings.model_validate_json(sys.stdin.readline())
     logs.setup(settings)
     orphaned = threading.Event()
     threading.Thread(target=_watch, args=(folder, orphaned), daemon=True).start()
     try:
-        run(settings)
+        ROLES[role](settings)
     except Exception as error:
         if not on_purpose(error):
             raise
@@ -55,4 +57,4 @@ def _watch(folder: Path, orphaned: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -110,6 +110,9 @@ class Settings(BaseSettings):
         "mandatory unless `WEB_HOST` is a loopback address.",
     )
 
+    analyst_url: str = Field(
+        "", description="Address of the analyst's page, to which the worker's page links; empty: no link."
+    )
     analyst_port: int = Field(
         6067, ge=0, le=65_535, description="Port of the analyst's API and health; 0: any free port."
     )
@@ -254,7 +257,7 @@ class Settings(BaseSettings):
                 raise ValueError(message)
         return value
 
-    @field_validator("sasl_oauth_token_url")
+    @field_validator("sasl_oauth_token_url", "analyst_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", value):

@@ -117,6 +117,7 @@ class Worker:
         )
         self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
         self.web.live = self.live
+        self.web.analyst_url = settings.analyst_url
         register(self.app, self.web)
         self.background = BackgroundTasks()
         measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)

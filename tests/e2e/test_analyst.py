@@ -10,6 +10,8 @@ import igraph
 import pytest
 
 from graphstate.types import FOLLOWS, GraphSpec, Kind, Mutation
+from streams.commands import _analyst
+from streams.errors import AnalystError
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.mutation_packs import Packer
 from streams.settings.settings import Settings
@@ -52,15 +54,21 @@ def send(settings: Settings, events: list[Mutation], first: int) -> None:
             sender.send(Topics(settings).mutations.name, value, partition=0)
 
 
-def published(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The newest value of each user on the centrality topic."""
+def published(settings: Settings, topic: str = "centrality") -> dict[str, dict[str, Any]]:
+    """The newest value of each key on a topic."""
     values: dict[str, dict[str, Any]] = {}
-    for record in sorted(read_all(settings, [Topics(settings).centrality.name]), key=lambda record: record.offset):
+    name = getattr(Topics(settings), topic).name
+    for record in sorted(read_all(settings, [name]), key=lambda record: record.offset):
         if record.value is None:
             values.pop(record.key.decode(), None)
         else:
             values[record.key.decode()] = json.loads(record.value)
     return values
+
+
+def ask(analyst: AnalystProcess, path: str, question: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a question, as the commands ask it."""
+    return _analyst.ask(analyst.settings, f"/api/v1/{path}", question)
 
 
 def expected(events: list[Mutation]) -> dict[str, tuple[int, int, int]]:
@@ -86,11 +94,21 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     analyst.start()
     analyst.wait_ready()
     assert whole(published(settings)) == expected(LOG[:half])
-    person = next(event.user for event in LOG[:half] if event.kind == Kind.FOLLOW)
+    wait_for(lambda: bool(published(settings, "seeds")), 60, "the list of seeds")
+    seeds = published(settings, "seeds")["reach"]
+    person = next(user for user in seeds["seeds"] if user in published(settings, "community"))
+    assert ask(analyst, "seeds", {"k": 3})["seeds"][0]["user"] == seeds["seeds"][0]
+    low, high = ask(analyst, "diffuse", {"users": [person]})["interval"]
+    assert 1 <= low <= high
     forget = Mutation(Kind.FORGET, LAST + 1, person)
     send(settings, [forget], half)
     wait_for(lambda: person not in published(settings), 30, "the tombstone")
     assert analyst.get(f"/api/v1/users/{person}")[0] == 404
+    wait_for(lambda: person not in published(settings, "community"), 30, "the tombstone of the community")
+    wait_for(lambda: person not in published(settings, "seeds")["reach"]["seeds"], 30, "a list without the person")
+    assert person not in [seed["user"] for seed in ask(analyst, "seeds", {"k": 1_000})["seeds"]]
+    with pytest.raises(AnalystError, match="no such user"):
+        ask(analyst, "diffuse", {"users": [person]})
     assert whole(published(settings)) == expected([*LOG[:half], forget])
     analyst.kill()
     # Messages that were sent before come again, in front of the new ones.

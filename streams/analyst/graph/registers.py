@@ -276,6 +276,19 @@ class Registers:
             if self.contents.ids[row]:
                 self.contents.free(row)
 
+    def interactions(self) -> tuple[Int32s, Int32s, Int64s]:
+        """Return sharer, creator and the number of credited shares of each tie that has any, `[n]` each."""
+        records = int(self._ties.state[SIZE])
+        shares = self._ties.value[:records] & 0xFFFF_FFFF
+        wanted = np.flatnonzero((shares > 0) & (self._ties.flags[:records] & tables.LIVE > 0))
+        keys = self._ties.keys[wanted]
+        return (keys >> 32).astype(np.int32), (keys & 0xFFFF_FFFF).astype(np.int32), shares[wanted]
+
+    def posts(self, rows: int) -> Int64s:
+        """Return the number of contents of each user that are not evicted, `[rows]`."""
+        creator = self._contents.creator[: len(self.contents.ids)]
+        return np.bincount(creator[creator >= 0], minlength=rows)
+
     def live_users(self) -> NDArray[np.bool_]:
         """Return whether each user is live, `[users]`."""
         count = len(self.users.ids)

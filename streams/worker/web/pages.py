@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from functools import cache
+from html import escape
 from pathlib import Path
 
 from aiohttp import web
@@ -35,7 +36,7 @@ class Pages:
 
     async def page(self, _: web.Request) -> web.Response:
         """Return the live page."""
-        text, policy = page()
+        text, policy = page(PAGE, self._state.analyst_url)
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
@@ -59,9 +60,10 @@ class Pages:
 
 
 @cache
-def page() -> tuple[str, str]:
-    """Return the live page, and the policy that permits only its own script and style."""
-    text = PAGE.read_text(encoding="utf-8")
+def page(path: Path = PAGE, analyst_url: str = "") -> tuple[str, str]:
+    """Return a page with the link to the analyst, if there is one, and the policy: only its own script and style."""
+    link = f'<p><a href="{escape(analyst_url)}">the whole graph</a></p>' if analyst_url else ""
+    text = path.read_text(encoding="utf-8").replace("<!-- analyst -->", link)
     hashes = {tag: _hash(text, tag) for tag in ("script", "style")}
     policy = (
         f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -68,6 +69,7 @@ class LiveState:
 
     Attributes:
         live: The live figures; None if there are none.
+        analyst_url: Address of the analyst's page, to which the page links; empty without an analyst.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class LiveState:
         self.metrics = metrics
         self.model = model
         self.live: Live | None = None
+        self.analyst_url = ""
         self._source = source
         self._history = history or ScoreHistory()
         self._freshness = RecentFreshness(metrics.freshness)
@@ -135,7 +138,8 @@ class LiveState:
         """
         self._check()
         user = await self._read(self._source.user(user_id))
-        return user and {**user, "as_of": rfc3339(user["as_of"])}
+        link = {"analyst": f"{self.analyst_url.rstrip('/')}/api/v1/users/{quote(user_id, safe='')}"}
+        return user and {**user, "as_of": rfc3339(user["as_of"]), **(link if self.analyst_url else {})}
 
     async def explain(self, user_id: str) -> dict[str, Any] | None:
         """Return the response of `/api/v1/users/{id}?explain=1`; one at a time, to bound the delay of micro-batches.

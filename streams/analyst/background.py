@@ -1,0 +1,178 @@
+"""What takes longer than a pass: communities, closeness, betweenness and seeds, computed beside the passes.
+
+Each job works on arrays of one pass that never change. Leiden's library holds Python's lock, so it runs in a process of
+its own; the others release it and run in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphstate.types import Int64s
+from model.analysis import communities, coverage, distances
+from model.analysis.adjacency import reverse, undirected
+from model.analysis.communities import NONE
+from model.analysis.coverage import Rates
+from streams.analyst.measures import Measures
+from streams.analyst.pace import SHARE
+from streams.telemetry.stage_timer import StageTimer
+
+Float64s = NDArray[np.float64]
+
+SEEDS = 50
+SOURCES = 128
+SOURCE_SEED = 20
+RELATIVE_WIDTH = 0.5
+"""Betweenness is published where its interval is at most this part of the value to either side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """The results of one round, by row of the pass they belong to.
+
+    Attributes:
+        measures: the pass.
+        labels: lasting community of each row, −1 for none.
+        following: the first community label that was never used.
+        bridge: participation of each row.
+        modularity: of the communities.
+        closeness: harmonic closeness of each row.
+        betweenness: betweenness, not a number where its interval is too wide.
+        rates: whom each row's next post reaches.
+        seeds: the list by reach with overlap.
+        seed_reach: what each seed adds.
+    """
+
+    measures: Measures
+    labels: Int64s
+    following: int
+    bridge: Float64s
+    modularity: float
+    closeness: Float64s
+    betweenness: Float64s
+    rates: Rates
+    seeds: Int64s
+    seed_reach: Float64s
+
+
+class Background:
+    """Runs one round after the other, at most a fifth of the time.
+
+    Args:
+        metrics: is given the seconds of each stage.
+        make_process: makes the process for communities.
+
+    Attributes:
+        latest: the last finished round, None before the first.
+    """
+
+    def __init__(
+        self, metrics: Callable[[str, float], None], make_process: Callable[[], Executor] | None = None
+    ) -> None:
+        self._metrics = metrics
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="analysis")
+        self._process = (make_process or _process)()
+        self._task: asyncio.Task[None] | None = None
+        self.latest: Analysis | None = None
+        self.restored: tuple[Int64s, int] = (np.zeros(0, np.int64), 0)
+
+    def offer(self, measures: Measures, interactions: Any) -> bool:
+        """Begin a round with these measures if none runs; returns whether it began.
+
+        Args:
+            measures: of the last pass.
+            interactions: sharer, creator and shares of each tie, and posts of each user, at that pass.
+        """
+        if self._task is not None and not self._task.done():
+            return False
+        if self._task is not None:
+            self._task.result()
+        self._task = asyncio.create_task(self._round(measures, interactions))
+        return True
+
+    async def _round(self, measures: Measures, interactions: Any) -> None:
+        seconds: dict[str, float] = {}
+        labels, following = (self.latest.labels, self.latest.following) if self.latest is not None else self.restored
+        loop = asyncio.get_running_loop()
+        graph = await loop.run_in_executor(self._thread, _undirected, measures)
+        begin = perf_counter()
+        fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, labels)
+        seconds["communities"] = perf_counter() - begin
+        self.latest = await loop.run_in_executor(
+            self._thread, _analyse, measures, graph, fresh, (labels, following), interactions, seconds
+        )
+        for stage, duration in seconds.items():
+            self._metrics(stage, duration)
+        await asyncio.sleep(sum(seconds.values()) * (1 / SHARE - 1))
+
+    def check(self) -> None:
+        """Raise the error of a round that failed."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def close(self) -> None:
+        """End the round and the process."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._process.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown()
+
+
+def _process() -> Executor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _undirected(measures: Measures) -> tuple[Any, Any]:
+    return undirected(measures.follows.offsets, measures.follows.targets)
+
+
+def _analyse(
+    measures: Measures, graph: tuple[Any, Any], fresh: Int64s, before: tuple[Int64s, int], interactions: Any,
+    seconds: dict[str, float],
+) -> Analysis:  # fmt: skip
+    labels, following = communities.match(fresh, *before)
+    labels = np.where(measures.live, labels, NONE)
+    with StageTimer(seconds, "bridges"):
+        bridge = communities.participation(*graph, labels)
+    turned = reverse(measures.follows.offsets, measures.follows.targets)
+    sources = distances.sample_sources(measures.live, SOURCES, SOURCE_SEED)
+    with StageTimer(seconds, "closeness"):
+        # Along follows: a source reaches a row by following, so a row is close if people find it in few steps.
+        closeness = distances.harmonic_closeness(measures.follows.offsets, measures.follows.targets, sources)
+    with StageTimer(seconds, "betweenness"):
+        live = int(measures.live.sum())
+        between = distances.betweenness(*turned, sources, live) if len(sources) > 1 else None
+    with StageTimer(seconds, "seeds"):
+        sharer, creator, shares, posts = interactions
+        rate = coverage.rates(len(measures.live), sharer, creator, shares, posts)
+        choice = coverage.choose(rate, np.flatnonzero(measures.live & (posts > 0)), SEEDS)
+    return Analysis(
+        measures=measures,
+        labels=labels,
+        following=following,
+        bridge=bridge,
+        modularity=communities.modularity(*graph, labels),
+        closeness=closeness,
+        betweenness=_certain(between, len(measures.live)),
+        rates=rate,
+        seeds=choice.rows,
+        seed_reach=choice.added,
+    )
+
+
+def _certain(between: distances.Betweenness | None, rows: int) -> Float64s:
+    """Return betweenness where its interval is narrow, elsewhere not a number."""
+    if between is None:
+        return np.full(rows, np.nan)
+    width = between.high - between.value
+    return np.where((between.value > 0) & (width <= RELATIVE_WIDTH * between.value), between.value, np.nan)

@@ -1,0 +1,143 @@
+"""Questions to the analyst that are answered at once: lists of seeds, and how far a message would spread."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from graphstate.types import Int64s
+from model.analysis import coverage, diffusion
+from model.analysis.adjacency import reverse
+from streams.analyst.background import Analysis
+from streams.analyst.measures import Measures
+from streams.analyst.outputs import community_id
+from streams.errors import AnalystError
+from streams.messages.headers import rfc3339
+
+USERS = 100_000
+"""Most users that a question may name."""
+
+
+class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /api/v1/seeds`.
+
+    Attributes:
+        k: the most seeds.
+        budget: the most that they may cost; None: no limit.
+        costs: cost of users, 1 for those not named.
+        given: users that are chosen already.
+        users: the candidates; None: everybody.
+        community: only candidates of this community; empty: all.
+        followers: only candidates with at least so many followers.
+        most_followers: only candidates with at most so many; None: no limit.
+    """
+
+    k: Annotated[int, Meta(ge=1, le=1_000)] = 20
+    budget: Annotated[float, Meta(gt=0)] | None = None
+    costs: dict[str, Annotated[float, Meta(gt=0)]] = {}
+    given: list[str] = []
+    users: list[str] | None = None
+    community: str = ""
+    followers: Annotated[int, Meta(ge=0)] = 0
+    most_followers: Annotated[int, Meta(ge=0)] | None = None
+
+
+class DiffusionQuestion(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /api/v1/diffuse`.
+
+    Attributes:
+        users: those who begin.
+        model: `ic` (independent cascade) or `lt` (linear threshold).
+        probability: of each follow that a message passes it: a number, or `weighted`: 1 / number of users followed.
+        samples: the number of simulations.
+        seed: of the random numbers.
+    """
+
+    users: Annotated[list[str], Meta(min_length=1, max_length=USERS)]
+    model: Literal["ic", "lt"] = "ic"
+    probability: Annotated[float, Meta(ge=0, le=1)] | Literal["weighted"] = "weighted"
+    samples: Annotated[int, Meta(ge=10, le=100_000)] = 1_000
+    seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+
+
+def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis) -> dict[str, Any]:
+    """Return the users that reach most distinct people together, of those that the question allows.
+
+    Raises:
+        AnalystError: a named user does not exist.
+    """
+    rows = len(analysis.labels)
+    allowed = measures.live[:rows].copy()
+    if question.users is not None:
+        named = np.zeros(rows, np.bool_)
+        named[[row for row in map(measures.row, question.users) if row is not None and row < rows]] = True
+        allowed &= named
+    if question.community:
+        allowed &= np.array([community_id(label) == question.community for label in analysis.labels.tolist()], np.bool_)
+    allowed &= measures.followers[:rows] >= question.followers
+    if question.most_followers is not None:
+        allowed &= measures.followers[:rows] <= question.most_followers
+    given = _rows(question.given, measures, rows)
+    allowed[given] = False
+    cost: NDArray[np.float64] | None = None
+    if question.costs or question.budget is not None:
+        cost = np.ones(rows)
+        for user, price in question.costs.items():
+            row = measures.row(user)
+            if row is not None and row < rows:
+                cost[row] = price
+    choice = coverage.choose(
+        analysis.rates,
+        np.flatnonzero(allowed),
+        question.k,
+        budget=float("inf") if question.budget is None else question.budget,
+        cost=cost,
+        given=given,
+    )
+    chosen = zip(choice.rows.tolist(), choice.added.tolist(), strict=True)
+    return {
+        "list": "reach",
+        "seeds": [{"user": measures.ids[row], "adds": added} for row, added in chosen],
+        "expected_reach": float(choice.added.sum()),
+        "cost": choice.cost,
+        "as_of": rfc3339(max(analysis.measures.as_of, 0)),
+    }
+
+
+def diffuse(question: DiffusionQuestion, measures: Measures) -> dict[str, Any]:
+    """Return the expected number of users that a message from some users reaches along follows, with its interval.
+
+    Raises:
+        AnalystError: a named user does not exist.
+    """
+    start = _rows(question.users, measures, len(measures.live))
+    # A message travels from a user to the followers, against the direction of a follow.
+    offsets, targets = reverse(measures.follows.offsets, measures.follows.targets)
+    if question.probability == "weighted":
+        probability = diffusion.weighted_cascade(offsets, targets)
+    else:
+        probability = diffusion.constant(offsets, question.probability)
+    spread = diffusion.reach(
+        offsets, targets, probability, start, model=question.model, samples=question.samples, seed=question.seed
+    )
+    return {
+        "model": question.model,
+        "probability": question.probability,
+        "samples": question.samples,
+        "expected_reach": spread.mean,
+        "standard_error": spread.standard_error,
+        "interval": [spread.low, spread.high],
+        "as_of": rfc3339(max(measures.as_of, 0)),
+    }
+
+
+def _rows(users: list[str], measures: Measures, rows: int) -> Int64s:
+    found = [measures.row(user) for user in users]
+    unknown = [user for user, row in zip(users, found, strict=True) if row is None or row >= rows]
+    if unknown:
+        raise AnalystError(f"no such user, or a forgotten one: {unknown[0]}; leave it out")
+    return np.array(found, np.int64)

@@ -1,0 +1,81 @@
+"""`groundswell seeds`: the users that reach most distinct people together."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streams.errors import InputError, reason
+from streams.messages.escaping import safe
+from streams.telemetry import console
+
+Rows = dict[str, str]
+
+
+def seeds(
+    k: Annotated[int, typer.Option("-k", min=1, max=1_000, help="Number of users.")] = 20,
+    budget: Annotated[float, typer.Option(min=0, help="The most that they may cost together; 0: no limit.")] = 0,
+    costs: Annotated[
+        Path | None, typer.Option(help="File of user,cost (CSV without a header); users not in it cost 1.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="File of user,label (CSV without a header).")] = None,
+    label: Annotated[str, typer.Option(help="Only users with this label in --labels.")] = "",
+    community: Annotated[str, typer.Option(help="Only users of this community.")] = "",
+    followers: Annotated[int, typer.Option(min=0, help="Only users with at least so many followers.")] = 0,
+    most_followers: Annotated[int, typer.Option(min=0, help="Only users with at most so many; 0: no limit.")] = 0,
+    beside: Annotated[list[str] | None, typer.Option(help="A user that is chosen already; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Ask the running analyst for the users that reach most distinct people together: by reach with overlap."""
+    from streams.commands._analyst import ask
+    from streams.settings.settings import Settings
+
+    if bool(label) != (labels is not None):
+        raise InputError("--label and --labels belong together; give both or neither")
+    question: dict[str, Any] = {"k": k, "community": community, "followers": followers, "given": beside or []}
+    if budget:
+        question["budget"] = budget
+    if most_followers:
+        question["most_followers"] = most_followers
+    if costs is not None:
+        question["costs"] = _costs(costs)
+    if labels is not None:
+        question["users"] = [user for user, given in _pairs(labels).items() if given == label]
+    answer = ask(Settings.load(), "/api/v1/seeds", question)
+    if as_json:
+        console.as_json(answer)
+        return
+    console.table([{"user": safe(seed["user"]), "adds": f"{seed['adds']:.1f}"} for seed in answer["seeds"]])
+    typer.echo(f"together {answer['expected_reach']:.1f} distinct people, as of {answer['as_of'][:19]}")
+
+
+def _pairs(path: Path) -> Rows:
+    """Return the second column of a CSV file by its first.
+
+    Raises:
+        InputError: the file cannot be read, or a line has another number of columns.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({reason(error)}); give a CSV file in UTF-8") from error
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise InputError(f"{path} line {number} has {len(row)} columns; give two, the user first")
+    return dict(rows)  # type: ignore[arg-type]
+
+
+def _costs(path: Path) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    for user, text in _pairs(path).items():
+        try:
+            costs[user] = float(text)
+        except ValueError:
+            raise InputError(f"{path}: the cost {text!r} of {user} is no number; give one above 0") from None
+        if not costs[user] > 0:
+            raise InputError(f"{path}: the cost {text!r} of {user} is not above 0; give one that is")
+    return costs
