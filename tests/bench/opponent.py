@@ -91,19 +91,22 @@ def theirs(python: Path, what: str, workload: Follows, batch: int, threads: int,
         raise RuntimeError(f"the opponent ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     if what == DEGREES:
-        fed = np.load(folder / "updates.npy")[: batch * len(found["seconds"]), 2]
+        fed = np.load(folder / "updates.npy")[: batch * found["fed"], 2]
         expected = workload.size.follows + int(fed.sum())
         if found["sum"] != expected:
             raise RuntimeError(f"the opponent counted {found['sum']:,} live follows instead of {expected:,}")
     return found
 
 
-def line(name: str, computes: str, threads: int, size: Size, batch: int, seconds: list[float]) -> report.Row:
-    """One row of the table."""
+def line(
+    name: str, computes: str, threads: int, size: Size, batch: int, seconds: list[float], per_s: float | None = None
+) -> report.Row:
+    """One row of the table; per_s: events per second, those of the median step by default."""
+    rate = batch / median(seconds) if per_s is None else per_s
     return {
         "engine": name, "computes": computes, "threads": str(threads), "users": f"{size.users:,}",
         "follows": f"{size.follows:,}", "batch": f"{batch:,}", "steps": len(seconds),
-        "updates /s": round(batch / median(seconds)), "p50 ms": round(median(seconds) * 1e3, 2),
+        "updates /s": round(rate), "p50 ms": round(median(seconds) * 1e3, 2),
     }  # fmt: skip
 
 
@@ -117,10 +120,9 @@ def compare(what: str, size: Size, given: argparse.Namespace, python: Path, say:
     for threads in THREADS:
         say(f"Pathway, {what}, {threads} thread(s)")
         found = theirs(python, what, workload, given.batch, threads, given.slice_s, folder)
-        whole, after = zip(*found["seconds"], strict=True)
+        rate, steps = given.batch * found["fed"] / found["seconds"], found["steps"] or [found["seconds"]]
         name = f"Pathway {found['version']}"
-        rows.append(line(name, THEIRS[what], threads, size, given.batch, list(whole)))
-        rows.append(line(f"{name}, after hand-over", THEIRS[what], threads, size, given.batch, list(after)))
+        rows.append(line(name, THEIRS[what], threads, size, given.batch, steps, rate))
     return [*rows, ours(workload, given.batch, given.slice_s, given.cache, say)]
 
 
