@@ -1,4 +1,4 @@
-"""Calls the compiled apply: ids to rows before it, new nodes, touched rows, facts and changed rows after it."""
+"""Calls the compiled apply: ids to rows before it; new nodes, touched rows, facts and changed rows after it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from graphstate.apply import kernel_arrays as arrays
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.event_kernels import apply_events
 from graphstate.apply.kernel_arrays import (
+    ACTIVITY,
     CHANGES,
+    CLAIM_ROW,
     CLOCK,
     COMMUNITIES,
     CONTENTS,
     COUNTED,
-    CREDITS,
     ENDS,
     FACT_WIDTH,
     FACTS,
@@ -24,17 +25,18 @@ from graphstate.apply.kernel_arrays import (
     NEW,
     NOTES,
     OBSERVED,
+    REPLIES_ROW,
     ROW_WIDTH,
     ROWS,
     SHARES_BEYOND,
     SHARES_EXPIRED,
     Core,
 )
-from graphstate.apply.row_expansion import expand
 from graphstate.event_columns import EventColumns
 from graphstate.memory.counter_kernels import WIDTH
 from graphstate.memory.node_tables import LQ, Table
-from graphstate.storage import pair_tables
+from graphstate.storage import pair_tables, register_tables, row_layouts
+from graphstate.storage.register_tables import CREDITS
 from graphstate.storage.row_layouts import ALL_ONES, NEVER
 from graphstate.types import (
     COMMUNITY,
@@ -51,6 +53,7 @@ from graphstate.types import (
 )
 
 _SECOND = 1_000_000
+_ROW = 0xFFFFFFFF
 _TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
 _TARGET_IS_COMMUNITY = np.isin(np.arange(256), (Kind.JOIN, Kind.LEAVE))
 _TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE))
@@ -61,9 +64,10 @@ def _output(events: int, rows: int) -> arrays.Output:
     width = 3 * events + 8
     return arrays.Output(
         np.zeros(ENDS, np.int64), np.empty((width, 5), np.int64), np.empty((8 * events, ROW_WIDTH), np.int64),
-        np.empty((5 * events, FACT_WIDTH), np.int64), np.empty((2 * events, 2), np.int64), np.empty((4, width), np.int64),
-        np.zeros((4, rows), np.int32), np.zeros(1, np.int32), np.empty((len(TYPES), width), np.int64),
-        np.empty((len(TYPES), width), np.int64), np.empty((events, WIDTH), np.int64),
+        np.empty((5 * events, FACT_WIDTH), np.int64), np.empty((2 * events, 2), np.int64),
+        np.empty((4, width), np.int64), np.zeros((4, rows), np.int32), np.zeros(1, np.int32),
+        np.empty((len(TYPES), width), np.int64), np.empty((len(TYPES), width), np.int64),
+        np.empty((events, WIDTH), np.int64),
     )  # fmt: skip
 
 
@@ -98,6 +102,7 @@ class CompiledApply:
         self.begin(EventColumns.of(()))
         self.run(0, NEVER, NEVER)
         pair_tables.warm_up()
+        register_tables.warm_up()
 
     # Before
 
@@ -140,7 +145,7 @@ class CompiledApply:
             _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
         )  # fmt: skip
 
-    def _find(self, kind: int, ids: list[str], numbers: NDArray[np.intp]) -> Int32s:
+    def _find(self, kind: int, ids: list[str], numbers: NDArray[Any]) -> Int32s:
         names = [ids[number] for number in numbers.tolist()]
         get = self._tables[kind].index.get
         found = np.fromiter((get(name, -1) for name in names), np.int32, len(names))
@@ -150,10 +155,18 @@ class CompiledApply:
                 found[place] = users.find(names[place])
         return found
 
-    def find_again(self, kinds: tuple[int, ...] = (USER, CONTENT, COMMUNITY)) -> None:
-        """Find the rows of all ids again, after Python code added or removed some."""
-        for kind in kinds:
-            self._events.rows[kind, self._numbers[kind]] = self._find(kind, self.columns.ids, self._numbers[kind])
+    def find_again(self, begin: int, end: int) -> None:
+        """Find the rows of the ids of some events again, after Python code applied these."""
+        columns, rows = self.columns, self._events.rows
+        named = np.concatenate([columns.user[begin:end], columns.other[begin:end], columns.extra[begin:end]])
+        numbers = np.unique(named[named >= 0])
+        for kind in range(len(TYPES)):
+            rows[kind, numbers] = self._find(kind, columns.ids, numbers)
+
+    def find_contents_again(self) -> None:
+        """Find the rows of all contents again, after some were removed."""
+        numbers = self._numbers[CONTENT]
+        self._events.rows[CONTENT, numbers] = self._find(CONTENT, self.columns.ids, numbers)
 
     def mutation(self, i: int) -> Mutation:
         """Return an event or a fact of the record."""
@@ -192,13 +205,14 @@ class CompiledApply:
         return stop, why, ends
 
     def _reserve_rows(self, begin: int) -> list[int]:
-        """Reserve rows for all ids without one, and room for all changes; return how many reserved rows were free ones."""
+        """Reserve rows for all ids without one, and room for all changes; return how many of them were free."""
         n, reserved = len(self.columns) - begin, []
         unknown = [
             int(np.count_nonzero(self._events.rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)
         ]
         for table, more in zip(self._tables, unknown, strict=True):
             table.reserve(more)
+        self._registers.reserve_contents(self._aggregates.contents.capacity)
         rows = max(table.capacity for table in self._tables)
         if n > self._events_room or rows > self._rows_room or max(unknown) > self._out.spare.shape[1]:
             self._events_room, self._rows_room = max(n, self._events_room), rows
@@ -221,7 +235,8 @@ class CompiledApply:
             arrays.CommunityArrays._make(getattr(communities, name) for name in arrays.CommunityArrays._fields),
             arrays.TableArrays(
                 registers.follows.cells, registers.members.cells, registers.shares.cells, registers.pairs.cells,
-                registers.used,
+                registers.used, registers.credits.pool, registers.credits.ends, registers.sharers.pool,
+                registers.sharers.ends, registers.heads,
             ),
             self._events, self._out, self._limits, LQ,
         )  # fmt: skip
@@ -238,8 +253,8 @@ class CompiledApply:
     def _collect(self, ends: Int64s) -> None:
         """Hand the lists of a call to the aggregates."""
         aggregates, out, sizes = self._aggregates, self._out, ends.tolist()
-        if sizes[CREDITS]:
-            aggregates.note_activity(out.credits[: sizes[CREDITS]])
+        if sizes[ACTIVITY]:
+            aggregates.note_activity(out.credits[: sizes[ACTIVITY]])
         if sizes[CHANGES]:
             aggregates.changes.append(out.changes[: sizes[CHANGES]].copy())
         for which, rows in (
@@ -250,12 +265,26 @@ class CompiledApply:
         for time, content in out.notes[: sizes[NOTES]].tolist():
             aggregates.eviction_schedule.note(content, time)
         if sizes[ROWS]:
-            aggregates.store.staged.update(expand(out.rows[: sizes[ROWS]], self._tables))
+            self._log(out.rows[: sizes[ROWS]])
         departed = aggregates.shares.departed
         departed.expired += sizes[SHARES_EXPIRED]
         departed.beyond_retention += sizes[SHARES_BEYOND]
         for fact in out.facts[: sizes[FACTS]].tolist():
             aggregates.outbound_facts.append(self._fact(*fact))
+
+    def _log(self, rows: Int64s) -> None:
+        """Hand changed rows to the journal, and stage those of `edges`."""
+        sections, store = rows[:, 0], self._aggregates.store
+        for section in np.flatnonzero(np.bincount(sections)).tolist():
+            selected = rows[sections == section]
+            if section == CLAIM_ROW:
+                for _, key, time, via in selected.tolist():
+                    store.put(row_layouts.share_claim(key >> 32, key & _ROW, time, via), b"")
+            elif section == REPLIES_ROW:
+                for _, parent, child, _ in selected.tolist():
+                    store.put(row_layouts.pair(row_layouts.REPLIES, parent, child), b"")
+            else:
+                self._registers.changed[section].append(selected[:, 1:] if section == CREDITS else selected[:, 1])
 
     def _fact(
         self, shard: int, kind: int, time: int, user: int, other: int, extra: int, number: int

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,10 +20,11 @@ from graphstate.apply import credit_changes
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.credit_changes import CHANGE, POSTED, SHARED
 from graphstate.storage import row_layouts
+from graphstate.storage.register_tables import SHARES
 from graphstate.storage.row_layouts import NEVER, SHARE, SHARE_VALUE
-from graphstate.types import CREATED, Fact, Kind, Mutation
-from graphstate.types import SHARED as SHARED_RELATION
+from graphstate.types import Fact, Kind, Mutation
 
+_ROW = 0xFFFFFFFF
 UNDOING = frozenset((int(Kind.FORGET), int(Kind.UNSHARE), int(Kind.DELETE)))
 """Kinds of events that may need `observe`, apart from contents that are watched already."""
 
@@ -120,9 +120,9 @@ class CoveredClaims:
         user = self._users.row(mutation.user)
         base = self._users.forget_at_cells[user]
         self._forgets.setdefault(user, {base} - {NEVER}).add(mutation.time)
-        shared = (row_layouts.TWO_ROWS.unpack_from(key, 1)[1] for key, _ in self._scan(SHARE, user))
-        created = self._store.scan(row_layouts.index_prefix(CREATED, user))
-        contents = {*shared, *(row_layouts.read_index(key)[1] for key, _ in created)}
+        shared = (self._store.registers.of(SHARES, user)[:, 0] & _ROW).tolist()
+        created = np.flatnonzero(self._contents.creator[: self._contents.rows] == user).tolist()
+        contents = {*shared, *created}
         contents |= {content for content, claims in self._claims.items() if self._names(claims, user)}
         for content in contents:
             if self._contents.owned_cells[content]:
@@ -133,9 +133,6 @@ class CoveredClaims:
 
     def _names(self, claims: Claims, user: int) -> bool:
         return user in claims.shares or any(creator == user for _, creator in claims.creates)
-
-    def _scan(self, table: bytes, row: int) -> Iterator[tuple[bytes, bytes]]:
-        return self._store.scan(row_layouts.prefix(table, row))
 
     # Claims from the registers
 
@@ -150,11 +147,10 @@ class CoveredClaims:
             claims.deletes.add(contents.deleted_at_cells[content])
         if contents.created_at_cells[content] != NEVER:
             claims.creates.add((contents.created_at_cells[content], contents.creator_cells[content]))
-        for key, _ in self._scan(row_layouts.CREATE_CLAIM, content):
+        for key, _ in self._store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content)):
             claims.creates.add(row_layouts.read_create_claim(key)[:2])
-        shared = list(self._store.scan(row_layouts.index_prefix(SHARED_RELATION, content)))
-        for key, _ in shared:
-            self._read_pair(claims, row_layouts.read_index(key)[1], content)
+        for _, user, _ in self._store.registers.shares_of(content, self._users.hash):
+            self._read_pair(claims, user, content)
         return claims
 
     def _read_pair(self, claims: Claims, user: int, content: int) -> None:

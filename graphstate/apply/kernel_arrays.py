@@ -18,7 +18,7 @@ NEW = 8
 """The number of new nodes of each type, three places of `ends`."""
 APPLIED, EXPIRED, SHARES_EXPIRED, SHARES_BEYOND, CLOCK = range(11, 16)
 """Counts and the clock, as places of `ends`."""
-CREDITS = 16
+ACTIVITY = 16
 """The list of credits in `Output`, as a place of `ends`."""
 ENDS = 17
 
@@ -26,8 +26,10 @@ SHARDS, SHARD, RETENTION, HORIZON, KEPT, BOUNDARY, NOTED_UNTIL, WATCHED = range(
 """Places of `Core.limits`; KEPT is 0 if no event expires. WATCHED: shares and creates are for Python."""
 LIMITS = 8
 
-ROW_WIDTH = 7
-"""Numbers of a changed row: its table and up to six fields."""
+ROW_WIDTH = 4
+"""Numbers of a changed row: the section of the journal and its key; of a credit, also time and content."""
+CLAIM_ROW, REPLIES_ROW = 8, 9
+"""Rows of `edges` instead of sections: a claim (user and content, time, via), a reply (parent, child or shard)."""
 FACT_WIDTH = 7
 """Numbers of a fact: receiving shard, kind, time, row of the user, row of the other node, row of the third, number."""
 
@@ -70,13 +72,18 @@ class CommunityArrays(NamedTuple):
 
 
 class TableArrays(NamedTuple):
-    """Register tables; `used` counts their entries in the order of the fields."""
+    """The arrays of `RegisterTables`."""
 
     follows: Int64s
     members: Int64s
     shares: Int64s
     pairs: Int64s
     used: Int64s
+    credits: Int64s
+    credit_ends: Int64s
+    sharers: Int64s
+    sharer_ends: Int64s
+    heads: Int64s
 
 
 class EventArrays(NamedTuple):
@@ -155,18 +162,17 @@ def change(out: Output, operation: int, relation: int, source: int, target: int,
 @njit(cache=True, nogil=True)
 def activity(out: Output, code: int, first: int, content: int, creator: int, time: int, created_at: int) -> None:
     """List a content (AUTHORED) or a credited share (CREDIT) of an author of this shard, for alerts."""
-    row = out.credits[out.ends[CREDITS]]
+    row = out.credits[out.ends[ACTIVITY]]
     row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] = (
         code, first, content, creator, 0, time, created_at, 1,
     )  # fmt: skip
-    out.ends[CREDITS] += 1
+    out.ends[ACTIVITY] += 1
 
 
-@njit(cache=True, nogil=True)
-def put(out: Output, table: int, a: int, b: int, c: int, d: int, e: int = 0, f: int = 0) -> None:
+def put(out: Output, section: int, key: int, first: int = 0, second: int = 0) -> None:
     """List a changed row."""
     row = out.rows[out.ends[ROWS]]
-    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = table, a, b, c, d, e, f
+    row[0], row[1], row[2], row[3] = section, key, first, second
     out.ends[ROWS] += 1
 
 

@@ -16,6 +16,7 @@ from rocksdict import (
     Checkpoint,
     ColumnFamily,
     CompactOptions,
+    Options,
     Rdict,
     RdictIter,
     ReadOptions,
@@ -25,16 +26,12 @@ from rocksdict import (
 from graphstate.errors import DamagedError, GraphError, LockedError
 from graphstate.storage.options import RocksDbBudget, options
 from graphstate.storage.register_tables import TABLES, RegisterTables
-from graphstate.storage.row_layouts import VIA
 
 Groups = dict[bytes, list[bytes]]
 """Keys by their first `PREFIX` bytes."""
 Keys = Callable[..., list[bytes]]
 """The function that `Store.search` returns."""
-FAMILIES = ("nodes", "edges", "counters", "outputs", "mirrors", "meta")
-_CHUNK = 100_000
-_LOADED_LAST = VIA[0]
-"""The rows of this table are flags of rows of another one."""
+FAMILIES = ("nodes", "edges", "journal", "counters", "outputs", "mirrors", "meta")
 PREFIX = 5
 """Scans are of prefixes of at least this many bytes: the table byte and a row."""
 
@@ -45,6 +42,12 @@ def _whole(rows: RdictIter) -> None:
         rows.status()
     except Exception as error:  # rocksdict raises bare exceptions
         raise DamagedError(f"a part of the state cannot be read: restore or remove it ({error})") from error
+
+
+def _present(path: Path) -> list[str]:
+    """Return the families that a database has."""
+    names = Rdict.list_cf(str(path), Options(raw_mode=True))
+    return [name for name in FAMILIES if name in names]
 
 
 class StagedRows:
@@ -97,7 +100,9 @@ class Store:
         budget = budget or RocksDbBudget()
         access = AccessType.read_only() if read_only else AccessType.read_write()
         try:
-            self._db = Rdict(str(path), options(budget), {name: options(budget, name) for name in FAMILIES}, access)
+            # A folder of an earlier format lacks some families, and a read-only database cannot add them.
+            names = _present(path) if read_only else FAMILIES
+            self._db = Rdict(str(path), options(budget), {name: options(budget, name) for name in names}, access)
         except Exception as error:  # rocksdict raises bare exceptions
             if "lock" in str(error).lower():
                 raise LockedError(f"{path} is open in another process: stop that worker first ({error})") from error
@@ -107,8 +112,8 @@ class Store:
         self._path = path
         self._rewriting = Lock()
         self._closing = False
-        self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in FAMILIES}
-        self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+        self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in names}
+        self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in names}
         self._edges = self._families["edges"]
         self._read = self._edges.get
         self._failed = False
@@ -117,6 +122,12 @@ class Store:
         self._prepared: WriteBatch | None = None
         self.registers = RegisterTables()
         self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
+        self._sealed_writes = self._writes
+
+    @property
+    def prepared(self) -> bool:
+        """Whether a prepared WriteBatch waits for `write_prepared`."""
+        return self._prepared is not None
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an `edges` key, staged changes included; None if it has none."""
@@ -141,15 +152,17 @@ class Store:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Stage an `edges` row."""
-        self.staged[key] = value
         if key[0] in TABLES:
             self.registers.note(key, value)
+        else:
+            self.staged[key] = value
 
     def delete(self, key: bytes) -> None:
         """Stage the removal of an `edges` row."""
-        self.staged[key] = None
         if key[0] in TABLES:
             self.registers.note(key, None)
+        else:
+            self.staged[key] = None
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Return the `edges` rows with a prefix of at least 5 bytes, in key order, staged changes included.
@@ -171,13 +184,6 @@ class Store:
         """
         parts = (self._sealed, self._changes) if staged else (self._sealed,)
         return {key: part.rows[key] for part in parts if part.rows for key in part.group(prefix)}
-
-    def firsts(
-        self, prefixes: Iterable[bytes], most: int, skip: Callable[[bytes], bool] | None = None
-    ) -> Iterator[list[bytes]]:
-        """Yield, per prefix, up to `most` keys of its scan, without those that `skip` returns true for."""
-        keys = self.search()
-        return (keys(prefix, most, skip) for prefix in prefixes)
 
     def search(self) -> Keys:
         """Return a function that returns the keys of a prefix, staged changes included.
@@ -238,6 +244,8 @@ class Store:
 
     def rows(self, family: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield all committed rows of a family, in key order."""
+        if family not in self._families:
+            return
         rows = self._families[family].iter()
         rows.seek_to_first()
         while rows.valid():
@@ -262,26 +270,6 @@ class Store:
         _whole(rows)
         if chunk:
             yield chunk
-
-    def load_registers(self) -> Iterator[int]:
-        """Load the registers from their committed rows; yields the number of loaded rows after each chunk."""
-        done = 0
-        for table in sorted(TABLES, key=_LOADED_LAST.__eq__):
-            read = ReadOptions()
-            read.set_iterate_upper_bound(bytes([table + 1]))
-            rows = self._edges.iter(read)
-            rows.seek(bytes([table]))
-            valid, key_of, value_of, following = rows.valid, rows.key, rows.value, rows.next
-            while valid():
-                keys, values = [], []
-                while valid() and len(keys) < _CHUNK:
-                    keys.append(key_of())
-                    values.append(value_of())
-                    following()
-                self.registers.load(table, keys, values)
-                done += len(keys)
-                yield done
-            _whole(rows)
 
     def commit(self) -> int:
         """Write everything staged as one WriteBatch and return the number of rows.
@@ -310,7 +298,7 @@ class Store:
                     delete(key)
                 else:
                     put(key, value)
-        self._prepared, self._sealed = batch, self._changes
+        self._prepared, self._sealed, self._sealed_writes = batch, self._changes, self._writes
         self.discard()
 
     def write_prepared(self) -> int:
@@ -329,6 +317,7 @@ class Store:
             self._failed = True
             raise GraphError(f"the state cannot be written ({error}): make room on its disk and start again") from error
         self._prepared, self._sealed = None, StagedRows()
+        self._sealed_writes = {name: {} for name in FAMILIES}
         return rows
 
     def discard(self) -> None:
@@ -350,6 +339,18 @@ class Store:
             for label, name in zip(labels, names, strict=True)
         }
 
+    def estimated_rows(self, family: str) -> int:
+        """Return RocksDB's estimate of the number of rows of a family."""
+        return self._property(family, "rocksdb.estimate-num-keys")
+
+    def value_bytes(self, family: str) -> int:
+        """Return RocksDB's estimate of the bytes of a family's rows, compressed in files."""
+        names = ("rocksdb.estimate-live-data-size", "rocksdb.cur-size-all-mem-tables")
+        return sum(self._property(family, name) for name in names)
+
+    def _property(self, family: str, name: str) -> int:
+        return (self._families[family].property_int_value(name) or 0) if family in self._families else 0
+
     @property
     def stalled(self) -> bool:
         """Whether RocksDB delays or stops writes until files are compacted."""
@@ -365,6 +366,13 @@ class Store:
         """Return a committed value, None if there is none."""
         value: bytes | None = self._families[family].get(key)
         return value
+
+    def newest(self, family: str, key: bytes) -> bytes | None:
+        """Return a staged value or else the committed one, None if there is none; not for `edges`."""
+        for writes in (self._writes[family], self._sealed_writes[family]):
+            if key in writes:
+                return writes[key]
+        return self.committed(family, key)
 
     def remove(self, family: str, key: bytes) -> None:
         """Remove a row at once, without the staged changes."""

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from graphstate.memory.node_tables import CREATED, LQ_SUM, SHARERS
 from graphstate.state import GraphState
-from graphstate.storage import row_layouts
 from graphstate.types import CREATED as CREATED_RELATION
 from graphstate.types import Fact, Int64s, Kind, source_hash
 from model.evaluation.live_figures import POST, LivePosts
@@ -232,10 +231,9 @@ class ClosedPosts:
     def _content_row(self, key: Key) -> int | None:
         """Return the row of an author's content; None if its create is not in force."""
         time, author, content = key
-        prefix = row_layouts.index(CREATED_RELATION, author, time, content, 0)[:-4]
-        for edge, _ in self._graph.store.scan(prefix):
-            return row_layouts.read_index(edge)[1]
-        return None
+        sources, times = self._graph.windows.in_edges(CREATED_RELATION, author)
+        rows = sources[(times == time) & (self._graph.contents.hash[sources] == np.uint64(content))]
+        return int(rows[0]) if len(rows) else None
 
     def _drop_void(self) -> None:
         """Drop posts that were deleted, and all posts of forgotten authors."""
