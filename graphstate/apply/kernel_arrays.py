@@ -169,6 +169,7 @@ def activity(out: Output, code: int, first: int, content: int, creator: int, tim
     out.ends[ACTIVITY] += 1
 
 
+@njit(cache=True, nogil=True)
 def put(out: Output, section: int, key: int, first: int = 0, second: int = 0) -> None:
     """List a changed row."""
     row = out.rows[out.ends[ROWS]]
