@@ -6,7 +6,7 @@ A step publishes hundreds of scores; awaiting a send for each would cost more th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Protocol
 
@@ -123,7 +123,12 @@ async def publish_columns(
     return count
 
 
-async def send_packs(client: Any, topic: str, packs: Mapping[int, list[bytes]]) -> None:
+async def send_packs(
+    client: Any,
+    topic: str,
+    packs: Mapping[int, list[bytes]],
+    on_acknowledged: Callable[[int, int, bytes], None] = lambda _partition, _offset, _value: None,
+) -> None:
     """Send packs and wait until all are acknowledged.
 
     In each partition one pack is sent after the acknowledgement of the one before: if one were refused and a later one
@@ -133,12 +138,13 @@ async def send_packs(client: Any, topic: str, packs: Mapping[int, list[bytes]]) 
         client: the producer.
         topic: the topic.
         packs: the packs of each partition, in order.
+        on_acknowledged: called with partition, offset and value of each pack.
     """
 
     async def send(partition: int, values: list[bytes]) -> None:
         for value in values:
             acknowledged = await client.send(topic, value, partition=partition)
-            await acknowledged
+            on_acknowledged(partition, (await acknowledged).offset, value)
 
     await gather_all(*(send(partition, values) for partition, values in packs.items() if values))
 

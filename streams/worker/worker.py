@@ -169,6 +169,7 @@ class Worker:
             running=lambda: app.started and not self._failed.done(),
         )
         self.shard_work.on_waiting = assignment.step_soon
+        self.ingest.deliver = self.shard_work.deliver
         self.watch = assignment.watch = TopicWatch(
             topics, lambda: self.consumer, self.positions, self.readiness, assignment.on_score_topic
         )

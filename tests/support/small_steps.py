@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from streams.worker.processing import publish_and_commit, shard_agent
+from streams.worker.processing import micro_batches, publish_and_commit
 from streams.worker.processing.shard_host import ShardHost
 
 ACKNOWLEDGED_S = 0.02
@@ -38,7 +38,7 @@ async def step(self: ShardHost, partition: int, *arguments: Any, **named: Any) -
 
 
 if __name__ == "__main__":
-    shard_agent.STEP_MUTATIONS = 1
+    micro_batches.STEP_MUTATIONS = 1
     publish_and_commit._finish = slow_finish
     ShardHost.step = step  # type: ignore[method-assign]
     from streams.cli import run

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from operator import attrgetter
 from time import perf_counter
 from typing import Any
@@ -48,6 +48,7 @@ class Ingest:
     Attributes:
         sources: the source name of each partition, under which its offsets stand in the packs.
         source_clock: the newest event time of each partition.
+        deliver: receives partition, offset and value of each pack that Kafka has acknowledged.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Ingest:
         self._clock = self._sent_clock = NEVER
         self.source_clock = clock
         self.sources: dict[TP, str] = {}
+        self.deliver: Callable[[int, int, bytes], None] = lambda _partition, _offset, _value: None
 
     async def handle(self, poll: Poll) -> bool:
         """Process a poll; returns whether everything is acknowledged, False if the poll became stale."""
@@ -179,7 +181,7 @@ class Ingest:
         for packer in packers:
             packer.clock, packer.progress = clock, progress
         packs = {shard: packer.finish(always=passed) for shard, packer in enumerate(packers)}
-        await send_packs(self._producer.client, self._topics.mutations.name, packs)
+        await send_packs(self._producer.client, self._topics.mutations.name, packs, self.deliver)
         self._sent_clock = clock
         await self._dead_letters.flush()
 

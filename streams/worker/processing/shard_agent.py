@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
@@ -20,7 +19,6 @@ import numpy as np
 from faust.types import TP
 from numpy.typing import NDArray
 
-from streams.errors import StateError
 from streams.kafka import record_batch
 from streams.kafka.batches import SLICE, gather_all, publish, publish_columns, send_packs
 from streams.kafka.consumer.poll_queue import Poll
@@ -30,18 +28,19 @@ from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
 from streams.messages.headers import CloudEvents, rfc3339
-from streams.messages.mutation_packs import UnappliedRecords, fact_packs, unpack
+from streams.messages.mutation_packs import UnappliedRecords, fact_packs
 from streams.messages.outputs import Message, MessageColumns, score_messages, tombstones
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
+from streams.worker.processing.micro_batches import LogRecord, MicroBatch, micro_batches
 from streams.worker.processing.publish_and_commit import Step, publish_and_commit
 from streams.worker.processing.shard_host import ShardHost
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-STEP_MUTATIONS = 16_384
-"""Mutations at which a micro-batch is full. Packs are not split, so it may exceed this by one pack."""
+DELIVERED_BYTES = 1 << 18
+"""Bytes of delivered packs that wait for a shard, beyond which the next ones are fetched."""
 
 
 class Feed(Protocol):
@@ -54,57 +53,6 @@ class Feed(Protocol):
     def forget(self, users: Sequence[str]) -> None:
         """Remove these users from the page."""
         ...
-
-
-@dataclass
-class MicroBatch:
-    """The records of one step.
-
-    Attributes:
-        new: the mutations that the state does not have, and the marks after them.
-        publish: whether to publish its outputs; False if they were published before.
-        next_offset: the offset in the shard's log after the step.
-    """
-
-    new: UnappliedRecords
-    publish: bool
-    next_offset: int = 0
-
-
-def micro_batches(
-    records: list[Any], next_offset: int, marks: dict[str, int], published_until: int
-) -> Iterator[MicroBatch]:
-    """Yield the records of one partition as micro-batches, beginning with the state's next offset.
-
-    Args:
-        records: records of the mutations topic, in order.
-        next_offset: the next offset of the state; records below it are skipped.
-        marks: the newest offset of each source that the state has; messages up to it are skipped.
-        published_until: offset below which all outputs were published; they are not published again.
-
-    Raises:
-        StateError: records between the state and the first of these are missing.
-    """
-    batch: MicroBatch | None = None
-    for record in records:
-        if record.offset < next_offset:
-            continue
-        if record.offset > next_offset:
-            raise StateError(
-                f"the state ends at offset {next_offset} of {record.topic}, the log goes on at {record.offset}: "
-                "start the worker again; if it ends again, restore a checkpoint (`groundswell state restore`)"
-            )
-        published = record.offset < published_until
-        if batch is not None and (batch.publish == published or batch.new.count >= STEP_MUTATIONS):
-            yield batch
-            batch = None
-        if batch is None:
-            batch = MicroBatch(UnappliedRecords.above(marks), publish=not published)
-        batch.new.add(record.offset, unpack(record.value))
-        marks = batch.new.marks
-        next_offset = batch.next_offset = record.offset + 1
-    if batch is not None:
-        yield batch
 
 
 class Outputs:
@@ -190,6 +138,7 @@ class ShardAgent:
         self._feed = feed
         self._lock = asyncio.Lock()
         self._scheduled: set[int] = set()
+        self._delivered: dict[int, list[LogRecord]] = {}
         self.published_until: dict[TP, int] = {}
         self.former_partitions: set[int] = set()
         self.on_waiting: Callable[[int], None] = lambda _partition: None
@@ -206,8 +155,40 @@ class ShardAgent:
             ]
             return await publish_and_commit(self._consumer, poll, partitions)
 
+    def deliver(self, partition: int, offset: int, value: bytes) -> None:
+        """Step a shard of this worker with a pack that this worker wrote, before it is fetched.
+
+        Fetching it costs another round trip to Kafka and another pause. Packs that do not follow the state, or are too
+        many, are dropped here and come with the fetch; it skips those that were delivered.
+
+        Args:
+            partition: the shard.
+            offset: the offset that Kafka has acknowledged.
+            value: the pack.
+        """
+        waiting = self._delivered.setdefault(partition, [])
+        if not self._host.is_open(partition) or sum(len(record.value) for record in waiting) > DELIVERED_BYTES:
+            return
+        waiting.append(LogRecord(self._mutations, offset, value))
+        self._schedule(partition)
+
+    def _schedule(self, partition: int) -> None:
+        if partition not in self._scheduled:
+            self._scheduled.add(partition)
+            self.on_waiting(partition)
+
+    def _following(self, partition: int) -> list[LogRecord]:
+        """Return the delivered packs that follow the state of a shard without a gap."""
+        next_offset, _ = self._host.position(partition)
+        following = []
+        for record in self._delivered.pop(partition, []):
+            if record.offset == next_offset:
+                following.append(record)
+                next_offset += 1
+        return following
+
     async def run_pending(self, partition: int) -> None:
-        """Announce a shard that has caught up with its log, and run the step that is due without new records.
+        """Announce a shard that has caught up with its log, and run the step that is due without fetched records.
 
         Raises:
             StaleStep: the shard was closed, or its last step was not committed.
@@ -215,10 +196,13 @@ class ShardAgent:
         async with self._lock:
             self._scheduled.discard(partition)
             if self._catching_up(partition):
+                self._delivered.pop(partition, None)
                 return
             await self._announce(partition)
             poll = self._consumer.empty_poll(self._mutations)
-            if self._host.republish_pending(partition):
+            if records := self._following(partition):
+                await publish_and_commit(self._consumer, poll, [self._mutation_steps(poll, partition, records)])
+            elif self._host.republish_pending(partition):
                 await publish_and_commit(self._consumer, poll, [self._mutation_steps(poll, partition, [])])
             elif self._host.hub_readers_waiting(partition):
                 await publish_and_commit(self._consumer, poll, [self._empty_step(poll, partition)])
@@ -341,9 +325,8 @@ class ShardAgent:
         due = not self._host.ahead(partition) and (
             outcome.waiting or (batch.publish and self._host.republish_pending(partition))
         )
-        if due and partition not in self._scheduled:
-            self._scheduled.add(partition)
-            self.on_waiting(partition)
+        if due:
+            self._schedule(partition)
         self._feed.forget(outcome.named)
         if step.published is not None:
             accepted_ms = batch.new.accepted_ms

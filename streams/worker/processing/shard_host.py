@@ -165,6 +165,10 @@ class ShardHost:
             raise StaleStep(f"shard {partition} is not open in its last committed state")
         return shard
 
+    def is_open(self, partition: int) -> bool:
+        """Whether a shard is open; does not use the thread."""
+        return partition in self._shards
+
     def ahead(self, partition: int) -> bool:
         """Whether the memory of a shard is ahead of its disk; does not use the thread."""
         return bool(self._ahead.get(partition))

@@ -36,7 +36,7 @@ def test_a_refused_poll_leaves_no_letters(offline_settings: Settings) -> None:
         if refusals:
             raise refusals.pop()
         future = asyncio.get_running_loop().create_future()
-        future.set_result(None)
+        future.set_result(SimpleNamespace(offset=0))
         return future
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""The shard agent without a broker: micro-batches, stale polls, announcements and switches of the artifact."""
+"""The shard agent without a broker: stale polls, delivered packs, announcements and switches of the artifact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from streams.errors import StaleStep, StateError
+from streams.errors import StaleStep
 from streams.kafka.consumer.poll_queue import Poll
 from streams.kafka.leased_client import LEASE_OVER, Refused
 from streams.kafka.topics import Topics
@@ -17,7 +17,8 @@ from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
 from streams.worker.group.assignment import Assignment
-from streams.worker.processing.shard_agent import STEP_MUTATIONS, Outputs, ShardAgent, micro_batches
+from streams.worker.processing import shard_agent
+from streams.worker.processing.shard_agent import Outputs, ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import (
@@ -54,7 +55,7 @@ class Rig:
         self.host = ShardHost(self._open)
         outputs, feed = (
             Outputs(topics.score, topics.alert, topics.outcome, "/t"),
-            SimpleNamespace(forget=lambda _users: None),
+            SimpleNamespace(forget=lambda _users: None, publish=lambda _outcome, _mutations: None),
         )
         consumer: Any = SimpleNamespace(
             is_current=self._current,
@@ -87,40 +88,6 @@ class Rig:
         return poll
 
 
-def test_below_the_next_offset_is_skipped() -> None:
-    """Records below the next offset and messages below the marks are left out."""
-    consumed = records(pack(0, 2), pack(1, 2), pack(3, 1))
-    (batch,) = micro_batches(consumed, 1, {"in:0": 1}, 0)
-    assert [time for record in batch.new.records for time in record.columns.time] == [2, 3]
-    assert (batch.next_offset, batch.new.marks, batch.new.repeated) == (3, {"in:0": 3}, 1)
-    assert list(micro_batches(consumed, 3, {}, 0)) == []
-
-
-def test_a_gap_is_an_error() -> None:
-    """Missing records between the state and the log are an error."""
-    with pytest.raises(StateError, match="ends at offset 4"):
-        list(micro_batches(records(pack(0, 1), first=5), 4, {}, 0))
-
-
-def test_full_batches_are_split_at_packs() -> None:
-    """A micro-batch ends with the pack that reaches its limit."""
-    size = STEP_MUTATIONS // 2
-    consumed = records(*(pack(n, 1, size) for n in range(5)))
-    batches = list(micro_batches(consumed, 0, {}, 0))
-    assert [batch.new.count for batch in batches] == [2 * size, 2 * size, size]
-    assert [batch.next_offset for batch in batches] == [2, 4, 5]
-    assert [batch.new.marks for batch in batches] == [{"in:0": 1}, {"in:0": 3}, {"in:0": 4}]
-
-
-def test_nothing_is_published_twice() -> None:
-    """Outputs of records below the published offset are not repeated; a batch is published as a whole or not."""
-    consumed = records(*(pack(n, 1) for n in range(4)))
-    assert [(batch.publish, batch.next_offset) for batch in micro_batches(consumed, 0, {}, 3)] == [
-        (False, 3),
-        (True, 4),
-    ]
-
-
 def test_a_poll_from_before_a_seek_runs_no_step(offline_settings: Settings) -> None:
     """A poll that waited during a seek leaves the shard unchanged; the next poll runs its step."""
 
@@ -141,6 +108,52 @@ def test_a_poll_from_before_a_seek_runs_no_step(offline_settings: Settings) -> N
         assert await rig.agent.handle(poll)
         assert rig.completed == [poll]
         assert rig.host.position(0) == (1, {"in:0": 0})
+        await rig.host.close()
+
+    asyncio.run(run())
+
+
+def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
+    """Packs that follow the state run a step before they are fetched, and are skipped when they are; others wait."""
+    due: list[int] = []
+
+    async def run() -> None:
+        rig = Rig(offline_settings)
+        rig.agent.on_waiting = due.append
+        await rig.host.sync_assignment({0: 0})
+        rig.agent.deliver(1, 0, pack(0, 1))  # of another worker
+        assert due == []
+        rig.agent.deliver(0, 1, pack(1, 1))  # the pack before it was not delivered
+        await rig.agent.run_pending(0)
+        assert rig.host.position(0) == (0, {})
+        for offset in (0, 1, 3):
+            rig.agent.deliver(0, offset, pack(offset, 1))
+        assert due == [0, 0]
+        await rig.agent.run_pending(0)
+        assert rig.host.position(0) == (2, {"in:0": 1})
+        assert rig.completed == []
+        poll = Poll(rig.log, rig.epoch, 1)
+        poll.add(TP(rig.log, 0), records(*(pack(offset, 1) for offset in range(4))), 4)
+        assert await rig.agent.handle(poll)
+        assert rig.host.position(0) == (4, {"in:0": 3})
+        assert rig.completed == [poll]
+        await rig.host.close()
+
+    asyncio.run(run())
+
+
+def test_few_delivered_packs_wait(offline_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a busy shard is bounded; packs beyond come with the fetch."""
+    monkeypatch.setattr(shard_agent, "DELIVERED_BYTES", 100)
+
+    async def run() -> None:
+        rig = Rig(offline_settings)
+        await rig.host.sync_assignment({0: 0})
+        for offset in range(50):
+            rig.agent.deliver(0, offset, pack(offset, 1))
+        await rig.agent.run_pending(0)
+        next_offset, _ = rig.host.position(0)
+        assert 0 < next_offset < 10
         await rig.host.close()
 
     asyncio.run(run())
