@@ -2,7 +2,7 @@
 
 `python -m tests.bench.opponent` installs the opponent into an environment of its own under build/ (Pathway is under the
 Business Source License 1.1; it is no part of this project), and measures in turn the shard, the opponent, and the shard
-again. They compute different things: the table says what.
+again. They compute different things, which the table states.
 """
 
 from __future__ import annotations
@@ -98,15 +98,12 @@ def theirs(python: Path, what: str, workload: Follows, batch: int, threads: int,
     return found
 
 
-def line(
-    name: str, computes: str, threads: int, size: Size, batch: int, seconds: list[float], per_s: float | None = None
-) -> report.Row:
-    """One row of the table; per_s: events per second, those of the median step by default."""
-    rate = batch / median(seconds) if per_s is None else per_s
+def line(name: str, computes: str, threads: int, size: Size, batch: int, seconds: list[float]) -> report.Row:
+    """One row of the table."""
     return {
         "engine": name, "computes": computes, "threads": str(threads), "users": f"{size.users:,}",
         "follows": f"{size.follows:,}", "batch": f"{batch:,}", "steps": len(seconds),
-        "updates /s": round(rate), "p50 ms": round(median(seconds) * 1e3, 2),
+        "updates /s": round(batch / median(seconds)), "ms a step": round(median(seconds) * 1e3, 2),
     }  # fmt: skip
 
 
@@ -120,9 +117,8 @@ def compare(what: str, size: Size, given: argparse.Namespace, python: Path, say:
     for threads in THREADS:
         say(f"Pathway, {what}, {threads} thread(s)")
         found = theirs(python, what, workload, given.batch, threads, given.slice_s, folder)
-        rate, steps = given.batch * found["fed"] / found["seconds"], found["steps"] or [found["seconds"]]
-        name = f"Pathway {found['version']}"
-        rows.append(line(name, THEIRS[what], threads, size, given.batch, steps, rate))
+        step_s = [found["seconds"] / found["fed"]] * found["fed"]
+        rows.append(line(f"Pathway {found['version']}", THEIRS[what], threads, size, given.batch, step_s))
     return [*rows, ours(workload, given.batch, given.slice_s, given.cache, say)]
 
 
