@@ -16,8 +16,8 @@ from model.engine.cpu import Backend
 from model.evaluation.calibration import IDENTITY, CalibrationMap
 from streams.messages.outputs import Alert, Score, new_score
 from streams.shard.alert_rule import AlertRule, Emerging, alert_id, emerging
-from streams.shard.percentiles import PercentileHistogram
-from streams.shard.published_scores import PublishedScores
+from streams.shard.scores.percentiles import PercentileHistogram
+from streams.shard.scores.published_scores import PublishedScores
 
 REPUBLISH_ROWS_MAX = 8_192
 """Maximum users republished per step; bounds the delay of new events."""

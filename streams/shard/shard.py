@@ -30,9 +30,9 @@ from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shar
 from streams.messages.outputs import Alert, Score
 from streams.shard.alert_rule import AlertRule
 from streams.shard.graph_view import LiveView
-from streams.shard.live.closed_posts import ClosedPosts, Note
 from streams.shard.mirrors import Arrivals, Mirrors
 from streams.shard.score_publisher import Publishing, ScorePublisher
+from streams.shard.scores.closed_posts import ClosedPosts, Note
 from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
 from streams.telemetry.stage_timer import StageTimer
