@@ -19,7 +19,7 @@ from graphstate.state import GraphState
 from graphstate.types import CONTENT, TYPES, USER, Int64s
 from model.engine.cpu import Backend
 from streams.messages.halos import VERSION, Halo, Node, Want
-from streams.shard.percentiles import PercentileHistogram
+from streams.shard.scores.percentiles import PercentileHistogram
 
 _SUSPENDED = -1
 

@@ -18,8 +18,8 @@ from model.evaluation.calibration import IDENTITY, CalibrationMap
 from streams.messages.outputs import Alert, AlertOutcome, Score, new_score
 from streams.shard.alerts.alert_rule import Emerging, alert_id
 from streams.shard.alerts.outcomes import Ended
-from streams.shard.percentiles import PercentileHistogram
-from streams.shard.published_scores import PublishedScores
+from streams.shard.scores.percentiles import PercentileHistogram
+from streams.shard.scores.published_scores import PublishedScores
 
 REPUBLISH_ROWS_MAX = 8_192
 """Maximum users republished per step; bounds the delay of new events."""

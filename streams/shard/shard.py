@@ -32,9 +32,9 @@ from streams.messages.source_progress import SourceProgress
 from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.alerts.judgement import Judgement
 from streams.shard.graph_view import LiveView
-from streams.shard.live.closed_posts import ClosedPosts, Note
 from streams.shard.mirrors import Arrivals, Mirrors
 from streams.shard.score_publisher import Publishing, ScorePublisher
+from streams.shard.scores.closed_posts import ClosedPosts, Note
 from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
 from streams.telemetry.stage_timer import StageTimer

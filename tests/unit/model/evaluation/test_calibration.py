@@ -10,7 +10,7 @@ from model.evaluation.live_figures import POST, LivePosts, calibration
 
 
 def posts(number: int, seed: int = 0) -> LivePosts:
-    """Return posts whose reach follows from the score by a steep map that no score knows of."""
+    """Return posts whose reach follows from the score by a map much steeper than the scores."""
     random = np.random.default_rng(seed)
     made = np.zeros(number, POST)
     made["created_at"], made["content"] = np.arange(number), random.integers(0, 1 << 62, number)

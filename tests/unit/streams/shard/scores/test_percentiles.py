@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.shard.percentiles import PercentileHistogram
+from streams.shard.scores.percentiles import PercentileHistogram
 
 
 def test_percentiles() -> None:

@@ -19,8 +19,8 @@ from streams.offline.dataset import closed_posts
 from streams.offline.evaluation import EvaluationSet, Protocol
 from streams.offline.prequential import prequential
 from streams.offline.replay import cluster
-from streams.shard.live.closed_posts import PREFIX
 from streams.shard.local_cluster import Cluster
+from streams.shard.scores.closed_posts import PREFIX
 from tests.support.graphs import DAY, create, delete, follow, forget, share, unshare
 
 ARTIFACT = untrained(ModelConfig())

@@ -1,1 +1,0 @@
-"""Predictions of a shard compared with what posts got."""
