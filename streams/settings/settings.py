@@ -28,6 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]*")
 _TOKEN = re.compile(r"[!-~]{16,256}")
 
 
+# large class: one field per setting
 class Settings(BaseSettings):
     """Everything that configures a process; immutable."""
 
