@@ -48,7 +48,8 @@ def harmonic_closeness(offsets: Int64s, targets: Int32s, sources: Int64s) -> Flo
     # A source is no source of itself, so it is one of n − 1 with one value less.
     counts = np.full(len(total), len(sources))
     counts[sources] -= 1
-    return total / np.maximum(counts, 1)
+    closeness: Float64s = total / np.maximum(counts, 1)
+    return closeness
 
 
 def betweenness(offsets: Int64s, targets: Int32s, sources: Int64s, live: int, confidence: float = 0.95) -> Betweenness:

@@ -30,10 +30,10 @@ class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
         budget: the most that they may cost; None: no limit.
         costs: cost of users, 1 for those not named.
         given: users that are chosen already.
-        users: the candidates; None: everybody.
+        users: the candidates; None: all live users.
         community: only candidates of this community; empty: all.
-        followers: only candidates with at least so many followers.
-        most_followers: only candidates with at most so many; None: no limit.
+        followers: only candidates with at least this number of followers.
+        most_followers: only candidates with at most this number; None: no limit.
     """
 
     k: Annotated[int, Meta(ge=1, le=1_000)] = 20
@@ -50,7 +50,7 @@ class DiffusionQuestion(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /api/v1/diffuse`.
 
     Attributes:
-        users: those who begin.
+        users: the users who begin.
         model: `ic` (independent cascade) or `lt` (linear threshold).
         probability: of each follow that a message passes it: a number, or `weighted`: 1 / number of users followed.
         samples: the number of simulations.

@@ -146,7 +146,7 @@ class Pages:
 
 
 def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:
-    """Return what the last round knows of a user."""
+    """Return the results of the last round for a user."""
     if analysis is None or row >= len(analysis.labels):
         return {}
     label = int(analysis.labels[row])

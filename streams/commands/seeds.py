@@ -24,8 +24,8 @@ def seeds(
     labels: Annotated[Path | None, typer.Option(help="File of user,label (CSV without a header).")] = None,
     label: Annotated[str, typer.Option(help="Only users with this label in --labels.")] = "",
     community: Annotated[str, typer.Option(help="Only users of this community.")] = "",
-    followers: Annotated[int, typer.Option(min=0, help="Only users with at least so many followers.")] = 0,
-    most_followers: Annotated[int, typer.Option(min=0, help="Only users with at most so many; 0: no limit.")] = 0,
+    followers: Annotated[int, typer.Option(min=0, help="Only users with at least this number of followers.")] = 0,
+    most_followers: Annotated[int, typer.Option(min=0, help="Only users with at most this number; 0: no limit.")] = 0,
     beside: Annotated[list[str] | None, typer.Option(help="A user that is chosen already; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -66,7 +66,7 @@ def _pairs(path: Path) -> Rows:
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
             raise InputError(f"{path} line {number} has {len(row)} columns; give two, the user first")
-    return dict(rows)  # type: ignore[arg-type]
+    return dict(rows)
 
 
 def _costs(path: Path) -> dict[str, float]:

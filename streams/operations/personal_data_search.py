@@ -31,6 +31,7 @@ from streams.errors import BadEvent, BrokerError, Right, one_line
 from streams.kafka.access import rights
 from streams.kafka.log_io import read_partitions
 from streams.kafka.topics import DEAD_LETTERS, Topics, admin
+from streams.messages.analysis_outputs import decode_seeds
 from streams.messages.events import mutations
 from streams.messages.halos import Halo, decode
 from streams.messages.headers import rfc3339
@@ -357,8 +358,10 @@ def _records(settings: Settings, name: str, progress: Progress) -> Iterator[Any]
 def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
     """Return whether a record names the user, or, if it cannot be decoded, whether it holds the id's bytes."""
     value, name = record.value or b"", record.topic
-    if name in (topics.score.name, topics.alert.name):
+    if name in (topics.score.name, topics.alert.name, topics.centrality.name, topics.community.name):
         return bool(record.key == needle)
+    if name == topics.seeds.name:
+        return bool(value) and user in decode_seeds(value).seeds
     if name in (topics.mutations.name, topics.halos.name):
         if needle not in value:
             return False

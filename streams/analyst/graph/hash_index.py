@@ -20,13 +20,13 @@ _SHIFT = np.uint64(29)
 @njit(cache=True, nogil=True)
 def pair_key(first: int, second: int) -> int:
     """Return the key of a pair of row numbers."""
-    return (np.int64(first) << 32) | np.int64(second)
+    return int((np.int64(first) << 32) | np.int64(second))
 
 
 @njit(cache=True, nogil=True)
 def _slot(key: int, mask: int) -> int:
     mixed = np.uint64(key) * _MIX
-    return np.int64((mixed ^ (mixed >> _SHIFT)) >> np.uint64(8)) & mask
+    return int(np.int64((mixed ^ (mixed >> _SHIFT)) >> np.uint64(8)) & mask)
 
 
 @njit(cache=True, nogil=True)
@@ -36,7 +36,7 @@ def find(index: NDArray[Any], keys: NDArray[Any], key: int) -> int:
     slot = _slot(key, mask)
     while index[slot]:
         if keys[index[slot] - 1] == key:
-            return np.int64(index[slot] - 1)
+            return int(index[slot] - 1)
         slot = (slot + 1) & mask
     return MISSING
 

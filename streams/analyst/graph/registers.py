@@ -172,15 +172,15 @@ class Registers:
             extra[created] = self._rows(self.contents, events.ids, extra_number[created])
         parts = self._parts(shard, (person, member, content, created), user, other, extra)
         self._reserve(len(kind))
-        begin, content = 0, 0
-        while content != hash_index.MISSING:
-            begin, content = kernels.apply(
+        begin, needy = 0, 0
+        while needy != hash_index.MISSING:
+            begin, needy = kernels.apply(
                 begin, kind, time, user, other, extra, parts, clock,
                 self._follows, self._members, self._ties, self._shares, self._claims, self._contents, self._users,
                 self._schedules[shard], self._limit, self._keep, self._clocks[shard],
             )  # fmt: skip
-            if content != hash_index.MISSING:
-                self._ties = tables.room(self._ties, int(self._contents.sharers[content]) + 2)
+            if needy != hash_index.MISSING:
+                self._ties = tables.room(self._ties, int(self._contents.sharers[needy]) + 2)
         self.applied += len(kind)
 
     @staticmethod

@@ -44,7 +44,7 @@ def test_it_is_the_greedy_choice(seed: int) -> None:
 
 
 def test_who_is_given_adds_nothing() -> None:
-    """Rows that are chosen already count, so that the next ones are those who add most beside them."""
+    """Rows that are chosen already count, so that the next ones are what adds most beside them."""
     rate = random_rates(9)
     whole = choose(rate, np.arange(12), 5).rows
     rest = choose(rate, np.setdiff1d(np.arange(12), whole[:2]), 3, given=whole[:2])
