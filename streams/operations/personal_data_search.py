@@ -360,7 +360,7 @@ def _records(settings: Settings, name: str, progress: Progress) -> Iterator[Any]
 def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
     """Return whether a record names the user, or, if it cannot be decoded, whether it holds the id's bytes."""
     value, name = record.value or b"", record.topic
-    if name in (topics.score.name, topics.alert.name):
+    if name in (topics.score.name, topics.alert.name, topics.outcome.name):
         return bool(record.key == needle)
     if name in (topics.mutations.name, topics.halos.name):
         if needle not in value:
