@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate import graph_snapshot, node_loading, window_loading
-from graphstate.apply import credit_changes, eviction, share_outcomes
+from graphstate.apply import eviction, share_outcomes
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.compiled_apply import CompiledApply
 from graphstate.apply.covered_claims import UNDOING
-from graphstate.apply.credit_changes import Changes as CreditChanges
 from graphstate.apply.event_kernels import PASSED, RARE
 from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED
 from graphstate.apply.registers import UNERASED, Applier
@@ -54,8 +53,7 @@ from graphstate.types import (
 
 FORMAT = 4
 """The version of the byte layouts."""
-ALERTS = b"alerts/"
-"""Prefix of the `meta` rows that alerts use."""
+ALERTS = b"alerts/"  # prefix of the `meta` rows of alerts
 _SECOND = 1_000_000
 _TARGETS = np.array([relation.target for relation in RELATIONS])
 
@@ -90,8 +88,7 @@ class GraphState:
         windows: The newest in-edges of each node.
         mirrored_nodes: Other shards' nodes in these windows.
         clock: The largest event time so far (µs).
-        meta: The committed `meta` rows, as they were when the state was opened.
-        alert_rows: Those of alerts, by key; whoever restores them from here empties it.
+        meta: The committed `meta` rows, as they were when the state was opened; those of alerts are in `alert_rows`.
         changes: The changes of the last refreshed micro-batch.
     """
 
@@ -101,6 +98,7 @@ class GraphState:
         self.aggregates = Aggregates(spec, store)
         self.users, self.contents, self.communities = self.tables = self.aggregates.tables
         self.shares = self.aggregates.shares
+        self.drain_credit_changes = self.aggregates.drain_credit_changes
         self.applier = Applier(self.aggregates)
         self.facts = RemoteFacts(self.applier)
         self.compiled = CompiledApply(spec, self.aggregates)
@@ -330,16 +328,6 @@ class GraphState:
         """Return and remove the facts for other shards: (owner's shard, fact)."""
         facts, self.aggregates.outbound_facts = self.aggregates.outbound_facts, []
         return facts
-
-    def drain_credit_changes(self) -> CreditChanges:
-        """Return and remove the changes of the activity of this shard's authors, all counted mutations included."""
-        aggregates = self.aggregates
-        aggregates.add_up()
-        changes, aggregates.credit_changes = aggregates.credit_changes, []
-        authors, aggregates.cleared_authors = aggregates.cleared_authors, []
-        if authors:
-            changes.append(credit_changes.cleared(authors, self.spec.shard))
-        return np.concatenate(changes) if changes else credit_changes.none()
 
     def _next_boundary(self, periods: list[int]) -> int:
         """Return the next multiple of any of the periods after the clock (µs)."""

@@ -121,6 +121,15 @@ class Aggregates:
         changes, self.changes = self.changes, []
         return np.concatenate(changes) if changes else self._no_changes
 
+    def drain_credit_changes(self) -> Changes:
+        """Return and remove the changes of the activity of this shard's authors, with those of queued operations."""
+        self.add_up()
+        changes, self.credit_changes = self.credit_changes, []
+        authors, self.cleared_authors = self.cleared_authors, []
+        if authors:
+            changes.append(credit_changes.cleared(authors, self.shard))
+        return np.concatenate(changes) if changes else credit_changes.none()
+
     def _send(
         self, user: int, fact: Fact, sign: int, time: int = 0, other: str = "", extra: str | None = None, at: int = 0
     ) -> None:

@@ -1,4 +1,4 @@
-"""`groundswell tail`: print scores or alerts as they are published."""
+"""`groundswell tail`: print scores, alerts or their outcomes as they are published."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def scores(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJ
 def alerts(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
     """Print alerts as they are published."""
     _follow("alert", from_beginning, limit, as_json)
+
+
+@app.command()
+def outcomes(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
+    """Print what became of alerts as it is published."""
+    _follow("outcome", from_beginning, limit, as_json)
 
 
 def _follow(name: str, from_beginning: bool, limit: int, as_json: bool) -> None:
@@ -92,7 +98,7 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     """Format one message.
 
     Args:
-        name: `score` or `alert`.
+        name: `score`, `alert` or `outcome`.
         key: the message's key, a user.
         value: the message's value; None for a tombstone.
         as_json: return the value as it is.
@@ -103,6 +109,9 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     if as_json:
         return safe_json(value.decode())
     fields: dict[str, Any] = json.loads(value)
+    if name == "outcome":
+        lead = f"{fields['lead_s'] / 3_600:.1f} h after the alert"
+        return f"{fields['as_of'][:19]}  {fields['outcome']:9}  {safe(fields['user'])}  {lead}"
     score = f"reach {fields['reach']:8.2f}  percentile {fields['percentile']:5.1f}"
     if name == "score":
         return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}"

@@ -358,7 +358,8 @@ def _records(settings: Settings, name: str, progress: Progress) -> Iterator[Any]
 def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
     """Return whether a record names the user, or, if it cannot be decoded, whether it holds the id's bytes."""
     value, name = record.value or b"", record.topic
-    if name in (topics.score.name, topics.alert.name, topics.centrality.name, topics.community.name):
+    outputs = (topics.score, topics.alert, topics.outcome, topics.centrality, topics.community)
+    if name in {spec.name for spec in outputs}:
         return bool(record.key == needle)
     if name == topics.seeds.name:
         return bool(value) and user in decode_seeds(value).seeds

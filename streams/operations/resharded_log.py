@@ -66,7 +66,7 @@ class OldPartition:
         partition: Number of the partition.
         clock: Clock of its shard after the records that were read (µs).
         records: Number of records that were read.
-        watermarks: What the records told of the input partitions.
+        watermarks: Progress of the input partitions, as the records carry it.
         ended: Whether all records were read.
     """
 
@@ -110,16 +110,16 @@ class OldPartition:
 
 
 def least_progress(partitions: Sequence[OldPartition]) -> SourceProgress:
-    """Return what all old partitions tell of the input partitions: no event from before it is still to be read."""
+    """Return the least progress of all old partitions: no event from before it is still to be read."""
     unread = [partition.watermarks for partition in partitions if not partition.ended]
-    told = unread or [partition.watermarks for partition in partitions]
-    sources = set.intersection(*(set(part.newest) for part in told))
-    newest = {source: min(part.newest[source] for part in told) for source in sorted(sources)}
+    read = unread or [partition.watermarks for partition in partitions]
+    sources = set.intersection(*(set(part.newest) for part in read))
+    newest = {source: min(part.newest[source] for part in read) for source in sorted(sources)}
     counts: dict[str, int] = {}
-    for part in told:
+    for part in read:
         for topic, count in part.partitions.items():
             counts[topic] = max(count, counts.get(topic, 0))
-    idle = set.intersection(*(part.idle for part in told))
+    idle = set.intersection(*(part.idle for part in read))
     return SourceProgress(newest, sorted(idle), counts)
 
 
@@ -216,7 +216,7 @@ class NewLog:
             topic: Name of the log, which the source of facts begins with.
             source: Source of the events; that of a partition is `source:shard`.
             send: Sends the messages, those of a partition in order.
-            progress: Returns what the old log told of the input partitions up to the events that were added.
+            progress: Returns the progress of the input partitions up to the events that were added.
         """
         spec = shards[0].graph.spec
         kept_us = (spec.retention_s + spec.lateness_s) * 1_000_000 if spec.retention_s else 0

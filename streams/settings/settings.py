@@ -161,8 +161,8 @@ class Settings(BaseSettings):
     alert_floor: int = Field(
         40,
         ge=0,
-        description="An alert needs at least this part (one in so many) of the shares that lead into the top twentieth "
-        "of the window; 0: no minimum. Equal on all workers.",
+        description="Decayed shares of an alert are at least the shares that lead into the top twentieth of the window "
+        "divided by this; 0: no minimum. Equal on all workers.",
     )
     alert_new_sharers: int = Field(
         3,

@@ -17,7 +17,7 @@ from kafka import KafkaProducer
 
 from streams.kafka import topics
 from streams.messages import events
-from streams.messages.outputs import ALERT_FIELDS, SCORE_FIELDS
+from streams.messages.outputs import ALERT_FIELDS, OUTCOME_FIELDS, SCORE_FIELDS
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import PREFIX, Settings
 from tests.support import tidy
@@ -36,13 +36,14 @@ def blocks(language: str) -> list[str]:
 
 def test_messages_match_the_schemas() -> None:
     """Inputs pass validation on their topics, outputs have exactly the written fields."""
-    follow, share, create, score, alert = map(str.encode, blocks("json"))
+    follow, share, create, score, alert, outcome = map(str.encode, blocks("json"))
     now_ms = time.time_ns() // 1_000_000
     assert len(events.mutations(follow, "follow", now_ms)) == 1
     assert len(events.mutations(share, "share", now_ms)) == 1
     assert len(events.mutations(create, "create", now_ms)) == 1
     assert tuple(json.loads(score)) == SCORE_FIELDS
     assert tuple(json.loads(alert)) == ALERT_FIELDS
+    assert tuple(json.loads(outcome)) == OUTCOME_FIELDS
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/architecture.md"])
@@ -61,7 +62,7 @@ def plain(settings: Settings) -> Settings:
     with topics.admin(settings) as client:
         topics.create(client, registry.all())
     producer = KafkaProducer(**kafka_arguments(settings))
-    for spec, example in zip((registry.score, registry.alert), blocks("json")[3:], strict=True):
+    for spec, example in zip((registry.score, registry.alert), blocks("json")[3:5], strict=True):
         producer.send(spec.name, key=b"bo", value=example.strip().encode()).get(10)
     producer.send(registry.score.name, key=b"gone", value=None).get(10)
     producer.close()

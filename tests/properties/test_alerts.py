@@ -22,6 +22,7 @@ ARTIFACT = untrained(ModelConfig(hidden=4, heads=1, head_hidden=4, window=2, flo
 RULE = AlertRule(window_s=12 * 3_600, budget=2, min_new_sharers=2)
 SPAN = 60 * HOUR * MINUTE
 INTERLEAVINGS = 10
+RESTARTS = 0.05
 UNDOING = [Kind.SHARE] * 20 + [Kind.CREATE] * 7 + [Kind.UNSHARE] * 4 + [Kind.DELETE] * 2 + [Kind.FOLLOW]
 FORGETTING = [*UNDOING, Kind.FORGET]
 
@@ -50,12 +51,13 @@ def partitioned(rng: random.Random, events: list[Mutation], count: int) -> list[
 
 
 def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.Random) -> NaiveAlerts:
-    """Feed partitions in a random interleaving, in which one partition may be far ahead, to a cluster."""
-    opened = [
-        Shard.open(folder / str(shard), ARTIFACT, GraphSpec(window=2, floor=1, shards=shards, shard=shard), rule=RULE)
-        for shard in range(shards)
-    ]
-    cluster, result = Cluster(opened), NaiveAlerts()
+    """Feed partitions in a random interleaving, in which one may be far ahead, to shards that restart now and then."""
+
+    def opened(shard: int) -> Shard:
+        spec = GraphSpec(window=2, floor=1, shards=shards, shard=shard)
+        return Shard.open(folder / str(shard), ARTIFACT, spec, rule=RULE)
+
+    cluster, result = Cluster([opened(shard) for shard in range(shards)]), NaiveAlerts()
 
     def collect(outcome: object) -> None:
         for alert in outcome.alerts:  # type: ignore[attr-defined]
@@ -78,6 +80,10 @@ def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.R
             cluster.round(rng.randrange(shards), collect)
         elif rng.random() < 0.5:
             cluster.drain(collect)
+        if rng.random() < RESTARTS:
+            restarted = rng.randrange(shards)
+            cluster.shards[restarted].close()
+            cluster.shards[restarted] = opened(restarted)
     idle = [f"t:{number}" for number in range(len(parts))]
     cluster.feed([], SourceProgress({}, idle, partitions))
     cluster.drain(collect)

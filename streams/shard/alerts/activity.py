@@ -88,7 +88,8 @@ class AuthorActivity:
         if not (self._cleared[: self._count] > NEVER).any():
             return changes
         slots = self._slots_of(changes["author"].astype(np.int64))
-        return changes[~forgets & (changes["since"] > self._cleared[slots])]
+        remaining: Changes = changes[~forgets & (changes["since"] > self._cleared[slots])]
+        return remaining
 
     def _slots_of(self, authors: Int64s) -> Int64s:
         """Return the slots of user rows `[k]`; new authors get one."""

@@ -7,9 +7,10 @@ has those of all:
     2 counts      numbers of authors by shares; added, they give the thresholds of the whole graph
     3 candidates  the best candidates of each shard; the first of all, up to the budget, are picked
 
-So no shard decides for others: the owner of a picked user publishes the alert, and all shards know that the boundary
-is judged. All of it is a function of the shard's log, record by record: a shard that is killed or moved continues where
-its state ends, and sends the same messages under the same offsets again. With one shard the rounds need no message.
+So no shard decides for others: the owner of a picked user publishes the alert, and every shard computes that the
+boundary is judged. All of it is a function of the shard's log, record by record: a shard that is killed or moved
+continues where its state ends, and sends the same messages under the same offsets again. With one shard the rounds need
+no message.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _RULES = (SHIPPED, COUNTER)
 
 
 class BoundaryView(NamedTuple):
-    """What a shard knows at a boundary, once the thresholds of the graph are known.
+    """State of a shard at a boundary, with the thresholds of the graph.
 
     Attributes:
         at: The boundary (µs).
@@ -146,7 +147,7 @@ class Judgement:
         """Judge what a record of the log makes ready; its mutations are applied.
 
         Args:
-            progress: What the record tells of the input partitions.
+            progress: Progress of the input partitions that the record carries.
 
         Returns:
             Messages to other shards: (shard, message). They follow the facts of the record.
@@ -254,8 +255,8 @@ class Judgement:
         measured, bar = view.measured, view.thresholds.bar
         top = set(measured.rows[measured.recent >= bar].tolist()) if bar else set[int]()
         forgotten_at = self._graph.users.forget_at_cells
-        self.step.ended += self.books[SHIPPED].judge(view.at, top.__contains__, forgotten_at)
-        self.step.ended_shadow += self.books[COUNTER].judge(view.at, top.__contains__, forgotten_at)
+        self.step.ended += self.books[SHIPPED].judge(view.at, top.__contains__, forgotten_at.__getitem__)
+        self.step.ended_shadow += self.books[COUNTER].judge(view.at, top.__contains__, forgotten_at.__getitem__)
 
     # Candidates
 

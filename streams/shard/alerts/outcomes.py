@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphstate.types import Int64s
-
 CONFIRMED, EXPIRED = "confirmed", "expired"
 LAST = 100
 """Number of the newest outcomes from which precision is computed."""
@@ -83,14 +81,15 @@ class AlertBook:
         self.alerts = [alert for alert in self.alerts if alert.row != row or alert.as_of > until]
 
     def judge(
-        self, boundary: int, in_top: Callable[[int], bool], forgotten_at: Mapping[int, int] | Int64s
+        self, boundary: int, in_top: Callable[[int], bool], forgotten_at: Callable[[int], int]
     ) -> Iterator[Ended]:
         """Yield the outcomes at a boundary.
 
         Args:
             boundary: The boundary (µs), after that of every alert.
             in_top: Whether a user row is in the top twentieth of the authors shared in the last window.
-            forgotten_at: Time of the newest forget by user row: the alerts of a forgotten user end without outcome.
+            forgotten_at: Returns the time of the newest forget of a user row (µs). The alerts of a forgotten user end
+                without outcome.
         """
         for alert in self.alerts:
             if not alert.open or alert.as_of >= boundary:
@@ -99,7 +98,7 @@ class AlertBook:
             if not confirmed and boundary < alert.as_of + self._window_us:
                 continue
             alert.open = False
-            if int(forgotten_at[alert.row]) >= alert.as_of:
+            if forgotten_at(alert.row) >= alert.as_of:
                 continue
             self.ended.append(confirmed)
             yield Ended(

@@ -67,7 +67,8 @@ class PendingChanges:
 
     def irregular(self, author: int) -> Changes:
         """Return the pending shares of an author (row) whose time alone does not show that a boundary excludes them."""
-        return self._irregular[self._irregular["author"] == author]
+        found: Changes = self._irregular[self._irregular["author"] == author]
+        return found
 
     def __len__(self) -> int:
         """Return the number of changes."""

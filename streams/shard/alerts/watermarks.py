@@ -10,10 +10,10 @@ from streams.messages.source_progress import SourceProgress
 
 
 class Watermarks:
-    """The newest event time of each input partition, as far as a shard's log tells.
+    """The newest event time of each input partition, as the log of a shard carries it.
 
     The watermark is the least of them without the partitions that are idle; with idle partitions only, it is the
-    largest. A partition that must exist and has told nothing holds it back. It never falls.
+    largest. A partition that must exist and that no pack has named holds it back. It never falls.
 
     Attributes:
         newest: Newest event time (µs) by partition (`topic:partition`).
@@ -46,7 +46,7 @@ class Watermarks:
         return min(active) if active else max(self.newest.values(), default=NEVER)
 
     def missing(self) -> list[str]:
-        """Return the partitions that must exist and of which no pack has told anything."""
+        """Return the partitions that must exist and that no pack has named."""
         expected = (f"{topic}:{number}" for topic, count in self.partitions.items() for number in range(count))
         return [partition for partition in expected if partition not in self.newest and partition not in self.idle]
 

@@ -1,4 +1,4 @@
-"""Event time per input partition at ingest: what the packs tell the shards, and which partitions are idle.
+"""Event time per input partition at ingest: what packs carry to the shards, and which partitions are idle.
 
 Idleness is a matter of the machine's clock. Ingest decides it and sends it in a pack, so that everything behind the log
 is a function of the log.
@@ -33,7 +33,7 @@ class SourceClock:
 
     Args:
         idle_s: Time without a message after which a partition that is read to its end counts as idle (s).
-        delay_s: How far the told time stays behind the newest event, for events that are not in order of time (s).
+        delay_s: How far the sent time stays behind the newest event, for events that are not in order of time (s).
         now: Monotonic seconds.
 
     Attributes:
@@ -70,17 +70,17 @@ class SourceClock:
             self._crossed |= (newest_us - self._delay_us) // step > (before - self._delay_us) // step
 
     def progress(self, partitions: Iterable[TP]) -> tuple[SourceProgress, bool]:
-        """Return what the packs of a poll tell, and whether every shard must be told.
+        """Return the progress of a poll, and whether every shard needs it.
 
         Args:
             partitions: Partitions of the poll.
         """
-        told = {name(tp): self._newest[tp] - self._delay_us for tp in partitions if tp in self._newest}
+        newest = {name(tp): self._newest[tp] - self._delay_us for tp in partitions if tp in self._newest}
         crossed, self._crossed = self._crossed, False
-        return SourceProgress(told, [], self.partitions), crossed
+        return SourceProgress(newest, [], self.partitions), crossed
 
     def newly_idle(self, lags: Mapping[TP, int]) -> SourceProgress | None:
-        """Return what is to be told of partitions that have become idle; None if there are none.
+        """Return the progress of partitions that have become idle; None if there are none.
 
         Args:
             lags: Unread records of each assigned partition.
@@ -95,12 +95,12 @@ class SourceClock:
         return SourceProgress(newest, sorted(map(name, new)), self.partitions)
 
     def repeat(self) -> None:
-        """Tell all idle partitions again: the last message may not have arrived."""
+        """Send all idle partitions again: the last message may not have arrived."""
         self._idle = set()
 
 
 class IdleSources(WorkerPart):
-    """Tells every shard when input partitions become idle.
+    """Sends a pack to every shard when input partitions become idle.
 
     Args:
         clock: Event time by partition.
@@ -133,7 +133,7 @@ class IdleSources(WorkerPart):
         self._assigned = False
 
     async def tick(self) -> None:
-        """Send what is to be told."""
+        """Send the partitions that have become idle."""
         if not self._assigned:
             return
         progress = self._clock.newly_idle(self._consumer().lag())
