@@ -68,7 +68,7 @@ class RecordBatch:
             length, stamp = self.size() - _LENGTH_FROM, self._timestamp_ms
             fields = (0, self._count - 1, stamp, stamp, *self._producer, self._count)
             _HEADER.pack_into(self._data, 0, 0, length, -1, _MAGIC, 0, *fields)
-            crc = calc_crc32c(memoryview(self._data)[_CRC_FROM:])  # type: ignore[arg-type]  # it takes any buffer
+            crc = calc_crc32c(memoryview(self._data)[_CRC_FROM:])
             struct.pack_into(">I", self._data, _CRC_AT, crc)
             self._built = True
         return self._data

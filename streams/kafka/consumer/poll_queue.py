@@ -41,6 +41,7 @@ class Poll:
 
     Attributes:
         lane: the lane of its topics.
+        paced_lane: the lane whose duration it counts for.
         epoch: the lease epoch in which it was fetched.
         first: number of its first fetch in its epoch and lane.
         last: number of its last fetch in its epoch and lane.
@@ -54,7 +55,7 @@ class Poll:
     timestamp = timestamp_type = serialized_key_size = serialized_value_size = 0
 
     def __init__(self, lane: str, epoch: int, number: int) -> None:
-        self.lane = lane
+        self.lane = self.paced_lane = lane
         self.epoch = epoch
         self.first = self.last = number
         self.parts: dict[TP, tuple[list[Any], int]] = {}
@@ -171,7 +172,7 @@ class PollQueue:
     def complete(self, poll: Poll) -> None:
         """Record the duration of a poll that was processed, and remove it."""
         now_s = time.monotonic()
-        self._pace.record(poll.lane, now_s - self._started_s[poll.lane], now_s)
+        self._pace.record(poll.paced_lane, now_s - self._started_s[poll.lane], now_s)
         self.remove(poll)
 
     def remove(self, poll: Poll) -> None:

@@ -187,6 +187,18 @@ class ShardAgent:
                 next_offset += 1
         return following
 
+    async def _run_delivered(self, partition: int, records: list[LogRecord]) -> None:
+        """Run the steps of delivered packs; a stop or a revocation waits for them as for those of a fetched poll."""
+        poll = self._consumer.empty_poll(f"{self._mutations}:{partition} delivered")
+        poll.paced_lane = self._mutations
+        self._consumer.start_poll(poll)
+        durable = False
+        try:
+            steps = self._mutation_steps(poll, partition, records)
+            durable = await publish_and_commit(self._consumer, poll, [steps])
+        finally:
+            (self._consumer.complete_poll if durable else self._consumer.abandon_poll)(poll)
+
     async def run_pending(self, partition: int) -> None:
         """Announce a shard that has caught up with its log, and run the step that is due without fetched records.
 
@@ -201,7 +213,7 @@ class ShardAgent:
             await self._announce(partition)
             poll = self._consumer.empty_poll(self._mutations)
             if records := self._following(partition):
-                await publish_and_commit(self._consumer, poll, [self._mutation_steps(poll, partition, records)])
+                await self._run_delivered(partition, records)
             elif self._host.republish_pending(partition):
                 await publish_and_commit(self._consumer, poll, [self._mutation_steps(poll, partition, [])])
             elif self._host.hub_readers_waiting(partition):

@@ -48,8 +48,10 @@ class Rig:
     def __init__(self, settings: Settings) -> None:
         topics = Topics(settings.model_copy(update={"shards": 2}))
         self.log, self.halos = topics.mutations.name, topics.halos.name
-        self.epoch, self.refuses = 1, False
+        self.epoch, self.refuses, self.refuses_polls = 1, False, False
         self.completed: list[Poll] = []
+        self.started: list[Poll] = []
+        self.abandoned: list[Poll] = []
         self.sent: list[tuple[str, int]] = []
         self.shards: list[Served] = []
         self.host = ShardHost(self._open)
@@ -61,6 +63,8 @@ class Rig:
             is_current=self._current,
             empty_poll=lambda topic: Poll(topic, self.epoch, 0),
             complete_poll=self.completed.append,
+            start_poll=self.started.append,
+            abandon_poll=self.abandoned.append,
         )
         producer: Any = SimpleNamespace(client=self)
         self.agent = ShardAgent(self.host, consumer, producer, outputs, topics, Metrics(), feed)  # type: ignore[arg-type]
@@ -70,7 +74,7 @@ class Rig:
         return self.shards[-1]
 
     def _current(self, poll: Poll) -> bool:
-        return poll.epoch == self.epoch
+        return poll.epoch == self.epoch and not self.refuses_polls
 
     async def send(self, topic: str, _value: bytes, *, partition: int) -> asyncio.Future[Any]:
         """Acknowledge a message, or refuse it."""
@@ -131,12 +135,18 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
         assert due == [0, 0]
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (2, {"in:0": 1})
-        assert rig.completed == []
+        assert rig.started == rig.completed != []
+        assert not rig.completed.pop().parts
         poll = Poll(rig.log, rig.epoch, 1)
         poll.add(TP(rig.log, 0), records(*(pack(offset, 1) for offset in range(4))), 4)
         assert await rig.agent.handle(poll)
         assert rig.host.position(0) == (4, {"in:0": 3})
         assert rig.completed == [poll]
+        rig.agent.deliver(0, 4, pack(4, 1))
+        rig.refuses_polls = True
+        await rig.agent.run_pending(0)
+        assert rig.host.position(0) == (4, {"in:0": 3})
+        assert rig.abandoned == [rig.started[-1]]
         await rig.host.close()
 
     asyncio.run(run())
