@@ -89,6 +89,7 @@ def served(
 def by_packaged(events: Sequence[Event], hours: float) -> LivePosts:
     """Return the closed posts with the predictions of the packaged artifact, from the same slices."""
     artifact = Artifact.default()
+    spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
     with (
         tempfile.TemporaryDirectory(prefix="groundswell-packaged-") as folder,
         cluster(
