@@ -92,9 +92,7 @@ def by_packaged(events: Sequence[Event], hours: float) -> LivePosts:
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
     with (
         tempfile.TemporaryDirectory(prefix="groundswell-packaged-") as folder,
-        cluster(
-            artifact, graph_spec(artifact.config, retention_s=0, lateness_s=0), Path(folder), 1, live_posts=len(events)
-        ) as opened,
+        cluster(artifact, spec, Path(folder), 1, live_posts=len(events)) as opened,
     ):
         for chunk in slices(events, hours):
             for is_create in (True, False):
