@@ -105,8 +105,8 @@ def _regression(posts: LivePosts) -> CalibrationMap:
 def error_out_of_sample(posts: LivePosts) -> float | None:
     """Return how far calibrated reach is off on posts of the other half of the time; None with too few posts.
 
-    It is the mean of |log((predicted + 1) ÷ (observed + 1))| over tenths: one person more keeps rare shares from
-    deciding.
+    It is the mean of |log((predicted + 1) ÷ (observed + 1))| over fifths: the posts of a gate are too few for tenths,
+    and one person more keeps rare shares from deciding.
     """
     halves = np.array_split(newest([posts], len(posts)), 2)
     if min(map(len, halves)) < _HALF_MIN:
@@ -114,7 +114,9 @@ def error_out_of_sample(posts: LivePosts) -> float | None:
     errors = []
     for fitted, judged in (halves, halves[::-1]):
         people, reach = _regression(fitted).people(judged["score"]), judged["reach"].astype(np.float64)
-        errors += [abs(float(np.log1p(people[rows].mean()) - np.log1p(reach[rows].mean()))) for rows in tenths(people)]
+        errors += [
+            abs(float(np.log1p(people[rows].mean()) - np.log1p(reach[rows].mean()))) for rows in tenths(people, 5)
+        ]
     return float(np.mean(errors))
 
 

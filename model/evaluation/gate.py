@@ -34,8 +34,8 @@ class GateLimits:
 
     posts: int = 200
     better: float = 0.8
-    half_loss: float = 0.05
-    calibration: float = 0.6
+    half_loss: float = 0.1
+    calibration: float = 0.7
     kept_top: float = 0.1
 
 
@@ -174,7 +174,7 @@ def judge(
         if loss > limits.half_loss:
             reasons.append(f"it ranks worse by {loss:.3f} in one half of the time, {limits.half_loss} is allowed")
     if calibration is not None and calibration > limits.calibration:
-        reasons.append(f"its reach is off by {calibration:.2f} in log by tenths, {limits.calibration} is allowed")
+        reasons.append(f"its reach is off by {calibration:.2f} in log by fifths, {limits.calibration} is allowed")
     if kept_top < limits.kept_top:
         reasons.append(f"it keeps {kept_top:.0%} of the top 100, {limits.kept_top:.0%} are needed")
     return Judgement(

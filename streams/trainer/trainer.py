@@ -81,9 +81,10 @@ def due(settings: Settings, state: ModelsTopicState, clock_us: int) -> bool:
 
 
 def behind(settings: Settings, state: ModelsTopicState) -> float:
-    """Return by how much the live Spearman of the artifacts that served is below that of the past mean."""
+    """Return by how much the live Spearman of the artifact that predicted last is below that of the past mean."""
     parts = [decode(value) for shard, value in state.posts.items() if shard < settings.shards]
-    spearman = live_figures.figures(live_figures.newest(parts, settings.live_posts))["spearman"]
+    posts = live_figures.newest(parts, settings.live_posts)
+    spearman = live_figures.figures(posts[posts["model"] == posts["model"][-1:].sum()])["spearman"]
     ours, past = (spearman[name]["all"] for name in (live_figures.MODEL, live_figures.PAST_MEAN))
     return 0.0 if ours is None or past is None else float(past - ours)
 

@@ -46,10 +46,14 @@ FIGURES_S = 10.0
 def read(path: Path, posts: int, since: float = 0.0) -> list[Event]:
     """Return the events of a Parquet file from a time (s) up to its create number `posts` from there, in order of time.
 
-    Creates come first among events of equal time.
+    Follows of all times are returned. Creates come first among events of equal time.
     """
     table = pq.read_table(path).to_pylist()
-    rows = [{name: value for name, value in row.items() if value is not None} for row in table if row["time"] >= since]
+    rows = [
+        {name: value for name, value in row.items() if value is not None}
+        for row in table
+        if row["time"] >= since or row["type"] == "follow"
+    ]
     rows.sort(key=lambda row: (row["time"], row["type"] != "create"))
     created = [row["time"] for row in rows if row["type"] == "create"]
     last = created[min(posts, len(created)) - 1]

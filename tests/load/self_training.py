@@ -26,8 +26,9 @@ from model.evaluation.calibration import walk_forward
 from model.evaluation.live_figures import LivePosts, calibration, figures, model_version, past_mean
 from model.evaluation.metrics import spearman
 from streams.messages.closed_posts import decode
+from streams.offline.replay import cluster
 from streams.settings.settings import Settings
-from streams.trainer.shadow import in_order, shadow
+from streams.shard.graph_view import graph_spec
 from streams.worker.rollout.models_topic import read_models_topic
 from tests.load.live_figures import Event, Feeder, decoded, read
 from tests.load.rig import Rig
@@ -85,6 +86,21 @@ def served(
     return decode(state.posts[0]), decisions
 
 
+def by_packaged(events: Sequence[Event], hours: float) -> LivePosts:
+    """Return the closed posts with the predictions of the packaged artifact, from the same slices."""
+    artifact = Artifact.default()
+    spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
+    with (
+        tempfile.TemporaryDirectory(prefix="groundswell-packaged-") as folder,
+        cluster(artifact, spec, Path(folder), 1, live_posts=len(events)) as opened,
+    ):
+        for chunk in slices(events, hours):
+            for is_create in (True, False):
+                opened.feed(decoded(event for event in chunk if (event["type"] == "create") == is_create))
+                opened.drain()
+        return opened.shards[0].posts.closed
+
+
 def brief(decision: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of a decision that the summary shows."""
     told = decision.get("figures") or {}
@@ -140,7 +156,7 @@ def main() -> int:
         with Rig(Path(folder), workers=1, shards=1, **options) as rig:
             posts, decisions = served(rig, events, given.hours, given.every)
     fed_s = time.monotonic() - begin
-    packaged = shadow(in_order(decoded(events)), Artifact.default(), -1, steps=4_000).posts
+    packaged = by_packaged(events, given.hours)
     people = walk_forward(packaged, Artifact.default().config.horizon_s * 1_000_000)
     known = ~np.isnan(people)
     report = {

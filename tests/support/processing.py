@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphstate.types import Kind, Mutation
+from model.evaluation.calibration import IDENTITY
 from streams.messages.mutation_packs import Packer
 from streams.messages.outputs import Message, MessageColumns
 from streams.shard.shard import Outcome
@@ -66,6 +67,7 @@ class FakeShard:
         self.prepared: tuple[int, dict[str, int]] | None = None
         self.republished = self.suspended = 0
         self.republish_pending = False
+        self.calibration = IDENTITY
         self.mirrors = self.publisher = self.reads = self
 
     def request_republish(self) -> None:

@@ -42,7 +42,7 @@ def test_map_is_monotone_and_a_function_of_the_set() -> None:
 def test_few_posts_have_no_map() -> None:
     """Below the minimum the identity stays; equal scores give a constant slope."""
     assert fit(posts(POSTS_MIN - 1)) is None
-    assert error_out_of_sample(posts(20)) is None
+    assert error_out_of_sample(posts(30)) is None
     assert not IDENTITY.calibrated
     some = posts(POSTS_MIN)
     some["score"] = 0.5
