@@ -27,6 +27,9 @@ def seeds(
     followers: Annotated[int, typer.Option(min=0, help="Only users with at least this number of followers.")] = 0,
     most_followers: Annotated[int, typer.Option(min=0, help="Only users with at most this number; 0: no limit.")] = 0,
     beside: Annotated[list[str] | None, typer.Option(help="A user that is chosen already; may be repeated.")] = None,
+    model: Annotated[
+        str, typer.Option(help="reach: by sharers of posts; ic: by the independent cascade along follows, a what-if.")
+    ] = "reach",
     evaluate: Annotated[
         list[Path] | None,
         typer.Option(help="Instead compare lists of 20 and 50 on held-out posts of this event file; repeatable."),
@@ -46,7 +49,15 @@ def seeds(
 
     if bool(label) != (labels is not None):
         raise InputError("--label and --labels belong together; give both or neither")
-    question: dict[str, Any] = {"k": k, "community": community, "followers": followers, "given": beside or []}
+    if model not in {"reach", "ic"}:
+        raise InputError(f"--model {model} is neither reach nor ic; give one of them")
+    question: dict[str, Any] = {
+        "k": k,
+        "model": model,
+        "community": community,
+        "followers": followers,
+        "given": beside or [],
+    }
     if budget:
         question["budget"] = budget
     if most_followers:
@@ -59,8 +70,10 @@ def seeds(
     if as_json:
         console.as_json(answer)
         return
-    console.table([{"user": safe(seed["user"]), "adds": f"{seed['adds']:.1f}"} for seed in answer["seeds"]])
-    typer.echo(f"together {answer['expected_reach']:.1f} distinct people, as of {answer['as_of'][:19]}")
+    adds = [f"{seed['adds']:.1f}" if "adds" in seed else "" for seed in answer["seeds"]]
+    console.table([{"user": safe(seed["user"]), "adds": add} for seed, add in zip(answer["seeds"], adds, strict=True)])
+    promise = f", at least {answer['guarantee']:.2f} of the best possible" if "guarantee" in answer else ""
+    typer.echo(f"together {answer['expected_reach']:.1f} distinct people{promise}, as of {answer['as_of'][:19]}")
 
 
 def _evaluate(files: list[Path], since: str, horizon_days: float, *, as_json: bool) -> None:
