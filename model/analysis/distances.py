@@ -19,10 +19,14 @@ Array = NDArray[Any]
 Float64s = NDArray[np.float64]
 
 SOURCES = 128
+LARGEST = 0.01
+"""Part of the rows, those with the largest estimates, for which betweenness has an interval."""
+WIDER = 2.2
+"""Standard errors to either side; 1.96 would do for normal values."""
 
 
 class Betweenness(NamedTuple):
-    """Estimates by row, `[n]`: the value, and the ends of its interval."""
+    """Estimates by row, `[n]`: the value, and the ends of its interval, not a number where none is known."""
 
     value: Float64s
     low: Float64s
@@ -52,29 +56,30 @@ def harmonic_closeness(offsets: Int64s, targets: Int32s, sources: Int64s) -> Flo
     return closeness
 
 
-def betweenness(offsets: Int64s, targets: Int32s, sources: Int64s, live: int, confidence: float = 0.95) -> Betweenness:
-    """Estimate the betweenness of each row, with an interval from the sources' own values.
+def betweenness(offsets: Int64s, targets: Int32s, sources: Int64s, live: int) -> Betweenness:
+    """Estimate the betweenness of each row; an interval only for the largest ones.
 
-    The interval is Bernstein's empirical one with the range of the values that were seen, so it is wide where few
-    sources have a path through the row. docs/analysis.md has its measured coverage.
+    The values of the sources have heavy tails: a row with small values has mostly missed the few large ones, and no
+    interval from the sample covers its betweenness. For the largest estimates the normal interval, widened, does:
+    docs/analysis.md has its measured coverage.
 
     Args:
         offsets: of the graph, a CSR.
         targets: of the graph.
         sources: sampled rows, at least 2.
         live: the number of live rows, from which pairs are drawn.
-        confidence: the wanted coverage.
     """
     n, k = len(offsets) - 1, len(sources)
-    total, squares, largest = np.zeros(n), np.zeros(n), np.zeros(n)
-    _brandes(offsets, targets, sources, total, squares, largest)
+    total, squares = np.zeros(n), np.zeros(n)
+    _brandes(offsets, targets, sources, total, squares)
     scale = 1 / max(live - 1, 1)
     mean = total * scale / k
     variance = np.maximum(squares * scale**2 - k * mean**2, 0) / max(k - 1, 1)
-    # Maurer and Pontil's bound, two-sided. The range is the largest value of any row: a row with few paths may have
-    # missed its own largest.
-    spread = np.log(4 / (1 - confidence))
-    width = np.sqrt(2 * variance * spread / k) + 7 * largest * scale * spread / (3 * max(k - 1, 1))
+    width = WIDER * np.sqrt(variance / k)
+    largest = np.argsort(-mean, kind="stable")[: max(1, int(LARGEST * live))]
+    certain = np.zeros(n, np.bool_)
+    certain[largest] = mean[largest] > 0
+    width[~certain] = np.nan
     return Betweenness(mean, np.maximum(mean - width, 0), mean + width)
 
 
@@ -101,8 +106,8 @@ def _harmonic(offsets: Array, targets: Array, sources: Array, total: Array) -> N
 
 
 @njit(cache=True, nogil=True)
-def _brandes(offsets: Array, targets: Array, sources: Array, total: Array, squares: Array, largest: Array) -> None:
-    """Add each source's dependency of each row, its square, and keep the largest."""
+def _brandes(offsets: Array, targets: Array, sources: Array, total: Array, squares: Array) -> None:
+    """Add each source's dependency of each row, and its square."""
     n = len(offsets) - 1
     distance, paths, part = np.full(n, -1, np.int32), np.zeros(n), np.zeros(n)
     queue = np.empty(n, np.int32)
@@ -130,7 +135,6 @@ def _brandes(offsets: Array, targets: Array, sources: Array, total: Array, squar
             if u != source:
                 total[u] += part[u]
                 squares[u] += part[u] * part[u]
-                largest[u] = max(largest[u], part[u])
         for place in range(tail):
             u = queue[place]
             distance[u], paths[u], part[u] = -1, 0.0, 0.0

@@ -22,6 +22,7 @@ from model.analysis import communities, coverage, distances
 from model.analysis.adjacency import reverse, undirected
 from model.analysis.communities import NONE
 from model.analysis.coverage import Rates
+from model.analysis.distances import SOURCES, Betweenness
 from streams.analyst.measures import Measures
 from streams.analyst.pace import SHARE
 from streams.telemetry.stage_timer import StageTimer
@@ -29,10 +30,7 @@ from streams.telemetry.stage_timer import StageTimer
 Float64s = NDArray[np.float64]
 
 SEEDS = 50
-SOURCES = 128
 SOURCE_SEED = 20
-RELATIVE_WIDTH = 0.5
-"""Betweenness is published where its interval is at most this part of the value to either side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +44,7 @@ class Analysis:
         bridge: participation of each row.
         modularity: of the communities.
         closeness: harmonic closeness of each row.
-        betweenness: betweenness, not a number where its interval is too wide.
+        betweenness: betweenness, with an interval where one is known; None with fewer than two users.
         rates: whom each row's next post reaches.
         seeds: the list by reach with overlap.
         seed_reach: what each seed adds.
@@ -58,7 +56,7 @@ class Analysis:
     bridge: Float64s
     modularity: float
     closeness: Float64s
-    betweenness: Float64s
+    betweenness: Betweenness | None
     rates: Rates
     seeds: Int64s
     seed_reach: Float64s
@@ -163,16 +161,8 @@ def _analyse(
         bridge=bridge,
         modularity=communities.modularity(*graph, labels),
         closeness=closeness,
-        betweenness=_certain(between, len(measures.live)),
+        betweenness=between,
         rates=rate,
         seeds=choice.rows,
         seed_reach=choice.added,
     )
-
-
-def _certain(between: distances.Betweenness | None, rows: int) -> Float64s:
-    """Return betweenness where its interval is narrow, elsewhere not a number."""
-    if between is None:
-        return np.full(rows, np.nan)
-    width = between.high - between.value
-    return np.where((between.value > 0) & (width <= RELATIVE_WIDTH * between.value), between.value, np.nan)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from graphstate.types import Int64s
 from model.analysis.communities import NONE
+from model.analysis.distances import Betweenness
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.published import CENTRALITY, COMMUNITY, Published, Values
@@ -85,7 +86,8 @@ class Outputs:
         rows = len(measures.live)
         if analysis is not None:
             values["closeness"] = _padded(analysis.closeness, rows)
-            values["betweenness"] = _padded(analysis.betweenness, rows)
+            if analysis.betweenness is not None:
+                values["betweenness"] = _padded(_certain(analysis.betweenness), rows)
         moved, deleted = self._centrality.moved(measures.live, values)
         messages = ((measures.ids[row], _centrality(measures, values, row)) for row in moved.tolist())
         await self._send(producer, self._topics.centrality, measures, messages, deleted)
@@ -156,6 +158,11 @@ def _padded(values: NDArray[Any], rows: int) -> NDArray[Any]:
     padded = np.full(rows, np.nan)
     padded[: len(values)] = values[:rows]
     return padded
+
+
+def _certain(between: Betweenness) -> NDArray[np.float64]:
+    """Return betweenness where its interval is known, elsewhere not a number."""
+    return np.where(np.isnan(between.high), np.nan, between.value)
 
 
 def _centrality(measures: Measures, values: Values, row: int) -> Centrality:

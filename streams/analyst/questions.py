@@ -10,7 +10,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from graphstate.types import Int64s
-from model.analysis import coverage, diffusion
+from model.analysis import cascade_seeds, coverage, diffusion
 from model.analysis.adjacency import reverse
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
@@ -34,6 +34,8 @@ class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
         community: only candidates of this community; empty: all.
         followers: only candidates with at least this number of followers.
         most_followers: only candidates with at most this number; None: no limit.
+        model: `reach`: expected sharers of the next posts, with overlap; `ic`: the independent cascade along follows.
+        probability: of each follow that a message passes it, for `ic`; as in `DiffusionQuestion`.
     """
 
     k: Annotated[int, Meta(ge=1, le=1_000)] = 20
@@ -44,6 +46,8 @@ class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
     community: str = ""
     followers: Annotated[int, Meta(ge=0)] = 0
     most_followers: Annotated[int, Meta(ge=0)] | None = None
+    model: Literal["reach", "ic"] = "reach"
+    probability: Annotated[float, Meta(ge=0, le=1)] | Literal["weighted"] = "weighted"
 
 
 class DiffusionQuestion(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,19 +72,12 @@ def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis) -> dic
     """Return the users that reach most distinct people together, of those that the question allows.
 
     Raises:
-        AnalystError: a named user does not exist.
+        AnalystError: a named user does not exist, or the model has no such question.
     """
     rows = len(analysis.labels)
-    allowed = measures.live[:rows].copy()
-    if question.users is not None:
-        named = np.zeros(rows, np.bool_)
-        named[[row for row in map(measures.row, question.users) if row is not None and row < rows]] = True
-        allowed &= named
-    if question.community:
-        allowed &= np.array([community_id(label) == question.community for label in analysis.labels.tolist()], np.bool_)
-    allowed &= measures.followers[:rows] >= question.followers
-    if question.most_followers is not None:
-        allowed &= measures.followers[:rows] <= question.most_followers
+    allowed = _allowed(question, measures, analysis)
+    if question.model == "ic":
+        return _cascade(question, measures, allowed)
     given = _rows(question.given, measures, rows)
     allowed[given] = False
     cost: NDArray[np.float64] | None = None
@@ -105,6 +102,45 @@ def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis) -> dic
         "expected_reach": float(choice.added.sum()),
         "cost": choice.cost,
         "as_of": rfc3339(max(analysis.measures.as_of, 0)),
+    }
+
+
+def _allowed(question: SeedQuestion, measures: Measures, analysis: Analysis) -> NDArray[np.bool_]:
+    """Return whether each row may be a seed."""
+    rows = len(analysis.labels)
+    allowed = measures.live[:rows].copy()
+    if question.users is not None:
+        named = np.zeros(rows, np.bool_)
+        named[[row for row in map(measures.row, question.users) if row is not None and row < rows]] = True
+        allowed &= named
+    if question.community:
+        allowed &= np.array([community_id(label) == question.community for label in analysis.labels.tolist()], np.bool_)
+    allowed &= measures.followers[:rows] >= question.followers
+    if question.most_followers is not None:
+        allowed &= measures.followers[:rows] <= question.most_followers
+    return allowed
+
+
+def _cascade(question: SeedQuestion, measures: Measures, allowed: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the seeds of the independent cascade, with their guarantee."""
+    if question.given or question.costs or question.budget is not None:
+        raise AnalystError("model ic knows no costs and no given users; leave them out, or ask for model reach")
+    offsets, targets = measures.follows.offsets, measures.follows.targets
+    # A message reaches a user from those whom the user follows.
+    following = np.maximum(np.diff(offsets), 1)
+    chance = 1.0 / following if question.probability == "weighted" else np.full(len(following), question.probability)
+    candidates = np.zeros(len(measures.live), np.bool_)
+    candidates[: len(allowed)] = allowed
+    chosen = cascade_seeds.choose(
+        offsets, targets, np.repeat(chance, np.diff(offsets)), measures.live, question.k, candidates=candidates
+    )
+    return {
+        "list": "ic",
+        "seeds": [{"user": measures.ids[row]} for row in chosen.rows.tolist()],
+        "expected_reach": chosen.reach,
+        "guarantee": chosen.guarantee,
+        "theta": chosen.theta,
+        "as_of": rfc3339(max(measures.as_of, 0)),
     }
 
 

@@ -150,12 +150,15 @@ def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:
     if analysis is None or row >= len(analysis.labels):
         return {}
     label = int(analysis.labels[row])
-    between = float(analysis.betweenness[row])
+    between = analysis.betweenness
+    known = between is not None and not np.isnan(between.high[row])
+    interval = [float(end[row]) for end in between[1:]] if between is not None and known else None
     return {
         "community": None if label < 0 else community_id(label),
         "bridge": float(analysis.bridge[row]),
         "closeness": float(analysis.closeness[row]),
-        "betweenness": None if np.isnan(between) else between,
+        "betweenness": float(between.value[row]) if between is not None and known else None,
+        "betweenness_interval": interval,
         "adds_alone": coverage.expected(analysis.rates, np.array([row])),
     }
 

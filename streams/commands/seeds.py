@@ -27,15 +27,37 @@ def seeds(
     followers: Annotated[int, typer.Option(min=0, help="Only users with at least this number of followers.")] = 0,
     most_followers: Annotated[int, typer.Option(min=0, help="Only users with at most this number; 0: no limit.")] = 0,
     beside: Annotated[list[str] | None, typer.Option(help="A user that is chosen already; may be repeated.")] = None,
+    model: Annotated[
+        str, typer.Option(help="reach: by sharers of posts; ic: by the independent cascade along follows, a what-if.")
+    ] = "reach",
+    evaluate: Annotated[
+        list[Path] | None,
+        typer.Option(help="Instead compare lists of 20 and 50 on held-out posts of this event file; repeatable."),
+    ] = None,
+    since: Annotated[
+        str, typer.Option("--from", help="With --evaluate: only posts from this time place origins.")
+    ] = "",
+    horizon_days: Annotated[float, typer.Option(min=0.01, help="With --evaluate: days in which shares count.")] = 3.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask the running analyst for the users that reach most distinct people together: by reach with overlap."""
+    if evaluate:
+        _evaluate(evaluate, since, horizon_days, as_json=as_json)
+        return
     from streams.commands._analyst import ask
     from streams.settings.settings import Settings
 
     if bool(label) != (labels is not None):
         raise InputError("--label and --labels belong together; give both or neither")
-    question: dict[str, Any] = {"k": k, "community": community, "followers": followers, "given": beside or []}
+    if model not in {"reach", "ic"}:
+        raise InputError(f"--model {model} is neither reach nor ic; give one of them")
+    question: dict[str, Any] = {
+        "k": k,
+        "model": model,
+        "community": community,
+        "followers": followers,
+        "given": beside or [],
+    }
     if budget:
         question["budget"] = budget
     if most_followers:
@@ -48,8 +70,36 @@ def seeds(
     if as_json:
         console.as_json(answer)
         return
-    console.table([{"user": safe(seed["user"]), "adds": f"{seed['adds']:.1f}"} for seed in answer["seeds"]])
-    typer.echo(f"together {answer['expected_reach']:.1f} distinct people, as of {answer['as_of'][:19]}")
+    adds = [f"{seed['adds']:.1f}" if "adds" in seed else "" for seed in answer["seeds"]]
+    console.table([{"user": safe(seed["user"]), "adds": add} for seed, add in zip(answer["seeds"], adds, strict=True)])
+    promise = f", at least {answer['guarantee']:.2f} of the best possible" if "guarantee" in answer else ""
+    typer.echo(f"together {answer['expected_reach']:.1f} distinct people{promise}, as of {answer['as_of'][:19]}")
+
+
+def _evaluate(files: list[Path], since: str, horizon_days: float, *, as_json: bool) -> None:
+    """Print how many distinct people the next posts of each list reached."""
+    from dataclasses import asdict
+
+    from streams.commands._files import read, skipped
+    from streams.messages.files import event_files
+    from streams.offline import seed_evaluation
+
+    begin = event_files.time_us(since) if since else -1
+    events = read(files, "", skipped(0))
+    results = seed_evaluation.evaluate(events, int(horizon_days * 86_400), begin, (20, 50))
+    if as_json:
+        console.as_json({"lists": [asdict(result) for result in results]})
+        return
+    console.table(
+        [
+            {
+                "k": result.k, "list": result.name, "people": f"{sum(result.reached):.0f}",
+                "times random": f"{result.ratio:.2f}", "interval": f"{result.low:.2f} to {result.high:.2f}",
+                "by origin": " ".join(f"{count:.0f}" for count in result.reached),
+            }
+            for result in results
+        ]
+    )  # fmt: skip
 
 
 def _pairs(path: Path) -> Rows:

@@ -98,6 +98,9 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     seeds = published(settings, "seeds")["reach"]
     person = next(user for user in seeds["seeds"] if user in published(settings, "community"))
     assert ask(analyst, "seeds", {"k": 3})["seeds"][0]["user"] == seeds["seeds"][0]
+    cascade = ask(analyst, "seeds", {"k": 3, "model": "ic"})
+    assert len(cascade["seeds"]) == 3
+    assert cascade["guarantee"] >= 0.58
     low, high = ask(analyst, "diffuse", {"users": [person]})["interval"]
     assert 1 <= low <= high
     forget = Mutation(Kind.FORGET, LAST + 1, person)
