@@ -170,6 +170,21 @@ class Settings(BaseSettings):
         description="Least number of users who share an author for the first time within the alert window. Equal on "
         "all workers.",
     )
+    alert_webhook: SecretStr = Field(
+        SecretStr(""),
+        description="URL to which every alert is sent as a POST request; a secret, because it may hold a token. Empty: "
+        "none.",
+    )
+    alert_webhook_form: Literal["json", "slack"] = Field(
+        "json", description="Body of these requests: the alert with a `text`, or Slack's form with the text only."
+    )
+    alert_webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret of the HMAC-SHA256 in `X-Groundswell-Signature`; empty: requests are not signed.",
+    )
+    alert_webhook_give_up_s: float = Field(
+        3_600.0, ge=0, description="Seconds for which an alert that the address refuses is sent again."
+    )
     erase_within_s: float = Field(
         3_600.0,
         ge=0,
@@ -263,6 +278,13 @@ class Settings(BaseSettings):
         if value and not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", value):
             message = "must be a URL that begins with https:// (or http://) and holds no password"
             raise ValueError(message)
+        return value
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _webhook_address(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value():
+            cls._web_address(value.get_secret_value())
         return value
 
     @field_validator("prefix", "group", "instance")

@@ -181,6 +181,13 @@ class Metrics:
             "decayed counter with the same budget that publishes nothing",
             "rule",
         )
+        self.webhook_alerts = self._counter(
+            "webhook_alerts_total", "Alerts that the webhook's address accepted (sent) or that were given up", "outcome"
+        )
+        self.webhook_retries = self._counter("webhook_retries_total", "Refused requests that are sent again")
+        self.webhook_waiting = self._gauge(
+            "webhook_waiting_seconds", "Seconds since the oldest alert in work was first sent and refused; 0: none"
+        )
         self.late_shares = self._counter(
             "late_shares_total", "Shares from behind the watermark: they change the graph, not past judgements"
         )
@@ -343,6 +350,8 @@ class Metrics:
             self.restarts.labels(topic, reason)
         for outcome in ("applied", "expired", "facts"):
             self.mutations.labels(outcome)
+        for outcome in ("sent", "given_up"):
+            self.webhook_alerts.labels(outcome)
         for outcome in ("confirmed", "expired"):
             self.alert_outcomes.labels(outcome)
         for outcome in ("fine", "healed", "failed", "skipped"):

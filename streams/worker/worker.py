@@ -55,6 +55,7 @@ from streams.worker.processing.source_clock import IdleSources, SourceClock
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.web import LiveFeed, LiveState, register
+from streams.worker.web.webhook import AlertWebhook
 
 log = logging.getLogger(__name__)
 
@@ -289,6 +290,8 @@ class Worker:
         await self.app.start()
         self.background.start(self.rollout.run(), self.fail)
         self.background.start(self.watch.run(), self.fail)
+        if self.settings.alert_webhook.get_secret_value():
+            self.background.start(AlertWebhook(self.settings, self.metrics).run(), self.fail)
 
     async def stop(self) -> None:
         """Finish the polls in work, commit them, and close everything."""

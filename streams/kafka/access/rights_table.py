@@ -10,6 +10,9 @@ from streams.kafka.access import rights
 from streams.kafka.topics import DEAD_LETTERS, RESHARD, Topics, TopicSpec
 from streams.settings.settings import Settings
 
+WEBHOOK = ".webhook"
+"""Suffix of the consumer group of the alert webhook."""
+
 
 def _on(operation: str, specs: Iterable[TopicSpec]) -> list[Right]:
     return [Right(operation, spec.name) for spec in specs]
@@ -29,7 +32,13 @@ def worker(settings: Settings) -> list[Right]:
     internal = [registry.mutations, registry.halos, registry.models]
     written = [*internal, registry.score, registry.alert, registry.outcome, *_dead_letters(settings)]
     group = Right("read", settings.consumer_group, group=True)
-    return [*_on("read", [*inputs, *internal]), group, *_on("write", written), *_on("create", registry.all())]
+    rights_of_worker = [*_on("read", [*inputs, *internal]), group, *_on("write", written)]
+    if settings.alert_webhook.get_secret_value():
+        rights_of_worker += [
+            *_on("read", [registry.alert]),
+            Right("read", settings.consumer_group + WEBHOOK, group=True),
+        ]
+    return [*rights_of_worker, *_on("create", registry.all())]
 
 
 def analyst(settings: Settings) -> list[Right]:
