@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from streams.messages.events import REASONS
 from streams.messages.topic_identity import REASONS as RESTARTS
+from streams.telemetry.thread_time import ThreadTime
 
 PREFIX = "groundswell"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -125,6 +126,7 @@ class Metrics:
         self._audit()
         self._start_at_zero(inputs)
         ProcessCollector(namespace=PREFIX, registry=self.registry)
+        self.registry.register(ThreadTime(self._full_name("thread_cpu_seconds_total", ("thread",))))
 
     def _full_name(self, name: str, labels: tuple[str, ...]) -> str:
         """Return a metric's name with the prefix, and record its labels."""

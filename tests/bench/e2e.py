@@ -366,6 +366,9 @@ def main(arguments: list[str]) -> int:
             errors = measure(planned(given), given, show, say)
         report.print_table("cost per event", *e2e_figures.cost_table(found), console)
         report.print_table("µs per event by stage (share of a core)", *e2e_figures.stage_table(found), console)
+        report.print_table(
+            "µs of processor per event by thread (share of a core)", *e2e_figures.thread_table(found), console
+        )
         for part in e2e_figures.TABLES:
             if part in found:
                 console.print(f"{part}: {e2e_figures.ran_on(found[part])}")

@@ -18,6 +18,8 @@ Table = tuple[list[str], list[list[Any]]]
 WORKER = "w0"
 OUTSIDE = ("step", "acknowledge", "commit")
 """Stages outside the step; all other stages run inside a step, on the shard's thread."""
+LEAST_US = 0.5
+"""Threads that use less than this for an event are left out of the course of a long run."""
 WAITED = ("ingest: acknowledge", "acknowledge")
 """Stages that wait for Kafka: they use no core."""
 
@@ -49,8 +51,15 @@ def stages(work: Mapping[str, float]) -> dict[str, float]:
     return {**found, **inside, "thread": thread, **{stage: batch.get(stage, 0.0) for stage in OUTSIDE[1:]}}
 
 
+def threads(work: Mapping[str, float]) -> dict[str, float]:
+    """Processor seconds by thread of the worker; threads that used none are left out."""
+    prefix = "thread_cpu_seconds_total "
+    found = {name.removeprefix(prefix): value for name, value in work.items() if name.startswith(prefix)}
+    return {name: value for name, value in sorted(found.items(), key=lambda item: -item[1]) if value}
+
+
 def figures(first: Moment, last: Moment) -> Row:
-    """Figures between two moments: events per second, cost per event, and seconds by stage."""
+    """Figures between two moments: events per second, cost per event, and seconds by stage and thread."""
     earlier, later = first.sample, last.sample
     seconds, events = later.at_s - earlier.at_s, later.done - earlier.done
     work = {name: value - earlier.work.get(name, 0.0) for name, value in later.work.items()}
@@ -69,6 +78,8 @@ def figures(first: Moment, last: Moment) -> Row:
         "others_cores": round(max(0.0, last.busy_s - first.busy_s - sum(cpu_s.values())) / seconds, 2),
         "stage_us_per_event": {name: round(value * per_event, 2) for name, value in stages(work).items()},
         "stage_share": {name: round(value / seconds, 4) for name, value in stages(work).items()},
+        "thread_us_per_event": {name: round(value * per_event, 2) for name, value in threads(work).items()},
+        "thread_share": {name: round(value / seconds, 4) for name, value in threads(work).items()},
         "rss_mb": later.rss_mb,
     }
 
@@ -94,18 +105,20 @@ def thirds(moments: Sequence[Moment]) -> Row:
     """Events per second and mean memory of the first and the last third, and the ratio last / first."""
     size = max(2, (len(moments) + 2) // 3)
     some = [moments[:size], moments[-size:]]
-    rates, memory, nodes = [], [], []
+    rates, memory, nodes, by_thread = [], [], [], []
     for part in some:
         begin, end = part[0].sample, part[-1].sample
         rates.append(round((end.done - begin.done) / (end.at_s - begin.at_s), 1))
         memory.append({name: round(fmean(one.sample.rss_mb[name] for one in part), 1) for name in begin.rss_mb})
         nodes.append(sum(end.nodes.values()))
+        by_thread.append(figures(part[0], part[-1])["thread_us_per_event"])
     return {
         "events_per_s": rates,
         "rate_ratio": round(rates[1] / rates[0], 3) if rates[0] else None,
         "rss_mb": memory,
         "memory_ratio": {name: round(memory[1][name] / memory[0][name], 3) for name in memory[0]},
         "nodes": nodes,
+        "thread_us_per_event": by_thread,
     }
 
 
@@ -151,16 +164,26 @@ def cost_table(found: Row) -> Table:
 
 def stage_table(found: Row) -> Table:
     """Microseconds per event and share of a core by stage, for each run."""
-    named = runs(found)
-    names = list(dict.fromkeys(stage for row in named.values() for stage in row["stage_us_per_event"]))
+    return _by_run(found, "stage")
 
-    def cell(row: Row, stage: str) -> str:
-        us, share = row["stage_us_per_event"].get(stage, 0.0), row["stage_share"].get(stage, 0.0)
+
+def thread_table(found: Row) -> Table:
+    """Microseconds of processor per event and share of a core by thread of the worker, for each run."""
+    return _by_run(found, "thread")
+
+
+def _by_run(found: Row, what: str) -> Table:
+    us_name, share_name = f"{what}_us_per_event", f"{what}_share"
+    named = {name: row for name, row in runs(found).items() if us_name in row}
+    names = list(dict.fromkeys(part for row in named.values() for part in row[us_name]))
+
+    def cell(row: Row, part: str) -> str:
+        us, share = row[us_name].get(part, 0.0), row[share_name].get(part, 0.0)
         return f"{report.number(us)} ({share:.1%})"
 
-    rows = [[f"{stage} (waits)" if stage in WAITED else stage, *(cell(row, stage) for row in named.values())]
-            for stage in names]  # fmt: skip
-    return ["stage", *named], rows
+    rows = [[f"{part} (waits)" if part in WAITED else part, *(cell(row, part) for row in named.values())]
+            for part in names]  # fmt: skip
+    return [what, *named], rows
 
 
 def freshness_table(found: Row) -> Table:
@@ -208,6 +231,12 @@ def sustained_table(found: Row) -> Table:
         for name in parts["memory_ratio"]
     ]
     rows.append(["nodes", *parts["nodes"], round(parts["nodes"][1] / max(1, parts["nodes"][0]), 3)])
+    first, last = parts.get("thread_us_per_event", ({}, {}))
+    rows += [
+        [f"{name}, processor µs/event", us, last.get(name, 0.0), round(last.get(name, 0.0) / us, 3)]
+        for name, us in first.items()
+        if us >= LEAST_US
+    ]
     return ["what", "first third", "last third", "last / first"], rows
 
 
@@ -217,7 +246,7 @@ TABLES = {
     "sustained": sustained_table,
     "start": start_table,
 }
-"""The table of each part; `cost_table` and `stage_table` span all parts."""
+"""The table of each part; `cost_table`, `stage_table` and `thread_table` span all parts."""
 
 
 def ran_on(part: Row) -> str:
@@ -241,7 +270,7 @@ def page(found: Row, template: str, note: str) -> str:
         part = found.get(name)
         text = "Not run yet." if part is None else f"{ran_on(part)}\n\n{report.markdown(*table(part))}"
         template = template.replace(f"<{name.upper()}>", text)
-    for name, wide in (("COST", cost_table), ("STAGES", stage_table)):
+    for name, wide in (("COST", cost_table), ("STAGES", stage_table), ("THREADS", thread_table)):
         template = template.replace(f"<{name}>", report.markdown(*wide(found)) if runs(found) else "Not run yet.")
     slope_text = found.get("start", {}).get("bytes_per_edge")
     template = template.replace("<SLOPE>", "not measured" if slope_text is None else f"{slope_text:,.1f} bytes")

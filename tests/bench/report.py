@@ -19,7 +19,7 @@ from tests.support import tidy
 
 BUILD = tidy.ROOT / "build"
 DOCS = tidy.ROOT / "docs"
-PAGE, PLOT = "benchmarks.md", "benchmarks.svg"
+PAGE, PLOT, GROWTH = "benchmarks.md", "benchmarks.svg", "benchmarks-growth.svg"
 WORKER = "## The whole worker"
 """The section of the page that `tests.bench.e2e` writes."""
 
@@ -27,7 +27,7 @@ ENGINE, STORED, FULL, AFFECTED, FLOOR = "engine", "engine + RocksDB", "full pass
 """The layers of a result row. `tests.bench.e2e` measures the whole worker."""
 
 Row = dict[str, Any]
-_COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2", "#d19a1c", "#3a3a3a", "#2a9d8f")
+_COLOURS = ("#1b6ca8", "#c8553d", "#588157", "#8e5ea2", "#d19a1c", "#3a3a3a", "#2a9d8f", "#7f5539")
 
 
 def machine() -> dict[str, Any]:
@@ -104,7 +104,7 @@ def ratios(rows: list[Row]) -> list[list[Any]]:
             layers[ENGINE]["updates_per_s"], layers[ENGINE]["p50_ms"],
             layers[STORED]["updates_per_s"], layers[STORED]["p50_ms"], layers[STORED]["max_ms"],
             layers[ENGINE]["over_full"], layers[ENGINE]["over_affected"],
-            layers[FLOOR]["updates_per_s"], layers[ENGINE]["max_abs_error"],
+            layers[FLOOR]["updates_per_s"] if FLOOR in layers else None, layers[ENGINE]["max_abs_error"],
         ]
         for (workload, batch), layers in cells.items()
     ]  # fmt: skip
@@ -122,8 +122,9 @@ def summary(rows: list[Row]) -> list[list[Any]]:
     return [[size, *(_range([line[figure] for line in lines]) for figure in figures)] for size, lines in sizes.items()]
 
 
-def _range(values: list[float]) -> str:
-    return f"{number(min(values))} to {number(max(values))}"
+def _range(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{number(min(known))} to {number(max(known))}" if known else number(None)
 
 
 def stage_table(stages: list[Row]) -> tuple[list[str], list[list[Any]]]:
@@ -136,31 +137,66 @@ def stage_table(stages: list[Row]) -> tuple[list[str], list[list[Any]]]:
     ]
 
 
+def processor_table(stages: list[Row]) -> tuple[list[str], list[list[Any]]]:
+    """Microseconds of processor time per event by stage and in all."""
+    names = list(dict.fromkeys(name for row in stages for name in row["processor_us"]))
+    return ["workload", "batch", *names, "all"], [
+        [
+            row["workload"], f"{row['batch']:,}",
+            *(row["processor_us"].get(name, 0.0) for name in names), sum(row["processor_us"].values()),
+        ]
+        for row in stages
+    ]  # fmt: skip
+
+
 def plot(rows: list[Row]) -> str:
     """Plot updates per second against batch size as SVG; a line per workload, dashed with RocksDB."""
+    shown = [row for row in rows if row["layer"] in {ENGINE, STORED}]
+    lines: list[Line] = []
+    for workload in dict.fromkeys(row["workload"] for row in shown):
+        for layer in (ENGINE, STORED):
+            line = [row for row in shown if (row["workload"], row["layer"]) == (workload, layer)]
+            points = [(row["batch"], row["updates_per_s"]) for row in line]
+            lines.append((workload, layer, points))
+    title = "Updates per second by size of micro-batch (dashed: with RocksDB)"
+    return _svg(lines, title, "updates per micro-batch")
+
+
+def growth_plot(rows: list[Row]) -> str:
+    """Plot updates per second against the number of users as SVG, at one window; dashed with RocksDB."""
+    shown = [row for row in rows if row["window"] == rows[0]["window"]]
+    columns = ((ENGINE, "engine /s"), (STORED, "+ RocksDB /s"))
+    lines = [(rows[0]["workload"], layer, [(row["users"], row[column]) for row in shown]) for layer, column in columns]
+    degree = rows[0]["follows"] // rows[0]["users"]
+    return _svg(lines, f"Updates per second by users, {degree} follows each (dashed: with RocksDB)", "users")
+
+
+Line = tuple[str, str, list[tuple[float, float]]]
+"""Workload, layer, and points."""
+
+
+def _svg(lines: list[Line], title: str, label: str) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    shown = [row for row in rows if row["layer"] in {ENGINE, STORED}]
     # Text stays text and ids are fixed, so that the file is small and changes only with the figures.
     with mpl.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "bench", "axes.prop_cycle": mpl.cycler(color=_COLOURS)}
     ):
         figure = Figure(figsize=(9, 5), layout="constrained")
         axes = figure.subplots()
-        for workload in dict.fromkeys(row["workload"] for row in shown):
-            for layer, dash in ((ENGINE, "-"), (STORED, "--")):
-                line = [row for row in shown if (row["workload"], row["layer"]) == (workload, layer)]
-                axes.plot(
-                    [row["batch"] for row in line],
-                    [row["updates_per_s"] for row in line],
-                    dash,
-                    color=None if layer == ENGINE else axes.lines[-1].get_color(),
-                    label=workload if layer == ENGINE else None,
-                    gid=f"{workload}: {layer}",
-                )
-        axes.set(xscale="log", yscale="log", xlabel="updates per micro-batch", ylabel="updates per second")
-        axes.set_title("Updates per second by size of micro-batch (dashed: with RocksDB)", loc="left")
+        for workload, layer, points in lines:
+            axes.plot(
+                [point[0] for point in points],
+                [point[1] for point in points],
+                "-" if layer == ENGINE else "--",
+                marker=".",
+                color=None if layer == ENGINE else axes.lines[-1].get_color(),
+                label=workload if layer == ENGINE else None,
+                gid=f"{workload}: {layer}",
+            )
+        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="updates per second")
+        axes.set_title(title, loc="left")
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(visible=True, axis="y", color="#ddd")
@@ -186,14 +222,14 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
     """Write the page and its plot from the results in build/; note: a sentence on the circumstances."""
     rows, about = read("bench.json", build), read("bench-about.json", build)
     text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
-    columns, stages = stage_table(about["stages"])
     size = about["size"]
     parts = {
         "SIZE": f"{size['users']:,} users and {size['follows']:,} follows",
         "MACHINE": ran_on(about),
         "SUMMARY": markdown(SUMMARY, summary(rows)),
         "RATIOS": markdown(RATIOS, ratios(rows)),
-        "STAGES": markdown(columns, stages),
+        "STAGES": markdown(*stage_table(about["stages"])),
+        "PROCESSOR": markdown(*processor_table(about["stages"])),
         "NOTE": note,
         "MISSING": " ".join(f"Not measured, the file does not exist: {name}." for name in about["missing"]),
         "FURTHER": "\n\n".join(_further(build)) or "Not run yet.",
@@ -204,6 +240,9 @@ def write_docs(build: Path = BUILD, docs: Path = DOCS, note: str = "") -> None:
     text = with_section(text, section(before) or "Not run yet.")
     (docs / PAGE).write_text(text, encoding="utf-8")
     (docs / PLOT).write_text(plot(rows), encoding="utf-8")
+    grown = read("bench-growth.json", build)
+    if grown is not None:
+        (docs / GROWTH).write_text(growth_plot(grown["rows"]), encoding="utf-8")
 
 
 def section(page: str) -> str:
@@ -237,5 +276,6 @@ def _further(build: Path) -> list[str]:
         if one is not None:
             table = markdown(list(one["rows"][0]), [list(row.values()) for row in one["rows"]])
             size = "{users:,} users and {follows:,} follows".format(**one["about"]["size"])
-            found.append(f"{title} {size}, unless stated otherwise; {ran_on(one['about'])}\n\n{table}")
+            picture = f"\n\n![Throughput by number of users]({GROWTH})" if name == "growth" else ""
+            found.append(f"{title} {size}, unless stated otherwise; {ran_on(one['about'])}\n\n{table}{picture}")
     return found

@@ -15,16 +15,21 @@ from rich.console import Console
 
 from model.artifact import Artifact
 from streams.settings.settings import Settings
+from streams.shard.shard import Shard
 from tests.bench import further, opponents, report, system
 from tests.bench.workloads import FILES, GENERATED, RealFile, Size, Workload, generated
 
+Rows = list[report.Row]
 BATCHES = (1, 10, 100, 1_000, 10_000)
 EXACT = 1e-5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of a run, and seconds for a cell of the shard, of a baseline, and of the lower bound."""
+    """Sizes of a run, and seconds for a cell of the shard, of a baseline, and of the lower bound.
+
+    bare: no baselines.
+    """
 
     size: Size = field(default_factory=Size)
     batches: tuple[int, ...] = BATCHES
@@ -32,6 +37,7 @@ class Plan:
     opponent_s: float = 1.5
     floor_s: float = 0.3
     least: int = 3
+    bare: bool = False
 
 
 QUICK = Plan(Size(10_000, 100_000), BATCHES[:-1], slice_s=0.4, opponent_s=0.2, floor_s=0.1)
@@ -45,36 +51,48 @@ def row(workload: str, layer: str, batch: int, seconds: float, **more: Any) -> r
     return found | more
 
 
-def rows_of(
-    cell: system.Cell, full: opponents.Full, affected: tuple[float, float], floor_s: float
-) -> Iterator[report.Row]:
-    """Make the objects of one cell: the engine, the whole step, and the baselines."""
-
-    def over(seconds: float) -> dict[str, float]:
-        return {
-            "over_full": round(full.seconds / seconds, 3),
-            "over_affected": round(affected[0] / seconds, 3),
-            "max_abs_error": full.max_abs_error,
-        }
-
+def rows_of(cell: system.Cell, full: opponents.Full | None, affected_s: float | None) -> Iterator[report.Row]:
+    """Make the objects of a cell's engine and whole step; without baselines their columns are null."""
     for layer, all_s in ((report.ENGINE, cell.engine_s), (report.STORED, cell.whole_s)):
-        spread = {"max_ms": round(max(all_s) * 1e3, 4), "steps": len(all_s)}
-        yield row(cell.workload, layer, cell.batch, median(all_s), **over(median(all_s)), **spread)
-    yield row(cell.workload, report.FULL, cell.batch, full.seconds)
-    extraction_ms = round(affected[1] * 1e3, 4)
-    yield row(cell.workload, report.AFFECTED, cell.batch, affected[0], extraction_ms=extraction_ms)
-    yield row(cell.workload, report.FLOOR, cell.batch, floor_s)
+        seconds = median(all_s)
+        spread: dict[str, Any] = {"max_ms": round(max(all_s) * 1e3, 4), "steps": len(all_s)}
+        if full is not None and affected_s is not None:
+            spread |= {
+                "over_full": round(full.seconds / seconds, 3),
+                "over_affected": round(affected_s / seconds, 3),
+                "max_abs_error": full.max_abs_error,
+            }
+        yield row(cell.workload, layer, cell.batch, seconds, **spread)
+
+
+def baselines(shard: Shard, workload: Workload, cells: list[system.Cell], plan: Plan, say: system.Say) -> Rows:
+    """All rows of a workload with its baselines."""
+    say(f"{workload.name}: full pass")
+    full = opponents.full_pass(shard)
+    opponent = opponents.Affected(shard)
+    rows: Rows = []
+    for cell in cells:
+        say(f"{workload.name}: affected only, batches of {cell.batch:,}")
+        affected_s, extraction_s = opponents.affected_s(opponent, cell, plan.opponent_s)
+        events = workload.batch(workload.updates(), cell.batch)
+        rows += rows_of(cell, full, affected_s)
+        rows.append(row(cell.workload, report.FULL, cell.batch, full.seconds))
+        extraction_ms = round(extraction_s * 1e3, 4)
+        rows.append(row(cell.workload, report.AFFECTED, cell.batch, affected_s, extraction_ms=extraction_ms))
+        rows.append(row(cell.workload, report.FLOOR, cell.batch, opponents.floor_s(events, plan.floor_s)))
+    return rows
 
 
 def stages_of(cell: system.Cell) -> report.Row:
-    """Mean milliseconds of a step by stage, and the median numbers of rows of each layer."""
+    """Means of a step by stage: milliseconds, and µs of processor per event; the median number of rows by layer."""
     steps = len(cell.whole_s)
     ms = {stage: round(seconds / steps * 1e3, 4) for stage, seconds in cell.stages.items()}
+    us = {stage: round(seconds / cell.processor_events * 1e6, 3) for stage, seconds in cell.processor.items()}
     frontier = [median(rows[layer] for rows in cell.frontier) for layer in (0, 1)]
-    return {"workload": cell.workload, "batch": cell.batch, "ms": ms, "frontier": frontier}
+    return {"workload": cell.workload, "batch": cell.batch, "ms": ms, "processor_us": us, "frontier": frontier}
 
 
-def measure(workload: Workload, plan: Plan, cache: Path, say: system.Say) -> tuple[list[report.Row], list[report.Row]]:
+def measure(workload: Workload, plan: Plan, cache: Path, say: system.Say) -> tuple[Rows, Rows]:
     """All rows of a workload, and its stages."""
     artifact = Artifact.default()
     with system.loaded(workload, artifact, cache, say) as shard:
@@ -86,15 +104,10 @@ def measure(workload: Workload, plan: Plan, cache: Path, say: system.Say) -> tup
             cell = system.measure(shard, workload, stream, batch, plan.slice_s, plan.least)
             if cell is not None:
                 cells.append(cell)
-        say(f"{workload.name}: full pass")
-        full = opponents.full_pass(shard)
-        opponent = opponents.Affected(shard)
-        rows: list[report.Row] = []
-        for cell in cells:
-            say(f"{workload.name}: affected only, batches of {cell.batch:,}")
-            affected = opponents.affected_s(opponent, cell, plan.opponent_s)
-            events = workload.batch(workload.updates(), cell.batch)
-            rows += rows_of(cell, full, affected, opponents.floor_s(events, plan.floor_s))
+        if plan.bare:
+            rows = [one for cell in cells for one in rows_of(cell, None, None)]
+        else:
+            rows = baselines(shard, workload, cells, plan, say)
     return rows, [stages_of(cell) for cell in cells]
 
 
@@ -121,8 +134,8 @@ def bench(given: argparse.Namespace, plan: Plan, console: Console, say: system.S
     workloads, missing = chosen(given, plan.size)
     for name in missing:
         console.print(f"{name}: skipped, {given.data / 'events'} has no {name}.parquet (see --data)")
-    rows: list[report.Row] = []
-    stages: list[report.Row] = []
+    rows: Rows = []
+    stages: Rows = []
     for workload in workloads:
         some, by_stage = measure(workload, plan, given.cache, say)
         rows += some
@@ -135,6 +148,7 @@ def bench(given: argparse.Namespace, plan: Plan, console: Console, say: system.S
     )
     if given.profile:
         report.print_table("milliseconds of a step by stage", *report.stage_table(stages), console)
+        report.print_table("µs of processor per event by stage", *report.processor_table(stages), console)
     console.print(f"{report.ran_on(about)}\n{given.out / 'bench.json'}")
     return all(one["max_abs_error"] is None or one["max_abs_error"] <= EXACT for one in rows)
 
@@ -151,7 +165,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--follows", type=int, help="follows of the generated graphs")
     parser.add_argument("--batch", type=int, action="append", help="updates per micro-batch; may be repeated")
     parser.add_argument("--slice-s", type=float, help="seconds per workload and batch size")
-    parser.add_argument("--profile", action="store_true", help="also print seconds by stage")
+    parser.add_argument("--profile", action="store_true", help="also print seconds and processor time by stage")
+    parser.add_argument("--bare", action="store_true", help="measure the shard alone, without baselines or errors")
     parser.add_argument(
         "--exact", action="store_true", help="instead compare 100,000 events of each workload with the reference"
     )
@@ -162,7 +177,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--memory", action="store_true", help="instead measure memory per user and per edge")
     parser.add_argument("--events", type=int, default=100_000, help="events of each workload, with --exact")
-    parser.add_argument("--largest", type=int, default=1_000_000, help="users of the largest graph, with --growth")
+    parser.add_argument(
+        "--largest", type=int, default=1_000_000, help="users of the largest graph, up to 3,000,000, with --growth"
+    )
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from the results in build/")
     parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
     parser.add_argument("--page", action="store_true", help="only write the page, measure nothing")
@@ -180,7 +197,8 @@ def planned(given: argparse.Namespace) -> Plan:
     plan = TINY if given.tiny else QUICK if given.quick else Plan()
     size = Size(given.users or plan.size.users, given.follows or plan.size.follows)
     batches = tuple(given.batch) if given.batch else plan.batches
-    return Plan(size, batches, given.slice_s or plan.slice_s, plan.opponent_s, plan.floor_s, plan.least)
+    slice_s = given.slice_s or plan.slice_s
+    return Plan(size, batches, slice_s, plan.opponent_s, plan.floor_s, plan.least, given.bare)
 
 
 def main(arguments: list[str]) -> int:

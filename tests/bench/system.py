@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from streams.messages.mutation_packs import Record
 from streams.offline.replay import batches
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Outcome, Shard
+from streams.telemetry.stage_timer import StageTimer
 from tests.bench.workloads import VERSION, Workload
 
 LOAD_BATCH = 50_000
@@ -37,6 +38,10 @@ ENGINE = ("refresh", "frontier", "layer1", "layer2", "head")
 """The engine's stages of a step; windows that lost an edge are read from RocksDB in the first."""
 SEEDS = 20
 """A cell records the changes of this many of its last steps."""
+PROCESSOR_STEPS = 4
+"""One step in this many is measured in processor time, too: reading that clock takes 5 µs of a step."""
+OTHERS = "other threads"
+"""The processor time of RocksDB's threads, beside the stages."""
 
 Say = Callable[[str], None]
 MakeBackend = Callable[..., Backend]
@@ -53,13 +58,18 @@ class Seeds:
 
 @dataclass
 class Cell:
-    """Seconds per step of one workload at one batch size; stages: their sum by stage."""
+    """Seconds per step of one workload at one batch size; stages: their sum by stage.
+
+    processor: processor seconds by stage of `processor_events` events, with those of `OTHERS`.
+    """
 
     workload: str
     batch: int
     engine_s: list[float] = field(default_factory=list)
     whole_s: list[float] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
+    processor_events: int = 0
     frontier: list[tuple[int, int]] = field(default_factory=list)
     seeds: list[Seeds] = field(default_factory=list)
 
@@ -156,14 +166,23 @@ def loaded(
 
 def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> Outcome:
     """Process and commit one micro-batch; add its times to the cell."""
+    with_processor = len(cell.whole_s) % PROCESSOR_STEPS == 0
+    StageTimer.processor = cell.processor if with_processor else None
+    all_threads = process_time() if with_processor else 0.0
+    started = thread_time() if with_processor else 0.0
     begin = perf_counter()
     outcome = shard.process([Record(shard.next_offset, batch)])
-    taken = perf_counter()
-    shard.commit(shard.next_offset + 1)
+    with StageTimer(outcome.seconds, "commit"):
+        shard.commit(shard.next_offset + 1)
     end = perf_counter()
+    if with_processor:
+        others = process_time() - all_threads - (thread_time() - started)
+        cell.processor[OTHERS] = cell.processor.get(OTHERS, 0.0) + max(0.0, others)
+        cell.processor_events += len(batch)
+        StageTimer.processor = None
     cell.whole_s.append(end - begin)
     cell.engine_s.append(sum(outcome.seconds.get(stage, 0.0) for stage in ENGINE))
-    for stage, seconds in {**outcome.seconds, "commit": end - taken}.items():
+    for stage, seconds in outcome.seconds.items():
         cell.stages[stage] = cell.stages.get(stage, 0.0) + seconds
     cell.frontier.append(outcome.frontier)
     return outcome

@@ -24,6 +24,7 @@ groundswell_batch_seconds_sum{stage="step"} 2.5
 groundswell_batch_mutations_sum 4000.0
 groundswell_scores_total 70.0
 groundswell_scores_created 1.7e+09
+groundswell_thread_cpu_seconds_total{thread="rocksdb:low"} 0.25
 """
 NOW_MS = 2_000_000_000_000
 
@@ -41,6 +42,9 @@ def moment(at_s: float, done: int, *, worker_mb: float = 500.0) -> Moment:
         "batch_seconds_sum commit": seconds / 10,
         "ingest_seconds_sum decode": seconds / 20,
         "scores_total": 3.0 * done,
+        "thread_cpu_seconds_total shard": seconds * 0.7,
+        "thread_cpu_seconds_total rocksdb:low": seconds * 0.001,
+        "thread_cpu_seconds_total idle": 0.0,
     }
     rss_mb = {"w0": worker_mb, "broker": 300.0}
     cpu_s = {"w0": seconds, "broker": seconds / 4}
@@ -56,6 +60,7 @@ def test_work_is_read_from_the_metrics() -> None:
         "batch_seconds_sum step": 2.5,
         "batch_mutations_sum": 4000.0,
         "scores_total": 70.0,
+        "thread_cpu_seconds_total rocksdb:low": 0.25,
     }
 
 
@@ -73,6 +78,8 @@ def test_figures_cover_the_time_between_two_moments() -> None:
     assert found["stage_us_per_event"]["commit"] == 10
     assert found["stage_us_per_event"]["ingest: decode"] == 5
     assert found["stage_share"]["layer2"] == pytest.approx(0.1)
+    assert found["thread_us_per_event"] == {"shard": 70, "rocksdb:low": 0.1}
+    assert found["thread_share"]["shard"] == pytest.approx(0.14)
 
 
 def test_a_backlog_is_timed_until_its_last_event_is_processed() -> None:
@@ -198,6 +205,8 @@ def test_the_section_shows_everything_measured(tmp_path: Path) -> None:
     for part in (
         "| 100/s |",
         "| layer2 | 50 (10.0%) |",
+        "| shard | 70 (14.0%) |",
+        "| shard, processor µs/event | 70 | 70 | 1 |",
         "A remark.",
         "1,234.5 bytes",
         "| bare loop | 90,000 | 45.0 × |",

@@ -7,6 +7,8 @@ a tick comes every 90,000 events.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +133,7 @@ class Follows(Workload):
     def base(self) -> Iterator[Mutation]:
         """The follows, spread evenly over `BASE_US`."""
         users, step = self.size.users, BASE_US // self.size.follows
-        for number, key in enumerate(self.edges().tolist()):
+        for number, key in enumerate(array("q", self.edges().tobytes())):
             source, target = divmod(key, users)
             yield Mutation(Kind.FOLLOW, BEGIN_US - BASE_US + number * step, f"u{source}", f"u{target}")
 
@@ -151,17 +153,27 @@ class Changing:
     def __init__(self, graph: Follows, seed: int) -> None:
         self.users = graph.size.users
         self.draws = Draws(seed, graph.weights)
-        self._edges: list[int] = graph.edges().tolist()
-        self._live = set(self._edges)
+        # Arrays of numbers: at thirty million follows a list and a set of them take gigabytes.
+        edges = graph.edges()
+        self._edges = array("q", edges.tobytes())
+        self._base = array("q", np.sort(edges).tobytes())
+        self._added, self._removed = set[int](), set[int]()
+
+    def _is_live(self, key: int) -> bool:
+        if key in self._added or key in self._removed:
+            return key in self._added
+        at = bisect_left(self._base, key)
+        return at < len(self._base) and self._base[at] == key
 
     def follow(self, time: int) -> Mutation:
         """Add a follow that is not live."""
         while True:
             key = self.draws.below(self.users) * self.users + self.draws.ranked()
             source, target = divmod(key, self.users)
-            if source != target and key not in self._live:
+            if source != target and not self._is_live(key):
                 break
-        self._live.add(key)
+        self._added.add(key)
+        self._removed.discard(key)
         self._edges.append(key)
         return Mutation(Kind.FOLLOW, time, f"u{source}", f"u{target}")
 
@@ -170,7 +182,8 @@ class Changing:
         at = self.draws.below(len(self._edges))
         key, self._edges[at] = self._edges[at], self._edges[-1]
         self._edges.pop()
-        self._live.discard(key)
+        self._added.discard(key)
+        self._removed.add(key)
         source, target = divmod(key, self.users)
         return Mutation(Kind.UNFOLLOW, time, f"u{source}", f"u{target}")
 
@@ -354,7 +367,7 @@ class RealFile(Workload):
 
 
 GENERATED = ("flat", "hub", "churn", "social", "celebrity")
-FILES = ("weibo2012", "weibo")
+FILES = ("weibo2012", "weibo", "ldbc_snb")
 
 
 def generated(name: str, size: Size) -> Workload:

@@ -35,7 +35,9 @@ QUIET_S = 24 * 3_600.0
 STALL_S = 120.0
 NODES = re.compile(r'^groundswell_nodes\{type="(\w+)"\} (\S+)', re.MULTILINE)
 WORK = re.compile(
-    r'^groundswell_((?:batch|ingest)_\w+_(?:sum|count)|scores_total)(?:\{\w+="(\w+)"\})? (\S+)', re.MULTILINE
+    r"^groundswell_((?:batch|ingest)_\w+_(?:sum|count)|scores_total|thread_cpu_seconds_total)"
+    r'(?:\{\w+="([^"]+)"\})? (\S+)',
+    re.MULTILINE,
 )
 
 
@@ -61,7 +63,8 @@ class Sample:
     """One sample: seconds since the start; memory, open files and processor seconds per process; and the sum of the
     workers' metrics.
 
-    work: sums and counts of the workers' histograms by name and stage, and the number of published scores.
+    work: sums and counts of the workers' histograms by name and stage, the number of published scores, and processor
+    seconds by thread.
     """
 
     at_s: float
