@@ -26,7 +26,7 @@ from rich.console import Console
 from graphstate.storage.store import Store
 from model.artifact import Artifact
 from streams.messages.events import mutations
-from tests.bench import e2e_answers, e2e_figures, opponents, report, system
+from tests.bench import against, e2e_answers, e2e_figures, opponents, report, system
 from tests.bench.e2e_feed import Feeder, messages
 from tests.bench.e2e_figures import WORKER, Moment, Row
 from tests.bench.workloads import Size, generated
@@ -320,6 +320,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--start", type=int, action="append", default=[], help="also start with this many users; ten follows per user"
     )
+    parser.add_argument("--against", metavar="REF", help="measure a commit and this tree in turn: tests.bench.against")
     parser.add_argument("--write", action="store_true", help=f"write the section of docs/{report.PAGE} from build/")
     parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
     parser.add_argument("--page", action="store_true", help="only write the section, measure nothing")
@@ -347,6 +348,9 @@ def planned(given: argparse.Namespace) -> Plan:
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write; return 1 if a worker logged an error."""
+    ref, rest = against.split(arguments)
+    if ref is not None:
+        return against.main([ref, "--e2e", *rest])
     given = parse(arguments)
     end_well()
     errors: list[str] = []

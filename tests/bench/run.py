@@ -16,7 +16,7 @@ from rich.console import Console
 from model.artifact import Artifact
 from streams.settings.settings import Settings
 from streams.shard.shard import Shard
-from tests.bench import further, opponents, report, system
+from tests.bench import against, further, opponents, report, system
 from tests.bench.workloads import FILES, GENERATED, RealFile, Size, Workload, generated
 
 Rows = list[report.Row]
@@ -180,6 +180,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--largest", type=int, default=1_000_000, help="users of the largest graph, up to 3,000,000, with --growth"
     )
+    parser.add_argument("--against", metavar="REF", help="measure a commit and this tree in turn: tests.bench.against")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md from the results in build/")
     parser.add_argument("--note", default="", help="a sentence on the circumstances, for the page")
     parser.add_argument("--page", action="store_true", help="only write the page, measure nothing")
@@ -203,6 +204,9 @@ def planned(given: argparse.Namespace) -> Plan:
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write; return 1 if a result was not exact."""
+    ref, rest = against.split(arguments)
+    if ref is not None:
+        return against.main([ref, *rest])
     given = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     further.one_thread()
