@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
-from model.engine import cpu_attention, cpu_kernels
+from model.engine import cpu_layers
 from model.engine.attention_cache import FEW, AttentionCache, grown
+from model.engine.cpu_layers import ArrayTable
 from model.engine.weights import LayerWeights, Weights, contiguous
 from model.types import Float32s, Int64s, WindowsView
 
@@ -35,6 +36,9 @@ class GraphView(Protocol):
 
     def windows(self, relation: int) -> WindowsView:
         """Return the windows of a relation."""
+
+    def arrays(self) -> object:
+        """Return an object that is another one whenever any of the arrays above was replaced."""
 
 
 class Rows(Protocol):
@@ -139,27 +143,25 @@ class Engine:
         self.config = config
         self.types = TYPES
         self.user = TYPES.index(USER)
+        self._few = few
         weights = contiguous(weights)
+        self._table = ArrayTable(len(config.relations))
         self._inputs = LayerWeights(0, weights, config, tuple(range(len(self.types))), np.float64)
         self._second = LayerWeights(1, weights, config, (self.user,))
-        self._cache = AttentionCache(self._second, self.user, config, few)
-        self._head: tuple[Any, ...] = (
-            OWN_SCALE,
-            np.ascontiguousarray(weights["head.hidden.weight"].T), weights["head.hidden.bias"],
-            np.ascontiguousarray(weights["head.out.weight"][0]), weights["head.out.bias"][0],
-            weights["head.skip"][0], np.float32(config.target_mean), np.float32(config.target_std),
-        )  # fmt: skip
+        self._cache = AttentionCache(self._second, self.user, config, self._table)
+        self._into, self._reading = _into(self._inputs), _reading(self._second)
+        self._into_users = _into(self._second)[self.user]
+        _put_weights(self._table, self._inputs, self._second, weights, config)
         self.x = [np.zeros((0, len(config.propagated[name])), np.float32) for name in TYPES]
         self.hidden1 = [np.zeros((0, config.hidden), np.float32) for _ in self.types]
         self.hidden2 = np.zeros((0, config.hidden), np.float32)
         self.score = np.zeros(0, np.float32)
-        self._warming = False
-        # Float64: the second layer amplifies errors of the first, the more the more peaked its attention is.
-        self._precise = cpu_kernels.linear(config.hidden, precise=True)
-        self._linear = cpu_kernels.linear(config.hidden)
-        self._attend_inputs = cpu_attention.attend_inputs(config.heads, config.channels)
-        self._commit_moved = cpu_kernels.commit_moved(config.hidden)
-        self._score = cpu_kernels.score(config.head_hidden)
+        self._capacity = [-1] * len(self.types)
+        self._arrays: object = None
+        self._project = cpu_layers.project(config.hidden)
+        self._layer1 = cpu_layers.layer1(config.heads, config.channels)
+        self._layer2 = cpu_layers.layer2(config.heads, config.channels)
+        self._head = cpu_layers.head(config.head_hidden)
 
     @property
     def memory_bytes(self) -> int:
@@ -171,22 +173,42 @@ class Engine:
         """Grow the state to hold all rows of a graph."""
         for kind in range(len(self.types)):
             rows = graph.rows(kind)
-            if rows <= len(self.x[kind]):
-                continue
-            size = max(256, rows + rows // 2)
-            self.x[kind] = grown(self.x[kind], size)
-            self.hidden1[kind] = grown(self.hidden1[kind], size)
-            self._cache.ensure_capacity(kind, size)
-            if kind == self.user:
-                self.hidden2 = grown(self.hidden2, size)
-                self.score = grown(self.score, size)
+            if rows > self._capacity[kind]:
+                self._grow(kind, max(256, rows + rows // 2))
+
+    def _grow(self, kind: int, size: int) -> None:
+        table, self._capacity[kind] = self._table, size
+        self.x[kind] = grown(self.x[kind], size)
+        table.put(_of_type(kind, cpu_layers.X), self.x[kind], np.float32)
+        self.hidden1[kind] = grown(self.hidden1[kind], size)
+        table.put(_of_type(kind, cpu_layers.HIDDEN1), self.hidden1[kind], np.float32)
+        self._cache.ensure_capacity(kind, size)
+        if kind == self.user:
+            self.hidden2, self.score = grown(self.hidden2, size), grown(self.score, size)
+            table.put(cpu_layers.HIDDEN2, self.hidden2, np.float32)
+            table.put(cpu_layers.SCORE, self.score, np.float32)
+
+    def _read(self, graph: GraphView) -> None:
+        """Make the state long enough for a graph, and let compiled code read its arrays."""
+        self.ensure_capacity(graph)
+        arrays = graph.arrays()
+        if arrays is self._arrays:
+            return
+        table, self._arrays = self._table, arrays
+        for number in range(len(self.config.relations)):
+            windows = graph.windows(number)
+            for name, array in zip((cpu_layers.START, cpu_layers.COUNTS, cpu_layers.SOURCE), windows, strict=False):
+                table.put(_of_relation(number, name), array, np.int32)
+        for kind in range(len(self.types)):
+            table.put(_of_type(kind, cpu_layers.PROPAGATED), graph.propagated(kind), np.int32)
+        table.put(cpu_layers.OWN, graph.own(), np.int32)
 
     def load_features(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Load the propagated features of these rows per node type."""
-        self.ensure_capacity(graph)
+        self._read(graph)
         for kind, rows_of_kind in enumerate(rows):
             if len(rows_of_kind):
-                self.x[kind][rows_of_kind] = graph.propagated(kind)[rows_of_kind] * np.float32(PROPAGATED_SCALE)
+                cpu_layers.load(self._table.table, kind, rows_of_kind, PROPAGATED_SCALE)
 
     def layer1(self, graph: GraphView, rows: list[Int64s], tolerance: float = 0.0) -> list[Int64s]:
         """Recompute the first layer of these rows per node type.
@@ -194,79 +216,104 @@ class Engine:
         Returns:
             The rows whose output moved by more than the tolerance in any number; the others keep their output.
         """
-        self.ensure_capacity(graph)
-        self._cache.invalidate(rows[self.user])
-        out = [
-            self._layer1(graph, kind, rows_of_kind, tolerance) if len(rows_of_kind) else rows_of_kind
+        self._read(graph)
+        return [
+            self._layer1_of(kind, rows_of_kind, tolerance) if len(rows_of_kind) else rows_of_kind
             for kind, rows_of_kind in enumerate(rows)
         ]
-        for kind, changed_rows in enumerate(out):
-            if len(changed_rows):
-                self._cache.project(kind, changed_rows, self.hidden1[kind])
-        return out
 
-    def _layer1(self, graph: GraphView, kind: int, rows: Int64s, tolerance: float) -> Int64s:
-        new, x = np.empty((len(rows), self.config.hidden), np.float32), self.x[kind]
-        self._precise(x, rows, *self._inputs.root[kind], new)
-        for relation in self._inputs.relations[kind]:
-            windows = graph.windows(relation.number)
-            if self._warming or _any(windows, rows):
-                self._attend_inputs(
-                    rows, windows.start, windows.counts, windows.source,
-                    self.x[relation.source], *relation.project, x, *relation.target, relation.attention, new,
-                )  # fmt: skip
+    def _layer1_of(self, kind: int, rows: Int64s, tolerance: float) -> Int64s:
         changed = np.empty(len(rows), np.int64)
-        return changed[: self._commit_moved(rows, new, self.hidden1[kind], np.float32(tolerance), changed)]
+        n = self._layer1(
+            self._table.table, self._cache.state, kind, self._into[kind], self._reading[kind], rows, kind == self.user,
+            tolerance, changed,
+        )  # fmt: skip
+        return changed[:n]
 
     def warm_up(self, graph: GraphView) -> None:
         """Compile every kernel, or load it from its cache, so that no later step waits for it."""
-        self.ensure_capacity(graph)
-        none, self._warming = np.zeros(0, np.int64), True
-        for kind in range(len(self.types)):
-            self._layer1(graph, kind, none, 0.0)
-            self._cache.project(kind, none, self.hidden1[kind])
+        self._read(graph)
+        none = np.zeros(0, np.int64)
+        cpu_layers.load(self._table.table, self.user, none, PROPAGATED_SCALE)
+        self._replaced(self.user, none)
+        self._layer1_of(self.user, none, 0.0)
         self.layer2(graph, none)
         self.head(graph, none)
-        self._warming = False
 
     def layer2(self, graph: GraphView, rows: Int64s) -> Int64s:
         """Recompute the second layer of distinct users; return the users whose embedding changed."""
-        new, x = np.empty((len(rows), self.config.hidden), np.float32), self.hidden1[self.user]
-        self._linear(x, rows, *self._second.root[self.user], new)
-        for relation in self._second.relations[self.user]:
-            windows = graph.windows(relation.number)
-            if self._warming or _any(windows, rows):
-                self._cache.add(relation, windows, rows, x, new, every=self._warming)
-        self._cache.mark_computed(rows)
+        self._read(graph)
         changed = np.empty(len(rows), np.int64)
-        return changed[: self._commit_moved(rows, new, self.hidden2, np.float32(0), changed)]
+        n = self._layer2(
+            self._table.table, self._cache.state, self.user, self._into_users, rows, self._few, self.config.window,
+            changed,
+        )  # fmt: skip
+        return changed[:n]
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
-        arguments = (rows, self.hidden2, graph.own(), *self._head, self.score)
-        self._score(*arguments)
+        self._read(graph)
+        self._head(self._table.table, rows)
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs `[len(rows), hidden]` that another shard computed, and project them."""
         if len(rows):
             self.hidden1[kind][rows] = hidden
-            self._invalidate(kind, rows)
-            self._cache.project(kind, rows, self.hidden1[kind])
+            self._replaced(kind, rows)
 
     def init_rows(self, graph: GraphView, rows: list[Int64s]) -> None:
         """Reset rows that are new or reused: load their features, and project an all-zero output."""
         self.load_features(graph, rows)
         for kind, rows_of_kind in enumerate(rows):
             if len(rows_of_kind):
-                self.hidden1[kind][rows_of_kind] = 0
-                self._invalidate(kind, rows_of_kind)
-                self._cache.project(kind, rows_of_kind, self.hidden1[kind])
+                self._replaced(kind, rows_of_kind, reset=True)
 
-    def _invalidate(self, kind: int, rows: Int64s) -> None:
-        if kind == self.user:
-            self._cache.invalidate(rows)
+    def _replaced(self, kind: int, rows: Int64s, *, reset: bool = False) -> None:
+        """Project replaced first-layer outputs; `reset`: set them to 0 first."""
+        self._project(self._table.table, self._cache.state, kind, self._reading[kind], rows, kind == self.user, reset)
 
 
-def _any(windows: WindowsView, rows: Int64s) -> bool:
-    """Return whether any of these windows holds an edge; cheaper than a kernel call without work."""
-    return bool(windows.counts[rows].any())
+def _of_type(kind: int, name: int) -> int:
+    return int(cpu_layers.of_type.py_func(kind, name))
+
+
+def _of_relation(relation: int, name: int) -> int:
+    return int(cpu_layers.of_relation.py_func(relation, name))
+
+
+def _into(layer: LayerWeights) -> dict[int, Int64s]:
+    """Return, by the node type of their targets, relations and the node types of their sources `[k, 2]`."""
+    return {
+        kind: np.array([(one.number, one.source) for one in relations], np.int64).reshape(-1, 2)
+        for kind, relations in layer.relations.items()
+    }
+
+
+def _reading(layer: LayerWeights) -> list[Int64s]:
+    """Return, by the node type of their sources, the relations of a layer."""
+    return [np.array([one.number for one in relations], np.int64) for relations in layer.reading]
+
+
+def _put_weights(
+    table: ArrayTable, inputs: LayerWeights, second: LayerWeights, weights: Weights, config: ModelConfig
+) -> None:
+    """Set all weights but those of the attention cache."""
+    for kind, (weight, bias) in inputs.root.items():
+        table.put(_of_type(kind, cpu_layers.INPUT_ROOT_WEIGHT), weight, np.float64)
+        table.put(_of_type(kind, cpu_layers.INPUT_ROOT_BIAS), bias, np.float64)
+    for relation in (one for relations in inputs.relations.values() for one in relations):
+        names = (cpu_layers.INPUT_PROJECT, cpu_layers.INPUT_PROJECT_BIAS)
+        names += (cpu_layers.INPUT_TARGET, cpu_layers.INPUT_TARGET_BIAS)
+        for name, array in zip(names, (*relation.project, *relation.target), strict=True):
+            table.put(_of_relation(relation.number, name), array, np.float64)
+        table.put(_of_relation(relation.number, cpu_layers.INPUT_ATTENTION), relation.attention.reshape(-1), np.float32)
+    ((weight, bias),) = second.root.values()
+    constants = [weights["head.out.bias"][0], weights["head.skip"][0], config.target_mean, config.target_std]
+    for number, array in (
+        (cpu_layers.ROOT_WEIGHT, weight), (cpu_layers.ROOT_BIAS, bias), (cpu_layers.OWN_SCALE, OWN_SCALE),
+        (cpu_layers.HEAD_WEIGHT, np.ascontiguousarray(weights["head.hidden.weight"].T)),
+        (cpu_layers.HEAD_BIAS, weights["head.hidden.bias"]),
+        (cpu_layers.OUT_WEIGHT, np.ascontiguousarray(weights["head.out.weight"][0])),
+        (cpu_layers.OUT_CONSTANTS, np.array(constants, np.float32)),
+    ):  # fmt: skip
+        table.put(number, array, np.float32)

@@ -1,4 +1,4 @@
-"""Compiled kernels of GATv2 attention, specialised for one number of heads and channels.
+"""Compiled kernels of GATv2 attention; heads, channels and their product `wide` are passed by their type (`simd.size`).
 
 For target i with input x_i and sources j in its window, per head (Brody, Alon, Yahav 2022, arXiv:2105.14491):
 
@@ -23,20 +23,17 @@ contiguous.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.engine.simd import AHEAD, GRAIN, LANES, affine, affine64, exp, gather, logits, prefetch, share
+from model.engine.simd import AHEAD, GRAIN, LANES, Size, affine, affine64, exp, gather, logits, prefetch, share
 from model.types import Float32s, Float64s, Int32s, Int64s
 
-Kernel = Callable[..., Any]
-VECTOR = 0xE4ABD5E7
-"""Checksum of `vector.py`, see `kernels.VECTOR`."""
+VECTOR = 0x4ABC916D
+"""Checksum of `simd.py`, see `cpu_kernels.VECTOR`."""
 _F = np.float32
 _CAPACITY = 64
 """Initial capacity of the buffers, in neighbours."""
@@ -117,70 +114,65 @@ def _prefetch_sources(source: Int32s, begin: int, end: int, x: Float32s, width: 
         _prefetch_span(x, int(source[k]) * width, width)
 
 
-@lru_cache
-def attend(heads: int, channels: int) -> Kernel:
-    """Return the kernel of GATv2 attention: out[i] += attention of target rows[i] over its window, for i in `which`.
+@njit(cache=True, nogil=True)
+def attend(
+    heads: Size, channels: Size, wide: Size, rows: Int64s, which: Int64s, start: Int32s, count: Int32s, source: Int32s,
+    projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s,
+    slot_of: Int32s, used: Int64s, sums: Float64s, out: Float32s,
+) -> None:  # fmt: skip
+    """Compute GATv2 attention: out[i] += attention of target rows[i] over its window, for i in `which`.
 
     It also stores the sums of each target for `move`: a row without a slot (slot_of[row] < 0) takes the next one from
     `used[0]`. See the module docstring for formula and shapes.
     """
-    width = heads * channels
-
-    @njit(cache=True, nogil=True)
-    def run(
-        rows: Int64s, which: Int64s, start: Int32s, count: Int32s, source: Int32s,
-        projected: Float32s, x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s,
-        slot_of: Int32s, used: Int64s, sums: Float64s, out: Float32s,
-    ) -> None:  # fmt: skip
-        capacity, done, inputs, size = _CAPACITY, 0, len(weight), width + 2 * heads
-        projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
-        x_, weight_, sums_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1)
-        line, target_ = np.empty(heads * capacity, np.float32), np.empty(_TARGETS * width, np.float32)
-        places = np.empty(_TARGETS, np.int64)
-        while done < len(which):
-            filled, done = _filled(rows, which, count, done, places)
-            targets = places[:filled]
-            for j in range(filled):
-                prefetch(start, rows[targets[j]])
-                prefetch(slot_of, rows[targets[j]])
-            for j in range(filled):
-                if j + 2 < filled:
-                    _prefetch_span(x_, rows[targets[j + 2]] * inputs, inputs)
-                affine(x_, rows[targets[j]] * inputs, inputs, weight_, bias, target_, j * width, width)
-            for j in range(filled):
-                if j + 2 < filled:
-                    prefetch(source, start[rows[targets[j + 2]]])
-                i, row = targets[j], rows[targets[j]]
-                begin, n = int(start[row]), int(count[row])
-                if n > capacity:
-                    capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
-                    line = np.empty(heads * capacity, np.float32)
-                if slot_of[row] < 0:
-                    slot_of[row] = used[0]
-                    used[0] += 1
-                slot = int(slot_of[row]) * size
-                after, n_after = _next_sources(rows, targets, j + 1, start, count)
-                shift, last = (after - begin, after + n_after - 1) if n_after else (0, begin)
-                _prefetch_sources(source, after + n, after + n_after, projected_, width)
-                # Each loop prefetches one cache line per source of the next target; two heads of 32 channels span four.
-                for h in range(heads):
-                    head, first = h * channels, h * capacity
-                    logits(
-                        line, first - begin, projected_, head, source, width, begin, begin + n,
-                        target_, j * width + head, attention_, head, shift, last, h * channels // 2, channels,
-                    )  # fmt: skip
-                    top = _top_of(line, first, n)
-                    sums_[slot + width + h], sums_[slot + width + heads + h] = _weights(line, first, n, top), top
-                sums_[slot : slot + width] = 0
-                for h in range(heads):
-                    head = h * channels
-                    gather(
-                        sums_, slot + head, projected_, head, source, width, begin, begin + n,
-                        line, h * capacity - begin, shift, last, (heads + h) * channels // 2, channels,
-                    )  # fmt: skip
-                    share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
-
-    return run
+    n_heads, each, width = len(heads), len(channels), len(wide)
+    capacity, done, inputs, size = _CAPACITY, 0, len(weight), width + 2 * n_heads
+    projected_, out_, attention_ = projected.reshape(-1), out.reshape(-1), attention.reshape(-1)
+    x_, weight_, sums_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1)
+    line, target_ = np.empty(n_heads * capacity, np.float32), np.empty(_TARGETS * width, np.float32)
+    places = np.empty(_TARGETS, np.int64)
+    while done < len(which):
+        filled, done = _filled(rows, which, count, done, places)
+        targets = places[:filled]
+        for j in range(filled):
+            prefetch(start, rows[targets[j]])
+            prefetch(slot_of, rows[targets[j]])
+        for j in range(filled):
+            if j + 2 < filled:
+                _prefetch_span(x_, rows[targets[j + 2]] * inputs, inputs)
+            affine(x_, rows[targets[j]] * inputs, inputs, weight_, bias, target_, j * width, wide)
+        for j in range(filled):
+            if j + 2 < filled:
+                prefetch(source, start[rows[targets[j + 2]]])
+            i, row = targets[j], rows[targets[j]]
+            begin, n = int(start[row]), int(count[row])
+            if n > capacity:
+                capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
+                line = np.empty(n_heads * capacity, np.float32)
+            if slot_of[row] < 0:
+                slot_of[row] = used[0]
+                used[0] += 1
+            slot = int(slot_of[row]) * size
+            after, n_after = _next_sources(rows, targets, j + 1, start, count)
+            shift, last = (after - begin, after + n_after - 1) if n_after else (0, begin)
+            _prefetch_sources(source, after + n, after + n_after, projected_, width)
+            # Each loop prefetches one cache line per source of the next target; two heads of 32 channels span four.
+            for h in range(n_heads):
+                head, first = h * each, h * capacity
+                logits(
+                    line, first - begin, projected_, head, source, width, begin, begin + n,
+                    target_, j * width + head, attention_, head, shift, last, h * each // 2, channels,
+                )  # fmt: skip
+                top = _top_of(line, first, n)
+                sums_[slot + width + h], sums_[slot + width + n_heads + h] = _weights(line, first, n, top), top
+            sums_[slot : slot + width] = 0
+            for h in range(n_heads):
+                head = h * each
+                gather(
+                    sums_, slot + head, projected_, head, source, width, begin, begin + n,
+                    line, h * capacity - begin, shift, last, (n_heads + h) * each // 2, channels,
+                )  # fmt: skip
+                share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
 
 
 @njit(cache=True, nogil=True)
@@ -257,72 +249,65 @@ def _top_stays(line: Float32s, new: int, old: int, n: int, top: np.float32) -> b
     return has or not had
 
 
-@lru_cache
-def move(heads: int, channels: int) -> Kernel:
-    """Return the kernel that updates sums: subtracts the old contributions of changed sources and adds the new ones.
+@njit(cache=True, nogil=True)
+def move(
+    heads: Size, channels: Size, wide: Size, rows: Int64s, moved: Int64s, new: Int32s, old: Int32s, ends: Int64s,
+    projected: Float32s, before: Float32s, x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s,
+    slot_of: Int32s, sums: Float64s, out: Float32s, failed: Int64s, window: int,
+) -> int:  # fmt: skip
+    """Update sums: subtract the old contributions of changed sources and add the new ones.
 
-    Args of the kernel:
-        rows: Target rows.
-        moved, new, old, ends: Output of `split_changed`.
-        projected, before: Current projections, and the list of previous ones `[k, hidden]`.
-        x, weight, bias, attention, slot_of, sums, out: As for `attend`.
-        failed: Receives the positions in `rows` of targets whose top changed; they must be recomputed in full.
-        window: Maximum number of sources of a target.
+    `moved`, `new`, `old` and `ends` are the output of `split_changed`, `projected` and `before` the current projections
+    and the list of previous ones `[k, hidden]`; `x` to `out` are as for `attend`. `failed` receives the positions in
+    `rows` of targets whose top changed: they must be recomputed in full. `window`: maximum number of sources of a
+    target.
 
-    The kernel returns the number of positions in `failed`.
+    Returns:
+        The number of positions in `failed`.
     """
-    width = heads * channels
-
-    @njit(cache=True, nogil=True)
-    def run(
-        rows: Int64s, moved: Int64s, new: Int32s, old: Int32s, ends: Int64s, projected: Float32s, before: Float32s,
-        x: Float32s, weight: Float32s, bias: Float32s, attention: Float32s, slot_of: Int32s, sums: Float64s,
-        out: Float32s, failed: Int64s, window: int,
-    ) -> int:  # fmt: skip
-        capacity, inputs, size, n_failed = (window + LANES) // LANES * LANES, len(weight), width + 2 * heads, 0
-        projected_, before_, out_ = projected.reshape(-1), before.reshape(-1), out.reshape(-1)
-        x_, weight_, sums_, attention_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1), attention.reshape(-1)
-        line, target_ = np.empty(2 * heads * capacity, np.float32), np.empty(width, np.float32)
-        for j in range(len(moved)):
-            if j + AHEAD < len(moved):
-                prefetch(slot_of, rows[moved[j + AHEAD]])
-            if j + 2 < len(moved):
-                ahead = rows[moved[j + 2]]
-                _prefetch_span(sums_, int(slot_of[ahead]) * size, size)
-                _prefetch_span(x_, ahead * inputs, inputs)
-                _prefetch_sources(new, ends[j + 1], ends[j + 2], projected_, width)
-                _prefetch_sources(old, ends[j + 1], ends[j + 2], before_, width)
-            i, row, begin, end = moved[j], rows[moved[j]], ends[j - 1] if j else 0, ends[j]
-            slot, n, stays = int(slot_of[row]) * size, end - begin, True
+    n_heads, each, width = len(heads), len(channels), len(wide)
+    capacity, inputs, size, n_failed = (window + LANES) // LANES * LANES, len(weight), width + 2 * n_heads, 0
+    projected_, before_, out_ = projected.reshape(-1), before.reshape(-1), out.reshape(-1)
+    x_, weight_, sums_, attention_ = x.reshape(-1), weight.reshape(-1), sums.reshape(-1), attention.reshape(-1)
+    line, target_ = np.empty(2 * n_heads * capacity, np.float32), np.empty(width, np.float32)
+    for j in range(len(moved)):
+        if j + AHEAD < len(moved):
+            prefetch(slot_of, rows[moved[j + AHEAD]])
+        if j + 2 < len(moved):
+            ahead = rows[moved[j + 2]]
+            _prefetch_span(sums_, int(slot_of[ahead]) * size, size)
+            _prefetch_span(x_, ahead * inputs, inputs)
+            _prefetch_sources(new, ends[j + 1], ends[j + 2], projected_, width)
+            _prefetch_sources(old, ends[j + 1], ends[j + 2], before_, width)
+        i, row, begin, end = moved[j], rows[moved[j]], ends[j - 1] if j else 0, ends[j]
+        slot, n, stays = int(slot_of[row]) * size, end - begin, True
+        if n:
+            affine(x_, row * inputs, inputs, weight_, bias, target_, 0, wide)
+        for h in range(n_heads if n else 0):
+            head, now, then = h * each, 2 * h * capacity, (2 * h + 1) * capacity
+            for first, values_, where in ((now, projected_, new), (then, before_, old)):
+                logits(
+                    line, first - begin, values_, head, where, width, begin, end,
+                    target_, head, attention_, head, 0, begin, 0, channels,
+                )  # fmt: skip
+            stays &= _top_stays(line, now, then, n, _F(sums_[slot + width + n_heads + h]))
+        if not stays:
+            failed[n_failed] = i
+            n_failed += 1
+            continue
+        for h in range(n_heads):
+            head, now, then = h * each, 2 * h * capacity, (2 * h + 1) * capacity
             if n:
-                affine(x_, row * inputs, inputs, weight_, bias, target_, 0, width)
-            for h in range(heads if n else 0):
-                head, now, then = h * channels, 2 * h * capacity, (2 * h + 1) * capacity
+                top = _F(sums_[slot + width + n_heads + h])
+                sums_[slot + width + h] += _weights(line, now, n, top) - _weights(line, then, n, top)
+                line[then : then + n] *= _F(-1)
                 for first, values_, where in ((now, projected_, new), (then, before_, old)):
-                    logits(
-                        line, first - begin, values_, head, where, width, begin, end,
-                        target_, head, attention_, head, 0, begin, 0, channels,
+                    gather(
+                        sums_, slot + head, values_, head, where, width, begin, end,
+                        line, first - begin, 0, begin, 0, channels,
                     )  # fmt: skip
-                stays &= _top_stays(line, now, then, n, _F(sums_[slot + width + heads + h]))
-            if not stays:
-                failed[n_failed] = i
-                n_failed += 1
-                continue
-            for h in range(heads):
-                head, now, then = h * channels, 2 * h * capacity, (2 * h + 1) * capacity
-                if n:
-                    top = _F(sums_[slot + width + heads + h])
-                    sums_[slot + width + h] += _weights(line, now, n, top) - _weights(line, then, n, top)
-                    line[then : then + n] *= _F(-1)
-                    for first, values_, where in ((now, projected_, new), (then, before_, old)):
-                        gather(
-                            sums_, slot + head, values_, head, where, width, begin, end,
-                            line, first - begin, 0, begin, 0, channels,
-                        )  # fmt: skip
-                share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
-        return n_failed
-
-    return run
+            share(out_, i * width + head, sums_, slot + head, sums_[slot + width + h], channels)
+    return n_failed
 
 
 @njit(cache=True, nogil=True)
@@ -339,94 +324,74 @@ def number(rows: Int64s, changed: Int64s, base: int, following: int, previous: I
     return following
 
 
-@lru_cache
-def replace(width: int) -> Kernel:
-    """Return the kernel that computes out[rows] = x[rows] @ weight + bias and keeps previous outputs.
+@njit(cache=True, nogil=True)
+def replace(
+    wide: Size, x: Float32s, rows: Int64s, weight: Float32s, bias: Float32s, out: Float32s,
+    changed: Int64s, base: int, first: int, before: Float32s,
+) -> None:  # fmt: skip
+    """Compute out[rows] = x[rows] @ weight + bias and keep previous outputs.
 
-    Arguments: x, rows, weight, bias, out, changed, base, first, before. For rows whose change has a number from `first`
-    on, the previous output is copied to before[number − base].
+    For rows whose change has a number from `first` on, the previous output is copied to before[number − base].
     """
-
-    @njit(cache=True, nogil=True)
-    def run(
-        x: Float32s, rows: Int64s, weight: Float32s, bias: Float32s, out: Float32s,
-        changed: Int64s, base: int, first: int, before: Float32s,
-    ) -> None:  # fmt: skip
-        inputs = len(weight)
-        x_, weight_, out_ = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
-        for i in range(len(rows)):
-            if i + AHEAD < len(rows):
-                _prefetch_span(x_, rows[i + AHEAD] * inputs, inputs)
-                _prefetch_span(out_, rows[i + AHEAD] * width, width)
-            row = rows[i]
-            if changed[row] == first:  # changes are numbered in this order; a repeated row no longer matches
-                before[first - base] = out[row]
-                first += 1
-            affine(x_, row * inputs, inputs, weight_, bias, out_, row * width, width)
-
-    return run
+    width, inputs = len(wide), len(weight)
+    x_, weight_, out_ = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
+    for i in range(len(rows)):
+        if i + AHEAD < len(rows):
+            _prefetch_span(x_, rows[i + AHEAD] * inputs, inputs)
+            _prefetch_span(out_, rows[i + AHEAD] * width, width)
+        row = rows[i]
+        if changed[row] == first:  # changes are numbered in this order; a repeated row no longer matches
+            before[first - base] = out[row]
+            first += 1
+        affine(x_, row * inputs, inputs, weight_, bias, out_, row * width, wide)
 
 
-@lru_cache
-def attend_inputs(heads: int, channels: int) -> Kernel:
-    """Return the kernel of GATv2 attention for the first layer, which projects the sources itself.
+@njit(cache=True, nogil=True)
+def attend_inputs(
+    heads: Size, channels: Size, wide: Size, rows: Int64s, start: Int32s, count: Int32s, source: Int32s,
+    x: Float32s, project: Float64s, project_bias: Float64s, own: Float32s, weight: Float64s, bias: Float64s,
+    attention: Float32s, out: Float32s,
+) -> None:  # fmt: skip
+    """Compute GATv2 attention of the first layer, which projects the sources itself.
 
     With few inputs this is no slower than reading stored projections, and saves hidden · 4 bytes per source
-    and relation.
-    Arguments: rows; start, count, source; x, weight and bias of the sources; x, weight and bias of the targets;
-    attention; out. Weights and biases are float64.
+    and relation. `project` and `project_bias` are those of the sources `x`, `weight` and `bias` those of the targets
+    `own`; all four are float64.
     """
-    width = heads * channels
-
-    @njit(cache=True, nogil=True)
-    def run(
-        rows: Int64s, start: Int32s, count: Int32s, source: Int32s,
-        x: Float32s, project: Float64s, project_bias: Float64s, own: Float32s, weight: Float64s, bias: Float64s,
-        attention: Float32s, out: Float32s,
-    ) -> None:  # fmt: skip
-        capacity, inputs, owns = _CAPACITY, len(project), len(weight)
-        x_, own_, out_, attention_ = x.reshape(-1), own.reshape(-1), out.reshape(-1), attention.reshape(-1)
-        project_, weight_ = project.reshape(-1), weight.reshape(-1)
-        line, target_ = np.empty(heads * capacity, np.float32), np.empty(width, np.float32)
-        projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
-        sums_ = np.empty(width, np.float64)
-        for i in range(len(rows)):
-            if i + AHEAD < len(rows):
-                prefetch(count, rows[i + AHEAD])
-                prefetch(start, rows[i + AHEAD])
-            if i + 2 < len(rows):
-                prefetch(source, start[rows[i + 2]])
-            if i + 1 < len(rows):
-                for k in range(start[rows[i + 1]], start[rows[i + 1]] + min(count[rows[i + 1]], _CAPACITY)):
-                    prefetch(x_, np.int64(source[k]) * inputs)
-            begin, n = int(start[rows[i]]), int(count[rows[i]])
-            if n == 0:
-                continue
-            if n > capacity:
-                capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
-                line = np.empty(heads * capacity, np.float32)
-                projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
-            affine64(own_, rows[i] * owns, owns, weight_, bias, target_, 0, width)
-            for k in range(n):
-                affine64(
-                    x_,
-                    np.int64(source[begin + k]) * inputs,
-                    inputs,
-                    project_,
-                    project_bias,
-                    projected_,
-                    k * width,
-                    width,
-                )
-            for head in range(0, width, channels):
-                first = head // channels * capacity
-                logits(
-                    line, first, projected_, head, places, width, 0, n,
-                    target_, head, attention_, head, 0, 0, 0, channels,
-                )  # fmt: skip
-                total = _weights(line, first, n, _top_of(line, first, n))
-                sums_[head : head + channels] = 0
-                gather(sums_, head, projected_, head, places, width, 0, n, line, first, 0, 0, 0, channels)
-                share(out_, i * width + head, sums_, head, total, channels)
-
-    return run
+    n_heads, each, width = len(heads), len(channels), len(wide)
+    capacity, inputs, owns = _CAPACITY, len(project), len(weight)
+    x_, own_, out_, attention_ = x.reshape(-1), own.reshape(-1), out.reshape(-1), attention.reshape(-1)
+    project_, weight_ = project.reshape(-1), weight.reshape(-1)
+    line, target_ = np.empty(n_heads * capacity, np.float32), np.empty(width, np.float32)
+    projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
+    sums_ = np.empty(width, np.float64)
+    for i in range(len(rows)):
+        if i + AHEAD < len(rows):
+            prefetch(count, rows[i + AHEAD])
+            prefetch(start, rows[i + AHEAD])
+        if i + 2 < len(rows):
+            prefetch(source, start[rows[i + 2]])
+        if i + 1 < len(rows):
+            for k in range(start[rows[i + 1]], start[rows[i + 1]] + min(count[rows[i + 1]], _CAPACITY)):
+                prefetch(x_, np.int64(source[k]) * inputs)
+        begin, n = int(start[rows[i]]), int(count[rows[i]])
+        if n == 0:
+            continue
+        if n > capacity:
+            capacity = 2 * (n + LANES) // LANES * LANES  # whole lanes, as `exp` writes whole lanes
+            line = np.empty(n_heads * capacity, np.float32)
+            projected_, places = np.empty(capacity * width, np.float32), np.arange(capacity).astype(np.int32)
+        affine64(own_, rows[i] * owns, owns, weight_, bias, target_, 0, wide)
+        for k in range(n):
+            at = np.int64(source[begin + k]) * inputs
+            affine64(x_, at, inputs, project_, project_bias, projected_, k * width, wide)
+        for head in range(0, width, each):
+            first = head // each * capacity
+            logits(
+                line, first, projected_, head, places, width, 0, n,
+                target_, head, attention_, head, 0, 0, 0, channels,
+            )  # fmt: skip
+            total = _weights(line, first, n, _top_of(line, first, n))
+            sums_[head : head + each] = 0
+            gather(sums_, head, projected_, head, places, width, 0, n, line, first, 0, 0, 0, channels)
+            share(out_, i * width + head, sums_, head, total, channels)

@@ -2,7 +2,8 @@
 
 LLVM does not vectorise loops over rows of arrays well, because the rows might overlap. These operations are vectorised,
 with sums in registers, and compute each number in the same way whatever is computed beside it. Measured: the product of
-a row with a 64 × 64 matrix takes 0.09 µs instead of 1.6. After a change here, `kernels.VECTOR` must be updated too.
+a row with a 64 × 64 matrix takes 0.09 µs instead of 1.6. After a change here, the checksums `VECTOR` and `KERNELS` must
+be updated too.
 """
 
 from __future__ import annotations
@@ -96,9 +97,33 @@ class _Code:
 
 def _length(n: Any) -> int:
     """Return the length that a kernel asks for; refuse one that is only known at run time."""
+    if isinstance(n, types.BaseTuple):
+        return len(n)
     if not isinstance(n, types.IntegerLiteral):
         raise RequireLiteralValue("the length of a vector must be known when the kernel is compiled")
     return int(n.literal_value)
+
+
+Size = tuple[tuple[()], ...]
+
+
+def size(n: int) -> Size:
+    """Return a number that compiled functions pass on by its type: a tuple of n empty tuples.
+
+    So functions specialised for a width are global and call each other, and numba still finds them in its cache: a
+    closure over a compiled function has another key in each process.
+    """
+    return ((),) * n
+
+
+@_intrinsic
+def pointer(_context: Any, address: Any) -> Typed:
+    """Return an address as a pointer for `numba.carray`."""
+
+    def code(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(address), code
 
 
 @_intrinsic

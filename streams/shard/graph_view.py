@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import is_not
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ class LiveView:
 
     def __init__(self, graph: GraphState) -> None:
         self._graph = graph
+        self._arrays: tuple[object, ...] = ()
 
     def rows(self, kind: int) -> int:
         """Return the number of rows of a node type."""
@@ -39,6 +42,16 @@ class LiveView:
         windows = self._graph.windows
         hashes = self._graph.tables[RELATIONS[relation].source].hash
         return WindowsView(windows.rows.start[relation], windows.rows.counts[relation], windows.pool.source, hashes)
+
+    def arrays(self) -> object:
+        """Return an object that is another one whenever any of the arrays was replaced."""
+        graph = self._graph
+        windows, (users, contents, communities) = graph.windows, graph.tables
+        held = self._arrays
+        current = (windows.rows, windows.pool, users.propagated, contents.propagated, communities.propagated, users.own)
+        if len(held) != len(current) or any(map(is_not, held, current)):
+            self._arrays = current
+        return self._arrays
 
 
 def graph_input(snapshot: Snapshot, config: ModelConfig) -> GraphInput:

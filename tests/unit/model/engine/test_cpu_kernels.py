@@ -14,32 +14,30 @@ from hypothesis import strategies as st
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
-from model.engine import cpu_attention, cpu_kernels, simd
+from model.engine import cpu_attention, cpu_kernels, cpu_layers, simd
 
 HEADS, CHANNELS, INPUTS = 2, 32, 5
+SIZES = simd.size(HEADS), simd.size(CHANNELS), simd.size(HEADS * CHANNELS)
 WIDTH = 16
 F = np.float32
 
 
-@pytest.mark.parametrize("module", [cpu_kernels, cpu_attention])
-def test_the_cache_knows_of_the_operations(module: ModuleType) -> None:
-    """A change of the operations must change the files that numba's cache depends on."""
-    found = crc32(Path(simd.__file__).read_bytes())
-    assert found == module.VECTOR, f"write VECTOR = 0x{found:08X} into {module.__file__}"
+@pytest.mark.parametrize(
+    ("module", "name", "others"),
+    [
+        (cpu_kernels, "VECTOR", (simd,)),
+        (cpu_attention, "VECTOR", (simd,)),
+        (cpu_layers, "KERNELS", (simd, cpu_attention, cpu_kernels)),
+    ],
+)
+def test_the_cache_knows_of_the_operations(module: ModuleType, name: str, others: tuple[ModuleType, ...]) -> None:
+    """A change of what a module calls must change the file that numba's cache depends on."""
+    found = crc32(b"".join(Path(str(other.__file__)).read_bytes() for other in others))
+    assert found == getattr(module, name), f"write {name} = 0x{found:08X} into {module.__file__}"
 
 
 @pytest.mark.parametrize(
-    "kernel",
-    [
-        cpu_kernels.linear(64),
-        cpu_kernels.linear(64, precise=True),
-        cpu_attention.attend(2, 32),
-        cpu_attention.attend_inputs(2, 32),
-        cpu_attention.move(2, 32),
-        cpu_attention.replace(64),
-        cpu_kernels.commit_moved(64),
-        cpu_kernels.score(64),
-    ],
+    "kernel", [cpu_layers.project(64), cpu_layers.layer1(2, 32), cpu_layers.layer2(2, 32), cpu_layers.head(64)]
 )
 def test_the_cache_is_found_again(kernel: Any) -> None:
     """Closure values are part of a kernel's cache key; a compiled function has another key in each process."""
@@ -73,8 +71,8 @@ def attends(
 ) -> NDArray[F]:
     """Return the attention output of one target; towards: its x, weight and bias."""
     out, sums = np.zeros((1, HEADS * CHANNELS), F), np.zeros((1, HEADS * CHANNELS + 2 * HEADS))
-    cpu_attention.attend(HEADS, CHANNELS)(
-        ONE, ONE, START, np.full(1, len(window), np.int32), window, projected, *towards, vectors,
+    cpu_attention.attend(
+        *SIZES, ONE, ONE, START, np.full(1, len(window), np.int32), window, projected, *towards, vectors,
         np.full(1, -1, np.int32), np.zeros(1, np.int64), sums, out,
     )  # fmt: skip
     return out
@@ -109,8 +107,8 @@ def test_attention_over_inputs_has_no_order(n: int) -> None:
     outs = set()
     for window in orders(rng, source):
         out = np.zeros((1, width), F)
-        cpu_attention.attend_inputs(HEADS, CHANNELS)(
-            ONE, START, count, window, x, project, shift, own, weight, bias, vectors, out
+        cpu_attention.attend_inputs(
+            *SIZES, ONE, START, count, window, x, project, shift, own, weight, bias, vectors, out
         )
         outs.add(out.tobytes())
     assert len(outs) == 1
@@ -132,7 +130,7 @@ def test_halves_of_a_grain_have_no_order() -> None:
 def settled(old: NDArray[F], new: NDArray[F], tolerance: float) -> tuple[NDArray[F], list[int]]:
     """Return the rows after the kernel, and those that moved."""
     kept, changed = old.copy(), np.empty(len(old), np.int64)
-    n = cpu_kernels.commit_moved(old.shape[1])(np.arange(len(old)), new, kept, F(tolerance), changed)
+    n = cpu_kernels.commit_moved(simd.size(old.shape[1]), np.arange(len(old)), new, kept, F(tolerance), changed)
     return kept, changed[:n].tolist()
 
 

@@ -170,17 +170,17 @@ def spoil_projections(shard: Shard, _user: int) -> None:
     """Change the engine's cached projections of first-layer outputs, of all nodes."""
     for number, relation in enumerate(RELATIONS):
         if relation.target == USER:
-            engine_of(shard)._cache._projected[number] += np.float32(0.3)
+            engine_of(shard)._cache.projected[number] += np.float32(0.3)
 
 
 def spoil_sums(shard: Shard, _user: int) -> None:
     """Change the engine's cached window sums of all users, and recompute the users from them."""
     engine = engine_of(shard)
-    for sums in engine._cache._sums:
+    for sums in engine._cache.sums.values():
         sums[:] = sums + 0.3
-    few, engine._cache._few = engine._cache._few, 1
+    few, engine._few = engine._few, 1
     engine.layer2(shard.view, np.flatnonzero(shard.graph.live_users()))
-    engine._cache._few = few
+    engine._few = few
 
 
 def engine_of(shard: Shard) -> Engine:
