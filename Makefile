@@ -20,7 +20,7 @@ unexport VIRTUAL_ENV
 # uv from the path if there is one, else one installed in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test test-fast tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-gpu docs lock audit sbom clean
+.PHONY: help install demo test test-fast tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-opponent bench-gpu docs lock audit sbom clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,13 +94,17 @@ overload: $(STAMP)  ## send ten times the sustainable load: ARGS="--minutes 5 --
 scaling: $(STAMP)  ## compare numbers of shards and workers: ARGS="--cluster 2x4 --rate 400"
 	@$(PY) -m tests.load.scaling $(ARGS)
 
-# QUICK=1: under a minute. ARGS="--workload social --batch 1000 --profile", --exact, --growth, --hubs, --memory, --write: see --help.
+# QUICK=1: under a minute. ARGS="--workload social --batch 1000 --profile", --exact, --growth, --hubs, --memory, --against REF, --write: see --help.
 bench: $(STAMP)  ## measure the engine against full and affected-only recomputation: QUICK=1 ARGS="--write"
 	@$(PY) -m tests.bench $(if $(QUICK),--quick) $(ARGS)
 
-# QUICK=1: under a minute. ARGS="--minutes 10 --start 1000000 --part freshness --rate 2000 --write": see --help.
+# QUICK=1: under a minute. ARGS="--minutes 10 --start 1000000 --part freshness --rate 2000 --against REF --write": see --help.
 bench-e2e: $(STAMP)  ## measure the whole worker on the embedded Kafka, JSON to scores: QUICK=1 ARGS="--minutes 10"
 	@$(PY) -m tests.bench.e2e $(if $(QUICK),--quick) $(ARGS)
+
+# Pathway is installed under build/ when this runs first. ARGS="--users 100000 --slice-s 20": see --help.
+bench-opponent: $(STAMP)  ## measure the shard and Pathway on the same follow stream
+	@$(PY) -m tests.bench.opponent $(ARGS)
 
 # Without an installation it uses any Python with torch, torch_geometric, numpy and numba.
 bench-gpu:  ## measure the engine on the GPU against one core: ARGS="--quick --device cpu"

@@ -385,9 +385,7 @@ class GraphState:
             read: Of the rows with changed propagated features, those whose readers are included; None includes all.
         """
         changes = self.changes
-        touched = [
-            np.concatenate(rows) for rows in zip(changes.windows, changes.propagated, changes.fresh, strict=True)
-        ]
+        touched = (*changes.windows, *changes.propagated, *changes.fresh)
         read = changes.propagated if read is None else read
         stale = self.frontier.stale(self.windows, touched, read, users_only=False)
         return [self.owned(kind, rows) for kind, rows in enumerate(stale)]
@@ -400,9 +398,9 @@ class GraphState:
             read: Of `changed`, the rows whose readers are included; None includes all.
         """
         changes = self.changes
-        touched = [np.concatenate([changes.windows[USER], changed[USER], changes.fresh[USER]])]
+        touched = (*changes.windows, *changed, *changes.fresh)
         read = changed if read is None else read
-        stale = self.frontier.stale(self.windows, touched + changed[1:], read, users_only=True)
+        stale = self.frontier.stale(self.windows, touched, read, users_only=True)
         return self.owned(USER, stale[USER])
 
     def readers(self, rows: list[Int64s], *, users_only: bool) -> list[Int64s]:

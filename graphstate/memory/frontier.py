@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
@@ -10,20 +12,29 @@ from graphstate.types import RELATIONS, TYPES, USER, Int32s, Int64s
 
 Three = tuple[Int64s, Int64s, Int64s]
 """Rows by node type."""
+Rows = tuple[Int64s, ...]
+"""Rows of the three node types in turn, several times."""
 
 _SOURCE = np.array([relation.source for relation in RELATIONS])
 _TARGET = np.array([relation.target for relation in RELATIONS])
+_PARTS = 9
+"""Arrays of touched rows per call."""
+_NONE = np.zeros(0, np.int64)
 
 
 @njit(cache=True, nogil=True)
 def _stale(
-    touched: Three, read: Three, users_only: bool, heads: Int32s, begins: Int64s, next_slot: Int32s, target_of: Int32s,
+    touched: Rows, read: Three, users_only: bool, heads: Int32s, begins: Int64s, next_slot: Int32s, target_of: Int32s,
     stamp: int, stamps: Three, out: Three, ends: Int64s,
 ) -> None:  # fmt: skip
     """List the touched rows, then the targets whose window holds one of those read, relation by relation."""
-    for kind in range(1 if users_only else 3):
-        listed, rows, n = stamps[kind], out[kind], 0
-        for row in touched[kind]:
+    ends[:] = 0
+    for part in range(len(touched)):
+        kind = part % 3
+        if users_only and kind != USER:
+            continue
+        listed, rows, n = stamps[kind], out[kind], ends[kind]
+        for row in touched[part]:
             if listed[row] != stamp:
                 listed[row] = stamp
                 rows[n] = row
@@ -47,18 +58,25 @@ def _stale(
 
 
 @njit(cache=True, nogil=True)
-def _count(rows: Three, counts: Int32s, begins: Int64s) -> int:
+def _count(first: Three, users: Int64s, counts: Int32s, begins: Int64s) -> int:
     edges = 0
     for number in range(len(_TARGET)):
-        for row in rows[_TARGET[number]]:
+        for row in first[_TARGET[number]]:
             edges += counts[begins[number] + row]
+        if _TARGET[number] == USER:
+            for row in users:
+                edges += counts[begins[number] + row]
     return edges
 
 
-def _three(rows: list[Int64s]) -> Three:
+def _contiguous(rows: Sequence[Int64s]) -> Rows:
     """Return contiguous arrays: each other form would compile the kernels once more."""
-    users, contents, communities = rows
-    return np.ascontiguousarray(users), np.ascontiguousarray(contents), np.ascontiguousarray(communities)
+    return tuple(one if one.flags.c_contiguous else np.ascontiguousarray(one) for one in rows)
+
+
+def _three(rows: Sequence[Int64s]) -> Three:
+    users, contents, communities = _contiguous(rows)
+    return users, contents, communities
 
 
 class Frontier:
@@ -66,21 +84,24 @@ class Frontier:
 
     def __init__(self) -> None:
         self._capacity = [0] * len(TYPES)
-        self._stamps = self._out = _three([np.zeros(0, np.int64) for _ in TYPES])
+        self._stamps = self._out = _three([_NONE] * len(TYPES))
+        self._ends = np.zeros(len(TYPES), np.int64)
         self._stamp = 0
 
     def warm_up(self, windows: Windows) -> None:
         """Compile the kernels."""
-        nothing = [np.zeros(0, np.int64) for _ in TYPES]
+        nothing = [_NONE] * len(TYPES)
         self.stale(windows, nothing, nothing, users_only=False)
-        edges(windows, nothing)
+        edges(windows, nothing, _NONE)
 
-    def stale(self, windows: Windows, touched: list[Int64s], read: list[Int64s], users_only: bool) -> list[Int64s]:
+    def stale(
+        self, windows: Windows, touched: Sequence[Int64s], read: Sequence[Int64s], *, users_only: bool
+    ) -> list[Int64s]:
         """Return the stale rows per node type: the touched rows, and every target with a read row in its window.
 
         Args:
             windows: The windows.
-            touched: Stale rows per node type.
+            touched: Stale rows of the three node types in turn, up to three times.
             read: Rows whose readers are stale, per node type.
             users_only: List users only: the second layer computes no other nodes.
         """
@@ -89,16 +110,20 @@ class Frontier:
             self._stamps = _three([np.zeros(size, np.int64) for size in self._capacity])
             self._out = _three([np.empty(size, np.int64) for size in self._capacity])
         self._stamp += 1
-        ends, places, pool = np.zeros(len(TYPES), np.int64), windows.places, windows.pool
+        places, pool, parts = windows.places, windows.pool, _contiguous(touched)
         _stale(
-            _three(touched), _three(read), users_only, places.head, places.source, pool.next, pool.target,
-            self._stamp, self._stamps, self._out, ends,
+            parts + (_NONE,) * (_PARTS - len(parts)), _three(read), users_only, places.head, places.source, pool.next,
+            pool.target, self._stamp, self._stamps, self._out, self._ends,
         )  # fmt: skip
-        first, second, third = ends.tolist()
-        users, contents, communities = self._out
-        return [users[:first].copy(), contents[:second].copy(), communities[:third].copy()]
+        return [rows[:n].copy() for rows, n in zip(self._out, self._ends.tolist(), strict=True)]
 
 
-def edges(windows: Windows, rows: list[Int64s]) -> int:
-    """Return the number of edges in the windows of targets, given per node type."""
-    return int(_count(_three(rows), windows.places.counts, windows.places.target))
+def edges(windows: Windows, first: Sequence[Int64s], users: Int64s) -> int:
+    """Return the number of edges in the windows of targets.
+
+    Args:
+        windows: The windows.
+        first: Targets per node type.
+        users: Further users.
+    """
+    return int(_count(_three(first), users, windows.places.counts, windows.places.target))

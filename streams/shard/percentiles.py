@@ -56,6 +56,24 @@ def _rank_few(
             percentile[i] = 100.0 * (below + 0.5 * merged[place]) / total
 
 
+@njit(cache=True, nogil=True)
+def _moves(
+    rows: NDArray[np.int64], live: NDArray[np.bool_], bins: NDArray[np.int32], gone: NDArray[np.int64],
+    returned: NDArray[np.int64],
+) -> tuple[int, int]:  # fmt: skip
+    """List the rows that are not live, and the live ones without a bin; return both numbers."""
+    n = m = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        if not live[i]:
+            gone[n] = row
+            n += 1
+        elif row >= len(bins) or bins[row] < 0:
+            returned[m] = row
+            m += 1
+    return n, m
+
+
 class PercentileHistogram:
     """Number of live users with a score (mean log reach) in each bin, of this shard and of all shards."""
 
@@ -68,7 +86,9 @@ class PercentileHistogram:
         self._below_stale = False
         self._others: dict[int, NDArray[np.int64]] = {}
         self._published = np.zeros(_BINS, np.int64)
-        _rank_few(np.zeros(0, np.int64), self._bin, self._merged, self._parts, np.zeros(0))  # compiles it
+        none = np.zeros(0, np.int64)
+        _rank_few(none, self._bin, self._merged, self._parts, np.zeros(0))  # compiles it
+        _moves(none, np.zeros(0, np.bool_), self._bin, none, none)
 
     def place(self, rows: NDArray[np.int64], scores: NDArray[np.float32], live: NDArray[np.bool_]) -> None:
         """Replace the scores of distinct rows.
@@ -113,10 +133,16 @@ class PercentileHistogram:
             grown[: len(self._bin)] = self._bin
             self._bin = grown
 
-    def has(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return whether each of these rows `[k]` is in the histogram."""
-        self._ensure_capacity(rows)
-        return self._bin[rows] >= 0
+    def moves(self, rows: NDArray[np.int64], live: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows that are not live, and the live ones that are not in the histogram.
+
+        Args:
+            rows: User rows `[k]`.
+            live: Whether each is live `[k]`.
+        """
+        gone, returned = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        n, m = _moves(rows, live, self._bin, gone, returned)
+        return gone[:n], returned[:m]
 
     def percentile(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the percentage of live users of all shards with a smaller score, plus half of those with an equal one.

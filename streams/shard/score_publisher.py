@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from graphstate.memory.columns import union
@@ -35,6 +36,25 @@ class Publishing:
     percentile: float = 0.5
 
 
+@njit(cache=True, nogil=True)
+def _update(
+    rows: NDArray[np.int64], reach: NDArray[np.float64], percentile: NDArray[np.float64],
+    published_reach: NDArray[np.float32], published_percentile: NDArray[np.float32], least_reach: np.float32,
+    least_percentile: float, keep: NDArray[np.int64],
+) -> int:  # fmt: skip
+    """Note as published, and list in `keep`, the positions in `rows` whose score moved enough; return their number."""
+    n, floor = 0, np.float32(1e-3)
+    for i in range(len(rows)):
+        last, last_percentile = published_reach[rows[i]], published_percentile[rows[i]]
+        limit = least_reach * max(last, floor)
+        # What is not a number was never published, and counts as moved.
+        if not (abs(reach[i] - last) <= limit and abs(percentile[i] - last_percentile) <= least_percentile):
+            published_reach[rows[i]], published_percentile[rows[i]] = reach[i], percentile[i]
+            keep[n] = i
+            n += 1
+    return n
+
+
 def reach_of(score: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the reach (people) of scores (mean log reach), never below 0."""
     people: NDArray[np.float64] = np.expm1(np.maximum(score.astype(np.float64), 0.0))
@@ -62,6 +82,8 @@ class ScorePublisher:
         self._rule, self._publishing = rule, publishing
         self._picks: list[Emerging] = []
         self.published = PublishedScores()
+        none, columns = np.zeros(0), (self.published.reach, self.published.percentile)
+        _update(np.zeros(0, np.int64), none, none, *columns, np.float32(0), 0.0, np.zeros(0, np.int64))  # compiles it
         self.percentiles = PercentileHistogram()
         self.republish_pending = False
         self.target = graph.meta.get(b"scores", b"").decode()
@@ -139,15 +161,14 @@ class ScorePublisher:
             rows = union([rows, missing[:REPUBLISH_ROWS_MAX]])
         rows = rows[self._graph.live_users(rows)]
         reach, percentile = self.current(rows)
-        last_reach, last_percentile = published.reach[rows], published.percentile[rows]
-        unchanged = np.abs(reach - last_reach) <= self._publishing.reach * np.maximum(last_reach, 1e-3)
-        unchanged &= np.abs(percentile - last_percentile) <= self._publishing.percentile
-        changed = ~unchanged
-        rows, reach, percentile = rows[changed], reach[changed], percentile[changed]
-        published.reach[rows], published.percentile[rows] = reach, percentile
-        published.dirty_rows.update(rows.tolist())
+        keep = np.empty(len(rows), np.int64)
+        thresholds = np.float32(self._publishing.reach), self._publishing.percentile
+        keep = keep[: _update(rows, reach, percentile, published.reach, published.percentile, *thresholds, keep)]
+        rows, reach, percentile = rows[keep], reach[keep], percentile[keep]
+        listed = rows.tolist()
+        published.dirty_rows.update(listed)
         ids, as_of = self._graph.users.ids, self._graph.as_of(rows).tolist()
-        users = map(ids.__getitem__, rows.tolist())
+        users = map(ids.__getitem__, listed)
         return list(map(new_score, zip(users, reach.tolist(), percentile.tolist(), as_of, strict=True)))
 
     @property

@@ -238,8 +238,7 @@ class Shard:
             with StageTimer(outcome.seconds, "tolerance"):
                 outcome.held, outcome.effect = staleness.measure(engine, layer1_rows, self._layer1_changed)
         outcome.frontier = (sum(map(len, layer1_rows)), len(layer2_rows))
-        windows, none = graph.windows, np.zeros(0, np.int64)
-        outcome.edges = frontier.edges(windows, layer1_rows) + frontier.edges(windows, [layer2_rows, none, none])
+        outcome.edges = frontier.edges(graph.windows, layer1_rows, layer2_rows)
         return scored
 
     def _load(self, arrivals: Arrivals) -> list[Int64s]:
@@ -247,7 +246,8 @@ class Shard:
         engine, view, changes = self.engine, self.view, self.graph.changes
         arrivals.propagated[USER] += self.graph.applier.erased
         changes.propagated = [_joined(*rows) for rows in zip(changes.propagated, arrivals.propagated, strict=True)]
-        engine.init_rows(view, changes.fresh)
+        if any(map(len, changes.fresh)):
+            engine.init_rows(view, changes.fresh)
         engine.load_features(view, changes.propagated)
         if self.graph.applier.erased:
             erased = np.array(self.graph.applier.erased, np.int64)
@@ -259,9 +259,8 @@ class Shard:
         graph, changes = self.graph, self.graph.changes
         bulk = self.staleness.bulk
         touched = layer1_users if bulk else changes.users
-        live = graph.live_users(touched)
-        gone, returned = touched[~live], touched[live & ~self.publisher.percentiles.has(touched)]
-        fresh = changes.fresh[USER][graph.users.owned[changes.fresh[USER]] != 0]
+        gone, returned = self.publisher.percentiles.moves(touched, graph.live_users(touched))
+        fresh = graph.owned(USER, changes.fresh[USER])
         rows = layer1_users if bulk else union([layer2_changed, changes.own, fresh, returned])
         self.engine.head(self.view, rows)
         self.publisher.update_percentiles(rows, gone)

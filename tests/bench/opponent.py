@@ -2,7 +2,7 @@
 
 `python -m tests.bench.opponent` installs the opponent into an environment of its own under build/ (Pathway is under the
 Business Source License 1.1; it is no part of this project), and measures in turn the shard, the opponent, and the shard
-again. They compute different things: the table says what.
+again. They compute different things, which the table states.
 """
 
 from __future__ import annotations

@@ -269,6 +269,7 @@ def _further(build: Path) -> list[str]:
         "growth": "`--growth`: throughput by the number of users at constant mean degree, and by the window (0: all).",
         "hubs": "`--hubs`: whole steps of `celebrity` with RocksDB; 0 rows per step: no reader is deferred.",
         "memory": "`--memory`: resident memory.",
+        "opponent": "`make bench-opponent`: the follow stream of `flat` in the shard and in Pathway.",
     }
     found = []
     for name, title in titles.items():

@@ -18,7 +18,7 @@ SMALL = Size(50, 300)
 
 
 def test_the_commit_is_taken_out_of_the_arguments() -> None:
-    """The other arguments are those of the benchmark; without a commit there is one line that says what to do."""
+    """The other arguments are those of the benchmark; without a commit there is one line with the remedy."""
     assert against.split(["--batch", "1"]) == (None, ["--batch", "1"])
     assert against.split(["--batch", "1", "--against", "main", "--bare"]) == ("main", ["--batch", "1", "--bare"])
     with pytest.raises(SystemExit, match="needs a commit"):

@@ -21,9 +21,9 @@ def test_the_frontier_matches_the_windows(tmp_path: Path, users_only: bool) -> N
     rng = np.random.default_rng(1)
     longest = 0
     for _ in range(30):
-        touched, read = ([rng.permutation(n)[: rng.integers(0, 4)] for n in rows] for _ in "ab")
-        found = state.frontier.stale(state.windows, touched, read, users_only=users_only)
-        expected = [set(some.tolist()) for some in touched]
+        touched, more, read = ([rng.permutation(n)[: rng.integers(0, 4)] for n in rows] for _ in "abc")
+        found = state.frontier.stale(state.windows, (*touched, *more), read, users_only=users_only)
+        expected = [{*some.tolist(), *others.tolist()} for some, others in zip(touched, more, strict=True)]
         for relation, (source, target) in zip(RELATIONS, edges, strict=True):
             expected[relation.target].update(target[np.isin(source, read[relation.source])].tolist())
         if users_only:
