@@ -109,6 +109,7 @@ class GraphState:
         self.windows = Windows(spec.window)
         self.mirrored_nodes = MirroredNodes(self.aggregates, self.windows)
         self.frontier = Frontier()
+        self._user_features = features.UserFeatures(self.users, self.contents, self.windows, spec.floor)
         self.clock = NEVER
         self.meta: dict[bytes, bytes] = {}
         self.alert_rows: dict[bytes, bytes] = {}
@@ -374,18 +375,17 @@ class GraphState:
         dirty_rows = (aggregates.dirty_rows[USER] | aggregates.counted, *aggregates.dirty_rows[1:])
         touched = [self.owned(kind, in_order(rows)) for kind, rows in enumerate(dirty_rows)]
         users, contents, communities = self.tables
+        windows = [sets[targets == kind, 1] for kind in range(len(TYPES))] if len(sets) else self.none()
+        due = as_rows(())
+        if self.tick > self._refreshed_tick:
+            due = np.flatnonzero(users.due[: users.rows] <= self.tick)
+            self._refreshed_tick = self.tick
+        changed, own = self._user_features.refresh(touched[USER], windows[USER], touched[CONTENT], due, self.tick)
         propagated = [
-            features.propagate_users(users, touched[USER], floor),
+            changed,
             features.propagate_counts(contents.sharers, contents.propagated, touched[CONTENT], floor),
             features.propagate_counts(communities.members, communities.propagated, touched[COMMUNITY], floor),
         ]
-        windows = [sets[targets == kind, 1] for kind in range(len(TYPES))] if len(sets) else self.none()
-        stale = [touched[USER], windows[USER], self._creators(touched[CONTENT])]
-        if self.tick > self._refreshed_tick:
-            stale.append(np.flatnonzero(users.due[: users.rows] <= self.tick))
-            self._refreshed_tick = self.tick
-        rows = self.owned(USER, union(stale))
-        own = features.own(users, contents, self.windows, rows, self.tick)
         fresh = [as_rows(table.fresh) for table in aggregates.tables]
         self.changes = Changes(windows, propagated, fresh, own, touched[USER], self.mirrored_nodes.wanted(sets))
 
@@ -413,12 +413,6 @@ class GraphState:
         return rows if self.spec.shards == 1 else rows[self.tables[kind].owned[rows] != 0]
 
     # Stale rows
-
-    def _creators(self, contents: Int64s) -> Int64s:
-        if not len(contents):
-            return contents
-        creators: Int64s = self.contents.creator[contents].astype(np.int64)
-        return creators[creators >= 0]
 
     def own_rows(self) -> list[Int64s]:
         """Return all rows that this shard owns, per node type."""

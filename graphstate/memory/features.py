@@ -35,7 +35,7 @@ from graphstate.memory.node_tables import (
 from graphstate.memory.windows import Pool, Windows
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import CREATED as CREATED_RELATION
-from graphstate.types import INTERACTS, OWN, Int32s, Int64s
+from graphstate.types import INTERACTS, OWN, Int32s, Int64s, UInt8s
 
 _RECENT = 16
 _RECENT_WEIGHTS = np.round(1024 * 0.7 ** np.arange(_RECENT)).astype(np.int64)
@@ -194,6 +194,28 @@ def _due(as_of: int, created: int, received: int, made: int, top: Int32s, slots:
 
 
 @njit(cache=True, nogil=True)
+def _stale_users(
+    touched: Int64s, targets: Int64s, contents: Int64s, due: Int64s, creator: Int32s, owned: UInt8s, stamp: int,
+    stamps: Int64s, rows: Int64s,
+) -> int:  # fmt: skip
+    """List, once, the owned ones of some users and of the creators of contents; return their number."""
+    n = 0
+    for part in (touched, targets, due):
+        for row in part:
+            if stamps[row] != stamp and owned[row]:
+                stamps[row] = stamp
+                rows[n] = row
+                n += 1
+    for content in contents:
+        row = creator[content]
+        if row >= 0 and stamps[row] != stamp and owned[row]:
+            stamps[row] = stamp
+            rows[n] = row
+            n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
 def _own(
     rows: Int64s, tick: int, last_event_at: Int64s, last_share_at: Int64s, forget_at: Int64s,
     counts: Int64s, tops: Int32s, rings: Int32s,
@@ -239,20 +261,29 @@ def _own(
     return n
 
 
-def warm_up(users: Users, contents: Contents, communities: Communities) -> None:
+@njit(cache=True, nogil=True)
+def _refresh_users(
+    touched: Int64s, targets: Int64s, shared: Int64s, ticked: Int64s, creator: Int32s, owned: UInt8s,
+    floor: int, stamp: int, stamps: Int64s, tick: int, last_event_at: Int64s, last_share_at: Int64s, forget_at: Int64s,
+    counts: Int64s, tops: Int32s, rings: Int32s, pool: Pool, hashes: NDArray[np.uint64],
+    created_start: Int32s, created_count: Int32s, received_start: Int32s, received_count: Int32s, reach: Int32s,
+    lq: Int64s, propagated: Int32s, own: Int32s, due: Int64s, changed: Int64s, changed_own: Int64s,
+) -> tuple[int, int]:  # fmt: skip
+    """Update the propagated features of touched users and the own features of all stale ones."""
+    n = _propagate_users(touched, counts, floor, propagated, changed)
+    rows = np.empty(len(changed_own), np.int64)
+    m = _stale_users(touched, targets, shared, ticked, creator, owned, stamp, stamps, rows)
+    return n, _own(
+        rows[:m], tick, last_event_at, last_share_at, forget_at, counts, tops, rings, pool, hashes,
+        created_start, created_count, received_start, received_count, reach, lq, own, due, changed_own,
+    )  # fmt: skip
+
+
+def warm_up(_users: Users, contents: Contents, communities: Communities) -> None:
     """Compile the kernels that a micro-batch without changes does not call."""
     nothing = np.zeros(0, np.int64)
-    _propagate_users(nothing, users.counts, 1, users.propagated, nothing)
     _propagate_counts(nothing, contents.sharers, 1, contents.propagated, nothing)
     _propagate_counts(nothing, communities.members, 1, communities.propagated, nothing)
-
-
-def propagate_users(users: Users, rows: Int64s, floor: int) -> Int64s:
-    """Update the propagated features of users; return the rows that changed."""
-    if not len(rows):
-        return rows
-    changed = np.empty(len(rows), np.int64)
-    return changed[: _propagate_users(rows, users.counts, floor, users.propagated, changed)]
 
 
 def propagate_counts(counts: Int32s, out: Int32s, rows: Int64s, floor: int) -> Int64s:
@@ -263,13 +294,48 @@ def propagate_counts(counts: Int32s, out: Int32s, rows: Int64s, floor: int) -> I
     return changed[: _propagate_counts(rows, counts, floor, out, changed)]
 
 
-def own(users: Users, contents: Contents, windows: Windows, rows: Int64s, tick: int) -> Int64s:
-    """Update the own features of users at the tick (µs); return the rows that changed."""
-    changed = np.empty(len(rows), np.int64)
-    starts, counts = windows.rows.start, windows.rows.counts
-    arguments: tuple[Any, ...] = (
-        rows, tick, users.last_event_at, users.last_share_at, users.forget_at, users.counts, users.tops, users.rings,
-        windows.pool, contents.hash, starts[CREATED_RELATION], counts[CREATED_RELATION],
-        starts[INTERACTS], counts[INTERACTS], contents.reach, LQ, users.own, users.due, changed,
-    )  # fmt: skip
-    return changed[: _own(*arguments)]
+class UserFeatures:
+    """Updates the features of users, in one compiled call for each micro-batch.
+
+    Args:
+        users: Users.
+        contents: Contents.
+        windows: Windows.
+        floor: Counters below this are in the first bucket of a propagated feature.
+    """
+
+    def __init__(self, users: Users, contents: Contents, windows: Windows, floor: int) -> None:
+        self._users, self._contents, self._windows, self._floor = users, contents, windows, floor
+        self._stamps, self._stamp = np.zeros(0, np.int64), 0
+
+    def refresh(
+        self, touched: Int64s, targets: Int64s, contents: Int64s, due: Int64s, tick: int
+    ) -> tuple[Int64s, Int64s]:
+        """Update the features of some users of this shard.
+
+        Args:
+            touched: Users with another counter or record: both kinds of features.
+            targets: Users with another window: own features.
+            contents: Contents whose creators' own features may change.
+            due: Users whose own features may change at the tick.
+            tick: The tick (µs).
+
+        Returns:
+            The rows whose propagated features changed, and those whose own features changed.
+        """
+        users, table = self._users, self._contents
+        if len(self._stamps) < users.capacity:
+            self._stamps = np.zeros(users.capacity, np.int64)
+        self._stamp += 1
+        changed = np.empty(len(touched), np.int64)
+        changed_own = np.empty(len(touched) + len(targets) + len(contents) + len(due), np.int64)
+        rows, targets = self._windows.rows, np.ascontiguousarray(targets)
+        arguments: tuple[Any, ...] = (
+            touched, targets, contents, due, table.creator, users.owned, self._floor, self._stamp, self._stamps, tick,
+            users.last_event_at, users.last_share_at, users.forget_at, users.counts, users.tops, users.rings,
+            self._windows.pool, table.hash, rows.start[CREATED_RELATION], rows.counts[CREATED_RELATION],
+            rows.start[INTERACTS], rows.counts[INTERACTS], table.reach, LQ, users.propagated, users.own, users.due,
+            changed, changed_own,
+        )  # fmt: skip
+        n, n_own = _refresh_users(*arguments)
+        return changed[:n], changed_own[:n_own]
