@@ -66,6 +66,7 @@ class CoveredClaims:
 
     Attributes:
         active: Whether any content or user is watched: then every event of a content must be observed.
+        enabled: Whether boundaries will be passed; else nothing is watched.
     """
 
     def __init__(self, aggregates: Aggregates) -> None:
@@ -74,7 +75,7 @@ class CoveredClaims:
         self._next = NEVER
         self._claims: dict[int, Claims] = {}
         self._forgets: dict[int, set[int]] = {}
-        self.active = False
+        self.active = self.enabled = False
         self.changed = False
 
     def pass_boundary(self, boundary: int, following: int) -> None:
@@ -88,6 +89,8 @@ class CoveredClaims:
 
     def observe(self, mutation: Mutation) -> None:
         """Note an event before the registers apply it, if it concerns this."""
+        if not self.enabled:
+            return
         kind, time = mutation.kind, mutation.time
         tombstone = kind in UNDOING
         if tombstone and time < self._next and not self.active:

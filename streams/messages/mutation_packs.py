@@ -51,7 +51,7 @@ class Record(NamedTuple):
         columns: its mutations in order.
         clock: the newest event time (µs) that its sender had read.
         accepted_ms: Kafka's timestamp (ms) of the oldest event in it; 0 if unknown.
-        progress: what its sender has read of the input partitions, these mutations included.
+        progress: what its sender has read of the input partitions, these mutations included; None in versions 1 and 2.
     """
 
     offset: int
@@ -235,7 +235,7 @@ class Packer:
 
     Attributes:
         clock: the event time (µs) that is written into each pack when it is closed.
-        progress: what is written into the last pack of `finish`.
+        progress: what is written into the last pack of `finish`; the others have an empty one.
     """
 
     def __init__(self, max_bytes: int = PACK_BYTES, max_mutations: int = PACK_MUTATIONS) -> None:
@@ -327,7 +327,7 @@ class Packer:
             _packed(columns.other.astype(np.int64)),
             _packed(columns.extra.astype(np.int64)),
             _packed(columns.at),
-            progress,
+            progress or SourceProgress(),
         )
         self._closed.append(_encode(pack))
         self._begin()

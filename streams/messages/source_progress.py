@@ -18,6 +18,10 @@ class SourceProgress(Struct, array_like=True, gc=False):
     idle: list[str] = field(default_factory=list)
     partitions: dict[str, int] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        """Return whether it has any news."""
+        return bool(self.newest or self.idle or self.partitions)
+
     @classmethod
     def of_file(cls, newest_us: int, *, ended: bool = False) -> SourceProgress:
         """Return the progress of the only source, named by an empty text; `ended`: nothing follows."""

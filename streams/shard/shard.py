@@ -241,6 +241,7 @@ class Shard:
         graph.begin()
         self.alerts.begin()
         for record in records:
+            graph.applier.covered.enabled = record.progress is not None
             counts = graph.take(record.columns, record.clock, self.rule.step_us, self._on_boundary)
             for name, count in counts.items():
                 outcome.counts[name] = outcome.counts.get(name, 0) + count

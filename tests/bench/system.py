@@ -25,6 +25,7 @@ from model.engine.cpu import Backend, Engine
 from streams.messages.events import TOPIC_OF, TopicKind
 from streams.messages.files.event_files import FIELDS, row_of
 from streams.messages.mutation_packs import Record
+from streams.messages.source_progress import SourceProgress
 from streams.offline.replay import batches
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Outcome, Shard
@@ -166,7 +167,8 @@ def loaded(
 
 def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> Outcome:
     """Process and commit one micro-batch; add its times to the cell."""
-    record = Record.of(shard.next_offset, batch)  # packs hold columns
+    newest = SourceProgress.of_file(max(mutation.time for mutation in batch))
+    record = Record.of(shard.next_offset, batch, progress=newest)  # packs hold columns
     with_processor = len(cell.whole_s) % PROCESSOR_STEPS == 0
     StageTimer.processor = cell.processor if with_processor else None
     all_threads = process_time() if with_processor else 0.0

@@ -123,7 +123,7 @@ class Judgement:
         self._view: BoundaryView | None = None
         self._outbox: list[Mutation] = []
         self._changed = True
-        graph.facts.on_judgement = self.receive
+        graph.records.facts.on_judgement = self.receive
 
     # A record of the log
 
@@ -152,7 +152,7 @@ class Judgement:
         Returns:
             Messages to other shards: (shard, message). They follow the facts of the record.
         """
-        if progress is not None:
+        if progress:
             self._changed = True
             if self.watermarks.update(progress):
                 self._pass(self.watermarks.watermark // self._rule.step_us * self._rule.step_us)

@@ -11,6 +11,7 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from streams.messages.mutation_packs import Record
+from streams.messages.source_progress import SourceProgress
 from streams.offline.replay import batches, cluster, reference_error, replay
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
@@ -105,8 +106,8 @@ def test_a_step_may_run_before_the_write_of_the_one_before(tmp_path: Path) -> No
     for number, mutations in enumerate(steps):
         outcomes.append(row.step(mutations))
         row.commit(number + 1, {"t:0": number})
-        record = Record.of(number, mutations)
-        outcome = ahead.process([record])
+        progress = SourceProgress.of_file(max(mutation.time for mutation in mutations))
+        outcome = ahead.process([Record.of(number, mutations, progress=progress)])
         if number:
             ahead.write()
             assert ahead.next_offset == number
@@ -120,7 +121,9 @@ def test_a_step_may_run_before_the_write_of_the_one_before(tmp_path: Path) -> No
     ahead = Shard.open(tmp_path / "ahead", ARTIFACT, GraphSpec(retention_s=2 * 86_400))
     assert (ahead.next_offset, ahead.marks) == (len(steps) - 1, {"t:0": len(steps) - 2})
     assert _rows(ahead) == before
-    assert ahead.process([Record.of(len(steps) - 1, steps[-1])]).scores == outcomes[-1].scores
+    progress = SourceProgress.of_file(max(mutation.time for mutation in steps[-1]))
+    last = Record.of(len(steps) - 1, steps[-1], progress=progress)
+    assert ahead.process([last]).scores == outcomes[-1].scores
     ahead.commit(len(steps), {"t:0": len(steps) - 1})
     assert _rows(ahead) == _rows(row)
     for shard in (ahead, row):
