@@ -120,15 +120,15 @@ def _settings(plan: Plan, address: str, folder: Path, port: int) -> Settings:
     if plan.replay is not None:
         own["retention_s"] = 0
     settings = Settings.load(**own)
-    web_port = _port(settings, settings.web_port, port)
-    analyst_port = _port(settings, settings.analyst_port)
+    web_port = _port(settings, port)
+    analyst_port = _port(settings, 0, settings.analyst_port)
     url = f"http://{settings.web_host}:{analyst_port}/" if plan.analyst else ""
     return settings.model_copy(update={"web_port": web_port, "analyst_port": analyst_port, "analyst_url": url})
 
 
-def _port(settings: Settings, configured: int, given: int = 0) -> int:
-    """Return the given port; without one the configured port, or a free one if that is taken."""
-    for port in (given,) if given else (configured, 0):
+def _port(settings: Settings, given: int, configured: int | None = None) -> int:
+    """Return the given port; without one the configured one (the web port), or a free one if that is taken."""
+    for port in (given,) if given else (settings.web_port if configured is None else configured, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -50,7 +50,7 @@ def seeds(
     if bool(label) != (labels is not None):
         raise InputError("--label and --labels belong together; give both or neither")
     if model not in {"reach", "ic"}:
-        raise InputError(f"--model {model} is neither reach nor ic; give one of them")
+        raise InputError(f"--model {model} is neither reach nor ic")
     question: dict[str, Any] = {
         "k": k,
         "model": model,

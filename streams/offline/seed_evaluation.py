@@ -181,7 +181,8 @@ def _largest(values: Callable[[Origin], Float64s]) -> Callable[[Origin], Int64s]
 def _shrunk(origin: Origin) -> Float64s:
     prior = coverage.PRIOR_POSTS
     mean = origin.received.sum() / max(int(origin.posts.sum()), 1)
-    return (origin.received + prior * mean) / (origin.posts + prior)
+    shrunk: Float64s = (origin.received + prior * mean) / (origin.posts + prior)
+    return shrunk
 
 
 def _sharers(origin: Origin) -> Float64s:

@@ -1,0 +1,270 @@
+"""The analyst's measures beside other libraries: `python -m tests.bench.analyst` prints one JSON object.
+
+--users 100000 --follows 1000000    the size of the random graph
+--exact                             instead: random histories, shuffled and doubled, every measure computed again
+--live MINUTES --rate 5000          instead: an analyst on the embedded Kafka beside a stream of follows and unfollows
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import igraph
+import networkit
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.metrics import adjusted_rand_score
+
+from graphstate.event_columns import EventColumns
+from graphstate.types import FOLLOWS, INTERACTS, GraphSpec, Kind, Mutation
+from model.analysis import cascade_seeds, communities, distances
+from model.analysis.adjacency import Adjacency, undirected
+from model.analysis.components import core_numbers, weak_components
+from model.analysis.pagerank import PageRank
+from streams.analyst.graph.live_graph import LiveGraph
+from streams.analyst.measures import Measures, measure
+from tests.support.analysts import naive
+from tests.support.strategies import history
+
+EVERY = 1_000
+ROUNDS = 40
+SMALL_USERS, SMALL_FOLLOWS = 3_000, 30_000
+"""Size at which exact closeness and betweenness take seconds."""
+
+Edges = tuple[np.ndarray, np.ndarray]
+
+
+def random_follows(users: int, follows: int, seed: int = 0) -> Edges:
+    """Distinct random follows; the popularity of users falls as a power of their rank."""
+    rng = np.random.default_rng(seed)
+    popular = np.cumsum((np.arange(1, users + 1) + 9.0) ** -0.8)
+    source = rng.integers(0, users, int(1.3 * follows))
+    target = rng.permutation(users)[np.searchsorted(popular / popular[-1], rng.random(len(source)))]
+    keys = np.unique(source * users + target)
+    keys = rng.permutation(keys[keys // users != keys % users])[:follows]
+    return (keys // users).astype(np.int32), (keys % users).astype(np.int32)
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds of a second run, so that nothing is compiled in it, and its result."""
+    work()
+    begin = time.process_time()
+    result = work()
+    return time.process_time() - begin, result
+
+
+def exact_pagerank(rows: int, edges: Edges) -> np.ndarray:
+    """PageRank by networkit to 1e-13."""
+    columns = (edges[0].astype(np.uint64), edges[1].astype(np.uint64))
+    graph = networkit.GraphFromCoo((np.ones(len(edges[0])), columns), n=rows, directed=True)
+    sinks = networkit.centrality.SinkHandling.DistributeSinks
+    rank = networkit.centrality.PageRank(graph, 0.85, 1e-13, distributeSinks=sinks)
+    rank.norm = networkit.centrality.Norm.L1_NORM
+    rank.run()
+    return np.array(rank.scores()) / np.sum(rank.scores())
+
+
+def edges_of(graph: Adjacency) -> Edges:
+    """The edges of an adjacency."""
+    offsets, targets = graph.csr()
+    return np.repeat(np.arange(graph.rows), np.diff(offsets)), targets
+
+
+def pagerank(rows: int, edges: Edges) -> dict[str, Any]:
+    """Changes per second with a refresh every thousand; error and bound before and after a refresh."""
+    graph, rank = Adjacency(), None
+    graph.ensure_rows(rows)
+    rank = PageRank(graph)
+    rank.ensure_rows(rows)
+    rank.set_live(np.arange(rows), np.arange(0))
+    kept = len(edges[0]) - ROUNDS * EVERY // 2
+    first, later = [column[:kept] for column in edges], [column[kept:] for column in edges]
+    rank.change(np.ones(kept, np.int8), *first)
+    graph.change(np.ones(kept, np.int8), *first)
+    rank.refresh()
+    spent, half = 0.0, EVERY // 2
+    gone = np.random.default_rng(1).permutation(kept)[: ROUNDS * half]
+    for number in range(ROUNDS):
+        piece = slice(number * half, (number + 1) * half)
+        source = np.concatenate([later[0][piece], first[0][gone[piece]]])
+        target = np.concatenate([later[1][piece], first[1][gone[piece]]])
+        sign = np.repeat(np.array([1, -1], np.int8), half)
+        begin = time.process_time()
+        rank.change(sign, source, target)
+        graph.change(sign, source, target)
+        spent += time.process_time() - begin
+        if number == ROUNDS - 1:
+            expected = exact_pagerank(rows, edges_of(graph))
+            before = rank.error_bound(), float(np.abs(rank.values() - expected).sum())
+        begin = time.process_time()
+        rank.refresh()
+        spent += time.process_time() - begin
+    return {
+        "changes_per_s": round(ROUNDS * EVERY / spent),
+        "bound_before_refresh": before[0],
+        "l1_before_refresh": before[1],
+        "bound_after_refresh": rank.error_bound(),
+        "l1_after_refresh": float(np.abs(rank.values() - expected).sum()),
+    }
+
+
+def cores(rows: int, edges: Edges) -> dict[str, Any]:
+    """Seconds of the k-core and the weak components, and whether they equal igraph's."""
+    graph = Adjacency.of(rows, *edges)
+    spent, core = seconds(lambda: core_numbers(*undirected(*graph.csr())))
+    other = igraph.Graph(n=rows, edges=np.stack(edges, 1), directed=True)
+    simple = other.as_undirected(mode="collapse").simplify()
+    theirs, expected = seconds(simple.coreness)
+    wcc, components = seconds(lambda: weak_components(graph))
+    return {
+        "core_s": round(spent, 3),
+        "igraph_core_s": round(theirs, 3),
+        "core_equal": core.tolist() == expected,
+        "components_s": round(wcc, 3),
+        "components_equal": len(set(components.tolist())) == len(other.connected_components("weak")),
+    }
+
+
+def estimates() -> dict[str, Any]:
+    """Spearman of sampled closeness, and the coverage of betweenness' intervals over 20 samples."""
+    rows = SMALL_USERS
+    graph = Adjacency.of(rows, *random_follows(rows, SMALL_FOLLOWS)).csr()
+    live = np.ones(rows, np.bool_)
+    close = distances.harmonic_closeness(*graph, np.arange(rows))
+    sampled = distances.harmonic_closeness(*graph, distances.sample_sources(live, 128, 1))
+    between = distances.betweenness(*graph, np.arange(rows), rows).value
+    inside = []
+    for seed in range(20):
+        found = distances.betweenness(*graph, distances.sample_sources(live, 128, seed), rows)
+        known = ~np.isnan(found.high)
+        inside.append(((found.low <= between) & (between <= found.high))[known].mean())
+    return {
+        "closeness_spearman_128": round(float(spearmanr(close, sampled)[0]), 4),
+        "betweenness_coverage": round(float(np.mean(inside)), 3),
+    }
+
+
+def groups(rows: int, edges: Edges) -> dict[str, Any]:
+    """Leiden from the previous communities after 1 % of the follows changed, beside a cold start."""
+    order = np.random.default_rng(2).permutation(len(edges[0]))
+    spare = len(order) // 100
+    before = [column[order[spare:]] for column in edges]
+    after = [column[order[: len(order) - spare]] for column in edges]
+    labels, following = communities.match(
+        communities.leiden(*undirected(*Adjacency.of(rows, *before).csr()), iterations=10), np.zeros(0, np.int64), 0
+    )
+    graph = undirected(*Adjacency.of(rows, *after).csr())
+    begin = time.process_time()
+    warm = communities.leiden(*graph, labels)
+    spent = time.process_time() - begin
+    cold = communities.leiden(*graph, iterations=10)
+    again, _ = communities.match(warm, labels, following)
+    both = (again >= 0) & (labels >= 0)
+    return {
+        "leiden_s": round(spent, 2),
+        "adjusted_rand": round(float(adjusted_rand_score(labels[both], again[both])), 3),
+        "keep_their_id": round(float((labels == again)[both].mean()), 3),
+        "modularity": round(communities.modularity(*graph, warm), 4),
+        "modularity_cold": round(communities.modularity(*graph, cold), 4),
+    }
+
+
+def cascade(rows: int, edges: Edges) -> dict[str, Any]:
+    """Seconds and guarantee of 50 seeds of the independent cascade with probability .01."""
+    graph = Adjacency.of(rows, *edges).csr()
+    chance = np.full(len(graph[1]), 0.01)
+    spent, found = seconds(lambda: cascade_seeds.choose(*graph, chance, np.ones(rows, np.bool_), 50))
+    return {"ic_seeds_s": round(spent, 2), "ic_guarantee": round(found.guarantee, 3), "ic_theta": found.theta}
+
+
+# Exactness
+
+
+def live_graph(events: list[Mutation], shards: int = 1) -> tuple[LiveGraph, Measures]:
+    """The graph after some events in batches of a thousand, and its measures."""
+    graph = LiveGraph(shards, 0, 0, 4_096)
+    for begin in range(0, len(events), 1_000):
+        graph.apply(0, EventColumns.of(events[begin : begin + 1_000]), -1)
+        graph.update()
+    return graph, measure(graph, 1, {})
+
+
+def compare(events: list[Mutation], applied: list[Mutation]) -> dict[str, Any]:
+    """Every measure after `applied`, against libraries on the naive graph of the set of events."""
+    begin = time.process_time()
+    _, measures = live_graph(applied)
+    spent = time.process_time() - begin
+    edges, users = naive(events, GraphSpec(window=0))
+    names = sorted(users)
+    rows = np.array([measures.rows[name] for name in names])
+    place = {name: number for number, name in enumerate(names)}
+    result: dict[str, Any] = {"events": len(applied), "users": len(names), "apply_and_measure_s": round(spent, 2)}
+    result["users_equal"] = sorted(measures.ids[row] for row in np.flatnonzero(measures.live)) == names
+    for name, relation, values in (
+        ("pagerank", FOLLOWS, measures.pagerank),
+        ("interaction_pagerank", INTERACTS, measures.interaction_pagerank),
+    ):
+        pairs = np.array([(place[a], place[b]) for a, b in edges[relation]], np.int64).reshape(-1, 2).T
+        expected = exact_pagerank(len(names), (pairs[0], pairs[1]))
+        result[f"{name}_edges"] = pairs.shape[1]
+        result[f"{name}_l1"] = float(np.abs(values[rows] - expected).sum())
+    other = igraph.Graph(directed=True)
+    other.add_vertices(names)
+    other.add_edges(sorted(edges[FOLLOWS]))
+    simple = other.as_undirected(mode="collapse").simplify()
+    result["core_equal"] = measures.core[rows].tolist() == simple.coreness()
+    result["degrees_equal"] = [measures.followers[rows].tolist(), measures.following[rows].tolist()] == [
+        other.indegree(),
+        other.outdegree(),
+    ]
+    result["components_equal"] = len(set(measures.component[rows].tolist())) == len(other.connected_components("weak"))
+    return result
+
+
+def exact(count: int) -> dict[str, Any]:
+    """Compare after a history in its order, shuffled, and shuffled with half of it twice."""
+    events = history(11, count, users=2_000, contents=4_000)
+    shuffled = list(events)
+    random.Random(1).shuffle(shuffled)
+    doubled = events + random.Random(2).sample(events, count // 2)
+    random.Random(3).shuffle(doubled)
+    kinds = {kind.name.lower(): sum(event.kind == kind for event in events) for kind in Kind}
+    cases = {"in order": events, "shuffled": shuffled, "doubled": doubled}
+    return {"kinds": kinds, **{name: compare(events, applied) for name, applied in cases.items()}}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what the arguments name; returns 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--follows", type=int, default=1_000_000)
+    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--events", type=int, default=100_000, help="of --exact")
+    parser.add_argument("--live", type=float, default=0, metavar="MINUTES")
+    parser.add_argument("--rate", type=int, default=5_000, help="of --live, events per second")
+    options = parser.parse_args(arguments)
+    networkit.setNumberOfThreads(1)
+    if options.exact:
+        result = exact(options.events)
+    elif options.live:
+        from tests.bench.analyst_live import run
+
+        result = run(options.users, options.follows, options.rate, options.live)
+    else:
+        edges = random_follows(options.users, options.follows)
+        result = {"users": options.users, "follows": len(edges[0])}
+        for part in (pagerank, cores, groups, cascade):
+            result |= part(options.users, edges)
+        result |= estimates()
+    print(json.dumps(result, indent=1))  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
