@@ -168,6 +168,6 @@ def test_evicted_posts_keep_their_reach(tmp_path: Path) -> None:
     with cluster(ARTIFACT, spec, tmp_path, 1, live_posts=10) as opened:
         posts = opened.shards[0].posts
         assert (posts.open, posts.closed["reach"].tolist()) == (0, [1])
-        record = Record(opened.shards[0].next_offset, [create(12 * DAY + 1, "a", "c1")])
+        record = Record.of(opened.shards[0].next_offset, [create(12 * DAY + 1, "a", "c1")])
         opened.shards[0].process([record], silent=True)
         assert posts.open == 0
