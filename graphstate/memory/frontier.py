@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
 from graphstate.memory.windows import Windows
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import RELATIONS, TYPES, USER, Int32s, Int64s
 
 Three = tuple[Int64s, Int64s, Int64s]
@@ -22,7 +22,7 @@ _PARTS = 9
 _NONE = np.zeros(0, np.int64)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _stale(
     touched: Rows, read: Three, users_only: bool, heads: Int32s, begins: Int64s, next_slot: Int32s, target_of: Int32s,
     stamp: int, stamps: Three, out: Three, ends: Int64s,
@@ -57,7 +57,7 @@ def _stale(
         ends[kind] = n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count(first: Three, users: Int64s, counts: Int32s, begins: Int64s) -> int:
     edges = 0
     for number in range(len(_TARGET)):
