@@ -23,7 +23,7 @@ class EventColumns:
         user: Number of the user's id, `ABSENT` for facts about no user, `[n]`.
         other: Number of the other id, `ABSENT` if there is none, `[n]`.
         extra: Number of the third id, `ABSENT` if there is none, `[n]`.
-        at: Number of a fact, 0 for events, `[n]`.
+        at: Number of a fact, 0 for events, `[n]`; a hash from 2⁶³ on is stored as the negative number of the same bits.
         ids: The distinct ids; an id may name nodes of several types.
     """
 
@@ -51,13 +51,13 @@ class EventColumns:
         kind, time, user, other, extra, at = zip(*rows, strict=True) if rows else ((),) * 6
         return cls(
             np.array(kind, np.uint8), np.array(time, np.int64), np.array(user, np.int32), np.array(other, np.int32),
-            np.array(extra, np.int32), np.array(at, np.int64), list(numbers),
+            np.array(extra, np.int32), np.array(at, np.uint64).view(np.int64), list(numbers),
         )  # fmt: skip
 
     def mutations(self) -> list[Mutation]:
         """Return the columns as mutations, for rare types and for tests."""
         ids: list[str | None] = [*self.ids, None]
-        columns = (self.kind, self.time, self.user, self.other, self.extra, self.at)
+        columns = (self.kind, self.time, self.user, self.other, self.extra, self.at.view(np.uint64))
         return [
             Mutation(kind, time, ids[user] or "", ids[other] or "", ids[extra], at)
             for kind, time, user, other, extra, at in zip(*(column.tolist() for column in columns), strict=True)

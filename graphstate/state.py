@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from graphstate import window_loading
 from graphstate.apply import eviction, share_outcomes
 from graphstate.apply.aggregates import Aggregates
+from graphstate.apply.compiled_apply import CompiledApply
+from graphstate.apply.event_kernels import PASSED, RARE
+from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED
 from graphstate.apply.registers import UNERASED, Applier
 from graphstate.apply.remote_facts import FIRST, RemoteFacts
 from graphstate.errors import FormatError
+from graphstate.event_columns import EventColumns
 from graphstate.memory import counter_codec, features, row_writer
 from graphstate.memory.columns import as_rows, in_order, union
 from graphstate.memory.counter_kernels import NOTHING, WIDTH, Counting
@@ -82,6 +86,7 @@ class GraphState:
         self.shares = self.aggregates.shares
         self.applier = Applier(self.aggregates)
         self.facts = RemoteFacts(self.applier)
+        self.compiled = CompiledApply(spec, self.aggregates)
         self.windows = Windows(spec.window)
         self.mirrored_nodes = MirroredNodes(self.aggregates, self.windows)
         self.frontier = Frontier()
@@ -89,7 +94,7 @@ class GraphState:
         self.meta: dict[bytes, bytes] = {}
         self.phase = Phase.IDLE
         self._tick_us = spec.tick_s * _SECOND
-        self._kept_us = (spec.retention_s + spec.lateness_s) * _SECOND
+        self._retained_us = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
         self._vacant: list[int] = []
         self._refreshed_tick = NEVER
         self.changes = Changes(self.none(), self.none(), self.none(), as_rows(()), as_rows(()), self.none())
@@ -149,6 +154,7 @@ class GraphState:
             FormatError: Another format or another spec wrote the state.
         """
         self._compile_kernels()
+        self.compiled.warm_up()
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
             self.store.write("meta", b"format", str(FORMAT).encode())
@@ -168,6 +174,8 @@ class GraphState:
         counters = ((row_layouts.read_node(key)[1], value) for key, value in self.store.rows("counters"))
         for done in counter_codec.restore(self.users, counters):
             progress("counters", done, 0)
+        for done in self.store.load_registers():
+            progress("registers", done, 0)
         self._ensure_capacity()
         window_loading.fill(self.windows, self.aggregates, self._hashes(), progress)
         self.aggregates.dirty_rows = [set(table.fresh) for table in self.tables]
@@ -214,7 +222,7 @@ class GraphState:
     ) -> dict[str, int]:
         """Run `begin`, `take` and `refresh` for a micro-batch of one record; returns the counts of `take`."""
         self.begin()
-        counts = self.take(mutations, NEVER, every_us, on_boundary)
+        counts = self.take(EventColumns.of(mutations), NEVER, every_us, on_boundary)
         self.refresh()
         return counts
 
@@ -232,7 +240,7 @@ class GraphState:
 
     def take(
         self,
-        mutations: list[Mutation],
+        columns: EventColumns,
         clock: int,
         every_us: int = 0,
         on_boundary: Callable[[int], None] | None = None,
@@ -242,7 +250,7 @@ class GraphState:
         The facts that it derives are a function of the log up to this record, however it is cut into micro-batches.
 
         Args:
-            mutations: Events and facts in the order of the record.
+            columns: Events and facts in the order of the record.
             clock: The event-time clock of the sender (µs), `NEVER` if unknown.
             every_us: The distance of boundaries.
             on_boundary: Called with each boundary that the clock passes, the last one if it passes several; all
@@ -252,33 +260,45 @@ class GraphState:
             The number of `applied` and `expired` events, each counted only by the owner of its user, and of `facts`.
         """
         self._require("take", Phase.APPLYING)
-        applied = expired = facts = 0
-        alone, owns = self.spec.shards == 1, self.users.owns
-        keep = self._kept_us if self.spec.retention_s else 0
-        handlers, apply_fact = self.applier.handlers, self.facts.apply
-        periods = [every_us] * (on_boundary is not None) + [EVICTION_US] * bool(keep)
-        boundary = self._next_boundary(periods)
-        for mutation in mutations:
-            kind, time, user = mutation[0], mutation[1], mutation[2]
-            if kind >= FIRST:
-                apply_fact(mutation)
-                facts += 1
-                continue
-            if time > self.clock:
-                if time < boundary:
-                    self.clock = time
-                else:
-                    self._advance(time, every_us, on_boundary)
-                    boundary = self._next_boundary(periods)
-            elif keep and time < self.clock - keep:
-                expired += alone or owns(user)
-                self._expire(mutation)
-                continue
-            handlers[kind](mutation)
-            applied += alone or owns(user)
+        compiled, counts = self.compiled, {"applied": 0, "expired": 0}
+        compiled.begin(columns)
+        periods = [every_us] * (on_boundary is not None) + [EVICTION_US] * bool(self._retained_us)
+        place = 0
+        while place < len(columns):
+            place, why, ends = compiled.run(place, self.clock, self._next_boundary(periods))
+            self.clock = int(ends[CLOCK])
+            counts["applied"] += int(ends[APPLIED])
+            counts["expired"] += int(ends[EXPIRED])
+            if why == PASSED:
+                self._advance(int(columns.time[place]), every_us, on_boundary)
+            elif why == RARE:
+                place = self._take_rare(columns, place, counts)
         if clock > self.clock:
             self._advance(clock, every_us, on_boundary)
-        return {"applied": applied, "expired": expired, **({"facts": facts} if facts else {})}
+        return counts
+
+    def _take_rare(self, columns: EventColumns, place: int, counts: dict[str, int]) -> int:
+        """Apply the event or the facts from `place` on that the compiled code leaves; return where to go on."""
+        compiled, drops = self.compiled, self.contents.drops
+        fact = columns.kind[place] >= FIRST
+        while place < len(columns) and (columns.kind[place] >= FIRST) == fact:
+            mutation = compiled.mutation(place)
+            if fact:
+                self.facts.apply(mutation)
+                counts["facts"] = counts.get("facts", 0) + 1
+            elif self._retained_us and mutation.time < self.clock - self._retained_us:
+                counts["expired"] += self.users.owns(mutation.user)
+                self._expire(mutation)
+            else:
+                self.clock = max(self.clock, mutation.time)
+                self.applier.handlers[mutation.kind](mutation)
+                counts["applied"] += self.users.owns(mutation.user)
+            place += 1
+            if not fact:
+                break
+        self.aggregates.add_up()
+        compiled.find_again()
+        return place
 
     def _expire(self, mutation: Mutation) -> None:
         """Count an event that changes nothing because it arrived after the lateness."""
@@ -305,13 +325,12 @@ class GraphState:
         if on_boundary is not None and before // every_us != time // every_us:
             self.aggregates.add_up()
             on_boundary(time // every_us * every_us)
-        if self.spec.retention_s and before // EVICTION_US != time // EVICTION_US:
-            self._vacant += eviction.sweep(self.aggregates, time // EVICTION_US * EVICTION_US - self._kept_us)
-
-    def require_counted(self) -> None:
-        """Raise RuntimeError if counter operations are queued, so that counters in memory are out of date."""
-        if self.aggregates.ops:
-            raise RuntimeError("counters read while operations are queued: call refresh first, or read on a boundary")
+        if self._retained_us and before // EVICTION_US != time // EVICTION_US:
+            evicted = eviction.sweep(self.aggregates, time // EVICTION_US * EVICTION_US - self._retained_us)
+            if evicted:
+                self._vacant += evicted
+                self.aggregates.add_up()
+                self.compiled.find_again((CONTENT,))
 
     def mark_dirty(self, kind: int, row: int) -> None:
         """Write a node's record with the micro-batch, and evaluate its features in `refresh`."""
@@ -335,7 +354,7 @@ class GraphState:
         aggregates.add_up()
         self._ensure_capacity()
         self._remove_unreferenced()
-        sets = self.windows.change(aggregates.changes, self._hashes(), aggregates.newest)
+        sets = self.windows.change(aggregates.take_changes(), self._hashes(), aggregates.newest)
         targets = _TARGETS[sets[:, 0]]
         dirty_rows = (aggregates.dirty_rows[USER] | aggregates.counted, *aggregates.dirty_rows[1:])
         touched = [self.owned(kind, in_order(rows)) for kind, rows in enumerate(dirty_rows)]

@@ -65,7 +65,7 @@ class Aggregates:
 
     Attributes:
         ops: Queued counter operations, see `counter_kernels`.
-        changes: Edge changes `[n, 5]` for `Windows.change`.
+        changes: Edge changes for `Windows.change`, arrays `[n, 5]` in their order.
         dirty_rows: Rows to write and to re-evaluate, per node type.
         counted: Users with changed counters.
         outbound_facts: Facts for other shards: (owner's shard, fact).
@@ -83,13 +83,13 @@ class Aggregates:
         self.window = spec.window
         self.horizon = spec.horizon_s * _SECOND
         self._counting = Counting(self.users, self.contents, self.horizon)
-        self._nothing = np.zeros((0, 5), np.int64)
+        self._no_changes = np.zeros((0, 5), np.int64)
         self.begin_batch()
 
     def begin_batch(self) -> None:
         """Discard the changes of the last micro-batch."""
         self.ops = array("q")
-        self.changes = self._nothing
+        self.changes: list[Int64s] = []
         self.dirty_rows: list[set[int]] = [set() for _ in TYPES]
         self.counted: set[int] = set()
         self.outbound_facts: list[tuple[int, Mutation]] = []
@@ -103,7 +103,13 @@ class Aggregates:
         users, contents, changes = self._counting.add_up(ops)
         self.counted.update(users.tolist())
         self.dirty_rows[1].update(contents.tolist())
-        self.changes = np.concatenate([self.changes, changes]) if len(self.changes) else changes
+        if len(changes):
+            self.changes.append(changes)
+
+    def take_changes(self) -> Int64s:
+        """Return and remove the edge changes, in their order."""
+        changes, self.changes = self.changes, []
+        return np.concatenate(changes) if changes else self._no_changes
 
     def _send(
         self, user: int, fact: Fact, sign: int, time: int = 0, other: str = "", extra: str | None = None, at: int = 0
@@ -242,7 +248,7 @@ class Aggregates:
         if via >= 0:
             through = _PACK_VIA(row_layouts.VIA, via, user, content)
             if sign > 0 and time > users.forget_at_cells[via]:
-                self.store.staged[through] = TIME.pack(time)
+                self.store.put(through, TIME.pack(time))
             elif sign < 0 and self.store.get(through) is not None:
                 self.store.delete(through)
             else:
@@ -358,7 +364,7 @@ class Aggregates:
         key = _PACK_PAIR(_PAIR, user, creator)
         value = store.get(key)
         if value is None:
-            store.staged[key] = PAIR_VALUE.pack(time, time, NEVER, NEVER)
+            store.put(key, PAIR_VALUE.pack(time, time, NEVER, NEVER))
             edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_cells[user], user)
             store.staged[edge] = b""
             if self.shards > 1 and not self.users.owned_cells[user]:

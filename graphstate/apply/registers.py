@@ -110,13 +110,13 @@ class Applier:
         """
         value = self.store.get(key)
         if value is None:
-            self.store.staged[key] = DECISION.pack(time, live)
+            self.store.put(key, DECISION.pack(time, live))
             return NEVER, live, True
         was_time, was_live = DECISION.unpack(value)
         before = was_time if was_live else NEVER
         if time < was_time or (time == was_time and (live or not was_live)):
             return before, bool(was_live), False
-        self.store.staged[key] = DECISION.pack(time, live)
+        self.store.put(key, DECISION.pack(time, live))
         return before, live, True
 
     def _follow(self, mutation: Mutation) -> None:
@@ -170,7 +170,7 @@ class Applier:
         value = store.get(key)
         if value is None:
             if time > users.forget_at_cells[user] and time > contents.deleted_at_cells[content]:
-                store.staged[key] = SHARE_VALUE.pack(NEVER, time, via, 0)
+                store.put(key, SHARE_VALUE.pack(NEVER, time, via, 0))
                 self.aggregates.register_share(user, content, time, via, 1)
             return
         unshared, first, first_via, more = SHARE_VALUE.unpack(value)
@@ -183,9 +183,10 @@ class Applier:
             earlier = time < first or (time == first and self._rank(via) < self._rank(first_via))
             claim, later = ((time, via), (first, first_via)) if earlier else ((first, first_via), (time, via))
             store.put(row_layouts.share_claim(user, content, *later), b"")
-            store.put(key, SHARE_VALUE.pack(unshared, *claim, 1))
             if earlier:
                 self.aggregates.register_share(user, content, first, first_via, -1)
+            store.put(key, SHARE_VALUE.pack(unshared, *claim, 1))
+            if earlier:
                 self.aggregates.register_share(user, content, time, via, 1)
 
     def _rank(self, via: int) -> int:
@@ -229,11 +230,12 @@ class Applier:
                     following = claim
             more = sum(claim[0] > cut for claim in read) > 1
         time, through = following if following is not None else (NEVER, -1)
+        # First: it reads whether the via counts.
+        self.aggregates.register_share(user, content, first, via, -1)
         if following is None and unshared == NEVER:
             self.store.delete(key)
         else:
             self.store.put(key, SHARE_VALUE.pack(unshared, time, through, more))
-        self.aggregates.register_share(user, content, first, via, -1)
         if following is not None:
             self.aggregates.register_share(user, content, *following, 1)
 

@@ -124,6 +124,14 @@ class Columns:
         self.rows += 1
         return row
 
+    def reserve(self, more: int) -> None:
+        """Make room for more rows."""
+        capacity = self.capacity
+        while self.rows + more > capacity:
+            capacity *= 2
+        if capacity > self.capacity:
+            self._grow(capacity)
+
     def clear(self, row: int) -> None:
         """Reset a row to the fill values."""
         for name, declared in self._columns.items():

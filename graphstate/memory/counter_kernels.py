@@ -38,8 +38,8 @@ from graphstate.memory.node_tables import (
 from graphstate.memory.windows import ADD, REMOVE, RETIME
 from graphstate.types import FOLLOWS, INTERACTS, SHARED, Int32s, Int64s
 
-_SECOND = 1_000_000
-_LENGTH = np.array([length * _SECOND for length, _, _ in RINGS], np.int64)
+SECOND = 1_000_000
+_LENGTH = np.array([length * SECOND for length, _, _ in RINGS], np.int64)
 _SLOTS = np.array([slots for _, slots, _ in RINGS], np.int64)
 _OFFSET = np.array(RING_OFFSETS, np.int64)
 
@@ -80,7 +80,8 @@ def _ring(tops: Int32s, rings: Int32s, user: int, ring: int, time: int, sign: in
 
 
 @njit(cache=True, nogil=True)
-def _made(counts: Int64s, tops: Int32s, rings: Int32s, user: int, time: int, sign: int) -> None:
+def add_made(counts: Int64s, tops: Int32s, rings: Int32s, user: int, time: int, sign: int) -> None:
+    """Count or uncount a share of a user."""
     counts[user, MADE] += sign
     _ring(tops, rings, user, MADE_FINE, time, sign)
     _ring(tops, rings, user, MADE_COARSE, time, sign)
@@ -93,18 +94,29 @@ def quantum(lq: Int64s, n: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _received(
+def add_received(
     counts: Int64s, tops: Int32s, rings: Int32s, reach: Int32s, lq: Int64s, horizon: int,
     creator: int, content: int, time: int, created_at: int, sign: int,
 ) -> None:  # fmt: skip
+    """Count or uncount a credited share for the content's creator."""
     counts[creator, RECEIVED] += sign
-    counts[creator, DELAY_RECEIVED] += sign * (max(0, time - created_at) // _SECOND)
+    counts[creator, DELAY_RECEIVED] += sign * (max(0, time - created_at) // SECOND)
     _ring(tops, rings, creator, RECEIVED_FINE, time, sign)
     _ring(tops, rings, creator, RECEIVED_COARSE, time, sign)
     if time <= created_at + horizon:
         before = reach[content]
         reach[content] = before + sign
         counts[creator, LQ_SUM] += quantum(lq, before + sign) - quantum(lq, before)
+
+
+@njit(cache=True, nogil=True)
+def add_created(
+    counts: Int64s, tops: Int32s, rings: Int32s, reach: Int32s, lq: Int64s, user: int, content: int, time: int, sign: int
+) -> None:
+    """Count or uncount a content of a user."""
+    counts[user, CREATED] += sign
+    counts[user, LQ_SUM] += sign * quantum(lq, reach[content])
+    _ring(tops, rings, user, CREATED_COARSE, time, sign)
 
 
 @njit(cache=True, nogil=True)
@@ -133,7 +145,7 @@ def _add_up(
     for code, a, b, c, d, time, created_at, sign in ops:
         if code == SHARE:
             if owned[a]:
-                _made(counts, tops, rings, a, time, sign)
+                add_made(counts, tops, rings, a, time, sign)
                 n = _touch(a, stamp, user_stamps, users, n)
             if c >= 0 and owned[c]:
                 counts[c, VIA] += sign
@@ -145,10 +157,10 @@ def _add_up(
             user, creator = (a, c) if code == CREDIT else (c, a)
             if code == CREDIT and owned[user]:
                 counts[user, CREDITED] += sign
-                counts[user, DELAY_MADE] += sign * (max(0, time - created_at) // _SECOND)
+                counts[user, DELAY_MADE] += sign * (max(0, time - created_at) // SECOND)
                 n = _touch(user, stamp, user_stamps, users, n)
             if owned[creator]:
-                _received(counts, tops, rings, reach, lq, horizon, creator, b, time, created_at, sign)
+                add_received(counts, tops, rings, reach, lq, horizon, creator, b, time, created_at, sign)
                 n = _touch(creator, stamp, user_stamps, users, n)
                 m = _touch(b, stamp, content_stamps, contents, m)
             if d == TIES:
@@ -170,15 +182,13 @@ def _add_up(
                 n = _touch(b, stamp, user_stamps, users, n)
                 e = _edge(changes, e, ADD if sign > 0 else REMOVE, FOLLOWS, a, b, time)
         elif code == AUTHORED:
-            counts[a, CREATED] += sign
-            counts[a, LQ_SUM] += sign * quantum(lq, reach[b])
-            _ring(tops, rings, a, CREATED_COARSE, time, sign)
+            add_created(counts, tops, rings, reach, lq, a, b, time, sign)
             n = _touch(a, stamp, user_stamps, users, n)
         elif code == COUNT:
             counts[a, b] += sign
             n = _touch(a, stamp, user_stamps, users, n)
         elif code == MADE_ONE:
-            _made(counts, tops, rings, a, time, sign)
+            add_made(counts, tops, rings, a, time, sign)
             n = _touch(a, stamp, user_stamps, users, n)
         elif code == CREDITED_ONE:
             counts[a, CREDITED] += sign

@@ -48,6 +48,7 @@ class Table(Columns):
         index: The row of each id.
         free: Rows for reuse; their columns are reset first.
         fresh: Rows added since the micro-batch began.
+        drops: The number of ids removed so far.
     """
 
     hash: UInt64s = column(np.uint64)
@@ -67,6 +68,7 @@ class Table(Columns):
         self.index: dict[str, int] = {}
         self.free: list[int] = []
         self.fresh: list[int] = []
+        self.drops = 0
 
     def owns(self, node_id: str) -> bool:
         """Return whether this shard owns the node of an id."""
@@ -104,6 +106,24 @@ class Table(Columns):
         self.index[node_id] = row
         self._set_owner(row, source_hash(node_id))
 
+    def adopt(self, rows: list[int], ids: list[str], reused: int) -> None:
+        """Set the ids of new rows that compiled code filled.
+
+        Args:
+            rows: The rows: the last free ones in reverse, then those after the last row.
+            ids: Their ids.
+            reused: How many of them were free.
+        """
+        if reused:
+            del self.free[-reused:]
+        self.ids.extend([""] * (len(rows) - reused))
+        self.rows += len(rows) - reused
+        self.fresh.extend(rows)
+        self.index.update(zip(ids, rows, strict=True))
+        names = self.ids
+        for row, node_id in zip(rows, ids, strict=True):
+            names[row] = node_id
+
     def _set_owner(self, row: int, hashed: int) -> None:
         self.hash[row] = hashed
         self.owned_cells[row] = hashed % self._shards == self._shard
@@ -126,6 +146,7 @@ class Table(Columns):
         """Remove the id of a row."""
         self.index.pop(self.ids[row], None)
         self.ids[row] = ""
+        self.drops += 1
 
 
 class Users(Table):
@@ -135,6 +156,7 @@ class Users(Table):
         last_event_at: Time of the newest event that names the user (µs).
         last_share_at: Time of the user's newest share (µs).
         forget_at: Time of the newest `forget` (µs).
+        named: Whether the row has an id; a forgotten user's has none.
         counts: The counters, `[capacity, 12]`.
         rings: The slots of all rings, `[capacity, 128]`.
         tops: The newest epoch of each ring, `[capacity, 5]`.
@@ -150,6 +172,8 @@ class Users(Table):
     last_share_at_cells: memoryview[int]
     forget_at: Int64s = column(np.int64, fill=NEVER)
     forget_at_cells: memoryview[int]
+    named: UInt8s = column(np.uint8)
+    named_cells: memoryview[int]
     counts: Int64s = column(np.int64, width=COUNTS)
     rings: Int32s = column(np.int32, width=RING_SLOTS)
     tops: Int32s = column(np.int32, width=len(RINGS))
@@ -163,16 +187,27 @@ class Users(Table):
         self.returned: list[int] = []
         self._traces: dict[int, bytes] = {}
 
+    def find(self, node_id: str) -> int:
+        """Return the row of a user, forgotten or not, −1 if there is none."""
+        row = self.index.get(node_id)
+        if row is None and self.forgotten:
+            row = self.forgotten.get(forgotten_key(node_id))
+        return -1 if row is None else row
+
     def row(self, node_id: str) -> int:
         """Return the row of a user, forgotten or not; a new id gets a row."""
-        row = self.index.get(node_id)
-        if row is not None:
-            return row
-        if self.forgotten:
-            row = self.forgotten.get(forgotten_key(node_id))
-            if row is not None:
-                return row
-        return self.make(node_id)
+        row = self.find(node_id)
+        return self.make(node_id) if row < 0 else row
+
+    def name(self, row: int, node_id: str) -> None:
+        """Set the id of a row."""
+        super().name(row, node_id)
+        self.named_cells[row] = 1
+
+    def drop(self, row: int) -> None:
+        """Remove the id of a row."""
+        super().drop(row)
+        self.named_cells[row] = 0
 
     def trace(self, row: int) -> tuple[int, bytes]:
         """Return the id's hash and trace of a forgotten user: they identify it in facts for its owner."""

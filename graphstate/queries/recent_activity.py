@@ -69,15 +69,11 @@ def measure(graph: GraphState, time: int, window_s: int, half_lives: int = 16) -
     """Compute the activity of all users.
 
     Args:
-        graph: The graph; its counters may include part of a micro-batch, but no operations may be queued.
+        graph: The graph; its counters may include part of a micro-batch.
         time: The time (µs).
         window_s: The length of the window.
         half_lives: The length of the window in half-lives of the decay.
-
-    Raises:
-        RuntimeError: Counter operations are queued.
     """
-    graph.require_counted()
     window = min(window_s * _SECOND // _LENGTH, _SLOTS - 1)
     ages = np.arange(window) * (_LENGTH / _SECOND) / (window_s / half_lives)
     users = graph.users

@@ -64,6 +64,11 @@ TIME = Struct("<q")
 """v: time of the share. z: time of the forget."""
 
 
+DECISION_FIELDS = np.dtype([("time", "<i8"), ("live", "u1")])
+SHARE_FIELDS = np.dtype([("unshared", "<i8"), ("first", "<i8"), ("via", "<i4"), ("more", "u1")])
+"""`DECISION` and `SHARE_VALUE` for many rows at once."""
+
+
 def pair(table: bytes, source: int, target: int) -> bytes:
     """Return a key of `f m s i u r z`, or the prefix of keys of `S k`."""
     return PAIR_KEY.pack(table, source, target)

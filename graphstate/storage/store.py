@@ -23,13 +23,18 @@ from rocksdict import (
 )
 
 from graphstate.errors import DamagedError, GraphError, LockedError
+from graphstate.storage.register_tables import TABLES, RegisterTables
 from graphstate.storage.options import RocksDbBudget, options
+from graphstate.storage.row_layouts import VIA
 
 Groups = dict[bytes, list[bytes]]
 """Keys by their first `PREFIX` bytes."""
 Keys = Callable[..., list[bytes]]
 """The function that `Store.search` returns."""
 FAMILIES = ("nodes", "edges", "counters", "outputs", "mirrors", "meta")
+_CHUNK = 100_000
+_LOADED_LAST = VIA[0]
+"""The rows of this table are flags of rows of another one."""
 PREFIX = 5
 """Scans are of prefixes of at least this many bytes: the table byte and a row."""
 
@@ -56,6 +61,7 @@ class Store:
 
     Attributes:
         staged: The staged rows of `edges`, None for a removal. Callers may add entries and must not remove any.
+        registers: The rows of the tables that decide events, in memory; `get`, `put` and `delete` of these use it.
 
     Raises:
         LockedError: Another process has it open.
@@ -84,12 +90,15 @@ class Store:
         self._read = self._edges.get
         self._failed = False
         self.staged: dict[bytes, bytes | None] = {}
+        self.registers = RegisterTables()
         self._groups: dict[int, Groups] = {}
         self._grouped: dict[int, int] = {}
         self._writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in FAMILIES}
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of an `edges` key, staged changes included; None if it has none."""
+        if key[0] in TABLES:
+            return self.registers.get(key)
         if key in self.staged:
             return self.staged[key]
         value: bytes | None = self._read(key)
@@ -97,6 +106,8 @@ class Store:
 
     def gets(self, keys: list[bytes]) -> list[bytes | None]:
         """Return the values of `edges` keys, staged changes included; faster than one `get` per key."""
+        if keys and keys[0][0] in TABLES:
+            return list(map(self.registers.get, keys))
         staged = self.staged
         stored = [key for key in keys if key not in staged]
         read: Any = self._read
@@ -106,10 +117,14 @@ class Store:
     def put(self, key: bytes, value: bytes) -> None:
         """Stage an `edges` row."""
         self.staged[key] = value
+        if key[0] in TABLES:
+            self.registers.note(key, value)
 
     def delete(self, key: bytes) -> None:
         """Stage the removal of an `edges` row."""
         self.staged[key] = None
+        if key[0] in TABLES:
+            self.registers.note(key, None)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Return the `edges` rows with a prefix of at least 5 bytes, in key order, staged changes included.
@@ -224,6 +239,26 @@ class Store:
         _whole(rows)
         if chunk:
             yield chunk
+
+    def load_registers(self) -> Iterator[int]:
+        """Load the registers from their committed rows; yields the number of loaded rows after each chunk."""
+        done = 0
+        for table in sorted(TABLES, key=_LOADED_LAST.__eq__):
+            read = ReadOptions()
+            read.set_iterate_upper_bound(bytes([table + 1]))
+            rows = self._edges.iter(read)
+            rows.seek(bytes([table]))
+            valid, key_of, value_of, following = rows.valid, rows.key, rows.value, rows.next
+            while valid():
+                keys, values = [], []
+                while valid() and len(keys) < _CHUNK:
+                    keys.append(key_of())
+                    values.append(value_of())
+                    following()
+                self.registers.load(table, keys, values)
+                done += len(keys)
+                yield done
+            _whole(rows)
 
     def commit(self) -> int:
         """Write everything staged as one WriteBatch and return the number of rows.

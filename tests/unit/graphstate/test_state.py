@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from numba.core.dispatcher import Dispatcher
 
+from graphstate.apply import event_kernels
 from graphstate.errors import DamagedError, FormatError
+from graphstate.event_columns import EventColumns
 from graphstate.memory import counter_kernels, features, frontier, windows
 from graphstate.memory.node_tables import LQ, LQ_SUM
 from graphstate.oracle.naive_features import log_quantum
 from graphstate.queries.recent_activity import measure
 from graphstate.state import GraphState
-from graphstate.storage import row_layouts
+from graphstate.storage import pair_tables, row_layouts
 from graphstate.types import OWN, GraphSpec, Kind, Mutation
 from tests.support.graphs import at, create, follow, share, unshare
 from tests.support.strategies import history
@@ -136,7 +138,7 @@ def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
     state = GraphState.open(tmp_path, GraphSpec())
     kernels = [
         kernel
-        for module in (counter_kernels, features, frontier, windows)
+        for module in (counter_kernels, event_kernels, features, frontier, pair_tables, windows)
         for kernel in vars(module).values()
         if isinstance(kernel, Dispatcher)
     ]
@@ -154,28 +156,27 @@ def test_an_open_state_compiles_nothing_more(tmp_path: Path) -> None:
 def test_a_micro_batch_has_one_order(tmp_path: Path) -> None:
     """Calls outside of begin, take, refresh, commit are refused, and name the order."""
     state = GraphState.open(tmp_path, GraphSpec())
-    for early in (lambda: state.take([], at(0)), state.refresh):
+    for early in (lambda: state.take(EventColumns.of([]), at(0)), state.refresh):
         with pytest.raises(RuntimeError, match="while idle; the order is begin, take, refresh, commit"):
             early()
     state.begin()
-    state.take([follow(1, "a", "b")], at(1))
+    state.take(EventColumns.of([follow(1, "a", "b")]), at(1))
     for late in (state.begin, state.commit):
         with pytest.raises(RuntimeError, match="while applying"):
             late()
     state.refresh()
     with pytest.raises(RuntimeError, match="take called while refreshed"):
-        state.take([], at(2))
+        state.take(EventColumns.of([]), at(2))
     state.commit()
     state.close()
 
 
-def test_counters_are_read_after_they_are_counted(tmp_path: Path) -> None:
-    """Activity is refused while operations are queued, and measured on a boundary and after a refresh."""
+def test_counters_are_counted_when_a_record_is_taken(tmp_path: Path) -> None:
+    """Activity can be measured before the refresh, after frequent and after rare events."""
     state = GraphState.open(tmp_path, GraphSpec())
     state.begin()
-    state.take([create(1, "a", "x"), share(2, "b", "x")], at(2))
-    with pytest.raises(RuntimeError, match="counters read while operations are queued"):
-        measure(state, at(90), 7_200)
-    state.refresh()
+    state.take(EventColumns.of([create(1, "a", "x"), share(2, "b", "x"), share(2, "c", "x")]), at(2))
+    assert measure(state, at(90), 7_200).recent[state.users.index["a"]] == 2
+    state.take(EventColumns.of([unshare(3, "b", "x")]), at(3))
     assert measure(state, at(90), 7_200).recent[state.users.index["a"]] == 1
     state.close()

@@ -1,0 +1,249 @@
+"""Calls the compiled apply: ids to rows before it, new nodes, touched rows, facts and changed rows after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphstate.apply import kernel_arrays as arrays
+from graphstate.apply.aggregates import Aggregates
+from graphstate.apply.event_kernels import apply_events
+from graphstate.apply.kernel_arrays import (
+    CHANGES,
+    CLOCK,
+    COMMUNITIES,
+    CONTENTS,
+    COUNTED,
+    ENDS,
+    FACT_WIDTH,
+    FACTS,
+    LIMITS,
+    NEW,
+    NOTES,
+    OBSERVED,
+    ROW_WIDTH,
+    ROWS,
+    SHARES_BEYOND,
+    SHARES_EXPIRED,
+    Core,
+)
+from graphstate.apply.row_expansion import expand
+from graphstate.event_columns import EventColumns
+from graphstate.memory.node_tables import LQ, Table
+from graphstate.storage import pair_tables
+from graphstate.storage.row_layouts import ALL_ONES, NEVER
+from graphstate.types import COMMUNITY, CONTENT, TYPES, USER, Fact, GraphSpec, Int32s, Int64s, Kind, Mutation, source_hash
+
+_SECOND = 1_000_000
+_TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
+_TARGET_IS_COMMUNITY = np.isin(np.arange(256), (Kind.JOIN, Kind.LEAVE))
+_TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE))
+
+
+def _output(events: int, rows: int) -> arrays.Output:
+    """Return room for the changes of a number of events, in tables of a number of rows."""
+    width = 3 * events + 8
+    return arrays.Output(
+        np.zeros(ENDS, np.int64), np.empty((width, 5), np.int64), np.empty((8 * events, ROW_WIDTH), np.int64),
+        np.empty((5 * events, FACT_WIDTH), np.int64), np.empty((2 * events, 2), np.int64), np.empty((4, width), np.int64),
+        np.zeros((4, rows), np.int32), np.zeros(1, np.int32), np.empty((len(TYPES), width), np.int64),
+        np.empty((len(TYPES), width), np.int64),
+    )  # fmt: skip
+
+
+def _writable(column: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """Return a contiguous, writable array: another form would compile the kernel once more."""
+    array: NDArray[Any] = np.require(column, dtype, ("C", "W"))
+    return array
+
+
+class CompiledApply:
+    """Applies the frequent events of a record.
+
+    Args:
+        spec: The parameters of the graph.
+        aggregates: The aggregates.
+    """
+
+    def __init__(self, spec: GraphSpec, aggregates: Aggregates) -> None:
+        self._aggregates, self._tables = aggregates, aggregates.tables
+        self._registers = aggregates.store.registers
+        self._limits = np.zeros(LIMITS, np.int64)
+        kept = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
+        self._limits[:5] = spec.shards, spec.shard, spec.retention_s * _SECOND, spec.horizon_s * _SECOND, kept
+        self._events_room = self._rows_room = 0
+        self._out = _output(1, 1)
+        self.columns = EventColumns.of(())
+        self._numbers: list[NDArray[np.intp]] = []
+        self._events = self._resolved(self.columns)
+
+    def warm_up(self) -> None:
+        """Compile the kernels."""
+        self.begin(EventColumns.of(()))
+        self.run(0, NEVER, NEVER)
+        pair_tables.warm_up()
+
+    # Before
+
+    def begin(self, columns: EventColumns) -> None:
+        """Take the events of a record, and find the rows of their ids."""
+        self.columns = columns
+        self._events = self._resolved(columns)
+        kinds = np.bincount(columns.kind, minlength=len(Kind))
+        self._registers.reserve(
+            int(kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW]), int(kinds[Kind.JOIN] + kinds[Kind.LEAVE]), int(kinds[Kind.SHARE])
+        )
+
+    def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
+        """Return the events with the row of each id in the roles that it has, −1 if it has none yet."""
+        count, kind = len(columns.ids), columns.kind
+        roles = np.zeros((len(TYPES), count + 1), np.bool_)
+        # The last place takes the ids that are absent.
+        roles[USER, columns.user] = True
+        roles[USER, columns.other[_TARGET_IS_USER[kind]]] = True
+        roles[USER, columns.extra[kind == Kind.SHARE]] = True
+        roles[CONTENT, columns.other[_TARGET_IS_CONTENT[kind]]] = True
+        roles[CONTENT, columns.extra[kind == Kind.CREATE]] = True
+        roles[COMMUNITY, columns.other[_TARGET_IS_COMMUNITY[kind]]] = True
+        self._numbers = [np.flatnonzero(role[:count]) for role in roles]
+        rows = np.full((len(TYPES), count + 1), -1, np.int32)
+        hashes = np.zeros(count + 1, np.uint64)
+        unknown: set[int] = set()
+        for of_kind, table in enumerate(self._tables):
+            numbers = self._numbers[of_kind]
+            rows[of_kind, numbers] = found = self._find(of_kind, columns.ids, numbers)
+            known = found >= 0
+            hashes[numbers[known]] = table.hash[found[known]]
+            unknown.update(numbers[~known].tolist())
+        for number in unknown:
+            hashes[number] = source_hash(columns.ids[number])
+        return arrays.EventArrays(
+            _writable(kind, np.uint8), _writable(columns.time, np.int64), _writable(columns.user, np.int32),
+            _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
+        )  # fmt: skip
+
+    def _find(self, kind: int, ids: list[str], numbers: NDArray[np.intp]) -> Int32s:
+        names = [ids[number] for number in numbers.tolist()]
+        get = self._tables[kind].index.get
+        found = np.fromiter((get(name, -1) for name in names), np.int32, len(names))
+        users = self._aggregates.users
+        if kind == USER and users.forgotten:
+            for place in np.flatnonzero(found < 0).tolist():
+                found[place] = users.find(names[place])
+        return found
+
+    def find_again(self, kinds: tuple[int, ...] = (USER, CONTENT, COMMUNITY)) -> None:
+        """Find the rows of all ids again, after Python code added or removed some."""
+        for kind in kinds:
+            self._events.rows[kind, self._numbers[kind]] = self._find(kind, self.columns.ids, self._numbers[kind])
+
+    def mutation(self, i: int) -> Mutation:
+        """Return an event or a fact of the record."""
+        columns = self.columns
+        ids: list[str | None] = [
+            columns.ids[number] if number >= 0 else None
+            for number in (int(columns.user[i]), int(columns.other[i]), int(columns.extra[i]))
+        ]
+        number = int(columns.at[i]) & ALL_ONES
+        return Mutation(int(columns.kind[i]), int(columns.time[i]), ids[0] or "", ids[1] or "", ids[2], number)
+
+    # A call
+
+    def run(self, begin: int, clock: int, boundary: int) -> tuple[int, int, Int64s]:
+        """Apply events from `begin` on.
+
+        Args:
+            begin: The number of the first event.
+            clock: The clock (µs).
+            boundary: The time at which to stop.
+
+        Returns:
+            Where the call stopped, why (`event_kernels.DONE` …), and its counts by the places of `Output.ends`.
+        """
+        spare = self._reserve_rows(begin)
+        out = self._out
+        out.ends[:] = 0
+        out.ends[CLOCK] = clock
+        out.stamp[0] += 1
+        self._limits[5], self._limits[6] = boundary, self._aggregates.eviction_schedule.until
+        stop, why = apply_events(self._core(), begin)
+        ends = out.ends.copy()
+        self._name_rows(ends, spare)
+        self._collect(ends)
+        return stop, why, ends
+
+    def _reserve_rows(self, begin: int) -> list[int]:
+        """Reserve rows for all ids without one, and room for all changes; return how many reserved rows were free ones."""
+        n, reserved = len(self.columns) - begin, []
+        unknown = [int(np.count_nonzero(self._events.rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)]
+        for table, more in zip(self._tables, unknown, strict=True):
+            table.reserve(more)
+        rows = max(table.capacity for table in self._tables)
+        if n > self._events_room or rows > self._rows_room or max(unknown) > self._out.spare.shape[1]:
+            self._events_room, self._rows_room = max(n, self._events_room), rows
+            self._out = _output(max(self._events_room, *unknown), rows)
+        for kind, (table, more) in enumerate(zip(self._tables, unknown, strict=True)):
+            free = table.free[len(table.free) - min(more, len(table.free)) :][::-1]
+            for row in free:
+                table.clear(row)
+            new = np.arange(table.rows, table.rows + more - len(free))
+            self._out.spare[kind, :more] = np.concatenate([np.array(free, np.int64), new])
+            reserved.append(len(free))
+        return reserved
+
+    def _core(self) -> Core:
+        users, contents, communities = self._tables
+        registers = self._registers
+        return Core(
+            arrays.UserArrays._make(getattr(users, name) for name in arrays.UserArrays._fields),
+            arrays.ContentArrays._make(getattr(contents, name) for name in arrays.ContentArrays._fields),
+            arrays.CommunityArrays._make(getattr(communities, name) for name in arrays.CommunityArrays._fields),
+            arrays.TableArrays(
+                registers.follows.cells, registers.members.cells, registers.shares.cells, registers.pairs.cells,
+                registers.used,
+            ),
+            self._events, self._out, self._limits, LQ,
+        )  # fmt: skip
+
+    def _name_rows(self, ends: Int64s, reserved: list[int]) -> None:
+        """Set the ids of the new nodes."""
+        ids = self.columns.ids
+        for kind, table in enumerate(self._tables):
+            n = int(ends[NEW + kind])
+            if n:
+                numbers, rows = self._out.fresh[kind, :n].tolist(), self._out.spare[kind, :n].tolist()
+                table.adopt(rows, [ids[number] for number in numbers], min(n, reserved[kind]))
+
+    def _collect(self, ends: Int64s) -> None:
+        """Hand the lists of a call to the aggregates."""
+        aggregates, out, sizes = self._aggregates, self._out, ends.tolist()
+        if sizes[CHANGES]:
+            aggregates.changes.append(out.changes[: sizes[CHANGES]].copy())
+        for which, rows in (
+            (OBSERVED, aggregates.dirty_rows[USER]), (COUNTED, aggregates.counted),
+            (CONTENTS, aggregates.dirty_rows[CONTENT]), (COMMUNITIES, aggregates.dirty_rows[COMMUNITY]),
+        ):  # fmt: skip
+            rows.update(out.touched[which - OBSERVED, : sizes[which]].tolist())
+        for time, content in out.notes[: sizes[NOTES]].tolist():
+            aggregates.eviction_schedule.note(content, time)
+        if sizes[ROWS]:
+            aggregates.store.staged.update(expand(out.rows[: sizes[ROWS]], self._tables))
+        departed = aggregates.shares.departed
+        departed.expired += sizes[SHARES_EXPIRED]
+        departed.beyond_retention += sizes[SHARES_BEYOND]
+        for fact in out.facts[: sizes[FACTS]].tolist():
+            aggregates.outbound_facts.append(self._fact(*fact))
+
+    def _fact(
+        self, shard: int, kind: int, time: int, user: int, other: int, extra: int, number: int
+    ) -> tuple[int, Mutation]:
+        users, contents, _ = self._tables
+        # Only RECEIVED has a user as its other node; REPLIED has no user.
+        name = users.ids[user] if user >= 0 else ""
+        others: Table = users if kind == Fact.RECEIVED else contents
+        return shard, Mutation(
+            kind, time, name, others.ids[other] if other >= 0 else "", contents.ids[extra] if extra >= 0 else None, number
+        )
+

@@ -1,0 +1,470 @@
+"""Compiled apply of events: what `registers` and `aggregates` do, for the frequent kinds and cases.
+
+Each handler returns whether it applied the event. False leaves it to the Python code of `registers`; what a handler did
+until then may be repeated without effect. The order of all changes is that of the events.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from graphstate.apply.kernel_arrays import (
+    APPLIED,
+    BOUNDARY,
+    CLOCK,
+    COMMUNITIES,
+    CONTENTS,
+    COUNTED,
+    EXPIRED,
+    HORIZON,
+    KEPT,
+    NEW,
+    NOTED_UNTIL,
+    NOTES,
+    OBSERVED,
+    RETENTION,
+    SHARD,
+    SHARDS,
+    SHARES_BEYOND,
+    SHARES_EXPIRED,
+    Core,
+    change,
+    put,
+    send,
+    touch,
+)
+from graphstate.memory import counter_kernels, node_tables, windows
+from graphstate.memory.counter_kernels import add_created, add_made, add_received
+from graphstate.storage.pair_tables import add, find, pair_key
+from graphstate.storage.row_layouts import NEVER
+from graphstate.types import (
+    COMMUNITY,
+    CONTENT,
+    CREATED,
+    FOLLOWS,
+    HAS_MEMBER,
+    INTERACTS,
+    MEMBER_OF,
+    REPLY_TO,
+    SHARED,
+    USER,
+    Fact,
+    Kind,
+)
+
+_ADD, _RETIME, _REMOVE = windows.ADD, windows.RETIME, windows.REMOVE
+_SECOND = counter_kernels.SECOND
+_FOLLOW, _UNFOLLOW, _JOIN, _LEAVE, _SHARE, _CREATE = (
+    int(kind) for kind in (Kind.FOLLOW, Kind.UNFOLLOW, Kind.JOIN, Kind.LEAVE, Kind.SHARE, Kind.CREATE)
+)
+_FIRST_FACT = int(min(Fact))
+_MADE, _THROUGH, _CREDITED, _RECEIVED, _TIED, _AUTHORED, _REPLIED = (
+    int(fact)
+    for fact in (
+        Fact.MADE, Fact.THROUGH, Fact.CREDITED, Fact.RECEIVED, Fact.TIED, Fact.AUTHORED, Fact.REPLIED,
+    )
+)  # fmt: skip
+_FOLLOWERS, _FOLLOWING, _VIA, _SHARERS, _AUTHORS, _CREDITS, _DELAYS = (
+    node_tables.FOLLOWERS, node_tables.FOLLOWING, node_tables.VIA, node_tables.SHARERS, node_tables.AUTHORS,
+    node_tables.CREDITED, node_tables.DELAY_MADE,
+)  # fmt: skip
+
+FOLLOW_ROW, MEMBER_ROW, SHARE_ROW, CLAIM_ROW, PAIR_ROW, CREDIT_ROW, VIA_ROW, REPLIES_ROW, LINK_ROW = range(9)
+"""Tables of changed rows. The fields are those of the key, then of the value; of a link: relation, source, target, time,
+whether it is live."""
+MORE, UNSHARED, COUNTED_VIA, _FLAG_BITS = 1, 2, 4, 3
+"""Flags of a share's register, beside its via: claims exist, an unshare exists, its via counts."""
+_ELSEWHERE = 1 << 31
+
+DONE, RARE, PASSED = range(3)
+"""Why a call stopped: no event is left; the event is for `registers`; the event passes a boundary."""
+
+
+@njit(cache=True, nogil=True)
+def pack_via(via: int, flags: int) -> int:
+    """Return via row (−1 for none) and flags of a share as one number."""
+    return ((via + 1) << _FLAG_BITS) | flags
+
+
+@njit(cache=True, nogil=True)
+def unpack_via(packed: int) -> int:
+    """Return the via row in a packed number."""
+    return (packed >> _FLAG_BITS) - 1
+
+
+@njit(cache=True, nogil=True)
+def _owns(core: Core, number: int) -> bool:
+    shards = core.limits[SHARDS]
+    if shards == 1:
+        return True
+    return np.int64(core.events.hashes[number] % np.uint64(shards)) == core.limits[SHARD]
+
+
+@njit(cache=True, nogil=True)
+def _new_row(core: Core, kind: int, number: int) -> int:
+    n = core.out.ends[NEW + kind]
+    row = core.out.spare[kind, n]
+    core.out.fresh[kind, n] = number
+    core.out.ends[NEW + kind] = n + 1
+    core.events.rows[kind, number] = row
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _observe_user(core: Core, number: int, time: int) -> int:
+    """Return the row of a named user, −1 if its id must be restored first."""
+    row, users = np.int64(core.events.rows[USER, number]), core.users
+    if row < 0:
+        row = _new_row(core, USER, number)
+        users.hash[row], users.owned[row], users.named[row] = core.events.hashes[number], _owns(core, number), 1
+    if time > users.last_event_at[row]:
+        if not users.named[row]:
+            return -1
+        users.last_event_at[row] = time
+    touch(core.out, OBSERVED, row)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _content(core: Core, number: int) -> int:
+    row = np.int64(core.events.rows[CONTENT, number])
+    if row < 0:
+        row = _new_row(core, CONTENT, number)
+        core.contents.hash[row], core.contents.owned[row] = core.events.hashes[number], _owns(core, number)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _observe_content(core: Core, row: int, time: int) -> None:
+    contents, out = core.contents, core.out
+    if time < core.limits[NOTED_UNTIL]:
+        out.notes[out.ends[NOTES], 0], out.notes[out.ends[NOTES], 1] = time, row
+        out.ends[NOTES] += 1
+    if time > contents.last_event_at[row]:
+        contents.last_event_at[row] = time
+    touch(out, CONTENTS, row)
+
+
+@njit(cache=True, nogil=True)
+def _link(core: Core, relation: int, source: int, target: int, time: int, sign: int) -> None:
+    put(core.out, LINK_ROW, relation, source, target, time, 1 if sign > 0 else 0)
+
+
+@njit(cache=True, nogil=True)
+def _follow(core: Core, i: int) -> bool:
+    events, users, table = core.events, core.users, core.tables.follows
+    time, live = events.time[i], np.int64(events.kind[i] == _FOLLOW)
+    user, target = _observe_user(core, events.user[i], time), _observe_user(core, events.other[i], time)
+    if user < 0 or target < 0:
+        return False
+    if time <= users.forget_at[user] or time <= users.forget_at[target]:
+        return True
+    key = pair_key(user, target)
+    place, before = find(table, key), NEVER
+    if place < 0:
+        place = add(table, key)
+        core.tables.used[0] += 1
+    else:
+        was, was_live = table[place, 1] >> 1, table[place, 1] & 1
+        if time < was or (time == was and (live or not was_live)):
+            return True
+        if was_live:
+            before = was
+    table[place, 1] = time << 1 | live
+    put(core.out, FOLLOW_ROW, user, target, time, live)
+    if live and before != NEVER:
+        _link(core, FOLLOWS, user, target, before, -1)
+        _link(core, FOLLOWS, user, target, time, 1)
+        if users.owned[target]:
+            change(core.out, _RETIME, FOLLOWS, user, target, time)
+    elif live or before != NEVER:
+        sign, when = (1, time) if live else (-1, before)
+        _link(core, FOLLOWS, user, target, when, sign)
+        if users.owned[user]:
+            users.counts[user, _FOLLOWING] += sign
+        if users.owned[target]:
+            users.counts[target, _FOLLOWERS] += sign
+            change(core.out, _ADD if live else _REMOVE, FOLLOWS, user, target, when)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _count_member(core: Core, user: int, community: int, time: int, sign: int) -> None:
+    operation, when = (_ADD, time) if sign > 0 else (_REMOVE, 0)
+    if core.communities.owned[community]:
+        core.communities.members[community] += sign
+        _link(core, MEMBER_OF, user, community, time, sign)
+        change(core.out, operation, MEMBER_OF, user, community, when)
+    if core.users.owned[user]:
+        _link(core, HAS_MEMBER, community, user, time, sign)
+        change(core.out, operation, HAS_MEMBER, community, user, when)
+
+
+@njit(cache=True, nogil=True)
+def _join(core: Core, i: int) -> bool:
+    events, table = core.events, core.tables.members
+    time, live, number = events.time[i], np.int64(events.kind[i] == _JOIN), events.other[i]
+    user = _observe_user(core, events.user[i], time)
+    if user < 0:
+        return False
+    community = np.int64(events.rows[COMMUNITY, number])
+    if community < 0:
+        community = _new_row(core, COMMUNITY, number)
+        core.communities.hash[community], core.communities.owned[community] = events.hashes[number], _owns(core, number)
+    touch(core.out, COMMUNITIES, community)
+    if time <= core.users.forget_at[user]:
+        return True
+    key = pair_key(user, community)
+    place, before = find(table, key), NEVER
+    if place < 0:
+        place = add(table, key)
+        core.tables.used[1] += 1
+    else:
+        was, was_live = table[place, 1] >> 1, table[place, 1] & 1
+        if time < was or (time == was and (live or not was_live)):
+            return True
+        if was_live:
+            before = was
+    table[place, 1] = time << 1 | live
+    put(core.out, MEMBER_ROW, user, community, time, live)
+    if before != NEVER:
+        _count_member(core, user, community, before, -1)
+    if live:
+        _count_member(core, user, community, time, 1)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _share(core: Core, i: int) -> bool:
+    events, users, contents = core.events, core.users, core.contents
+    time, through = events.time[i], events.extra[i]
+    here = _owns(core, events.other[i])
+    user = np.int64(-1)
+    if here or _owns(core, events.user[i]):
+        user = _observe_user(core, events.user[i], time)
+        if user < 0:
+            return False
+        if time > users.last_share_at[user]:
+            users.last_share_at[user] = time
+    if not here:
+        return through < 0 or not _owns(core, through) or _observe_user(core, through, time) >= 0
+    via = np.int64(-1)
+    if through >= 0:
+        via = _observe_user(core, through, time)
+        if via < 0:
+            return False
+    content = _content(core, events.other[i])
+    _observe_content(core, content, time)
+    cut, key, table = max(users.forget_at[user], contents.deleted_at[content]), pair_key(user, content), core.tables.shares
+    place = find(table, key)
+    if place < 0:
+        if time > cut:
+            place = add(table, key)
+            core.tables.used[2] += 1
+            table[place, 1], table[place, 2] = time, pack_via(via, 0)
+            table[place, 2] |= _register_share(core, user, content, time, via)
+            put(core.out, SHARE_ROW, user, content, NEVER, time, via, 0)
+        return True
+    first, packed = table[place, 1], table[place, 2]
+    if packed & UNSHARED:
+        return False
+    if time <= cut or (time == first and unpack_via(packed) == via):
+        return True
+    if time <= first:
+        return False
+    table[place, 2] = packed | MORE
+    put(core.out, CLAIM_ROW, user, content, time, via)
+    put(core.out, SHARE_ROW, user, content, NEVER, first, unpack_via(packed), 1)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _register_share(core: Core, user: int, content: int, time: int, via: int) -> int:
+    """Count a new share; return the flags of its register."""
+    created_at, retention = core.contents.created_at[content], core.limits[RETENTION]
+    _link(core, SHARED, user, content, time, 1)
+    if created_at != NEVER and retention and time > created_at + retention:
+        core.out.ends[SHARES_BEYOND] += 1
+        return 0
+    flags = _count_share(core, user, content, time, via)
+    if created_at != NEVER:
+        _credit(core, user, content, time, created_at, np.int64(core.contents.creator[content]))
+    return flags
+
+
+@njit(cache=True, nogil=True)
+def _count_share(core: Core, user: int, content: int, time: int, via: int) -> int:
+    users, flags = core.users, 0
+    if users.owned[user]:
+        add_made(users.counts, users.tops, users.rings, user, time, 1)
+        touch(core.out, COUNTED, user)
+    else:
+        send(core, users.hash[user], _MADE, time, user)
+    if via >= 0 and time > users.forget_at[via]:
+        flags = COUNTED_VIA
+        put(core.out, VIA_ROW, via, user, content, time)
+        if users.owned[via]:
+            users.counts[via, _VIA] += 1
+            touch(core.out, COUNTED, via)
+        else:
+            send(core, users.hash[via], _THROUGH, 0, via)
+    core.contents.sharers[content] += 1
+    touch(core.out, CONTENTS, content)
+    change(core.out, _ADD, SHARED, user, content, time)
+    return flags
+
+
+@njit(cache=True, nogil=True)
+def _credit(core: Core, user: int, content: int, time: int, created_at: int, creator: int) -> None:
+    users, delay_s = core.users, max(0, time - created_at) // _SECOND
+    if users.owned[user]:
+        users.counts[user, _CREDITS] += 1
+        users.counts[user, _DELAYS] += delay_s
+        touch(core.out, COUNTED, user)
+    else:
+        send(core, users.hash[user], _CREDITED, 0, user, -1, -1, delay_s)
+    if not users.owned[creator]:
+        send(core, users.hash[creator], _RECEIVED, time, creator, user, content, created_at)
+        return
+    add_received(
+        users.counts, users.tops, users.rings, core.contents.reach, core.lq, core.limits[HORIZON],
+        creator, content, time, created_at, 1,
+    )  # fmt: skip
+    touch(core.out, COUNTED, creator)
+    touch(core.out, CONTENTS, content)
+    _interact(core, user, creator, content, time)
+
+
+@njit(cache=True, nogil=True)
+def _interact(core: Core, user: int, creator: int, content: int, time: int) -> None:
+    """Store a credited share of a pair, and update the edge."""
+    users, table, out = core.users, core.tables.pairs, core.out
+    put(out, CREDIT_ROW, creator, user, time, content)
+    key = pair_key(user, creator)
+    place = find(table, key)
+    if place < 0:
+        place = add(table, key)
+        core.tables.used[3] += 1
+        pair = table[place]
+        pair[1], pair[2], pair[3], pair[4] = time, time, NEVER, NEVER
+        put(out, PAIR_ROW, user, creator, time, time, NEVER, NEVER)
+        _link(core, INTERACTS, user, creator, time, 1)
+        users.counts[creator, _SHARERS] += 1
+        if users.owned[user]:
+            users.counts[user, _AUTHORS] += 1
+            touch(out, COUNTED, user)
+        else:
+            send(core, users.hash[user], _TIED, 0, user)
+        change(out, _ADD, INTERACTS, user, creator, time)
+        return
+    pair = table[place]
+    latest = pair[1]
+    if pair[2] <= time <= latest:
+        return
+    pair[1], pair[2] = max(time, latest), min(time, pair[2])
+    put(out, PAIR_ROW, user, creator, pair[1], pair[2], pair[3], pair[4])
+    if time > latest:
+        _link(core, INTERACTS, user, creator, latest, -1)
+        _link(core, INTERACTS, user, creator, time, 1)
+        change(out, _RETIME, INTERACTS, user, creator, time)
+
+
+@njit(cache=True, nogil=True)
+def _create_elsewhere(core: Core, i: int) -> bool:
+    """Observe the nodes of a create whose content another shard owns."""
+    events, contents = core.events, core.contents
+    time, parent = events.time[i], events.extra[i]
+    if parent >= 0 and _owns(core, parent):
+        reply = _content(core, parent)
+        _observe_content(core, reply, time)
+        shard = np.int64(events.hashes[events.other[i]] % np.uint64(core.limits[SHARDS]))
+        put(core.out, REPLIES_ROW, reply, _ELSEWHERE + shard, 0, 0)
+    return not _owns(core, events.user[i]) or _observe_user(core, events.user[i], time) >= 0
+
+
+@njit(cache=True, nogil=True)
+def _create(core: Core, i: int) -> bool:
+    events, users, contents, out = core.events, core.users, core.contents, core.out
+    time, parent, number = events.time[i], events.extra[i], events.other[i]
+    if not _owns(core, number):
+        return _create_elsewhere(core, i)
+    content = np.int64(events.rows[CONTENT, number])
+    known = content >= 0
+    if known and (contents.created_at[content] != time or contents.creator[content] != events.rows[USER, events.user[i]]):
+        # Another create, or shares that wait for one; only a content that nothing has named is simple.
+        return False
+    if known and (contents.reply[content] >= 0) != (parent >= 0):
+        return False
+    reply = np.int64(-1)
+    if parent >= 0:
+        if parent == number or (known and contents.reply[content] != events.rows[CONTENT, parent]):
+            return False
+        reply = _content(core, parent)
+        if contents.owned[reply]:
+            _observe_content(core, reply, time)
+    user = _observe_user(core, events.user[i], time)
+    if user < 0:
+        return False
+    content = _content(core, number)
+    _observe_content(core, content, time)
+    if known:
+        return True
+    if reply >= 0:
+        put(out, REPLIES_ROW, reply, content, 0, 0)
+        if not contents.owned[reply]:
+            contents.reference_count[reply] += 1
+            touch(out, CONTENTS, reply)
+    if time <= users.forget_at[user]:
+        return True
+    contents.created_at[content], contents.creator[content], contents.reply[content] = time, user, reply
+    _link(core, CREATED, content, user, time, 1)
+    if users.owned[user]:
+        change(out, _ADD, CREATED, content, user, time)
+        add_created(users.counts, users.tops, users.rings, contents.reach, core.lq, user, content, time, 1)
+        touch(out, COUNTED, user)
+    else:
+        send(core, users.hash[user], _AUTHORED, time, user, content)
+    if reply >= 0:
+        if contents.owned[reply]:
+            touch(out, CONTENTS, reply)
+            _link(core, REPLY_TO, content, reply, time, 1)
+            change(out, _ADD, REPLY_TO, content, reply, time)
+        else:
+            send(core, contents.hash[reply], _REPLIED, time, -1, reply, content)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def apply_events(core: Core, begin: int) -> tuple[int, int]:
+    """Apply events from `begin` on; return where the call stopped and why: DONE, RARE or PASSED."""
+    events, ends, limits = core.events, core.out.ends, core.limits
+    for i in range(begin, len(events.kind)):
+        kind, time = events.kind[i], events.time[i]
+        if kind >= _FIRST_FACT:
+            return i, RARE
+        if time > ends[CLOCK]:
+            if time >= limits[BOUNDARY]:
+                return i, PASSED
+            ends[CLOCK] = time
+        elif limits[KEPT] and time < ends[CLOCK] - limits[KEPT]:
+            if kind == _CREATE:
+                return i, RARE
+            ends[EXPIRED] += _owns(core, events.user[i])
+            if kind == _SHARE and _owns(core, events.other[i]):
+                ends[SHARES_EXPIRED] += 1
+            continue
+        if kind in (_FOLLOW, _UNFOLLOW):
+            applied = _follow(core, i)
+        elif kind == _SHARE:
+            applied = _share(core, i)
+        elif kind in (_JOIN, _LEAVE):
+            applied = _join(core, i)
+        elif kind == _CREATE:
+            applied = _create(core, i)
+        else:
+            return i, RARE
+        if not applied:
+            return i, RARE
+        ends[APPLIED] += _owns(core, events.user[i])
+    return len(events.kind), DONE
