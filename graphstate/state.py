@@ -7,7 +7,6 @@ disk: close the state and open it again.
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import window_loading
+from graphstate import graph_snapshot, node_loading, window_loading
 from graphstate.apply import eviction, share_outcomes
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.compiled_apply import CompiledApply
@@ -25,14 +24,14 @@ from graphstate.apply.registers import UNERASED, Applier
 from graphstate.apply.remote_facts import FIRST, RemoteFacts
 from graphstate.errors import FormatError
 from graphstate.event_columns import EventColumns
-from graphstate.memory import counter_codec, features, row_writer
+from graphstate.memory import features, row_writer
 from graphstate.memory.columns import as_rows, in_order, union
-from graphstate.memory.counter_kernels import NOTHING, WIDTH, Counting
 from graphstate.memory.frontier import Frontier
 from graphstate.memory.windows import Windows
 from graphstate.micro_batch import Changes, Phase
 from graphstate.mirrored_nodes import MirroredNodes
-from graphstate.storage import migrations, row_layouts
+from graphstate.storage import memory_need, migrations, row_layouts
+from graphstate.storage.journal import Journal
 from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
 from graphstate.storage.store import Store
@@ -51,7 +50,7 @@ from graphstate.types import (
     Snapshot,
 )  # fmt: skip
 
-FORMAT = 3
+FORMAT = 4
 """The version of the byte layouts."""
 _SECOND = 1_000_000
 _TARGETS = np.array([relation.target for relation in RELATIONS])
@@ -59,6 +58,18 @@ _TARGETS = np.array([relation.target for relation in RELATIONS])
 
 def _no_progress(_what: str, _done: int, _total: int) -> None:
     """Discard progress reports."""
+
+
+def _check_format(meta: dict[bytes, bytes], spec: GraphSpec) -> None:
+    """Raise FormatError if another format or another spec wrote a state."""
+    stored_format, stored = int(meta[b"format"]), json.loads(meta[b"spec"])
+    if stored_format != FORMAT:
+        raise FormatError(
+            f"the state has format {stored_format}, this version reads {FORMAT}: open it for writing once to migrate it"
+        )
+    if stored != asdict(spec):
+        differing = sorted(key for key in stored if stored[key] != asdict(spec).get(key))
+        raise FormatError(f"the state was built with another {', '.join(differing)}: remove the folder to rebuild")
 
 
 # large class: the one owner of a shard's graph and its phases; counters, windows, loading and queries lie in modules
@@ -87,6 +98,10 @@ class GraphState:
         self.applier = Applier(self.aggregates)
         self.facts = RemoteFacts(self.applier)
         self.compiled = CompiledApply(spec, self.aggregates)
+        self.journal = Journal(store, store.registers)
+        self._unclean = self._erased_before = 0
+        self._held_bytes = 1 << 28
+        self._sets = self._no_sets = np.zeros((0, 2), np.int64)
         self.windows = Windows(spec.window)
         self.mirrored_nodes = MirroredNodes(self.aggregates, self.windows)
         self.frontier = Frontier()
@@ -127,6 +142,7 @@ class GraphState:
             FormatError: Another format or another spec wrote it.
             LockedError: Another process has it open.
             DamagedError: RocksDB cannot open it.
+            MemoryRefusal: It does not fit into the memory that is available.
         """
         if not read_only:
             migrations.recover(path)
@@ -137,6 +153,7 @@ class GraphState:
             migrations.migrate(path, stored_format, FORMAT, progress or _no_progress)
             state = cls(Store(path, budget), spec)
         try:
+            memory_need.require(state.store, spec.shards)
             state.load(progress or _no_progress)
         except BaseException:
             state.close()
@@ -153,7 +170,7 @@ class GraphState:
         Raises:
             FormatError: Another format or another spec wrote the state.
         """
-        self._compile_kernels()
+        node_loading.compile_kernels(self.tables, self.spec.window, self.frontier)
         self.compiled.warm_up()
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
@@ -161,47 +178,23 @@ class GraphState:
             self.store.write("meta", b"spec", json.dumps(asdict(self.spec)).encode())
             self._refresh()
             return
-        self._check_format(meta)
+        _check_format(meta, self.spec)
         self.meta = meta
         self.clock = int(meta.get(b"clock", NEVER))
         self.shares.restore(meta.get(share_outcomes.META))
-        self.applier.unerased = int(meta.get(UNERASED, b"0"))
-        for done, (key, value) in enumerate(self.store.rows("nodes")):
-            kind, row = row_layouts.read_node(key)
-            self.tables[kind].restore(row, value)
-            if done % 50_000 == 0:
-                progress("nodes", done, 0)
-        counters = ((row_layouts.read_node(key)[1], value) for key, value in self.store.rows("counters"))
-        for done in counter_codec.restore(self.users, counters):
-            progress("counters", done, 0)
-        for done in self.store.load_registers():
+        self.applier.unerased = self._erased_before = int(meta.get(UNERASED, b"0"))
+        node_loading.load(self.store, self.tables, progress)
+        for done in self.journal.load():
             progress("registers", done, 0)
+        self.store.registers.loaded(self.contents.capacity)
+        self._unclean = self.journal.newest
         self._ensure_capacity()
         window_loading.fill(self.windows, self.aggregates, self._hashes(), progress)
         self.aggregates.dirty_rows = [set(table.fresh) for table in self.tables]
         self._refresh()
         self.aggregates.begin_batch()
-
-    def _compile_kernels(self) -> None:
-        scratch = Windows(self.spec.window)
-        scratch.change(np.zeros((1, 5), np.int64), self._hashes(), self.aggregates.newest)
-        scratch.replace([(0, 0)], [1], as_rows([0]), as_rows([0]))
-        Counting(self.users, self.contents, 0).add_up(array("q", [NOTHING] * WIDTH))
-        features.warm_up(self.users, self.contents, self.communities)
-        counter_codec.unpack(counter_codec.pack(self.users, as_rows([])))
-        self.frontier.warm_up(scratch)
-
-    def _check_format(self, meta: dict[bytes, bytes]) -> None:
-        stored_format = int(meta[b"format"])
-        if stored_format != FORMAT:
-            raise FormatError(
-                f"the state has format {stored_format}, this version reads {FORMAT}: open it for writing once to "
-                "migrate it"
-            )
-        stored = json.loads(meta[b"spec"])
-        if stored != asdict(self.spec):
-            differing = sorted(key for key in stored if stored[key] != asdict(self.spec).get(key))
-            raise FormatError(f"the state was built with another {', '.join(differing)}: remove the folder to rebuild")
+        for table in self.tables:
+            table.fresh = []
 
     # A micro-batch
 
@@ -232,11 +225,15 @@ class GraphState:
         self.phase = Phase.APPLYING
         self.aggregates.begin_batch()
         self.applier.forgotten, self.applier.erased, self.applier.named = [], [], []
-        self.users.returned = []
+        self.users.returned, self.users.renamed = [], []
         for table in self.tables:
             table.fresh = []
         self.contents.free.extend(self._vacant)
         self._vacant = []
+        held = self.memory_bytes
+        if held > self._held_bytes:
+            self._held_bytes = held
+            memory_need.require_growth(held, self.spec.shards)
 
     def take(
         self,
@@ -277,28 +274,31 @@ class GraphState:
             self._advance(clock, every_us, on_boundary)
         return counts
 
-    def _take_rare(self, columns: EventColumns, place: int, counts: dict[str, int]) -> int:
-        """Apply the event or the facts from `place` on that the compiled code leaves; return where to go on."""
-        compiled, drops = self.compiled, self.contents.drops
-        fact = columns.kind[place] >= FIRST
-        while place < len(columns) and (columns.kind[place] >= FIRST) == fact:
-            mutation = compiled.mutation(place)
-            if fact:
-                self.facts.apply(mutation)
-                counts["facts"] = counts.get("facts", 0) + 1
-            elif self._retained_us and mutation.time < self.clock - self._retained_us:
-                counts["expired"] += self.users.owns(mutation.user)
-                self._expire(mutation)
-            else:
-                self.clock = max(self.clock, mutation.time)
-                self.applier.handlers[mutation.kind](mutation)
-                counts["applied"] += self.users.owns(mutation.user)
+    def _take_rare(self, columns: EventColumns, begin: int, counts: dict[str, int]) -> int:
+        """Apply the event or the facts from `begin` on that the compiled code leaves; return where to go on."""
+        drops, place = self.contents.drops, begin
+        if columns.kind[begin] < FIRST:
+            self._take_one(self.compiled.mutation(begin), counts)
             place += 1
-            if not fact:
-                break
+        while place < len(columns) and columns.kind[place] >= FIRST:
+            self.facts.apply(self.compiled.mutation(place))
+            counts["facts"] = counts.get("facts", 0) + 1
+            place += 1
         self.aggregates.add_up()
-        compiled.find_again()
+        self.compiled.find_again(begin, place)
+        if self.contents.drops != drops:
+            self.compiled.find_contents_again()
         return place
+
+    def _take_one(self, event: Mutation, counts: dict[str, int]) -> None:
+        owned = self.users.owns(event.user)
+        if self._retained_us and event.time < self.clock - self._retained_us:
+            counts["expired"] += owned
+            self._expire(event)
+        else:
+            self.clock = max(self.clock, event.time)
+            self.applier.handlers[event.kind](event)
+            counts["applied"] += owned
 
     def _expire(self, mutation: Mutation) -> None:
         """Count an event that changes nothing because it arrived after the lateness."""
@@ -323,14 +323,14 @@ class GraphState:
         if before == NEVER:
             return
         if on_boundary is not None and before // every_us != time // every_us:
-            self.aggregates.add_up()
+            self._change_windows()
             on_boundary(time // every_us * every_us)
         if self._retained_us and before // EVICTION_US != time // EVICTION_US:
             evicted = eviction.sweep(self.aggregates, time // EVICTION_US * EVICTION_US - self._retained_us)
             if evicted:
                 self._vacant += evicted
                 self.aggregates.add_up()
-                self.compiled.find_again((CONTENT,))
+                self.compiled.find_contents_again()
 
     def mark_dirty(self, kind: int, row: int) -> None:
         """Write a node's record with the micro-batch, and evaluate its features in `refresh`."""
@@ -351,10 +351,9 @@ class GraphState:
 
     def _refresh(self) -> None:
         aggregates, floor = self.aggregates, self.spec.floor
-        aggregates.add_up()
-        self._ensure_capacity()
         self._remove_unreferenced()
-        sets = self.windows.change(aggregates.take_changes(), self._hashes(), aggregates.newest)
+        self._change_windows()
+        sets, self._sets = self._sets, self._no_sets
         targets = _TARGETS[sets[:, 0]]
         dirty_rows = (aggregates.dirty_rows[USER] | aggregates.counted, *aggregates.dirty_rows[1:])
         touched = [self.owned(kind, in_order(rows)) for kind, rows in enumerate(dirty_rows)]
@@ -373,6 +372,18 @@ class GraphState:
         own = features.own(users, contents, self.windows, rows, self.tick)
         fresh = [as_rows(table.fresh) for table in aggregates.tables]
         self.changes = Changes(windows, propagated, fresh, own, touched[USER], self.mirrored_nodes.wanted(sets))
+
+    def _change_windows(self) -> None:
+        """Apply the edge changes so far to the windows, and list those whose set changed, each once."""
+        self.aggregates.add_up()
+        self._ensure_capacity()
+        changes = self.aggregates.take_changes()
+        if not len(changes):
+            return
+        sets = self.windows.change(changes, self._hashes())
+        if len(self._sets):
+            sets = np.unique(np.concatenate([self._sets, sets]), axis=0)
+        self._sets = sets
 
     def _remove_unreferenced(self) -> None:
         """Remove other shards' contents that nothing here references any more."""
@@ -447,16 +458,19 @@ class GraphState:
         self._require("commit", Phase.IDLE, Phase.REFRESHED)
         store, users = self.store, self.users
         counted, dirty_rows = self.aggregates.counted, self.aggregates.dirty_rows
-        # A user with only its counters changed has the same record as before.
-        records = (dirty_rows[USER] | counted.intersection(users.fresh), *dirty_rows[1:])
+        # A user's record is its id alone.
+        records = ({*users.fresh, *users.renamed}, *dirty_rows[1:])
         for kind, (table, rows) in enumerate(zip(self.tables, records, strict=True)):
             row_writer.write_nodes(store, table, kind, rows)
-        row_writer.write_counters(store, users, self.owned(USER, in_order(dirty_rows[USER] | counted)))
+        row_writer.write_counters(store, users, in_order(dirty_rows[USER] | counted | records[0]))
         row_writer.write_outputs(store, outputs or {})
         store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())
         self.shares.write(store)
+        self.journal.commit()
         written = store.commit()
+        if self.applier.unerased != self._erased_before:
+            self._erased_before, self._unclean = self.applier.unerased, self.journal.newest
         self.phase = Phase.IDLE
         return written
 
@@ -469,6 +483,20 @@ class GraphState:
         if self.unerased() == unerased:
             self.store.remove("meta", UNERASED)
 
+    def clean(self, size: int) -> bool:
+        """Rewrite parts of the journal that may hold rows removed until the last commit, up to `size` bytes.
+
+        It does nothing while changes are not committed.
+
+        Returns:
+            Whether no such part is left.
+        """
+        if self.store.registers.changed_rows:
+            return False
+        done = self.journal.clean(self._unclean, size)
+        self.store.commit()
+        return done
+
     def outputs(self) -> dict[int, bytes]:
         """Return the committed `outputs` rows by user row."""
         return {row_layouts.read_node(key)[1]: value for key, value in self.store.rows("outputs")}
@@ -478,6 +506,11 @@ class GraphState:
         self.store.close()
 
     # Reading
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of all tables, registers and windows, with the room in which they grow; without ids."""
+        return sum(table.nbytes for table in self.tables) + self.store.registers.nbytes + self.windows.nbytes
 
     def live_users(self, rows: Int64s | None = None) -> NDArray[np.bool_]:
         """Return whether each of these user rows is a live user of this shard, `[n]`; None means all rows."""
@@ -494,19 +527,4 @@ class GraphState:
 
     def snapshot(self) -> Snapshot:
         """Return the whole graph as arrays (copies)."""
-        users, contents = self.users, self.contents
-        edges, times = [], []
-        for number, relation in enumerate(RELATIONS):
-            pairs, when = self.windows.edges(number, self.tables[relation.target].rows)
-            edges.append(pairs)
-            times.append(when)
-        return Snapshot(
-            ids=[list(table.ids) for table in self.tables],
-            edges=edges,
-            times=times,
-            propagated=[table.propagated[: table.rows].copy() for table in self.tables],
-            own=users.own[: users.rows].copy(),
-            as_of=self.as_of(),
-            live=self.live_users(),
-            created=contents.created_at[: contents.rows] != NEVER,
-        )
+        return graph_snapshot.copy(self.tables, self.windows, self.as_of(), self.live_users())

@@ -7,7 +7,6 @@ its owner as a fact instead.
 from __future__ import annotations
 
 from array import array
-from itertools import chain, starmap
 
 import numpy as np
 
@@ -33,21 +32,20 @@ from graphstate.memory.windows import ADD, REMOVE, RETIME
 from graphstate.storage import row_layouts
 from graphstate.storage.row_layouts import NEVER, PAIR_VALUE, TIME
 from graphstate.storage.store import Store
-from graphstate.types import CREATED as CREATED_RELATION
 from graphstate.types import (
-    FOLLOWS,
+    CONTENT,
     HAS_MEMBER,
     INTERACTS,
     MEMBER_OF,
     RELATIONS,
     REPLY_TO,
-    SHARED,
     TYPES,
     Fact,
     GraphSpec,
     Int64s,
     Mutation,
 )  # fmt: skip
+from graphstate.types import CREATED as CREATED_RELATION
 
 _SECOND = 1_000_000
 _SOURCE = [relation.source for relation in RELATIONS]
@@ -130,8 +128,9 @@ class Aggregates:
         self.ops.extend((EDGE, operation, relation, source, target, time, 0, 0))
 
     def link(self, relation: int, source: int, target: int, time: int) -> None:
-        """Add a live edge; one to another shard's target is stored and enters no window."""
-        self.store.staged[self._index(relation, source, target, time)] = b""
+        """Add a live edge; one to another shard's target enters no window."""
+        if self._stored(relation, source, target):
+            self.store.put(self._index(relation, source, target, time), b"")
         if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(ADD, relation, source, target, time)
             if _SOURCE[relation] == 1:
@@ -146,21 +145,23 @@ class Aggregates:
 
     def unlink(self, relation: int, source: int, target: int, time: int) -> None:
         """Remove a live edge."""
-        self.store.delete(self._index(relation, source, target, time))
+        if self._stored(relation, source, target):
+            self.store.delete(self._index(relation, source, target, time))
         if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(REMOVE, relation, source, target, 0)
             if _SOURCE[relation] == 1:
                 self.release(source)
 
-    def retime(self, relation: int, source: int, target: int, old: int, new: int) -> None:
-        """Change the time of a live edge."""
-        self._move(relation, source, target, old, new)
+    def _stored(self, relation: int, source: int, target: int) -> bool:
+        """Return whether an edge has a row: only one of another shard's content follows from no register here."""
+        if self.shards == 1 or _SOURCE[relation] != CONTENT:
+            return False
+        return not self.contents.owned_cells[source] and bool(self.tables[_TARGET[relation]].owned_cells[target])
+
+    def retime(self, relation: int, source: int, target: int, new: int) -> None:
+        """Change the time of a live edge of users."""
         if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(RETIME, relation, source, target, new)
-
-    def _move(self, relation: int, source: int, target: int, old: int, new: int) -> None:
-        self.store.delete(self._index(relation, source, target, old))
-        self.store.put(self._index(relation, source, target, new), b"")
 
     def retain(self, content: int) -> None:
         """Count a reference to a content, if another shard owns it."""
@@ -179,35 +180,8 @@ class Aggregates:
                 contents.drop(content)
                 self.unreferenced.append(content)
 
-    def newest(self, places: list[tuple[int, int]]) -> tuple[list[int], Int64s, Int64s]:
-        """Read the live edges that belong into some windows.
-
-        Args:
-            places: The windows as (relation, target).
-
-        Returns:
-            The number of edges of each window, then the times and the sources of all edges, newest first per window.
-        """
-        indexed = list(
-            self.store.firsts(
-                starmap(row_layouts.index_prefix, places), self.window, self._late if self.retention else None
-            )
-        )
-        return [len(keys) for keys in indexed], *row_layouts.read_indexes(list(chain.from_iterable(indexed)))
-
-    def _late(self, key: bytes) -> bool:
-        """Return whether an index key is a share after the retention of its content, and so no edge."""
-        if key[0] != SHARED:
-            return False
-        time, _ = row_layouts.read_index(key)
-        return not self.counts(
-            time, self.contents.created_at_cells[row_layouts.read_node(key[: row_layouts.NODE_KEY.size])[1]]
-        )
-
     def follow(self, source: int, target: int, time: int, sign: int) -> None:
         """Count or uncount a follows edge."""
-        edge = _PACK_INDEX(FOLLOWS, target, _LAST - time, self.users.hash_cells[source], source)
-        self.store.staged[edge] = b"" if sign > 0 else None
         self.ops.extend((FOLLOW, source, target, 0, 0, time, 0, sign))
         self.dirty_rows[0].update((source, target))
 
@@ -228,9 +202,7 @@ class Aggregates:
         return created_at == NEVER or not self.retention or time <= created_at + self.retention
 
     def register_share(self, user: int, content: int, time: int, via: int, sign: int) -> None:
-        """Add a share to its content's index or remove it, and count or uncount it if it is in the retention."""
-        edge = _PACK_INDEX(SHARED, content, _LAST - time, self.users.hash_cells[user], user)
-        self.store.staged[edge] = b"" if sign > 0 else None
+        """Count or uncount a share if it is in the retention."""
         created_at = self.contents.created_at_cells[content]
         if created_at == NEVER:
             self.count_share(user, content, time, via, sign)
@@ -360,23 +332,19 @@ class Aggregates:
     def _interact(self, user: int, creator: int, content: int, time: int) -> int:
         """Store a credited share of a pair and return the change of its edge: STAYS, TIES or MOVES."""
         store = self.store
-        store.staged[_PACK_CREDIT(row_layouts.CREDIT, creator, user, time, content)] = b""
-        key = _PACK_PAIR(_PAIR, user, creator)
+        key, credit = _PACK_PAIR(_PAIR, user, creator), _PACK_CREDIT(row_layouts.CREDIT, creator, user, time, content)
         value = store.get(key)
         if value is None:
             store.put(key, PAIR_VALUE.pack(time, time, NEVER, NEVER))
-            edge = _PACK_INDEX(INTERACTS, creator, _LAST - time, self.users.hash_cells[user], user)
-            store.staged[edge] = b""
+            store.put(credit, b"")
             if self.shards > 1 and not self.users.owned_cells[user]:
                 self.tied(user, 1)
             return TIES
+        store.put(credit, b"")
         latest, first, *evicted = PAIR_VALUE.unpack(value)
         if not first <= time <= latest:
             store.put(key, PAIR_VALUE.pack(max(time, latest), min(time, first), *evicted))
-        if time > latest:
-            self._move(INTERACTS, user, creator, latest, time)
-            return MOVES
-        return STAYS
+        return MOVES if time > latest else STAYS
 
     def _withdraw(self, user: int, creator: int, content: int, time: int) -> None:
         self.store.delete(row_layouts.credit(creator, user, time, content))
@@ -396,10 +364,7 @@ class Aggregates:
         latest, _, *kept = PAIR_VALUE.unpack(value)
         if forget:
             kept = [NEVER, NEVER]
-        times = [
-            row_layouts.read_credit(credit)
-            for credit, _ in self.store.scan(row_layouts.pair(row_layouts.CREDIT, creator, user))
-        ]
+        times = self.store.registers.credit_times(user, creator)
         times += [time for time in kept if time != NEVER]
         if not times:
             self.store.delete(key)
@@ -409,7 +374,7 @@ class Aggregates:
             return
         self.store.put(key, PAIR_VALUE.pack(max(times), min(times), *kept))
         if max(times) != latest:
-            self.retime(INTERACTS, user, creator, latest, max(times))
+            self.retime(INTERACTS, user, creator, max(times))
             # No counter changes, but the feature `since_received` does.
             self.dirty_rows[0].add(creator)
 

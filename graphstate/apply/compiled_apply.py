@@ -1,4 +1,4 @@
-"""Calls the compiled apply: ids to rows before it, new nodes, touched rows, facts and changed rows after it."""
+"""Calls the compiled apply: ids to rows before it; new nodes, touched rows, facts and changed rows after it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.event_kernels import apply_events
 from graphstate.apply.kernel_arrays import (
     CHANGES,
+    CLAIM_ROW,
     CLOCK,
     COMMUNITIES,
     CONTENTS,
@@ -23,20 +24,34 @@ from graphstate.apply.kernel_arrays import (
     NEW,
     NOTES,
     OBSERVED,
+    REPLIES_ROW,
     ROW_WIDTH,
     ROWS,
     SHARES_BEYOND,
     SHARES_EXPIRED,
     Core,
 )
-from graphstate.apply.row_expansion import expand
 from graphstate.event_columns import EventColumns
 from graphstate.memory.node_tables import LQ, Table
-from graphstate.storage import pair_tables
+from graphstate.storage import pair_tables, register_tables, row_layouts
+from graphstate.storage.register_tables import CREDITS
 from graphstate.storage.row_layouts import ALL_ONES, NEVER
-from graphstate.types import COMMUNITY, CONTENT, TYPES, USER, Fact, GraphSpec, Int32s, Int64s, Kind, Mutation, source_hash
+from graphstate.types import (
+    COMMUNITY,
+    CONTENT,
+    TYPES,
+    USER,
+    Fact,
+    GraphSpec,
+    Int32s,
+    Int64s,
+    Kind,
+    Mutation,
+    source_hash,
+)
 
 _SECOND = 1_000_000
+_ROW = 0xFFFFFFFF
 _TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
 _TARGET_IS_COMMUNITY = np.isin(np.arange(256), (Kind.JOIN, Kind.LEAVE))
 _TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE))
@@ -47,9 +62,9 @@ def _output(events: int, rows: int) -> arrays.Output:
     width = 3 * events + 8
     return arrays.Output(
         np.zeros(ENDS, np.int64), np.empty((width, 5), np.int64), np.empty((8 * events, ROW_WIDTH), np.int64),
-        np.empty((5 * events, FACT_WIDTH), np.int64), np.empty((2 * events, 2), np.int64), np.empty((4, width), np.int64),
-        np.zeros((4, rows), np.int32), np.zeros(1, np.int32), np.empty((len(TYPES), width), np.int64),
-        np.empty((len(TYPES), width), np.int64),
+        np.empty((5 * events, FACT_WIDTH), np.int64), np.empty((2 * events, 2), np.int64),
+        np.empty((4, width), np.int64), np.zeros((4, rows), np.int32), np.zeros(1, np.int32),
+        np.empty((len(TYPES), width), np.int64), np.empty((len(TYPES), width), np.int64),
     )  # fmt: skip
 
 
@@ -84,6 +99,7 @@ class CompiledApply:
         self.begin(EventColumns.of(()))
         self.run(0, NEVER, NEVER)
         pair_tables.warm_up()
+        register_tables.warm_up()
 
     # Before
 
@@ -93,7 +109,9 @@ class CompiledApply:
         self._events = self._resolved(columns)
         kinds = np.bincount(columns.kind, minlength=len(Kind))
         self._registers.reserve(
-            int(kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW]), int(kinds[Kind.JOIN] + kinds[Kind.LEAVE]), int(kinds[Kind.SHARE])
+            int(kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW]),
+            int(kinds[Kind.JOIN] + kinds[Kind.LEAVE]),
+            int(kinds[Kind.SHARE]),
         )
 
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
@@ -124,7 +142,7 @@ class CompiledApply:
             _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
         )  # fmt: skip
 
-    def _find(self, kind: int, ids: list[str], numbers: NDArray[np.intp]) -> Int32s:
+    def _find(self, kind: int, ids: list[str], numbers: NDArray[Any]) -> Int32s:
         names = [ids[number] for number in numbers.tolist()]
         get = self._tables[kind].index.get
         found = np.fromiter((get(name, -1) for name in names), np.int32, len(names))
@@ -134,10 +152,18 @@ class CompiledApply:
                 found[place] = users.find(names[place])
         return found
 
-    def find_again(self, kinds: tuple[int, ...] = (USER, CONTENT, COMMUNITY)) -> None:
-        """Find the rows of all ids again, after Python code added or removed some."""
-        for kind in kinds:
-            self._events.rows[kind, self._numbers[kind]] = self._find(kind, self.columns.ids, self._numbers[kind])
+    def find_again(self, begin: int, end: int) -> None:
+        """Find the rows of the ids of some events again, after Python code applied these."""
+        columns, rows = self.columns, self._events.rows
+        named = np.concatenate([columns.user[begin:end], columns.other[begin:end], columns.extra[begin:end]])
+        numbers = np.unique(named[named >= 0])
+        for kind in range(len(TYPES)):
+            rows[kind, numbers] = self._find(kind, columns.ids, numbers)
+
+    def find_contents_again(self) -> None:
+        """Find the rows of all contents again, after some were removed."""
+        numbers = self._numbers[CONTENT]
+        self._events.rows[CONTENT, numbers] = self._find(CONTENT, self.columns.ids, numbers)
 
     def mutation(self, i: int) -> Mutation:
         """Return an event or a fact of the record."""
@@ -175,11 +201,14 @@ class CompiledApply:
         return stop, why, ends
 
     def _reserve_rows(self, begin: int) -> list[int]:
-        """Reserve rows for all ids without one, and room for all changes; return how many reserved rows were free ones."""
+        """Reserve rows for all ids without one, and room for all changes; return how many of them were free."""
         n, reserved = len(self.columns) - begin, []
-        unknown = [int(np.count_nonzero(self._events.rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)]
+        unknown = [
+            int(np.count_nonzero(self._events.rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)
+        ]
         for table, more in zip(self._tables, unknown, strict=True):
             table.reserve(more)
+        self._registers.reserve_contents(self._aggregates.contents.capacity)
         rows = max(table.capacity for table in self._tables)
         if n > self._events_room or rows > self._rows_room or max(unknown) > self._out.spare.shape[1]:
             self._events_room, self._rows_room = max(n, self._events_room), rows
@@ -202,7 +231,8 @@ class CompiledApply:
             arrays.CommunityArrays._make(getattr(communities, name) for name in arrays.CommunityArrays._fields),
             arrays.TableArrays(
                 registers.follows.cells, registers.members.cells, registers.shares.cells, registers.pairs.cells,
-                registers.used,
+                registers.used, registers.credits.pool, registers.credits.ends, registers.sharers.pool,
+                registers.sharers.ends, registers.heads,
             ),
             self._events, self._out, self._limits, LQ,
         )  # fmt: skip
@@ -229,12 +259,26 @@ class CompiledApply:
         for time, content in out.notes[: sizes[NOTES]].tolist():
             aggregates.eviction_schedule.note(content, time)
         if sizes[ROWS]:
-            aggregates.store.staged.update(expand(out.rows[: sizes[ROWS]], self._tables))
+            self._log(out.rows[: sizes[ROWS]])
         departed = aggregates.shares.departed
         departed.expired += sizes[SHARES_EXPIRED]
         departed.beyond_retention += sizes[SHARES_BEYOND]
         for fact in out.facts[: sizes[FACTS]].tolist():
             aggregates.outbound_facts.append(self._fact(*fact))
+
+    def _log(self, rows: Int64s) -> None:
+        """Hand changed rows to the journal, and stage those of `edges`."""
+        sections, store = rows[:, 0], self._aggregates.store
+        for section in np.flatnonzero(np.bincount(sections)).tolist():
+            selected = rows[sections == section]
+            if section == CLAIM_ROW:
+                for _, key, time, via in selected.tolist():
+                    store.put(row_layouts.share_claim(key >> 32, key & _ROW, time, via), b"")
+            elif section == REPLIES_ROW:
+                for _, parent, child, _ in selected.tolist():
+                    store.put(row_layouts.pair(row_layouts.REPLIES, parent, child), b"")
+            else:
+                self._registers.changed[section].append(selected[:, 1:] if section == CREDITS else selected[:, 1])
 
     def _fact(
         self, shard: int, kind: int, time: int, user: int, other: int, extra: int, number: int
@@ -244,6 +288,10 @@ class CompiledApply:
         name = users.ids[user] if user >= 0 else ""
         others: Table = users if kind == Fact.RECEIVED else contents
         return shard, Mutation(
-            kind, time, name, others.ids[other] if other >= 0 else "", contents.ids[extra] if extra >= 0 else None, number
+            kind,
+            time,
+            name,
+            others.ids[other] if other >= 0 else "",
+            contents.ids[extra] if extra >= 0 else None,
+            number,
         )
-

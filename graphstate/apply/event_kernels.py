@@ -12,6 +12,7 @@ from numba import njit
 from graphstate.apply.kernel_arrays import (
     APPLIED,
     BOUNDARY,
+    CLAIM_ROW,
     CLOCK,
     COMMUNITIES,
     CONTENTS,
@@ -23,12 +24,14 @@ from graphstate.apply.kernel_arrays import (
     NOTED_UNTIL,
     NOTES,
     OBSERVED,
+    REPLIES_ROW,
     RETENTION,
     SHARD,
     SHARDS,
     SHARES_BEYOND,
     SHARES_EXPIRED,
     Core,
+    TableArrays,
     change,
     put,
     send,
@@ -36,7 +39,10 @@ from graphstate.apply.kernel_arrays import (
 )
 from graphstate.memory import counter_kernels, node_tables, windows
 from graphstate.memory.counter_kernels import add_created, add_made, add_received
+from graphstate.storage import register_tables as registers
+from graphstate.storage.chains import push
 from graphstate.storage.pair_tables import add, find, pair_key
+from graphstate.storage.register_tables import COUNTED_VIA, MORE, UNSHARED
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import (
     COMMUNITY,
@@ -50,6 +56,7 @@ from graphstate.types import (
     SHARED,
     USER,
     Fact,
+    Int64s,
     Kind,
 )
 
@@ -70,11 +77,6 @@ _FOLLOWERS, _FOLLOWING, _VIA, _SHARERS, _AUTHORS, _CREDITS, _DELAYS = (
     node_tables.CREDITED, node_tables.DELAY_MADE,
 )  # fmt: skip
 
-FOLLOW_ROW, MEMBER_ROW, SHARE_ROW, CLAIM_ROW, PAIR_ROW, CREDIT_ROW, VIA_ROW, REPLIES_ROW, LINK_ROW = range(9)
-"""Tables of changed rows. The fields are those of the key, then of the value; of a link: relation, source, target, time,
-whether it is live."""
-MORE, UNSHARED, COUNTED_VIA, _FLAG_BITS = 1, 2, 4, 3
-"""Flags of a share's register, beside its via: claims exist, an unshare exists, its via counts."""
 _ELSEWHERE = 1 << 31
 
 DONE, RARE, PASSED = range(3)
@@ -84,13 +86,13 @@ DONE, RARE, PASSED = range(3)
 @njit(cache=True, nogil=True)
 def pack_via(via: int, flags: int) -> int:
     """Return via row (−1 for none) and flags of a share as one number."""
-    return ((via + 1) << _FLAG_BITS) | flags
+    return ((via + 1) << registers.FLAG_BITS) | flags
 
 
 @njit(cache=True, nogil=True)
 def unpack_via(packed: int) -> int:
     """Return the via row in a packed number."""
-    return (packed >> _FLAG_BITS) - 1
+    return (packed >> registers.FLAG_BITS) - 1
 
 
 @njit(cache=True, nogil=True)
@@ -141,14 +143,8 @@ def _observe_content(core: Core, row: int, time: int) -> None:
     if time < core.limits[NOTED_UNTIL]:
         out.notes[out.ends[NOTES], 0], out.notes[out.ends[NOTES], 1] = time, row
         out.ends[NOTES] += 1
-    if time > contents.last_event_at[row]:
-        contents.last_event_at[row] = time
+    contents.last_event_at[row] = max(contents.last_event_at[row], time)
     touch(out, CONTENTS, row)
-
-
-@njit(cache=True, nogil=True)
-def _link(core: Core, relation: int, source: int, target: int, time: int, sign: int) -> None:
-    put(core.out, LINK_ROW, relation, source, target, time, 1 if sign > 0 else 0)
 
 
 @njit(cache=True, nogil=True)
@@ -172,15 +168,12 @@ def _follow(core: Core, i: int) -> bool:
         if was_live:
             before = was
     table[place, 1] = time << 1 | live
-    put(core.out, FOLLOW_ROW, user, target, time, live)
+    put(core.out, registers.FOLLOWS, key)
     if live and before != NEVER:
-        _link(core, FOLLOWS, user, target, before, -1)
-        _link(core, FOLLOWS, user, target, time, 1)
         if users.owned[target]:
             change(core.out, _RETIME, FOLLOWS, user, target, time)
     elif live or before != NEVER:
         sign, when = (1, time) if live else (-1, before)
-        _link(core, FOLLOWS, user, target, when, sign)
         if users.owned[user]:
             users.counts[user, _FOLLOWING] += sign
         if users.owned[target]:
@@ -194,10 +187,8 @@ def _count_member(core: Core, user: int, community: int, time: int, sign: int) -
     operation, when = (_ADD, time) if sign > 0 else (_REMOVE, 0)
     if core.communities.owned[community]:
         core.communities.members[community] += sign
-        _link(core, MEMBER_OF, user, community, time, sign)
         change(core.out, operation, MEMBER_OF, user, community, when)
     if core.users.owned[user]:
-        _link(core, HAS_MEMBER, community, user, time, sign)
         change(core.out, operation, HAS_MEMBER, community, user, when)
 
 
@@ -227,12 +218,26 @@ def _join(core: Core, i: int) -> bool:
         if was_live:
             before = was
     table[place, 1] = time << 1 | live
-    put(core.out, MEMBER_ROW, user, community, time, live)
+    put(core.out, registers.MEMBERS, key)
     if before != NEVER:
         _count_member(core, user, community, before, -1)
     if live:
         _count_member(core, user, community, time, 1)
     return True
+
+
+@njit(cache=True, nogil=True)
+def _add_sharer(tables: TableArrays, user: int, content: int) -> None:
+    place = push(tables.sharers, tables.sharer_ends, tables.heads[content])
+    tables.sharers[place, 0] = user
+    tables.heads[content] = place
+
+
+@njit(cache=True, nogil=True)
+def _add_credit(tables: TableArrays, pair: Int64s, time: int, content: int) -> None:
+    place = push(tables.credits, tables.credit_ends, pair[registers.HEAD])
+    tables.credits[place, 0], tables.credits[place, 1] = time, content
+    pair[registers.HEAD] = place
 
 
 @njit(cache=True, nogil=True)
@@ -245,8 +250,7 @@ def _share(core: Core, i: int) -> bool:
         user = _observe_user(core, events.user[i], time)
         if user < 0:
             return False
-        if time > users.last_share_at[user]:
-            users.last_share_at[user] = time
+        users.last_share_at[user] = max(users.last_share_at[user], time)
     if not here:
         return through < 0 or not _owns(core, through) or _observe_user(core, through, time) >= 0
     via = np.int64(-1)
@@ -256,7 +260,11 @@ def _share(core: Core, i: int) -> bool:
             return False
     content = _content(core, events.other[i])
     _observe_content(core, content, time)
-    cut, key, table = max(users.forget_at[user], contents.deleted_at[content]), pair_key(user, content), core.tables.shares
+    cut, key, table = (
+        max(users.forget_at[user], contents.deleted_at[content]),
+        pair_key(user, content),
+        core.tables.shares,
+    )
     place = find(table, key)
     if place < 0:
         if time > cut:
@@ -264,7 +272,8 @@ def _share(core: Core, i: int) -> bool:
             core.tables.used[2] += 1
             table[place, 1], table[place, 2] = time, pack_via(via, 0)
             table[place, 2] |= _register_share(core, user, content, time, via)
-            put(core.out, SHARE_ROW, user, content, NEVER, time, via, 0)
+            _add_sharer(core.tables, user, content)
+            put(core.out, registers.SHARES, key)
         return True
     first, packed = table[place, 1], table[place, 2]
     if packed & UNSHARED:
@@ -274,8 +283,8 @@ def _share(core: Core, i: int) -> bool:
     if time <= first:
         return False
     table[place, 2] = packed | MORE
-    put(core.out, CLAIM_ROW, user, content, time, via)
-    put(core.out, SHARE_ROW, user, content, NEVER, first, unpack_via(packed), 1)
+    put(core.out, CLAIM_ROW, key, time, via)
+    put(core.out, registers.SHARES, key)
     return True
 
 
@@ -283,7 +292,6 @@ def _share(core: Core, i: int) -> bool:
 def _register_share(core: Core, user: int, content: int, time: int, via: int) -> int:
     """Count a new share; return the flags of its register."""
     created_at, retention = core.contents.created_at[content], core.limits[RETENTION]
-    _link(core, SHARED, user, content, time, 1)
     if created_at != NEVER and retention and time > created_at + retention:
         core.out.ends[SHARES_BEYOND] += 1
         return 0
@@ -303,7 +311,6 @@ def _count_share(core: Core, user: int, content: int, time: int, via: int) -> in
         send(core, users.hash[user], _MADE, time, user)
     if via >= 0 and time > users.forget_at[via]:
         flags = COUNTED_VIA
-        put(core.out, VIA_ROW, via, user, content, time)
         if users.owned[via]:
             users.counts[via, _VIA] += 1
             touch(core.out, COUNTED, via)
@@ -340,16 +347,16 @@ def _credit(core: Core, user: int, content: int, time: int, created_at: int, cre
 def _interact(core: Core, user: int, creator: int, content: int, time: int) -> None:
     """Store a credited share of a pair, and update the edge."""
     users, table, out = core.users, core.tables.pairs, core.out
-    put(out, CREDIT_ROW, creator, user, time, content)
     key = pair_key(user, creator)
     place = find(table, key)
+    put(out, registers.CREDITS, key, time, content << 1 | 1)
     if place < 0:
         place = add(table, key)
         core.tables.used[3] += 1
         pair = table[place]
-        pair[1], pair[2], pair[3], pair[4] = time, time, NEVER, NEVER
-        put(out, PAIR_ROW, user, creator, time, time, NEVER, NEVER)
-        _link(core, INTERACTS, user, creator, time, 1)
+        pair[1], pair[2], pair[3], pair[4], pair[registers.HEAD] = time, time, NEVER, NEVER, -1
+        _add_credit(core.tables, pair, time, content)
+        put(out, registers.PAIRS, key)
         users.counts[creator, _SHARERS] += 1
         if users.owned[user]:
             users.counts[user, _AUTHORS] += 1
@@ -360,26 +367,25 @@ def _interact(core: Core, user: int, creator: int, content: int, time: int) -> N
         return
     pair = table[place]
     latest = pair[1]
+    _add_credit(core.tables, pair, time, content)
     if pair[2] <= time <= latest:
         return
     pair[1], pair[2] = max(time, latest), min(time, pair[2])
-    put(out, PAIR_ROW, user, creator, pair[1], pair[2], pair[3], pair[4])
+    put(out, registers.PAIRS, key)
     if time > latest:
-        _link(core, INTERACTS, user, creator, latest, -1)
-        _link(core, INTERACTS, user, creator, time, 1)
         change(out, _RETIME, INTERACTS, user, creator, time)
 
 
 @njit(cache=True, nogil=True)
 def _create_elsewhere(core: Core, i: int) -> bool:
     """Observe the nodes of a create whose content another shard owns."""
-    events, contents = core.events, core.contents
+    events = core.events
     time, parent = events.time[i], events.extra[i]
     if parent >= 0 and _owns(core, parent):
         reply = _content(core, parent)
         _observe_content(core, reply, time)
         shard = np.int64(events.hashes[events.other[i]] % np.uint64(core.limits[SHARDS]))
-        put(core.out, REPLIES_ROW, reply, _ELSEWHERE + shard, 0, 0)
+        put(core.out, REPLIES_ROW, reply, _ELSEWHERE + shard)
     return not _owns(core, events.user[i]) or _observe_user(core, events.user[i], time) >= 0
 
 
@@ -391,7 +397,9 @@ def _create(core: Core, i: int) -> bool:
         return _create_elsewhere(core, i)
     content = np.int64(events.rows[CONTENT, number])
     known = content >= 0
-    if known and (contents.created_at[content] != time or contents.creator[content] != events.rows[USER, events.user[i]]):
+    if known and (
+        contents.created_at[content] != time or contents.creator[content] != events.rows[USER, events.user[i]]
+    ):
         # Another create, or shares that wait for one; only a content that nothing has named is simple.
         return False
     if known and (contents.reply[content] >= 0) != (parent >= 0):
@@ -411,14 +419,13 @@ def _create(core: Core, i: int) -> bool:
     if known:
         return True
     if reply >= 0:
-        put(out, REPLIES_ROW, reply, content, 0, 0)
+        put(out, REPLIES_ROW, reply, content)
         if not contents.owned[reply]:
             contents.reference_count[reply] += 1
             touch(out, CONTENTS, reply)
     if time <= users.forget_at[user]:
         return True
     contents.created_at[content], contents.creator[content], contents.reply[content] = time, user, reply
-    _link(core, CREATED, content, user, time, 1)
     if users.owned[user]:
         change(out, _ADD, CREATED, content, user, time)
         add_created(users.counts, users.tops, users.rings, contents.reach, core.lq, user, content, time, 1)
@@ -428,7 +435,6 @@ def _create(core: Core, i: int) -> bool:
     if reply >= 0:
         if contents.owned[reply]:
             touch(out, CONTENTS, reply)
-            _link(core, REPLY_TO, content, reply, time, 1)
             change(out, _ADD, REPLY_TO, content, reply, time)
         else:
             send(core, contents.hash[reply], _REPLIED, time, -1, reply, content)

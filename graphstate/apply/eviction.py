@@ -8,7 +8,7 @@ from __future__ import annotations
 from graphstate.apply.aggregates import Aggregates
 from graphstate.memory.windows import REMOVE
 from graphstate.storage import row_layouts
-from graphstate.storage.row_layouts import NEVER, SHARE, SHARE_VALUE, TWO_ROWS
+from graphstate.storage.row_layouts import NEVER, SHARE, SHARE_VALUE
 from graphstate.storage.store import Keys
 from graphstate.types import CONTENT, REPLY_TO, SHARED, Fact, Mutation
 
@@ -32,34 +32,25 @@ def sweep(aggregates: Aggregates, before: int) -> list[int]:
 
 def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
     """Remove a content with its edges, registers and shares."""
-    contents, store = aggregates.contents, aggregates.store
+    contents, store, registers = aggregates.contents, aggregates.store, aggregates.store.registers
+    known = contents.created_at_cells[content] != NEVER
     created_at, creator = contents.created_at_cells[content], contents.creator_cells[content]
-    # RocksDB does not have the rows of this micro-batch yet.
-    pending = content in aggregates.dirty_rows[CONTENT]
-    shared = search(row_layouts.index_prefix(SHARED, content), pending=pending)
-    edges = [row_layouts.read_index(key) for key in shared]
-    known = created_at != NEVER
-    pairs = (
-        store.gets([row_layouts.pair(row_layouts.PAIR, user, creator) for _, user in edges])
-        if known
-        else [None] * len(edges)
-    )
-    for key, (time, user), pair in zip(shared, edges, pairs, strict=True):
-        store.delete(key)
+    shares = registers.shares_of(content, aggregates.users.hash)
+    for time, user, _ in shares:
         if aggregates.counts(time, created_at):
             aggregates.change(REMOVE, SHARED, user, content, 0)
             if known:
+                pair = store.get(row_layouts.pair(row_layouts.PAIR, user, creator))
                 aggregates.kept(creator, user, content, time, created_at, pair)
-    marks = search(row_layouts.prefix(row_layouts.UNSHARED, content), pending=pending)
-    for key in marks:
-        store.delete(key)
-    unshared = (TWO_ROWS.unpack_from(key, 1)[1] for key in marks)
-    _drop_shares(aggregates, {*(user for _, user in edges), *unshared}, content)
+    _drop_shares(aggregates, registers.sharers_of(content), content)
+    # RocksDB does not have the rows of this micro-batch yet.
+    pending = content in aggregates.dirty_rows[CONTENT]
     if known:
         aggregates.evicted(creator, content, created_at)
         reply = contents.reply_cells[content]
         if reply >= 0 and reply != content:
             aggregates.replied(reply, content, created_at, -1)
+    # Replies of other shards; those of this shard are no rows, `orphan` unlinks them.
     for key in search(row_layouts.index_prefix(REPLY_TO, content), pending=pending):
         time, reply = row_layouts.read_index(key)
         aggregates.unlink(REPLY_TO, reply, content, time)
@@ -92,6 +83,8 @@ def orphan(aggregates: Aggregates, parent: int, search: Keys, *, pending: bool =
             elsewhere.append(shard)
             continue
         if contents.reply_cells[content] == parent:
+            if contents.owned_cells[parent] and content != parent:
+                aggregates.unlink(REPLY_TO, content, parent, contents.created_at_cells[content])
             contents.reply_cells[content] = -1
             aggregates.dirty_rows[1].add(content)
         for claim, _ in list(store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))):
@@ -103,7 +96,7 @@ def orphan(aggregates: Aggregates, parent: int, search: Keys, *, pending: bool =
     return elsewhere
 
 
-def _drop_shares(aggregates: Aggregates, users: set[int], content: int) -> None:
+def _drop_shares(aggregates: Aggregates, users: list[int], content: int) -> None:
     """Remove the registers of some users' shares of a content."""
     store = aggregates.store
     registers = [row_layouts.pair(SHARE, user, content) for user in users]

@@ -24,8 +24,10 @@ SHARDS, SHARD, RETENTION, HORIZON, KEPT, BOUNDARY, NOTED_UNTIL = range(7)
 """Places of `Core.limits`; KEPT is 0 if no event expires."""
 LIMITS = 7
 
-ROW_WIDTH = 7
-"""Numbers of a changed row: its table and up to six fields."""
+ROW_WIDTH = 4
+"""Numbers of a changed row: the section of the journal and its key; of a credit, also time and content."""
+CLAIM_ROW, REPLIES_ROW = 8, 9
+"""Rows of `edges` instead of sections: a claim (user and content, time, via), a reply (parent, child or shard)."""
 FACT_WIDTH = 7
 """Numbers of a fact: receiving shard, kind, time, row of the user, row of the other node, row of the third, number."""
 
@@ -68,13 +70,18 @@ class CommunityArrays(NamedTuple):
 
 
 class TableArrays(NamedTuple):
-    """Register tables; `used` counts their entries in the order of the fields."""
+    """The arrays of `RegisterTables`."""
 
     follows: Int64s
     members: Int64s
     shares: Int64s
     pairs: Int64s
     used: Int64s
+    credits: Int64s
+    credit_ends: Int64s
+    sharers: Int64s
+    sharer_ends: Int64s
+    heads: Int64s
 
 
 class EventArrays(NamedTuple):
@@ -149,10 +156,10 @@ def change(out: Output, operation: int, relation: int, source: int, target: int,
 
 
 @njit(cache=True, nogil=True)
-def put(out: Output, table: int, a: int, b: int, c: int, d: int, e: int = 0, f: int = 0) -> None:
+def put(out: Output, section: int, key: int, first: int = 0, second: int = 0) -> None:
     """List a changed row."""
     row = out.rows[out.ends[ROWS]]
-    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = table, a, b, c, d, e, f
+    row[0], row[1], row[2], row[3] = section, key, first, second
     out.ends[ROWS] += 1
 
 

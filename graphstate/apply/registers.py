@@ -15,19 +15,17 @@ import numpy as np
 
 from graphstate.apply.aggregates import Aggregates
 from graphstate.storage import row_layouts
+from graphstate.storage.register_tables import FOLLOWS as FOLLOWED
+from graphstate.storage.register_tables import MEMBERS, PAIRS, SHARES
 from graphstate.storage.row_layouts import (
     DECISION,
     FOLLOW,
     MEMBER,
     NEVER,
-    PAIR,
-    PAIR_VALUE,
     SHARE,
     SHARE_VALUE,
-    TIME,
-    TWO_ROWS,
 )
-from graphstate.types import CREATED, FOLLOWS, INTERACTS, SHARED, USER, Kind, Mutation, source_hash
+from graphstate.types import FOLLOWS, USER, Int64s, Kind, Mutation, source_hash
 
 Claim = tuple[int, int]
 """A share: (time, via row or −1)."""
@@ -37,6 +35,7 @@ UNERASED = b"unerased"
 """The `meta` row with the number of the newest removal that files may still hold."""
 _FOLLOW = int(Kind.FOLLOW)
 _PACK_PAIR = row_layouts.PAIR_KEY.pack
+_ROW = 0xFFFFFFFF
 NO_CREATE: Create = (NEVER, -1, -1)
 
 
@@ -55,6 +54,7 @@ class Applier:
     def __init__(self, aggregates: Aggregates) -> None:
         self.aggregates = aggregates
         self.store = aggregates.store
+        self.registers = aggregates.store.registers
         self.users, self.contents, self.communities = aggregates.tables
         self._alone = aggregates.shards == 1
         self.forgotten: list[str] = []
@@ -129,7 +129,7 @@ class Applier:
         if not won:
             return
         if live and before != NEVER:
-            self.aggregates.retime(FOLLOWS, user, target, before, time)
+            self.aggregates.retime(FOLLOWS, user, target, time)
         elif live or before != NEVER:
             self.aggregates.follow(user, target, time if live else before, 1 if live else -1)
 
@@ -204,7 +204,6 @@ class Applier:
         unshared, first, via, more = SHARE_VALUE.unpack(value) if value is not None else (NEVER, NEVER, -1, 0)
         if mutation.time > max(unshared, self.users.forget_at_cells[user]):
             self.store.put(key, SHARE_VALUE.pack(mutation.time, first, via, more))
-            self.store.put(row_layouts.pair(row_layouts.UNSHARED, content, user), b"")
             self._remove_covered_share(user, content)
 
     def _remove_covered_share(self, user: int, content: int) -> None:
@@ -295,24 +294,24 @@ class Applier:
         """
         aggregates, contents = self.aggregates, self.contents
         contents.created_at_cells[content], contents.creator_cells[content], contents.reply_cells[content] = new
-        rows = self.store.scan(row_layouts.index_prefix(SHARED, content)) if shared else ()
-        shares = [row_layouts.read_index(key) for key, _ in rows]
-        for time, sharer in shares:
+        shares = self._shares_of(content) if shared else []
+        for time, sharer, _ in shares:
             if old != NO_CREATE and aggregates.counts(time, old[0]):
                 aggregates.credit(sharer, content, time, old[0], old[1], -1)
         if old != NO_CREATE:
             aggregates.create(content, *old, -1)
         if new != NO_CREATE:
             aggregates.create(content, *new, 1)
-        for time, sharer in shares:
+        for time, sharer, via in shares:
             counted, counts = aggregates.counts(time, old[0]), aggregates.counts(time, new[0])
             if counted != counts:
                 aggregates.shares.departed.beyond_retention += counted - counts
-                value = self.store.get(row_layouts.pair(SHARE, sharer, content))
-                via = SHARE_VALUE.unpack(value)[2] if value is not None else -1
                 aggregates.count_share(sharer, content, time, via, 1 if counts else -1)
             if counts and new != NO_CREATE:
                 aggregates.credit(sharer, content, time, new[0], new[1], 1)
+
+    def _shares_of(self, content: int) -> list[tuple[int, int, int]]:
+        return self.registers.shares_of(content, self.users.hash)
 
     def _remove_covered_create(self, content: int) -> None:
         """Remove the create in force if a tombstone covers it, and put the next claim in force."""
@@ -346,8 +345,8 @@ class Applier:
         contents.deleted_at_cells[content] = mutation.time
         self.observe_content(content, mutation.time)
         self._remove_covered_create(content)
-        for key, _ in list(self.store.scan(row_layouts.index_prefix(SHARED, content))):
-            self._remove_covered_share(row_layouts.read_index(key)[1], content)
+        for _, user, _ in self._shares_of(content):
+            self._remove_covered_share(user, content)
 
     # Forget: everything up to a time
 
@@ -369,16 +368,14 @@ class Applier:
         self._forget_via(user, until)
         self._forget_decisions(user, until)
         self._forget_shares(user, until)
-        for key, _ in list(self.store.scan(row_layouts.index_prefix(CREATED, user))):
-            content = row_layouts.read_index(key)[1]
-            if self.contents.owned_cells[content]:
-                self._remove_covered_create(content)
+        for content in self._creates_of(user):
+            self._remove_covered_create(content)
         self._forget_claims(user, until)
-        for key, value in list(self.store.scan(row_layouts.prefix(PAIR, user))):
-            if PAIR_VALUE.unpack(value)[2] != NEVER:
-                aggregates.review(user, TWO_ROWS.unpack_from(key, 1)[1], forget=True)
-        for key, _ in list(self.store.scan(row_layouts.index_prefix(INTERACTS, user))):
-            aggregates.review(row_layouts.read_index(key)[1], user, forget=True)
+        for key, _, _, kept, *_ in self.registers.of(PAIRS, user).tolist():
+            if kept != NEVER:
+                aggregates.review(user, key & _ROW, forget=True)
+        for pair in self._newest_first(self.registers.of(PAIRS, user, second=True)):
+            aggregates.review(pair >> 32, user, forget=True)
         aggregates.cleared(user, mutation.user, until, aggregates.shard)
         if not users.live(user):
             if users.owned_cells[user]:
@@ -387,18 +384,31 @@ class Applier:
                 self._erase(user)
             users.update_liveness(user, mutation.user)
 
+    def _newest_first(self, entries: Int64s) -> list[int]:
+        """Return the keys of entries (key, time, …), newest first, then by the hash of the first row."""
+        order = np.lexsort((self.users.hash[entries[:, 0] >> 32], -entries[:, 1]))
+        keys: list[int] = entries[order, 0].tolist()
+        return keys
+
+    def _creates_of(self, user: int) -> list[int]:
+        """Return this shard's contents with a create by a user in force, newest first, then by hash."""
+        contents = self.contents
+        rows = np.flatnonzero((contents.creator[: contents.rows] == user) & (contents.owned[: contents.rows] != 0))
+        created: list[int] = rows[np.lexsort((contents.hash[rows], -contents.created_at[rows]))].tolist()
+        return created
+
     def _erase(self, user: int) -> None:
         """Drop what the owner of a user sent."""
         self.aggregates.unmirror(USER, user)
         self.erased.append(user)
 
     def _forget_shares(self, user: int, until: int) -> None:
-        for key, value in list(self.store.scan(row_layouts.prefix(SHARE, user))):
-            content = TWO_ROWS.unpack_from(key, 1)[1]
-            unshared, first, via, more = SHARE_VALUE.unpack(value)
+        for pair in self.registers.of(SHARES, user)[:, 0].tolist():
+            content = pair & _ROW
+            key = row_layouts.pair(SHARE, user, content)
+            unshared, first, via, more = SHARE_VALUE.unpack(self.store.get(key) or b"")
             if NEVER < unshared <= until:
                 # The forget covers the tombstone.
-                self.store.delete(row_layouts.pair(row_layouts.UNSHARED, content, user))
                 if first == NEVER:
                     self.store.delete(key)
                 else:
@@ -421,22 +431,25 @@ class Applier:
                 self.aggregates.dirty_rows[1].add(content)
 
     def _forget_via(self, user: int, until: int) -> None:
-        for key, value in list(self.store.scan(row_layouts.prefix(row_layouts.VIA, user))):
-            if TIME.unpack(value)[0] <= until:
-                self.store.delete(key)
+        for sharer, content, time in self.registers.shares_through(user):
+            if time <= until:
+                self.store.delete(row_layouts.via(user, sharer, content))
                 self.aggregates.through(user, -1)
 
     def _forget_decisions(self, user: int, until: int) -> None:
-        aggregates = self.aggregates
-        for table, count in ((FOLLOW, aggregates.follow), (MEMBER, aggregates.join)):
-            for key, value in list(self.store.scan(row_layouts.prefix(table, user))):
-                time, live = DECISION.unpack(value)
+        aggregates, registers = self.aggregates, self.registers
+        for section, table, count in ((FOLLOWED, FOLLOW, aggregates.follow), (MEMBERS, MEMBER, aggregates.join)):
+            for pair, packed in registers.of(section, user).tolist():
+                time, other = packed >> 1, pair & _ROW
                 if time <= until:
-                    self.store.delete(key)
-                    if live:
-                        count(user, TWO_ROWS.unpack_from(key, 1)[1], time, -1)
-        for key, _ in list(self.store.scan(row_layouts.index_prefix(FOLLOWS, user))):
-            time, source = row_layouts.read_index(key)
-            if time <= until:
-                self.store.delete(row_layouts.pair(FOLLOW, source, user))
-                aggregates.follow(source, user, time, -1)
+                    self.store.delete(row_layouts.pair(table, user, other))
+                    if packed & 1:
+                        count(user, other, time, -1)
+        followers = registers.of(FOLLOWED, user, second=True)
+        followers = followers[(followers[:, 1] & 1 == 1) & (followers[:, 1] >> 1 <= until)]
+        times = dict(followers.tolist())
+        for pair in self._newest_first(followers):
+            source = pair >> 32
+            time = times[pair] >> 1
+            self.store.delete(row_layouts.pair(FOLLOW, source, user))
+            aggregates.follow(source, user, time, -1)

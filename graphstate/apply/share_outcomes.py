@@ -6,16 +6,14 @@ Shares that left the state or never counted are added up here and committed with
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from graphstate.memory.node_tables import Contents
-from graphstate.storage import row_layouts
+from graphstate.storage.register_tables import RegisterTables
 from graphstate.storage.row_layouts import NEVER
 from graphstate.storage.store import Store
-from graphstate.types import SHARED
 
 META = b"shares"
 OUTCOMES = ("credited", "reach", "waiting", "beyond_retention", "abandoned", "expired")
@@ -124,11 +122,11 @@ class ShareCounts:
         created_at = contents.created_at[:rows]
         late = (created_at != NEVER) & (contents.last_event_at[:rows] > created_at + retention_us)
         return sum(
-            _later(store, content, int(created_at[content]) + retention_us)
+            _later(store.registers, content, int(created_at[content]) + retention_us)
             for content in np.flatnonzero(late & (contents.sharers[:rows] > 0)).tolist()
         )
 
 
-def _later(store: Store, content: int, limit_us: int) -> int:
-    keyed: Iterable[tuple[bytes, bytes]] = store.scan(row_layouts.index_prefix(SHARED, content))
-    return sum(row_layouts.read_index(key)[0] > limit_us for key, _ in keyed)
+def _later(registers: RegisterTables, content: int, limit_us: int) -> int:
+    shares = registers.shares_of(content, np.zeros(0, np.uint64))
+    return sum(time > limit_us for time, _, _ in shares)

@@ -104,6 +104,8 @@ class Columns:
     def __init__(self) -> None:
         self.rows = 0
         self.capacity = 0
+        columns = self._columns.values()
+        self._row_bytes = sum(np.dtype(each.dtype).itemsize * max(1, each.width) for each in columns)
         self._grow(_FIRST_CAPACITY)
 
     def _grow(self, capacity: int) -> None:
@@ -123,6 +125,11 @@ class Columns:
             self._grow(2 * self.capacity)
         self.rows += 1
         return row
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        return self.capacity * self._row_bytes
 
     def reserve(self, more: int) -> None:
         """Make room for more rows."""

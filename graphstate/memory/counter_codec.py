@@ -1,7 +1,7 @@
-"""The `counters` value of a user: most counters are zero, so it holds a bit mask and the words that are not.
+"""The `counters` value of a user: its registers, then the counters that are not zero.
 
-The mask has 20 bytes; bit k is set if word k is not zero. Then come these words in order, 4 bytes each, little endian.
-The words are 12 counts of two words each, 5 ring tops, 128 ring slots.
+The registers are three times of 8 bytes. Then comes a mask of 20 bytes, bit k is set if word k is not zero, and these
+words in order, 4 bytes each, little endian. The words are 12 counts of two words each, 5 ring tops, 128 ring slots.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ WORDS = COUNT_WORDS + TOP_WORDS + RING_SLOTS
 _MASK = (WORDS + 31) // 32
 """Words of the mask."""
 _CHUNK = 8_192
+_TIMES = 3
+_HEAD = 2 * _TIMES
+"""Words of the registers."""
 
 UInt32s = NDArray[np.uint32]
 
@@ -39,7 +42,9 @@ def _packed(words: UInt32s, out: UInt32s, begin: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _pack(rows: Int64s, counts: UInt32s, tops: UInt32s, rings: UInt32s, out: UInt32s, ends: Int64s) -> None:
+def _pack(
+    rows: Int64s, times: UInt32s, counts: UInt32s, tops: UInt32s, rings: UInt32s, out: UInt32s, ends: Int64s
+) -> None:
     words = np.empty(WORDS, np.uint32)
     end = 0
     for i in range(len(rows)):
@@ -47,18 +52,22 @@ def _pack(rows: Int64s, counts: UInt32s, tops: UInt32s, rings: UInt32s, out: UIn
         words[:COUNT_WORDS] = counts[row]
         words[COUNT_WORDS : COUNT_WORDS + TOP_WORDS] = tops[row]
         words[COUNT_WORDS + TOP_WORDS :] = rings[row]
+        out[end : end + _HEAD] = times[i]
+        end += _HEAD
         end = _packed(words, out, end)
         ends[i] = end
 
 
 @njit(cache=True, nogil=True)
-def _unpack(stored: UInt32s, ends: Int64s, words: UInt32s) -> int:
+def _unpack(stored: UInt32s, ends: Int64s, times: UInt32s, words: UInt32s) -> int:
     """Unpack values and return how many, fewer than all if one is damaged."""
     begin = 0
     for i in range(len(ends)):
-        value, end = begin + _MASK, ends[i]
+        value, end = begin + _HEAD + _MASK, ends[i]
         if end < value:
             return i
+        times[i] = stored[begin : begin + _HEAD]
+        begin += _HEAD
         for k in range(WORDS):
             if stored[begin + k // 32] >> np.uint32(k % 32) & np.uint32(1):
                 if value == end:
@@ -75,26 +84,36 @@ def _unpack(stored: UInt32s, ends: Int64s, words: UInt32s) -> int:
 
 def pack(users: Users, rows: Int64s) -> list[bytes]:
     """Return the `counters` values of users."""
-    out, ends = np.empty(len(rows) * (_MASK + WORDS), np.uint32), np.empty(len(rows), np.int64)
-    _pack(rows, users.counts.view(np.uint32), users.tops.view(np.uint32), users.rings.view(np.uint32), out, ends)
+    out, ends = np.empty(len(rows) * (_HEAD + _MASK + WORDS), np.uint32), np.empty(len(rows), np.int64)
+    times = np.column_stack([users.last_event_at[rows], users.last_share_at[rows], users.forget_at[rows]])
+    _pack(
+        rows,
+        np.ascontiguousarray(times).view(np.uint32),
+        users.counts.view(np.uint32),
+        users.tops.view(np.uint32),
+        users.rings.view(np.uint32),
+        out,
+        ends,
+    )
     stops = (4 * ends).tolist()
     data = out[: ends[-1] if len(ends) else 0].tobytes()
     return [data[begin:end] for begin, end in zip([0, *stops], stops, strict=False)]
 
 
-def unpack(values: list[bytes]) -> tuple[Int64s, Int32s, Int32s]:
-    """Return counts `[n, 12]`, ring tops `[n, 5]` and rings `[n, 128]` of `counters` values.
+def unpack(values: list[bytes]) -> tuple[Int64s, Int64s, Int32s, Int32s]:
+    """Return registers `[n, 3]`, counts `[n, 12]`, ring tops `[n, 5]` and rings `[n, 128]` of `counters` values.
 
     Raises:
         DamagedError: A value has another length than its mask.
     """
     sizes = np.fromiter(map(len, values), np.int64, len(values))
-    words = np.empty((len(values), WORDS), np.uint32)
-    unpacked = 0 if np.any(sizes % 4) else _unpack(np.frombuffer(b"".join(values), "<u4"), sizes.cumsum() // 4, words)
+    times, words = np.empty((len(values), _HEAD), np.uint32), np.empty((len(values), WORDS), np.uint32)
+    stored = np.frombuffer(bytearray(b"".join(values)), "<u4") if not np.any(sizes % 4) else times.reshape(-1)
+    unpacked = 0 if np.any(sizes % 4) else _unpack(stored, sizes.cumsum() // 4, times, words)
     if unpacked != len(values):
         raise DamagedError("counters of a user cannot be read: restore or remove the state")
     counts, tops, rings = np.split(words, [COUNT_WORDS, COUNT_WORDS + TOP_WORDS], axis=1)
-    return np.ascontiguousarray(counts).view(np.int64), tops.view(np.int32), rings.view(np.int32)
+    return times.view(np.int64), np.ascontiguousarray(counts).view(np.int64), tops.view(np.int32), rings.view(np.int32)
 
 
 def restore(users: Users, stored: Iterable[tuple[int, bytes]]) -> Iterator[int]:
@@ -103,6 +122,7 @@ def restore(users: Users, stored: Iterable[tuple[int, bytes]]) -> Iterator[int]:
     while chunk := list(islice(stored, _CHUNK)):
         numbers, values = zip(*chunk, strict=True)
         rows = np.array(numbers)
-        users.counts[rows], users.tops[rows], users.rings[rows] = unpack(list(values))
+        times, users.counts[rows], users.tops[rows], users.rings[rows] = unpack(list(values))
+        users.last_event_at[rows], users.last_share_at[rows], users.forget_at[rows] = times.T
         done += len(chunk)
         yield done

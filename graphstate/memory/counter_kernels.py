@@ -111,7 +111,15 @@ def add_received(
 
 @njit(cache=True, nogil=True)
 def add_created(
-    counts: Int64s, tops: Int32s, rings: Int32s, reach: Int32s, lq: Int64s, user: int, content: int, time: int, sign: int
+    counts: Int64s,
+    tops: Int32s,
+    rings: Int32s,
+    reach: Int32s,
+    lq: Int64s,
+    user: int,
+    content: int,
+    time: int,
+    sign: int,
 ) -> None:
     """Count or uncount a content of a user."""
     counts[user, CREATED] += sign

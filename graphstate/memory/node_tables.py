@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.memory.columns import Columns, column
-from graphstate.storage.row_layouts import CONTENT_STRUCT, NEVER, USER_STRUCT, read_community
+from graphstate.storage.row_layouts import (
+    COMMUNITY_RECORD,
+    CONTENT_RECORD,
+    CONTENT_STRUCT,
+    NEVER,
+)
 from graphstate.types import COMMUNITY, CONTENT, OWN, PROPAGATED, USER, GraphSpec, Int32s, Int64s, UInt8s, source_hash
 
 CREATED, RECEIVED, MADE, FOLLOWERS, FOLLOWING, VIA = range(6)
@@ -28,6 +33,14 @@ LQ = np.round(4096 * np.log1p(np.arange(_MAX_REACH + 1, dtype=np.float64))).asty
 
 UInt64s = NDArray[np.uint64]
 TRACE_BYTES = 16
+_USER_FIELDS = np.dtype([("named", "u1")])
+"""The beginning of a user's record: whether an id follows, or hash and trace of a forgotten one."""
+
+
+def source_hashes(ids: list[str]) -> UInt64s:
+    """Return `source_hash` of many ids, without filling its cache."""
+    digests = b"".join([blake2b(node_id.encode(), digest_size=8).digest() for node_id in ids])
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
 
 
 def forgotten_key(node_id: str) -> bytes:
@@ -128,15 +141,33 @@ class Table(Columns):
         self.hash[row] = hashed
         self.owned_cells[row] = hashed % self._shards == self._shard
 
-    def load(self, row: int, node_id: str | None) -> None:
-        """Add a stored row; rows come in ascending order, and a forgotten user's without an id."""
-        while self.rows <= row:
-            self.free.append(self.add())
-            self.ids.append("")
-        self.free.pop()
-        self.fresh.append(row)
-        if node_id is not None:
-            self.name(row, node_id)
+    def restore_all(self, rows: Int64s, values: list[bytes]) -> None:
+        """Load nodes from their `nodes` values; rows are in ascending order, also from call to call."""
+        fields, ids = self._parse(values)
+        first, end = self.rows, int(rows[-1]) + 1
+        self.reserve(end - first)
+        self.rows = end
+        self.free += np.setdiff1d(np.arange(first, end), rows).tolist()
+        names = self.ids
+        names.extend([""] * (end - first))
+        numbers = rows.tolist()
+        for row, node_id in zip(numbers, ids, strict=True):
+            names[row] = node_id
+        self.index.update(zip(ids, numbers, strict=True))
+        self.hash[rows] = hashes = source_hashes(ids)
+        self.owned[rows] = hashes % np.uint64(self._shards) == self._shard
+        self.fresh += numbers
+        for name in fields.dtype.names or ():
+            getattr(self, name)[rows] = fields[name]
+
+    def _parse(self, values: list[bytes]) -> tuple[NDArray[np.void], list[str]]:
+        """Return the fields, named as the columns, and the ids of `nodes` values."""
+        raise NotImplementedError
+
+    def _split(self, values: list[bytes], record: np.dtype[np.void]) -> tuple[NDArray[np.void], list[str]]:
+        size = record.itemsize
+        fields = np.frombuffer(b"".join([value[:size] for value in values]), record)
+        return fields, [value[size:].decode() for value in values]
 
     def record(self, row: int) -> bytes:
         """Return the `nodes` value of a row."""
@@ -164,6 +195,7 @@ class Users(Table):
         due: The earliest tick at which own features may change without an event (µs).
         forgotten: The row of each forgotten user, by `forgotten_key`.
         returned: Rows that got their id back in this micro-batch.
+        renamed: These, and rows that lost their id in it.
     """
 
     last_event_at: Int64s = column(np.int64, fill=NEVER)
@@ -185,6 +217,7 @@ class Users(Table):
         super().__init__(spec)
         self.forgotten: dict[bytes, int] = {}
         self.returned: list[int] = []
+        self.renamed: list[int] = []
         self._traces: dict[int, bytes] = {}
 
     def find(self, node_id: str) -> int:
@@ -237,7 +270,9 @@ class Users(Table):
                 self.forgotten.pop(self._traces.pop(row))
                 self.name(row, node_id)
                 self.returned.append(row)
+                self.renamed.append(row)
         elif self.ids[row]:
+            self.renamed.append(row)
             self._set_trace(row, forgotten_key(node_id))
             self.drop(row)
             # No later computation reads a time up to the forget, and it is personal data.
@@ -248,25 +283,24 @@ class Users(Table):
         self._traces[row] = trace
 
     def record(self, row: int) -> bytes:
-        """Return the `nodes` value of a row: registers, then the id, or hash and trace of a forgotten user."""
+        """Return the `nodes` value of a row: the id, or hash and trace of a forgotten user."""
         node_id = self.ids[row]
-        registers = USER_STRUCT.pack(
-            self.last_event_at_cells[row], self.last_share_at_cells[row], self.forget_at_cells[row]
-        )
         if node_id:
-            return registers + b"\1" + node_id.encode()
-        return registers + b"\0" + int(self.hash_cells[row]).to_bytes(8, "big") + self._traces[row]
+            return b"\1" + node_id.encode()
+        return b"\0" + int(self.hash_cells[row]).to_bytes(8, "big") + self._traces[row]
 
-    def restore(self, row: int, value: bytes) -> None:
-        """Load a user from its `nodes` value."""
-        named, rest = value[USER_STRUCT.size], value[USER_STRUCT.size + 1 :]
-        self.load(row, rest.decode() if named else None)
-        if not named:
-            self._set_owner(row, int.from_bytes(rest[:8], "big"))
-            self._set_trace(row, rest[8:])
-        self.last_event_at_cells[row], self.last_share_at_cells[row], self.forget_at_cells[row] = (
-            USER_STRUCT.unpack_from(value)
-        )
+    def restore_all(self, rows: Int64s, values: list[bytes]) -> None:
+        """Load users from their `nodes` values; forgotten ones have a hash and a trace instead of an id."""
+        super().restore_all(rows, values)
+        self.index.pop("", None)
+        for row, value in zip(rows.tolist(), values, strict=True):
+            if not value[0]:
+                self._set_owner(row, int.from_bytes(value[1:9], "big"))
+                self._set_trace(row, value[9:])
+
+    def _parse(self, values: list[bytes]) -> tuple[NDArray[np.void], list[str]]:
+        fields = np.frombuffer(bytes([value[0] for value in values]), _USER_FIELDS)
+        return fields, [value[1:].decode() if value[0] else "" for value in values]
 
 
 class Contents(Table):
@@ -318,15 +352,8 @@ class Contents(Table):
         counted = (self.sharers_cells, self.reach_cells, self.reference_count_cells, self.claims_cells)
         return CONTENT_STRUCT.pack(*(column[row] for column in fields + counted)) + self.ids[row].encode()
 
-    def restore(self, row: int, value: bytes) -> None:
-        """Load a content from its `nodes` value."""
-        self.load(row, value[CONTENT_STRUCT.size :].decode())
-        columns = (
-            self.created_at_cells, self.deleted_at_cells, self.last_event_at_cells, self.creator_cells,
-            self.reply_cells, self.sharers_cells, self.reach_cells, self.reference_count_cells, self.claims_cells,
-        )  # fmt: skip
-        for cells, field in zip(columns, CONTENT_STRUCT.unpack_from(value), strict=True):
-            cells[row] = field
+    def _parse(self, values: list[bytes]) -> tuple[NDArray[np.void], list[str]]:
+        return self._split(values, CONTENT_RECORD)
 
 
 class Communities(Table):
@@ -340,7 +367,5 @@ class Communities(Table):
         """Return the `nodes` value of a row."""
         return int(self.members_cells[row]).to_bytes(4, "little") + self.ids[row].encode()
 
-    def restore(self, row: int, value: bytes) -> None:
-        """Load a community from its `nodes` value."""
-        self.load(row, value[4:].decode())
-        self.members_cells[row] = read_community(value)
+    def _parse(self, values: list[bytes]) -> tuple[NDArray[np.void], list[str]]:
+        return self._split(values, COMMUNITY_RECORD)

@@ -14,13 +14,11 @@ from graphstate.memory.columns import as_rows, in_order
 from graphstate.memory.counter_codec import pack
 from graphstate.memory.node_tables import Contents, Table, Users
 from graphstate.storage import row_layouts
-from graphstate.storage.row_layouts import CONTENT_RECORD, USER_RECORD
+from graphstate.storage.row_layouts import CONTENT_RECORD
 from graphstate.storage.store import Store
 from graphstate.types import USER, Int64s
 
 _KEY = np.dtype([("kind", "u1"), ("row", ">u4")])
-_USER = np.dtype([*((name, USER_RECORD[name]) for name in USER_RECORD.names or ()), ("named", "u1")])
-"""A user's record and the flag that an id follows."""
 FEW = 8
 """Up to this number of nodes, writing one by one is faster."""
 
@@ -38,26 +36,22 @@ def _keys(kind: int, rows: Int64s) -> list[bytes]:
     return pieces(table)
 
 
-def _values(table: Table, kind: int, rows: Int64s) -> Iterator[bytes]:
-    shape = _USER if kind == USER else CONTENT_RECORD
-    fields = np.empty(len(rows), shape)
-    for name in shape.names or ():
-        fields[name] = 1 if name == "named" else getattr(table, name)[rows]
-    ids = table.ids
+def _values(contents: Contents, rows: Int64s) -> Iterator[bytes]:
+    fields = np.empty(len(rows), CONTENT_RECORD)
+    for name in CONTENT_RECORD.names or ():
+        fields[name] = getattr(contents, name)[rows]
     for row, begin in zip(rows.tolist(), pieces(fields), strict=True):
-        node_id = ids[row]
-        # A forgotten user has no id and another record.
-        yield begin + node_id.encode() if node_id else table.record(row)
+        yield begin + contents.ids[row].encode()
 
 
 def write_nodes(store: Store, table: Table, kind: int, rows: Collection[int]) -> None:
     """Stage the records of nodes of one type."""
     ordered = in_order(rows)
-    if len(ordered) <= FEW or not isinstance(table, (Users, Contents)):
+    if len(ordered) <= FEW or not isinstance(table, Contents):
         for row in ordered.tolist():
             store.write("nodes", row_layouts.node(kind, row), table.record(row))
         return
-    store.write_all("nodes", zip(_keys(kind, ordered), _values(table, kind, ordered), strict=True))
+    store.write_all("nodes", zip(_keys(kind, ordered), _values(table, ordered), strict=True))
 
 
 def write_outputs(store: Store, outputs: dict[int, bytes]) -> None:
@@ -67,5 +61,5 @@ def write_outputs(store: Store, outputs: dict[int, bytes]) -> None:
 
 
 def write_counters(store: Store, users: Users, rows: Int64s) -> None:
-    """Stage the counters of users."""
+    """Stage the registers and counters of users."""
     store.write_all("counters", zip(_keys(USER, rows), pack(users, rows), strict=True))

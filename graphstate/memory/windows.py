@@ -7,7 +7,7 @@ not depend on the order of events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,6 +15,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from graphstate.memory.adjacency import (
+    AdjacencyPool,
+    Blocks,
+    free_block,
+    new_pool,
+    newest_of_all,
+    remove_edge,
+    reserve_edge,
+    set_edge,
+)
 from graphstate.types import RELATIONS, Int32s, Int64s
 
 ADD, RETIME, REMOVE = 0, 1, 2
@@ -23,11 +33,6 @@ ADD, RETIME, REMOVE = 0, 1, 2
 _CLASSES = 40
 """Block sizes: powers of two."""
 Arrays = tuple[NDArray[Any], ...]
-Newest = Callable[[list[tuple[int, int]]], tuple[list[int], Int64s, Int64s]]
-"""Reads the live edges that belong into windows (relation, target).
-
-It returns the number of edges of each window, then the times and the sources of all.
-"""
 
 
 class Pool(NamedTuple):
@@ -185,15 +190,40 @@ def _delete(pool: Pool, places: Places, relation: int, target: int, slot: int) -
 
 
 @njit(cache=True, nogil=True)
+def _list(
+    op: int, pool: Pool, places: Places, edges: AdjacencyPool, blocks: Blocks, place: int, window: int, source: int,
+    time: int,
+) -> bool:  # fmt: skip
+    """Change the list of a target's edges, if it has one or needs one; return False if its pool must grow first."""
+    listed = blocks.power[place] > 0
+    if op == ADD and (listed or places.degree[place] >= window):
+        if not reserve_edge(edges, blocks, place, window + 1):
+            return False
+        if not listed:
+            start = places.start[place]
+            for slot in range(start, start + places.counts[place]):
+                set_edge(edges, blocks, place, pool.source[slot], pool.time[slot])
+        set_edge(edges, blocks, place, source, time)
+    elif listed and op == RETIME:
+        set_edge(edges, blocks, place, source, time)
+    elif listed and op == REMOVE:
+        remove_edge(edges, blocks, place, source)
+    return True
+
+
+@njit(cache=True, nogil=True)
 def _change(
     changes: Int64s, begin: int, window: int, pool: Pool, places: Places, free: Int64s, top: Int64s,
-    hashes: Arrays, stamp: int, changed: Int64s, refill: Int64s, ends: Int64s,
+    edges: AdjacencyPool, blocks: Blocks, hashes: Arrays, stamp: int, changed: Int64s, refill: Int64s, ends: Int64s,
 ) -> int:  # fmt: skip
-    """Apply changes[begin:] and return where it stopped: before the end if the pool must grow."""
+    """Apply changes[begin:] and return where it stopped: before the end if a pool must grow, `edges` if ends[2]."""
     for i in range(begin, len(changes)):
         op, relation, source, target, time = changes[i]
         held, place = -1, places.target[relation] + target
         start, count = places.start[place], places.counts[place]
+        if window > 0 and not _list(op, pool, places, edges, blocks, place, window, source, time):
+            ends[2] = 1
+            return i
         for slot in range(start, start + count):
             if pool.source[slot] == source:
                 held = slot
@@ -219,7 +249,7 @@ def _change(
             changed[ends[0], 1] = target
             ends[0] += 1
         # If an edge was removed or became older, a live edge outside the window may belong into it.
-        if lost and places.refill[place] != stamp and places.degree[place] >= window > 0:
+        if lost and places.refill[place] != stamp and blocks.power[place] > 0:
             places.refill[place] = stamp
             refill[ends[1], 0] = relation
             refill[ends[1], 1] = target
@@ -282,6 +312,7 @@ class Windows:
         window: Edges per window, 0 for all.
         capacity: Rows per node type.
         pool, rows, places: The arrays; they are replaced when they grow.
+        lists, blocks: All edges of the targets that have more than a window, see `adjacency`; replaced when they grow.
     """
 
     def __init__(self, window: int) -> None:
@@ -295,6 +326,8 @@ class Windows:
         empty = tuple(np.zeros(0, np.int32) for _ in RELATIONS)
         self.rows = Rows(empty, empty, empty, empty, empty, empty, empty)
         self.places = Places._make(np.zeros(0, np.int32) for _ in Places._fields)
+        self.lists = new_pool()
+        self.blocks = Blocks(np.zeros(0, np.int32), np.zeros(0, np.int8), np.zeros(0, np.int32))
         self._grow_pool(1 << 12)
         self.ensure_capacity((256, 256, 256))
 
@@ -318,17 +351,28 @@ class Windows:
             views.append(tuple(flat[-1][begin:end] for begin, end in pairwise(bounds.tolist())))
             for new, old in zip(views[-1], arrays, strict=True):
                 new[: len(old)] = old
+        self._grow_blocks(targets)
         self.rows = Rows(*views)
         self.places = Places._make([*flat, targets[:-1], sources[:-1]])
         self.capacity = list(capacity)
 
-    def change(self, changes: Int64s, hashes: Arrays, newest: Newest) -> Int64s:
+    def _grow_blocks(self, targets: Int64s) -> None:
+        """Lay out the blocks for these first places of each relation."""
+        olds = self.places.target.tolist()
+        grown = []
+        for array in self.blocks:
+            new = np.zeros(targets[-1], array.dtype)
+            for begin, old, end in zip(targets.tolist(), olds, [*olds[1:], len(array)], strict=False):
+                new[begin : begin + end - old] = array[old:end]
+            grown.append(new)
+        self.blocks = Blocks(*grown)
+
+    def change(self, changes: Int64s, hashes: Arrays) -> Int64s:
         """Apply edge changes.
 
         Args:
             changes: The changes, `[n, 5]`.
             hashes: The hash column of the source table, per relation.
-            newest: Reads the edges of windows that lost an edge and may have more outside.
 
         Returns:
             The windows whose set changed, `[m, 2]` of (relation, target).
@@ -337,22 +381,64 @@ class Windows:
         if not len(changes):
             return changes[:, :2]
         changed, refill = np.empty((len(changes), 2), np.int64), np.empty((len(changes), 2), np.int64)
-        ends, done = np.zeros(2, np.int64), 0
+        ends, done = np.zeros(3, np.int64), 0
         while done < len(changes):
             done = _change(
                 changes, done, self.window, self.pool, self.places, self._free, self._top,
-                hashes, self._stamp, changed, refill, ends,
+                self.lists, self.blocks, hashes, self._stamp, changed, refill, ends,
             )  # fmt: skip
-            if done < len(changes):
+            if done < len(changes) and ends[2]:
+                self.lists, ends[2] = new_pool(2 * len(self.lists.source), self.lists), 0
+            elif done < len(changes):
                 self._grow_pool(2 * len(self.pool.source))
         if not ends[1]:
             return changed[: ends[0]]
-        lost = refill[: ends[1]].tolist()
-        more = self.replace(lost, *newest(lost))
+        more = self.refill(refill[: ends[1]], hashes)
         return np.concatenate([changed[: ends[0]], more]) if len(more) else changed[: ends[0]]
 
+    def refill(self, lost: Int64s, hashes: Arrays) -> Int64s:
+        """Set windows `[n, 2]` to the newest of all edges of their targets; returns as `replace`."""
+        n = len(lost)
+        sources, times = np.empty(n * self.window, np.int64), np.empty(n * self.window, np.int64)
+        ends, relations = np.empty(n, np.int64), np.ascontiguousarray(lost[:, 0])
+        places = self.places.target[relations] + lost[:, 1]
+        newest_of_all(self.lists, self.blocks, places, relations, hashes, self.window, sources, times, ends)
+        total = int(ends[-1]) if n else 0
+        return self.replace(lost, np.diff(ends, prepend=0), times[:total], sources[:total])
+
+    def in_edges(self, relation: int, target: int) -> tuple[Int64s, Int64s]:
+        """Return sources and times of all live in-edges of a target, in no order."""
+        place = int(self.places.target[relation]) + target
+        power = int(self.blocks.power[place])
+        if power:
+            begin = int(self.blocks.begin[place])
+            block = slice(begin, begin + (1 << power))
+            held = self.lists.source[block] >= 0
+            return self.lists.source[block][held].astype(np.int64), self.lists.time[block][held]
+        start = int(self.rows.start[relation][target])
+        slots = slice(start, start + int(self.rows.counts[relation][target]))
+        return self.pool.source[slots].astype(np.int64), self.pool.time[slots].copy()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, with the room in which they grow."""
+        return sum(array.nbytes for arrays in (self.pool, self.places, self.lists, self.blocks) for array in arrays)
+
+    def restore(self, relation: int, target: int, sources: Int64s, times: Int64s) -> None:
+        """Set the degree of a target and the list of all its edges, without its window."""
+        self.rows.degree[relation][target] = len(sources)
+        place = int(self.places.target[relation]) + target
+        if self.blocks.power[place]:
+            free_block(self.lists, self.blocks, place)
+        if not self.window or len(sources) <= self.window:
+            return
+        while not reserve_edge(self.lists, self.blocks, place, len(sources)):
+            self.lists = new_pool(2 * len(self.lists.source), self.lists)
+        for source, time in zip(sources.tolist(), times.tolist(), strict=True):
+            set_edge(self.lists, self.blocks, place, source, time)
+
     def replace(
-        self, targets: Sequence[Sequence[int]], counts: Sequence[int], times: Int64s, sources: Int64s
+        self, targets: Sequence[Sequence[int]] | Int64s, counts: Sequence[int] | Int64s, times: Int64s, sources: Int64s
     ) -> Int64s:
         """Replace the edges of windows.
 

@@ -1,7 +1,7 @@
-"""The neighbourhood of one user as committed to RocksDB, its differences from memory, and their repair.
+"""The neighbourhood of one user as committed, its differences from what the engine reads, and their repair.
 
-Features are computed by the naive graph from committed counters, windows from the committed index; no code of the
-incremental updates is used. Other shards' nodes have the features that their owners sent.
+Features are computed by the naive graph from counters committed to RocksDB, windows from the registers of edges; no
+code of the incremental updates is used. Other shards' nodes have the features that their owners sent.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from graphstate.memory.node_tables import (
 )
 from graphstate.memory.windows import Windows
 from graphstate.oracle.naive_features import FeatureInputs, Totals
+from graphstate.queries import true_edges
 from graphstate.state import GraphState
 from graphstate.storage import row_layouts
 from graphstate.storage.row_layouts import NEVER, read_community, read_content, read_user
-from graphstate.types import COMMUNITY, CONTENT, INTERACTS, RELATIONS, SHARED, TYPES, USER, GraphSpec, Int32s, Int64s
+from graphstate.types import COMMUNITY, CONTENT, INTERACTS, RELATIONS, TYPES, USER, GraphSpec, Int32s, Int64s
 from graphstate.types import CREATED as CREATED_RELATION
 
 _INTO = [[number for number, relation in enumerate(RELATIONS) if relation.target == kind] for kind in range(len(TYPES))]
@@ -159,26 +160,18 @@ def _read_windows(
 ) -> int:
     """Read the windows of a node and their sources; return how many edges are left of the limit, negative if none."""
     size = graph.spec.window
-    node = neighbourhood.stored[kind, target].node
-    created_at = read_content(node)[0] if kind == CONTENT and node else NEVER
     for number in _INTO[kind]:
         window = neighbourhood.windows[number, target] = list[tuple[int, int]]()
         source_kind = RELATIONS[number].source
-        for key, _ in graph.store.scan(row_layouts.index_prefix(number, target)):
-            time, source = row_layouts.read_index(key)
-            if number == SHARED and not graph.aggregates.counts(time, created_at):
-                left -= 1
-            else:
-                window.append((time, source))
-                if source not in known[source_kind]:
-                    known[source_kind].add(source)
-                    neighbourhood.rows[source_kind].append(source)
-                    _read_node(graph, neighbourhood, source_kind, source)
-                left -= 1
+        for time, source in true_edges.newest(graph, number, target, size):
+            window.append((time, source))
+            if source not in known[source_kind]:
+                known[source_kind].add(source)
+                neighbourhood.rows[source_kind].append(source)
+                _read_node(graph, neighbourhood, source_kind, source)
+            left -= 1
             if left < 0:
                 return left
-            if len(window) == size:
-                break
     return left
 
 
@@ -204,10 +197,10 @@ def features(graph: GraphState, neighbourhood: Neighbourhood) -> Features:
             known = _propagated(inputs, kind, row, neighbourhood.stored[kind, row], 4 * table.shape[1])
             out[place] = table[row] if known is None else known
         propagated.append(out)
-    node = neighbourhood.stored[USER, neighbourhood.user].node
-    if node is None or neighbourhood.user not in users:
+    counters = neighbourhood.stored[USER, neighbourhood.user].counters
+    if counters is None:
         return Features(propagated, graph.users.own[[neighbourhood.user]].copy())
-    last_event_at, last_share_at, forget_at = read_user(node)
+    last_event_at, last_share_at, forget_at = read_user(counters)
     name, as_of = str(neighbourhood.user), max(last_event_at, neighbourhood.tick)
     own = inputs.own(name, as_of, last_share_at if last_share_at > forget_at else NEVER, inputs.decayed({name: as_of}))
     return Features(propagated, np.array([own], np.int32))
@@ -231,7 +224,7 @@ def _inputs(spec: GraphSpec, users: dict[int, bytes], neighbourhood: Neighbourho
     """Return the committed counters of users as inputs of the naive features; rows stand for ids."""
     totals, counts = Totals(), {}
     for row, value in users.items():
-        name, (count, tops, rings) = str(row), (array[0] for array in unpack([value]))
+        name, (_, count, tops, rings) = str(row), (array[0] for array in unpack([value]))
         counts[name] = count.tolist()
         for total, number in _TOTALS.items():
             totals.counters[total][name] = counts[name][number]
@@ -342,8 +335,7 @@ def _counted(graph: GraphState, kind: int, row: int, stored: CommittedNode) -> b
         return read_content(stored.node) == held
     if kind == COMMUNITY:
         return bool(read_community(stored.node) == communities.members_cells[row])
-    registers = users.last_event_at_cells[row], users.last_share_at_cells[row], users.forget_at_cells[row]
-    return read_user(stored.node) == registers and stored.counters in {None, *pack(users, as_rows([row]))}
+    return stored.counters in {None, *pack(users, as_rows([row]))}
 
 
 def repair(graph: GraphState, neighbourhood: Neighbourhood, differences: Differences) -> None:
@@ -354,9 +346,9 @@ def repair(graph: GraphState, neighbourhood: Neighbourhood, differences: Differe
         if node is None:
             continue
         if kind == USER:
-            users.last_event_at_cells[row], users.last_share_at_cells[row], users.forget_at_cells[row] = read_user(node)
             if counters is not None:
-                (users.counts[row],), (users.tops[row],), (users.rings[row],) = unpack([counters])
+                (times,), (users.counts[row],), (users.tops[row],), (users.rings[row],) = unpack([counters])
+                users.last_event_at[row], users.last_share_at[row], users.forget_at[row] = times
         elif kind == CONTENT:
             contents.created_at_cells[row], contents.sharers_cells[row], contents.reach_cells[row] = read_content(node)
         else:
@@ -364,7 +356,7 @@ def repair(graph: GraphState, neighbourhood: Neighbourhood, differences: Differe
         graph.mark_dirty(kind, row)
     for number, target in differences.windows:
         _replace(graph.windows, number, target, neighbourhood.windows[number, target])
-        graph.windows.rows.degree[number][target] = _degree(graph, neighbourhood, number, target)
+        graph.windows.restore(number, target, *true_edges.all_of(graph, number, target))
     for kind, rows in enumerate(differences.propagated):
         table = graph.tables[kind]
         for row in rows:
@@ -373,14 +365,6 @@ def repair(graph: GraphState, neighbourhood: Neighbourhood, differences: Differe
                 table.propagated[row] = np.frombuffer(mirror[: 4 * table.propagated.shape[1]], np.int32)
             graph.mark_dirty(kind, row)
     graph.mark_dirty(USER, neighbourhood.user)
-
-
-def _degree(graph: GraphState, neighbourhood: Neighbourhood, number: int, target: int) -> int:
-    """Count the committed live in-edges of a target, by scanning all of them."""
-    node = neighbourhood.stored[RELATIONS[number].target, target].node
-    created_at = read_content(node)[0] if number == SHARED and node else NEVER
-    times = (row_layouts.read_index(key)[0] for key, _ in graph.store.scan(row_layouts.index_prefix(number, target)))
-    return sum(number != SHARED or graph.aggregates.counts(time, created_at) for time in times)
 
 
 def _replace(windows: Windows, number: int, target: int, edges: list[tuple[int, int]]) -> None:

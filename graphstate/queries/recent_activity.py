@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from graphstate.memory.node_tables import CREATED, RECEIVED, RECEIVED_FINE, RING_OFFSETS, RINGS
 from graphstate.state import GraphState
@@ -98,21 +99,24 @@ def new_sharers(graph: GraphState, row: int, since: int) -> int:
 
 def sharers(graph: GraphState, row: int, since: int) -> Iterator[tuple[int, int]]:
     """Yield the users that shared a content of this user after `since` (µs), newest first: (row, latest share)."""
-    for key, _ in graph.store.scan(row_layouts.index_prefix(INTERACTS, row)):
-        time, source = row_layouts.read_index(key)
-        if time <= since:
-            break
-        yield source, time
+    yield from _newest_first(graph, INTERACTS, row, graph.users.hash, since)
+
+
+def _newest_first(
+    graph: GraphState, relation: int, row: int, hashes: NDArray[np.uint64], since: int = NEVER
+) -> list[tuple[int, int]]:
+    sources, times = graph.windows.in_edges(relation, row)
+    newer = times > since
+    sources, times = sources[newer], times[newer]
+    order = np.lexsort((hashes[sources], -times))
+    return list(zip(sources[order].tolist(), times[order].tolist(), strict=True))
 
 
 def driver(graph: GraphState, row: int, newest: int = 16) -> str | None:
     """Return the id of the most shared content among a user's `newest` contents, None without contents."""
     contents = graph.contents
     best, most = None, NEVER
-    for seen, (key, _) in enumerate(graph.store.scan(row_layouts.index_prefix(CREATED_RELATION, row))):
-        if seen == newest:
-            break
-        content = row_layouts.read_index(key)[1]
+    for content, _ in _newest_first(graph, CREATED_RELATION, row, contents.hash)[:newest]:
         if contents.sharers_cells[content] > most:
             best, most = contents.ids[content], contents.sharers_cells[content]
     return best

@@ -5,6 +5,7 @@ The old state stays unchanged until the new one is complete, so a crash leaves o
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from graphstate.errors import FormatError
+from graphstate.storage import row_layouts
+from graphstate.storage.journal import pack
+from graphstate.storage.register_tables import TABLES, RegisterTables
 from graphstate.storage.store import FAMILIES, Store
-from graphstate.types import Progress
+from graphstate.types import CONTENT, RELATIONS, USER, Progress, source_hash
 
 Row = tuple[str, bytes, bytes]
 """Family, key, value."""
 
 BATCH = 50_000
+_UNSHARED = b"u"
+"""A table of format 3."""
+_REGISTERS_3, _MASK_3 = 24, 20
+"""Bytes of a user's registers, which precede the id in format 3, and of the mask of its counters."""
 BEHIND, BESIDE = ".old-", ".migrating-"
 
 
@@ -102,7 +110,63 @@ def _packed_3(value: bytes) -> bytes:
     return mask + present
 
 
-_STEPS: dict[int, Callable[[Store], Iterator[Row]]] = {2: _from_2}
+# From format 3 to 4: the registers of edges in the journal, and no index of edges but of other shards' contents
+
+
+def _from_3(old: Store) -> Iterator[Row]:
+    spec = json.loads(dict(old.rows("meta"))[b"spec"])
+    owned = _owned(old, spec["shards"], spec["shard"]) if spec["shards"] > 1 else None
+    registers = RegisterTables()
+    for key, value in old.rows("edges"):
+        if key[0] in TABLES:
+            registers.note(key, value)
+        elif key[0] >= len(RELATIONS):
+            if key[:1] != _UNSHARED:
+                yield "edges", key, value
+        elif owned is not None and RELATIONS[key[0]].source == CONTENT:
+            source, target = int.from_bytes(key[-4:], "big"), int.from_bytes(key[1:5], "big")
+            if (CONTENT, source) not in owned and (RELATIONS[key[0]].target, target) in owned:
+                yield "edges", key, value
+    for number, sections in enumerate(registers.dump(BATCH), 1):
+        yield "journal", number.to_bytes(8, "big"), pack(sections)
+    yield from _users_4(old)
+    for family in ("outputs", "mirrors", "meta"):
+        for key, value in old.rows(family):
+            yield family, key, value
+    yield "meta", b"format", b"4"
+
+
+def _users_4(old: Store) -> Iterator[Row]:
+    """Move the registers of users from their records to the beginning of their counters."""
+    registers = {}
+    for key, value in old.rows("nodes"):
+        is_user = row_layouts.read_node(key)[0] == USER
+        if is_user:
+            registers[key] = value[:_REGISTERS_3]
+        yield "nodes", key, value[_REGISTERS_3:] if is_user else value
+    for key, value in old.rows("counters"):
+        yield "counters", key, registers.pop(key) + value
+    for key, value in registers.items():
+        yield "counters", key, value + bytes(_MASK_3)
+
+
+def _owned(old: Store, shards: int, shard: int) -> set[tuple[int, int]]:
+    """Return the nodes (type, row) that the shard owns."""
+    owned = set()
+    for key, value in old.rows("nodes"):
+        kind, row = row_layouts.read_node(key)
+        if kind == USER and not value[_REGISTERS_3]:
+            begin = _REGISTERS_3 + 1
+            hashed = int.from_bytes(value[begin : begin + 8], "big")
+        else:
+            begin = (_REGISTERS_3 + 1, row_layouts.CONTENT_STRUCT.size, 4)[kind]
+            hashed = source_hash(value[begin:].decode())
+        if hashed % shards == shard:
+            owned.add((kind, row))
+    return owned
+
+
+_STEPS: dict[int, Callable[[Store], Iterator[Row]]] = {2: _from_2, 3: _from_3}
 
 OLDEST = min(_STEPS)
 """The oldest format that can be migrated."""

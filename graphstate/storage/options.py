@@ -7,8 +7,6 @@ from rocksdict import BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressi
 _MEMTABLE_BYTES = 32 << 20
 _WAL_BYTES = 256 << 20
 _BUDGET_BYTES = 128 << 20
-_MEMTABLE_FILTER = 0.01
-"""Share of a memtable's bytes: about seven bits per row."""
 
 
 class RocksDbBudget:
@@ -36,10 +34,9 @@ def options(budget: RocksDbBudget, family: str = "") -> Options:
     if family == "nodes":
         # Only this family holds ids. Uncompressed, a plain search of the files finds an id.
         result.set_compression_type(DBCompressionType.none())
-    if family == "edges":
-        # Most reads are of registers that do not exist yet: a filter answers them for memtables as for files.
-        result.set_memtable_whole_key_filtering(True)
-        result.set_memtable_prefix_bloom_ratio(_MEMTABLE_FILTER)
+    if family == "journal":
+        # Uncompressed, it is read faster when the state is opened, and its size tells the memory that it needs.
+        result.set_compression_type(DBCompressionType.none())
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(budget.cache)

@@ -1,7 +1,7 @@
 """Tables of registers by a pair of rows: open addressing in one array per table, for compiled code.
 
-A table is an array of int64, `[capacity, 1 + columns]`; the capacity is a power of two. The first column is the key, two
-rows in one number, or `EMPTY`. Entries lie in the cell that the key's hash selects or in the cells after it, and a
+A table is an array of int64, `[capacity, 1 + columns]`; the capacity is a power of two. The first column is the key,
+two rows in one number, or `EMPTY`. Entries lie in the cell that the key's hash selects or in the cells after it, and a
 removal closes the gap, so a search ends at the first empty cell. A table doubles when three quarters of it are in use.
 """
 

@@ -2,27 +2,29 @@
 
 Rows of nodes are dense numbers. No key holds an id; only the record of a node does.
 
-`edges`: a key begins with a table byte and a 4-byte row, so a 5-byte prefix selects one node's part of a table:
+`journal`: the registers of edges, packed; `storage/journal.py` describes it. Python code reads and changes them in
+memory by keys and values that begin with a table byte:
 
-    0…6  target  ~time  hash  source      index: in-edges of a target in relation 0…6, newest first
     f  user target · m  user community    time of the newest decision, whether it is live
     s  user content                       time of the unshare, time and via of the first share, whether claims exist
-    S  user content time via+1            claims: later shares of the same content by the same user
     i  user creator                       latest and first credited share; the same of evicted contents
     k  creator user time content          credited shares of the creator's contents
-    u  content user                       marks a share with an unshare, for eviction
     v  via user content                   time of the counting share that came through via
+
+`edges`: rows that are rare, or come from other shards. A 5-byte prefix selects one node's part of a table:
+
+    3 6  target  ~time  hash  source      in-edges from contents of other shards: created, reply_to
+    S  user content time via+1            claims: later shares of the same content by the same user
     c  content time user reply+1          claims: later creates of the same content
     r  parent content                     contents with a create that replies to the parent; 2³¹ + shard: replies there
     z  user shard                         time up to which a shard has forgotten the user
 
-The owners of both nodes store `f` and `m`, the content's owner `s S u v c r`, the creator's owner `i k`, the user's
-owner `z`. The index of FOLLOWS and CREATED is stored by both owners, so that `forget` finds the edges, every other
-index by the target's owner.
+The owners of both nodes store `f` and `m`, the content's owner `s S v r c`, the creator's owner `i k`, the user's owner
+`z`.
 
-`nodes`: type, row → record and id. `counters`: row → counts, ring tops, rings. `outputs`: row → the published score.
-`mirrors`: row of another shard's node → its features and embedding, as last received from its owner.
-Numbers in keys are big-endian, so that byte order is number order.
+`nodes`: type, row → the id; of contents and communities the record before it. `counters`: row → a user's registers,
+counts, ring tops, rings. `outputs`: row → the published score. `mirrors`: row of another shard's node → its features
+and embedding, as last received from its owner. Numbers in keys are big-endian, so that byte order is number order.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ from numpy.typing import NDArray
 NEVER = -(1 << 62)
 """Earlier than any event, in µs."""
 
-FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, CREDIT, VIA, CREATE_CLAIM, REPLIES, UNSHARED, CLEARED = (
-    bytes((ord(c),)) for c in "fmsSikvcruz"
+FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, CREDIT, VIA, CREATE_CLAIM, REPLIES, CLEARED = (
+    bytes((ord(c),)) for c in "fmsSikvcrz"
 )
 
 PAIR_KEY = Struct(">cII")
@@ -49,10 +51,9 @@ _CREATE_CLAIM = Struct(">cIQII")
 CREDIT_KEY = Struct(">cIIQI")
 _PREFIX = Struct(">cI")
 NODE_KEY = Struct(">BI")
+NODE_KEYS = np.dtype([("kind", "u1"), ("row", ">u4")])
+"""`NODE_KEY` for many rows at once."""
 ALL_ONES = (1 << 64) - 1
-
-TWO_ROWS = Struct(">II")
-"""The two rows after the table byte of a pair key (`f m s i u r z`), read at offset 1."""
 
 DECISION = Struct("<qB")
 """f, m: time of the newest decision, whether it is live."""
@@ -62,11 +63,6 @@ PAIR_VALUE = Struct("<qqqq")
 """i: latest and first credited share, latest and first of evicted contents (NEVER if none)."""
 TIME = Struct("<q")
 """v: time of the share. z: time of the forget."""
-
-
-DECISION_FIELDS = np.dtype([("time", "<i8"), ("live", "u1")])
-SHARE_FIELDS = np.dtype([("unshared", "<i8"), ("first", "<i8"), ("via", "<i4"), ("more", "u1")])
-"""`DECISION` and `SHARE_VALUE` for many rows at once."""
 
 
 def pair(table: bytes, source: int, target: int) -> bytes:
@@ -95,12 +91,6 @@ def read_index(key: bytes) -> tuple[int, int]:
     return ALL_ONES - flipped, source
 
 
-def read_indexes(keys: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return times and sources of many index keys, `[n]` each."""
-    fields = np.frombuffer(b"".join(keys), _INDEX_FIELDS)
-    return (~fields["f2"]).astype(np.int64), fields["f4"].astype(np.int64)
-
-
 def read_edges(keys: Sequence[bytes]) -> NDArray[np.int64]:
     """Return relation, source, target and time of many index keys, `[n, 4]`."""
     fields = np.frombuffer(b"".join(keys), _INDEX_FIELDS)
@@ -111,12 +101,6 @@ def read_edges(keys: Sequence[bytes]) -> NDArray[np.int64]:
 def via(through: int, user: int, content: int) -> bytes:
     """Return the key of `v`."""
     return TRIPLE_KEY.pack(VIA, through, user, content)
-
-
-def read_via(key: bytes) -> tuple[int, int]:
-    """Return `(user, content)` of a key of `v`."""
-    _, _, user, content = TRIPLE_KEY.unpack(key)
-    return user, content
 
 
 def share_claim(user: int, content: int, time: int, through: int) -> bytes:
@@ -146,12 +130,6 @@ def credit(creator: int, user: int, time: int, content: int) -> bytes:
     return CREDIT_KEY.pack(CREDIT, creator, user, time, content)
 
 
-def read_credit(key: bytes) -> int:
-    """Return the time in a key of `k`."""
-    time: int = CREDIT_KEY.unpack(key)[3]
-    return time
-
-
 _ELSEWHERE = 1 << 31
 
 
@@ -179,12 +157,12 @@ def read_node(key: bytes) -> tuple[int, int]:
 
 # Records of nodes: the fixed fields of a `nodes` value, followed by the id
 
-USER_RECORD = np.dtype([("last_event_at", "<i8"), ("last_share_at", "<i8"), ("forget_at", "<i8")])
 CONTENT_RECORD = np.dtype([
     ("created_at", "<i8"), ("deleted_at", "<i8"), ("last_event_at", "<i8"), ("creator", "<i4"), ("reply", "<i4"),
     ("sharers", "<i4"), ("reach", "<i4"), ("reference_count", "<i4"), ("claims", "u1"),
 ])  # fmt: skip
-"""Fields are named like the columns of their table. A community's record is its members, 4 bytes."""
+COMMUNITY_RECORD = np.dtype([("members", "<i4")])
+"""Fields are named like the columns of their table."""
 
 
 def _struct(record: np.dtype[np.void]) -> Struct:
@@ -193,12 +171,14 @@ def _struct(record: np.dtype[np.void]) -> Struct:
     return Struct("<" + "".join(codes[record[name].str] for name in record.names or ()))
 
 
-USER_STRUCT, CONTENT_STRUCT = _struct(USER_RECORD), _struct(CONTENT_RECORD)
+CONTENT_STRUCT = _struct(CONTENT_RECORD)
+_REGISTERS = Struct("<qqq")
+"""The beginning of a user's `counters` value."""
 
 
 def read_user(value: bytes) -> tuple[int, int, int]:
-    """Return `(last_event_at, last_share_at, forget_at)` of a user's `nodes` value."""
-    last_event_at, last_share_at, forget_at = USER_STRUCT.unpack_from(value)
+    """Return `(last_event_at, last_share_at, forget_at)` of a user's `counters` value."""
+    last_event_at, last_share_at, forget_at = _REGISTERS.unpack_from(value)
     return last_event_at, last_share_at, forget_at
 
 

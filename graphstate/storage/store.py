@@ -16,6 +16,7 @@ from rocksdict import (
     Checkpoint,
     ColumnFamily,
     CompactOptions,
+    Options,
     Rdict,
     RdictIter,
     ReadOptions,
@@ -23,18 +24,14 @@ from rocksdict import (
 )
 
 from graphstate.errors import DamagedError, GraphError, LockedError
-from graphstate.storage.register_tables import TABLES, RegisterTables
 from graphstate.storage.options import RocksDbBudget, options
-from graphstate.storage.row_layouts import VIA
+from graphstate.storage.register_tables import TABLES, RegisterTables
 
 Groups = dict[bytes, list[bytes]]
 """Keys by their first `PREFIX` bytes."""
 Keys = Callable[..., list[bytes]]
 """The function that `Store.search` returns."""
-FAMILIES = ("nodes", "edges", "counters", "outputs", "mirrors", "meta")
-_CHUNK = 100_000
-_LOADED_LAST = VIA[0]
-"""The rows of this table are flags of rows of another one."""
+FAMILIES = ("nodes", "edges", "journal", "counters", "outputs", "mirrors", "meta")
 PREFIX = 5
 """Scans are of prefixes of at least this many bytes: the table byte and a row."""
 
@@ -45,6 +42,12 @@ def _whole(rows: RdictIter) -> None:
         rows.status()
     except Exception as error:  # rocksdict raises bare exceptions
         raise DamagedError(f"a part of the state cannot be read: restore or remove it ({error})") from error
+
+
+def _present(path: Path) -> list[str]:
+    """Return the families that a database has."""
+    names = Rdict.list_cf(str(path), Options(raw_mode=True))
+    return [name for name in FAMILIES if name in names]
 
 
 # large class: the one place that touches RocksDB's handles, which must close in order; most methods are a few lines
@@ -74,7 +77,9 @@ class Store:
         budget = budget or RocksDbBudget()
         access = AccessType.read_only() if read_only else AccessType.read_write()
         try:
-            self._db = Rdict(str(path), options(budget), {name: options(budget, name) for name in FAMILIES}, access)
+            # A folder of an earlier format lacks some families, and a read-only database cannot add them.
+            names = _present(path) if read_only else FAMILIES
+            self._db = Rdict(str(path), options(budget), {name: options(budget, name) for name in names}, access)
         except Exception as error:  # rocksdict raises bare exceptions
             if "lock" in str(error).lower():
                 raise LockedError(f"{path} is open in another process: stop that worker first ({error})") from error
@@ -84,8 +89,8 @@ class Store:
         self._path = path
         self._rewriting = Lock()
         self._closing = False
-        self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in FAMILIES}
-        self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+        self._families: dict[str, Rdict] = {name: self._db.get_column_family(name) for name in names}
+        self._handles: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in names}
         self._edges = self._families["edges"]
         self._read = self._edges.get
         self._failed = False
@@ -116,15 +121,17 @@ class Store:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Stage an `edges` row."""
-        self.staged[key] = value
         if key[0] in TABLES:
             self.registers.note(key, value)
+        else:
+            self.staged[key] = value
 
     def delete(self, key: bytes) -> None:
         """Stage the removal of an `edges` row."""
-        self.staged[key] = None
         if key[0] in TABLES:
             self.registers.note(key, None)
+        else:
+            self.staged[key] = None
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Return the `edges` rows with a prefix of at least 5 bytes, in key order, staged changes included.
@@ -150,13 +157,6 @@ class Store:
                     groups.setdefault(key[:PREFIX], []).append(key)
             self._grouped[table] = len(staged)
         return groups.get(prefix[:PREFIX])
-
-    def firsts(
-        self, prefixes: Iterable[bytes], most: int, skip: Callable[[bytes], bool] | None = None
-    ) -> Iterator[list[bytes]]:
-        """Yield, per prefix, up to `most` keys of its scan, without those that `skip` returns true for."""
-        keys = self.search()
-        return (keys(prefix, most, skip) for prefix in prefixes)
 
     def search(self) -> Keys:
         """Return a function that returns the keys of a prefix, staged changes included.
@@ -215,6 +215,8 @@ class Store:
 
     def rows(self, family: str) -> Iterator[tuple[bytes, bytes]]:
         """Yield all committed rows of a family, in key order."""
+        if family not in self._families:
+            return
         rows = self._families[family].iter()
         rows.seek_to_first()
         while rows.valid():
@@ -239,26 +241,6 @@ class Store:
         _whole(rows)
         if chunk:
             yield chunk
-
-    def load_registers(self) -> Iterator[int]:
-        """Load the registers from their committed rows; yields the number of loaded rows after each chunk."""
-        done = 0
-        for table in sorted(TABLES, key=_LOADED_LAST.__eq__):
-            read = ReadOptions()
-            read.set_iterate_upper_bound(bytes([table + 1]))
-            rows = self._edges.iter(read)
-            rows.seek(bytes([table]))
-            valid, key_of, value_of, following = rows.valid, rows.key, rows.value, rows.next
-            while valid():
-                keys, values = [], []
-                while valid() and len(keys) < _CHUNK:
-                    keys.append(key_of())
-                    values.append(value_of())
-                    following()
-                self.registers.load(table, keys, values)
-                done += len(keys)
-                yield done
-            _whole(rows)
 
     def commit(self) -> int:
         """Write everything staged as one WriteBatch and return the number of rows.
@@ -304,6 +286,18 @@ class Store:
             for label, name in zip(labels, names, strict=True)
         }
 
+    def estimated_rows(self, family: str) -> int:
+        """Return RocksDB's estimate of the number of rows of a family."""
+        return self._property(family, "rocksdb.estimate-num-keys")
+
+    def value_bytes(self, family: str) -> int:
+        """Return RocksDB's estimate of the bytes of a family's rows, compressed in files."""
+        names = ("rocksdb.estimate-live-data-size", "rocksdb.cur-size-all-mem-tables")
+        return sum(self._property(family, name) for name in names)
+
+    def _property(self, family: str, name: str) -> int:
+        return (self._families[family].property_int_value(name) or 0) if family in self._families else 0
+
     @property
     def stalled(self) -> bool:
         """Whether RocksDB delays or stops writes until files are compacted."""
@@ -319,6 +313,11 @@ class Store:
         """Return a committed value, None if there is none."""
         value: bytes | None = self._families[family].get(key)
         return value
+
+    def newest(self, family: str, key: bytes) -> bytes | None:
+        """Return a staged value or else the committed one, None if there is none; not for `edges`."""
+        writes = self._writes[family]
+        return writes[key] if key in writes else self.committed(family, key)
 
     def remove(self, family: str, key: bytes) -> None:
         """Remove a row at once, without the staged changes."""

@@ -7,6 +7,7 @@ replaced and not dropped yet. It finds the id inside longer ids too; the rows co
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,10 +22,11 @@ from graphstate.errors import DamagedError, GraphError
 from graphstate.memory.node_tables import forgotten_key
 from graphstate.state import FORMAT
 from graphstate.storage import row_layouts
+from graphstate.storage.journal import Journal
 from graphstate.storage.manifest import read_meta
 from graphstate.storage.repository import Repository
 from graphstate.storage.store import Store
-from graphstate.types import CREATED, FOLLOWS, HAS_MEMBER, INTERACTS, USER, Fact, Kind, Mutation, Progress, owner
+from graphstate.types import CONTENT, CREATED, USER, Fact, Kind, Mutation, Progress, owner
 from streams.errors import BadEvent, BrokerError, Right, one_line
 from streams.kafka.access import rights
 from streams.kafka.log_io import read_partitions
@@ -44,18 +46,6 @@ TAIL_BYTES = 1 << 16
 """Size of the end of an SST file that holds its properties."""
 OPEN_ATTEMPTS = 3
 """Number of attempts to open a state while a worker changes its files."""
-_TABLES = (
-    row_layouts.FOLLOW,
-    row_layouts.MEMBER,
-    row_layouts.SHARE,
-    row_layouts.SHARE_CLAIM,
-    row_layouts.PAIR,
-    row_layouts.CREDIT,
-    row_layouts.VIA,
-)
-_INDEXES = (FOLLOWS, INTERACTS, CREATED, HAS_MEMBER)
-_REGISTERS_BYTES = 24
-"""Size of the registers at the beginning of a node's value; the id follows, or a hash of it after a forget."""
 # The names of properties are prefix-compressed, each without the prefix that it shares with the previous name.
 _NODES, _COMPRESSED = re.compile(rb"namenodes"), re.compile(rb"ression(?!NoCompression)[A-Z]")
 
@@ -159,19 +149,26 @@ def _search_shard(number: int, folder: Path, user: str) -> ShardFindings:
 
 def _search_rows(number: int, store: Store, user: str) -> ShardFindings:
     findings, needle, trace, user_row = ShardFindings(number), user.encode(), forgotten_key(user), -1
+    created: Counter[int] = Counter()
     for key, value in store.rows("nodes"):
         kind, row = row_layouts.read_node(key)
-        has_id = kind != USER or value[_REGISTERS_BYTES]
-        if kind == USER and has_id and value[_REGISTERS_BYTES + 1 :] == needle:
+        has_id = kind != USER or value[0]
+        if kind == CONTENT:
+            created[row_layouts.CONTENT_STRUCT.unpack_from(value)[3]] += 1
+        if kind == USER and has_id and value[1:] == needle:
             findings.named, user_row = True, row
         elif kind == USER and not has_id and value.endswith(trace):
-            findings.forgotten_s, user_row = int.from_bytes(value[16:24], "little", signed=True) / 1e6, row
+            registers = store.committed("counters", key)
+            findings.forgotten_s, user_row = row_layouts.read_user(registers)[2] / 1e6 if registers else 0.0, row
         elif has_id and needle in value:
             findings.others += 1
     if user_row >= 0:
-        prefixes = [row_layouts.prefix(table, user_row) for table in _TABLES]
-        prefixes += [row_layouts.index_prefix(relation, user_row) for relation in _INDEXES]
-        findings.edges = sum(1 for prefix in prefixes for _ in store.scan(prefix))
+        for _ in Journal(store, store.registers).load():
+            pass
+        store.registers.loaded(0)
+        rows = [row_layouts.prefix(row_layouts.SHARE_CLAIM, user_row), row_layouts.index_prefix(CREATED, user_row)]
+        findings.edges = sum(1 for prefix in rows for _ in store.scan(prefix))
+        findings.edges += store.registers.count_of(user_row) + created[user_row]
     return findings
 
 

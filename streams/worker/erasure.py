@@ -1,11 +1,12 @@
 """Erasure of forgotten users from a worker's files and caches.
 
     forget ──► a state without the user, and a mark (one WriteBatch)
-                └─ ERASE_WITHIN_S ──► all files of the shard are rewritten (own thread) ──► the mark is removed
+                └─ ERASE_WITHIN_S ──► the journal is cleaned (between steps, part by part)
+                                       └─► all files of the shard are rewritten (own thread) ──► the mark is removed
 
-RocksDB keeps replaced rows until it compacts the file that holds them, and the copy of a shard that another worker has
-taken over receives no forgets. This module rewrites the former and removes the latter. A failure is logged, counted and
-retried.
+The journal keeps removed rows until their segment is rewritten, RocksDB replaced values until it compacts the file that
+holds them, and the copy of a shard that another worker has taken over receives no forgets. This module rewrites the
+former two and removes the latter. A failure is logged, counted and retried.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ AGAIN_S = 60.0
 COPY_S = 60.0
 """Minimum age of the copy of a shard that another worker has before it is removed: a partition may come back soon."""
 STOP_S = 1.0
+CLEAN_BYTES = 8 << 20
+"""Bytes of a shard's journal that are read at once on its thread, some tens of milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ class DataErasure(WorkerPart):
         shards = await self._host.read(_marked_shard)
         marked, now = [shard for shard in shards if shard.mark], self._clock()
         self._schedule([shard.shard for shard in marked], now)
-        if self._thread is None and any(due <= now for due in self._due_s.values()):
+        due = self._thread is None and any(due <= now for due in self._due_s.values())
+        if due and all(await self._host.read(_cleaned)):
             # Not a thread of a pool: the interpreter waits for those at its exit.
             self._thread = Thread(target=self.rewrite, args=(marked,), name="erase", daemon=True)
             self._thread.start()
@@ -200,6 +204,11 @@ class DataErasure(WorkerPart):
         """Wait briefly for the rewrite; closing the shards ends it."""
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, STOP_S)
+
+
+def _cleaned(shard: Shard) -> bool:
+    """Drop removed rows from a part of the journal of a marked shard; return whether none of them is left."""
+    return not shard.graph.unerased() or shard.graph.clean(CLEAN_BYTES)
 
 
 def _marked_shard(shard: Shard) -> MarkedShard:

@@ -13,12 +13,12 @@ Everything except `build` runs on the shard thread, between two micro-batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 
 import numpy as np
 
 from graphstate.state import GraphState
+from graphstate.storage.memory_need import available_bytes
 from graphstate.types import TYPES, USER, GraphSpec, Int64s
 from model.artifact import Artifact
 from model.config import ModelConfig
@@ -64,21 +64,6 @@ def check_user(sample: UserSnapshot, reference: ReferenceModel) -> None:
             f"its engine differs from PyTorch Geometric by {result.error:.1g} ({', '.join(result.mismatches)}), "
             f"more than {LIMIT:g}: train it again, or report it with the artifact"
         )
-
-
-def available_bytes() -> int | None:
-    """Return the free memory of the machine or its container in bytes; None if the system does not report it."""
-    limits = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        limits += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
-            limits.append(int(limit) - int((group / "memory.current").read_text(encoding="ascii")))
-    except (OSError, ValueError):
-        pass  # not Linux, or no control group of version 2
-    return min(limits, default=None)
 
 
 class Candidate:

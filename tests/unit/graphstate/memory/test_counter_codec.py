@@ -11,6 +11,7 @@ from graphstate.errors import DamagedError
 from graphstate.memory.columns import as_rows
 from graphstate.memory.counter_codec import pack, restore, unpack
 from graphstate.memory.node_tables import COUNTS, RING_SLOTS, RINGS, Users
+from graphstate.storage.row_layouts import NEVER
 from graphstate.types import GraphSpec
 
 INT64S, INT32S = st.integers(-(1 << 63), (1 << 63) - 1), st.integers(-(1 << 31), (1 << 31) - 1)
@@ -43,22 +44,26 @@ def test_packed_counters_unpack(drawn: list[tuple[dict[int, int], ...]]) -> None
             for at, value in values.items():
                 table[row, at] = value
     rows = np.arange(len(drawn))[::-1].copy()
+    users.last_event_at[rows], users.forget_at[rows] = rows, 7 * rows
     values = pack(users, rows)
     for row, value in zip(rows.tolist(), values, strict=True):
         words = np.concatenate([table[row].view(np.uint32) for table in (users.counts, users.tops, users.rings)])
-        assert value == np.packbits(words != 0, bitorder="little").tobytes() + words[words != 0].tobytes()
+        registers = np.array([row, NEVER, 7 * row], "<i8").tobytes()
+        assert value == registers + np.packbits(words != 0, bitorder="little").tobytes() + words[words != 0].tobytes()
     assert list(restore(others, zip(rows.tolist(), values, strict=True))) == [len(drawn)]
+    np.testing.assert_array_equal(users.last_event_at, others.last_event_at)
+    np.testing.assert_array_equal(users.forget_at, others.forget_at)
     for mine, theirs in ((users.counts, others.counts), (users.tops, others.tops), (users.rings, others.rings)):
         np.testing.assert_array_equal(mine, theirs)
 
 
 def test_zero_counters() -> None:
-    """No users pack to no values; a user with zero counters packs to its mask."""
+    """No users pack to no values; a user with zero counters packs to its registers and mask."""
     users = some_users(1)
     assert pack(users, as_rows([])) == []
-    assert [len(of) for of in unpack([])] == [0, 0, 0]
+    assert [len(of) for of in unpack([])] == [0, 0, 0, 0]
     assert list(restore(users, ())) == []
-    assert pack(users, as_rows([0])) == [bytes(20)]
+    assert pack(users, as_rows([0])) == [np.full(3, NEVER, "<i8").tobytes() + bytes(20)]
 
 
 @pytest.mark.parametrize("wrong", ["shorter", "longer", "odd", "empty", "another format"])
