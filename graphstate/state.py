@@ -14,17 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate import graph_snapshot, node_loading, window_loading
+from graphstate import node_loading, window_loading
 from graphstate.apply import eviction, share_outcomes
 from graphstate.apply.aggregates import Aggregates
-from graphstate.apply.compiled_apply import CompiledApply
-from graphstate.apply.event_kernels import PASSED, RARE
-from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED
+from graphstate.apply.record_apply import RecordApply
 from graphstate.apply.registers import UNERASED, Applier
-from graphstate.apply.remote_facts import FIRST, RemoteFacts
 from graphstate.errors import FormatError
 from graphstate.event_columns import EventColumns
-from graphstate.memory import features, row_writer
+from graphstate.memory import features, graph_snapshot, row_writer
 from graphstate.memory.columns import as_rows, in_order, union
 from graphstate.memory.frontier import Frontier
 from graphstate.memory.windows import Windows
@@ -44,7 +41,6 @@ from graphstate.types import (
     USER,
     GraphSpec,
     Int64s,
-    Kind,
     Mutation,
     Progress,
     Snapshot,
@@ -84,7 +80,6 @@ class GraphState:
         applier: Names and rows that the micro-batch forgot or erased.
         windows: The newest in-edges of each node.
         mirrored_nodes: Other shards' nodes in these windows.
-        clock: The largest event time so far (µs).
         meta: The committed `meta` rows, as they were when the state was opened.
         changes: The changes of the last refreshed micro-batch.
     """
@@ -96,8 +91,7 @@ class GraphState:
         self.users, self.contents, self.communities = self.tables = self.aggregates.tables
         self.shares = self.aggregates.shares
         self.applier = Applier(self.aggregates)
-        self.facts = RemoteFacts(self.applier)
-        self.compiled = CompiledApply(spec, self.aggregates)
+        self.records = RecordApply(spec, self.aggregates, self.applier)
         self.journal = Journal(store, store.registers)
         self._unclean = self._erased_before = 0
         self._held_bytes = 1 << 28
@@ -105,7 +99,6 @@ class GraphState:
         self.windows = Windows(spec.window)
         self.mirrored_nodes = MirroredNodes(self.aggregates, self.windows)
         self.frontier = Frontier()
-        self.clock = NEVER
         self.meta: dict[bytes, bytes] = {}
         self.phase = Phase.IDLE
         self._tick_us = spec.tick_s * _SECOND
@@ -171,7 +164,7 @@ class GraphState:
             FormatError: Another format or another spec wrote the state.
         """
         node_loading.compile_kernels(self.tables, self.spec.window, self.frontier)
-        self.compiled.warm_up()
+        self.records.warm_up()
         meta = dict(self.store.rows("meta"))
         if b"format" not in meta:
             self.store.write("meta", b"format", str(FORMAT).encode())
@@ -180,7 +173,7 @@ class GraphState:
             return
         _check_format(meta, self.spec)
         self.meta = meta
-        self.clock = int(meta.get(b"clock", NEVER))
+        self.records.clock = int(meta.get(b"clock", NEVER))
         self.shares.restore(meta.get(share_outcomes.META))
         self.applier.unerased = self._erased_before = int(meta.get(UNERASED, b"0"))
         node_loading.load(self.store, self.tables, progress)
@@ -204,6 +197,11 @@ class GraphState:
             raise RuntimeError(
                 f"GraphState.{call} called while {self.phase.value}; the order is begin, take, refresh, commit"
             )
+
+    @property
+    def clock(self) -> int:
+        """The largest event time so far (µs)."""
+        return self.records.clock
 
     @property
     def tick(self) -> int:
@@ -257,56 +255,16 @@ class GraphState:
             The number of `applied` and `expired` events, each counted only by the owner of its user, and of `facts`.
         """
         self._require("take", Phase.APPLYING)
-        compiled, counts = self.compiled, {"applied": 0, "expired": 0}
-        compiled.begin(columns)
+        records, place = self.records, 0
+        records.begin(columns)
         periods = [every_us] * (on_boundary is not None) + [EVICTION_US] * bool(self._retained_us)
-        place = 0
         while place < len(columns):
-            place, why, ends = compiled.run(place, self.clock, self._next_boundary(periods))
-            self.clock = int(ends[CLOCK])
-            counts["applied"] += int(ends[APPLIED])
-            counts["expired"] += int(ends[EXPIRED])
-            if why == PASSED:
+            place, passes = records.run(place, self._next_boundary(periods))
+            if passes:
                 self._advance(int(columns.time[place]), every_us, on_boundary)
-            elif why == RARE:
-                place = self._take_rare(columns, place, counts)
         if clock > self.clock:
             self._advance(clock, every_us, on_boundary)
-        return counts
-
-    def _take_rare(self, columns: EventColumns, begin: int, counts: dict[str, int]) -> int:
-        """Apply the event or the facts from `begin` on that the compiled code leaves; return where to go on."""
-        drops, place = self.contents.drops, begin
-        if columns.kind[begin] < FIRST:
-            self._take_one(self.compiled.mutation(begin), counts)
-            place += 1
-        while place < len(columns) and columns.kind[place] >= FIRST:
-            self.facts.apply(self.compiled.mutation(place))
-            counts["facts"] = counts.get("facts", 0) + 1
-            place += 1
-        self.aggregates.add_up()
-        self.compiled.find_again(begin, place)
-        if self.contents.drops != drops:
-            self.compiled.find_contents_again()
-        return place
-
-    def _take_one(self, event: Mutation, counts: dict[str, int]) -> None:
-        owned = self.users.owns(event.user)
-        if self._retained_us and event.time < self.clock - self._retained_us:
-            counts["expired"] += owned
-            self._expire(event)
-        else:
-            self.clock = max(self.clock, event.time)
-            self.applier.handlers[event.kind](event)
-            counts["applied"] += owned
-
-    def _expire(self, mutation: Mutation) -> None:
-        """Count an event that changes nothing because it arrived after the lateness."""
-        if self.contents.owns(mutation.other):
-            if mutation.kind == Kind.SHARE:
-                self.shares.departed.expired += 1
-            elif mutation.kind == Kind.CREATE:
-                self.shares.note_old(mutation.other)
+        return records.counts
 
     def drain_outbound_facts(self) -> list[tuple[int, Mutation]]:
         """Return and remove the facts for other shards: (owner's shard, fact)."""
@@ -319,7 +277,7 @@ class GraphState:
 
     def _advance(self, time: int, every_us: int, on_boundary: Callable[[int], None] | None) -> None:
         """Advance the clock, call `on_boundary` and evict contents if it passes their multiples."""
-        before, self.clock = self.clock, time
+        before, self.records.clock = self.clock, time
         if before == NEVER:
             return
         if on_boundary is not None and before // every_us != time // every_us:
@@ -330,7 +288,7 @@ class GraphState:
             if evicted:
                 self._vacant += evicted
                 self.aggregates.add_up()
-                self.compiled.find_contents_again()
+                self.records.contents_removed()
 
     def mark_dirty(self, kind: int, row: int) -> None:
         """Write a node's record with the micro-batch, and evaluate its features in `refresh`."""

@@ -31,7 +31,7 @@ from graphstate.apply.kernel_arrays import (
     SHARES_EXPIRED,
     Core,
 )
-from graphstate.event_columns import EventColumns
+from graphstate.event_columns import ABSENT, EventColumns
 from graphstate.memory.node_tables import LQ, Table
 from graphstate.storage import pair_tables, register_tables, row_layouts
 from graphstate.storage.register_tables import CREDITS
@@ -50,6 +50,13 @@ from graphstate.types import (
     source_hash,
 )
 
+FEW = 16
+"""Up to this number of events, finding rows one by one is faster."""
+_OTHER = [
+    {Kind.FOLLOW: USER, Kind.UNFOLLOW: USER, Kind.JOIN: COMMUNITY, Kind.LEAVE: COMMUNITY}.get(kind, CONTENT)
+    for kind in Kind
+]
+"""The type of the other node by kind."""
 _SECOND = 1_000_000
 _ROW = 0xFFFFFFFF
 _TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
@@ -91,7 +98,7 @@ class CompiledApply:
         self._events_room = self._rows_room = 0
         self._out = _output(1, 1)
         self.columns = EventColumns.of(())
-        self._numbers: list[NDArray[np.intp]] = []
+        self._numbers: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
         self._events = self._resolved(self.columns)
 
     def warm_up(self) -> None:
@@ -107,15 +114,45 @@ class CompiledApply:
         """Take the events of a record, and find the rows of their ids."""
         self.columns = columns
         self._events = self._resolved(columns)
-        kinds = np.bincount(columns.kind, minlength=len(Kind))
+        kinds = np.bincount(columns.kind, minlength=len(Kind)).tolist()
         self._registers.reserve(
-            int(kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW]),
-            int(kinds[Kind.JOIN] + kinds[Kind.LEAVE]),
-            int(kinds[Kind.SHARE]),
+            kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW], kinds[Kind.JOIN] + kinds[Kind.LEAVE], kinds[Kind.SHARE]
         )
 
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
         """Return the events with the row of each id in the roles that it has, −1 if it has none yet."""
+        count = len(columns.ids)
+        rows, hashes = np.full((len(TYPES), count + 1), -1, np.int32), np.zeros(count + 1, np.uint64)
+        if len(columns) <= FEW:
+            self._find_few(columns, rows, hashes)
+        else:
+            self._find_all(columns, rows, hashes)
+        return arrays.EventArrays(
+            _writable(columns.kind, np.uint8), _writable(columns.time, np.int64), _writable(columns.user, np.int32),
+            _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
+        )  # fmt: skip
+
+    def _find_few(self, columns: EventColumns, rows: Int32s, hashes: NDArray[np.uint64]) -> None:
+        """Find the rows of the ids of a few events, one by one."""
+        named: list[set[int]] = [set() for _ in TYPES]
+        fields = columns.kind.tolist(), columns.user.tolist(), columns.other.tolist(), columns.extra.tolist()
+        for kind, user, other, extra in zip(*fields, strict=True):
+            named[USER].add(user)
+            if kind < len(_OTHER):
+                named[_OTHER[kind]].add(other)
+                named[USER if kind == Kind.SHARE else CONTENT].add(extra)
+        for of_kind, table in enumerate(self._tables):
+            named[of_kind].discard(ABSENT)
+            self._numbers[of_kind] = np.fromiter(named[of_kind], np.int64, len(named[of_kind]))
+            find = self._aggregates.users.find if of_kind == USER else None
+            for number in named[of_kind]:
+                name = columns.ids[number]
+                row = table.index.get(name, -1) if find is None else find(name)
+                rows[of_kind, number] = row
+                hashes[number] = table.hash_cells[row] if row >= 0 else source_hash(name)
+
+    def _find_all(self, columns: EventColumns, rows: Int32s, hashes: NDArray[np.uint64]) -> None:
+        """Find the rows of all ids, role by role."""
         count, kind = len(columns.ids), columns.kind
         roles = np.zeros((len(TYPES), count + 1), np.bool_)
         # The last place takes the ids that are absent.
@@ -126,8 +163,6 @@ class CompiledApply:
         roles[CONTENT, columns.extra[kind == Kind.CREATE]] = True
         roles[COMMUNITY, columns.other[_TARGET_IS_COMMUNITY[kind]]] = True
         self._numbers = [np.flatnonzero(role[:count]) for role in roles]
-        rows = np.full((len(TYPES), count + 1), -1, np.int32)
-        hashes = np.zeros(count + 1, np.uint64)
         unknown: set[int] = set()
         for of_kind, table in enumerate(self._tables):
             numbers = self._numbers[of_kind]
@@ -137,10 +172,6 @@ class CompiledApply:
             unknown.update(numbers[~known].tolist())
         for number in unknown:
             hashes[number] = source_hash(columns.ids[number])
-        return arrays.EventArrays(
-            _writable(kind, np.uint8), _writable(columns.time, np.int64), _writable(columns.user, np.int32),
-            _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
-        )  # fmt: skip
 
     def _find(self, kind: int, ids: list[str], numbers: NDArray[Any]) -> Int32s:
         names = [ids[number] for number in numbers.tolist()]
@@ -269,7 +300,7 @@ class CompiledApply:
     def _log(self, rows: Int64s) -> None:
         """Hand changed rows to the journal, and stage those of `edges`."""
         sections, store = rows[:, 0], self._aggregates.store
-        for section in np.flatnonzero(np.bincount(sections)).tolist():
+        for section in sorted(set(sections.tolist())):
             selected = rows[sections == section]
             if section == CLAIM_ROW:
                 for _, key, time, via in selected.tolist():

@@ -83,19 +83,19 @@ DONE, RARE, PASSED = range(3)
 """Why a call stopped: no event is left; the event is for `registers`; the event passes a boundary."""
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def pack_via(via: int, flags: int) -> int:
     """Return via row (−1 for none) and flags of a share as one number."""
     return ((via + 1) << registers.FLAG_BITS) | flags
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def unpack_via(packed: int) -> int:
     """Return the via row in a packed number."""
     return (packed >> registers.FLAG_BITS) - 1
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _owns(core: Core, number: int) -> bool:
     shards = core.limits[SHARDS]
     if shards == 1:
@@ -226,14 +226,14 @@ def _join(core: Core, i: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _add_sharer(tables: TableArrays, user: int, content: int) -> None:
     place = push(tables.sharers, tables.sharer_ends, tables.heads[content])
     tables.sharers[place, 0] = user
     tables.heads[content] = place
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _add_credit(tables: TableArrays, pair: Int64s, time: int, content: int) -> None:
     place = push(tables.credits, tables.credit_ends, pair[registers.HEAD])
     tables.credits[place, 0], tables.credits[place, 1] = time, content
@@ -288,7 +288,7 @@ def _share(core: Core, i: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _register_share(core: Core, user: int, content: int, time: int, via: int) -> int:
     """Count a new share; return the flags of its register."""
     created_at, retention = core.contents.created_at[content], core.limits[RETENTION]
@@ -301,7 +301,7 @@ def _register_share(core: Core, user: int, content: int, time: int, via: int) ->
     return flags
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _count_share(core: Core, user: int, content: int, time: int, via: int) -> int:
     users, flags = core.users, 0
     if users.owned[user]:
@@ -322,7 +322,7 @@ def _count_share(core: Core, user: int, content: int, time: int, via: int) -> in
     return flags
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _credit(core: Core, user: int, content: int, time: int, created_at: int, creator: int) -> None:
     users, delay_s = core.users, max(0, time - created_at) // _SECOND
     if users.owned[user]:
@@ -343,7 +343,7 @@ def _credit(core: Core, user: int, content: int, time: int, created_at: int, cre
     _interact(core, user, creator, content, time)
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _interact(core: Core, user: int, creator: int, content: int, time: int) -> None:
     """Store a credited share of a pair, and update the edge."""
     users, table, out = core.users, core.tables.pairs, core.out
@@ -376,7 +376,7 @@ def _interact(core: Core, user: int, creator: int, content: int, time: int) -> N
         change(out, _RETIME, INTERACTS, user, creator, time)
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _create_elsewhere(core: Core, i: int) -> bool:
     """Observe the nodes of a create whose content another shard owns."""
     events = core.events

@@ -1,4 +1,7 @@
-"""The arrays that the compiled apply reads and writes, as nested NamedTuples."""
+"""The arrays that the compiled apply reads and writes, as nested NamedTuples.
+
+A call that passes all of them takes longer than most functions here, so short functions are inlined.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +140,7 @@ class Core(NamedTuple):
     lq: Int64s
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def touch(out: Output, which: int, row: int) -> None:
     """List a row once per call; `which` is OBSERVED, COUNTED, CONTENTS or COMMUNITIES."""
     place = which - OBSERVED
@@ -147,7 +150,7 @@ def touch(out: Output, which: int, row: int) -> None:
         out.ends[which] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def change(out: Output, operation: int, relation: int, source: int, target: int, time: int) -> None:
     """List an edge change."""
     row = out.changes[out.ends[CHANGES]]
@@ -155,7 +158,7 @@ def change(out: Output, operation: int, relation: int, source: int, target: int,
     out.ends[CHANGES] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def put(out: Output, section: int, key: int, first: int = 0, second: int = 0) -> None:
     """List a changed row."""
     row = out.rows[out.ends[ROWS]]
@@ -163,7 +166,7 @@ def put(out: Output, section: int, key: int, first: int = 0, second: int = 0) ->
     out.ends[ROWS] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def send(
     core: Core, hashed: int, kind: int, time: int, user: int, other: int = -1, extra: int = -1, at: int = 0
 ) -> None:

@@ -89,7 +89,7 @@ def free_block(pool: AdjacencyPool, blocks: Blocks, place: int) -> None:
 
 @njit(cache=True, nogil=True)
 def reserve_edge(pool: AdjacencyPool, blocks: Blocks, place: int, least: int) -> bool:
-    """Make room for one more edge of a target, in a block for at least so many; return False if the pool must grow."""
+    """Make room for one more edge of a target, in a block for at least `least`; return False if the pool must grow."""
     old_power, held = np.int64(blocks.power[place]), np.int64(blocks.held[place])
     need, power = max(held + 1, least), max(old_power, 2)
     while (1 << power) // 4 * 3 < need:

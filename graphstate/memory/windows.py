@@ -78,7 +78,7 @@ class Places(NamedTuple):
     source: Int64s
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _link(pool: Pool, places: Places, slot: int) -> None:
     source = places.source[pool.relation[slot]] + pool.source[slot]
     first = places.head[source]
@@ -100,7 +100,7 @@ def _unlink(pool: Pool, places: Places, slot: int) -> None:
         pool.previous[after] = before
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _set(pool: Pool, places: Places, slot: int, relation: int, source: int, target: int, time: int) -> None:
     pool.source[slot] = source
     pool.time[slot] = time
@@ -189,7 +189,7 @@ def _delete(pool: Pool, places: Places, relation: int, target: int, slot: int) -
     places.counts[place] -= 1
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _list(
     op: int, pool: Pool, places: Places, edges: AdjacencyPool, blocks: Blocks, place: int, window: int, source: int,
     time: int,

@@ -29,7 +29,7 @@ _SPARE_BYTES = 16 << 20
 _AT_ONCE_BYTES = 2 << 20
 """Bytes of segments that one commit rewrites, at most, beside as many as it adds."""
 _FEW = 16
-"""So many segments of one size class are joined: of less than 4 KiB, than 64 KiB, than 1 MiB."""
+"""The number of segments of one size class that are joined: of less than 4 KiB, than 64 KiB, than 1 MiB."""
 _CLASSES = (4 << 10, 64 << 10, 1 << 20)
 
 

@@ -60,7 +60,7 @@ def require(store: Store, shards: int) -> None:
 
 
 def require_growth(held: int, shards: int) -> None:
-    """Raise MemoryRefusal if tables of so many bytes cannot grow once more."""
+    """Raise MemoryRefusal if tables of `held` bytes cannot grow once more."""
     available = available_bytes()
     if available is not None and held // 2 > available:
         raise MemoryRefusal(_message(held + held // 2, available, shards, f"its tables have {held / _GIB:.1f} GiB"))

@@ -35,7 +35,7 @@ def options(budget: RocksDbBudget, family: str = "") -> Options:
         # Only this family holds ids. Uncompressed, a plain search of the files finds an id.
         result.set_compression_type(DBCompressionType.none())
     if family == "journal":
-        # Uncompressed, it is read faster when the state is opened, and its size tells the memory that it needs.
+        # Uncompressed, it is read faster when the state is opened, and its size is a measure of the memory needed.
         result.set_compression_type(DBCompressionType.none())
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)

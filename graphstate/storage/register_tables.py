@@ -268,7 +268,10 @@ class RegisterTables:
             if section == CREDITS:
                 sections[section] = np.concatenate(parts)
                 continue
-            keys = np.unique(np.concatenate(parts))
+            keys = np.concatenate(parts)
+            if len(keys) > 1:
+                keys.sort()
+                keys = keys[np.flatnonzero(np.diff(keys, prepend=-1))]
             sections[section] = np.empty((len(keys), WIDTHS[section]), np.int64)
             kernels.collect(self.tables[section].cells, keys, sections[section])
         return sections
@@ -283,7 +286,7 @@ class RegisterTables:
             self.changed[CREDITS].append(sections[CREDITS])
 
     def loaded(self, contents: int) -> None:
-        """Complete the loading: chain credits, and the sharers of contents, of which there are so many rows."""
+        """Complete the loading: chain credits, and the sharers of the first `contents` rows of contents."""
         rows, self.changed[CREDITS] = self.changed[CREDITS], []
         for part in rows:
             self.credits.reserve(len(part))
@@ -323,7 +326,7 @@ class RegisterTables:
         return 8 * sum(count * width for count, width in zip([*self.used.tolist(), credited], WIDTHS, strict=True))
 
     def dump(self, rows: int) -> Iterator[Sections]:
-        """Yield sections that hold every entry, with up to so many rows each."""
+        """Yield sections that hold every entry, with up to `rows` rows each."""
         for section, width in enumerate(WIDTHS):
             entries = self._credit_rows() if section == CREDITS else self.tables[section].entries()[:, :width]
             for begin in range(0, len(entries), rows):

@@ -207,9 +207,8 @@ class Shard:
         graph.begin()
         self.publisher.begin()
         for record in records:
-            counts = graph.take(
-                EventColumns.of(record.mutations), record.clock, self.rule.step_us, self.publisher.run_alert_rule
-            )
+            columns, on_boundary = EventColumns.of(record.mutations), self.publisher.run_alert_rule
+            counts = graph.take(columns, record.clock, self.rule.step_us, on_boundary)
             for name, count in counts.items():
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
             outcome.outbound_facts += facts_by_shard(record, graph.drain_outbound_facts())
