@@ -7,7 +7,6 @@ until then may be repeated without effect. The order of all changes is that of t
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from graphstate.apply.kernel_arrays import (
     APPLIED,
@@ -41,7 +40,7 @@ from graphstate.memory import counter_kernels, node_tables, windows
 from graphstate.memory.counter_kernels import add_created, add_made, add_received
 from graphstate.storage import register_tables as registers
 from graphstate.storage.chains import push
-from graphstate.storage.pair_tables import add, find, pair_key
+from graphstate.storage.pair_tables import add, find, kernel, pair_key
 from graphstate.storage.register_tables import COUNTED_VIA, MORE, UNSHARED
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import (
@@ -83,19 +82,19 @@ DONE, RARE, PASSED = range(3)
 """Why a call stopped: no event is left; the event is for `registers`; the event passes a boundary."""
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def pack_via(via: int, flags: int) -> int:
     """Return via row (−1 for none) and flags of a share as one number."""
     return ((via + 1) << registers.FLAG_BITS) | flags
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def unpack_via(packed: int) -> int:
     """Return the via row in a packed number."""
     return (packed >> registers.FLAG_BITS) - 1
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _owns(core: Core, number: int) -> bool:
     shards = core.limits[SHARDS]
     if shards == 1:
@@ -103,7 +102,7 @@ def _owns(core: Core, number: int) -> bool:
     return np.int64(core.events.hashes[number] % np.uint64(shards)) == core.limits[SHARD]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _new_row(core: Core, kind: int, number: int) -> int:
     n = core.out.ends[NEW + kind]
     row = core.out.spare[kind, n]
@@ -113,7 +112,7 @@ def _new_row(core: Core, kind: int, number: int) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _observe_user(core: Core, number: int, time: int) -> int:
     """Return the row of a named user, −1 if its id must be restored first."""
     row, users = np.int64(core.events.rows[USER, number]), core.users
@@ -128,7 +127,7 @@ def _observe_user(core: Core, number: int, time: int) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _content(core: Core, number: int) -> int:
     row = np.int64(core.events.rows[CONTENT, number])
     if row < 0:
@@ -137,7 +136,7 @@ def _content(core: Core, number: int) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _observe_content(core: Core, row: int, time: int) -> None:
     contents, out = core.contents, core.out
     if time < core.limits[NOTED_UNTIL]:
@@ -147,7 +146,7 @@ def _observe_content(core: Core, row: int, time: int) -> None:
     touch(out, CONTENTS, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _follow(core: Core, i: int) -> bool:
     events, users, table = core.events, core.users, core.tables.follows
     time, live = events.time[i], np.int64(events.kind[i] == _FOLLOW)
@@ -182,7 +181,7 @@ def _follow(core: Core, i: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count_member(core: Core, user: int, community: int, time: int, sign: int) -> None:
     operation, when = (_ADD, time) if sign > 0 else (_REMOVE, 0)
     if core.communities.owned[community]:
@@ -192,7 +191,7 @@ def _count_member(core: Core, user: int, community: int, time: int, sign: int) -
         change(core.out, operation, HAS_MEMBER, community, user, when)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _join(core: Core, i: int) -> bool:
     events, table = core.events, core.tables.members
     time, live, number = events.time[i], np.int64(events.kind[i] == _JOIN), events.other[i]
@@ -226,21 +225,21 @@ def _join(core: Core, i: int) -> bool:
     return True
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _add_sharer(tables: TableArrays, user: int, content: int) -> None:
     place = push(tables.sharers, tables.sharer_ends, tables.heads[content])
     tables.sharers[place, 0] = user
     tables.heads[content] = place
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _add_credit(tables: TableArrays, pair: Int64s, time: int, content: int) -> None:
     place = push(tables.credits, tables.credit_ends, pair[registers.HEAD])
     tables.credits[place, 0], tables.credits[place, 1] = time, content
     pair[registers.HEAD] = place
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share(core: Core, i: int) -> bool:
     events, users, contents = core.events, core.users, core.contents
     time, through = events.time[i], events.extra[i]
@@ -288,7 +287,7 @@ def _share(core: Core, i: int) -> bool:
     return True
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _register_share(core: Core, user: int, content: int, time: int, via: int) -> int:
     """Count a new share; return the flags of its register."""
     created_at, retention = core.contents.created_at[content], core.limits[RETENTION]
@@ -301,7 +300,7 @@ def _register_share(core: Core, user: int, content: int, time: int, via: int) ->
     return flags
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _count_share(core: Core, user: int, content: int, time: int, via: int) -> int:
     users, flags = core.users, 0
     if users.owned[user]:
@@ -322,7 +321,7 @@ def _count_share(core: Core, user: int, content: int, time: int, via: int) -> in
     return flags
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _credit(core: Core, user: int, content: int, time: int, created_at: int, creator: int) -> None:
     users, delay_s = core.users, max(0, time - created_at) // _SECOND
     if users.owned[user]:
@@ -343,7 +342,7 @@ def _credit(core: Core, user: int, content: int, time: int, created_at: int, cre
     _interact(core, user, creator, content, time)
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _interact(core: Core, user: int, creator: int, content: int, time: int) -> None:
     """Store a credited share of a pair, and update the edge."""
     users, table, out = core.users, core.tables.pairs, core.out
@@ -376,7 +375,7 @@ def _interact(core: Core, user: int, creator: int, content: int, time: int) -> N
         change(out, _RETIME, INTERACTS, user, creator, time)
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _create_elsewhere(core: Core, i: int) -> bool:
     """Observe the nodes of a create whose content another shard owns."""
     events = core.events
@@ -389,7 +388,7 @@ def _create_elsewhere(core: Core, i: int) -> bool:
     return not _owns(core, events.user[i]) or _observe_user(core, events.user[i], time) >= 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _create(core: Core, i: int) -> bool:
     events, users, contents, out = core.events, core.users, core.contents, core.out
     time, parent, number = events.time[i], events.extra[i], events.other[i]
@@ -441,7 +440,7 @@ def _create(core: Core, i: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def apply_events(core: Core, begin: int) -> tuple[int, int]:
     """Apply events from `begin` on; return where the call stopped and why: DONE, RARE or PASSED."""
     events, ends, limits = core.events, core.out.ends, core.limits

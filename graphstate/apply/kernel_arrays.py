@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import Int32s, Int64s, UInt8s
 
 UInt64s = NDArray[np.uint64]
@@ -140,7 +140,7 @@ class Core(NamedTuple):
     lq: Int64s
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def touch(out: Output, which: int, row: int) -> None:
     """List a row once per call; `which` is OBSERVED, COUNTED, CONTENTS or COMMUNITIES."""
     place = which - OBSERVED
@@ -150,7 +150,7 @@ def touch(out: Output, which: int, row: int) -> None:
         out.ends[which] += 1
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def change(out: Output, operation: int, relation: int, source: int, target: int, time: int) -> None:
     """List an edge change."""
     row = out.changes[out.ends[CHANGES]]
@@ -158,7 +158,7 @@ def change(out: Output, operation: int, relation: int, source: int, target: int,
     out.ends[CHANGES] += 1
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def put(out: Output, section: int, key: int, first: int = 0, second: int = 0) -> None:
     """List a changed row."""
     row = out.rows[out.ends[ROWS]]
@@ -166,7 +166,7 @@ def put(out: Output, section: int, key: int, first: int = 0, second: int = 0) ->
     out.ends[ROWS] += 1
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def send(
     core: Core, hashed: int, kind: int, time: int, user: int, other: int = -1, extra: int = -1, at: int = 0
 ) -> None:

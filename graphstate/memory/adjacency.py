@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import Int32s, Int64s
 
 _EMPTY = -1
@@ -48,12 +48,12 @@ class Blocks(NamedTuple):
     held: Int32s
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _home(source: int, mask: int) -> int:
     return np.int64((np.uint64(source) * _SPREAD) >> np.uint64(32)) & mask
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def slot_of(pool: AdjacencyPool, begin: int, power: int, source: int) -> int:
     """Return the slot of a source in a block, or the empty slot where it belongs."""
     mask = (1 << power) - 1
@@ -63,7 +63,7 @@ def slot_of(pool: AdjacencyPool, begin: int, power: int, source: int) -> int:
     return begin + place
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _take_block(pool: AdjacencyPool, power: int) -> int:
     """Return an empty block of 2^power slots, −1 if the pool must grow first."""
     begin = np.int64(pool.free[power])
@@ -78,7 +78,7 @@ def _take_block(pool: AdjacencyPool, power: int) -> int:
     return begin
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def free_block(pool: AdjacencyPool, blocks: Blocks, place: int) -> None:
     """Free a target's block."""
     power, begin = np.int64(blocks.power[place]), np.int64(blocks.begin[place])
@@ -87,7 +87,7 @@ def free_block(pool: AdjacencyPool, blocks: Blocks, place: int) -> None:
     blocks.power[place], blocks.held[place] = 0, 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def reserve_edge(pool: AdjacencyPool, blocks: Blocks, place: int, least: int) -> bool:
     """Make room for one more edge of a target, in a block for at least `least`; return False if the pool must grow."""
     old_power, held = np.int64(blocks.power[place]), np.int64(blocks.held[place])
@@ -110,7 +110,7 @@ def reserve_edge(pool: AdjacencyPool, blocks: Blocks, place: int, least: int) ->
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def set_edge(pool: AdjacencyPool, blocks: Blocks, place: int, source: int, time: int) -> None:
     """Add an edge or change its time; the block must have room."""
     slot = slot_of(pool, np.int64(blocks.begin[place]), np.int64(blocks.power[place]), source)
@@ -120,7 +120,7 @@ def set_edge(pool: AdjacencyPool, blocks: Blocks, place: int, source: int, time:
     pool.time[slot] = time
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def remove_edge(pool: AdjacencyPool, blocks: Blocks, place: int, source: int) -> None:
     """Remove an edge if the block holds it, and move later ones up so that each is found from its home."""
     begin, mask = np.int64(blocks.begin[place]), (1 << np.int64(blocks.power[place])) - 1
@@ -138,7 +138,7 @@ def remove_edge(pool: AdjacencyPool, blocks: Blocks, place: int, source: int) ->
     blocks.held[place] -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def newest(
     pool: AdjacencyPool, blocks: Blocks, place: int, hashes: NDArray[np.uint64], sources: Int64s, times: Int64s
 ) -> int:
@@ -167,7 +167,7 @@ def newest(
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def newest_of_all(
     pool: AdjacencyPool, blocks: Blocks, places: Int64s, relations: Int64s, hashes: tuple[NDArray[np.uint64], ...],
     window: int, sources: Int64s, times: Int64s, ends: Int64s,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from graphstate.memory.node_tables import (
@@ -36,6 +35,7 @@ from graphstate.memory.node_tables import (
     Users,
 )
 from graphstate.memory.windows import ADD, REMOVE, RETIME
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import FOLLOWS, INTERACTS, SHARED, Int32s, Int64s
 
 SECOND = 1_000_000
@@ -61,7 +61,7 @@ STAYS, TIES, MOVES = range(3)
 """Change of the edge from sharer to creator: none, it is new, it has a later time."""
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _ring(tops: Int32s, rings: Int32s, user: int, ring: int, time: int, sign: int) -> None:
     """Add to the slot of a time's epoch; epochs older than the ring are ignored."""
     epoch, slots, base = time // _LENGTH[ring], _SLOTS[ring], _OFFSET[ring]
@@ -79,7 +79,7 @@ def _ring(tops: Int32s, rings: Int32s, user: int, ring: int, time: int, sign: in
     rings[user, base + epoch % slots] += sign
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_made(counts: Int64s, tops: Int32s, rings: Int32s, user: int, time: int, sign: int) -> None:
     """Count or uncount a share of a user."""
     counts[user, MADE] += sign
@@ -87,13 +87,13 @@ def add_made(counts: Int64s, tops: Int32s, rings: Int32s, user: int, time: int, 
     _ring(tops, rings, user, MADE_COARSE, time, sign)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def quantum(lq: Int64s, n: int) -> int:
     """Return LQ(n); beyond the table it is constant."""
     return int(lq[min(n, len(lq) - 1)])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_received(
     counts: Int64s, tops: Int32s, rings: Int32s, reach: Int32s, lq: Int64s, horizon: int,
     creator: int, content: int, time: int, created_at: int, sign: int,
@@ -109,7 +109,7 @@ def add_received(
         counts[creator, LQ_SUM] += quantum(lq, before + sign) - quantum(lq, before)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_created(
     counts: Int64s,
     tops: Int32s,
@@ -127,7 +127,7 @@ def add_created(
     _ring(tops, rings, user, CREATED_COARSE, time, sign)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _touch(row: int, stamp: int, stamps: Int64s, out: Int64s, n: int) -> int:
     if stamps[row] != stamp:
         stamps[row] = stamp
@@ -136,13 +136,13 @@ def _touch(row: int, stamp: int, stamps: Int64s, out: Int64s, n: int) -> int:
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _edge(changes: Int64s, n: int, op: int, relation: int, source: int, target: int, time: int) -> int:
     changes[n, 0], changes[n, 1], changes[n, 2], changes[n, 3], changes[n, 4] = op, relation, source, target, time
     return n + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _add_up(
     ops: Int64s, owned: NDArray[np.uint8], counts: Int64s, tops: Int32s, rings: Int32s, sharers: Int32s, reach: Int32s,
     lq: Int64s, horizon: int, stamp: int, user_stamps: Int64s, content_stamps: Int64s, users: Int64s, contents: Int64s,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from graphstate.memory.windows import Windows
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import RELATIONS, TYPES, USER, Int32s, Int64s
 
 Three = tuple[Int64s, Int64s, Int64s]
@@ -15,7 +15,7 @@ _SOURCE = np.array([relation.source for relation in RELATIONS])
 _TARGET = np.array([relation.target for relation in RELATIONS])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _stale(
     touched: Three, read: Three, users_only: bool, heads: Int32s, begins: Int64s, next_slot: Int32s, target_of: Int32s,
     stamp: int, stamps: Three, out: Three, ends: Int64s,
@@ -46,7 +46,7 @@ def _stale(
         ends[kind] = n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _count(rows: Three, counts: Int32s, begins: Int64s) -> int:
     edges = 0
     for number in range(len(_TARGET)):

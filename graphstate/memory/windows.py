@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from graphstate.memory.adjacency import (
@@ -25,6 +24,7 @@ from graphstate.memory.adjacency import (
     reserve_edge,
     set_edge,
 )
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import RELATIONS, Int32s, Int64s
 
 ADD, RETIME, REMOVE = 0, 1, 2
@@ -78,7 +78,7 @@ class Places(NamedTuple):
     source: Int64s
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _link(pool: Pool, places: Places, slot: int) -> None:
     source = places.source[pool.relation[slot]] + pool.source[slot]
     first = places.head[source]
@@ -89,7 +89,7 @@ def _link(pool: Pool, places: Places, slot: int) -> None:
     places.head[source] = slot
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _unlink(pool: Pool, places: Places, slot: int) -> None:
     after, before = pool.next[slot], pool.previous[slot]
     if before >= 0:
@@ -100,7 +100,7 @@ def _unlink(pool: Pool, places: Places, slot: int) -> None:
         pool.previous[after] = before
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _set(pool: Pool, places: Places, slot: int, relation: int, source: int, target: int, time: int) -> None:
     pool.source[slot] = source
     pool.time[slot] = time
@@ -109,14 +109,14 @@ def _set(pool: Pool, places: Places, slot: int, relation: int, source: int, targ
     _link(pool, places, slot)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _move(pool: Pool, places: Places, old: int, new: int) -> None:
     relation, source, target, time = pool.relation[old], pool.source[old], pool.target[old], pool.time[old]
     _unlink(pool, places, old)
     _set(pool, places, new, relation, source, target, time)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _allocate(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
     """Return a block of 2^power slots, −1 if the pool must grow first."""
     block = int(free[power])
@@ -130,7 +130,7 @@ def _allocate(pool: Pool, free: Int64s, top: Int64s, power: int) -> int:
     return block
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _reserve(pool: Pool, places: Places, free: Int64s, top: Int64s, relation: int, target: int, need: int) -> bool:
     """Ensure that a target's block has `need` slots; return False if the pool must grow first."""
     place = places.target[relation] + target
@@ -154,7 +154,7 @@ def _reserve(pool: Pool, places: Places, free: Int64s, top: Int64s, relation: in
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _insert(
     pool: Pool, places: Places, hashes: NDArray[np.uint64], window: int, relation: int, source: int, target: int,
     time: int,
@@ -179,7 +179,7 @@ def _insert(
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _delete(pool: Pool, places: Places, relation: int, target: int, slot: int) -> None:
     place = places.target[relation] + target
     last = places.start[place] + places.counts[place] - 1
@@ -189,7 +189,7 @@ def _delete(pool: Pool, places: Places, relation: int, target: int, slot: int) -
     places.counts[place] -= 1
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _list(
     op: int, pool: Pool, places: Places, edges: AdjacencyPool, blocks: Blocks, place: int, window: int, source: int,
     time: int,
@@ -211,7 +211,7 @@ def _list(
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _change(
     changes: Int64s, begin: int, window: int, pool: Pool, places: Places, free: Int64s, top: Int64s,
     edges: AdjacencyPool, blocks: Blocks, hashes: Arrays, stamp: int, changed: Int64s, refill: Int64s, ends: Int64s,
@@ -257,7 +257,7 @@ def _change(
     return len(changes)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _replace(
     relation: int, target: int, sources: Int64s, times: Int64s, pool: Pool, places: Places, free: Int64s, top: Int64s
 ) -> int:
@@ -280,7 +280,7 @@ def _replace(
     return 1 if same else 2
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _replace_all(
     targets: Int64s, ends: Int64s, sources: Int64s, times: Int64s, begin: int, pool: Pool, places: Places, free: Int64s,
     top: Int64s, stamp: int, changed: Int64s, n: Int64s,

@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import Int64s
 
 TOP, FREE = 0, 1
 """Places of a pool's `ends`: the first entry never used, the first removed entry."""
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def push(pool: Int64s, ends: Int64s, head: int) -> int:
     """Return the place of a new entry before the chain that begins at `head`; the caller fills its other numbers."""
     place = ends[FREE]
@@ -28,7 +29,7 @@ def push(pool: Int64s, ends: Int64s, head: int) -> int:
     return place
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def unlink(pool: Int64s, ends: Int64s, head: int, first: int, second: int) -> int:
     """Remove the entry that begins with two numbers (one, if entries have no more), and return the chain's head."""
     before, place, width = -1, head, pool.shape[1]
@@ -59,7 +60,7 @@ def walk(pool: Int64s, head: int) -> Int64s:
     return places
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def free_all(pool: Int64s, ends: Int64s, head: int) -> None:
     """Remove a whole chain."""
     place = head

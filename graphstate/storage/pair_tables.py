@@ -7,6 +7,8 @@ removal closes the gap, so a search ends at the first empty cell. A table double
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -20,22 +22,24 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
 
 Cells = NDArray[np.int64]
+kernel = partial(njit, cache=True, nogil=True, _nrt=False)
+"""Compile a function that allocates no array, without counting references, which takes longer than short functions."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def pair_key(first: int, second: int) -> int:
     """Return the key of two rows."""
     return (first << _ROW_BITS) | second
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _home(key: int, mask: int) -> int:
     """Return the cell that a key's hash selects."""
     spread = np.uint64(key) * _SPREAD
     return np.int64(spread ^ (spread >> _SHIFT)) & mask
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def find(cells: Cells, key: int) -> int:
     """Return the cell of a key, −1 if the table does not hold it."""
     mask = len(cells) - 1
@@ -47,7 +51,7 @@ def find(cells: Cells, key: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add(cells: Cells, key: int) -> int:
     """Return the cell of a new key; the table must have room and not hold the key."""
     mask = len(cells) - 1
@@ -58,7 +62,7 @@ def add(cells: Cells, key: int) -> int:
     return place
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def remove(cells: Cells, place: int) -> None:
     """Remove the entry in a cell, and move later ones up so that each is found from its home."""
     mask = len(cells) - 1
@@ -67,20 +71,23 @@ def remove(cells: Cells, place: int) -> None:
     while cells[place, 0] != EMPTY:
         home = _home(cells[place, 0], mask)
         if ((place - home) & mask) >= ((place - gap) & mask):
-            cells[gap] = cells[place]
+            for column in range(cells.shape[1]):
+                cells[gap, column] = cells[place, column]
             gap = place
         place = (place + 1) & mask
     cells[gap, 0] = EMPTY
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _copy(old: Cells, new: Cells) -> None:
     for place in range(len(old)):
         if old[place, 0] != EMPTY:
-            new[add(new, old[place, 0])] = old[place]
+            to = add(new, old[place, 0])
+            for column in range(1, old.shape[1]):
+                new[to, column] = old[place, column]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def put_all(cells: Cells, entries: Cells) -> int:
     """Add or replace entries `[n, 1 + columns]` and return how many were new; the table must have room."""
     added = 0
@@ -89,7 +96,8 @@ def put_all(cells: Cells, entries: Cells) -> int:
         if place < 0:
             place = add(cells, entries[i, 0])
             added += 1
-        cells[place] = entries[i]
+        for column in range(1, cells.shape[1]):
+            cells[place, column] = entries[i, column]
     return added
 
 

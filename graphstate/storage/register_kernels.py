@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from graphstate.storage import chains
-from graphstate.storage.pair_tables import EMPTY, add, find, remove
+from graphstate.storage.pair_tables import EMPTY, add, find, kernel, remove
 from graphstate.types import Int64s
 
 GONE = -(1 << 63)
 """In the second column of a section's row: the table holds the key no more."""
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def collect(cells: Int64s, keys: Int64s, out: Int64s) -> None:
     """Write the entry of each key, or GONE, to rows `[n, w]`; w may be less than the columns of the table."""
     for i in range(len(keys)):
@@ -24,7 +23,7 @@ def collect(cells: Int64s, keys: Int64s, out: Int64s) -> None:
             out[i, column] = cells[place, column] if place >= 0 else GONE
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def load(cells: Int64s, rows: Int64s, fill: int) -> int:
     """Set or remove the entries of rows in their order; columns beyond a row get `fill`. Return how many are more."""
     more = 0
@@ -45,7 +44,7 @@ def load(cells: Int64s, rows: Int64s, fill: int) -> int:
     return more
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def current(cells: Int64s, rows: Int64s, keep_gone: bool, out: NDArray[np.bool_]) -> None:
     """Mark the rows that equal the table's entries, and those of removed entries if `keep_gone`."""
     for i in range(len(rows)):
@@ -59,7 +58,7 @@ def current(cells: Int64s, rows: Int64s, keep_gone: bool, out: NDArray[np.bool_]
                 out[i] &= cells[place, column] == rows[i, column]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def change_credits(pairs: Int64s, head: int, pool: Int64s, ends: Int64s, rows: Int64s) -> None:
     """Add or remove credits (pair, time, content · 2 + added) in order; a pair's chain begins in column `head`."""
     for i in range(len(rows)):
@@ -74,7 +73,7 @@ def change_credits(pairs: Int64s, head: int, pool: Int64s, ends: Int64s, rows: I
             pairs[place, head] = new
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def current_credits(
     pairs: Int64s, head: int, pool: Int64s, rows: Int64s, keep_gone: bool, out: NDArray[np.bool_]
 ) -> None:
@@ -88,7 +87,7 @@ def current_credits(
         out[i] = held if rows[i, 2] & 1 else (keep_gone and not held)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def chain_sharers(shares: Int64s, heads: Int64s, pool: Int64s, ends: Int64s) -> None:
     """Add the user of every share to the chain of its content."""
     for place in range(len(shares)):
@@ -100,7 +99,7 @@ def chain_sharers(shares: Int64s, heads: Int64s, pool: Int64s, ends: Int64s) -> 
             heads[content] = new
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def with_row(cells: Int64s, row: int, second: bool, out: Int64s) -> int:
     """Write the cells of the entries whose first (or second) row is this one; return how many there are."""
     n = 0
