@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from itertools import groupby
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
@@ -182,7 +184,7 @@ _parts = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _number = msgspec.msgpack.Decoder(int).decode
 
 
-def _packed(values: Int64s) -> _Column:
+def _packed(values: NDArray[Any]) -> _Column:
     if len(values) <= _FEW:
         return _packed_few(values.tolist())
     least, largest = int(values.min()), int(values.max())
@@ -190,7 +192,7 @@ def _packed(values: Int64s) -> _Column:
         return least, b""
     # The difference of two 64-bit integers fits into an unsigned one.
     differences = values.astype("<u8") - np.uint64(least & _UNSIGNED)
-    return least, differences.astype(_type(largest - least)).tobytes()
+    return least, differences.astype(f"<u{_width(largest - least)}").tobytes()
 
 
 def _packed_few(values: list[int]) -> _Column:
@@ -198,12 +200,16 @@ def _packed_few(values: list[int]) -> _Column:
     least, largest = min(values, default=0), max(values, default=0)
     if least == largest:
         return least, b""
-    return least, np.array([value - least for value in values], _type(largest - least)).tobytes()
+    width = _width(largest - least)
+    differences = [value - least for value in values]
+    if width == 1:
+        return least, bytes(differences)
+    return least, b"".join([difference.to_bytes(width, "little") for difference in differences])
 
 
-def _type(largest: int) -> str:
-    """Return the type of the shortest integers up to this one."""
-    return "<u1" if largest < 1 << 8 else "<u2" if largest < 1 << 16 else "<u4" if largest < 1 << 32 else "<u8"
+def _width(largest: int) -> int:
+    """Return the bytes of the shortest integers up to this one."""
+    return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4 if largest < 1 << 32 else 8
 
 
 def _unpacked(column: _Column, count: int) -> Int64s:
@@ -247,31 +253,37 @@ class Packer:
         self._begin()
 
     def _begin(self) -> None:
-        self._sources: dict[str, list[tuple[Segment, EventColumns]]] = {}
+        self._segments: list[Segment] = []
+        self._columns: list[EventColumns] = []
         self._bytes = self._count = 0
 
-    def add(self, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
-        """Add input messages of one source.
+    def add(self, segments: list[Segment], sizes: Int64s, columns: EventColumns) -> None:
+        """Add input messages.
 
         Args:
-            segment: the messages; their offsets are above all earlier ones of the source.
+            segments: the messages by source; their offsets are above all earlier ones of the source.
             sizes: the length of the value of each message, `[n]`.
             columns: the mutations of all messages.
         """
         size, rows = int(sizes.sum()), len(columns)
         # Before the last message there are fewer mutations than in all of them.
         if self._bytes + size <= self.max_bytes and self._count + rows <= self.max_mutations:
-            self._append(segment, size, columns)
-        else:
-            self._add_in_parts(segment, sizes, columns)
+            self._append(segments, size, columns)
+            return
+        first = row = 0
+        for segment in segments:
+            last, end = first + len(segment.offsets), row + int(segment.counts.sum())
+            self._add_in_parts(segment, sizes[first:last], columns.select(slice(row, end)))
+            first, row = last, end
 
-    def _append(self, segment: Segment, size: int, columns: EventColumns) -> None:
-        self._sources.setdefault(segment.source, []).append((segment, columns))
+    def _append(self, segments: list[Segment], size: int, columns: EventColumns) -> None:
+        self._segments += segments
+        self._columns.append(columns)
         self._bytes += size
         self._count += len(columns)
 
     def _add_in_parts(self, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
-        """Do the same as `add`, and close a pack before each message that it has no room for."""
+        """Add the messages of one source, and close a pack before each that it has no room for."""
         ends = np.concatenate([[0], np.cumsum(sizes)])
         rows = np.concatenate([[0], np.cumsum(segment.counts)])
         first = 0
@@ -284,7 +296,7 @@ class Packer:
             if last > first:
                 part = Segment(segment.source, *(column[first:last] for column in segment[1:]))
                 chosen = slice(int(rows[first]), int(rows[last]))
-                self._append(part, int(ends[last] - ends[first]), columns.select(chosen))
+                self._append([part], int(ends[last] - ends[first]), columns.select(chosen))
                 first = last
             if first < len(sizes):
                 self._close()
@@ -303,29 +315,28 @@ class Packer:
         """
         columns = EventColumns.of(mutations)
         offsets, accepted, counts = (np.array([value], np.int64) for value in (offset, accepted_ms, len(columns)))
-        self.add(Segment(source, offsets, accepted, counts), np.array([size_bytes]), columns)
+        self.add([Segment(source, offsets, accepted, counts)], np.array([size_bytes]), columns)
 
     def _close(self, progress: SourceProgress | None = None) -> None:
-        parts = [part for source in self._sources.values() for part in source]
         segments, gaps = list[_PackedSegment](), list[Int64s]()
-        for source, of_source in self._sources.items():
-            offsets = _one([segment.offsets for segment, _ in of_source])
+        for source, some in groupby(self._segments, key=lambda segment: segment.source):
+            offsets = _one([segment.offsets for segment in some])
             segments.append(_PackedSegment(source, len(offsets), int(offsets[0])))
             gaps.append(offsets - np.arange(offsets[0], offsets[0] + len(offsets)))
-        columns = EventColumns.joined([part for _, part in parts]).compact()
+        columns = EventColumns.joined(self._columns).compact()
         pack = _PackedColumns(
             VERSION,
             self.clock,
             segments,
             _packed(_one(gaps)),
-            _packed(_one([segment.accepted_ms for segment, _ in parts])),
-            _packed(_one([segment.counts for segment, _ in parts])),
+            _packed(_one([segment.accepted_ms for segment in self._segments])),
+            _packed(_one([segment.counts for segment in self._segments])),
             columns.ids,
             columns.kind.tobytes(),
             _packed(columns.time),
-            _packed(columns.user.astype(np.int64)),
-            _packed(columns.other.astype(np.int64)),
-            _packed(columns.extra.astype(np.int64)),
+            _packed(columns.user),
+            _packed(columns.other),
+            _packed(columns.extra),
             _packed(columns.at),
             progress or SourceProgress(),
         )
@@ -338,7 +349,7 @@ class Packer:
         Args:
             always: return a pack even if nothing was added, to publish the clock and the progress.
         """
-        if self._sources or (always and not self._closed):
+        if self._segments or (always and not self._closed):
             self._close(self.progress)
         closed, self._closed = self._closed, []
         return closed

@@ -213,7 +213,7 @@ def test_ingest_routes_create_and_share_and_counts_one(offline_settings: Setting
         async def send(self, _topic: str, value: bytes, partition: int) -> asyncio.Future[object]:
             packs.setdefault(partition, []).append(value)
             done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-            done.set_result(None)
+            done.set_result(SimpleNamespace(offset=0))
             return done
 
     class Producer:

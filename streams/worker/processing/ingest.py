@@ -123,7 +123,7 @@ class Ingest:
             return np.zeros(len(NAMES), np.int64)
         if self._shards > 1:
             self._clock = max(self._clock, int(columns.time.max()))
-        self._pack(parts, decoded, packers)
+        self._pack(parts, records, decoded, packers)
         return _events(parts, decoded)
 
     def _observe(self, parts: list[Part], decoded: DecodedFetch) -> None:
@@ -152,23 +152,20 @@ class Ingest:
             for record in {(record.topic, record.partition): record for record in records}.values():
                 self._dead_letters.good(record)
 
-    def _pack(self, parts: list[Part], decoded: DecodedFetch, packers: list[Packer]) -> None:
-        """Add the mutations of each part to the packs of the shards that they concern."""
-        ends = np.cumsum(decoded.counts)
-        first = row = 0
-        for source, records, messages in parts:
-            last = first + len(records)
-            end = int(ends[last - 1])
-            offsets = np.fromiter(map(_OFFSET, records), np.int64, len(records))
-            values = [value or b"" for value in messages.values]
-            sizes = np.fromiter(map(len, values), np.int64, len(records))
-            segment = Segment(source, offsets, messages.accepted_ms, decoded.counts[first:last])
-            columns = decoded.columns if end - row == len(decoded.columns) else decoded.columns.select(slice(row, end))
-            if len(packers) == 1:
-                _add(packers[0], segment, sizes, columns)
-            else:
-                _route(packers, segment, sizes, columns)
-            first, row = last, end
+    def _pack(self, parts: list[Part], records: list[Any], decoded: DecodedFetch, packers: list[Packer]) -> None:
+        """Add the mutations of all parts to the packs of the shards that they concern."""
+        offsets = np.fromiter(map(_OFFSET, records), np.int64, len(records))
+        values = [value or b"" for _, _, messages in parts for value in messages.values]
+        sizes = np.fromiter(map(len, values), np.int64, len(records))
+        if len(packers) == 1:
+            _add(packers[0], parts, offsets, decoded.counts, sizes, decoded.columns)
+            return
+        message = np.repeat(np.arange(len(sizes)), decoded.counts)
+        for packer, rows in zip(packers, concerned_rows(decoded.columns, len(packers)), strict=True):
+            counts = np.bincount(message[rows], minlength=len(sizes))
+            # A message with many events is packed in parts: each shard gets the bytes of its own.
+            own_sizes = sizes * counts // np.maximum(decoded.counts, 1)
+            _add(packer, parts, offsets, counts, own_sizes, decoded.columns.select(rows))
 
     async def send(self, packers: list[Packer], partitions: list[TP]) -> None:
         """Send the packs of a poll to their shards, and its dead letters.
@@ -216,23 +213,32 @@ class IngestStep:
         return True
 
 
-def _add(packer: Packer, segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
-    """Add messages and their mutations to the pack of a shard; a message without mutations is left out."""
-    has = segment.counts > 0
-    if has.all():
-        packer.add(segment, sizes, columns)
-    elif has.any():
-        packer.add(Segment(segment.source, *(column[has] for column in segment[1:])), sizes[has], columns)
+def _add(
+    packer: Packer, parts: list[Part], offsets: Int64s, counts: Int64s, sizes: Int64s, columns: EventColumns
+) -> None:
+    """Add the messages of all parts to the pack of a shard; those without mutations for it are left out.
 
-
-def _route(packers: list[Packer], segment: Segment, sizes: Int64s, columns: EventColumns) -> None:
-    """Add messages and their mutations to the packs of the shards that they concern."""
-    message = np.repeat(np.arange(len(sizes)), segment.counts)
-    for packer, rows in zip(packers, concerned_rows(columns, len(packers)), strict=True):
-        counts = np.bincount(message[rows], minlength=len(sizes))
-        # A message with many events is packed in parts: each shard gets the bytes of its own.
-        parts = sizes * counts // np.maximum(segment.counts, 1)
-        _add(packer, segment._replace(counts=counts), parts, columns.select(rows))
+    Args:
+        packer: the packs of the shard.
+        parts: the parts.
+        offsets: the offset of each message, `[n]`.
+        counts: the number of its mutations for the shard, `[n]`.
+        sizes: the bytes that it counts for, `[n]`.
+        columns: the mutations for the shard.
+    """
+    has = counts > 0
+    every = bool(has.all())
+    segments, first = list[Segment](), 0
+    for source, records, messages in parts:
+        last = first + len(records)
+        of_part = (offsets[first:last], messages.accepted_ms, counts[first:last])
+        if not every:
+            of_part = tuple(column[has[first:last]] for column in of_part)  # type: ignore[assignment]
+        if len(of_part[0]):
+            segments.append(Segment(source, *of_part))
+        first = last
+    if segments:
+        packer.add(segments, sizes if every else sizes[has], columns)
 
 
 def _events(parts: list[Part], decoded: DecodedFetch) -> Int64s:
