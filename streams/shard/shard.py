@@ -81,6 +81,7 @@ class Outcome:
     model: str = ""
 
 
+# large class: the one place where the parts of a step meet
 class Shard:
     """Graph, embeddings, scores and alerts of one partition; `open` explains the arguments.
 
