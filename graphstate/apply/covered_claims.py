@@ -115,7 +115,7 @@ class CoveredClaims:
                 self._note(kind, time, user, content)
 
     def _note(self, kind: int, time: int, user: int, content: int) -> None:
-        claims = self._watch(content)
+        new, claims = content not in self._claims, self._watch(content)
         if kind in (Kind.CREATE, Kind.DELETE):
             if kind == Kind.CREATE:
                 claims.creates.add((time, user))
@@ -128,6 +128,9 @@ class CoveredClaims:
             self._read_pair(claims, user, content)
             (claims.shares if kind == Kind.SHARE else claims.unshares).setdefault(user, set()).add(time)
             touched = [user]
+        if new:
+            self._update_authors(claims)
+            touched = [-1, *claims.shares]
         if kind in (Kind.DELETE, Kind.UNSHARE):
             claims.until = max(claims.until, time)
         claims.until = max(claims.until, *self._forgets.get(user, ()), NEVER)
@@ -145,9 +148,10 @@ class CoveredClaims:
         contents |= {content for content, claims in self._claims.items() if self._names(claims, user)}
         for content in contents:
             if self._contents.owned_cells[content]:
-                claims = self._watch(content)
+                new, claims = content not in self._claims, self._watch(content)
                 claims.until = max(claims.until, mutation.time)
-                self._derive(content, claims, self._update_authors(claims) or [user])
+                touched = self._update_authors(claims)
+                self._derive(content, claims, [-1, *claims.shares] if new else touched or [user])
         self._changed.add(FORGETS)
         self.active = True
 
@@ -176,7 +180,6 @@ class CoveredClaims:
         shared = list(self._store.scan(row_layouts.index_prefix(SHARED_RELATION, content)))
         for key, _ in shared:
             self._read_pair(claims, row_layouts.read_index(key)[1], content)
-        self._update_authors(claims)
         return claims
 
     def _read_pair(self, claims: Claims, user: int, content: int) -> None:
