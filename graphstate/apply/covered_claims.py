@@ -10,8 +10,11 @@ what was credited when, and derives the changes that the registers do not show.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right, insort
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +28,8 @@ from graphstate.storage.row_layouts import NEVER, SHARE, SHARE_VALUE
 from graphstate.types import Fact, Kind, Mutation
 
 _ROW = 0xFFFFFFFF
+FORGETS = -1
+"""Number of the row of the forgets."""
 UNDOING = frozenset((int(Kind.FORGET), int(Kind.UNSHARE), int(Kind.DELETE)))
 """Kinds of events that may need `observe`, apart from contents that are watched already."""
 
@@ -40,6 +45,10 @@ class Credit(NamedTuple):
     since: int
 
 
+Derived = Counter[tuple[Credit, int]]
+"""Changes: (credit, time from which the change holds) → sign."""
+
+
 @dataclass
 class Claims:
     """All claims of a content, and what was derived from them.
@@ -47,20 +56,23 @@ class Claims:
     Attributes:
         creates: (time, user row).
         shares: Times of shares by user row.
-        deletes: Times of deletes.
+        deletes: Times of deletes, sorted.
         unshares: Times of unshares by user row.
         until: Time of the newest tombstone; the claims are kept until it has passed.
-        sent: Changes that were derived so far: (credit, time from which the change holds) → sign.
+        authors: The create in force by time: (from when, time of the create, user row); NEVER and −1 for none.
+        sent: Changes that were derived so far, by sharer; −1 for those of the content itself.
     """
 
     creates: set[tuple[int, int]] = field(default_factory=set)
     shares: dict[int, set[int]] = field(default_factory=dict)
-    deletes: set[int] = field(default_factory=set)
+    deletes: list[int] = field(default_factory=list)
     unshares: dict[int, set[int]] = field(default_factory=dict)
     until: int = NEVER
-    sent: Counter[tuple[Credit, int]] = field(default_factory=Counter)
+    authors: list[tuple[int, int, int]] = field(default_factory=list)
+    sent: dict[int, Derived] = field(default_factory=dict)
 
 
+# large class: the claims of a content, what follows from them and their rows change together
 class CoveredClaims:
     """Watches the contents of one shard that tombstones from beyond the next boundary touch.
 
@@ -76,16 +88,19 @@ class CoveredClaims:
         self._claims: dict[int, Claims] = {}
         self._forgets: dict[int, set[int]] = {}
         self.active = self.enabled = False
-        self.changed = False
+        self._changed: set[int] = set()
+        self._stored: set[int] = set()
 
     def pass_boundary(self, boundary: int, following: int) -> None:
         """Note that a boundary (µs) is passed, and the boundary after it; drop the claims that no longer matter."""
         self._next = following
         if self.active:
-            self._claims = {content: claims for content, claims in self._claims.items() if claims.until >= boundary}
+            passed = {content for content, claims in self._claims.items() if claims.until < boundary}
+            for content in passed:
+                del self._claims[content]
             self._forgets = {user: times for user, times in self._forgets.items() if max(times) >= boundary}
             self.active = bool(self._claims or self._forgets)
-            self.changed = True
+            self._changed |= passed | {FORGETS}
 
     def observe(self, mutation: Mutation) -> None:
         """Note an event before the registers apply it, if it concerns this."""
@@ -104,18 +119,26 @@ class CoveredClaims:
                 self._note(kind, time, user, content)
 
     def _note(self, kind: int, time: int, user: int, content: int) -> None:
-        claims = self._watch(content)
-        if kind == Kind.CREATE:
-            claims.creates.add((time, user))
-        elif kind == Kind.DELETE:
-            claims.deletes.add(time)
+        new, claims = content not in self._claims, self._watch(content)
+        if kind in (Kind.CREATE, Kind.DELETE):
+            if kind == Kind.CREATE:
+                claims.creates.add((time, user))
+            elif time not in claims.deletes:
+                insort(claims.deletes, time)
+            touched = self._update_authors(claims)
+            if kind == Kind.DELETE:
+                touched = [-1, *claims.shares]  # it covers shares also while there is no create
         else:
             self._read_pair(claims, user, content)
             (claims.shares if kind == Kind.SHARE else claims.unshares).setdefault(user, set()).add(time)
+            touched = [user]
+        if new:
+            self._update_authors(claims)
+            touched = [-1, *claims.shares]
         if kind in (Kind.DELETE, Kind.UNSHARE):
             claims.until = max(claims.until, time)
         claims.until = max(claims.until, *self._forgets.get(user, ()), NEVER)
-        self._derive(content, claims)
+        self._derive(content, claims, touched)
 
     def _forget(self, mutation: Mutation) -> None:
         if mutation.time < self._next:
@@ -129,10 +152,12 @@ class CoveredClaims:
         contents |= {content for content, claims in self._claims.items() if self._names(claims, user)}
         for content in contents:
             if self._contents.owned_cells[content]:
-                claims = self._watch(content)
+                new, claims = content not in self._claims, self._watch(content)
                 claims.until = max(claims.until, mutation.time)
-                self._derive(content, claims)
-        self.active = self.changed = True
+                touched = self._update_authors(claims)
+                self._derive(content, claims, [-1, *claims.shares] if new else touched or [user])
+        self._changed.add(FORGETS)
+        self.active = True
 
     def _names(self, claims: Claims, user: int) -> bool:
         return user in claims.shares or any(creator == user for _, creator in claims.creates)
@@ -141,13 +166,14 @@ class CoveredClaims:
 
     def _watch(self, content: int) -> Claims:
         """Return the claims of a content; they are read from the registers first."""
-        self.active = self.changed = True
+        self.active = True
+        self._changed.add(content)
         if content in self._claims:
             return self._claims[content]
         claims = self._claims[content] = Claims()
         contents = self._contents
         if contents.deleted_at_cells[content] != NEVER:
-            claims.deletes.add(contents.deleted_at_cells[content])
+            claims.deletes.append(contents.deleted_at_cells[content])
         if contents.created_at_cells[content] != NEVER:
             claims.creates.add((contents.created_at_cells[content], contents.creator_cells[content]))
         for key, _ in self._store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content)):
@@ -182,51 +208,70 @@ class CoveredClaims:
             return int(self._users.forget_at_cells[user])
         return max((time for time in times if time <= moment), default=NEVER)
 
-    def _credits(self, claims: Claims, moment: int) -> set[Credit]:
-        """Return what the events up to a moment (µs) credit."""
-        deleted = max((time for time in claims.deletes if time <= moment), default=NEVER)
-        creates = [
-            (time, self._users.ids[user], user)
-            for time, user in claims.creates
-            if deleted < time <= moment and time > self._forgotten(user, moment)
-        ]
-        if not creates:
-            return set()
-        created, _, author = min(creates)
-        credited = {Credit(author, -1, created, created)}
-        for user, times in claims.shares.items():
-            unshares = (time for time in claims.unshares.get(user, ()) if time <= moment)
-            cut = max(deleted, self._forgotten(user, moment), max(unshares, default=NEVER))
-            shares = [time for time in times if cut < time <= moment]
-            if shares and self._aggregates.counts(min(shares), created):
-                credited.add(Credit(author, user, min(shares), max(min(shares), created)))
-        return credited
-
-    def _derive(self, content: int, claims: Claims) -> None:
-        """Send the changes that are missing: those of the past beside those that follow from the registers."""
-        moments = {time for time, _ in claims.creates} | claims.deletes
-        for times in (*claims.shares.values(), *claims.unshares.values()):
-            moments |= times
-        for user in {*claims.shares, *(user for _, user in claims.creates)}:
-            moments |= self._forgets.get(user, set())
-        wanted: Counter[tuple[Credit, int]] = Counter()
-        before: set[Credit] = set()
+    def _update_authors(self, claims: Claims) -> list[int]:
+        """Compute the creates in force; return the sharers that a change concerns, −1 for the content itself."""
+        moments = {time for time, _ in claims.creates} | set(claims.deletes)
+        for _, creator in claims.creates:
+            moments |= self._forgets.get(creator, set())
+        waiting = sorted(claims.creates, reverse=True)
+        alive: list[tuple[int, str, int]] = []
+        authors: list[tuple[int, int, int]] = []
+        before, deleted = (NEVER, -1), iter([*claims.deletes, -NEVER])
+        following, cut = next(deleted), NEVER
         for moment in sorted(moments):
-            now = self._credits(claims, moment)
-            for credit in now - before:
-                wanted[credit, moment] += 1
-            for credit in before - now:
-                wanted[credit, moment] -= 1
-            before = now
-        for credit in before:
-            # The registers show it from its beginning.
-            wanted[credit, credit.since] -= 1
-        for change in {*wanted, *claims.sent}:
-            sign = wanted[change] - claims.sent[change]
-            if sign:
-                self._send(content, *change, sign)
-        claims.sent = Counter({change: sign for change, sign in wanted.items() if sign})
-        self.changed = True
+            while following <= moment:
+                cut, following = following, next(deleted)
+            while waiting and waiting[-1][0] <= moment:
+                time, user = waiting.pop()
+                heappush(alive, (time, self._users.ids[user], user))
+            while alive and (alive[0][0] <= cut or alive[0][0] <= self._forgotten(alive[0][2], moment)):
+                heappop(alive)
+            now = (alive[0][0], alive[0][2]) if alive else (NEVER, -1)
+            if now != before:
+                authors.append((moment, *now))
+                before = now
+        changed, claims.authors = authors != claims.authors, authors
+        return [-1, *claims.shares] if changed else []
+
+    def _credit(self, claims: Claims, user: int, moment: int) -> Credit | None:
+        """Return what the events up to a moment (µs) credit for a sharer, −1 for the content itself."""
+        place = bisect_right(claims.authors, moment, key=lambda author: author[0])
+        _, created, author = claims.authors[place - 1] if place else (NEVER, NEVER, -1)
+        if author < 0 or user < 0:
+            return Credit(author, -1, created, created) if author >= 0 else None
+        deletes = bisect_right(claims.deletes, moment)
+        cut = max(self._forgotten(user, moment), claims.deletes[deletes - 1] if deletes else NEVER)
+        cut = max(cut, max((time for time in claims.unshares.get(user, ()) if time <= moment), default=NEVER))
+        share = min((time for time in claims.shares.get(user, ()) if cut < time <= moment), default=NEVER)
+        if share == NEVER or not self._aggregates.counts(share, created):
+            return None
+        return Credit(author, user, share, max(share, created))
+
+    def _derive(self, content: int, claims: Claims, users: list[int]) -> None:
+        """Send the changes that are missing for some sharers: those of the past, beside those of the registers."""
+        common = {moment for moment, _, _ in claims.authors}
+        for user in users:
+            own = claims.shares.get(user, set()) | claims.unshares.get(user, set()) | self._forgets.get(user, set())
+            wanted: Derived = Counter()
+            before: Credit | None = None
+            for moment in sorted(common | own):
+                now = self._credit(claims, user, moment)
+                if now != before:
+                    if now is not None:
+                        wanted[now, moment] += 1
+                    if before is not None:
+                        wanted[before, moment] -= 1
+                    before = now
+            if before is not None:
+                # The registers show it from its beginning.
+                wanted[before, before.since] -= 1
+            sent = claims.sent.get(user, Counter())
+            for change in {*wanted, *sent}:
+                sign = wanted[change] - sent[change]
+                if sign:
+                    self._send(content, *change, sign)
+            claims.sent[user] = Counter({change: sign for change, sign in wanted.items() if sign})
+        self._changed.add(content)
 
     def _send(self, content: int, credit: Credit, after: int, sign: int) -> None:
         aggregates, users = self._aggregates, self._users
@@ -263,37 +308,64 @@ class CoveredClaims:
 
     # On disk
 
-    def pack(self) -> bytes:
-        """Return the state as bytes; rows only, no ids."""
-        claims = [
-            [
-                content,
-                sorted(own.creates),
-                [[user, sorted(times)] for user, times in own.shares.items()],
-                sorted(own.deletes),
-                [[user, sorted(times)] for user, times in own.unshares.items()],
-                own.until,
-                [[*credit, after, sign] for (credit, after), sign in own.sent.items()],
-            ]
-            for content, own in self._claims.items()
-        ]
-        forgets = [[user, sorted(times)] for user, times in self._forgets.items()]
-        return json.dumps([self._next, claims, forgets]).encode()
+    def rows(self, prefix: bytes) -> dict[bytes, bytes | None]:
+        """Return the rows that changed, None for a removal: one per content, and one of the forgets; no ids."""
+        rows: dict[bytes, bytes | None] = {}
+        for row in sorted(self._changed):
+            key = prefix + row.to_bytes(4, "big", signed=True)
+            if row == FORGETS:
+                rows[key] = json.dumps(
+                    [self._next, [[user, sorted(times)] for user, times in self._forgets.items()]]
+                ).encode()
+            elif row in self._claims:
+                rows[key] = _packed(self._claims[row])
+                self._stored.add(row)
+            elif row in self._stored:
+                rows[key] = None
+                self._stored.remove(row)
+        self._changed = set()
+        return rows
 
-    def restore(self, value: bytes) -> None:
-        """Load what `pack` returned."""
-        self._next, claims, forgets = json.loads(value)
-        for content, creates, shares, deletes, unshares, until, sent in claims:
-            self._claims[content] = Claims(
-                {(time, user) for time, user in creates},
-                {user: set(times) for user, times in shares},
-                set(deletes),
-                {user: set(times) for user, times in unshares},
-                until,
-                Counter({(Credit(*change[:4]), change[4]): change[5] for change in sent}),
-            )
-        self._forgets = {user: set(times) for user, times in forgets}
+    def restore(self, rows: Mapping[bytes, bytes], prefix: bytes) -> None:
+        """Load the rows with this prefix."""
+        for key, value in rows.items():
+            if not key.startswith(prefix):
+                continue
+            row = int.from_bytes(key.removeprefix(prefix), "big", signed=True)
+            if row == FORGETS:
+                self._next, forgets = json.loads(value)
+                self._forgets = {user: set(times) for user, times in forgets}
+            else:
+                self._claims[row] = _unpacked(value)
+                self._stored.add(row)
         self.active = bool(self._claims or self._forgets)
+
+
+def _packed(claims: Claims) -> bytes:
+    sent = [
+        [user, [[*credit, after, sign] for (credit, after), sign in derived.items()]]
+        for user, derived in claims.sent.items()
+        if derived
+    ]
+    shares, unshares = (
+        [[user, sorted(times)] for user, times in own.items()] for own in (claims.shares, claims.unshares)
+    )
+    return json.dumps(
+        [sorted(claims.creates), shares, claims.deletes, unshares, claims.until, claims.authors, sent]
+    ).encode()
+
+
+def _unpacked(value: bytes) -> Claims:
+    creates, shares, deletes, unshares, until, authors, sent = json.loads(value)
+    return Claims(
+        {(time, user) for time, user in creates},
+        {user: set(times) for user, times in shares},
+        deletes,
+        {user: set(times) for user, times in unshares},
+        until,
+        [(moment, created, author) for moment, created, author in authors],
+        {user: Counter({(Credit(*one[:4]), one[4]): one[5] for one in derived}) for user, derived in sent},
+    )
 
 
 def changed(credit: Credit, after: int, content: int, sign: int, sender: int) -> credit_changes.Changes:

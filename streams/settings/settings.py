@@ -182,7 +182,7 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Secret of the HMAC-SHA256 in `X-Groundswell-Signature`; empty: requests are not signed.",
     )
-    alert_webhook_give_up_s: float = Field(
+    alert_webhook_retry_s: float = Field(
         3_600.0, ge=0, description="Seconds for which an alert that the address refuses is sent again."
     )
     erase_within_s: float = Field(

@@ -182,7 +182,7 @@ class Metrics:
             "rule",
         )
         self.webhook_alerts = self._counter(
-            "webhook_alerts_total", "Alerts that the webhook's address accepted (sent) or that were given up", "outcome"
+            "webhook_alerts_total", "Alerts that the webhook's address accepted (sent) or that were dropped", "outcome"
         )
         self.webhook_retries = self._counter("webhook_retries_total", "Refused requests that are sent again")
         self.webhook_waiting = self._gauge(
@@ -350,7 +350,7 @@ class Metrics:
             self.restarts.labels(topic, reason)
         for outcome in ("applied", "expired", "facts"):
             self.mutations.labels(outcome)
-        for outcome in ("sent", "given_up"):
+        for outcome in ("sent", "dropped"):
             self.webhook_alerts.labels(outcome)
         for outcome in ("confirmed", "expired"):
             self.alert_outcomes.labels(outcome)

@@ -26,7 +26,7 @@ USERS, ALERTS = ("ana", "bo", "cy"), 8
 
 
 class Address:
-    """A server that answers as `mode` says, and keeps what it accepted."""
+    """A server that answers by its `mode`, and keeps what it accepted."""
 
     def __init__(self) -> None:
         self.mode = "accept"
@@ -124,7 +124,7 @@ async def _check(settings: Settings) -> None:
         assert numbers == sorted(numbers)
     assert address.accepted[0]["text"].startswith(f"{address.accepted[0]['user']} is emerging: 5 people shared")
     text = metrics.text().decode()
-    assert 'groundswell_webhook_alerts_total{outcome="given_up"} 0.0' in text
+    assert 'groundswell_webhook_alerts_total{outcome="dropped"} 0.0' in text
 
 
 def test_every_alert_arrives(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,11 +137,11 @@ def test_every_alert_arrives(settings: Settings, monkeypatch: pytest.MonkeyPatch
     asyncio.run(_check(settings))
 
 
-def test_a_dead_address_gives_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the set time an alert is given up, counted, and the next one follows."""
+def test_a_dead_address(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the set time an alert is dropped, counted, and the next one follows."""
     monkeypatch.setattr(webhook, "PAUSE_S", 0.1)
     settings = settings.model_copy(
-        update={"alert_webhook": SecretStr("http://127.0.0.1:9/hook"), "alert_webhook_give_up_s": 0.5}
+        update={"alert_webhook": SecretStr("http://127.0.0.1:9/hook"), "alert_webhook_retry_s": 0.5}
     )
     with admin(settings) as client:
         create(client, [Topics(settings).alert])
@@ -151,7 +151,7 @@ def test_a_dead_address_gives_up(settings: Settings, monkeypatch: pytest.MonkeyP
         async with running(settings, metrics):
             await asyncio.sleep(6.0)
             publish(settings, 0, 2)
-            given_up = metrics.webhook_alerts.labels("given_up")
-            await until(lambda: given_up._value.get() == 2 * len(USERS))
+            dropped = metrics.webhook_alerts.labels("dropped")
+            await until(lambda: dropped._value.get() == 2 * len(USERS))
 
     asyncio.run(check())

@@ -37,7 +37,7 @@ from streams.shard.alerts.outcomes import AlertBook, Ended
 from streams.shard.alerts.pending import PendingChanges
 from streams.shard.alerts.watermarks import Watermarks
 
-STATE, AUTHORS, PENDING, COVERED = (ALERTS + part for part in (b"state", b"author/", b"pending/", b"covered"))
+STATE, AUTHORS, PENDING, COVERED = (ALERTS + part for part in (b"state", b"author/", b"pending/", b"covered/"))
 _RULES = (SHIPPED, COUNTER)
 
 
@@ -375,10 +375,7 @@ class Judgement:
 
     def rows(self) -> dict[bytes, bytes | None]:
         """Return the rows to write with this micro-batch, None for a removal."""
-        rows = self.pending.rows() | self.activity.rows()
-        covered = self._graph.applier.covered
-        if covered.changed:
-            rows[COVERED], covered.changed = covered.pack(), False
+        rows = self.pending.rows() | self.activity.rows() | self._graph.applier.covered.rows(COVERED)
         if self._changed:
             rows[STATE] = msgspec.msgpack.encode(self._to_json())
             self._changed = False
@@ -418,9 +415,7 @@ class Judgement:
             self._counts.setdefault(at, {})[shard] = msgspec.convert(own, ShardCounts)
         for at, shard, own in state["candidates"]:
             self._candidates.setdefault(at, {})[shard] = msgspec.convert(own, ShardCandidates)
-        covered = self._graph.applier.covered
-        if COVERED in rows:
-            covered.restore(rows[COVERED])
+        self._graph.applier.covered.restore(rows, COVERED)
         self.activity.restore(rows, state["at"])
         self.pending.restore(rows, state["at"])
         self._changed = False

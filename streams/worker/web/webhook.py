@@ -2,7 +2,7 @@
 
 A consumer group of its own holds the position, so an alert is committed only after the address has accepted it: each
 alert arrives once or more. The alerts of a partition, and so of a user, are sent one after the other. One that is
-refused is sent again, with growing pauses, and given up after a set time. With several workers, Kafka gives each some
+refused is sent again, with growing pauses, and dropped after a set time. With several workers, Kafka gives each some
 of the partitions.
 """
 
@@ -51,7 +51,7 @@ def signature(secret: str, at_s: int, content: bytes) -> str:
     return f"t={at_s},v1={signed}"
 
 
-class AlertWebhook(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+class AlertWebhook(ConsumerRebalanceListener):
     """Sends alerts until it is cancelled.
 
     Args:
@@ -132,7 +132,7 @@ class AlertWebhook(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
         """Send the alerts of one partition in order, and commit each."""
         try:
             for record in records:
-                outcome = "sent" if await self._send(session, partition, record) else "given_up"
+                outcome = "sent" if await self._send(session, partition, record) else "dropped"
                 await self._consumer.commit({partition: record.offset + 1})
                 self._metrics.webhook_alerts.labels(outcome).inc()
         finally:
@@ -143,7 +143,7 @@ class AlertWebhook(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             self._consumer.resume(partition)
 
     async def _send(self, session: ClientSession, partition: TopicPartition, record: Any) -> bool:
-        """Send one alert until the address accepts it; return False if it was given up."""
+        """Send one alert until the address accepts it; return False if it was dropped."""
         begin, pause_s = self._now(), PAUSE_S
         content = body(record.value, self._settings.alert_webhook_form)
         self._waiting_since[partition] = begin
@@ -154,8 +154,8 @@ class AlertWebhook(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka
             waited = self._now() - begin
             self._measure()
             place = {"partition": partition.partition, "offset": record.offset, "error": problem}
-            if waited + pause_s > self._settings.alert_webhook_give_up_s:
-                log.error("webhook_alert_given_up", extra=place)
+            if waited + pause_s > self._settings.alert_webhook_retry_s:
+                log.error("webhook_alert_dropped", extra=place)
                 return False
             self._metrics.webhook_retries.inc()
             log.warning("webhook_alert_refused", extra={**place, "again_in_s": pause_s})
