@@ -35,7 +35,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_history_lists_decisions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`model history` prints one line per decision with its figures, as JSON all fields; without any it says so."""
+    """`model history` prints one line per decision with its figures, as JSON all fields; without any, a note."""
     figure = {"value": 0.25, "low": 0.1, "high": 0.4}
     row = HistoryRow(
         id="000000000000001",
