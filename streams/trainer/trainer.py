@@ -62,8 +62,8 @@ def limit_process(settings: Settings) -> None:
 
 
 def cycle_plan(settings: Settings) -> CyclePlan:
-    """Return the sizes of a cycle; the gate needs at least 200 posts, or all that judge if these are fewer."""
-    limits = GateLimits(posts=min(GateLimits.posts, settings.train_posts))
+    """Return the sizes of a cycle; the gate needs 200 posts, or half of those that judge if these are fewer."""
+    limits = GateLimits(posts=min(GateLimits.posts, settings.train_posts // 2))
     return CyclePlan(judging=settings.train_posts, threads=settings.train_threads, limits=limits)
 
 
@@ -97,6 +97,9 @@ class Trainer:
         topic: Reads and writes the models topic.
         progress: Receives one line per stage of a cycle.
         on_row: Receives each decision.
+
+    Attributes:
+        plan: Sizes of a cycle.
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class Trainer:
     ) -> None:
         self._settings, self._topic, self._progress, self._on_row = settings, topic, progress, on_row
         self._log = TrainingLog(settings)
-        self._seed = 0
+        self.plan = cycle_plan(settings)
 
     async def step(self, *, always: bool = False) -> HistoryRow | None:
         """Read the log, and run a cycle if one is due.
@@ -125,8 +128,8 @@ class Trainer:
         if not always and not due(self._settings, state, clock):
             return None
         begin, used = time.monotonic(), in_use(self._settings, state)
-        plan, seed = cycle_plan(self._settings), len(rows(state))
-        decision = await asyncio.to_thread(run_cycle, self._log.events, used, plan, seed, self._progress)
+        seed = len(rows(state))
+        decision = await asyncio.to_thread(run_cycle, self._log.events, used, self.plan, seed, self._progress)
         return await self._carry_out(decision, used.artifact, time.monotonic() - begin)
 
     async def _carry_out(self, decision: Decision, current: Artifact, seconds: float) -> HistoryRow:

@@ -61,7 +61,7 @@ def served(
 ) -> tuple[LivePosts, list[dict[str, Any]]]:
     """Feed the worker and run the trainer; return the closed posts as served, and the decisions."""
     decisions: list[dict[str, Any]] = []
-    trained_at = events[0]["time"]
+    trained_at = next(event["time"] for event in events if event["type"] == "create")
     with producer(rig.settings) as sender:
         feeder = Feeder(rig.settings, sender)
         for chunk in slices(events, hours):

@@ -106,7 +106,7 @@ class ClosedPosts:
         return len(self._open)
 
     def restore(self) -> None:
-        """Load the committed posts."""
+        """Load the committed posts; those beyond the limit are deleted with the next commit."""
         closed = []
         for key, value in self._graph.meta.items():
             if not key.startswith(PREFIX):
@@ -118,9 +118,13 @@ class ClosedPosts:
             else:
                 time, author, content = place
                 closed.append((time, content, model, score, people, reach, posts, log_reach, sharers, author, row - 1))
+        self._closed = _in_order(np.array(closed, _ROW))
+        self._keep(np.arange(len(closed)) >= len(closed) - self._limit)
+        if not self._limit:
+            self._dirty |= dict.fromkeys(self._open)
+            self._open = {}
         self._times = list(self._open)
         heapq.heapify(self._times)
-        self._closed = _in_order(np.array(closed, _ROW))
 
     # A step: predict, close at boundaries, finish, write
 

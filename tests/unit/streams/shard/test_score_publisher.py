@@ -26,7 +26,7 @@ def reach(outcome: Outcome) -> dict[str, float]:
 
 
 def test_a_map_is_published_once(tmp_path: Path) -> None:
-    """A new map publishes everybody in the order of the scores; the same map nothing; a restart with it nothing."""
+    """A new map publishes all users in the order of the scores; the same map nothing; a restart with it nothing."""
     shard = Shard.open(tmp_path, ARTIFACT, GraphSpec())
     first = shard.step(LOG)
     assert len(reach(first)) == 9

@@ -152,6 +152,15 @@ def test_bounded(tmp_path: Path) -> None:
         assert len(posts.closed) == stored(opened) == 2
 
 
+def test_a_lower_limit_deletes(tmp_path: Path) -> None:
+    """A state that is opened with a lower limit drops the oldest posts, and with 0 all of them."""
+    log = [create(minute, f"u{minute}", f"c{minute}") for minute in range(6)]
+    for limit, left in ((9, 7), (2, 3), (0, 0)):
+        with cluster(ARTIFACT, GraphSpec(), tmp_path, 1, live_posts=limit) as opened:
+            feed(opened, [*log, create(4 * DAY, "v", "open")] if limit == 9 else [follow(4 * DAY + limit, "a", "b")])
+            assert stored(opened) == left
+
+
 def test_evicted_posts_keep_their_reach(tmp_path: Path) -> None:
     """A closed post stays when its content is evicted; late posts and those of silent steps have no prediction."""
     spec = GraphSpec(retention_s=4 * 86_400, lateness_s=86_400)
