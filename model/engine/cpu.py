@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
+from model.config import PROPAGATED_SCALE, TYPES, USER, ModelConfig
 from model.engine import cpu_layers
 from model.engine.attention_cache import FEW, AttentionCache, grown
 from model.engine.cpu_layers import ArrayTable
 from model.engine.weights import LayerWeights, Weights, contiguous
-from model.types import Float32s, Int64s, WindowsView
+from model.types import PARTNER, SUMS, Float32s, Int64s, OwnInputs, Population, WindowsView
 
 
 class GraphView(Protocol):
@@ -114,6 +114,9 @@ class Backend(Protocol):
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
 
+    def relate(self, inputs: OwnInputs) -> None:
+        """Compute later scores from these inputs of own features; at first, those relative to an empty population."""
+
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs `[len(rows), hidden]` that another shard computed."""
 
@@ -152,6 +155,7 @@ class Engine:
         self._into, self._reading = _into(self._inputs), _reading(self._second)
         self._into_users = _into(self._second)[self.user]
         _put_weights(self._table, self._inputs, self._second, weights, config)
+        self.relate(OwnInputs.of(Population.of(np.zeros(SUMS, np.int64))))
         self.x = [np.zeros((0, len(config.propagated[name])), np.float32) for name in TYPES]
         self.hidden1 = [np.zeros((0, config.hidden), np.float32) for _ in self.types]
         self.hidden2 = np.zeros((0, config.hidden), np.float32)
@@ -255,6 +259,11 @@ class Engine:
         self._read(graph)
         self._head(self._table.table, rows)
 
+    def relate(self, inputs: OwnInputs) -> None:
+        """Compute later scores from these inputs of own features."""
+        self._table.put(cpu_layers.GAIN, np.ascontiguousarray(inputs.gain), np.float32)
+        self._table.put(cpu_layers.SUMMANDS, np.ascontiguousarray(inputs.table), np.float32)
+
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs `[len(rows), hidden]` that another shard computed, and project them."""
         if len(rows):
@@ -308,12 +317,14 @@ def _put_weights(
             table.put(_of_relation(relation.number, name), array, np.float64)
         table.put(_of_relation(relation.number, cpu_layers.INPUT_ATTENTION), relation.attention.reshape(-1), np.float32)
     ((weight, bias),) = second.root.values()
-    constants = [weights["head.out.bias"][0], weights["head.skip"][0], config.target_mean, config.target_std]
+    constants = [weights["head.out.bias"][0], config.target_mean, config.target_std]
     for number, array in (
-        (cpu_layers.ROOT_WEIGHT, weight), (cpu_layers.ROOT_BIAS, bias), (cpu_layers.OWN_SCALE, OWN_SCALE),
+        (cpu_layers.ROOT_WEIGHT, weight), (cpu_layers.ROOT_BIAS, bias),
         (cpu_layers.HEAD_WEIGHT, np.ascontiguousarray(weights["head.hidden.weight"].T)),
         (cpu_layers.HEAD_BIAS, weights["head.hidden.bias"]),
         (cpu_layers.OUT_WEIGHT, np.ascontiguousarray(weights["head.out.weight"][0])),
         (cpu_layers.OUT_CONSTANTS, np.array(constants, np.float32)),
     ):  # fmt: skip
         table.put(number, array, np.float32)
+    table.put(cpu_layers.SKIP, weights["head.skip"].astype(np.float64), np.float64)
+    table.put(cpu_layers.PARTNERS, PARTNER.astype(np.int64), np.int64)

@@ -78,8 +78,8 @@ def commit_moved(
 
 @njit(cache=True, nogil=True)
 def score(
-    hidden: Size, rows: Int64s, embedding: Float32s, own: Int32s, scale: Float32s, weight: Float32s, bias: Float32s,
-    out_weight: Float32s, constants: Float32s, scores: Float32s,
+    hidden: Size, rows: Int64s, embedding: Float32s, own: Int32s, gain: Float32s, summands: Float32s, partner: Int64s,
+    weight: Float32s, bias: Float32s, out_weight: Float32s, skip: Float64s, constants: Float32s, scores: Float32s,
 ) -> None:  # fmt: skip
     """Compute the head, `hidden` wide: scores[rows] = mean log reach.
 
@@ -88,15 +88,18 @@ def score(
         rows: User rows.
         embedding: Second-layer outputs `[n, H]`.
         own: Own features `[n, F]`.
-        scale: Scale of each own feature `[F]`.
+        gain: Factor of each own feature `[F]`, see `model.types.OwnInputs`.
+        summands: Summands by feature and value `[F, 64]`.
+        partner: For each feature, the one whose value selects its summand `[F]`.
         weight: Weight `[H + F, hidden]`.
         bias: Bias `[hidden]`.
         out_weight: Output weight `[hidden]`.
-        constants: Output bias, skip weight of the first own feature, mean and deviation of the target.
+        skip: Weights from the inputs of own features to the output `[F]`.
+        constants: Output bias, mean and deviation of the target.
         scores: Receives the scores.
     """
     inputs, width, features = len(weight), embedding.shape[1], own.shape[1]
-    out_bias, skip, mean, std = constants[0], constants[1], constants[2], constants[3]
+    out_bias, mean, std = constants[0], constants[1], constants[2]
     weight_, x, line = weight.reshape(-1), np.empty(inputs, np.float32), np.empty(len(hidden), np.float32)
     embedding_, own_ = embedding.reshape(-1), own.reshape(-1)
     for i in range(len(rows)):
@@ -106,8 +109,11 @@ def score(
                 prefetch(own_, at)
         row = rows[i]
         x[:width] = embedding[row]
+        direct = 0.0
         for k in range(features):
-            x[width + k] = _F(own[row, k]) * scale[k]
+            value = _F(own[row, k]) * gain[k] + summands[k, own[row, partner[k]]]
+            x[width + k] = value
+            direct += np.float64(value) * skip[k]
         affine(x, 0, inputs, weight_, bias, line, 0, hidden)
-        z = _F(rectified(line, out_weight, hidden) + out_bias)
-        scores[row] = (z + skip * x[width]) * std + mean
+        z = rectified(line, out_weight, hidden) + direct + out_bias
+        scores[row] = _F(z) * std + mean

@@ -27,9 +27,9 @@ BLOCK = 128
 """Rows that are processed together."""
 
 # Numbers of the arrays in a table: some for the engine, some for each node type, some for each relation.
-COMPUTED, PREVIOUS, NO_SLOTS, SCRATCH, ROOT_WEIGHT, ROOT_BIAS, HIDDEN2, SCORE, OWN, OWN_SCALE = range(10)
-HEAD_WEIGHT, HEAD_BIAS, OUT_WEIGHT, OUT_CONSTANTS = range(10, 14)
-_TYPES = 16
+COMPUTED, PREVIOUS, NO_SLOTS, SCRATCH, ROOT_WEIGHT, ROOT_BIAS, HIDDEN2, SCORE, OWN, GAIN = range(10)
+HEAD_WEIGHT, HEAD_BIAS, OUT_WEIGHT, OUT_CONSTANTS, SUMMANDS, PARTNERS, SKIP = range(10, 17)
+_TYPES = 20
 X, HIDDEN1, PROPAGATED, CHANGED, INPUT_ROOT_WEIGHT, INPUT_ROOT_BIAS = range(6)
 _PER_TYPE = 8
 _RELATIONS = _TYPES + 3 * _PER_TYPE
@@ -321,9 +321,10 @@ def head(hidden: int) -> Kernel:
     @njit(cache=True, nogil=True)
     def run(table: Int64s, rows: Int64s) -> None:
         score(
-            hidden_, rows, _float_rows(table, HIDDEN2), _int32_rows(table, OWN), _floats(table, OWN_SCALE),
-            _float_rows(table, HEAD_WEIGHT), _floats(table, HEAD_BIAS), _floats(table, OUT_WEIGHT),
-            _floats(table, OUT_CONSTANTS), _floats(table, SCORE),
+            hidden_, rows, _float_rows(table, HIDDEN2), _int32_rows(table, OWN), _floats(table, GAIN),
+            _float_rows(table, SUMMANDS), _int64s(table, PARTNERS), _float_rows(table, HEAD_WEIGHT),
+            _floats(table, HEAD_BIAS), _floats(table, OUT_WEIGHT), _doubles(table, SKIP), _floats(table, OUT_CONSTANTS),
+            _floats(table, SCORE),
         )  # fmt: skip
 
     return run

@@ -15,12 +15,11 @@ import numpy as np
 from graphstate.memory.node_tables import CREATED, LQ_SUM, SHARERS
 from graphstate.types import Mutation, source_hash
 from model.artifact import Artifact
-from model.config import OWN_SCALE
+from model.config import OWN
 from model.evaluation.calibration import walk_forward
 from model.evaluation.live_figures import POST, LivePosts, calibration, model_number, newest
 from model.evaluation.metrics import Figure, spearman_figure
 from model.explain.numpy_forward import stranger_score
-from model.training.baselines import past_mean
 from model.types import Float64s, Int64s
 from streams.offline.dataset import closed_contents
 from streams.offline.evaluation import EvaluationSet, Progress
@@ -31,6 +30,7 @@ from streams.shard.shard import Shard
 STEPS = 4_000
 """Maximum number of steps; with more posts, those of one step are scored from the state before the first of them."""
 _DAY = 86_400_000_000
+_PAST_MEAN = OWN.index("past_mean")
 _CURVES = 4
 _CURVE_POINTS = 300
 
@@ -188,7 +188,6 @@ class _ScoreReader:
         self._authors = authors
         self._watched = watched
         self._stranger = stranger_score(artifact)
-        self._mean = artifact.config.target_mean
         self._points: list[tuple[int, list[float]]] = []
         self._counts = np.zeros((len(authors), 3), np.int64)
         self.scores = {name: np.zeros(len(authors)) for name in (FRESH, FROZEN, PAST)}
@@ -213,8 +212,8 @@ class _ScoreReader:
         for post in posts:
             self.scores[FRESH][post] = score_of(self._authors[post])
             row = users.index.get(self._authors[post])
-            own = np.zeros((1, len(OWN_SCALE)), np.float32) if row is None else users.own[row : row + 1] * OWN_SCALE
-            self.scores[PAST][post] = past_mean(own, self._mean)[0]
+            if row is not None and users.live(row):
+                self.scores[PAST][post] = shard.population.inputs(users.own[row : row + 1])[0, _PAST_MEAN]
             if row is not None:
                 self._counts[post] = users.counts[row, [CREATED, LQ_SUM, SHARERS]]
         self._points.append((time, [score_of(user) for user in self._watched]))

@@ -25,6 +25,7 @@ from model.engine.cpu import Backend, Engine, MakeBackend
 from model.evaluation.calibration import IDENTITY, CalibrationMap
 from model.evaluation.live_figures import model_number
 from model.explain.numpy_forward import stranger_score
+from model.network.population_sums import PopulationSums
 from streams.messages.halos import Halo, cause
 from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
 from streams.messages.outputs import Alert, AlertOutcome, Score
@@ -38,6 +39,9 @@ from streams.shard.scores.closed_posts import ClosedPosts, Note
 from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
 from streams.telemetry.stage_timer import StageTimer
+
+_POPULATION = b"population"
+"""Key in `meta` of the sums of the other shards."""
 
 
 @dataclass
@@ -96,6 +100,7 @@ class Shard:
         publisher: Scores and alerts to publish, and those already published.
         posts: Predictions before each post, and what closed posts got.
         alerts: Judgement of alerts at boundaries of event time.
+        population: What scores are relative to.
         reads: Reads between two steps.
         next_offset: Next offset of the mutations topic, as committed.
         marks: Next offset by source partition, as committed.
@@ -121,7 +126,10 @@ class Shard:
         self.publisher = ScorePublisher(graph, self.engine, publishing)
         self.alerts = Judgement(graph, rule)
         self.staleness = Staleness(graph, self.view, spread_rows, tolerance)
-        self.mirrors = Mirrors(graph, self.engine, self.publisher.percentiles, artifact.version)
+        self.population = PopulationSums(graph.meta.get(_POPULATION, b""))
+        self._population_stored = self.population.packed()
+        percentiles = self.publisher.percentiles
+        self.mirrors = Mirrors(graph, self.engine, percentiles, self.population, artifact.version)
         self.posts = ClosedPosts(graph, live_posts, rule.step_us)
         self.reads = ShardReads(self)
         self.next_offset = int(graph.meta.get(b"next", b"0"))
@@ -129,6 +137,7 @@ class Shard:
         self._layer1_changed: list[Int64s] = graph.none()
         self._stranger = stranger_score(artifact)
         self._prepared = self.next_offset, self.marks
+        self._related = False
 
     @classmethod
     def open(  # noqa: PLR0913 - what a shard is built from
@@ -187,6 +196,7 @@ class Shard:
         self.posts.restore()
         self.engine.warm_up(self.view)
         self._recompute(self.mirrors.restore(), Outcome())
+        self._related = False
         self.publisher.check_published()
         if self.staleness.committed_deferred:
             # The scores that follow from the rows deferred then were not published, and which rows is not stored.
@@ -221,6 +231,9 @@ class Shard:
         rows = self._recompute(arrivals, outcome, silent=silent, with_tolerance=True)
         with StageTimer(outcome.seconds, "publish"):
             users = self.graph.users
+            if self._related and not silent:
+                self.publisher.republish_moved()
+                self._related = False
             outcome.scores = [] if silent else self.publisher.publish(rows)
             alerts = self.alerts.step
             outcome.alerts = self.publisher.alerts(self.alerts.picks(publish=not silent))
@@ -316,8 +329,14 @@ class Shard:
         gone, returned = self.publisher.percentiles.moves(touched, graph.live_users(touched))
         fresh = graph.owned(USER, changes.fresh[USER])
         rows = layer1_users if bulk else union([layer2_changed, changes.own, fresh, returned])
-        self.engine.head(self.view, rows)
-        self.publisher.update_percentiles(rows, gone)
+        placed = union([rows, gone])
+        self.population.replace(placed, graph.users.own, graph.live_users(placed))
+        scored = rows
+        if self.population.refresh():
+            self.engine.relate(self.population.inputs)
+            scored, self._related = graph.own_rows()[USER], True
+        self.engine.head(self.view, scored)
+        self.publisher.update_percentiles(scored, gone)
         return rows
 
     def commit(self, next_offset: int = 0, marks: Mapping[str, int] | None = None) -> None:
@@ -331,6 +350,8 @@ class Shard:
         meta = {b"next": str(next_offset).encode(), **self._published_by()}
         meta[b"marks"] = json.dumps(marks).encode()
         meta[b"scores"] = self.publisher.target.encode()
+        if (packed := self.population.packed()) != self._population_stored:
+            meta[_POPULATION] = self._population_stored = packed
         published = self.publisher.published
         self.posts.write()
         for key, value in self.alerts.rows().items():
