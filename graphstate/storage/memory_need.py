@@ -14,8 +14,8 @@ from graphstate.storage.store import Store
 
 USER_BYTES, CONTENT_BYTES = 3_500, 700
 """Bytes of a user and of a content with all that the engine holds of them, without their edges."""
-EDGE_FACTOR = 3.75
-"""Bytes in memory for each byte of the journal: a follow has 16 there and needs 60."""
+EDGE_FACTOR = 4.2
+"""Bytes in memory for each byte of the journal: a follow has 16 there and needs 66."""
 SHARE = 0.8
 """Part of the available memory that a state may need when it is opened; RocksDB and the outputs of steps need some."""
 _GIB = 1 << 30
