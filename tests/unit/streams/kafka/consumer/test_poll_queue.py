@@ -122,6 +122,23 @@ def test_polls_merge() -> None:
     }
 
 
+def test_a_poll_may_count_for_another_lane() -> None:
+    """It is in work under its own name, beside the poll of the lane whose pause its duration determines."""
+
+    async def run() -> None:
+        queue = PollQueue(Lease(1.0), 0.1)
+        fetched, delivered = Poll("mutations", 1, 1), Poll("delivered", 1, 0)
+        delivered.paced_lane = "mutations"
+        queue.start(fetched)
+        queue.start(delivered)
+        assert list(queue.in_work()) == [fetched, delivered]
+        queue.complete(delivered)
+        assert list(queue.in_work()) == [fetched]
+        assert set(queue._pace._longest_s) == {"mutations"}
+
+    asyncio.run(run())
+
+
 def test_a_lane_fills_up_and_gets_room() -> None:
     """A poll merges into the waiting one of its lane and epoch; a full lane has room after a start or a new epoch."""
 
