@@ -72,8 +72,8 @@ class AttentionCache:
     def memory_bytes(self) -> int:
         """Bytes of the cache in memory; rows of sums that were never used take none."""
         held: list[NDArray[Any]] = [self._computed, *self.projected.values(), *self._slot.values(), *self._changed]
-        used = sum(int(self._used[number][0]) * sums[0].nbytes for number, sums in self.sums.items())
-        return used + sum(array.nbytes for array in held)
+        used = sum(int(self._used[number][0]) * int(sums[0].nbytes) for number, sums in self.sums.items())
+        return used + sum(int(array.nbytes) for array in held)
 
     def ensure_capacity(self, kind: int, size: int) -> None:
         """Grow the cache to hold `size` rows of a node type."""

@@ -201,8 +201,9 @@ class Engine:
         table, self._arrays = self._table, arrays
         for number in range(len(self.config.relations)):
             windows = graph.windows(number)
-            for name, array in zip((cpu_layers.START, cpu_layers.COUNTS, cpu_layers.SOURCE), windows, strict=False):
-                table.put(_of_relation(number, name), array, np.int32)
+            table.put(_of_relation(number, cpu_layers.START), windows.start, np.int32)
+            table.put(_of_relation(number, cpu_layers.COUNTS), windows.counts, np.int32)
+            table.put(_of_relation(number, cpu_layers.SOURCE), windows.source, np.int32)
         for kind in range(len(self.types)):
             table.put(_of_type(kind, cpu_layers.PROPAGATED), graph.propagated(kind), np.int32)
         table.put(cpu_layers.OWN, graph.own(), np.int32)
@@ -311,9 +312,9 @@ def _put_weights(
         table.put(_of_type(kind, cpu_layers.INPUT_ROOT_WEIGHT), weight, np.float64)
         table.put(_of_type(kind, cpu_layers.INPUT_ROOT_BIAS), bias, np.float64)
     for relation in (one for relations in inputs.relations.values() for one in relations):
-        names = (cpu_layers.INPUT_PROJECT, cpu_layers.INPUT_PROJECT_BIAS)
-        names += (cpu_layers.INPUT_TARGET, cpu_layers.INPUT_TARGET_BIAS)
-        for name, array in zip(names, (*relation.project, *relation.target), strict=True):
+        of_sources = (cpu_layers.INPUT_PROJECT, cpu_layers.INPUT_PROJECT_BIAS)
+        of_targets = (cpu_layers.INPUT_TARGET, cpu_layers.INPUT_TARGET_BIAS)
+        for name, array in zip((*of_sources, *of_targets), (*relation.project, *relation.target), strict=True):
             table.put(_of_relation(relation.number, name), array, np.float64)
         table.put(_of_relation(relation.number, cpu_layers.INPUT_ATTENTION), relation.attention.reshape(-1), np.float32)
     ((weight, bias),) = second.root.values()
