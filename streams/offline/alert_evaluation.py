@@ -7,7 +7,8 @@ state, with the same budget and its own cool-down. Breakouts are counted from th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +16,24 @@ import numpy as np
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
+from model.evaluation.alert_outcomes import alert_outcomes
 from model.evaluation.breakouts import FIGURES, AlertMetrics, Breakouts, Received, alert_metrics, breakouts
 from model.evaluation.metrics import Figure
 from streams.errors import InputError
+from streams.messages.outputs import AlertOutcome
 from streams.offline.alert_baselines import RULES, BaselineRules
 from streams.offline.dataset import effective_events
 from streams.offline.evaluation import Progress
 from streams.offline.evaluation_replay import open_replay
-from streams.shard.alerts.alert_rule import AlertRule
+from streams.shard.alerts.alert_rule import AlertRule, alert_id
 from streams.shard.shard import Outcome
 
 SHIPPED, COUNTER = "shipped", "decayed counter, W/16"
 _SECOND = 1_000_000
 _HOUR = 3_600
 
-Fired = dict[str, list[tuple[str, int]]]
+Alerts = list[tuple[str, int]]
+Fired = dict[str, Alerts]
 """Announced users and times (µs) by rule."""
 
 
@@ -64,15 +68,19 @@ def replayed(
     names: Sequence[str] = tuple(RULES),
     progress: Progress = lambda _line: None,
     rule: AlertRule | None = None,
+    ended: list[AlertOutcome] | None = None,
 ) -> Fired:
     """Replay the events (in order of time) and return the alerts of the shipped rule and of the named baselines.
 
     rule: Parameters; None for the default rule with the artifact's horizon as its window.
+    ended: Receives the outcomes that the shard publishes.
     """
     fired: Fired = {SHIPPED: []}
 
     def collect(outcome: Outcome) -> None:
         fired[SHIPPED] += [(alert.user, alert.as_of) for alert in outcome.alerts]
+        if ended is not None:
+            ended.extend(outcome.alert_outcomes)
 
     with open_replay(artifact, events, collect, rule or AlertRule(artifact.config.horizon_s)) as replay:
         baselines = BaselineRules(replay.shard, names)
@@ -95,12 +103,16 @@ class AlertComparison:
         rule: The shipped rule.
         metrics: Figures by rule, the shipped one first.
         authors: Number of authors in the events.
+        outcomes: Number of alerts of the shipped rule by outcome, as the shard publishes them.
+        differing_outcomes: Number of alerts whose outcome is another one when it is computed from the events.
     """
 
     truth: Breakouts
     rule: AlertRule
     metrics: dict[str, AlertMetrics]
     authors: int
+    outcomes: dict[str, int]
+    differing_outcomes: int
 
     def difference(self, name: str, other: str) -> dict[str, Figure]:
         """Return one rule's figures minus another's, paired."""
@@ -130,7 +142,9 @@ class AlertComparison:
             f"{self.rule.step_us / _SECOND / _HOUR:g} h, {int(truth.knowable.sum()):,} of them knowable: the author "
             "had a post one step before the breakout. Of all pairs of author and step with a breakout in the window "
             f"after the step, {100 * (1 - truth.known_share):.0f} % have an author without a post one step before. "
-            f"Budget: {self.rule.budget} alerts per step. Intervals: 95 %, bootstrap over authors."
+            f"Budget: {self.rule.budget} alerts per step. Intervals: 95 %, bootstrap over authors. Outcomes of the "
+            f"shipped rule's alerts: {self.outcomes}, {self.differing_outcomes} of them other than computed from the "
+            "events."
         )
 
     def row(self) -> dict[str, Any]:
@@ -141,6 +155,8 @@ class AlertComparison:
             "steps": len(self.truth.steps),
             "breakouts": len(self.truth.author),
             "knowable": int(self.truth.knowable.sum()),
+            "outcomes": self.outcomes,
+            "differing_outcomes": self.differing_outcomes,
             "unknown_share": round(1 - self.truth.known_share, 4),
             "rules": [{"rule": name, **metrics.row()} for name, metrics in self.metrics.items()],
             "table": [_table_row(name, metrics) for name, metrics in self.metrics.items()],
@@ -197,7 +213,8 @@ def compare_rules(
             f"nothing to evaluate: more than {days:g} days must lie between the first share and the end; give more "
             "events or an earlier --from"
         )
-    fired = replayed(events, artifact, names, progress, rule)
+    ended: list[AlertOutcome] = []
+    fired = replayed(events, artifact, names, progress, rule, ended)
     row = {user: number for number, user in enumerate(authors)}
     alerts = {
         name: [(row[user], time) for user, time in fired_by_rule if user in row and time in truth.rising]
@@ -206,4 +223,19 @@ def compare_rules(
     announced = (author for alerts_of_rule in alerts.values() for author, _ in alerts_of_rule)
     authors_to_sample = np.unique([*truth.author.tolist(), *announced]).astype(np.int64)
     metrics = {name: alert_metrics(truth, alerts_of_rule, authors_to_sample) for name, alerts_of_rule in alerts.items()}
-    return AlertComparison(truth, rule, metrics, len(authors))
+    outcomes, differing = _outcomes(shares, row, fired[SHIPPED], ended, rule, events[-1].time)
+    return AlertComparison(truth, rule, metrics, len(authors), outcomes, differing)
+
+
+def _outcomes(
+    shares: Received, row: Mapping[str, int], fired: Alerts, ended: list[AlertOutcome], rule: AlertRule, last: int
+) -> tuple[dict[str, int], int]:
+    """Return the published outcomes by kind, and how many alerts have another one when computed from the events."""
+    alerts = {(row[user], time): alert_id(user, time) for user, time in fired if user in row}
+    computed = alert_outcomes(shares, alerts, rule.window_us, rule.step_us, last)
+    expected = {alerts[alert]: end for alert, end in computed.items()}
+    published = {end.alert: (end.outcome, end.as_of) for end in ended}
+    counts = dict(sorted(Counter(outcome for outcome, _ in published.values()).items()))
+    counts["open"] = len(fired) - len(published)
+    differing = sum(expected.get(name) != published.get(name) for name in expected.keys() | published.keys())
+    return counts, differing

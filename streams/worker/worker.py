@@ -124,7 +124,7 @@ class Worker:
         measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)
         # In the order in which they are closed.
         self.parts: list[WorkerPart] = [self.checkpoints, self.erasure, self.assignment, self.background]
-        idle = IdleSources(
+        self.idle = IdleSources(
             self.source_clock,
             self.topics.mutations.name,
             settings.shards,
@@ -132,7 +132,7 @@ class Worker:
             lambda: self.producer,
             lambda: self.app.lease.epoch,
         )
-        self.parts += [self.rollout, measurements, idle, self.live]
+        self.parts += [self.rollout, measurements, self.idle, self.live]
         for part in self.parts:
             self.app.timer(TICK_S)(part.tick)
         log.info("device_selected", extra=self.device._asdict())
@@ -290,6 +290,7 @@ class Worker:
         await self.app.start()
         self.background.start(self.rollout.run(), self.fail)
         self.background.start(self.watch.run(), self.fail)
+        self.background.start(self.idle.run(), self.fail)
         if self.settings.alert_webhook.get_secret_value():
             self.background.start(AlertWebhook(self.settings, self.metrics).run(), self.fail)
 

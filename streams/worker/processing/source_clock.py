@@ -6,6 +6,7 @@ is a function of the log.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -21,6 +22,8 @@ from streams.messages.source_progress import SourceProgress
 from streams.worker.lifecycle import WorkerPart
 
 _SECOND = 1_000_000
+WATCH_S = 0.25
+"""Interval at which partitions are checked: alerts wait for an idle partition by at most this longer than set."""
 
 
 def name(tp: TP) -> str:
@@ -132,10 +135,15 @@ class IdleSources(WorkerPart):
         """Stop to watch until the next assignment."""
         self._assigned = False
 
-    async def tick(self) -> None:
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._assigned:
+                await self._send()
+
+    async def _send(self) -> None:
         """Send the partitions that have become idle."""
-        if not self._assigned:
-            return
         progress = self._clock.newly_idle(self._consumer().lag())
         if progress is None:
             return

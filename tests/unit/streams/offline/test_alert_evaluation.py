@@ -162,3 +162,7 @@ def test_verdict_and_rows(town: list[Mutation]) -> None:
     assert rows["budget"] == 3
     assert np.isclose(rows["rules"][0]["per_day"], rows["rules"][0]["alerts"] / rows["steps"] * 4, atol=0.01)
     assert "knowable" in comparison.about()
+    assert (rows["differing_outcomes"], sum(rows["outcomes"].values())) == (
+        0,
+        len(replayed(town, ARTIFACT, [])[SHIPPED]),
+    )
