@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Final
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from model.errors import ConfigError
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Version of the configuration and of the names of the weights."""
 
 USER, CONTENT, COMMUNITY = "user", "content", "community"
@@ -50,6 +51,28 @@ HISTORY: Final = ("past_mean", "recent_mean", "last")
 PROPAGATED_SCALE: Final = 0.25
 """Factor of propagated features before the first layer."""
 
+_UNITS: Final = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_HORIZON_MIN_S, _HORIZON_MAX_S = 600, 60 * 86_400
+
+
+def seconds_of(text: str) -> int:
+    """Return the seconds of a duration such as 90min, 6h, 3d or 2w.
+
+    Raises:
+        ConfigError: the text is none.
+    """
+    match = re.fullmatch(r"(\d{1,6})\s*(min|h|d|w)", text.strip())
+    if match is None:
+        raise ConfigError(f"{text!r} is no duration: give minutes, hours, days or weeks, such as 90min, 6h, 3d or 2w")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in the largest unit that leaves at least one: 90 min, 6 h, 3 days."""
+    if seconds >= 2 * 86_400 or seconds == 86_400:
+        return f"{seconds / 86_400:.3g} day{'s' * (seconds != 86_400)}"
+    return f"{seconds / 3600:.3g} h" if seconds >= 3600 else f"{seconds / 60:.3g} min"
+
 
 def _own_scale() -> NDArray[np.float32]:
     scale = np.full(len(OWN), 0.125, np.float32)
@@ -61,7 +84,7 @@ def _own_scale() -> NDArray[np.float32]:
 
 
 OWN_SCALE: Final = _own_scale()
-"""Factors of the own features before the head, `[21]`."""
+"""Factors that bring own features to about the same size where they are not relative to a population, `[21]`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,11 @@ class ModelConfig:
             raise ConfigError(f"the configuration has schema {self.schema}, this version reads {SCHEMA}; train again")
         if min(self.hidden, self.heads, self.head_hidden, self.floor, self.horizon_s) < 1 or self.window < 0:
             raise ConfigError("hidden, heads, head_hidden, floor and horizon_s must be positive, window at least 0")
+        if not _HORIZON_MIN_S <= self.horizon_s <= _HORIZON_MAX_S:
+            raise ConfigError(
+                f"a horizon of {duration_text(self.horizon_s)} is not served: give {duration_text(_HORIZON_MIN_S)} to "
+                f"{duration_text(_HORIZON_MAX_S)}"
+            )
         if self.hidden % self.heads:
             raise ConfigError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         if not (math.isfinite(self.target_mean) and math.isfinite(self.target_std) and self.target_std > 0):
@@ -178,7 +206,7 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         for name in roots:
             shapes[f"layers.{index}.roots.{name}.weight"] = (width, sizes[name])
             shapes[f"layers.{index}.roots.{name}.bias"] = (width,)
-    shapes["head.skip"] = (1,)
+    shapes["head.skip"] = (len(config.own),)
     shapes["head.hidden.weight"] = (config.head_hidden, width + len(config.own))
     shapes["head.hidden.bias"] = (config.head_hidden,)
     shapes["head.out.weight"] = (1, config.head_hidden)

@@ -1,20 +1,142 @@
-"""Input of the network as plain arrays."""
+"""Input of the network as plain arrays; own features enter relative to the population.
+
+    sums          exact integers over the live users, in any order: `measure`
+    Population    mean and deviation of each own feature, in coarse steps
+    OwnInputs     input = gain · feature + table[feature or its partner]
+
+The steps are coarse so that the population in use changes rarely: a change recomputes the head of every user. It is a
+function of the users' features alone, so of the set of events.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import OWN, OWN_SCALE, PROPAGATED_SCALE, USER, ModelConfig
+from model.config import HISTORY, OWN, OWN_SCALE, PROPAGATED_SCALE, USER, ModelConfig
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+BUCKETS: Final = 64
+"""Number of values of an own feature in half octaves."""
+PRIOR_POSTS: Final = 2
+"""Posts without a share that the graph adds to a past mean."""
+_PAST, _CREATED, _SINCE, _COLD = (OWN.index(name) for name in ("past_mean", "created", "since_created", "cold"))
+_RECENT = OWN.index("recent_mean")
+COUNTED: Final = tuple(column for column, name in enumerate(OWN) if name not in HISTORY and column != _COLD)
+"""Own features of which the non-zero values are counted."""
+PARTNER: Final = np.array(
+    [{"past_mean": _CREATED, "recent_mean": _SINCE, "last": _SINCE}.get(name, k) for k, name in enumerate(OWN)]
+)
+"""For each own feature, the feature that selects an entry of its table."""
+LEAST: Final = np.ceil(2 ** (np.arange(BUCKETS) / 2) - 1e-9).astype(np.int64) - 1
+"""Smallest number in each half-octave bucket; exact up to 2."""
+SUMS: Final = 3 * len(COUNTED) + 5
+"""Number of sums over a population: per counted feature the number, sum and sum of squares of its non-zero values; then
+posts, their log reach, users with a newest post, and the sum and sum of squares of their recent mean."""
+
+_STEPS_PER_BUCKET = 4
+_REACH_STEP = 4
+"""Steps of a mean or deviation: a quarter of a half octave, and a sixteenth of a log reach."""
+_DEVIATION_MIN, _REACH_DEVIATION_MIN = 2, 3
+"""Minimum deviations, in steps."""
+_LIMIT, _SPREAD = 3.0, 0.4
+"""A non-zero count enters as 1 + 0.4 · its distance from the mean in deviations, at most 3 of them."""
+
+
+def contributions(own: Int32s | Int64s) -> Int64s:
+    """Return what users with some own features `[n, 21]` add to the sums of their population, `[n, SUMS]`."""
+    wide = own.astype(np.int64)
+    counted = wide[:, COUNTED]
+    posts = LEAST[wide[:, _CREATED]]
+    recent = wide[:, _RECENT]
+    ends = (
+        posts, wide[:, _PAST] * (posts + PRIOR_POSTS) * (posts > 0), (wide[:, _SINCE] > 0).astype(np.int64), recent,
+        recent * recent,
+    )  # fmt: skip
+    return np.concatenate([counted > 0, counted, counted * counted, np.stack(ends, axis=1)], axis=1)
+
+
+def measure(own: Int32s) -> Int64s:
+    """Return the sums over users with own features `[n, 21]`."""
+    total: Int64s = contributions(own).sum(axis=0)
+    return total
+
+
+class Population(NamedTuple):
+    """What inputs are relative to, in steps.
+
+    Attributes:
+        mean: Mean of the non-zero values of each counted feature, and of the log reach of posts.
+        deviation: Their deviations; for the reach, that between authors.
+    """
+
+    mean: tuple[int, ...]
+    deviation: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sums: Int64s) -> Population:
+        """Return the population with some sums `[SUMS]`; an empty one has means of 0."""
+        number, total, squares = sums[:-5].reshape(3, len(COUNTED)).astype(np.float64)
+        posts, reach, known, recent, recent_squares = sums[-5:].astype(np.float64).tolist()
+        number, known = np.maximum(number, 1), max(known, 1.0)
+        means = np.append(total / number * _STEPS_PER_BUCKET, reach / max(posts, 1.0) / _REACH_STEP)
+        variances = np.append(squares / number - (total / number) ** 2, recent_squares / known - (recent / known) ** 2)
+        steps = np.array([*[_STEPS_PER_BUCKET] * len(COUNTED), 1 / _REACH_STEP])
+        least = np.array([*[_DEVIATION_MIN] * len(COUNTED), _REACH_DEVIATION_MIN])
+        deviations = np.maximum(np.rint(np.sqrt(np.maximum(variances, 0)) * steps), least)
+        return cls(tuple(np.rint(means).astype(int).tolist()), tuple(deviations.astype(int).tolist()))
+
+
+@dataclass(frozen=True)
+class OwnInputs:
+    """Inputs of the head from own features: input k = gain[k] · own[k] + table[k, own[PARTNER[k]]].
+
+    The past mean is centred on the log reach of the population's posts, of which it takes over two; all past reach is
+    divided by the deviation between authors. Of counts and times, the non-zero values are standardised, and 0 stays 0.
+    A user without any event has 0 everywhere, but for `cold`.
+
+    Attributes:
+        gain: Factors `[21]`.
+        table: Summands by value `[21, 64]`.
+    """
+
+    gain: Float32s
+    table: Float32s
+
+    @classmethod
+    def of(cls, population: Population) -> OwnInputs:
+        """Return the inputs relative to a population."""
+        mean, deviation = (np.array(values, np.float64) for values in population)
+        gain, table = np.zeros(len(OWN)), np.zeros((len(OWN), BUCKETS))
+        places = np.arange(BUCKETS)
+        for column, middle, spread in zip(COUNTED, mean[:-1], deviation[:-1], strict=True):
+            distance = (places * _STEPS_PER_BUCKET - middle) / spread
+            table[column, 1:] = 1 + _SPREAD * np.clip(distance, -_LIMIT, _LIMIT)[1:]
+        posts, reach = LEAST.astype(np.float64), mean[-1] / deviation[-1]
+        for name in HISTORY:
+            column = OWN.index(name)
+            gain[column] = 1 / (deviation[-1] * _REACH_STEP)
+            table[column] = -reach * (posts / (posts + PRIOR_POSTS) if column == _PAST else places > 0)
+        table[_COLD, 1:] = 1
+        return cls(gain.astype(np.float32), table.astype(np.float32))
+
+    @classmethod
+    def among(cls, own: Int32s) -> OwnInputs:
+        """Return the inputs relative to the users with own features `[n, 21]`."""
+        return cls.of(Population.of(measure(own)))
+
+    def __call__(self, own: Int32s) -> Float32s:
+        """Return the inputs `[n, 21]` of own features `[n, 21]`."""
+        inputs: Float32s = own.astype(np.float32) * self.gain + self.table[np.arange(len(OWN)), own[:, PARTNER]]
+        return inputs
 
 
 @dataclass(frozen=True)
@@ -24,33 +146,47 @@ class GraphInput:
     Attributes:
         x: Propagated features `[n, F]` per node type.
         edges: Source row and target row of each edge `[2, E]`, per relation.
-        own: Own features `[n_users, 21]`.
+        own: Own features relative to the population `[n_users, 21]`.
+        features: The same as integers `[n_users, 21]`.
     """
 
     x: dict[str, Float32s]
     edges: dict[str, Int64s]
     own: Float32s
+    features: Int32s
 
     @classmethod
     def scaled(
-        cls, config: ModelConfig, propagated: dict[str, Int32s], edges: dict[str, Int32s | Int64s], own: Int32s
+        cls,
+        config: ModelConfig,
+        propagated: dict[str, Int32s],
+        edges: dict[str, Int32s | Int64s],
+        own: Int32s,
+        inputs: OwnInputs | None = None,
     ) -> GraphInput:
-        """Scale the integer features of a graph."""
+        """Scale the integer features of a graph; without `inputs`, relative to all of its users."""
         return cls(
             x={name: propagated[name].astype(np.float32) * np.float32(PROPAGATED_SCALE) for name in config.propagated},
             edges={name: edges[name].astype(np.int64) for name, _, _ in config.relations},
-            own=own.astype(np.float32) * OWN_SCALE,
+            own=(inputs or OwnInputs.among(own))(own),
+            features=own,
         )
+
+    @property
+    def absolute(self) -> Float32s:
+        """Own features in their own scale, not relative to the population `[n_users, 21]`."""
+        return self.features.astype(np.float32) * OWN_SCALE
 
     def with_strangers(self, count: int = 1) -> GraphInput:
         """Return the graph with `count` users without any event appended."""
         x = self.x[USER]
-        own = np.zeros((count, len(OWN)), np.float32)
-        own[:, OWN.index("cold")] = OWN_SCALE[OWN.index("cold")]
+        features = np.zeros((count, len(OWN)), np.int32)
+        features[:, _COLD] = 1
         return replace(
             self,
             x={**self.x, USER: np.concatenate([x, np.zeros((count, x.shape[1]), np.float32)])},
-            own=np.concatenate([self.own, own]),
+            own=np.concatenate([self.own, features.astype(np.float32)]),
+            features=np.concatenate([self.features, features]),
         )
 
 

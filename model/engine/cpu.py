@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
+from model.config import PROPAGATED_SCALE, TYPES, USER, ModelConfig
 from model.engine import cpu_attention, cpu_kernels
 from model.engine.attention_cache import FEW, AttentionCache, grown
 from model.engine.weights import LayerWeights, Weights, contiguous
-from model.types import Float32s, Int64s, WindowsView
+from model.types import PARTNER, SUMS, Float32s, Int64s, OwnInputs, Population, WindowsView
 
 
 class GraphView(Protocol):
@@ -110,6 +110,9 @@ class Backend(Protocol):
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
 
+    def relate(self, inputs: OwnInputs) -> None:
+        """Compute later scores from these inputs of own features; at first, those relative to an empty population."""
+
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs `[len(rows), hidden]` that another shard computed."""
 
@@ -144,11 +147,11 @@ class Engine:
         self._second = LayerWeights(1, weights, config, (self.user,))
         self._cache = AttentionCache(self._second, self.user, config, few)
         self._head: tuple[Any, ...] = (
-            OWN_SCALE,
             np.ascontiguousarray(weights["head.hidden.weight"].T), weights["head.hidden.bias"],
             np.ascontiguousarray(weights["head.out.weight"][0]), weights["head.out.bias"][0],
-            weights["head.skip"][0], np.float32(config.target_mean), np.float32(config.target_std),
+            weights["head.skip"].astype(np.float64), np.float32(config.target_mean), np.float32(config.target_std),
         )  # fmt: skip
+        self.relate(OwnInputs.of(Population.of(np.zeros(SUMS, np.int64))))
         self.x = [np.zeros((0, len(config.propagated[name])), np.float32) for name in TYPES]
         self.hidden1 = [np.zeros((0, config.hidden), np.float32) for _ in self.types]
         self.hidden2 = np.zeros((0, config.hidden), np.float32)
@@ -243,8 +246,12 @@ class Engine:
 
     def head(self, graph: GraphView, rows: Int64s) -> None:
         """Recompute the scores of these users."""
-        arguments = (rows, self.hidden2, graph.own(), *self._head, self.score)
+        arguments = (rows, self.hidden2, graph.own(), *self._own_inputs, *self._head, self.score)
         self._score(*arguments)
+
+    def relate(self, inputs: OwnInputs) -> None:
+        """Compute later scores from these inputs of own features."""
+        self._own_inputs = (inputs.gain, inputs.table, PARTNER)
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs `[len(rows), hidden]` that another shard computed, and project them."""

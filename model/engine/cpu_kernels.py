@@ -82,15 +82,16 @@ def commit_moved(width: int) -> Kernel:
 def score(hidden: int) -> Kernel:
     """Return the kernel of the head, `hidden` wide: scores[rows] = mean log reach.
 
-    Arguments: rows, embedding, own features and their scale, weight `[H + own, hidden]`, bias, output weight and bias,
-    skip weight of the first own feature, mean and deviation of the target, scores.
+    Arguments: rows, embedding, own features, gain, table and partners of their inputs (`model.types.OwnInputs`), weight
+    `[H + own, hidden]`, bias, output weight and bias, skip weights of the inputs, mean and deviation of the target,
+    scores.
     """
 
     @njit(cache=True, nogil=True)
     def run(
-        rows: Int64s, embedding: Float32s, own: Int32s, scale: Float32s, weight: Float32s, bias: Float32s,
-        out_weight: Float32s, out_bias: np.float32, skip: np.float32, mean: np.float32, std: np.float32,
-        scores: Float32s,
+        rows: Int64s, embedding: Float32s, own: Int32s, gain: Float32s, table: Float32s, partner: Int64s,
+        weight: Float32s, bias: Float32s, out_weight: Float32s, out_bias: np.float32, skip: Float32s,
+        mean: np.float32, std: np.float32, scores: Float32s,
     ) -> None:  # fmt: skip
         inputs, width, features = len(weight), embedding.shape[1], own.shape[1]
         weight_, x, line = weight.reshape(-1), np.empty(inputs, np.float32), np.empty(hidden, np.float32)
@@ -103,10 +104,13 @@ def score(hidden: int) -> Kernel:
                     prefetch(own_, at)
             row = rows[i]
             x[:width] = embedding[row]
+            direct = 0.0
             for k in range(features):
-                x[width + k] = _F(own[row, k]) * scale[k]
+                value = _F(own[row, k]) * gain[k] + table[k, own[row, partner[k]]]
+                x[width + k] = value
+                direct += np.float64(value) * skip[k]
             affine(x, 0, inputs, weight_, bias, line, 0, hidden)
-            z = _F(rectified(line, out_weight, hidden) + out_bias)
-            scores[row] = (z + skip * x[width]) * std + mean
+            z = rectified(line, out_weight, hidden) + direct + out_bias
+            scores[row] = _F(z) * std + mean
 
     return run

@@ -21,6 +21,7 @@ from model.config import TYPES, USER, ModelConfig
 from model.engine.cpu import Backend, Engine, MakeBackend
 from model.engine.device_sample import SampleGraph
 from model.errors import DeviceError
+from model.types import OwnInputs
 
 FRONTIERS = (100, 1_000, 10_000)
 """Numbers of stale users for which both devices are timed; the last one decides, as speed matters under load."""
@@ -119,6 +120,7 @@ def compute_all(engine: Backend, graph: SampleGraph) -> Backend:
     rows = graph.all_rows()
     engine.ensure_capacity(graph)
     engine.warm_up(graph)
+    engine.relate(OwnInputs.among(graph.own()))
     engine.init_rows(graph, rows)
     engine.layer1(graph, rows)
     engine.layer2(graph, rows[TYPES.index(USER)])

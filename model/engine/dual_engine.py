@@ -13,7 +13,7 @@ import numpy as np
 
 from model.config import ModelConfig
 from model.engine.cpu import Backend, GraphView, Rows
-from model.types import Float32s, Int64s
+from model.types import Float32s, Int64s, OwnInputs
 
 
 class DualEngine:
@@ -110,6 +110,11 @@ class DualEngine:
         """Recompute the scores of these users."""
         self.serving.head(graph, rows)
         self._also(lambda engine: engine.head(graph, rows))
+
+    def relate(self, inputs: OwnInputs) -> None:
+        """Compute later scores from these inputs of own features."""
+        self.serving.relate(inputs)
+        self._also(lambda engine: engine.relate(inputs))
 
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs that another shard computed with the serving version.

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model.config import OWN_SCALE, PROPAGATED_SCALE, TYPES, USER, ModelConfig
+from model.config import PROPAGATED_SCALE, TYPES, USER, ModelConfig
 from model.engine.cpu import GraphView
 from model.engine.torch_ops import Product, Transfers, attend, elu, full_precision, pairwise_sum
 from model.engine.torch_windows import DeviceWindows
 from model.engine.weights import LayerWeights, Weights, contiguous
-from model.types import Float32s, Int64s
+from model.types import PARTNER, SUMS, Float32s, Int64s, OwnInputs, Population
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,10 @@ class TorchEngine:
             np.ascontiguousarray(weights["head.hidden.weight"].T), weights["head.hidden.bias"], self._on
         )
         self._out = torch.from_numpy(weights["head.out.weight"][0].copy()).to(self._on)
-        self._out_bias, self._skip = float(weights["head.out.bias"][0]), float(weights["head.skip"][0])
-        self._scale = torch.from_numpy(OWN_SCALE.copy()).to(self._on)
+        self._out_bias = float(weights["head.out.bias"][0])
+        self._skip = torch.from_numpy(weights["head.skip"].copy()).to(self._on)
+        self._partner, self._columns = torch.from_numpy(PARTNER).to(self._on), torch.arange(len(PARTNER)).to(self._on)
+        self.relate(OwnInputs.of(Population.of(np.zeros(SUMS, np.int64))))
         sizes = [len(config.propagated[name]) for name in TYPES]
         self.x = [DeviceRows(torch.zeros((0, size), device=self._on)) for size in sizes]
         self.hidden1 = [DeviceRows(torch.zeros((0, config.hidden), device=self._on)) for _ in TYPES]
@@ -207,6 +209,11 @@ class TorchEngine:
         for kind, rows_of_kind in enumerate(rows):
             self.mirror(kind, rows_of_kind, np.zeros((len(rows_of_kind), self.config.hidden), np.float32))
 
+    def relate(self, inputs: OwnInputs) -> None:
+        """Compute later scores from these inputs of own features."""
+        self._gain = torch.from_numpy(inputs.gain).to(self._on)
+        self._table = torch.from_numpy(inputs.table).to(self._on)
+
     def mirror(self, kind: int, rows: Int64s, hidden: Float32s) -> None:
         """Store first-layer outputs `[len(rows), hidden]` that another shard computed, and project them."""
         if len(rows):
@@ -256,10 +263,12 @@ class TorchEngine:
         if not len(rows):
             return
         with full_precision(self._on):
-            own = self._transfers.send(graph.own()[rows]).float() * self._scale
+            buckets = self._transfers.send(graph.own()[rows]).long()
+            entries = self._table[self._columns, buckets.index_select(1, self._partner)]
+            own = buckets.float() * self._gain + entries
             embedding = self.hidden2.values.index_select(0, self._transfers.send(rows))
             inner = functional.relu(self._head(torch.cat([embedding, own], 1)))
-            z = pairwise_sum(inner * self._out, 1) + self._out_bias + own[:, 0] * self._skip
+            z = pairwise_sum(inner * self._out, 1) + self._out_bias + pairwise_sum(own * self._skip, 1)
             self.score[rows] = self._transfers.fetch(z * self.config.target_std + self.config.target_mean)
 
     def _views(self, graph: GraphView, kind: int) -> list[Any]:

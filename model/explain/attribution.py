@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from model.config import OWN_SCALE, USER, ModelConfig
+from model.config import USER, ModelConfig
 from model.explain.numpy_forward import Ablation, Given, NumpyForward, Weights, Window, elu, elu_slope
-from model.types import Bools, Float32s, Float64s, GraphInput, Int32s, Int64s
+from model.types import Bools, Float32s, Float64s, GraphInput, Int64s
 
 GROUPS = {
     "history": ("past_mean", "recent_mean", "last"),
@@ -94,7 +94,7 @@ class Explainer:
         self._weights = Weights(weights, config)
 
     def __call__(
-        self, graph: GraphInput, inner: dict[str, int], given: Given | None = None, earlier: Int32s | None = None
+        self, graph: GraphInput, inner: dict[str, int], given: Given | None = None, earlier: Float32s | None = None
     ) -> Explanation:
         """Explain the score of the first user of a neighbourhood.
 
@@ -102,7 +102,7 @@ class Explainer:
             graph: The neighbourhood, see `model.explain.numpy_forward.NumpyForward`.
             inner: Number of first rows per node type that the user's windows hold.
             given: First-layer outputs that are taken as they are.
-            earlier: Own features (integers) of the user at an earlier time `[O]`.
+            earlier: Own inputs of the user at an earlier time `[O]`.
         """
         forward = NumpyForward(self._weights, graph, inner, given)
         windows = forward.windows
@@ -135,8 +135,8 @@ class Explainer:
             changed_own,
         )
 
-    def alone(self, embedding: Float32s, own: Float32s, earlier: Int32s | None = None) -> Explanation:
-        """Explain a score by the scaled own features `[O]` alone, with a fixed embedding `[hidden]`."""
+    def alone(self, embedding: Float32s, own: Float32s, earlier: Float32s | None = None) -> Explanation:
+        """Explain a score by the own inputs `[O]` alone, with a fixed embedding `[hidden]`."""
         wide, own_ = embedding.astype(np.float64), own.astype(np.float64)
         score = float(self._weights.score(wide[None], own_[None])[0])
         groups, features = self._own(wide, own_)
@@ -147,7 +147,7 @@ class Explainer:
     def _stranger_own(self) -> Float64s:
         own = np.zeros(len(self.config.own))
         if "cold" in self.config.own:
-            own[self.config.own.index("cold")] = OWN_SCALE[self.config.own.index("cold")]
+            own[self.config.own.index("cold")] = 1
         return own
 
     def _stranger(self) -> float:
@@ -184,10 +184,10 @@ class Explainer:
         each = dict(zip(names, effects[: len(names)], strict=True))
         return dict(zip(groups, effects[len(names) :], strict=True)), each
 
-    def _earlier(self, embedding: Float64s, own: Float64s, earlier: Int32s | None) -> tuple[dict[str, float], float]:
+    def _earlier(self, embedding: Float64s, own: Float64s, earlier: Float32s | None) -> tuple[dict[str, float], float]:
         if earlier is None:
             return {}, 0.0
-        was = (earlier.astype(np.float32) * OWN_SCALE).astype(np.float64)
+        was = earlier.astype(np.float64)
         places = np.flatnonzero(was != own)
         others = np.repeat(own[None], len(places) + 1, axis=0)
         others[np.arange(len(places)), places] = was[places]

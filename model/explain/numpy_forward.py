@@ -72,7 +72,7 @@ class Weights:
             root = f"layers.{number}.roots"
             self.roots.append({name: (wide[f"{root}.{name}.weight"].T, wide[f"{root}.{name}.bias"]) for name in types})
         self.hidden, self.hidden_bias = wide["head.hidden.weight"].T, wide["head.hidden.bias"]
-        self.out, self.out_bias, self.skip = wide["head.out.weight"][0], wide["head.out.bias"][0], wide["head.skip"][0]
+        self.out, self.out_bias, self.skip = wide["head.out.weight"][0], wide["head.out.bias"][0], wide["head.skip"]
 
     def root(self, layer: int, kind: str, x: Float64s) -> Float64s:
         """Return the part of a layer's output without neighbours, all biases included: `[..., hidden]`."""
@@ -82,9 +82,9 @@ class Weights:
         return out
 
     def score(self, embedding: Float64s, own: Float64s) -> Float64s:
-        """Return the mean log reach `[C]` of embeddings `[C, hidden]` and scaled own features `[C, O]`."""
+        """Return the mean log reach `[C]` of embeddings `[C, hidden]` and own inputs `[C, O]`."""
         inner = np.maximum(np.concatenate([embedding, own], axis=-1) @ self.hidden + self.hidden_bias, 0)
-        z = inner @ self.out + self.out_bias + self.skip * own[..., 0]
+        z = inner @ self.out + self.out_bias + own @ self.skip
         out: Float64s = z * self.config.target_std + self.config.target_mean
         return out
 

@@ -2,7 +2,7 @@
 
     h1[t]   = elu(root(x_t) + Σ_r conv_r(x_source, x_t))           for every type t, all relations r into t
     h2      = elu(root(h1_user) + Σ_r conv_r(h1_source, h1_user))  for users, the relations r into users
-    z       = out(relu(hidden([h2, own]))) + skip · past_mean
+    z       = out(relu(hidden([h2, own]))) + skip · own
     score   = z · target_std + target_mean                          the mean log(1 + reach)
 
 A conv is GATv2 (Brody, Alon, Yahav 2022, arXiv:2105.14491); a target without edges still gets its bias.
@@ -72,20 +72,20 @@ class Layer(nn.Module):
 
 
 class Head(nn.Module):
-    """Maps a user's embedding and own features to the standardised mean log reach."""
+    """Maps a user's embedding and own inputs to the standardised mean log reach."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.hidden = nn.Linear(config.hidden + len(config.own), config.head_hidden)
         self.out = nn.Linear(config.head_hidden, 1)
-        self.skip = nn.Parameter(torch.zeros(1))
+        self.skip = nn.Parameter(torch.zeros(len(config.own)))
 
     def forward(self, h2: Tensor, own: Tensor, dropout: float = 0.0) -> Tensor:
-        """Return z `[n]` from embeddings `[n, hidden]` and scaled own features `[n, 21]`."""
+        """Return z `[n]` from embeddings `[n, hidden]` and own inputs `[n, 21]`."""
         # No dropout on own features: they are few and different, and dropping some costs more than it helps.
         mixed = torch.cat([functional.dropout(h2, dropout, self.training), own], dim=1)
         inner = functional.dropout(functional.relu(self.hidden(mixed)), dropout, self.training)
-        z: Tensor = self.out(inner)[:, 0] + self.skip * own[:, 0]
+        z: Tensor = self.out(inner)[:, 0] + own @ self.skip
         return z
 
 

@@ -22,6 +22,10 @@ class Difficulty:
         bots: Share of accounts that are bots.
         buyers: Share of people who buy followers.
         bought: Followers that they buy, in multiples of the mean number of follows.
+        branching: Mean number of shares that one share causes; below 1, so that every cascade ends.
+        surges: Share of people whose posts become popular on a given day.
+        fame_shape: Shape of the Pareto distribution of fame; smaller is more uneven.
+        fame_max: Maximum fame.
     """
 
     receptivity: float = 0.9
@@ -32,6 +36,10 @@ class Difficulty:
     bots: float = 0.0
     buyers: float = 0.0
     bought: float = 0.0
+    branching: float = 0.58
+    surges: float = 0.002
+    fame_shape: float = 1.4
+    fame_max: float = 100.0
 
 
 DIFFICULTIES = {
@@ -40,11 +48,6 @@ DIFFICULTIES = {
     "strong": Difficulty(bots=0.08, buyers=0.15, bought=2.0),
     "very_hard": Difficulty(bots=0.12, buyers=0.30, bought=3.0),
 }
-
-_BRANCHING = 0.58
-"""Mean number of shares that one share causes; below 1, so that every cascade ends."""
-_SURGES_PER_DAY = 0.002
-"""Share of people whose posts become popular on a given day."""
 
 
 class People:
@@ -58,7 +61,7 @@ class People:
         sizes = 1 / (3 + np.arange(communities))
         self.community = random.choice(communities, users, p=sizes / sizes.sum()).astype(np.int32)
         self.bot = random.random(users) < difficulty.bots
-        self.fame = np.minimum(1 + random.pareto(1.4, users), 100.0)
+        self.fame = np.minimum(1 + random.pareto(difficulty.fame_shape, users), difficulty.fame_max)
         self.fame[self.bot] = 0.05
         self.curiosity = np.exp(random.normal(0, 0.8, users))
         self.activity = np.exp(random.normal(-0.72, 1.2, users)) * (random.random(users) < 0.85)
@@ -68,7 +71,7 @@ class People:
         climate = np.exp(random.normal(0, difficulty.communities, communities))
         self.receptivity = np.exp(random.normal(0, difficulty.receptivity, users)) * climate[self.community]
         self.receptivity[self.bot] = 0
-        self.receptivity *= _BRANCHING / follows / self.receptivity.mean()
+        self.receptivity *= difficulty.branching / follows / self.receptivity.mean()
         self.buyer = (random.random(users) < difficulty.buyers) & ~self.bot
         self.purchase = self.buyer * np.exp(random.normal(-0.3, 0.8, users)) * difficulty.bought * follows
         self.heat = np.ones(users)
@@ -96,7 +99,7 @@ class People:
         """Start a day: let old popularity fade and some people become popular."""
         self.heat = 1 + (self.heat - 1) * 0.75
         self.lift = 1 + (self.lift - 1) * 0.97
-        risen = np.flatnonzero((random.random(self.users) < _SURGES_PER_DAY) & ~self.bot)
+        risen = np.flatnonzero((random.random(self.users) < self.difficulty.surges) & ~self.bot)
         self.heat[risen] = random.uniform(2, 4, len(risen))
         self.lift[risen] = random.uniform(2, 8, len(risen))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from model.errors import SimulationError
 from model.simulation.cascades import Audience, mean_reach, post_quality, spread
-from model.simulation.population import DIFFICULTIES, People
+from model.simulation.population import DIFFICULTIES, Difficulty, People
 from model.types import Bools, Float64s, Int64s
 
 DAY_S = 86_400
@@ -84,7 +84,7 @@ class Simulation:
         communities: Number of communities.
         seed: Equal seeds give equal events.
         start: Unix seconds of the first day.
-        difficulty: One of `DIFFICULTIES`.
+        difficulty: One of `DIFFICULTIES` by name, or another.
         follows: Mean number of users that a user follows in the long run.
         posts_per_day: Mean number of posts per user and day.
         churn: Share of follow edges that are added and removed per day.
@@ -102,22 +102,23 @@ class Simulation:
         seed: int = 0,
         start: float = START,
         *,
-        difficulty: str = "strong",
+        difficulty: str | Difficulty = "strong",
         follows: float = 16.0,
         posts_per_day: float = 0.12,
         churn: float = 0.01,
         early_days: int = 0,
         early_pace: float = 1.0,
     ) -> None:
-        if difficulty not in DIFFICULTIES:
+        if isinstance(difficulty, str) and difficulty not in DIFFICULTIES:
             raise SimulationError(f"no difficulty named {difficulty!r}: use one of {', '.join(DIFFICULTIES)}")
         if users < 20 or not 1 <= communities <= users // 10:
             raise SimulationError("a simulation needs at least 20 users, and 10 for each community")
         if min(follows, posts_per_day, early_pace) <= 0 or not 0 < churn < 1 or early_days < 0:
             raise SimulationError("follows, posts_per_day and early_pace must be above 0, churn between 0 and 1")
+        chosen = DIFFICULTIES[difficulty] if isinstance(difficulty, str) else difficulty
         self._random = np.random.default_rng([seed, 7])
         self._truth_seed = [seed, 11]
-        self.people = People(users, communities, DIFFICULTIES[difficulty], follows, self._random)
+        self.people = People(users, communities, chosen, follows, self._random)
         self.day = 0
         self.start = float(start)
         self._follows, self._posts, self._churn = follows, posts_per_day, churn

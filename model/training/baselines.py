@@ -10,10 +10,10 @@ import numpy as np
 
 from model.config import OWN, OWN_SCALE, USER
 from model.errors import TrainingError
-from model.types import Float32s, Float64s, GraphInput
+from model.types import LEAST, PRIOR_POSTS, Float32s, Float64s, GraphInput
 
 if TYPE_CHECKING:
-    from model.training.run import TrainingSnapshot
+    from model.training.fitting import TrainingSnapshot
 
 _TREES: dict[str, Any] = {
     "objective": "huber", "learning_rate": 0.03, "num_leaves": 15, "min_data_in_leaf": 40, "feature_fraction": 0.7,
@@ -22,8 +22,6 @@ _TREES: dict[str, Any] = {
 }  # fmt: skip
 _ROUNDS = 300
 _ROWS_FOR_THREADS = 10_000
-_PRIOR = 2
-"""Posts that the graph adds to a past mean, with a reach of 0."""
 _READ = [
     OWN.index(name) for name in ("past_mean", "sharers", "received_long", "created", "made", "authors", "followers")
 ]
@@ -34,35 +32,29 @@ Features = Callable[[GraphInput], Float32s]
 
 
 def past_mean(own: Float32s, towards: float = 0.0) -> Float64s:
-    """Return the past mean log reach `[n]`, shrunk by two posts of reach `towards`.
+    """Return the past mean log reach `[n]`, shrunk by two posts of reach `towards`, from `GraphInput.absolute`.
 
     A user without posts gets `towards`.
     """
-    created = _least(own[:, OWN.index("created")] / OWN_SCALE[OWN.index("created")])
+    buckets = np.rint(own[:, OWN.index("created")] / OWN_SCALE[OWN.index("created")]).astype(np.int64)
     known = own[:, OWN.index("past_mean")].astype(np.float64)
-    shrunk: Float64s = known + _PRIOR * towards / (created + _PRIOR)
+    shrunk: Float64s = known + PRIOR_POSTS * towards / (LEAST[buckets] + PRIOR_POSTS)
     return shrunk
 
 
-def _least(bucket: Float64s | Float32s) -> Float64s:
-    """Return the smallest number in each half-octave bucket `[n]`; exact up to 2."""
-    number: Float64s = np.ceil(2 ** (np.rint(bucket).astype(np.float64) / 2) - 1e-9) - 1
-    return number
-
-
 def own_features(graph: GraphInput) -> Float32s:
-    """Return the own features `[n_users, 21]`."""
-    return graph.own
+    """Return the own features in their own scale `[n_users, 21]`."""
+    return graph.absolute
 
 
 def with_neighbours(graph: GraphInput) -> Float32s:
     """Return own features, and sum and mean of the neighbours' over one and two hops of each relation between users."""
-    users = len(graph.own)
-    parts = [graph.own]
+    absolute = graph.absolute
+    users, parts = len(absolute), [absolute]
     for relation in _BETWEEN_USERS:
         source, target = graph.edges[relation]
         number = np.bincount(target, minlength=users)[:, None]
-        reached = graph.own[:, _READ].astype(np.float64)
+        reached = absolute[:, _READ].astype(np.float64)
         for _ in range(2):
             total = np.stack([np.bincount(target, column[source], users) for column in reached.T], axis=1)
             reached = total / np.maximum(number, 1)
@@ -91,7 +83,7 @@ class Trees:
         """
         import lightgbm
 
-        from model.training.run import moments, usable_rows
+        from model.training.fitting import moments, usable_rows
 
         rows_of, targets, weights = [], [], []
         for snapshot in snapshots:
@@ -138,10 +130,11 @@ def without(graph: GraphInput, group: str) -> GraphInput:
     from model.config import PROPAGATED
 
     names = set(FEATURE_GROUPS[group])
-    own = graph.own.copy()
-    own[:, [OWN.index(name) for name in names]] = 0
+    columns = [OWN.index(name) for name in names]
+    own, features = graph.own.copy(), graph.features.copy()
+    own[:, columns] = features[:, columns] = 0
     # The propagated counters are removed with the own features that are computed from them.
     read = names | ({"received"} if "sharers" in names else set())
     users = graph.x[USER].copy()
     users[:, [column for column, name in enumerate(PROPAGATED[USER]) if name in read]] = 0
-    return replace(graph, own=own, x={**graph.x, USER: users})
+    return replace(graph, own=own, features=features, x={**graph.x, USER: users})

@@ -41,6 +41,15 @@ class Scaling:
             _moments(torch.cat([part.own for part in parts])),
         )
 
+    @classmethod
+    def none(cls, part: Subgraph) -> Scaling:
+        """Return the normalisation that changes nothing of inputs like those of a subgraph."""
+
+        def unit(values: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.zeros(values.shape[1]), torch.ones(values.shape[1])
+
+        return cls({name: unit(values) for name, values in part.x.items()}, unit(part.own))
+
     def apply(self, part: Subgraph) -> Subgraph:
         """Return a subgraph with normalised inputs."""
         x = {name: (values - self.x[name][0]) / self.x[name][1] for name, values in part.x.items()}
@@ -59,9 +68,9 @@ class Scaling:
         for name in config.propagated:
             _fold(folded, f"layers.0.roots.{name}", self.x[name])
         _fold(folded, "head.hidden", self.own, first=config.hidden)
-        mean, std = (values[0].item() for values in self.own)
+        mean, std = (values.numpy().astype(np.float64) for values in self.own)
         folded["head.skip"] = folded["head.skip"] / std
-        folded["head.out.bias"] = folded["head.out.bias"] - folded["head.skip"] * mean
+        folded["head.out.bias"] = folded["head.out.bias"] - folded["head.skip"] @ mean
         return {name: np.ascontiguousarray(values, np.float32) for name, values in folded.items()}
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from model.config import ModelConfig
+from model.config import ModelConfig, duration_text
 from model.evaluation.leaderboard import Standing
 from model.training.floor_selection import Trial, rows
+
+if TYPE_CHECKING:
+    from model.training.many_worlds import WorldFigure
 
 _LIBRARIES = ("torch", "torch_geometric", "lightgbm", "numpy")
 
@@ -25,6 +29,7 @@ class TrainingRecord:
         judged_by: Description of their truth.
         seconds: Duration of the command.
         floors: Floors that were tried.
+        candidates: What was compared on the newest windows, best first; the first is kept.
     """
 
     command: str
@@ -34,6 +39,7 @@ class TrainingRecord:
     judged_by: str
     seconds: float
     floors: Sequence[Trial] = ()
+    candidates: Sequence[dict[str, Any]] = ()
 
 
 def card(config: ModelConfig, record: TrainingRecord, ladder: Sequence[Standing]) -> str:
@@ -45,25 +51,14 @@ def card(config: ModelConfig, record: TrainingRecord, ladder: Sequence[Standing]
         ladder: Figures of the artifact and of the baselines on held-out users.
     """
     lines = [
-        "# Model card",
-        "",
-        (
-            "Predicts the reach of a user's next post: the number of distinct people who will share it within "
-            f"{config.horizon_s / 86_400:g} days. Two heterogeneous GATv2 layers (hidden {config.hidden}, "
-            f"{config.heads} heads) over windows of {config.window}, and a head that also reads own features. "
-            f"Neighbours read counters in octaves from {config.floor} on."
-        ),
-        "",
+        *_head(config),
         "## Made by",
         "",
         "```sh",
         record.command,
         "```",
         "",
-        (
-            f"Data: {record.data}. {record.snapshots} snapshots in time; {record.seconds:.0f} s with "
-            f"{', '.join(f'{name} {version(name)}' for name in _LIBRARIES)}."
-        ),
+        (f"Data: {record.data}. {record.snapshots} snapshots in time; {record.seconds:.0f} s with {_versions()}."),
         "",
         "## How good",
         "",
@@ -81,7 +76,54 @@ def card(config: ModelConfig, record: TrainingRecord, ladder: Sequence[Standing]
         "",
         "Warm users have an earlier post, cold ones have none.",
         "",
+        *_candidates(record.candidates),
         *_floors(record.floors),
+        *_limits(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def worlds_card(config: ModelConfig, command: str, data: str, held_out: int, figures: Sequence[WorldFigure]) -> str:
+    """Return the card of an artifact that was trained on many worlds as Markdown.
+
+    Args:
+        config: Configuration of the artifact.
+        command: Command that repeats the training.
+        data: Description of the worlds, with the duration.
+        held_out: Number of worlds that were held out.
+        figures: Figures on these.
+    """
+    lines = [
+        *_head(config), "## Made by", "", "```sh", command, "```", "",
+        f"Data: {data}, with {_versions()}. No real data.", "", "## How good", "",
+        f"Mean of Spearman's correlation with the log reach of later posts, over {held_out} worlds that were held out.",
+        "", "| scorer | all | warm |", "|---|---|---|",
+        *(f"| {figure.name} | {figure.every:.3f} | {figure.warm:.3f} |" for figure in figures), "",
+        "Warm users have an earlier post. On real data see `docs/model.md`.", "", *_limits(),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+
+
+def _head(config: ModelConfig) -> list[str]:
+    return [
+        "# Model card",
+        "",
+        (
+            "Predicts the reach of a user's next post: the number of distinct people who will share it within "
+            f"{duration_text(config.horizon_s)}. Two heterogeneous GATv2 layers (hidden {config.hidden}, "
+            f"{config.heads} heads) over windows of {config.window}, and a head that also reads own features, relative "
+            f"to the population. Neighbours read counters in octaves from {config.floor} on."
+        ),
+        "",
+    ]
+
+
+def _limits() -> list[str]:
+    return [
         "## Limits",
         "",
         (
@@ -90,7 +132,22 @@ def card(config: ModelConfig, record: TrainingRecord, ladder: Sequence[Standing]
             "events."
         ),
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _candidates(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the section on what was kept; empty if nothing was compared."""
+    if not rows:
+        return []
+    return [
+        "## What was kept",
+        "",
+        f"{rows[0]['candidate']}: Spearman's correlation over the newest windows of posts, which no fit learned from.",
+        "",
+        "| candidate | validation |",
+        "|---|---|",
+        *(f"| {row['candidate']} | {row['validation']} |" for row in rows),
+        "",
+    ]
 
 
 def _floors(trials: Sequence[Trial]) -> list[str]:

@@ -12,11 +12,11 @@ from time import perf_counter
 import numpy as np
 
 from model.artifact import Artifact
-from model.config import OWN, OWN_SCALE, ModelConfig
+from model.config import OWN, ModelConfig
 from model.network.pyg_reference import reference
 from model.training.baselines import Features, Trees, blind, blinded
-from model.training.baselines import past_mean as shrunk_past_mean
-from model.training.run import Progress, TrainingPlan, TrainingSnapshot, train
+from model.training.fitting import Progress, TrainingPlan, TrainingSnapshot
+from model.training.run import Trained, adapt, train
 from model.types import Float64s, GraphInput, Int64s
 
 
@@ -74,18 +74,22 @@ def followers() -> Scorer:
     return Scorer(lambda people, _data, _seed: (people.followers, None), seeded=False)
 
 
-def past_mean(towards: float) -> Scorer:
-    """Score by the past mean log reach, shrunk towards a value."""
+def past_mean() -> Scorer:
+    """Score by the centred past mean: the past mean log reach, shrunk towards that of the posts of all."""
+    column = OWN.index("past_mean")
     return Scorer(
-        lambda people, _data, _seed: (shrunk_past_mean(people.graph.own[people.rows], towards), None), seeded=False
+        lambda people, _data, _seed: (people.graph.own[people.rows, column].astype(np.float64), None), seeded=False
     )
 
 
 def past_sharers() -> Scorer:
     """Score by the number of distinct past sharers."""
     column = OWN.index("sharers")
-    scale = OWN_SCALE[column].astype(np.float64)
-    return Scorer(lambda people, _data, _seed: (people.graph.own[people.rows][:, column] / scale, None), seeded=False)
+
+    def run(people: Candidates, _data: TrainingData, _seed: int) -> tuple[Float64s, None]:
+        return people.graph.features[people.rows, column].astype(np.float64), None
+
+    return Scorer(run, seeded=False)
 
 
 def trees(features: Features) -> Scorer:
@@ -120,6 +124,32 @@ def network() -> Scorer:
 def trained(artifact: Artifact) -> Scorer:
     """Score by an artifact as it is."""
     return Scorer(lambda people, _data, _seed: (people.score(artifact), artifact), seeded=False)
+
+
+class Adapted:
+    """What `train` makes of a shipped artifact and some data, computed once per seed.
+
+    Args:
+        shipped: Artifact to start from.
+    """
+
+    def __init__(self, shipped: Artifact) -> None:
+        self._shipped = shipped
+        self._trained: dict[int, Trained] = {}
+
+    def scorer(self, name: str = "") -> Scorer:
+        """Score by one of the candidates, or by the one that `train` keeps."""
+
+        def run(people: Candidates, data: TrainingData, seed: int) -> tuple[Float64s, Artifact]:
+            if seed not in self._trained:
+                self._trained[seed] = adapt(
+                    data.snapshots, data.config, self._shipped, seed, data.progress, data.plan, every=True
+                )
+            trained = self._trained[seed]
+            artifact = trained.finished[name] if name else trained.artifact
+            return people.score(artifact), artifact
+
+        return Scorer(run, seeded=True)
 
 
 @dataclass

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from model.errors import TrainingError
 from model.types import Float32s
 
-SEARCH, REFIT = 1, 2
-"""The two fits of a training: the first selects the number of epochs, the second uses all snapshots."""
+SEARCH, TUNE, REFIT = 1, 2, 3
+"""The fits of a training: from random weights and from given ones, to select the number of epochs by the newest
+snapshots; and with all snapshots, from random weights and, with the next numbers, from given ones."""
 _GLOBAL, _OWN = "random.global", "random.own"
 
 
@@ -32,7 +33,7 @@ class TrainingState:
     """Position within a training.
 
     Attributes:
-        fit: `SEARCH` or `REFIT`.
+        fit: Number of the fit.
         epoch: Completed epochs of the fit.
         kept: Epoch whose weights are kept so far.
         best: Highest validation so far.

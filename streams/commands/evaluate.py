@@ -33,6 +33,9 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Number of trainings of each model.")] = 3,
     snapshots: Annotated[int, typer.Option(min=2, max=100, help="Number of snapshots to train on.")] = 14,
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Maximum passes over all snapshots.")] = 14,
+    horizon: Annotated[
+        str, typer.Option(help="Time within which shares count: 90min, 6h, 3d, 2w. Empty: the model's, or 3d.")
+    ] = "",
     along_follows: Annotated[
         bool, typer.Option("--along-follows", help="Count only sharers who are reached along follows.")
     ] = False,
@@ -70,10 +73,8 @@ def evaluate(
     if alerts:
         _alerts(files or [], since, until, model, html, skip_bad, as_json=as_json)
         return
-    origins = origin or [0.7]
-    if not all(0 < share < 1 for share in origins):
-        raise InputError("--origin must be between 0 and 1: it is the fraction of posts before the cut")
-    options = EvaluateOptions(files or [], model, seeds, snapshots, epochs, along_follows, prequential, ablate)
+    origins = _checked(origin or [0.7])
+    options = EvaluateOptions(files or [], model, seeds, snapshots, epochs, horizon, along_follows, prequential, ablate)
     skipped = _files.skipped(skip_bad)
     reports, curves = _origins(options, _read(files or [], since, until, skipped), origins)
     reports[0] |= _files.summary(skipped)
@@ -88,6 +89,13 @@ def evaluate(
         _print(report)
     if html is not None:
         typer.echo(f"\nreport in {html}")
+
+
+def _checked(origins: list[float]) -> list[float]:
+    """Return the origins if all are valid."""
+    if not all(0 < share < 1 for share in origins):
+        raise InputError("--origin must be between 0 and 1: it is the fraction of posts before the cut")
+    return origins
 
 
 def _check(files: list[Path], since: str, until: str, model: str, html: Path | None) -> None:
@@ -108,7 +116,7 @@ def _check(files: list[Path], since: str, until: str, model: str, html: Path | N
 
 def _ladders(difficulties: list[str], seeds: int, snapshots: int, epochs: int, *, as_json: bool) -> None:
     from model.config import ModelConfig
-    from model.training.run import TrainingPlan
+    from model.training.fitting import TrainingPlan
     from streams.offline import synthetic_benchmark
 
     summaries, config = [], ModelConfig()
@@ -143,6 +151,7 @@ class EvaluateOptions:
     seeds: int
     snapshots: int
     epochs: int
+    horizon: str
     along_follows: bool
     prequential: bool
     ablate: bool
@@ -151,6 +160,7 @@ class EvaluateOptions:
         """Return the command that repeats the evaluation with one origin."""
         flags = [
             *(["--model", self.model] if self.model else []),
+            *(["--horizon", self.horizon] if self.horizon else []),
             *(["--along-follows"] if self.along_follows else []),
             *(["--ablate"] if self.ablate else []),
         ]
@@ -197,13 +207,16 @@ def _origin(
     from dataclasses import replace
 
     from model.artifact import Artifact
-    from model.config import ModelConfig
-    from model.training.run import TrainingPlan
+    from model.config import ModelConfig, seconds_of
+    from model.training.fitting import TrainingPlan
     from streams.offline import evaluation
 
     begin = perf_counter()
     given = Artifact.load(Path(options.model)) if options.model else None
     config, plan = given.config if given else ModelConfig(), TrainingPlan(epochs=options.epochs)
+    if options.horizon:
+        config = replace(config, horizon_s=seconds_of(options.horizon))
+        given = given and replace(given, config=config)
     times = evaluation.protocol(events, first, share, last, config.horizon_s * 1_000_000)
     users = evaluation.evaluation_set(events, times, along_follows=options.along_follows)
     dataset = evaluation.data_before(
@@ -232,17 +245,19 @@ def _live(events: list[Mutation], dataset: Any, result: EvaluationResult, artifa
 
     users = result.users
     people = candidates(dataset, users.ids)
-    sharers = people.graph.own[people.rows][:, artifact.config.own.index(SHARERS.split()[-1])]
+    sharers = people.graph.features[people.rows, artifact.config.own.index(SHARERS.split()[-1])]
     return prequential(events, users, artifact, breakouts(users, sharers.astype("float64")), progress=_files.status)
 
 
 def _report(result: EvaluationResult, live: PrequentialResult | None, command: str) -> dict[str, Any]:
+    from model.config import duration_text
+
     users = result.users
     times = users.protocol
     about = (
         f"{len(users.ids):,} authors of {int(users.number.sum()):,} posts from {_day(times.cut)} to "
         f"{_day(times.until - times.horizon)}, {int(users.warm.sum()):,} of them warm (an earlier post); their posts "
-        f"got {users.reach.mean():.1f} distinct sharers within {times.horizon / 86_400e6:g} days on average. "
+        f"got {users.reach.mean():.1f} distinct sharers within {duration_text(times.horizon / 1e6)} on average. "
         "Intervals: 95 %, bootstrap over users."
     )
     report: dict[str, Any] = {

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.commands import _files
+from streams.commands import _files, _many_worlds
 from streams.errors import InputError
 from streams.telemetry import console
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
-    from model.artifact import Artifact
     from model.config import ModelConfig
     from model.training.floor_selection import Trial
+    from model.training.run import Trained
     from streams.messages.files.event_files import Skipped
     from streams.offline.dataset import Dataset
 
@@ -26,6 +26,7 @@ _TRUTH = ".truth.parquet"
 _UNFINISHED = "unfinished.safetensors"
 """File of an interrupted training; deleted when the training is complete."""
 _AUTO = "auto"
+_MANY = "many"
 
 
 def train(
@@ -34,9 +35,21 @@ def train(
     topics: Annotated[bool, typer.Option("--topics", help="Read the input topics instead of files.")] = False,
     since: Annotated[str, typer.Option(help="Ignore earlier events, follows too. Empty: read all.")] = "",
     until: Annotated[str, typer.Option(help="The cut: ignore later events. Empty: the last event.")] = "",
-    simulate: Annotated[str, typer.Option(help="Generate events instead: equal, uneven, strong, very_hard.")] = "",
-    users: Annotated[int, typer.Option(min=20, help="Users of the generated stream.")] = 20_000,
+    simulate: Annotated[
+        str,
+        typer.Option(help="Generate events instead: equal, uneven, strong, very_hard; many: of many different worlds."),
+    ] = "",
+    users: Annotated[
+        int | None,
+        typer.Option(min=100, help="Users of the generated stream (20,000); of many, the most of one world (6,000)."),
+    ] = None,
     days: Annotated[int, typer.Option(min=1, help="Days of the generated stream.")] = 30,
+    worlds: Annotated[
+        int, typer.Option(min=2, max=1000, help="Number of worlds of --simulate many.")
+    ] = _many_worlds.WORLDS,
+    horizon: Annotated[
+        str, typer.Option(help="Time within which shares of a post count: 90min, 6h, 3d, 2w. Empty: the preset's.")
+    ] = "",
     truth: Annotated[
         Path | None,
         typer.Option(help="True influence (user, influence, bot); default: FILE.truth.parquet."),
@@ -47,7 +60,9 @@ def train(
         typer.Option(help="Counters up to this are equal to neighbours; auto: search it. Empty: the preset's."),
     ] = "",
     snapshots: Annotated[int, typer.Option(min=2, max=100, help="Number of snapshots to train on.")] = 14,
-    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Maximum passes over all snapshots.")] = 14,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Maximum passes over all snapshots (14; over many worlds 6).")
+    ] = None,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Fraction of users that are held out.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and events give the same artifact.")] = 0,
     skip_bad: _files.SkipBad = 0,
@@ -55,13 +70,22 @@ def train(
 ) -> None:
     """Train an artifact on events up to a time, and compare its ranking of held-out users with the baselines.
 
-    The same command resumes an interrupted training.
+    It starts from the shipped artifact and from scratch, and keeps what ranks the newest posts best. The same command
+    resumes an interrupted training.
     """
     files = files or []
     if sum(map(bool, (files, topics, simulate))) != 1:
         raise InputError("give one of: event files, --topics, --simulate with a difficulty")
-    config = _config(preset, floor)
+    config = _config(preset, floor, horizon)
     _check(files, out, since, until, truth)
+    named: dict[str, Any] = {"preset": preset, "floor": floor, "horizon": horizon, "epochs": epochs}
+    if simulate == _MANY:
+        given = f"--simulate many --worlds {worlds}{f' --users {users}' if users else ''}"
+        command = f"groundswell train {given} {_options(named)} --seed {seed} --out {out}"
+        most = users or _many_worlds.USERS_MAX
+        _many_worlds.train(config, worlds, most, seed, epochs, command, out, _files.status, as_json=as_json)
+        return
+    users = users or 20_000
     from dataclasses import replace
     from functools import partial
 
@@ -78,24 +102,32 @@ def train(
         build, mutations, until=_cut(until, mutations), snapshots=snapshots, held_out=held_out, seed=seed,
         staleness=floor == _AUTO, progress=_files.status,
     )  # fmt: skip
-    dataset, artifact, note, trials = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
+    dataset, trained, trials = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
+    artifact = trained.artifact
     _files.status("scoring held-out users and the baselines")
     ladder, judged, judged_by = evaluate_held_out(dataset, artifact, known, seed)
     given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
-    named = {"since": since, "until": until, "preset": preset, "floor": floor, "snapshots": snapshots, "epochs": epochs}
-    options = " ".join(f"--{name} {value}" for name, value in {**named, "held-out": held_out}.items() if value != "")
-    command = f"groundswell train {given or '--topics'} {options} --seed {seed} --out {out}"
-    seconds, description = perf_counter() - begin, _described(source, dataset) + note
-    record = TrainingRecord(command, description, len(dataset.snapshots), judged, judged_by, seconds, trials)
+    named |= {"since": since, "until": until, "snapshots": snapshots, "held-out": held_out}
+    command = f"groundswell train {given or '--topics'} {_options(named)} --seed {seed} --out {out}"
+    seconds, description = perf_counter() - begin, _described(source, dataset)
+    record = TrainingRecord(
+        command, description, len(dataset.snapshots), judged, judged_by, seconds, trials, trained.rows()
+    )
     artifact = replace(artifact, card=card(artifact.config, record, ladder))
     artifact.save(out)
     _delete_checkpoints(out)
     summary = {
         "model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged,
-        "floor": artifact.config.floor, "floors": rows(trials), "seconds": round(seconds, 1), "judged_by": judged_by,
+        "horizon_s": artifact.config.horizon_s, "floor": artifact.config.floor, "floors": rows(trials),
+        "kept": trained.chosen, "candidates": trained.rows(), "seconds": round(seconds, 1), "judged_by": judged_by,
         **_files.summary(skipped),
     }  # fmt: skip
     _print(summary, [standing.summary() for standing in ladder], as_json=as_json)
+
+
+def _options(named: dict[str, Any]) -> str:
+    """Return the options that were given as in the command line."""
+    return " ".join(f"--{name} {value}" for name, value in named.items() if value not in {"", None})
 
 
 def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | None) -> None:
@@ -111,13 +143,15 @@ def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | N
     output_places.check_folder(out)
 
 
-def _config(preset: str, floor: str) -> ModelConfig:
+def _config(preset: str, floor: str, horizon: str) -> ModelConfig:
     """Return the configuration to train; with `auto` its floor is the first one that is tried."""
     from dataclasses import replace
 
-    from model.config import ModelConfig
+    from model.config import ModelConfig, seconds_of
 
     config = ModelConfig.preset(preset)
+    if horizon:
+        config = replace(config, horizon_s=seconds_of(horizon))
     if floor in {"", _AUTO}:
         return config
     if not re.fullmatch("[1-9][0-9]{0,5}", floor):
@@ -126,47 +160,42 @@ def _config(preset: str, floor: str) -> ModelConfig:
 
 
 def _fitted(
-    run: Callable[[ModelConfig], Dataset], config: ModelConfig, seed: int, epochs: int, out: Path, *, choose: bool
-) -> tuple[Dataset, Artifact, str, list[Trial]]:
-    """Train.
-
-    Returns:
-        (dataset, artifact, note on the weights for the card, floors that were tried).
-    """
+    run: Callable[[ModelConfig], Dataset],
+    config: ModelConfig,
+    seed: int,
+    epochs: int | None,
+    out: Path,
+    *,
+    choose: bool,
+) -> tuple[Dataset, Trained, list[Trial]]:
+    """Train from what ships and from scratch; return the data, what was kept, and the floors that were tried."""
     from model.artifact import Artifact
-    from model.training.run import TrainingPlan, train
+    from model.training.fitting import TrainingPlan
+    from model.training.run import adapt
     from streams.offline.floor_search import choose_floor
 
-    shipped = Artifact.default()
-    plan = TrainingPlan(epochs=epochs)
+    plan = TrainingPlan() if epochs is None else TrainingPlan(epochs=epochs)
     if choose:
         chosen = choose_floor(run, config, seed, plan, out, _files.status)
         config, dataset, searched, trials = chosen.config, chosen.dataset, chosen.searched, chosen.trials
     else:
         dataset, searched, trials = run(config), None, []
-    checkpoint = out / _UNFINISHED
-    artifact = train(
+    trained = adapt(
         dataset.snapshots,
         config,
+        Artifact.default(),
         seed,
         _files.status,
         plan,
-        shipped=shipped,
-        checkpoint=checkpoint,
+        checkpoint=out / _UNFINISHED,
         searched=searched,
     )
-    # The same object means that there were too few labels to train on.
-    untrained = artifact.weights is shipped.weights
-    note = f"; few labels: the weights are those of the shipped model {shipped.version}" if untrained else ""
-    return dataset, artifact, note, trials
+    return dataset, trained, trials
 
 
 def _delete_checkpoints(out: Path) -> None:
     """Delete the files of the interrupted training: the training is complete."""
-    from model.training.floor_selection import FLOORS
-    from streams.offline.floor_search import checkpoint_path
-
-    for path in (out / _UNFINISHED, *(checkpoint_path(out, floor) for floor in FLOORS)):
+    for path in out.glob(f"{Path(_UNFINISHED).stem}*.safetensors"):
         path.unlink(missing_ok=True)
 
 
@@ -175,6 +204,8 @@ def _print(summary: dict[str, Any], ladder: list[dict[str, str | float]], *, as_
     if as_json:
         console.as_json({**summary, "ladder": ladder})
         return
+    typer.echo(f"\n{summary['kept']} is kept. Spearman on the newest windows of posts, not learned from:\n")
+    console.table(summary["candidates"])
     if summary["floors"]:
         typer.echo("\nFloors, on validation users:\n")
         console.table(summary["floors"])

@@ -61,6 +61,7 @@ class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
         accepted_ms: Kafka's timestamp (ms) of the oldest event that led to this halo; 0 if none did.
         hops: 1 if that event changed the nodes directly (features), 2 if through another halo (first layer's outputs).
         sketch: the histogram behind percentiles.
+        population: the sums of the sender's users that scores are relative to.
     """
 
     version: int
@@ -75,6 +76,7 @@ class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
     accepted_ms: int = 0
     hops: int = 1
     sketch: bytes | None = None
+    population: bytes | None = None
 
     def split(self) -> Iterator[Halo]:
         """Split the halo into messages of limited size, in the order to send them."""
@@ -94,6 +96,7 @@ class Halo(Struct, array_like=True, gc=False, omit_defaults=True):
                 self.accepted_ms,
                 self.hops,
                 self.sketch if first else None,
+                self.population if first else None,
             )
 
 

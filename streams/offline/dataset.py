@@ -20,7 +20,7 @@ import numpy as np
 
 from graphstate.state import GraphState
 from graphstate.types import USER, Kind, Mutation
-from model.config import ModelConfig
+from model.config import ModelConfig, duration_text
 from model.errors import TrainingError
 from model.evaluation.leaderboard import Standing, standings
 from model.evaluation.metrics import rank_mean
@@ -30,7 +30,7 @@ from streams.shard.graph_view import graph_input, graph_spec
 
 if TYPE_CHECKING:
     from model.artifact import Artifact
-    from model.training.run import TrainingSnapshot
+    from model.training.fitting import TrainingSnapshot
 
 _SECOND = 1_000_000
 _BATCH = 16_384
@@ -133,9 +133,9 @@ def is_held_out(user: str, share: float, seed: int) -> bool:
 def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> SnapshotSchedule:
     """Place the snapshots and choose the length of the window.
 
-    Snapshots are evenly spaced from a sixth of the span on; the first twentieth of the posts does not count towards the
-    span. With few posts the windows overlap: long windows with many labels train better than short ones with few. The
-    horizon may then cut the newest windows short.
+    A window is at least a horizon long, half of one in a short history. Snapshots are evenly spaced from a sixth of the
+    span on; the first twentieth of the posts does not count towards the span. With few posts the windows overlap: long
+    windows with many labels train better than short ones with few. The horizon may then cut the newest windows short.
 
     Args:
         posts: Times of the posts, sorted (µs).
@@ -148,17 +148,21 @@ def plan(posts: Int64s, until: int, horizon: int, snapshots: int) -> SnapshotSch
     """
     first = int(posts[len(posts) // 20])
     span = until - first
+    earliest = first + span // 6
     least = max(horizon, span // 12)
+    if until - horizon - least < earliest:
+        least = horizon // 2
     per_post = span // max(1, len(posts) - len(posts) // 20)
     window = max(least, min(per_post * _POSTS_PER_WINDOW, _WINDOW_MAX, span // 3))
-    earliest, latest = first + span // 6, until - horizon - max(least, window * 3 // 5)
+    latest = until - horizon - max(least, window * 3 // 5)
     if until - horizon - least < earliest:
-        day = 86_400 * _SECOND
         # The last snapshot must lie after a sixth of the span, with a window and a horizon after it.
-        needed = (horizon + least) * 6 / 5 / day
+        needed = (horizon + least) * 6 // 5
+        spans = [duration_text(time / _SECOND) for time in (span, needed, horizon)]
+        shorter = max(1, span * 5 // 9 // (3600 * _SECOND))
         raise TrainingError(
-            f"no horizon has closed: the events span {span / day:.1f} days, {needed:.1f} are needed for posts of a "
-            f"window and their horizon of {horizon / day:.1f} days each; give more events, or a later --until"
+            f"the posts span {spans[0]}, {spans[1]} are needed for a horizon of {spans[2]}: give more events, a later "
+            f"--until, or --horizon {shorter}h"
         )
     times = np.linspace(earliest, max(earliest, latest), snapshots)
     return SnapshotSchedule(tuple(sorted({int(time) for time in times})), window)
@@ -333,7 +337,7 @@ def _label(
     seed: int,
 ) -> TrainingSnapshot:
     """Return the current graph with the labels of the window that follows."""
-    from model.training.run import TrainingSnapshot
+    from model.training.fitting import TrainingSnapshot
 
     snapshot = graph.snapshot()
     users = snapshot.ids[USER]
@@ -346,7 +350,7 @@ def _label(
         if row >= 0:
             target[row], weight[row] = mean[author], number[author] / (number[author] + 1)
     mask = np.array([not is_held_out(user, held_out, seed) for user in users], np.bool_) & snapshot.live
-    return TrainingSnapshot(graph_input(snapshot, config), target, weight, mask)
+    return TrainingSnapshot(graph_input(snapshot, config), target, weight, mask, time, window)
 
 
 def _finish(
@@ -413,8 +417,8 @@ def evaluate_held_out(
         newest = dataset.snapshots[-1]
         graph, target = newest.graph, newest.target
         rows = np.flatnonzero(dataset.held_out[: len(target)] & np.isfinite(target))
-        warm = graph.own[:, config.own.index("cold")] == 0
-        followers: Float64s = graph.own[:, config.own.index("followers")].astype(np.float64)
+        warm = graph.features[:, config.own.index("cold")] == 0
+        followers: Float64s = graph.features[:, config.own.index("followers")].astype(np.float64)
         truth_name = "the mean log reach of their posts after the newest snapshot"
     else:
         graph, warm, followers = dataset.final, dataset.warm, dataset.followers.astype(np.float64)
@@ -428,7 +432,7 @@ def evaluate_held_out(
         scorers.TrainingData(dataset.snapshots, config),
         {
             "followers": scorers.followers(),
-            "past mean": scorers.past_mean(config.target_mean),
+            "past mean": scorers.past_mean(),
             "LightGBM": scorers.trees(own_features),
             "GATv2": scorers.trained(artifact),
         },

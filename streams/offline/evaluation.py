@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphstate.types import Mutation
-from model.config import ModelConfig
+from model.config import ModelConfig, duration_text
 from model.errors import TrainingError
 from model.evaluation.leaderboard import Difference, Standing, populations, standings
 from model.evaluation.metrics import Decile, deciles, lifts, rank_mean, spearman
@@ -27,8 +27,8 @@ from streams.offline.dataset import Dataset, build, closed_posts, creation_times
 
 if TYPE_CHECKING:
     from model.artifact import Artifact
-    from model.training.run import TrainingPlan
-    from model.training.scorers import Candidates
+    from model.training.fitting import TrainingPlan
+    from model.training.scorers import Candidates, Scorer
 
 Progress = Callable[[str], None]
 _SECOND = 1_000_000
@@ -36,8 +36,9 @@ _USERS_MIN = 20
 """Minimum number of authors; figures over fewer are noise."""
 
 NETWORK, MLP, TREES, TREES_NEAR = "GATv2", "MLP", "LightGBM", "LightGBM + neighbours"
+ZERO_SHOT, TUNED, SCRATCH = "GATv2, shipped", "GATv2, fine-tuned", "GATv2, from scratch"
 FOLLOWERS, PAST, SHARERS, BLEND = "followers", "past mean", "past sharers", "blend"
-BASELINES = (FOLLOWERS, PAST, SHARERS, TREES, TREES_NEAR, MLP)
+BASELINES = (PAST, FOLLOWERS, SHARERS, TREES, TREES_NEAR, MLP)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class EvaluationResult:
         standings: Figures by scorer.
         seeds: By scorer with several seeds: Spearman over all, warm and cold users of each seed alone.
         best: The baseline with the highest Spearman over all users.
-        differences: The model minus the best baseline, then minus the MLP if that is another one.
+        differences: The model minus the best baseline, then the other pairs that are shown.
         deciles: Calibration and lift of the model.
         best_lift: Lift of the best baseline.
         ablations: Figures without each group of features, see `ablate`.
@@ -152,8 +153,8 @@ def protocol(events: Sequence[Mutation], since: int, origin: float, until: int, 
     cut = int(np.quantile(created, origin))
     if cut >= until - horizon:
         raise TrainingError(
-            f"no horizon of {horizon / 86_400 / _SECOND:g} days closes after the cut: give more events or a lower "
-            "--origin"
+            f"no horizon of {duration_text(horizon / _SECOND)} closes after the cut: give more events, a lower "
+            "--origin or a shorter --horizon"
         )
     return Protocol(since, origin, cut, until, horizon)
 
@@ -235,25 +236,42 @@ def evaluate(
     """
     from model.training import scorers
     from model.training.baselines import own_features, with_neighbours
-    from model.training.run import moments
 
-    newest = [moments(snapshot)[0] for snapshot in dataset.snapshots[-3:] if np.isfinite(snapshot.target).any()]
+    networks = {NETWORK: scorers.trained(given)} if given else _networks(config)
     scored = scorers.score_all(
         candidates(dataset, users.ids),
         scorers.TrainingData(dataset.snapshots, config, plan, progress),
         {
+            PAST: scorers.past_mean(),
             FOLLOWERS: scorers.followers(),
-            PAST: scorers.past_mean(float(np.mean(newest)) if newest else 0.0),
             SHARERS: scorers.past_sharers(),
             TREES: scorers.trees(own_features),
             TREES_NEAR: scorers.trees(with_neighbours),
             MLP: scorers.mlp(),
-            NETWORK: scorers.trained(given) if given else scorers.network(),
+            **networks,
         },
         range(seeds),
     )
     progress("bootstrap intervals")
-    return _result(users, scored.runs, scored.artifacts[0].version), scored.artifacts
+    kept = scored.artifacts[-1 if given else -seeds :]
+    return _result(users, scored.runs, kept[0].version), kept
+
+
+def _networks(config: ModelConfig) -> dict[str, Scorer]:
+    """Return the scorers of the network: as it ships, fitted in two ways, and what `train` keeps of these."""
+    from model.artifact import Artifact
+    from model.training import run, scorers
+
+    shipped = Artifact.default()
+    if run.reads(shipped.config) != run.reads(config):
+        return {NETWORK: scorers.network()}
+    adapted = scorers.Adapted(shipped)
+    return {
+        ZERO_SHOT: scorers.trained(shipped),
+        TUNED: adapted.scorer(run.TUNED),
+        SCRATCH: adapted.scorer(run.SCRATCH),
+        NETWORK: adapted.scorer(),
+    }
 
 
 def _result(users: EvaluationSet, runs: dict[str, list[Float64s]], version: str) -> EvaluationResult:
@@ -275,10 +293,18 @@ def _result(users: EvaluationSet, runs: dict[str, list[Float64s]], version: str)
         standings=by_scorer,
         seeds=seeds,
         best=best,
-        differences=[Difference.of(by_scorer[NETWORK], by_scorer[name]) for name in dict.fromkeys((best, MLP))],
+        differences=[
+            Difference.of(by_scorer[name], by_scorer[other]) for name, other in _pairs(best) if name in by_scorer
+        ],
         deciles=deciles(scores[NETWORK], users.reach),
         best_lift=lifts(scores[best], users.reach),
     )
+
+
+def _pairs(best: str) -> list[tuple[str, str]]:
+    """Return the pairs of scorers whose difference is shown, that with the best baseline first."""
+    pairs = [(NETWORK, best), (NETWORK, PAST), (NETWORK, MLP), (ZERO_SHOT, PAST), (TUNED, ZERO_SHOT), (TUNED, SCRATCH)]
+    return list(dict.fromkeys(pairs))
 
 
 def ablate(

@@ -16,7 +16,8 @@ from model.training.floor_selection import FLOORS, LEAST, Trial, choose
 from streams.offline.dataset import Dataset, Progress
 
 if TYPE_CHECKING:
-    from model.training.run import SearchResult, TrainingPlan
+    from model.training.fitting import TrainingPlan
+    from model.training.run import SearchResult
 
 
 @dataclass(frozen=True)

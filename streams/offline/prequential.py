@@ -14,9 +14,8 @@ import numpy as np
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
-from model.config import OWN_SCALE
+from model.config import OWN
 from model.evaluation.metrics import Figure, spearman_figure
-from model.training.baselines import past_mean
 from model.types import Float64s, GraphInput, Int64s
 from streams.offline.evaluation import EvaluationSet, Progress
 from streams.offline.evaluation_replay import ShardReplay, open_replay
@@ -25,6 +24,7 @@ from streams.shard.shard import Shard
 STEPS = 4_000
 """Maximum number of steps; with more posts, those of one step are scored from the state before the first of them."""
 _DAY = 86_400_000_000
+_PAST_MEAN = OWN.index("past_mean")
 _CURVES = 4
 _CURVE_POINTS = 300
 
@@ -174,7 +174,6 @@ class _ScoreReader:
         self._authors = authors
         self._watched = watched
         self._stranger = stranger_score(artifact)
-        self._mean = artifact.config.target_mean
         self._points: list[tuple[int, list[float]]] = []
         self.scores = {name: np.zeros(len(authors)) for name in (FRESH, FROZEN, PAST)}
 
@@ -198,8 +197,8 @@ class _ScoreReader:
         for post in posts:
             self.scores[FRESH][post] = score_of(self._authors[post])
             row = users.index.get(self._authors[post])
-            own = np.zeros((1, len(OWN_SCALE)), np.float32) if row is None else users.own[row : row + 1] * OWN_SCALE
-            self.scores[PAST][post] = past_mean(own, self._mean)[0]
+            if row is not None and users.live(row):
+                self.scores[PAST][post] = shard.population.inputs(users.own[row : row + 1])[0, _PAST_MEAN]
         self._points.append((time, [score_of(user) for user in self._watched]))
 
     def curve(self, user: str) -> tuple[list[int], list[float]]:

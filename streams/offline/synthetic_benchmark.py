@@ -3,9 +3,9 @@
     generated month ─→ graph of a worker ─→ snapshots, labelled with the observed reach of posts
                                          └─→ held-out users, evaluated by their true influence
 
-Each scorer reads more than the one before: followers; LightGBM on profile and activity, then also on the reach of
-posts, then also on aggregates of neighbours; the network without edges, the network, and the mean of the ranks of the
-network and the last LightGBM.
+Each scorer reads more than the one before: past mean; followers; LightGBM on profile and activity, then also on the
+reach of posts, then also on aggregates of neighbours; the network without edges, the network as it ships, fine-tuned
+and from scratch, and the mean of the ranks of the last network and the last LightGBM.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from model.types import Bools, Float32s, Float64s, GraphInput, Int64s
 from streams.offline.dataset import Dataset, build
 
 if TYPE_CHECKING:
-    from model.training.run import TrainingPlan
+    from model.training.fitting import TrainingPlan
 
 USERS, DAYS, HELD_OUT = 20_000, 30, 0.2
 FOLLOWERS, PROFILE, REACH, NEAR = (
     "followers", "LightGBM, profile and activity", "LightGBM, and reach", "LightGBM, and neighbours"
 )  # fmt: skip
 MLP, NETWORK, BLEND = "MLP", "GATv2", "GATv2 + LightGBM, and neighbours"
+PAST, ZERO_SHOT, TUNED = "past mean", "GATv2, shipped", "GATv2, fine-tuned"
 _PROFILE = [
     OWN.index(name)
     for name in (
@@ -40,14 +41,24 @@ _PROFILE = [
     )
 ]  # fmt: skip
 """Own features that do not depend on the reach of the user's posts."""
-_PAIRS = ((NETWORK, FOLLOWERS), (NETWORK, MLP), (NETWORK, REACH), (NETWORK, NEAR), (BLEND, NETWORK), (BLEND, NEAR))
+_PAIRS = (
+    (ZERO_SHOT, PAST),
+    (TUNED, ZERO_SHOT),
+    (TUNED, NETWORK),
+    (NETWORK, FOLLOWERS),
+    (NETWORK, MLP),
+    (NETWORK, REACH),
+    (NETWORK, NEAR),
+    (BLEND, NETWORK),
+    (BLEND, NEAR),
+)
 
 Progress = Callable[[str], None]
 
 
 def profile(graph: GraphInput) -> Float32s:
     """Return the own features without past reach, `[n_users, 12]`."""
-    return graph.own[:, _PROFILE]
+    return graph.absolute[:, _PROFILE]
 
 
 def generated(
@@ -139,20 +150,27 @@ def scores(
     progress: Progress = lambda _line: None,
 ) -> tuple[dict[str, list[Float64s]], dict[str, float]]:
     """Return the scores `[n]` by scorer and seed, and the seconds of one training of each scorer."""
-    from model.training import scorers
+    from model.artifact import Artifact
+    from model.training import run, scorers
     from model.training.baselines import own_features, with_neighbours
 
+    shipped = Artifact.default()
+    adapted = scorers.Adapted(shipped)
+    served = run.reads(shipped.config) == run.reads(config)
+    networks = {ZERO_SHOT: scorers.trained(shipped), TUNED: adapted.scorer(run.TUNED)} if served else {}
     dataset, rows = benchmark.dataset, benchmark.rows
     scored = scorers.score_all(
         scorers.Candidates(dataset.final, rows, dataset.followers[rows].astype(np.float64)),
         scorers.TrainingData(dataset.snapshots, config, plan, lambda line: progress(f"{benchmark.difficulty}: {line}")),
         {
+            PAST: scorers.past_mean(),
             FOLLOWERS: scorers.followers(),
             PROFILE: scorers.trees(profile),
             REACH: scorers.trees(own_features),
             NEAR: scorers.trees(with_neighbours),
             MLP: scorers.mlp(),
-            NETWORK: scorers.network(),
+            **networks,
+            NETWORK: adapted.scorer(run.SCRATCH),
         },
         range(seeds),
     )
@@ -193,7 +211,9 @@ def summarize(
             for name, standing in by_scorer.items()
         ],
         "paired": [
-            {"name": name, "minus": other, "all": overall[name].minus(overall[other]).row()} for name, other in _PAIRS
+            {"name": name, "minus": other, "all": overall[name].minus(overall[other]).row()}
+            for name, other in _PAIRS
+            if {name, other} <= overall.keys()
         ],
     }
 

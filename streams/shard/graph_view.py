@@ -11,7 +11,7 @@ from model.config import OWN as OWN_FEATURES
 from model.config import PROPAGATED, ModelConfig
 from model.config import RELATIONS as MODEL_RELATIONS
 from model.errors import ArtifactError
-from model.types import GraphInput, WindowsView
+from model.types import GraphInput, OwnInputs, WindowsView
 
 
 class LiveView:
@@ -42,12 +42,12 @@ class LiveView:
 
 
 def graph_input(snapshot: Snapshot, config: ModelConfig) -> GraphInput:
-    """Return a snapshot as the plain arrays that training and the reference read."""
+    """Return a snapshot as the plain arrays that training and the reference read, relative to its live users."""
     propagated = dict(zip(TYPES, snapshot.propagated, strict=True))
     edges: dict[str, Int32s | Int64s] = {
         relation.name: edge for relation, edge in zip(RELATIONS, snapshot.edges, strict=True)
     }
-    return GraphInput.scaled(config, propagated, edges, snapshot.own)
+    return GraphInput.scaled(config, propagated, edges, snapshot.own, OwnInputs.among(snapshot.own[snapshot.live]))
 
 
 def unserved(config: ModelConfig) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from graphstate.state import GraphState
 from graphstate.types import CONTENT, TYPES, USER, Int64s
 from model.engine.cpu import Backend
+from model.network.population_sums import PopulationSums
 from streams.messages.halos import VERSION, Halo, Node, Want
 from streams.shard.percentiles import PercentileHistogram
 
@@ -69,6 +70,7 @@ class Mirrors:
         graph: Graph of the shard.
         engine: Engine that holds the first-layer outputs.
         percentiles: Histogram whose sketches shards exchange.
+        population: Sums that shards exchange.
         model: Version of the artifact in use.
 
     Attributes:
@@ -77,8 +79,15 @@ class Mirrors:
         fenced: Number of halos rejected because of their token.
     """
 
-    def __init__(self, graph: GraphState, engine: Backend, percentiles: PercentileHistogram, model: str) -> None:
-        self.graph, self.engine, self.percentiles = graph, engine, percentiles
+    def __init__(
+        self,
+        graph: GraphState,
+        engine: Backend,
+        percentiles: PercentileHistogram,
+        population: PopulationSums,
+        model: str,
+    ) -> None:
+        self.graph, self.engine, self.percentiles, self.population = graph, engine, percentiles, population
         self.model = model
         self.shard, self.shards = graph.spec.shard, graph.spec.shards
         self.fencing_token = _SUSPENDED
@@ -119,6 +128,8 @@ class Mirrors:
                 self._receive_node(halo, node, arrivals)
             if halo.sketch is not None and halo.model == self.model:
                 self.percentiles.merge(halo.sender, halo.sketch)
+            if halo.population is not None:
+                self.population.merge(halo.sender, halo.population)
         return arrivals
 
     def _update_readers(self, halo: Halo) -> None:
@@ -214,9 +225,10 @@ class Mirrors:
         for shard in self._full_wants:
             self._add_full_wants(to(shard), shard)
         sketch = self.percentiles.sketch(always=bool(self._full_wants))
-        if sketch is not None:
+        population = self.population.sketch(always=bool(self._full_wants))
+        if sketch is not None or population is not None:
             for shard in set(range(self.shards)) - {self.shard}:
-                to(shard).sketch = sketch
+                to(shard).sketch, to(shard).population = sketch, population
         for halo in halos.values():
             halo.hello = announcing
         self._full_wants = set()

@@ -106,6 +106,20 @@ class ScorePublisher:
         self.published.invalidate(rows)
         self.republish_pending |= bool(len(rows))
 
+    def republish_moved(self) -> None:
+        """Mark published scores that moved as not published, after the scores of all users may have moved."""
+        self.ensure_capacity()
+        rows = np.flatnonzero(self._graph.live_users() & ~np.isnan(self.published.reach[: self._user_rows()]))
+        self.request_republish(rows[self._moved(rows)])
+
+    def _moved(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some user rows `[k]` moved by more than a threshold since they were published."""
+        reach, percentile = self.current(rows)
+        last_reach, last_percentile = self.published.reach[rows], self.published.percentile[rows]
+        unchanged = np.abs(reach - last_reach) <= self._publishing.reach * np.maximum(last_reach, 1e-3)
+        unchanged &= np.abs(percentile - last_percentile) <= self._publishing.percentile
+        return ~unchanged
+
     def update_percentiles(self, rows: NDArray[np.int64], gone: NDArray[np.int64]) -> None:
         """Replace the scores of rows in the percentiles, and remove users that are no longer live.
 
@@ -138,12 +152,8 @@ class ScorePublisher:
             self.republish_pending = len(missing) > REPUBLISH_ROWS_MAX
             rows = union([rows, missing[:REPUBLISH_ROWS_MAX]])
         rows = rows[self._graph.live_users(rows)]
+        rows = rows[self._moved(rows)]
         reach, percentile = self.current(rows)
-        last_reach, last_percentile = published.reach[rows], published.percentile[rows]
-        unchanged = np.abs(reach - last_reach) <= self._publishing.reach * np.maximum(last_reach, 1e-3)
-        unchanged &= np.abs(percentile - last_percentile) <= self._publishing.percentile
-        changed = ~unchanged
-        rows, reach, percentile = rows[changed], reach[changed], percentile[changed]
         published.reach[rows], published.percentile[rows] = reach, percentile
         published.dirty_rows.update(rows.tolist())
         ids, as_of = self._graph.users.ids, self._graph.as_of(rows).tolist()

@@ -22,6 +22,7 @@ from graphstate.storage.row_layouts import NEVER
 from graphstate.types import TYPES, USER, GraphSpec, Int64s, Mutation
 from model.artifact import Artifact
 from model.engine.cpu import Backend, Engine, MakeBackend
+from model.network.population_sums import PopulationSums
 from streams.messages.halos import Halo, cause
 from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
 from streams.messages.outputs import Alert, Score
@@ -32,6 +33,9 @@ from streams.shard.score_publisher import Publishing, ScorePublisher
 from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
 from streams.telemetry.stage_timer import StageTimer
+
+_POPULATION = b"population"
+"""Key in `meta` of the sums of the other shards."""
 
 
 @dataclass
@@ -73,6 +77,7 @@ class Outcome:
     model: str = ""
 
 
+# large class: a step is one sequence over the parts of a shard, which it alone connects
 class Shard:
     """Graph, embeddings, scores and alerts of one partition; `open` explains the arguments.
 
@@ -81,6 +86,7 @@ class Shard:
         staleness: Rows to recompute.
         mirrors: Exchange with other shards.
         publisher: Scores and alerts to publish, and those already published.
+        population: What scores are relative to.
         reads: Reads between two steps.
         next_offset: Next offset of the mutations topic, as committed.
         marks: Next offset by source partition, as committed.
@@ -104,11 +110,15 @@ class Shard:
         self.view = LiveView(graph)
         self.publisher = ScorePublisher(graph, self.engine, rule, publishing)
         self.staleness = Staleness(graph, self.view, spread_rows, tolerance)
-        self.mirrors = Mirrors(graph, self.engine, self.publisher.percentiles, artifact.version)
+        self.population = PopulationSums(graph.meta.get(_POPULATION, b""))
+        self._population_stored = self.population.packed()
+        percentiles = self.publisher.percentiles
+        self.mirrors = Mirrors(graph, self.engine, percentiles, self.population, artifact.version)
         self.reads = ShardReads(self)
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
         self._layer1_changed: list[Int64s] = graph.none()
+        self._related = False
 
     @classmethod
     def open(  # noqa: PLR0913 - what a shard is built from
@@ -160,6 +170,7 @@ class Shard:
         self.publisher.restore(scores=self.graph.meta.get(b"model") == self.artifact.version.encode())
         self.engine.warm_up(self.view)
         self._recompute(self.mirrors.restore(), Outcome())
+        self._related = False
         self.publisher.check_published()
         if self.staleness.committed_deferred:
             # The scores that follow from the rows deferred then were not published, and which rows is not stored.
@@ -190,6 +201,9 @@ class Shard:
         rows = self._recompute(arrivals, outcome, silent=silent, with_tolerance=True)
         with StageTimer(outcome.seconds, "publish"):
             users = self.graph.users
+            if self._related and not silent:
+                self.publisher.republish_moved()
+                self._related = False
             outcome.scores = [] if silent else self.publisher.publish(rows)
             outcome.alerts = self.publisher.alerts()
             outcome.forgotten = [user for user in self.graph.applier.forgotten if user not in users.index]
@@ -263,8 +277,14 @@ class Shard:
         gone, returned = touched[~live], touched[live & ~self.publisher.percentiles.has(touched)]
         fresh = changes.fresh[USER][graph.users.owned[changes.fresh[USER]] != 0]
         rows = layer1_users if bulk else union([layer2_changed, changes.own, fresh, returned])
-        self.engine.head(self.view, rows)
-        self.publisher.update_percentiles(rows, gone)
+        placed = union([rows, gone])
+        self.population.replace(placed, graph.users.own, graph.live_users(placed))
+        scored = rows
+        if self.population.refresh():
+            self.engine.relate(self.population.inputs)
+            scored, self._related = graph.own_rows()[USER], True
+        self.engine.head(self.view, scored)
+        self.publisher.update_percentiles(scored, gone)
         return rows
 
     def commit(self, next_offset: int = 0, marks: Mapping[str, int] | None = None) -> None:
@@ -273,6 +293,8 @@ class Shard:
         meta = {b"next": str(next_offset).encode(), b"model": self.artifact.version.encode()}
         meta[b"marks"] = json.dumps(marks).encode()
         meta[b"scores"] = self.publisher.target.encode()
+        if (packed := self.population.packed()) != self._population_stored:
+            meta[_POPULATION] = self._population_stored = packed
         published = self.publisher.published
         self.graph.commit({**meta, **self.staleness.meta()}, published.outputs())
         self.staleness.committed()

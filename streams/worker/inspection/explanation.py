@@ -22,7 +22,7 @@ from graphstate.types import OWN, RELATIONS, TYPES, USER
 from model.artifact import Artifact
 from model.explain.attribution import EdgeAttribution, Explainer, Explanation
 from model.explain.numpy_forward import Given
-from model.types import GraphInput
+from model.types import GraphInput, OwnInputs
 from streams.messages.headers import rfc3339
 from streams.shard.score_publisher import reach_of
 from streams.shard.shard import Shard
@@ -52,6 +52,7 @@ class ScoreInputs:
         about: Answer of `ShardReads.user`.
         artifact: Artifact that scores.
         graph: Neighbourhood; the user is row 0.
+        inputs: Inputs of own features.
         inner: Number of rows per type whose first layer the user reads.
         given: First-layer outputs that are used as served, by place.
         names: Ids per type, by row.
@@ -70,6 +71,7 @@ class ScoreInputs:
     about: dict[str, Any]
     artifact: Artifact
     graph: GraphInput
+    inputs: OwnInputs
     inner: dict[str, int]
     given: Given
     names: dict[str, list[str]]
@@ -99,7 +101,7 @@ def read_inputs(shard: Shard, user_id: str, publications: Publications | None = 
     about = shard.reads.user(user_id) if shard.graph.users.owns(user_id) else None
     if about is None:
         return None
-    graph, engine = shard.graph, shard.engine
+    graph, engine, inputs = shard.graph, shard.engine, shard.population.inputs
     tables = graph.tables
     user = graph.users.index[user_id]
     neighbourhood = _Neighbourhood(shard, user)
@@ -115,7 +117,10 @@ def read_inputs(shard: Shard, user_id: str, publications: Publications | None = 
     return ScoreInputs(
         about=about,
         artifact=shard.artifact,
-        graph=GraphInput.scaled(shard.artifact.config, propagated, dict(neighbourhood.edges), graph.users.own[[user]]),
+        graph=GraphInput.scaled(
+            shard.artifact.config, propagated, dict(neighbourhood.edges), graph.users.own[[user]], inputs
+        ),
+        inputs=inputs,
         inner=dict(zip(TYPES, neighbourhood.inner, strict=True)),
         given=neighbourhood.given,
         names=names,
@@ -224,7 +229,8 @@ async def explain_user(shards: Shards, history: ScoreHistory, user_id: str) -> d
 def explain(inputs: ScoreInputs) -> dict[str, Any]:
     """Return the answer of `/api/v1/users/{id}?explain=1`, as_of in µs; on any thread."""
     explainer = Explainer(inputs.artifact.weights, inputs.artifact.config)
-    earlier = None if inputs.before is None else inputs.before.own
+    # Both are related to the population of now: what differs is the user's own.
+    earlier = None if inputs.before is None else inputs.inputs(inputs.before.own[None])[0]
     if inputs.crowded:
         explained = explainer.alone(inputs.embedding, inputs.graph.own[0], earlier)
     else:

@@ -23,7 +23,8 @@ from graphstate.types import RELATIONS, TYPES, USER
 from model.artifact import Artifact
 from model.config import ModelConfig
 from model.engine.cpu import Backend
-from model.types import GraphInput
+from model.network.population_sums import PopulationSums
+from model.types import GraphInput, OwnInputs
 from streams.shard.graph_view import LiveView
 from streams.shard.mirrors import Arrivals
 from streams.shard.shard import Shard
@@ -62,6 +63,10 @@ class AuditSource(Protocol):
     @property
     def artifact(self) -> Artifact:
         """The artifact of the engine."""
+
+    @property
+    def population(self) -> PopulationSums:
+        """What scores are relative to."""
 
 
 class ReferenceModel(Protocol):
@@ -121,6 +126,7 @@ class UserSnapshot:
         recomputed: Values after the engine recomputed all of them; None where windows or features differ.
         changed: Per node type, inner rows whose first layer changed in any bit by that.
         given: First-layer outputs of nodes that the reference does not compute, above all other shards' nodes.
+        inputs: Inputs of own features.
     """
 
     neighbourhood: Neighbourhood
@@ -130,6 +136,7 @@ class UserSnapshot:
     recomputed: EngineValues | None
     changed: list[Int64s]
     given: Given
+    inputs: OwnInputs
 
 
 @dataclass
@@ -199,7 +206,9 @@ def read_snapshot(
         engine.head(view, np.array([user]))
         recomputed = EngineValues.copy_from(source, neighbourhood)
     given = _given(source, neighbourhood, served)
-    return UserSnapshot(neighbourhood, expected, differences, served, recomputed, changed, given)
+    return UserSnapshot(
+        neighbourhood, expected, differences, served, recomputed, changed, given, source.population.inputs
+    )
 
 
 def _given(source: AuditSource, neighbourhood: Neighbourhood, served: EngineValues) -> Given:
@@ -230,7 +239,9 @@ def compare(snapshot: UserSnapshot, reference: ReferenceModel) -> AuditResult:
     neighbourhood, result = snapshot.neighbourhood, AuditResult(mismatches=snapshot.differences.names())
     served, recomputed = snapshot.served, snapshot.recomputed or snapshot.served
     propagated = dict(zip(TYPES, snapshot.expected.propagated, strict=True))
-    graph = GraphInput.scaled(reference.config, propagated, dict(neighbourhood.edges()), snapshot.expected.own)
+    graph = GraphInput.scaled(
+        reference.config, propagated, dict(neighbourhood.edges()), snapshot.expected.own, snapshot.inputs
+    )
     hidden1, hidden2, score = reference(graph, dict(zip(TYPES, neighbourhood.inner, strict=True)), snapshot.given)
     for relation, target in snapshot.differences.windows:
         result.suspects.propagated[RELATIONS[relation].target].append(target)

@@ -24,6 +24,7 @@ from model.artifact import Artifact
 from model.config import ModelConfig
 from model.engine.cpu import Backend, MakeBackend
 from model.engine.dual_engine import DualEngine
+from model.network.population_sums import PopulationSums
 from streams.errors import ModelRefused, one_line
 from streams.shard.graph_view import LiveView, unserved
 from streams.shard.shard import Shard
@@ -89,6 +90,7 @@ class Candidate:
         self.view: LiveView = shard.view
         self.artifact = artifact
         self.engine = engine
+        self.population: PopulationSums = shard.population
 
 
 class EngineReplacement:
@@ -154,6 +156,7 @@ class EngineReplacement:
         if engine is None:
             raise RuntimeError("the engine was not built: call build() first")
         engine.ensure_capacity(view)
+        engine.relate(self.shard.population.inputs)
         # From here on micro-batches update both engines, including new rows. Only the rows that exist now remain.
         dual = self._dual = DualEngine(self.shard.engine, engine)
         self.shard.engine = dual

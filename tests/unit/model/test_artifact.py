@@ -71,7 +71,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path) -> None:
     """One of another schema, of another version, or of a file that is gone is refused; none at all is an old one's."""
     artifact = untrained(ModelConfig(), 1)
     for wrong, says in (
-        ({"schema": 9}, "has schema 9, this version reads 1"),
+        ({"schema": 9}, "has schema 9, this version reads 2"),
         ({"version": "0" * 12}, f"it is version {artifact.version}, not 000000000000"),
         ({"sha256": {}}, "card.md does not match its manifest"),
     ):
@@ -109,7 +109,7 @@ def test_configurations_that_make_no_network_are_refused() -> None:
     with pytest.raises(ConfigError, match="multiple"):
         ModelConfig(hidden=10, heads=3)
     with pytest.raises(ConfigError, match="schema"):
-        ModelConfig.from_json(ModelConfig().to_json().replace('"schema": 1', '"schema": 9'))
+        ModelConfig.from_json(ModelConfig().to_json().replace('"schema": 2', '"schema": 9'))
     with pytest.raises(ConfigError, match="exactly"):
         ModelConfig.from_json("{}")
     with pytest.raises(ConfigError, match="preset"):

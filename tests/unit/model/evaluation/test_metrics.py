@@ -100,11 +100,11 @@ def test_a_past_mean_is_shrunk_towards_the_mean() -> None:
 def test_aggregates_are_sums_and_means_of_neighbours() -> None:
     """A user with two followers reads both, and over two hops the followers of one of them."""
     made, base = OWN.index("made"), graph()
-    own = np.zeros((4, 21), np.float32)
-    own[:, made] = [0, 1, 3, 8]
+    own = np.zeros((4, 21), np.int32)
+    own[:, made] = [0, 8, 24, 64]
     edges = {name: np.zeros((2, 0), np.int64) for name in base.edges}
     edges["follows"] = np.array([[1, 2, 3], [0, 0, 1]])
-    features = with_neighbours(replace(base, own=own, edges=edges))
+    features = with_neighbours(replace(base, features=own, edges=edges))
     width, column = 7, 4
     at = [21 + part * width + column for part in range(4)]
     assert features[0, at].tolist() == pytest.approx([np.log1p(4), 2, np.log1p(8), 4])
@@ -125,7 +125,7 @@ def test_without_a_group_nothing_reads_it() -> None:
 def test_folded_weights_take_plain_inputs() -> None:
     """The network on scaled inputs and the reference with folded weights on plain ones give the same scores."""
     plain = graph()
-    weights = {**untrained(CONFIG).weights, "head.skip": np.array([0.7], np.float32)}
+    weights = {**untrained(CONFIG).weights, "head.skip": np.linspace(-0.5, 0.7, len(OWN), dtype=np.float32)}
     network = Network(CONFIG)
     import torch
 

@@ -63,9 +63,19 @@ def test_windows_grow_where_posts_are_few() -> None:
 
 def test_events_in_which_no_horizon_has_closed_are_refused() -> None:
     """The message names the span of the events and the necessary one; exactly enough is accepted."""
-    with pytest.raises(TrainingError, match=r"span 5\.0 days, 7\.2 are needed"):
+    with pytest.raises(TrainingError, match=r"span 5 days, 5\.4 days are needed for a horizon of 3 days.*zon 66h"):
         plan(days(0, 1), 5 * DAY, 3 * DAY, 14)
     assert plan(days(0, 1), 8 * DAY, 3 * DAY, 3).times
+
+
+@pytest.mark.parametrize("horizon", [DAY // 4, DAY, 3 * DAY])
+def test_a_history_of_twice_the_horizon_has_snapshots(horizon: int) -> None:
+    """All windows and their horizons end at the cut, and the windows are at least half a horizon."""
+    posts = np.linspace(0, 2 * horizon, 200).astype(np.int64)
+    made = plan(posts, 2 * horizon, horizon, 6)
+    assert len(made.times) > 1
+    assert made.window >= horizon // 2
+    assert made.times[-1] + horizon // 2 + horizon <= 2 * horizon
     with pytest.raises(TrainingError, match="no create"):
         build([Mutation(Kind.FOLLOW, DAY, "a", "b")], CONFIG, 2 * DAY)
 
@@ -145,6 +155,7 @@ def test_the_command_trains_and_prints_the_ladder(tmp_path: Path, capsys: pytest
     assert summary["model"] == artifact.version
     assert "true influence" in summary["judged_by"]
     assert [rung["name"] for rung in summary["ladder"]][:4] == ["followers", "past mean", "LightGBM", "GATv2"]
+    assert summary["kept"] == summary["candidates"][0]["candidate"]
     (line,) = (line for line in artifact.card.splitlines() if line.startswith("| GATv2 |"))
     assert float(line.split("|")[2]) == pytest.approx(summary["ladder"][3]["all"], abs=6e-4)
     assert "epoch  1 of 2" in printed.err
@@ -171,7 +182,8 @@ def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.Captur
         ([str(file), "--topics"], "give one of"),
         ([str(file), "--since", "2100-01-01"], "there are no events"),
         ([str(tmp_path / "none.jsonl")], "no such file"),
-        ([str(file)], "no horizon has closed"),
+        ([str(file)], "are needed for a horizon of 3 days"),
+        ([str(file), "--horizon", "soon"], "no duration"),
         ([str(file), "--truth", str(file)], "truth file"),
         (["--simulate", "hopeless"], "very_hard"),
     ):

@@ -12,8 +12,9 @@ from graphstate.types import Kind, Mutation
 from model.artifact import Artifact
 from model.config import ModelConfig
 from model.simulation.stream import Simulation
+from model.training.fitting import TrainingPlan
 from model.training.floor_selection import FLOORS, choose
-from model.training.run import TrainingPlan, train
+from model.training.run import train
 from streams import cli
 from streams.messages.events import from_row
 from streams.messages.files import event_files
@@ -150,7 +151,9 @@ def test_the_command_prints_every_floor(tmp_path: Path, capsys: pytest.CaptureFi
     assert summary["floor"] == artifact.config.floor
     for row in summary["floors"]:
         assert f"| {row['floor']} | {row['validation']} | {row['stale_per_1000_events']} |" in artifact.card
-    assert printed.err.index("is selected") < printed.err.index("refit with the newest snapshot")
+    assert printed.err.index("is selected") < printed.err.index(
+        f"validation {summary['candidates'][0]['validation']:.4f}: "
+    )
     assert "--floor auto" in artifact.card
     assert not list(out.glob("unfinished*"))
 

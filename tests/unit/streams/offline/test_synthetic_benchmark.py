@@ -9,13 +9,14 @@ from model.config import OWN, ModelConfig
 from model.errors import SimulationError
 from model.simulation.population import DIFFICULTIES
 from model.simulation.stream import Simulation
-from model.training.run import TrainingPlan
+from model.training.fitting import TrainingPlan
 from streams.offline.synthetic_benchmark import (
     BLEND,
     FOLLOWERS,
     MLP,
     NEAR,
     NETWORK,
+    PAST,
     PROFILE,
     REACH,
     SyntheticBenchmark,
@@ -50,11 +51,11 @@ def test_evaluated_users_are_held_out_people(synthetic: SyntheticBenchmark) -> N
 
 
 def test_every_scorer_has_the_same_users(synthetic: SyntheticBenchmark, capsys: pytest.CaptureFixture[str]) -> None:
-    """All seven scorers have intervals, seeds and paired differences; another truth gives another figure."""
+    """All eight scorers have intervals, seeds and paired differences; another truth gives another figure."""
     runs, seconds = scores(synthetic, CONFIG, seeds=2, plan=TrainingPlan(epochs=1, threads=1))
     summary = summarize(synthetic, runs, seconds)
     rungs = {rung["name"]: rung for rung in summary["rungs"]}
-    assert list(rungs) == [FOLLOWERS, PROFILE, REACH, NEAR, MLP, NETWORK, BLEND]
+    assert list(rungs) == [PAST, FOLLOWERS, PROFILE, REACH, NEAR, MLP, NETWORK, BLEND]
     assert all(rung["all"]["low"] <= rung["all"]["value"] <= rung["all"]["high"] for rung in rungs.values())
     assert [len(rungs[name]["seeds"]) for name in (FOLLOWERS, REACH, NETWORK, BLEND)] == [1, 2, 2, 2]
     assert rungs[REACH]["all"]["value"] > 0.2
@@ -67,18 +68,18 @@ def test_every_scorer_has_the_same_users(synthetic: SyntheticBenchmark, capsys: 
     assert f"strong: {len(synthetic.rows)} held-out people" in printed
     assert f"{BLEND} − {NEAR}" in printed
     shuffled = replace(synthetic, truth=np.random.default_rng(0).permutation(synthetic.truth))
-    assert abs(summarize(shuffled, runs)["rungs"][2]["all"]["value"]) < 0.25
+    assert abs(summarize(shuffled, runs)["rungs"][3]["all"]["value"]) < 0.25
 
 
 def test_the_profile_excludes_past_reach(synthetic: SyntheticBenchmark) -> None:
     """Shares of a user's posts do not change the profile; actions of the user do."""
     graph = synthetic.dataset.final
-    own = graph.own.copy()
+    own = graph.features.copy()
     reach = ("past_mean", "recent_mean", "last", "sharers", "received_short", "received_long", "delay_received", "via")
     own[:, [OWN.index(name) for name in (*reach, "since_received")]] += 7
-    np.testing.assert_array_equal(profile(replace(graph, own=own)), profile(graph))
+    np.testing.assert_array_equal(profile(replace(graph, features=own)), profile(graph))
     own[:, OWN.index("made")] += 1
-    assert not np.array_equal(profile(replace(graph, own=own)), profile(graph))
+    assert not np.array_equal(profile(replace(graph, features=own)), profile(graph))
 
 
 def test_unknown_benchmarks_are_refused() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
+from model.types import Population, measure
 from streams.offline.replay import batches, cluster, reference_error, replay
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
@@ -68,6 +69,25 @@ def test_publishing_thresholds(tmp_path: Path) -> None:
         shard.close()
     assert len(set(published[1])) == len(published[1])
     assert len(published[0]) > 3 * len(published[1])
+
+
+def test_a_changed_population_moves_all_scores(tmp_path: Path) -> None:
+    """Users whom no event names follow the population: scores are the reference's, and those that moved published."""
+    log = _log()
+    with cluster(ARTIFACT, GraphSpec(), tmp_path, 1) as opened:
+        (shard,), populations, published = opened.shards, set(), dict[str, float]()
+        for batch in batches(log, 60):
+            outcome = shard.step(batch)
+            shard.commit()
+            populations.add(shard.population.population)
+            published |= {score.user: score.reach for score in outcome.scores}
+            names, reach, _, _ = shard.reads.scores()
+            for user, now in zip(names, reach.tolist(), strict=True):
+                assert abs(now - published[user]) <= 0.0201 * max(published[user], 1e-3)
+            snapshot = shard.graph.snapshot()
+            assert shard.population.population == Population.of(measure(snapshot.own[snapshot.live]))
+        assert len(populations) > 5
+        assert reference_error(opened, log, GraphSpec()) <= 1e-5
 
 
 def test_restart_continues(tmp_path: Path) -> None:

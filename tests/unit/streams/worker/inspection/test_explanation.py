@@ -18,7 +18,7 @@ import pytest
 from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import COMMUNITY, CONTENT, FOLLOWS, RELATIONS, TYPES, USER, GraphSpec, Kind, Mutation, owner
 from model.artifact import Artifact, untrained
-from model.config import OWN, OWN_SCALE, ModelConfig
+from model.config import OWN, ModelConfig
 from model.engine.cpu import Engine, MakeBackend
 from model.explain.attribution import EDGES_MAX, GROUPS, NEIGHBOURS, STANDING, EdgeAttribution, Explainer, Explanation
 from model.explain.numpy_forward import NumpyForward, Weights, elu
@@ -215,7 +215,8 @@ def test_the_neighbourhood_is_the_served_one(tmp_path: Path) -> None:
         for inputs in looks(opened):
             assert inputs.names[TYPES[USER]][0] == inputs.about["user"]
             own = [inputs.about["features"][name] for name in OWN]
-            assert (inputs.graph.own[0] == np.array(own, np.float32) * OWN_SCALE).all()
+            shared = opened.shards[owner(inputs.about["user"], 3)].population.inputs
+            assert (inputs.graph.own[0] == shared(np.array([own], np.int32))[0]).all()
             given += sum(len(rows) for rows, _ in inputs.given.values())
             for name, rows in ((name, pair[0]) for name, pair in inputs.given.items()):
                 for relation in RELATIONS:

@@ -1,0 +1,119 @@
+"""What scores are relative to: sums of the own features over the live users of all shards, exact and in any order.
+
+Each shard adds up its own users and sends its sums to the others. All of them score with the same population once the
+sums have arrived, since it is a function of the total alone.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from model.config import OWN
+from model.types import COUNTED, LEAST, PRIOR_POSTS, SUMS, Int32s, Int64s, OwnInputs, Population
+
+_PAST, _RECENT, _CREATED, _SINCE = (
+    OWN.index(name) for name in ("past_mean", "recent_mean", "created", "since_created")
+)
+_COUNTED = np.array(COUNTED)
+
+
+@njit(cache=True, nogil=True)
+def _add(own: NDArray[np.int16], sign: int, counted: Int64s, least: Int64s, sums: Int64s) -> None:
+    """Add what a user with some own features contributes: `model.types.contributions`."""
+    number = len(counted)
+    for place in range(number):
+        value = np.int64(own[counted[place]])
+        sums[place] += sign * (value > 0)
+        sums[number + place] += sign * value
+        sums[2 * number + place] += sign * value * value
+    posts, recent = least[own[_CREATED]], np.int64(own[_RECENT])
+    sums[-5] += sign * posts
+    if posts > 0:
+        sums[-4] += sign * own[_PAST] * (posts + PRIOR_POSTS)
+    sums[-3] += sign * (own[_SINCE] > 0)
+    sums[-2] += sign * recent
+    sums[-1] += sign * recent * recent
+
+
+@njit(cache=True, nogil=True)
+def _replace(
+    rows: Int64s, own: Int32s, live: NDArray[np.bool_], held: NDArray[np.int16], counts: NDArray[np.bool_],
+    counted: Int64s, least: Int64s, sums: Int64s,
+) -> None:  # fmt: skip
+    """Replace what rows `[k]` contribute; rows that are not live contribute nothing."""
+    for i in range(len(rows)):
+        row = rows[i]
+        if counts[row]:
+            _add(held[row], -1, counted, least, sums)
+        counts[row] = live[i]
+        if live[i]:
+            for k in range(held.shape[1]):
+                held[row, k] = own[row, k]
+            _add(held[row], 1, counted, least, sums)
+
+
+class PopulationSums:
+    """Sums over the live users of this shard and of all shards, and the population that they give.
+
+    Args:
+        others: Sums of the other shards as `packed` returned them; empty if there are none.
+
+    Attributes:
+        population: Population in use.
+        inputs: Inputs of own features relative to it.
+    """
+
+    def __init__(self, others: bytes = b"") -> None:
+        self._own, self._sent = np.zeros(SUMS, np.int64), np.zeros(SUMS, np.int64)
+        self._others = {int(shard): np.array(sums, np.int64) for shard, sums in json.loads(others or b"{}").items()}
+        self._held = np.zeros((256, len(OWN)), np.int16)
+        self._counts = np.zeros(256, np.bool_)
+        self.population = Population.of(self._own)
+        self.inputs = OwnInputs.of(self.population)
+        self.replace(np.zeros(0, np.int64), np.zeros((0, len(OWN)), np.int32), np.zeros(0, np.bool_))  # compiles it
+
+    def replace(self, rows: Int64s, own: Int32s, live: NDArray[np.bool_]) -> None:
+        """Replace what some users contribute.
+
+        Args:
+            rows: Distinct user rows `[k]`.
+            own: Own features of all rows `[n, 21]`.
+            live: Whether each of `rows` is live `[k]`; the others contribute nothing.
+        """
+        if len(rows) and rows.max() >= len(self._counts):
+            more = 2 * (int(rows.max()) + 1) - len(self._counts)
+            self._held = np.concatenate([self._held, np.zeros((more, len(OWN)), np.int16)])
+            self._counts = np.concatenate([self._counts, np.zeros(more, np.bool_)])
+        _replace(rows, own, live, self._held, self._counts, _COUNTED, LEAST, self._own)
+
+    def refresh(self) -> bool:
+        """Use the population that the present sums give; return whether it is another one."""
+        population = Population.of(sum(self._others.values(), self._own))
+        if population == self.population:
+            return False
+        self.population, self.inputs = population, OwnInputs.of(population)
+        return True
+
+    def sketch(self, *, always: bool = False) -> bytes | None:
+        """Return this shard's sums for `merge` of another shard; None if they are the last ones returned.
+
+        Args:
+            always: Return them in any case.
+        """
+        if not always and (self._own == self._sent).all():
+            return None
+        self._sent = self._own.copy()
+        return self._sent.astype("<i8").tobytes()
+
+    def merge(self, shard: int, sketch: bytes) -> None:
+        """Replace the sums of another shard."""
+        self._others[shard] = np.frombuffer(sketch, "<i8").astype(np.int64)
+
+    def packed(self) -> bytes:
+        """Return the sums of the other shards, to be stored; empty if there are none."""
+        stored = {str(shard): sums.tolist() for shard, sums in sorted(self._others.items())}
+        return json.dumps(stored).encode() if stored else b""
