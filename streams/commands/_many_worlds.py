@@ -30,13 +30,15 @@ Progress = Callable[[str], None]
 
 
 def train(
-    config: ModelConfig, worlds: int, users: int, seed: int, epochs: int | None, command: str, out: Path,
+    config: ModelConfig, worlds: int, users: int | None, seed: int, epochs: int | None, options: str, out: Path,
     progress: Progress, *, as_json: bool,
 ) -> None:  # fmt: skip
     """Generate the worlds, train on all but one in eight, compare on those, and save the artifact with its card."""
     from model.training import many_worlds
     from model.training.model_card import worlds_card
 
+    command = f"groundswell train --simulate many --worlds {worlds}{f' --users {users}' if users else ''} {options}"
+    users = users or USERS_MAX
     begin = perf_counter()
     gathered = many_worlds.Worlds()
     for number in range(worlds):

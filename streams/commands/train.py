@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,27 +75,19 @@ def train(
     resumes an interrupted training.
     """
     files = files or []
-    if sum(map(bool, (files, topics, simulate))) != 1:
-        raise InputError("give one of: event files, --topics, --simulate with a difficulty")
+    _check(files, out, since, until, truth, sources=sum(map(bool, (files, topics, simulate))))
     config = _config(preset, floor, horizon)
-    _check(files, out, since, until, truth)
     named: dict[str, Any] = {"preset": preset, "floor": floor, "horizon": horizon, "epochs": epochs}
     if simulate == _MANY:
-        given = f"--simulate many --worlds {worlds}{f' --users {users}' if users else ''}"
-        command = f"groundswell train {given} {_options(named)} --seed {seed} --out {out}"
-        most = users or _many_worlds.USERS_MAX
-        _many_worlds.train(config, worlds, most, seed, epochs, command, out, _files.status, as_json=as_json)
+        options = _options({**named, "seed": seed, "out": out})
+        _many_worlds.train(config, worlds, users, seed, epochs, options, out, _files.status, as_json=as_json)
         return
     users = users or 20_000
-    from dataclasses import replace
     from functools import partial
 
-    from model.training.floor_selection import rows
-    from model.training.model_card import TrainingRecord, card
-    from streams.offline.dataset import build, evaluate_held_out
+    from streams.offline.dataset import build
 
-    begin = perf_counter()
-    skipped = _files.skipped(skip_bad)
+    begin, skipped = perf_counter(), _files.skipped(skip_bad)
     mutations, known, source = _events(files, until, simulate, users, days, seed, skipped)
     known = _truth(files, truth) if truth or files else known
     mutations = _from(since, mutations)
@@ -102,16 +95,40 @@ def train(
         build, mutations, until=_cut(until, mutations), snapshots=snapshots, held_out=held_out, seed=seed,
         staleness=floor == _AUTO, progress=_files.status,
     )  # fmt: skip
-    dataset, trained, trials = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
-    artifact = trained.artifact
-    _files.status("scoring held-out users and the baselines")
-    ladder, judged, judged_by = evaluate_held_out(dataset, artifact, known, seed)
+    made = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
     given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
     named |= {"since": since, "until": until, "snapshots": snapshots, "held-out": held_out}
     command = f"groundswell train {given or '--topics'} {_options(named)} --seed {seed} --out {out}"
-    seconds, description = perf_counter() - begin, _described(source, dataset)
+    _finish(made, known, _Origin(command, source, seed, out, begin, skipped), as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Origin of an artifact: the command and its source, seed, folder, start (s), and what was skipped of the files."""
+
+    command: str
+    source: str
+    seed: int
+    out: Path
+    begin: float
+    skipped: Skipped
+
+
+def _finish(
+    made: tuple[Dataset, Trained, list[Trial]], known: dict[str, float] | None, origin: _Origin, *, as_json: bool
+) -> None:
+    """Compare the artifact with the baselines on held-out users, save it with its card, and print the result."""
+    from model.training.floor_selection import rows
+    from model.training.model_card import TrainingRecord, card
+    from streams.offline.dataset import evaluate_held_out
+
+    dataset, trained, trials = made
+    artifact, out = trained.artifact, origin.out
+    _files.status("scoring held-out users and the baselines")
+    ladder, judged, judged_by = evaluate_held_out(dataset, artifact, known, origin.seed)
+    seconds, description = perf_counter() - origin.begin, _described(origin.source, dataset)
     record = TrainingRecord(
-        command, description, len(dataset.snapshots), judged, judged_by, seconds, trials, trained.rows()
+        origin.command, description, len(dataset.snapshots), judged, judged_by, seconds, trials, trained.rows()
     )
     artifact = replace(artifact, card=card(artifact.config, record, ladder))
     artifact.save(out)
@@ -120,7 +137,7 @@ def train(
         "model": artifact.version, "out": str(out), "events": dataset.events, "held_out": judged,
         "horizon_s": artifact.config.horizon_s, "floor": artifact.config.floor, "floors": rows(trials),
         "kept": trained.chosen, "candidates": trained.rows(), "seconds": round(seconds, 1), "judged_by": judged_by,
-        **_files.summary(skipped),
+        **_files.summary(origin.skipped),
     }  # fmt: skip
     _print(summary, [standing.summary() for standing in ladder], as_json=as_json)
 
@@ -130,11 +147,13 @@ def _options(named: dict[str, Any]) -> str:
     return " ".join(f"--{name} {value}" for name, value in named.items() if value not in {"", None})
 
 
-def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | None) -> None:
+def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | None, *, sources: int) -> None:
     """Check the arguments before anything that takes long."""
     from streams.messages.files import event_files
     from streams.offline import output_places
 
+    if sources != 1:
+        raise InputError("give one of: event files, --topics, --simulate with a difficulty")
     event_files.check(files)
     if truth is not None and not truth.is_file():
         raise InputError(f"no such file: {truth}; `groundswell simulate --truth` writes one")
@@ -145,8 +164,6 @@ def _check(files: list[Path], out: Path, since: str, until: str, truth: Path | N
 
 def _config(preset: str, floor: str, horizon: str) -> ModelConfig:
     """Return the configuration to train; with `auto` its floor is the first one that is tried."""
-    from dataclasses import replace
-
     from model.config import ModelConfig, seconds_of
 
     config = ModelConfig.preset(preset)
