@@ -73,6 +73,7 @@ class Outcome:
     model: str = ""
 
 
+# large class: the one step from records to the WriteBatch, whose parts share the graph, the engine and the publisher
 class Shard:
     """Graph, embeddings, scores and alerts of one partition; `open` explains the arguments.
 
