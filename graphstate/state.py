@@ -403,18 +403,7 @@ class GraphState:
     # Writing
 
     def commit(self, meta: dict[bytes, bytes] | None = None, outputs: dict[int, bytes] | None = None) -> int:
-        """Write the micro-batch as one WriteBatch: `prepare` and `write`.
-
-        Args:
-            meta: Further `meta` rows.
-            outputs: `outputs` rows by user row.
-
-        Returns:
-            The number of rows written.
-
-        Raises:
-            GraphError: The state cannot be written.
-        """
+        """Write the micro-batch as one WriteBatch, as `prepare` and `write` do; return its number of rows."""
         self.prepare(meta, outputs)
         return self.write()
 
@@ -424,9 +413,6 @@ class GraphState:
         Args:
             meta: Further `meta` rows.
             outputs: `outputs` rows by user row.
-
-        Raises:
-            RuntimeError: The one before was prepared and not written.
         """
         self._require("prepare", Phase.IDLE, Phase.REFRESHED)
         store, users = self.store, self.users
@@ -447,11 +433,7 @@ class GraphState:
         self.phase = Phase.IDLE
 
     def write(self) -> int:
-        """Write the prepared WriteBatch; return its number of rows.
-
-        Raises:
-            GraphError: The state cannot be written.
-        """
+        """Write the prepared WriteBatch; return its number of rows. Raises GraphError if it cannot be written."""
         return self.store.write_prepared()
 
     def unerased(self) -> int:

@@ -216,26 +216,13 @@ class Affected:
 
 
 def _all_edges(shard: Shard) -> list[tuple[Int64s, Int64s]]:
-    """Sources and targets of all live edges per relation, from the index in RocksDB."""
-    keys = []
-    for key, _ in shard.graph.store.rows("edges"):
-        if key[0] >= len(RELATIONS):
-            break
-        keys.append(key)
-    index = np.frombuffer(b"".join(keys), _INDEX)
+    """Sources and targets of all live edges per relation, from the lists in memory."""
     every = []
-    for number in range(len(RELATIONS)):
-        some = index[index["relation"] == number]
-        source, target = some["source"].astype(np.int64), some["target"].astype(np.int64)
-        if number == SHARED:
-            # With a retention the index also contains events that arrived too late to count.
-            time = (np.uint64((1 << 64) - 1) - some["time"].astype(np.uint64)).astype(np.int64)
-            created = shard.graph.contents.created_at[target]
-            kept = np.array(
-                [shard.graph.aggregates.counts(*pair) for pair in zip(time.tolist(), created.tolist(), strict=True)]
-            )
-            source, target = source[kept.astype(np.bool_)], target[kept.astype(np.bool_)]
-        every.append((source, target))
+    for number, relation in enumerate(RELATIONS):
+        targets = range(shard.graph.tables[relation.target].rows)
+        sources = [shard.graph.windows.in_edges(number, target)[0] for target in targets]
+        counts = np.fromiter(map(len, sources), np.int64, len(sources))
+        every.append((np.concatenate([*sources, np.zeros(0, np.int64)]), np.repeat(np.arange(len(targets)), counts)))
     return every
 
 

@@ -119,7 +119,8 @@ class Consumer(driver.Consumer):
     def complete_poll(self, poll: Poll) -> None:
         """Let the positions of a poll be committed: everything that follows from its records is durable."""
         for tp, (_, position) in poll.parts.items():
-            self._completed[tp] = self.positions[tp] = position
+            # Delivered packs may be ahead of fetched ones.
+            self._completed[tp] = self.positions[tp] = max(position, self.positions.get(tp, 0))
         self._polls.complete(poll)
 
     def abandon_poll(self, poll: Poll) -> None:

@@ -191,13 +191,16 @@ class ShardAgent:
         """Run the steps of delivered packs; a stop or a revocation waits for them as for those of a fetched poll."""
         poll = self._consumer.empty_poll(f"{self._mutations}:{partition} delivered")
         poll.paced_lane = self._mutations
+        # When they are durable, the group's offset may pass them: the fetch need not come first.
+        poll.add(TP(self._mutations, partition), [], records[-1].offset + 1)
         self._consumer.start_poll(poll)
         durable = False
         try:
             steps = self._mutation_steps(poll, partition, records)
             durable = await publish_and_commit(self._consumer, poll, [steps])
         finally:
-            (self._consumer.complete_poll if durable else self._consumer.abandon_poll)(poll)
+            if not durable:
+                self._consumer.abandon_poll(poll)
 
     async def run_pending(self, partition: int) -> None:
         """Announce a shard that has caught up with its log, and run the step that is due without fetched records.

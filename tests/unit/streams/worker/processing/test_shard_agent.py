@@ -135,8 +135,8 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
         assert due == [0, 0]
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (2, {"in:0": 1})
-        assert rig.started == rig.completed != []
-        assert not rig.completed.pop().parts
+        assert rig.started == rig.completed
+        assert rig.completed.pop().parts == {TP(rig.log, 0): ([], 2)}
         poll = Poll(rig.log, rig.epoch, 1)
         poll.add(TP(rig.log, 0), records(*(pack(offset, 1) for offset in range(4))), 4)
         assert await rig.agent.handle(poll)
