@@ -250,42 +250,29 @@ def layer2(heads: int, channels: int) -> Kernel:
         updates = reuses and len(rows) >= few
         buffer, everything = np.empty((most, width), np.float32), np.arange(most)
         new_of = np.empty(most * (window // 2 + 1) + window if updates else 0, np.int32)
-        old_of, whole, moved, ends = (
-            np.empty_like(new_of),
-            np.empty(most, np.int64),
-            np.empty(most, np.int64),
-            np.empty(most, np.int64),
-        )
-        x, hidden, computed = (
-            _float_rows(table, of_type(kind, HIDDEN1)),
-            _float_rows(table, HIDDEN2),
-            _int64s(table, COMPUTED),
-        )
+        old_of, whole = np.empty_like(new_of), np.empty(most, np.int64)
+        moved, ends = np.empty(most, np.int64), np.empty(most, np.int64)
+        x, hidden = _float_rows(table, of_type(kind, HIDDEN1)), _float_rows(table, HIDDEN2)
+        computed = _int64s(table, COMPUTED)
         for begin in range(0, len(rows), BLOCK):
             some = rows[begin : begin + BLOCK]
             new = buffer[: len(some)]
             linear(wide, x, some, _float_rows(table, ROOT_WEIGHT), _floats(table, ROOT_BIAS), new)
             for k in range(len(into)):
                 relation, source = into[k, 0], into[k, 1]
-                start, counts = (
-                    _int32s(table, of_relation(relation, START)),
-                    _int32s(table, of_relation(relation, COUNTS)),
-                )
+                start = _int32s(table, of_relation(relation, START))
+                counts = _int32s(table, of_relation(relation, COUNTS))
                 if not _any(some, counts):
                     continue
                 sources = _int32s(table, of_relation(relation, SOURCE))
                 projected = _float_rows(table, of_relation(relation, PROJECTED))
                 target = _float_rows(table, of_relation(relation, TARGET))
-                bias, attention = (
-                    _floats(table, of_relation(relation, TARGET_BIAS)),
-                    _floats(table, of_relation(relation, ATTENTION)),
-                )
+                bias = _floats(table, of_relation(relation, TARGET_BIAS))
+                attention = _floats(table, of_relation(relation, ATTENTION))
                 slot, sums = _int32s(table, NO_SLOTS), _double_rows(table, SCRATCH)
                 if reuses:
-                    slot, sums = (
-                        _int32s(table, of_relation(relation, SLOT)),
-                        _double_rows(table, of_relation(relation, SUMS)),
-                    )
+                    slot = _int32s(table, of_relation(relation, SLOT))
+                    sums = _double_rows(table, of_relation(relation, SUMS))
                 which = everything[: len(some)]
                 if updates:
                     n_whole, n_moved = split_changed(
