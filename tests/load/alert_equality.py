@@ -27,7 +27,7 @@ from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.events import TOPIC_OF, TopicKind
 from streams.messages.files import event_files
-from streams.offline.replay import cluster, replay
+from streams.offline.replay import BATCH, cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
 from tests.chaos.network import free_ports
@@ -37,19 +37,20 @@ Ends = dict[str, tuple[str, float] | None]
 """Outcome and lead (s) by alert id, None for an alert without an outcome."""
 PARTITIONS = 4
 HOUR_US = 3_600_000_000
+SMALL_BATCH = 10
 IDLE_S = 4.0
 NEVER_IDLE_S = 3_600.0
 
 
-def replayed(mutations: list[Mutation], shards: int, delay_s: float = 0.0) -> Ends:
-    """Replay events and return the alerts; delay_s: how far the watermark stays behind."""
+def replayed(mutations: list[Mutation], shards: int, delay_s: float = 0.0, batch: int = BATCH) -> Ends:
+    """Replay events and return the alerts; `delay_s`: delay of the watermark. Within a batch no event is late."""
     artifact = Artifact.default()
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
     with (
         tempfile.TemporaryDirectory(prefix="groundswell-equality-") as folder,
         cluster(artifact, spec, Path(folder), shards, delay_s=delay_s) as opened,
     ):
-        result = replay(opened, mutations)
+        result = replay(opened, mutations, batch)
     outcomes = {end.alert: (end.outcome, end.lead_s) for end in result.outcomes}
     return {alert.alert: outcomes.get(alert.alert) for alert in result.alerts}
 
@@ -234,7 +235,7 @@ def main() -> None:
     if options.late:
         for delay_s in (0.0, 3_600.0):
             begin = time.monotonic()
-            ends = replayed(out_of_order(mutations, options.late), 1, delay_s)
+            ends = replayed(out_of_order(mutations, options.late), 1, delay_s, SMALL_BATCH)
             way = f"replay, {options.late:.0%} late, delay {delay_s:.0f} s"
             show(json.dumps(line(way, ends, first, time.monotonic() - begin)))
     if not options.workers:
