@@ -27,7 +27,7 @@ from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.events import TOPIC_OF, TopicKind
 from streams.messages.files import event_files
-from streams.offline.replay import cluster, replay
+from streams.offline.replay import BATCH, cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
 from tests.chaos.network import free_ports
@@ -36,21 +36,34 @@ from tests.support.workers import WorkerProcess, producer, read_all, wait_for, w
 Ends = dict[str, tuple[str, float] | None]
 """Outcome and lead (s) by alert id, None for an alert without an outcome."""
 PARTITIONS = 4
+HOUR_US = 3_600_000_000
+SMALL_BATCH = 10
 IDLE_S = 4.0
 NEVER_IDLE_S = 3_600.0
 
 
-def replayed(mutations: list[Mutation], shards: int) -> Ends:
-    """Replay events and return the alerts."""
+def replayed(mutations: list[Mutation], shards: int, delay_s: float = 0.0, batch: int = BATCH) -> Ends:
+    """Replay events and return the alerts; `delay_s`: delay of the watermark. Within a batch no event is late."""
     artifact = Artifact.default()
     spec = graph_spec(artifact.config, retention_s=0, lateness_s=0)
     with (
         tempfile.TemporaryDirectory(prefix="groundswell-equality-") as folder,
-        cluster(artifact, spec, Path(folder), shards) as opened,
+        cluster(artifact, spec, Path(folder), shards, delay_s=delay_s) as opened,
     ):
-        result = replay(opened, mutations)
+        result = replay(opened, mutations, batch)
     outcomes = {end.alert: (end.outcome, end.lead_s) for end in result.outcomes}
     return {alert.alert: outcomes.get(alert.alert) for alert in result.alerts}
+
+
+def out_of_order(mutations: list[Mutation], part: float) -> list[Mutation]:
+    """Return the events in order of arrival: a part of them arrives up to an hour late."""
+    rng = random.Random(5)
+    late = [rng.random() < part for _ in mutations]
+    arrivals = [
+        mutation.time + (rng.randrange(HOUR_US) if is_late else 0)
+        for mutation, is_late in zip(mutations, late, strict=True)
+    ]
+    return [mutations[place] for place in sorted(range(len(mutations)), key=arrivals.__getitem__)]
 
 
 Row = tuple[int, TopicKind, int, bytes]
@@ -205,6 +218,9 @@ def main() -> None:
     parser.add_argument("--shards", default="1,3,8", help="numbers of shards of the replays")
     parser.add_argument("--workers", default="1,3", help="numbers of shards of the workers; empty: replays only")
     parser.add_argument("--ways", default=",".join(WAYS), help="how the events reach the workers")
+    parser.add_argument(
+        "--late", default=0.0, type=float, help="replay with this part of the events up to an hour late"
+    )
     parser.add_argument("--rate", default=500.0, type=float, help="events a second of the ways with a rate")
     options = parser.parse_args()
     mutations = list(event_files.mutations(*options.files, until=options.until))
@@ -215,9 +231,15 @@ def main() -> None:
         ends = replayed(mutations, shards)
         first = ends if first is None else first
         show(json.dumps(line(f"replay, {shards} shards", ends, first, time.monotonic() - begin)))
+    assert first is not None
+    if options.late:
+        for delay_s in (0.0, 3_600.0):
+            begin = time.monotonic()
+            ends = replayed(out_of_order(mutations, options.late), 1, delay_s, SMALL_BATCH)
+            way = f"replay, {options.late:.0%} late, delay {delay_s:.0f} s"
+            show(json.dumps(line(way, ends, first, time.monotonic() - begin)))
     if not options.workers:
         return
-    assert first is not None
     rows = rows_of(mutations)
     with (
         tempfile.TemporaryDirectory(prefix="groundswell-equality-") as folder,
