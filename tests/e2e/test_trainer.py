@@ -53,6 +53,6 @@ def test_a_better_artifact_is_put_to_use(settings: Settings, tmp_path: Path) -> 
     asyncio.run(cycle())
     state = read_models_topic(own)
     assert state is not None
-    assert [row.action for row in told] == ["accepted"]
+    assert [row.action for row in told] == ["accepted"], told[0].reasons
     assert artifact_in_use(own, state).version == told[0].candidate != poor.version
     assert list(state.history) == [told[0].id]
