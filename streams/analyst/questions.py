@@ -131,9 +131,12 @@ def _cascade(question: SeedQuestion, measures: Measures, allowed: NDArray[np.boo
     chance = 1.0 / following if question.probability == "weighted" else np.full(len(following), question.probability)
     candidates = np.zeros(len(measures.live), np.bool_)
     candidates[: len(allowed)] = allowed
-    chosen = cascade_seeds.choose(
-        offsets, targets, np.repeat(chance, np.diff(offsets)), measures.live, question.k, candidates=candidates
-    )
+    if measures.sets is not None and question.probability == "weighted":
+        chosen = cascade_seeds.choose_from(*measures.sets, measures.live & candidates, question.k)
+    else:
+        chosen = cascade_seeds.choose(
+            offsets, targets, np.repeat(chance, np.diff(offsets)), measures.live, question.k, candidates=candidates
+        )
     return {
         "list": "ic",
         "seeds": [{"user": measures.ids[row]} for row in chosen.rows.tolist()],

@@ -29,7 +29,7 @@ def worker(settings: Settings) -> list[Right]:
     internal = [registry.mutations, registry.halos, registry.models]
     written = [*internal, registry.score, registry.alert, *_dead_letters(settings)]
     group = Right("read", settings.consumer_group, group=True)
-    return [*_on("read", [*inputs, *internal]), group, *_on("write", written), *_on("create", registry.all())]
+    return [*_on("read", [*inputs, *internal]), group, *_on("write", written), *_on("create", registry.of_worker())]
 
 
 def analyst(settings: Settings) -> list[Right]:
