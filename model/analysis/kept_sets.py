@@ -22,7 +22,7 @@ Float64s = NDArray[np.float64]
 
 
 def octave_chance(following: Int32s) -> Float64s:
-    """Return the probability of each row's in-edges: 1 / 2^⌈log2(following)⌉, 0 for rows that follow nobody, `[n]`."""
+    """Return the probability of each row's in-edges: 1 / 2^⌈log2(following)⌉, 0 if it follows no other row, `[n]`."""
     exponent = np.ceil(np.log2(np.maximum(following, 1)))
     return np.where(following > 0, 0.5**exponent, 0.0)
 
@@ -34,7 +34,7 @@ class KeptSets:
         follows: the graph, follower → followee; changed only together with `update`.
         theta: the number of sets.
         roots: the number of rows from which roots are drawn, more than there are: a root that is no user is reached
-            by nobody. It is fixed, as another number changes every set.
+            from no seed. It is fixed, as another number changes every set.
 
     Attributes:
         sets: rows of each set, as an adjacency.

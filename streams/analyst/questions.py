@@ -124,7 +124,7 @@ def _allowed(question: SeedQuestion, measures: Measures, analysis: Analysis) -> 
 def _cascade(question: SeedQuestion, measures: Measures, allowed: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the seeds of the independent cascade, with their guarantee."""
     if question.given or question.costs or question.budget is not None:
-        raise AnalystError("model ic knows no costs and no given users; leave them out, or ask for model reach")
+        raise AnalystError("model ic accepts neither costs nor given users; leave them out, or ask for model reach")
     offsets, targets = measures.follows.offsets, measures.follows.targets
     # A message reaches a user from those whom the user follows.
     following = np.maximum(np.diff(offsets), 1)
