@@ -17,20 +17,23 @@ SLACK = 1.25
 
 
 class Adjacency:
-    """The out-edges of each row, without an order; at most one edge from a row to another.
+    """The out-edges of each row, without an order; at most one edge from a row to a target.
+
+    Args:
+        columns: the number of targets, if they are not the rows themselves.
 
     Attributes:
         start: where the block of each row begins in `pool`, `[n]`.
         length: the number of out-edges of each row, `[n]`.
-        in_degree: the number of in-edges of each row, `[n]`.
+        in_degree: the number of in-edges of each target, `[n]` or `[columns]`.
         pool: targets.
         edges: the number of edges.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 0) -> None:
         self.start = np.zeros(0, np.int64)
         self.length = np.zeros(0, np.int32)
-        self.in_degree = np.zeros(0, np.int32)
+        self.in_degree = np.zeros(columns, np.int32)
         self.pool = np.zeros(64, np.int32)
         self.edges = 0
         self._capacity = np.zeros(0, np.int32)
@@ -60,14 +63,20 @@ class Adjacency:
         more = rows - len(self.length)
         if more <= 0:
             return
-        # Some rows ahead, so that a new row does not copy the arrays each time.
         self.start = np.concatenate([self.start, np.zeros(more, np.int64)])
-        self.length, self.in_degree, self._capacity = (
-            np.concatenate([array, np.zeros(more, np.int32)]) for array in (self.length, self.in_degree, self._capacity)
+        self.length, self._capacity = (
+            np.concatenate([array, np.zeros(more, np.int32)]) for array in (self.length, self._capacity)
         )
+        self.in_degree = np.concatenate([self.in_degree, np.zeros(max(0, rows - len(self.in_degree)), np.int32)])
 
     def change(self, sign: NDArray[np.int8], source: Int32s, target: Int32s) -> None:
-        """Add (1) and remove (−1) edges, `[n]` each; one that is added must be absent, one that is removed present."""
+        """Add (1) and remove (−1) edges, `[n]` each; one that is added must be absent, one that is removed present.
+
+        Raises:
+            IndexError: a row or a target does not exist.
+        """
+        if len(sign) and (source.max() >= self.rows or target.max() >= len(self.in_degree)):
+            raise IndexError("an edge has a row or a target that does not exist: ensure_rows first")
         done = 0
         while True:
             done = _change(

@@ -76,14 +76,45 @@ def choose(
         # Even numbers choose, odd ones judge; a doubled sample contains the one before.
         chosen_on = sample(offsets, sources, probability, roots, 0, 2 * theta, 2)
         judged_on = sample(offsets, sources, probability, roots, 1, 2 * theta, 2)
-        rows, best = _greedy(chosen_on, len(live), allowed, count)
-        covered = _covered(judged_on.offsets, judged_on.rows, _mask(rows, len(live)))
-        low = ((math.sqrt(covered + 2 * spread / 9) - math.sqrt(spread / 2)) ** 2 - spread / 18) / theta
-        high = (math.sqrt(best + spread / 2) + math.sqrt(spread / 2)) ** 2 / theta
-        reached = max(0.0, low / high)
-        if reached >= guarantee or 2 * theta > MOST_SETS:
-            return CascadeSeeds(rows, covered * len(roots) / theta, reached, 2 * theta)
+        found = _select(chosen_on, judged_on, allowed, count, len(roots), spread)
+        if found.guarantee >= guarantee or 2 * theta > MOST_SETS:
+            return found
         theta *= 2
+
+
+def choose_from(sets: Sets, roots: int, allowed: NDArray[np.bool_], count: int) -> CascadeSeeds:
+    """Choose seeds on sets that are there already, with the guarantee that they give.
+
+    Args:
+        sets: sets 0 … theta − 1.
+        roots: the number of rows from which their roots were drawn.
+        allowed: the rows that may be seeds, `[n]`.
+        count: the number of seeds.
+    """
+    count = min(count, int(allowed.sum()))
+    if not count:
+        return CascadeSeeds(np.zeros(0, np.int64), 0.0, 1.0, 0)
+    return _select(_every_second(sets, 0), _every_second(sets, 1), allowed, count, roots, math.log(3 / FAILURE))
+
+
+def _every_second(sets: Sets, first: int) -> Sets:
+    sizes = np.diff(sets.offsets)
+    wanted = np.arange(len(sizes)) % 2 == first
+    offsets = np.zeros(int(wanted.sum()) + 1, np.int64)
+    np.cumsum(sizes[wanted], out=offsets[1:])
+    return Sets(offsets, sets.rows[: sets.offsets[-1]][np.repeat(wanted, sizes)])
+
+
+def _select(
+    chosen_on: Sets, judged_on: Sets, allowed: NDArray[np.bool_], count: int, roots: int, spread: float
+) -> CascadeSeeds:
+    """Choose on one half, judge on the other; `spread` is the logarithm of the bound's inverse failure probability."""
+    theta, n = len(chosen_on.offsets) - 1, len(allowed)
+    rows, best = _greedy(chosen_on, n, allowed, count)
+    covered = _covered(judged_on.offsets, judged_on.rows, _mask(rows, n))
+    low = ((math.sqrt(covered + 2 * spread / 9) - math.sqrt(spread / 2)) ** 2 - spread / 18) / theta
+    high = (math.sqrt(best + spread / 2) + math.sqrt(spread / 2)) ** 2 / theta
+    return CascadeSeeds(rows, covered * roots / theta, max(0.0, low / high), 2 * theta)
 
 
 def _mask(rows: Int64s, n: int) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ Float64s = NDArray[np.float64]
 
 
 def octave_chance(following: Int32s) -> Float64s:
-    """Return the probability of each row's in-edges: 1 / 2^⌈log2(following)⌉, 0 for rows that follow nobody, `[n]`."""
+    """Return the probability of each row's in-edges: 1 / 2^⌈log2(following)⌉, 0 if it follows no other row, `[n]`."""
     exponent = np.ceil(np.log2(np.maximum(following, 1)))
     return np.where(following > 0, 0.5**exponent, 0.0)
 
@@ -33,7 +33,8 @@ class KeptSets:
     Args:
         follows: the graph, follower → followee; changed only together with `update`.
         theta: the number of sets.
-        roots: the rows from which roots are drawn: their number is fixed.
+        roots: the number of rows from which roots are drawn, more than there are: a root that is no user is reached
+            from no seed. It is fixed, as another number changes every set.
 
     Attributes:
         sets: rows of each set, as an adjacency.
@@ -42,13 +43,19 @@ class KeptSets:
 
     def __init__(self, follows: Adjacency, theta: int, roots: int) -> None:
         self._follows, self._roots = follows, np.arange(roots)
+        follows.ensure_rows(roots)
         self._chance = octave_chance(follows.length)
-        self.sets, self._of_row = Adjacency(), Adjacency()
+        self.sets, self._of_row = Adjacency(follows.rows), Adjacency(theta)
         self.sets.ensure_rows(theta)
         self._of_row.ensure_rows(follows.rows)
         self.resampled = 0
         fresh = self._sample(np.arange(theta))
         self._replace(np.arange(theta), fresh)
+
+    @property
+    def roots(self) -> int:
+        """The number of rows from which roots are drawn."""
+        return len(self._roots)
 
     @property
     def memory_bytes(self) -> int:

@@ -49,7 +49,13 @@ class Analyst:
         self.measures: Measures | None = None
         self.ready = False
         self.detail = "starting"
-        self._graph = LiveGraph(settings.shards, settings.retention_s, settings.lateness_s, settings.analyst_memory_mb)
+        self._graph = LiveGraph(
+            settings.shards,
+            settings.retention_s,
+            settings.lateness_s,
+            settings.analyst_memory_mb,
+            settings.analyst_cascade_sets,
+        )
         self._marks: dict[int, dict[str, int]] = {shard: {} for shard in range(settings.shards)}
         self._outputs = Outputs(self.topics, settings.analyst_group, metrics)
         self._pace = Pace(settings.analyst_interval_s)

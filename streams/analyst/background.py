@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.types import Int64s
-from model.analysis import communities, coverage, distances
+from model.analysis import cascade_seeds, communities, coverage, distances
 from model.analysis.adjacency import reverse, undirected
+from model.analysis.cascade_seeds import CascadeSeeds
 from model.analysis.communities import NONE
 from model.analysis.coverage import Rates
 from model.analysis.distances import SOURCES, Betweenness
@@ -48,6 +49,7 @@ class Analysis:
         rates: whom each row's next post reaches.
         seeds: the list by reach with overlap.
         seed_reach: what each seed adds.
+        cascade: seeds of the independent cascade on the sets that are kept, None without.
     """
 
     measures: Measures
@@ -60,6 +62,7 @@ class Analysis:
     rates: Rates
     seeds: Int64s
     seed_reach: Float64s
+    cascade: CascadeSeeds | None = None
 
 
 class Background:
@@ -154,6 +157,10 @@ def _analyse(
         sharer, creator, shares, posts = interactions
         rate = coverage.rates(len(measures.live), sharer, creator, shares, posts)
         choice = coverage.choose(rate, np.flatnonzero(measures.live & (posts > 0)), SEEDS)
+    cascade = None
+    if measures.sets is not None:
+        with StageTimer(seconds, "cascade"):
+            cascade = cascade_seeds.choose_from(*measures.sets, measures.live, SEEDS)
     return Analysis(
         measures=measures,
         labels=labels,
@@ -165,4 +172,5 @@ def _analyse(
         rates=rate,
         seeds=choice.rows,
         seed_reach=choice.added,
+        cascade=cascade,
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graphstate.types import Int32s, Int64s
 from model.analysis.adjacency import undirected
 from model.analysis.components import core_numbers, weak_components
+from model.analysis.reverse_sets import Sets
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.telemetry.stage_timer import StageTimer
 
@@ -43,6 +44,7 @@ class Measures:
         follows, interacts: the edges.
         members: live memberships, rows of users and of communities.
         activity: the newest share of each user (µs), −1 for none.
+        sets: reverse-reachable sets that are kept, and the number of rows from which roots are drawn; None without.
     """
 
     number: int
@@ -61,6 +63,8 @@ class Measures:
     interacts: Edges
     members: tuple[Int32s, Int32s] = field(default_factory=lambda: (np.zeros(0, np.int32), np.zeros(0, np.int32)))
     activity: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    sets: tuple[Sets, int] | None = None
 
     def row(self, user: str) -> int | None:
         """Return the row of a live user, None if there is no such user."""
@@ -116,4 +120,5 @@ def measure(graph: LiveGraph, number: int, seconds: dict[str, float]) -> Measure
         interacts=interacts,
         members=graph.membership(),
         activity=activity,
+        sets=None if graph.kept is None else (graph.kept.csr(), graph.kept.roots),
     )

@@ -32,6 +32,8 @@ from streams.telemetry.analyst_metrics import AnalystMetrics
 
 SEED_LIST = "reach"
 """Name of the list that is always published."""
+CASCADE_LIST = "ic"
+"""Name of the list of the independent cascade, published if sets are kept."""
 LABEL = "c"
 """Prefix of a community's id, before its number."""
 
@@ -120,19 +122,21 @@ class Outputs:
         self._community.acknowledge(values, moved, deleted)
 
     async def _publish_seeds(self, producer: Any, measures: Measures, analysis: Analysis) -> None:
+        as_of = rfc3339(max(measures.as_of, 0))
         # A person who left since the list was made is not in it.
         kept = [
             (measures.ids[row], added)
             for row, added in zip(analysis.seeds.tolist(), analysis.seed_reach.tolist(), strict=True)
             if measures.live[row]
         ]
-        seeds = tuple(user for user, _ in kept)
-        if not seeds and SEED_LIST not in self._seeds:
-            return
-        if self._seeds.get(SEED_LIST) != seeds:
-            value = Seeds(SEED_LIST, seeds, sum(added for _, added in kept), rfc3339(max(measures.as_of, 0)))
-            await self._send(producer, self._topics.seeds, measures, [(SEED_LIST, value)], np.zeros(0, np.int64))
-            self._seeds[SEED_LIST] = seeds
+        reach = sum(added for _, added in kept)
+        lists = [Seeds(SEED_LIST, tuple(user for user, _ in kept), reach, as_of)]
+        if (cascade := analysis.cascade) is not None:
+            rows = tuple(measures.ids[row] for row in cascade.rows.tolist() if measures.live[row])
+            lists.append(Seeds(CASCADE_LIST, rows, cascade.reach, as_of, cascade.guarantee, cascade.theta))
+        moved = [(value.list, value) for value in lists if value.seeds != self._seeds.get(value.list, ())]
+        await self._send(producer, self._topics.seeds, measures, moved, np.zeros(0, np.int64))
+        self._seeds |= {name: value.seeds for name, value in moved}
 
     async def _send(
         self, producer: Any, spec: TopicSpec, measures: Measures, values: Iterable[tuple[str, Value]], deleted: Int64s

@@ -124,16 +124,19 @@ def _allowed(question: SeedQuestion, measures: Measures, analysis: Analysis) -> 
 def _cascade(question: SeedQuestion, measures: Measures, allowed: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the seeds of the independent cascade, with their guarantee."""
     if question.given or question.costs or question.budget is not None:
-        raise AnalystError("model ic knows no costs and no given users; leave them out, or ask for model reach")
+        raise AnalystError("model ic accepts neither costs nor given users; leave them out, or ask for model reach")
     offsets, targets = measures.follows.offsets, measures.follows.targets
     # A message reaches a user from those whom the user follows.
     following = np.maximum(np.diff(offsets), 1)
     chance = 1.0 / following if question.probability == "weighted" else np.full(len(following), question.probability)
     candidates = np.zeros(len(measures.live), np.bool_)
     candidates[: len(allowed)] = allowed
-    chosen = cascade_seeds.choose(
-        offsets, targets, np.repeat(chance, np.diff(offsets)), measures.live, question.k, candidates=candidates
-    )
+    if measures.sets is not None and question.probability == "weighted":
+        chosen = cascade_seeds.choose_from(*measures.sets, measures.live & candidates, question.k)
+    else:
+        chosen = cascade_seeds.choose(
+            offsets, targets, np.repeat(chance, np.diff(offsets)), measures.live, question.k, candidates=candidates
+        )
     return {
         "list": "ic",
         "seeds": [{"user": measures.ids[row]} for row in chosen.rows.tolist()],

@@ -80,13 +80,13 @@ def _evaluate(files: list[Path], since: str, horizon_days: float, *, as_json: bo
     """Print how many distinct people the next posts of each list reached."""
     from dataclasses import asdict
 
+    from streams.commands import _seed_evaluation
     from streams.commands._files import read, skipped
     from streams.messages.files import event_files
-    from streams.offline import seed_evaluation
 
     begin = event_files.time_us(since) if since else -1
     events = read(files, "", skipped(0))
-    results = seed_evaluation.evaluate(events, int(horizon_days * 86_400), begin, (20, 50))
+    results = _seed_evaluation.evaluate(events, int(horizon_days * 86_400), begin, (20, 50))
     if as_json:
         console.as_json({"lists": [asdict(result) for result in results]})
         return

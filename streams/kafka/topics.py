@@ -138,6 +138,10 @@ class Topics:
         config = {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES), "retention.ms": str(30 * DAY_MS)}
         return TopicSpec(name + DEAD_LETTERS, 1, f"dead letters of {name}", config)
 
+    def of_worker(self) -> list[TopicSpec]:
+        """Return every topic that a worker needs: all but the analyst's."""
+        return [spec for spec in self.all() if spec not in self.analysis]
+
     def all(self) -> list[TopicSpec]:
         """Return every topic, inputs first."""
         inputs = list(self.inputs.values())

@@ -122,6 +122,13 @@ class Settings(BaseSettings):
         le=3_600,
         description="Seconds between two passes of the analyst; longer when a pass takes more than a fifth of it.",
     )
+    analyst_cascade_sets: int = Field(
+        0,
+        ge=0,
+        le=1 << 22,
+        description="Reverse-reachable sets that the analyst keeps for the list `ic` and `seeds --model ic`, with "
+        "probabilities 1 / (users followed) in powers of two; 0: none, sets are sampled for each question.",
+    )
     analyst_memory_mb: int = Field(
         8_192,
         ge=16,

@@ -85,7 +85,7 @@ def _prepare(settings: Settings, stopped: Callable[[], bool]) -> None:
         try:
             with topics.admin(settings) as client:
                 rights.require(client, rights_table.worker(settings))
-                topics.create(client, topics.Topics(settings).all())
+                topics.create(client, topics.Topics(settings).of_worker())
         except BrokerError as error:
             if monotonic() >= end or not _unreachable(error):
                 raise

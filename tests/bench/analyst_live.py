@@ -17,19 +17,16 @@ from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.mutation_packs import Packer
 from streams.settings.settings import Settings
-from tests.support.workers import WorkerProcess, producer, wait_for
+from tests.support.analysts import AnalystProcess
+from tests.support.workers import producer, wait_for
 
 START_US = 1_700_000_000_000_000
 READY_S = 900.0
 STEP_S = 0.2
 
 
-class Analyst(WorkerProcess):
-    """`groundswell analyst`, answering on the web port of the settings."""
-
-    def module(self) -> list[str]:
-        """The module to run with its arguments."""
-        return ["streams.cli", "analyst"]
+class Analyst(AnalystProcess):
+    """An analyst whose metrics are read."""
 
     def gauges(self) -> dict[str, float]:
         """The gauges of `/metrics`, without the prefix, summed over their labels."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rocksdict import Options, Rdict, WriteBatch
 from torch import Tensor
 
-from graphstate.types import RELATIONS, SHARED, TYPES, USER, Mutation
+from graphstate.types import RELATIONS, TYPES, USER, Mutation
 from model.artifact import Artifact
 from model.network.gatv2 import Network
 from model.types import GraphInput
@@ -27,7 +27,6 @@ from tests.bench.system import Cell, Rows, Seeds, wire
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 NOW_MS = 4_000_000_000_000
-_INDEX = np.dtype([("relation", "u1"), ("target", ">u4"), ("time", ">u8"), ("hash", ">u8"), ("source", ">u4")])
 """An index key of the `edges` family, see graphstate/storage/row_layouts.py."""
 
 

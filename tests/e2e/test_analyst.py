@@ -15,20 +15,12 @@ from streams.errors import AnalystError
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.mutation_packs import Packer
 from streams.settings.settings import Settings
-from tests.support.analysts import naive
+from tests.support.analysts import AnalystProcess, naive
 from tests.support.strategies import history
-from tests.support.workers import WorkerProcess, producer, read_all, wait_for
+from tests.support.workers import producer, read_all, wait_for
 
 LOG = [event for event in history(5, 3_000, users=60) if event.kind != Kind.FORGET]
 LAST = max(event.time for event in LOG)
-
-
-class AnalystProcess(WorkerProcess):
-    """`groundswell analyst`, answering on the web port of the settings."""
-
-    def module(self) -> list[str]:
-        """The module to run with its arguments."""
-        return ["streams.cli", "analyst"]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from streams.kafka import log_io, topics
 from streams.kafka.access import rights, rights_table
 from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
+from tests.support.analysts import AnalystProcess
 from tests.support.guarded import PASSWORD, GuardedKafka
 from tests.support.workers import environment, producer, wait_for, worker
 
@@ -112,6 +113,9 @@ def test_a_right_to_create_is_named(guarded: GuardedKafka, open_settings: Settin
     """The right to create is checked for absent topics; a topic that may be described and does not exist is absent."""
     models = Topics(open_settings).models.name
     settings = allowed(guarded, open_settings, "nocreate", Right("create", models))
+    guarded.grant(
+        "nocreate", [Right(o, s.name) for o in ("create", "describe") for s in Topics(open_settings).analysis]
+    )
     line = f"not allowed to create {models} as nocreate{TABLE}"
     assert refused(settings, "topics", "create") == line
     assert refused(settings, "worker") == line
@@ -206,6 +210,7 @@ def test_each_row_of_the_table_is_enough(
     with producer(open_settings) as sender:
         sender.send(Topics(made).score.name, value=None, key=b"ann")
     commands: dict[str, tuple[str, ...]] = {
+        "analyst": (),
         "topics create": ("topics", "create"),
         "topics list, describe": ("topics", "describe"),
         "produce": ("produce", str(events)),
@@ -225,6 +230,12 @@ def test_each_row_of_the_table_is_enough(
         if name == "topics create":
             settings = settings.model_copy(update={"prefix": f"{settings.prefix}new."})
         guarded.grant(f"row{number}", rights_table.ROWS[name](settings))
+        if name == "analyst":
+            analyst = AnalystProcess(settings.model_copy(update={"analyst_port": settings.web_port}))
+            analyst.start()
+            analyst.wait_ready()
+            assert analyst.stop() == 0
+            continue
         if not arguments:
             assert log_io.read_inputs(settings).mutations
             continue

@@ -10,6 +10,7 @@ from graphstate.types import FOLLOWS, INTERACTS, MEMBER_OF, RELATIONS, GraphSpec
 from streams.analyst.graph.registers import Registers
 from streams.analyst.graph.tables import NEVER
 from streams.shard.routing import concerned
+from tests.support.workers import WorkerProcess
 
 Named = dict[int, set[tuple[str, str]]]
 KEPT = (FOLLOWS, INTERACTS, MEMBER_OF)
@@ -46,6 +47,14 @@ class Follower:
                 (self.edges[relation].add if sign > 0 else self.edges[relation].remove)(edge)
         self.users |= {users[row] for row in changes.live}
         self.users -= {users[row] for row in changes.gone}
+
+
+class AnalystProcess(WorkerProcess):
+    """`groundswell analyst`, answering on the web port of the settings."""
+
+    def module(self) -> list[str]:
+        """The module to run with its arguments."""
+        return ["streams.cli", "analyst"]
 
 
 def naive(events: Iterable[Mutation], spec: GraphSpec) -> tuple[Named, set[str]]:

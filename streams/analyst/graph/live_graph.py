@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from graphstate.event_columns import EventColumns
 from graphstate.types import Int32s, Int64s
 from model.analysis.adjacency import Adjacency
+from model.analysis.kept_sets import KeptSets
 from model.analysis.pagerank import PageRank
 from streams.analyst.graph.registers import EdgeChanges, Registers
 from streams.errors import AnalystError
@@ -52,10 +53,13 @@ class Relation:
             self.graph.ensure_rows(ahead)
             self.rank.ensure_rows(ahead)
 
-    def change(self, changes: EdgeChanges, live: Int64s, gone: Int64s) -> None:
-        """Apply changes of edges and of live users."""
+    def change(self, changes: EdgeChanges, live: Int64s, gone: Int64s, kept: KeptSets | None = None) -> None:
+        """Apply changes of edges and of live users; sets that are kept change with the graph."""
         self.rank.change(*changes)
-        self.graph.change(*changes)
+        if kept is not None:
+            kept.update(*changes)
+        else:
+            self.graph.change(*changes)
         self.rank.set_live(live, gone)
 
     @property
@@ -71,19 +75,22 @@ class LiveGraph:
         shards: the number of shards of the log.
         retention_s, lateness_s: as the workers have them.
         memory_mb: the most megabytes of the graph.
+        cascade_sets: the number of reverse-reachable sets to keep, 0 for none.
 
     Attributes:
         registers: what is live.
         follows, interacts: the edges between users.
         changes: the number of edges that changed since the start.
-        forgotten: rows of users that ceased to be live since `take_forgotten`.
+        kept: the sets, None if none are kept.
     """
 
-    def __init__(self, shards: int, retention_s: int, lateness_s: int, memory_mb: int) -> None:
+    def __init__(self, shards: int, retention_s: int, lateness_s: int, memory_mb: int, cascade_sets: int = 0) -> None:
         self.registers = Registers(shards, retention_s, lateness_s)
         self.follows, self.interacts = Relation(), Relation()
         self.changes = 0
         self.members: set[tuple[int, int]] = set()
+        self.kept: KeptSets | None = None
+        self._cascade_sets = cascade_sets
         self._memory_mb = memory_mb
 
     @property
@@ -105,11 +112,19 @@ class LiveGraph:
         rows = len(self.users)
         for relation, edges in ((self.follows, changes.follows), (self.interacts, changes.interacts)):
             relation.ensure_rows(rows)
-            relation.change(edges, changes.live, changes.gone)
+            relation.change(edges, changes.live, changes.gone, self.kept if relation is self.follows else None)
+        if self._cascade_sets and (self.kept is None or self.kept.roots < rows):
+            self._sample_sets(rows)
         self._change_members(changes.members)
         self.changes += len(changes.follows.sign) + len(changes.interacts.sign)
         self._check_memory()
         return changes.gone
+
+    def _sample_sets(self, rows: int) -> None:
+        """Sample all sets, with room for as many users again."""
+        roots = 1 << (2 * rows).bit_length()
+        self.follows.ensure_rows(roots)
+        self.kept = KeptSets(self.follows.graph, self._cascade_sets, roots)
 
     def _change_members(self, changes: EdgeChanges) -> None:
         for sign, user, community in zip(*(column.tolist() for column in changes), strict=True):
@@ -138,7 +153,8 @@ class LiveGraph:
         ids = ID_BYTES * (users + contents + len(registers.communities.ids))
         per_edge = registers.pair_bytes + self.follows.graph.pool.nbytes + self.interacts.graph.pool.nbytes
         relations = self.follows.memory_bytes + self.interacts.memory_bytes
-        total = registers.memory_bytes + relations + ids
+        sets = self.kept.memory_bytes if self.kept is not None else 0
+        total = registers.memory_bytes + relations + ids + sets
         per_user = relations - self.follows.graph.pool.nbytes - self.interacts.graph.pool.nbytes + registers.user_bytes
         return Memory(users, contents, edges, total, per_user / max(users, 1) + ID_BYTES, per_edge / max(edges, 1))
 

@@ -38,7 +38,7 @@ def worker(settings: Settings) -> list[Right]:
             *_on("read", [registry.alert]),
             Right("read", settings.consumer_group + WEBHOOK, group=True),
         ]
-    return [*rights_of_worker, *_on("create", registry.all())]
+    return [*rights_of_worker, *_on("create", registry.of_worker())]
 
 
 def analyst(settings: Settings) -> list[Right]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from model.analysis.adjacency import Adjacency, reverse, undirected
 
@@ -34,6 +35,17 @@ def test_reverse_and_undirected() -> None:
     assert [sources[offsets[v] : offsets[v + 1]].tolist() for v in range(4)] == [[1], [0], [0, 2], [2]]
     offsets, neighbours = undirected(*graph.csr())
     assert [neighbours[offsets[v] : offsets[v + 1]].tolist() for v in range(4)] == [[1, 2], [0], [0, 3], [2]]
+
+
+def test_edges_need_rows() -> None:
+    """An edge of a row that does not exist is refused; targets may be more than rows."""
+    one, zero = np.ones(1, np.int8), np.zeros(1, np.int32)
+    graph = Adjacency(columns=9)
+    graph.ensure_rows(2)
+    graph.change(one, zero, zero + 8)
+    for source, target in ((2, 0), (0, 9)):
+        with pytest.raises(IndexError, match="ensure_rows"):
+            graph.change(one, zero + source, zero + target)
 
 
 def test_the_empty_graph() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from model.analysis.adjacency import Adjacency
 from model.analysis.kept_sets import KeptSets, octave_chance
 from model.analysis.reverse_sets import sample
 
-ROWS, THETA = 60, 400
+ROWS = 60
 
 
 def test_probabilities_are_in_octaves() -> None:
@@ -16,12 +17,13 @@ def test_probabilities_are_in_octaves() -> None:
     assert octave_chance(np.array([0, 1, 2, 3, 4, 5, 9], np.int32)).tolist() == [0, 1, 0.5, 0.25, 0.25, 0.125, 0.0625]
 
 
-def test_kept_sets_equal_fresh_ones() -> None:
+@pytest.mark.parametrize("theta", [40, 400])
+def test_kept_sets_equal_fresh_ones(theta: int) -> None:
     """After each batch of random changes every set equals the one that is sampled from nothing, bit for bit."""
     rng = np.random.default_rng(0)
     follows = Adjacency()
     follows.ensure_rows(ROWS)
-    kept, edges = KeptSets(follows, THETA, ROWS), set()
+    kept, edges = KeptSets(follows, theta, ROWS), set()
     for _ in range(25):
         changed = {(u, v) for u, v in rng.integers(0, ROWS, (30, 2)).tolist() if u != v}
         sign = [-1 if edge in edges else 1 for edge in changed]
@@ -31,8 +33,8 @@ def test_kept_sets_equal_fresh_ones() -> None:
         offsets, sources = follows.csr()
         assert follows.edges == len(edges)
         probability = np.repeat(octave_chance(follows.length), np.diff(offsets))
-        fresh = sample(offsets, sources, probability, np.arange(ROWS), 0, THETA)
-        expected = [sorted(fresh.rows[fresh.offsets[i] : fresh.offsets[i + 1]].tolist()) for i in range(THETA)]
+        fresh = sample(offsets, sources, probability, np.arange(ROWS), 0, theta)
+        expected = [sorted(fresh.rows[fresh.offsets[i] : fresh.offsets[i + 1]].tolist()) for i in range(theta)]
         starts, rows = kept.csr()
-        assert [rows[starts[i] : starts[i + 1]].tolist() for i in range(THETA)] == expected
-    assert 0 < kept.resampled < 25 * THETA
+        assert [rows[starts[i] : starts[i + 1]].tolist() for i in range(theta)] == expected
+    assert 0 < kept.resampled < 25 * theta

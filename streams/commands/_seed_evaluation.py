@@ -1,6 +1,6 @@
 """Lists of seeds on held-out posts: the distinct people who share the next post of each seed.
 
-Origins cut the posts by time; each list knows only what happened before its origin. Candidates are the authors with a
+Origins cut the posts by time; each list uses only what happened before its origin. Candidates are the authors with a
 post between the origin and the next one, the first such post counts, and windows do not overlap.
 """
 
@@ -154,7 +154,7 @@ def _random(origin: Origin, k: int, draws: int) -> Float64s:
 def _interval(origins: list[Origin], chosen: list[Int64s], total: float) -> tuple[float, float]:
     """Return the 95 % interval of the ratio: draw as many seeds of each list with replacement, again and again.
 
-    Repeated seeds add nobody, so the intervals are centred on the ratio.
+    Repeated seeds add no people, so the intervals are centred on the ratio.
     """
     rng = np.random.default_rng(1)
     ratios = np.array(
