@@ -47,7 +47,7 @@ COMMANDS = {
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
     "train": Entry("train", "train", "Train an artifact from event files.", "train"),
     "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines.", "train"),
-    "trainer": Entry("trainer", "trainer", "Train on the log, judge in shadow, and put better artifacts to use.", "train"),
+    "trainer": Entry("trainer", "trainer", "Train on the log and put better artifacts to use.", "train"),
     "seeds": Entry("seeds", "seeds", "Ask the analyst for the users that reach most distinct people together."),
     "diffuse": Entry("diffuse", "diffuse", "Ask the analyst how far a message from some users would spread."),
     "model": Entry("model", "app", "Show, check, replace and explain the artifact in use."),

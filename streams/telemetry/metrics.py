@@ -104,6 +104,7 @@ class RecentMaximum:
         return max(self._current, self._previous)
 
 
+# large class: every metric is a line here
 class Metrics:
     """All metrics of one worker.
 
