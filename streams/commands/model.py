@@ -184,7 +184,8 @@ async def _use(settings: Settings, artifact: Artifact, timeout_s: float, tell: A
         rights.require(client, rights_table.model_use(settings))
         topics.check(client, [registry.mutations])
         topics.make(client, [registry.models])
-        members = client.describe_groups([settings.consumer_group])[settings.consumer_group]["members"]
+        group = settings.consumer_group
+        members = topics.with_coordinator(lambda: client.describe_groups([group]))[group]["members"]
     async with models_topic_writer(settings) as ours:
         activation = ModelActivation(ours, settings.shards, live=bool(members), timeout_s=timeout_s, on_answer=tell)
         return await activation.activate(artifact)

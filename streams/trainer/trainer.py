@@ -174,7 +174,8 @@ class Trainer:
     async def _activate(self, artifact: Artifact) -> None:
         with topics.admin(self._settings) as client:
             group = self._settings.consumer_group
-            members = client.describe_groups([group])[group]["members"]
+            described = topics.with_coordinator(lambda: client.describe_groups([group]))
+            members = described[group]["members"]
         activation = ModelActivation(self._topic, self._settings.shards, live=bool(members), timeout_s=ACTIVATE_S)
         await activation.activate(artifact)
 

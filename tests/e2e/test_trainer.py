@@ -24,8 +24,8 @@ def test_a_better_artifact_is_put_to_use(settings: Settings, tmp_path: Path) -> 
     """In place of one that ranks at random comes one that was trained on the topics; the log is followed."""
     poor = untrained(ModelConfig(), 3)
     poor.save(tmp_path / "poor")
-    own = settings.model_copy(update={"model": str(tmp_path / "poor"), "train_posts": 150, "partitions": 2})
-    rows = list(Simulation(150, 2, 5, posts_per_day=0.4).events(16))
+    own = settings.model_copy(update={"model": str(tmp_path / "poor"), "train_posts": 300, "partitions": 2})
+    rows = list(Simulation(150, 2, 5, posts_per_day=0.6).events(16))
     with admin(own) as client:
         create(client, Topics(own).all())
     log, inputs = TrainingLog(own), Topics(own).inputs
@@ -46,13 +46,13 @@ def test_a_better_artifact_is_put_to_use(settings: Settings, tmp_path: Path) -> 
     async def cycle() -> None:
         async with models_topic_writer(own) as topic:
             made = Trainer(own, topic, on_row=told.append)
-            made.plan = replace(made.plan, snapshots=3, epochs=2)
+            made.plan = replace(made.plan, snapshots=4, epochs=3)
             assert await made.step() is not None
             assert await made.step() is None
 
     asyncio.run(cycle())
     state = read_models_topic(own)
     assert state is not None
-    assert [row.action for row in told] == ["accepted"]
+    assert [row.action for row in told] == ["accepted"], told[0].reasons
     assert artifact_in_use(own, state).version == told[0].candidate != poor.version
     assert list(state.history) == [told[0].id]
