@@ -203,12 +203,11 @@ class Shard:
 
     def _apply(self, records: list[Record], halos: Sequence[Halo], outcome: Outcome) -> Arrivals:
         """Apply mutations and halos to the graph; the alert rule runs at each boundary of event time."""
-        graph = self.graph
+        graph, publisher, rule = self.graph, self.publisher, self.rule
         graph.begin()
-        self.publisher.begin()
+        publisher.begin()
         for record in records:
-            columns, on_boundary = EventColumns.of(record.mutations), self.publisher.run_alert_rule
-            counts = graph.take(columns, record.clock, self.rule.step_us, on_boundary)
+            counts = graph.take(EventColumns.of(record.mutations), record.clock, rule.step_us, publisher.run_alert_rule)
             for name, count in counts.items():
                 outcome.counts[name] = outcome.counts.get(name, 0) + count
             outcome.outbound_facts += facts_by_shard(record, graph.drain_outbound_facts())
