@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.storage import register_kernels as kernels
-from graphstate.storage.chains import Chains
+from graphstate.storage.chains import Chains, free_all
 from graphstate.storage.pair_tables import PairTable, pair_key
 from graphstate.storage.row_layouts import (
     CREDIT,
@@ -162,7 +162,7 @@ class RegisterTables:
         entry = self.pairs.get(user, creator)
         if value is None:
             if entry is not None:
-                kernels.chains.free_all(self.credits.pool, self.credits.ends, int(entry[HEAD]))
+                free_all(self.credits.pool, self.credits.ends, int(entry[HEAD]))
             self.pairs.remove(user, creator)
         else:
             self.pairs.put(user, creator, (*PAIR_VALUE.unpack(value), -1 if entry is None else int(entry[HEAD])))
