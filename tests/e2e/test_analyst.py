@@ -27,6 +27,7 @@ LAST = max(event.time for event in LOG)
 def analyst(settings: Settings) -> Iterator[AnalystProcess]:
     """An analyst that is not started yet, with its topics, killed at the end."""
     changes: dict[str, Any] = {"analyst_port": settings.web_port, "analyst_interval_s": 0.1, "retention_s": 0}
+    changes["analyst_cascade_sets"] = 4_096
     settings = settings.model_copy(update=changes)
     with admin(settings) as client:
         create(client, Topics(settings).all())
@@ -92,7 +93,8 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     assert ask(analyst, "seeds", {"k": 3})["seeds"][0]["user"] == seeds["seeds"][0]
     cascade = ask(analyst, "seeds", {"k": 3, "model": "ic"})
     assert len(cascade["seeds"]) == 3
-    assert cascade["guarantee"] >= 0.58
+    assert published(settings, "seeds")["ic"]["theta"] == cascade["theta"] == 4_096
+    assert 0 < cascade["guarantee"] < 1
     low, high = ask(analyst, "diffuse", {"users": [person]})["interval"]
     assert 1 <= low <= high
     forget = Mutation(Kind.FORGET, LAST + 1, person)

@@ -123,7 +123,9 @@ class LiveGraph:
     def _sample_sets(self, rows: int) -> None:
         """Sample all sets, with room for as many users again."""
         roots = 1 << (2 * rows).bit_length()
+        # Both relations always have the same number of rows, as measures compare them by row.
         self.follows.ensure_rows(roots)
+        self.interacts.ensure_rows(self.follows.graph.rows)
         self.kept = KeptSets(self.follows.graph, self._cascade_sets, roots)
 
     def _change_members(self, changes: EdgeChanges) -> None:
