@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from graphstate.event_columns import EventColumns
-from streams.messages.mutation_packs import UnappliedRecords, unpack
+from streams.messages.packs.mutation_packs import UnappliedRecords, unpack
 
 
 class LogRecord(NamedTuple):

@@ -26,7 +26,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from streams.messages.topic_identity import UNKNOWN, TopicState, id_text
+from streams.messages.packs.topic_identity import UNKNOWN, TopicState, id_text
 
 ID_BYTES = 16
 UNKNOWN_TOPIC = 3

@@ -21,7 +21,7 @@ from kafka.structs import OffsetAndMetadata
 from streams.errors import BrokerError, NotAllowed, Right, TopicError, one_line
 from streams.kafka.access import rights
 from streams.kafka.access.preflight import check_connection
-from streams.messages.topic_identity import id_text
+from streams.messages.packs.topic_identity import id_text
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from streams.errors import StateError
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 
 VERSION = 1
 NODES = 1_500

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.source_progress import SourceProgress
 from streams.offline.replay import BATCH, cluster
 from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.graph_view import graph_spec

@@ -35,7 +35,7 @@ from streams.messages.analysis_outputs import decode_seeds
 from streams.messages.events import mutations
 from streams.messages.halos import Halo, decode
 from streams.messages.headers import rfc3339
-from streams.messages.mutation_packs import unpack
+from streams.messages.packs.mutation_packs import unpack
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
 from streams.worker.checkpoints import open_address

@@ -36,7 +36,7 @@ from streams.errors import BrokerError, StateError, TopicError, WorkerError
 from streams.kafka import topics
 from streams.kafka.access import rights, rights_table
 from streams.kafka.log_io import reader, writer
-from streams.messages.topic_identity import Identity, read_note
+from streams.messages.packs.topic_identity import Identity, read_note
 from streams.operations.reshard_journal import BUILD, PLACE, SETTLE, SWAP, Journal, ReshardTopics
 from streams.operations.resharded_log import NewLog, OldPartition, least_progress, merge_by_clock
 from streams.settings.settings import Settings

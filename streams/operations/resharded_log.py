@@ -28,16 +28,16 @@ from graphstate.apply.remote_facts import FIRST
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import EVICTION_US, Mutation, owner
 from streams.errors import StateError
-from streams.messages.mutation_packs import (
+from streams.messages.packs.fact_packs import fact_packs
+from streams.messages.packs.mutation_packs import (
     PACK_BYTES,
     PACK_MUTATIONS,
     Pack,
     Packer,
     UnappliedRecords,
-    fact_packs,
     unpack,
 )
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.source_progress import SourceProgress
 from streams.shard.alerts.alert_rule import Emerging, alert_id
 from streams.shard.alerts.watermarks import Watermarks
 from streams.shard.routing import concerned

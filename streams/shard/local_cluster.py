@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Mutation
 from streams.messages.halos import Halo, encode
-from streams.messages.mutation_packs import Record
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.mutation_packs import Record
+from streams.messages.packs.source_progress import SourceProgress
 from streams.shard.routing import concerned
 from streams.shard.shard import Outcome, Shard
 

@@ -27,9 +27,10 @@ from model.evaluation.live_figures import model_number
 from model.explain.numpy_forward import stranger_score
 from model.network.population_sums import PopulationSums
 from streams.messages.halos import Halo, cause
-from streams.messages.mutation_packs import OutboundFacts, Record, facts_by_shard
 from streams.messages.outputs import Alert, AlertOutcome, Score
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.fact_packs import OutboundFacts, facts_by_shard
+from streams.messages.packs.mutation_packs import Record
+from streams.messages.packs.source_progress import SourceProgress
 from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.alerts.judgement import Judgement
 from streams.shard.graph_view import LiveView

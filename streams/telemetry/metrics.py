@@ -17,7 +17,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from streams.messages.events import REASONS
-from streams.messages.topic_identity import REASONS as RESTARTS
+from streams.messages.packs.topic_identity import REASONS as RESTARTS
 from streams.telemetry.thread_time import ThreadTime
 
 PREFIX = "groundswell"

@@ -26,7 +26,7 @@ from model.engine.device_selection import backend, choose
 from streams.kafka.access.group_refusals import explained
 from streams.kafka.consumer.transport import Consumer, Producer, RawSchema
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Committed
+from streams.messages.packs.topic_identity import Committed
 from streams.settings.settings import Settings
 from streams.shard.alerts.alert_rule import AlertRule, alert_rule
 from streams.shard.alerts.judgement import AlertFigures

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from graphstate.types import Kind, Mutation
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, admin, create
-from streams.messages.mutation_packs import Packer
+from streams.messages.packs.mutation_packs import Packer
 from streams.settings.settings import Settings
 from tests.support.analysts import AnalystProcess
 from tests.support.workers import producer, wait_for

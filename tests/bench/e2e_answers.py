@@ -24,8 +24,8 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from graphstate.types import GraphSpec
 from streams.kafka.topics import Topics, admin
 from streams.messages.files.event_files import time_us
-from streams.messages.mutation_packs import unpack
-from streams.messages.topic_identity import source_partition
+from streams.messages.packs.mutation_packs import unpack
+from streams.messages.packs.topic_identity import source_partition
 from streams.settings.connection import aiokafka_arguments, kafka_arguments
 from streams.settings.settings import Settings
 

@@ -24,8 +24,8 @@ from model.artifact import Artifact
 from model.engine.cpu import Backend, Engine
 from streams.messages.events import TOPIC_OF, TopicKind
 from streams.messages.files.event_files import FIELDS, row_of
-from streams.messages.mutation_packs import Record
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.mutation_packs import Record
+from streams.messages.packs.source_progress import SourceProgress
 from streams.offline.replay import batches
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Outcome, Shard

@@ -14,8 +14,8 @@ from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
 from streams.kafka.topics import Topics
-from streams.messages.mutation_packs import unpack
-from streams.messages.topic_identity import source_partition
+from streams.messages.packs.mutation_packs import unpack
+from streams.messages.packs.topic_identity import source_partition
 from streams.offline.replay import cluster, replay
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec

@@ -22,7 +22,7 @@ from streams.kafka.consumer.poll_queue import INPUTS, Poll
 from streams.kafka.topics import Topics
 from streams.messages.events import all_from_row, from_row, mutations
 from streams.messages.files import event_files
-from streams.messages.mutation_packs import unpack
+from streams.messages.packs.mutation_packs import unpack
 from streams.offline.dataset import creation_times, effective_events
 from streams.offline.replay import run
 from streams.settings.settings import Settings

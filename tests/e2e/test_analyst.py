@@ -13,7 +13,7 @@ from graphstate.types import FOLLOWS, GraphSpec, Kind, Mutation
 from streams.commands import _analyst
 from streams.errors import AnalystError
 from streams.kafka.topics import Topics, admin, create
-from streams.messages.mutation_packs import Packer
+from streams.messages.packs.mutation_packs import Packer
 from streams.settings.settings import Settings
 from tests.support.analysts import AnalystProcess, naive
 from tests.support.strategies import history

@@ -18,7 +18,7 @@ from aiohttp import web
 from graphstate.types import Kind, Mutation, owner
 from model.artifact import Artifact
 from streams import cli
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 from streams.settings.settings import PREFIX, Settings
 from streams.shard.graph_view import graph_spec
 from streams.shard.shard import Shard

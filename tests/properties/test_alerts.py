@@ -11,7 +11,7 @@ import pytest
 from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.source_progress import SourceProgress
 from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Shard

@@ -34,8 +34,8 @@ from streams.messages.events import (
     TopicKind,
     mutations,
 )
-from streams.messages.mutation_packs import Packer, unpack
-from streams.messages.mutation_packs import messages as packed
+from streams.messages.packs.mutation_packs import Packer, unpack
+from streams.messages.packs.mutation_packs import messages as packed
 
 NOW_MS = 1_714_564_800_000
 TOPICS = get_args(TopicKind)

@@ -19,7 +19,7 @@ from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.engine.cpu import Engine, MakeBackend
 from model.network.pyg_reference import reference
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 from streams.shard.graph_view import graph_input, graph_spec
 from streams.shard.shard import Shard
 from tests.support.engines import BACKENDS, one_thread

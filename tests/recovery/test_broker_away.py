@@ -13,7 +13,7 @@ import pytest
 
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, admin, create, describe
-from streams.messages.mutation_packs import unpack
+from streams.messages.packs.mutation_packs import unpack
 from streams.settings.settings import Settings
 from tests.recovery.test_kill import PORTION, check_undisturbed, feed, open_shard, stream
 from tests.support.workers import lag, read_all, wait_for, worker

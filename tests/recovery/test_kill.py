@@ -18,8 +18,8 @@ from graphstate.types import GraphSpec, Mutation
 from model.artifact import Artifact
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.events import TOPIC_OF, mutations
-from streams.messages.mutation_packs import unpack
-from streams.messages.topic_identity import source_partition
+from streams.messages.packs.mutation_packs import unpack
+from streams.messages.packs.topic_identity import source_partition
 from streams.settings.settings import Settings
 from streams.shard.shard import Shard
 from tests.support.histories import history

@@ -19,7 +19,7 @@ from graphstate.types import source_hash
 from streams.embedded import EmbeddedKafka
 from streams.embedded.broker import HOST
 from streams.kafka.topics import Topics, admin, create
-from streams.messages.mutation_packs import unpack
+from streams.messages.packs.mutation_packs import unpack
 from streams.settings.settings import Settings
 from tests.recovery.test_kill import PORTION, feed, stream
 from tests.support import brokerlog

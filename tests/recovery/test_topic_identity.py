@@ -17,7 +17,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, TopicSpec, admin, create, make, ranges
-from streams.messages.topic_identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
+from streams.messages.packs.topic_identity import CUT_BACK, MADE_ANEW, OTHER_LOG, UNREAD, Identity, read_note
 from streams.operations.doctor import Check, examine, state
 from streams.settings.settings import Settings
 from tests.support.workers import WorkerProcess, producer, refusal, wait_for

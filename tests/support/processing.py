@@ -7,8 +7,8 @@ from typing import Any
 
 from graphstate.types import Kind, Mutation
 from model.evaluation.calibration import IDENTITY
-from streams.messages.mutation_packs import Packer
 from streams.messages.outputs import Message, MessageColumns
+from streams.messages.packs.mutation_packs import Packer
 from streams.shard.shard import Outcome
 
 

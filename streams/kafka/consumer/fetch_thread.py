@@ -30,7 +30,7 @@ from streams.kafka.consumer.poll_queue import INPUTS, Poll
 from streams.kafka.lease import Lease
 from streams.kafka.leased_client import METADATA_MS, REQUEST_MS, maintain_lease
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import Committed, TopicState
+from streams.messages.packs.topic_identity import Committed, TopicState
 from streams.settings.connection import aiokafka_arguments
 
 LOGGER = logging.getLogger("faust.transport")

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import aiokafka
 
-from streams.messages.topic_identity import Committed
+from streams.messages.packs.topic_identity import Committed
 
 
 class Noted(int):

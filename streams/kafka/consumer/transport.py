@@ -3,7 +3,7 @@
 * All records of one fetch reach an agent as one `Poll` per lane (`streams/kafka/consumer/poll_queue.py`), not as one
   Faust event each.
 * The worker decides the positions at each assignment: partitions with state start where the state ends. A commit
-  carries the identity of the topic that its offset belongs to (`streams/messages/topic_identity.py`).
+  carries the identity of the topic that its offset belongs to (`streams/messages/packs/topic_identity.py`).
 
 The fetches run on a thread of their own (`streams/kafka/consumer/fetch_thread.py`); everything here runs on the main
 event loop.
@@ -27,7 +27,7 @@ from streams.kafka.consumer.fetch_thread import FetchThread
 from streams.kafka.consumer.noting_consumer import Noted
 from streams.kafka.consumer.poll_queue import Poll, PollQueue
 from streams.kafka.leased_client import EPOCH, METADATA_MS, REQUEST_MS, LeasedProducer
-from streams.messages.topic_identity import Committed, TopicState
+from streams.messages.packs.topic_identity import Committed, TopicState
 from streams.settings.connection import aiokafka_arguments
 from streams.telemetry.liveness import POLLS, STEP_S
 

@@ -28,7 +28,7 @@ from graphstate.queries import recent_activity
 from graphstate.state import ALERTS, GraphState
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s, Mutation
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.source_progress import SourceProgress
 from streams.shard.alerts import messages
 from streams.shard.alerts.activity import AuthorActivity, Measured
 from streams.shard.alerts.alert_rule import EPOCHS, UNIT, AlertRule, Emerging, Thresholds, added, counted

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphstate.storage.row_layouts import NEVER
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.source_progress import SourceProgress
 
 
 class Watermarks:

@@ -20,7 +20,7 @@ from graphstate.state import GraphState
 from graphstate.types import CREATED as CREATED_RELATION
 from graphstate.types import Fact, Int64s, Kind, source_hash
 from model.evaluation.live_figures import POST, LivePosts
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 
 PREFIX = b"post/"
 _KEY = Struct(">QIQ")

@@ -17,7 +17,7 @@ from faust.types import TP
 
 from streams.errors import LeaseLost, StaleStep
 from streams.kafka.leased_client import EPOCH, REQUEST_MS
-from streams.messages.topic_identity import Committed, TopicState
+from streams.messages.packs.topic_identity import Committed, TopicState
 from streams.worker.checkpoints import saved_offsets
 from streams.worker.lifecycle import WorkerPart
 

@@ -14,7 +14,7 @@ from faust.types import TP
 from streams.errors import WorkerError
 from streams.kafka.consumer.transport import Transport
 from streams.kafka.lease import Lease
-from streams.messages.topic_identity import Committed
+from streams.messages.packs.topic_identity import Committed
 from streams.settings.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Start positions at an assignment: a shard starts at the end of its state, an input at the offset the group committed.
 
-Both are used only if they still refer to the topic that they were taken from (`streams/messages/topic_identity.py`). A
+Both are used only if they still refer to the topic that they were taken from (`streams/messages/packs/topic_identity.py`). A
 state of another log stops the worker. An input topic that was replaced is read from its beginning, with a warning and a
 count: events are set-valued, so repeated events change nothing.
 """
@@ -16,7 +16,7 @@ from faust.types import TP
 
 from streams.errors import StateError
 from streams.kafka.topics import check_partitions
-from streams.messages.topic_identity import (
+from streams.messages.packs.topic_identity import (
     CUT_BACK,
     MADE_ANEW,
     OTHER_LOG,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiokafka.errors import KafkaError
 
 from streams.errors import BrokerError, TopicError, one_line
-from streams.messages.topic_identity import TopicState
+from streams.messages.packs.topic_identity import TopicState
 
 if TYPE_CHECKING:
     from streams.kafka.consumer.transport import Consumer

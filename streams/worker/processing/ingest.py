@@ -25,7 +25,7 @@ from streams.kafka.consumer.poll_queue import Poll
 from streams.kafka.consumer.transport import Producer
 from streams.kafka.topics import Topics
 from streams.messages.column_decoder import DecodedFetch, Messages, decode
-from streams.messages.mutation_packs import Packer, Segment
+from streams.messages.packs.mutation_packs import Packer, Segment
 from streams.shard.routing import concerned_rows
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.dead_letters import DeadLetters

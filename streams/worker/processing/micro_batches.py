@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from streams.errors import StateError
-from streams.messages.mutation_packs import UnappliedRecords, unpack
+from streams.messages.packs.mutation_packs import UnappliedRecords, unpack
 
 STEP_MUTATIONS = 16_384
 """Mutations at which a micro-batch is full. Packs are not split, so it may exceed this by one pack."""

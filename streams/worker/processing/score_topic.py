@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from streams.messages.topic_identity import TopicState
+from streams.messages.packs.topic_identity import TopicState
 
 
 class _Shard(Protocol):

@@ -28,8 +28,9 @@ from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
 from streams.messages.headers import CloudEvents, rfc3339
-from streams.messages.mutation_packs import UnappliedRecords, fact_packs
 from streams.messages.outputs import Message, MessageColumns, score_messages, tombstones
+from streams.messages.packs.fact_packs import fact_packs
+from streams.messages.packs.mutation_packs import UnappliedRecords
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.processing.micro_batches import LogRecord, MicroBatch, micro_batches

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 from model.evaluation.calibration import CalibrationMap
 from streams.errors import StaleStep
 from streams.messages.halos import Halo
-from streams.messages.mutation_packs import Record
-from streams.messages.topic_identity import TopicState
+from streams.messages.packs.mutation_packs import Record
+from streams.messages.packs.topic_identity import TopicState
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.stage_timer import StageTimer
 from streams.worker.processing.score_topic import ScoreTopicChange, note_score_topic

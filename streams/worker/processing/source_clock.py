@@ -17,8 +17,8 @@ from streams.errors import LeaseLost
 from streams.kafka.batches import send_packs
 from streams.kafka.consumer.transport import Consumer, Producer
 from streams.kafka.leased_client import EPOCH
-from streams.messages.mutation_packs import Packer
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.mutation_packs import Packer
+from streams.messages.packs.source_progress import SourceProgress
 from streams.worker.lifecycle import WorkerPart
 
 _SECOND = 1_000_000

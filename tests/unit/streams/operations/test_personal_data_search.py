@@ -19,7 +19,7 @@ from streams import cli
 from streams.kafka.topics import Topics
 from streams.messages.halos import Halo, Node, Want
 from streams.messages.halos import encode as encode_halo
-from streams.messages.mutation_packs import Packer
+from streams.messages.packs.mutation_packs import Packer
 from streams.operations import personal_data_search
 from streams.operations.personal_data_search import (
     REMOVED,

@@ -11,8 +11,8 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from model.types import Population, measure
-from streams.messages.mutation_packs import Record
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.mutation_packs import Record
+from streams.messages.packs.source_progress import SourceProgress
 from streams.offline.replay import batches, cluster, reference_error, replay
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard

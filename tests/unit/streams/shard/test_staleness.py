@@ -9,7 +9,7 @@ import pytest
 from graphstate.types import USER, GraphSpec
 from model.artifact import untrained
 from model.config import ModelConfig
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 from streams.shard.shard import Shard
 from tests.support.graphs import follow
 

@@ -18,7 +18,7 @@ from graphstate.memory.node_tables import forgotten_key
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import USER, GraphSpec, Mutation, owner, source_hash
 from model.artifact import Artifact
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 from streams.shard.graph_view import graph_spec
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Outcome, Shard

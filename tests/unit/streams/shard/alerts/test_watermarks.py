@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphstate.storage.row_layouts import NEVER
-from streams.messages.source_progress import SourceProgress
+from streams.messages.packs.source_progress import SourceProgress
 from streams.shard.alerts.watermarks import Watermarks
 
 TWO = {"t": 2}

@@ -14,7 +14,7 @@ from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from model.evaluation.live_figures import LivePosts, figures, newest
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 from streams.offline.dataset import closed_posts
 from streams.offline.evaluation import EvaluationSet, Protocol
 from streams.offline.prequential import prequential

@@ -12,7 +12,7 @@ from faust.types import TP
 
 from streams.errors import StaleStep
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import TopicState
+from streams.messages.packs.topic_identity import TopicState
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness

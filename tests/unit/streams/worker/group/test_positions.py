@@ -11,7 +11,7 @@ from graphstate.state import FORMAT
 from graphstate.types import GraphSpec
 from streams.errors import StateError, TopicError
 from streams.kafka.topics import Topics
-from streams.messages.topic_identity import TopicState
+from streams.messages.packs.topic_identity import TopicState
 from streams.operations import doctor
 from streams.settings.settings import Settings
 from streams.telemetry.readiness import Readiness

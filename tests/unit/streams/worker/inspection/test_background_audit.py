@@ -17,7 +17,7 @@ from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.network.pyg_reference import Reference
 from streams.errors import ModelRefused
-from streams.messages.mutation_packs import Record
+from streams.messages.packs.mutation_packs import Record
 from streams.shard.shard import Shard
 from streams.telemetry.metrics import Metrics
 from streams.worker.inspection.background_audit import START_S, Auditor, rest_s

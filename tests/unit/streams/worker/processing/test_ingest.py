@@ -19,7 +19,7 @@ from streams.kafka.leased_client import LEASE_OVER, Refused
 from streams.kafka.topics import Topics
 from streams.messages.events import TopicKind, mutations
 from streams.messages.headers import ERRORS
-from streams.messages.mutation_packs import messages, unpack
+from streams.messages.packs.mutation_packs import messages, unpack
 from streams.settings.settings import Settings
 from streams.shard.routing import concerned
 from streams.telemetry.metrics import Metrics

@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Fact, Kind, Mutation
 from streams.errors import StateError
-from streams.messages import mutation_packs
-from streams.messages.mutation_packs import (
-    FACTS,
+from streams.messages.packs import mutation_packs
+from streams.messages.packs.fact_packs import FACTS, OutboundFacts, fact_packs
+from streams.messages.packs.mutation_packs import (
     VERSION,
-    OutboundFacts,
     Packer,
     Record,
     UnappliedRecords,
-    fact_packs,
     messages,
     unpack,
 )

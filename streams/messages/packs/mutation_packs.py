@@ -3,7 +3,7 @@
 A pack holds the mutations as columns with one table of ids, and one segment per source partition: the offsets of whole
 input messages, and how many mutations each has. A shard keeps the last applied offset of each source partition (its
 marks) and skips messages that are not above the mark, so a message that ingest sends twice counts once. A source names
-the identity of its topic (`streams/messages/topic_identity.py`): a mark of a topic does not hold for another topic with
+the identity of its topic (`streams/messages/packs/topic_identity.py`): a mark of a topic does not hold for another topic with
 the same name.
 
 Facts that a shard derives for other shards travel the same way: their source is the shard's own partition of the
@@ -30,8 +30,8 @@ from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s, Mutation
 from streams.errors import StateError
-from streams.messages.source_progress import SourceProgress
-from streams.messages.topic_identity import source_partition
+from streams.messages.packs.source_progress import SourceProgress
+from streams.messages.packs.topic_identity import source_partition
 
 VERSION = 3
 _READ = (1, 2, 3)
@@ -73,22 +73,6 @@ class Record(NamedTuple):
     ) -> Self:
         """Return a record of these mutations."""
         return cls(offset, EventColumns.of(mutations), clock, accepted_ms, progress)
-
-
-class OutboundFacts(NamedTuple):
-    """Facts for another shard that a record led to: a function of the log up to that record."""
-
-    shard: int
-    record: Record
-    facts: list[Mutation]
-
-
-def facts_by_shard(record: Record, outbound_facts: list[tuple[int, Mutation]]) -> list[OutboundFacts]:
-    """Group the facts of a record by receiving shard; each group keeps their order."""
-    facts: dict[int, list[Mutation]] = {}
-    for shard, fact in outbound_facts:
-        facts.setdefault(shard, []).append(fact)
-    return [OutboundFacts(shard, record, shard_facts) for shard, shard_facts in facts.items()]
 
 
 class Segment(NamedTuple):
@@ -479,30 +463,3 @@ def messages(pack: Pack) -> Iterator[tuple[str, int, int, list[Mutation]]]:
         for offset, accepted_ms, count in zip(*(column.tolist() for column in segment[1:]), strict=True):
             yield segment.source, offset, accepted_ms, mutations[begin : begin + count]
             begin += count
-
-
-FACTS = 4_096
-"""Facts under one offset in a pack; a record with more facts takes several offsets."""
-_PARTS = 1 << 16
-_FACT_BYTES = 64
-
-
-def fact_packs(log_name: str, partition: int, outbound_facts: Iterable[OutboundFacts]) -> dict[int, list[bytes]]:
-    """Pack a shard's facts for other shards; the same records give the same packs whenever they are applied again.
-
-    Args:
-        log_name: the mutations topic.
-        partition: the partition of the shard that derived the facts.
-        outbound_facts: the facts, in the order of their records.
-
-    Returns:
-        The packs by receiving shard.
-    """
-    packers: dict[int, Packer] = {}
-    for shard, record, facts in outbound_facts:
-        packer = packers.setdefault(shard, Packer())
-        for part, begin in enumerate(range(0, len(facts), FACTS)):
-            chunk = facts[begin : begin + FACTS]
-            offset = record.offset * _PARTS + part
-            packer.add_message(f"{log_name}:{partition}", offset, record.accepted_ms, len(chunk) * _FACT_BYTES, chunk)
-    return {shard: packer.finish() for shard, packer in packers.items()}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from graphstate.types import Kind, Mutation
 from streams.kafka.consumer.noting_consumer import Noted, NotingConsumer
-from streams.messages.mutation_packs import Packer, UnappliedRecords, unpack
-from streams.messages.topic_identity import (
+from streams.messages.packs.mutation_packs import Packer, UnappliedRecords, unpack
+from streams.messages.packs.topic_identity import (
     CUT_BACK,
     MADE_ANEW,
     OTHER_LOG,
