@@ -65,6 +65,7 @@ APP_STOP_S = 15.0
 TICK_S = 1.0
 
 
+# large class: the one place that connects the parts of a process
 class Worker:
     """One worker, from `start` to `stop`.
 

@@ -1,1 +1,1 @@
-"""Packs, the messages of the mutations topic: events and facts as columns, their sources, and the progress of ingest."""
+"""Packs, the messages of the mutations topic: columns of events and facts, their sources, the progress of ingest."""

@@ -3,8 +3,8 @@
 A pack holds the mutations as columns with one table of ids, and one segment per source partition: the offsets of whole
 input messages, and how many mutations each has. A shard keeps the last applied offset of each source partition (its
 marks) and skips messages that are not above the mark, so a message that ingest sends twice counts once. A source names
-the identity of its topic (`streams/messages/packs/topic_identity.py`): a mark of a topic does not hold for another topic with
-the same name.
+the identity of its topic (`streams/messages/packs/topic_identity.py`): a mark of a topic does not hold for another
+topic with the same name.
 
 Facts that a shard derives for other shards travel the same way: their source is the shard's own partition of the
 mutations topic, their offsets are those of the records that led to them.

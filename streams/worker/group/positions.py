@@ -1,8 +1,8 @@
 """Start positions at an assignment: a shard starts at the end of its state, an input at the offset the group committed.
 
-Both are used only if they still refer to the topic that they were taken from (`streams/messages/packs/topic_identity.py`). A
-state of another log stops the worker. An input topic that was replaced is read from its beginning, with a warning and a
-count: events are set-valued, so repeated events change nothing.
+Both are used only if they still refer to the topic that they were taken from
+(`streams/messages/packs/topic_identity.py`). A state of another log stops the worker. An input topic that was replaced
+is read from its beginning, with a warning and a count: events are set-valued, so repeated events change nothing.
 """
 
 from __future__ import annotations
