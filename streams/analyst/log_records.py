@@ -41,5 +41,4 @@ def read(marks: dict[str, int], offset: int, value: bytes) -> tuple[dict[str, in
     unapplied = UnappliedRecords.above(marks)
     unapplied.add(offset, unpack(value))
     record = unapplied.records[0]
-    columns = EventColumns.of(record.mutations)
-    return unapplied.marks, LogRecord(columns, record.clock, record.accepted_ms, unapplied.repeated)
+    return unapplied.marks, LogRecord(record.columns, record.clock, record.accepted_ms, unapplied.repeated)

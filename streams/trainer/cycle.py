@@ -159,12 +159,13 @@ def train_candidate(
     Raises:
         TrainingError: The events are too few.
     """
-    from model.training.run import TrainingPlan, train
+    from model.training.fitting import TrainingPlan
+    from model.training.run import adapt
 
     before = ordered[: int(np.searchsorted(np.array([event.time for event in ordered]), cut, side="right"))]
     dataset = build(before, current.config, cut, snapshots=plan.snapshots, held_out=0.0, progress=progress)
     training = TrainingPlan(epochs=plan.epochs, threads=plan.threads)
-    return train(dataset.snapshots, current.config, seed, progress, training, shipped=current)
+    return adapt(dataset.snapshots, current.config, current, seed, progress, training).artifact
 
 
 def compare(
