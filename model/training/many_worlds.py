@@ -44,7 +44,7 @@ LINEAR = 0.5
 """Part of the score that is linear in the own inputs."""
 PERSISTENCE = 0.7
 """Weight of the centred past mean that is added: past reach predicts more in real streams than in generated ones.
-Chosen on one real stream; it costs on generated ones."""
+Its size was chosen on one real stream, its presence after a look at a second; it costs on generated ones."""
 _PENALTY = 300.0
 _COLD = OWN.index("cold")
 _PAST = OWN.index("past_mean")
