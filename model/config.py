@@ -52,7 +52,7 @@ PROPAGATED_SCALE: Final = 0.25
 """Factor of propagated features before the first layer."""
 
 _UNITS: Final = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_HORIZON_MIN_S, _HORIZON_MAX_S = 600, 60 * 86_400
+_HORIZON_MIN_S, _HORIZON_MAX_S = 60, 60 * 86_400
 
 
 def seconds_of(text: str) -> int:

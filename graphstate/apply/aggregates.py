@@ -66,6 +66,7 @@ class Aggregates:
     Attributes:
         ops: Queued counter operations, see `counter_kernels`.
         changes: Edge changes for `Windows.change`, arrays `[n, 5]` in their order.
+        taken: Those of this micro-batch that the windows have already.
         dirty_rows: Rows to write and to re-evaluate, per node type.
         counted: Users with changed counters.
         outbound_facts: Facts for other shards: (owner's shard, fact).
@@ -92,6 +93,7 @@ class Aggregates:
         """Discard the changes of the last micro-batch."""
         self.ops = array("q")
         self.changes: list[Int64s] = []
+        self.taken: list[Int64s] = []
         self.dirty_rows: list[set[int]] = [set() for _ in TYPES]
         self.counted: set[int] = set()
         self.outbound_facts: list[tuple[int, Mutation]] = []
@@ -119,6 +121,7 @@ class Aggregates:
     def take_changes(self) -> Int64s:
         """Return and remove the edge changes, in their order."""
         changes, self.changes = self.changes, []
+        self.taken += changes
         return np.concatenate(changes) if changes else self._no_changes
 
     def drain_credit_changes(self) -> Changes:

@@ -74,9 +74,8 @@ def train(
     It starts from the shipped artifact and from scratch, and keeps what ranks the newest posts best. The same command
     resumes an interrupted training.
     """
-    files = files or []
+    files, config = files or [], _config(preset, floor, horizon)
     _check(files, out, since, until, truth, sources=sum(map(bool, (files, topics, simulate))))
-    config = _config(preset, floor, horizon)
     named: dict[str, Any] = {"preset": preset, "floor": floor, "horizon": horizon, "epochs": epochs}
     if simulate == _MANY:
         options = _options({**named, "seed": seed, "out": out})

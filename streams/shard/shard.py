@@ -136,7 +136,7 @@ class Shard:
         self.next_offset = int(graph.meta.get(b"next", b"0"))
         self.marks: dict[str, int] = json.loads(graph.meta.get(b"marks", b"{}"))
         self._layer1_changed: list[Int64s] = graph.none()
-        self._stranger = stranger_score(artifact)
+        self._stranger = float(np.float32(stranger_score(artifact)))  # as the engine's scores
         self._prepared = self.next_offset, self.marks
         self._related = False
 
@@ -382,7 +382,7 @@ class Shard:
         artifact are no longer used. The calibration is that of no artifact until `ScorePublisher.calibrate`.
         """
         self.artifact, self.engine = artifact, engine
-        self._stranger = stranger_score(artifact)
+        self._stranger = float(np.float32(stranger_score(artifact)))
         self.publisher.calibration = IDENTITY
         self.publisher.replace_engine(engine)
         self.mirrors.replace_engine(engine, self.publisher.percentiles, artifact.version)

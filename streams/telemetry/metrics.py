@@ -329,8 +329,8 @@ class Metrics:
         )
         self.live_calibration = self._gauge(
             "live_calibration_error",
-            "Mean of |log(predicted ÷ observed reach)| over tenths of the newest closed posts by prediction; 0.1 is "
-            "about 10 %",
+            "Mean absolute log(predicted ÷ observed reach) over tenths of the newest closed posts by prediction; 0.1 "
+            "is about 10 %",
         )
         self.trainer_decisions = self._gauge(
             "trainer_decisions",

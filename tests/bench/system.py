@@ -167,7 +167,7 @@ def loaded(
 
 def step(shard: Shard, cell: Cell, batch: list[Mutation]) -> Outcome:
     """Process and commit one micro-batch; add its times to the cell."""
-    newest = SourceProgress.of_file(max(mutation.time for mutation in batch))
+    newest = SourceProgress.of_file(max((mutation.time for mutation in batch), default=0))
     record = Record.of(shard.next_offset, batch, progress=newest)  # packs hold columns
     with_processor = len(cell.whole_s) % PROCESSOR_STEPS == 0
     StageTimer.processor = cell.processor if with_processor else None
@@ -209,7 +209,7 @@ def measure(
 def seeds_of(shard: Shard) -> Seeds:
     """The changes of the last step."""
     graph = shard.graph
-    edges = np.frombuffer(graph.aggregates.changes, np.int64).reshape(-1, 5)
+    edges = np.concatenate([*graph.aggregates.taken, np.zeros((0, 5), np.int64)])
     targets: list[list[NDArray[np.int64]]] = [[] for _ in TYPES]
     for number, relation in enumerate(RELATIONS):
         targets[relation.target].append(edges[edges[:, 1] == number, 3])

@@ -41,7 +41,7 @@ def send(settings: Settings, events: list[Mutation], first: int) -> None:
     """Write events to the log, as messages of one input partition from an offset on."""
     packer = Packer()
     for offset, event in enumerate(events, first):
-        packer.add("in#1:0", offset, offset, 100, [event])
+        packer.add_message("in#1:0", offset, offset, 100, [event])
     with producer(settings) as sender:
         for value in packer.finish():
             sender.send(Topics(settings).mutations.name, value, partition=0)

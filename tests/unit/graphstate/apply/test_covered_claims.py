@@ -21,6 +21,7 @@ PREFIX = b"covered/"
 def graph(tmp_path: Path) -> Iterator[GraphState]:
     """Yield an empty graph whose next boundary is at hour 1."""
     made = GraphState.open(tmp_path / "state", GraphSpec())
+    made.applier.covered.enabled = True
     made.applier.covered.pass_boundary(at(0), at(HOUR))
     yield made
     made.close()

@@ -30,7 +30,7 @@ KEPT = GraphSpec(floor=1, window=3)
 def artifact_of(spec: GraphSpec) -> Artifact:
     """Return an untrained model for a graph."""
     config = ModelConfig(
-        hidden=8, heads=2, head_hidden=4, window=spec.window, floor=spec.floor, horizon_s=spec.horizon_s
+        hidden=8, heads=2, head_hidden=4, window=spec.window, floor=spec.floor, horizon_s=max(600, spec.horizon_s)
     )
     return untrained(config, 2)
 

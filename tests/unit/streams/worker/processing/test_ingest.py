@@ -118,7 +118,7 @@ def test_packs_have_what_concerns_each_shard(
     async def run() -> Metrics:
         metrics, producer = Metrics(), SimpleNamespace(client=SimpleNamespace(send=send))
         consumer: Any = SimpleNamespace(is_current=lambda _poll: True, complete_poll=lambda _poll: None)
-        ingest = Ingest(topics, consumer, producer, DeadLetters(letter, metrics, 1_000), metrics)  # type: ignore[arg-type]
+        ingest = Ingest(topics, consumer, producer, DeadLetters(letter, metrics, 1_000), metrics, SourceClock(10, 0))  # type: ignore[arg-type]
         ingest.sources = {tp: f"{tp.topic}#id:{tp.partition}" for tp in poll.parts}
         assert await ingest.handle(poll)
         return metrics
