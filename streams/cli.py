@@ -58,7 +58,7 @@ COMMANDS = {
 }
 
 
-WITHOUT_KERNELS = {"config", "diffuse", "topics", "tail", "worker"}
+WITHOUT_KERNELS = {"config", "diffuse", "doctor", "topics", "tail", "worker"}
 """Commands that compile no kernels, or choose the folder of kernels themselves."""
 OPTIONAL = {"--skip-bad": "-1"}
 """Options whose value may be left out, with the value they have then."""

@@ -6,10 +6,13 @@ The checks are in `streams/operations/doctor.py`, in the list `CHECKS`.
 from __future__ import annotations
 
 import itertools
+import os
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
+from streams.errors import SettingsError
 from streams.telemetry import console
 
 
@@ -18,10 +21,15 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     Exit code 1 if a check fails.
     """
-    from streams.operations import doctor
+    from streams.settings import kernel_cache
     from streams.settings.settings import Settings
 
     examined = Settings.examine()
+    datadir = examined.settings.datadir
+    with suppress(SettingsError):  # a check reports it
+        kernel_cache.prepare(datadir if os.path.isdir(datadir) else None)  # noqa: PTH112 - no error without permission
+    from streams.operations import doctor
+
     findings = []
     for finding in itertools.chain(
         doctor.settings(examined), (doctor.examine(check, examined.settings) for check in doctor.CHECKS)

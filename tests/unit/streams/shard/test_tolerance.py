@@ -39,7 +39,7 @@ from tests.support.histories import history
 
 ARTIFACT = Artifact.default()
 SPEC = GraphSpec(floor=ARTIFACT.config.floor, window=ARTIFACT.config.window)
-MOST = 0.03
+MOST = 0.05
 ROUNDING = 1e-6
 NOW_MS = 1_700_000_000_000
 every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
