@@ -120,11 +120,15 @@ class AlertWebhook(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Commit the end of partitions without a position: alerts from before the webhook was set are not sent."""
-        for partition in assigned:
+        partitions = list(assigned)
+        # The consumer may fetch from the beginning meanwhile.
+        self._consumer.pause(*partitions)
+        for partition in partitions:
             if await self._consumer.committed(partition) is None:
                 (end,) = (await self._consumer.end_offsets([partition])).values()
                 await self._consumer.commit({partition: end})
                 self._consumer.seek(partition, end)
+        self._consumer.resume(*partitions)
 
     # Requests
 
