@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
+from functools import partial
 
 from streams.errors import SettingsError
 from streams.settings.settings import Settings
+from streams.worker.run import run_until_signal
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +22,7 @@ def run(settings: Settings) -> None:
     Raises:
         GroundswellError: What stopped it instead.
     """
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signal(settings))
-
-
-async def _until_signal(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(settings, stop)
+    run_until_signal(partial(serve, settings))
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -6,7 +6,8 @@ A step publishes hundreds of scores; awaiting a send for each would cost more th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any, Protocol
 
@@ -50,16 +51,24 @@ async def publish(
     Returns:
         The number of messages.
     """
+    async with _acknowledged() as sent:
+        return await _queue(producer, topic, messages, now_ms, sent, partitions)
+
+
+@asynccontextmanager
+async def _acknowledged() -> AsyncIterator[list[asyncio.Future[Any]]]:
+    """Yield a list for sent batches, and wait until all of them are acknowledged.
+
+    After an error the batches before it are awaited too, so that nothing is in flight afterwards.
+    """
     sent: list[asyncio.Future[Any]] = []
     try:
-        count = await _queue(producer, topic, messages, now_ms, sent, partitions)
+        yield sent
     finally:
-        # After an error the batches before it are awaited too, so that nothing is in flight when this returns.
         results = await asyncio.gather(*sent, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return count
 
 
 async def _queue(
@@ -105,21 +114,14 @@ async def publish_columns(
     Returns:
         The number of messages.
     """
-    sent: list[asyncio.Future[Any]] = []
     count = 0
-    try:
+    async with _acknowledged() as sent:
         for messages in parts:
             targets = partitions_of(messages.keys, len(await producer.partitions_for(topic.name)))
             for partition, batch in record_batches(messages, targets, now_ms, batch_bytes):
                 sent.append(await producer.send_batch(batch, topic.name, partition=partition))
             count += len(messages.keys)
             await asyncio.sleep(0)
-    finally:
-        # After an error the batches before it are awaited too, so that nothing is in flight when this returns.
-        results = await asyncio.gather(*sent, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
     return count
 
 
