@@ -71,7 +71,9 @@ class ThreadTime(Collector):
                 # The name of a thread, in brackets, may contain spaces and brackets.
                 begin, _, rest = (folder / "stat").read_text(encoding="utf-8").rpartition(")")
                 fields = rest.split()
-                name = names.get(int(folder.name)) or begin.partition("(")[2]
-                seconds = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-                found[int(folder.name)] = (_NUMBER.sub("", name), seconds)
+                task, seconds = int(folder.name), (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+                last, before = self._last.get(task, ("", 0.0))
+                # Python drops a thread a moment before the kernel does: until then it keeps its name.
+                name = names.get(task) or (last if seconds >= before else "") or begin.partition("(")[2]
+                found[task] = (_NUMBER.sub("", name), seconds)
         return found

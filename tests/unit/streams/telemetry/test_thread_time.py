@@ -49,6 +49,19 @@ def test_threads_of_a_pool_add_up_and_numbers_are_used_again(tmp_path: Path) -> 
     assert found.seconds() == {"rocksdb:low": 4.5}
 
 
+def test_an_ending_thread_keeps_its_name(tmp_path: Path) -> None:
+    """A thread that Python has dropped and the kernel has not is counted under the name that it had."""
+    found, own = ThreadTime("x", tmp_path), threading.get_native_id()
+    thread = threading.current_thread()
+    stat(tmp_path, own, "python", 100)
+    with_name = found.seconds()
+    own_number, thread._native_id = thread._native_id, -1  # type: ignore[attr-defined]
+    try:
+        assert found.seconds() == with_name
+    finally:
+        thread._native_id = own_number  # type: ignore[attr-defined]
+
+
 def test_without_proc_there_is_no_value(tmp_path: Path) -> None:
     """A system without /proc has the counter without samples."""
     (family,) = ThreadTime("x", tmp_path / "none").collect()
