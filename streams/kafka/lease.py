@@ -7,7 +7,9 @@ resumes after a stop finds its lease lapsed before it can write anything.
 
 A lease that was found lapsed is not renewed by a heartbeat, even if the group still has the member: some write was
 refused meanwhile, so the worker rejoins and starts from its positions again. A lease holds for one epoch, from a seek
-to the next seek or revocation; work of an older epoch stays stale.
+to the next seek or revocation; work of an older epoch stays stale. Between a revocation and the seek nothing is allowed,
+although the group has granted the lease again: the shards are opened in that time, and a step that began in it would
+still be in memory when the seek makes it stale.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Lease:
         self._lock = threading.Lock()
         self._until_s = float("-inf")
         self._granted = False
+        self._epoch_open = True
         self._leaving = False
 
     def leave(self) -> None:
@@ -70,15 +73,22 @@ class Lease:
             held, self._granted = self._held(), False
             return held
 
-    def new_epoch(self) -> None:
-        """Begin the next epoch, which makes all work of earlier ones stale."""
+    def end_epoch(self) -> None:
+        """Make all work stale, as the partitions are revoked; nothing is allowed until `begin_epoch`."""
         with self._lock:
             self.epoch += 1
+            self._epoch_open = False
+
+    def begin_epoch(self) -> None:
+        """Begin the next epoch with a seek, which makes all earlier work stale."""
+        with self._lock:
+            self.epoch += 1
+            self._epoch_open = True
 
     def holds(self, epoch: int | None = None) -> bool:
         """Whether work of an epoch (None: the present one) may be written now."""
         with self._lock:
-            return self._held() and epoch in {None, self.epoch}
+            return self._held() and self._epoch_open and epoch in {None, self.epoch}
 
     def _held(self) -> bool:
         if self._granted and self.clock() >= self._until_s:

@@ -142,11 +142,11 @@ def worker(settings: Settings) -> Iterator[WorkerProcess]:
         process.kill()
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str | Callable[[], str]) -> None:
     """Poll until the condition holds; fail with `what` after the timeout."""
     end = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
+        assert time.monotonic() < end, f"waited {timeout_s} s for {what if isinstance(what, str) else what()}"
         time.sleep(POLL_S)
 
 
@@ -174,16 +174,21 @@ def read_all(settings: Settings, names: Iterable[str]) -> list[Any]:
 
 
 def lag(settings: Settings, names: Iterable[str]) -> int:
-    """Number of records of the topics that the group has not committed.
+    """Number of records of the topics that the group has not committed."""
+    return sum(lags(settings, names).values())
 
-    End offsets are read after the commits, so a lag of 0 means that everything sent before the call was committed.
+
+def lags(settings: Settings, names: Iterable[str]) -> dict[TopicPartition, int]:
+    """Number of records of each partition that the group has not committed, where it is not 0.
+
+    End offsets are read after the commits, so no lag means that everything sent before the call was committed.
     """
     consumer = KafkaConsumer(**kafka_arguments(settings), group_id=settings.consumer_group, enable_auto_commit=False)
     try:
         parts = [TopicPartition(name, number) for name in names for number in consumer.partitions_for_topic(name) or ()]
         committed = {part: consumer.committed(part) or 0 for part in parts}
         ends = consumer.end_offsets(parts)
-        return sum(ends[part] - committed[part] for part in parts)
+        return {part: ends[part] - committed[part] for part in parts if ends[part] != committed[part]}
     finally:
         consumer.close()
 
@@ -201,15 +206,17 @@ def wait_quiet(settings: Settings, timeout_s: float, still_s: float) -> float:
     watched = [*read, topics.score.name, topics.alert.name]
     begin = moved = time.monotonic()
     before: dict[Any, int] = {}
+    last = ""
 
     def quiet() -> bool:
-        nonlocal moved, before
-        now = _ends(settings, watched)
-        if now != before or lag(settings, read):
+        nonlocal moved, before, last
+        now, left = _ends(settings, watched), lags(settings, read)
+        if now != before or left:
+            last = f"at {time.monotonic() - begin:.1f} s: lag {left}, new ends {dict(now.items() - before.items())}"
             before, moved = now, time.monotonic()
         return time.monotonic() - moved > still_s
 
-    wait_for(quiet, timeout_s, "everything to be done")
+    wait_for(quiet, timeout_s, lambda: f"everything to be done; {last}")
     return moved - begin
 
 

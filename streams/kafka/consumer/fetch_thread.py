@@ -64,10 +64,13 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         """Return the lane of a topic; callable from any thread."""
         return INPUTS if topic in self._inputs else topic
 
-    def new_epoch(self) -> None:
-        """Make everything stale that was fetched before; callable from any thread."""
+    def end_epoch(self) -> None:
+        """Make everything stale that was fetched before, and allow nothing until the next seek.
+
+        Callable from any thread.
+        """
         self._sought = False
-        self.lease.new_epoch()
+        self.lease.end_epoch()
         self._numbers = defaultdict(int)
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -188,7 +191,10 @@ class FetchThread(driver.AIOKafkaConsumerThread):
             await aiokafka_internals.close_fetches(self._consumer)
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
-        self.new_epoch()  # the seeks follow before the first await
+        # The seeks follow before the first await.
+        self._sought = False
+        self.lease.begin_epoch()
+        self._numbers = defaultdict(int)
         self._position_lost = False
         await super()._seek_wait(consumer, partitions)
         self._sought = True

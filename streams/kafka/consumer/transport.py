@@ -178,7 +178,7 @@ class Consumer(driver.Consumer):
         with suppress(TimeoutError):
             await asyncio.wait_for(self.commit(), max(0.5, timeout_s))
         self.app.lease.end()
-        self._thread.new_epoch()
+        self._thread.end_epoch()
         self.positions = {}
         if not await self.app.producer.drain(DRAIN_S):
             LOGGER.warning("partitions_revoked_with_requests_in_flight")

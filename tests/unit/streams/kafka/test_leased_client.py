@@ -85,10 +85,25 @@ def test_an_epoch_that_is_over_stays_over() -> None:
     assert lease.holds(0)
     assert lease.end()
     assert not lease.end()
-    lease.new_epoch()
+    lease.begin_epoch()
     lease.grant(1_000.0)
     assert lease.holds(1)
     assert not lease.holds(0)
+
+
+def test_nothing_is_allowed_between_a_revocation_and_the_seek() -> None:
+    """A lease that the group grants again before the seek allows no work: neither of the old epoch nor without one."""
+    lease = Lease(SESSION_S, Clock())
+    lease.grant(1_000.0)
+    lease.end()
+    lease.end_epoch()
+    lease.grant(1_000.0)
+    between = lease.epoch
+    assert not lease.holds()
+    assert not lease.holds(between)
+    lease.begin_epoch()
+    assert lease.holds()
+    assert not lease.holds(between)
 
 
 class Group:
@@ -186,14 +201,14 @@ def test_a_message_is_refused_at_the_socket_after_its_lease(settings: Settings, 
             await late
         queued = await asyncio.gather(producer.send(name, b"later", partition=0), return_exceptions=True)
         assert isinstance(queued[0], LeaseLost)
-        lease.new_epoch()
+        lease.begin_epoch()
         lease.grant(clock.now_s)
         with pytest.raises(LeaseLost):
             await producer.send(name, b"of an epoch that is over", partition=0)
         EPOCH.set(lease.epoch)
         await (await producer.send(name, b"second", partition=0))
         old = await producer.send(name, b"old", partition=0)
-        lease.new_epoch()
+        lease.begin_epoch()
         EPOCH.set(lease.epoch)
         new = await producer.send(name, b"new", partition=0)
         with pytest.raises(LeaseLost):

@@ -162,7 +162,7 @@ def test_a_lane_fills_up_and_gets_room() -> None:
         assert queue.put(fetched(3))
         queue.complete(first)
         assert list(queue.in_work()) == []
-        lease.new_epoch()
+        lease.begin_epoch()
         assert queue.has_room("t")
         assert queue.put(fetched(1))
 
