@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 UInt8s = NDArray[np.uint8]
 Int32s = NDArray[np.int32]
 Int64s = NDArray[np.int64]
+Float64s = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a long operation, the units done and the total (0 if unknown)."""
 

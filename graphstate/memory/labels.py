@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
@@ -45,6 +46,7 @@ class Labels:
         self._free: list[int] = []
         self._fresh: set[int] = set()
         self._unused: set[int] = set()
+        self._by_topic: dict[str, set[int]] = {}
 
     def __len__(self) -> int:
         """Return the number of rows, free ones included."""
@@ -60,9 +62,18 @@ class Labels:
             self.ids.append("")
             self._reserve(len(self.ids))
         self.ids[row] = text
-        self._index[text] = row
+        self._enter(row, text)
         self._fresh.add(row)
         return row
+
+    def _enter(self, row: int, text: str) -> None:
+        self._index[text] = row
+        for topic in read_labels(text)[1]:
+            self._by_topic.setdefault(topic, set()).add(row)
+
+    def with_topic(self, topic: str) -> AbstractSet[int]:
+        """Return the rows with a topic."""
+        return self._by_topic.get(topic, set())
 
     def topics(self, row: int) -> tuple[str, ...]:
         """Return the topics of a row, none for −1: the topics of a content are those of its `labels`."""
@@ -86,20 +97,27 @@ class Labels:
         """Free the rows that nothing uses any more, and stage the changed rows."""
         for row in self._unused | self._fresh:
             if not self.uses[row]:
-                del self._index[self.ids[row]]
-                self.ids[row] = ""
+                self._remove(row)
                 self._free.append(row)
                 store.write("nodes", row_layouts.node(row_layouts.LABELS, row), None)
             elif row in self._fresh:
                 store.write("nodes", row_layouts.node(row_layouts.LABELS, row), self.ids[row].encode())
         self._unused, self._fresh = set(), set()
 
+    def _remove(self, row: int) -> None:
+        for topic in self.topics(row):
+            self._by_topic[topic].discard(row)
+            if not self._by_topic[topic]:
+                del self._by_topic[topic]
+        del self._index[self.ids[row]]
+        self.ids[row] = ""
+
     def restore_all(self, rows: Sequence[int], values: Sequence[bytes]) -> None:
         """Load rows in ascending order; their uses are counted by `count`."""
         for row, value in zip(rows, values, strict=True):
             self._free += range(len(self.ids), row)
             self.ids += [""] * (row - len(self.ids)) + [value.decode()]
-            self._index[self.ids[row]] = row
+            self._enter(row, self.ids[row])
         self._reserve(len(self.ids))
 
     def count(self, rows: Int32s) -> None:

@@ -80,7 +80,7 @@ class NaiveGraph:
     def _kept_us(self) -> int:
         return (self.spec.retention_s + self.spec.lateness_s) * SECOND
 
-    def _tick(self) -> int:
+    def tick(self) -> int:
         """Return the last tick (µs)."""
         tick_us = self.spec.tick_s * SECOND
         return self.clock // tick_us * tick_us
@@ -211,19 +211,27 @@ class NaiveGraph:
 
     # The whole
 
-    def snapshot(self) -> Snapshot:
-        """Derive the graph from the set of events, as arrays."""
+    def derive(self) -> tuple[dict[str, Content], Totals, list[list[Edge]]]:
+        """Derive the contents, the sums by user, and all live edges of each relation."""
         contents = {name: self._derive(name) for name in self._contents}
         totals = self._evicted.copy()
         for content in contents.values():
             totals.add(content, self.spec)
-        edges = self._edges(contents, totals)
+        return contents, totals, self._edges(contents, totals)
+
+    def live_users(self) -> list[str]:
+        """Return the users with events after their newest forget."""
+        return [user for user, time in self._last_event_at.items() if time > self._forgotten(user)]
+
+    def snapshot(self) -> Snapshot:
+        """Derive the graph from the set of events, as arrays."""
+        contents, totals, edges = self.derive()
         windows = [_windows(listed, self.spec.window) for listed in edges]
         users = list(self._last_event_at)
         inputs = FeatureInputs(self.spec, contents, totals, edges, windows)
         names = [users, *_named_in(edges)]
         rows = [{name: row for row, name in enumerate(listed)} for listed in names]
-        as_of = [max(self._last_event_at[user], self._tick()) for user in users]
+        as_of = [max(self._last_event_at[user], self.tick()) for user in users]
         decayed = inputs.decayed(dict(zip(users, as_of, strict=True)))
         last_share_at = [self._last_share_at.get(user, NEVER) for user in users]
         last_share_at = [

@@ -24,6 +24,7 @@ from streams.shard.graph_view import graph_input, graph_spec
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Shard
 from tests.support.examples import examples
+from tests.support.figures import check_figures
 from tests.support.graphs import create, share
 from tests.support.strategies import RETAINED, histories, history, rearranged, splits
 
@@ -72,6 +73,7 @@ def check(twin: NaiveGraph, tried: Cluster) -> None:
                 assert np.abs(engine.hidden2[at] - hidden2[row]).max() <= LARGEST_ERROR
                 assert abs(engine.score[at] - score[row]) <= LARGEST_ERROR
     check_labels(snapshot, tried)
+    check_figures(twin, [shard.graph for shard in tried.shards])
     assert tried.users == int(snapshot.live.sum())
     check_mirrors(tried)
 
