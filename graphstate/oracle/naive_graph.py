@@ -38,7 +38,7 @@ from graphstate.types import (
     source_hash,
 )
 
-_ABOUT_CONTENT = (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE)
+_ABOUT_CONTENT = (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE, Kind.LABELS)
 
 
 class NaiveGraph:
@@ -70,17 +70,17 @@ class NaiveGraph:
         counts = {"applied": 0, "expired": 0}
         for mutation in mutations:
             if self.spec.retention_s and mutation.time < self.clock - self._kept_us():
-                counts["expired"] += 1
+                counts["expired"] += mutation.kind != Kind.LABELS
                 continue
             self._advance(mutation.time)
             self._enter(mutation)
-            counts["applied"] += 1
+            counts["applied"] += mutation.kind != Kind.LABELS
         return counts
 
     def _kept_us(self) -> int:
         return (self.spec.retention_s + self.spec.lateness_s) * SECOND
 
-    def _tick(self) -> int:
+    def tick(self) -> int:
         """Return the last tick (µs)."""
         tick_us = self.spec.tick_s * SECOND
         return self.clock // tick_us * tick_us
@@ -176,7 +176,11 @@ class NaiveGraph:
             return Content()
         create = min(creates, key=lambda event: (event.time, event.user, event.extra or ""))
         reply_to = None if create.extra == name or create in self._orphans else create.extra
-        return Content(create.time, create.user, reply_to, has_create=True)
+        labels = [
+            event.extra or "" for event in events
+            if event.kind == Kind.LABELS and (event.time, event.user) == (create.time, create.user)
+        ]  # fmt: skip
+        return Content(create.time, create.user, reply_to, has_create=True, labels=min(labels, default=None))
 
     def _shares_of(self, events: set[Mutation], deleted: int) -> list[Share]:
         """Return the share in force of each user that has one."""
@@ -207,19 +211,27 @@ class NaiveGraph:
 
     # The whole
 
-    def snapshot(self) -> Snapshot:
-        """Derive the graph from the set of events, as arrays."""
+    def derive(self) -> tuple[dict[str, Content], Totals, list[list[Edge]]]:
+        """Derive the contents, the sums by user, and all live edges of each relation."""
         contents = {name: self._derive(name) for name in self._contents}
         totals = self._evicted.copy()
         for content in contents.values():
             totals.add(content, self.spec)
-        edges = self._edges(contents, totals)
+        return contents, totals, self._edges(contents, totals)
+
+    def live_users(self) -> list[str]:
+        """Return the users with events after their newest forget."""
+        return [user for user, time in self._last_event_at.items() if time > self._forgotten(user)]
+
+    def snapshot(self) -> Snapshot:
+        """Derive the graph from the set of events, as arrays."""
+        contents, totals, edges = self.derive()
         windows = [_windows(listed, self.spec.window) for listed in edges]
         users = list(self._last_event_at)
         inputs = FeatureInputs(self.spec, contents, totals, edges, windows)
         names = [users, *_named_in(edges)]
         rows = [{name: row for row, name in enumerate(listed)} for listed in names]
-        as_of = [max(self._last_event_at[user], self._tick()) for user in users]
+        as_of = [max(self._last_event_at[user], self.tick()) for user in users]
         decayed = inputs.decayed(dict(zip(users, as_of, strict=True)))
         last_share_at = [self._last_share_at.get(user, NEVER) for user in users]
         last_share_at = [
@@ -243,6 +255,7 @@ class NaiveGraph:
             as_of=np.array(as_of, np.int64),
             live=np.array([self._last_event_at[user] > self._forgotten(user) for user in users], np.bool_),
             created=np.array([name in contents and contents[name].has_create for name in names[CONTENT]], np.bool_),
+            labels=[contents[name].labels or "" if name in contents else "" for name in names[CONTENT]],
         )
 
     def _edges(self, contents: dict[str, Content], totals: Totals) -> list[list[Edge]]:

@@ -54,6 +54,9 @@ def evaluate(
         typer.Option(help="Evaluate a generated benchmark instead: equal, uneven, strong, very_hard; repeatable."),
     ] = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="Compare the alert rule with others instead.")] = False,
+    topics: Annotated[
+        bool, typer.Option("--topics", help="Measure instead what topics add to the history of authors.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots to this HTML file.")] = None,
     skip_bad: _files.SkipBad = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -73,6 +76,9 @@ def evaluate(
     if alerts:
         _alerts(files or [], since, until, model, html, skip_bad, as_json=as_json)
         return
+    if topics:
+        _topics(files or [], since, until, horizon, skip_bad, as_json=as_json)
+        return
     origins = _checked(origin or [0.7])
     options = EvaluateOptions(files or [], model, seeds, snapshots, epochs, horizon, along_follows, prequential, ablate)
     skipped = _files.skipped(skip_bad)
@@ -89,6 +95,19 @@ def evaluate(
         _print(report)
     if html is not None:
         typer.echo(f"\nreport in {html}")
+
+
+def _topics(files: list[Path], since: str, until: str, horizon: str, skip_bad: int, *, as_json: bool) -> None:
+    from model.config import seconds_of
+    from model.evaluation import topics
+    from streams.commands import _evaluate_topics
+    from streams.messages.files import event_files
+
+    skipped = _files.skipped(skip_bad)
+    mutations = event_files.mutations(*files, until=until or None, skipped=skipped)
+    horizon_s = seconds_of(horizon or "3d")
+    posts = _evaluate_topics.posts_of(mutations, event_files.time_us(since) if since else 0, horizon_s * 1_000_000)
+    _evaluate_topics.show(topics.evaluate(posts) | _files.summary(skipped), as_json=as_json)
 
 
 def _checked(origins: list[float]) -> list[float]:

@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams.errors import SettingsError
 from streams.settings import sources
+from streams.settings.tiers import DEFAULT as DEFAULT_TIERS
+from streams.settings.tiers import Tiers
 
 PREFIX = "GROUNDSWELL_"
 DAY_S = 86_400
@@ -232,6 +234,10 @@ class Settings(BaseSettings):
         0.5, ge=0, le=100, description="Change of the percentile, in points, above which a score is published."
     )
 
+    tiers: str = Field(
+        DEFAULT_TIERS,
+        description="Tiers: names with the octave of followers at which each begins; octave k begins at 2^k.",
+    )
     live_posts: int = Field(
         1_000,
         ge=0,
@@ -277,6 +283,15 @@ class Settings(BaseSettings):
             if not host or not port.isdigit() or not 0 < int(port) <= 65_535:
                 message = f"{address.strip()!r} is not host:port"
                 raise ValueError(message)
+        return value
+
+    @field_validator("tiers")
+    @classmethod
+    def _tiers(cls, value: str) -> str:
+        try:
+            Tiers(value)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @field_validator("sasl_oauth_token_url", "analyst_url")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.types import TYPES
+from streams.shard import user_reads
 
 if TYPE_CHECKING:
     from streams.shard.shard import Shard
@@ -40,18 +41,19 @@ class ShardReads:
             return []
         rows = np.argpartition(-score, n - 1)[:n]
         rows = rows[np.argsort(-score[rows], kind="stable")]
-        return [self._score(int(row)) for row in rows]
+        return [self.score(int(row)) for row in rows]
 
     def user(self, user_id: str) -> dict[str, Any] | None:
-        """Return a user's score (user, model, reach, percentile, as_of in µs) and own features; None if not live."""
+        """Return a user's score as `score` does, own features, and figures (`user_reads.figures`); None if not live."""
         users = self._shard.graph.users
         row = users.index.get(user_id)
         if row is None or not users.live(row):
             return None
         features = dict(zip(self._shard.artifact.config.own, users.own[row].tolist(), strict=True))
-        return {**self._score(row), "features": features}
+        return {**self.score(row), "features": features, **user_reads.figures(self._shard, row)}
 
-    def _score(self, row: int) -> dict[str, Any]:
+    def score(self, row: int) -> dict[str, Any]:
+        """Return the score of a row: user, model, reach, percentile, as_of in µs."""
         graph = self._shard.graph
         reach, percentile = self._shard.publisher.current(np.array([row]))
         return {

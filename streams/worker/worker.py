@@ -28,6 +28,7 @@ from streams.kafka.consumer.transport import Consumer, Producer, RawSchema
 from streams.kafka.topics import Topics
 from streams.messages.packs.topic_identity import Committed
 from streams.settings.settings import Settings
+from streams.settings.tiers import Tiers
 from streams.shard.alerts.alert_rule import AlertRule, alert_rule
 from streams.shard.alerts.judgement import AlertFigures
 from streams.shard.graph_view import graph_spec
@@ -119,6 +120,7 @@ class Worker:
         )
         self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
         self.web.live = self.live
+        self.web.users.tiers = Tiers(settings.tiers)
         self.web.analyst_url = settings.analyst_url
         register(self.app, self.web)
         self.background = BackgroundTasks()

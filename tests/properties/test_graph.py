@@ -16,6 +16,7 @@ from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import GraphSpec, Mutation
 from tests.support.examples import examples
+from tests.support.figures import check_figures
 from tests.support.graphs import differences, join, leave
 from tests.support.strategies import RETAINED, SPECS, histories, history, logs, rearranged, splits
 
@@ -52,6 +53,7 @@ def compare_with_naive_graph(path: Path, spec: GraphSpec, batches: list[list[Mut
             assert state.apply(batch) == naive.apply(batch)
             assert state.clock == naive.clock or not batch
             assert differences(naive.snapshot(), state.snapshot()) == []
+            check_figures(naive, [state])
             state.commit()
             if number in reopen:
                 state.close()

@@ -1,4 +1,4 @@
-"""The JSON API: `/api/v1/top`, `/users/{id}`, `/alerts`, `/live`, and `/stream` (server-sent events)."""
+"""The JSON API: `/api/v1/top`, `/users/{id}`, `/compare`, `/alerts`, `/live`, and `/stream` (server-sent events)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from streams.errors import InputError
 from streams.messages.events import ID_BYTES
 from streams.worker.web.feed import TooManyStreams, message
 from streams.worker.web.state import TOP, LiveState, NotReady
@@ -36,17 +37,23 @@ class API:
         """Add the routes to an application."""
         app.router.add_get("/api/v1/top", self.top)
         app.router.add_get("/api/v1/users/{id}", self.user)
+        app.router.add_get("/api/v1/compare", self.compare)
         app.router.add_get("/api/v1/alerts", self.alerts)
         app.router.add_get("/api/v1/live", self.live)
         app.router.add_get("/api/v1/stream", self.stream)
 
     async def top(self, request: web.Request) -> web.Response:
-        """Return the users with the largest reach, in descending order."""
+        """Return the users with the largest reach, in descending order; `tier`, `by` and `topic` choose others."""
         limit = _limit(request)
         if limit is None:
             return _error(400, f"limit must be a number from 1 to {LIMIT}")
+        tier, by, topic = (request.query.get(name, "") for name in ("tier", "by", "topic"))
         try:
+            if tier or by or topic:
+                return web.json_response(await self._state.ranked(limit, tier, by, topic))
             return web.json_response(await self._state.top(limit))
+        except InputError as error:
+            return _error(400, str(error))
         except NotReady as error:
             return _error(503, str(error))
 
@@ -63,6 +70,17 @@ class API:
         except NotReady as error:
             return _error(503, str(error))
         return web.json_response(user) if user else _error(404, "no such user, or a forgotten one")
+
+    async def compare(self, request: web.Request) -> web.Response:
+        """Return two users side by side: scores, features that differ, odds by their counts."""
+        a, b = request.query.get("a", ""), request.query.get("b", "")
+        if not (_is_id(a) and _is_id(b)):
+            return _error(400, f"give two users, a=ID and b=ID; an id has 1 to {ID_BYTES} bytes of UTF-8")
+        try:
+            answer = await self._state.compare(a, b)
+        except NotReady as error:
+            return _error(503, str(error))
+        return web.json_response(answer) if answer else _error(404, "one of them is no user here, or was forgotten")
 
     async def alerts(self, request: web.Request) -> web.Response:
         """Return the newest alerts since this worker started, newest first; the alert topic has all of them."""

@@ -13,11 +13,13 @@ from aiohttp import web
 
 from streams.errors import GroundswellError
 from streams.messages.headers import rfc3339
+from streams.settings.tiers import Tiers
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.worker.inspection.explanation import explain_user
 from streams.worker.inspection.score_history import ScoreHistory
 from streams.worker.web.feed import LiveFeed, RecentFreshness
+from streams.worker.web.people import Users
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class LiveState:
         history: Earlier scores of users, for explanations.
 
     Attributes:
+        users: Rankings and figures of users.
         live: The live figures; None if there are none.
         analyst_url: Address of the analyst's page, to which the page links; empty without an analyst.
     """
@@ -88,6 +91,7 @@ class LiveState:
         self.live: Live | None = None
         self.analyst_url = ""
         self._source = source
+        self.users = Users(source, Tiers())
         self._history = history or ScoreHistory()
         self._freshness = RecentFreshness(metrics.freshness)
         self._explaining = asyncio.Semaphore(1)
@@ -130,6 +134,27 @@ class LiveState:
             "calibrated": bool(entries) and all(entry.get("calibrated", False) for entry in entries),
         }
 
+    async def ranked(self, limit: int, tier: str, by: str, topic: str) -> dict[str, Any]:
+        """Return the response of `/api/v1/top` with a tier, a measure or a topic.
+
+        Raises:
+            NotReady: No shard can be read now.
+            InputError: There is no such tier or measure.
+        """
+        self._check()
+        wanted = self.users.ranking(tier, by, topic)
+        entries = await self._read(self.users.ranked(limit, wanted))
+        return {"top": entries, "by": wanted.by, "tier": tier or None, "topic": topic or None, "model": self.model}
+
+    async def compare(self, a: str, b: str) -> dict[str, Any] | None:
+        """Return the response of `/api/v1/compare`; None if one of the users is not live.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
+        self._check()
+        return await self._read(self.users.compare(a, b))
+
     async def user(self, user_id: str) -> dict[str, Any] | None:
         """Return the response of `/api/v1/users/{id}`; None if the user is not live.
 
@@ -138,6 +163,7 @@ class LiveState:
         """
         self._check()
         user = await self._read(self._source.user(user_id))
+        user = user and self.users.with_tier(user)
         link = {"analyst": f"{self.analyst_url.rstrip('/')}/api/v1/users/{quote(user_id, safe='')}"}
         return user and {**user, "as_of": rfc3339(user["as_of"]), **(link if self.analyst_url else {})}
 

@@ -1,0 +1,42 @@
+"""Figures of users and of topics, computed naively from the set of events."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+from graphstate.oracle.naive_features import SECOND
+from graphstate.oracle.naive_graph import NaiveGraph
+from graphstate.types import FOLLOWS
+
+_DAY_US = 86_400 * SECOND
+
+
+def user_figures(graph: NaiveGraph) -> dict[str, tuple[int, ...]]:
+    """Return figures by live user.
+
+    Followers, following, posts, shares received and made, followers of the last 1, 7 and 30 days.
+    """
+    _, totals, edges = graph.derive()
+    follows = edges[FOLLOWS]
+    figures = {}
+    for user in graph.live_users():
+        times = [time for _, target, time in follows if target == user]
+        gained = [sum(time > graph.tick() - days * _DAY_US for time in times) for days in (1, 7, 30)]
+        following = sum(source == user for source, _, _ in follows)
+        posts, received = totals.counters["created"][user], totals.counters["received"][user]
+        made = totals.counters["made"][user]
+        figures[user] = (len(times), following, posts, received, made, *gained)
+    return figures
+
+
+def topic_figures(graph: NaiveGraph) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return posts and the sum of their reach, by user and topic."""
+    contents, _, _ = graph.derive()
+    figures: dict[tuple[str, str], tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for content in contents.values():
+        _, *topics = json.loads(content.labels or '[""]')
+        for topic in topics:
+            posts, reach = figures[content.creator, topic]
+            figures[content.creator, topic] = posts + 1, reach + content.reach(graph.spec.horizon_s * SECOND)
+    return dict(figures)

@@ -1,0 +1,87 @@
+"""Figures of users from the registers and counters of a shard: degree, growth, engagement.
+
+Growth counts the live follows by their times, in one pass over the table of follows: it takes no memory per user, and
+is exact after unfollows, deletes and forgets because the table is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from graphstate.memory.node_tables import CREATED, FOLLOWERS, FOLLOWING, MADE, RECEIVED
+from graphstate.state import GraphState
+from graphstate.storage.pair_tables import EMPTY, kernel
+from graphstate.storage.row_layouts import NEVER
+from graphstate.types import Float64s, Int64s
+
+DAYS = (1, 7, 30)
+"""Days over which growth is counted, back from the last tick."""
+DAY_US = 86_400_000_000
+_ROW = 0xFFFFFFFF
+
+
+class UserFigures(NamedTuple):
+    """Figures of all rows of users; those of other shards' users are 0.
+
+    Attributes:
+        followers, following: Live follows edges, `[n]`.
+        posts: Contents whose creator the user is, evicted ones included, `[n]`.
+        received: Credited shares of them, `[n]`.
+        made: Their own counting shares, `[n]`.
+        gained: Of the followers, those who follow since less than each of `DAYS`, `[n, 3]`.
+    """
+
+    followers: Int64s
+    following: Int64s
+    posts: Int64s
+    received: Int64s
+    made: Int64s
+    gained: Int64s
+
+    def growth(self) -> Float64s:
+        """Return new followers per follower before, of which there is at least one, `[n, 3]`."""
+        before = self.followers[:, None] - self.gained
+        return np.asarray(self.gained / np.maximum(before, 1), np.float64)
+
+    def engagement(self) -> Float64s:
+        """Return sharers per post and follower, `[n]`; NaN without a post or a follower."""
+        divisor = (self.posts * self.followers).astype(np.float64)
+        return np.divide(self.received, divisor, out=np.full(len(divisor), np.nan), where=divisor > 0)
+
+
+@kernel()
+def _gained(cells: Int64s, since: Int64s, gained: Int64s) -> None:
+    """Count live follows after each of the times, in descending order of time, for each target."""
+    for place in range(len(cells)):
+        key, packed = cells[place, 0], cells[place, 1]
+        if key == EMPTY or not packed & 1:
+            continue
+        time, target = packed >> 1, key & _ROW
+        for k in range(len(since) - 1, -1, -1):
+            if time <= since[k]:
+                break
+            gained[target, k] += 1
+
+
+def all_users(state: GraphState) -> UserFigures:
+    """Return the figures of all rows of users as of the last tick; the pass takes about 10 ns a follow."""
+    users = state.users
+    n = users.rows
+    gained = np.zeros((n, len(DAYS)), np.int64)
+    if state.tick != NEVER:
+        since = np.array([state.tick - days * DAY_US for days in DAYS], np.int64)
+        _gained(state.store.registers.follows.cells, since, gained)
+    gained[users.owned[:n] == 0] = 0
+    counts = users.counts[:n]
+    return UserFigures(
+        counts[:, FOLLOWERS].copy(), counts[:, FOLLOWING].copy(), counts[:, CREATED].copy(), counts[:, RECEIVED].copy(),
+        counts[:, MADE].copy(), gained,
+    )  # fmt: skip
+
+
+def followers_of(state: GraphState) -> Int64s:
+    """Return the followers of all rows of users, `[n]`."""
+    followers: Int64s = state.users.counts[: state.users.rows, FOLLOWERS]
+    return followers
