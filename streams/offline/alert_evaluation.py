@@ -190,6 +190,7 @@ def compare_rules(
     last: int,
     names: Sequence[str] = tuple(RULES),
     progress: Progress = lambda _line: None,
+    rule: AlertRule | None = None,
 ) -> AlertComparison:
     """Replay the events and compare all rules from `first` to one window before `last`.
 
@@ -202,11 +203,12 @@ def compare_rules(
         last: Events after this time are not read (µs).
         names: Baseline rules to compare.
         progress: Receives one line per 100 steps.
+        rule: Parameters; None for the default rule with the artifact's horizon as its window.
 
     Raises:
         InputError: the events are too short for one step.
     """
-    rule = AlertRule(artifact.config.horizon_s)
+    rule = rule or AlertRule(artifact.config.horizon_s)
     window = rule.window_us
     shares, authors = received(events)
     begin = max(first, int(shares.time[0]) + window) if len(shares.time) else last
