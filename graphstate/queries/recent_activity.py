@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -113,16 +113,6 @@ def _newest_first(
     return list(zip(sources[order].tolist(), times[order].tolist(), strict=True))
 
 
-def driver(graph: GraphState, row: int, newest: int = 16) -> str | None:
-    """Return the id of the most shared content among a user's `newest` contents, None without contents."""
-    contents = graph.contents
-    best, most = None, NEVER
-    for content, _ in _newest_first(graph, CREATED_RELATION, row, contents.hash)[:newest]:
-        if contents.sharers_cells[content] > most:
-            best, most = contents.ids[content], contents.sharers_cells[content]
-    return best
-
-
 def credited_times(graph: GraphState, sharer: int, author: int) -> list[int]:
     """Return the times (µs) of the credited shares of a pair (rows), with the ends of those of evicted contents."""
     times = graph.store.registers.credit_times(sharer, author)
@@ -131,9 +121,22 @@ def credited_times(graph: GraphState, sharer: int, author: int) -> list[int]:
     return times + [time for time in kept if time != NEVER]
 
 
-def new_sharers_between(
-    graph: GraphState, row: int, since: int, until: int, revise: dict[int, list[tuple[int, int]]]
-) -> list[int]:
+class CreditedShare(NamedTuple):
+    """A credited share of a content of an author: its time (µs), and the rows of sharer and content."""
+
+    time: int
+    sharer: int
+    content: int
+
+
+Revisions = Mapping[int, list[tuple[int, int, int]]]
+"""For sharers (row) whose shares in the graph are not those to be read: shares to add and to leave out, as (time,
+content, +1 or −1)."""
+
+
+def first_shares_between(
+    graph: GraphState, row: int, since: int, until: int, revise: Revisions
+) -> list[tuple[int, int]]:
     """Return the users that shared a content of this user for the first time after `since` and before `until` (µs).
 
     Args:
@@ -141,20 +144,52 @@ def new_sharers_between(
         row: The user.
         since: The beginning.
         until: The end: later shares are not read.
-        revise: For users whose shares in the graph are not those to be read: shares to add and to leave out, as
-            (time, +1 or −1).
+        revise: What to read otherwise than the graph has it.
+
+    Returns:
+        Time of the first share (µs) and row of the sharer.
     """
     new = []
     for source, _ in sharers(graph, row, since):
         if source not in revise:
             value = graph.store.get(row_layouts.pair(row_layouts.PAIR, source, row))
-            if value is not None and since < PAIR_VALUE.unpack(value)[1] < until:
-                new.append(source)
+            if value is not None and since < (first := PAIR_VALUE.unpack(value)[1]) < until:
+                new.append((first, source))
     for source, shares in revise.items():
         # Additions and removals of one time may cancel each other.
         times = Counter(credited_times(graph, source, row))
-        for time, sign in shares:
+        for time, _, sign in shares:
             times[time] += sign
-        if since < min((time for time, count in times.items() if count > 0), default=since) < until:
-            new.append(source)
+        first = min((time for time, count in times.items() if count > 0), default=since)
+        if since < first < until:
+            new.append((first, source))
     return new
+
+
+def shares_between(graph: GraphState, row: int, since: int, until: int, revise: Revisions) -> list[CreditedShare]:
+    """Return the credited shares of a user's contents from `since` on and before `until` (µs), oldest first.
+
+    Args are those of `first_shares_between`. Shares of evicted contents are left out.
+    """
+    counts: Counter[CreditedShare] = Counter()
+    for source in {source for source, _ in sharers(graph, row, since - 1)} | revise.keys():
+        for time, content in graph.store.registers.credits_of(source, row):
+            counts[CreditedShare(time, source, content)] += 1
+        for time, content, sign in revise.get(source, ()):
+            counts[CreditedShare(time, source, content)] += sign
+    return sorted(share for share, count in counts.items() if count > 0 and since <= share.time < until)
+
+
+def most_shared(graph: GraphState, row: int, shares: Iterable[CreditedShare]) -> int:
+    """Return which content (row) of a user has most of these shares, −1 if none is a content of the user any more.
+
+    Ties go to the content that was shared last, then to the larger hash.
+    """
+    contents, _ = graph.windows.in_edges(CREATED_RELATION, row)
+    hashes, still = graph.contents.hash, set(contents.tolist())
+    counts, last = Counter[int](), dict[int, int]()
+    for share in shares:
+        if share.content in still:
+            counts[share.content] += 1
+            last[share.content] = max(share.time, last.get(share.content, NEVER))
+    return max(counts, key=lambda content: (counts[content], last[content], int(hashes[content])), default=-1)

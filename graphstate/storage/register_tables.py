@@ -224,9 +224,13 @@ class RegisterTables:
 
     def credit_times(self, user: int, creator: int) -> list[int]:
         """Return the times of the credited shares of a pair."""
+        return [time for time, _ in self.credits_of(user, creator)]
+
+    def credits_of(self, user: int, creator: int) -> list[tuple[int, int]]:
+        """Return the credited shares of a pair as (time, content)."""
         entry = self.pairs.get(user, creator)
-        times: list[int] = [] if entry is None else self.credits.entries(int(entry[HEAD]))[:, 0].tolist()
-        return times
+        found: list[tuple[int, int]] = [] if entry is None else self.credits.entries(int(entry[HEAD])).tolist()
+        return found
 
     def of(self, section: int, row: int, *, second: bool = False) -> Int64s:
         """Return the entries with a row as the first or second of their key, by key; it reads the whole table."""

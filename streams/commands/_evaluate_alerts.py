@@ -25,7 +25,7 @@ LEGEND = (
 def evaluate(
     events: Sequence[Mutation], first: int, last: int, model: str, names: str, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Compare all rules from `first` to `last`.
+    """Compare all rules from `first` to `last`; the parameters of the shipped one are settings.
 
     Args:
         events: Events in order of time.
@@ -43,10 +43,13 @@ def evaluate(
     """
     from model.artifact import Artifact
     from streams.offline.alert_evaluation import compare_rules
+    from streams.settings.settings import Settings
+    from streams.shard.alerts.alert_rule import alert_rule
 
     begin = perf_counter()
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
-    comparison = compare_rules(events, artifact, first, last, progress=progress)
+    rule = alert_rule(Settings.load(), artifact.config.horizon_s)
+    comparison = compare_rules(events, artifact, first, last, progress=progress, rule=rule)
     return {
         "verdict": comparison.verdict(),
         "about": comparison.about(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.errors import BrokerError, Right, one_line
+from streams.messages.alert_text import phrases
 from streams.messages.escaping import safe, safe_json
 from streams.settings.connection import kafka_arguments
 
@@ -116,4 +117,4 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     if name == "score":
         return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}"
     growth = f"{fields['new_sharers']} new sharers, {fields['level']} shares before"
-    return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}  {growth}"
+    return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}  {', '.join([growth, *phrases(fields, safe)])}"

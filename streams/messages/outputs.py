@@ -65,7 +65,10 @@ class Alert(NamedTuple):
         reach: The user's reach when the alert fired.
         percentile: The user's percentile when the alert fired.
         new_sharers: Number of users who shared the user's contents for the first time in the window.
-        content: Id of the content with the most recent shares, None if it is no longer stored.
+        content: Id of the content with most shares in the window, None if it is no longer stored.
+        rising_s: Event time in which the newest three quarters of the window's shares came, until the step (s).
+        sharers: Ids of the new sharers with the largest reach so far, at most five.
+        topics: Topics of the content.
     """
 
     alert: str
@@ -77,10 +80,16 @@ class Alert(NamedTuple):
     percentile: float
     new_sharers: int
     content: str | None
+    rising_s: float = 0.0
+    sharers: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of the alert topic without the model, as the API and the event stream publish them."""
-        return {
+        """Return the fields of the alert topic without the model, as the API and the event stream publish them.
+
+        The last three are for people, and left out if they are empty.
+        """
+        value = {
             "alert": self.alert,
             "user": self.user,
             "kind": ALERT_KIND,
@@ -92,6 +101,8 @@ class Alert(NamedTuple):
             "new_sharers": self.new_sharers,
             "content": self.content,
         }
+        for_people = {"rising_s": self.rising_s, "sharers": list(self.sharers), "topics": list(self.topics)}
+        return value | {name: given for name, given in for_people.items() if given}
 
     def to_message(self, model: str, events: CloudEvents) -> Message:
         """Return the message of the alert topic.
@@ -152,7 +163,7 @@ class _ScoreJson(msgspec.Struct, gc=False):
 SCORE_FIELDS = _ScoreJson.__struct_fields__
 """Fields of a message of the score topic, in order."""
 ALERT_FIELDS = (*Alert("", "", 0, 0.0, 0, 0.0, 0.0, 0, None).to_json(), "model")
-"""Fields of a message of the alert topic, in order."""
+"""Fields of a message of the alert topic, in order, without those for people."""
 OUTCOME_FIELDS = tuple(AlertOutcome("", "", "", 0, 0.0).to_json())
 """Fields of a message of the outcome topic, in order."""
 new_score = partial(tuple.__new__, Score)

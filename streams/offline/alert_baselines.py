@@ -92,7 +92,7 @@ def _decayed_counter(step: StepView, places: Int64s) -> Scores:
 
 
 def _growth_ratio(step: StepView, places: Int64s) -> Scores:
-    _, velocity, level, recent = step.view.measured
+    _, velocity, level, recent, _ = step.view.measured
     ratio: Float64s = velocity[places] / (1.0 + level[places] + recent[places])
     return ratio
 
@@ -158,7 +158,7 @@ class BaselineRules:
         return [candidate.row for candidate in alerts.first_with_new_sharers(step.view, ranked)]
 
     def _random_authors(self, view: BoundaryView, cool_down: Iterable[int]) -> list[int]:
-        rows, _, level, _ = view.measured
+        rows, _, level, _, _ = view.measured
         outside = rows[level < view.thresholds.established]
         quiet = np.sort(outside[~np.isin(outside, list(cool_down))])
         rule = self._shard.rule

@@ -105,6 +105,8 @@ class AlertComparison:
         authors: Number of authors in the events.
         outcomes: Number of alerts of the shipped rule by outcome, as the shard publishes them.
         differing_outcomes: Number of alerts whose outcome is another one when it is computed from the events.
+        record: Outcome and time from the alert to it (s) of each alert of the shipped rule by id, computed from the
+            events; None for an alert without an outcome yet.
     """
 
     truth: Breakouts
@@ -113,6 +115,7 @@ class AlertComparison:
     authors: int
     outcomes: dict[str, int]
     differing_outcomes: int
+    record: dict[str, tuple[str, float] | None]
 
     def difference(self, name: str, other: str) -> dict[str, Figure]:
         """Return one rule's figures minus another's, paired."""
@@ -157,6 +160,7 @@ class AlertComparison:
             "knowable": int(self.truth.knowable.sum()),
             "outcomes": self.outcomes,
             "differing_outcomes": self.differing_outcomes,
+            "record": self.record,
             "unknown_share": round(1 - self.truth.known_share, 4),
             "rules": [{"rule": name, **metrics.row()} for name, metrics in self.metrics.items()],
             "table": [_table_row(name, metrics) for name, metrics in self.metrics.items()],
@@ -186,6 +190,7 @@ def compare_rules(
     last: int,
     names: Sequence[str] = tuple(RULES),
     progress: Progress = lambda _line: None,
+    rule: AlertRule | None = None,
 ) -> AlertComparison:
     """Replay the events and compare all rules from `first` to one window before `last`.
 
@@ -198,11 +203,12 @@ def compare_rules(
         last: Events after this time are not read (µs).
         names: Baseline rules to compare.
         progress: Receives one line per 100 steps.
+        rule: Parameters; None for the default rule with the artifact's horizon as its window.
 
     Raises:
         InputError: the events are too short for one step.
     """
-    rule = AlertRule(artifact.config.horizon_s)
+    rule = rule or AlertRule(artifact.config.horizon_s)
     window = rule.window_us
     shares, authors = received(events)
     begin = max(first, int(shares.time[0]) + window) if len(shares.time) else last
@@ -223,14 +229,14 @@ def compare_rules(
     announced = (author for alerts_of_rule in alerts.values() for author, _ in alerts_of_rule)
     authors_to_sample = np.unique([*truth.author.tolist(), *announced]).astype(np.int64)
     metrics = {name: alert_metrics(truth, alerts_of_rule, authors_to_sample) for name, alerts_of_rule in alerts.items()}
-    outcomes, differing = _outcomes(shares, row, fired[SHIPPED], ended, rule, events[-1].time)
-    return AlertComparison(truth, rule, metrics, len(authors), outcomes, differing)
+    outcomes, differing, record = _outcomes(shares, row, fired[SHIPPED], ended, rule, events[-1].time)
+    return AlertComparison(truth, rule, metrics, len(authors), outcomes, differing, record)
 
 
 def _outcomes(
     shares: Received, row: Mapping[str, int], fired: Alerts, ended: list[AlertOutcome], rule: AlertRule, last: int
-) -> tuple[dict[str, int], int]:
-    """Return the published outcomes by kind, and how many alerts have another one when computed from the events."""
+) -> tuple[dict[str, int], int, dict[str, tuple[str, float] | None]]:
+    """Return the published outcomes by kind, how many differ from those computed from the events, and the latter."""
     alerts = {(row[user], time): alert_id(user, time) for user, time in fired if user in row}
     computed = alert_outcomes(shares, alerts, rule.window_us, rule.step_us, last)
     expected = {alerts[alert]: end for alert, end in computed.items()}
@@ -238,4 +244,8 @@ def _outcomes(
     counts = dict(sorted(Counter(outcome for outcome, _ in published.values()).items()))
     counts["open"] = len(fired) - len(published)
     differing = sum(expected.get(name) != published.get(name) for name in expected.keys() | published.keys())
-    return counts, differing
+    record: dict[str, tuple[str, float] | None] = {
+        name: (computed[alert][0], (computed[alert][1] - alert[1]) / _SECOND) if alert in computed else None
+        for alert, name in alerts.items()
+    }
+    return counts, differing, record

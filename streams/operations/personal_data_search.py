@@ -6,6 +6,7 @@ replaced and not dropped yet. It finds the id inside longer ids too; the rows co
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -360,7 +361,7 @@ def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
     value, name = record.value or b"", record.topic
     outputs = (topics.score, topics.alert, topics.outcome, topics.centrality, topics.community)
     if name in {spec.name for spec in outputs}:
-        return bool(record.key == needle)
+        return bool(record.key == needle) or (name == topics.alert.name and user in _sharers(value))
     if name == topics.seeds.name:
         return bool(value) and user in decode_seeds(value).seeds
     if name in (topics.mutations.name, topics.halos.name):
@@ -381,6 +382,15 @@ def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
         return any(user in _users(mutation) for mutation in mutations(value, topics.kind(name), record.timestamp))
     except BadEvent:
         return holds_bytes
+
+
+def _sharers(alert: bytes) -> list[str]:
+    """Return the new sharers that an alert names."""
+    try:
+        found: list[str] = json.loads(alert).get("sharers", [])
+    except (ValueError, AttributeError):
+        return []
+    return found
 
 
 def _users(mutation: Mutation) -> tuple[str | None, ...]:

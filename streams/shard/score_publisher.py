@@ -244,4 +244,6 @@ class ScorePublisher:
             percentile=float(percentile[0]),
             new_sharers=pick.new_sharers,
             content=pick.content,
+            rising_s=pick.rising_s,
+            sharers=tuple(name for row in pick.sharers if (name := self._graph.users.ids[row])),
         )

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from streams.messages.outputs import Alert, Score
+from streams.messages.outputs import Alert, AlertOutcome, Score
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
@@ -97,6 +97,21 @@ def alert(user: str, number: int = 0) -> Alert:
 def outcome(*alerts: Alert, scores: int = 1) -> Outcome:
     """Make the outcome of a step."""
     return Outcome([Score("ana", 8.5, 99.0, 0)] * scores, list(alerts))
+
+
+def ended(fired: Alert) -> Outcome:
+    """Make a step in which an alert is confirmed."""
+    return Outcome(alert_outcomes=[AlertOutcome(fired.alert, fired.user, "confirmed", fired.as_of, 3_600.0)])
+
+
+def test_an_alert_gets_its_outcome_and_loses_forgotten_sharers() -> None:
+    """The API shows the outcome of an alert; a forgotten user is in no alert, as its user or among its sharers."""
+    feed = LiveFeed()
+    first, second = alert("ana", 1)._replace(sharers=("bo", "cy")), alert("bo", 2)
+    feed.publish(outcome(first, second), 1)
+    feed.publish(ended(first), 1)
+    feed.forget(["bo"])
+    assert feed.alerts(9) == [{**first.to_json(), "sharers": ["cy"], "outcome": "confirmed", "lead_s": 3_600.0}]
 
 
 def test_health_pages_show_whether_the_worker_accepts_traffic() -> None:
@@ -330,9 +345,18 @@ def test_the_live_page_in_a_real_browser(monkeypatch: pytest.MonkeyPatch, tmp_pa
             await page.wait("document.querySelector('#alerts strong').textContent == 'bo'")
             await page.wait("document.querySelector('#events').textContent == '2,470'")
             assert await page.run("document.querySelector('#spark path').getAttribute('d').length") > 100
-            here.state.feed.publish(outcome(alert(EVIL, 1)), 1)
+            named = alert(EVIL, 1)._replace(rising_s=18_000.0, sharers=("cy", "di"), topics=("ai",))
+            here.state.feed.publish(outcome(named), 1)
             await page.wait("document.querySelectorAll('#alerts li').length == 2")
             assert await page.run("document.querySelector('#alerts strong').textContent") == EVIL
+            said = await page.run("document.querySelector('#alerts li').textContent")
+            assert "most of the new shares within 5 h · on ai" in said
+            assert "among the new sharers: cy, di" in said
+            here.state.metrics.alert_outcomes.labels("confirmed").inc()
+            here.state.metrics.alert_precision.labels("shipped").set(1.0)
+            here.state.feed.publish(ended(named), 1)
+            await page.wait("document.querySelector('#alerts li .confirmed') !== null")
+            await page.wait("document.querySelector('#record').textContent.startsWith('1 of 1 alerts confirmed')")
             assert await page.run("document.querySelectorAll('img').length") == 0
             assert await page.run("document.title") == "Groundswell"
             here.source.reach["cy"] = 99.0

@@ -19,14 +19,17 @@ class NaiveAlerts:
     Attributes:
         ids: Ids of the alerts by (user, boundary).
         outcomes: Outcome and lead (s) by alert id.
+        said: What the alert says for people, by alert id: how long the rise has gone on (s), the named new sharers, the
+            content with most shares.
     """
 
     ids: dict[tuple[str, int], str] = field(default_factory=dict)
     outcomes: dict[str, tuple[str, float]] = field(default_factory=dict)
+    said: dict[str, tuple[float, tuple[str, ...], str]] = field(default_factory=dict)
 
 
-def credited(events: Iterable[Mutation]) -> tuple[list[tuple[int, str, str]], set[str]]:
-    """Return the credited shares of a set of events as (time, sharer, author), and the authors with a content."""
+def credited(events: Iterable[Mutation]) -> tuple[list[tuple[int, str, str, str]], Counter[str]]:
+    """Return the credited shares as (time, sharer, author, content), and the number of contents by author."""
     events = list(events)
     forgotten, deleted, unshared = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
     for kind, time, user, other, _, _ in events:
@@ -45,8 +48,10 @@ def credited(events: Iterable[Mutation]) -> tuple[list[tuple[int, str, str]], se
             creates[other] = min(creates.get(other, (1 << 62, "", "")), (time, user, extra or ""))
         elif kind == Kind.SHARE and time > unshared.get((user, other), NONE):
             shares[user, other] = min(shares.get((user, other), 1 << 62), time)
-    found = [(time, user, creates[content][1]) for (user, content), time in shares.items() if content in creates]
-    return found, {user for _, user, _ in creates.values()}
+    found = [
+        (time, user, creates[content][1], content) for (user, content), time in shares.items() if content in creates
+    ]
+    return found, Counter(user for _, user, _ in creates.values())
 
 
 def _entry(shares: list[int], part: float) -> int:
@@ -68,7 +73,7 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
         shares, authors = credited(before)
         level, recent, velocity = Counter[str](), Counter[str](), Counter[str]()
         first: dict[tuple[str, str], int] = {}
-        for time, sharer, author in shares:
+        for time, sharer, author, _ in shares:
             first[sharer, author] = min(first.get((sharer, author), time), time)
             if time >= since:
                 recent[author] += 1
@@ -97,8 +102,21 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
         candidates.sort(key=lambda author: (-velocity[author], level[author], source_hash(author)))
         for author in candidates[: rule.budget]:
             fired.append((author, boundary))
-            result.ids[author, boundary] = alert_id(author, boundary)
+            name = result.ids[author, boundary] = alert_id(author, boundary)
+            sharers = [sharer for (sharer, user), time in first.items() if user == author and time > since]
+            received = recent + level
+            sharers.sort(key=lambda user: (-received[user] / max(1, authors[user]), -received[user], source_hash(user)))
+            kept = [user for user in sharers if not any(user == name and time >= since for name, time in forgets)]
+            own = sorted((time, content) for time, _, user, content in shares if user == author and time >= since)
+            rising_s = (boundary - own[len(own) // 4][0]) / 1e6
+            result.said[name] = rising_s, tuple(kept[:5]), _most_shared(own)
     return result
+
+
+def _most_shared(shares: list[tuple[int, str]]) -> str:
+    """Return the content with most of some shares (time, content); ties: the latest share, then the larger hash."""
+    counts, last = Counter(content for _, content in shares), {content: time for time, content in shares}
+    return max(counts, key=lambda content: (counts[content], last[content], source_hash(content)))
 
 
 def _end(

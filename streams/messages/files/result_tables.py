@@ -21,7 +21,8 @@ ALERT_SCHEMA = pa.schema(
     [
         ("alert", pa.string()), ("user", pa.string()), ("as_of", _TIME), ("velocity", pa.float64()),
         ("level", pa.int64()), ("reach", pa.float64()), ("percentile", pa.float64()),
-        ("new_sharers", pa.int64()), ("content", pa.string()),
+        ("new_sharers", pa.int64()), ("content", pa.string()), ("rising_s", pa.float64()),
+        ("sharers", pa.list_(pa.string())), ("topics", pa.list_(pa.string())),
     ]
 )  # fmt: skip
 """Columns of `alerts.parquet`: the fields of `Alert`."""

@@ -27,12 +27,14 @@ class Measured(NamedTuple):
         velocity: Shares received in the window, each with a weight that decays, in units of 1/256.
         level: Shares received before the window.
         recent: Shares received in the window.
+        posts: Contents.
     """
 
     rows: Int64s
     velocity: Int64s
     level: Int64s
     recent: Int64s
+    posts: Int64s
 
 
 class AuthorActivity:
@@ -117,7 +119,8 @@ class AuthorActivity:
         ring = self._ring[known].astype(np.int64)
         velocity = ring[:, (newest - np.arange(EPOCHS)) % EPOCHS] @ self._rule.weights
         recent = ring.sum(1)
-        return Measured(self._rows[known], velocity, np.maximum(self._total[known] - recent, 0), recent)
+        level = np.maximum(self._total[known] - recent, 0)
+        return Measured(self._rows[known], velocity, level, recent, self._posts[known])
 
     # On disk
 

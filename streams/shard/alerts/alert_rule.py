@@ -56,6 +56,11 @@ class AlertRule:
     min_new_sharers: int = 3
 
     @property
+    def key(self) -> str:
+        """What identifies the parameters: shards judge together only with equal ones."""
+        return "/".join(map(str, (self.window_s, self.steps, self.budget, self.floor, self.min_new_sharers)))
+
+    @property
     def epoch_us(self) -> int:
         """Length of an epoch (µs)."""
         return self.window_s * _SECOND // EPOCHS
@@ -109,7 +114,9 @@ class Emerging:
         velocity: Shares received, decayed.
         level: Number of shares received before the window.
         new_sharers: Number of users who shared the user's contents for the first time in the window.
-        content: Id of the content with the most recent shares, None if it is no longer stored.
+        content: Id of the content with most shares in the window, None if it is no longer stored.
+        rising_s: Event time in which the newest three quarters of the window's shares came, until the boundary (s).
+        sharers: Rows of the new sharers with the largest reach so far, at most five.
     """
 
     row: int
@@ -118,6 +125,8 @@ class Emerging:
     level: int
     new_sharers: int
     content: str | None
+    rising_s: float = 0.0
+    sharers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The judgement of alerts: every shard of a graph computes the same picks at each boundary, from the same messages.
 
-A boundary is judged in three rounds. Each shard sends each message to all others through the log, and goes on when it
+A boundary is judged in four rounds. Each shard sends each message to all others through the log, and goes on when it
 has those of all:
 
     1 passed      the watermark of the shard has passed the boundary; facts from before it are sent earlier in the log
     2 counts      numbers of authors by shares; added, they give the thresholds of the whole graph
     3 candidates  the best candidates of each shard; the first of all, up to the budget, are picked
+    4 sharers     if any was picked: what each shard knows of its users among the new sharers, for the text of the alert
 
 So no shard decides for others: the owner of a picked user publishes the alert, and every shard computes that the
 boundary is judged. All of it is a function of the shard's log, record by record: a shard that is killed or moved
@@ -24,17 +25,17 @@ import numpy as np
 
 from graphstate.apply.credit_changes import CLEARED, SHARED
 from graphstate.memory.node_tables import CREATED, RECEIVED, RECEIVED_FINE, RING_OFFSETS, RINGS
-from graphstate.queries import recent_activity
 from graphstate.state import ALERTS, GraphState
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s, Mutation
 from streams.messages.packs.source_progress import SourceProgress
-from streams.shard.alerts import messages
+from streams.shard.alerts import messages, rises
 from streams.shard.alerts.activity import AuthorActivity, Measured
 from streams.shard.alerts.alert_rule import EPOCHS, UNIT, AlertRule, Emerging, Thresholds, added, counted
-from streams.shard.alerts.messages import COUNTER, SHIPPED, Candidate, ShardCandidates, ShardCounts
+from streams.shard.alerts.messages import COUNTER, SHIPPED, Candidate, Known, ShardCandidates, ShardCounts
 from streams.shard.alerts.outcomes import AlertBook, Ended
 from streams.shard.alerts.pending import PendingChanges
+from streams.shard.alerts.rounds import Rounds
 from streams.shard.alerts.watermarks import Watermarks
 
 STATE, AUTHORS, PENDING, COVERED = (ALERTS + part for part in (b"state", b"author/", b"pending/", b"covered/"))
@@ -118,11 +119,11 @@ class Judgement:
         self.step = StepAlerts()
         self.unpublished: list[Emerging] = []
         self.on_boundary: Callable[[BoundaryView], None] = lambda _view: None
-        self._counts: dict[int, dict[int, ShardCounts]] = {}
-        self._candidates: dict[int, dict[int, ShardCandidates]] = {}
+        self._rounds = Rounds(rule.key)
         self._view: BoundaryView | None = None
         self._outbox: list[Mutation] = []
         self._changed = True
+        self._obsolete: dict[bytes, bytes | None] = {}
         graph.records.facts.on_judgement = self.receive
 
     # A record of the log
@@ -133,14 +134,11 @@ class Judgement:
 
     def receive(self, message: Mutation) -> None:
         """Add a message of another shard; the mutations before it in the log are applied."""
-        boundary, stage, sender = message.time, message.other, message.at
-        if stage == messages.PASSED:
+        if message.other == messages.PASSED:
             self._collect()
-            self.passed[sender] = max(boundary, int(self.passed[sender]))
-        elif stage == messages.COUNTS:
-            self._counts.setdefault(boundary, {})[sender] = messages.read_counts(message.extra)
+            self.passed[message.at] = max(message.time, int(self.passed[message.at]))
         else:
-            self._candidates.setdefault(boundary, {})[sender] = messages.read_candidates(message.extra)
+            self._rounds.receive(message)
         self._changed = True
 
     def end_record(self, progress: SourceProgress | None) -> list[tuple[int, Mutation]]:
@@ -194,13 +192,13 @@ class Judgement:
         boundary = self.next
         if int(self.passed.min()) < boundary:
             return False
-        counts = self._counts.setdefault(boundary, {})
+        counts = self._rounds.counts.setdefault(boundary, {})
         if self._shard not in counts:
             counts[self._shard] = self._count(boundary)
-            self._outbox.append(messages.counts(boundary, self._shard, counts[self._shard]))
+            self._outbox.append(messages.counts(boundary, self._shard, self._rule.key, counts[self._shard]))
         if len(counts) < self._shards:
             return False
-        candidates = self._candidates.setdefault(boundary, {})
+        candidates = self._rounds.candidates.setdefault(boundary, {})
         if self._shard not in candidates:
             thresholds = Thresholds.of(
                 added(part.levels for part in counts.values()), added(part.recents for part in counts.values())
@@ -212,16 +210,35 @@ class Judgement:
                 return True
             self.on_boundary(view)
             candidates[self._shard] = self._choose(view)
-            self._outbox.append(messages.candidates(boundary, self._shard, candidates[self._shard]))
+            self._outbox.append(messages.candidates(boundary, self._shard, self._rule.key, candidates[self._shard]))
         if len(candidates) < self._shards:
             return False
-        self._pick(boundary, candidates)
+        return self._finish(boundary, self._picked(candidates))
+
+    def _finish(self, boundary: int, picked: dict[str, list[tuple[int, Candidate]]]) -> bool:
+        """Ask for the new sharers of the picked users; announce those of this shard when all shards have answered."""
+        sharers = self._rounds.sharers.setdefault(boundary, {})
+        if self._shard not in sharers:
+            for name, picks in picked.items():
+                for shard, candidate in picks:
+                    if shard == self._shard:
+                        self.books[name].add(candidate.row, boundary)
+            wanted = {hashed for _, candidate in picked[SHIPPED] for hashed in candidate.sharers}
+            since = boundary - self._rule.window_us
+            sharers[self._shard] = rises.known(self._graph, self._measured(boundary), wanted, since) if wanted else []
+            if picked[SHIPPED]:
+                self._outbox.append(messages.sharers(boundary, self._shard, self._rule.key, sharers[self._shard]))
+        if picked[SHIPPED] and len(sharers) < self._shards:
+            return False
+        self._collect()
+        for shard, candidate in picked[SHIPPED]:
+            if shard == self._shard:
+                self._announce(boundary, candidate, [known for own in sharers.values() for known in own])
         self._close(boundary, boundary + self._rule.step_us)
         return True
 
     def _close(self, boundary: int, following: int) -> None:
-        self._counts.pop(boundary, None)
-        self._candidates.pop(boundary, None)
+        self._rounds.close(boundary)
         self._view = None
         self.next = following
         self._changed = True
@@ -267,7 +284,7 @@ class Judgement:
             view: The boundary.
             cool_down: Rows of users with an alert within the window.
         """
-        rows, velocity, level, recent = view.measured
+        rows, velocity, level, recent, _ = view.measured
         established, bar, _ = view.thresholds.established, view.thresholds.bar, view.thresholds.active
         # A first-time sharer has shared at least once, so an author with fewer shares than that needs no closer look.
         chosen = (recent >= self._rule.min_new_sharers) & (level < established) & (velocity > 0)
@@ -279,32 +296,28 @@ class Judgement:
 
     def ranked(self, view: BoundaryView, places: Int64s, score: Any) -> Int64s:
         """Return places `[k]` by score `[k]`, largest first; ties by fewer past shares, then by the smaller hash."""
-        rows, _, level, _ = view.measured
+        rows, _, level, _, _ = view.measured
         order = np.lexsort((self._graph.users.hash[rows[places]], level[places], -score))
         ordered: Int64s = places[order]
         return ordered
 
     def first_with_new_sharers(self, view: BoundaryView, places: Int64s) -> list[Candidate]:
         """Return the first of the ranked places with enough new sharers, up to the budget."""
-        rows, velocity, level, _ = view.measured
+        rows, velocity, level, _, _ = view.measured
         found: list[Candidate] = []
         for place in places.tolist():
             if len(found) == self._rule.budget:
                 break
             row = int(rows[place])
-            new = len(self.new_sharers(row, view.at))
-            if new >= self._rule.min_new_sharers:
+            new = self._first_shares(row, view.at)
+            if len(new) >= self._rule.min_new_sharers:
+                asked = tuple(rises.asked(self._graph, new))
                 hashed = int(self._graph.users.hash[row])
-                found.append(Candidate(int(velocity[place]), int(level[place]), hashed, row, new))
+                found.append(Candidate(int(velocity[place]), int(level[place]), hashed, row, len(new), asked))
         return found
 
-    def new_sharers(self, row: int, boundary: int) -> list[int]:
-        """Return the users that shared a user (row) for the first time in the window before a boundary (µs)."""
-        revise: dict[int, list[tuple[int, int]]] = {}
-        for change in self.pending.irregular(row):
-            revise.setdefault(int(change["sharer"]), []).append((int(change["time"]), -int(change["sign"])))
-        since = boundary - self._rule.window_us
-        return recent_activity.new_sharers_between(self._graph, row, since, boundary, revise)
+    def _first_shares(self, row: int, boundary: int) -> list[tuple[int, int]]:
+        return rises.first_shares(self._graph, self.pending, row, boundary - self._rule.window_us, boundary)
 
     def _choose(self, view: BoundaryView) -> ShardCandidates:
         """Return the best candidates of this shard by rule."""
@@ -316,28 +329,35 @@ class Judgement:
             if name == SHIPPED and self._rule.floor:
                 places = places[velocity[places] * self._rule.floor >= view.thresholds.bar * UNIT]
             chosen[name] = self.first_with_new_sharers(view, self.ranked(view, places, velocity[places]))
+        # Nothing is published of these.
+        chosen[COUNTER] = [candidate._replace(sharers=()) for candidate in chosen[COUNTER]]
         return chosen
 
-    def _pick(self, boundary: int, candidates: dict[int, ShardCandidates]) -> None:
-        """Pick the best candidates of all shards, up to the budget; note and announce those of this shard."""
+    def _picked(self, candidates: dict[int, ShardCandidates]) -> dict[str, list[tuple[int, Candidate]]]:
+        """Return the best candidates of all shards by rule, up to the budget, each with its shard."""
+        picked = {}
         for name in _RULES:
-            field_ = [
-                (candidate.order(), shard, candidate) for shard, own in candidates.items() for candidate in own[name]
-            ]
-            for _, shard, candidate in sorted(field_)[: self._rule.budget]:
-                if shard != self._shard:
-                    continue
-                self.books[name].add(candidate.row, boundary)
-                if name == SHIPPED:
-                    self._announce(boundary, candidate)
+            all_ = [(shard, candidate) for shard, own in candidates.items() for candidate in own[name]]
+            picked[name] = sorted(all_, key=lambda entry: (entry[1].order(), entry[0]))[: self._rule.budget]
+        return picked
 
-    def _announce(self, boundary: int, candidate: Candidate) -> None:
-        row = candidate.row
-        if self._graph.users.forget_at_cells[row] >= boundary or not self._graph.users.live(row):
+    def _announce(self, boundary: int, candidate: Candidate, answers: list[Known]) -> None:
+        graph, row = self._graph, candidate.row
+        if graph.users.forget_at_cells[row] >= boundary or not graph.users.live(row):
             return
-        content = recent_activity.driver(self._graph, row)
-        velocity = candidate.velocity / UNIT
-        self.step.picks.append(Emerging(row, boundary, velocity, candidate.level, candidate.new_sharers, content))
+        rise = rises.rise_of(graph, self.pending, row, boundary - self._rule.window_us, boundary)
+        self.step.picks.append(
+            Emerging(
+                row,
+                boundary,
+                candidate.velocity / UNIT,
+                candidate.level,
+                candidate.new_sharers,
+                graph.contents.ids[rise.content] or None if rise.content >= 0 else None,
+                rise.rising_s,
+                tuple(rises.named(graph, self._first_shares(row, boundary), answers)),
+            )
+        )
 
     # Waiting
 
@@ -349,8 +369,7 @@ class Judgement:
         behind = np.flatnonzero(self.passed < self.next).tolist()
         if behind:
             return behind
-        arrived = self._candidates.get(self.next, {}) if self._has_counts() else self._counts.get(self.next, {})
-        return [shard for shard in range(self._shards) if shard not in arrived]
+        return self._rounds.missing(self.next, self._shards)
 
     def mark_changed(self) -> None:
         """Store the state with the next commit."""
@@ -368,14 +387,12 @@ class Judgement:
         ended = {name: list(book.ended) for name, book in self.books.items()}
         return AlertFigures(self.watermarks.lags(), len(self.watermarks.idle), self.awaited, ended)
 
-    def _has_counts(self) -> bool:
-        return len(self._counts.get(self.next, {})) == self._shards
-
     # On disk
 
     def rows(self) -> dict[bytes, bytes | None]:
         """Return the rows to write with this micro-batch, None for a removal."""
-        rows = self.pending.rows() | self.activity.rows() | self._graph.applier.covered.rows(COVERED)
+        obsolete, self._obsolete = self._obsolete, {}
+        rows = obsolete | self.pending.rows() | self.activity.rows() | self._graph.applier.covered.rows(COVERED)
         if self._changed:
             rows[STATE] = msgspec.msgpack.encode(self._to_json())
             self._changed = False
@@ -383,19 +400,13 @@ class Judgement:
 
     def _to_json(self) -> dict[str, Any]:
         return {
-            "rule": [self._rule.window_s, self._rule.steps],
             "next": self.next,
             "at": self.activity.at,
             "passed": self.passed.tolist(),
             "unpublished": [list(astuple(pick)) for pick in self.unpublished],
             "watermarks": self.watermarks.to_json(),
             "books": {name: book.to_json() for name, book in self.books.items()},
-            "counts": [
-                [at, shard, msgspec.to_builtins(own)]
-                for at, all_ in self._counts.items()
-                for shard, own in all_.items()
-            ],
-            "candidates": [[at, shard, own] for at, all_ in self._candidates.items() for shard, own in all_.items()],
+            "rounds": self._rounds.to_json(),
         }
 
     def restore(self) -> None:
@@ -405,17 +416,18 @@ class Judgement:
             self._seed()
             return
         state = msgspec.msgpack.decode(rows[STATE])
-        self.next = state["next"]
         self.passed = np.array(state["passed"], np.int64)
         self.unpublished = [Emerging(*pick) for pick in state["unpublished"]]
         self.watermarks.restore(state["watermarks"])
         for name, book in self.books.items():
             book.restore(state["books"][name])
-        for at, shard, own in state["counts"]:
-            self._counts.setdefault(at, {})[shard] = msgspec.convert(own, ShardCounts)
-        for at, shard, own in state["candidates"]:
-            self._candidates.setdefault(at, {})[shard] = msgspec.convert(own, ShardCandidates)
         self._graph.applier.covered.restore(rows, COVERED)
+        if not self._rounds.restore(state["rounds"]):
+            # Counters of another rule: its alerts still end.
+            self._obsolete = {key: None for key in rows if key.startswith((AUTHORS, PENDING))}
+            self._seed()
+            return
+        self.next = state["next"]
         self.activity.restore(rows, state["at"])
         self.pending.restore(rows, state["at"])
         self._changed = False

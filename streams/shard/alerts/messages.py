@@ -3,6 +3,7 @@
 passed      all events before a boundary are read, and all that follows from them is sent
 counts      how many authors have how many shares, so that every shard computes the same thresholds
 candidates  the best candidates of the shard, so that every shard picks the same users
+sharers     what the shard knows of the new sharers of the picked users, so that their owners name those with most reach
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from msgspec import Struct
 
 from graphstate.types import Fact, Mutation
 
-PASSED, COUNTS, CANDIDATES = "passed", "counts", "candidates"
+PASSED, COUNTS, CANDIDATES, SHARERS = "passed", "counts", "candidates", "sharers"
+OF_RULE = "@"
+"""Between the stage of a message and what identifies the rule of its sender."""
 SHIPPED, COUNTER = "shipped", "counter"
 """Rules that are judged: the shipped one, and a plain decayed counter with the same budget, which publishes nothing."""
 
@@ -42,6 +45,7 @@ class Candidate(NamedTuple):
         hash: Hash of the user's id.
         row: Row of the user in its shard.
         new_sharers: Number of users who shared the user for the first time within the window.
+        sharers: Hashes of the earliest of them, for the shipped rule.
     """
 
     velocity: int
@@ -49,6 +53,7 @@ class Candidate(NamedTuple):
     hash: int
     row: int
     new_sharers: int
+    sharers: tuple[int, ...] = ()
 
     def order(self) -> tuple[int, int, int]:
         """Return the sort key: the best candidate first."""
@@ -58,8 +63,24 @@ class Candidate(NamedTuple):
 ShardCandidates = dict[str, list[Candidate]]
 """Best candidates of a shard by rule, at most the budget."""
 
+
+class Known(NamedTuple):
+    """What the owner of a new sharer knows of it.
+
+    Attributes:
+        hash: Hash of the user's id.
+        received: Shares received before the boundary.
+        posts: Contents created before the boundary.
+    """
+
+    hash: int
+    received: int
+    posts: int
+
+
 _encode = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(ShardCounts).decode
+_decode_sharers = msgspec.json.Decoder(list[Known]).decode
 _decode_candidates = msgspec.json.Decoder(ShardCandidates).decode
 
 
@@ -68,14 +89,19 @@ def passed(boundary: int, shard: int) -> Mutation:
     return Mutation(Fact.JUDGEMENT, boundary, "", PASSED, None, shard)
 
 
-def counts(boundary: int, shard: int, value: ShardCounts) -> Mutation:
+def counts(boundary: int, shard: int, rule: str, value: ShardCounts) -> Mutation:
     """Return the message of a shard's counts at a boundary (µs)."""
-    return Mutation(Fact.JUDGEMENT, boundary, "", COUNTS, _encode(value).decode(), shard)
+    return Mutation(Fact.JUDGEMENT, boundary, "", COUNTS + OF_RULE + rule, _encode(value).decode(), shard)
 
 
-def candidates(boundary: int, shard: int, value: ShardCandidates) -> Mutation:
+def candidates(boundary: int, shard: int, rule: str, value: ShardCandidates) -> Mutation:
     """Return the message of a shard's candidates at a boundary (µs)."""
-    return Mutation(Fact.JUDGEMENT, boundary, "", CANDIDATES, _encode(value).decode(), shard)
+    return Mutation(Fact.JUDGEMENT, boundary, "", CANDIDATES + OF_RULE + rule, _encode(value).decode(), shard)
+
+
+def sharers(boundary: int, shard: int, rule: str, value: list[Known]) -> Mutation:
+    """Return the message of what a shard knows of new sharers at a boundary (µs)."""
+    return Mutation(Fact.JUDGEMENT, boundary, "", SHARERS + OF_RULE + rule, _encode(value).decode(), shard)
 
 
 def read_counts(text: str | None) -> ShardCounts:
@@ -86,3 +112,8 @@ def read_counts(text: str | None) -> ShardCounts:
 def read_candidates(text: str | None) -> ShardCandidates:
     """Decode the content of a message of candidates."""
     return _decode_candidates(text or "")
+
+
+def read_sharers(text: str | None) -> list[Known]:
+    """Decode the content of a message of sharers."""
+    return _decode_sharers(text or "")

@@ -94,7 +94,7 @@ class API:
         return web.json_response(self._state.live_figures())
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Send events until the client disconnects: `state` and `top` every second, `alert` as each fires."""
+        """Send events until the client disconnects: `state` and `top` every second, alerts and outcomes at once."""
         response = web.StreamResponse(headers=STREAM)
         try:
             with self._state.feed.subscribe() as subscription:

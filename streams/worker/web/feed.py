@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import GroundswellError
+from streams.messages.outputs import AlertOutcome
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Freshness
 
@@ -187,17 +188,31 @@ class LiveFeed:
             value = alert.to_json()
             self._alerts.append(value)
             self.broadcast("alert", value)
+        for ended in outcome.alert_outcomes:
+            self._end(ended)
+
+    def _end(self, ended: AlertOutcome) -> None:
+        """Add its outcome to an alert, and send it."""
+        value = {"alert": ended.alert, "outcome": ended.outcome, "lead_s": ended.lead_s}
+        for alert in self._alerts:
+            if alert["alert"] == ended.alert:
+                alert.update(value)
+        self.broadcast("outcome", value)
 
     def forget(self, users: Sequence[str]) -> None:
-        """Remove these users from alerts and trends."""
+        """Remove these users from alerts and trends: their own alerts, and their names from those of others."""
         if not users:
             return
         named = set(users)
-        self._alerts = deque((alert for alert in self._alerts if alert["user"] not in named), maxlen=ALERTS)
+        kept = [alert for alert in self._alerts if alert["user"] not in named]
+        for alert in kept:
+            if named.intersection(alert.get("sharers", ())):
+                alert["sharers"] = [user for user in alert["sharers"] if user not in named]
+        self._alerts = deque(kept, maxlen=ALERTS)
         self.trend.forget(named)
 
     def alerts(self, limit: int) -> list[dict[str, Any]]:
-        """Return the newest alerts since the start of the worker, newest first."""
+        """Return the newest alerts since the worker started, newest first, with their outcomes if they ended."""
         newest = reversed(self._alerts)
         return [alert for alert, _ in zip(newest, range(limit), strict=False)]
 

@@ -197,7 +197,19 @@ class LiveState:
             "lag_records": self.lag_records(),
             "history": seconds.history(),
             "live": self.live_figures(),
+            "alert_record": self.alert_record(),
         }
+
+    def alert_record(self) -> dict[str, Any]:
+        """Return what became of the alerts: outcomes since the start, and the confirmed part of the newest by rule."""
+
+        def samples(metric: Any, name: str) -> dict[str, float]:
+            found = (sample for family in metric.collect() for sample in family.samples)
+            return {sample.labels[name]: sample.value for sample in found if not sample.name.endswith("_created")}
+
+        metrics = self.metrics
+        ended, precision = samples(metrics.alert_outcomes, "outcome"), samples(metrics.alert_precision, "rule")
+        return {**{name: int(count) for name, count in ended.items()}, "precision": precision}
 
     def live_figures(self) -> dict[str, Any]:
         """Return the response of `/api/v1/live`: predictions against what the newest closed posts got."""

@@ -39,12 +39,15 @@ def test_alert_message() -> None:
     )
     assert ALERT.to_message("m1", EVENTS) == (b"ann", value.encode(), EVENTS.headers(b"id1", TIME.encode()))
     assert tuple(ALERT.to_json()) == ALERT_FIELDS[:-1]
+    full = ALERT._replace(rising_s=60.0, sharers=("bo",), topics=("ai",)).to_json()
+    assert full == {**ALERT.to_json(), "rising_s": 60.0, "sharers": ["bo"], "topics": ["ai"]}
 
 
 def test_tables() -> None:
     """The tables have the fields of the types as columns, with times as timestamps."""
     assert (tuple(SCORE_SCHEMA.names), tuple(ALERT_SCHEMA.names)) == (Score._fields, Alert._fields)
     time = datetime(2011, 3, 13, 7, 6, 40, 1, tzinfo=UTC)
-    assert alert_table([ALERT]).to_pylist() == [{**ALERT._asdict(), "as_of": time}]
+    named = ALERT._replace(sharers=("bo",))
+    assert alert_table([named]).to_pylist() == [{**named._asdict(), "as_of": time, "sharers": ["bo"], "topics": []}]
     table = score_table(["ann"], np.array([12.5]), np.array([99.25]), np.array([AS_OF]))
     assert table.to_pylist() == [{"user": "ann", "reach": 12.5, "percentile": 99.25, "as_of": time}]

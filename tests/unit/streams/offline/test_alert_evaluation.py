@@ -10,7 +10,7 @@ from model.simulation.stream import Simulation
 from streams.messages.events import from_row
 from streams.offline.alert_baselines import RANDOM_AUTHORS, RULES
 from streams.offline.alert_evaluation import COUNTER, SHIPPED, Fired, compare_rules, received, replayed, stops
-from streams.shard.alerts.alert_rule import AlertRule
+from streams.shard.alerts.alert_rule import AlertRule, alert_id
 from tests.support.graphs import DAY, HOUR, at, create, delete, follow, share, unshare
 
 ARTIFACT: Artifact = untrained(ModelConfig())
@@ -162,7 +162,7 @@ def test_verdict_and_rows(town: list[Mutation]) -> None:
     assert rows["budget"] == 3
     assert np.isclose(rows["rules"][0]["per_day"], rows["rules"][0]["alerts"] / rows["steps"] * 4, atol=0.01)
     assert "knowable" in comparison.about()
-    assert (rows["differing_outcomes"], sum(rows["outcomes"].values())) == (
-        0,
-        len(replayed(town, ARTIFACT, [])[SHIPPED]),
-    )
+    fired = replayed(town, ARTIFACT, [])[SHIPPED]
+    assert (rows["differing_outcomes"], sum(rows["outcomes"].values())) == (0, len(fired))
+    assert rows["record"].keys() == {alert_id(user, time) for user, time in fired}
+    assert sum(end is None for end in rows["record"].values()) == rows["outcomes"]["open"]

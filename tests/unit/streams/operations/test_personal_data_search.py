@@ -179,6 +179,8 @@ MESSAGES = [
     ("score", PERSON, None, True),
     ("score", f"{PERSON}-too", {"user": f"{PERSON}-too"}, False),
     ("alert", PERSON, {"user": PERSON}, True),
+    ("alert", "b", {"user": "b", "sharers": ["c", PERSON]}, True),
+    ("alert", "b", {"user": "b", "content": PERSON}, False),
 ]
 
 

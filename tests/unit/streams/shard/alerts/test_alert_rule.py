@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from graphstate.types import GraphSpec, Mutation
+from graphstate.types import GraphSpec, Mutation, source_hash
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from streams.messages.outputs import Alert
+from streams.messages.packs.mutation_packs import Record
+from streams.messages.packs.source_progress import SourceProgress
 from streams.shard.alerts.alert_rule import AlertRule, alert_id
 from streams.shard.shard import Shard
-from tests.support.graphs import DAY, HOUR, at, create, follow, share
+from tests.support.graphs import DAY, HOUR, at, create, follow, forget, share, unshare
 
 ARTIFACT: Artifact = untrained(ModelConfig())
 STEP = 6 * HOUR
@@ -33,6 +35,10 @@ def _posts(authors: list[str]) -> list[Mutation]:
 
 def _shares(minute: float, author: str, sharers: int, start: int = 0) -> list[Mutation]:
     return [share(minute + k * 0.01, f"s{k}", f"{author}-post") for k in range(start, start + sharers)]
+
+
+def _record(offset: int, events: list[Mutation], newest: dict[str, int], partitions: dict[str, int]) -> Record:
+    return Record.of(offset, events, progress=SourceProgress(newest, [], partitions))
 
 
 def _tick(minute: float) -> Mutation:
@@ -57,6 +63,51 @@ def test_fires(shard: Shard) -> None:
     assert alert.level == 0
     assert 0 < alert.velocity < 5
     assert alert.alert == alert_id("a", at(STEP))
+
+
+def test_what_an_alert_says(shard: Shard) -> None:
+    """It names the new sharers who were shared most per content, the content, and how long most shares took."""
+    known = [create(1, "s2", "s2-post"), create(1, "s4", "s4-1"), create(1, "s4", "s4-2")]
+    known += [share(2, f"t{k}", "s2-post") for k in range(2)] + [share(2, f"t{k}", "s4-1") for k in range(2)]
+    early, late = share(60, "s9", "a-old"), _shares(STEP - 30, "a", 7)
+    (alert,) = _run(
+        shard, [*known, create(1, "a", "a-old"), *_posts(["a"]), early, *late], [_tick(STEP + 1)]
+    )  # fmt: skip
+    others = sorted((f"s{k}" for k in (0, 1, 3, 5, 6, 9)), key=source_hash)
+    assert (alert.user, alert.content, alert.sharers) == ("a", "a-post", ("s2", "s4", *others[:3]))
+    # Of eight shares the oldest two are left out.
+    assert alert.rising_s == pytest.approx(30 * 60 - 0.6)
+
+
+def test_an_alert_says_what_held_at_its_boundary(shard: Shard) -> None:
+    """Undone later, but read before the judgement: shares count still, who was forgotten is not named."""
+    shares = [*_shares(10, "a", 4), share(11, "s9", "a-old")]
+    later = [unshare(STEP + 2, "s0", "a-post"), unshare(STEP + 3, "s1", "a-post"), forget(STEP + 4, "s2")]
+    partitions = {"t": 2}
+    shard.process(
+        [_record(0, [create(1, "a", "a-old"), *_posts(["a"]), *shares, *later], {"t:0": later[-1].time}, partitions)]
+    )
+    shard.commit()
+    (alert,) = shard.process([_record(1, [_tick(STEP + 1)], {"t:1": at(STEP + 1)}, partitions)]).alerts
+    assert (alert.new_sharers, alert.content) == (5, "a-post")
+    assert sorted(alert.sharers) == ["s0", "s1", "s3", "s9"]
+    assert alert.rising_s == (at(STEP) - at(10.01)) / 1e6
+
+
+def test_another_rule_starts_again(tmp_path: Path) -> None:
+    """Shares before count from the graph's counters, alerts of the earlier rule still end, and none is repeated."""
+    first = Shard.open(tmp_path, ARTIFACT, GraphSpec(), rule=AlertRule(budget=2))
+    shares = [event for k in range(1, 5) for event in _shares(STEP * k + 10, "b", 2, start=10 * k)]
+    fired = _run(first, _posts(["a", "b"]), _shares(10, "a", 5), [_tick(STEP + 1)], shares)
+    assert [alert.user for alert in fired if alert.as_of == at(STEP)] == ["a"]
+    first.close()
+    shard = Shard.open(tmp_path, ARTIFACT, GraphSpec(), rule=AlertRule(window_s=86_400, steps=4, budget=2))
+    outcomes = [shard.step([_tick(STEP * k + 1)]) for k in range(5, 9)]
+    again = [alert.user for outcome in outcomes for alert in outcome.alerts]
+    ended = [(end.user, end.outcome) for outcome in outcomes for end in outcome.alert_outcomes]
+    assert ("a", "expired") in ended
+    assert "a" not in again
+    shard.close()
 
 
 def test_two_sharers_are_not_enough(shard: Shard) -> None:

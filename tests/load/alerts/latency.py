@@ -1,4 +1,4 @@
-"""Delay of an alert after the share that passes its boundary: `python -m tests.load.alert_latency`.
+"""Delay of an alert after the share that passes its boundary: `python -m tests.load.alerts.latency`.
 
 A worker gets a history in which an author rises, in all partitions but one that stays silent after its first event.
 Then one share passes the boundary. The alert must follow after the idle time of the silent partitions, and a second at

@@ -1,0 +1,99 @@
+"""What an alert says of a rise, as of a boundary: first-time sharers, the content behind it, and how long it lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from graphstate.queries import recent_activity
+from graphstate.queries.recent_activity import CreditedShare, Revisions
+from graphstate.state import GraphState
+from streams.shard.alerts.activity import Measured
+from streams.shard.alerts.messages import Known
+from streams.shard.alerts.pending import PendingChanges
+
+NAMED = 5
+"""Number of new sharers that an alert names at most."""
+ASKED = 256
+"""Number of new sharers, the earliest, among whom these are chosen."""
+_MOST = 4
+
+
+class Rise(NamedTuple):
+    """What the shares of an author in the window before a boundary say.
+
+    Attributes:
+        content: Row of the author's content with most of these shares, −1 if none is stored any more.
+        rising_s: Event time in which the newest three quarters of these shares came, until the boundary (s).
+    """
+
+    content: int
+    rising_s: float
+
+
+def first_shares(
+    graph: GraphState, pending: PendingChanges, row: int, since: int, boundary: int
+) -> list[tuple[int, int]]:
+    """Return time (µs) and row of the users that shared an author (row) for the first time between two times (µs)."""
+    return recent_activity.first_shares_between(graph, row, since, boundary, _revisions(pending, row))
+
+
+def rise_of(graph: GraphState, pending: PendingChanges, row: int, since: int, boundary: int) -> Rise:
+    """Return the rise of an author (row) in the window from `since` to a boundary (µs)."""
+    shares = recent_activity.shares_between(graph, row, since, boundary, _revisions(pending, row))
+    return Rise(recent_activity.most_shared(graph, row, shares), rising_s(shares, boundary))
+
+
+def _revisions(pending: PendingChanges, row: int) -> Revisions:
+    """Return how the shares of an author (row) as of the next boundary differ from those of the graph."""
+    revise: dict[int, list[tuple[int, int, int]]] = {}
+    for change in pending.irregular(row):
+        entry = int(change["time"]), int(change["content"]), -int(change["sign"])
+        revise.setdefault(int(change["sharer"]), []).append(entry)
+    return revise
+
+
+def rising_s(shares: Sequence[CreditedShare], boundary: int) -> float:
+    """Return the event time in which the newest three quarters of some shares (oldest first) came (s)."""
+    return (boundary - shares[len(shares) // _MOST].time) / 1e6 if shares else 0.0
+
+
+def asked(graph: GraphState, first: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the hashes of the earliest new sharers, given as (time, row), in order of time, then of hash."""
+    hashes = graph.users.hash
+    ordered = sorted((time, int(hashes[row])) for time, row in first)
+    return [hashed for _, hashed in ordered[:ASKED]]
+
+
+def known(graph: GraphState, measured: Measured, wanted: Iterable[int], since: int) -> list[Known]:
+    """Return what a shard knows of its users among some new sharers; those who were forgotten are left out.
+
+    Args:
+        graph: The graph of the shard.
+        measured: Activity of the shard's authors at the boundary.
+        wanted: Hashes of the new sharers of all picked users.
+        since: Begin of the window (µs): who was forgotten later is left out.
+    """
+    users = graph.users
+    rows = np.flatnonzero(np.isin(users.hash[: users.rows], np.fromiter(set(wanted), np.uint64)))
+    rows = rows[graph.live_users(rows) & (users.forget_at[rows] < since)]
+    authors = np.flatnonzero(np.isin(measured.rows, rows))
+    figures = np.stack([measured.level + measured.recent, measured.posts])[:, authors].T.tolist()
+    received = dict(zip(measured.rows[authors].tolist(), figures, strict=True))
+    return [Known(int(users.hash[row]), *received.get(row, (0, 0))) for row in rows.tolist()]
+
+
+def named(graph: GraphState, first: Iterable[tuple[int, int]], answers: Iterable[Known]) -> list[int]:
+    """Return the rows of the new sharers with the largest reach so far: shares received per content.
+
+    Args:
+        graph: The graph of the author's shard.
+        first: The new sharers, as (time of the first share, row).
+        answers: What their shards know of them.
+    """
+    hashes = graph.users.hash
+    rows = {int(hashes[row]): row for _, row in first}
+    ordered = sorted(answers, key=lambda known: (-known.received / max(1, known.posts), -known.received, known.hash))
+    return [rows[answer.hash] for answer in ordered if answer.hash in rows][:NAMED]
