@@ -201,7 +201,7 @@ class Metrics:
         self.idle_partitions = self._gauge("idle_partitions", "Input partitions that do not hold back the watermark")
         self.awaited = self._gauge(
             "alert_awaited_seconds",
-            "Seconds since a boundary of alerts is passed here and waits for another shard, by that shard",
+            "Seconds since a boundary of alerts is passed here and waits for another shard, by that shard; 0: not",
             "shard",
         )
         self.muted = self._counter(
