@@ -287,10 +287,7 @@ BOARDS: dict[str, tuple[str, list[tuple[str, list[Panel]]]]] = {
 def panel(made: Panel) -> stat.Panel | timeseries.Panel:
     """Build a panel."""
     builder: stat.Panel | timeseries.Panel
-    if made.number:
-        builder = stat.Panel()
-    else:
-        builder = timeseries.Panel().legend(legend()).fill_opacity(10)
+    builder = stat.Panel() if made.number else timeseries.Panel().legend(legend()).fill_opacity(10)
     builder = builder.title(made.title).unit(made.unit).datasource(SOURCE).span(WIDTH).height(HEIGHT)
     if made.about:
         builder = builder.description(made.about)

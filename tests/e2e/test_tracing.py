@@ -49,16 +49,3 @@ def test_a_trace_leads_from_the_message_to_its_score(settings: Settings) -> None
     assert collected.services == {own.consumer_group}
     # With a share of 0 nothing else is traced.
     assert {span.trace_id.hex() for span in collected.spans} <= set(TRACES)
-
-
-def test_a_worker_without_a_collector_adds_no_header(settings: Settings) -> None:
-    """Without the setting a `traceparent` is ignored."""
-    topics = Topics(settings)
-    with worker(settings) as running:
-        with producer(settings) as sender:
-            headers = [(TRACEPARENT, f"00-{TRACES[0]}-{PARENT}-01".encode())]
-            sender.send(topics.share.name, b'{"type":"share","time":1,"user":"u","content":"c"}', headers=headers)
-        wait_for(lambda: len(read_all(settings, [topics.score.name])) == 1, 60, "the score")
-        (score,) = read_all(settings, [topics.score.name])
-        assert running.stop() == 0
-    assert TRACEPARENT not in {name for name, _ in score.headers}

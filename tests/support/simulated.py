@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from streams.settings.settings import Settings
 from tests.support.workers import producer
 
 Event = dict[str, Any]
-ARRAY = 100
-"""Events in one message."""
+SLICE, PAUSE_S = 200, 0.1
+"""Events sent at once, and the pause after them: posts that open and close in one micro-batch have no live figures."""
 
 
 def simulated(folder: Path, *options: str) -> list[Event]:
@@ -27,12 +29,20 @@ def simulated(folder: Path, *options: str) -> list[Event]:
 
 def send(settings: Settings, events: Iterable[Event]) -> None:
     """Send events to the first partition of their topics, some in each message."""
-    topics, waiting = Topics(settings), dict[str, list[Event]]()
+    topics = Topics(settings)
     with producer(settings) as sender:
-        for event in events:
-            kind = TOPIC_OF[event["type"]]
-            waiting.setdefault(kind, []).append(event)
-            if len(waiting[kind]) >= ARRAY:
-                sender.send(topics.inputs[kind].name, json.dumps(waiting.pop(kind)).encode(), partition=0)
-        for kind, rest in waiting.items():
-            sender.send(topics.inputs[kind].name, json.dumps(rest).encode(), partition=0)
+        for part in batched(events, SLICE):
+            by_kind: dict[Any, list[Event]] = {}
+            for event in part:
+                by_kind.setdefault(TOPIC_OF[event["type"]], []).append(event)
+            for kind, some in by_kind.items():
+                sender.send(topics.inputs[kind].name, json.dumps(some).encode(), partition=0)
+            sender.flush()
+            time.sleep(PAUSE_S)
+
+
+def batched(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
+    """The events in lists of this size."""
+    remaining = iter(events)
+    while part := list(islice(remaining, size)):
+        yield part
