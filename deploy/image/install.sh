@@ -15,7 +15,7 @@ libraries)
   "$python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action ignore --target "$app.uv" uv
   uv venv --quiet --python "$python" "$app"
   # The lock as constraints: the versions of the tests, and of these only what the package and its extras need.
-  sed -n 's/^\([A-Za-z0-9].*==[^ ;]*\( ; [^\\]*\)\{0,1\}\).*/\1/p' requirements.lock > "$app.constraints"
+  sed -n '/^[A-Za-z0-9]/ s/ *\$//p' requirements.lock > "$app.constraints"
   "$app/bin/python" - "$2" > "$app.in" <<'PYTHON'
 import sys, tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]

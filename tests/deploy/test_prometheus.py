@@ -17,7 +17,7 @@ from tests.chaos.network import free_ports
 from tests.support import needs, tidy
 from tests.support.analysts import AnalystProcess
 from tests.support.prometheus import RULES, Prometheus, as_boolean, prometheus, scaled
-from tests.support.simulated import send, simulated
+from tests.support.simulated import send, simulated, trickle
 from tests.support.workers import WorkerProcess, wait_for
 
 DASHBOARDS = tidy.ROOT / "deploy" / "grafana" / "dashboards"
@@ -95,11 +95,17 @@ def running(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> I
         with prometheus(folder, targets, scaled(RULE_FILE, 60)) as server:
             worker.wait_ready()
             send(settings, events)
+            now_s = float(events[-1]["time"])
             wait_for(server.healthy, 60, "the targets")
             # The slowest: outcomes of alerts, closed posts, the first pass of the analyst.
-            for metric in ("groundswell_alert_precision", "groundswell_live_spearman", "groundswell_analyst_users > 0"):
-                wait_for(lambda metric=metric: bool(server.query(metric)), 90, metric)  # type: ignore[misc]
-            yield server, f"127.0.0.1:{ports[0]}"
+            with trickle(settings, now_s):
+                for metric in (
+                    "groundswell_alert_precision",
+                    "groundswell_live_spearman",
+                    "groundswell_analyst_users > 0",
+                ):
+                    wait_for(lambda metric=metric: bool(server.query(metric)), 90, metric)  # type: ignore[misc]
+                yield server, f"127.0.0.1:{ports[0]}"
     finally:
         for process in (worker, analyst):
             if process.process is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ def simulated(folder: Path, *options: str) -> list[Event]:
     """The events of `groundswell simulate`, in order of time."""
     path = folder / "events.jsonl"
     assert cli.run(["simulate", "--out", str(path), *options]) == 0
-    return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda event: str(event["time"]))
+    return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda event: float(event["time"]))
 
 
 def send(settings: Settings, events: Iterable[Event]) -> None:
@@ -39,6 +41,38 @@ def send(settings: Settings, events: Iterable[Event]) -> None:
                 sender.send(topics.inputs[kind].name, json.dumps(some).encode(), partition=0)
             sender.flush()
             time.sleep(PAUSE_S)
+
+
+@contextmanager
+def trickle(settings: Settings, after_s: float, each_s: float = 0.2) -> Iterator[None]:
+    """Send a share every so often, with rising times, until the end of the block.
+
+    Args:
+        settings: the topics.
+        after_s: the first time, in Unix seconds.
+        each_s: the pause.
+    """
+    stop = threading.Event()
+
+    def run() -> None:
+        number = 0
+        while not stop.wait(each_s):
+            number += 1
+            event = {
+                "type": "share",
+                "time": after_s + number,
+                "user": f"t{number % 50}",
+                "content": f"t{number // 50}",
+            }
+            send(settings, [event])
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
 
 
 def batched(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
