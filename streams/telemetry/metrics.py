@@ -51,6 +51,11 @@ class Freshness(Collector):
         self._sum_s += float(seconds.sum())
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """A copy of the number of observations of each bucket, the last without a bound."""
+        return self._counts.copy()
+
+    @property
     def count(self) -> int:
         """The number of observations."""
         return int(self._counts.sum())

@@ -33,6 +33,7 @@ from streams.shard.alerts.judgement import AlertFigures
 from streams.shard.graph_view import graph_spec
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
+from streams.telemetry.activity_log import ActivityLog
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.telemetry.tracing import tracer_of
@@ -354,6 +355,7 @@ class Measurements(WorkerPart):
         self._device = device
         self._shards = shards
         self._awaited_since: dict[int, float] = {}
+        self._activity = ActivityLog(metrics)
 
     async def tick(self) -> None:
         """Set all gauges."""
@@ -376,6 +378,7 @@ class Measurements(WorkerPart):
         for name in shards[0].sizes if shards else ():
             kind, size = name.removesuffix("_rows"), sum(shard.sizes[name] for shard in shards)
             (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
+        self._activity.report()
 
     def _measure_alerts(self, shards: list[AlertFigures]) -> None:
         metrics = self._metrics

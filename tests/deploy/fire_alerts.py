@@ -245,7 +245,7 @@ def bad_memory(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def other_behaviour(bench: Bench) -> Iterator[None]:
-    """Popular authors lose their readers, others gain them, and those who rise stop at once."""
+    """Popular authors lose their readers, others gain them, and rising authors stop at once."""
     bench.stream.reversed_ = True
     yield
     bench.stream.reversed_ = False

@@ -84,7 +84,7 @@ class Sandboxed(WorkerProcess):
             self.process = subprocess.Popen(command, env=shell, stdout=log, stderr=log, cwd="/")
 
     def status(self) -> dict[str, str]:
-        """What the kernel says about the process that answers."""
+        """The status of the process in the kernel."""
         assert self.process is not None
         lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

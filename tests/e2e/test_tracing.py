@@ -36,6 +36,7 @@ def test_a_trace_leads_from_the_message_to_its_score(settings: Settings) -> None
             wait_for(lambda: len(read_all(own, [topics.score.name])) >= 3, 60, "the scores")
             (score, *_), (pack, *_) = read_all(own, [topics.score.name]), read_all(own, [topics.mutations.name])
             assert running.stop() == 0
+            lines = [json.loads(line) for line in running.log.read_text().splitlines()]
         spans = collected.in_trace(TRACES[0])
     assert set(spans) == {"ingest", "micro-batch"}
     ingest, step = spans["ingest"], spans["micro-batch"]
@@ -47,5 +48,9 @@ def test_a_trace_leads_from_the_message_to_its_score(settings: Settings) -> None
     linked = {link.trace_id.hex() for span in spans.values() for link in span.links}
     assert linked == {TRACES[1]} or "ingest" in collected.in_trace(TRACES[1])
     assert collected.services == {own.consumer_group}
+    # The log of a healthy worker: no warning, and at most one line a second about what it did.
+    assert {line["level"] for line in lines} == {"info"}
+    done = [line for line in lines if line["event"] == "events_processed"]
+    assert (sum(line["events"] for line in done), sum(line["scores"] for line in done) >= 3) == (3, True)
     # With a share of 0 nothing else is traced.
     assert {span.trace_id.hex() for span in collected.spans} <= set(TRACES)
