@@ -20,7 +20,7 @@ unexport VIRTUAL_ENV
 # uv from the path if there is one, else one installed in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test test-fast tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-opponent bench-gpu docs lock audit sbom clean
+.PHONY: help install demo test test-fast tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-opponent bench-gpu alerts chart image-root sandbox docs lock audit sbom clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -110,8 +110,22 @@ bench-opponent: $(STAMP)  ## measure the shard and Pathway on the same follow st
 bench-gpu:  ## measure the engine on the GPU against one core: ARGS="--quick --device cpu"
 	@$(or $(wildcard $(PY)),$(PYTHON)) -m tests.bench.gpu $(ARGS)
 
+# Each alert of deploy/prometheus, fired by a fault on real processes. ARGS="--only bad_producer old_events": see --help.
+alerts: $(STAMP)  ## fire every Prometheus alert by a real fault, print seconds until it fired and ended
+	@$(PY) -m tests.deploy.fire_alerts $(ARGS)
+
+chart: $(STAMP)  ## render the Helm chart and validate it for three versions of Kubernetes (compiles helm once; needs Go)
+	@$(PY) -m tests.deploy.chart $(ARGS)
+
+image-root: $(STAMP)  ## run the image's steps in a clean root folder and a worker in it, without Docker (root, debootstrap)
+	@$(PY) -m tests.deploy.image_root $(ARGS)
+
+sandbox: $(STAMP)  ## run a worker of that root folder with the limits of the image and of the systemd unit (root)
+	@$(PY) -m tests.deploy.sandbox $(ARGS)
+
 docs: $(STAMP)  ## write the generated pages
 	@$(PY) -m docs.generate --write
+	@$(PY) deploy/grafana/generate.py
 
 lock: | $(if $(findstring $(BOOT),$(UV)),$(BOOT)/bin/uv)  ## compile requirements.lock from requirements.in
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the programs that some tests need: Chromium, and Prometheus' promtool. Chromium is installed with apt, as root;
-# promtool alone is extracted from its package into build/tools, so that no Prometheus server is installed and started.
+# Install the programs that some tests need: Chromium, and Prometheus with promtool. Chromium is installed with apt, as root;
+# Prometheus is extracted from its package into build/tools, so that no service is installed and started.
 # Prints nothing if both exist. If one cannot be installed: one line that names it, and with NEED_TOOLS set exit code 1.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,8 @@ export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get --quiet=2 -o DPkg::Lock::Timeout=300)
 
 have_browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
-have_promtool() { command -v promtool || [ -x "$tools/promtool" ]; }
+have_promtool() { have promtool && have prometheus; }
+have() { command -v "$1" || [ -x "$tools/$1" ]; }
 
 updated=
 update() {
@@ -24,7 +25,7 @@ get_browser() {
 get_promtool() (
   folder=$(mktemp -d) && trap 'rm -rf "$folder"' EXIT && chmod 755 "$folder" && cd "$folder" || exit 1
   "${apt[@]}" download prometheus 2>/dev/null || { update && "${apt[@]}" download prometheus; } || exit 1
-  dpkg-deb --extract prometheus_*.deb . && install -D usr/bin/promtool "$tools/promtool"
+  dpkg-deb --extract prometheus_*.deb . && install -D --target-directory "$tools" usr/bin/promtool usr/bin/prometheus
 )
 
 missing=()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from streams.kafka.partitioner import partitions_of
 from streams.kafka.record_batch import record_batches
 from streams.kafka.topics import TopicSpec
+from streams.messages.headers import Headers
 from streams.messages.outputs import Message, MessageColumns
 
 SLICE = 4_096
@@ -130,6 +131,7 @@ async def send_packs(
     topic: str,
     packs: Mapping[int, list[bytes]],
     on_acknowledged: Callable[[int, int, bytes], None] = lambda _partition, _offset, _value: None,
+    headers: Headers | None = None,
 ) -> None:
     """Send packs and wait until all are acknowledged.
 
@@ -141,11 +143,13 @@ async def send_packs(
         topic: the topic.
         packs: the packs of each partition, in order.
         on_acknowledged: called with partition, offset and value of each pack.
+        headers: headers of each pack.
     """
+    extra = {"headers": headers} if headers else {}
 
     async def send(partition: int, values: list[bytes]) -> None:
         for value in values:
-            acknowledged = await client.send(topic, value, partition=partition)
+            acknowledged = await client.send(topic, value, partition=partition, **extra)
             on_acknowledged(partition, (await acknowledged).offset, value)
 
     await gather_all(*(send(partition, values) for partition, values in packs.items() if values))

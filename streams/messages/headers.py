@@ -9,6 +9,8 @@ from functools import lru_cache
 Headers = list[tuple[str, bytes]]
 
 ERRORS = "__streams.errors."
+TRACEPARENT = "traceparent"
+"""The header of W3C Trace Context."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _JSON = ("content-type", b"application/json")
 _VERSION = ("ce_specversion", b"1.0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ class MessageColumns(NamedTuple):
     keys: list[bytes]
     values: list[bytes]
     headers: list[tuple[str, bytes | list[bytes]]]
+
+
+AnyMessage = TypeVar("AnyMessage", Message, MessageColumns)
 
 
 class Score(NamedTuple):
@@ -187,6 +190,13 @@ def score_messages(scores: Sequence[Score], model: str, origin: str, events: Clo
     keys, prefix = list(map(str.encode, users)), f"{origin}/".encode()
     event_ids = [prefix + key for key in keys]
     return MessageColumns(keys, lines.split(b"\n")[:-1], events.columns(event_ids, list(map(str.encode, as_of))))
+
+
+def add_headers(messages: Iterable[AnyMessage], headers: Headers) -> Iterable[AnyMessage]:
+    """Return the messages, or columns of messages, with further headers that are equal in all of them."""
+    if not headers:
+        return messages
+    return (message._replace(headers=[*message.headers, *headers]) for message in messages)
 
 
 def tombstones(users: Iterable[str], origin: str, time: bytes, events: CloudEvents) -> Iterator[Message]:

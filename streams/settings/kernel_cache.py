@@ -1,13 +1,16 @@
 """The folder of compiled kernels: beside the sources, or elsewhere if the sources cannot be written.
 
 numba chooses a folder when a module with kernels is imported, and fails if it finds no writable one. `prepare` must run
-before that import: it sets `NUMBA_CACHE_DIR`, unless the operator did. Child processes inherit the variable.
+before that import: it sets `NUMBA_CACHE_DIR`, unless the operator did. Child processes inherit the variable. If the
+folder of the operator holds kernels and cannot be written, as in a read-only image, they are copied to the one in use.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from streams.errors import SettingsError
@@ -42,6 +45,8 @@ def prepare(datadir: Path | None = None) -> str:
     else:
         folder = user_cache.folder(FOLDER)
     if folder is not None:
+        if given and given not in _chosen:
+            _copy_newer(Path(given), folder)
         _use(str(folder))
         return f"in {folder}, because the sources cannot be written"
     unusable = f" ({given} cannot be written)" if given and given not in _chosen else ""
@@ -49,6 +54,24 @@ def prepare(datadir: Path | None = None) -> str:
         "no folder for the compiled kernels: neither the sources, the user's cache nor the temporary folder can be "
         f"written; set {VARIABLE} to a writable folder{unusable}"
     )
+
+
+def _copy_newer(compiled: Path, folder: Path) -> None:
+    """Copy kernels that were compiled before, as in an image: numba uses no folder that it cannot write.
+
+    Args:
+        compiled: the folder with compiled kernels; nothing happens if it cannot be read.
+        folder: the folder that is used. Files that are as new are kept.
+    """
+    with suppress(OSError):
+        for source in sorted(compiled.rglob("*.nb?")):
+            target = folder / source.relative_to(compiled)
+            if target.is_file() and target.stat().st_mtime >= source.stat().st_mtime:
+                continue
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            partial = target.with_suffix(".partial")
+            shutil.copy2(source, partial)
+            partial.replace(target)
 
 
 def sources_writable() -> bool:

@@ -270,6 +270,19 @@ class Settings(BaseSettings):
         0, ge=0, description="Maximum megabytes of the trainer's address space; 0: no limit of its own."
     )
 
+    trace_endpoint: str = Field(
+        "",
+        description="OTLP: URL of the collector for traces over HTTP (`http://collector:4318/v1/traces`); empty: none. "
+        "Needs the extra `otel`.",
+    )
+    trace_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="OTLP: share of micro-batches without a traced input message that are traced; those with one "
+        "follow the `traceparent` of the message.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged.")
     log_format: Literal["auto", "pretty", "json"] = Field(
         "auto", description="Format of the log; `auto`: pretty on a terminal, else JSON lines."
@@ -294,7 +307,7 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
-    @field_validator("sasl_oauth_token_url", "analyst_url")
+    @field_validator("sasl_oauth_token_url", "analyst_url", "trace_endpoint")
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", value):

@@ -21,7 +21,7 @@ from structlog.typing import ExcInfo
 from streams.messages.escaping import safe_lines
 from streams.settings.settings import Settings
 
-LIBRARIES = ("aiokafka", "faust", "mode", "kafka", "asyncio", "jgo", "urllib3", "numba")
+LIBRARIES = ("aiokafka", "faust", "mode", "kafka", "asyncio", "jgo", "urllib3", "numba", "opentelemetry")
 BURST = 5
 INTERVAL_S = 10.0
 MESSAGES_MAX = 1_000

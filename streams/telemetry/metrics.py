@@ -51,6 +51,11 @@ class Freshness(Collector):
         self._sum_s += float(seconds.sum())
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """A copy of the number of observations of each bucket, the last without a bound."""
+        return self._counts.copy()
+
+    @property
     def count(self) -> int:
         """The number of observations."""
         return int(self._counts.sum())
@@ -201,7 +206,7 @@ class Metrics:
         self.idle_partitions = self._gauge("idle_partitions", "Input partitions that do not hold back the watermark")
         self.awaited = self._gauge(
             "alert_awaited_seconds",
-            "Seconds since a boundary of alerts is passed here and waits for another shard, by that shard",
+            "Seconds since a boundary of alerts is passed here and waits for another shard, by that shard; 0: not",
             "shard",
         )
         self.muted = self._counter(

@@ -34,8 +34,10 @@ from streams.shard.alerts.judgement import AlertFigures
 from streams.shard.graph_view import graph_spec
 from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
+from streams.telemetry.activity_log import ActivityLog
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
+from streams.telemetry.tracing import tracer_of
 from streams.worker.checkpoints import Checkpoints
 from streams.worker.data_dir import lock_data_dir, state_folder
 from streams.worker.erasure import DataErasure
@@ -82,6 +84,7 @@ class Worker:
         self.topics = Topics(settings)
         self.metrics = Metrics(spec.name for spec in self.topics.inputs.values())
         self.readiness = Readiness()
+        self.tracer = tracer_of(settings)
         configured = Artifact.load(Path(settings.model)) if settings.model else Artifact.default()
         self.device = choose(settings.device, configured.config)
         self.memory = RocksDbBudget(settings.memory_mb << 20)
@@ -124,7 +127,10 @@ class Worker:
         self.web.analyst_url = settings.analyst_url
         register(self.app, self.web)
         self.background = BackgroundTasks()
-        measurements = Measurements(self.metrics, self.readiness, self.host, lambda: self.consumer, self.device.device)
+        device = self.device.device
+        measurements = Measurements(
+            self.metrics, self.readiness, self.host, lambda: self.consumer, device, settings.shards
+        )
         # In the order in which they are closed.
         self.parts: list[WorkerPart] = [self.checkpoints, self.erasure, self.assignment, self.background]
         self.idle = IdleSources(
@@ -177,6 +183,7 @@ class Worker:
         self.watch = assignment.watch = TopicWatch(
             topics, lambda: self.consumer, self.positions, self.readiness, assignment.on_score_topic
         )
+        self.ingest.tracer = self.shard_work.tracer = self.tracer
         inputs = app.topic(*(spec.name for spec in topics.inputs.values()), schema=RawSchema())
         sharded = app.topic(topics.mutations.name, topics.halos.name, schema=RawSchema())
         runner = PollRunner(self.consumer, self.metrics, self.fail)
@@ -311,6 +318,7 @@ class Worker:
         except TimeoutError:
             log.warning("stop_timed_out", extra={"part": "consumer", "seconds": APP_STOP_S})
         await self.host.close(cleanly=not self._failed.done())
+        await asyncio.to_thread(self.tracer.close)
         if self._lock:
             self._lock.close()
 
@@ -330,6 +338,7 @@ class Measurements(WorkerPart):
         host: The open shards.
         consumer: Returns the transport's consumer.
         device: Where the network is computed.
+        shards: The number of shards of the graph.
     """
 
     def __init__(
@@ -339,13 +348,16 @@ class Measurements(WorkerPart):
         host: ShardHost,
         consumer: Callable[[], Consumer],
         device: str,
+        shards: int,
     ) -> None:
         self._metrics = metrics
         self._readiness = readiness
         self._host = host
         self._consumer = consumer
         self._device = device
+        self._shards = shards
         self._awaited_since: dict[int, float] = {}
+        self._activity = ActivityLog(metrics)
 
     async def tick(self) -> None:
         """Set all gauges."""
@@ -368,6 +380,7 @@ class Measurements(WorkerPart):
         for name in shards[0].sizes if shards else ():
             kind, size = name.removesuffix("_rows"), sum(shard.sizes[name] for shard in shards)
             (metrics.rocksdb.labels(name) if kind == name else metrics.nodes.labels(kind)).set(size)
+        self._activity.report()
 
     def _measure_alerts(self, shards: list[AlertFigures]) -> None:
         metrics = self._metrics
@@ -381,7 +394,8 @@ class Measurements(WorkerPart):
         metrics.idle_partitions.set(shards[0].idle)
         awaited = {other for shard in shards for other in shard.awaited}
         self._awaited_since = {shard: self._awaited_since.get(shard, time.monotonic()) for shard in awaited}
-        for shard, since_s in self._awaited_since.items():
+        for shard in range(self._shards):
+            since_s = self._awaited_since.get(shard, time.monotonic())
             metrics.awaited.labels(str(shard)).set(time.monotonic() - since_s)
         for rule in shards[0].ended:
             ended = [confirmed for shard in shards for confirmed in shard.ended[rule]]

@@ -9,7 +9,10 @@ from typing import Any
 
 import yaml
 
+from streams import cli
+from streams.settings import sources
 from streams.settings.settings import Settings
+from streams.telemetry.analyst_metrics import AnalystMetrics
 from streams.telemetry.metrics import Metrics
 from tests.support import needs, tidy
 
@@ -26,7 +29,9 @@ def rules() -> list[dict[str, Any]]:
 
 def unknown(expr: str) -> set[str]:
     """Return the names in an expression that are no metrics of a worker."""
-    measured = {family.name for family in Metrics().registry.collect()}
+    expr = re.sub(r"groundswell\w*:\w+:\w+", "", expr)  # recorded
+    registries = (Metrics().registry, AnalystMetrics().registry)
+    measured = {family.name for registry in registries for family in registry.collect()}
     return {name for name in NAME.findall(expr) if SUFFIX.sub("", name) not in measured}
 
 
@@ -38,12 +43,35 @@ def test_rules_name_only_metrics_that_exist() -> None:
 
 
 def test_alerts_have_an_action() -> None:
-    """Each has a severity, a summary and an action; among them freshness, lag, readiness and dead letters."""
+    """Each has a severity, a summary, an action and the runbook of its name; among them those of the objective."""
     alerts = {rule["alert"]: rule for rule in rules() if "alert" in rule}
     for rule in alerts.values():
         assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert set(rule["annotations"]) == {"summary", "action"}
-    assert {"GroundswellStale", "GroundswellBehind", "GroundswellNotReady", "GroundswellDeadLetters"} <= set(alerts)
+        assert set(rule["annotations"]) == {"summary", "action", "runbook_url"}
+        assert rule["annotations"]["runbook_url"].endswith(f"/docs/runbooks.md#{rule['alert'].lower()}")
+    assert {"GroundswellBudgetBurnsFast", "GroundswellLagGrows", "GroundswellNotReady"} <= set(alerts)
+
+
+def test_every_alert_has_a_runbook() -> None:
+    """The page has a section for each alert and no other, with four parts; commands and settings in it exist."""
+    text = (tidy.ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert list(sections) == [rule["alert"] for rule in rules() if "alert" in rule]
+    for name, section in sections.items():
+        parts = re.findall(r"^\*\*(\w+)\.\*\* \S", section, re.MULTILINE)
+        assert parts == ["Meaning", "Impact", "Diagnosis", "Mitigation"], name
+    assert unknown(text) == set()
+    assert set(re.findall(r"GROUNDSWELL_[A-Z_]+", text)) <= set(sources.known_names(Settings))
+    assert set(re.findall(r"`groundswell (\w+)", text)) <= set(cli.COMMANDS)
+
+
+def test_the_objective_is_a_bucket() -> None:
+    """The bound of one second is a bucket of the histogram, in the text formats of Prometheus 2 and 3."""
+    (freshness,) = [family for family in Metrics().registry.collect() if family.name == "groundswell_freshness_seconds"]
+    bounds = {sample.labels.get("le") for sample in freshness.samples}
+    assert "1" in bounds
+    matched = {match for rule in rules() for match in re.findall(r'le=~"([^"]+)"', rule["expr"])}
+    assert matched == {"1|1[.]0"}
 
 
 def test_counters_that_alerts_watch_begin_at_zero() -> None:
@@ -84,7 +112,7 @@ def test_promtool_agrees(tmp_path: Path) -> None:
     for path in FOLDER.glob("rules*.yml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert run("check", "rules", "rules.yml") == 0
-    assert run("test", "rules", "rules.test.yml") == 0
+    assert run("test", "rules", "rules.test.yml", "rules.days.test.yml") == 0
     text = (tmp_path / "rules.yml").read_text(encoding="utf-8")
     (tmp_path / "rules.yml").write_text(text.replace("groundswell_ready == 0", "groundswell_ready == 2"))
     assert run("test", "rules", "rules.test.yml") != 0

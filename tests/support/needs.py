@@ -21,6 +21,8 @@ def find(*names: str) -> str | None:
 
 CHROMIUM = find("chromium", "chromium-browser", "google-chrome")
 PROMTOOL = find("promtool")
+PROMETHEUS = find("prometheus")
 
 chromium = pytest.mark.skipif(CHROMIUM is None, reason=f"{MISSING}chromium; as root: make tools")
+prometheus = pytest.mark.skipif(PROMETHEUS is None, reason=f"{MISSING}prometheus; as root: make tools")
 promtool = pytest.mark.skipif(PROMTOOL is None, reason=f"{MISSING}promtool; as root: make tools")

@@ -43,6 +43,8 @@ STEP = 0.1
 """Smallest change of reach (log) at which the map is replaced."""
 LEADER = 0
 """The shard whose worker fits the map."""
+ACTIONS = ("waiting", "refused", "accepted", "restored", "failed")
+"""What the trainer may decide."""
 POSTS, MAP = "posts", "map"
 """First parts of the keys on the models topic."""
 
@@ -156,7 +158,9 @@ class LiveFigures(WorkerPart):
     def _count_decisions(self) -> None:
         """Set the metrics of the trainer's decisions."""
         history = self._topic.history
-        actions = Counter(_decode_action(value).action for value in history.values())
+        # An action without a decision is 0, so that the first one is a rise.
+        actions = Counter(dict.fromkeys(ACTIONS, 0))
+        actions.update(_decode_action(value).action for value in history.values())
         self._metrics.trainer_decisions.clear()
         for action, number in actions.items():
             self._metrics.trainer_decisions.labels(action).set(number)

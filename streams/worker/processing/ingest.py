@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from itertools import chain
 from operator import attrgetter
 from time import perf_counter
 from typing import Any
@@ -25,9 +26,11 @@ from streams.kafka.consumer.poll_queue import Poll
 from streams.kafka.consumer.transport import Producer
 from streams.kafka.topics import Topics
 from streams.messages.column_decoder import DecodedFetch, Messages, decode
+from streams.messages.headers import Headers
 from streams.messages.packs.mutation_packs import Packer, Segment
 from streams.shard.routing import concerned_rows
 from streams.telemetry.metrics import Metrics
+from streams.telemetry.tracing import NO_SPAN, OFF, StepSpan, traceparents
 from streams.worker.processing.dead_letters import DeadLetters
 from streams.worker.processing.publish_and_commit import PollPositions, Step, publish_and_commit
 from streams.worker.processing.source_clock import SourceClock
@@ -48,6 +51,7 @@ class Ingest:
     Attributes:
         sources: the source name of each partition, under which its offsets stand in the packs.
         source_clock: the newest event time of each partition.
+        tracer: begins the spans of steps.
         deliver: receives partition, offset and value of each pack that Kafka has acknowledged.
     """
 
@@ -69,6 +73,7 @@ class Ingest:
         self._clock = self._sent_clock = NEVER
         self.source_clock = clock
         self.sources: dict[TP, str] = {}
+        self.tracer = OFF
         self.deliver: Callable[[int, int, bytes], None] = lambda _partition, _offset, _value: None
 
     async def handle(self, poll: Poll) -> bool:
@@ -79,6 +84,7 @@ class Ingest:
         """Decode a poll into one step."""
         begin_s = perf_counter()
         self._dead_letters.begin()
+        span = self._span(poll)
         packers, kinds = [Packer() for _ in range(self._shards)], np.zeros(len(NAMES), np.int64)
         waiting: list[Part] = []
         count = 0
@@ -91,7 +97,14 @@ class Ingest:
                 await asyncio.sleep(0)
         if waiting:
             kinds += self._decode(waiting, packers)
-        yield IngestStep(self, packers, kinds, list(poll.parts), begin_s)
+        yield IngestStep(self, packers, kinds, list(poll.parts), begin_s, span)
+
+    def _span(self, poll: Poll) -> StepSpan:
+        """Begin the span of a step that reads these messages."""
+        if not self.tracer.on:
+            return NO_SPAN
+        records = chain.from_iterable(records for records, _ in poll.parts.values())
+        return self.tracer.begin("ingest", traceparents(records), {"messaging.system": "kafka"})
 
     def _parts(self, poll: Poll) -> Iterator[Part]:
         """Yield the records of a poll by partition, at most `SLICE` at once."""
@@ -167,7 +180,7 @@ class Ingest:
             own_sizes = sizes * counts // np.maximum(decoded.counts, 1)
             _add(packer, parts, offsets, counts, own_sizes, decoded.columns.select(rows))
 
-    async def send(self, packers: list[Packer], partitions: list[TP]) -> None:
+    async def send(self, packers: list[Packer], partitions: list[TP], headers: Headers) -> None:
         """Send the packs of a poll to their shards, and its dead letters.
 
         When the event-time clock passes an eviction step, or a partition a boundary, every shard gets a pack.
@@ -178,7 +191,7 @@ class Ingest:
         for packer in packers:
             packer.clock, packer.progress = clock, progress
         packs = {shard: packer.finish(always=passed) for shard, packer in enumerate(packers)}
-        await send_packs(self._producer.client, self._topics.mutations.name, packs, self.deliver)
+        await send_packs(self._producer.client, self._topics.mutations.name, packs, self.deliver, headers)
         self._sent_clock = clock
         await self._dead_letters.flush()
 
@@ -194,7 +207,7 @@ class IngestStep:
     """The decoded messages of a poll, which are not sent yet; there is no state to commit."""
 
     def __init__(
-        self, ingest: Ingest, packers: list[Packer], kinds: Int64s, partitions: list[TP], begin_s: float
+        self, ingest: Ingest, packers: list[Packer], kinds: Int64s, partitions: list[TP], begin_s: float, span: StepSpan
     ) -> None:
         self._ingest = ingest
         self._packers = packers
@@ -202,14 +215,16 @@ class IngestStep:
         self._partitions = partitions
         self._decoded_s = perf_counter()
         self._decode_s = self._decoded_s - begin_s
+        self._span = span
 
     async def publish(self) -> None:
         """Send packs and dead letters; returns when Kafka has acknowledged all of them."""
-        await self._ingest.send(self._packers, self._partitions)
+        await self._ingest.send(self._packers, self._partitions, self._span.headers)
 
     async def commit(self) -> bool:
         """Count the events; returns True."""
         self._ingest.count(self._kinds, self._decode_s, perf_counter() - self._decoded_s)
+        self._span.end({"events": int(self._kinds.sum())})
         return True
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from streams.errors import StateError
 from streams.messages.packs.mutation_packs import UnappliedRecords, unpack
+from streams.telemetry.tracing import NO_SPAN, StepSpan, traceparents
 
 STEP_MUTATIONS = 16_384
 """Mutations at which a micro-batch is full. Packs are not split, so it may exceed this by one pack."""
@@ -48,11 +49,15 @@ class MicroBatch:
         new: the mutations that the state does not have, and the marks after them.
         publish: whether to publish its outputs; False if they were published before.
         next_offset: the offset in the shard's log after the step.
+        traceparents: the headers of its packs that have one.
+        span: the span of the step.
     """
 
     new: UnappliedRecords
     publish: bool
     next_offset: int = 0
+    traceparents: list[bytes] = field(default_factory=list)
+    span: StepSpan = NO_SPAN
 
 
 def micro_batches(
@@ -85,6 +90,7 @@ def micro_batches(
         if batch is None:
             batch = MicroBatch(UnappliedRecords.above(marks), publish=not published)
         batch.new.add(record.offset, unpack(record.value))
+        batch.traceparents += traceparents([record])
         marks = batch.new.marks
         next_offset = batch.next_offset = record.offset + 1
     if batch is not None:

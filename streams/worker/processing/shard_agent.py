@@ -27,12 +27,13 @@ from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import Topics, TopicSpec
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
-from streams.messages.headers import CloudEvents, rfc3339
-from streams.messages.outputs import Message, MessageColumns, score_messages, tombstones
+from streams.messages.headers import CloudEvents, Headers, rfc3339
+from streams.messages.outputs import Message, MessageColumns, add_headers, score_messages, tombstones
 from streams.messages.packs.fact_packs import fact_packs
 from streams.messages.packs.mutation_packs import UnappliedRecords
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
+from streams.telemetry.tracing import OFF
 from streams.worker.processing.micro_batches import LogRecord, MicroBatch, micro_batches
 from streams.worker.processing.publish_and_commit import Step, publish_and_commit
 from streams.worker.processing.shard_host import ShardHost
@@ -115,6 +116,7 @@ class ShardAgent:
     Attributes:
         published_until: offsets of the mutations topic below which all outputs were published.
         former_partitions: earlier partition counts of the score topic, whose partitions need tombstones too.
+        tracer: begins the span of each micro-batch.
         on_waiting: called with a shard in which a step without new records is due; it must cause a call of
             `run_pending`.
     """
@@ -142,6 +144,7 @@ class ShardAgent:
         self._delivered: dict[int, list[LogRecord]] = {}
         self.published_until: dict[TP, int] = {}
         self.former_partitions: set[int] = set()
+        self.tracer = OFF
         self.on_waiting: Callable[[int], None] = lambda _partition: None
 
     async def handle(self, poll: Poll) -> bool:
@@ -309,6 +312,9 @@ class ShardAgent:
         """Run a step in memory."""
         begin_s, allowed = perf_counter(), partial(self._consumer.is_current, poll)
         position = batch.next_offset, batch.new.marks
+        if self.tracer.on:
+            about = {"groundswell.shard": partition, "groundswell.offset": batch.next_offset}
+            batch.span = self.tracer.begin("micro-batch", batch.traceparents, about)
         outcome = await self._host.step(
             partition, batch.new.records, halos, publish=batch.publish, allowed=allowed, position=position
         )
@@ -321,7 +327,7 @@ class ShardAgent:
         outcome, batch = step.outcome, step.batch
         step.begin_s = perf_counter()
         if batch.publish:
-            publishing = self._publish(outcome, f"{step.partition}-{batch.next_offset}")
+            publishing = self._publish(outcome, f"{step.partition}-{batch.next_offset}", batch.span.headers)
             _, _, step.published = await gather_all(
                 self._send_facts(step.partition, outcome), self._send_halos(outcome.halos), publishing
             )
@@ -335,6 +341,9 @@ class ShardAgent:
             return False
         seconds = step.seconds | {"acknowledge": published - step.begin_s}
         self._count(batch, outcome, {**outcome.seconds, **seconds})
+        if self.tracer.on:
+            stages = {f"{stage}_seconds": value for stage, value in {**outcome.seconds, **seconds}.items()}
+            batch.span.end({"mutations": batch.new.count, "scores": len(outcome.scores), **stages})
         if outcome.waited_s:
             self._metrics.hub_wait.observe(outcome.waited_s)
         # Of steps that follow each other the last one decides whether another is due.
@@ -397,16 +406,18 @@ class ShardAgent:
 
     # Outputs
 
-    async def _publish(self, outcome: Outcome, origin: str) -> tuple[int, int]:
+    async def _publish(self, outcome: Outcome, origin: str, trace: Headers) -> tuple[int, int]:
         """Publish scores before alerts, so that a consumer of an alert finds the score; returns both counts."""
         now_ns = time.time_ns()
         client, outputs, now_ms = self._producer.client, self._outputs, now_ns // 1_000_000
         now = rfc3339(now_ns // 1_000).encode()
-        await publish_columns(client, outputs.score_topic, outputs.scores(outcome, origin), now_ms, BATCH_BYTES)
+        scores = add_headers(outputs.scores(outcome, origin), trace)
+        await publish_columns(client, outputs.score_topic, scores, now_ms, BATCH_BYTES)
         for partitions in sorted(self.former_partitions | {0}) if outcome.forgotten else ():
-            await publish(client, outputs.score_topic, outputs.tombstones(outcome, origin, now), now_ms, partitions)
-        await publish(client, outputs.alert_topic, outputs.alerts(outcome), now_ms)
-        await publish(client, outputs.outcome_topic, outputs.outcomes(outcome), now_ms)
+            removals = add_headers(outputs.tombstones(outcome, origin, now), trace)
+            await publish(client, outputs.score_topic, removals, now_ms, partitions)
+        await publish(client, outputs.alert_topic, add_headers(outputs.alerts(outcome), trace), now_ms)
+        await publish(client, outputs.outcome_topic, add_headers(outputs.outcomes(outcome), trace), now_ms)
         return len(outcome.scores), len(outcome.alerts)
 
     def _count(self, batch: MicroBatch, outcome: Outcome, seconds: dict[str, float]) -> None:

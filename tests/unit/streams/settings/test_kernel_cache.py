@@ -151,3 +151,24 @@ def test_a_read_only_checkout(tmp_path: Path) -> None:
     assert f"{tmp_path / 'data' / 'kernels'}, because the sources cannot be written" in checks["kernels"]["detail"]
     assert checks["device"]["ok"], checks["device"]
     assert list(tmp.iterdir()) == []
+
+
+def test_kernels_of_an_image_are_copied(surroundings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A given folder that cannot be written lends its kernels; older copies are replaced, newer files are kept."""
+    image, datadir = surroundings / "image", surroundings / "data"
+    (image / "hash").mkdir(parents=True)
+    for name in ("f-1.py311.nbi", "f-1.py311.1.nbc", "notes.txt"):
+        (image / "hash" / name).write_text("image")
+    monkeypatch.setenv(kernel_cache.VARIABLE, str(image))
+    usable = user_cache.usable
+    monkeypatch.setattr(user_cache, "usable", lambda path: path != image and usable(path))
+    kernel_cache.prepare(datadir)
+    copied = datadir / "kernels" / "hash"
+    assert sorted(path.name for path in copied.iterdir()) == ["f-1.py311.1.nbc", "f-1.py311.nbi"]
+    for name, age_s in (("f-1.py311.nbi", -60), ("f-1.py311.1.nbc", 60)):
+        (copied / name).write_text("own")
+        changed_s = (image / "hash" / name).stat().st_mtime + age_s
+        os.utime(copied / name, (changed_s, changed_s))
+    monkeypatch.setenv(kernel_cache.VARIABLE, str(image))
+    kernel_cache.prepare(datadir)
+    assert [(copied / name).read_text() for name in ("f-1.py311.nbi", "f-1.py311.1.nbc")] == ["image", "own"]
