@@ -20,8 +20,9 @@ EXAMPLE = "def events(record): yield {...}"
 class FunctionMap(Mapping):
     """A mapping by a function.
 
-    The function takes a record, and optionally the memory: `memory.remember(key, event)`, `memory.undo(key, time)` and
-    `memory.first(key)`. The file may set `CURSOR` and `PARAMETER`, as `[source]` of a mapping file does.
+    The function takes a record, and optionally the memory (`streams/connect/memory.py`): `memory.first(key)`,
+    `memory.remember(key, event)` and `memory.undo(key, time)`. The file may set `CURSOR` and `PARAMETER`, as `[source]`
+    of a mapping file does.
 
     Args:
         path: the file.

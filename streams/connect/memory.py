@@ -7,6 +7,7 @@ position of the source is committed, together with the cursor of a source that h
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
 from hashlib import blake2b
 from pathlib import Path
@@ -20,8 +21,9 @@ UNDO = {"follow": "unfollow", "share": "unshare", "join": "leave", "create": "de
 """The event that takes back each type of event."""
 OTHER = {"follow": "target", "share": "content", "join": "community", "create": "content"}
 """The field of the second id of each type."""
-FIRST = "first"
-_EXPIRE = ("share", "create", FIRST)
+FIRST, EARLY = "first", "undo"
+"""Types of rows that are no events: a key that was seen, and an undo that came before its event (its time as JSON)."""
+_EXPIRE = ("share", "create", FIRST, EARLY)
 """What is deleted after the retention: taking it back changes no score any more. Follows and memberships stay."""
 _EXPIRE_EVERY = 1_000
 """Commits between two deletions of expired rows."""
@@ -92,10 +94,19 @@ class Memory:
         """The cursor of the last commit; empty if there is none."""
         return self._read("cursor")
 
-    def remember(self, key: str, event: Row) -> None:
-        """Remember an event under the id of its record; of types that nothing takes back it has no effect."""
-        if event["type"] in OTHER:
-            self._put(key, Remembered(event["type"], str(event["user"]), str(event[OTHER[event["type"]]]), 0.0))
+    def remember(self, key: str, event: Row) -> list[Row]:
+        """Remember an event under the id of its record.
+
+        Returns:
+            The event that takes it back if that record came first, as from another partition; else nothing.
+        """
+        name = event["type"]
+        if name not in OTHER:
+            return []
+        before = self._get(_digest(key))
+        self._put(key, Remembered(name, str(event["user"]), str(event[OTHER[name]]), 0.0))
+        undone = self.undo(key, json.loads(before.user)) if before is not None and before.type == EARLY else None
+        return [undone] if undone else []
 
     def first(self, key: str) -> bool:
         """Return whether this is the first call with a key within the retention."""
@@ -112,11 +123,14 @@ class Memory:
             time: the time of the new event.
 
         Returns:
-            The event; None if nothing is remembered under the key.
+            The event; None if nothing is remembered under the key: then it is returned by `remember`.
         """
         digest = _digest(key)
         event = self._get(digest)
-        if event is None or event.type == FIRST:
+        if event is None or event.type == EARLY:
+            self._put(key, Remembered(EARLY, json.dumps(time), "", 0.0))
+            return None
+        if event.type == FIRST:
             return None
         self._record[digest] = None
         return {"type": UNDO[event.type], "time": time, "user": event.user, OTHER[event.type]: event.other}
@@ -172,7 +186,7 @@ class Memory:
                 self._base.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
                 if self._keep_s and self._commits % _EXPIRE_EVERY == 0:
                     self._base.execute(
-                        "DELETE FROM remembered WHERE type IN (?, ?, ?) AND time < ?",
+                        "DELETE FROM remembered WHERE type IN (?, ?, ?, ?) AND time < ?",
                         (*_EXPIRE, self._newest_s - self._keep_s),
                     )
         except sqlite3.Error as error:

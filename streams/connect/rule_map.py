@@ -208,22 +208,19 @@ class RuleMap(Mapping):
             raise RefusedRecord(f"{self.name}: the record is no JSON object; only objects can be mapped")
         for number, rule in enumerate(self._rules, 1):
             for scope in rule.scopes(record, arrival_s):
-                row = self._row(rule, scope)
-                if row is not None:
+                for row in self._rows(rule, scope):
                     yield f"event {number}", row
 
-    def _row(self, rule: Rule, scope: Scope) -> Row | None:
+    def _rows(self, rule: Rule, scope: Scope) -> list[Row]:
         undone = rule.text("undo", scope)
         if undone is not None:
             row = self.memory.undo(undone, rule.time(scope))
             if row is not None:
-                return row
+                return [row]
             if not rule.type:
                 self.unknown += 1
         if not rule.type:
-            return None
+            return []
         row = rule.row(scope)
         key = rule.text("key", scope)
-        if key is not None:
-            self.memory.remember(key, row)
-        return row
+        return [row] if key is None else [row, *self.memory.remember(key, row)]

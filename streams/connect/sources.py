@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 BATCH = 2_000
 """Maximum records of a batch."""
 POLL_MS = 200
+POSITION_S = 1.0
 PAUSE_S, PAUSE_MAX_S = 0.5, 60.0
 """Pause before a WebSocket is opened again; doubled up to the maximum while that fails."""
 HEARTBEAT_S = 30.0
@@ -176,7 +177,12 @@ class TopicSource(ConsumerRebalanceListener):
                 yield from arrivals(place, record.value, record.timestamp / 1000)
 
     async def _is_read(self, ends: dict[TopicPartition, int]) -> bool:
-        return all([await self._consumer.position(part) >= end for part, end in ends.items()])
+        """Return whether all positions are at these ends; a partition may have no position yet."""
+        try:
+            async with asyncio.timeout(POSITION_S):
+                return all([await self._consumer.position(part) >= end for part, end in ends.items()])
+        except TimeoutError:
+            return False
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Drop the positions: another process continues at the committed ones."""

@@ -22,8 +22,7 @@ from aiohttp import web
 from pyarrow import parquet as pq
 
 from streams import cli
-from streams.connect.sources import BATCH
-from streams.kafka.topics import Topics
+from streams.kafka.topics import Topics, TopicSpec, admin, make
 from streams.messages.files import event_files
 from streams.settings.settings import Settings
 from tests.support import foreign
@@ -49,8 +48,11 @@ def ended(process: subprocess.Popen[bytes], given: bytes | None = None) -> dict[
 def publish(settings: Settings, source: str) -> str:
     """Write the records of a source to a topic of its own, with the times of their arrival."""
     topic = f"{settings.prefix}app.{source}"
+    with admin(settings) as client:
+        make(client, [TopicSpec(topic, 2, "")])
     with producer(settings) as sender:
         for time, record in foreign.records(source, STREAMS[source]):
+            # By the id of the record, so that an undo may be read before what it takes back.
             key = str(record.get("id", ""))
             sender.send(topic, json.dumps(record).encode(), key=key.encode(), timestamp_ms=round(time * 1000))
         sender.send(topic, None, key=b"tombstone", timestamp_ms=round(foreign.START_S * 1000))
@@ -122,8 +124,7 @@ def _connect_all(settings: Settings) -> dict[str, dict[str, Any]]:
         wait_for(lambda: _of(settings, "did:plc:") >= wanted, WAIT_S, "all events of the WebSocket")
         live.send_signal(signal.SIGINT)
         summaries["bluesky"] = ended(live)
-    assert cursors[0] == ""
-    assert int(cursors[1]) >= records[len(records) // 2 - BATCH]["time_us"]
+    assert cursors == ["", str(records[len(records) // 2 - 1]["time_us"])]
     return summaries
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = ("streams", "graphstate", "model")
+PACKAGES = ("groundswell", "streams", "graphstate", "model")
 CODE = (*PACKAGES, "deploy", "tests")
 ENTRIES = 13
 WIDE = {"streams", "streams/commands"}

@@ -29,8 +29,8 @@ def test_events_memory_and_arrival(tmp_path: Path) -> None:
         "        yield memory.undo(record['gone'], record['@time'])\n"
         "        return\n"
         "    event = {'type': 'share', 'time': 1, 'user': record['u'], 'content': 'p'}\n"
-        "    memory.remember(record['id'], event)\n"
-        "    yield event\n",
+        "    yield event\n"
+        "    yield from memory.remember(record['id'], event)\n",
     )
     assert (mapping.cursor, mapping.parameter) == ("n", "from")
     assert len(mapping({"id": "1", "u": "ana"})) == 1

@@ -31,6 +31,7 @@ def test_only_what_was_committed_is_there_again(tmp_path: Path) -> None:
     memory = Memory(path)
     assert (memory.cursor, len(memory)) == ("cursor-1", 1)
     assert memory.undo("c", 3) is None
+    memory.discard()
     assert memory.undo("a", 3) == {"type": "unshare", "time": 3, "user": "ana", "content": "p1"}
     memory.accept(3)
     memory.commit()
@@ -44,12 +45,26 @@ def test_a_record_is_taken_back_once() -> None:
     memory.remember("a", SHARE)
     assert memory.undo("a", 2) is not None
     assert memory.undo("a", 2) is None
+    memory.discard()
     assert memory.first("r")
     memory.accept(1)
     assert not memory.first("r")
     memory.commit()
     assert not memory.first("r")
     assert memory.undo("r", 2) is None
+
+
+def test_an_undo_that_comes_first() -> None:
+    """The event is taken back when it comes, at the time of the undo, before and after a commit."""
+    memory = Memory()
+    for key in ("a", "b"):
+        assert memory.undo(key, "2026-03-01T12:00:00Z") is None
+        memory.accept(5)
+        if key == "a":
+            memory.commit()
+    undone = {"type": "unshare", "time": "2026-03-01T12:00:00Z", "user": "ana", "content": "p1"}
+    assert [memory.remember(key, SHARE) for key in ("a", "b", "c")] == [[undone], [undone], []]
+    assert memory.remember("d", {"type": "forget", "time": 1, "user": "ana"}) == []
 
 
 def test_shares_expire_and_follows_stay() -> None:
