@@ -151,12 +151,13 @@ class Memory:
         """Keep what the present record remembers.
 
         Args:
-            time_s: the newest event time of the record.
+            time_s: the newest event time of the record; 0 if it makes no event.
             forgotten: users that it erases.
         """
         self._newest_s = max(self._newest_s, time_s)
         for digest, event in self._record.items():
-            self._batch[digest] = event and event._replace(time=time_s)
+            # A record without an event has no time; that of the newest one keeps its row from expiring at once.
+            self._batch[digest] = event and event._replace(time=time_s or self._newest_s)
         self._record.clear()
         for user in forgotten:
             self._forgotten.add(user)

@@ -140,7 +140,7 @@ class TopicSource(ConsumerRebalanceListener):
                 if polled:
                     yield batch
                 if self._stop_at_end:
-                    ends = ends or await self._consumer.end_offsets(self._consumer.assignment())
+                    ends = ends or await self._ends()
                     if ends and await self._is_read(ends):
                         return
         except KafkaError as error:
@@ -176,13 +176,27 @@ class TopicSource(ConsumerRebalanceListener):
                 place = f"{part.topic}, partition {part.partition}, offset {record.offset}"
                 yield from arrivals(place, record.value, record.timestamp / 1000)
 
+    async def _ends(self) -> dict[TopicPartition, int]:
+        """Return the end of every partition, also of those that another process of the group has."""
+        numbers = self._consumer.partitions_for_topic(self._topic) or ()
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(
+            [TopicPartition(self._topic, number) for number in numbers]
+        )
+        return ends
+
     async def _is_read(self, ends: dict[TopicPartition, int]) -> bool:
-        """Return whether all positions are at these ends; a partition may have no position yet."""
+        """Return whether all partitions are read to these ends, by this process or by others of the group."""
+        own = self._consumer.assignment()
         try:
             async with asyncio.timeout(POSITION_S):
-                return all([await self._consumer.position(part) >= end for part, end in ends.items()])
+                # A partition may have no position yet.
+                positions = [
+                    await (self._consumer.position(part) if part in own else self._consumer.committed(part))
+                    for part in ends
+                ]
         except TimeoutError:
             return False
+        return all((position or 0) >= end for position, end in zip(positions, ends.values(), strict=True))
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Drop the positions: another process continues at the committed ones."""

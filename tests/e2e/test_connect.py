@@ -1,6 +1,6 @@
 """Other sources through a real broker: recorded samples of all shipped mappings become scores and alerts.
 
-One worker gets all of them: two from topics, one from a WebSocket that breaks off, one from a pipe, one from a topic
+One worker gets all of them: two from topics, one from a WebSocket that breaks off, one from a file, one from a topic
 whose connector is killed. The truth is a replay of the events that the same stream is, written without a mapping.
 """
 
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,24 +25,18 @@ from streams import cli
 from streams.kafka.topics import Topics, TopicSpec, admin, make
 from streams.messages.files import event_files
 from streams.settings.settings import Settings
+from streams.telemetry import logs
 from tests.support import foreign
 from tests.support.workers import environment, producer, read_all, wait_for, wait_quiet, worker
 
-WAIT_S = 120.0
+WAIT_S = 300.0
 STREAMS = {name: foreign.actions(seed) for seed, name in enumerate(sorted(foreign.IDS), 11)}
 
 
-def command(settings: Settings, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
+def command(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
     """Start `groundswell connect`."""
     full = [sys.executable, "-m", "streams.cli", "connect", *arguments]
-    return subprocess.Popen(full, env=environment(settings), stderr=subprocess.PIPE, stdout=subprocess.PIPE, **more)
-
-
-def ended(process: subprocess.Popen[bytes], given: bytes | None = None) -> dict[str, Any]:
-    """Wait for the end of a command; return its summary."""
-    output, errors = process.communicate(given, timeout=WAIT_S)
-    assert process.returncode == 0, errors.decode()
-    return json.loads(output)  # type: ignore[no-any-return]
+    return subprocess.Popen(full, env=environment(settings), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def publish(settings: Settings, source: str) -> str:
@@ -99,33 +93,35 @@ def jetstream(records: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
         loop.close()
 
 
-def _connect_all(settings: Settings) -> dict[str, dict[str, Any]]:
+def _connect_all(settings: Settings, folder: Path, run: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Deliver every source; return the summaries."""
     topics = {name: publish(settings, name) for name in ("mastodon", "x", "debezium")}
     records = [record for _, record in foreign.records("bluesky", STREAMS["bluesky"]) if record["time_us"] > 1]
-    summaries: dict[str, dict[str, Any]] = {}
+    file = folder / "github.jsonl"
+    file.write_text("".join(f"{json.dumps(one)}\n" for _, one in foreign.records("github", STREAMS["github"])))
     with jetstream(records) as (address, cursors):
         live = command(settings, address, "--map", "bluesky", "--json")
         # Killed at any point: what was not committed is read again.
         killed = command(settings, f"topic:{topics['debezium']}", "--map", "debezium")
-        piped = command(settings, "-", "--map", "github", "--json", stdin=subprocess.PIPE)
-        ends = {
-            name: command(settings, f"topic:{topics[name]}", "--map", name, "--stop-at-end", "--json")
-            for name in ("mastodon", "x")
-        }
-        lines = b"".join(json.dumps(one).encode() + b"\n" for _, one in foreign.records("github", STREAMS["github"]))
-        summaries["github"] = ended(piped, lines)
-        summaries |= {name: ended(process) for name, process in ends.items()}
-        killed.kill()
-        killed.communicate()
-        again = command(settings, f"topic:{topics['debezium']}", "--map", "debezium", "--stop-at-end", "--json")
-        summaries["debezium"] = ended(again)
-        wanted = len({json.dumps(row) for row in foreign.expected("bluesky", STREAMS["bluesky"])})
-        wait_for(lambda: _of(settings, "did:plc:") >= wanted, WAIT_S, "all events of the WebSocket")
-        live.send_signal(signal.SIGINT)
-        summaries["bluesky"] = ended(live)
+        try:
+            summaries = {"github": run(str(file), "--map", "github")}
+            for name in ("mastodon", "x"):
+                summaries[name] = run(f"topic:{topics[name]}", "--map", name, "--stop-at-end")
+            killed.kill()
+            killed.communicate()
+            summaries["debezium"] = run(f"topic:{topics['debezium']}", "--map", "debezium", "--stop-at-end")
+            wanted = len({json.dumps(row) for row in foreign.expected("bluesky", STREAMS["bluesky"])})
+            wait_for(lambda: _of(settings, "did:plc:") >= wanted, WAIT_S, "all events of the WebSocket")
+            live.send_signal(signal.SIGINT)
+            output, errors = live.communicate(timeout=WAIT_S)
+        finally:
+            live.kill()
+            killed.kill()
+            live.communicate()
+            killed.communicate()
+    assert live.returncode == 0, errors.decode()
     assert cursors == ["", str(records[len(records) // 2 - 1]["time_us"])]
-    return summaries
+    return {**summaries, "bluesky": json.loads(output)}
 
 
 def _of(settings: Settings, prefix: str) -> int:
@@ -135,10 +131,17 @@ def _of(settings: Settings, prefix: str) -> int:
 
 
 def test_every_source_becomes_scores_and_alerts(
-    ready: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ready: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The input topics hold exactly the events of the streams, every user is scored, and the alerts are a replay's."""
-    summaries = _connect_all(ready)
+    monkeypatch.setattr(logs, "setup", lambda _settings: None)  # in this process pytest has the log
+
+    def run(*arguments: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert cli.run(["connect", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+    summaries = _connect_all(ready, tmp_path, run)
     assert all(summary["skipped"] == {} for summary in summaries.values())
     rows = [row for name, stream in STREAMS.items() for row in foreign.expected(name, stream)]
     wanted = {event_files.row_mutations(row)[-1] for row in rows}

@@ -13,7 +13,7 @@ from streams.settings.settings import Settings
 from tests.support.workers import WorkerProcess, producer, wait_for, worker
 
 USERS = [f"u{number}/x" for number in range(12)]
-FIRST_S = 60.0
+FIRST_S = 180.0
 
 
 def _port() -> int:

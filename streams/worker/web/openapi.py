@@ -133,7 +133,11 @@ class ApiDocument:
             paths.setdefault(path, {})[method.lower()] = self._operation(path, text)
         return {
             "openapi": "3.1.0",
-            "info": {"title": self._title, "version": version("groundswell"), "license": {"name": "Apache-2.0"}},
+            "info": {
+                "title": self._title,
+                "version": version("groundswell"),
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
             "paths": paths,
             "components": {
                 "schemas": SCHEMAS,

@@ -81,6 +81,18 @@ def test_shares_expire_and_follows_stay() -> None:
     assert memory.undo("b", 200) is not None
 
 
+def test_what_has_no_time_expires_with_the_rest() -> None:
+    """An undo whose event is not there yet makes no event, so the row has the time of the newest one."""
+    memory = Memory(keep_s=100)
+    memory.accept(1_000)
+    assert memory.undo("a", 1_001) is None
+    memory.accept(0)
+    memory.commit()
+    memory._commits = 0
+    memory.commit()
+    assert len(memory.remember("a", SHARE)) == 1
+
+
 def test_a_forgotten_user_is_erased() -> None:
     """Rows that name the user are deleted, those of the same batch too."""
     memory = Memory()
