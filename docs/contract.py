@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from groundswell import values
 from streams.kafka.topics import Topics, TopicSpec
-from streams.messages import analysis_outputs, events, values
+from streams.messages import analysis_outputs, events
 from streams.messages.headers import ERRORS
 from streams.settings.settings import Settings
 

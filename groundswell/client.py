@@ -27,7 +27,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 from kafka import KafkaConsumer
 
-from streams.messages.values import Alert, Outcome, Score, decode_alert, decode_outcome, decode_score
+from groundswell.values import Alert, Outcome, Score, decode_alert, decode_outcome, decode_score
 
 __all__ = [
     "Alert", "Forgotten", "Outcome", "Score", "Undecodable", "alerts", "alerts_async", "outcomes", "outcomes_async",

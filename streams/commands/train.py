@@ -89,8 +89,7 @@ def train(
     from streams.offline.dataset import build
 
     begin, skipped = perf_counter(), _files.skipped(skip_bad)
-    mapping = _files.mapping(map_)
-    mutations, known, source = _events(files, until, simulate, users, days, seed, skipped, mapping)
+    mutations, known, source = _events(files, until, simulate, users, days, seed, skipped, _files.mapping(map_))
     known = _truth(files, truth) if truth or files else known
     mutations = _from(since, mutations)
     run = partial(

@@ -1,1 +1,1 @@
-"""Sources other than Groundswell's own events: mappings of their records, and the process that reads them live."""
+"""Sources other than the input topics: mappings of their records, and the process that reads them live."""

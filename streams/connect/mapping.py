@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SHIPPED = Path(__file__).parent / "maps"
+_MICRO = "us"
 _HINTS = {
     "milliseconds": 'unit = "ms"',
-    "microseconds": 'unit = "us"',
+    "microseconds": f'unit = "{_MICRO}"',
     "nanoseconds": 'unit = "ns"',
 }
 

@@ -1,6 +1,6 @@
 """A mapping as a TOML file: rules that each make one type of event.
 
-unit = "ms"                     # of times that are numbers: s, ms, us or ns
+unit = "ms"                     # of times that are numbers
 time = "at"                     # these fields hold for all rules that have none of their own
 user = "actor.id"
 

@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from docs import contract
+from groundswell import values
 from streams.errors import BadEvent
 from streams.kafka.topics import Topics
-from streams.messages import events, values
+from streams.messages import events
 from streams.messages.headers import CloudEvents
 from streams.messages.outputs import (
     ALERT_FIELDS,
