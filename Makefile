@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BOOT := build/uv
 AUDIT := build/audit
+SITE := build/site-tools
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -20,7 +21,7 @@ unexport VIRTUAL_ENV
 # uv from the path if there is one, else one installed in build/.
 UV := $(or $(shell command -v uv 2>/dev/null),$(BOOT)/bin/uv)
 
-.PHONY: help install demo test test-fast tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-opponent bench-gpu alerts chart image-root sandbox docs lock audit sbom clean
+.PHONY: help install demo test test-fast tools fuzz lint format types check-imports chaos soak overload scaling bench bench-e2e bench-opponent bench-gpu alerts chart image-root sandbox docs site lock audit sbom clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -132,6 +133,8 @@ lock: | $(if $(findstring $(BOOT),$(UV)),$(BOOT)/bin/uv)  ## compile requirement
 	  --no-emit-index-url --no-emit-find-links requirements.in --output-file requirements.lock
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links deploy/audit/requirements.in --output-file deploy/audit/requirements.lock
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links deploy/site/requirements.in --output-file deploy/site/requirements.lock
 
 # The audit tools have their own environment, separate from the run-time packages.
 $(AUDIT)/.installed: deploy/audit/requirements.lock | $(if $(findstring $(BOOT),$(UV)),$(BOOT)/bin/uv)
@@ -141,13 +144,22 @@ $(AUDIT)/.installed: deploy/audit/requirements.lock | $(if $(findstring $(BOOT),
 
 audit: $(AUDIT)/.installed  ## check the locked packages for known vulnerabilities: UNREACHABLE=skip: pass without a vulnerability service
 	@$(AUDIT)/bin/python deploy/audit/audit.py $(if $(filter skip,$(UNREACHABLE)),--may-skip) \
-	  requirements.lock deploy/audit/requirements.lock
+	  requirements.lock deploy/audit/requirements.lock deploy/site/requirements.lock
 
 sbom: $(AUDIT)/.installed  ## list the locked packages as CycloneDX JSON: build/sbom.json
 	@PYTHONWARNINGS=ignore $(AUDIT)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
 	  --of JSON --output-file build/sbom.json
 	@$(AUDIT)/bin/python -c 'import json; found = json.load(open("build/sbom.json")); print("build/sbom.json:", \
 	  found["bomFormat"], found["specVersion"] + ",", len(found["components"]), "components")'
+
+# The tools of the site have their own environment, as those of the audit have.
+$(SITE)/.installed: deploy/site/requirements.lock | $(if $(findstring $(BOOT),$(UV)),$(BOOT)/bin/uv)
+	@[ -x $(SITE)/bin/python ] || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(SITE)
+	@$(UV) pip sync --quiet --python $(SITE)/bin/python --require-hashes deploy/site/requirements.lock
+	@touch $@
+
+site: $(SITE)/.installed  ## build the documentation as a site: build/site
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/python -m mkdocs --quiet build --strict --config-file deploy/site/mkdocs.yml && echo build/site/index.html
 
 clean:  ## remove .venv, build/ and caches
 	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from docs import contract
 from streams import cli
 from streams.settings.settings import PREFIX, Settings
 from streams.settings.sources import file_names
@@ -140,7 +142,12 @@ def _help(path: str, command: Any) -> str:
     return str(command.get_help(context)).strip()
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "cli.md": cli_page, "metrics.md": metrics_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "metrics.md": metrics_page,
+    **{f"contract/{name}": partial(contract.files().__getitem__, name) for name in contract.files()},
+}
 
 
 def stale(folder: Path = DOCS) -> list[str]:
@@ -155,6 +162,7 @@ def stale(folder: Path = DOCS) -> list[str]:
 def write(folder: Path = DOCS) -> None:
     """Write all pages."""
     for name, page in PAGES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(page(), encoding="utf-8")
 
 

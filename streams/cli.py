@@ -42,6 +42,7 @@ COMMANDS = {
     "analyst": Entry("analyst", "analyst", "Run the analyst: centralities, communities and seeds of the whole graph."),
     "topics": Entry("topics", "app", "Create, list and describe the topics."),
     "produce": Entry("produce", "produce", "Validate the events of a file and send them to Kafka."),
+    "connect": Entry("connect", "connect", "Read another topic, a WebSocket or a pipe, and send its events."),
     "tail": Entry("tail", "app", "Follow the scores or the alerts."),
     "replay": Entry("replay", "replay", "Score event files without a broker."),
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
@@ -60,7 +61,7 @@ COMMANDS = {
 }
 
 
-WITHOUT_KERNELS = {"compare", "config", "diffuse", "doctor", "topics", "tail", "top", "worker"}
+WITHOUT_KERNELS = {"compare", "config", "connect", "diffuse", "doctor", "topics", "tail", "top", "worker"}
 """Commands that compile no kernels, or choose the folder of kernels themselves."""
 OPTIONAL = {"--skip-bad": "-1"}
 """Options whose value may be left out, with the value they have then."""

@@ -24,6 +24,7 @@ from streams.messages.headers import rfc3339
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import CONTENT_TYPE
 from streams.worker.web.auth import Guard
+from streams.worker.web.openapi import ApiDocument
 from streams.worker.web.pages import page
 
 PAGE = Path(__file__).parent / "static" / "page.html"
@@ -62,6 +63,8 @@ class Pages:
             app.router.add_get(path, handler)
         app.router.add_post("/api/v1/seeds", self.seeds)
         app.router.add_post("/api/v1/diffuse", self.diffuse)
+        # The paths are partly those of a worker, with other responses.
+        ApiDocument("Groundswell analyst", {}).add_to(app)
 
     async def page(self, _: web.Request) -> web.Response:
         """Return the analyst's page."""

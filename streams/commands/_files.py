@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
+    from streams.connect.mapping import Mapping
     from streams.messages.files.event_files import Skipped
 
 FILES = (
@@ -27,6 +28,42 @@ SkipBad = Annotated[
         help="Skip and count invalid lines, at most N; without a number: all.",
     ),
 ]
+
+Map = Annotated[
+    str,
+    typer.Option(
+        "--map",
+        show_default=False,
+        metavar="FILE",
+        help="Mapping of the records to events: a .toml or .py file, or bluesky, debezium, github, mastodon, x.",
+    ),
+]
+
+
+def mapping(given: str) -> Mapping | None:
+    """Return the mapping of --map with an empty memory; None if there is none.
+
+    Raises:
+        InputError: the mapping is invalid.
+    """
+    if not given:
+        return None
+    from streams.connect.mapping import load
+
+    return load(given)
+
+
+def mapped_text(applied: Mapping | None) -> list[str]:
+    """Return the counts of a mapping as a line of text; no line without a mapping."""
+    if applied is None:
+        return []
+    unknown = f", {applied.unknown:,} take back records that are unknown" if applied.unknown else ""
+    return [f"{applied.records:,} records by {applied.name}: {applied.ignored:,} make no event{unknown}"]
+
+
+def mapped_fields(applied: Mapping | None) -> dict[str, Any]:
+    """Return the counts of a mapping for a JSON summary; empty without a mapping."""
+    return {} if applied is None else {"mapped": {"map": applied.name, **applied.counts()}}
 
 
 def skipped(skip_bad: int, before: str = "") -> Skipped:
@@ -55,15 +92,18 @@ def name(path: Path) -> str:
     return "standard input" if is_stdin(path) else path.name or str(path)
 
 
-def read(files: list[Path], until: str, skipped_lines: Skipped) -> list[Mutation]:
-    """Read all events of files in their order, with progress on standard error."""
+def read(files: list[Path], until: str, skipped_lines: Skipped, applied: Mapping | None = None) -> list[Mutation]:
+    """Read all events of files in their order, by a mapping if there is one, with progress on standard error."""
     from streams.messages.files import event_files
     from streams.telemetry import progress
 
     with progress.counter("reading") as advance:
-        return list(
-            progress.count_each(event_files.mutations(*files, until=until or None, skipped=skipped_lines), advance)
-        )
+        events = event_files.mutations(*files, until=until or None, skipped=skipped_lines, mapping=applied)
+        mutations = list(progress.count_each(events, advance))
+    if applied is not None:
+        applied.conclude()
+        status(*mapped_text(applied))
+    return mutations
 
 
 def summary(skipped_lines: Skipped) -> dict[str, Any]:

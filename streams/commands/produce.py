@@ -17,6 +17,7 @@ from streams.telemetry import console
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from streams.connect.mapping import Mapping
     from streams.messages.files.event_files import Skipped
     from streams.offline.share_report import FileShares
     from streams.settings.settings import Settings
@@ -28,6 +29,7 @@ _SENT = "the events before it were sent"
 def produce(
     file: Annotated[Path, typer.Argument(help=_files.FILES.replace("Event files", "Event file"))],
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: no limit.")] = 0,
+    map_: _files.Map = "",
     skip_bad: _files.SkipBad = 0,
     check: Annotated[bool, typer.Option("--check", help="Only read and count; needs no Kafka.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -40,8 +42,9 @@ def produce(
     from streams.messages.files import event_files
 
     event_files.check([file])
+    mapping = _files.mapping(map_)
     if check:
-        _check(file, skip_bad, as_json=as_json)
+        _check(file, skip_bad, mapping, as_json=as_json)
         return
     from time import perf_counter
 
@@ -61,12 +64,16 @@ def produce(
     skipped = _files.skipped(skip_bad, _SENT)
     with progress.counter("sending", total=event_files.number_of_rows(file), quiet=as_json) as advance:
         shares = FileShares(settings.retention_s)
-        sent, ended = asyncio.run(_send(settings, file, rate, skipped, advance, shares))
+        sent, ended = asyncio.run(_send(settings, _rows(file, skipped, shares, mapping), rate, advance))
+    if mapping is not None and ended:
+        mapping.conclude()
     seconds = perf_counter() - begin
     if as_json:
         about = {"events": sent, "seconds": round(seconds, 3), "events_per_s": round(sent / seconds, 1)}
-        console.as_json({**about, **shares.fields(), **_files.summary(skipped)})
+        console.as_json({**about, **shares.fields(), **_files.summary(skipped), **_files.mapped_fields(mapping)})
     else:
+        for line in _files.mapped_text(mapping):
+            typer.echo(line)
         typer.echo(", ".join(filter(None, (f"{sent:,} events sent in {seconds:.1f} s", _files.skipped_text(skipped)))))
         for line in shares.lines(settings.retention_s):
             typer.echo(line)
@@ -76,9 +83,7 @@ def produce(
         )
 
 
-async def _send(
-    settings: Settings, file: Path, rate: float, skipped: Skipped, advance: Advance, shares: FileShares
-) -> tuple[int, bool]:
+async def _send(settings: Settings, rows: Iterator[dict[str, Any]], rate: float, advance: Advance) -> tuple[int, bool]:
     """Send until the end of the file or a signal.
 
     Returns:
@@ -88,7 +93,7 @@ async def _send(
     from streams.messages.files.arrivals import Arrivals
 
     async with sender(settings) as out:
-        arrivals = Arrivals(_rows(file, skipped, shares))
+        arrivals = Arrivals(rows)
         loop, stopped = asyncio.get_running_loop(), False
 
         def stop(number: signal.Signals) -> None:
@@ -101,24 +106,24 @@ async def _send(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
         try:
-            async for rows in paced(arrivals, rate):
-                await out.send(rows)
-                advance(len(rows))
+            async for chunk in paced(arrivals, rate):
+                await out.send(chunk)
+                advance(len(chunk))
         finally:
             arrivals.close()
         return out.sent, not stopped
 
 
-def _rows(file: Path, skipped: Skipped, shares: FileShares) -> Iterator[dict[str, Any]]:
+def _rows(file: Path, skipped: Skipped, shares: FileShares, mapping: Mapping | None) -> Iterator[dict[str, Any]]:
     """Yield the valid rows, and count their shares."""
     from streams.messages.files import event_files
 
-    for row, mutations in event_files.checked([file], skipped):
+    for row, mutations in event_files.checked([file], skipped, mapping=mapping):
         shares.count(mutations)
         yield row
 
 
-def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
+def _check(file: Path, skip_bad: int, mapping: Mapping | None, *, as_json: bool) -> None:
     """Read and count; exit code 1 if more lines are invalid than may be skipped."""
     from streams.messages.files import event_files
     from streams.offline.share_report import FileShares
@@ -130,7 +135,8 @@ def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     kinds: Counter[str] = Counter()
     times: list[int] = []
     with progress.counter("reading", total=event_files.number_of_rows(file), quiet=as_json) as advance:
-        for row, mutations in progress.count_each(event_files.checked([file], skipped, conclude=False), advance):
+        rows = event_files.checked([file], skipped, conclude=False, mapping=mapping)
+        for row, mutations in progress.count_each(rows, advance):
             shares.count(mutations)
             kinds[row["type"]] += 1
             time = mutations[-1].time
@@ -138,9 +144,11 @@ def _check(file: Path, skip_bad: int, *, as_json: bool) -> None:
     first, last = map(_moment, times) if times else (None, None)
     types = dict(kinds.most_common())
     if as_json:
-        about = {"events": kinds.total(), "types": types, "first": first, "last": last}
+        about = {"events": kinds.total(), "types": types, "first": first, "last": last, **_files.mapped_fields(mapping)}
         console.as_json({**about, **shares.fields(), **_files.summary(skipped)})
     else:
+        for line in _files.mapped_text(mapping):
+            typer.echo(line)
         typer.echo(f"{kinds.total():,} events{f' from {first} to {last}' if kinds else ''}")
         console.table([{"type": name, "events": f"{count:,}"} for name, count in types.items()])
         for line in shares.lines(settings.retention_s):

@@ -11,7 +11,9 @@ import typer
 from streams.commands import _files
 
 if TYPE_CHECKING:
-    from streams.messages.files.event_files import Skipped
+    from collections.abc import Iterator
+
+    from graphstate.types import Mutation
 
 
 def replay(
@@ -22,6 +24,7 @@ def replay(
     batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 16_384,
     model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the artifact in the package.")] = "",
     retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0: no limit.")] = 0,
+    map_: _files.Map = "",
     skip_bad: _files.SkipBad = 0,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also compute every score with PyTorch Geometric and compare.")
@@ -36,11 +39,16 @@ def replay(
     if until:
         event_files.time_us(until)
     output_places.check_folder(out)
-    skipped = _files.skipped(skip_bad)
-    summary = _run(files, out, until, batch, shards, model, retention_s, reference, skipped, quiet=as_json)
+    skipped, mapping = _files.skipped(skip_bad), _files.mapping(map_)
+    events = event_files.mutations(*files, until=until or None, skipped=skipped, mapping=mapping)
+    summary = _run(events, out, batch, shards, model, retention_s, reference, quiet=as_json)
+    if mapping is not None:
+        mapping.conclude()
     if as_json:
-        typer.echo(json.dumps({**summary, **_files.summary(skipped)}))
+        typer.echo(json.dumps({**summary, **_files.summary(skipped), **_files.mapped_fields(mapping)}))
         return
+    for line in _files.mapped_text(mapping):
+        typer.echo(line)
     if skipped.bad:
         summary["skipped"] = _files.skipped_text(skipped)
     notes = summary.pop("notes")
@@ -51,20 +59,17 @@ def replay(
 
 
 def _run(
-    files: list[Path],
+    mutations: Iterator[Mutation],
     out: Path,
-    until: str,
     batch: int,
     shards: int,
     model: str,
     retention_s: int,
     reference: bool,
-    skipped: Skipped,
     *,
     quiet: bool,
 ) -> dict[str, Any]:
     from model.artifact import Artifact
-    from streams.messages.files import event_files
     from streams.offline.replay import run
     from streams.settings.settings import Settings
     from streams.shard.alerts.alert_rule import alert_rule
@@ -75,7 +80,6 @@ def _run(
     settings = Settings.load()
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
-    mutations = event_files.mutations(*files, until=until or None, skipped=skipped)
     with progress.counter("replaying", quiet=quiet) as advance:
         result, users, error = run(
             mutations,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from model.config import ModelConfig
     from model.training.floor_selection import Trial
     from model.training.run import Trained
+    from streams.connect.mapping import Mapping
     from streams.messages.files.event_files import Skipped
     from streams.offline.dataset import Dataset
 
@@ -66,6 +67,7 @@ def train(
     ] = None,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Fraction of users that are held out.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and events give the same artifact.")] = 0,
+    map_: _files.Map = "",
     skip_bad: _files.SkipBad = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
@@ -87,7 +89,7 @@ def train(
     from streams.offline.dataset import build
 
     begin, skipped = perf_counter(), _files.skipped(skip_bad)
-    mutations, known, source = _events(files, until, simulate, users, days, seed, skipped)
+    mutations, known, source = _events(files, until, simulate, users, days, seed, skipped, _files.mapping(map_))
     known = _truth(files, truth) if truth or files else known
     mutations = _from(since, mutations)
     run = partial(
@@ -96,7 +98,7 @@ def train(
     )  # fmt: skip
     made = _fitted(run, config, seed, epochs, out, choose=floor == _AUTO)
     given = f"--simulate {simulate} --users {users} --days {days}" if simulate else " ".join(map(str, files))
-    named |= {"since": since, "until": until, "snapshots": snapshots, "held-out": held_out}
+    named |= {"map": map_, "since": since, "until": until, "snapshots": snapshots, "held-out": held_out}
     command = f"groundswell train {given or '--topics'} {_options(named)} --seed {seed} --out {out}"
     _finish(made, known, _Origin(command, source, seed, out, begin, skipped), as_json=as_json)
 
@@ -231,7 +233,14 @@ def _print(summary: dict[str, Any], ladder: list[dict[str, str | float]], *, as_
 
 
 def _events(
-    files: list[Path], until: str, simulate: str, users: int, days: int, seed: int, skipped: Skipped
+    files: list[Path],
+    until: str,
+    simulate: str,
+    users: int,
+    days: int,
+    seed: int,
+    skipped: Skipped,
+    mapping: Mapping | None,
 ) -> tuple[list[Mutation], dict[str, float] | None, str]:
     """Read or generate the events.
 
@@ -243,7 +252,7 @@ def _events(
     from streams.settings.settings import Settings
 
     if files:
-        mutations = _files.read(files, until, skipped)
+        mutations = _files.read(files, until, skipped, mapping)
         return mutations, None, ", ".join(filter(None, (*map(_files.name, files), _files.skipped_text(skipped))))
     if simulate:
         source = f"generated, difficulty {simulate}, {users:,} users, {days} days"

@@ -136,11 +136,12 @@ class Delete(Event, tag="delete", gc=False, rename={"other": "content"}):
     topics: list[Id] | None = None  # type: ignore[misc]
 
 
-_TOPICS: dict[TopicKind, Any] = {
+TOPIC_TYPES: dict[TopicKind, Any] = {
     "follow": Follow | Unfollow | Join | Leave | Forget,
     "share": Share | Unshare,
     "create": Create | Delete,
 }
+"""The types of the events of each input topic."""
 _ROWS: tuple[tuple[TopicKind, tuple[str, ...]], ...] = (
     ("follow", ("follow", "unfollow", "join", "leave", "forget")),
     ("share", ("share", "unshare")),
@@ -148,8 +149,8 @@ _ROWS: tuple[tuple[TopicKind, tuple[str, ...]], ...] = (
 )
 TOPIC_OF: dict[str, TopicKind] = {name: topic for topic, names in _ROWS for name in names}
 """The input topic of each type of event."""
-_ANY = _TOPICS["follow"] | _TOPICS["share"] | _TOPICS["create"]
-DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in _TOPICS.items()}  # type: ignore[valid-type]
+_ANY = TOPIC_TYPES["follow"] | TOPIC_TYPES["share"] | TOPIC_TYPES["create"]
+DECODE = {topic: msgspec.json.Decoder(union | list[union]).decode for topic, union in TOPIC_TYPES.items()}  # type: ignore[valid-type]
 """Decode one message of a topic to an event or a list of events; times and lengths in bytes are not checked yet."""
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

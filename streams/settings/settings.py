@@ -112,6 +112,12 @@ class Settings(BaseSettings):
         "mandatory unless `WEB_HOST` is a loopback address.",
     )
 
+    web_url: str = Field(
+        "",
+        description="Address of this worker's web port that other workers name for users of its shards; empty: "
+        "`http://WEB_HOST:WEB_PORT`, with the machine's name if `WEB_HOST` is all interfaces.",
+    )
+
     analyst_url: str = Field(
         "", description="Address of the analyst's page, to which the worker's page links; empty: no link."
     )
@@ -307,7 +313,7 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
-    @field_validator("sasl_oauth_token_url", "analyst_url", "trace_endpoint")
+    @field_validator("sasl_oauth_token_url", "analyst_url", "trace_endpoint", "web_url")
     @classmethod
     def _web_address(cls, value: str) -> str:
         if value and not re.fullmatch(r"https?://[^/@\s]+(/\S*)?", value):

@@ -44,6 +44,7 @@ from streams.worker.erasure import DataErasure
 from streams.worker.group.assignment import Assignment
 from streams.worker.group.faust_app import free_port, new_app
 from streams.worker.group.positions import Positions, StartPosition
+from streams.worker.group.shard_owners import ShardOwners
 from streams.worker.group.topic_watch import TopicWatch
 from streams.worker.inspection.background_audit import Auditor
 from streams.worker.inspection.live_figures import LiveFigures
@@ -125,6 +126,7 @@ class Worker:
         self.web.live = self.live
         self.web.users.tiers = Tiers(settings.tiers)
         self.web.analyst_url = settings.analyst_url
+        self.web.owners = ShardOwners(settings) if settings.shards > 1 else None
         register(self.app, self.web)
         self.background = BackgroundTasks()
         device = self.device.device

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = ("streams", "graphstate", "model")
+PACKAGES = ("groundswell", "streams", "graphstate", "model")
 CODE = (*PACKAGES, "deploy", "tests")
 ENTRIES = 13
 WIDE = {"streams", "streams/commands"}
@@ -53,11 +53,14 @@ def unmirrored_tests(root: Path) -> Iterator[str]:
 def missing_modules(root: Path) -> Iterator[str]:
     """Python files named in docs/*.md and README.md that do not exist.
 
-    A name without a folder must be that of some module. Code blocks are skipped: they may name the reader's files.
+    A name without a folder must be that of some module. Code blocks and comments are skipped: they may name
+    the reader's files.
     """
     names = {path.name for folder in CODE for path in (root / folder).rglob("*.py")}
     for page in sorted([*(root / "docs").glob("*.md"), *root.glob("*.md")]):
-        text = re.sub(r"^```(?:python|sh).*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        text = re.sub(
+            r"^```(?:python|sh).*?^```|<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+        )
         for name in sorted(set(_MODULE.findall(text))):
             there = (root / name).is_file() if "/" in name else name in names
             if not there:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("streams", "graphstate", "model")
+PACKAGES = ("groundswell", "streams", "graphstate", "model")
 FOLDERS = (*PACKAGES, "tests", "deploy", "docs", ".ci")
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 ROOT_FILES = (*PAGES, "Makefile", "pyproject.toml", "requirements.in", "requirements.lock", ".gitignore")

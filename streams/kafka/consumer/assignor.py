@@ -44,11 +44,19 @@ def assign_shards(shards: Iterable[int], states: Mapping[str, Offsets]) -> dict[
     return assigned
 
 
-def _decode_offsets(user_data: bytes) -> Offsets:
+class MemberData(msgspec.Struct, array_like=True):
+    """What a worker sends when it joins: its states, and the address of its web port."""
+
+    states: Offsets
+    web: str = ""
+
+
+def decode_member(user_data: bytes) -> MemberData:
+    """Decode what a worker sent when it joined; empty if it is of another version."""
     try:
-        return msgspec.msgpack.decode(user_data, type=Offsets) if user_data else {}
+        return msgspec.msgpack.decode(user_data, type=MemberData) if user_data else MemberData({})
     except msgspec.DecodeError:
-        return {}
+        return MemberData({})
 
 
 class ShardAssignor:
@@ -57,18 +65,20 @@ class ShardAssignor:
     Args:
         shard_topics: the topics with one partition per shard.
         states: returns the states of this worker; called at each join.
+        web: the address of this worker's web port, for other workers.
     """
 
     name = "groundswell"
     version = 0
 
-    def __init__(self, shard_topics: Iterable[str], states: Callable[[], Offsets]) -> None:
+    def __init__(self, shard_topics: Iterable[str], states: Callable[[], Offsets], web: str = "") -> None:
         self._shard_topics = frozenset(shard_topics)
-        self._states = states
+        self._states, self._web = states, web
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Return the metadata that this worker sends when it joins: its topics and states."""
-        return ConsumerProtocolMemberMetadata(self.version, list(topics), msgspec.msgpack.encode(self._states()))
+        sent = msgspec.msgpack.encode(MemberData(self._states(), self._web))
+        return ConsumerProtocolMemberMetadata(self.version, list(topics), sent)
 
     def assign(
         self, cluster: Any, members: Mapping[str, ConsumerProtocolMemberMetadata]
@@ -79,7 +89,7 @@ class ShardAssignor:
         partitions = {topic: sorted(cluster.partitions_for_topic(topic) or ()) for topic in sorted(topics)}
         sharded = self._shard_topics & topics
         shards = {partition for topic in sharded for partition in partitions[topic]}
-        states = {member: _decode_offsets(metadata.user_data) for member, metadata in members.items()}
+        states = {member: decode_member(metadata.user_data).states for member, metadata in members.items()}
         shards_of = assign_shards(shards, states)
         for member, own in shards_of.items():
             for topic in sharded:

@@ -77,7 +77,7 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         del transport
         settings = self.app.settings
         topics = Topics(settings)
-        self._assignor = ShardAssignor((topics.mutations.name, topics.halos.name), self.app.held)
+        self._assignor = ShardAssignor((topics.mutations.name, topics.halos.name), self.app.held, self.app.web_url)
         session_s = settings.session_timeout_s
         consumer = NotingConsumer(
             **aiokafka_arguments(settings),

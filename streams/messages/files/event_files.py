@@ -59,6 +59,8 @@ FIELDS: dict[Kind, tuple[str, str | None, str | None]] = {
     Kind.DELETE: ("delete", "content", None),
 }
 """By kind of mutation: the event's type, and the fields that hold `other` and `extra`."""
+RowMapping = Callable[[Row, int | None], Iterable[tuple[Row, list[Mutation]]]]
+"""Returns the events of a record of another source with their mutations; raises BadEvent if the record is invalid."""
 
 
 class Skipped:
@@ -277,7 +279,12 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def checked(
-    paths: Sequence[Path], skipped: Skipped, now_us: int | None = None, *, conclude: bool = True
+    paths: Sequence[Path],
+    skipped: Skipped,
+    now_us: int | None = None,
+    *,
+    conclude: bool = True,
+    mapping: RowMapping | None = None,
 ) -> Iterator[tuple[Row, list[Mutation]]]:
     """Yield the valid rows of files with their mutations, in order; invalid rows are skipped.
 
@@ -288,6 +295,7 @@ def checked(
         skipped: counts the skipped rows.
         now_us: the present (default: the machine's clock); events may be at most a day later.
         conclude: raise at the end if no row was valid.
+        mapping: makes events of the records of other sources (default: each row is an event).
 
     Raises:
         InputError: a file cannot be read, a row is invalid and may not be skipped, or no row is valid.
@@ -297,18 +305,22 @@ def checked(
             try:
                 if not isinstance(row, dict):
                     raise row
-                row_mutations = _mutations(row, now_us)
+                events = [(row, row_mutations(row, now_us))] if mapping is None else mapping(row, now_us)
             except BadEvent as bad:
                 skipped.skip(part.place(number), bad, row if isinstance(row, dict) else None)
                 continue
             skipped.good += 1
-            yield row, row_mutations
+            yield from events
     if conclude:
         skipped.conclude()
 
 
-def _mutations(row: Row, now_us: int | None) -> list[Mutation]:
-    """Return the mutations of a row; ids that are whole floats (pandas' integers with gaps) become integers in it."""
+def row_mutations(row: Row, now_us: int | None = None) -> list[Mutation]:
+    """Return the mutations of a row; ids that are whole floats (pandas' integers with gaps) become integers in it.
+
+    Raises:
+        BadEvent: the row is no valid event.
+    """
     try:
         return all_from_row(row, now_us)
     except BadEvent as bad:
@@ -332,7 +344,11 @@ def _whole_ids(row: Row) -> bool:
 
 
 def mutations(
-    *paths: Path, until: str | int | None = None, now_us: int | None = None, skipped: Skipped | None = None
+    *paths: Path,
+    until: str | int | None = None,
+    now_us: int | None = None,
+    skipped: Skipped | None = None,
+    mapping: RowMapping | None = None,
 ) -> Iterator[Mutation]:
     """Yield the mutations of the valid rows of files in order.
 
@@ -341,16 +357,17 @@ def mutations(
         until: leave out later events; RFC 3339, Unix seconds as text, or microseconds as an integer.
         now_us: as in `checked`.
         skipped: counts the skipped rows; default: no row may be skipped.
+        mapping: as in `checked`.
 
     Raises:
         InputError: as in `checked`; the message has file and line.
     """
     limit = time_us(until) if isinstance(until, str) else until
-    for _, row_mutations in checked(paths, skipped or Skipped(), now_us):
+    for _, made in checked(paths, skipped or Skipped(), now_us, mapping=mapping):
         if limit is None:
-            yield from row_mutations
-        elif row_mutations[-1].time <= limit:
-            yield from (mutation for mutation in row_mutations if mutation.time <= limit)
+            yield from made
+        elif made[-1].time <= limit:
+            yield from (mutation for mutation in made if mutation.time <= limit)
 
 
 def time_us(text: str) -> int:

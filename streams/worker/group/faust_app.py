@@ -54,6 +54,8 @@ class App(faust.App):
     settings: Settings
     worker: GroupMember
     lease: Lease
+    web_url: str
+    """The address of the web port for other workers and their clients."""
 
     def name_taken(self) -> None:
         """Stop the worker: another one has joined the group under its name. Called by the consumer's thread."""
@@ -104,8 +106,15 @@ def new_app(settings: Settings, web_port: int) -> App:
         web_in_thread=False,  # the handlers read the worker's state on its event loop
     )
     app.settings = settings
+    app.web_url = settings.web_url or _url(settings.web_host, web_port)
     app.lease = Lease(settings.session_timeout_s)
     return app
+
+
+def _url(host: str, port: int) -> str:
+    """Return the address of a port; all interfaces are given by the name of this machine."""
+    name = socket.gethostname() if host in {"0.0.0.0", "::"} else host  # noqa: S104 - it is replaced
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def free_port(host: str) -> int:

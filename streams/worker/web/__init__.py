@@ -14,6 +14,7 @@ from aiohttp import web
 from streams.worker.web.api import API
 from streams.worker.web.auth import Guard
 from streams.worker.web.feed import LiveFeed
+from streams.worker.web.openapi import ApiDocument
 from streams.worker.web.pages import Pages
 from streams.worker.web.state import LiveState, Source
 
@@ -46,6 +47,7 @@ def routes(app: web.Application, state: LiveState, guard: Guard | None = None) -
     (guard or Guard()).add_to(app)
     Pages(state).add_to(app)
     API(state).add_to(app)
+    ApiDocument("Groundswell worker").add_to(app)
     app.cleanup_ctx.append(state.running)
 
     async def close_streams(_: web.Application) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -67,8 +68,11 @@ class API:
             return _error(400, "explain must be 0 or 1")
         try:
             user = await (self._state.explain(user_id) if wanted == "1" else self._state.user(user_id))
+            elsewhere = None if user else await self._state.owner_elsewhere(user_id)
         except NotReady as error:
             return _error(503, str(error))
+        if elsewhere:
+            return _misdirected(elsewhere, request.path_qs)
         return web.json_response(user) if user else _error(404, "no such user, or a forgotten one")
 
     async def compare(self, request: web.Request) -> web.Response:
@@ -127,6 +131,15 @@ def _is_id(text: str) -> bool:
         return 0 < len(text.encode()) <= ID_BYTES
     except UnicodeEncodeError:
         return False
+
+
+def _misdirected(owner: dict[str, Any], path: str) -> web.Response:
+    """Return the response for a user of a shard that this worker does not have: it names the worker that has it."""
+    place = f"the worker at {owner['worker']}" if owner["worker"] else "no worker at the moment; try again"
+    text = f"shard {owner['shard']} of this user is with {place}"
+    if owner["url"]:
+        text += f": {owner['url']}{path}"
+    return web.json_response({"error": text, "owner": owner}, status=421)
 
 
 def _error(status: int, text: str) -> web.Response:

@@ -58,6 +58,18 @@ class Live(Protocol):
     figures: dict[str, Any]
 
 
+class Owners(Protocol):
+    """Which worker has which shard (`streams.worker.group.shard_owners.ShardOwners`)."""
+
+    def shard_of(self, user: str) -> int:
+        """Return the shard that owns a user."""
+        ...
+
+    async def owner_of(self, user: str) -> Any:
+        """Return the shard of a user, and the worker that has it."""
+        ...
+
+
 class LiveState:
     """Everything that a page may show.
 
@@ -72,6 +84,7 @@ class LiveState:
     Attributes:
         users: Rankings and figures of users.
         live: The live figures; None if there are none.
+        owners: Which worker has which shard; None if this process has all.
         analyst_url: Address of the analyst's page, to which the page links; empty without an analyst.
     """
 
@@ -89,6 +102,7 @@ class LiveState:
         self.metrics = metrics
         self.model = model
         self.live: Live | None = None
+        self.owners: Owners | None = None
         self.analyst_url = ""
         self._source = source
         self.users = Users(source, Tiers())
@@ -166,6 +180,20 @@ class LiveState:
         user = user and self.users.with_tier(user)
         link = {"analyst": f"{self.analyst_url.rstrip('/')}/api/v1/users/{quote(user_id, safe='')}"}
         return user and {**user, "as_of": rfc3339(user["as_of"]), **(link if self.analyst_url else {})}
+
+    async def owner_elsewhere(self, user_id: str) -> dict[str, Any] | None:
+        """Return shard, worker and url of the owner of a user; None if this worker has the shard.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
+        if self.owners is None:
+            return None
+        own = await self._read(self._source.read(lambda shard: shard.shard_id))
+        if self.owners.shard_of(user_id) in own:
+            return None
+        owner: dict[str, Any] = (await self.owners.owner_of(user_id)).to_json()
+        return owner
 
     async def explain(self, user_id: str) -> dict[str, Any] | None:
         """Return the response of `/api/v1/users/{id}?explain=1`; one at a time, to bound the delay of micro-batches.

@@ -1,0 +1,1 @@
+"""Groundswell for programs that use its results: `groundswell.client` reads scores, alerts and outcomes."""
