@@ -20,7 +20,9 @@ from model.analysis.reverse_sets import Sets, sample
 Array = NDArray[Any]
 Float64s = NDArray[np.float64]
 
-GUARANTEE = 1 - 1 / math.e - 0.05
+GUARANTEE = 0.8
+LEAST_GAIN = 0.004
+"""Sampling ends when twice the sets raise the guarantee by less: then the choice limits it, and not the samples."""
 FAILURE = 0.01
 """Probability that the guarantee does not hold."""
 FIRST_SETS = 4_096
@@ -62,14 +64,14 @@ def choose(
         live: the rows that count, `[n]`.
         count: the number of seeds.
         candidates: the rows that may be seeds, `[n]`; None: all live ones.
-        guarantee: the wanted guarantee; sampling ends at `MOST_SETS` even without it.
+        guarantee: the wanted guarantee; sampling ends without it at `MOST_SETS`, or if more sets do not help.
     """
     roots = np.flatnonzero(live)
     allowed = live if candidates is None else live & candidates
     count = min(count, int(allowed.sum()))
     if not count:
         return CascadeSeeds(np.zeros(0, np.int64), 0.0, 1.0, 0)
-    theta = FIRST_SETS
+    theta, before = FIRST_SETS, -1.0
     rounds = int(math.log2(MOST_SETS / FIRST_SETS)) + 1
     spread = math.log(3 * rounds / FAILURE)
     while True:
@@ -77,9 +79,9 @@ def choose(
         chosen_on = sample(offsets, sources, probability, roots, 0, 2 * theta, 2)
         judged_on = sample(offsets, sources, probability, roots, 1, 2 * theta, 2)
         found = _select(chosen_on, judged_on, allowed, count, len(roots), spread)
-        if found.guarantee >= guarantee or 2 * theta > MOST_SETS:
+        if found.guarantee >= guarantee or found.guarantee - before < LEAST_GAIN or 2 * theta > MOST_SETS:
             return found
-        theta *= 2
+        theta, before = 2 * theta, found.guarantee
 
 
 def choose_from(sets: Sets, roots: int, allowed: NDArray[np.bool_], count: int) -> CascadeSeeds:
