@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.analysis.adjacency import Int32s, Int64s
+from model.analysis.adjacency import Int32s, Int64s, reverse
 from model.analysis.reverse_sets import Sets, sample
 
 Array = NDArray[Any]
@@ -127,9 +127,7 @@ def _mask(rows: Int64s, n: int) -> NDArray[np.bool_]:
 
 def _greedy(sets: Sets, n: int, allowed: NDArray[np.bool_], count: int) -> tuple[Int64s, float]:
     """Return the rows that cover most sets, and an upper bound of what any `count` rows cover."""
-    order = np.argsort(sets.rows, kind="stable")
-    begins = np.searchsorted(sets.rows[order], np.arange(n + 1))
-    owner = np.repeat(np.arange(len(sets.offsets) - 1, dtype=np.int64), np.diff(sets.offsets))[order]
+    begins, owner = reverse(sets.offsets, sets.rows, n)
     rows = np.zeros(count, np.int64)
     bound = _cover(sets.offsets, sets.rows, begins, owner, allowed, rows)
     return rows, bound
@@ -155,12 +153,20 @@ def _cover(offsets: Array, members: Array, begins: Array, owner: Array, allowed:
         gain[v] = begins[v + 1] - begins[v] if allowed[v] else -1
     done = np.zeros(len(offsets) - 1, np.bool_)
     covered, bound = 0, np.inf
+    # Gains only fall, so all of the best rows are among those near them until these have fallen to `floor`.
+    near, floor = np.arange(n), n + len(done)
     for k in range(count + 1):
-        top = np.partition(gain, n - count)[n - count :]
+        top = np.partition(gain[near], len(near) - count)[len(near) - count :]
+        if top.min() < floor:
+            top = np.partition(gain, n - count)[n - count :]
+            floor = max(1, top.min() // 2)
+            near = np.flatnonzero(gain >= floor)
+            if len(near) < count:
+                near, floor = np.arange(n), -1
         bound = min(bound, covered + np.maximum(top, 0).sum())
         if k == count:
             break
-        best = np.argmax(gain)
+        best = near[np.argmax(gain[near])]
         rows[k] = best
         covered += gain[best]
         for j in range(begins[best], begins[best + 1]):
