@@ -1,8 +1,8 @@
 """The probability that a message passes an edge, learned: a logistic regression on what users did until now.
 
 The logit of an edge is a sum of three parts: how readily the receiver shares now, how readily the messages of the
-sender are shared, and how many posts of the sender the receiver shared. So it takes two numbers per user and one per
-pair with a past to know the probabilities of all edges.
+sender are shared, and how many posts of the sender the receiver shared. So two numbers per user and one per
+pair with a past give the probabilities of all edges.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """First exposures: when a user first had a post before the eyes, who brought it, and whether the user shared it then.
 
-A user is exposed to a post when somebody whom the user follows creates or shares it. What a model may read about an
+A user is exposed to a post when a user that it follows creates or shares it. What a model may read about an
 exposure is what happened before it, so that learning, judging and use are the same.
 """
 
@@ -84,7 +84,7 @@ class Activity:
         return receiver.astype(np.int64) * self.rows + sender
 
     def of_receivers(self, user: Int32s, at: Int64s) -> Float64s:
-        """Return what says how readily each user shares, `[n, 7]`: logarithms of 1 + value.
+        """Return the predictors of how readily each user shares, `[n, 7]`: logarithms of 1 + value.
 
         The values: seconds since the last action; actions in the last day, week, month, and ever; users followed;
         followers.
@@ -94,7 +94,7 @@ class Activity:
         return np.log1p(np.column_stack([counts, self._following[user], self._followers[user]]))
 
     def of_senders(self, user: Int32s, at: Int64s) -> Float64s:
-        """Return what says how readily the messages of each user are shared, `[n, 3]`: followers, posts, actions."""
+        """Return the predictors of how readily messages of users are shared, `[n, 3]`: followers, posts, actions."""
         posts, actions = _before(*self._posted, user, at), _before(*self._acted, user, at)
         return np.log1p(np.column_stack([self._followers[user], posts, actions]))
 

@@ -29,7 +29,7 @@ class Edges:
 
 @dataclass(frozen=True, eq=False)
 class Sharing:
-    """Who shared whom at the moment of a pass; rows are users.
+    """Shares at the moment of a pass; rows are users.
 
     Attributes:
         ties: sharer, creator and number of shares of each pair, `[m]` each.

@@ -1,4 +1,4 @@
-"""Probabilities of edges on held-out posts: who of those who first see a post shares it within three days.
+"""Probabilities of edges on held-out posts: which of the users who first see a post share it.
 
 The first seventy percent of the posts teach, the others judge. An exposure to a post that teaches counts only if its
 three days end before the first post that judges.

@@ -227,4 +227,4 @@ LISTS: dict[str, Callable[[Origin], Int64s]] = {
     "hindsight: mean of all other posts, later ones too": _largest(lambda origin: _shrunk(*origin.others)),
     "hindsight: the next posts themselves": _next_posts,
 }
-"""The lists by name. Those in hindsight cannot be had: they show what knowing authors, or posts, would give."""
+"""The lists by name. Those in hindsight cannot be had: they bound what any list by author, or any list, can reach."""

@@ -35,7 +35,7 @@ def diffuse(
     from streams.settings.settings import Settings
 
     if not users:
-        raise InputError("nobody begins; name a user, or give a file to --evaluate")
+        raise InputError("no user begins; name one, or give a file to --evaluate")
     if model not in {"ic", "lt"}:
         raise InputError(f"--model {model} is neither ic nor lt; give one of them")
     question: dict[str, Any] = {
@@ -54,7 +54,7 @@ def diffuse(
 
 
 def _evaluate(files: list[Path], *, as_json: bool) -> None:
-    """Print how well each kind of probability tells who shares what they see."""
+    """Print how well each kind of probability predicts shares after first exposures."""
     from dataclasses import asdict
 
     from streams.commands import _diffusion_evaluation

@@ -25,7 +25,7 @@ from streams.commands._files import read, skipped
 Arrays = tuple[np.ndarray, ...]
 
 SEEDS = 50
-WORLDS = 10_000
+WORLDS = 2_000
 FIRST_WORLD = 1 << 40
 """Coins of worlds are others than those of reverse-reachable sets."""
 JUDGED = 20_000

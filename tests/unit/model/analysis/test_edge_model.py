@@ -27,7 +27,7 @@ def test_the_fit_is_scikit_learns() -> None:
 
 
 def society() -> tuple[Activity, Exposures]:
-    """Users 0–9 share what they see half of the time, the others never; everybody follows everybody."""
+    """Users 0–9 share what they see half of the time, the others never; all follow all."""
     rng = np.random.default_rng(1)
     pairs = np.array([(a, b) for a in range(ROWS) for b in range(ROWS) if a != b], np.int32)
     follows = Adjacency.of(ROWS, pairs[:, 0].copy(), pairs[:, 1].copy()).csr()
