@@ -114,7 +114,7 @@ def against_celf(file: Path, worlds: int = WORLDS) -> dict[str, Any]:
             for list_ in (ours.rows, theirs)
         ]
         result[name] = {
-            "opimc_s": round(spent, 2), "guarantee": round(ours.guarantee, 3), "sets": 2 * ours.theta,
+            "opimc_s": round(spent, 2), "guarantee": round(ours.guarantee, 3), "sets": ours.theta,
             "spread": round(both[0].mean, 1), "own_estimate": round(ours.reach, 1),
             "celf_s": round(celf_s, 1), "celf_spread": round(both[1].mean, 1),
             "standard_error": round(both[1].standard_error, 2), "ratio": round(both[0].mean / both[1].mean, 4),
