@@ -60,7 +60,9 @@ class Analyst:
         self._outputs = Outputs(self.topics, settings.analyst_group, metrics)
         self._pace = Pace(settings.analyst_interval_s)
         self._changed = True
-        self.background = Background(lambda stage, seconds: metrics.pass_seconds.labels(stage).observe(seconds))
+        self.background = Background(
+            lambda stage, seconds: metrics.pass_seconds.labels(stage).observe(seconds), settings.analyst_communities
+        )
         self._shown: tuple[Measures | None, Analysis | None] = (None, None)
         # One thread owns the graph, so that nothing else reads it in the middle of a change.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graph")

@@ -14,12 +14,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate.types import Int64s
+from graphstate.types import Int32s, Int64s
 from model.analysis import cascade_seeds, communities, coverage, distances, edge_model
 from model.analysis.adjacency import reverse, undirected
 from model.analysis.cascade_seeds import CascadeSeeds
@@ -76,6 +75,7 @@ class Background:
 
     Args:
         metrics: is given the seconds of each stage.
+        relation: the edges whose communities are published, `follows` or `interactions`.
         make_process: makes the process for communities.
 
     Attributes:
@@ -83,9 +83,12 @@ class Background:
     """
 
     def __init__(
-        self, metrics: Callable[[str, float], None], make_process: Callable[[], Executor] | None = None
+        self,
+        metrics: Callable[[str, float], None],
+        relation: str = "follows",
+        make_process: Callable[[], Executor] | None = None,
     ) -> None:
-        self._metrics = metrics
+        self._metrics, self._relation = metrics, relation
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="analysis")
         self._process = (make_process or _process)()
         self._task: asyncio.Task[None] | None = None
@@ -105,7 +108,7 @@ class Background:
         seconds: dict[str, float] = {}
         labels, following = (self.latest.labels, self.latest.following) if self.latest is not None else self.restored
         loop = asyncio.get_running_loop()
-        graph = await loop.run_in_executor(self._thread, _undirected, measures)
+        graph = await loop.run_in_executor(self._thread, both_ways, measures, self._relation)
         begin = perf_counter()
         fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, labels)
         seconds["communities"] = perf_counter() - begin
@@ -146,19 +149,21 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
-def _undirected(measures: Measures) -> tuple[Any, Any]:
-    return undirected(measures.follows.offsets, measures.follows.targets)
+def both_ways(measures: Measures, relation: str) -> tuple[Int64s, Int32s]:
+    """Return the neighbours of each row in a relation, direction aside, as a CSR."""
+    edges = measures.interacts if relation == "interactions" else measures.follows
+    return undirected(edges.offsets, edges.targets)
 
 
 def analyse(
-    measures: Measures, graph: tuple[Any, Any], fresh: Int64s, before: tuple[Int64s, int], sharing: Sharing,
+    measures: Measures, graph: tuple[Int64s, Int32s], fresh: Int64s, before: tuple[Int64s, int], sharing: Sharing,
     seconds: dict[str, float],
 ) -> Analysis:  # fmt: skip
     """Return the results of a round.
 
     Args:
         measures: of a pass.
-        graph: its follows without direction, a CSR.
+        graph: the edges whose communities are wanted, see `both_ways`.
         fresh: communities of this round by row, numbered anyhow.
         before: lasting labels of the round before, and the first that is free.
         sharing: who shared whom at that pass.

@@ -9,8 +9,7 @@ import pytest
 
 from graphstate.event_columns import EventColumns
 from graphstate.types import Kind, Mutation
-from model.analysis.adjacency import undirected
-from streams.analyst.background import Analysis, analyse
+from streams.analyst.background import Analysis, analyse, both_ways
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.measures import Measures, Sharing, measure
 from streams.analyst.questions import DiffusionQuestion, SeedQuestion, diffuse, seeds
@@ -45,9 +44,8 @@ def analysed(posts: int) -> tuple[Measures, Analysis]:
     graph.update()
     measures, registers = measure(graph, 1, {}), graph.registers
     sharing = Sharing(registers.interactions(), registers.posts(len(measures.live)), registers.history())
-    graph_both_ways = undirected(measures.follows.offsets, measures.follows.targets)
     alike, nothing = np.zeros(len(measures.live), np.int64), np.zeros(0, np.int64)
-    return measures, analyse(measures, graph_both_ways, alike, (nothing, 0), sharing, {})
+    return measures, analyse(measures, both_ways(measures, "interactions"), alike, (nothing, 0), sharing, {})
 
 
 def test_learned_probabilities_answer() -> None:
@@ -74,3 +72,13 @@ def test_too_little_to_learn_from_is_said() -> None:
         diffuse(DiffusionQuestion(users=["a3"], probability="learned"), measures, analysis)
     with pytest.raises(AnalystError, match="weighted ones"):
         seeds(SeedQuestion(model="ic", probability="learned"), measures, analysis)
+
+
+def test_communities_are_of_follows_or_of_interactions() -> None:
+    """Neighbours are those of the relation: the fifteen who share have some in both, the others in follows only."""
+    measures, _ = analysed(200)
+    degrees = {name: np.diff(both_ways(measures, name)[0]) for name in ("follows", "interactions")}
+    for user in range(30):
+        row = measures.row(f"u{user}")
+        assert degrees["follows"][row] > 0
+        assert (degrees["interactions"][row] > 0) == (user < 15)
