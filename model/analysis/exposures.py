@@ -91,12 +91,12 @@ class Activity:
         """
         counts = np.empty((len(user), 2 + len(SPANS_US)))
         _recent(*self._acted, user, at, SPANS_US, counts)
-        return np.log1p(np.column_stack([counts, self._following[user], self._followers[user]]))
+        return _logarithm(counts, self._following[user], self._followers[user])
 
     def of_senders(self, user: Int32s, at: Int64s) -> Float64s:
         """Return the predictors of how readily messages of users are shared, `[n, 3]`: followers, posts, actions."""
         posts, actions = _before(*self._posted, user, at), _before(*self._acted, user, at)
-        return np.log1p(np.column_stack([self._followers[user], posts, actions]))
+        return _logarithm(self._followers[user], posts, actions)
 
     def of_pairs(self, receiver: Int32s, sender: Int32s, at: Int64s) -> Float64s:
         """Return the logarithm of 1 + the sender's posts that the receiver shared, `[n, 1]`."""
@@ -105,7 +105,7 @@ class Activity:
         wanted = self.key(receiver, sender)
         place = np.minimum(np.searchsorted(self.pairs, wanted), len(self.pairs) - 1)
         shares = np.where(self.pairs[place] == wanted, _before(*self._shared, place, at), 0)
-        return np.log1p(shares.astype(np.float64))[:, None]
+        return _logarithm(shares)
 
 
 def first_exposures(
@@ -134,7 +134,12 @@ def first_exposures(
     count = _first(
         newest, history.created_at, offsets, user[order], when[order], *reverse(*follows), *found, seen, acted, acted_at
     )
-    return Exposures(*(column[:count] for column in found))
+    return Exposures(found.receiver[:count], found.sender[:count], found.at[:count], found.shared[:count])
+
+
+def _logarithm(*columns: Array) -> Float64s:
+    values: Float64s = np.log1p(np.column_stack(columns))
+    return values
 
 
 def _times(key: Int64s, time: Int64s, keys: int) -> _Times:
