@@ -82,8 +82,11 @@ def fit(activity: Activity, exposures: Exposures) -> EdgeModel | None:
     parts = [activity.of_receivers(receiver, at), activity.of_senders(sender, at)]
     parts.append(activity.of_pairs(receiver, sender, at))
     weights, intercept = logistic(np.concatenate(parts, axis=1), shared.astype(np.float64))
-    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
-    return EdgeModel(*np.split(weights, ends), intercept, len(shared), float(shared.mean()))
+    first = parts[0].shape[1]
+    second = first + parts[1].shape[1]
+    return EdgeModel(
+        weights[:first], weights[first:second], weights[second:], intercept, len(shared), float(shared.mean())
+    )
 
 
 def predict(model: EdgeModel, activity: Activity, exposures: Exposures) -> Float64s:
