@@ -113,9 +113,15 @@ class Adjacency:
         return offsets, targets
 
 
-def reverse(offsets: Int64s, targets: Int32s) -> tuple[Int64s, Int32s]:
-    """Return the graph with each edge turned round, as `Adjacency.csr` returns it."""
-    rows = len(offsets) - 1
+def reverse(offsets: Int64s, targets: Int32s, rows: int | None = None) -> tuple[Int64s, Int32s]:
+    """Return the graph with each edge turned round, as `Adjacency.csr` returns it.
+
+    Args:
+        offsets: of the graph.
+        targets: of the graph.
+        rows: the number of rows of the result; None: as many as the graph has.
+    """
+    rows = len(offsets) - 1 if rows is None else rows
     turned = np.zeros(rows + 1, np.int64)
     np.cumsum(np.bincount(targets, minlength=rows), out=turned[1:])
     sources = np.empty(len(targets), np.int32)

@@ -14,13 +14,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.analysis.adjacency import Int32s, Int64s
+from model.analysis.adjacency import Int32s, Int64s, reverse
 from model.analysis.reverse_sets import Sets, sample
 
 Array = NDArray[Any]
 Float64s = NDArray[np.float64]
 
-GUARANTEE = 1 - 1 / math.e - 0.05
+GUARANTEE = 0.8
+LEAST_GAIN = 0.004
+"""Sampling ends when twice the sets raise the guarantee by less: then the choice limits it, and not the samples."""
 FAILURE = 0.01
 """Probability that the guarantee does not hold."""
 FIRST_SETS = 4_096
@@ -62,14 +64,14 @@ def choose(
         live: the rows that count, `[n]`.
         count: the number of seeds.
         candidates: the rows that may be seeds, `[n]`; None: all live ones.
-        guarantee: the wanted guarantee; sampling ends at `MOST_SETS` even without it.
+        guarantee: the wanted guarantee; sampling ends without it at `MOST_SETS`, or if more sets do not help.
     """
     roots = np.flatnonzero(live)
     allowed = live if candidates is None else live & candidates
     count = min(count, int(allowed.sum()))
     if not count:
         return CascadeSeeds(np.zeros(0, np.int64), 0.0, 1.0, 0)
-    theta = FIRST_SETS
+    theta, before = FIRST_SETS, -1.0
     rounds = int(math.log2(MOST_SETS / FIRST_SETS)) + 1
     spread = math.log(3 * rounds / FAILURE)
     while True:
@@ -77,9 +79,9 @@ def choose(
         chosen_on = sample(offsets, sources, probability, roots, 0, 2 * theta, 2)
         judged_on = sample(offsets, sources, probability, roots, 1, 2 * theta, 2)
         found = _select(chosen_on, judged_on, allowed, count, len(roots), spread)
-        if found.guarantee >= guarantee or 2 * theta > MOST_SETS:
+        if found.guarantee >= guarantee or found.guarantee - before < LEAST_GAIN or 2 * theta > MOST_SETS:
             return found
-        theta *= 2
+        theta, before = 2 * theta, found.guarantee
 
 
 def choose_from(sets: Sets, roots: int, allowed: NDArray[np.bool_], count: int) -> CascadeSeeds:
@@ -125,9 +127,7 @@ def _mask(rows: Int64s, n: int) -> NDArray[np.bool_]:
 
 def _greedy(sets: Sets, n: int, allowed: NDArray[np.bool_], count: int) -> tuple[Int64s, float]:
     """Return the rows that cover most sets, and an upper bound of what any `count` rows cover."""
-    order = np.argsort(sets.rows, kind="stable")
-    begins = np.searchsorted(sets.rows[order], np.arange(n + 1))
-    owner = np.repeat(np.arange(len(sets.offsets) - 1, dtype=np.int64), np.diff(sets.offsets))[order]
+    begins, owner = reverse(sets.offsets, sets.rows, n)
     rows = np.zeros(count, np.int64)
     bound = _cover(sets.offsets, sets.rows, begins, owner, allowed, rows)
     return rows, bound
@@ -153,12 +153,20 @@ def _cover(offsets: Array, members: Array, begins: Array, owner: Array, allowed:
         gain[v] = begins[v + 1] - begins[v] if allowed[v] else -1
     done = np.zeros(len(offsets) - 1, np.bool_)
     covered, bound = 0, np.inf
+    # Gains only fall, so all of the best rows are among those near them until these have fallen to `floor`.
+    near, floor = np.arange(n), n + len(done)
     for k in range(count + 1):
-        top = np.partition(gain, n - count)[n - count :]
+        top = np.partition(gain[near], len(near) - count)[len(near) - count :]
+        if top.min() < floor:
+            top = np.partition(gain, n - count)[n - count :]
+            floor = max(1, top.min() // 2)
+            near = np.flatnonzero(gain >= floor)
+            if len(near) < count:
+                near, floor = np.arange(n), -1
         bound = min(bound, covered + np.maximum(top, 0).sum())
         if k == count:
             break
-        best = np.argmax(gain)
+        best = near[np.argmax(gain[near])]
         rows[k] = best
         covered += gain[best]
         for j in range(begins[best], begins[best + 1]):

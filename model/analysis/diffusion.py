@@ -33,15 +33,10 @@ class Reach(NamedTuple):
     high: float
 
 
-def constant(offsets: Int64s, probability: float) -> Float64s:
-    """Return the same probability for each edge, `[m]`."""
-    return np.full(int(offsets[-1]), probability)
-
-
-def weighted_cascade(offsets: Int64s, targets: Int32s) -> Float64s:
-    """Return 1 / in-degree of the target for each edge, `[m]`: also the weights of the linear threshold."""
-    in_degree = np.bincount(targets, minlength=len(offsets) - 1)
-    return 1.0 / in_degree[targets]
+def threshold_weights(targets: Int32s, probability: Float64s, rows: int) -> Float64s:
+    """Return probabilities as weights of the linear threshold: those into a row add up to at most 1, `[m]`."""
+    weight = probability / np.maximum(np.bincount(targets, probability, rows), 1.0)[targets]
+    return np.asarray(weight, np.float64)
 
 
 def reach(

@@ -15,7 +15,7 @@ from streams.analyst.background import Analysis, Background
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.log_reader import LogReader, newest
 from streams.analyst.log_records import read
-from streams.analyst.measures import Measures, measure
+from streams.analyst.measures import Measures, Sharing, measure
 from streams.analyst.outputs import Outputs
 from streams.analyst.pace import Pace
 from streams.kafka.topics import Topics
@@ -60,8 +60,9 @@ class Analyst:
         self._outputs = Outputs(self.topics, settings.analyst_group, metrics)
         self._pace = Pace(settings.analyst_interval_s)
         self._changed = True
-        self.background = Background(lambda stage, seconds: metrics.pass_seconds.labels(stage).observe(seconds))
-        self._interactions: Any = None
+        self.background = Background(
+            lambda stage, seconds: metrics.pass_seconds.labels(stage).observe(seconds), settings.analyst_communities
+        )
         self._shown: tuple[Measures | None, Analysis | None] = (None, None)
         # One thread owns the graph, so that nothing else reads it in the middle of a change.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graph")
@@ -132,8 +133,13 @@ class Analyst:
         self.metrics.interval.set(self._pace.interval_s)
         self.metrics.as_of_lag.set(time.time() - measures.as_of / 1e6)
         await reader.commit(positions)
-        if analysis is None or analysis.measures is not measures:
-            self.background.offer(measures, self._interactions)
+        if self.background.idle and (analysis is None or analysis.measures is not measures):
+            # The graph is still the one that was measured: events are applied between passes only.
+            self.background.begin(measures, await self._on_graph(self._sharing, len(measures.live)))
+
+    def _sharing(self, rows: int) -> Sharing:
+        registers = self._graph.registers
+        return Sharing(registers.interactions(), registers.posts(rows), registers.history())
 
     def _measure(self, seconds: dict[str, float]) -> Measures:
         graph, metrics = self._graph, self.metrics
@@ -142,7 +148,6 @@ class Analyst:
             metrics.edges.labels(name).set(relation.graph.edges)
         number = self.measures.number + 1 if self.measures else 1
         measures = measure(graph, number, seconds)
-        self._interactions = (*graph.registers.interactions(), graph.registers.posts(len(measures.live)))
         memory = graph.memory()
         metrics.users.set(int(measures.live.sum()))
         metrics.memory.set(memory.total_bytes)

@@ -1,4 +1,4 @@
-"""What takes longer than a pass: communities, closeness, betweenness and seeds, computed beside the passes.
+"""What takes longer than a pass: communities, closeness, betweenness, seeds and learned probabilities, beside it.
 
 Each job works on arrays of one pass that never change. Leiden's library holds Python's lock, so it runs in a process of
 its own; the others release it and run in a thread.
@@ -14,19 +14,20 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate.types import Int64s
-from model.analysis import cascade_seeds, communities, coverage, distances
+from graphstate.types import Int32s, Int64s
+from model.analysis import cascade_seeds, communities, coverage, distances, edge_model
 from model.analysis.adjacency import reverse, undirected
 from model.analysis.cascade_seeds import CascadeSeeds
 from model.analysis.communities import NONE
 from model.analysis.coverage import Rates
 from model.analysis.distances import SOURCES, Betweenness
-from streams.analyst.measures import Measures
+from model.analysis.edge_model import EdgeChances
+from model.analysis.exposures import Activity, History, first_exposures
+from streams.analyst.measures import Measures, Sharing
 from streams.analyst.pace import SHARE
 from streams.telemetry.stage_timer import StageTimer
 
@@ -52,6 +53,7 @@ class Analysis:
         seeds: the list by reach with overlap.
         seed_reach: what each seed adds.
         cascade: seeds of the independent cascade on the sets that are kept, None without.
+        learned: learned probabilities of edges, None if there is too little to learn from.
     """
 
     measures: Measures
@@ -65,6 +67,7 @@ class Analysis:
     seeds: Int64s
     seed_reach: Float64s
     cascade: CascadeSeeds | None = None
+    learned: EdgeChances | None = None
 
 
 class Background:
@@ -72,6 +75,7 @@ class Background:
 
     Args:
         metrics: is given the seconds of each stage.
+        relation: the edges whose communities are published, `follows` or `interactions`.
         make_process: makes the process for communities.
 
     Attributes:
@@ -79,39 +83,37 @@ class Background:
     """
 
     def __init__(
-        self, metrics: Callable[[str, float], None], make_process: Callable[[], Executor] | None = None
+        self,
+        metrics: Callable[[str, float], None],
+        relation: str = "follows",
+        make_process: Callable[[], Executor] | None = None,
     ) -> None:
-        self._metrics = metrics
+        self._metrics, self._relation = metrics, relation
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="analysis")
         self._process = (make_process or _process)()
         self._task: asyncio.Task[None] | None = None
         self.latest: Analysis | None = None
         self.restored: tuple[Int64s, int] = (np.zeros(0, np.int64), 0)
 
-    def offer(self, measures: Measures, interactions: Any) -> bool:
-        """Begin a round with these measures if none runs; returns whether it began.
+    @property
+    def idle(self) -> bool:
+        """Whether no round runs, and the rest after one is over."""
+        return self._task is None or self._task.done()
 
-        Args:
-            measures: of the last pass.
-            interactions: sharer, creator and shares of each tie, and posts of each user, at that pass.
-        """
-        if self._task is not None and not self._task.done():
-            return False
-        if self._task is not None:
-            self._task.result()
-        self._task = asyncio.create_task(self._round(measures, interactions))
-        return True
+    def begin(self, measures: Measures, sharing: Sharing) -> None:
+        """Begin a round with the measures of the last pass; none may run."""
+        self._task = asyncio.create_task(self._round(measures, sharing))
 
-    async def _round(self, measures: Measures, interactions: Any) -> None:
+    async def _round(self, measures: Measures, sharing: Sharing) -> None:
         seconds: dict[str, float] = {}
         labels, following = (self.latest.labels, self.latest.following) if self.latest is not None else self.restored
         loop = asyncio.get_running_loop()
-        graph = await loop.run_in_executor(self._thread, _undirected, measures)
+        graph = await loop.run_in_executor(self._thread, both_ways, measures, self._relation)
         begin = perf_counter()
         fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, labels)
         seconds["communities"] = perf_counter() - begin
         self.latest = await loop.run_in_executor(
-            self._thread, _analyse, measures, graph, fresh, (labels, following), interactions, seconds
+            self._thread, analyse, measures, graph, fresh, (labels, following), sharing, seconds
         )
         for stage, duration in seconds.items():
             self._metrics(stage, duration)
@@ -147,14 +149,26 @@ def _wait_for_parent() -> None:
         os._exit(1)
 
 
-def _undirected(measures: Measures) -> tuple[Any, Any]:
-    return undirected(measures.follows.offsets, measures.follows.targets)
+def both_ways(measures: Measures, relation: str) -> tuple[Int64s, Int32s]:
+    """Return the neighbours of each row in a relation, direction aside, as a CSR."""
+    edges = measures.interacts if relation == "interactions" else measures.follows
+    return undirected(edges.offsets, edges.targets)
 
 
-def _analyse(
-    measures: Measures, graph: tuple[Any, Any], fresh: Int64s, before: tuple[Int64s, int], interactions: Any,
+def analyse(
+    measures: Measures, graph: tuple[Int64s, Int32s], fresh: Int64s, before: tuple[Int64s, int], sharing: Sharing,
     seconds: dict[str, float],
 ) -> Analysis:  # fmt: skip
+    """Return the results of a round.
+
+    Args:
+        measures: of a pass.
+        graph: the edges whose communities are wanted, see `both_ways`.
+        fresh: communities of this round by row, numbered anyhow.
+        before: lasting labels of the round before, and the first that is free.
+        sharing: who shared whom at that pass.
+        seconds: receives the duration of each stage.
+    """
     labels, following = communities.match(fresh, *before)
     labels = np.where(measures.live, labels, NONE)
     with StageTimer(seconds, "bridges"):
@@ -168,9 +182,10 @@ def _analyse(
         live = int(measures.live.sum())
         between = distances.betweenness(*turned, sources, live) if len(sources) > 1 else None
     with StageTimer(seconds, "seeds"):
-        sharer, creator, shares, posts = interactions
-        rate = coverage.rates(len(measures.live), sharer, creator, shares, posts)
-        choice = coverage.choose(rate, np.flatnonzero(measures.live & (posts > 0)), SEEDS)
+        rate = coverage.rates(len(measures.live), *sharing.ties, sharing.posts)
+        choice = coverage.choose(rate, np.flatnonzero(measures.live & (sharing.posts > 0)), SEEDS)
+    with StageTimer(seconds, "learned"):
+        learned = _learn(measures, sharing.history)
     cascade = None
     if measures.sets is not None:
         with StageTimer(seconds, "cascade"):
@@ -187,4 +202,13 @@ def _analyse(
         seeds=choice.rows,
         seed_reach=choice.added,
         cascade=cascade,
+        learned=learned,
     )
+
+
+def _learn(measures: Measures, history: History) -> EdgeChances | None:
+    """Learn the probabilities of edges from the newest posts, None if too few were shared along follows."""
+    follows = measures.follows.offsets, measures.follows.targets
+    activity = Activity(history, follows)
+    model = edge_model.fit(activity, first_exposures(history, follows, 0, measures.as_of))
+    return None if model is None else edge_model.chances(model, activity, measures.as_of)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graphstate.types import Int32s, Int64s
 from model.analysis.adjacency import undirected
 from model.analysis.components import core_numbers, weak_components
+from model.analysis.exposures import History
 from model.analysis.reverse_sets import Sets
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.telemetry.stage_timer import StageTimer
@@ -24,6 +25,21 @@ class Edges:
 
     offsets: Int64s
     targets: Int32s
+
+
+@dataclass(frozen=True, eq=False)
+class Sharing:
+    """Shares at the moment of a pass; rows are users.
+
+    Attributes:
+        ties: sharer, creator and number of shares of each pair, `[m]` each.
+        posts: contents of each row, `[n]`.
+        history: posts and shares one by one.
+    """
+
+    ties: tuple[Int32s, Int32s, Int64s]
+    posts: Int64s
+    history: History
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,10 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from graphstate.types import Int64s
+from graphstate.types import Int32s, Int64s
 from model.analysis import cascade_seeds, coverage, diffusion
 from model.analysis.adjacency import reverse
+from model.analysis.edge_model import LEAST_SHARES
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.outputs import community_id
@@ -20,6 +21,7 @@ from streams.messages.headers import rfc3339
 
 USERS = 100_000
 """Most users that a question may name."""
+Probability = Annotated[float, Meta(ge=0, le=1)] | Literal["weighted", "learned"]
 
 
 class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,6 +38,8 @@ class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
         most_followers: only candidates with at most this number; None: no limit.
         model: `reach`: expected sharers of the next posts, with overlap; `ic`: the independent cascade along follows.
         probability: of each follow that a message passes it, for `ic`; as in `DiffusionQuestion`.
+        guarantee: for `ic`: samples are added until the list is known to have this part of the best possible reach,
+            or there are as many as are allowed.
     """
 
     k: Annotated[int, Meta(ge=1, le=1_000)] = 20
@@ -47,7 +51,8 @@ class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
     followers: Annotated[int, Meta(ge=0)] = 0
     most_followers: Annotated[int, Meta(ge=0)] | None = None
     model: Literal["reach", "ic"] = "reach"
-    probability: Annotated[float, Meta(ge=0, le=1)] | Literal["weighted"] = "weighted"
+    probability: Probability = "weighted"
+    guarantee: Annotated[float, Meta(ge=0, lt=1)] = cascade_seeds.GUARANTEE
 
 
 class DiffusionQuestion(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,14 +61,15 @@ class DiffusionQuestion(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         users: the users who begin.
         model: `ic` (independent cascade) or `lt` (linear threshold).
-        probability: of each follow that a message passes it: a number, or `weighted`: 1 / number of users followed.
+        probability: of each follow that a message passes it: a number; `weighted`: 1 / number of users followed; or
+            `learned`: from who shared what recently. For `lt` they are made to add up to at most 1 for each user.
         samples: the number of simulations.
         seed: of the random numbers.
     """
 
     users: Annotated[list[str], Meta(min_length=1, max_length=USERS)]
     model: Literal["ic", "lt"] = "ic"
-    probability: Annotated[float, Meta(ge=0, le=1)] | Literal["weighted"] = "weighted"
+    probability: Probability = "weighted"
     samples: Annotated[int, Meta(ge=10, le=100_000)] = 1_000
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
 
@@ -77,7 +83,7 @@ def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis) -> dic
     rows = len(analysis.labels)
     allowed = _allowed(question, measures, analysis)
     if question.model == "ic":
-        return _cascade(question, measures, allowed)
+        return _cascade(question, measures, analysis, allowed)
     given = _rows(question.given, measures, rows)
     allowed[given] = False
     cost: NDArray[np.float64] | None = None
@@ -121,22 +127,24 @@ def _allowed(question: SeedQuestion, measures: Measures, analysis: Analysis) -> 
     return allowed
 
 
-def _cascade(question: SeedQuestion, measures: Measures, allowed: NDArray[np.bool_]) -> dict[str, Any]:
+def _cascade(
+    question: SeedQuestion, measures: Measures, analysis: Analysis, allowed: NDArray[np.bool_]
+) -> dict[str, Any]:
     """Return the seeds of the independent cascade, with their guarantee."""
     if question.given or question.costs or question.budget is not None:
         raise AnalystError("model ic accepts neither costs nor given users; leave them out, or ask for model reach")
     offsets, targets = measures.follows.offsets, measures.follows.targets
     # A message reaches a user from those whom the user follows.
-    following = np.maximum(np.diff(offsets), 1)
-    chance = 1.0 / following if question.probability == "weighted" else np.full(len(following), question.probability)
+    receiver = np.repeat(np.arange(len(measures.live), dtype=np.int32), np.diff(offsets))
     candidates = np.zeros(len(measures.live), np.bool_)
     candidates[: len(allowed)] = allowed
     if measures.sets is not None and question.probability == "weighted":
         chosen = cascade_seeds.choose_from(*measures.sets, measures.live & candidates, question.k)
     else:
         chosen = cascade_seeds.choose(
-            offsets, targets, np.repeat(chance, np.diff(offsets)), measures.live, question.k, candidates=candidates
-        )
+            offsets, targets, chances(question.probability, receiver, targets, measures, analysis), measures.live,
+            question.k, candidates=candidates, guarantee=question.guarantee,
+        )  # fmt: skip
     return {
         "list": "ic",
         "seeds": [{"user": measures.ids[row]} for row in chosen.rows.tolist()],
@@ -147,7 +155,7 @@ def _cascade(question: SeedQuestion, measures: Measures, allowed: NDArray[np.boo
     }
 
 
-def diffuse(question: DiffusionQuestion, measures: Measures) -> dict[str, Any]:
+def diffuse(question: DiffusionQuestion, measures: Measures, analysis: Analysis | None) -> dict[str, Any]:
     """Return the expected number of users that a message from some users reaches along follows, with its interval.
 
     Raises:
@@ -156,10 +164,10 @@ def diffuse(question: DiffusionQuestion, measures: Measures) -> dict[str, Any]:
     start = _rows(question.users, measures, len(measures.live))
     # A message travels from a user to the followers, against the direction of a follow.
     offsets, targets = reverse(measures.follows.offsets, measures.follows.targets)
-    if question.probability == "weighted":
-        probability = diffusion.weighted_cascade(offsets, targets)
-    else:
-        probability = diffusion.constant(offsets, question.probability)
+    sender = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
+    probability = chances(question.probability, targets, sender, measures, analysis)
+    if question.model == "lt":
+        probability = diffusion.threshold_weights(targets, probability, len(measures.live))
     spread = diffusion.reach(
         offsets, targets, probability, start, model=question.model, samples=question.samples, seed=question.seed
     )
@@ -172,6 +180,26 @@ def diffuse(question: DiffusionQuestion, measures: Measures) -> dict[str, Any]:
         "interval": [spread.low, spread.high],
         "as_of": rfc3339(max(measures.as_of, 0)),
     }
+
+
+def chances(
+    given: float | str, receiver: Int32s, sender: Int32s, measures: Measures, analysis: Analysis | None
+) -> NDArray[np.float64]:
+    """Return the probability that a message passes from each sender to each receiver, who follows it, `[m]`.
+
+    Raises:
+        AnalystError: they should be learned, and there is too little to learn from.
+    """
+    if given == "weighted":
+        return 1.0 / np.maximum(measures.following[receiver], 1)
+    if given != "learned":
+        return np.full(len(receiver), float(given))
+    if analysis is None or analysis.learned is None:
+        raise AnalystError(
+            f"no probabilities are learned: that takes {LEAST_SHARES} shares by followers within three days of a post "
+            "that they saw; ask for weighted ones, or give a number"
+        )
+    return analysis.learned.of(receiver, sender)
 
 
 def _rows(users: list[str], measures: Measures, rows: int) -> Int64s:

@@ -121,13 +121,16 @@ class Pages:
 
     async def diffuse(self, request: web.Request) -> web.Response:
         """Return how far a message from some users spreads, with its interval."""
-        return await self._answer(await request.read(), DiffusionQuestion, questions.diffuse)
+        return await self._answer(await request.read(), DiffusionQuestion, self._diffuse)
 
     def _seeds(self, question: SeedQuestion, measures: Measures) -> dict[str, Any]:
         analysis = self._analyst.background.latest
         if analysis is None:
             raise NotReady("the first analysis is not done yet; try again")
         return questions.seeds(question, measures, analysis)
+
+    def _diffuse(self, question: DiffusionQuestion, measures: Measures) -> dict[str, Any]:
+        return questions.diffuse(question, measures, self._analyst.background.latest)
 
     async def _answer(
         self, body: bytes, kind: type[Question], answer: Callable[[Question, Measures], dict[str, Any]]

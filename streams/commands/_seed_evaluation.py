@@ -24,6 +24,10 @@ ORIGINS = (0.45, 0.55, 0.65, 0.75, 0.85)
 DRAWS = 200
 RESAMPLES = 1_000
 SECOND_US = 1_000_000
+SERVED = "served: expected sharers with overlap"
+"""Name of the list that the analyst serves."""
+FOLLOWERS = "followers"
+"""Name of a list that files without follows do not have."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Origin:
         posts, received: past posts and past shares received, `[n]`.
         pairs: past sharer, author and number of shares.
         followers: at the origin, `[n]`.
+        others: posts at any time, and shares received by them, without the next post of each candidate, `[n]`.
     """
 
     authors: Int64s
@@ -64,6 +69,7 @@ class Origin:
     received: Int64s
     pairs: tuple[Int32s, Int32s, Int64s]
     followers: Int64s
+    others: tuple[Int64s, Int64s]
 
 
 def evaluate(events: Iterable[Mutation], horizon_s: int, since_us: int, sizes: tuple[int, ...]) -> list[ListResult]:
@@ -85,6 +91,8 @@ def evaluate(events: Iterable[Mutation], horizon_s: int, since_us: int, sizes: t
         total = sum(float(values.mean()) for values in chance)
         results.append(ListResult("random", k, [float(values.mean()) for values in chance], 1.0, 1.0, 1.0))
         for name, make in LISTS.items():
+            if name == FOLLOWERS and not any(origin.followers.any() for origin in origins):
+                continue
             chosen = [make(origin)[:k] for origin in origins]
             reached = [float(_distinct(origin, list_)) for origin, list_ in zip(origins, chosen, strict=True)]
             low, high = _interval(origins, chosen, total)
@@ -124,6 +132,10 @@ def _origins(events: list[Mutation], horizon: int, since: int) -> list[Origin]:
                 np.bincount(author[post[past]], minlength=len(users)),
                 (pairs[0].astype(np.int32), pairs[1].astype(np.int32), counts),
                 _followers(events, begin, users),
+                (
+                    np.bincount(np.delete(author, next_post), minlength=len(users)),
+                    np.bincount(author[post[~np.isin(post, next_post)]], minlength=len(users)),
+                ),
             )
         )
     return origins
@@ -178,15 +190,27 @@ def _largest(values: Callable[[Origin], Float64s]) -> Callable[[Origin], Int64s]
     return ranked
 
 
-def _shrunk(origin: Origin) -> Float64s:
+def _shrunk(posts: Int64s, received: Int64s) -> Float64s:
     prior = coverage.PRIOR_POSTS
-    mean = origin.received.sum() / max(int(origin.posts.sum()), 1)
-    shrunk: Float64s = (origin.received + prior * mean) / (origin.posts + prior)
+    mean = received.sum() / max(int(posts.sum()), 1)
+    shrunk: Float64s = (received + prior * mean) / (posts + prior)
     return shrunk
 
 
 def _sharers(origin: Origin) -> Float64s:
     return np.bincount(origin.pairs[1], minlength=len(origin.posts)).astype(np.float64)
+
+
+def _next_posts(origin: Origin) -> Int64s:
+    """Return the best list in hindsight: greedy by the people whom the next posts reached."""
+    sharers = [np.zeros(0, np.int64), *origin.sharers]
+    row = np.repeat(origin.authors, [len(people) for people in origin.sharers])
+    once = np.ones(len(row), np.int64)
+    reached = coverage.rates(
+        len(origin.posts), np.concatenate(sharers).astype(np.int32), row.astype(np.int32), once,
+        np.ones(len(origin.posts), np.int64), 0.0,
+    )  # fmt: skip
+    return coverage.choose(reached, origin.authors, len(origin.authors)).rows
 
 
 def _served(origin: Origin) -> Int64s:
@@ -196,9 +220,11 @@ def _served(origin: Origin) -> Int64s:
 
 LISTS: dict[str, Callable[[Origin], Int64s]] = {
     "past mean": _largest(lambda origin: origin.received / np.maximum(origin.posts, 1)),
-    "past mean, shrunk": _largest(_shrunk),
+    "past mean, shrunk": _largest(lambda origin: _shrunk(origin.posts, origin.received)),
     "distinct past sharers": _largest(_sharers),
-    "followers": _largest(lambda origin: origin.followers.astype(np.float64)),
-    "served: expected sharers with overlap": _served,
+    FOLLOWERS: _largest(lambda origin: origin.followers.astype(np.float64)),
+    SERVED: _served,
+    "hindsight: mean of all other posts, later ones too": _largest(lambda origin: _shrunk(*origin.others)),
+    "hindsight: the next posts themselves": _next_posts,
 }
-"""The lists by name; the last one is what the analyst serves."""
+"""The lists by name. Those in hindsight cannot be had: they bound what any list by author, or any list, can reach."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.commands import _probability
 from streams.errors import InputError, reason
 from streams.messages.escaping import safe
 from streams.telemetry import console
@@ -30,6 +31,7 @@ def seeds(
     model: Annotated[
         str, typer.Option(help="reach: by sharers of posts; ic: by the independent cascade along follows, a what-if.")
     ] = "reach",
+    probability: Annotated[str, typer.Option(help=f"With --model ic. {_probability.HELP}")] = "weighted",
     evaluate: Annotated[
         list[Path] | None,
         typer.Option(help="Instead compare lists of 20 and 50 on held-out posts of this event file; repeatable."),
@@ -54,6 +56,7 @@ def seeds(
     question: dict[str, Any] = {
         "k": k,
         "model": model,
+        "probability": _probability.parsed(probability),
         "community": community,
         "followers": followers,
         "given": beside or [],

@@ -1,9 +1,9 @@
-"""`groundswell tail`: print scores, alerts or their outcomes as they are published."""
+"""`groundswell tail`: print scores, alerts, their outcomes, or what the analyst publishes, as it is published."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +42,24 @@ def alerts(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJ
 def outcomes(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
     """Print what became of alerts as it is published."""
     _follow("outcome", from_beginning, limit, as_json)
+
+
+@app.command()
+def centrality(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
+    """Print centralities of the analyst as they are published."""
+    _follow("centrality", from_beginning, limit, as_json)
+
+
+@app.command()
+def communities(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
+    """Print communities and bridge scores of the analyst as they are published."""
+    _follow("community", from_beginning, limit, as_json)
+
+
+@app.command()
+def seeds(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
+    """Print lists of seeds of the analyst as they are published."""
+    _follow("seeds", from_beginning, limit, as_json)
 
 
 def _follow(name: str, from_beginning: bool, limit: int, as_json: bool) -> None:
@@ -99,8 +117,8 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     """Format one message.
 
     Args:
-        name: `score`, `alert` or `outcome`.
-        key: the message's key, a user.
+        name: of the topic in the registry, such as `score`.
+        key: the message's key: a user, or the name of a list of seeds.
         value: the message's value; None for a tombstone.
         as_json: return the value as it is.
     """
@@ -110,6 +128,8 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     if as_json:
         return safe_json(value.decode())
     fields: dict[str, Any] = json.loads(value)
+    if name in _OF_ANALYST:
+        return f"{fields['as_of'][:19]}  {_OF_ANALYST[name](fields)}"
     if name == "outcome":
         lead = f"{fields['lead_s'] / 3_600:.1f} h after the alert"
         return f"{fields['as_of'][:19]}  {fields['outcome']:9}  {safe(fields['user'])}  {lead}"
@@ -118,3 +138,25 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
         return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}"
     growth = f"{fields['new_sharers']} new sharers, {fields['level']} shares before"
     return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}  {', '.join([growth, *phrases(fields, safe)])}"
+
+
+def _centrality(fields: dict[str, Any]) -> str:
+    counts = f"core {fields['core']:4}  followers {fields['followers']:6}  following {fields['following']:6}"
+    return f"pagerank {fields['pagerank']:.2e}  {counts}  {safe(fields['user'])}"
+
+
+def _community(fields: dict[str, Any]) -> str:
+    return f"community {fields['community']:8}  bridge {fields['bridge']:.2f}  {safe(fields['user'])}"
+
+
+def _seeds(fields: dict[str, Any]) -> str:
+    guarantee = f", at least {fields['guarantee']:.2f} of the best possible" if "guarantee" in fields else ""
+    users = " ".join(safe(user) for user in fields["seeds"])
+    return f"list {fields['list']}  {fields['expected_reach']:.1f} distinct people{guarantee}  {users}"
+
+
+_OF_ANALYST: dict[str, Callable[[dict[str, Any]], str]] = {
+    "centrality": _centrality,
+    "community": _community,
+    "seeds": _seeds,
+}

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request
 
 from kafka import TopicPartition
 
+from streams.analyst.run import check_port as check_analyst_port
 from streams.errors import SettingsError, StateError, on_purpose, one_line
 from streams.kafka import topics
 from streams.kafka.access import rights_table
 from streams.kafka.access.advertised_listeners import Unreachable, unreachable
 from streams.settings import kernel_cache
+from streams.settings.direct_http import urlopen
 from streams.settings.settings import Settings
 from streams.settings.sources import DEFAULT, Examined
 from streams.worker.checkpoints import saved_offsets
@@ -168,6 +174,40 @@ def device(settings: Settings) -> str:
     return f"{settings.device}: {choice.device}, {choice.why}; this process may use {_cores()} core(s)"
 
 
+def analyst(settings: Settings) -> str:
+    """Check what an analyst on this machine needs; none has to run, so a missing library is no error."""
+    if find_spec("igraph") is None:
+        return "cannot run here: `pip install 'groundswell[analyst]'` brings what it needs"
+    try:
+        check_analyst_port(settings)
+    except SettingsError:
+        detail = _analyst_detail(settings)
+        if detail is None:
+            raise
+        return f"runs on port {settings.analyst_port}: {detail}"
+    return f"port {settings.analyst_port} is free; its graph may take {settings.analyst_memory_mb:,} MB"
+
+
+def _analyst_detail(settings: Settings) -> str | None:
+    """Return what the process on the analyst's port does, None if it is no analyst."""
+    address = f"http://{settings.web_host}:{settings.analyst_port}/readyz"
+    request = Request(address, headers=settings.web_headers())
+    try:
+        with urlopen(request, BROKER_TIMEOUT_S) as response:
+            body = response.read()
+    except HTTPError as error:
+        # An analyst that is not ready answers 503 with the same fields.
+        body = error.read()
+    except OSError:
+        return None
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return None
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    return detail if isinstance(detail, str) else None
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -183,4 +223,5 @@ CHECKS = (
     Check("device", device),
     Check("model", check_artifact),
     Check("web", check_port),
+    Check("analyst", analyst),
 )

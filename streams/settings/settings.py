@@ -137,6 +137,10 @@ class Settings(BaseSettings):
         description="Reverse-reachable sets that the analyst keeps for the list `ic` and `seeds --model ic`, with "
         "probabilities 1 / (users followed) in powers of two; 0: none, sets are sampled for each question.",
     )
+    analyst_communities: Literal["follows", "interactions"] = Field(
+        "follows",
+        description="The edges whose communities and bridges the analyst publishes: follows, or who shared whom.",
+    )
     analyst_memory_mb: int = Field(
         8_192,
         ge=16,

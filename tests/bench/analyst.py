@@ -2,6 +2,7 @@
 
 --users 100000 --follows 1000000    the size of the random graph
 --exact                             instead: random histories, shuffled and doubled, every measure computed again
+--celf FILE                         instead: seeds of the independent cascade beside CELF's on an event file
 --live MINUTES --rate 5000          instead: an analyst on the embedded Kafka beside a stream of follows and unfollows
 """
 
@@ -13,6 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import igraph
@@ -29,6 +31,7 @@ from model.analysis.components import core_numbers, weak_components
 from model.analysis.pagerank import PageRank
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.measures import Measures, measure
+from tests.bench import analyst_cascade
 from tests.support.analysts import naive
 from tests.support.strategies import history
 
@@ -246,12 +249,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--follows", type=int, default=1_000_000)
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--events", type=int, default=100_000, help="of --exact")
+    parser.add_argument("--celf", type=Path)
     parser.add_argument("--live", type=float, default=0, metavar="MINUTES")
     parser.add_argument("--rate", type=int, default=5_000, help="of --live, events per second")
     options = parser.parse_args(arguments)
     networkit.setNumberOfThreads(1)
     if options.exact:
         result = exact(options.events)
+    elif options.celf:
+        result = analyst_cascade.against_celf(options.celf)
     elif options.live:
         from tests.bench.analyst_live import run
 
@@ -259,7 +265,7 @@ def main(arguments: list[str]) -> int:
     else:
         edges = random_follows(options.users, options.follows)
         result = {"users": options.users, "follows": len(edges[0])}
-        for part in (pagerank, cores, groups, cascade):
+        for part in (pagerank, cores, groups, cascade, analyst_cascade.kept):
             result |= part(options.users, edges)
         result |= estimates()
     print(json.dumps(result, indent=1))  # noqa: T201

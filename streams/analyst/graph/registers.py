@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from graphstate.event_columns import ABSENT, EventColumns
 from graphstate.types import Int32s, Int64s, Kind, owner
+from model.analysis.exposures import History
 from streams.analyst.graph import hash_index, tables
 from streams.analyst.graph import register_kernels as kernels
 from streams.analyst.graph.tables import FORGETS, NEVER, QUEUED, SIZE, Claims, Contents, Pairs, Schedule, Shares, Users
@@ -288,6 +289,21 @@ class Registers:
         """Return the number of contents of each user that are not evicted, `[rows]`."""
         creator = self._contents.creator[: len(self.contents.ids)]
         return np.bincount(creator[creator >= 0], minlength=rows)
+
+    def history(self) -> History:
+        """Return the posts and the shares in force of contents whose create is known (copies)."""
+        count, records = len(self.contents.ids), int(self._shares.state[SIZE])
+        post_of = np.full(count, -1, np.int32)
+        posts = np.flatnonzero(self._contents.created_at[:count] != NEVER)
+        post_of[posts] = np.arange(len(posts))
+        in_force = np.flatnonzero((self._shares.time[:records] != NEVER) & (self._shares.keys[:records] >= 0))
+        keys, shared_at = self._shares.keys[in_force], self._shares.time[in_force]
+        post = post_of[keys & 0xFFFF_FFFF]
+        known = post >= 0
+        sharer = (keys[known] >> 32).astype(np.int32)
+        return History(
+            self._contents.creator[posts], self._contents.created_at[posts], sharer, post[known], shared_at[known]
+        )
 
     def live_users(self) -> NDArray[np.bool_]:
         """Return whether each user is live, `[users]`."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from model.analysis.adjacency import Adjacency, reverse
-from model.analysis.cascade_seeds import choose
-from model.analysis.diffusion import reach, weighted_cascade
+from model.analysis.cascade_seeds import FAILURE, choose, choose_from
+from model.analysis.diffusion import reach
+from model.analysis.reverse_sets import Sets
 
 ROWS = 25
 
@@ -21,7 +23,7 @@ def graph() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pairs = np.unique(rng.integers(0, ROWS, (60, 2)), axis=0)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]].astype(np.int32)
     offsets, targets = Adjacency.of(ROWS, pairs[:, 0].copy(), pairs[:, 1].copy()).csr()
-    return offsets, targets, weighted_cascade(offsets, targets)
+    return offsets, targets, 1.0 / np.bincount(targets, minlength=ROWS)[targets]
 
 
 def test_the_guarantee_holds(graph: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
@@ -48,3 +50,36 @@ def test_only_candidates_are_chosen(graph: tuple[np.ndarray, np.ndarray, np.ndar
     found = choose(turned, sources, probability, live, 5, candidates=candidates)
     assert sorted(found.rows.tolist()) == [5, 6, 7]
     assert choose(turned, sources, probability, live, 5, candidates=np.zeros(ROWS, np.bool_)).theta == 0
+
+
+def naive(sets: list[set[int]], allowed: list[int], count: int) -> tuple[list[int], int]:
+    """Greedy choice by the definition, and the least over its prefixes of what any `count` rows may cover."""
+    left, chosen, bound, covered = list(sets), [], len(sets), 0
+    while True:
+        gains = {row: sum(row in members for members in left) for row in allowed if row not in chosen}
+        bound = min(bound, covered + sum(sorted(gains.values())[-count:]))
+        if len(chosen) == count:
+            return chosen, bound
+        best = min(gains, key=lambda row: (-gains[row], row))
+        covered += gains[best]
+        chosen.append(best)
+        left = [members for members in left if best not in members]
+
+
+@pytest.mark.parametrize("members", [2, 12])
+def test_the_choice_is_greedy(members: int) -> None:
+    """Chosen rows and guarantee equal those by the definition, also when hardly any row adds something at the end."""
+    rng = np.random.default_rng(members)
+    sets = [sorted({int(row) for row in 60 * rng.random(members) ** 2}) for _ in range(400)]
+    flat = np.array([row for one in sets for row in one], np.int32)
+    offsets = np.concatenate([[0], np.cumsum([len(one) for one in sets])])
+    allowed = np.arange(60) % 7 > 0
+    found = choose_from(Sets(offsets, flat), 60, allowed, 25)
+    chosen, bound = naive([set(one) for one in sets[::2]], np.flatnonzero(allowed).tolist(), 25)
+    assert found.rows.tolist() == chosen
+    judged = sum(any(row in chosen for row in one) for one in sets[1::2])
+    spread = math.log(3 / FAILURE)
+    low = (math.sqrt(judged + 2 * spread / 9) - math.sqrt(spread / 2)) ** 2 - spread / 18
+    high = (math.sqrt(bound + spread / 2) + math.sqrt(spread / 2)) ** 2
+    assert found.guarantee == pytest.approx(low / high)
+    assert found.reach == pytest.approx(60 * judged / 200)

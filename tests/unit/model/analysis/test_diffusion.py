@@ -10,7 +10,7 @@ import pytest
 from cynetdiff.models import IndependentCascadeModel, LinearThresholdModel
 
 from model.analysis.adjacency import Adjacency
-from model.analysis.diffusion import constant, reach, weighted_cascade
+from model.analysis.diffusion import reach, threshold_weights
 
 SAMPLES = 4_000
 
@@ -45,7 +45,7 @@ def other(graph: tuple[np.ndarray, np.ndarray], model: str, probability: np.ndar
 @pytest.mark.parametrize("model", ["ic", "lt"])
 def test_the_reach_is_cynetdiffs(graph: tuple[np.ndarray, np.ndarray], model: str) -> None:
     """Both models reach as many rows as cynetdiff's, within twice the common standard error."""
-    probability, seeds = weighted_cascade(*graph), [1, 17, 205]
+    probability, seeds = threshold_weights(graph[1], np.full(len(graph[1]), 0.4), 300), [1, 17, 205]
     counts = other(graph, model, probability, seeds)
     ours = reach(*graph, probability, np.array(seeds), model=model, samples=SAMPLES, seed=3)
     both = math.hypot(ours.standard_error, counts.std() / math.sqrt(SAMPLES))
@@ -56,6 +56,6 @@ def test_the_reach_is_cynetdiffs(graph: tuple[np.ndarray, np.ndarray], model: st
 def test_certain_edges_reach_all(graph: tuple[np.ndarray, np.ndarray]) -> None:
     """With probability 1 all reachable rows are reached in each simulation, with 0 only the seeds."""
     for probability, low, high in ((1.0, 250, 300), (0.0, 2, 2)):
-        result = reach(*graph, constant(graph[0], probability), np.array([4, 5, 4]), samples=20)
+        result = reach(*graph, np.full(len(graph[1]), probability), np.array([4, 5, 4]), samples=20)
         assert result.standard_error == 0
         assert low <= result.mean <= high
