@@ -6,6 +6,7 @@ Few authors cannot decide: of each only the newest posts count.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,15 +28,16 @@ class GateLimits:
     Attributes:
         posts: Minimum number of posts.
         better: Minimum share of the draws in which the candidate ranks better than the artifact in use.
-        half_loss: Maximum loss of Spearman against the artifact in use in either half of the time.
-        calibration: Maximum of `model.evaluation.calibration.error_out_of_sample`.
+        half_loss: Maximum loss of Spearman against the artifact in use in either half of the time, in standard
+            deviations of the Spearman of as many unrelated posts, 1 / √posts.
+        calibration: Maximum of `model.evaluation.calibration.error_out_of_sample`: log 2, so a factor of 2.
         kept_top: Minimum share of the 100 users with the largest reach that stay among them.
     """
 
     posts: int = 200
     better: float = 0.8
-    half_loss: float = 0.1
-    calibration: float = 0.7
+    half_loss: float = 1.0
+    calibration: float = math.log(2)
     kept_top: float = 0.1
 
 
@@ -171,10 +173,11 @@ def judge(
         reasons.append(f"its correlation is not surely above 0: {figures[CANDIDATE].text()}")
     for half in np.array_split(np.arange(number), 2):
         loss = spearman(scores[CURRENT][half], reach[half]) - spearman(scores[CANDIDATE][half], reach[half])
-        if loss > limits.half_loss:
-            reasons.append(f"it ranks worse by {loss:.3f} in one half of the time, {limits.half_loss} is allowed")
+        allowed = limits.half_loss / math.sqrt(len(half))
+        if loss > allowed:
+            reasons.append(f"it ranks worse by {loss:.3f} in one half of the time, {allowed:.3f} is allowed")
     if calibration is not None and calibration > limits.calibration:
-        reasons.append(f"its reach is off by {calibration:.2f} in log by fifths, {limits.calibration} is allowed")
+        reasons.append(f"its reach is off by {calibration:.2f} in log by fifths, {limits.calibration:.2f} is allowed")
     if kept_top < limits.kept_top:
         reasons.append(f"it keeps {kept_top:.0%} of the top 100, {limits.kept_top:.0%} are needed")
     return Judgement(
