@@ -7,9 +7,9 @@ resumes after a stop finds its lease lapsed before it can write anything.
 
 A lease that was found lapsed is not renewed by a heartbeat, even if the group still has the member: some write was
 refused meanwhile, so the worker rejoins and starts from its positions again. A lease holds for one epoch, from a seek
-to the next seek or revocation; work of an older epoch stays stale. Between a revocation and the seek nothing is allowed,
-although the group has granted the lease again: the shards are opened in that time, and a step that began in it would
-still be in memory when the seek makes it stale.
+to the next seek or revocation; work of an older epoch stays stale. Between a revocation and the seek nothing is
+allowed, although the group has granted the lease again: the shards are opened in that time, and a step that began in it
+would still be in memory when the seek makes it stale.
 """
 
 from __future__ import annotations
