@@ -16,7 +16,7 @@ from graphstate.memory.node_tables import Communities, Contents, Users
 from graphstate.memory.windows import Windows
 from graphstate.storage import row_layouts
 from graphstate.storage.store import Store
-from graphstate.types import CONTENT, RELATIONS, Progress
+from graphstate.types import RELATIONS, Progress
 
 _CHUNK = 100_000
 
@@ -29,13 +29,14 @@ def load(store: Store, tables: Tables, labels: Labels, progress: Progress) -> No
     while chunk := list(islice(rows, _CHUNK)):
         keys = np.frombuffer(b"".join([key for key, _ in chunk]), row_layouts.NODE_KEYS)
         values = [value for _, value in chunk]
-        for kind, table in enumerate((*tables, labels)):
-            begin, end = np.searchsorted(keys["kind"], [kind, kind + 1]).tolist()
+        bounds = np.searchsorted(keys["kind"], range(row_layouts.LABELS + 2)).tolist()
+        for table, begin, end in zip(tables, bounds, bounds[1:], strict=False):
             if begin < end:
                 table.restore_all(keys["row"][begin:end].astype(np.int64), values[begin:end])
+        labels.restore_all(keys["row"][bounds[-2] :].tolist(), values[bounds[-2] :])
         done += len(chunk)
         progress("nodes", done, 0)
-    contents = tables[CONTENT]
+    _, contents, _ = tables
     labels.count(contents.labels[: contents.rows])
     for content in np.flatnonzero(contents.waiting[: contents.rows]).tolist():
         for _, value in store.scan(row_layouts.prefix(row_layouts.LABEL_CLAIM, content)):

@@ -131,8 +131,7 @@ class CompiledApply:
             self._find_few(columns, rows, hashes)
         else:
             self._find_all(columns, rows, hashes)
-        for number in set(columns.extra[columns.kind == Kind.LABELS].tolist()):
-            rows[LABEL_ROWS, number] = self._aggregates.labels.row(columns.ids[number])
+        self._aggregates.labels.find(columns.ids, columns.extra[columns.kind == Kind.LABELS], rows[LABEL_ROWS])
         return arrays.EventArrays(
             _writable(columns.kind, np.uint8), _writable(columns.time, np.int64), _writable(columns.user, np.int32),
             _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,

@@ -66,6 +66,11 @@ class Labels:
         self._fresh.add(row)
         return row
 
+    def find(self, ids: list[str], numbers: Int32s, rows: Int32s) -> None:
+        """Set the rows of texts that are given by their numbers; new ones get a row as by `row`."""
+        for number in set(numbers.tolist()):
+            rows[number] = self.row(ids[number])
+
     def _enter(self, row: int, text: str) -> None:
         self._index[text] = row
         for topic in read_labels(text)[1]:

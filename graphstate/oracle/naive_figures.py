@@ -18,15 +18,16 @@ def user_figures(graph: NaiveGraph) -> dict[str, tuple[int, ...]]:
     Followers, following, posts, shares received and made, followers of the last 1, 7 and 30 days.
     """
     _, totals, edges = graph.derive()
-    follows = edges[FOLLOWS]
+    times: dict[str, list[int]] = defaultdict(list)
+    following: dict[str, int] = defaultdict(int)
+    for source, target, time in edges[FOLLOWS]:
+        times[target].append(time)
+        following[source] += 1
     figures = {}
     for user in graph.live_users():
-        times = [time for _, target, time in follows if target == user]
-        gained = [sum(time > graph.tick() - days * _DAY_US for time in times) for days in (1, 7, 30)]
-        following = sum(source == user for source, _, _ in follows)
-        posts, received = totals.counters["created"][user], totals.counters["received"][user]
-        made = totals.counters["made"][user]
-        figures[user] = (len(times), following, posts, received, made, *gained)
+        gained = [sum(time > graph.tick() - days * _DAY_US for time in times[user]) for days in (1, 7, 30)]
+        posts, received, made = (totals.counters[name][user] for name in ("created", "received", "made"))
+        figures[user] = (len(times[user]), following[user], posts, received, made, *gained)
     return figures
 
 

@@ -30,7 +30,7 @@ class UserFigures(NamedTuple):
         posts: Contents whose creator the user is, evicted ones included, `[n]`.
         received: Credited shares of them, `[n]`.
         made: Their own counting shares, `[n]`.
-        gained: Of the followers, those who follow since less than each of `DAYS`, `[n, 3]`.
+        gained: Followers whose follow is newer than each of `DAYS`, `[n, 3]`.
     """
 
     followers: Int64s
@@ -48,7 +48,9 @@ class UserFigures(NamedTuple):
     def engagement(self) -> Float64s:
         """Return sharers per post and follower, `[n]`; NaN without a post or a follower."""
         divisor = (self.posts * self.followers).astype(np.float64)
-        return np.divide(self.received, divisor, out=np.full(len(divisor), np.nan), where=divisor > 0)
+        rates: Float64s = np.full(len(divisor), np.nan)
+        np.divide(self.received, divisor, out=rates, where=divisor > 0)
+        return rates
 
 
 @kernel()
@@ -66,7 +68,7 @@ def _gained(cells: Int64s, since: Int64s, gained: Int64s) -> None:
 
 
 def all_users(state: GraphState) -> UserFigures:
-    """Return the figures of all rows of users as of the last tick; the pass takes about 10 ns a follow."""
+    """Return the figures of all rows of users as of the last tick; the pass takes about 30 ns a follow."""
     users = state.users
     n = users.rows
     gained = np.zeros((n, len(DAYS)), np.int64)

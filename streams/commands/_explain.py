@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
-from urllib.request import Request
+from urllib.parse import quote
 
 import typer
 
-from streams.errors import InputError, StateError, WorkerError, one_line
-from streams.settings.direct_http import urlopen
+from streams.commands import _worker
+from streams.errors import InputError, StateError, WorkerError
 from streams.telemetry import console
 
 if TYPE_CHECKING:
     from streams.settings.settings import Settings
 
-ANSWER_S = 15.0
 SHOWN = 20
 UNKNOWN_USER = "no such user, or the user was forgotten"
 GROUPS = {
@@ -72,18 +67,12 @@ def find(settings: Settings, user: str, model: str = "") -> dict[str, Any]:
             f"{settings.datadir} is in use by a worker, which explains with its own model: leave out --model"
         )
     try:
-        return ask(settings, _address(settings), user)
+        return ask(settings, _worker.address_of(settings), user)
     except WorkerError as error:
         raise StateError(
             f"{settings.datadir} is in use by a worker (process {process}): {error}; give its address with --worker, "
             "or stop it"
         ) from error
-
-
-def _address(settings: Settings) -> str:
-    """Return the address of the web port of a worker with these settings."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.web_host, settings.web_host)  # noqa: S104 - it is replaced
-    return f"http://[{host}]:{settings.web_port}" if ":" in host else f"http://{host}:{settings.web_port}"
 
 
 def ask(settings: Settings, address: str, user: str) -> dict[str, Any]:
@@ -93,32 +82,8 @@ def ask(settings: Settings, address: str, user: str) -> dict[str, Any]:
         WorkerError: the worker does not respond, or reports an error.
         InputError: the address is invalid, or the worker has no such user.
     """
-    if urlsplit(address).scheme not in {"http", "https"}:
-        raise InputError(f"{address} is no address of a worker: give one such as http://127.0.0.1:6066")
-    path = f"{address.rstrip('/')}/api/v1/users/{quote(user, safe='')}?explain=1"
-    try:
-        request = Request(path, headers=settings.web_headers())  # noqa: S310 - checked above
-        with urlopen(request, ANSWER_S) as response:
-            answer: dict[str, Any] = json.load(response)
-    except HTTPError as error:
-        message = _error_message(error)
-        if error.code == 404:
-            raise InputError(
-                f"the worker at {address} answers: {message}; another worker may have the user's shard"
-            ) from error
-        raise WorkerError(f"the worker at {address} answers: {message}") from error
-    except (URLError, HTTPException, OSError, ValueError) as error:
-        why = one_line(error.reason if isinstance(error, URLError) and isinstance(error.reason, OSError) else error)
-        raise WorkerError(f"{address} does not respond ({why})") from error
+    answer = _worker.ask(settings, address, f"/api/v1/users/{quote(user, safe='')}?explain=1")
     return {**answer, "from": address}
-
-
-def _error_message(error: HTTPError) -> str:
-    """Return the message in the body of an error response; the status if there is none."""
-    try:
-        return str(json.load(error)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.code} {error.reason}"
 
 
 def read(settings: Settings, user: str, model: str = "") -> dict[str, Any]:

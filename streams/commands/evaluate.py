@@ -84,6 +84,11 @@ def evaluate(
     skipped = _files.skipped(skip_bad)
     reports, curves = _origins(options, _read(files or [], since, until, skipped), origins)
     reports[0] |= _files.summary(skipped)
+    _present(reports, curves, html, as_json=as_json)
+
+
+def _present(reports: list[dict[str, Any]], curves: list[Curve], html: Path | None, *, as_json: bool) -> None:
+    """Write the page of the first report, and print all reports."""
     if html is not None:
         from streams.offline.html_report import page, write_page
 

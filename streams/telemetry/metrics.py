@@ -256,6 +256,9 @@ class Metrics:
         """Create the metrics of the state and of the worker's condition."""
         self.nodes = self._gauge("nodes", "Nodes in memory, by type", "type")
         self.live_users = self._gauge("live_users", "Live users")
+        self.tier_users = self._gauge(
+            "tier_users", "Live users by tier (GROUNDSWELL_TIERS), every half a minute", "tier"
+        )
         self.shares = self._gauge(
             "shares",
             "Distinct shares by outcome: credited; reach (credited within the horizon of the create); waiting (for the "

@@ -59,6 +59,7 @@ from streams.worker.processing.source_clock import IdleSources, SourceClock
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.web import LiveFeed, LiveState, register
+from streams.worker.web.people import Users
 from streams.worker.web.webhook import AlertWebhook
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,8 @@ class Worker:
             lambda: self.producer,
             lambda: self.app.lease.epoch,
         )
-        self.parts += [self.rollout, measurements, self.idle, self.live]
+        tiers = TierSizes(self.metrics, self.web.users)
+        self.parts += [self.rollout, measurements, tiers, self.idle, self.live]
         for part in self.parts:
             self.app.timer(TICK_S)(part.tick)
         log.info("device_selected", extra=self.device._asdict())
@@ -403,6 +405,28 @@ class Measurements(WorkerPart):
             ended = [confirmed for shard in shards for confirmed in shard.ended[rule]]
             if ended:
                 metrics.alert_precision.labels(rule).set(sum(ended) / len(ended))
+
+
+class TierSizes(WorkerPart):
+    """Sets the number of live users of each tier, every half a minute: it reads all users.
+
+    Args:
+        metrics: The worker's metrics.
+        users: Rankings and figures of users.
+    """
+
+    EVERY_S = 30.0
+
+    def __init__(self, metrics: Metrics, users: Users) -> None:
+        self._metrics, self._users = metrics, users
+        self._due_s = 0.0
+
+    async def tick(self) -> None:
+        """Set the gauges if they are due."""
+        if time.monotonic() >= self._due_s:
+            self._due_s = time.monotonic() + self.EVERY_S
+            for tier, size in (await self._users.tier_sizes()).items():
+                self._metrics.tier_users.labels(tier).set(size)
 
 
 class _ShardFigures(NamedTuple):

@@ -78,7 +78,7 @@ def records(graph: Snapshot, shards: int = 1, shard: int = 0) -> dict[NodeKey, R
             if owner(node, shards) != shard or (kind == USER and not graph.live[row]):
                 continue
             own = (tuple(graph.own[row].tolist()), int(graph.as_of[row])) if kind == USER else ()
-            created = bool(graph.created[row]) if kind == CONTENT else None
+            created = (graph.labels[row],) if kind == CONTENT and graph.created[row] else ()
             sources_of = frozenset(edges.get((name, node), ()))
             # A node that only appears as a source has no record at its owner.
             if own or created or sources_of:

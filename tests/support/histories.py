@@ -15,7 +15,7 @@ FORGETS = 0.002
 
 
 def history(rng: random.Random, count: int, *, users: int = USERS, links: bool = False) -> Iterator[dict[str, Any]]:
-    """Return events of all types over three days up to `NOW_S`, a little out of order; links adds via and reply_to."""
+    """Return events of all types over three days up to `NOW_S`, out of order; links adds via, reply_to, topics."""
     for number in range(count):
         second = NOW_S - SPAN_S + number * SPAN_S // count - rng.randrange(LATE_S)
         type_ = "forget" if rng.random() < FORGETS else rng.choice(TYPES)
@@ -31,4 +31,6 @@ def history(rng: random.Random, count: int, *, users: int = USERS, links: bool =
             event["via"] = f"u{int(rng.paretovariate(0.5)) % users}"
         elif links and type_ == "create" and rng.random() < 0.2:
             event["reply_to"] = f"c{int(rng.paretovariate(0.6)) % CONTENTS}"
+        if links and type_ == "create" and number % 3:
+            event |= {"topics": [f"t{number % 7}", f"t{number % 5}"], "community": f"k{number % COMMUNITIES}"}
         yield event

@@ -208,7 +208,7 @@ class LiveState:
                 return await explain_user(self._source, self._history, user_id)
 
         user = await self._read(one_at_a_time())
-        return user and {**user, "as_of": rfc3339(user["as_of"])}
+        return user and {**self.users.with_tier(user), "as_of": rfc3339(user["as_of"])}
 
     def state(self) -> dict[str, Any]:
         """Return the `state` event of the stream: rates and freshness over the last seconds, and lag."""

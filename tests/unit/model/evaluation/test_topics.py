@@ -46,7 +46,7 @@ def test_a_topic_that_matters_is_found() -> None:
 
 
 def test_no_topics() -> None:
-    """Without topics the command says what is missing."""
+    """Without topics the error names what is missing."""
     posts = generated(300, by_topic=0)
     with pytest.raises(TrainingError, match="topics"):
         topics.evaluate(Posts(posts.time, posts.author, [() for _ in posts.topics], posts.shares, posts.end, 1))

@@ -18,7 +18,7 @@ def test_octaves() -> None:
 
 
 def test_the_defaults() -> None:
-    """By default nano is everyone with a follower, and mega begins at a million."""
+    """By default nano begins at one follower, and mega at a million."""
     assert list(Tiers().bounds) == ["nano", "micro", "mid", "macro", "mega"]
     assert Tiers().of(1 << 20) == "mega"
 
