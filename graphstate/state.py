@@ -79,7 +79,7 @@ class GraphState:
 
     Attributes:
         users, contents, communities, tables: The node tables; `tables` holds all three by node type.
-        shares: Counts of shares by outcome.
+        shares, labels: Counts of shares by outcome; the labels of contents.
         applier: Names and rows that the micro-batch forgot or erased.
         windows: The newest in-edges of each node.
         mirrored_nodes: Other shards' nodes in these windows.
@@ -92,7 +92,7 @@ class GraphState:
         self.store = store
         self.aggregates = Aggregates(spec, store)
         self.users, self.contents, self.communities = self.tables = self.aggregates.tables
-        self.shares = self.aggregates.shares
+        self.shares, self.labels = self.aggregates.shares, self.aggregates.labels
         self.applier = Applier(self.aggregates)
         self.records = RecordApply(spec, self.aggregates, self.applier)
         self.journal = Journal(store, store.registers)
@@ -182,7 +182,7 @@ class GraphState:
         self.records.clock = int(meta.get(b"clock", NEVER))
         self.shares.restore(meta.get(share_outcomes.META))
         self.applier.unerased = self._erased_before = int(meta.get(UNERASED, b"0"))
-        node_loading.load(self.store, self.tables, progress)
+        node_loading.load(self.store, self.tables, self.labels, progress)
         for done in self.journal.load():
             progress("registers", done, 0)
         self.store.registers.loaded(self.contents.capacity)
@@ -321,6 +321,7 @@ class GraphState:
     def _refresh(self) -> None:
         aggregates, floor = self.aggregates, self.spec.floor
         self._remove_unreferenced()
+        self.labels.sweep(self.store)
         self._change_windows()
         sets, self._sets = self._sets, self._no_sets
         targets = _TARGETS[sets[:, 0]]
@@ -489,4 +490,4 @@ class GraphState:
 
     def snapshot(self) -> Snapshot:
         """Return the whole graph as arrays (copies)."""
-        return graph_snapshot.copy(self.tables, self.windows, self.as_of(), self.live_users())
+        return graph_snapshot.copy(self.tables, self.labels, self.windows, self.as_of(), self.live_users())

@@ -34,6 +34,8 @@ class Kind(IntEnum):
     UNSHARE = 6
     CREATE = 7
     DELETE = 8
+    LABELS = 9
+    """The topics and the community of a create of the same time, user and content; extra: `label_text`."""
 
 
 class Fact(IntEnum):
@@ -75,6 +77,9 @@ class Fact(IntEnum):
     """A credit that was taken back, for alerts. time: from when it holds, other: content, extra: the change."""
     JUDGEMENT = 34
     """A message of a shard (at) about a boundary (time) of alerts: its stage (other), its content (extra); no user."""
+    LABELED = 38
+    """Labels of the user's content (other) are in force. extra: `label_text`."""
+    UNLABELED = 39
 
 
 class Mutation(NamedTuple):
@@ -181,6 +186,7 @@ class Snapshot:
         as_of: The as-of times, `[n_users]` µs.
         live: Whether each user is live, `[n_users]`.
         created: Whether each content has a create in force, `[n_contents]`.
+        labels: The labels of each content as text (`memory/labels.py`), empty if it has none.
     """
 
     ids: list[list[str]]
@@ -191,6 +197,7 @@ class Snapshot:
     as_of: Int64s
     live: NDArray[np.bool_]
     created: NDArray[np.bool_]
+    labels: list[str]
 
     def canonical(self) -> Snapshot:
         """Return the same graph with rows sorted by id, without nodes that no edge, live user or create needs."""
@@ -223,4 +230,5 @@ class Snapshot:
             as_of=self.as_of[users],
             live=self.live[users],
             created=self.created[rows[CONTENT]],
+            labels=[self.labels[i] for i in rows[CONTENT]],
         )

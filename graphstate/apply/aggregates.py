@@ -29,6 +29,7 @@ from graphstate.memory.counter_kernels import (
     Counting,
 )
 from graphstate.memory.eviction_schedule import EvictionSchedule
+from graphstate.memory.labels import Labels
 from graphstate.memory.node_tables import AUTHORS, SHARERS, VIA, Communities, Contents, Users
 from graphstate.memory.windows import ADD, REMOVE, RETIME
 from graphstate.storage import row_layouts
@@ -72,6 +73,7 @@ class Aggregates:
         outbound_facts: Facts for other shards: (owner's shard, fact).
         unreferenced: Rows of other shards' contents that nothing here references any more.
         credit_changes: Changes of the activity of this shard's authors, for alerts.
+        labels: The labels of contents.
         cleared_authors: Users of this shard that were forgotten: (row, time).
     """
 
@@ -81,6 +83,7 @@ class Aggregates:
         self.tables = (self.users, self.contents, self.communities)
         self.eviction_schedule = EvictionSchedule(self.contents)
         self.shares = ShareCounts(self.contents)
+        self.labels = Labels()
         self.shards, self.shard = spec.shards, spec.shard
         self.retention = spec.retention_s * _SECOND
         self.window = spec.window
@@ -322,8 +325,18 @@ class Aggregates:
             reply = Mutation(fact, time, "", contents.ids[parent], contents.ids[content])
             self.outbound_facts.append((contents.owner(parent), reply))
 
+    def clear_labels(self, content: int) -> None:
+        """Remove the labels of a content."""
+        label = self.contents.labels_cells[content]
+        if label >= 0:
+            self.labels.release(label)
+            self.contents.labels_cells[content] = -1
+
     def evicted(self, creator: int, content: int, created_at: int) -> None:
         """Remove the edge of an evicted content; the creator's counters keep their values."""
+        if not self.contents.owned_cells[content]:
+            self.clear_labels(content)
+            self.contents.creator_cells[content] = -1
         self.unlink(CREATED_RELATION, content, creator, created_at)
         self.dirty_rows[0].add(creator)
         if not self.users.owned_cells[creator]:

@@ -21,6 +21,7 @@ from graphstate.apply.kernel_arrays import (
     ENDS,
     FACT_WIDTH,
     FACTS,
+    LABEL_ROWS,
     LIMITS,
     NEW,
     NOTES,
@@ -63,7 +64,7 @@ _SECOND = 1_000_000
 _ROW = 0xFFFFFFFF
 _TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
 _TARGET_IS_COMMUNITY = np.isin(np.arange(256), (Kind.JOIN, Kind.LEAVE))
-_TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE))
+_TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE, Kind.LABELS))
 
 
 def _output(events: int, rows: int) -> arrays.Output:
@@ -125,11 +126,13 @@ class CompiledApply:
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
         """Return the events with the row of each id in the roles that it has, −1 if it has none yet."""
         count = len(columns.ids)
-        rows, hashes = np.full((len(TYPES), count + 1), -1, np.int32), np.zeros(count + 1, np.uint64)
+        rows, hashes = np.full((LABEL_ROWS + 1, count + 1), -1, np.int32), np.zeros(count + 1, np.uint64)
         if len(columns) <= FEW:
             self._find_few(columns, rows, hashes)
         else:
             self._find_all(columns, rows, hashes)
+        for number in set(columns.extra[columns.kind == Kind.LABELS].tolist()):
+            rows[LABEL_ROWS, number] = self._aggregates.labels.row(columns.ids[number])
         return arrays.EventArrays(
             _writable(columns.kind, np.uint8), _writable(columns.time, np.int64), _writable(columns.user, np.int32),
             _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
@@ -143,7 +146,8 @@ class CompiledApply:
             named[USER].add(user)
             if kind < len(_OTHER):
                 named[_OTHER[kind]].add(other)
-                named[USER if kind == Kind.SHARE else CONTENT].add(extra)
+                if kind != Kind.LABELS:
+                    named[USER if kind == Kind.SHARE else CONTENT].add(extra)
         for of_kind, table in enumerate(self._tables):
             named[of_kind].discard(ABSENT)
             self._numbers[of_kind] = np.fromiter(named[of_kind], np.int64, len(named[of_kind]))
@@ -269,7 +273,7 @@ class CompiledApply:
                 registers.used, registers.credits.pool, registers.credits.ends, registers.sharers.pool,
                 registers.sharers.ends, registers.heads,
             ),
-            self._events, self._out, self._limits, LQ,
+            self._events, self._out, self._limits, LQ, self._aggregates.labels.uses,
         )  # fmt: skip
 
     def _name_rows(self, ends: Int64s, reserved: list[int]) -> None:
@@ -329,6 +333,6 @@ class CompiledApply:
             time,
             name,
             others.ids[other] if other >= 0 else "",
-            contents.ids[extra] if extra >= 0 else None,
+            (self._aggregates.labels if kind == Fact.LABELED else contents).ids[extra] if extra >= 0 else None,
             number,
         )

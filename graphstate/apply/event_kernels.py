@@ -19,13 +19,9 @@ from graphstate.apply.kernel_arrays import (
     EXPIRED,
     HORIZON,
     KEPT,
-    NEW,
-    NOTED_UNTIL,
-    NOTES,
-    OBSERVED,
+    LABEL_ROWS,
     REPLIES_ROW,
     RETENTION,
-    SHARD,
     SHARDS,
     SHARES_BEYOND,
     SHARES_EXPIRED,
@@ -38,6 +34,7 @@ from graphstate.apply.kernel_arrays import (
     send,
     touch,
 )
+from graphstate.apply.node_kernels import content_row, new_row, observe_content, observe_user, owns
 from graphstate.memory import counter_kernels, node_tables, windows
 from graphstate.memory.counter_kernels import add_created, add_made, add_received
 from graphstate.storage import register_tables as registers
@@ -64,14 +61,14 @@ from graphstate.types import (
 _ADD, _RETIME, _REMOVE = windows.ADD, windows.RETIME, windows.REMOVE
 _SECOND = counter_kernels.SECOND
 _CREDIT, _AUTHORED_OP = counter_kernels.CREDIT, counter_kernels.AUTHORED
-_FOLLOW, _UNFOLLOW, _JOIN, _LEAVE, _SHARE, _CREATE = (
-    int(kind) for kind in (Kind.FOLLOW, Kind.UNFOLLOW, Kind.JOIN, Kind.LEAVE, Kind.SHARE, Kind.CREATE)
+_FOLLOW, _UNFOLLOW, _JOIN, _LEAVE, _SHARE, _CREATE, _LABELS = (
+    int(kind) for kind in (Kind.FOLLOW, Kind.UNFOLLOW, Kind.JOIN, Kind.LEAVE, Kind.SHARE, Kind.CREATE, Kind.LABELS)
 )
 _FIRST_FACT = int(min(Fact))
-_MADE, _THROUGH, _CREDITED, _RECEIVED, _TIED, _AUTHORED, _REPLIED = (
+_MADE, _THROUGH, _CREDITED, _RECEIVED, _TIED, _AUTHORED, _REPLIED, _LABELED = (
     int(fact)
     for fact in (
-        Fact.MADE, Fact.THROUGH, Fact.CREDITED, Fact.RECEIVED, Fact.TIED, Fact.AUTHORED, Fact.REPLIED,
+        Fact.MADE, Fact.THROUGH, Fact.CREDITED, Fact.RECEIVED, Fact.TIED, Fact.AUTHORED, Fact.REPLIED, Fact.LABELED,
     )
 )  # fmt: skip
 _FOLLOWERS, _FOLLOWING, _VIA, _SHARERS, _AUTHORS, _CREDITS, _DELAYS = (
@@ -97,63 +94,11 @@ def unpack_via(packed: int) -> int:
     return (packed >> registers.FLAG_BITS) - 1
 
 
-@kernel(inline="always")
-def _owns(core: Core, number: int) -> bool:
-    shards = core.limits[SHARDS]
-    if shards == 1:
-        return True
-    return np.int64(core.events.hashes[number] % np.uint64(shards)) == core.limits[SHARD]
-
-
-@kernel()
-def _new_row(core: Core, kind: int, number: int) -> int:
-    n = core.out.ends[NEW + kind]
-    row = core.out.spare[kind, n]
-    core.out.fresh[kind, n] = number
-    core.out.ends[NEW + kind] = n + 1
-    core.events.rows[kind, number] = row
-    return row
-
-
-@kernel()
-def _observe_user(core: Core, number: int, time: int) -> int:
-    """Return the row of a named user, −1 if its id must be restored first."""
-    row, users = np.int64(core.events.rows[USER, number]), core.users
-    if row < 0:
-        row = _new_row(core, USER, number)
-        users.hash[row], users.owned[row], users.named[row] = core.events.hashes[number], _owns(core, number), 1
-    if time > users.last_event_at[row]:
-        if not users.named[row]:
-            return -1
-        users.last_event_at[row] = time
-    touch(core.out, OBSERVED, row)
-    return row
-
-
-@kernel()
-def _content(core: Core, number: int) -> int:
-    row = np.int64(core.events.rows[CONTENT, number])
-    if row < 0:
-        row = _new_row(core, CONTENT, number)
-        core.contents.hash[row], core.contents.owned[row] = core.events.hashes[number], _owns(core, number)
-    return row
-
-
-@kernel()
-def _observe_content(core: Core, row: int, time: int) -> None:
-    contents, out = core.contents, core.out
-    if time < core.limits[NOTED_UNTIL]:
-        out.notes[out.ends[NOTES], 0], out.notes[out.ends[NOTES], 1] = time, row
-        out.ends[NOTES] += 1
-    contents.last_event_at[row] = max(contents.last_event_at[row], time)
-    touch(out, CONTENTS, row)
-
-
 @kernel()
 def _follow(core: Core, i: int) -> bool:
     events, users, table = core.events, core.users, core.tables.follows
     time, live = events.time[i], np.int64(events.kind[i] == _FOLLOW)
-    user, target = _observe_user(core, events.user[i], time), _observe_user(core, events.other[i], time)
+    user, target = observe_user(core, events.user[i], time), observe_user(core, events.other[i], time)
     if user < 0 or target < 0:
         return False
     if time <= users.forget_at[user] or time <= users.forget_at[target]:
@@ -198,13 +143,13 @@ def _count_member(core: Core, user: int, community: int, time: int, sign: int) -
 def _join(core: Core, i: int) -> bool:
     events, table = core.events, core.tables.members
     time, live, number = events.time[i], np.int64(events.kind[i] == _JOIN), events.other[i]
-    user = _observe_user(core, events.user[i], time)
+    user = observe_user(core, events.user[i], time)
     if user < 0:
         return False
     community = np.int64(events.rows[COMMUNITY, number])
     if community < 0:
-        community = _new_row(core, COMMUNITY, number)
-        core.communities.hash[community], core.communities.owned[community] = events.hashes[number], _owns(core, number)
+        community = new_row(core, COMMUNITY, number)
+        core.communities.hash[community], core.communities.owned[community] = events.hashes[number], owns(core, number)
     touch(core.out, COMMUNITIES, community)
     if time <= core.users.forget_at[user]:
         return True
@@ -246,22 +191,22 @@ def _add_credit(tables: TableArrays, pair: Int64s, time: int, content: int) -> N
 def _share(core: Core, i: int) -> bool:
     events, users, contents = core.events, core.users, core.contents
     time, through = events.time[i], events.extra[i]
-    here = _owns(core, events.other[i])
+    here = owns(core, events.other[i])
     user = np.int64(-1)
-    if here or _owns(core, events.user[i]):
-        user = _observe_user(core, events.user[i], time)
+    if here or owns(core, events.user[i]):
+        user = observe_user(core, events.user[i], time)
         if user < 0:
             return False
         users.last_share_at[user] = max(users.last_share_at[user], time)
     if not here:
-        return through < 0 or not _owns(core, through) or _observe_user(core, through, time) >= 0
+        return through < 0 or not owns(core, through) or observe_user(core, through, time) >= 0
     via = np.int64(-1)
     if through >= 0:
-        via = _observe_user(core, through, time)
+        via = observe_user(core, through, time)
         if via < 0:
             return False
-    content = _content(core, events.other[i])
-    _observe_content(core, content, time)
+    content = content_row(core, events.other[i])
+    observe_content(core, content, time)
     cut, key, table = (
         max(users.forget_at[user], contents.deleted_at[content]),
         pair_key(user, content),
@@ -384,19 +329,19 @@ def _create_elsewhere(core: Core, i: int) -> bool:
     """Observe the nodes of a create whose content another shard owns."""
     events = core.events
     time, parent = events.time[i], events.extra[i]
-    if parent >= 0 and _owns(core, parent):
-        reply = _content(core, parent)
-        _observe_content(core, reply, time)
+    if parent >= 0 and owns(core, parent):
+        reply = content_row(core, parent)
+        observe_content(core, reply, time)
         shard = np.int64(events.hashes[events.other[i]] % np.uint64(core.limits[SHARDS]))
         put(core.out, REPLIES_ROW, reply, _ELSEWHERE + shard)
-    return not _owns(core, events.user[i]) or _observe_user(core, events.user[i], time) >= 0
+    return not owns(core, events.user[i]) or observe_user(core, events.user[i], time) >= 0
 
 
 @kernel()
 def _create(core: Core, i: int) -> bool:
     events, users, contents, out = core.events, core.users, core.contents, core.out
     time, parent, number = events.time[i], events.extra[i], events.other[i]
-    if not _owns(core, number):
+    if not owns(core, number):
         return _create_elsewhere(core, i)
     content = np.int64(events.rows[CONTENT, number])
     known = content >= 0
@@ -411,14 +356,14 @@ def _create(core: Core, i: int) -> bool:
     if parent >= 0:
         if parent == number or (known and contents.reply[content] != events.rows[CONTENT, parent]):
             return False
-        reply = _content(core, parent)
+        reply = content_row(core, parent)
         if contents.owned[reply]:
-            _observe_content(core, reply, time)
-    user = _observe_user(core, events.user[i], time)
+            observe_content(core, reply, time)
+    user = observe_user(core, events.user[i], time)
     if user < 0:
         return False
-    content = _content(core, number)
-    _observe_content(core, content, time)
+    content = content_row(core, number)
+    observe_content(core, content, time)
     if known:
         return True
     if reply >= 0:
@@ -446,6 +391,33 @@ def _create(core: Core, i: int) -> bool:
 
 
 @kernel()
+def _labels(core: Core, i: int) -> bool:
+    """Put the labels of a create in force if the create is; all else is rare."""
+    events, contents, users = core.events, core.contents, core.users
+    time, number = events.time[i], events.other[i]
+    here, user = owns(core, number), np.int64(-1)
+    if here or owns(core, events.user[i]):
+        user = observe_user(core, events.user[i], time)
+        if user < 0:
+            return False
+    if not here:
+        return True
+    content = np.int64(events.rows[CONTENT, number])
+    if content < 0 or contents.created_at[content] != time or contents.creator[content] != user:
+        return False
+    label = np.int64(events.rows[LABEL_ROWS, events.extra[i]])
+    if contents.labels[content] not in (-1, label):
+        return False
+    observe_content(core, content, time)
+    if contents.labels[content] < 0:
+        contents.labels[content] = label
+        core.label_uses[label] += 1
+        if not users.owned[user]:
+            send(core, users.hash[user], _LABELED, time, user, content, label)
+    return True
+
+
+@kernel()
 def apply_events(core: Core, begin: int) -> tuple[int, int]:
     """Apply events from `begin` on; return where the call stopped and why: DONE, RARE or PASSED."""
     events, ends, limits = core.events, core.out.ends, core.limits
@@ -460,8 +432,10 @@ def apply_events(core: Core, begin: int) -> tuple[int, int]:
         elif limits[KEPT] and time < ends[CLOCK] - limits[KEPT]:
             if kind == _CREATE:
                 return i, RARE
-            ends[EXPIRED] += _owns(core, events.user[i])
-            if kind == _SHARE and _owns(core, events.other[i]):
+            if kind == _LABELS:
+                continue
+            ends[EXPIRED] += owns(core, events.user[i])
+            if kind == _SHARE and owns(core, events.other[i]):
                 ends[SHARES_EXPIRED] += 1
             continue
         if limits[WATCHED] and kind in (_SHARE, _CREATE):
@@ -474,9 +448,13 @@ def apply_events(core: Core, begin: int) -> tuple[int, int]:
             applied = _join(core, i)
         elif kind == _CREATE:
             applied = _create(core, i)
+        elif kind == _LABELS:
+            if not _labels(core, i):
+                return i, RARE
+            continue  # a part of its create
         else:
             return i, RARE
         if not applied:
             return i, RARE
-        ends[APPLIED] += _owns(core, events.user[i])
+        ends[APPLIED] += owns(core, events.user[i])
     return len(events.kind), DONE

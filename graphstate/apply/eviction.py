@@ -59,6 +59,10 @@ def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
     if contents.claims_cells[content]:
         for key, _ in list(store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))):
             aggregates.unclaim(content, *row_layouts.read_create_claim(key))
+    if contents.waiting_cells[content]:
+        for key, value in list(store.scan(row_layouts.prefix(row_layouts.LABEL_CLAIM, content))):
+            aggregates.labels.release(row_layouts.LABEL_VALUE.unpack(value)[0])
+            store.delete(key)
     aggregates.dirty_rows[CONTENT].discard(content)
     remove_record(aggregates, content)
 
@@ -66,6 +70,7 @@ def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
 def remove_record(aggregates: Aggregates, content: int) -> None:
     """Remove a content's record and its mirror."""
     aggregates.shares.leave(content)
+    aggregates.clear_labels(content)
     aggregates.contents.drop(content)
     aggregates.contents.clear(content)
     aggregates.store.write("nodes", row_layouts.node(CONTENT, content), None)

@@ -33,6 +33,8 @@ ROW_WIDTH = 4
 """Numbers of a changed row: the section of the journal and its key; of a credit, also time and content."""
 CLAIM_ROW, REPLIES_ROW = 8, 9
 """Rows of `edges` instead of sections: a claim (user and content, time, via), a reply (parent, child or shard)."""
+LABEL_ROWS = 3
+"""The place of the rows of labels in `EventArrays.rows`, after the types of nodes."""
 FACT_WIDTH = 7
 """Numbers of a fact: receiving shard, kind, time, row of the user, row of the other node, row of the third, number."""
 
@@ -62,6 +64,7 @@ class ContentArrays(NamedTuple):
     sharers: Int32s
     reach: Int32s
     reference_count: Int32s
+    labels: Int32s
     owned: UInt8s
     hash: UInt64s
 
@@ -90,7 +93,7 @@ class TableArrays(NamedTuple):
 
 
 class EventArrays(NamedTuple):
-    """The events; `rows` holds the row of each id as user, content and community, −1 if it has none yet."""
+    """The events; `rows` holds the row of each id as user, content, community and labels, −1 if it has none yet."""
 
     kind: UInt8s
     time: Int64s
@@ -142,6 +145,7 @@ class Core(NamedTuple):
     out: Output
     limits: Int64s
     lq: Int64s
+    label_uses: Int32s
 
 
 @kernel(inline="always")

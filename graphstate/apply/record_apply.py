@@ -93,14 +93,14 @@ class RecordApply:
     def _apply(self, event: Mutation) -> None:
         owned = self._users.owns(event.user)
         if self._retained_us and event.time < self.clock - self._retained_us:
-            self.counts["expired"] += owned
+            self.counts["expired"] += owned and event.kind != Kind.LABELS
             self._expire(event)
         else:
             self.clock = max(self.clock, event.time)
             if self._applier.covered.active or event.kind in UNDOING:
                 self._applier.covered.observe(event)
             self._applier.handlers[event.kind](event)
-            self.counts["applied"] += owned
+            self.counts["applied"] += owned and event.kind != Kind.LABELS
 
     def _expire(self, event: Mutation) -> None:
         """Count an event that changes nothing because it arrived after the lateness."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from graphstate.apply.aggregates import Aggregates
+from graphstate.apply.content_labels import ContentLabels
 from graphstate.apply.covered_claims import CoveredClaims
 from graphstate.storage import row_layouts
 from graphstate.storage.register_tables import FOLLOWS as FOLLOWED
@@ -49,6 +50,7 @@ class Applier:
         forgotten: Ids of this shard's users that a forget of this micro-batch removed.
         erased: Rows of other shards' users that a forget of this micro-batch removed.
         named: Ids that a forget of this micro-batch named.
+        labels: The labels of contents.
         covered: Credits that tombstones took back, for alerts.
         unerased: The number of removals that files may still hold, see `GraphState.unerased`.
     """
@@ -64,6 +66,7 @@ class Applier:
         self.named: list[str] = []
         self.unerased = 0
         self.covered = CoveredClaims(aggregates)
+        self.labels = ContentLabels(aggregates)
         self.handlers: dict[int, Callable[[Mutation], None]] = {
             Kind.FOLLOW: self._follow,
             Kind.UNFOLLOW: self._follow,
@@ -74,6 +77,7 @@ class Applier:
             Kind.UNSHARE: self._unshare,
             Kind.CREATE: self._create,
             Kind.DELETE: self._delete,
+            Kind.LABELS: self._label,
         }
 
     def _observe_owned(self, node_id: str, time: int) -> None:
@@ -296,6 +300,7 @@ class Applier:
         shared: False if the content has no shares.
         """
         aggregates, contents = self.aggregates, self.contents
+        self.labels.withdraw(content, keep=not self._covered(content, old))
         contents.created_at_cells[content], contents.creator_cells[content], contents.reply_cells[content] = new
         shares = self._shares_of(content) if shared else []
         for time, sharer, _ in shares:
@@ -305,6 +310,7 @@ class Applier:
             aggregates.create(content, *old, -1)
         if new != NO_CREATE:
             aggregates.create(content, *new, 1)
+            self.labels.enforce(content)
         for time, sharer, via in shares:
             counted, counts = aggregates.counts(time, old[0]), aggregates.counts(time, new[0])
             if counted != counts:
@@ -316,12 +322,16 @@ class Applier:
     def _shares_of(self, content: int) -> list[tuple[int, int, int]]:
         return self.registers.shares_of(content, self.users.hash)
 
+    def _covered(self, content: int, create: Create) -> bool:
+        """Return whether a tombstone covers a create."""
+        return (
+            create[0] <= self.contents.deleted_at_cells[content] or create[0] <= self.users.forget_at_cells[create[1]]
+        )
+
     def _remove_covered_create(self, content: int) -> None:
         """Remove the create in force if a tombstone covers it, and put the next claim in force."""
-        contents, forget = self.contents, self.users.forget_at_cells
-        current = self._create_of(content)
-        deleted = contents.deleted_at_cells[content]
-        if current == NO_CREATE or (current[0] > deleted and current[0] > forget[current[1]]):
+        contents, current = self.contents, self._create_of(content)
+        if current == NO_CREATE or not self._covered(content, current):
             return
         following = NO_CREATE
         if contents.claims_cells[content]:
@@ -329,13 +339,23 @@ class Applier:
                 row_layouts.read_create_claim(key)
                 for key, _ in self.store.scan(row_layouts.prefix(row_layouts.CREATE_CLAIM, content))
             ]
-            alive = [claim for claim in claims if claim[0] > deleted and claim[0] > forget[claim[1]]]
+            alive = [claim for claim in claims if not self._covered(content, claim)]
             following = min(alive, key=self._order, default=NO_CREATE)
             for claim in claims:
                 if claim == following or claim not in alive:
                     self.aggregates.unclaim(content, *claim)
             contents.claims_cells[content] = len(alive) > 1
         self._set_create(content, current, following)
+
+    def _label(self, mutation: Mutation) -> None:
+        contents, time = self.contents, mutation.time
+        if not contents.owns(mutation.other):
+            self._observe_owned(mutation.user, time)
+            return
+        user, content = self.observe_user(mutation.user, time), contents.row(mutation.other)
+        self.observe_content(content, time)
+        if not self._covered(content, (time, user, -1)):
+            self.labels.state(content, time, user, mutation.extra or "")
 
     def _delete(self, mutation: Mutation) -> None:
         contents = self.contents
@@ -348,6 +368,7 @@ class Applier:
         contents.deleted_at_cells[content] = mutation.time
         self.observe_content(content, mutation.time)
         self._remove_covered_create(content)
+        self.labels.remove_covered(content, mutation.time)
         for _, user, _ in self._shares_of(content):
             self._remove_covered_share(user, content)
 
@@ -376,6 +397,7 @@ class Applier:
         for content in self._creates_of(user):
             self._remove_covered_create(content)
         self._forget_claims(user, until)
+        self.labels.remove_covered_of(user, until)
         for key, _, _, kept, *_ in self.registers.of(PAIRS, user).tolist():
             if kept != NEVER:
                 aggregates.review(user, key & _ROW, forget=True)

@@ -45,6 +45,7 @@ class RemoteFacts:
             Fact.KEPT: self._kept,
             Fact.ORPHANED: self._orphaned,
             Fact.CLEARED: self._cleared,
+            Fact.LABELED: applier.labels.receive,
         }
 
     def apply(self, fact: Mutation) -> None:

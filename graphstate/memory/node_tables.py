@@ -318,6 +318,8 @@ class Contents(Table):
         reach: Credited shares within the horizon.
         reference_count: References from rows of this shard to another shard's content.
         claims: Whether later creates wait behind the one in force.
+        labels: The row of the labels in force, −1 if none; the creator's owner has them, too, and then `creator`.
+        waiting: Whether labels of creates that are not in force are stored.
     """
 
     created_at: Int64s = column(np.int64, fill=NEVER)
@@ -338,6 +340,10 @@ class Contents(Table):
     reference_count_cells: memoryview[int]
     claims: UInt8s = column(np.uint8)
     claims_cells: memoryview[int]
+    labels: Int32s = column(np.int32, fill=-1)
+    labels_cells: memoryview[int]
+    waiting: UInt8s = column(np.uint8)
+    waiting_cells: memoryview[int]
     propagated: Int32s = column(np.int32, width=len(PROPAGATED[CONTENT]))
 
     def record(self, row: int) -> bytes:
@@ -350,7 +356,8 @@ class Contents(Table):
             self.reply_cells,
         )
         counted = (self.sharers_cells, self.reach_cells, self.reference_count_cells, self.claims_cells)
-        return CONTENT_STRUCT.pack(*(column[row] for column in fields + counted)) + self.ids[row].encode()
+        labels = (self.labels_cells, self.waiting_cells)
+        return CONTENT_STRUCT.pack(*(column[row] for column in fields + counted + labels)) + self.ids[row].encode()
 
     def _parse(self, values: list[bytes]) -> tuple[NDArray[np.void], list[str]]:
         return self._split(values, CONTENT_RECORD)

@@ -62,6 +62,7 @@ class Content:
     creator: str = ""
     reply_to: str | None = None
     has_create: bool = False
+    labels: str | None = None
     shares: list[Share] = field(default_factory=list)
 
     def reach(self, horizon_us: int) -> int:

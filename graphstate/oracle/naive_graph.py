@@ -38,7 +38,7 @@ from graphstate.types import (
     source_hash,
 )
 
-_ABOUT_CONTENT = (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE)
+_ABOUT_CONTENT = (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE, Kind.LABELS)
 
 
 class NaiveGraph:
@@ -70,11 +70,11 @@ class NaiveGraph:
         counts = {"applied": 0, "expired": 0}
         for mutation in mutations:
             if self.spec.retention_s and mutation.time < self.clock - self._kept_us():
-                counts["expired"] += 1
+                counts["expired"] += mutation.kind != Kind.LABELS
                 continue
             self._advance(mutation.time)
             self._enter(mutation)
-            counts["applied"] += 1
+            counts["applied"] += mutation.kind != Kind.LABELS
         return counts
 
     def _kept_us(self) -> int:
@@ -176,7 +176,11 @@ class NaiveGraph:
             return Content()
         create = min(creates, key=lambda event: (event.time, event.user, event.extra or ""))
         reply_to = None if create.extra == name or create in self._orphans else create.extra
-        return Content(create.time, create.user, reply_to, has_create=True)
+        labels = [
+            event.extra or "" for event in events
+            if event.kind == Kind.LABELS and (event.time, event.user) == (create.time, create.user)
+        ]  # fmt: skip
+        return Content(create.time, create.user, reply_to, has_create=True, labels=min(labels, default=None))
 
     def _shares_of(self, events: set[Mutation], deleted: int) -> list[Share]:
         """Return the share in force of each user that has one."""
@@ -243,6 +247,7 @@ class NaiveGraph:
             as_of=np.array(as_of, np.int64),
             live=np.array([self._last_event_at[user] > self._forgotten(user) for user in users], np.bool_),
             created=np.array([name in contents and contents[name].has_create for name in names[CONTENT]], np.bool_),
+            labels=[contents[name].labels or "" if name in contents else "" for name in names[CONTENT]],
         )
 
     def _edges(self, contents: dict[str, Content], totals: Totals) -> list[list[Edge]]:

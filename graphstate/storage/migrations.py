@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,9 @@ _UNSHARED = b"u"
 """A table of format 3."""
 _REGISTERS_3, _MASK_3 = 24, 20
 """Bytes of a user's registers, which precede the id in format 3, and of the mask of its counters."""
+_CONTENT_3 = 45
+"""Bytes of a content's fields in format 3; labels follow in format 4."""
+_NO_LABELS = struct.pack("<iB", -1, 0)
 BEHIND, BESIDE = ".old-", ".migrating-"
 
 
@@ -137,13 +141,17 @@ def _from_3(old: Store) -> Iterator[Row]:
 
 
 def _users_4(old: Store) -> Iterator[Row]:
-    """Move the registers of users from their records to the beginning of their counters."""
+    """Move the registers of users from their records to the beginning of their counters; contents have no labels."""
     registers = {}
     for key, value in old.rows("nodes"):
         is_user = row_layouts.read_node(key)[0] == USER
         if is_user:
             registers[key] = value[:_REGISTERS_3]
-        yield "nodes", key, value[_REGISTERS_3:] if is_user else value
+            yield "nodes", key, value[_REGISTERS_3:]
+        elif row_layouts.read_node(key)[0] == CONTENT:
+            yield "nodes", key, value[:_CONTENT_3] + _NO_LABELS + value[_CONTENT_3:]
+        else:
+            yield "nodes", key, value
     for key, value in old.rows("counters"):
         yield "counters", key, registers.pop(key) + value
     for key, value in registers.items():
@@ -159,7 +167,7 @@ def _owned(old: Store, shards: int, shard: int) -> set[tuple[int, int]]:
             begin = _REGISTERS_3 + 1
             hashed = int.from_bytes(value[begin : begin + 8], "big")
         else:
-            begin = (_REGISTERS_3 + 1, row_layouts.CONTENT_STRUCT.size, 4)[kind]
+            begin = (_REGISTERS_3 + 1, _CONTENT_3, 4)[kind]
             hashed = source_hash(value[begin:].decode())
         if hashed % shards == shard:
             owned.add((kind, row))

@@ -16,15 +16,17 @@ memory by keys and values that begin with a table byte:
     3 6  target  ~time  hash  source      in-edges from contents of other shards: created, reply_to
     S  user content time via+1            claims: later shares of the same content by the same user
     c  content time user reply+1          claims: later creates of the same content
+    l  content time user                  row of the labels of a create that is not in force
     r  parent content                     contents with a create that replies to the parent; 2³¹ + shard: replies there
     z  user shard                         time up to which a shard has forgotten the user
 
-The owners of both nodes store `f` and `m`, the content's owner `s S v r c`, the creator's owner `i k`, the user's owner
-`z`.
+The owners of both nodes store `f` and `m`, the content's owner `s S v r c l`, the creator's owner `i k`, the user's
+owner `z`.
 
-`nodes`: type, row → the id; of contents and communities the record before it. `counters`: row → a user's registers,
-counts, ring tops, rings. `outputs`: row → the published score. `mirrors`: row of another shard's node → its features
-and embedding, as last received from its owner. Numbers in keys are big-endian, so that byte order is number order.
+`nodes`: type, row → the id; of contents and communities the record before it; of type 3 labels (`memory/labels.py`).
+`counters`: row → a user's registers, counts, ring tops, rings. `outputs`: row → the published score. `mirrors`: row of
+another shard's node → its features and embedding, as last received from its owner. Numbers in keys are big-endian, so
+that byte order is number order.
 """
 
 from __future__ import annotations
@@ -38,9 +40,11 @@ from numpy.typing import NDArray
 NEVER = -(1 << 62)
 """Earlier than any event, in µs."""
 
-FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, CREDIT, VIA, CREATE_CLAIM, REPLIES, CLEARED = (
-    bytes((ord(c),)) for c in "fmsSikvcrz"
+FOLLOW, MEMBER, SHARE, SHARE_CLAIM, PAIR, CREDIT, VIA, CREATE_CLAIM, REPLIES, CLEARED, LABEL_CLAIM = (
+    bytes((ord(c),)) for c in "fmsSikvcrzl"
 )
+LABELS = 3
+"""The type of the rows of labels in `nodes`, after the types of nodes."""
 
 PAIR_KEY = Struct(">cII")
 TRIPLE_KEY = Struct(">cIII")
@@ -49,6 +53,9 @@ _INDEX_FIELDS = np.dtype("u1, >u4, >u8, >u8, >u4")
 _SHARE_CLAIM = Struct(">cIIQI")
 _CREATE_CLAIM = Struct(">cIQII")
 CREDIT_KEY = Struct(">cIIQI")
+_LABEL_CLAIM = Struct(">cIQI")
+LABEL_VALUE = Struct("<i")
+"""l: row of the labels."""
 _PREFIX = Struct(">cI")
 NODE_KEY = Struct(">BI")
 NODE_KEYS = np.dtype([("kind", "u1"), ("row", ">u4")])
@@ -125,6 +132,17 @@ def read_create_claim(key: bytes) -> tuple[int, int, int]:
     return time, user, reply - 1
 
 
+def label_claim(content: int, time: int, user: int) -> bytes:
+    """Return the key of `l`."""
+    return _LABEL_CLAIM.pack(LABEL_CLAIM, content, time, user)
+
+
+def read_label_claim(key: bytes) -> tuple[int, int]:
+    """Return `(time, user)` of a key of `l`."""
+    _, _, time, user = _LABEL_CLAIM.unpack(key)
+    return time, user
+
+
 def credit(creator: int, user: int, time: int, content: int) -> bytes:
     """Return the key of `k`."""
     return CREDIT_KEY.pack(CREDIT, creator, user, time, content)
@@ -159,7 +177,8 @@ def read_node(key: bytes) -> tuple[int, int]:
 
 CONTENT_RECORD = np.dtype([
     ("created_at", "<i8"), ("deleted_at", "<i8"), ("last_event_at", "<i8"), ("creator", "<i4"), ("reply", "<i4"),
-    ("sharers", "<i4"), ("reach", "<i4"), ("reference_count", "<i4"), ("claims", "u1"),
+    ("sharers", "<i4"), ("reach", "<i4"), ("reference_count", "<i4"), ("claims", "u1"), ("labels", "<i4"),
+    ("waiting", "u1"),
 ])  # fmt: skip
 COMMUNITY_RECORD = np.dtype([("members", "<i4")])
 """Fields are named like the columns of their table."""
@@ -184,7 +203,7 @@ def read_user(value: bytes) -> tuple[int, int, int]:
 
 def read_content(value: bytes) -> tuple[int, int, int]:
     """Return `(created_at, sharers, reach)` of a content's `nodes` value."""
-    created_at, _, _, _, _, sharers, reach, _, _ = CONTENT_STRUCT.unpack_from(value)
+    created_at, _, _, _, _, sharers, reach, *_ = CONTENT_STRUCT.unpack_from(value)
     return created_at, sharers, reach
 
 

@@ -24,7 +24,7 @@ def concerned(mutation: Mutation, shards: int) -> Iterable[int]:
     if kind == Kind.FORGET:
         return range(shards)
     owners = {owner(user, shards), owner(other, shards)}
-    if extra is not None:
+    if extra is not None and kind != Kind.LABELS:
         owners.add(owner(extra, shards))
     return owners
 
@@ -42,7 +42,8 @@ def concerned_rows(columns: EventColumns, shards: int) -> Iterator[NDArray[np.bo
     owners = np.fromiter(map(source_hash, columns.ids), np.uint64, len(columns.ids)) % np.uint64(shards)
     # The owner of an absent id is no shard.
     owners = np.append(owners, np.uint64(shards))
-    users, others, extras = owners[columns.user], owners[columns.other], owners[columns.extra]
+    users, others = owners[columns.user], owners[columns.other]
+    extras = np.where(columns.kind == Kind.LABELS, users, owners[columns.extra])
     to_all = columns.kind == Kind.FORGET
     for shard in range(shards):
         yield to_all | (users == shard) | (others == shard) | (extras == shard)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.storage import row_layouts
-from graphstate.types import TYPES, USER, GraphSpec, Mutation, owner
+from graphstate.types import CONTENT, CREATED, TYPES, USER, GraphSpec, Mutation, Snapshot, owner
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.network.pyg_reference import reference
@@ -71,8 +71,28 @@ def check(twin: NaiveGraph, tried: Cluster) -> None:
                 assert shard.graph.as_of()[at] == snapshot.as_of[row]
                 assert np.abs(engine.hidden2[at] - hidden2[row]).max() <= LARGEST_ERROR
                 assert abs(engine.score[at] - score[row]) <= LARGEST_ERROR
+    check_labels(snapshot, tried)
     assert tried.users == int(snapshot.live.sum())
     check_mirrors(tried)
+
+
+def check_labels(snapshot: Snapshot, tried: Cluster) -> None:
+    """Check that the owners of a content and of its creator have its labels."""
+    creators = dict(zip(*snapshot.edges[CREATED].tolist(), strict=True))
+    for content, name in enumerate(snapshot.ids[CONTENT]):
+        creator = snapshot.ids[USER][creators[content]] if content in creators else None
+        for node in {name, creator or name}:
+            graph = tried.shards[owner(node, len(tried.shards))].graph
+            row = graph.contents.index[name]
+            label = graph.contents.labels[row]
+            assert (graph.labels.ids[label] if label >= 0 else "") == snapshot.labels[content], name
+            if label >= 0 and creator is not None:
+                assert graph.users.ids[graph.contents.creator[row]] == creator
+    for shard in tried.shards:
+        texts = [text for text in shard.graph.labels.ids if text]
+        assert sorted(texts) == sorted(set(texts))
+        used = shard.graph.labels.uses[: len(shard.graph.labels)]
+        assert [bool(uses) for uses in used] == [bool(text) for text in shard.graph.labels.ids]
 
 
 def check_mirrors(tried: Cluster) -> None:

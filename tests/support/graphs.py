@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphstate.memory.labels import label_text
 from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.state import GraphState
 from graphstate.types import (
@@ -74,6 +75,11 @@ def unshare(minute: float, user: str, content: str) -> Mutation:
 def create(minute: float, user: str, content: str, reply_to: str | None = None) -> Mutation:
     """A create."""
     return Mutation(Kind.CREATE, at(minute), user, content, reply_to)
+
+
+def labels(minute: float, user: str, content: str, *topics: str, community: str | None = None) -> Mutation:
+    """The labels of a create."""
+    return Mutation(Kind.LABELS, at(minute), user, content, label_text(topics, community))
 
 
 def delete(minute: float, user: str, content: str) -> Mutation:
@@ -189,6 +195,8 @@ def differences(expected: Snapshot, got: Snapshot) -> list[str]:
         for number, (one, other) in enumerate(zip(getattr(expected, part), getattr(got, part), strict=True)):
             if not np.array_equal(one, other):
                 found.append(f"{part}[{number}]: expected {_show(one)}, got {_show(other)}")
+    if expected.labels != got.labels:
+        found.append(f"labels: expected {expected.labels}, got {got.labels}")
     for part in ("own", "as_of", "live", "created"):
         one, other = getattr(expected, part), getattr(got, part)
         if one.shape != other.shape:

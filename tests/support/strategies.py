@@ -6,6 +6,7 @@ import random
 
 from hypothesis import strategies as st
 
+from graphstate.memory.labels import label_text
 from graphstate.types import GraphSpec, Kind, Mutation
 from tests.support.graphs import DAY, HOUR, MINUTE, START
 
@@ -33,8 +34,10 @@ RETAINED = (
 
 _OTHER = {
     Kind.FOLLOW: USERS, Kind.UNFOLLOW: USERS, Kind.JOIN: COMMUNITIES, Kind.LEAVE: COMMUNITIES, Kind.FORGET: ("",),
-    Kind.SHARE: CONTENTS, Kind.UNSHARE: CONTENTS, Kind.CREATE: CONTENTS, Kind.DELETE: CONTENTS,
+    Kind.SHARE: CONTENTS, Kind.UNSHARE: CONTENTS, Kind.CREATE: CONTENTS, Kind.DELETE: CONTENTS, Kind.LABELS: CONTENTS,
 }  # fmt: skip
+
+LABELS = (label_text("p", "k"), label_text("pq"), label_text("", "a"))
 
 # Kinds drawn more often: shares and creates have most effects, the others undo them.
 _KINDS = (
@@ -71,6 +74,17 @@ def mutations(draw: st.DrawFn, clusters: list[int]) -> Mutation:
 
 
 @st.composite
+def labeled(draw: st.DrawFn, clusters: list[int]) -> list[Mutation]:
+    """Draw a create with labels, in either order."""
+    time, user, content = (draw(st.sampled_from(values)) for values in (clusters, USERS, CONTENTS))
+    both = [
+        Mutation(int(Kind.CREATE), time, user, content),
+        Mutation(int(Kind.LABELS), time, user, content, draw(st.sampled_from(LABELS))),
+    ]
+    return draw(st.permutations(both))
+
+
+@st.composite
 def stated(draw: st.DrawFn, clusters: list[int]) -> list[Mutation]:
     """Draw a share with author and created: the create that it states, and the share."""
     moments, people = st.sampled_from(clusters), st.sampled_from(USERS)
@@ -84,7 +98,8 @@ def histories(draw: st.DrawFn, max_size: int = 40) -> list[Mutation]:
     """Draw a log in random order."""
     clusters = draw(times())
     alone = mutations(clusters).map(lambda mutation: [mutation])
-    events = draw(st.lists(st.one_of(alone, alone, alone, stated(clusters)), min_size=1, max_size=max_size))
+    drawn = st.one_of(alone, alone, alone, stated(clusters), labeled(clusters))
+    events = draw(st.lists(drawn, min_size=1, max_size=max_size))
     return [mutation for event in events for mutation in event]
 
 
@@ -129,4 +144,6 @@ def history(seed: int, events: int, users: int = 40, contents: int = 60) -> list
         other = pool[int(len(pool) * rng.random() ** 2)]
         late = rng.choice((0, 0, 0, 0, HOUR, DAY)) * MINUTE
         log.append(Mutation(int(kind), time - late, user, other, extra))
+        if kind == Kind.CREATE and rng.random() < 0.5:
+            log.append(Mutation(int(Kind.LABELS), time - late, user, other, rng.choice(LABELS)))
     return log
