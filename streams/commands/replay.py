@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.commands import _files
+from streams.commands.worker import ALERT_TOPICS
 
 if TYPE_CHECKING:
     from streams.messages.files.event_files import Skipped
@@ -22,6 +23,7 @@ def replay(
     batch: Annotated[int, typer.Option(min=1, help="Events per step; the scores do not depend on it.")] = 16_384,
     model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the artifact in the package.")] = "",
     retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0: no limit.")] = 0,
+    alert_topics: Annotated[str | None, typer.Option(help=ALERT_TOPICS, show_default=False)] = None,
     skip_bad: _files.SkipBad = 0,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also compute every score with PyTorch Geometric and compare.")
@@ -37,7 +39,9 @@ def replay(
         event_files.time_us(until)
     output_places.check_folder(out)
     skipped = _files.skipped(skip_bad)
-    summary = _run(files, out, until, batch, shards, model, retention_s, reference, skipped, quiet=as_json)
+    summary = _run(
+        files, out, until, batch, shards, model, retention_s, reference, skipped, alert_topics, quiet=as_json
+    )
     if as_json:
         typer.echo(json.dumps({**summary, **_files.summary(skipped)}))
         return
@@ -60,6 +64,7 @@ def _run(
     retention_s: int,
     reference: bool,
     skipped: Skipped,
+    alert_topics: str | None,
     *,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _run(
     from streams.telemetry import progress
 
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
-    settings = Settings.load()
+    settings = Settings.load(**({} if alert_topics is None else {"alert_topics": alert_topics}))
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
     mutations = event_files.mutations(*files, until=until or None, skipped=skipped)

@@ -5,7 +5,7 @@ has those of all:
 
     1 passed      the watermark of the shard has passed the boundary; facts from before it are sent earlier in the log
     2 counts      numbers of authors by shares; added, they give the thresholds of the whole graph
-    3 candidates  the best candidates of each shard; the first of all, up to the budget, are picked
+    3 candidates  the best candidates of each shard; the first of all, up to the budgets, are picked
     4 sharers     if any was picked: what each shard knows of its users among the new sharers, for the text of the alert
 
 So no shard decides for others: the owner of a picked user publishes the alert, and every shard computes that the
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,6 +30,7 @@ from graphstate.state import ALERTS, GraphState
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s, Mutation
 from streams.messages.packs.source_progress import SourceProgress
+from streams.settings.alert_topics import NONE, ContentLabels
 from streams.shard.alerts import messages, rises
 from streams.shard.alerts.activity import AuthorActivity, Measured
 from streams.shard.alerts.alert_rule import EPOCHS, UNIT, AlertRule, Emerging, Thresholds, added, counted
@@ -302,19 +304,36 @@ class Judgement:
         return ordered
 
     def first_with_new_sharers(self, view: BoundaryView, places: Int64s) -> list[Candidate]:
-        """Return the first of the ranked places with enough new sharers, up to the budget."""
-        rows, velocity, level, _, _ = view.measured
+        """Return the first of the ranked places with enough new sharers, as many as each scope needs."""
+        scopes = self._rule.scopes
+        room = list(accumulate(scope.budget for scope in scopes))
         found: list[Candidate] = []
         for place in places.tolist():
-            if len(found) == self._rule.budget:
+            if not any(room):
                 break
-            row = int(rows[place])
+            row = int(view.measured.rows[place])
             new = self._first_shares(row, view.at)
-            if len(new) >= self._rule.min_new_sharers:
-                asked = tuple(rises.asked(self._graph, new))
-                hashed = int(self._graph.users.hash[row])
-                found.append(Candidate(int(velocity[place]), int(level[place]), hashed, row, len(new), asked))
+            if len(new) < self._rule.min_new_sharers:
+                continue
+            labels = self._labels(row, view.at) if self._rule.about else NONE
+            for number, scope in enumerate(scopes):
+                if room[number] and scope.holds(labels):
+                    room[number] -= 1
+                    found.append(self._candidate(view, place, new, number))
         return found
+
+    def _candidate(self, view: BoundaryView, place: int, new: list[tuple[int, int]], scope: int) -> Candidate:
+        rows, velocity, level = view.measured[:3]
+        row, asked = int(rows[place]), tuple(rises.asked(self._graph, new))
+        hashed = int(self._graph.users.hash[row])
+        return Candidate(int(velocity[place]), int(level[place]), hashed, row, len(new), asked, scope)
+
+    def _labels(self, row: int, boundary: int) -> ContentLabels:
+        """Return the labels of the content behind an author's rise."""
+        return rises.labels_of(self._graph, self._rise(row, boundary).content)
+
+    def _rise(self, row: int, boundary: int) -> rises.Rise:
+        return rises.rise_of(self._graph, self.pending, row, boundary - self._rule.window_us, boundary)
 
     def _first_shares(self, row: int, boundary: int) -> list[tuple[int, int]]:
         return rises.first_shares(self._graph, self.pending, row, boundary - self._rule.window_us, boundary)
@@ -337,15 +356,23 @@ class Judgement:
         """Return the best candidates of all shards by rule, up to the budget, each with its shard."""
         picked = {}
         for name in _RULES:
-            all_ = [(shard, candidate) for shard, own in candidates.items() for candidate in own[name]]
-            picked[name] = sorted(all_, key=lambda entry: (entry[1].order(), entry[0]))[: self._rule.budget]
+            chosen: dict[tuple[int, int], Candidate] = {}
+            for number, scope in enumerate(self._rule.scopes):
+                field_ = [
+                    (candidate.order(), shard, candidate)
+                    for shard, own in candidates.items()
+                    for candidate in own[name]
+                    if candidate.scope == number and (shard, candidate.row) not in chosen
+                ]
+                chosen |= {(shard, one.row): one for _, shard, one in sorted(field_)[: scope.budget]}
+            picked[name] = [(shard, candidate) for (shard, _), candidate in chosen.items()]
         return picked
 
     def _announce(self, boundary: int, candidate: Candidate, answers: list[Known]) -> None:
         graph, row = self._graph, candidate.row
         if graph.users.forget_at_cells[row] >= boundary or not graph.users.live(row):
             return
-        rise = rises.rise_of(graph, self.pending, row, boundary - self._rule.window_us, boundary)
+        rise = self._rise(row, boundary)
         self.step.picks.append(
             Emerging(
                 row,
@@ -356,6 +383,7 @@ class Judgement:
                 graph.contents.ids[rise.content] or None if rise.content >= 0 else None,
                 rise.rising_s,
                 tuple(rises.named(graph, self._first_shares(row, boundary), answers)),
+                rises.labels_of(graph, rise.content).topics,
             )
         )
 

@@ -46,6 +46,7 @@ class Candidate(NamedTuple):
         row: Row of the user in its shard.
         new_sharers: Number of users who shared the user for the first time within the window.
         sharers: Hashes of the earliest of them, for the shipped rule.
+        scope: Number of the scope whose budget it may use; one user may be a candidate of several.
     """
 
     velocity: int
@@ -54,6 +55,7 @@ class Candidate(NamedTuple):
     row: int
     new_sharers: int
     sharers: tuple[int, ...] = ()
+    scope: int = 0
 
     def order(self) -> tuple[int, int, int]:
         """Return the sort key: the best candidate first."""
@@ -61,7 +63,8 @@ class Candidate(NamedTuple):
 
 
 ShardCandidates = dict[str, list[Candidate]]
-"""Best candidates of a shard by rule, at most the budget."""
+"""Best candidates of a shard by rule; of each scope as many as all budgets up to its own, because later scopes leave
+out users that an earlier one picks."""
 
 
 class Known(NamedTuple):

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from graphstate.memory.labels import read_labels
 from graphstate.queries import recent_activity
 from graphstate.queries.recent_activity import CreditedShare, Revisions
 from graphstate.state import GraphState
+from streams.settings.alert_topics import NONE, ContentLabels
 from streams.shard.alerts.activity import Measured
 from streams.shard.alerts.messages import Known
 from streams.shard.alerts.pending import PendingChanges
@@ -44,6 +46,12 @@ def rise_of(graph: GraphState, pending: PendingChanges, row: int, since: int, bo
     """Return the rise of an author (row) in the window from `since` to a boundary (µs)."""
     shares = recent_activity.shares_between(graph, row, since, boundary, _revisions(pending, row))
     return Rise(recent_activity.most_shared(graph, row, shares), rising_s(shares, boundary))
+
+
+def labels_of(graph: GraphState, content: int) -> ContentLabels:
+    """Return the labels of a content (row, −1 for none) of one of this shard's authors."""
+    row = graph.contents.labels_cells[content] if content >= 0 else -1
+    return ContentLabels(*read_labels(graph.labels.ids[row])) if row >= 0 else NONE
 
 
 def _revisions(pending: PendingChanges, row: int) -> Revisions:
