@@ -64,6 +64,10 @@ class Labels:
         self._fresh.add(row)
         return row
 
+    def topics(self, row: int) -> tuple[str, ...]:
+        """Return the topics of a row, none for −1: the topics of a content are those of its `labels`."""
+        return read_labels(self.ids[row])[1] if row >= 0 else ()
+
     def _reserve(self, rows: int) -> None:
         if rows > len(self.uses):
             self.uses = np.concatenate([self.uses, np.zeros(max(rows, len(self.uses)), np.int32)])

@@ -12,7 +12,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from operator import attrgetter
@@ -34,11 +34,13 @@ from streams.messages.events import (
     Event,
     TopicKind,
     checked_id,
+    labels_of,
     mutations,
 )
 
 _KIND, _TIME, _USER = attrgetter("kind"), attrgetter("time"), attrgetter("user")
 _OTHER, _EXTRA, _STATED = attrgetter("other"), attrgetter("extra"), attrgetter("author", "created")
+_LABELS = attrgetter("community", "topics")
 _UNSTATED = (None, None)
 _REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -82,9 +84,9 @@ def decode(parts: Sequence[Messages]) -> DecodedFetch:
     # An event compares all its fields with None; its type is known at once.
     complete = type(None) not in set(map(type, decoded))
     refused = set() if complete else {number for number, event in enumerate(decoded) if event is None}
-    with_authors = any(part.topic == "share" for part in parts)
+    topics = {part.topic for part in parts}
     while True:
-        columns, counts, suspects = _columns(decoded, latest_us, with_authors=with_authors)
+        columns, counts, suspects = _columns(decoded, latest_us, topics)
         if not suspects:
             break
         # These messages have an event that the checks refuse; without them, every other one is valid.
@@ -126,13 +128,13 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def _columns(decoded: list[Any], latest_us: Int64s, *, with_authors: bool) -> tuple[EventColumns, Int64s, set[int]]:
+def _columns(decoded: list[Any], latest_us: Int64s, topics: set[TopicKind]) -> tuple[EventColumns, Int64s, set[int]]:
     """Convert decoded messages to columns.
 
     Args:
         decoded: The event or the list of events of each message; None for none.
         latest_us: The latest valid time of each message.
-        with_authors: Whether shares are among them.
+        topics: The topics from which they come.
 
     Returns:
         (mutations, number of mutations of each message, messages with an invalid event).
@@ -150,28 +152,64 @@ def _columns(decoded: list[Any], latest_us: Int64s, *, with_authors: bool) -> tu
     late = times > latest_us
     if late.any():
         invalid += np.flatnonzero(late).tolist()
-    stated: list[int] = []
-    if with_authors:
-        pairs = list(map(_STATED, events))
-        stated = (
-            [] if pairs.count(_UNSTATED) == len(pairs) else [n for n, pair in enumerate(pairs) if pair != _UNSTATED]
-        )
     at = np.zeros(len(events), np.int64)
-    if not stated:
-        return EventColumns(kinds, times, users, others, extras, at, numbers.ids()), counts, _owners(message, invalid)
+    columns = EventColumns(kinds, times, users, others, extras, at, [])
+    more: list[tuple[EventColumns, Int64s, Int64s]] = []
+    if "create" in topics:
+        more += _labels_of_creates(events, columns, numbers, invalid)
+    if "share" in topics:
+        more += _creates_of_shares(events, columns, numbers, latest_us, invalid)
+    columns = replace(columns, ids=numbers.ids())
+    if not more:
+        return columns, counts, _owners(message, invalid)
+    for _, _, rows in more:
+        counts = counts + np.bincount(message[rows], minlength=len(counts))
+    parts = [replace(part, ids=columns.ids) for part, _, _ in more]
+    merged = _merged(columns, EventColumns.joined(parts), np.concatenate([before for _, before, _ in more]))
+    return merged, counts, _owners(message, invalid)
+
+
+def _labels_of_creates(
+    events: list[Event], columns: EventColumns, numbers: IdNumbers, invalid: list[int]
+) -> list[tuple[EventColumns, Int64s, Int64s]]:
+    """Return the labels of creates, the row before which each belongs, and the row of its create; none if none has."""
+    pairs = list(map(_LABELS, events))
+    if pairs.count(_UNSTATED) == len(pairs):
+        return []
+    rows, texts = list[int](), list[str | None]()
+    for row in np.flatnonzero(columns.kind == Kind.CREATE).tolist():
+        community, topics = pairs[row]
+        if topics or community is not None:
+            try:
+                texts.append(labels_of(community, tuple(topics or ())))
+                rows.append(row)
+            except BadEvent:
+                invalid.append(row)
+    chosen = np.array(rows, np.int64)
+    part = columns.select(chosen)
+    kind = np.full(len(rows), Kind.LABELS, np.uint8)
+    return [(replace(part, kind=kind, extra=numbers.of(texts)), chosen + 1, chosen)]
+
+
+def _creates_of_shares(
+    events: list[Event], columns: EventColumns, numbers: IdNumbers, latest_us: Int64s, invalid: list[int]
+) -> list[tuple[EventColumns, Int64s, Int64s]]:
+    """Return the creates that shares state, the row before which each belongs, and its share; none if none does."""
+    pairs = list(map(_STATED, events))
+    if pairs.count(_UNSTATED) == len(pairs):
+        return []
+    stated = [number for number, pair in enumerate(pairs) if pair != _UNSTATED]
     rows, wrong = np.array(stated, np.int64), list[int]()
     wrong += [number for number, row in enumerate(stated) if None in pairs[row]]
     authors = numbers.of(_ids([pairs[row][0] for row in stated], wrong))
     created = _microseconds([pairs[row][1] for row in stated], wrong)
     wrong += np.flatnonzero(created > latest_us[rows]).tolist()
     invalid += [stated[number] for number in wrong]
-    columns = EventColumns(kinds, times, users, others, extras, at, numbers.ids())
     creates = EventColumns(
-        np.full(len(rows), Kind.CREATE, np.uint8), created, authors, others[rows],
-        np.full(len(rows), ABSENT, np.int32), at[rows], columns.ids,
+        np.full(len(rows), Kind.CREATE, np.uint8), created, authors, columns.other[rows],
+        np.full(len(rows), ABSENT, np.int32), columns.at[rows], [],
     )  # fmt: skip
-    counts = counts + np.bincount(message[rows], minlength=len(counts))
-    return _merged(columns, creates, rows), counts, _owners(message, invalid)
+    return [(creates, rows, rows)]
 
 
 def _owners(message: Int64s, invalid: list[int]) -> set[int]:

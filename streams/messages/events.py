@@ -5,7 +5,8 @@ time are checked when the `Mutation` is built. Only a message that fails goes th
 what the decoder does not (a BOM, the prefix of a schema registry, a leap second), finds the mistake in other messages,
 and returns the valid events of an array.
 
-A share with `author` and `created` becomes two mutations: the create of its content, then the share.
+A share with `author` and `created` becomes two mutations: the create of its content, then the share. A create with
+`topics` or `community` becomes two: itself, then its labels.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import time as clock
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from graphstate.memory.labels import label_text
 from graphstate.types import Kind, Mutation
 from streams.errors import BadEvent
 from streams.messages import time_formats, wire_formats
@@ -55,6 +58,8 @@ class Event(Struct, tag_field="type", gc=False):
     extra: ClassVar[Any] = None
     author: ClassVar[Any] = None
     created: ClassVar[Any] = None
+    community: ClassVar[Any] = None
+    topics: ClassVar[Any] = None
     time: Time
     user: Id
 
@@ -112,13 +117,13 @@ class Unshare(Event, tag="unshare", gc=False, rename={"other": "content"}):
 
 
 class Create(Event, tag="create", gc=False, rename={"other": "content", "extra": "reply_to"}):
-    """The user creates the content; community and topics are validated and not used."""
+    """The user creates the content in a community, about topics."""
 
     kind = int(Kind.CREATE)
     other: Id  # type: ignore[misc]
     extra: Id | None = None  # type: ignore[misc]
-    community: Id | None = None
-    topics: list[Id] | None = None
+    community: Id | None = None  # type: ignore[misc]
+    topics: list[Id] | None = None  # type: ignore[misc]
 
 
 class Delete(Event, tag="delete", gc=False, rename={"other": "content"}):
@@ -126,9 +131,9 @@ class Delete(Event, tag="delete", gc=False, rename={"other": "content"}):
 
     kind = int(Kind.DELETE)
     other: Id  # type: ignore[misc]
-    community: Id | None = None
+    community: Id | None = None  # type: ignore[misc]
     reply_to: Id | None = None
-    topics: list[Id] | None = None
+    topics: list[Id] | None = None  # type: ignore[misc]
 
 
 _TOPICS: dict[TopicKind, Any] = {
@@ -153,6 +158,7 @@ _TIMES = ("time", "created")
 _ITS_OWN = "the message's own timestamp"
 _NOW = "the present (the clock of this machine)"
 
+_LABELS = int(Kind.LABELS)
 _new = tuple.__new__
 
 
@@ -185,12 +191,12 @@ def mutations(value: bytes | None, topic: TopicKind, timestamp_ms: int) -> list[
 
 
 def from_row(row: Mapping[str, Any], now_us: int | None = None) -> Mutation:
-    """Return the mutation of one row as `all_from_row` does; of a share with an author only the share."""
-    return all_from_row(row, now_us)[-1]
+    """Return the mutation of one row as `all_from_row` does, without a share's create and a create's labels."""
+    return next(one for one in reversed(all_from_row(row, now_us)) if one.kind != Kind.LABELS)
 
 
 def all_from_row(row: Mapping[str, Any], now_us: int | None = None) -> list[Mutation]:
-    """Return the mutations of one row of an event file, the event's own mutation last.
+    """Return the mutations of one row of an event file: a share's create, the event's own, a create's labels.
 
     Args:
         row: the fields of the event; None counts as absent.
@@ -251,6 +257,9 @@ def _accepted(events: Iterable[Event], latest_us: int, base: str = _ITS_OWN) -> 
         if type(event) is Share and (event.author is not None or event.created is not None):
             result.append(_create_of_share(event, other, latest_us, base))
         result.append(_new(Mutation, (event.kind, time_us, user, other, extra, 0)))
+        if type(event) is Create and (event.topics or event.community is not None):
+            text = labels_of(event.community, tuple(event.topics or ()))
+            result.append(_new(Mutation, (_LABELS, time_us, user, other, text, 0)))
     return result
 
 
@@ -264,6 +273,17 @@ def _create_of_share(share: Share, content: str, latest_us: int, base: str) -> M
     except BadEvent as bad:
         name = "created" if bad.reason == "time" else "author"
         raise BadEvent(bad.reason, f"{name} {str(bad).partition(' ')[2]}") from None
+
+
+@lru_cache(maxsize=1 << 14)
+def labels_of(community: str | int | None, topics: tuple[str | int, ...]) -> str:
+    """Return the labels of a create as text.
+
+    Raises:
+        BadEvent: an id is too long.
+    """
+    ids = [checked_id("topics", topic) for topic in topics]
+    return label_text(ids, None if community is None else checked_id("community", community))
 
 
 def checked_id(name: str, value: str | int) -> str:

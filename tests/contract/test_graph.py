@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from graphstate.memory.labels import label_text
 from graphstate.types import GraphSpec
-from tests.support.graphs import Build, create, delete, follow, forget, join, leave, share, unfollow, unshare
+from tests.support.graphs import Build, create, delete, follow, forget, join, labels, leave, share, unfollow, unshare
 
 # Sources with equal times are ordered by hash. Of the ids a … h it is in this order: e f c a h g b d.
 
@@ -376,3 +377,23 @@ def test_repeats(graph: Build) -> None:
     assert view.edges("interacts") == {("a", "b", 3)}
     assert view.own("a", "made") == view.own("b", "created") == view.own("b", "followers") == 2
     assert view.members("k") == view.sharers("x") == 1
+
+
+# labels
+
+
+def test_labels_of_the_create_in_force(graph: Build) -> None:
+    """A content has the labels of its create in force; later creates keep theirs until they are in force."""
+    events = [create(2, "a", "x"), labels(2, "a", "x", "p", "q"), create(3, "b", "x"), labels(3, "b", "x", "r")]
+    assert graph(*events).snapshot.labels == [label_text("pq")]
+    assert graph(*events, forget(2, "a")).snapshot.labels == [label_text("r")]
+    assert graph(*events, delete(2, "c", "x")).snapshot.labels == [label_text("r")]
+    assert graph(*events, create(1, "c", "x")).snapshot.labels == [""]
+    assert graph(*events, forget(3, "a"), forget(3, "b")).snapshot.labels == []
+
+
+def test_labels_alone(graph: Build) -> None:
+    """Labels without the create of their time and user have no effect; of two, the smaller text counts."""
+    assert graph(create(2, "a", "x"), labels(1, "a", "x", "p"), labels(2, "b", "x", "p")).snapshot.labels == [""]
+    both = (labels(2, "a", "x", "q"), labels(2, "a", "x", "p", community="k"))
+    assert graph(create(2, "a", "x"), *both).snapshot.labels == [min(event.extra or "" for event in both)]

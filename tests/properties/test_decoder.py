@@ -227,6 +227,9 @@ def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> 
 def valid(mutation: Mutation, topic: TopicKind, timestamp_ms: int) -> None:
     """Check everything that a shard relies on."""
     kind = Kind(mutation.kind)
+    if kind is Kind.LABELS:
+        valid(mutation._replace(kind=int(Kind.CREATE), extra=None), topic, timestamp_ms)
+        return
     assert TOPIC_OF[kind.name.lower()] == topic or (kind is Kind.CREATE and topic == "share")
     assert type(mutation) is Mutation
     assert type(mutation.time) is int
@@ -260,9 +263,16 @@ def naive(value: bytes, topic: TopicKind, timestamp_ms: int) -> list[Mutation] |
 
 
 def all_of(event: Any, topic: TopicKind, timestamp_ms: int) -> list[Mutation]:
-    """The mutations of one event with the create that it states; raise any error to refuse it."""
+    """The mutations of one event with the create or the labels that it states; raise any error to refuse it."""
     itself = one(event, topic, timestamp_ms)
     stated = [event.get(name) is not None for name in ("author", "created")]
+    if itself.kind == Kind.CREATE and (event.get("topics") or event.get("community") is not None):
+        named = [naive_id(event["community"]) if event.get("community") is not None else ""]
+        for topic_id in map(naive_id, event.get("topics") or ()):
+            if topic_id not in named[1:] and len(named) <= 8:
+                named.append(topic_id)
+        text = json.dumps(named, ensure_ascii=False, separators=(",", ":"))
+        return [itself, itself._replace(kind=int(Kind.LABELS), extra=text)]
     if itself.kind != Kind.SHARE or not any(stated):
         return [itself]
     if not all(stated):
@@ -276,11 +286,13 @@ def one(event: Any, topic: TopicKind, timestamp_ms: int) -> Mutation:
     name = event["type"]
     if type(event) is not dict or TOPIC_OF[name] != topic:
         raise ValueError
-    unused = {"unshare": ("via",), "create": ("community",), "delete": ("community", "reply_to")}.get(name, ())
+    unused = {"unshare": ("via",), "delete": ("community", "reply_to")}.get(name, ())
     for field in unused:
         if event.get(field) is not None:
             naive_id(event[field], unused=True)
-    if name in {"create", "delete"} and event.get("topics") is not None:
+    if name == "create" and event.get("topics") is not None and type(event["topics"]) is not list:
+        raise ValueError
+    if name == "delete" and event.get("topics") is not None:
         if type(event["topics"]) is not list:
             raise ValueError
         for tag in event["topics"]:

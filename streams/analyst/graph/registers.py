@@ -20,7 +20,7 @@ from streams.analyst.graph import register_kernels as kernels
 from streams.analyst.graph.tables import FORGETS, NEVER, QUEUED, SIZE, Claims, Contents, Pairs, Schedule, Shares, Users
 
 SECOND_US = 1_000_000
-EVENT_KINDS = 16
+EVENT_KINDS = int(Kind.LABELS)
 """Kinds from here on are facts."""
 _USER_PAIRS = (Kind.FOLLOW, Kind.UNFOLLOW)
 _MEMBER_PAIRS = (Kind.JOIN, Kind.LEAVE)

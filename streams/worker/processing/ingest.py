@@ -242,8 +242,9 @@ def _add(
 
 
 def _events(parts: list[Part], decoded: DecodedFetch) -> Int64s:
-    """Return the number of events by kind; a share with an author yields a create that is no event of its own."""
+    """Return the number of events by kind; a share's create and a create's labels are no events of their own."""
     kinds = np.bincount(decoded.columns.kind, minlength=len(NAMES))
+    kinds[Kind.LABELS] = 0
     if not kinds[Kind.CREATE] or all(messages.topic != "share" for _, _, messages in parts):
         return kinds
     is_share = np.repeat([messages.topic == "share" for _, _, messages in parts], [len(part[1]) for part in parts])

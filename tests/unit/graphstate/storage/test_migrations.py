@@ -29,7 +29,7 @@ def stored(tmp_path: Path, version: int = migrations.OLDEST) -> tuple[Path, Grap
 
 def assert_same(one: Snapshot, other: Snapshot) -> None:
     """Assert that two graphs are equal, bit by bit."""
-    for field in ("ids", "edges", "times", "propagated", "own", "as_of", "live", "created"):
+    for field in ("ids", "edges", "times", "propagated", "own", "as_of", "live", "created", "labels"):
         for mine, theirs in zip(getattr(one, field), getattr(other, field), strict=True):
             np.testing.assert_array_equal(mine, theirs)
 

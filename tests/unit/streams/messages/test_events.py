@@ -49,8 +49,35 @@ def test_every_type(fields: dict[str, Any], kind: Kind, other: str, extra: str |
     """Every type becomes its mutation, from a message and from a row of a file."""
     event = {"time": NOW_S, "user": "ann", "unknown": [1, {"a": None}], **fields}
     expected = Mutation(kind, NOW_S * 1_000_000, "ann", other, extra)
-    assert mutations(encode(event), TOPIC_OF[fields["type"]], NOW_MS) == [expected]
+    labels = [expected._replace(kind=Kind.LABELS, extra='["k","x"]')] if "topics" in fields else []
+    assert mutations(encode(event), TOPIC_OF[fields["type"]], NOW_MS) == [expected, *labels]
     assert from_row(event, NOW_MS * 1000) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"topics": ["x", 7, "é", "x", "7"]}, '["","x","7","é"]'),
+        ({"topics": [], "community": 5}, '["5"]'),
+        ({"topics": list("abcdefghij")}, '["","a","b","c","d","e","f","g","h"]'),
+        ({"topics": []}, None),
+        ({"topics": None, "community": None}, None),
+    ],
+)
+def test_labels(fields: dict[str, Any], text: str | None) -> None:
+    """Topics and community of a create become its labels: distinct topics in their order, eight at most."""
+    event = {"type": "create", "time": NOW_S, "user": "ann", "content": "c", **fields}
+    labels = [one.extra for one in mutations(encode(event), "create", NOW_MS)[1:]]
+    assert labels == ([] if text is None else [text])
+
+
+@pytest.mark.parametrize("fields", [{"topics": ["x" * 257]}, {"topics": ["é" * 200]}, {"community": "é" * 200}])
+def test_long_labels(fields: dict[str, Any]) -> None:
+    """A topic or a community is an id like any other."""
+    event = {"type": "create", "time": NOW_S, "user": "ann", "content": "c", **fields}
+    with pytest.raises(BadEvent) as caught:
+        mutations(encode(event), "create", NOW_MS)
+    assert caught.value.reason == "id"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def written(folder: Path, form: str, events: list[Mutation] = EVENTS) -> Path:
 def test_every_mutation_survives_as_a_row() -> None:
     """`row_of` and `from_row` are each other's inverse, for each kind."""
     assert [from_row(event_files.row_of(event)) for event in EVENTS] == EVENTS
-    assert {event.kind for event in EVENTS} == set(Kind)
+    assert {event.kind for event in EVENTS} == set(Kind) - {Kind.LABELS}
 
 
 @pytest.mark.parametrize("form", FORMS)
