@@ -78,7 +78,7 @@ class Fact(IntEnum):
     JUDGEMENT = 34
     """A message of a shard (at) about a boundary (time) of alerts: its stage (other), its content (extra); no user."""
     LABELED = 38
-    """Labels of the user's content (other) are in force. extra: `label_text`."""
+    """Labels of the user's content (other) are in force. time: created at, extra: `label_text`."""
     UNLABELED = 39
 
 

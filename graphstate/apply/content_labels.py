@@ -51,12 +51,13 @@ class ContentLabels:
     def _set(self, content: int, label: int) -> None:
         """Put labels in force, −1 for none, and send them to the creator's owner."""
         self.assign(content, label)
-        creator = self._contents.creator_cells[content]
+        contents = self._contents
+        creator = contents.creator_cells[content]
         if self._users.owned_cells[creator]:
             return
         users, fact = self._users, Fact.LABELED if label >= 0 else Fact.UNLABELED
         text = self._labels.ids[label] if label >= 0 else None
-        about = Mutation(fact, 0, users.ids[creator], self._contents.ids[content], text)
+        about = Mutation(fact, contents.created_at_cells[content], users.ids[creator], contents.ids[content], text)
         self._aggregates.outbound_facts.append((users.owner(creator), about))
 
     def assign(self, content: int, label: int) -> None:

@@ -129,7 +129,7 @@ STEPS_US = (0, 0, 1, MINUTE, MINUTE, 7 * MINUTE, 3 * HOUR * MINUTE)
 
 def history(seed: int, events: int, users: int = 40, contents: int = 60) -> list[Mutation]:
     """Return a larger random log of a seed, mostly in the order of its times."""
-    rng = random.Random(seed)
+    rng, labels = random.Random(seed), random.Random(seed)
     people, things = [f"u{i}" for i in range(users)], [f"c{i}" for i in range(contents)]
     pools = {USERS: people, CONTENTS: things, COMMUNITIES: ["k1", "k2", "k3"], ("",): [""]}
     time, log = START, []
@@ -144,6 +144,6 @@ def history(seed: int, events: int, users: int = 40, contents: int = 60) -> list
         other = pool[int(len(pool) * rng.random() ** 2)]
         late = rng.choice((0, 0, 0, 0, HOUR, DAY)) * MINUTE
         log.append(Mutation(int(kind), time - late, user, other, extra))
-        if kind == Kind.CREATE and rng.random() < 0.5:
-            log.append(Mutation(int(Kind.LABELS), time - late, user, other, rng.choice(LABELS)))
+        if kind == Kind.CREATE and labels.random() < 0.5:
+            log.append(Mutation(int(Kind.LABELS), time - late, user, other, labels.choice(LABELS)))
     return log
