@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from graphstate.types import Mutation
+from graphstate.memory.labels import read_labels
+from graphstate.types import Kind, Mutation
 from model.artifact import Artifact
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, admin, create
@@ -73,12 +74,19 @@ Row = tuple[int, TopicKind, int, bytes]
 def rows_of(mutations: list[Mutation]) -> list[Row]:
     """Return the events as messages, each with a random partition of its topic, in their order."""
     rng = random.Random(7)
-    rows = []
+    events: list[dict[str, Any]] = []
     for mutation in mutations:
-        event = event_files.row_of(mutation)
-        kind = TOPIC_OF[event["type"]]
-        rows.append((mutation.time, kind, rng.randrange(PARTITIONS), json.dumps(event).encode()))
-    return rows
+        if mutation.kind == Kind.LABELS:
+            # They come behind their create.
+            community, topics = read_labels(mutation.extra or "")
+            events[-1] |= {"topics": list(topics)} | ({"community": community} if community else {})
+        else:
+            events.append(event_files.row_of(mutation))
+    times = [mutation.time for mutation in mutations if mutation.kind != Kind.LABELS]
+    return [
+        (time, TOPIC_OF[event["type"]], rng.randrange(PARTITIONS), json.dumps(event).encode())
+        for time, event in zip(times, events, strict=True)
+    ]
 
 
 def send(settings: Settings, rows: list[Row], rate: float) -> None:
