@@ -140,7 +140,9 @@ def drained(process: WorkerProcess, timeout_s: float, still_s: float) -> None:
     wait_quiet(process.settings, timeout_s, still_s)
 
 
-def worked(way: str, rows: list[Row], kafka: EmbeddedKafka, folder: Path, shards: int, rate: float) -> Ends:
+def worked(  # noqa: PLR0913 - a way and its parameters
+    way: str, rows: list[Row], kafka: EmbeddedKafka, folder: Path, shards: int, rate: float, kills: int, seed: int
+) -> Ends:
     """Send the events to a worker in one of the ways, and return its alerts."""
     name = f"{way.replace(' ', '-')}-{shards}-{os.getpid()}-{random.randrange(1 << 20)}"
     last = IDLE_S if way != "one by one" else NEVER_IDLE_S
@@ -156,7 +158,7 @@ def worked(way: str, rows: list[Row], kafka: EmbeddedKafka, folder: Path, shards
         elif way == "one by one":
             _one_by_one(process, rows)
         else:
-            _killed(process, rows, rate, kills=10)
+            _killed(process, rows, rate, kills, seed)
         drained(process, 900.0, IDLE_S + 4.0)
         ends = read_ends(process.settings)
         process.kill()
@@ -178,9 +180,9 @@ def _one_by_one(process: WorkerProcess, rows: list[Row]) -> None:
     process.wait_ready()
 
 
-def _killed(process: WorkerProcess, rows: list[Row], rate: float, kills: int) -> None:
+def _killed(process: WorkerProcess, rows: list[Row], rate: float, kills: int, seed: int) -> None:
     """Send the events while the worker is killed at random moments and started again."""
-    rng = random.Random(11)
+    rng = random.Random(seed)
     feeder = threading.Thread(target=send, args=(process.settings, rows, rate))
     feeder.start()
     for _ in range(kills):
@@ -229,6 +231,8 @@ def main() -> None:
     parser.add_argument(
         "--late", default=0.0, type=float, help="replay with this part of the events up to an hour late"
     )
+    parser.add_argument("--kills", default=10, type=int, help="how often the worker is killed")
+    parser.add_argument("--seed", default=11, type=int, help="of the moments at which it is killed")
     parser.add_argument("--rate", default=500.0, type=float, help="events a second of the ways with a rate")
     options = parser.parse_args()
     mutations = list(event_files.mutations(*options.files, until=options.until))
@@ -256,7 +260,8 @@ def main() -> None:
         for shards in map(int, options.workers.split(",")):
             for way in options.ways.split(","):
                 begin = time.monotonic()
-                ends = worked(way, rows, kafka, Path(folder), shards, options.rate)
+                moments = options.kills, options.seed
+                ends = worked(way, rows, kafka, Path(folder), shards, options.rate, *moments)
                 show(json.dumps(line(f"worker, {way}, {shards} shards", ends, first, time.monotonic() - begin)))
 
 

@@ -137,7 +137,7 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
             received = recent + level
             sharers.sort(key=lambda user: (-received[user] / max(1, authors[user]), -received[user], source_hash(user)))
             lately = {user for user, time in forgets if since <= time < boundary}
-            kept = [user for user in sharers if user not in lately]
+            kept = [user for user in sharers if user not in lately and user != author]
             own = shared[author]
             rising_s = (boundary - own[len(own) // 4][0]) / 1e6
             result.said[name] = rising_s, tuple(kept[:5]), _most_shared(own)

@@ -382,7 +382,7 @@ class Judgement:
                 candidate.new_sharers,
                 graph.contents.ids[rise.content] or None if rise.content >= 0 else None,
                 rise.rising_s,
-                tuple(rises.named(graph, self._first_shares(row, boundary), answers)),
+                tuple(rises.named(graph, row, self._first_shares(row, boundary), answers)),
                 rises.labels_of(graph, rise.content).topics,
             )
         )

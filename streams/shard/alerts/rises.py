@@ -93,15 +93,16 @@ def known(graph: GraphState, measured: Measured, wanted: Iterable[int], since: i
     return [Known(int(users.hash[row]), *received.get(row, (0, 0))) for row in rows.tolist()]
 
 
-def named(graph: GraphState, first: Iterable[tuple[int, int]], answers: Iterable[Known]) -> list[int]:
+def named(graph: GraphState, author: int, first: Iterable[tuple[int, int]], answers: Iterable[Known]) -> list[int]:
     """Return the rows of the new sharers with the largest reach so far: shares received per content.
 
     Args:
         graph: The graph of the author's shard.
+        author: Row of the author, who may share own contents and is not named.
         first: The new sharers, as (time of the first share, row).
         answers: What their shards know of them.
     """
     hashes = graph.users.hash
-    rows = {int(hashes[row]): row for _, row in first}
+    rows = {int(hashes[row]): row for _, row in first if row != author}
     ordered = sorted(answers, key=lambda known: (-known.received / max(1, known.posts), -known.received, known.hash))
     return [rows[answer.hash] for answer in ordered if answer.hash in rows][:NAMED]

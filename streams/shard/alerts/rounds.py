@@ -48,12 +48,12 @@ class Rounds:
     def close(self, boundary: int) -> None:
         """Remove the messages of a boundary that is judged."""
         for round_ in (self.counts, self.candidates, self.sharers):
-            round_.pop(boundary, None)  # type: ignore[attr-defined]
+            round_.pop(boundary, None)
 
     def missing(self, boundary: int, shards: int) -> list[int]:
         """Return the shards whose message is missing in the first round of a boundary that is not complete."""
         for round_ in (self.counts, self.candidates, self.sharers):
-            arrived: Mapping[int, Any] = round_.get(boundary, {})  # type: ignore[attr-defined]
+            arrived: Mapping[int, Any] = round_.get(boundary, {})
             if len(arrived) < shards:
                 return [shard for shard in range(shards) if shard not in arrived]
         return []
