@@ -53,7 +53,7 @@ def read_scopes(text: str, budget: int) -> tuple[Scope, ...]:
         budget: Alerts per boundary of the entries without a budget of their own.
 
     Raises:
-        ValueError: An entry is not valid; the message says what to do.
+        ValueError: An entry is not valid; the message has the remedy.
     """
     shared: list[str] = []
     scopes: list[Scope] = []

@@ -140,7 +140,7 @@ def drained(process: WorkerProcess, timeout_s: float, still_s: float) -> None:
     wait_quiet(process.settings, timeout_s, still_s)
 
 
-def worked(  # noqa: PLR0913 - a way and its parameters
+def worked(
     way: str, rows: list[Row], kafka: EmbeddedKafka, folder: Path, shards: int, rate: float, kills: int, seed: int
 ) -> Ends:
     """Send the events to a worker in one of the ways, and return its alerts."""

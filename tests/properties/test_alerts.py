@@ -80,7 +80,7 @@ def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.R
     def collect(outcome: object) -> None:
         for alert in outcome.alerts:  # type: ignore[attr-defined]
             assert result.ids.setdefault((alert.user, alert.as_of), alert.alert) == alert.alert
-            result.said[alert.alert] = alert.rising_s, alert.sharers, alert.content
+            result.details[alert.alert] = alert.rising_s, alert.sharers, alert.content
         for end in outcome.alert_outcomes:  # type: ignore[attr-defined]
             assert end.alert not in result.outcomes
             result.outcomes[end.alert] = end.outcome, end.lead_s
@@ -110,7 +110,7 @@ def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.R
     return result
 
 
-Said = tuple[float, tuple[str, ...], str]
+Details = tuple[float, tuple[str, ...], str]
 
 
 def published(expected: NaiveAlerts, got: NaiveAlerts, events: list[Mutation]) -> NaiveAlerts:
@@ -123,19 +123,23 @@ def published(expected: NaiveAlerts, got: NaiveAlerts, events: list[Mutation]) -
     return NaiveAlerts(
         {key: name for key, name in expected.ids.items() if name not in erased or key in got.ids},
         {name: end for name, end in expected.outcomes.items() if name not in erased or name in got.outcomes},
-        {name: _without(said, got.said.get(name), events) for name, said in expected.said.items() if name in got.said},
+        {
+            name: _without(details, got.details.get(name), events)
+            for name, details in expected.details.items()
+            if name in got.details
+        },
     )
 
 
-def _without(said: Said, got: Said | None, events: list[Mutation]) -> Said:
-    """Return what an alert says, as the shards say it where events that were read ahead of it took something away.
+def _without(details: Details, got: Details | None, events: list[Mutation]) -> Details:
+    """Return the details of an alert, as the shards have them where events that were read ahead took something away.
 
     A content that is deleted is not named, nor a new sharer who is forgotten: others may be named instead.
     """
     gone = {event.other for event in events if event.kind == Kind.DELETE}
     forgotten = {event.user for event in events if event.kind == Kind.FORGET}
     assert got is not None
-    rising_s, sharers, content = said
+    rising_s, sharers, content = details
     if forgotten.intersection(sharers):
         assert set(sharers) - forgotten <= set(got[1])
         sharers = got[1]

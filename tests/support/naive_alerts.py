@@ -23,13 +23,13 @@ class NaiveAlerts:
     Attributes:
         ids: Ids of the alerts by (user, boundary).
         outcomes: Outcome and lead (s) by alert id.
-        said: What the alert says for people, by alert id: how long the rise has gone on (s), the named new sharers, the
+        details: Details by alert id: how long the rise has gone on (s), the named new sharers, the
             content with most shares.
     """
 
     ids: dict[tuple[str, int], str] = field(default_factory=dict)
     outcomes: dict[str, tuple[str, float]] = field(default_factory=dict)
-    said: dict[str, tuple[float, tuple[str, ...], str]] = field(default_factory=dict)
+    details: dict[str, tuple[float, tuple[str, ...], str]] = field(default_factory=dict)
 
 
 def labels_of(events: Iterable[Mutation]) -> dict[str, ContentLabels]:
@@ -140,7 +140,7 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
             kept = [user for user in sharers if user not in lately and user != author]
             own = shared[author]
             rising_s = (boundary - own[len(own) // 4][0]) / 1e6
-            result.said[name] = rising_s, tuple(kept[:5]), _most_shared(own)
+            result.details[name] = rising_s, tuple(kept[:5]), _most_shared(own)
     return result
 
 

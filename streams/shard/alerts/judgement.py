@@ -6,7 +6,7 @@ has those of all:
     1 passed      the watermark of the shard has passed the boundary; facts from before it are sent earlier in the log
     2 counts      numbers of authors by shares; added, they give the thresholds of the whole graph
     3 candidates  the best candidates of each shard; the first of all, up to the budgets, are picked
-    4 sharers     if any was picked: what each shard knows of its users among the new sharers, for the text of the alert
+    4 sharers     if any was picked: figures of the new sharers from the shards that own them, for the details of the alert
 
 So no shard decides for others: the owner of a picked user publishes the alert, and every shard computes that the
 boundary is judged. All of it is a function of the shard's log, record by record: a shard that is killed or moved
@@ -34,7 +34,7 @@ from streams.settings.alert_topics import NONE, ContentLabels
 from streams.shard.alerts import messages, rises
 from streams.shard.alerts.activity import AuthorActivity, Measured
 from streams.shard.alerts.alert_rule import EPOCHS, UNIT, AlertRule, Emerging, Thresholds, added, counted
-from streams.shard.alerts.messages import COUNTER, SHIPPED, Candidate, Known, ShardCandidates, ShardCounts
+from streams.shard.alerts.messages import COUNTER, SHIPPED, Candidate, ShardCandidates, ShardCounts, SharerFigures
 from streams.shard.alerts.outcomes import AlertBook, Ended
 from streams.shard.alerts.pending import PendingChanges
 from streams.shard.alerts.rounds import Rounds
@@ -227,7 +227,9 @@ class Judgement:
                         self.books[name].add(candidate.row, boundary)
             wanted = {hashed for _, candidate in picked[SHIPPED] for hashed in candidate.sharers}
             since = boundary - self._rule.window_us
-            sharers[self._shard] = rises.known(self._graph, self._measured(boundary), wanted, since) if wanted else []
+            sharers[self._shard] = (
+                rises.sharer_figures(self._graph, self._measured(boundary), wanted, since) if wanted else []
+            )
             if picked[SHIPPED]:
                 self._outbox.append(messages.sharers(boundary, self._shard, self._rule.key, sharers[self._shard]))
         if picked[SHIPPED] and len(sharers) < self._shards:
@@ -235,7 +237,7 @@ class Judgement:
         self._collect()
         for shard, candidate in picked[SHIPPED]:
             if shard == self._shard:
-                self._announce(boundary, candidate, [known for own in sharers.values() for known in own])
+                self._announce(boundary, candidate, [figures for own in sharers.values() for figures in own])
         self._close(boundary, boundary + self._rule.step_us)
         return True
 
@@ -368,7 +370,7 @@ class Judgement:
             picked[name] = [(shard, candidate) for (shard, _), candidate in chosen.items()]
         return picked
 
-    def _announce(self, boundary: int, candidate: Candidate, answers: list[Known]) -> None:
+    def _announce(self, boundary: int, candidate: Candidate, answers: list[SharerFigures]) -> None:
         graph, row = self._graph, candidate.row
         if graph.users.forget_at_cells[row] >= boundary or not graph.users.live(row):
             return

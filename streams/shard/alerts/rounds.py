@@ -9,7 +9,7 @@ import msgspec
 
 from graphstate.types import Mutation
 from streams.shard.alerts import messages
-from streams.shard.alerts.messages import Known, ShardCandidates, ShardCounts
+from streams.shard.alerts.messages import ShardCandidates, ShardCounts, SharerFigures
 
 
 class Rounds:
@@ -28,7 +28,7 @@ class Rounds:
         self._rule = rule
         self.counts: dict[int, dict[int, ShardCounts]] = {}
         self.candidates: dict[int, dict[int, ShardCandidates]] = {}
-        self.sharers: dict[int, dict[int, list[Known]]] = {}
+        self.sharers: dict[int, dict[int, list[SharerFigures]]] = {}
         self.other: dict[tuple[int, str], Mutation] = {}
 
     def receive(self, message: Mutation) -> None:
@@ -83,5 +83,5 @@ class Rounds:
         for at, shard, own in state["candidates"]:
             self.candidates.setdefault(at, {})[shard] = msgspec.convert(own, ShardCandidates)
         for at, shard, own in state["sharers"]:
-            self.sharers.setdefault(at, {})[shard] = msgspec.convert(own, list[Known])
+            self.sharers.setdefault(at, {})[shard] = msgspec.convert(own, list[SharerFigures])
         return True

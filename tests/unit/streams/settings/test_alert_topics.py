@@ -30,6 +30,6 @@ def test_contents() -> None:
 
 @pytest.mark.parametrize("text", ["=2", "ai=0", "ai=x", "ai=1001", "community:", "ai=1=2"])
 def test_refused(text: str) -> None:
-    """The message says what an entry must look like."""
+    """The message shows what an entry must look like."""
     with pytest.raises(ValueError, match=r"write a topic|whole number from 1 to 1,000"):
         read_scopes(text, 3)
