@@ -123,22 +123,17 @@ def published(expected: NaiveAlerts, got: NaiveAlerts, events: list[Mutation]) -
     return NaiveAlerts(
         {key: name for key, name in expected.ids.items() if name not in erased or key in got.ids},
         {name: end for name, end in expected.outcomes.items() if name not in erased or name in got.outcomes},
-        {
-            name: _without(details, got.details.get(name), events)
-            for name, details in expected.details.items()
-            if name in got.details
-        },
+        {name: _without(expected.details[name], got.details[name], events) for name in got.details},
     )
 
 
-def _without(details: Details, got: Details | None, events: list[Mutation]) -> Details:
+def _without(details: Details, got: Details, events: list[Mutation]) -> Details:
     """Return the details of an alert, as the shards have them where events that were read ahead took something away.
 
-    A content that is deleted is not named, nor a new sharer who is forgotten: others may be named instead.
+    A content that is deleted is not named, nor a forgotten new sharer: others may be named instead.
     """
     gone = {event.other for event in events if event.kind == Kind.DELETE}
     forgotten = {event.user for event in events if event.kind == Kind.FORGET}
-    assert got is not None
     rising_s, sharers, content = details
     if forgotten.intersection(sharers):
         assert set(sharers) - forgotten <= set(got[1])

@@ -6,7 +6,7 @@ has those of all:
     1 passed      the watermark of the shard has passed the boundary; facts from before it are sent earlier in the log
     2 counts      numbers of authors by shares; added, they give the thresholds of the whole graph
     3 candidates  the best candidates of each shard; the first of all, up to the budgets, are picked
-    4 sharers     if any was picked: figures of the new sharers from the shards that own them, for the details of the alert
+    4 sharers     if any was picked: figures of the new sharers from their owners, for the details of the alert
 
 So no shard decides for others: the owner of a picked user publishes the alert, and every shard computes that the
 boundary is judged. All of it is a function of the shard's log, record by record: a shard that is killed or moved
@@ -227,9 +227,7 @@ class Judgement:
                         self.books[name].add(candidate.row, boundary)
             wanted = {hashed for _, candidate in picked[SHIPPED] for hashed in candidate.sharers}
             since = boundary - self._rule.window_us
-            sharers[self._shard] = (
-                rises.sharer_figures(self._graph, self._measured(boundary), wanted, since) if wanted else []
-            )
+            sharers[self._shard] = rises.sharer_figures(self._graph, self._measured(boundary), wanted, since)
             if picked[SHIPPED]:
                 self._outbox.append(messages.sharers(boundary, self._shard, self._rule.key, sharers[self._shard]))
         if picked[SHIPPED] and len(sharers) < self._shards:

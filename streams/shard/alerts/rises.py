@@ -1,4 +1,4 @@
-"""Details of an alert, as of its boundary: first-time sharers, the content behind the rise, and how long it has lasted."""
+"""Details of an alert, as of its boundary: new sharers, the content behind the rise, and how long it has lasted."""
 
 from __future__ import annotations
 
