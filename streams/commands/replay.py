@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.commands import _files
+from streams.commands.worker import ALERT_TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,7 @@ def replay(
     model: Annotated[str, typer.Option(help="Folder of a trained artifact; empty: the artifact in the package.")] = "",
     retention_s: Annotated[int, typer.Option(min=0, help="Retention in seconds; 0: no limit.")] = 0,
     map_: _files.Map = "",
+    alert_topics: Annotated[str | None, typer.Option(help=ALERT_TOPICS, show_default=False)] = None,
     skip_bad: _files.SkipBad = 0,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also compute every score with PyTorch Geometric and compare.")
@@ -41,7 +43,7 @@ def replay(
     output_places.check_folder(out)
     skipped, mapping = _files.skipped(skip_bad), _files.mapping(map_)
     events = event_files.mutations(*files, until=until or None, skipped=skipped, mapping=mapping)
-    summary = _run(events, out, batch, shards, model, retention_s, reference, quiet=as_json)
+    summary = _run(events, out, batch, shards, model, retention_s, reference, alert_topics, quiet=as_json)
     if mapping is not None:
         mapping.conclude()
     if as_json:
@@ -66,6 +68,7 @@ def _run(
     model: str,
     retention_s: int,
     reference: bool,
+    alert_topics: str | None,
     *,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def _run(
     from streams.telemetry import progress
 
     artifact = Artifact.load(Path(model)) if model else Artifact.default()
-    settings = Settings.load()
+    settings = Settings.load(**({} if alert_topics is None else {"alert_topics": alert_topics}))
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
     with progress.counter("replaying", quiet=quiet) as advance:

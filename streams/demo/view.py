@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from streams.messages.alert_text import phrases
 from streams.messages.escaping import safe
 
 ALERTS = 8
@@ -165,9 +164,10 @@ def _alerts(newest: Iterable[dict[str, Any]]) -> list[Text]:
 
 def alert_line(alert: dict[str, Any]) -> str:
     """Format an alert as one line."""
-    parts = [f"{alert['new_sharers']} new sharers", f"{alert['level']} shares before", f"reach {alert['reach']:.1f}"]
-    parts += phrases(alert, safe)
-    return f"{alert['as_of'][:16].replace('T', ' ')}  {safe(alert['user'])}  {', '.join(parts)}"
+    return (
+        f"{alert['as_of'][:16].replace('T', ' ')}  {safe(alert['user'])}  {alert['new_sharers']} new sharers, "
+        f"{alert['level']} shares before, reach {alert['reach']:.1f}"
+    )
 
 
 def addresses(frame: Frame) -> str:

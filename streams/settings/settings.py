@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams.errors import SettingsError
 from streams.settings import sources
+from streams.settings.alert_topics import read_scopes
 from streams.settings.tiers import DEFAULT as DEFAULT_TIERS
 from streams.settings.tiers import Tiers
 
@@ -189,6 +190,12 @@ class Settings(BaseSettings):
         description="Least number of users who share an author for the first time within the alert window. Equal on "
         "all workers.",
     )
+    alert_topics: str = Field(
+        "",
+        description="What alerts are about, separated by commas: topics, `community:NAME`, or `*` for any content. "
+        "`NAME=N` has a budget of N alerts per boundary of its own, the others share `ALERT_BUDGET`; names are "
+        "percent-encoded. Empty: any content. Equal on all workers.",
+    )
     alert_webhook: SecretStr = Field(
         SecretStr(""),
         description="URL to which every alert is sent as a POST request; a secret, because it may hold a token. Empty: "
@@ -338,6 +345,12 @@ class Settings(BaseSettings):
         if not _NAME.fullmatch(value):
             message = "must hold only letters, digits, '.', '_' and '-'"
             raise ValueError(message)
+        return value
+
+    @field_validator("alert_topics")
+    @classmethod
+    def _scopes(cls, value: str) -> str:
+        read_scopes(value, 0)
         return value
 
     @field_validator("alert_steps")

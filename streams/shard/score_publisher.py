@@ -246,4 +246,5 @@ class ScorePublisher:
             content=pick.content,
             rising_s=pick.rising_s,
             sharers=tuple(name for row in pick.sharers if (name := self._graph.users.ids[row])),
+            topics=tuple(pick.topics),
         )

@@ -164,7 +164,7 @@ class Shard:
             path: Folder of the state.
             artifact: Artifact that scores.
             spec: What the graph stores.
-            rule: Alert rule; None for the default.
+            rule: Alert rule; None for the default, whose window is the horizon of the artifact.
             publishing: Thresholds of publishing scores; None for the defaults.
             progress: Called with (stage, rows done, rows in total) while the state is loaded.
             memory: Memory budget of RocksDB, shared by several shards.
@@ -180,7 +180,7 @@ class Shard:
         """
         graph = GraphState.open(path, spec, progress, budget=memory, read_only=read_only)
         try:
-            rules = rule or AlertRule(), publishing or Publishing()
+            rules = rule or AlertRule(artifact.config.horizon_s), publishing or Publishing()
             shard = cls(graph, artifact, *rules, backend, spread_rows, tolerance, live_posts)
             shard.publisher.calibration = calibration
             shard.restore()

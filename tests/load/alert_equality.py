@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from graphstate.types import Mutation
+from graphstate.memory.labels import read_labels
+from graphstate.types import Kind, Mutation
 from model.artifact import Artifact
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics, admin, create
@@ -73,12 +74,19 @@ Row = tuple[int, TopicKind, int, bytes]
 def rows_of(mutations: list[Mutation]) -> list[Row]:
     """Return the events as messages, each with a random partition of its topic, in their order."""
     rng = random.Random(7)
-    rows = []
+    events: list[dict[str, Any]] = []
     for mutation in mutations:
-        event = event_files.row_of(mutation)
-        kind = TOPIC_OF[event["type"]]
-        rows.append((mutation.time, kind, rng.randrange(PARTITIONS), json.dumps(event).encode()))
-    return rows
+        if mutation.kind == Kind.LABELS:
+            # They come behind their create.
+            community, topics = read_labels(mutation.extra or "")
+            events[-1] |= {"topics": list(topics)} | ({"community": community} if community else {})
+        else:
+            events.append(event_files.row_of(mutation))
+    times = [mutation.time for mutation in mutations if mutation.kind != Kind.LABELS]
+    return [
+        (time, TOPIC_OF[event["type"]], rng.randrange(PARTITIONS), json.dumps(event).encode())
+        for time, event in zip(times, events, strict=True)
+    ]
 
 
 def send(settings: Settings, rows: list[Row], rate: float) -> None:
@@ -132,7 +140,9 @@ def drained(process: WorkerProcess, timeout_s: float, still_s: float) -> None:
     wait_quiet(process.settings, timeout_s, still_s)
 
 
-def worked(way: str, rows: list[Row], kafka: EmbeddedKafka, folder: Path, shards: int, rate: float) -> Ends:
+def worked(
+    way: str, rows: list[Row], kafka: EmbeddedKafka, folder: Path, shards: int, rate: float, kills: int, seed: int
+) -> Ends:
     """Send the events to a worker in one of the ways, and return its alerts."""
     name = f"{way.replace(' ', '-')}-{shards}-{os.getpid()}-{random.randrange(1 << 20)}"
     last = IDLE_S if way != "one by one" else NEVER_IDLE_S
@@ -148,7 +158,7 @@ def worked(way: str, rows: list[Row], kafka: EmbeddedKafka, folder: Path, shards
         elif way == "one by one":
             _one_by_one(process, rows)
         else:
-            _killed(process, rows, rate, kills=10)
+            _killed(process, rows, rate, kills, seed)
         drained(process, 900.0, IDLE_S + 4.0)
         ends = read_ends(process.settings)
         process.kill()
@@ -170,9 +180,9 @@ def _one_by_one(process: WorkerProcess, rows: list[Row]) -> None:
     process.wait_ready()
 
 
-def _killed(process: WorkerProcess, rows: list[Row], rate: float, kills: int) -> None:
+def _killed(process: WorkerProcess, rows: list[Row], rate: float, kills: int, seed: int) -> None:
     """Send the events while the worker is killed at random moments and started again."""
-    rng = random.Random(11)
+    rng = random.Random(seed)
     feeder = threading.Thread(target=send, args=(process.settings, rows, rate))
     feeder.start()
     for _ in range(kills):
@@ -221,6 +231,8 @@ def main() -> None:
     parser.add_argument(
         "--late", default=0.0, type=float, help="replay with this part of the events up to an hour late"
     )
+    parser.add_argument("--kills", default=10, type=int, help="how often the worker is killed")
+    parser.add_argument("--seed", default=11, type=int, help="of the moments at which it is killed")
     parser.add_argument("--rate", default=500.0, type=float, help="events a second of the ways with a rate")
     options = parser.parse_args()
     mutations = list(event_files.mutations(*options.files, until=options.until))
@@ -248,7 +260,8 @@ def main() -> None:
         for shards in map(int, options.workers.split(",")):
             for way in options.ways.split(","):
                 begin = time.monotonic()
-                ends = worked(way, rows, kafka, Path(folder), shards, options.rate)
+                moments = options.kills, options.seed
+                ends = worked(way, rows, kafka, Path(folder), shards, options.rate, *moments)
                 show(json.dumps(line(f"worker, {way}, {shards} shards", ends, first, time.monotonic() - begin)))
 
 

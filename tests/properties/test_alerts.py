@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from graphstate.memory.labels import label_text
 from graphstate.types import GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from streams.messages.packs.source_progress import SourceProgress
+from streams.settings.alert_topics import read_scopes
 from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.local_cluster import Cluster
 from streams.shard.shard import Shard
@@ -21,10 +24,13 @@ from tests.support.naive_alerts import NaiveAlerts, judged
 ARTIFACT = untrained(ModelConfig(hidden=4, heads=1, head_hidden=4, window=2, floor=1))
 RULE = AlertRule(window_s=12 * 3_600, budget=2, min_new_sharers=2)
 SPAN = 60 * HOUR * MINUTE
-INTERLEAVINGS = 10
+INTERLEAVINGS = 7
 RESTARTS = 0.05
 UNDOING = [Kind.SHARE] * 20 + [Kind.CREATE] * 7 + [Kind.UNSHARE] * 4 + [Kind.DELETE] * 2 + [Kind.FOLLOW]
 FORGETTING = [*UNDOING, Kind.FORGET]
+# A deleted content that is read ahead of a judgement has no topics any more.
+LABELLED = [kind for kind in UNDOING if kind != Kind.DELETE]
+BY_TOPIC = replace(RULE, about=read_scopes("t0=1,t1,community:g", 1))
 
 
 def history(rng: random.Random, kinds: list[Kind], count: int = 500) -> list[Mutation]:
@@ -42,6 +48,18 @@ def history(rng: random.Random, kinds: list[Kind], count: int = 500) -> list[Mut
     return [event._replace(other=f"u{event.other[1:]}") if event.kind == Kind.FOLLOW else event for event in events]
 
 
+def labelled(rng: random.Random, events: list[Mutation]) -> list[Mutation]:
+    """Return the events with topics or a community behind two thirds of the creates."""
+    found = []
+    for event in events:
+        found.append(event)
+        if event.kind == Kind.CREATE and rng.random() < 0.67:
+            topics = rng.sample(["t0", "t1", "t2"], rng.randrange(3))
+            text = label_text(topics, rng.choice([None, "g"]))
+            found.append(event._replace(kind=int(Kind.LABELS), extra=text))
+    return found
+
+
 def partitioned(rng: random.Random, events: list[Mutation], count: int) -> list[list[Mutation]]:
     """Split events over partitions at random; each keeps their order."""
     parts: list[list[Mutation]] = [[] for _ in range(count)]
@@ -50,19 +68,19 @@ def partitioned(rng: random.Random, events: list[Mutation], count: int) -> list[
     return parts
 
 
-def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.Random) -> NaiveAlerts:
+def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.Random, rule: AlertRule) -> NaiveAlerts:
     """Feed partitions in a random interleaving, in which one may be far ahead, to shards that restart now and then."""
 
     def opened(shard: int) -> Shard:
         spec = GraphSpec(window=2, floor=1, shards=shards, shard=shard)
-        return Shard.open(folder / str(shard), ARTIFACT, spec, rule=RULE)
+        return Shard.open(folder / str(shard), ARTIFACT, spec, rule=rule)
 
     cluster, result = Cluster([opened(shard) for shard in range(shards)]), NaiveAlerts()
 
     def collect(outcome: object) -> None:
         for alert in outcome.alerts:  # type: ignore[attr-defined]
             assert result.ids.setdefault((alert.user, alert.as_of), alert.alert) == alert.alert
-            result.said[alert.alert] = alert.rising_s, alert.sharers, alert.content
+            result.details[alert.alert] = alert.rising_s, alert.sharers, alert.content
         for end in outcome.alert_outcomes:  # type: ignore[attr-defined]
             assert end.alert not in result.outcomes
             result.outcomes[end.alert] = end.outcome, end.lead_s
@@ -92,7 +110,7 @@ def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.R
     return result
 
 
-Said = tuple[float, tuple[str, ...], str]
+Details = tuple[float, tuple[str, ...], str]
 
 
 def published(expected: NaiveAlerts, got: NaiveAlerts, events: list[Mutation]) -> NaiveAlerts:
@@ -105,34 +123,35 @@ def published(expected: NaiveAlerts, got: NaiveAlerts, events: list[Mutation]) -
     return NaiveAlerts(
         {key: name for key, name in expected.ids.items() if name not in erased or key in got.ids},
         {name: end for name, end in expected.outcomes.items() if name not in erased or name in got.outcomes},
-        {name: _without(said, got.said.get(name), events) for name, said in expected.said.items() if name in got.said},
+        {name: _without(expected.details[name], got.details[name], events) for name in got.details},
     )
 
 
-def _without(said: Said, got: Said | None, events: list[Mutation]) -> Said:
-    """Return what an alert says, as the shards say it where events that were read ahead of it took something away.
+def _without(details: Details, got: Details, events: list[Mutation]) -> Details:
+    """Return the details of an alert, as the shards have them where events that were read ahead took something away.
 
-    A content that is deleted is not named, nor a new sharer who is forgotten: others may be named instead.
+    A content that is deleted is not named, nor a forgotten new sharer: others may be named instead.
     """
     gone = {event.other for event in events if event.kind == Kind.DELETE}
     forgotten = {event.user for event in events if event.kind == Kind.FORGET}
-    assert got is not None
-    rising_s, sharers, content = said
+    rising_s, sharers, content = details
     if forgotten.intersection(sharers):
         assert set(sharers) - forgotten <= set(got[1])
         sharers = got[1]
     return rising_s, sharers, got[2] if forgotten or content in gone else content
 
 
-@pytest.mark.parametrize(("kinds", "seed"), [(UNDOING, 3), (FORGETTING, 5)])
-def test_interleavings_and_shards(kinds: list[Kind], seed: int) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "rule", "seed"), [(UNDOING, RULE, 3), (FORGETTING, RULE, 5), (LABELLED, BY_TOPIC, 7)]
+)
+def test_interleavings_and_shards(kinds: list[Kind], rule: AlertRule, seed: int) -> None:
     """Interleavings of 1 to 5 partitions over 1, 3 and 8 shards fire the alerts of the naive rule."""
     rng = random.Random(seed)
-    events = history(rng, kinds)
-    expected = judged(events, RULE, max(event.time for event in events))
+    events = labelled(rng, history(rng, kinds)) if rule.about else history(rng, kinds)
+    expected = judged(events, rule, max(event.time for event in events))
     assert len(expected.ids) > 10
     for number in range(INTERLEAVINGS):
         parts = partitioned(rng, events, rng.randrange(1, 6))
         with tempfile.TemporaryDirectory(prefix="groundswell-") as folder:
-            got = played(Path(folder), parts, (1, 3, 8)[number % 3], rng)
+            got = played(Path(folder), parts, (1, 3, 8)[number % 3], rng, rule)
         assert got == published(expected, got, events)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
+from graphstate.memory.labels import read_labels
 from graphstate.types import Kind, Mutation, source_hash
+from streams.settings.alert_topics import NONE as NO_LABELS
+from streams.settings.alert_topics import ContentLabels
 from streams.shard.alerts.alert_rule import AlertRule, alert_id
 
 NONE = -(1 << 60)
@@ -19,13 +23,27 @@ class NaiveAlerts:
     Attributes:
         ids: Ids of the alerts by (user, boundary).
         outcomes: Outcome and lead (s) by alert id.
-        said: What the alert says for people, by alert id: how long the rise has gone on (s), the named new sharers, the
+        details: Details by alert id: how long the rise has gone on (s), the named new sharers, the
             content with most shares.
     """
 
     ids: dict[tuple[str, int], str] = field(default_factory=dict)
     outcomes: dict[str, tuple[str, float]] = field(default_factory=dict)
-    said: dict[str, tuple[float, tuple[str, ...], str]] = field(default_factory=dict)
+    details: dict[str, tuple[float, tuple[str, ...], str]] = field(default_factory=dict)
+
+
+def labels_of(events: Iterable[Mutation]) -> dict[str, ContentLabels]:
+    """Return the labels of contents: those of the earliest create, of several for it the smallest text."""
+    events = list(events)
+    created = {event.other: (1 << 62, "") for event in events if event.kind == Kind.CREATE}
+    for event in events:
+        if event.kind == Kind.CREATE:
+            created[event.other] = min(created[event.other], (event.time, event.user))
+    texts: dict[str, str] = {}
+    for event in events:
+        if event.kind == Kind.LABELS and created.get(event.other) == (event.time, event.user):
+            texts[event.other] = min(event.extra or "", texts.get(event.other, event.extra or ""))
+    return {content: ContentLabels(*read_labels(text)) for content, text in texts.items()}
 
 
 def credited(events: Iterable[Mutation]) -> tuple[list[tuple[int, str, str, str]], Counter[str]]:
@@ -100,16 +118,29 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
             and not (rule.floor and velocity[author] * rule.floor < bar * 256)
         ]  # fmt: skip
         candidates.sort(key=lambda author: (-velocity[author], level[author], source_hash(author)))
-        for author in candidates[: rule.budget]:
+        shared = {
+            author: sorted((time, content) for time, _, user, content in shares if user == author and time >= since)
+            for author in candidates
+        }
+        labels, picked = labels_of(before), list[str]()
+        for scope in rule.scopes:
+            about = (
+                author
+                for author in candidates
+                if author not in picked and scope.holds(labels.get(_most_shared(shared[author]), NO_LABELS))
+            )
+            picked += list(islice(about, scope.budget))
+        for author in picked:
             fired.append((author, boundary))
             name = result.ids[author, boundary] = alert_id(author, boundary)
             sharers = [sharer for (sharer, user), time in first.items() if user == author and time > since]
             received = recent + level
             sharers.sort(key=lambda user: (-received[user] / max(1, authors[user]), -received[user], source_hash(user)))
-            kept = [user for user in sharers if not any(user == name and time >= since for name, time in forgets)]
-            own = sorted((time, content) for time, _, user, content in shares if user == author and time >= since)
+            lately = {user for user, time in forgets if since <= time < boundary}
+            kept = [user for user in sharers if user not in lately and user != author]
+            own = shared[author]
             rising_s = (boundary - own[len(own) // 4][0]) / 1e6
-            result.said[name] = rising_s, tuple(kept[:5]), _most_shared(own)
+            result.details[name] = rising_s, tuple(kept[:5]), _most_shared(own)
     return result
 
 

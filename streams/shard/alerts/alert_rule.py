@@ -7,11 +7,13 @@ A candidate is a known author that
   * was shared by at least three users for the first time within the window.
 Candidates are ranked by shares received, decayed with a half-life of a sixteenth of the window, and need at least a
 fortieth of the shares that lead into the top twentieth (`docs/model.md` has the evaluation). Each boundary has a fixed
-budget of alerts, one for the whole graph. The rule reads neither a clock nor a score.
+budget of alerts, one for the whole graph, or one for each topic or community that is set. The rule reads neither a
+clock nor a score.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from graphstate.types import Int64s
+from streams.settings.alert_topics import Scope, read_scopes
 
 _SECOND = 1_000_000
 UNIT = 256
@@ -47,6 +50,7 @@ class AlertRule:
         floor: Decayed shares of a candidate must be at least the shares that lead into the top of the window, divided
             by this; 0 for no floor.
         min_new_sharers: Least number of users who share an author for the first time within the window.
+        about: Topics and communities, each with a budget, instead of any content with `budget`.
     """
 
     window_s: int = 3 * 86_400
@@ -54,11 +58,18 @@ class AlertRule:
     steps: int = 12
     floor: int = 40
     min_new_sharers: int = 3
+    about: tuple[Scope, ...] = ()
 
     @property
     def key(self) -> str:
         """What identifies the parameters: shards judge together only with equal ones."""
-        return "/".join(map(str, (self.window_s, self.steps, self.budget, self.floor, self.min_new_sharers)))
+        about = json.dumps([[sorted(scope.names), scope.budget] for scope in self.scopes])
+        return "/".join(map(str, (self.window_s, self.steps, self.floor, self.min_new_sharers, about)))
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """What alerts may be about, in the order in which the budgets are spent."""
+        return self.about or (Scope(frozenset(), self.budget),)
 
     @property
     def epoch_us(self) -> int:
@@ -91,6 +102,7 @@ class RuleSettings(Protocol):
     alert_steps: int
     alert_floor: int
     alert_new_sharers: int
+    alert_topics: str
 
 
 def alert_rule(settings: RuleSettings, horizon_s: int) -> AlertRule:
@@ -101,6 +113,7 @@ def alert_rule(settings: RuleSettings, horizon_s: int) -> AlertRule:
         settings.alert_steps,
         settings.alert_floor,
         settings.alert_new_sharers,
+        read_scopes(settings.alert_topics, settings.alert_budget) if settings.alert_topics else (),
     )
 
 
@@ -117,6 +130,7 @@ class Emerging:
         content: Id of the content with most shares in the window, None if it is no longer stored.
         rising_s: Event time in which the newest three quarters of the window's shares came, until the boundary (s).
         sharers: Rows of the new sharers with the largest reach so far, at most five.
+        topics: Topics of the content.
     """
 
     row: int
@@ -127,6 +141,7 @@ class Emerging:
     content: str | None
     rising_s: float = 0.0
     sharers: tuple[int, ...] = ()
+    topics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

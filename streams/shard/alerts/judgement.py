@@ -5,8 +5,8 @@ has those of all:
 
     1 passed      the watermark of the shard has passed the boundary; facts from before it are sent earlier in the log
     2 counts      numbers of authors by shares; added, they give the thresholds of the whole graph
-    3 candidates  the best candidates of each shard; the first of all, up to the budget, are picked
-    4 sharers     if any was picked: what each shard knows of its users among the new sharers, for the text of the alert
+    3 candidates  the best candidates of each shard; the first of all, up to the budgets, are picked
+    4 sharers     if any was picked: figures of the new sharers from their owners, for the details of the alert
 
 So no shard decides for others: the owner of a picked user publishes the alert, and every shard computes that the
 boundary is judged. All of it is a function of the shard's log, record by record: a shard that is killed or moved
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,10 +30,11 @@ from graphstate.state import ALERTS, GraphState
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s, Mutation
 from streams.messages.packs.source_progress import SourceProgress
+from streams.settings.alert_topics import NONE, ContentLabels
 from streams.shard.alerts import messages, rises
 from streams.shard.alerts.activity import AuthorActivity, Measured
 from streams.shard.alerts.alert_rule import EPOCHS, UNIT, AlertRule, Emerging, Thresholds, added, counted
-from streams.shard.alerts.messages import COUNTER, SHIPPED, Candidate, Known, ShardCandidates, ShardCounts
+from streams.shard.alerts.messages import COUNTER, SHIPPED, Candidate, ShardCandidates, ShardCounts, SharerFigures
 from streams.shard.alerts.outcomes import AlertBook, Ended
 from streams.shard.alerts.pending import PendingChanges
 from streams.shard.alerts.rounds import Rounds
@@ -225,7 +227,7 @@ class Judgement:
                         self.books[name].add(candidate.row, boundary)
             wanted = {hashed for _, candidate in picked[SHIPPED] for hashed in candidate.sharers}
             since = boundary - self._rule.window_us
-            sharers[self._shard] = rises.known(self._graph, self._measured(boundary), wanted, since) if wanted else []
+            sharers[self._shard] = rises.sharer_figures(self._graph, self._measured(boundary), wanted, since)
             if picked[SHIPPED]:
                 self._outbox.append(messages.sharers(boundary, self._shard, self._rule.key, sharers[self._shard]))
         if picked[SHIPPED] and len(sharers) < self._shards:
@@ -233,7 +235,7 @@ class Judgement:
         self._collect()
         for shard, candidate in picked[SHIPPED]:
             if shard == self._shard:
-                self._announce(boundary, candidate, [known for own in sharers.values() for known in own])
+                self._announce(boundary, candidate, [figures for own in sharers.values() for figures in own])
         self._close(boundary, boundary + self._rule.step_us)
         return True
 
@@ -302,19 +304,36 @@ class Judgement:
         return ordered
 
     def first_with_new_sharers(self, view: BoundaryView, places: Int64s) -> list[Candidate]:
-        """Return the first of the ranked places with enough new sharers, up to the budget."""
-        rows, velocity, level, _, _ = view.measured
+        """Return the first of the ranked places with enough new sharers, as many as each scope needs."""
+        scopes = self._rule.scopes
+        room = list(accumulate(scope.budget for scope in scopes))
         found: list[Candidate] = []
         for place in places.tolist():
-            if len(found) == self._rule.budget:
+            if not any(room):
                 break
-            row = int(rows[place])
+            row = int(view.measured.rows[place])
             new = self._first_shares(row, view.at)
-            if len(new) >= self._rule.min_new_sharers:
-                asked = tuple(rises.asked(self._graph, new))
-                hashed = int(self._graph.users.hash[row])
-                found.append(Candidate(int(velocity[place]), int(level[place]), hashed, row, len(new), asked))
+            if len(new) < self._rule.min_new_sharers:
+                continue
+            labels = self._labels(row, view.at) if self._rule.about else NONE
+            for number, scope in enumerate(scopes):
+                if room[number] and scope.holds(labels):
+                    room[number] -= 1
+                    found.append(self._candidate(view, place, new, number))
         return found
+
+    def _candidate(self, view: BoundaryView, place: int, new: list[tuple[int, int]], scope: int) -> Candidate:
+        rows, velocity, level = view.measured[:3]
+        row, asked = int(rows[place]), tuple(rises.asked(self._graph, new))
+        hashed = int(self._graph.users.hash[row])
+        return Candidate(int(velocity[place]), int(level[place]), hashed, row, len(new), asked, scope)
+
+    def _labels(self, row: int, boundary: int) -> ContentLabels:
+        """Return the labels of the content behind an author's rise."""
+        return rises.labels_of(self._graph, self._rise(row, boundary).content)
+
+    def _rise(self, row: int, boundary: int) -> rises.Rise:
+        return rises.rise_of(self._graph, self.pending, row, boundary - self._rule.window_us, boundary)
 
     def _first_shares(self, row: int, boundary: int) -> list[tuple[int, int]]:
         return rises.first_shares(self._graph, self.pending, row, boundary - self._rule.window_us, boundary)
@@ -337,15 +356,23 @@ class Judgement:
         """Return the best candidates of all shards by rule, up to the budget, each with its shard."""
         picked = {}
         for name in _RULES:
-            all_ = [(shard, candidate) for shard, own in candidates.items() for candidate in own[name]]
-            picked[name] = sorted(all_, key=lambda entry: (entry[1].order(), entry[0]))[: self._rule.budget]
+            chosen: dict[tuple[int, int], Candidate] = {}
+            for number, scope in enumerate(self._rule.scopes):
+                field_ = [
+                    (candidate.order(), shard, candidate)
+                    for shard, own in candidates.items()
+                    for candidate in own[name]
+                    if candidate.scope == number and (shard, candidate.row) not in chosen
+                ]
+                chosen |= {(shard, one.row): one for _, shard, one in sorted(field_)[: scope.budget]}
+            picked[name] = [(shard, candidate) for (shard, _), candidate in chosen.items()]
         return picked
 
-    def _announce(self, boundary: int, candidate: Candidate, answers: list[Known]) -> None:
+    def _announce(self, boundary: int, candidate: Candidate, answers: list[SharerFigures]) -> None:
         graph, row = self._graph, candidate.row
         if graph.users.forget_at_cells[row] >= boundary or not graph.users.live(row):
             return
-        rise = rises.rise_of(graph, self.pending, row, boundary - self._rule.window_us, boundary)
+        rise = self._rise(row, boundary)
         self.step.picks.append(
             Emerging(
                 row,
@@ -355,7 +382,8 @@ class Judgement:
                 candidate.new_sharers,
                 graph.contents.ids[rise.content] or None if rise.content >= 0 else None,
                 rise.rising_s,
-                tuple(rises.named(graph, self._first_shares(row, boundary), answers)),
+                tuple(rises.named(graph, row, self._first_shares(row, boundary), answers)),
+                rises.labels_of(graph, rise.content).topics,
             )
         )
 

@@ -3,7 +3,8 @@
 passed      all events before a boundary are read, and all that follows from them is sent
 counts      how many authors have how many shares, so that every shard computes the same thresholds
 candidates  the best candidates of the shard, so that every shard picks the same users
-sharers     what the shard knows of the new sharers of the picked users, so that their owners name those with most reach
+sharers     figures of the shard's users among the new sharers of the picked users, so that the alert names those
+            with the largest reach
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Candidate(NamedTuple):
         row: Row of the user in its shard.
         new_sharers: Number of users who shared the user for the first time within the window.
         sharers: Hashes of the earliest of them, for the shipped rule.
+        scope: Number of the scope whose budget it may use; one user may be a candidate of several.
     """
 
     velocity: int
@@ -54,6 +56,7 @@ class Candidate(NamedTuple):
     row: int
     new_sharers: int
     sharers: tuple[int, ...] = ()
+    scope: int = 0
 
     def order(self) -> tuple[int, int, int]:
         """Return the sort key: the best candidate first."""
@@ -61,11 +64,12 @@ class Candidate(NamedTuple):
 
 
 ShardCandidates = dict[str, list[Candidate]]
-"""Best candidates of a shard by rule, at most the budget."""
+"""Best candidates of a shard by rule; of each scope as many as all budgets up to its own, because later scopes leave
+out users that an earlier one picks."""
 
 
-class Known(NamedTuple):
-    """What the owner of a new sharer knows of it.
+class SharerFigures(NamedTuple):
+    """Figures of a new sharer, from its owner.
 
     Attributes:
         hash: Hash of the user's id.
@@ -80,7 +84,7 @@ class Known(NamedTuple):
 
 _encode = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(ShardCounts).decode
-_decode_sharers = msgspec.json.Decoder(list[Known]).decode
+_decode_sharers = msgspec.json.Decoder(list[SharerFigures]).decode
 _decode_candidates = msgspec.json.Decoder(ShardCandidates).decode
 
 
@@ -99,8 +103,8 @@ def candidates(boundary: int, shard: int, rule: str, value: ShardCandidates) -> 
     return Mutation(Fact.JUDGEMENT, boundary, "", CANDIDATES + OF_RULE + rule, _encode(value).decode(), shard)
 
 
-def sharers(boundary: int, shard: int, rule: str, value: list[Known]) -> Mutation:
-    """Return the message of what a shard knows of new sharers at a boundary (µs)."""
+def sharers(boundary: int, shard: int, rule: str, value: list[SharerFigures]) -> Mutation:
+    """Return the message of a shard's figures of new sharers at a boundary (µs)."""
     return Mutation(Fact.JUDGEMENT, boundary, "", SHARERS + OF_RULE + rule, _encode(value).decode(), shard)
 
 
@@ -114,6 +118,6 @@ def read_candidates(text: str | None) -> ShardCandidates:
     return _decode_candidates(text or "")
 
 
-def read_sharers(text: str | None) -> list[Known]:
+def read_sharers(text: str | None) -> list[SharerFigures]:
     """Decode the content of a message of sharers."""
     return _decode_sharers(text or "")

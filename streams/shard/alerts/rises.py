@@ -1,4 +1,4 @@
-"""What an alert says of a rise, as of a boundary: first-time sharers, the content behind it, and how long it lasts."""
+"""Details of an alert, as of its boundary: new sharers, the content behind the rise, and how long it has lasted."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from graphstate.memory.labels import read_labels
 from graphstate.queries import recent_activity
 from graphstate.queries.recent_activity import CreditedShare, Revisions
 from graphstate.state import GraphState
+from streams.settings.alert_topics import NONE, ContentLabels
 from streams.shard.alerts.activity import Measured
-from streams.shard.alerts.messages import Known
+from streams.shard.alerts.messages import SharerFigures
 from streams.shard.alerts.pending import PendingChanges
 
 NAMED = 5
@@ -22,7 +24,7 @@ _MOST = 4
 
 
 class Rise(NamedTuple):
-    """What the shares of an author in the window before a boundary say.
+    """The rise of an author in the window before a boundary.
 
     Attributes:
         content: Row of the author's content with most of these shares, −1 if none is stored any more.
@@ -46,6 +48,12 @@ def rise_of(graph: GraphState, pending: PendingChanges, row: int, since: int, bo
     return Rise(recent_activity.most_shared(graph, row, shares), rising_s(shares, boundary))
 
 
+def labels_of(graph: GraphState, content: int) -> ContentLabels:
+    """Return the labels of a content (row, −1 for none) of one of this shard's authors."""
+    row = graph.contents.labels_cells[content] if content >= 0 else -1
+    return ContentLabels(*read_labels(graph.labels.ids[row])) if row >= 0 else NONE
+
+
 def _revisions(pending: PendingChanges, row: int) -> Revisions:
     """Return how the shares of an author (row) as of the next boundary differ from those of the graph."""
     revise: dict[int, list[tuple[int, int, int]]] = {}
@@ -67,33 +75,36 @@ def asked(graph: GraphState, first: Iterable[tuple[int, int]]) -> list[int]:
     return [hashed for _, hashed in ordered[:ASKED]]
 
 
-def known(graph: GraphState, measured: Measured, wanted: Iterable[int], since: int) -> list[Known]:
-    """Return what a shard knows of its users among some new sharers; those who were forgotten are left out.
+def sharer_figures(graph: GraphState, measured: Measured, wanted: Iterable[int], since: int) -> list[SharerFigures]:
+    """Return figures of a shard's users among some new sharers, without forgotten ones.
 
     Args:
         graph: The graph of the shard.
         measured: Activity of the shard's authors at the boundary.
         wanted: Hashes of the new sharers of all picked users.
-        since: Begin of the window (µs): who was forgotten later is left out.
+        since: Begin of the window (µs): users that were forgotten later are left out.
     """
     users = graph.users
     rows = np.flatnonzero(np.isin(users.hash[: users.rows], np.fromiter(set(wanted), np.uint64)))
     rows = rows[graph.live_users(rows) & (users.forget_at[rows] < since)]
     authors = np.flatnonzero(np.isin(measured.rows, rows))
-    figures = np.stack([measured.level + measured.recent, measured.posts])[:, authors].T.tolist()
-    received = dict(zip(measured.rows[authors].tolist(), figures, strict=True))
-    return [Known(int(users.hash[row]), *received.get(row, (0, 0))) for row in rows.tolist()]
+    columns = np.stack([measured.level + measured.recent, measured.posts])[:, authors].T.tolist()
+    received = dict(zip(measured.rows[authors].tolist(), columns, strict=True))
+    return [SharerFigures(int(users.hash[row]), *received.get(row, (0, 0))) for row in rows.tolist()]
 
 
-def named(graph: GraphState, first: Iterable[tuple[int, int]], answers: Iterable[Known]) -> list[int]:
+def named(
+    graph: GraphState, author: int, first: Iterable[tuple[int, int]], answers: Iterable[SharerFigures]
+) -> list[int]:
     """Return the rows of the new sharers with the largest reach so far: shares received per content.
 
     Args:
         graph: The graph of the author's shard.
+        author: Row of the author, who may share own contents and is not named.
         first: The new sharers, as (time of the first share, row).
-        answers: What their shards know of them.
+        answers: Figures of them.
     """
     hashes = graph.users.hash
-    rows = {int(hashes[row]): row for _, row in first}
-    ordered = sorted(answers, key=lambda known: (-known.received / max(1, known.posts), -known.received, known.hash))
+    rows = {int(hashes[row]): row for _, row in first if row != author}
+    ordered = sorted(answers, key=lambda one: (-one.received / max(1, one.posts), -one.received, one.hash))
     return [rows[answer.hash] for answer in ordered if answer.hash in rows][:NAMED]

@@ -9,7 +9,7 @@ import msgspec
 
 from graphstate.types import Mutation
 from streams.shard.alerts import messages
-from streams.shard.alerts.messages import Known, ShardCandidates, ShardCounts
+from streams.shard.alerts.messages import ShardCandidates, ShardCounts, SharerFigures
 
 
 class Rounds:
@@ -28,7 +28,7 @@ class Rounds:
         self._rule = rule
         self.counts: dict[int, dict[int, ShardCounts]] = {}
         self.candidates: dict[int, dict[int, ShardCandidates]] = {}
-        self.sharers: dict[int, dict[int, list[Known]]] = {}
+        self.sharers: dict[int, dict[int, list[SharerFigures]]] = {}
         self.other: dict[tuple[int, str], Mutation] = {}
 
     def receive(self, message: Mutation) -> None:
@@ -48,12 +48,12 @@ class Rounds:
     def close(self, boundary: int) -> None:
         """Remove the messages of a boundary that is judged."""
         for round_ in (self.counts, self.candidates, self.sharers):
-            round_.pop(boundary, None)  # type: ignore[attr-defined]
+            round_.pop(boundary, None)
 
     def missing(self, boundary: int, shards: int) -> list[int]:
         """Return the shards whose message is missing in the first round of a boundary that is not complete."""
         for round_ in (self.counts, self.candidates, self.sharers):
-            arrived: Mapping[int, Any] = round_.get(boundary, {})  # type: ignore[attr-defined]
+            arrived: Mapping[int, Any] = round_.get(boundary, {})
             if len(arrived) < shards:
                 return [shard for shard in range(shards) if shard not in arrived]
         return []
@@ -83,5 +83,5 @@ class Rounds:
         for at, shard, own in state["candidates"]:
             self.candidates.setdefault(at, {})[shard] = msgspec.convert(own, ShardCandidates)
         for at, shard, own in state["sharers"]:
-            self.sharers.setdefault(at, {})[shard] = msgspec.convert(own, list[Known])
+            self.sharers.setdefault(at, {})[shard] = msgspec.convert(own, list[SharerFigures])
         return True

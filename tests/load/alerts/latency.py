@@ -2,24 +2,29 @@
 
 A worker gets a history in which an author rises, in all partitions but one that stays silent after its first event.
 Then one share passes the boundary. The alert must follow after the idle time of the silent partitions, and a second at
-most; scores do not wait.
+most. Scores do not wait: their freshness is measured while a silent partition holds the watermark back, and while all
+partitions move, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics
 from streams.messages.events import TOPIC_OF
-from tests.load.alert_equality import installed
-from tests.support.workers import producer, read_all, wait_for, wait_quiet
+from streams.worker.web.feed import quantile_ms
+from tests.load.alert_equality import NEVER_IDLE_S, PARTITIONS, installed
+from tests.support.workers import WorkerProcess, producer, read_all, wait_for, wait_quiet
 
 STEP_S = 6 * 3_600
 BEGIN_S = 1_772_366_400 // STEP_S * STEP_S
@@ -36,13 +41,63 @@ def events(number: int) -> list[dict[str, Any]]:
     return found
 
 
+def freshness(process: WorkerProcess, rate: float, seconds: float, rounds: int) -> dict[str, list[float | None]]:
+    """Return the median freshness (ms) of each round, with the watermark held back and moving."""
+    settings, topics, number = process.settings, Topics(process.settings), 0
+    found: dict[str, list[float | None]] = {"held back": [], "moving": []}
+    for turn in range(2 * rounds):
+        held = turn % 2 == 0
+        before, begin = _buckets(process), time.monotonic()
+        with producer(settings) as sender:
+            for sent in range(int(rate * seconds)):
+                time.sleep(max(0.0, begin + sent / rate - time.monotonic()))
+                number += 1
+                event = {"type": "share", "time": BEGIN_S + number, "user": f"f{number % 500}", "content": f"c{number}"}
+                kinds = [spec.name for spec in topics.inputs.values()]
+                # Other types of events keep their partitions moving, if they are to move.
+                sender.send(topics.share.name, json.dumps(event).encode(), partition=number % (3 if held else 4))
+                if not held and sent % 20 == 0:
+                    _move(sender, kinds, BEGIN_S + number)
+        wait_quiet(settings, 60.0, 1.0)
+        found["held back" if held else "moving"].append(quantile_ms(_buckets(process) - before, 0.5))
+    return found
+
+
+def _move(sender: Any, names: list[str], at_s: int) -> None:
+    """Send an event to every partition of every topic."""
+    for name in names:
+        kind = next(kind for kind in ("follow", "share", "create") if kind in name)
+        for partition in range(PARTITIONS):
+            event = {"type": kind, "time": at_s, "user": "m", "target": "n", "content": f"m{at_s}"}
+            sender.send(name, json.dumps(event).encode(), partition=partition)
+
+
+def _buckets(process: WorkerProcess) -> Any:
+    """Return the cumulative counts of the histogram of freshness."""
+    text = process.get("/metrics")[1].decode()
+    found = re.findall(r"^groundswell_freshness_seconds_bucket\{[^}]*\} (\S+)$", text, re.MULTILINE)
+    return np.array(found, float)
+
+
 def main() -> None:
     """Print the delays of some alerts."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--idle", type=float, default=3.0, help="GROUNDSWELL_WATERMARK_IDLE_S")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--alerts", type=int, default=8)
+    parser.add_argument("--freshness", type=int, default=0, help="rounds of the measurement of freshness instead")
     options = parser.parse_args()
+    if options.freshness:
+        with (
+            tempfile.TemporaryDirectory(prefix="groundswell-latency-") as folder,
+            EmbeddedKafka(Path(folder) / "k") as kafka,
+            installed(kafka, Path(folder), "freshness", options.shards, NEVER_IDLE_S) as process,
+        ):
+            process.start()
+            process.wait_ready()
+            medians = freshness(process, 200.0, 10.0, options.freshness)
+        sys.stdout.write(json.dumps({"freshness_p50_ms": medians}) + "\n")
+        return
     delays = []
     with (
         tempfile.TemporaryDirectory(prefix="groundswell-latency-") as folder,

@@ -61,6 +61,7 @@ def test_tables_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tail(*, as_json: bool) -> None:
     """Scores, alerts and tombstones."""
     about = {"reach": 1.0, "percentile": 2.0, "as_of": "2026-03-01T12:00:00Z", "new_sharers": 3, "level": 4}
+    about |= {"sharers": [EVIL, "b"], "topics": [EVIL]}
     value = json.dumps({"user": EVIL, **about}, ensure_ascii=False).encode()
     for name, held in (("score", value), ("alert", value), ("score", None)):
         shown = tail.line(name, EVIL, held, as_json=as_json)

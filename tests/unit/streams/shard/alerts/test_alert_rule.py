@@ -65,8 +65,8 @@ def test_fires(shard: Shard) -> None:
     assert alert.alert == alert_id("a", at(STEP))
 
 
-def test_what_an_alert_says(shard: Shard) -> None:
-    """It names the new sharers who were shared most per content, the content, and how long most shares took."""
+def test_details_of_an_alert(shard: Shard) -> None:
+    """It names the new sharers that were shared most per content, the content, and how long most shares took."""
     known = [create(1, "s2", "s2-post"), create(1, "s4", "s4-1"), create(1, "s4", "s4-2")]
     known += [share(2, f"t{k}", "s2-post") for k in range(2)] + [share(2, f"t{k}", "s4-1") for k in range(2)]
     early, late = share(60, "s9", "a-old"), _shares(STEP - 30, "a", 7)
@@ -79,8 +79,8 @@ def test_what_an_alert_says(shard: Shard) -> None:
     assert alert.rising_s == pytest.approx(30 * 60 - 0.6)
 
 
-def test_an_alert_says_what_held_at_its_boundary(shard: Shard) -> None:
-    """Undone later, but read before the judgement: shares count still, who was forgotten is not named."""
+def test_details_are_as_of_the_boundary(shard: Shard) -> None:
+    """Undone later, but read before the judgement: shares count still, forgotten users are not named."""
     shares = [*_shares(10, "a", 4), share(11, "s9", "a-old")]
     later = [unshare(STEP + 2, "s0", "a-post"), unshare(STEP + 3, "s1", "a-post"), forget(STEP + 4, "s2")]
     partitions = {"t": 2}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streams.shard.alerts import messages
-from streams.shard.alerts.messages import Candidate, Known, ShardCounts
+from streams.shard.alerts.messages import Candidate, ShardCounts, SharerFigures
 from streams.shard.alerts.rounds import Rounds
 
 COUNTS = ShardCounts({0: 3}, {5: 1}, 70)
@@ -19,7 +19,7 @@ def test_state() -> None:
     rounds.receive(messages.candidates(60, 1, "rule", {messages.SHIPPED: [candidate]}))
     assert rounds.missing(60, 2) == [0]
     rounds.candidates[60][0] = {messages.SHIPPED: []}
-    rounds.receive(messages.sharers(60, 0, "rule", [Known(7, 3, 2)]))
+    rounds.receive(messages.sharers(60, 0, "rule", [SharerFigures(7, 3, 2)]))
     assert rounds.missing(60, 2) == [1]
     loaded = Rounds("rule")
     assert loaded.restore(rounds.to_json())
