@@ -142,8 +142,8 @@ def main(root: Path | None = None) -> int:
     kernels = {"NUMBA_CACHE_DIR": "/app/kernels"}
     runs = [
         ("kernels of the image", IMAGE_UID, kernels),
-        ("without kernels", IMAGE_UID, {}),
         ("as the systemd unit", random.randrange(61_184, 65_519), kernels),  # the range of DynamicUser
+        ("without kernels", IMAGE_UID, {}),
     ]
     fine = True
     with tempfile.TemporaryDirectory() as name, EmbeddedKafka(Path(name) / "kafka") as kafka:
