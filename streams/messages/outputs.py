@@ -192,11 +192,14 @@ def score_messages(scores: Sequence[Score], model: str, origin: str, events: Clo
     return MessageColumns(keys, lines.split(b"\n")[:-1], events.columns(event_ids, list(map(str.encode, as_of))))
 
 
-def add_headers(messages: Iterable[AnyMessage], headers: Headers) -> Iterable[AnyMessage]:
-    """Return the messages, or columns of messages, with further headers that are equal in all of them."""
+def add_headers(messages: Iterable[AnyMessage], headers: Headers) -> Iterator[AnyMessage]:
+    """Yield the messages, or columns of messages, with further headers that are equal in all of them."""
     if not headers:
-        return messages
-    return (message._replace(headers=[*message.headers, *headers]) for message in messages)
+        yield from messages
+        return
+    message: AnyMessage
+    for message in messages:
+        yield message._replace(headers=[*message.headers, *headers])
 
 
 def tombstones(users: Iterable[str], origin: str, time: bytes, events: CloudEvents) -> Iterator[Message]:

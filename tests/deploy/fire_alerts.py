@@ -8,6 +8,7 @@ the repair. --only NAMES runs some of the faults.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import signal
@@ -89,7 +90,7 @@ class Bench:
         self.settings = Settings.load(
             broker=kafka.address, prefix=f"b{ports[0]}.", shards=shards, partitions=2, analyst_port=ports[-1],
             checkpoints=f"file://{folder}/checkpoints", checkpoint_every_s=2, erase_within_s=600, audit_share=0.2,
-            datadir=folder / "w0", web_port=ports[0], live_posts=80, watermark_idle_s=3, memory_mb=64,
+            datadir=folder / "w0", web_port=ports[0], live_posts=150, watermark_idle_s=3, memory_mb=64,
             alert_webhook=SecretStr(f"http://127.0.0.1:{self.address.server_port}/"),
             session_timeout_s=45 if shards > 1 else 6, log_format="json",
         )  # fmt: skip
@@ -152,9 +153,13 @@ def repeated(action: Callable[[], object], each_s: float) -> Iterator[None]:
         thread.join(30)
 
 
-def share(time_s: float, user: str = "x", content: str = "x") -> bytes:
-    """A share as a message."""
-    return json.dumps({"type": "share", "time": time_s, "user": user, "content": content}).encode()
+NUMBERS = itertools.count()
+
+
+def share(time_s: float) -> bytes:
+    """A share of another user each time, as a message; it names the author of the content."""
+    event = {"type": "share", "time": time_s, "user": f"late{next(NUMBERS)}", "content": "late", "author": "a1"}
+    return json.dumps(event | {"created": time_s - HOUR_S}).encode()
 
 
 @contextmanager

@@ -25,7 +25,6 @@ from pathlib import Path
 
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics
-from streams.settings.direct_http import urlopen
 from streams.settings.settings import PREFIX, Settings
 from tests.chaos.network import free_ports
 from tests.support import tidy
@@ -102,8 +101,7 @@ def try_out(process: Sandboxed) -> dict[str, object]:
         event = {"type": "share", "time": 1_700_000_000, "user": user, "content": "c"}
         sender.send(topics.share.name, json.dumps(event).encode())
     wait_for(lambda: user.encode() in {one.key for one in read_all(settings, [topics.score.name])}, 60, "the score")
-    with urlopen(f"http://127.0.0.1:{settings.web_port}/metrics", 5) as answer:
-        metrics = answer.read().decode()
+    metrics = process.get("/metrics")[1].decode()
     stopped = process.stop()
     errors = [
         line for line in process.log.read_text().splitlines() if '"level": "error"' in line or "Traceback" in line
@@ -144,8 +142,8 @@ def main(root: Path | None = None) -> int:
     kernels = {"NUMBA_CACHE_DIR": "/app/kernels"}
     runs = [
         ("kernels of the image", IMAGE_UID, kernels),
-        ("without kernels", IMAGE_UID, {}),
         ("as the systemd unit", random.randrange(61_184, 65_519), kernels),  # the range of DynamicUser
+        ("without kernels", IMAGE_UID, {}),
     ]
     fine = True
     with tempfile.TemporaryDirectory() as name, EmbeddedKafka(Path(name) / "kafka") as kafka:
