@@ -51,6 +51,12 @@ def connect(
 
     The position is committed when the events are acknowledged: nothing is lost, and events that are sent again count
     once. The store remembers events that a later record takes back by its id alone.
+
+    \b
+    Examples:
+      groundswell connect topic:app.activity --map app.toml
+      groundswell connect "wss://jetstream2.us-east.bsky.network/subscribe" --map bluesky
+      my-source | groundswell connect - --map app.py --skip-bad --rejected rejected.jsonl
     """
     from streams.connect.mapping import load
     from streams.connect.memory import Memory
