@@ -42,7 +42,7 @@ COMMANDS = {
     "analyst": Entry("analyst", "analyst", "Run the analyst: centralities, communities and seeds of the whole graph."),
     "topics": Entry("topics", "app", "Create, list and describe the topics."),
     "produce": Entry("produce", "produce", "Validate the events of a file and send them to Kafka."),
-    "connect": Entry("connect", "connect", "Read another topic, a WebSocket or a pipe, and send its events."),
+    "connect": Entry("connect", "connect", "Read another topic, a WebSocket or a pipe, and send its events.", "avro"),
     "tail": Entry("tail", "app", "Follow the scores or the alerts."),
     "replay": Entry("replay", "replay", "Score event files without a broker."),
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),

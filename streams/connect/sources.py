@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -45,6 +45,9 @@ HEARTBEAT_S = 30.0
 GATHER_S = 0.2
 """Time within which messages of a WebSocket become one batch."""
 MESSAGE_BYTES = 4 << 20
+
+Decode = Callable[[bytes], Any]
+"""Returns the JSON value of a message, or a BadEvent."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -89,9 +92,9 @@ def decoded(value: bytes) -> Any:
         return wire_formats.foreign(value) or BadEvent("json", f"not JSON: {one_line(error)}")
 
 
-def arrivals(place: str, value: bytes, time_s: float) -> Iterator[Arrival]:
+def arrivals(place: str, value: bytes, time_s: float, decode: Decode = decoded) -> Iterator[Arrival]:
     """Yield the records of a message: an array has one for each element."""
-    record = decoded(value)
+    record = decode(value)
     if not isinstance(record, list):
         yield Arrival(place, record, time_s, value)
         return
@@ -107,12 +110,16 @@ class TopicSource(ConsumerRebalanceListener):
         topic: the full name of the topic.
         group: the consumer group that holds the position.
         stop_at_end: end when everything is read that the topic had at the start.
+        decode: returns the JSON value of a message, or a BadEvent.
     """
 
     cursor = ""
 
-    def __init__(self, settings: Settings, topic: str, group: str, *, stop_at_end: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, topic: str, group: str, *, stop_at_end: bool = False, decode: Decode = decoded
+    ) -> None:
         self._settings, self._topic, self._group, self._stop_at_end = settings, topic, group, stop_at_end
+        self._decode = decode
         self._consumer: Any = None
         self._next: dict[TopicPartition, int] = {}
 
@@ -174,7 +181,7 @@ class TopicSource(ConsumerRebalanceListener):
         for record in records:
             if record.value is not None:
                 place = f"{part.topic}, partition {part.partition}, offset {record.offset}"
-                yield from arrivals(place, record.value, record.timestamp / 1000)
+                yield from arrivals(place, record.value, record.timestamp / 1000, self._decode)
 
     async def _ends(self) -> dict[TopicPartition, int]:
         """Return the end of every partition, also of those that another process of the group has."""
@@ -322,7 +329,9 @@ class PipeSource:
         """Do nothing: a pipe cannot be read again."""
 
 
-def source(given: str, settings: Settings, group: str, mapping: Any, *, stop_at_end: bool) -> Source:
+def source(
+    given: str, settings: Settings, group: str, mapping: Any, *, stop_at_end: bool, decode: Decode = decoded
+) -> Source:
     """Return the source that a command names.
 
     Args:
@@ -331,13 +340,14 @@ def source(given: str, settings: Settings, group: str, mapping: Any, *, stop_at_
         group: the consumer group for a topic.
         mapping: its cursor is where a WebSocket continues.
         stop_at_end: end at the present end of a topic.
+        decode: returns the JSON value of a message of a topic.
 
     Raises:
         InputError: it is none of these.
     """
     kind, _, name = given.partition(":")
     if kind == "topic" and name:
-        return TopicSource(settings, name, group, stop_at_end=stop_at_end)
+        return TopicSource(settings, name, group, stop_at_end=stop_at_end, decode=decode)
     if kind in {"ws", "wss"}:
         return WebSocketSource(given, mapping.cursor, mapping.parameter, mapping.memory.cursor)
     if given != "-" and not Path(given).exists():

@@ -44,10 +44,14 @@ class ShardReads:
         return [self.score(int(row)) for row in rows]
 
     def user(self, user_id: str) -> dict[str, Any] | None:
-        """Return a user's score as `score` does, own features, and figures (`user_reads.figures`); None if not live."""
+        """Return a user's score as `score` does, own features, and figures (`user_reads.figures`).
+
+        Returns:
+            None if the user is not live, or another shard owns it: the row of a mirrored user has no score.
+        """
         users = self._shard.graph.users
         row = users.index.get(user_id)
-        if row is None or not users.live(row):
+        if row is None or not self._shard.graph.live_users(np.array([row]))[0]:
             return None
         features = dict(zip(self._shard.artifact.config.own, users.own[row].tolist(), strict=True))
         return {**self.score(row), "features": features, **user_reads.figures(self._shard, row)}

@@ -43,7 +43,8 @@ def publish(settings: Settings, source: str) -> str:
     """Write the records of a source to a topic of its own, with the times of their arrival."""
     topic = f"{settings.prefix}app.{source}"
     with admin(settings) as client:
-        make(client, [TopicSpec(topic, 2, "")])
+        # The times of the records are months ago, so with a retention Kafka may delete them at any moment.
+        make(client, [TopicSpec(topic, 2, "", {"retention.ms": "-1"})])
     with producer(settings) as sender:
         for time, record in foreign.records(source, STREAMS[source]):
             # By the id of the record, so that an undo may be read before what it takes back.

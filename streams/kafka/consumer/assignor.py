@@ -44,17 +44,20 @@ def assign_shards(shards: Iterable[int], states: Mapping[str, Offsets]) -> dict[
     return assigned
 
 
-class MemberData(msgspec.Struct, array_like=True):
-    """What a worker sends when it joins: its states, and the address of its web port."""
+class MemberData(msgspec.Struct):
+    """What a worker sends when it joins: its states, and the address of its web port.
+
+    As JSON, because descriptions of a group show it as text.
+    """
 
     states: Offsets
     web: str = ""
 
 
-def decode_member(user_data: bytes) -> MemberData:
+def decode_member(user_data: bytes | str) -> MemberData:
     """Decode what a worker sent when it joined; empty if it is of another version."""
     try:
-        return msgspec.msgpack.decode(user_data, type=MemberData) if user_data else MemberData({})
+        return msgspec.json.decode(user_data, type=MemberData) if user_data else MemberData({})
     except msgspec.DecodeError:
         return MemberData({})
 
@@ -77,7 +80,7 @@ class ShardAssignor:
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Return the metadata that this worker sends when it joins: its topics and states."""
-        sent = msgspec.msgpack.encode(MemberData(self._states(), self._web))
+        sent = msgspec.json.encode(MemberData(self._states(), self._web))
         return ConsumerProtocolMemberMetadata(self.version, list(topics), sent)
 
     def assign(

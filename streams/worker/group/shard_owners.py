@@ -67,8 +67,8 @@ class ShardOwners:
         owners: dict[int, Owner] = {}
         for member in members:
             assigned = (member["member_assignment"] or {}).get("assigned_partitions", [])
-            user_data = (member["member_metadata"] or {}).get("user_data") or b""
-            url = decode_member(bytes(user_data)).web or None
+            user_data = (member["member_metadata"] or {}).get("user_data") or ""
+            url = decode_member(user_data).web or None
             shards = (shard for topic in assigned if topic["topic"] == log for shard in topic["partitions"])
             owners |= {shard: Owner(shard, member["client_host"].lstrip("/") or None, url) for shard in shards}
         return owners
