@@ -29,8 +29,11 @@ from model.analysis import cascade_seeds, communities, distances
 from model.analysis.adjacency import Adjacency, undirected
 from model.analysis.components import core_numbers, weak_components
 from model.analysis.pagerank import PageRank
+from streams.analyst.analyst import RECORDS
 from streams.analyst.graph.live_graph import LiveGraph
+from streams.analyst.log_records import read
 from streams.analyst.measures import Measures, measure
+from streams.messages.packs.mutation_packs import Packer
 from tests.bench import analyst_cascade
 from tests.support.analysts import naive
 from tests.support.strategies import history
@@ -186,6 +189,37 @@ def cascade(rows: int, edges: Edges) -> dict[str, Any]:
     return {"ic_seeds_s": round(spent, 2), "ic_guarantee": round(found.guarantee, 3), "ic_theta": found.theta}
 
 
+def rebuild(rows: int, edges: Edges) -> dict[str, Any]:
+    """CPU seconds to rebuild the graph from the records of a log of follows, as at a start, without Kafka."""
+    packer, mutations = Packer(), zip(*(column.tolist() for column in edges), strict=True)
+    values = []
+    for offset, (source, target) in enumerate(mutations):
+        packer.add_message("in#1:0", offset, offset, 100, [Mutation(Kind.FOLLOW, offset, f"u{source}", f"u{target}")])
+        if offset % EVERY == EVERY - 1:
+            values += packer.finish()
+    values += packer.finish()
+
+    def start() -> LiveGraph:
+        graph, marks = LiveGraph(1, 0, 0, 4_096), {}
+        for begin in range(0, len(values), RECORDS):
+            for number, value in enumerate(values[begin : begin + RECORDS], begin):
+                marks, record = read(marks, number, value)
+                graph.apply(0, record.events, record.clock)
+            graph.update()
+        return graph
+
+    spent, graph = seconds(start)
+    memory = graph.memory()
+    return {
+        "rebuild_s": round(spent, 2),
+        "rebuild_events": len(edges[0]),
+        "rebuild_equal": graph.follows.graph.edges == len(edges[0]) and len(graph.users) <= rows,
+        "graph_mb": round(memory.total_bytes / 1e6),
+        "user_bytes": round(memory.user_bytes),
+        "edge_bytes": round(memory.edge_bytes),
+    }
+
+
 # Exactness
 
 
@@ -265,7 +299,7 @@ def main(arguments: list[str]) -> int:
     else:
         edges = random_follows(options.users, options.follows)
         result = {"users": options.users, "follows": len(edges[0])}
-        for part in (pagerank, cores, groups, cascade, analyst_cascade.kept):
+        for part in (pagerank, cores, groups, cascade, analyst_cascade.kept, rebuild):
             result |= part(options.users, edges)
         result |= estimates()
     print(json.dumps(result, indent=1))  # noqa: T201
