@@ -200,7 +200,8 @@ def rebuild(rows: int, edges: Edges) -> dict[str, Any]:
     values += packer.finish()
 
     def start() -> LiveGraph:
-        graph, marks = LiveGraph(1, 0, 0, 4_096), {}
+        graph = LiveGraph(1, 0, 0, 4_096)
+        marks: dict[str, int] = {}
         for begin in range(0, len(values), RECORDS):
             for number, value in enumerate(values[begin : begin + RECORDS], begin):
                 marks, record = read(marks, number, value)
