@@ -285,6 +285,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--events", type=int, default=100_000, help="of --exact")
     parser.add_argument("--celf", type=Path)
+    parser.add_argument("--worlds", type=int, default=analyst_cascade.WORLDS, help="of --celf")
     parser.add_argument("--live", type=float, default=0, metavar="MINUTES")
     parser.add_argument("--rate", type=int, default=5_000, help="of --live, events per second")
     options = parser.parse_args(arguments)
@@ -292,7 +293,7 @@ def main(arguments: list[str]) -> int:
     if options.exact:
         result = exact(options.events)
     elif options.celf:
-        result = analyst_cascade.against_celf(options.celf)
+        result = analyst_cascade.against_celf(options.celf, options.worlds)
     elif options.live:
         from tests.bench.analyst_live import run
 
