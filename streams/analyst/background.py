@@ -101,7 +101,8 @@ class Background:
         return self._task is None or self._task.done()
 
     def begin(self, measures: Measures, sharing: Sharing) -> None:
-        """Begin a round with the measures of the last pass; none may run."""
+        """Begin a round with the measures of the last pass; none may run. Raises the error of one that failed."""
+        self.check()
         self._task = asyncio.create_task(self._round(measures, sharing))
 
     async def _round(self, measures: Measures, sharing: Sharing) -> None:

@@ -29,8 +29,11 @@ from model.analysis import cascade_seeds, communities, distances
 from model.analysis.adjacency import Adjacency, undirected
 from model.analysis.components import core_numbers, weak_components
 from model.analysis.pagerank import PageRank
+from streams.analyst.analyst import RECORDS
 from streams.analyst.graph.live_graph import LiveGraph
+from streams.analyst.log_records import read
 from streams.analyst.measures import Measures, measure
+from streams.messages.packs.mutation_packs import Packer
 from tests.bench import analyst_cascade
 from tests.support.analysts import naive
 from tests.support.strategies import history
@@ -186,6 +189,38 @@ def cascade(rows: int, edges: Edges) -> dict[str, Any]:
     return {"ic_seeds_s": round(spent, 2), "ic_guarantee": round(found.guarantee, 3), "ic_theta": found.theta}
 
 
+def rebuild(rows: int, edges: Edges) -> dict[str, Any]:
+    """CPU seconds to rebuild the graph from the records of a log of follows, as at a start, without Kafka."""
+    packer, mutations = Packer(), zip(*(column.tolist() for column in edges), strict=True)
+    values = []
+    for offset, (source, target) in enumerate(mutations):
+        packer.add_message("in#1:0", offset, offset, 100, [Mutation(Kind.FOLLOW, offset, f"u{source}", f"u{target}")])
+        if offset % EVERY == EVERY - 1:
+            values += packer.finish()
+    values += packer.finish()
+
+    def start() -> LiveGraph:
+        graph = LiveGraph(1, 0, 0, 4_096)
+        marks: dict[str, int] = {}
+        for begin in range(0, len(values), RECORDS):
+            for number, value in enumerate(values[begin : begin + RECORDS], begin):
+                marks, record = read(marks, number, value)
+                graph.apply(0, record.events, record.clock)
+            graph.update()
+        return graph
+
+    spent, graph = seconds(start)
+    memory = graph.memory()
+    return {
+        "rebuild_s": round(spent, 2),
+        "rebuild_events": len(edges[0]),
+        "rebuild_equal": graph.follows.graph.edges == len(edges[0]) and len(graph.users) <= rows,
+        "graph_mb": round(memory.total_bytes / 1e6),
+        "user_bytes": round(memory.user_bytes),
+        "edge_bytes": round(memory.edge_bytes),
+    }
+
+
 # Exactness
 
 
@@ -250,6 +285,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exact", action="store_true")
     parser.add_argument("--events", type=int, default=100_000, help="of --exact")
     parser.add_argument("--celf", type=Path)
+    parser.add_argument("--worlds", type=int, default=analyst_cascade.WORLDS, help="of --celf")
     parser.add_argument("--live", type=float, default=0, metavar="MINUTES")
     parser.add_argument("--rate", type=int, default=5_000, help="of --live, events per second")
     options = parser.parse_args(arguments)
@@ -257,7 +293,7 @@ def main(arguments: list[str]) -> int:
     if options.exact:
         result = exact(options.events)
     elif options.celf:
-        result = analyst_cascade.against_celf(options.celf)
+        result = analyst_cascade.against_celf(options.celf, options.worlds)
     elif options.live:
         from tests.bench.analyst_live import run
 
@@ -265,7 +301,7 @@ def main(arguments: list[str]) -> int:
     else:
         edges = random_follows(options.users, options.follows)
         result = {"users": options.users, "follows": len(edges[0])}
-        for part in (pagerank, cores, groups, cascade, analyst_cascade.kept):
+        for part in (pagerank, cores, groups, cascade, analyst_cascade.kept, rebuild):
             result |= part(options.users, edges)
         result |= estimates()
     print(json.dumps(result, indent=1))  # noqa: T201

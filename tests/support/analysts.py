@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 from graphstate.event_columns import EventColumns
 from graphstate.oracle.naive_graph import NaiveGraph
-from graphstate.types import FOLLOWS, INTERACTS, MEMBER_OF, RELATIONS, GraphSpec, Mutation
+from graphstate.types import FOLLOWS, INTERACTS, MEMBER_OF, RELATIONS, GraphSpec, Kind, Mutation
 from streams.analyst.graph.registers import Registers
 from streams.analyst.graph.tables import NEVER
 from streams.shard.routing import concerned
 from tests.support.workers import WorkerProcess
 
+SHARE_AFTER_US = 3_600_000_000
+DAY = 86_400_000_000
+START = 20_000 * DAY
 Named = dict[int, set[tuple[str, str]]]
 KEPT = (FOLLOWS, INTERACTS, MEMBER_OF)
 
@@ -67,3 +71,21 @@ def naive(events: Iterable[Mutation], spec: GraphSpec) -> tuple[Named, set[str]]
         sources, targets = (snapshot.ids[kind] for kind in RELATIONS[relation][1:])
         edges[relation] = {(sources[source], targets[target]) for source, target in snapshot.edges[relation].T}
     return edges, {user for user, live in zip(snapshot.ids[0], snapshot.live, strict=True) if live}
+
+
+def society(posts: int) -> list[Mutation]:
+    """Thirty users follow ten authors; the first fifteen share most of what they see within an hour."""
+    rng = random.Random(1)
+    events = [
+        Mutation(Kind.FOLLOW, START, f"u{u}", f"a{a}") for u in range(30) for a in range(10) if rng.random() < 0.6
+    ]
+    follows = {(event.user, event.other) for event in events}
+    for number in range(posts):
+        author, time = f"a{rng.randrange(10)}", START + (number + 1) * DAY // 10
+        events.append(Mutation(Kind.CREATE, time, author, f"c{number}"))
+        events += [
+            Mutation(Kind.SHARE, time + SHARE_AFTER_US, f"u{u}", f"c{number}")
+            for u in range(15)
+            if (f"u{u}", author) in follows and rng.random() < 0.7
+        ]
+    return events

@@ -107,11 +107,11 @@ class WorkerProcess:
         assert line.startswith("groundswell: "), self.log.read_text()
         return line
 
-    def stop(self) -> int:
+    def stop(self, timeout_s: float = 30.0) -> int:
         """Stop the process with SIGTERM; return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.ended()
+        return self.ended(timeout_s)
 
     def kill(self) -> None:
         """Send SIGKILL."""

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 
 from graphstate.event_columns import EventColumns
-from graphstate.types import Kind, Mutation
+from graphstate.types import Kind
 from streams.analyst.background import Analysis, analyse, both_ways
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.measures import Measures, Sharing, measure
 from streams.analyst.questions import DiffusionQuestion, SeedQuestion, diffuse, seeds
 from streams.errors import AnalystError
-
-DAY = 86_400_000_000
-START = 20_000 * DAY
-
-
-def society(posts: int) -> list[Mutation]:
-    """Thirty users follow ten authors; the first fifteen share most of what they see within an hour."""
-    rng = random.Random(1)
-    events = [
-        Mutation(Kind.FOLLOW, START, f"u{u}", f"a{a}") for u in range(30) for a in range(10) if rng.random() < 0.6
-    ]
-    follows = {(event.user, event.other) for event in events}
-    for number in range(posts):
-        author, time = f"a{rng.randrange(10)}", START + (number + 1) * DAY // 10
-        events.append(Mutation(Kind.CREATE, time, author, f"c{number}"))
-        events += [
-            Mutation(Kind.SHARE, time + 3_600_000_000, f"u{u}", f"c{number}")
-            for u in range(15)
-            if (f"u{u}", author) in follows and rng.random() < 0.7
-        ]
-    return events
+from tests.support.analysts import society
 
 
 def analysed(posts: int) -> tuple[Measures, Analysis]:
