@@ -103,6 +103,7 @@ class CompiledApply:
         self._out = _output(1, 1)
         self.columns = EventColumns.of(())
         self._numbers: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
+        self._room = (0, 0, 0)
         self._events = self._resolved(self.columns)
 
     def warm_up(self) -> None:
@@ -119,9 +120,9 @@ class CompiledApply:
         self.columns = columns
         self._events = self._resolved(columns)
         kinds = np.bincount(columns.kind, minlength=len(Kind)).tolist()
-        self._registers.reserve(
+        self._room = (
             kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW], kinds[Kind.JOIN] + kinds[Kind.LEAVE], kinds[Kind.SHARE]
-        )
+        )  # fmt: skip
 
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
         """Return the events with the row of each id in the roles that it has, −1 if it has none yet."""
@@ -226,6 +227,8 @@ class CompiledApply:
         Returns:
             Where the call stopped, why (`event_kernels.DONE` …), and its counts by the places of `Output.ends`.
         """
+        # At each call: Python code may have added entries since the last one, such as an unshare without its share.
+        self._registers.reserve(*self._room)
         spare = self._reserve_rows(begin)
         out = self._out
         out.ends[:] = 0

@@ -11,6 +11,7 @@ from graphstate.apply import compiled_apply
 from graphstate.apply.event_kernels import DONE, PASSED, RARE, apply_events
 from graphstate.apply.kernel_arrays import BOUNDARY, CLOCK, Core
 from graphstate.state import GraphState
+from graphstate.storage.chains import TOP
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import GraphSpec, Kind, Mutation
 from tests.support.graphs import differences
@@ -54,6 +55,29 @@ def test_python_and_compiled_code_agree(spec: GraphSpec, tmp_path: Path, monkeyp
     assert compiled[1] == single[1]
     if spec.shards == 1:
         assert differences(compiled[0], single[0]) == []
+
+
+def test_compiled_code_has_room_after_python_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unshares without a share, which Python code applies, take none of the room of the shares after them."""
+    rooms: list[int] = []
+
+    def watched(core: Core, begin: int) -> tuple[int, int]:
+        stopped = apply_events(core, begin)
+        tables = core.tables
+        rooms.append(len(tables.sharers) - int(tables.sharer_ends[TOP]))
+        rooms.append(len(tables.credits) - int(tables.credit_ends[TOP]))
+        return stopped
+
+    monkeypatch.setattr(compiled_apply, "apply_events", watched)
+    state = GraphState.open(tmp_path, GraphSpec())
+    log = [Mutation(Kind.CREATE, 1, "a", "c")]
+    log += [Mutation(Kind.UNSHARE, 2, f"u{number}", "c") for number in range(100)]
+    log += [Mutation(Kind.SHARE, 3, f"v{number}", "c") for number in range(200)]
+    state.apply(log)
+    state.commit()
+    assert min(rooms) >= 0
+    assert len(state.store.registers.sharers_of(0)) == 300
+    state.close()
 
 
 def test_frequent_events_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
