@@ -132,6 +132,7 @@ class Worker:
             lambda: self.consumer,
             lambda: self.producer,
             lambda: self.app.lease.epoch,
+            lambda *pack: self.ingest.deliver(*pack),
         )
         self.parts += [self.rollout, measurements, self.idle, self.live]
         for part in self.parts:
