@@ -77,7 +77,8 @@ def standards(sums: Int64s, mean: Int64s, deviation: Int64s) -> bool:
 
     Args:
         sums: Sums `[SUMS]`.
-        mean, deviation: Its steps `[k]`, replaced.
+        mean: Its means `[k]`, replaced.
+        deviation: Its deviations `[k]`, replaced.
     """
     number, changed = len(mean) - 1, False
     for place in range(number + 1):

@@ -43,15 +43,15 @@ def _put(word: int, k: int, out: UInt32s, begin: int, end: int) -> int:
 
 @kernel()
 def _pack(
-    rows: Int64s, events: Int64s, shares: Int64s, forgets: Int64s, counts: UInt32s, tops: UInt32s, rings: UInt32s,
-    out: UInt32s, ends: Int64s,
+    rows: Int64s, times: tuple[Int64s, Int64s, Int64s], counts: UInt32s, tops: UInt32s, rings: UInt32s, out: UInt32s,
+    ends: Int64s,
 ) -> None:  # fmt: skip
     end = 0
     for i in range(len(rows)):
         row = rows[i]
-        for time in (events[row], shares[row], forgets[row]):
-            out[end] = np.uint32(time & _LOW)
-            out[end + 1] = np.uint32(time >> 32 & _LOW)
+        for column in times:
+            out[end] = np.uint32(column[row] & _LOW)
+            out[end + 1] = np.uint32(column[row] >> 32 & _LOW)
             end += 2
         begin, end = end, end + _MASK
         out[begin:end] = 0
@@ -92,7 +92,7 @@ def pack(users: Users, rows: Int64s) -> list[bytes]:
     """Return the `counters` values of users."""
     out, ends = np.empty(len(rows) * (_HEAD + _MASK + WORDS), np.uint32), np.empty(len(rows), np.int64)
     _pack(
-        rows, users.last_event_at, users.last_share_at, users.forget_at, users.counts.view(np.uint32),
+        rows, (users.last_event_at, users.last_share_at, users.forget_at), users.counts.view(np.uint32),
         users.tops.view(np.uint32), users.rings.view(np.uint32), out, ends,
     )  # fmt: skip
     stops = (4 * ends).tolist()

@@ -132,7 +132,7 @@ class Worker:
             lambda: self.consumer,
             lambda: self.producer,
             lambda: self.app.lease.epoch,
-            lambda *pack: self.ingest.deliver(*pack),
+            self.ingest.deliver,
         )
         self.parts += [self.rollout, measurements, self.idle, self.live]
         for part in self.parts:
