@@ -18,6 +18,7 @@ from graphstate.apply.kernel_arrays import (
     COMMUNITIES,
     CONTENTS,
     COUNTED,
+    CREATED_ROW,
     ENDS,
     FACT_WIDTH,
     FACTS,
@@ -41,6 +42,7 @@ from graphstate.storage.row_layouts import ALL_ONES, NEVER
 from graphstate.types import (
     COMMUNITY,
     CONTENT,
+    CREATED,
     TYPES,
     USER,
     Fact,
@@ -61,9 +63,12 @@ _OTHER = [
 """The type of the other node by kind."""
 _SECOND = 1_000_000
 _ROW = 0xFFFFFFFF
-_TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
+_TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW, Fact.RECEIVED))
 _TARGET_IS_COMMUNITY = np.isin(np.arange(256), (Kind.JOIN, Kind.LEAVE))
-_TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE))
+_TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE, Fact.AUTHORED))
+_THIRD_IS_CONTENT = np.isin(np.arange(256), (Kind.CREATE, Fact.RECEIVED))
+FACTS_COMPILED = frozenset({Fact.MADE, Fact.THROUGH, Fact.CREDITED, Fact.RECEIVED, Fact.AUTHORED, Fact.TIED})
+"""Facts that compiled code applies, but for rare cases."""
 
 
 def _output(events: int, rows: int) -> arrays.Output:
@@ -83,6 +88,7 @@ def _writable(column: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     return column.astype(dtype)
 
 
+# large class: the arrays of one call, what it needs before and what it leaves
 class CompiledApply:
     """Applies the frequent events of a record.
 
@@ -119,9 +125,11 @@ class CompiledApply:
         """Take the events of a record, and find the rows of their ids."""
         self.columns = columns
         self._events = self._resolved(columns)
-        kinds = np.bincount(columns.kind, minlength=len(Kind)).tolist()
+        kinds = np.bincount(columns.kind, minlength=max(Fact) + 1).tolist()
         self._registers.reserve(
-            kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW], kinds[Kind.JOIN] + kinds[Kind.LEAVE], kinds[Kind.SHARE]
+            kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW],
+            kinds[Kind.JOIN] + kinds[Kind.LEAVE],
+            kinds[Kind.SHARE] + kinds[Fact.RECEIVED],
         )
 
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
@@ -134,7 +142,8 @@ class CompiledApply:
             self._find_all(columns, rows, hashes)
         return arrays.EventArrays(
             _writable(columns.kind, np.uint8), _writable(columns.time, np.int64), _writable(columns.user, np.int32),
-            _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
+            _writable(columns.other, np.int32), _writable(columns.extra, np.int32), _writable(columns.at, np.int64),
+            rows, hashes,
         )  # fmt: skip
 
     def _find_few(self, columns: EventColumns, rows: Int32s, hashes: NDArray[np.uint64]) -> None:
@@ -146,6 +155,11 @@ class CompiledApply:
             if kind < len(_OTHER):
                 named[_OTHER[kind]].add(other)
                 named[USER if kind == Kind.SHARE else CONTENT].add(extra)
+            elif kind == Fact.RECEIVED:
+                named[USER].add(other)
+                named[CONTENT].add(extra)
+            elif kind == Fact.AUTHORED:
+                named[CONTENT].add(other)
         ids = columns.ids
         for of_kind, table in enumerate(self._tables):
             numbers = named[of_kind]
@@ -173,7 +187,7 @@ class CompiledApply:
         roles[USER, columns.other[_TARGET_IS_USER[kind]]] = True
         roles[USER, columns.extra[kind == Kind.SHARE]] = True
         roles[CONTENT, columns.other[_TARGET_IS_CONTENT[kind]]] = True
-        roles[CONTENT, columns.extra[kind == Kind.CREATE]] = True
+        roles[CONTENT, columns.extra[_THIRD_IS_CONTENT[kind]]] = True
         roles[COMMUNITY, columns.other[_TARGET_IS_COMMUNITY[kind]]] = True
         self._numbers = [np.flatnonzero(role[:count]) for role in roles]
         unknown: set[int] = set()
@@ -340,6 +354,9 @@ class CompiledApply:
             if section == CLAIM_ROW:
                 for _, key, time, via in selected.tolist():
                     store.put(row_layouts.share_claim(key >> 32, key & _ROW, time, via), b"")
+            elif section == CREATED_ROW:
+                for _, content, creator, time in selected.tolist():
+                    self._aggregates.store_edge(CREATED, content, creator, time)
             elif section == REPLIES_ROW:
                 for _, parent, child, _ in selected.tolist():
                     store.put(row_layouts.pair(row_layouts.REPLIES, parent, child), b"")

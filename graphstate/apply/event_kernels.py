@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphstate.apply.fact_kernels import apply_fact
 from graphstate.apply.kernel_arrays import (
     APPLIED,
     BOUNDARY,
@@ -17,15 +18,13 @@ from graphstate.apply.kernel_arrays import (
     CONTENTS,
     COUNTED,
     EXPIRED,
+    FACTS_APPLIED,
     HORIZON,
     KEPT,
-    NEW,
     NOTED_UNTIL,
     NOTES,
-    OBSERVED,
     REPLIES_ROW,
     RETENTION,
-    SHARD,
     SHARDS,
     SHARES_BEYOND,
     SHARES_EXPIRED,
@@ -38,6 +37,7 @@ from graphstate.apply.kernel_arrays import (
     send,
     touch,
 )
+from graphstate.apply.row_kernels import content_row, interact, new_row, observe_user, owns
 from graphstate.memory import counter_kernels, node_tables, windows
 from graphstate.memory.counter_kernels import add_created, add_made, add_received
 from graphstate.storage import register_tables as registers
@@ -51,13 +51,11 @@ from graphstate.types import (
     CREATED,
     FOLLOWS,
     HAS_MEMBER,
-    INTERACTS,
     MEMBER_OF,
     REPLY_TO,
     SHARED,
     USER,
     Fact,
-    Int64s,
     Kind,
 )
 
@@ -97,48 +95,6 @@ def unpack_via(packed: int) -> int:
     return (packed >> registers.FLAG_BITS) - 1
 
 
-@kernel(inline="always")
-def _owns(core: Core, number: int) -> bool:
-    shards = core.limits[SHARDS]
-    if shards == 1:
-        return True
-    return np.int64(core.events.hashes[number] % np.uint64(shards)) == core.limits[SHARD]
-
-
-@kernel()
-def _new_row(core: Core, kind: int, number: int) -> int:
-    n = core.out.ends[NEW + kind]
-    row = core.out.spare[kind, n]
-    core.out.fresh[kind, n] = number
-    core.out.ends[NEW + kind] = n + 1
-    core.events.rows[kind, number] = row
-    return row
-
-
-@kernel()
-def _observe_user(core: Core, number: int, time: int) -> int:
-    """Return the row of a named user, −1 if its id must be restored first."""
-    row, users = np.int64(core.events.rows[USER, number]), core.users
-    if row < 0:
-        row = _new_row(core, USER, number)
-        users.hash[row], users.owned[row], users.named[row] = core.events.hashes[number], _owns(core, number), 1
-    if time > users.last_event_at[row]:
-        if not users.named[row]:
-            return -1
-        users.last_event_at[row] = time
-    touch(core.out, OBSERVED, row)
-    return row
-
-
-@kernel()
-def _content(core: Core, number: int) -> int:
-    row = np.int64(core.events.rows[CONTENT, number])
-    if row < 0:
-        row = _new_row(core, CONTENT, number)
-        core.contents.hash[row], core.contents.owned[row] = core.events.hashes[number], _owns(core, number)
-    return row
-
-
 @kernel()
 def _observe_content(core: Core, row: int, time: int) -> None:
     contents, out = core.contents, core.out
@@ -153,7 +109,7 @@ def _observe_content(core: Core, row: int, time: int) -> None:
 def _follow(core: Core, i: int) -> bool:
     events, users, table = core.events, core.users, core.tables.follows
     time, live = events.time[i], np.int64(events.kind[i] == _FOLLOW)
-    user, target = _observe_user(core, events.user[i], time), _observe_user(core, events.other[i], time)
+    user, target = observe_user(core, events.user[i], time), observe_user(core, events.other[i], time)
     if user < 0 or target < 0:
         return False
     if time <= users.forget_at[user] or time <= users.forget_at[target]:
@@ -198,13 +154,13 @@ def _count_member(core: Core, user: int, community: int, time: int, sign: int) -
 def _join(core: Core, i: int) -> bool:
     events, table = core.events, core.tables.members
     time, live, number = events.time[i], np.int64(events.kind[i] == _JOIN), events.other[i]
-    user = _observe_user(core, events.user[i], time)
+    user = observe_user(core, events.user[i], time)
     if user < 0:
         return False
     community = np.int64(events.rows[COMMUNITY, number])
     if community < 0:
-        community = _new_row(core, COMMUNITY, number)
-        core.communities.hash[community], core.communities.owned[community] = events.hashes[number], _owns(core, number)
+        community = new_row(core, COMMUNITY, number)
+        core.communities.hash[community], core.communities.owned[community] = events.hashes[number], owns(core, number)
     touch(core.out, COMMUNITIES, community)
     if time <= core.users.forget_at[user]:
         return True
@@ -235,32 +191,25 @@ def _add_sharer(tables: TableArrays, user: int, content: int) -> None:
     tables.heads[content] = place
 
 
-@kernel(inline="always")
-def _add_credit(tables: TableArrays, pair: Int64s, time: int, content: int) -> None:
-    place = push(tables.credits, tables.credit_ends, pair[registers.HEAD])
-    tables.credits[place, 0], tables.credits[place, 1] = time, content
-    pair[registers.HEAD] = place
-
-
 @kernel()
 def _share(core: Core, i: int) -> bool:
     events, users, contents = core.events, core.users, core.contents
     time, through = events.time[i], events.extra[i]
-    here = _owns(core, events.other[i])
+    here = owns(core, events.other[i])
     user = np.int64(-1)
-    if here or _owns(core, events.user[i]):
-        user = _observe_user(core, events.user[i], time)
+    if here or owns(core, events.user[i]):
+        user = observe_user(core, events.user[i], time)
         if user < 0:
             return False
         users.last_share_at[user] = max(users.last_share_at[user], time)
     if not here:
-        return through < 0 or not _owns(core, through) or _observe_user(core, through, time) >= 0
+        return through < 0 or not owns(core, through) or observe_user(core, through, time) >= 0
     via = np.int64(-1)
     if through >= 0:
-        via = _observe_user(core, through, time)
+        via = observe_user(core, through, time)
         if via < 0:
             return False
-    content = _content(core, events.other[i])
+    content = content_row(core, events.other[i])
     _observe_content(core, content, time)
     cut, key, table = (
         max(users.forget_at[user], contents.deleted_at[content]),
@@ -343,40 +292,7 @@ def _credit(core: Core, user: int, content: int, time: int, created_at: int, cre
     touch(core.out, COUNTED, creator)
     touch(core.out, CONTENTS, content)
     activity(core.out, _CREDIT, user, content, creator, time, created_at)
-    _interact(core, user, creator, content, time)
-
-
-@kernel(inline="always")
-def _interact(core: Core, user: int, creator: int, content: int, time: int) -> None:
-    """Store a credited share of a pair, and update the edge."""
-    users, table, out = core.users, core.tables.pairs, core.out
-    key = pair_key(user, creator)
-    place = find(table, key)
-    put(out, registers.CREDITS, key, time, content << 1 | 1)
-    if place < 0:
-        place = add(table, key)
-        core.tables.used[3] += 1
-        pair = table[place]
-        pair[1], pair[2], pair[3], pair[4], pair[registers.HEAD] = time, time, NEVER, NEVER, -1
-        _add_credit(core.tables, pair, time, content)
-        put(out, registers.PAIRS, key)
-        users.counts[creator, _SHARERS] += 1
-        if users.owned[user]:
-            users.counts[user, _AUTHORS] += 1
-            touch(out, COUNTED, user)
-        else:
-            send(core, users.hash[user], _TIED, 0, user)
-        change(out, _ADD, INTERACTS, user, creator, time)
-        return
-    pair = table[place]
-    latest = pair[1]
-    _add_credit(core.tables, pair, time, content)
-    if pair[2] <= time <= latest:
-        return
-    pair[1], pair[2] = max(time, latest), min(time, pair[2])
-    put(out, registers.PAIRS, key)
-    if time > latest:
-        change(out, _RETIME, INTERACTS, user, creator, time)
+    interact(core, user, creator, content, time)
 
 
 @kernel(inline="always")
@@ -384,19 +300,19 @@ def _create_elsewhere(core: Core, i: int) -> bool:
     """Observe the nodes of a create whose content another shard owns."""
     events = core.events
     time, parent = events.time[i], events.extra[i]
-    if parent >= 0 and _owns(core, parent):
-        reply = _content(core, parent)
+    if parent >= 0 and owns(core, parent):
+        reply = content_row(core, parent)
         _observe_content(core, reply, time)
         shard = np.int64(events.hashes[events.other[i]] % np.uint64(core.limits[SHARDS]))
         put(core.out, REPLIES_ROW, reply, _ELSEWHERE + shard)
-    return not _owns(core, events.user[i]) or _observe_user(core, events.user[i], time) >= 0
+    return not owns(core, events.user[i]) or observe_user(core, events.user[i], time) >= 0
 
 
 @kernel()
 def _create(core: Core, i: int) -> bool:
     events, users, contents, out = core.events, core.users, core.contents, core.out
     time, parent, number = events.time[i], events.extra[i], events.other[i]
-    if not _owns(core, number):
+    if not owns(core, number):
         return _create_elsewhere(core, i)
     content = np.int64(events.rows[CONTENT, number])
     known = content >= 0
@@ -411,13 +327,13 @@ def _create(core: Core, i: int) -> bool:
     if parent >= 0:
         if parent == number or (known and contents.reply[content] != events.rows[CONTENT, parent]):
             return False
-        reply = _content(core, parent)
+        reply = content_row(core, parent)
         if contents.owned[reply]:
             _observe_content(core, reply, time)
-    user = _observe_user(core, events.user[i], time)
+    user = observe_user(core, events.user[i], time)
     if user < 0:
         return False
-    content = _content(core, number)
+    content = content_row(core, number)
     _observe_content(core, content, time)
     if known:
         return True
@@ -452,7 +368,10 @@ def apply_events(core: Core, begin: int) -> tuple[int, int]:
     for i in range(begin, len(events.kind)):
         kind, time = events.kind[i], events.time[i]
         if kind >= _FIRST_FACT:
-            return i, RARE
+            if not apply_fact(core, i):
+                return i, RARE
+            ends[FACTS_APPLIED] += 1
+            continue
         if time > ends[CLOCK]:
             if time >= limits[BOUNDARY]:
                 return i, PASSED
@@ -460,8 +379,8 @@ def apply_events(core: Core, begin: int) -> tuple[int, int]:
         elif limits[KEPT] and time < ends[CLOCK] - limits[KEPT]:
             if kind == _CREATE:
                 return i, RARE
-            ends[EXPIRED] += _owns(core, events.user[i])
-            if kind == _SHARE and _owns(core, events.other[i]):
+            ends[EXPIRED] += owns(core, events.user[i])
+            if kind == _SHARE and owns(core, events.other[i]):
                 ends[SHARES_EXPIRED] += 1
             continue
         if limits[WATCHED] and kind in (_SHARE, _CREATE):
@@ -478,5 +397,5 @@ def apply_events(core: Core, begin: int) -> tuple[int, int]:
             return i, RARE
         if not applied:
             return i, RARE
-        ends[APPLIED] += _owns(core, events.user[i])
+        ends[APPLIED] += owns(core, events.user[i])
     return len(events.kind), DONE
