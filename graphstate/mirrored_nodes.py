@@ -63,7 +63,7 @@ class MirroredNodes:
         self._store.write_all("mirrors", zip(keys, map(add, propagated, payloads), strict=True))
         table = self._tables[kind]
         features = np.frombuffer(b"".join(propagated), np.int32).reshape(len(rows), -1)
-        changed = rows[(table.propagated[rows] != features).any(axis=1)]
+        changed: Int64s = rows[(table.propagated[rows] != features).any(axis=1)]
         table.propagated[rows] = features
         return changed
 
@@ -94,8 +94,9 @@ class MirroredNodes:
                 table = self._tables[relation.source]
                 wanted[relation.source].append(sources[(table.owned[sources] == 0) & (table.subscribed[sources] == 0)])
         users = self._aggregates.users
-        returned = [row for row in users.returned if not users.owned_cells[row] and not users.subscribed_cells[row]]
-        wanted[USER].append(as_rows(row for row in returned if self.holds(USER, row)))
+        returned = as_rows(users.returned)
+        returned = returned[(users.owned[returned] == 0) & (users.subscribed[returned] == 0)]
+        wanted[USER].append(returned[self.held(USER, returned)])
         # A forgotten user has no id to request; its edges are removed by the facts that follow.
         return [
             as_rows(row for row in np.unique(np.concatenate(rows)).tolist() if table.ids[row])
