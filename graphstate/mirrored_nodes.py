@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import add
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphstate.apply.aggregates import Aggregates
 from graphstate.memory.columns import as_rows
@@ -36,26 +38,34 @@ class MirroredNodes:
             held |= self._windows.rows.head[number][: table.rows] >= 0
         return np.flatnonzero(held & (table.owned[: table.rows] == 0))
 
-    def holds(self, kind: int, row: int) -> bool:
-        """Return whether a node is in some window."""
+    def held(self, kind: int, rows: Int64s) -> NDArray[np.bool_]:
+        """Return whether each of some nodes `[n]` is in some window; the rows of absent nodes are −1."""
+        held = np.zeros(len(rows), np.bool_)
         for number in _FROM[kind]:
             heads = self._windows.rows.head[number]
-            if row < len(heads) and heads[row] >= 0:
-                return True
-        return False
+            inside = (rows >= 0) & (rows < len(heads))
+            held[inside] |= heads[rows[inside]] >= 0
+        return held
 
-    def update(self, kind: int, row: int, propagated: bytes, payload: bytes) -> bool:
-        """Store what the owner of a node sent: its propagated features and the model's payload.
+    def update(self, kind: int, rows: Int64s, propagated: list[bytes], payloads: list[bytes]) -> Int64s:
+        """Store what the owners of nodes sent.
+
+        Args:
+            kind: The type of the nodes.
+            rows: Their rows `[n]`.
+            propagated: Their propagated features.
+            payloads: The model's payloads.
 
         Returns:
-            Whether the features changed.
+            The rows whose features changed.
         """
+        keys = [row_layouts.node(kind, row) for row in rows.tolist()]
+        self._store.write_all("mirrors", zip(keys, map(add, propagated, payloads), strict=True))
         table = self._tables[kind]
-        self._store.write("mirrors", row_layouts.node(kind, row), propagated + payload)
-        if table.propagated[row].tobytes() == propagated:
-            return False
-        table.propagated[row] = np.frombuffer(propagated, np.int32)
-        return True
+        features = np.frombuffer(b"".join(propagated), np.int32).reshape(len(rows), -1)
+        changed: Int64s = rows[(table.propagated[rows] != features).any(axis=1)]
+        table.propagated[rows] = features
+        return changed
 
     def drop(self, kind: int, row: int) -> None:
         """Drop what the owner of a node sent; the caller drops the model's embedding of it."""
@@ -84,8 +94,9 @@ class MirroredNodes:
                 table = self._tables[relation.source]
                 wanted[relation.source].append(sources[(table.owned[sources] == 0) & (table.subscribed[sources] == 0)])
         users = self._aggregates.users
-        returned = [row for row in users.returned if not users.owned_cells[row] and not users.subscribed_cells[row]]
-        wanted[USER].append(as_rows(row for row in returned if self.holds(USER, row)))
+        returned = as_rows(users.returned)
+        returned = returned[(users.owned[returned] == 0) & (users.subscribed[returned] == 0)]
+        wanted[USER].append(returned[self.held(USER, returned)])
         # A forgotten user has no id to request; its edges are removed by the facts that follow.
         return [
             as_rows(row for row in np.unique(np.concatenate(rows)).tolist() if table.ids[row])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from model.config import HISTORY, OWN, OWN_SCALE, PROPAGATED_SCALE, USER, ModelConfig
@@ -70,6 +71,34 @@ def measure(own: Int32s) -> Int64s:
     return total
 
 
+@njit(cache=True, nogil=True)
+def standards(sums: Int64s, mean: Int64s, deviation: Int64s) -> bool:
+    """Compute the steps of a `Population`, and return whether one of them changed.
+
+    Args:
+        sums: Sums `[SUMS]`.
+        mean: Its means `[k]`, replaced.
+        deviation: Its deviations `[k]`, replaced.
+    """
+    number, changed = len(mean) - 1, False
+    for place in range(number + 1):
+        if place < number:
+            count, total = float(max(sums[place], 1)), float(sums[number + place])
+            squares, steps, least = float(sums[2 * number + place]), float(_STEPS_PER_BUCKET), _DEVIATION_MIN
+            middle = total / count * steps
+        else:
+            posts, reach = float(max(sums[-5], 1)), float(sums[-4])
+            count, total, squares = float(max(sums[-3], 1)), float(sums[-2]), float(sums[-1])
+            steps, least = 1 / _REACH_STEP, _REACH_DEVIATION_MIN
+            middle = reach / posts / _REACH_STEP
+        variance = squares / count - (total / count) * (total / count)
+        new_mean = int(np.rint(middle))
+        new_deviation = max(int(np.rint(np.sqrt(max(variance, 0.0)) * steps)), least)
+        changed |= new_mean != mean[place] or new_deviation != deviation[place]
+        mean[place], deviation[place] = new_mean, new_deviation
+    return changed
+
+
 class Population(NamedTuple):
     """What inputs are relative to, in steps.
 
@@ -84,15 +113,9 @@ class Population(NamedTuple):
     @classmethod
     def of(cls, sums: Int64s) -> Population:
         """Return the population with some sums `[SUMS]`; an empty one has means of 0."""
-        number, total, squares = sums[:-5].reshape(3, len(COUNTED)).astype(np.float64)
-        posts, reach, known, recent, recent_squares = sums[-5:].astype(np.float64).tolist()
-        number, known = np.maximum(number, 1), max(known, 1.0)
-        means = np.append(total / number * _STEPS_PER_BUCKET, reach / max(posts, 1.0) / _REACH_STEP)
-        variances = np.append(squares / number - (total / number) ** 2, recent_squares / known - (recent / known) ** 2)
-        steps = np.array([*[_STEPS_PER_BUCKET] * len(COUNTED), 1 / _REACH_STEP])
-        least = np.array([*[_DEVIATION_MIN] * len(COUNTED), _REACH_DEVIATION_MIN])
-        deviations = np.maximum(np.rint(np.sqrt(np.maximum(variances, 0)) * steps), least)
-        return cls(tuple(np.rint(means).astype(int).tolist()), tuple(deviations.astype(int).tolist()))
+        mean, deviation = np.zeros((2, len(COUNTED) + 1), np.int64)
+        standards(sums, mean, deviation)
+        return cls(tuple(mean.tolist()), tuple(deviation.tolist()))
 
 
 @dataclass(frozen=True)

@@ -157,11 +157,15 @@ class Aggregates:
     def link(self, relation: int, source: int, target: int, time: int) -> None:
         """Add a live edge; one to another shard's target enters no window."""
         if self._stored(relation, source, target):
-            self.store.put(self._index(relation, source, target, time), b"")
+            self.store_edge(relation, source, target, time)
         if self.tables[_TARGET[relation]].owned_cells[target]:
             self.change(ADD, relation, source, target, time)
             if _SOURCE[relation] == 1:
                 self.retain(source)
+
+    def store_edge(self, relation: int, source: int, target: int, time: int) -> None:
+        """Stage the row of an edge that follows from no register of this shard."""
+        self.store.put(self._index(relation, source, target, time), b"")
 
     def unmirror(self, kind: int, row: int) -> None:
         """Drop what the owner of another shard's node sent; the caller drops the model's embedding of it."""

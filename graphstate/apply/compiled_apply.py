@@ -18,6 +18,7 @@ from graphstate.apply.kernel_arrays import (
     COMMUNITIES,
     CONTENTS,
     COUNTED,
+    CREATED_ROW,
     ENDS,
     FACT_WIDTH,
     FACTS,
@@ -42,6 +43,7 @@ from graphstate.storage.row_layouts import ALL_ONES, NEVER
 from graphstate.types import (
     COMMUNITY,
     CONTENT,
+    CREATED,
     TYPES,
     USER,
     Fact,
@@ -62,9 +64,14 @@ _OTHER = [
 """The type of the other node by kind."""
 _SECOND = 1_000_000
 _ROW = 0xFFFFFFFF
-_TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW))
+_TARGET_IS_USER = np.isin(np.arange(256), (Kind.FOLLOW, Kind.UNFOLLOW, Fact.RECEIVED))
 _TARGET_IS_COMMUNITY = np.isin(np.arange(256), (Kind.JOIN, Kind.LEAVE))
-_TARGET_IS_CONTENT = np.isin(np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE, Kind.LABELS))
+_TARGET_IS_CONTENT = np.isin(
+    np.arange(256), (Kind.SHARE, Kind.UNSHARE, Kind.CREATE, Kind.DELETE, Kind.LABELS, Fact.AUTHORED)
+)
+_THIRD_IS_CONTENT = np.isin(np.arange(256), (Kind.CREATE, Fact.RECEIVED))
+FACTS_COMPILED = frozenset({Fact.MADE, Fact.THROUGH, Fact.CREDITED, Fact.RECEIVED, Fact.AUTHORED, Fact.TIED})
+"""Facts that compiled code applies, but for rare cases."""
 
 
 def _output(events: int, rows: int) -> arrays.Output:
@@ -81,10 +88,10 @@ def _output(events: int, rows: int) -> arrays.Output:
 
 def _writable(column: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
     """Return a contiguous, writable array: another form would compile the kernel once more."""
-    array: NDArray[Any] = np.require(column, dtype, ("C", "W"))
-    return array
+    return column.astype(dtype)
 
 
+# large class: the arrays of one call, what it needs before and what it leaves
 class CompiledApply:
     """Applies the frequent events of a record.
 
@@ -103,6 +110,9 @@ class CompiledApply:
         self._out = _output(1, 1)
         self.columns = EventColumns.of(())
         self._numbers: list[NDArray[np.int64]] = [np.zeros(0, np.int64) for _ in TYPES]
+        self._unknown = [0] * len(TYPES)
+        self._capacities = (0, 0, 0)
+        self._nodes: tuple[arrays.UserArrays, arrays.ContentArrays, arrays.CommunityArrays]
         self._room = (0, 0, 0)
         self._events = self._resolved(self.columns)
 
@@ -119,10 +129,12 @@ class CompiledApply:
         """Take the events of a record, and find the rows of their ids."""
         self.columns = columns
         self._events = self._resolved(columns)
-        kinds = np.bincount(columns.kind, minlength=len(Kind)).tolist()
+        kinds = np.bincount(columns.kind, minlength=max(Fact) + 1).tolist()
         self._room = (
-            kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW], kinds[Kind.JOIN] + kinds[Kind.LEAVE], kinds[Kind.SHARE]
-        )  # fmt: skip
+            kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW],
+            kinds[Kind.JOIN] + kinds[Kind.LEAVE],
+            kinds[Kind.SHARE] + kinds[Fact.RECEIVED],
+        )
 
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
         """Return the events with the row of each id in the roles that it has, −1 if it has none yet."""
@@ -135,7 +147,8 @@ class CompiledApply:
         self._aggregates.labels.find(columns.ids, columns.extra[columns.kind == Kind.LABELS], rows[LABEL_ROWS])
         return arrays.EventArrays(
             _writable(columns.kind, np.uint8), _writable(columns.time, np.int64), _writable(columns.user, np.int32),
-            _writable(columns.other, np.int32), _writable(columns.extra, np.int32), rows, hashes,
+            _writable(columns.other, np.int32), _writable(columns.extra, np.int32), _writable(columns.at, np.int64),
+            rows, hashes,
         )  # fmt: skip
 
     def _find_few(self, columns: EventColumns, rows: Int32s, hashes: NDArray[np.uint64]) -> None:
@@ -148,15 +161,28 @@ class CompiledApply:
                 named[_OTHER[kind]].add(other)
                 if kind != Kind.LABELS:
                     named[USER if kind == Kind.SHARE else CONTENT].add(extra)
+            elif kind == Fact.RECEIVED:
+                named[USER].add(other)
+                named[CONTENT].add(extra)
+            elif kind == Fact.AUTHORED:
+                named[CONTENT].add(other)
+        ids = columns.ids
         for of_kind, table in enumerate(self._tables):
-            named[of_kind].discard(ABSENT)
-            self._numbers[of_kind] = np.fromiter(named[of_kind], np.int64, len(named[of_kind]))
-            find = self._aggregates.users.find if of_kind == USER else None
-            for number in named[of_kind]:
-                name = columns.ids[number]
-                row = table.index.get(name, -1) if find is None else find(name)
-                rows[of_kind, number] = row
-                hashes[number] = table.hash_cells[row] if row >= 0 else source_hash(name)
+            numbers = named[of_kind]
+            numbers.discard(ABSENT)
+            self._numbers[of_kind] = np.fromiter(numbers, np.int64, len(numbers))
+            get, unknown = table.index.get, 0
+            for number in numbers:
+                name = ids[number]
+                row = get(name, -1)
+                if row < 0 and of_kind == USER:
+                    row = self._aggregates.users.find(name)
+                if row >= 0:
+                    rows[of_kind, number], hashes[number] = row, table.hash_cells[row]
+                else:
+                    hashes[number] = source_hash(name)
+                    unknown += 1
+            self._unknown[of_kind] = unknown
 
     def _find_all(self, columns: EventColumns, rows: Int32s, hashes: NDArray[np.uint64]) -> None:
         """Find the rows of all ids, role by role."""
@@ -167,7 +193,7 @@ class CompiledApply:
         roles[USER, columns.other[_TARGET_IS_USER[kind]]] = True
         roles[USER, columns.extra[kind == Kind.SHARE]] = True
         roles[CONTENT, columns.other[_TARGET_IS_CONTENT[kind]]] = True
-        roles[CONTENT, columns.extra[kind == Kind.CREATE]] = True
+        roles[CONTENT, columns.extra[_THIRD_IS_CONTENT[kind]]] = True
         roles[COMMUNITY, columns.other[_TARGET_IS_COMMUNITY[kind]]] = True
         self._numbers = [np.flatnonzero(role[:count]) for role in roles]
         unknown: set[int] = set()
@@ -176,9 +202,16 @@ class CompiledApply:
             rows[of_kind, numbers] = found = self._find(of_kind, columns.ids, numbers)
             known = found >= 0
             hashes[numbers[known]] = table.hash[found[known]]
-            unknown.update(numbers[~known].tolist())
+            new = numbers[~known].tolist()
+            self._unknown[of_kind] = len(new)
+            unknown.update(new)
         for number in unknown:
             hashes[number] = source_hash(columns.ids[number])
+
+    def _count_unknown(self) -> None:
+        """Count the ids without a row, per node type."""
+        rows = self._events.rows
+        self._unknown = [int(np.count_nonzero(rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)]
 
     def _find(self, kind: int, ids: list[str], numbers: NDArray[Any]) -> Int32s:
         names = [ids[number] for number in numbers.tolist()]
@@ -197,11 +230,13 @@ class CompiledApply:
         numbers = np.unique(named[named >= 0])
         for kind in range(len(TYPES)):
             rows[kind, numbers] = self._find(kind, columns.ids, numbers)
+        self._count_unknown()
 
     def find_contents_again(self) -> None:
         """Find the rows of all contents again, after some were removed."""
         numbers = self._numbers[CONTENT]
         self._events.rows[CONTENT, numbers] = self._find(CONTENT, self.columns.ids, numbers)
+        self._count_unknown()
 
     def mutation(self, i: int) -> Mutation:
         """Return an event or a fact of the record."""
@@ -237,59 +272,67 @@ class CompiledApply:
         self._limits[5:] = boundary, self._aggregates.eviction_schedule.until, watched
         stop, why = apply_events(self._core(), begin)
         ends = out.ends.copy()
-        self._name_rows(ends, spare)
-        self._collect(ends)
+        sizes = ends.tolist()
+        if any(sizes[NEW : NEW + len(TYPES)]):
+            self._name_rows(sizes[NEW : NEW + len(TYPES)], spare)
+        self._collect(sizes)
         return stop, why, ends
 
     def _reserve_rows(self, begin: int) -> list[int]:
         """Reserve rows for all ids without one, and room for all changes; return how many of them were free."""
-        n, reserved = len(self.columns) - begin, []
-        unknown = [
-            int(np.count_nonzero(self._events.rows[kind, numbers] < 0)) for kind, numbers in enumerate(self._numbers)
-        ]
+        n, unknown, reserved = len(self.columns) - begin, self._unknown, [0] * len(TYPES)
         for table, more in zip(self._tables, unknown, strict=True):
-            table.reserve(more)
+            if more:
+                table.reserve(more)
         self._registers.reserve_contents(self._aggregates.contents.capacity)
         rows = max(table.capacity for table in self._tables)
         if n > self._events_room or rows > self._rows_room or max(unknown) > self._out.spare.shape[1]:
             self._events_room, self._rows_room = max(n, self._events_room), rows
             self._out = _output(max(self._events_room, *unknown), rows)
         for kind, (table, more) in enumerate(zip(self._tables, unknown, strict=True)):
-            free = table.free[len(table.free) - min(more, len(table.free)) :][::-1]
-            for row in free:
-                table.clear(row)
-            new = np.arange(table.rows, table.rows + more - len(free))
-            self._out.spare[kind, :more] = np.concatenate([np.array(free, np.int64), new])
-            reserved.append(len(free))
+            if more:
+                reserved[kind] = self._reserve(kind, table, more)
         return reserved
 
-    def _core(self) -> Core:
-        users, contents, communities = self._tables
-        registers = self._registers
-        return Core(
-            arrays.UserArrays._make(getattr(users, name) for name in arrays.UserArrays._fields),
-            arrays.ContentArrays._make(getattr(contents, name) for name in arrays.ContentArrays._fields),
-            arrays.CommunityArrays._make(getattr(communities, name) for name in arrays.CommunityArrays._fields),
-            arrays.TableArrays(
-                registers.follows.cells, registers.members.cells, registers.shares.cells, registers.pairs.cells,
-                registers.used, registers.credits.pool, registers.credits.ends, registers.sharers.pool,
-                registers.sharers.ends, registers.heads,
-            ),
-            self._events, self._out, self._limits, LQ, self._aggregates.labels.uses,
-        )  # fmt: skip
+    def _reserve(self, kind: int, table: Table, more: int) -> int:
+        """Reserve rows of one node type; return how many of them were free."""
+        free = table.free[len(table.free) - min(more, len(table.free)) :][::-1]
+        for row in free:
+            table.clear(row)
+        self._out.spare[kind, : len(free)] = free
+        self._out.spare[kind, len(free) : more] = range(table.rows, table.rows + more - len(free))
+        return len(free)
 
-    def _name_rows(self, ends: Int64s, reserved: list[int]) -> None:
-        """Set the ids of the new nodes."""
+    def _core(self) -> Core:
+        """Return all arrays of a call; those of the nodes stay until a table grew."""
+        (users, contents, communities), registers = self._tables, self._registers
+        capacities = users.capacity, contents.capacity, communities.capacity
+        if capacities != self._capacities:
+            self._capacities = capacities
+            self._nodes = (
+                arrays.UserArrays._make(getattr(users, name) for name in arrays.UserArrays._fields),
+                arrays.ContentArrays._make(getattr(contents, name) for name in arrays.ContentArrays._fields),
+                arrays.CommunityArrays._make(getattr(communities, name) for name in arrays.CommunityArrays._fields),
+            )
+        tables = arrays.TableArrays(
+            registers.follows.cells, registers.members.cells, registers.shares.cells, registers.pairs.cells,
+            registers.used, registers.credits.pool, registers.credits.ends, registers.sharers.pool,
+            registers.sharers.ends, registers.heads,
+        )  # fmt: skip
+        return Core(*self._nodes, tables, self._events, self._out, self._limits, LQ, self._aggregates.labels.uses)
+
+    def _name_rows(self, added: list[int], reserved: list[int]) -> None:
+        """Set the ids of the new nodes, of which `added` has the number per node type."""
         ids = self.columns.ids
-        for kind, table in enumerate(self._tables):
-            n = int(ends[NEW + kind])
+        for kind, (table, n) in enumerate(zip(self._tables, added, strict=True)):
             if n:
+                self._unknown[kind] -= n
                 numbers, rows = self._out.fresh[kind, :n].tolist(), self._out.spare[kind, :n].tolist()
                 table.adopt(rows, [ids[number] for number in numbers], min(n, reserved[kind]))
 
-    def _collect(self, ends: Int64s) -> None:
+    def _collect(self, sizes: list[int]) -> None:
         """Hand the lists of a call to the aggregates."""
-        aggregates, out, sizes = self._aggregates, self._out, ends.tolist()
+        aggregates, out = self._aggregates, self._out
         if sizes[ACTIVITY]:
             aggregates.note_activity(out.credits[: sizes[ACTIVITY]])
         if sizes[CHANGES]:
@@ -298,16 +341,18 @@ class CompiledApply:
             (OBSERVED, aggregates.dirty_rows[USER]), (COUNTED, aggregates.counted),
             (CONTENTS, aggregates.dirty_rows[CONTENT]), (COMMUNITIES, aggregates.dirty_rows[COMMUNITY]),
         ):  # fmt: skip
-            rows.update(out.touched[which - OBSERVED, : sizes[which]].tolist())
-        for time, content in out.notes[: sizes[NOTES]].tolist():
-            aggregates.eviction_schedule.note(content, time)
+            if sizes[which]:
+                rows.update(out.touched[which - OBSERVED, : sizes[which]].tolist())
+        if sizes[NOTES]:
+            for time, content in out.notes[: sizes[NOTES]].tolist():
+                aggregates.eviction_schedule.note(content, time)
         if sizes[ROWS]:
             self._log(out.rows[: sizes[ROWS]])
         departed = aggregates.shares.departed
         departed.expired += sizes[SHARES_EXPIRED]
         departed.beyond_retention += sizes[SHARES_BEYOND]
-        for fact in out.facts[: sizes[FACTS]].tolist():
-            aggregates.outbound_facts.append(self._fact(*fact))
+        if sizes[FACTS]:
+            aggregates.outbound_facts += [self._fact(*fact) for fact in out.facts[: sizes[FACTS]].tolist()]
 
     def _log(self, rows: Int64s) -> None:
         """Hand changed rows to the journal, and stage those of `edges`."""
@@ -317,6 +362,9 @@ class CompiledApply:
             if section == CLAIM_ROW:
                 for _, key, time, via in selected.tolist():
                     store.put(row_layouts.share_claim(key >> 32, key & _ROW, time, via), b"")
+            elif section == CREATED_ROW:
+                for _, content, creator, time in selected.tolist():
+                    self._aggregates.store_edge(CREATED, content, creator, time)
             elif section == REPLIES_ROW:
                 for _, parent, child, _ in selected.tolist():
                     store.put(row_layouts.pair(row_layouts.REPLIES, parent, child), b"")

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from graphstate.memory.counter_kernels import AUTHORED, CREDIT, RECEIVED_ONE, WIDTH
 from graphstate.types import Int64s, UInt8s
 
+FEW = 8
+"""Up to this number of operations, reading them one by one is faster."""
+_COUNTED = (AUTHORED, CREDIT, RECEIVED_ONE)
 SHARED, POSTED, CLEARED = range(3)
 """Kinds: a credited share, a content of the author, the removal of all that the author had up to a time."""
 
@@ -45,6 +48,8 @@ def of_operations(operations: Int64s, owned: UInt8s, hashes: NDArray[np.uint64],
         shards: Number of shards.
     """
     table = operations.reshape(-1, WIDTH)
+    if len(table) <= FEW:
+        return _of_few(table.tolist(), owned, hashes, shards)
     code = table[:, 0]
     creator = np.where(code == CREDIT, table[:, 3], table[:, 1])
     selected = (code == AUTHORED) | (code == RECEIVED_ONE)
@@ -63,6 +68,20 @@ def of_operations(operations: Int64s, owned: UInt8s, hashes: NDArray[np.uint64],
     changes["sender"] = (hashes[table[:, 2]] % np.uint64(shards)).astype(np.int16)
     changes["sign"] = table[:, 7]
     return changes
+
+
+def _of_few(operations: list[list[int]], owned: UInt8s, hashes: NDArray[np.uint64], shards: int) -> Changes:
+    """Return the changes among a few counter operations, one by one: calls of NumPy would take longer."""
+    changes = []
+    for code, first, second, third, _, time, created_at, sign in operations:
+        sender = int(hashes[second]) % shards if code in _COUNTED else 0
+        if code == AUTHORED:
+            changes.append((time, time, time, first, -1, second, sender, POSTED, sign))
+        elif code == RECEIVED_ONE or (code == CREDIT and owned[third]):
+            author, sharer = (third, first) if code == CREDIT else (first, third)
+            since = max(time, created_at)
+            changes.append((since, since, time, author, sharer, second, sender, SHARED, sign))
+    return np.array(changes, CHANGE)
 
 
 def cleared(users: Iterable[tuple[int, int]], shard: int) -> Changes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphstate.apply.fact_kernels import apply_fact
 from graphstate.apply.kernel_arrays import (
     APPLIED,
     BOUNDARY,
@@ -17,6 +18,7 @@ from graphstate.apply.kernel_arrays import (
     CONTENTS,
     COUNTED,
     EXPIRED,
+    FACTS_APPLIED,
     HORIZON,
     KEPT,
     LABEL_ROWS,
@@ -34,7 +36,7 @@ from graphstate.apply.kernel_arrays import (
     send,
     touch,
 )
-from graphstate.apply.node_kernels import content_row, new_row, observe_content, observe_user, owns
+from graphstate.apply.row_kernels import content_row, interact, new_row, observe_content, observe_user, owns
 from graphstate.memory import counter_kernels, node_tables, windows
 from graphstate.memory.counter_kernels import add_created, add_made, add_received
 from graphstate.storage import register_tables as registers
@@ -48,13 +50,11 @@ from graphstate.types import (
     CREATED,
     FOLLOWS,
     HAS_MEMBER,
-    INTERACTS,
     MEMBER_OF,
     REPLY_TO,
     SHARED,
     USER,
     Fact,
-    Int64s,
     Kind,
 )
 
@@ -180,13 +180,6 @@ def _add_sharer(tables: TableArrays, user: int, content: int) -> None:
     tables.heads[content] = place
 
 
-@kernel(inline="always")
-def _add_credit(tables: TableArrays, pair: Int64s, time: int, content: int) -> None:
-    place = push(tables.credits, tables.credit_ends, pair[registers.HEAD])
-    tables.credits[place, 0], tables.credits[place, 1] = time, content
-    pair[registers.HEAD] = place
-
-
 @kernel()
 def _share(core: Core, i: int) -> bool:
     events, users, contents = core.events, core.users, core.contents
@@ -288,40 +281,7 @@ def _credit(core: Core, user: int, content: int, time: int, created_at: int, cre
     touch(core.out, COUNTED, creator)
     touch(core.out, CONTENTS, content)
     activity(core.out, _CREDIT, user, content, creator, time, created_at)
-    _interact(core, user, creator, content, time)
-
-
-@kernel(inline="always")
-def _interact(core: Core, user: int, creator: int, content: int, time: int) -> None:
-    """Store a credited share of a pair, and update the edge."""
-    users, table, out = core.users, core.tables.pairs, core.out
-    key = pair_key(user, creator)
-    place = find(table, key)
-    put(out, registers.CREDITS, key, time, content << 1 | 1)
-    if place < 0:
-        place = add(table, key)
-        core.tables.used[3] += 1
-        pair = table[place]
-        pair[1], pair[2], pair[3], pair[4], pair[registers.HEAD] = time, time, NEVER, NEVER, -1
-        _add_credit(core.tables, pair, time, content)
-        put(out, registers.PAIRS, key)
-        users.counts[creator, _SHARERS] += 1
-        if users.owned[user]:
-            users.counts[user, _AUTHORS] += 1
-            touch(out, COUNTED, user)
-        else:
-            send(core, users.hash[user], _TIED, 0, user)
-        change(out, _ADD, INTERACTS, user, creator, time)
-        return
-    pair = table[place]
-    latest = pair[1]
-    _add_credit(core.tables, pair, time, content)
-    if pair[2] <= time <= latest:
-        return
-    pair[1], pair[2] = max(time, latest), min(time, pair[2])
-    put(out, registers.PAIRS, key)
-    if time > latest:
-        change(out, _RETIME, INTERACTS, user, creator, time)
+    interact(core, user, creator, content, time)
 
 
 @kernel(inline="always")
@@ -424,7 +384,10 @@ def apply_events(core: Core, begin: int) -> tuple[int, int]:
     for i in range(begin, len(events.kind)):
         kind, time = events.kind[i], events.time[i]
         if kind >= _FIRST_FACT:
-            return i, RARE
+            if not apply_fact(core, i):
+                return i, RARE
+            ends[FACTS_APPLIED] += 1
+            continue
         if time > ends[CLOCK]:
             if time >= limits[BOUNDARY]:
                 return i, PASSED

@@ -23,7 +23,9 @@ APPLIED, EXPIRED, SHARES_EXPIRED, SHARES_BEYOND, CLOCK = range(11, 16)
 """Counts and the clock, as places of `ends`."""
 ACTIVITY = 16
 """The list of credits in `Output`, as a place of `ends`."""
-ENDS = 17
+FACTS_APPLIED = 17
+"""The number of facts of other shards that were applied, as a place of `ends`."""
+ENDS = 18
 
 SHARDS, SHARD, RETENTION, HORIZON, KEPT, BOUNDARY, NOTED_UNTIL, WATCHED = range(8)
 """Places of `Core.limits`; KEPT is 0 if no event expires. WATCHED: shares and creates are for Python."""
@@ -31,8 +33,9 @@ LIMITS = 8
 
 ROW_WIDTH = 4
 """Numbers of a changed row: the section of the journal and its key; of a credit, also time and content."""
-CLAIM_ROW, REPLIES_ROW = 8, 9
-"""Rows of `edges` instead of sections: a claim (user and content, time, via), a reply (parent, child or shard)."""
+CLAIM_ROW, REPLIES_ROW, CREATED_ROW = 8, 9, 10
+"""Rows of `edges` instead of sections: a claim (user and content, time, via), a reply (parent, child or shard), the
+edge from another shard's content to its creator (content, creator, time)."""
 LABEL_ROWS = 3
 """The place of the rows of labels in `EventArrays.rows`, after the types of nodes."""
 FACT_WIDTH = 7
@@ -100,6 +103,7 @@ class EventArrays(NamedTuple):
     user: Int32s
     other: Int32s
     extra: Int32s
+    at: Int64s
     rows: Int32s
     hashes: UInt64s
 

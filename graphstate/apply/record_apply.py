@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from graphstate.apply.aggregates import Aggregates
-from graphstate.apply.compiled_apply import CompiledApply
+from graphstate.apply.compiled_apply import FACTS_COMPILED, CompiledApply
 from graphstate.apply.covered_claims import UNDOING
 from graphstate.apply.event_kernels import PASSED, RARE
-from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED
+from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED, FACTS_APPLIED
 from graphstate.apply.registers import Applier
 from graphstate.apply.remote_facts import FIRST, RemoteFacts
 from graphstate.event_columns import EventColumns
@@ -58,6 +58,8 @@ class RecordApply:
         self.clock = int(ends[CLOCK])
         self.counts["applied"] += int(ends[APPLIED])
         self.counts["expired"] += int(ends[EXPIRED])
+        if ends[FACTS_APPLIED]:
+            self.counts["facts"] = self.counts.get("facts", 0) + int(ends[FACTS_APPLIED])
         if why == RARE:
             place = self._run_rare(place, boundary)
         return place, why == PASSED
@@ -80,7 +82,7 @@ class RecordApply:
             while covered.active and place < len(kinds) and kinds[place] < FIRST and times[place] < boundary:
                 self._apply(self._compiled.mutation(place))
                 place += 1
-        while place < len(kinds) and kinds[place] >= FIRST:
+        while place < len(kinds) and kinds[place] >= FIRST and (place == begin or kinds[place] not in FACTS_COMPILED):
             self.facts.apply(self._compiled.mutation(place))
             self.counts["facts"] = self.counts.get("facts", 0) + 1
             place += 1

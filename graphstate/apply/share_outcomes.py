@@ -6,7 +6,7 @@ Shares that left the state or never counted are added up here and committed with
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,7 +55,10 @@ class ShareCounts:
 
     def pack(self) -> bytes:
         """Return the `meta` value."""
-        return b" ".join(b"%d" % count for count in astuple(self.departed))
+        counts = self.departed
+        return b"%d %d %d %d %d" % (
+            counts.credited, counts.reach, counts.abandoned, counts.beyond_retention, counts.expired,
+        )  # fmt: skip
 
     def restore(self, value: bytes | None) -> None:
         """Load the `meta` value; states of earlier releases have none."""

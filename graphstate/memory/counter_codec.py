@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from graphstate.errors import DamagedError
 from graphstate.memory.node_tables import COUNTS, RING_SLOTS, RINGS, Users
+from graphstate.storage.pair_tables import kernel
 from graphstate.types import Int32s, Int64s
 
 COUNT_WORDS, TOP_WORDS = 2 * COUNTS, len(RINGS)
@@ -25,36 +26,41 @@ _CHUNK = 8_192
 _TIMES = 3
 _HEAD = 2 * _TIMES
 """Words of the registers."""
+_LOW = 0xFFFFFFFF
 
 UInt32s = NDArray[np.uint32]
 
 
-@njit(cache=True, nogil=True)
-def _packed(words: UInt32s, out: UInt32s, begin: int) -> int:
-    end = begin + _MASK
-    out[begin:end] = 0
-    for k in range(WORDS):
-        if words[k]:
-            out[begin + k // 32] |= np.uint32(1) << np.uint32(k % 32)
-            out[end] = words[k]
-            end += 1
+@kernel(inline="always")
+def _put(word: int, k: int, out: UInt32s, begin: int, end: int) -> int:
+    """Write word k if it is not zero; return where the next one goes."""
+    if word:
+        out[begin + k // 32] |= np.uint32(1) << np.uint32(k % 32)
+        out[end] = word
+        end += 1
     return end
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _pack(
-    rows: Int64s, times: UInt32s, counts: UInt32s, tops: UInt32s, rings: UInt32s, out: UInt32s, ends: Int64s
-) -> None:
-    words = np.empty(WORDS, np.uint32)
+    rows: Int64s, times: tuple[Int64s, Int64s, Int64s], counts: UInt32s, tops: UInt32s, rings: UInt32s, out: UInt32s,
+    ends: Int64s,
+) -> None:  # fmt: skip
     end = 0
     for i in range(len(rows)):
         row = rows[i]
-        words[:COUNT_WORDS] = counts[row]
-        words[COUNT_WORDS : COUNT_WORDS + TOP_WORDS] = tops[row]
-        words[COUNT_WORDS + TOP_WORDS :] = rings[row]
-        out[end : end + _HEAD] = times[i]
-        end += _HEAD
-        end = _packed(words, out, end)
+        for column in times:
+            out[end] = np.uint32(column[row] & _LOW)
+            out[end + 1] = np.uint32(column[row] >> 32 & _LOW)
+            end += 2
+        begin, end = end, end + _MASK
+        out[begin:end] = 0
+        for k in range(COUNT_WORDS):
+            end = _put(counts[row, k], k, out, begin, end)
+        for k in range(TOP_WORDS):
+            end = _put(tops[row, k], COUNT_WORDS + k, out, begin, end)
+        for k in range(RING_SLOTS):
+            end = _put(rings[row, k], COUNT_WORDS + TOP_WORDS + k, out, begin, end)
         ends[i] = end
 
 
@@ -85,16 +91,10 @@ def _unpack(stored: UInt32s, ends: Int64s, times: UInt32s, words: UInt32s) -> in
 def pack(users: Users, rows: Int64s) -> list[bytes]:
     """Return the `counters` values of users."""
     out, ends = np.empty(len(rows) * (_HEAD + _MASK + WORDS), np.uint32), np.empty(len(rows), np.int64)
-    times = np.column_stack([users.last_event_at[rows], users.last_share_at[rows], users.forget_at[rows]])
     _pack(
-        rows,
-        np.ascontiguousarray(times).view(np.uint32),
-        users.counts.view(np.uint32),
-        users.tops.view(np.uint32),
-        users.rings.view(np.uint32),
-        out,
-        ends,
-    )
+        rows, (users.last_event_at, users.last_share_at, users.forget_at), users.counts.view(np.uint32),
+        users.tops.view(np.uint32), users.rings.view(np.uint32), out, ends,
+    )  # fmt: skip
     stops = (4 * ends).tolist()
     data = out[: ends[-1] if len(ends) else 0].tobytes()
     return [data[begin:end] for begin, end in zip([0, *stops], stops, strict=False)]

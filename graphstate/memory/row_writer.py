@@ -62,4 +62,5 @@ def write_outputs(store: Store, outputs: dict[int, bytes]) -> None:
 
 def write_counters(store: Store, users: Users, rows: Int64s) -> None:
     """Stage the registers and counters of users."""
-    store.write_all("counters", zip(_keys(USER, rows), pack(users, rows), strict=True))
+    keys = [row_layouts.node(USER, row) for row in rows.tolist()] if len(rows) <= FEW else _keys(USER, rows)
+    store.write_all("counters", zip(keys, pack(users, rows), strict=True))

@@ -148,13 +148,13 @@ class Journal:
 
     def _join(self) -> None:
         """Join the last segments if they are many of one size class; the newest is not committed yet."""
-        ready = self.segments[:-1]
+        ready, end = self.segments, len(self.segments) - 1
         for limit in _CLASSES:
-            begin = len(ready)
-            while begin and ready[begin - 1].size < limit:
+            begin = end
+            while begin > 0 and ready[begin - 1].size < limit:
                 begin -= 1
-            if len(ready) - begin >= _FEW and sum(segment.size for segment in ready[begin:]) >= limit // _FEW:
-                self._rewrite(begin, len(ready))
+            if end - begin >= _FEW and sum(segment.size for segment in ready[begin:end]) >= limit // _FEW:
+                self._rewrite(begin, end)
                 return
 
     def _rewrite(self, begin: int, end: int) -> None:
@@ -167,10 +167,11 @@ class Journal:
             key = segment.number.to_bytes(_KEY_BYTES, "big")
             value = self._store.newest(FAMILY, key)
             if value is not None:
-                parts.append(self._registers.still_current(unpack(value), keep_gone=keep_gone))
+                parts.append(unpack(value))
             self._store.write(FAMILY, key, None)
             self.size -= segment.size
-        joined = [np.concatenate(rows) for rows in zip(*parts, strict=True)] if parts else []
+        joined: Sections = [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+        joined = self._registers.still_current(joined, keep_gone=keep_gone)
         del self.segments[begin:end]
         if any(map(len, joined)):
             value = pack(joined)

@@ -91,8 +91,9 @@ class RegisterTables:
         for table, more in zip(self.tables, (follows, members, shares, shares), strict=False):
             if more:
                 table.reserve(more)
-        for chains in (self.credits, self.sharers):
-            chains.reserve(shares)
+        if shares:
+            self.credits.reserve(shares)
+            self.sharers.reserve(shares)
 
     def reserve_contents(self, capacity: int) -> None:
         """Make room for the chains of contents."""

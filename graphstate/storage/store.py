@@ -291,6 +291,8 @@ class Store:
         batch = WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
         for name, writes in (("edges", self.staged), *self._writes.items()):
+            if not writes:
+                continue
             # Passing the family with every row would add a fifth to the time.
             batch.set_default_column_family(self._handles[name])
             for key, value in writes.items():

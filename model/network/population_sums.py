@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model.config import OWN
-from model.types import COUNTED, LEAST, PRIOR_POSTS, SUMS, Int32s, Int64s, OwnInputs, Population
+from model.types import COUNTED, LEAST, PRIOR_POSTS, SUMS, Int32s, Int64s, OwnInputs, Population, standards
 
 _PAST, _RECENT, _CREATED, _SINCE = (
     OWN.index(name) for name in ("past_mean", "recent_mean", "created", "since_created")
@@ -73,6 +73,7 @@ class PopulationSums:
         self._held = np.zeros((256, len(OWN)), np.int16)
         self._counts = np.zeros(256, np.bool_)
         self.population = Population.of(self._own)
+        self._mean, self._deviation = np.array(self.population, np.int64)
         self.inputs = OwnInputs.of(self.population)
         self.replace(np.zeros(0, np.int64), np.zeros((0, len(OWN)), np.int32), np.zeros(0, np.bool_))  # compiles it
 
@@ -92,10 +93,11 @@ class PopulationSums:
 
     def refresh(self) -> bool:
         """Use the population that the present sums give; return whether it is another one."""
-        population = Population.of(sum(self._others.values(), self._own))
-        if population == self.population:
+        total = sum(self._others.values(), self._own)
+        if not standards(total, self._mean, self._deviation):
             return False
-        self.population, self.inputs = population, OwnInputs.of(population)
+        self.population = Population(tuple(self._mean.tolist()), tuple(self._deviation.tolist()))
+        self.inputs = OwnInputs.of(self.population)
         return True
 
     def sketch(self, *, always: bool = False) -> bytes | None:

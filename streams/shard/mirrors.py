@@ -15,6 +15,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from graphstate.memory.row_writer import pieces
 from graphstate.state import GraphState
 from graphstate.types import CONTENT, TYPES, USER, Int64s
 from model.engine.cpu import Backend
@@ -124,8 +125,9 @@ class Mirrors:
             if halo.hello:
                 self._full_wants.add(halo.sender)
             self._update_readers(halo)
-            for node in halo.nodes:
-                self._receive_node(halo, node, arrivals)
+            for kind in range(len(TYPES)):
+                if nodes := [node for node in halo.nodes if node.kind == kind]:
+                    self._receive_nodes(halo, kind, nodes, arrivals)
             if halo.sketch is not None and halo.model == self.model:
                 self.percentiles.merge(halo.sender, halo.sketch)
             if halo.population is not None:
@@ -152,22 +154,28 @@ class Mirrors:
                 self.graph.mark_dirty(want.kind, row)
                 self._answers[halo.sender].append((want.kind, row, want))
 
-    def _receive_node(self, halo: Halo, node: Node, arrivals: Arrivals) -> None:
-        """Take over another shard's node, or stop mirroring it if it is in no window any more."""
-        row = self.graph.tables[node.kind].index.get(node.node_id)
-        if row is None or self.graph.tables[node.kind].owned_cells[row]:
-            return
-        if not self.graph.mirrored_nodes.holds(node.kind, row):
+    def _receive_nodes(self, halo: Halo, kind: int, nodes: list[Node], arrivals: Arrivals) -> None:
+        """Take over another shard's nodes of one type, or stop mirroring those that are in no window any more."""
+        mirrored, table = self.graph.mirrored_nodes, self.graph.tables[kind]
+        rows = np.array([table.index.get(node.node_id, -1) for node in nodes], np.int64)
+        foreign, held = (rows >= 0) & (table.owned[rows] == 0), mirrored.held(kind, rows)
+        for place in np.flatnonzero(foreign & ~held).tolist():
             # Cleared in memory too: when the node is wanted again, its owner sends only what differs from the digest.
-            self.graph.mirrored_nodes.drop(node.kind, row)
-            arrivals.propagated[node.kind].append(row)
-            arrivals.add(node.kind, row, bytes(self.engine.hidden1[node.kind][row].nbytes))
-            self._drops[halo.sender].append((node.kind, node.node_id))
+            row = int(rows[place])
+            mirrored.drop(kind, row)
+            arrivals.propagated[kind].append(row)
+            arrivals.add(kind, row, bytes(self.engine.hidden1[kind][row].nbytes))
+            self._drops[halo.sender].append((kind, nodes[place].node_id))
+        places = np.flatnonzero(foreign & held)
+        if not len(places):
             return
-        if self.graph.mirrored_nodes.update(node.kind, row, node.propagated, halo.model.encode() + node.hidden):
-            arrivals.propagated[node.kind].append(row)
+        taken, rows, model = [nodes[place] for place in places.tolist()], rows[places], halo.model.encode()
+        payloads = [model + node.hidden for node in taken]
+        changed = mirrored.update(kind, rows, [node.propagated for node in taken], payloads)
+        arrivals.propagated[kind] += changed.tolist()
         if halo.model == self.model:
-            arrivals.add(node.kind, row, node.hidden)
+            arrivals.rows[kind] += rows.tolist()
+            arrivals.hidden[kind] += [node.hidden for node in taken]
 
     # Sending
 
@@ -242,10 +250,14 @@ class Mirrors:
             returned = self.graph.users.returned if kind == USER else []
             rows = np.unique(np.concatenate([propagated[kind], changed[kind], np.array(returned, np.int64)]))
             rows = rows[(table.owned[rows] != 0) & (table.mirrored_by[rows] != 0)]
-            for row, readers in zip(rows.tolist(), table.mirrored_by[rows].tolist(), strict=True):
+            if not len(rows):
+                continue
+            features, hidden = pieces(table.propagated[rows]), pieces(self.engine.hidden1[kind][rows])
+            parts = zip(rows.tolist(), table.mirrored_by[rows].tolist(), features, hidden, strict=True)
+            for row, readers, *payload in parts:
                 # A forgotten user has no id; each mirroring shard erases the user by the forget event itself.
-                if table.ids[row]:
-                    node = self._node(kind, row, table.ids[row])
+                if node_id := table.ids[row]:
+                    node = Node(kind, node_id, *payload)
                     for shard in _bits(readers):
                         to(shard).nodes.append(node)
 

@@ -43,6 +43,8 @@ PACK_MUTATIONS = 4_096
 _FEW = 48
 """Integers up to which a column is packed without NumPy."""
 _UNSIGNED = (1 << 64) - 1
+_LATEST = np.iinfo(np.int64).max
+_NO_GAP = np.zeros(1, np.int64)
 
 
 class Record(NamedTuple):
@@ -305,8 +307,9 @@ class Packer:
         segments, gaps = list[_PackedSegment](), list[Int64s]()
         for source, some in groupby(self._segments, key=lambda segment: segment.source):
             offsets = _one([segment.offsets for segment in some])
-            segments.append(_PackedSegment(source, len(offsets), int(offsets[0])))
-            gaps.append(offsets - np.arange(offsets[0], offsets[0] + len(offsets)))
+            first = int(offsets[0])
+            segments.append(_PackedSegment(source, len(offsets), first))
+            gaps.append(offsets - np.arange(first, first + len(offsets)) if len(offsets) > 1 else _NO_GAP)
         columns = EventColumns.joined(self._columns).compact()
         pack = _PackedColumns(
             VERSION,
@@ -368,11 +371,13 @@ def _of_columns(packed: _PackedColumns) -> Pack:
     gaps, accepted_ms, counts = (
         _unpacked(column, messages) for column in (packed.gaps, packed.accepted_ms, packed.counts)
     )
+    numbers = np.array([one.messages for one in packed.segments], np.int64)
+    firsts = np.array([one.first for one in packed.segments], np.int64)
+    offsets = gaps + np.arange(messages) + np.repeat(firsts - np.cumsum(numbers) + numbers, numbers)
     segments, begin = list[Segment](), 0
     for segment in packed.segments:
         end = begin + segment.messages
-        offsets = gaps[begin:end] + np.arange(segment.first, segment.first + segment.messages)
-        segments.append(Segment(segment.source, offsets, accepted_ms[begin:end], counts[begin:end]))
+        segments.append(Segment(segment.source, offsets[begin:end], accepted_ms[begin:end], counts[begin:end]))
         begin = end
     if max((int(column.max()) for column in (user, other, extra) if len(column)), default=-1) >= len(packed.ids):
         raise ValueError("an id is missing")
@@ -432,19 +437,24 @@ class UnappliedRecords:
             offset: the pack's offset in the log.
             pack: the pack.
         """
-        before, kept, repeated = len(self.accepted), list[np.ndarray](), 0
+        accepted, kept, repeated = list[Int64s](), list[tuple[Any, Segment]](), 0
         for segment in pack.segments:
             if segment.source not in self.marks:
                 self._drop_replaced_topic(segment.source)
-            mark = self.marks.get(segment.source, -1)
-            new = segment.offsets > mark
-            repeated += len(new) - int(new.sum())
-            kept.append(np.repeat(new, segment.counts))
-            self.accepted.append(segment.accepted_ms[new])
-            self.marks[segment.source] = max(mark, int(segment.offsets[-1]))
-        columns = pack.columns.select(np.concatenate(kept)).compact() if repeated else pack.columns
-        known = [times[times > 0] for times in self.accepted[before:]]
-        oldest = min((int(times.min()) for times in known if len(times)), default=0)
+            mark, offsets = self.marks.get(segment.source, -1), segment.offsets
+            new = slice(None) if int(offsets[0]) > mark else offsets > mark
+            if not isinstance(new, slice):
+                repeated += len(new) - int(new.sum())
+            kept.append((new, segment))
+            accepted.append(segment.accepted_ms[new])
+            self.marks[segment.source] = max(mark, int(offsets[-1]))
+        columns = pack.columns
+        if repeated:
+            columns = columns.select(np.concatenate([_of_mutations(*part) for part in kept])).compact()
+        times = _one(accepted)
+        oldest = int(np.min(times, initial=_LATEST, where=times > 0))
+        oldest = 0 if oldest == _LATEST else oldest
+        self.accepted += accepted
         self.records.append(Record(offset, columns, pack.clock, oldest, pack.progress))
         self.count += len(columns)
         self.repeated += repeated
@@ -454,6 +464,13 @@ class UnappliedRecords:
         partition = source_partition(source)
         for replaced in [mark for mark in self.marks if source_partition(mark) == partition]:
             del self.marks[replaced]
+
+
+def _of_mutations(new: Any, segment: Segment) -> NDArray[np.bool_]:
+    """Return which mutations of a segment are those of its new messages, a mask `[n]` or all of them."""
+    chosen = np.zeros(len(segment.offsets), np.bool_)
+    chosen[new] = True
+    return np.repeat(chosen, segment.counts)
 
 
 def messages(pack: Pack) -> Iterator[tuple[str, int, int, list[Mutation]]]:

@@ -181,6 +181,9 @@ class Judgement:
         changes = self._graph.drain_credit_changes()
         if not len(changes):
             return
+        if int(changes["after"].min()) >= int(self.passed.max()):
+            self.pending.add(changes)
+            return
         barred = self.passed[changes["sender"]]
         late = changes["after"] < barred
         self.step.late += int((late & (changes["kind"] == SHARED) & (changes["sign"] > 0)).sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphstate.apply import credit_changes
 from graphstate.apply.credit_changes import CHANGE, SHARED, Changes
@@ -41,11 +42,19 @@ class PendingChanges:
 
     def _insert(self, changes: Changes) -> None:
         bucket = changes["after"] // self._step_us
+        if bucket[0] == bucket[-1] and (len(bucket) == 1 or (bucket == bucket[0]).all()):
+            self._buckets.setdefault(int(bucket[0]), []).append(changes)
+            self._note_irregular(changes, bucket)
+            return
         order = np.argsort(bucket, kind="stable")
         changes, bucket = changes[order], bucket[order]
         numbers, begins = np.unique(bucket, return_index=True)
         for number, part in zip(numbers.tolist(), np.split(changes, begins[1:]), strict=True):
             self._buckets.setdefault(number, []).append(part)
+        self._note_irregular(changes, bucket)
+
+    def _note_irregular(self, changes: Changes, bucket: NDArray[np.int64]) -> None:
+        """Note the shares whose time does not show the bucket that they are in."""
         irregular = (changes["kind"] == SHARED) & ((changes["sign"] < 0) | (changes["time"] // self._step_us < bucket))
         if irregular.any():
             self._irregular = np.concatenate([self._irregular, changes[irregular]])
@@ -100,4 +109,6 @@ class PendingChanges:
             changes = np.frombuffer(rows[key], CHANGE)
             self._sequence = sequence + 1
             self._saved[sequence] = int(changes["after"].max()) // self._step_us
-            self._insert(changes[changes["after"] >= boundary])
+            changes = changes[changes["after"] >= boundary]
+            if len(changes):
+                self._insert(changes)

@@ -27,6 +27,7 @@ class Watermarks:
         self.idle: set[str] = set()
         self.partitions: dict[str, int] = {}
         self.watermark = NEVER
+        self._expected: list[str] = []
 
     def update(self, progress: SourceProgress) -> bool:
         """Add what a pack carries; return whether the watermark rose."""
@@ -35,7 +36,9 @@ class Watermarks:
             self.idle.discard(partition)
         self.idle.update(progress.idle)
         for topic, count in progress.partitions.items():
-            self.partitions[topic] = max(count, self.partitions.get(topic, 0))
+            if count > self.partitions.get(topic, 0):
+                self.partitions[topic] = count
+                self._expect()
         before, self.watermark = self.watermark, max(self.watermark, self._least())
         return self.watermark > before
 
@@ -47,8 +50,11 @@ class Watermarks:
 
     def missing(self) -> list[str]:
         """Return the partitions that must exist and that no pack has named."""
-        expected = (f"{topic}:{number}" for topic, count in self.partitions.items() for number in range(count))
-        return [partition for partition in expected if partition not in self.newest and partition not in self.idle]
+        return [name for name in self._expected if name not in self.newest and name not in self.idle]
+
+    def _expect(self) -> None:
+        """List the partitions that must exist."""
+        self._expected = [f"{topic}:{number}" for topic, count in self.partitions.items() for number in range(count)]
 
     def lags(self) -> dict[str, float]:
         """Return how far each partition that is not idle is behind the newest event of all (s)."""
@@ -70,3 +76,4 @@ class Watermarks:
         """Load what `to_json` returned."""
         self.newest, self.idle = dict(state["newest"]), set(state["idle"])
         self.partitions, self.watermark = dict(state["partitions"]), state["watermark"]
+        self._expect()

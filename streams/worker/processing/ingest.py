@@ -38,6 +38,8 @@ from streams.worker.processing.source_clock import SourceClock
 _OFFSET, _VALUE, _TIMESTAMP = attrgetter("offset"), attrgetter("value"), attrgetter("timestamp")
 SLICE = 4_000
 """Messages decoded before other tasks of the event loop run."""
+FEW = 64
+"""Mutations up to which the newest time of each partition is found without NumPy."""
 NAMES = [kind.name.lower() for kind in Kind]
 OUTCOME = "accepted"
 
@@ -141,14 +143,16 @@ class Ingest:
 
     def _observe(self, parts: list[Part], decoded: DecodedFetch) -> None:
         """Note the newest event time of each partition."""
-        ends = np.cumsum(decoded.counts)
-        count = row = 0
+        times, row = decoded.columns.time, 0
+        few = times.tolist() if len(times) <= FEW else None
+        counts, first = decoded.counts, 0
+        single = bool((counts == 1).all())
         for _, records, _ in parts:
-            count += len(records)
-            end = int(ends[count - 1])
-            newest = int(decoded.columns.time[row:end].max(initial=NEVER))
+            last = first + len(records)
+            end = row + (len(records) if single else int(counts[first:last].sum()))
+            newest = max(few[row:end], default=NEVER) if few is not None else int(times[row:end].max(initial=NEVER))
             self.source_clock.observe(TP(records[0].topic, records[0].partition), newest)
-            row = end
+            first, row = last, end
 
     def _note(self, records: list[Any], invalid: dict[int, BadEvent]) -> None:
         """Add invalid messages to the dead letters, and end a row of them where valid ones follow."""
