@@ -44,14 +44,11 @@ class ShardReads:
         return [self.score(int(row)) for row in rows]
 
     def user(self, user_id: str) -> dict[str, Any] | None:
-        """Return a user's score as `score` does, own features, and figures (`user_reads.figures`).
-
-        Returns:
-            None if the user is not live, or another shard owns it: the row of a mirrored user has no score.
-        """
+        """Return a user's score as `score` does, own features, and figures (`user_reads.figures`); None if not live here."""
         users = self._shard.graph.users
         row = users.index.get(user_id)
-        if row is None or not self._shard.graph.live_users(np.array([row]))[0]:
+        # A user of another shard has a row, too, if an edge or an event here names it.
+        if row is None or not users.owned[row] or not users.live(row):
             return None
         features = dict(zip(self._shard.artifact.config.own, users.own[row].tolist(), strict=True))
         return {**self.score(row), "features": features, **user_reads.figures(self._shard, row)}

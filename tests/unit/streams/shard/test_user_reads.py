@@ -69,6 +69,17 @@ def test_topics(shard: Shard) -> None:
     assert user["gained"] == {"1d": 1, "7d": 7, "30d": 30}
 
 
+def test_only_the_owner_answers(tmp_path: Path) -> None:
+    """Of several shards one answers for a user, though others have a row of it."""
+    artifact, answers = untrained(ModelConfig(), 1), []
+    for number in range(3):
+        opened = Shard.open(tmp_path / str(number), artifact, GraphSpec(shards=3, shard=number))
+        opened.step(LOG)
+        answers += [opened.reads.user("ben")]
+        opened.close()
+    assert sum(answer is not None for answer in answers) == 1
+
+
 def test_topic_reach_lies_between_both() -> None:
     """Without posts the reach on a topic is the user's; with many it is that of the posts."""
     logs = np.array([0, round(4096 * np.log1p(100)) * 10_000])
