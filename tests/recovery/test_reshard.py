@@ -178,6 +178,9 @@ def test_reshards_keep_graph_scores_and_alerts(
     life.settings = life.settings.model_copy(update={"datadir": tmp_path / "other", "checkpoints": ""})
     before, alerts = life.scores(), life.alerts()
     with life.worker():
+        # All offsets are committed, so that nothing shows that the worker still reads the log.
+        wait_for(lambda: len(life.scores() - before) > 100, QUIET_S, "the scores of the new log")
+        life.wait_committed()
         published = life.scores() - before
         # Halos arrive a moment later and change some scores again.
         assert 100 < len(published) <= published.total() <= 3 * len(published) < before.total()
