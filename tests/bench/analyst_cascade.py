@@ -25,10 +25,10 @@ from streams.commands._files import read, skipped
 Arrays = tuple[np.ndarray, ...]
 
 SEEDS = 50
-WORLDS = 5_000
+WORLDS = 2_000
 FIRST_WORLD = 1 << 40
 """Coins of worlds are others than those of reverse-reachable sets."""
-JUDGED = 20_000
+JUDGED = 4_000
 SETS = 65_536
 BATCH = 1_000
 BATCHES = 100
