@@ -180,8 +180,8 @@ def old_events(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def old_partition(bench: Bench) -> Iterator[None]:
-    """One partition gets events that are two hours behind the others."""
-    with repeated(lambda: bench.send("share", share(bench.stream.now_s - 2 * HOUR_S), partition=1), 0.3):
+    """One partition gets events that are eight hours behind the others."""
+    with repeated(lambda: bench.send("share", share(bench.stream.now_s - 8 * HOUR_S), partition=1), 0.3):
         yield
 
 
