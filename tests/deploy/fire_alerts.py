@@ -341,8 +341,9 @@ def run(bench: Bench, faults: list[tuple[Any, tuple[str, ...]]], only: list[str]
         before = bench.server.firing() & set(names)
         with fault(bench):
             fired = watch(bench, time.monotonic(), names, FIRE_S, firing=True)
+            repair = time.monotonic()
         awaited = tuple(name for name in fired if name not in ENDS_LATE)
-        ended = watch(bench, time.monotonic(), awaited, END_S, firing=False)
+        ended = watch(bench, repair, awaited, END_S, firing=False)
         for name in names:
             what = (fault.__doc__ or "").strip().rstrip(".")
             end = ENDS_LATE.get(name, _seconds(ended, name))
