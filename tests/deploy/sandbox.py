@@ -108,7 +108,7 @@ def try_out(process: Sandboxed) -> dict[str, object]:
     ]
     return {
         "ready_s": round(ready_s, 1),
-        "scored": float(re.findall(r"groundswell_scores_total (\S+)", metrics)[0]) > 0,
+        "scored": float(re.findall(r"^groundswell_scores_total (\S+)", metrics, re.MULTILINE)[0]) > 0,
         "exit": stopped,
         "errors": errors,
         "uid": status["Uid"].split()[0],

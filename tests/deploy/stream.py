@@ -17,7 +17,7 @@ STEP_S = 0.25
 
 
 class Stream(threading.Thread):
-    """Sends three hours of event time every `STEP_S`, which end a day before the machine's clock.
+    """Sends half an hour of event time every `STEP_S`, which slows down two days before the machine's clock.
 
     Attributes:
         now_s: event time up to which events are sent.
@@ -49,7 +49,7 @@ class Stream(threading.Thread):
     def _step(self) -> Iterator[dict[str, Any]]:
         begin, self._steps = self.now_s, self._steps + 1
         # The clock of events must stay behind that of the machine: it slows down near it.
-        length_s = 3 * HOUR_S if begin < time.time() - 2 * 24 * HOUR_S else 60
+        length_s = HOUR_S / 2 if begin < time.time() - 2 * 24 * HOUR_S else 60
         self.now_s = begin + length_s
         for number in self._random.choice(AUTHORS, 2, replace=False).tolist():
             rank = AUTHORS - 1 - number if self.reversed_ else number
@@ -65,7 +65,9 @@ class Stream(threading.Thread):
 
     def _rise(self, begin: float, length_s: float) -> Iterator[dict[str, Any]]:
         """A new author every two days of event time, with shares that grow, or end after the first day if reversed."""
-        phase = self._steps % 16
+        if self._steps % 6:
+            return
+        phase = self._steps // 6 % 16
         if phase == 0:
             self._rises += 1
         author, content = f"r{self._rises}", f"r{self._rises}-{phase}"
