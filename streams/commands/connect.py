@@ -55,8 +55,8 @@ def connect(
     \b
     Examples:
       groundswell connect topic:app.activity --map app.toml
-      groundswell connect "wss://jetstream2.us-east.bsky.network/subscribe" --map bluesky
-      my-source | groundswell connect - --map app.py --skip-bad --rejected rejected.jsonl
+      groundswell connect wss://jetstream.example/subscribe --map bluesky
+      my-source | groundswell connect - --map app.toml --skip-bad --rejected rejected.jsonl
     """
     from streams.connect.mapping import load
     from streams.connect.memory import Memory

@@ -6,6 +6,7 @@ import json
 import socket
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+from urllib.request import Request
 
 from streams.kafka.topics import Topics, admin, create
 from streams.settings.direct_http import urlopen
@@ -50,7 +51,7 @@ def test_a_user_of_another_shard(settings: Settings, tmp_path: Path) -> None:
             assert body["owner"]["url"] == f"http://127.0.0.1:{has.settings.web_port}"
             address = body["error"].rpartition(" ")[2]
             assert urlsplit(address).port == has.settings.web_port
-            with urlopen(address, 5) as answer:
+            with urlopen(Request(address), 5) as answer:
                 assert json.loads(answer.read())["user"] == elsewhere
         statuses = sorted(process.get("/api/v1/users/nowhere")[0] for process in (first, second))
         assert statuses == [404, 421]

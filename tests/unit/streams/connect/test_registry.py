@@ -1,4 +1,4 @@
-"""Avro records by a registry: a server that speaks the registry's protocol, and records in its serializers' format."""
+"""Avro records by a registry: a server of the registry protocol, and records in the format of its serializers."""
 
 from __future__ import annotations
 

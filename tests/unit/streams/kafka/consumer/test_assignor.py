@@ -25,4 +25,4 @@ def test_the_metadata_of_a_member_is_read_by_the_leader_and_as_text() -> None:
     cluster = SimpleNamespace(partitions_for_topic=lambda _topic: {0, 1, 2, 3})
     members = {"x": assignor.metadata(["log"]), "y": ShardAssignor(("log",), dict).metadata(["log"])}
     assigned = assignor.assign(cluster, members)
-    assert dict(assigned["x"].assignment)["log"] == [2, 3]
+    assert dict(assigned["x"].assignment)["log"] == [1, 3]
