@@ -119,9 +119,8 @@ class CompiledApply:
         self.columns = columns
         self._events = self._resolved(columns)
         kinds = np.bincount(columns.kind, minlength=len(Kind)).tolist()
-        self._room = (
-            kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW], kinds[Kind.JOIN] + kinds[Kind.LEAVE], kinds[Kind.SHARE]
-        )  # fmt: skip
+        follows, members = kinds[Kind.FOLLOW] + kinds[Kind.UNFOLLOW], kinds[Kind.JOIN] + kinds[Kind.LEAVE]
+        self._room = follows, members, kinds[Kind.SHARE]
 
     def _resolved(self, columns: EventColumns) -> arrays.EventArrays:
         """Return the events with the row of each id in the roles that it has, −1 if it has none yet."""

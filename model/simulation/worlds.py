@@ -47,8 +47,8 @@ class World:
         delay_s: Median delay of a share (s).
         delay_spread: Log-normal spread of the delay between people.
         shown_follows: Share of the follow events that are recorded.
-        unrelated: Share of the users who are recorded with the followers of somebody else, as where shares do not come
-            along follows.
+        unrelated: Share of the users who are recorded with the followers of another, as where shares do not come along
+            follows.
         follows_first: Whether follows are recorded at the first moment instead of their own.
         shown_communities: Whether joins and leaves are recorded.
         shown_via: Whether shares name through whom they came.
@@ -105,7 +105,7 @@ class World:
         if seed % 8 in _PLAIN:
             return cls._plain(seed, int(wide(users[0], users[1] * 0.6)), random)
         number, follows = int(wide(*users)), wide(6, 40)
-        # Where people and posts differ much, and cascades are long, past reach says more: as in real streams.
+        # Where people and posts differ much, and cascades are long, past reach predicts more, as in real streams.
         difficulty = Difficulty(
             receptivity=uniform(0.3, 1.5), communities=uniform(0, 0.8), appeal=uniform(0.2, 1.2),
             posts=uniform(0.3, 1.3), affinity=uniform(0.2, 1), bots=uniform(0, 0.15) * (random.random() < 0.6),

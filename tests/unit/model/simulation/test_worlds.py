@@ -42,7 +42,7 @@ def test_tempo_and_passers_by() -> None:
 
 
 def test_followers_that_are_unrelated() -> None:
-    """The numbers of followers stay, but belong to other users; nobody follows oneself."""
+    """The numbers of followers stay, but belong to other users; none follows itself."""
     world = replace(World.draw(6, SMALL), shown_follows=1.0, shown_removals=False, passers=0.0, unrelated=0.0)
     counts = []
     for one in (world, replace(world, unrelated=1.0)):
