@@ -18,7 +18,7 @@ from model.types import Float64s
 
 Row = dict[str, Any]
 
-SHARES_MAX = 20_000
+SHARES_MAX = 40_000
 """Approximate maximum number of shares of a world; above it, a smaller part of them is recorded."""
 _EPSILON = 1e-3
 _PLAIN = (1, 3, 5)
@@ -47,6 +47,8 @@ class World:
         delay_s: Median delay of a share (s).
         delay_spread: Log-normal spread of the delay between people.
         shown_follows: Share of the follow events that are recorded.
+        unrelated: Share of the users who are recorded with the followers of another, as where shares do not come along
+            follows.
         follows_first: Whether follows are recorded at the first moment instead of their own.
         shown_communities: Whether joins and leaves are recorded.
         shown_via: Whether shares name through whom they came.
@@ -75,6 +77,7 @@ class World:
     delay_s: float
     delay_spread: float
     shown_follows: float
+    unrelated: float
     follows_first: bool
     shown_communities: bool
     shown_via: bool
@@ -101,25 +104,27 @@ class World:
 
         if seed % 8 in _PLAIN:
             return cls._plain(seed, int(wide(users[0], users[1] * 0.6)), random)
-        number, follows = int(wide(*users)), wide(4, 25)
+        number, follows = int(wide(*users)), wide(6, 40)
+        # Where people and posts differ much, and cascades are long, past reach predicts more, as in real streams.
         difficulty = Difficulty(
-            receptivity=uniform(0.3, 1.2), communities=uniform(0, 0.8), appeal=uniform(0.2, 0.8),
-            posts=uniform(0.2, 0.8), affinity=uniform(0.2, 1), bots=uniform(0, 0.15) * (random.random() < 0.6),
-            buyers=uniform(0, 0.3) * (random.random() < 0.5), bought=uniform(1, 3), branching=uniform(0.3, 0.75),
+            receptivity=uniform(0.3, 1.5), communities=uniform(0, 0.8), appeal=uniform(0.2, 1.2),
+            posts=uniform(0.3, 1.3), affinity=uniform(0.2, 1), bots=uniform(0, 0.15) * (random.random() < 0.6),
+            buyers=uniform(0, 0.3) * (random.random() < 0.5), bought=uniform(1, 3), branching=uniform(0.35, 0.9),
             surges=wide(0.0005, 0.01), fame_shape=uniform(1.0, 2.5), fame_max=wide(30, 1000),
         )  # fmt: skip
-        shown = 0.0 if random.random() < 0.5 else 1.0 if random.random() < 0.5 else uniform(0.1, 1)
+        shown = 0.0 if random.random() < 0.4 else 1.0 if random.random() < 0.5 else uniform(0.1, 1)
         return cls(
             seed=seed, users=number, communities=max(1, int(number / wide(60, 1000))), days=int(uniform(14, 31)),
-            tempo=wide(0.5, 5), difficulty=difficulty, follows=follows, churn=wide(0.002, 0.05),
-            posts=wide(3_000, 10_000), authors=wide(0.3, 1), uneven=uniform(0.4, 1.4), fame=uniform(0, 0.9),
+            tempo=wide(0.5, 6), difficulty=difficulty, follows=follows, churn=wide(0.002, 0.05),
+            posts=wide(2_000, 8_000), authors=wide(0.08, 1), uneven=uniform(0.6, 1.8), fame=uniform(-0.3, 0.6),
             eager=uniform(-0.3, 0.8), skill=uniform(-0.4, 0.4), delay_s=wide(600, 40_000),
-            delay_spread=uniform(0.4, 1.2), shown_follows=shown, follows_first=random.random() < 0.5,
+            delay_spread=uniform(0.4, 1.2), shown_follows=shown,
+            unrelated=0.0 if random.random() < 0.4 else uniform(0.3, 1), follows_first=random.random() < 0.5,
             shown_communities=random.random() < 0.3, shown_via=random.random() < 0.5,
             shown_replies=random.random() < 0.5, shown_removals=random.random() < 0.5,
             shown_shares=1.0 if random.random() < 0.7 else uniform(0.3, 1),
-            shares_min=int(random.choice([0, 0, 1, 1, 1, 2])),
-            passers=0.0 if random.random() < 0.4 else uniform(0.1, 0.95),
+            shares_min=int(random.choice([0, 0, 1, 1, 2, 3])),
+            passers=0.0 if random.random() < 0.6 else uniform(0.1, 0.95),
         )  # fmt: skip
 
     @classmethod
@@ -129,9 +134,9 @@ class World:
         return cls(
             seed=seed, users=users, communities=max(1, users // 500), days=int(random.uniform(20, 31)), tempo=1.0,
             difficulty=difficulty, follows=random.uniform(12, 20), churn=0.01, posts=0.0, authors=1.0, uneven=0.0,
-            fame=0.0, eager=0.0, skill=0.0, delay_s=0.0, delay_spread=0.0, shown_follows=1.0, follows_first=False,
-            shown_communities=True, shown_via=True, shown_replies=True, shown_removals=True, shown_shares=1.0,
-            shares_min=0, passers=0.0, plain=True,
+            fame=0.0, eager=0.0, skill=0.0, delay_s=0.0, delay_spread=0.0, shown_follows=1.0, unrelated=0.0,
+            follows_first=False, shown_communities=True, shown_via=True, shown_replies=True, shown_removals=True,
+            shown_shares=1.0, shares_min=0, passers=0.0, plain=True,
         )  # fmt: skip
 
     def simulation(self) -> Simulation:
@@ -171,6 +176,7 @@ class World:
         shares = Counter(row["content"] for row in shown if row["type"] == "share")
         kept = [self._recorded(row, made.start) for row in shown if shares[row.get("content")] >= self._least(row)]
         self._disguise(kept, made.people.users)
+        self._exchange(kept, made.people.users)
         kept.sort(key=lambda row: float(row["time"]))
         return kept
 
@@ -181,6 +187,16 @@ class World:
         for number, row in enumerate(rows):
             if row["type"] == "share" and row["user"] in passing:
                 row["user"] = f"p{number}"
+
+    def _exchange(self, rows: list[Row], users: int) -> None:
+        """Exchange the followers of some users among them."""
+        random = np.random.default_rng([self.seed, 41])
+        those = np.flatnonzero(random.random(users) < self.unrelated)
+        others = {f"u{row}": f"u{other}" for row, other in zip(those, random.permutation(those), strict=True)}
+        for row in rows:
+            if row["type"] in {"follow", "unfollow"}:
+                target = others.get(row["target"], row["target"])
+                row["target"] = target if target != row["user"] else row["target"]
 
     def _least(self, row: Row) -> int:
         """Return the number of shares that the content of an event needs to be recorded."""

@@ -42,10 +42,10 @@ def train(
     begin = perf_counter()
     gathered = many_worlds.Worlds()
     for number in range(worlds):
-        snapshots, text = _snapshots(config, seed * _SEEDS + number, users)
+        snapshots, plain, text = _snapshots(config, seed * _SEEDS + number, users)
         # The last of every eight: a training on two worlds holds one out.
         held_out = number % many_worlds.HELD_OUT == min(worlds, many_worlds.HELD_OUT) - 1
-        gathered.add(snapshots, config, number, held_out=held_out)
+        gathered.add(snapshots, config, number, held_out=held_out, plain=plain)
         progress(f"world {number + 1} of {worlds}: {text}{', held out' if held_out else ''}")
     generated = perf_counter() - begin
     plan = many_worlds.PLAN if epochs is None else replace(many_worlds.PLAN, epochs=epochs)
@@ -71,8 +71,8 @@ def train(
     typer.echo(f"\nmodel {artifact.version} in {out}, {seconds:.0f} s")
 
 
-def _snapshots(config: ModelConfig, seed: int, users: int) -> tuple[list[TrainingSnapshot], str]:
-    """Return the labelled snapshots of one world, and a line about it; none if too little happens in it."""
+def _snapshots(config: ModelConfig, seed: int, users: int) -> tuple[list[TrainingSnapshot], bool, str]:
+    """Return the labelled snapshots of one world, none if too little happens in it; whether it is plain; and a line."""
     from model.errors import TrainingError
     from model.simulation.worlds import World, spans_days
     from streams.messages.events import from_row
@@ -84,6 +84,6 @@ def _snapshots(config: ModelConfig, seed: int, users: int) -> tuple[list[Trainin
     about = f"{world.users:,} users, {spans_days(rows):.0f} days, {len(events):,} events"
     try:
         until = max((event.time for event in events), default=0)
-        return build(events, config, until, snapshots=_SNAPSHOTS, held_out=0.0).snapshots, about
+        return build(events, config, until, snapshots=_SNAPSHOTS, held_out=0.0).snapshots, world.plain, about
     except TrainingError as error:
-        return [], f"{about}; left out: {error}"
+        return [], world.plain, f"{about}; left out: {error}"

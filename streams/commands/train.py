@@ -63,7 +63,7 @@ def train(
     ] = "",
     snapshots: Annotated[int, typer.Option(min=2, max=100, help="Number of snapshots to train on.")] = 14,
     epochs: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Maximum passes over all snapshots (14; over many worlds 8).")
+        int | None, typer.Option(min=1, max=1000, help="Maximum passes over all snapshots (14; over many worlds 6).")
     ] = None,
     held_out: Annotated[float, typer.Option(min=0.01, max=0.9, help="Fraction of users that are held out.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and events give the same artifact.")] = 0,

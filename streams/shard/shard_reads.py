@@ -44,7 +44,7 @@ class ShardReads:
         return [self.score(int(row)) for row in rows]
 
     def user(self, user_id: str) -> dict[str, Any] | None:
-        """Return a user's score as `score` does, own features, and figures (`user_reads.figures`); None if not live here."""
+        """Return a user's `score`, own features and figures (`user_reads.figures`); None if not live here."""
         users = self._shard.graph.users
         row = users.index.get(user_id)
         # A user of another shard has a row, too, if an edge or an event here names it.

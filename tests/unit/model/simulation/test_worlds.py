@@ -1,5 +1,6 @@
 """Worlds: the same seed gives the same one, worlds differ, and what is not recorded does not appear."""
 
+from collections import Counter
 from dataclasses import replace
 
 from model.simulation.worlds import World, spans_days
@@ -38,3 +39,15 @@ def test_tempo_and_passers_by() -> None:
     assert spans_days(replace(slow, tempo=2.0).events()) > 1.9 * days
     sharers = [row["user"] for row in replace(slow, passers=1.0).events() if row["type"] == "share"]
     assert len(sharers) == len(set(sharers)) > 0
+
+
+def test_followers_that_are_unrelated() -> None:
+    """The numbers of followers stay, but belong to other users; none follows itself."""
+    world = replace(World.draw(6, SMALL), shown_follows=1.0, shown_removals=False, passers=0.0, unrelated=0.0)
+    counts = []
+    for one in (world, replace(world, unrelated=1.0)):
+        follows = [row for row in one.events() if row["type"] == "follow"]
+        assert all(row["user"] != row["target"] for row in follows)
+        counts.append(Counter(row["target"] for row in follows))
+    assert counts[0] != counts[1]
+    assert abs(max(counts[0].values()) - max(counts[1].values())) <= 2

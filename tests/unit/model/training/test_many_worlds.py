@@ -42,9 +42,9 @@ def test_what_is_learned_holds_at_another_scale() -> None:
     """Trained on low counts, tested on high ones: the ranks are right, far ahead of the past mean."""
     worlds = Worlds()
     for seed in range(4):
-        worlds.add([world(seed, 1 + 2 * seed)], CONFIG, seed, held_out=False)
+        worlds.add([world(seed, 1 + 2 * seed)], CONFIG, seed, held_out=False, plain=False)
     worlds.add([replace(one, target=np.where(one.graph.features[:, COLD] == 1, np.nan, one.target)) for one in
-                [world(9, 40)]], CONFIG, 9, held_out=True)  # fmt: skip
+                [world(9, 40)]], CONFIG, 9, held_out=True, plain=False)  # fmt: skip
     assert (worlds.learned, len(worlds.held_out), worlds.users) == (4, 1, 600)
     artifact = fit_worlds(worlds, CONFIG, 0, lambda _line: None, replace(PLAN, epochs=30, dropout=0.0))
     past, network = figures(worlds, artifact)
@@ -52,10 +52,21 @@ def test_what_is_learned_holds_at_another_scale() -> None:
     assert past.every < 0.5
 
 
+def test_plain_worlds_keep_what_separates_known_from_new_authors() -> None:
+    """Their targets are not centred apart, and the linear part does not learn from them."""
+    worlds = Worlds()
+    for seed, plain in ((1, False), (2, True)):
+        worlds.add([world(seed, 3)], CONFIG, seed, held_out=False, plain=plain)
+    gaps = [np.corrcoef(batch.part.own[:, COLD], batch.target)[0, 1] for batch in worlds.batches]
+    assert gaps[0] == pytest.approx(0, abs=0.05)
+    assert gaps[1] > 0.9
+    assert worlds.varied == worlds.batches[:1]
+
+
 def test_worlds_without_labels_are_refused() -> None:
     """The error names what is missing."""
     empty = replace(world(1, 3), target=np.full(150, np.nan))
     worlds = Worlds()
-    worlds.add([empty], CONFIG, 0, held_out=False)
+    worlds.add([empty], CONFIG, 0, held_out=False, plain=False)
     with pytest.raises(TrainingError, match="--worlds"):
         fit_worlds(worlds, CONFIG, 0, lambda _line: None)
