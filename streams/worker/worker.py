@@ -132,7 +132,6 @@ class Worker:
             lambda: self.consumer,
             lambda: self.producer,
             lambda: self.app.lease.epoch,
-            self.ingest.deliver,
         )
         self.parts += [self.rollout, measurements, self.idle, self.live]
         for part in self.parts:
