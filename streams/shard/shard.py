@@ -41,8 +41,6 @@ from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
 from streams.telemetry.stage_timer import StageTimer
 
-SMALL_STEP, SMALL_GRAPH = 64, 200_000
-"""Mutations and users up to which a step is small: where the population changes, it scores all users."""
 _POPULATION = b"population"
 """Key in `meta` of the sums of the other shards."""
 
@@ -250,16 +248,6 @@ class Shard:
                 changed = self.graph.changes.propagated, self._layer1_changed
                 outcome.halos = self.mirrors.build_halos(*changed, *cause(records, halos))
         return outcome
-
-    def is_small(self, records: Sequence[Record], halos: Sequence[Halo]) -> bool:
-        """Return whether a step takes a few milliseconds at most."""
-        return (
-            not halos
-            and 0 < sum(len(record.columns) for record in records) <= SMALL_STEP
-            and self.graph.users.rows <= SMALL_GRAPH
-            and not (self.publisher.republish_pending or self.staleness.embeddings_stale)
-            and not self.staleness.hub_queue.waiting
-        )
 
     def _apply(self, records: list[Record], halos: Sequence[Halo], outcome: Outcome) -> Arrivals:
         """Apply mutations and halos to the graph; alerts are judged when the watermark passes a boundary."""

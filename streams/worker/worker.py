@@ -143,7 +143,6 @@ class Worker:
             lambda: self.consumer,
             lambda: self.producer,
             lambda: self.app.lease.epoch,
-            self.ingest.deliver,
         )
         tiers = TierSizes(self.metrics, self.web.users)
         self.parts += [self.rollout, measurements, tiers, self.idle, self.live]

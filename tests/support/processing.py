@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,10 +69,6 @@ class FakeShard:
         self.republish_pending = False
         self.calibration = IDENTITY
         self.mirrors = self.publisher = self.reads = self
-
-    def is_small(self, records: Sequence[Any], halos: Sequence[Any]) -> bool:
-        """Return whether there are records and no halos."""
-        return bool(records) and not halos
 
     def request_republish(self) -> None:
         """Count the call."""

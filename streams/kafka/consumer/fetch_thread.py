@@ -47,11 +47,7 @@ REBALANCE_S = 10.0
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread with polls, epochs and the lease.
-
-    Attributes:
-        held: partitions that are not fetched at present; the main loop replaces the set.
-    """
+    """Faust's consumer thread with polls, epochs and the lease."""
 
     logger = LOGGER
     app: Any
@@ -62,7 +58,6 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         self._numbers: dict[str, int] = defaultdict(int)
         self._sought = False
         self._position_lost = False
-        self.held: set[TP] = set()
         self._inputs = {spec.name for spec in Topics(self.app.settings).inputs.values()}
 
     def lane(self, topic: str) -> str:
@@ -166,7 +161,6 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         max_records: int | None = None,
     ) -> Mapping[TP, list[Any]]:
         aiokafka_internals.set_prefetch_backoff(consumer, PREFETCH_BACKOFF_S)
-        self._pause(consumer)
         try:
             with decoding():
                 fetched = await super()._fetch_records(consumer, active, timeout, max_records)
@@ -185,14 +179,6 @@ class FetchThread(driver.AIOKafkaConsumerThread):
                 polls[lane] = TP(*tp), Poll(lane, self.lease.epoch, self._numbers[lane])
             polls[lane][1].add(TP(*tp), records, position(tp))
         return {tp: [poll] for tp, poll in polls.values()}
-
-    def _pause(self, consumer: Any) -> None:
-        """Pause the fetches of held partitions, and resume those of others."""
-        held = self.held & consumer.assignment()
-        paused = consumer.paused()
-        if held != paused:
-            consumer.pause(*(aiokafka.TopicPartition(*tp) for tp in held - paused))
-            consumer.resume(*(aiokafka.TopicPartition(*tp) for tp in paused - held))
 
     async def on_thread_stop(self) -> None:
         """Stop as Faust does, also while the broker is unreachable.

@@ -32,8 +32,6 @@ SHORTEST_S = 0.004
 """Minimum pause between two fetches: a poll costs about 1 ms whatever its size."""
 MEMORY_S = 1.0
 """Time constant of the moving average of the worked share of time."""
-HELD_S = 1.0
-"""Maximum time without a fetch of a lane whose records are delivered; the next fetch returns all of them at once."""
 _DECAY = 0.1
 """Part of the difference by which a shorter poll lowers the remembered duration of its lane."""
 
@@ -133,8 +131,6 @@ class PollQueue:
         self._room = asyncio.Event()
         self._pace = Pace(target_s)
         self._next_fetch_s = 0.0
-        self._delivered_s: dict[str, float] = {}
-        self._fetched_s: dict[str, float] = {}
 
     async def wait_for_pace(self) -> None:
         """Wait until the next fetch may begin."""
@@ -150,18 +146,6 @@ class PollQueue:
         waiting = self._waiting.get(lane)
         return waiting is None or waiting.epoch != self._lease.epoch or waiting.size < WAITING_BYTES
 
-    def note_delivered(self, lane: str, *, complete: bool) -> None:
-        """Note that the newest records of a lane were delivered without a fetch; or that some of them were not."""
-        if complete:
-            self._delivered_s[lane] = time.monotonic()
-        else:
-            self._delivered_s.pop(lane, None)
-
-    def is_delivered(self, lane: str) -> bool:
-        """Whether a fetch of a lane would only return what was delivered, and the last one is not long ago."""
-        since_s = time.monotonic() - HELD_S
-        return self._delivered_s.get(lane, since_s) > since_s and self._fetched_s.get(lane, since_s) > since_s
-
     async def wait_for_room(self) -> None:
         """Wait until a poll is started, at most `FULL_S`."""
         self._room.clear()
@@ -170,7 +154,6 @@ class PollQueue:
 
     def put(self, poll: Poll) -> bool:
         """Queue a fetched poll; False if it was merged into the one that waits."""
-        self._fetched_s[poll.lane] = time.monotonic()
         waiting = self._waiting.get(poll.lane)
         if waiting is not None and waiting.epoch == poll.epoch:
             waiting.merge(poll)
@@ -211,5 +194,4 @@ class PollQueue:
         self._next_fetch_s = 0.0
         self._waiting.clear()
         self._in_work.clear()
-        self._delivered_s.clear()
         self._room.set()

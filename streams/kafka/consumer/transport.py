@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -28,7 +27,6 @@ from streams.kafka.consumer.fetch_thread import FetchThread
 from streams.kafka.consumer.noting_consumer import Noted
 from streams.kafka.consumer.poll_queue import Poll, PollQueue
 from streams.kafka.leased_client import EPOCH, METADATA_MS, REQUEST_MS, LeasedProducer
-from streams.kafka.topics import Topics
 from streams.messages.packs.topic_identity import Committed, TopicState
 from streams.settings.connection import aiokafka_arguments
 from streams.telemetry.liveness import POLLS, STEP_S
@@ -55,7 +53,6 @@ class Consumer(driver.Consumer):
         self._completed: dict[TP, int] = {}
         self._notes: dict[TP, str] = {}
         self.positions: dict[TP, int] = {}
-        self._alone: int | None = None  # the epoch in which this worker reads all input partitions
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
     @property
@@ -91,12 +88,11 @@ class Consumer(driver.Consumer):
     ) -> Mapping[TP, list[Any]]:
         active = active_partitions or set()
         await self._polls.wait_for_pace()
-        self._thread.held = held = {tp for tp in active if self._polls.is_delivered(self._thread.lane(tp.topic))}
-        wanted = {tp for tp in active - held if self._polls.has_room(self._thread.lane(tp.topic))}
+        wanted = {tp for tp in active if self._polls.has_room(self._thread.lane(tp.topic))}
         if not wanted:
             await self._polls.wait_for_room()
             return {}
-        fetched = await super()._getmany(wanted, timeout if len(wanted | held) == len(active) else SHORT_FETCH_S)
+        fetched = await super()._getmany(wanted, timeout if len(wanted) == len(active) else SHORT_FETCH_S)
         if fetched:
             self._polls.schedule_fetch()
         return {tp: [poll] for tp, (poll,) in fetched.items() if self._polls.put(poll)}
@@ -130,19 +126,6 @@ class Consumer(driver.Consumer):
     def abandon_poll(self, poll: Poll) -> None:
         """Remove a stale poll from work without committing its positions."""
         self._polls.remove(poll)
-
-    def note_delivered(self, topic: str, *, complete: bool) -> None:
-        """Note whether the newest records of a topic were delivered to this worker without a fetch.
-
-        Its lane is fetched rarely then, if no other worker can write to the topic: if all input partitions are here.
-        """
-        if complete and self._alone != self.app.lease.epoch:
-            assigned = Counter(tp.topic for tp in self.assignment())
-            inputs = Topics(self.app.settings).inputs.values()
-            if any(assigned[spec.name] < self.partition_count(spec.name) for spec in inputs):
-                return
-            self._alone = self.app.lease.epoch
-        self._polls.note_delivered(topic, complete=complete)
 
     # Positions
 

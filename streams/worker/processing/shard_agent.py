@@ -172,15 +172,9 @@ class ShardAgent:
         """
         waiting = self._delivered.setdefault(partition, [])
         if not self._host.is_open(partition) or sum(len(record.value) for record in waiting) > DELIVERED_BYTES:
-            self._note_delivered(complete=False)
             return
         waiting.append(LogRecord(self._mutations, offset, value))
         self._schedule(partition)
-
-    def _note_delivered(self, *, complete: bool) -> None:
-        """Note whether the newest packs were delivered; with several shards, facts come by the fetch only."""
-        if self._shards == 1:
-            self._consumer.note_delivered(self._mutations, complete=complete)
 
     def _schedule(self, partition: int) -> None:
         if partition not in self._scheduled:
@@ -195,8 +189,6 @@ class ShardAgent:
             if record.offset == next_offset:
                 following.append(record)
                 next_offset += 1
-            elif record.offset > next_offset:
-                self._note_delivered(complete=False)
         return following
 
     async def _run_delivered(self, partition: int, records: list[LogRecord]) -> None:
@@ -213,7 +205,6 @@ class ShardAgent:
         finally:
             if not durable:
                 self._consumer.abandon_poll(poll)
-            self._note_delivered(complete=durable)
 
     async def run_pending(self, partition: int) -> None:
         """Announce a shard that has caught up with its log, and run the step that is due without fetched records.
@@ -224,8 +215,7 @@ class ShardAgent:
         async with self._lock:
             self._scheduled.discard(partition)
             if self._catching_up(partition):
-                if self._delivered.pop(partition, None):
-                    self._note_delivered(complete=False)
+                self._delivered.pop(partition, None)
                 return
             await self._announce(partition)
             poll = self._consumer.empty_poll(self._mutations)

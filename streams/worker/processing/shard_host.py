@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -35,14 +35,12 @@ class _Ahead:
         publish: whether its outputs are published.
         position: the next offset and the marks after it; None if they are known at its commit only.
         prepared: whether its WriteBatch is made, so that the next step may run.
-        small: whether it takes a few milliseconds at most.
     """
 
     outcome: Outcome
     publish: bool
     position: tuple[int, dict[str, int]] | None
     prepared: bool = False
-    small: bool = False
 
 
 class StepObserver(Protocol):
@@ -83,21 +81,9 @@ class ShardHost:
         self.halo_offsets: dict[int, int] = {}
         self.takeovers = TakeOvers()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
-        self._running: list[Future[Any]] = []
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
-        self._running = [one for one in self._running if not one.done()]
-        self._running.append(future := self._thread.submit(work, *arguments))
-        return await asyncio.wrap_future(future)
-
-    async def _run_small(self, work: Callable[[], T]) -> T:
-        """Run work of a few milliseconds at most, on the event loop if the thread has nothing to do.
-
-        Handing it to the thread and its result back wakes both threads, which takes as long as a step of few events.
-        """
-        if all(one.done() for one in self._running):
-            return work()
-        return await self._run(work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     async def sync_assignment(self, published: Mapping[int, int], *, unbroken: bool = False) -> dict[int, int]:
         """Open and close shards until exactly the given ones are open, each in its last committed state.
@@ -232,7 +218,7 @@ class ShardHost:
             if not allowed():
                 raise StaleStep(f"a step of shard {partition} belongs to an earlier assignment")
             # If the step fails, it stays in memory and the shard is opened again.
-            step = _Ahead(Outcome(), publish, position, small=small)
+            step = _Ahead(Outcome(), publish, position)
             self._ahead[partition] = [*ahead, step]
             outcome = step.outcome = shard.process(records, halos, silent=not publish)
             if self._observer is not None:
@@ -245,13 +231,7 @@ class ShardHost:
                 self._prepare(shard, step)
             return outcome
 
-        open_shard = self._shards.get(partition)
-        small = publish and open_shard is not None and open_shard.is_small(records, halos)
-        if not small:
-            return await self._run(work)
-        if self._ahead.get(partition):
-            await asyncio.sleep(0)  # the outputs of the step before are sent first
-        return await self._run_small(work)
+        return await self._run(work)
 
     def _prepare(self, shard: Shard, step: _Ahead) -> None:
         """Make the WriteBatch of a step whose position is known; the step before it is on the disk."""
@@ -304,8 +284,7 @@ class ShardHost:
                 self.halo_offsets[partition] = max(self.halo_offsets[partition], halo_offset)
             return True
 
-        small = all(step.small for step in self._ahead.get(partition, ()))
-        return await (self._run_small if small else self._run)(work)
+        return await self._run(work)
 
     async def request_republish(self, partition: int, takeover: int | None = None) -> None:
         """Let an open shard publish every score again.

@@ -112,7 +112,6 @@ class IdleSources(WorkerPart):
         consumer: Returns the transport's consumer.
         producer: Returns the transport's producer.
         epoch: Returns the present epoch of the lease.
-        deliver: Receives each pack that Kafka has acknowledged, as `Ingest.deliver`.
     """
 
     def __init__(
@@ -123,10 +122,9 @@ class IdleSources(WorkerPart):
         consumer: Callable[[], Consumer],
         producer: Callable[[], Producer],
         epoch: Callable[[], int],
-        deliver: Callable[[int, int, bytes], None] = lambda _partition, _offset, _value: None,
     ) -> None:
         self._clock, self._topic, self._shards = clock, topic, shards
-        self._consumer, self._producer, self._epoch, self._deliver = consumer, producer, epoch, deliver
+        self._consumer, self._producer, self._epoch = consumer, producer, epoch
         self._assigned = False
 
     def on_assigned(self, partitions: Sequence[TP]) -> None:
@@ -154,6 +152,6 @@ class IdleSources(WorkerPart):
         packs = dict.fromkeys(range(self._shards), packer.finish(always=True))
         EPOCH.set(self._epoch())
         try:
-            await send_packs(self._producer().client, self._topic, packs, self._deliver)
+            await send_packs(self._producer().client, self._topic, packs)
         except LeaseLost:
             self._clock.repeat()

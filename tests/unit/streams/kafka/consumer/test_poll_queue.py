@@ -9,7 +9,6 @@ import weakref
 import pytest
 from faust.types import TP
 
-from streams.kafka.consumer import poll_queue
 from streams.kafka.consumer.poll_queue import SHORTEST_S, Pace, Poll, PollQueue
 from streams.kafka.lease import Lease
 from tests.support.processing import Record
@@ -168,25 +167,3 @@ def test_a_lane_fills_up_and_gets_room() -> None:
         assert queue.put(fetched(1))
 
     asyncio.run(run())
-
-
-def test_a_delivered_lane_is_fetched_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lane whose records are delivered is fetched once in `HELD_S`, and at once after one that was not delivered."""
-    now = [100.0]
-    monkeypatch.setattr(poll_queue.time, "monotonic", lambda: now[0])
-    polls = PollQueue(Lease(1.0), 0.1)
-    polls.note_delivered("log", complete=True)
-    assert not polls.is_delivered("log")
-    polls.put(Poll("log", 0, 1))
-    assert polls.is_delivered("log")
-    now[0] += poll_queue.HELD_S / 2
-    polls.note_delivered("log", complete=True)
-    now[0] += poll_queue.HELD_S / 2
-    assert not polls.is_delivered("log")
-    polls.put(Poll("log", 0, 2))
-    assert polls.is_delivered("log")
-    polls.note_delivered("log", complete=False)
-    assert not polls.is_delivered("log")
-    polls.note_delivered("log", complete=True)
-    polls.restart()
-    assert not polls.is_delivered("log")

@@ -52,7 +52,6 @@ class Rig:
         self.completed: list[Poll] = []
         self.started: list[Poll] = []
         self.abandoned: list[Poll] = []
-        self.noted: list[bool] = []
         self.sent: list[tuple[str, int]] = []
         self.shards: list[Served] = []
         self.host = ShardHost(self._open)
@@ -66,7 +65,6 @@ class Rig:
             complete_poll=self.completed.append,
             start_poll=self.started.append,
             abandon_poll=self.abandoned.append,
-            note_delivered=lambda _topic, *, complete: self.noted.append(complete),
         )
         producer: Any = SimpleNamespace(client=self)
         self.agent = ShardAgent(self.host, consumer, producer, outputs, topics, Metrics(), feed)  # type: ignore[arg-type]
@@ -149,31 +147,6 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (4, {"in:0": 3})
         assert rig.abandoned == [rig.started[-1]]
-        await rig.host.close()
-
-    asyncio.run(run())
-
-
-def test_the_consumer_learns_what_was_delivered(offline_settings: Settings) -> None:
-    """With one shard the fetch of the log may wait after a delivered step, and not after a pack that was dropped."""
-
-    async def run() -> None:
-        rig = Rig(offline_settings)
-        await rig.host.sync_assignment({0: 0})
-        rig.agent.deliver(0, 0, pack(0, 1))
-        await rig.agent.run_pending(0)
-        assert rig.noted == []  # other shards send facts
-        rig.agent._shards = 1
-        rig.agent.deliver(0, 1, pack(1, 1))
-        await rig.agent.run_pending(0)
-        assert rig.noted == [True]
-        rig.agent.deliver(0, 3, pack(3, 1))
-        await rig.agent.run_pending(0)
-        assert rig.noted == [True, False]
-        rig.refuses_polls = True
-        rig.agent.deliver(0, 2, pack(2, 1))
-        await rig.agent.run_pending(0)
-        assert rig.noted == [True, False, False]
         await rig.host.close()
 
     asyncio.run(run())

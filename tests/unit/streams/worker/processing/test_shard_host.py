@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 
 import pytest
 
 from streams.errors import StaleStep
-from streams.messages.packs.mutation_packs import Record
 from streams.worker.processing.shard_host import ShardHost
 from tests.support.processing import FakeShard
 
@@ -89,38 +87,6 @@ def test_one_step_may_run_ahead(host: ShardHost, opened: list[FakeShard]) -> Non
 
     asyncio.run(run())
     assert [shard.closed for shard in opened] == [True, True]
-
-
-def test_small_steps_run_on_the_loop_unless_the_thread_is_busy(host: ShardHost, opened: list[FakeShard]) -> None:
-    """Work on shards never runs on two threads at once, and keeps its order."""
-    threads: list[str] = []
-    release = threading.Event()
-
-    async def run() -> None:
-        await host.sync_assignment({0: 0})
-        process = opened[0].process
-
-        def noting(*arguments: Any, **named: Any) -> Any:
-            threads.append(threading.current_thread().name)
-            return process(*arguments, **named)
-
-        opened[0].process = noting  # type: ignore[method-assign]
-        await host.step(0, [Record.of(0, [])], position=(1, {}))
-        assert await host.commit(0, 1, {}, lambda: True)
-        busy = asyncio.ensure_future(host.run_on_shard(0, lambda _shard: release.wait(30)))
-        await asyncio.sleep(0)
-        step = asyncio.ensure_future(host.step(0, [Record.of(1, [])], position=(2, {})))
-        await asyncio.sleep(0)
-        assert len(threads) == 1
-        release.set()
-        await asyncio.gather(busy, step)
-        assert await host.commit(0, 2, {}, lambda: True)
-        await host.step(0, [], position=(3, {}))
-        await host.close()
-
-    asyncio.run(run())
-    main = threading.current_thread().name
-    assert [name == main for name in threads] == [True, False, False]
 
 
 def test_revoked_shards_are_closed(host: ShardHost, opened: list[FakeShard]) -> None:
