@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate.apply import kernel_arrays as arrays
 from graphstate.apply.aggregates import Aggregates
-from graphstate.apply.event_kernels import apply_events
-from graphstate.apply.kernel_arrays import (
+from graphstate.apply.kernels import arrays
+from graphstate.apply.kernels.arrays import (
     ACTIVITY,
     CHANGES,
     CLAIM_ROW,
@@ -34,6 +33,7 @@ from graphstate.apply.kernel_arrays import (
     SHARES_EXPIRED,
     Core,
 )
+from graphstate.apply.kernels.events import apply_events
 from graphstate.event_columns import ABSENT, EventColumns
 from graphstate.memory.counter_kernels import WIDTH
 from graphstate.memory.node_tables import LQ, Table
@@ -260,7 +260,7 @@ class CompiledApply:
             watched: Stop at shares and creates, too.
 
         Returns:
-            Where the call stopped, why (`event_kernels.DONE` …), and its counts by the places of `Output.ends`.
+            Where the call stopped, why (`kernels.events.DONE` …), and its counts by the places of `Output.ends`.
         """
         # At each call: Python code may have added entries since the last one, such as an unshare without its share.
         self._registers.reserve(*self._room)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.compiled_apply import FACTS_COMPILED, CompiledApply
 from graphstate.apply.covered_claims import UNDOING
-from graphstate.apply.event_kernels import PASSED, RARE
-from graphstate.apply.kernel_arrays import APPLIED, CLOCK, EXPIRED, FACTS_APPLIED
+from graphstate.apply.kernels.arrays import APPLIED, CLOCK, EXPIRED, FACTS_APPLIED
+from graphstate.apply.kernels.events import PASSED, RARE
 from graphstate.apply.registers import Applier
 from graphstate.apply.remote_facts import FIRST, RemoteFacts
 from graphstate.event_columns import EventColumns

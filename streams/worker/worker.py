@@ -123,12 +123,7 @@ class Worker:
             lambda key, value: self._send_to_models_topic(ModelsTopicMessage(key, value)),
             calibrate=settings.calibrate,
         )
-        self.web = LiveState(self.feed, self.readiness, self.metrics, self.host, configured.version, history)
-        self.web.live = self.live
-        self.web.users.tiers = Tiers(settings.tiers)
-        self.web.analyst_url = settings.analyst_url
-        self.web.owners = ShardOwners(settings) if settings.shards > 1 else None
-        register(self.app, self.web)
+        self.web = self._pages(configured.version, history)
         self.background = BackgroundTasks()
         device = self.device.device
         measurements = Measurements(
@@ -159,6 +154,17 @@ class Worker:
     def producer(self) -> Producer:
         """The transport's producer."""
         return cast("Producer", self.app.producer)
+
+    def _pages(self, model: str, history: ScoreHistory) -> LiveState:
+        """Register the pages; return what they show."""
+        settings = self.settings
+        web = LiveState(self.feed, self.readiness, self.metrics, self.host, model, history)
+        web.live = self.live
+        web.users.tiers = Tiers(settings.tiers)
+        web.analyst_url = settings.analyst_url
+        web.owners = ShardOwners(settings) if settings.shards > 1 else None
+        register(self.app, web)
+        return web
 
     def _process(self) -> Assignment:
         """Create the agents and what they need; return the assignment that starts their shards."""

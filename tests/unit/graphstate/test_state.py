@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from numba.core.dispatcher import Dispatcher
 
-from graphstate.apply import event_kernels
+from graphstate.apply.kernels import events as event_kernels
 from graphstate.errors import DamagedError, FormatError
 from graphstate.event_columns import EventColumns
 from graphstate.memory import counter_kernels, features, frontier, windows

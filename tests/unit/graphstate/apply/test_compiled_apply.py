@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from graphstate.apply import compiled_apply
-from graphstate.apply.event_kernels import DONE, PASSED, RARE, apply_events
-from graphstate.apply.kernel_arrays import BOUNDARY, CLOCK, Core
+from graphstate.apply.kernels.arrays import BOUNDARY, CLOCK, Core
+from graphstate.apply.kernels.events import DONE, PASSED, RARE, apply_events
 from graphstate.state import GraphState
 from graphstate.storage.chains import TOP
 from graphstate.storage.row_layouts import NEVER

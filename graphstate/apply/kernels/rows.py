@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphstate.apply.kernel_arrays import (
+from graphstate.apply.kernels.arrays import (
     CONTENTS,
     COUNTED,
     NEW,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphstate.apply.kernel_arrays import (
+from graphstate.apply.kernels.arrays import (
     CONTENTS,
     COUNTED,
     CREATED_ROW,
@@ -18,7 +18,7 @@ from graphstate.apply.kernel_arrays import (
     put,
     touch,
 )
-from graphstate.apply.row_kernels import content_row, interact, new_row, observe_user, owns
+from graphstate.apply.kernels.rows import content_row, interact, new_row, observe_user, owns
 from graphstate.memory import counter_kernels, node_tables, windows
 from graphstate.memory.counter_kernels import add_created, add_made, add_received
 from graphstate.storage.pair_tables import kernel

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from graphstate.apply import compiled_apply
-from graphstate.apply.event_kernels import RARE, apply_events
-from graphstate.apply.kernel_arrays import Core
+from graphstate.apply.kernels.arrays import Core
+from graphstate.apply.kernels.events import RARE, apply_events
 from graphstate.state import GraphState
 from graphstate.types import Fact, GraphSpec, Mutation
 from tests.support.graphs import differences

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphstate.apply.fact_kernels import apply_fact
-from graphstate.apply.kernel_arrays import (
+from graphstate.apply.kernels.arrays import (
     APPLIED,
     BOUNDARY,
     CLAIM_ROW,
@@ -36,7 +35,8 @@ from graphstate.apply.kernel_arrays import (
     send,
     touch,
 )
-from graphstate.apply.row_kernels import content_row, interact, new_row, observe_content, observe_user, owns
+from graphstate.apply.kernels.facts import apply_fact
+from graphstate.apply.kernels.rows import content_row, interact, new_row, observe_content, observe_user, owns
 from graphstate.memory import counter_kernels, node_tables, windows
 from graphstate.memory.counter_kernels import add_created, add_made, add_received
 from graphstate.storage import register_tables as registers
