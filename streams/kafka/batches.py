@@ -130,7 +130,7 @@ async def send_packs(
     client: Any,
     topic: str,
     packs: Mapping[int, list[bytes]],
-    on_acknowledged: Callable[[int, int, bytes], None] = lambda _partition, _offset, _value: None,
+    on_acknowledged: Callable[[int, int, bytes, Headers], None] = lambda _partition, _offset, _value, _headers: None,
     headers: Headers | None = None,
 ) -> None:
     """Send packs and wait until all are acknowledged.
@@ -142,7 +142,7 @@ async def send_packs(
         client: the producer.
         topic: the topic.
         packs: the packs of each partition, in order.
-        on_acknowledged: called with partition, offset and value of each pack.
+        on_acknowledged: called with partition, offset, value and headers of each pack.
         headers: headers of each pack.
     """
     extra = {"headers": headers} if headers else {}
@@ -150,7 +150,7 @@ async def send_packs(
     async def send(partition: int, values: list[bytes]) -> None:
         for value in values:
             acknowledged = await client.send(topic, value, partition=partition, **extra)
-            on_acknowledged(partition, (await acknowledged).offset, value)
+            on_acknowledged(partition, (await acknowledged).offset, value, headers or [])
 
     await gather_all(*(send(partition, values) for partition, values in packs.items() if values))
 

@@ -54,7 +54,7 @@ class Ingest:
         sources: the source name of each partition, under which its offsets stand in the packs.
         source_clock: the newest event time of each partition.
         tracer: begins the spans of steps.
-        deliver: receives partition, offset and value of each pack that Kafka has acknowledged.
+        deliver: receives partition, offset, value and headers of each pack that Kafka has acknowledged.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Ingest:
         self.source_clock = clock
         self.sources: dict[TP, str] = {}
         self.tracer = OFF
-        self.deliver: Callable[[int, int, bytes], None] = lambda _partition, _offset, _value: None
+        self.deliver: Callable[[int, int, bytes, Headers], None] = lambda _partition, _offset, _value, _headers: None
 
     async def handle(self, poll: Poll) -> bool:
         """Process a poll; returns whether everything is acknowledged, False if the poll became stale."""

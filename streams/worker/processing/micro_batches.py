@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from streams.errors import StateError
+from streams.messages.headers import Headers
 from streams.messages.packs.mutation_packs import UnappliedRecords, unpack
 from streams.telemetry.tracing import NO_SPAN, StepSpan, traceparents
 
@@ -39,6 +40,7 @@ class LogRecord(NamedTuple):
     topic: str
     offset: int
     value: bytes
+    headers: Headers
 
 
 @dataclass

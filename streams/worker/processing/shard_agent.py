@@ -159,7 +159,7 @@ class ShardAgent:
             ]
             return await publish_and_commit(self._consumer, poll, partitions)
 
-    def deliver(self, partition: int, offset: int, value: bytes) -> None:
+    def deliver(self, partition: int, offset: int, value: bytes, headers: Headers) -> None:
         """Step a shard of this worker with a pack that this worker wrote, before it is fetched.
 
         Fetching it costs another round trip to Kafka and another pause. Packs that do not follow the state, or are too
@@ -169,11 +169,12 @@ class ShardAgent:
             partition: the shard.
             offset: the offset that Kafka has acknowledged.
             value: the pack.
+            headers: its headers.
         """
         waiting = self._delivered.setdefault(partition, [])
         if not self._host.is_open(partition) or sum(len(record.value) for record in waiting) > DELIVERED_BYTES:
             return
-        waiting.append(LogRecord(self._mutations, offset, value))
+        waiting.append(LogRecord(self._mutations, offset, value, headers))
         self._schedule(partition)
 
     def _schedule(self, partition: int) -> None:

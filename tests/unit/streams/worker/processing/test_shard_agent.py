@@ -125,13 +125,13 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
         rig = Rig(offline_settings)
         rig.agent.on_waiting = due.append
         await rig.host.sync_assignment({0: 0})
-        rig.agent.deliver(1, 0, pack(0, 1))  # of another worker
+        rig.agent.deliver(1, 0, pack(0, 1), [])  # of another worker
         assert due == []
-        rig.agent.deliver(0, 1, pack(1, 1))  # the pack before it was not delivered
+        rig.agent.deliver(0, 1, pack(1, 1), [])  # the pack before it was not delivered
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (0, {})
         for offset in (0, 1, 3):
-            rig.agent.deliver(0, offset, pack(offset, 1))
+            rig.agent.deliver(0, offset, pack(offset, 1), [])
         assert due == [0, 0]
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (2, {"in:0": 1})
@@ -142,7 +142,7 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
         assert await rig.agent.handle(poll)
         assert rig.host.position(0) == (4, {"in:0": 3})
         assert rig.completed == [poll]
-        rig.agent.deliver(0, 4, pack(4, 1))
+        rig.agent.deliver(0, 4, pack(4, 1), [])
         rig.refuses_polls = True
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (4, {"in:0": 3})
@@ -160,7 +160,7 @@ def test_few_delivered_packs_wait(offline_settings: Settings, monkeypatch: pytes
         rig = Rig(offline_settings)
         await rig.host.sync_assignment({0: 0})
         for offset in range(50):
-            rig.agent.deliver(0, offset, pack(offset, 1))
+            rig.agent.deliver(0, offset, pack(offset, 1), [])
         await rig.agent.run_pending(0)
         next_offset, _ = rig.host.position(0)
         assert 0 < next_offset < 10
