@@ -29,7 +29,7 @@ class TrainingRecord:
         judged_by: Description of their truth.
         seconds: Duration of the command.
         floors: Floors that were tried.
-        candidates: What was compared on the newest windows, best first; the first is kept.
+        candidates: What was compared on the newest windows; the first was chosen.
     """
 
     command: str

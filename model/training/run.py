@@ -6,7 +6,8 @@
     from scratch   fitted from random weights
 
 The newest windows of posts, which the fits do not learn from, select among them, how many epochs are kept, and how much
-of the past mean is added. What was fitted is then fitted again with the newest windows included: from given weights
+of the past mean is added. A fit must be ahead of what needs none by more than chance: with few posts the best of
+several fits is ahead by luck. What was fitted is then fitted again with the newest windows included: from given weights
 three times, and the weights averaged.
 """
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from model.artifact import Artifact
 from model.config import OWN, ModelConfig, weight_shapes
 from model.errors import TrainingError
-from model.evaluation.metrics import spearman
+from model.evaluation.metrics import resampled, spearman
 from model.training.fitting import (
     Batch,
     Fit,
@@ -57,6 +58,8 @@ _GENTLE, _GENTLE_BELOW = 1 / 3, 1_500
 """Factor of the learning rate of fine-tuning with fewer labelled users than that; it also takes half the epochs."""
 _SOUP = 3
 """Fits from the same weights whose results are averaged: fits from one start stay close enough for that."""
+_DRAWS = 100
+"""Draws of the standard error of a difference."""
 _ADDED = (0.0, 0.25, 0.5)
 """Parts of the past mean that are tried beside a network."""
 PAST_MEAN, SHIPPED, TUNED, SCRATCH = "past mean", "shipped", "fine-tuned", "from scratch"
@@ -151,10 +154,25 @@ class _TrainingRun:
 
     def validate(self, weights: Weights, added: float = 0.0) -> float:
         """Return the mean Spearman over the validation windows of a network with a part of the past mean added."""
-        network = network_of(weights, self.config)
-        scores = [_mixed(predicted(network, window), _past(window), added) for window in self.validation]
-        pairs = zip(scores, self.validation, strict=True)
+        pairs = zip(self._scores(weights, added), self.validation, strict=True)
         return float(np.mean([spearman(score, targets(window)) for score, window in pairs]))
+
+    def _scores(self, weights: Weights, added: float) -> list[Float64s]:
+        network = network_of(weights, self.config)
+        return [_mixed(predicted(network, window), _past(window), added) for window in self.validation]
+
+    def chance(self, one: Candidate, other: Candidate) -> float:
+        """Return the standard error of the difference of two validations, by resampling the users of each window."""
+        errors = []
+        scores = zip(self._scores(one.weights, one.added), self._scores(other.weights, other.added), strict=True)
+        for (first, second), window in zip(scores, self.validation, strict=True):
+            truth = targets(window)
+            draws = [
+                spearman(first[users], truth[users]) - spearman(second[users], truth[users])
+                for users in resampled(len(truth), _DRAWS)
+            ]
+            errors.append(float(np.std(draws)))
+        return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
 
     def deviations(self, weights: Weights) -> tuple[float, float]:
         """Return the deviation of z and of the past mean over the validation windows."""
@@ -239,8 +257,8 @@ class Trained:
 
     Attributes:
         artifact: The artifact.
-        candidates: What was compared, best first.
-        finished: Artifacts by candidate; only the best one's unless all were asked for.
+        candidates: What was compared, the chosen one first.
+        finished: Artifacts by candidate; only the chosen one's unless all were asked for.
     """
 
     artifact: Artifact
@@ -249,11 +267,11 @@ class Trained:
 
     @property
     def chosen(self) -> str:
-        """Label of the best candidate."""
+        """Label of the candidate that was chosen."""
         return self.candidates[0].label
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the best form of each candidate as a table, best first."""
+        """Return the best form of each candidate as a table, the chosen one first."""
         best: dict[str, Candidate] = {}
         for one in self.candidates:
             best.setdefault(one.name, one)
@@ -331,7 +349,8 @@ def adapt(  # noqa: PLR0913 - the arguments of `train`, and what ships
     searched: SearchResult | None = None,
     every: bool = False,
 ) -> Trained:
-    """Train from what ships: fit from its weights and from random ones, and keep what ranks the newest windows best.
+    """Train from what ships: fit from its weights and from random ones, and keep what ranks the newest windows best,
+    a fit only if it is ahead by more than chance.
 
     Arguments and errors are those of `train`; `shipped` must read the same graph, but for the horizon, or is not used.
     With `every`, all candidates are finished, to be compared.
@@ -379,7 +398,7 @@ def _candidates(
     progress: Progress,
     searched: SearchResult | None,
 ) -> list[Candidate]:
-    """Return everything that is compared, best first; of equals the simpler one."""
+    """Return everything that is compared, the chosen one first, then by validation; of equals the simpler one."""
     past = carrying_past_mean(run.config).weights
     made = [Candidate(PAST_MEAN, 0.0, run.validate(past), past)]
 
@@ -396,7 +415,20 @@ def _candidates(
         progress("training from scratch")
         searched = _search(run, checkpoint, progress)
     add(SCRATCH, searched.artifact.weights, searched.epochs)
-    return sorted(made, key=lambda one: -one.validation)
+    return _chosen_first(run, sorted(made, key=lambda one: -one.validation), progress)
+
+
+def _chosen_first(run: _TrainingRun, ranked: list[Candidate], progress: Progress) -> list[Candidate]:
+    """Move what needs no fit to the front where the best fit is not ahead of it by more than a standard error."""
+    best = ranked[0]
+    if not best.epochs:
+        return ranked
+    kept = next(one for one in ranked if not one.epochs)
+    ahead, chance = best.validation - kept.validation, run.chance(best, kept)
+    if ahead > chance:
+        return ranked
+    progress(f"{best.label} is ahead of {kept.label} by {ahead:.4f}, no more than chance ({chance:.4f})")
+    return [kept, *(one for one in ranked if one is not kept)]
 
 
 def _with_past_mean(run: _TrainingRun, weights: Weights, added: float) -> Weights:
