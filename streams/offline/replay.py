@@ -27,7 +27,7 @@ from streams.worker.data_dir import state_folder
 BATCH = 16_384
 """Mutations per step; on small dense graphs a large step takes little longer than a small one."""
 
-_SHARE = int(Kind.SHARE)
+_SHARE, _LABELS = int(Kind.SHARE), int(Kind.LABELS)
 
 
 @dataclass
@@ -132,7 +132,8 @@ def replay(
     for events in batches(mutations, batch):
         cluster.feed(events)
         cluster.drain(collect)
-        result.events += len(events)
+        # Labels are a part of their create.
+        result.events += sum(mutation[0] != _LABELS for mutation in events)
         result.given_shares += sum(mutation[0] == _SHARE for mutation in events)
         if on_step is not None:
             on_step(len(events))

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from graphstate.apply.remote_facts import FIRST
 from graphstate.storage.row_layouts import NEVER
-from graphstate.types import EVICTION_US, Mutation, owner
+from graphstate.types import EVICTION_US, Kind, Mutation, owner
 from streams.errors import StateError
 from streams.messages.packs.fact_packs import fact_packs
 from streams.messages.packs.mutation_packs import (
@@ -241,7 +241,7 @@ class NewLog:
         self._clock = clock
         for shard in concerned(mutation, len(self._shards)):
             self._partitions[shard].add(clock, mutation)
-        self.events += 1
+        self.events += mutation.kind != Kind.LABELS  # labels are a part of their create
         self._events_since_step += 1
 
     def process(self) -> None:

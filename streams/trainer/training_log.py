@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from graphstate.types import Mutation
+from graphstate.types import Kind, Mutation
 from streams.errors import BrokerError, one_line
 from streams.kafka import topics
 from streams.kafka.access import rights, rights_table
@@ -67,7 +67,8 @@ class TrainingLog:
             raise refusal or BrokerError(
                 f"the input topics cannot be read ({one_line(error)}); check the broker"
             ) from error
-        new = len(self.events) - before
+        # Labels are a part of their create.
+        new = sum(event.kind != Kind.LABELS for event in self.events[before:])
         self._drop()
         if new:
             progress(f"{new:,} new events, {len(self.events):,} kept")

@@ -21,6 +21,7 @@ from streams import cli
 from streams.messages.packs.mutation_packs import Record
 from streams.settings.settings import PREFIX, Settings
 from streams.shard.graph_view import graph_spec
+from streams.shard.score_publisher import Publishing
 from streams.shard.shard import Shard
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
@@ -80,6 +81,9 @@ class Site:
             await self.host.commit(one.shard, begin + 1, {}, lambda: True)
 
 
+EVERY_CHANGE = Publishing(1e-6, 1e-6)
+
+
 @asynccontextmanager
 async def site(settings: Settings) -> AsyncIterator[Site]:
     """Two shards in the data folder, and a server on the web port."""
@@ -88,7 +92,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
 
     def opened(partition: int) -> Shard:
         own = replace(spec, shards=SHARDS, shard=partition)
-        return Shard.open(state_folder(settings.datadir, partition), artifact, own)
+        return Shard.open(state_folder(settings.datadir, partition), artifact, own, publishing=EVERY_CHANGE)
 
     history = ScoreHistory()
     host = ShardHost(opened, history)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaProducer
 
+from graphstate.types import Kind
 from streams.kafka import topics
 from streams.messages import events
 from streams.messages.outputs import ALERT_FIELDS, OUTCOME_FIELDS, SCORE_FIELDS
@@ -40,7 +41,8 @@ def test_messages_match_the_schemas() -> None:
     now_ms = time.time_ns() // 1_000_000
     assert len(events.mutations(follow, "follow", now_ms)) == 1
     assert len(events.mutations(share, "share", now_ms)) == 1
-    assert len(events.mutations(create, "create", now_ms)) == 1
+    kinds = [mutation.kind for mutation in events.mutations(create, "create", now_ms)]
+    assert kinds == [Kind.CREATE, Kind.LABELS]
     assert tuple(json.loads(score)) == SCORE_FIELDS
     assert tuple(json.loads(alert)) == ALERT_FIELDS
     assert tuple(json.loads(outcome)) == OUTCOME_FIELDS

@@ -72,7 +72,8 @@ def test_figures_of_users(settings: Settings, shards: int, monkeypatch: pytest.M
         answer = json.loads(CliRunner().invoke(app, ["compare", "ann", "ben", "--json"]).stdout)
         assert answer == get("/api/v1/compare?a=ann&b=ben")
         assert answer["odds"]["chance_a"] > 0.5
-        assert b'groundswell_tier_users{tier="nano"}' in process.get("/metrics")[1]
+        gauge = b'groundswell_tier_users{tier="nano"}'
+        wait_for(lambda: gauge in process.get("/metrics")[1], 60, "the sizes of tiers")
         assert process.stop() == 0
     finally:
         process.kill()
