@@ -80,8 +80,13 @@ def check_same(settings: Settings, folders: Iterable[Path], expected: tuple[Scor
     differ = [key for key in nodes if nodes[key] != expected[1][key]]
     assert not differ, f"{len(differ)} nodes differ, such as {differ[0]}: {nodes[differ[0]]} {expected[1][differ[0]]}"
     assert scores.keys() == expected[0].keys()
-    for user, (reach, percentile, as_of) in scores.items():
-        reach_, percentile_, as_of_ = expected[0][user]
-        assert abs(reach - reach_) <= TOLERANCE * max(1.0, reach_), user
-        assert abs(percentile - percentile_) <= POINTS, user
-        assert as_of == as_of_, user
+    pairs = {user: (score, expected[0][user]) for user, score in scores.items()}
+    others = [(user, *pair) for user, pair in pairs.items() if not _alike(*pair)]
+    assert not others, f"{len(others)} of {len(scores)} scores differ, such as {others[0]}"
+
+
+def _alike(one: tuple[float, float, int], other: tuple[float, float, int]) -> bool:
+    """Whether two scores (reach, percentile, as_of) are equal within tolerances."""
+    (reach, percentile, as_of), (reach_, percentile_, as_of_) = one, other
+    near = abs(reach - reach_) <= TOLERANCE * max(1.0, reach_) and abs(percentile - percentile_) <= POINTS
+    return near and as_of == as_of_
