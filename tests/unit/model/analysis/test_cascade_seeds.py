@@ -26,6 +26,7 @@ def graph() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return offsets, targets, 1.0 / np.bincount(targets, minlength=ROWS)[targets]
 
 
+@pytest.mark.slow
 def test_the_guarantee_holds(graph: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     """The reach is what forward simulation gives, and at least the guarantee times the best of all pairs."""
     offsets, targets, _ = graph

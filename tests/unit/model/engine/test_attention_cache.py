@@ -151,6 +151,7 @@ def test_mirrors_and_fresh_rows_count_as_changed() -> None:
         assert engine.hidden2.tobytes() == other.hidden2.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trained", "all neighbours"])
 def test_warming_up_compiles_all_that_steps_call(name: str) -> None:
     """After a warm-up, no step compiles a kernel or loads one from the cache."""

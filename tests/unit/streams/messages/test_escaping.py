@@ -145,7 +145,8 @@ def test_log_lines(form: str, offline_settings: Settings) -> None:
     assert "\\x1b[31m" in shown or "\\u001b[31m" in shown
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_encoding_that_cannot_show_it(encoding: str, tmp_path: Path) -> None:
     """A command succeeds if the encoding lacks a character, and escapes it."""
     out = tmp_path / "東"

@@ -99,7 +99,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("shards", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_equals_prequential(tmp_path: Path, shards: int) -> None:
     """Shards that are closed and opened on the way have the figures of `evaluate`, to 1e-9."""
     events = history()
