@@ -133,6 +133,7 @@ def test_system_errors_are_one_line(
     assert capsys.readouterr().err.strip() == message
 
 
+@pytest.mark.slow
 def test_standard_streams_may_be_closed_or_full(file: Path) -> None:
     """A closed input or output is handled, and a full disk under a redirection is one line."""
     done = groundswell('"$0" produce --check - <&-')
@@ -148,6 +149,7 @@ def test_standard_streams_may_be_closed_or_full(file: Path) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     """For an output file, and for the temporary copy of Parquet from a pipe; no partial file remains."""
     path = tmp_path / "x.parquet"

@@ -147,6 +147,7 @@ def scored(rows: Iterable[dict[str, Any]], folder: Path, shards: int) -> pa.Tabl
     return pq.read_table(folder / "scores.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 3])
 def test_scores_equal_those_with_creates(shards: int, tmp_path: Path) -> None:
     """Bit for bit the scores of the same shares with separate creates: in order, and shuffled with repeats."""

@@ -126,6 +126,7 @@ def replayed(log: list[Mutation], path: Path, shards: int = 1, retention_s: int 
     return run(log, artifact, spec, path, shards=shards, batch=200, worker_retention_s=worker_s)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retention_s", [0, 86_400])
 def test_counts_do_not_depend_on_shards(retention_s: int, tmp_path: Path) -> None:
     """The counts of three shards equal those of one, also with evicted contents, and add up to the given shares."""

@@ -141,13 +141,9 @@ def _without(details: Details, got: Details, events: list[Mutation]) -> Details:
     return rising_s, sharers, got[2] if forgotten or content in gone else content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kinds", "rule", "seed"),
-    [
-        pytest.param(UNDOING, RULE, 3, marks=pytest.mark.slow),
-        pytest.param(FORGETTING, RULE, 5, marks=pytest.mark.slow),
-        (LABELLED, BY_TOPIC, 7),
-    ],
+    ("kinds", "rule", "seed"), [(UNDOING, RULE, 3), (FORGETTING, RULE, 5), (LABELLED, BY_TOPIC, 7)]
 )
 def test_interleavings_and_shards(kinds: list[Kind], rule: AlertRule, seed: int) -> None:
     """Interleavings of 1 to 5 partitions over 1, 3 and 8 shards fire the alerts of the naive rule."""

@@ -167,7 +167,8 @@ def test_shards_evict_alike(spec: GraphSpec, log: list[Mutation], count: int) ->
         check(twin, tried)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 5])
 def test_larger_history(count: int, tmp_path: Path) -> None:
     """A few thousand events with restarts, which lose pending halos and keep pending facts."""
     artifact, rng = ARTIFACTS[0], random.Random(count)

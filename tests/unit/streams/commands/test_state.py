@@ -103,6 +103,7 @@ def test_verify(state: State) -> None:
     assert state.run("verify")[1].startswith("WRONG  shard 0\n       family ")
 
 
+@pytest.mark.slow
 def test_verify_on_several_shards(tmp_path: Path) -> None:
     """Mirrored nodes and evicted contents are no findings; wrong counters are."""
     spec = replace(SPEC, retention_s=86_400, lateness_s=3_600)

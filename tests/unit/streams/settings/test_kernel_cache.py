@@ -124,6 +124,7 @@ def test_every_command_asks_before_it_compiles(monkeypatch: pytest.MonkeyPatch) 
         assert bool(asked) == (name not in cli.WITHOUT_KERNELS), name
 
 
+@pytest.mark.slow
 def test_a_read_only_checkout(tmp_path: Path) -> None:
     """Also without a home folder: `doctor` imports the kernels and reports their folder."""
     copy, tmp = tmp_path / "checkout", tmp_path / "tmp"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,7 @@ def _state(shard: Shard) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_results_are_equal(tmp_path: Path) -> None:
     """With three readers making a hub, all values end bit-equal to those without queues, on one and three shards."""
     log = _events(5, 3_000)

@@ -244,6 +244,7 @@ def both(folder: Path, log: list[Mutation], most: float, size: int) -> list[Clus
     return clusters
 
 
+@pytest.mark.slow
 def test_nothing_of_another_shards_forgotten_people_is_held_back(tmp_path: Path) -> None:
     """Readers of a forgotten mirror are recomputed at once, also where the window changes later, by a fact."""
     found = (event for event in history(random.Random(3), 3_000, users=150, links=True) if event["type"] != "forget")

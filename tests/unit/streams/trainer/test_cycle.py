@@ -56,6 +56,7 @@ def with_bots(week: list[Mutation], bots: int = 30, posts: int = 8) -> list[Muta
     return burst
 
 
+@pytest.mark.slow
 def test_a_better_artifact_is_accepted(town: list[Mutation]) -> None:
     """One that is trained on clean days replaces one that ranks at random, with a map from scores to persons."""
     decision = run_cycle(town, InUse(POOR), PLAN)
@@ -75,6 +76,7 @@ def test_shuffled_labels_are_refused(town: list[Mutation]) -> None:
     assert decision.reasons
 
 
+@pytest.mark.slow
 def test_a_burst_of_bots_is_refused(town: list[Mutation]) -> None:
     """Accounts that share each other's posts do not decide what is put to use, however well they are predicted."""
     before, week = parts(town)
@@ -83,6 +85,7 @@ def test_a_burst_of_bots_is_refused(town: list[Mutation]) -> None:
     assert any("off by" in reason or "draws" in reason for reason in decision.reasons)
 
 
+@pytest.mark.slow
 def test_an_artifact_that_fell_behind_is_taken_back(town: list[Mutation]) -> None:
     """One that ranks at random returns to the one before; a good one stays, and few posts decide nothing."""
     good = Artifact.default()

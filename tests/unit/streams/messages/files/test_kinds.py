@@ -310,6 +310,7 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
             event_files.check([secret])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd])
 def test_what_compression_hides_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]

@@ -136,6 +136,7 @@ def test_messages_add_up_to_the_embedding(tmp_path: Path, name: str) -> None:
     assert edges > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_leaving_out_is_what_the_reference_says(tmp_path: Path, count: int) -> None:
     """The reference on the whole graph without the edge gives the same score: each edge of all users, both layers."""

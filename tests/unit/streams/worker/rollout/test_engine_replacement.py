@@ -230,6 +230,7 @@ def test_other_features_or_relations_are_refused() -> None:
             graph_spec(ModelConfig(window=3, floor=1, relations=other), retention_s=0, lateness_s=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_switch_one_by_one(tmp_path: Path, order: tuple[int, ...]) -> None:
     """Three shards switch at different times, with events in between: the result equals a fresh replay, bit for bit.
