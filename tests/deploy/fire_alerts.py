@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -32,6 +32,7 @@ from tests.chaos.network import free_ports
 from tests.deploy.stream import HOUR_S, Stream
 from tests.support.analysts import AnalystProcess
 from tests.support.prometheus import RULES, Prometheus, prometheus, scaled
+from tests.support.simulated import repeated
 from tests.support.workers import WorkerProcess, producer, wait_for
 
 FACTOR = 240
@@ -135,24 +136,6 @@ class Bench:
         process.settings = process.settings.model_copy(update=settings)
         process.start()
         wait_for(lambda: process.get("/readyz")[0] == 200, 300, "a restart")
-
-
-@contextmanager
-def repeated(action: Callable[[], object], each_s: float) -> Iterator[None]:
-    """Repeat an action on a thread until the end of the block."""
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.wait(each_s):
-            action()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(30)
 
 
 NUMBERS = itertools.count()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -44,27 +44,13 @@ def send(settings: Settings, events: Iterable[Event]) -> None:
 
 
 @contextmanager
-def trickle(settings: Settings, after_s: float, each_s: float = 0.2) -> Iterator[None]:
-    """Send a share every so often, with rising times, until the end of the block.
-
-    Args:
-        settings: the topics.
-        after_s: the first time, in Unix seconds.
-        each_s: the pause.
-    """
+def repeated(action: Callable[[], object], each_s: float) -> Iterator[None]:
+    """Repeat an action on a thread until the end of the block."""
     stop = threading.Event()
 
     def run() -> None:
-        number = 0
         while not stop.wait(each_s):
-            number += 1
-            event = {
-                "type": "share",
-                "time": after_s + number,
-                "user": f"t{number % 50}",
-                "content": f"t{number // 50}",
-            }
-            send(settings, [event])
+            action()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -73,6 +59,31 @@ def trickle(settings: Settings, after_s: float, each_s: float = 0.2) -> Iterator
     finally:
         stop.set()
         thread.join(30)
+
+
+@contextmanager
+def trickle(settings: Settings, after_s: float, each_s: float = 0.2) -> Iterator[None]:
+    """Send a share every so often, with rising times, until the end of the block.
+
+    Args:
+        settings: the topics.
+        after_s: the first time, in Unix seconds.
+        each_s: the pause.
+    """
+    numbers = count()
+
+    def one() -> None:
+        number = next(numbers)
+        event = {
+            "type": "share",
+            "time": after_s + number + 1,
+            "user": f"t{number % 50}",
+            "content": f"t{number // 50}",
+        }
+        send(settings, [event])
+
+    with repeated(one, each_s):
+        yield
 
 
 def batched(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
