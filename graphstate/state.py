@@ -263,9 +263,9 @@ class GraphState:
         self._require("take", Phase.APPLYING)
         records, place = self.records, 0
         records.begin(columns)
-        periods = [every_us] * (on_boundary is not None) + [EVICTION_US] * bool(self._retained_us)
+        period = every_us if on_boundary is not None else 0
         while place < len(columns):
-            place, passes = records.run(place, self._next_boundary(periods))
+            place, passes = records.run(place, self._next_boundary(period))
             if passes:
                 self._advance(int(columns.time[place]), every_us, on_boundary)
         if clock > self.clock:
@@ -282,9 +282,10 @@ class GraphState:
         facts, self.aggregates.outbound_facts = self.aggregates.outbound_facts, []
         return facts
 
-    def _next_boundary(self, periods: list[int]) -> int:
-        """Return the next multiple of any of the periods after the clock (µs)."""
-        return min((self.clock // period * period + period for period in periods), default=-NEVER)
+    def _next_boundary(self, period: int) -> int:
+        """Return the next multiple of a period after the clock (0: none), or the next eviction if it is earlier (µs)."""
+        eviction_at = self.aggregates.eviction_schedule.boundary(self.clock)
+        return min(self.clock // period * period + period, eviction_at) if period else eviction_at
 
     def _advance(self, time: int, every_us: int, on_boundary: Callable[[int], None] | None) -> None:
         """Advance the clock, call `on_boundary` and evict contents if it passes their multiples."""

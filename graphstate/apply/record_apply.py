@@ -78,8 +78,10 @@ class RecordApply:
         if kinds[begin] < FIRST:
             self._apply(self._compiled.mutation(begin))
             place += 1
-            covered = self._applier.covered
-            while covered.active and place < len(kinds) and kinds[place] < FIRST and times[place] < boundary:
+            covered, schedule = self._applier.covered, self._aggregates.eviction_schedule
+            while covered.active and place < len(kinds) and kinds[place] < FIRST:
+                if times[place] >= min(boundary, schedule.boundary(self.clock)):
+                    break
                 self._apply(self._compiled.mutation(place))
                 place += 1
         while place < len(kinds) and kinds[place] >= FIRST and (place == begin or kinds[place] not in FACTS_COMPILED):

@@ -13,7 +13,19 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model.config import OWN
-from model.types import COUNTED, LEAST, PRIOR_POSTS, SUMS, Int32s, Int64s, OwnInputs, Population, standards
+from model.types import (
+    COUNTED,
+    LEAST,
+    PARTNER,
+    PRIOR_POSTS,
+    SUMS,
+    Bools,
+    Int32s,
+    Int64s,
+    OwnInputs,
+    Population,
+    standards,
+)
 
 _PAST, _RECENT, _CREATED, _SINCE = (
     OWN.index(name) for name in ("past_mean", "recent_mean", "created", "since_created")
@@ -56,6 +68,21 @@ def _replace(
             _add(held[row], 1, counted, least, sums)
 
 
+@njit(cache=True, nogil=True)
+def _affected(
+    own: Int32s, partner: Int64s, columns: Int64s, scaled: Bools, differs: Bools, rows: Int64s
+) -> int:  # fmt: skip
+    """List the rows of own features that have another input in one of some columns; return their number."""
+    n = 0
+    for row in range(len(own)):
+        for column in columns:
+            if differs[column, own[row, partner[column]]] or (scaled[column] and own[row, column] != 0):
+                rows[n] = row
+                n += 1
+                break
+    return n
+
+
 class PopulationSums:
     """Sums over the live users of this shard and of all shards, and the population that they give.
 
@@ -75,7 +102,9 @@ class PopulationSums:
         self.population = Population.of(self._own)
         self._mean, self._deviation = np.array(self.population, np.int64)
         self.inputs = OwnInputs.of(self.population)
-        self.replace(np.zeros(0, np.int64), np.zeros((0, len(OWN)), np.int32), np.zeros(0, np.bool_))  # compiles it
+        none = np.zeros((0, len(OWN)), np.int32)
+        self.replace(np.zeros(0, np.int64), none, np.zeros(0, np.bool_))  # compiles it
+        self.affected(self.inputs, none)  # likewise
 
     def replace(self, rows: Int64s, own: Int32s, live: NDArray[np.bool_]) -> None:
         """Replace what some users contribute.
@@ -99,6 +128,12 @@ class PopulationSums:
         self.population = Population(tuple(self._mean.tolist()), tuple(self._deviation.tolist()))
         self.inputs = OwnInputs.of(self.population)
         return True
+
+    def affected(self, before: OwnInputs, own: Int32s) -> Int64s:
+        """Return the rows of own features `[n, 21]` whose inputs are no longer those of an earlier population."""
+        scaled, differs = before.gain != self.inputs.gain, before.table != self.inputs.table
+        columns, rows = np.flatnonzero(scaled | differs.any(axis=1)), np.empty(len(own), np.int64)
+        return rows[: _affected(own, PARTNER, columns, scaled, differs, rows)]
 
     def sketch(self, *, always: bool = False) -> bytes | None:
         """Return this shard's sums for `merge` of another shard; None if they are the last ones returned.

@@ -136,10 +136,11 @@ class ScorePublisher:
         self.published.invalidate(rows)
         self.republish_pending |= bool(len(rows))
 
-    def republish_moved(self) -> None:
-        """Mark published scores that moved as not published, after the scores of all users may have moved."""
+    def republish_moved(self, rows: NDArray[np.int64]) -> None:
+        """Mark the published scores of user rows `[k]` that moved by more than a threshold as not published."""
         self.ensure_capacity()
-        rows = np.flatnonzero(self._graph.live_users() & ~np.isnan(self.published.reach[: self._user_rows()]))
+        rows = rows[~np.isnan(self.published.reach[rows])]
+        rows = rows[self._graph.live_users(rows)]
         self.request_republish(rows[self._moved(rows)])
 
     def _moved(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

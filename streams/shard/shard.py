@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphstate.memory import frontier, hubs
-from graphstate.memory.columns import union
+from graphstate.memory.columns import as_rows, union
 from graphstate.state import GraphState
 from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
@@ -138,7 +138,8 @@ class Shard:
         self._layer1_changed: list[Int64s] = graph.none()
         self._stranger = float(np.float32(stranger_score(artifact)))  # as the engine's scores
         self._prepared = self.next_offset, self.marks
-        self._related = False
+        self._moved = as_rows(())
+        """User rows whose score moved with the population and was not compared with the published one yet."""
 
     @classmethod
     def open(  # noqa: PLR0913 - what a shard is built from
@@ -197,7 +198,7 @@ class Shard:
         self.posts.restore()
         self.engine.warm_up(self.view)
         self._recompute(self.mirrors.restore(), Outcome())
-        self._related = False
+        self._moved = as_rows(())
         self.publisher.check_published()
         if self.staleness.committed_deferred:
             # The scores that follow from the rows deferred then were not published, and which rows is not stored.
@@ -232,9 +233,9 @@ class Shard:
         rows = self._recompute(arrivals, outcome, silent=silent, with_tolerance=True)
         with StageTimer(outcome.seconds, "publish"):
             users = self.graph.users
-            if self._related and not silent:
-                self.publisher.republish_moved()
-                self._related = False
+            if len(self._moved) and not silent:
+                self.publisher.republish_moved(self._moved)
+                self._moved = as_rows(())
             outcome.scores = [] if silent else self.publisher.publish(rows)
             alerts = self.alerts.step
             outcome.alerts = self.publisher.alerts(self.alerts.picks(publish=not silent))
@@ -332,10 +333,12 @@ class Shard:
         rows = layer1_users if bulk else union([layer2_changed, changes.own, fresh, returned])
         placed = union([rows, gone])
         self.population.replace(placed, graph.users.own, graph.live_users(placed))
-        scored = rows
+        scored, before = rows, self.population.inputs
         if self.population.refresh():
             self.engine.relate(self.population.inputs)
-            scored, self._related = graph.own_rows()[USER], True
+            moved = self.population.affected(before, graph.users.own[: graph.users.rows])
+            moved = graph.owned(USER, moved)
+            scored, self._moved = union([rows, moved]), union([self._moved, moved])
         self.engine.head(self.view, scored)
         self.publisher.update_percentiles(scored, gone)
         return rows

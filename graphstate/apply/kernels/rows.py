@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from graphstate.apply.kernels.arrays import (
+    BOUNDARY,
     CONTENTS,
     COUNTED,
+    KEPT,
     NEW,
     NOTED_UNTIL,
     NOTES,
@@ -25,7 +27,7 @@ from graphstate.storage import register_tables as registers
 from graphstate.storage.chains import push
 from graphstate.storage.pair_tables import add, find, kernel, pair_key
 from graphstate.storage.row_layouts import NEVER
-from graphstate.types import CONTENT, INTERACTS, USER, Fact, Int64s
+from graphstate.types import CONTENT, EVICTION_US, INTERACTS, USER, Fact, Int64s
 
 _ADD, _RETIME = windows.ADD, windows.RETIME
 _TIED = int(Fact.TIED)
@@ -84,6 +86,8 @@ def observe_content(core: Core, row: int, time: int) -> None:
     if time < core.limits[NOTED_UNTIL]:
         out.notes[out.ends[NOTES], 0], out.notes[out.ends[NOTES], 1] = time, row
         out.ends[NOTES] += 1
+        due = (time + core.limits[KEPT]) // EVICTION_US * EVICTION_US + EVICTION_US
+        core.limits[BOUNDARY] = min(core.limits[BOUNDARY], due)
     contents.last_event_at[row] = max(contents.last_event_at[row], time)
     touch(out, CONTENTS, row)
 

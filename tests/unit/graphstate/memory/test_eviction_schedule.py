@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from graphstate.memory.eviction_schedule import EvictionSchedule
+from graphstate.memory.eviction_schedule import FAR, EvictionSchedule
 from graphstate.memory.node_tables import Contents
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import GraphSpec
@@ -38,11 +38,13 @@ def test_contents_are_evicted_in_time() -> None:
     """Contents named late or again, created afterwards, or in reused rows: each is evicted in time."""
     rng = random.Random(5)
     contents = Contents(GraphSpec(shards=2, shard=0))
-    leaving, clock, gone, owned, again = EvictionSchedule(contents), 0, 0, 0, 0
+    leaving, clock, gone, owned, again = EvictionSchedule(contents, 2 * HOUR), 0, 0, 0, 0
     for step in range(4_000):
+        boundary = leaving.boundary(clock)
         clock += rng.choice((0, 1_000_000, 30_000_000, HOUR if step % 50 == 0 else 0))
         before = clock - 2 * HOUR
         expected = due(contents, before)
+        assert clock >= boundary or not expected
         assert left(leaving, contents, before) == expected
         gone += len(expected)
         contents.free.extend(expected)
@@ -65,3 +67,9 @@ def test_contents_are_evicted_in_time() -> None:
     assert gone > 500
     assert again > 500
     assert 0 < owned < 4_000
+
+
+def test_nothing_is_due_without_a_retention() -> None:
+    """Contents that are kept forever set no boundary."""
+    schedule = EvictionSchedule(Contents(GraphSpec()), 0)
+    assert schedule.boundary(NEVER) == schedule.boundary(HOUR) == FAR

@@ -53,3 +53,24 @@ def test_shards_that_exchange_their_sums_have_one_population() -> None:
     assert again.refresh()
     assert again.population == whole.population
     assert PopulationSums().packed() == b""
+
+
+def test_only_users_with_other_inputs_are_affected() -> None:
+    """After another population, the affected rows are those whose inputs differ from the earlier ones."""
+    random = np.random.default_rng(3)
+    own = features(random, 400) * (random.random((400, len(OWN))) < 0.3)
+    own, sums, changes, spared = own.astype(np.int32), PopulationSums(), 0, 0
+    for _ in range(60):
+        before = sums.inputs
+        rows = np.unique(random.integers(0, 400, 3))
+        sums.replace(rows, own, random.random(len(rows)) < 0.9)
+        if sums.refresh():
+            expected = np.flatnonzero((before(own) != sums.inputs(own)).any(axis=1))
+            affected = sums.affected(before, own)
+            # A factor and a summand may change together and give the same input: such a row is computed once more.
+            assert set(expected) <= set(affected)
+            assert len(affected) - len(expected) <= 0.05 * len(own)
+            changes += 1
+            spared += len(own) - len(affected)
+    assert changes > 10
+    assert spared > 0
