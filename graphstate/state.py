@@ -28,7 +28,7 @@ from graphstate.memory.frontier import Frontier
 from graphstate.memory.windows import Windows
 from graphstate.micro_batch import Changes, Phase
 from graphstate.mirrored_nodes import MirroredNodes
-from graphstate.storage import memory_need, migrations, row_layouts
+from graphstate.storage import memory_need, migrations
 from graphstate.storage.journal import Journal
 from graphstate.storage.options import RocksDbBudget
 from graphstate.storage.row_layouts import NEVER
@@ -283,7 +283,7 @@ class GraphState:
         return facts
 
     def _next_boundary(self, period: int) -> int:
-        """Return the next multiple of a period after the clock (0: none), or the next eviction if it is earlier (µs)."""
+        """Return the next multiple of a period (0: none) after the clock, or the next eviction if it is sooner (µs)."""
         eviction_at = self.aggregates.eviction_schedule.boundary(self.clock)
         return min(self.clock // period * period + period, eviction_at) if period else eviction_at
 
@@ -404,17 +404,16 @@ class GraphState:
 
     # Writing
 
-    def commit(self, meta: dict[bytes, bytes] | None = None, outputs: dict[int, bytes] | None = None) -> int:
+    def commit(self, meta: dict[bytes, bytes] | None = None) -> int:
         """Write the micro-batch as one WriteBatch, as `prepare` and `write` do; return its number of rows."""
-        self.prepare(meta, outputs)
+        self.prepare(meta)
         return self.write()
 
-    def prepare(self, meta: dict[bytes, bytes] | None = None, outputs: dict[int, bytes] | None = None) -> None:
+    def prepare(self, meta: dict[bytes, bytes] | None = None) -> None:
         """Make the WriteBatch of the micro-batch; the next one may begin before `write`.
 
         Args:
             meta: Further `meta` rows.
-            outputs: `outputs` rows by user row.
         """
         self._require("prepare", Phase.IDLE, Phase.REFRESHED)
         store, users = self.store, self.users
@@ -424,7 +423,6 @@ class GraphState:
         for kind, (table, rows) in enumerate(zip(self.tables, records, strict=True)):
             row_writer.write_nodes(store, table, kind, rows)
         row_writer.write_counters(store, users, in_order(dirty_rows[USER] | counted | records[0]))
-        row_writer.write_outputs(store, outputs or {})
         store.write_all("meta", (meta or {}).items())
         store.write("meta", b"clock", str(self.clock).encode())
         self.shares.write(store)
@@ -460,10 +458,6 @@ class GraphState:
         done = self.journal.clean(self._unclean, size)
         self.store.commit()
         return done
-
-    def outputs(self) -> dict[int, bytes]:
-        """Return the committed `outputs` rows by user row."""
-        return {row_layouts.read_node(key)[1]: value for key, value in self.store.rows("outputs")}
 
     def close(self) -> None:
         """Close the database; an uncommitted micro-batch is lost."""

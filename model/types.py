@@ -48,6 +48,9 @@ _REACH_STEP = 4
 """Steps of a mean or deviation: a quarter of a half octave, and a sixteenth of a log reach."""
 _DEVIATION_MIN, _REACH_DEVIATION_MIN = 2, 3
 """Minimum deviations, in steps."""
+_ROUNDED_TO = np.array([_STEPS_PER_BUCKET if OWN[column].startswith("since") else 1 for column in COUNTED] + [1])
+"""Steps that a mean or deviation is rounded to. Times since an event move with the clock for as long as a graph is
+young, and with each change most users are scored again."""
 _LIMIT, _SPREAD = 3.0, 0.4
 """A non-zero count enters as 1 + 0.4 · its distance from the mean in deviations, at most 3 of them."""
 
@@ -92,8 +95,9 @@ def standards(sums: Int64s, mean: Int64s, deviation: Int64s) -> bool:
             steps, least = 1 / _REACH_STEP, _REACH_DEVIATION_MIN
             middle = reach / posts / _REACH_STEP
         variance = squares / count - (total / count) * (total / count)
-        new_mean = int(np.rint(middle))
-        new_deviation = max(int(np.rint(np.sqrt(max(variance, 0.0)) * steps)), least)
+        unit = _ROUNDED_TO[place]
+        new_mean = int(np.rint(middle / unit)) * unit
+        new_deviation = max(int(np.rint(np.sqrt(max(variance, 0.0)) * steps / unit)) * unit, least)
         changed |= new_mean != mean[place] or new_deviation != deviation[place]
         mean[place], deviation[place] = new_mean, new_deviation
     return changed

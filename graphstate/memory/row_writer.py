@@ -1,16 +1,15 @@
-"""Write the `nodes`, `counters` and `outputs` rows of many nodes at once, with the same bytes as one by one."""
+"""Write the `nodes` and `counters` rows of many nodes at once, with the same bytes as one by one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate.memory.columns import as_rows, in_order
+from graphstate.memory.columns import in_order
 from graphstate.memory.counter_codec import pack
 from graphstate.memory.node_tables import Contents, Table, Users
 from graphstate.storage import row_layouts
@@ -52,12 +51,6 @@ def write_nodes(store: Store, table: Table, kind: int, rows: Collection[int]) ->
             store.write("nodes", row_layouts.node(kind, row), table.record(row))
         return
     store.write_all("nodes", zip(_keys(kind, ordered), _values(table, ordered), strict=True))
-
-
-def write_outputs(store: Store, outputs: dict[int, bytes]) -> None:
-    """Stage the published scores of users, by row."""
-    rows = map(partial(row_layouts.node, USER), outputs) if len(outputs) <= FEW else _keys(USER, as_rows(outputs))
-    store.write_all("outputs", zip(rows, outputs.values(), strict=True))
 
 
 def write_counters(store: Store, users: Users, rows: Int64s) -> None:

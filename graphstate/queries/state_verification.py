@@ -13,7 +13,7 @@ from rocksdict import AccessType, Options, Rdict, ReadOptions
 from graphstate.errors import GraphError
 from graphstate.memory.node_tables import CREATED, FOLLOWERS
 from graphstate.state import FORMAT, GraphState
-from graphstate.storage.manifest import Manifest, describe, read_meta
+from graphstate.storage.checkpoints.manifest import Manifest, describe, read_meta
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import COMMUNITY, CONTENT, FOLLOWS, MEMBER_OF, RELATIONS, SHARED, USER, GraphSpec, Int64s
 from graphstate.types import CREATED as CREATED_RELATION

@@ -26,8 +26,8 @@ Row = tuple[str, bytes, bytes]
 BATCH = 50_000
 _UNSHARED = b"u"
 """A table of format 3."""
-_REGISTERS_3, _MASK_3 = 24, 20
-"""Bytes of a user's registers, which precede the id in format 3, and of the mask of its counters."""
+_REGISTERS_3, _MASK_3, _PUBLISHED_3 = 24, 20, 16
+"""Bytes of a user's registers, which precede the id in format 3, of the mask of its counters, of an `outputs` row."""
 _CONTENT_3 = 45
 """Bytes of a content's fields in format 3; labels follow in format 4."""
 _NO_LABELS = struct.pack("<iB", -1, 0)
@@ -131,13 +131,22 @@ def _from_3(old: Store) -> Iterator[Row]:
             source, target = int.from_bytes(key[-4:], "big"), int.from_bytes(key[1:5], "big")
             if (CONTENT, source) not in owned and (RELATIONS[key[0]].target, target) in owned:
                 yield "edges", key, value
+    _published_4(old, registers)
     for number, sections in enumerate(registers.dump(BATCH), 1):
         yield "journal", number.to_bytes(8, "big"), pack(sections)
     yield from _users_4(old)
-    for family in ("outputs", "mirrors", "meta"):
+    for family in ("mirrors", "meta"):
         for key, value in old.rows(family):
             yield family, key, value
     yield "meta", b"format", b"4"
+
+
+def _published_4(old: Store, registers: RegisterTables) -> None:
+    """Move what was published of users to the journal; a value that cannot be read is published again."""
+    for key, value in old.rows("outputs"):
+        if len(value) == _PUBLISHED_3:
+            entry = np.array([(row_layouts.read_node(key)[1], *np.frombuffer(value, "<i8"))], np.int64)
+            registers.published.load(entry)
 
 
 def _users_4(old: Store) -> Iterator[Row]:

@@ -4,7 +4,7 @@ No event needs a read of RocksDB to find a decision, a share, a pair or a credit
 keys and values of `row_layouts`, compiled code by their cells.
 
 Bytes of an entry: follow, member or unshare 16, share 24 and 16 in its content's chain, pair 48, credit 24. A table is
-between three eighths and three quarters full.
+between three eighths and three quarters full. What was published of users is a part of the journal, too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from graphstate.storage import register_kernels as kernels
 from graphstate.storage.chains import Chains, free_all
 from graphstate.storage.pair_tables import PairTable, pair_key
+from graphstate.storage.published_table import WIDTH, PublishedTable
 from graphstate.storage.row_layouts import (
     CREDIT,
     CREDIT_KEY,
@@ -40,9 +41,9 @@ TABLES = frozenset(table[0] for table in (FOLLOW, MEMBER, SHARE, PAIR, CREDIT, V
 MORE, UNSHARED, COUNTED_VIA = 1, 2, 4
 """Flags of a share, beside its via: claims exist, an unshare exists, its via counts."""
 FLAG_BITS = 3
-FOLLOWS, MEMBERS, SHARES, PAIRS, UNSHARES, CREDITS = range(6)
+FOLLOWS, MEMBERS, SHARES, PAIRS, UNSHARES, CREDITS, PUBLISHED = range(7)
 """Sections of the journal."""
-WIDTHS = (2, 2, 3, 5, 2, 3)
+WIDTHS = (2, 2, 3, 5, 2, 3, WIDTH)
 """Numbers of a row of each section: the key and its columns; a credit: pair, time, content · 2 + 1 if it was added."""
 HEAD = 5
 """The column of a pair where its chain of credits begins; not in the journal."""
@@ -72,6 +73,7 @@ class RegisterTables:
         sharers: Per content: the users with a share.
         heads: Where the chain of each content's sharers begins, `[capacity]`.
         used: Entries of each table, `[5]`.
+        published: What was last published of each user.
         changed: Keys changed since the last commit, by section; for credits whole rows.
     """
 
@@ -84,6 +86,7 @@ class RegisterTables:
         self.used = np.zeros(len(self.tables), np.int64)
         for number, table in enumerate(self.tables):
             table.used = self.used[number : number + 1]
+        self.published = PublishedTable()
         self.changed: list[list[Int64s]] = [[] for _ in WIDTHS]
 
     def reserve(self, follows: int, members: int, shares: int) -> None:
@@ -279,6 +282,7 @@ class RegisterTables:
                 keys = keys[np.flatnonzero(np.diff(keys, prepend=-1))]
             sections[section] = np.empty((len(keys), WIDTHS[section]), np.int64)
             kernels.collect(self.tables[section].cells, keys, sections[section])
+        sections[PUBLISHED] = self.published.take_changes()
         return sections
 
     def load(self, sections: Sections) -> None:
@@ -289,6 +293,7 @@ class RegisterTables:
                 table.used[0] += kernels.load(table.cells, rows, -1)
         if len(sections[CREDITS]):
             self.changed[CREDITS].append(sections[CREDITS])
+        self.published.load(sections[PUBLISHED])
 
     def loaded(self, contents: int) -> None:
         """Complete the loading: chain credits, and the sharers of the first `contents` rows of contents."""
@@ -304,36 +309,40 @@ class RegisterTables:
     def still_current(self, sections: Sections, *, keep_gone: bool) -> Sections:
         """Return the rows of sections that equal the present values, and those of removed rows if `keep_gone`."""
         kept = []
-        for section, rows in enumerate(sections):
+        for section, rows in enumerate(sections[:PUBLISHED]):
             same = np.zeros(len(rows), np.bool_)
             if section == CREDITS:
                 kernels.current_credits(self.pairs.cells, HEAD, self.credits.pool, rows, keep_gone, same)
             else:
                 kernels.current(self.tables[section].cells, rows, keep_gone, same)
             kept.append(rows[same])
-        return kept
+        published = sections[PUBLISHED]
+        return [*kept, published[self.published.current(published, keep_gone=keep_gone)]]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tables and chains, with the room in which they grow."""
         tables = sum(table.cells.nbytes for table in self.tables)
-        return tables + self.credits.pool.nbytes + self.sharers.pool.nbytes + self.heads.nbytes
+        return tables + self.credits.pool.nbytes + self.sharers.pool.nbytes + self.heads.nbytes + self.published.nbytes
 
     @property
     def changed_rows(self) -> bool:
         """Whether there are changes since the last commit."""
-        return any(self.changed)
+        return any(self.changed) or self.published.changed
 
     @property
     def live_bytes(self) -> int:
         """Bytes of a journal that holds each present row once."""
-        credited = int(self.credits.ends[0])
-        return 8 * sum(count * width for count, width in zip([*self.used.tolist(), credited], WIDTHS, strict=True))
+        counts = [*self.used.tolist(), int(self.credits.ends[0]), self.published.count]
+        return 8 * sum(count * width for count, width in zip(counts, WIDTHS, strict=True))
 
     def dump(self, rows: int) -> Iterator[Sections]:
         """Yield sections that hold every entry, with up to `rows` rows each."""
         for section, width in enumerate(WIDTHS):
-            entries = self._credit_rows() if section == CREDITS else self.tables[section].entries()[:, :width]
+            if section == PUBLISHED:
+                entries = self.published.dump()
+            else:
+                entries = self._credit_rows() if section == CREDITS else self.tables[section].entries()[:, :width]
             for begin in range(0, len(entries), rows):
                 sections = nothing()
                 sections[section] = np.ascontiguousarray(entries[begin : begin + rows])

@@ -23,9 +23,9 @@ from graphstate.errors import DamagedError, GraphError
 from graphstate.memory.node_tables import forgotten_key
 from graphstate.state import FORMAT
 from graphstate.storage import row_layouts
+from graphstate.storage.checkpoints.manifest import read_meta
+from graphstate.storage.checkpoints.repository import Repository
 from graphstate.storage.journal import Journal
-from graphstate.storage.manifest import read_meta
-from graphstate.storage.repository import Repository
 from graphstate.storage.store import Store
 from graphstate.types import CONTENT, CREATED, USER, Fact, Kind, Mutation, Progress, owner
 from streams.errors import BadEvent, BrokerError, Right, one_line

@@ -19,7 +19,6 @@ from streams.messages.outputs import Alert, AlertOutcome, Score, new_score
 from streams.shard.alerts.alert_rule import Emerging, alert_id
 from streams.shard.alerts.outcomes import Ended
 from streams.shard.scores.percentiles import PercentileHistogram
-from streams.shard.scores.published_scores import PublishedScores
 
 REPUBLISH_ROWS_MAX = 8_192
 """Maximum users republished per step; bounds the delay of new events."""
@@ -82,7 +81,7 @@ class ScorePublisher:
     def __init__(self, graph: GraphState, engine: Backend, publishing: Publishing) -> None:
         self._graph, self.engine = graph, engine
         self._publishing = publishing
-        self.published = PublishedScores()
+        self.published = graph.store.registers.published
         none, columns = np.zeros(0), (self.published.reach, self.published.percentile)
         _update(np.zeros(0, np.int64), none, none, *columns, np.float32(0), 0.0, np.zeros(0, np.int64))  # compiles it
         self.percentiles = PercentileHistogram()
@@ -104,7 +103,8 @@ class ScorePublisher:
             scores: Whether the committed scores are those of the artifact in use; otherwise only alerts count.
         """
         self.ensure_capacity()
-        self.published.restore(self._graph.outputs(), scores=scores)
+        if not scores:
+            self.published.invalidate_all()
 
     def check_published(self) -> None:
         """Set `republish_pending` by whether a live user has no valid published score."""
@@ -189,7 +189,7 @@ class ScorePublisher:
         keep = keep[: _update(rows, reach, percentile, published.reach, published.percentile, *thresholds, keep)]
         rows, reach, percentile = rows[keep], reach[keep], percentile[keep]
         listed = rows.tolist()
-        published.dirty_rows.update(listed)
+        published.mark(rows)
         ids, as_of = self._graph.users.ids, self._graph.as_of(rows).tolist()
         users = map(ids.__getitem__, listed)
         return list(map(new_score, zip(users, reach.tolist(), percentile.tolist(), as_of, strict=True)))
@@ -213,7 +213,7 @@ class ScorePublisher:
             if self._graph.users.live(pick.row):
                 self.ensure_capacity()
                 self.published.alerted[pick.row] = pick.as_of
-                self.published.dirty_rows.add(pick.row)
+                self.published.mark(np.array([pick.row]))
                 alerts.append(self._alert(pick))
         return alerts
 

@@ -356,13 +356,11 @@ class Shard:
         meta[b"scores"] = self.publisher.target.encode()
         if (packed := self.population.packed()) != self._population_stored:
             meta[_POPULATION] = self._population_stored = packed
-        published = self.publisher.published
         self.posts.write()
         for key, value in self.alerts.rows().items():
             self.graph.store.write("meta", key, value)
-        self.graph.prepare({**meta, **self.staleness.meta()}, published.outputs())
+        self.graph.prepare({**meta, **self.staleness.meta()})
         self.staleness.committed()
-        published.dirty_rows = set()
         self._prepared = next_offset, marks
 
     def write(self) -> None:

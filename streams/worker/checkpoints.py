@@ -25,9 +25,9 @@ from fsspec.core import url_to_fs
 from graphstate.errors import DamagedError, GraphError
 from graphstate.state import FORMAT
 from graphstate.storage import migrations
-from graphstate.storage.manifest import Manifest, create_checkpoint, describe, read_meta
-from graphstate.storage.remote_folder import Interrupted
-from graphstate.storage.repository import REPLACED, RESTORING, Repository, SavedCheckpoint
+from graphstate.storage.checkpoints.manifest import Manifest, create_checkpoint, describe, read_meta
+from graphstate.storage.checkpoints.remote_folder import Interrupted
+from graphstate.storage.checkpoints.repository import REPLACED, RESTORING, Repository, SavedCheckpoint
 from graphstate.storage.store import Store
 from graphstate.types import GraphSpec, Progress
 from streams.errors import SettingsError, StateError, one_line

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Thread
 
 from graphstate.state import GraphState
-from graphstate.storage.repository import REPLACED
+from graphstate.storage.checkpoints.repository import REPLACED
 from graphstate.types import source_hash
 from streams.errors import one_line
 from streams.shard.shard import Shard

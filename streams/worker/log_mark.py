@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graphstate.errors import DamagedError
-from graphstate.storage.manifest import read_meta
+from graphstate.storage.checkpoints.manifest import read_meta
 from graphstate.storage.store import Store
 from streams.errors import StateError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kafka import TopicPartition
 
-from graphstate.storage.repository import Repository
+from graphstate.storage.checkpoints.repository import Repository
 from streams.kafka.topics import Topics, admin, create, describe
 from streams.settings.settings import Settings
 from streams.shard.shard import Shard

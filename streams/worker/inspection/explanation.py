@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from struct import Struct
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate.storage import row_layouts
 from graphstate.types import OWN, RELATIONS, TYPES, USER
 from model.artifact import Artifact
 from model.evaluation.calibration import CalibrationMap
@@ -35,7 +33,6 @@ USER_EDGES_MAX = 1_024
 NEIGHBOURHOOD_EDGES_MAX = 8_192
 """Maximum edges into the user and its neighbours (with windows of 16 there are at most 2,880); the first layer of
 neighbours beyond is used as served."""
-_PUBLISHED = Struct("<ff")
 """Beginning of an `outputs` value: reach and percentile as published last."""
 _INTO = [[number for number, relation in enumerate(RELATIONS) if relation.target == kind] for kind in range(len(TYPES))]
 UNKNOWN = (
@@ -109,8 +106,9 @@ def read_inputs(shard: Shard, user_id: str, publications: Publications | None = 
     neighbourhood = _Neighbourhood(shard, user)
     before = None if publications is None else publications.previous(user)
     propagated = {name: tables[kind].propagated[neighbourhood.rows[kind]] for kind, name in enumerate(TYPES)}
-    stored = graph.store.committed("outputs", row_layouts.node(USER, user))
-    published = _PUBLISHED.unpack_from(stored) if stored else (np.nan, np.nan)
+    shard.publisher.ensure_capacity()
+    last = shard.publisher.published
+    published = float(last.reach[user]), float(last.percentile[user])
     degree = graph.windows.rows.degree
     names = {
         name: [tables[kind].ids[row] for row in neighbourhood.rows[kind].tolist()] for kind, name in enumerate(TYPES)

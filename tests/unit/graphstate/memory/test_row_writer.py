@@ -31,9 +31,6 @@ def test_the_disk_holds_the_records_of_memory(tmp_path: Path, monkeypatch: pytes
     for begin in range(0, len(log), 100):
         state.apply(log[begin : begin + 100])
         state.commit()
-    published = {row: bytes((row % 7,) * 16) for row in range(0, state.users.rows, 3)}
-    state.commit(outputs=published)
-    assert state.outputs() == published
     nodes, counters = committed(state, "nodes"), committed(state, "counters")
     users, tables = state.users, state.tables
     assert any(not name for name in users.ids), "nobody is forgotten: it proves less"

@@ -43,13 +43,27 @@ def credits_of(registers: RegisterTables, user: int, creator: int) -> list[tuple
     return sorted((time, content) for time, content in registers.credits.entries(int(entry[5])).tolist())
 
 
+def publish(registers: RegisterTables, rng: random.Random, step: int) -> None:
+    """Publish scores and alerts of a few users, and invalidate others."""
+    published = registers.published
+    published.ensure_capacity(600)
+    rows = np.unique([rng.randrange(600) for _ in range(4)])
+    published.reach[rows], published.percentile[rows] = step, step / 7
+    published.alerted[rows[:1]] = step
+    published.mark(rows)
+    gone = np.array([rng.randrange(600)])
+    published.alerted[gone] = NEVER
+    published.invalidate(gone)
+
+
 def held(registers: RegisterTables) -> list[object]:
     """Return everything that tables hold, in an order of its own."""
     tables = [sorted(map(tuple, table.entries()[:, :5].tolist())) for table in registers.tables]
     credited = {
         key: credits_of(registers, key >> 32, key & 0xFFFFFFFF) for key, *_ in registers.pairs.entries().tolist()
     }
-    return [tables, sorted(credited.items()), [sorted(registers.sharers_of(content)) for content in range(12)]]
+    sharers = [sorted(registers.sharers_of(content)) for content in range(12)]
+    return [tables, sorted(credited.items()), sharers, registers.published.dump().tolist()]
 
 
 def loaded(folder: Path) -> list[object]:
@@ -75,6 +89,7 @@ def test_it_loads_what_memory_holds(spare: int, tmp_path: Path, monkeypatch: pyt
     journal = Journal(store, store.registers)
     for step in range(1, 200):
         change(store.registers, rng, step)
+        publish(store.registers, rng, step)
         journal.commit()
         if step % 50 == 0:
             assert journal.clean(journal.newest, 1 << 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import tarfile
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 
 from graphstate.errors import FormatError
 from graphstate.state import FORMAT, GraphState
-from graphstate.storage import migrations
+from graphstate.storage import migrations, row_layouts
 from graphstate.storage.store import Store
-from graphstate.types import GraphSpec, Mutation, Snapshot
+from graphstate.types import USER, GraphSpec, Mutation, Snapshot
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 
@@ -49,11 +50,15 @@ def test_a_migrated_state_equals_a_rebuilt_one(tmp_path: Path, version: int) -> 
     folder, spec, log = stored(tmp_path, version)
     store = Store(folder)
     assert dict(store.rows("meta"))[b"format"] == str(version).encode()
+    store.write("outputs", row_layouts.node(USER, 3), struct.pack("<ffq", 1.5, 50, 7))
+    store.commit()
     store.close()
     old, new = GraphState.open(folder, spec), rebuilt(tmp_path, spec, log)
     assert old.meta[b"next"] == b"600"
     assert old.meta[b"format"] == str(FORMAT).encode()
-    assert len(old.outputs()) == 1
+    published = old.store.registers.published
+    assert len(published.dump()) == 1
+    assert (published.reach[3], published.percentile[3], published.alerted[3]) == (1.5, 50, 7)
     assert_same(old.snapshot().canonical(), new.snapshot().canonical())
     # Removals read every key that the format added.
     last = max(mutation.time for mutation in log)

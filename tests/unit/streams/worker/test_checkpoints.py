@@ -15,7 +15,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from graphstate.errors import DamagedError
-from graphstate.storage.repository import Repository
+from graphstate.storage.checkpoints.repository import Repository
 from graphstate.types import GraphSpec, Kind, Mutation
 from streams.errors import SettingsError, StateError
 from streams.settings.settings import Settings

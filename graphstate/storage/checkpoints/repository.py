@@ -27,8 +27,8 @@ import msgspec
 from fsspec import AbstractFileSystem
 
 from graphstate.errors import DamagedError, GraphError
-from graphstate.storage.manifest import VERSION, File, Manifest, read_meta
-from graphstate.storage.remote_folder import Interrupted, RemoteFolder, sync_file, sync_folder
+from graphstate.storage.checkpoints.manifest import VERSION, File, Manifest, read_meta
+from graphstate.storage.checkpoints.remote_folder import Interrupted, RemoteFolder, sync_file, sync_folder
 from graphstate.types import Progress
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import pytest
 
 from graphstate.errors import DamagedError
 from graphstate.state import GraphState
-from graphstate.storage.manifest import create_checkpoint, describe, read_meta
+from graphstate.storage.checkpoints.manifest import create_checkpoint, describe, read_meta
 from graphstate.storage.store import Store
 from graphstate.types import GraphSpec
 

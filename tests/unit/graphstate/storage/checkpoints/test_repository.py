@@ -16,9 +16,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from graphstate.errors import DamagedError, GraphError
 from graphstate.state import GraphState
-from graphstate.storage.manifest import Manifest, create_checkpoint, describe, read_meta
-from graphstate.storage.remote_folder import Interrupted
-from graphstate.storage.repository import GRACE_S, Repository, SavedCheckpoint
+from graphstate.storage.checkpoints.manifest import Manifest, create_checkpoint, describe, read_meta
+from graphstate.storage.checkpoints.remote_folder import Interrupted
+from graphstate.storage.checkpoints.repository import GRACE_S, Repository, SavedCheckpoint
 from graphstate.types import GraphSpec, Kind, Mutation
 
 SPEC = GraphSpec()
