@@ -29,7 +29,7 @@ STEP_US = 10_000
 """Event time between two events of a stream."""
 BLOCK = 4_096
 """Random numbers drawn at once."""
-VERSION = 1
+VERSION = 2
 """Version of the bases, part of the cached states' names: increase it when a base changes."""
 
 
