@@ -18,7 +18,7 @@ from typing import Any
 
 from streams.embedded import EmbeddedKafka
 from streams.messages.files import event_files
-from tests.load.alert_equality import IDLE_S, drained, installed, read_ends, rows_of, send
+from tests.load.alert_equality import IDLE_S, drained, installed, read_fired, rows_of, send
 
 
 def evaluated(file: Path, until: str | None) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def main() -> None:
         process.start()
         process.wait_ready()
         drained(process, 1_800.0, IDLE_S + 4.0)
-        seconds, production = time.monotonic() - begin, read_ends(process.settings)
+        seconds, production = time.monotonic() - begin, read_fired(process.settings).ends
         metrics = counters(process.get("/metrics")[1].decode())
     report = evaluated(options.file, options.until)
     record = {name: tuple(end) if end else None for name, end in report["record"].items()}
