@@ -120,6 +120,15 @@ class WorkerProcess:
         self.process.wait()
 
 
+def stop_together(processes: Iterable[WorkerProcess]) -> list[int]:
+    """Stop workers with SIGTERM at the same time, so that none takes the shards of another; return the exit codes."""
+    running = list(processes)
+    for one in running:
+        assert one.process is not None
+        one.process.send_signal(signal.SIGTERM)
+    return [one.ended() for one in running]
+
+
 def refusal(settings: Settings) -> str:
     """Start a worker that must exit with code 1; return its error line."""
     process = WorkerProcess(settings)
