@@ -135,7 +135,7 @@ def test_packs_have_what_concerns_each_shard(
 
 
 def test_an_idle_partition_is_not_overtaken(offline_settings: Settings) -> None:
-    """A pack that passes a boundary says which idle partitions have unread messages; Kafka is asked only then."""
+    """A pack that passes a boundary names the idle partitions with unread messages; Kafka is asked only then."""
     packs, asked, now_s = list[bytes](), list[set[TP]](), [0.0]
     topics = Topics(offline_settings)
     name = topics.share.name

@@ -87,7 +87,7 @@ def test_an_assignment_starts_again() -> None:
 
 
 def test_an_idle_partition_with_unread_messages_wakes_before_a_boundary() -> None:
-    """Only a progress that passes a boundary asks for idle partitions; woken ones become idle anew."""
+    """Only a progress that passes a boundary asks for idle partitions; woken ones may become idle again."""
     clock, time = _made()
     clock.observe(A, 70 * SECOND)
     clock.progress([A])
