@@ -2,8 +2,8 @@
 
 Each event file is replayed with 1, 3 and 8 shards, and sent to real workers: at once; in time order at a rate;
 partitions one after the other, the smallest events last; and with workers killed at random moments. The table has the
-counts of alerts and outcomes of each way and the differences to the first: ids, outcomes, and the texts of alerts, but for
-the score, which does not wait for the watermark.
+counts of alerts and outcomes of each way and the differences to the first: ids, outcomes, and the texts of alerts, but
+for the score, which does not wait for the watermark.
 """
 
 from __future__ import annotations
