@@ -1,9 +1,10 @@
 """The same alerts and outcomes from a file, however it reaches the shards: `python -m tests.load.alert_equality FILE…`.
 
 Each event file is replayed with 1, 3 and 8 shards, and sent to real workers: at once; in time order at a rate;
-partitions one after the other, the smallest events last; and with workers killed at random moments. The table has the
-counts of alerts and outcomes of each way and the differences to the first: ids, outcomes, and the texts of alerts, but
-for the score, which does not wait for the watermark.
+partitions one after the other, the smallest events last; to a worker that was stopped when all partitions were idle;
+and with workers killed at random moments. The table has the counts of alerts and outcomes of each way and the
+differences to the first: ids, outcomes, and the texts of alerts, but for the score, which does not wait for the
+watermark.
 """
 
 from __future__ import annotations
@@ -227,6 +228,8 @@ def worked(
             send(process.settings, rows, rate)
         elif way == "one by one":
             _one_by_one(process, rows)
+        elif way == "after a stop":
+            _after_a_stop(process, rows)
         else:
             _killed(process, rows, rate, trouble)
         drained(process, 900.0, IDLE_S + 4.0)
@@ -246,6 +249,19 @@ def _one_by_one(process: WorkerProcess, rows: list[Row]) -> None:
         drained(process, 600.0, 1.5)
     process.stop()
     process.settings = process.settings.model_copy(update={"watermark_idle_s": IDLE_S})
+    process.start()
+    process.wait_ready()
+
+
+def _after_a_stop(process: WorkerProcess, rows: list[Row]) -> None:
+    """Stop the worker after a part of the events, when all partitions are idle; it finds the others when it is back."""
+    first = len(rows) // 10
+    process.start()
+    process.wait_ready()
+    send(process.settings, rows[:first], 0)
+    drained(process, 600.0, IDLE_S + 4.0)
+    process.stop()
+    send(process.settings, rows[first:], 0)
     process.start()
     process.wait_ready()
 
@@ -284,7 +300,7 @@ def _killed(process: WorkerProcess, rows: list[Row], rate: float, trouble: Troub
         drained(process, 900.0, IDLE_S + 4.0)
 
 
-WAYS = ("at once", "in order", "one by one", "killed")
+WAYS = ("at once", "in order", "one by one", "after a stop", "killed")
 
 
 def line(name: str, fired: Fired, first: Fired, seconds: float) -> dict[str, Any]:
