@@ -44,8 +44,9 @@ HOUR_US = 3_600_000_000
 SMALL_BATCH = 10
 IDLE_S = 4.0
 NEVER_IDLE_S = 3_600.0
-KILL_S = 12.0
-"""Mean time between two kills."""
+READY_S = 600.0
+WAITED_FOR = 0.75
+"""Part of the kills after which the worker is ready before the next one; otherwise it may be killed while it starts."""
 AWAY_S = 3.0
 """Maximum time for which a killed worker is away."""
 OF_SCORE = ("reach", "percentile", "model")
@@ -221,10 +222,10 @@ def worked(
         if way == "at once":
             send(process.settings, rows, 0)
             process.start()
-            process.wait_ready()
+            process.wait_ready(READY_S)
         elif way == "in order":
             process.start()
-            process.wait_ready()
+            process.wait_ready(READY_S)
             send(process.settings, rows, rate)
         elif way == "one by one":
             _one_by_one(process, rows)
@@ -241,7 +242,7 @@ def worked(
 def _one_by_one(process: WorkerProcess, rows: list[Row]) -> None:
     """Drain one partition after the other, then let a worker with a short idle time end the stream."""
     process.start()
-    process.wait_ready()
+    process.wait_ready(READY_S)
     parts = sorted({(kind, partition) for _, kind, partition, _ in rows})
     random.Random(3).shuffle(parts)
     for part in parts:
@@ -250,30 +251,26 @@ def _one_by_one(process: WorkerProcess, rows: list[Row]) -> None:
     process.stop()
     process.settings = process.settings.model_copy(update={"watermark_idle_s": IDLE_S})
     process.start()
-    process.wait_ready()
+    process.wait_ready(READY_S)
 
 
 def _after_a_stop(process: WorkerProcess, rows: list[Row]) -> None:
     """Stop the worker after a part of the events, when all partitions are idle; it finds the others when it is back."""
     first = len(rows) // 10
     process.start()
-    process.wait_ready()
+    process.wait_ready(READY_S)
     send(process.settings, rows[:first], 0)
     drained(process, 600.0, IDLE_S + 4.0)
     process.stop()
     send(process.settings, rows[first:], 0)
     process.start()
-    process.wait_ready()
+    process.wait_ready(READY_S)
 
 
 def _killed(process: WorkerProcess, rows: list[Row], rate: float, trouble: Trouble) -> None:
-    """Send the events while workers are killed at random moments, also while they start, and started again.
-
-    The rate is lowered so that the events last as long as the kills.
-    """
+    """Send the events in portions; during each of them a worker is killed at a random moment, and started again."""
     rng = random.Random(trouble.seed)
-    rate = min(rate, len(rows) / (KILL_S * trouble.kills))
-    moments = sorted(rng.uniform(0.0, len(rows) / rate) for _ in range(trouble.kills))
+    size = len(rows) // trouble.kills + 1
     with ExitStack() as stack:
         team = [process]
         for number, port in enumerate(free_ports(trouble.processes - 1)):
@@ -284,19 +281,20 @@ def _killed(process: WorkerProcess, rows: list[Row], rate: float, trouble: Troub
         for one in team[1:]:
             stack.callback(one.kill)
         for one in team:
-            one.wait_ready()
-        feeder = threading.Thread(target=send, args=(process.settings, rows, rate))
-        feeder.start()
-        begin = time.monotonic()
-        for moment in moments:
-            time.sleep(max(0.0, begin + moment - time.monotonic()))
+            one.wait_ready(READY_S)
+        for first in range(0, len(rows), size):
+            feeder = threading.Thread(target=send, args=(process.settings, rows[first : first + size], rate))
+            feeder.start()
+            time.sleep(rng.uniform(0.0, size / rate))
             victim = rng.choice(team)
             victim.kill()
             time.sleep(rng.uniform(0.0, AWAY_S))
             victim.start()
-        feeder.join()
+            feeder.join()
+            if rng.random() < WAITED_FOR:
+                victim.wait_ready(READY_S)
         for one in team:
-            one.wait_ready()
+            one.wait_ready(READY_S)
         drained(process, 900.0, IDLE_S + 4.0)
 
 

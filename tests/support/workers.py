@@ -82,7 +82,7 @@ class WorkerProcess:
         except OSError:
             return 0, b""
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, timeout_s: float = START_S) -> None:
         """Wait for `/readyz`; `seen` collects every answer."""
 
         def ready() -> bool:
@@ -93,7 +93,7 @@ class WorkerProcess:
                 self.seen.append((status, json.loads(body)))
             return status == 200
 
-        wait_for(ready, START_S, "the worker to be ready")
+        wait_for(ready, timeout_s, "the worker to be ready")
 
     def ended(self, timeout_s: float = 30.0) -> int:
         """Wait for the end of the process; return its exit code."""
