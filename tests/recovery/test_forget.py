@@ -19,7 +19,7 @@ from tests.recovery.test_kill import feed
 from tests.recovery.test_membership import QUIET_S, STILL_S, Team
 from tests.support.histories import NOW_S, history
 from tests.support.shards import check_same, undisturbed
-from tests.support.workers import read_all, wait_for, wait_quiet
+from tests.support.workers import read_all, stop_together, wait_for, wait_quiet
 
 SHARDS = 3
 EVENTS = 4_000
@@ -164,8 +164,7 @@ def test_forget_removes_every_trace_of_a_person(
     case.send(back)
     assert all(200 in case.statuses(person) for person in PERSONS[:2])
     assert set(bytes_found(case.folders, PERSONS)) == set(PERSONS[:2])
-    for worker in case.workers:
-        assert worker.stop() == 0
+    assert stop_together(case.workers) == [0, 0]
     expected = undisturbed(case.settings, [*events, *forgets, *back], case.settings.datadir / "calm")
     assert len(expected[0]) > 300
     check_same(case.settings, case.folders, expected)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +44,26 @@ def undisturbed(settings: Settings, events: list[dict[str, Any]], folder: Path) 
 
 @contextmanager
 def newest(settings: Settings, folders: Iterable[Path]) -> Iterator[list[Shard]]:
-    """Open the newest state of each shard among some workers' folders, for reading."""
+    """Open the newest state of each shard among some workers' folders, for reading.
+
+    Two folders may have the same position in the log: one of a worker that had the shard before, and that of its owner,
+    who has received halos since. That which was written last is the owner's.
+    """
     artifact, folders = Artifact.default(), list(folders)
     spec = graph_spec(artifact.config, retention_s=settings.retention_s, lateness_s=settings.lateness_s)
     with ExitStack() as stack:
         found = []
         for number in range(settings.shards):
             own = replace(spec, shards=settings.shards, shard=number)
-            states = []
-            for folder in folders:
-                if state_folder(folder, number).exists():
-                    states.append(Shard.open(state_folder(folder, number), artifact, own, read_only=True))
-                    stack.callback(states[-1].close)
+            states: list[tuple[int, int, Shard]] = []
+            for path in (state_folder(folder, number) for folder in folders):
+                if path.exists():
+                    written = max(file.stat().st_mtime_ns for file in path.rglob("*"))
+                    state = Shard.open(path, artifact, own, read_only=True)
+                    stack.callback(state.close)
+                    states.append((state.next_offset, written, state))
             assert states, f"no folder has a state of shard {number}"
-            found.append(max(states, key=lambda state: state.next_offset))
+            found.append(max(states, key=itemgetter(0, 1))[2])
         # Counts of other shards, which percentiles need, are exchanged by halos and not stored.
         for number, shard in enumerate(found):
             sketch = shard.publisher.percentiles.sketch(always=True)

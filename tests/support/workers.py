@@ -82,7 +82,7 @@ class WorkerProcess:
         except OSError:
             return 0, b""
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, timeout_s: float = START_S) -> None:
         """Wait for `/readyz`; `seen` collects every answer."""
 
         def ready() -> bool:
@@ -93,7 +93,7 @@ class WorkerProcess:
                 self.seen.append((status, json.loads(body)))
             return status == 200
 
-        wait_for(ready, START_S, "the worker to be ready")
+        wait_for(ready, timeout_s, "the worker to be ready")
 
     def ended(self, timeout_s: float = 30.0) -> int:
         """Wait for the end of the process; return its exit code."""
@@ -118,6 +118,15 @@ class WorkerProcess:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+
+def stop_together(processes: Iterable[WorkerProcess]) -> list[int]:
+    """Stop workers with SIGTERM at the same time, so that none takes the shards of another; return the exit codes."""
+    running = list(processes)
+    for one in running:
+        assert one.process is not None
+        one.process.send_signal(signal.SIGTERM)
+    return [one.ended() for one in running]
 
 
 def refusal(settings: Settings) -> str:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -165,6 +166,15 @@ class Consumer(driver.Consumer):
                 if end is not None:
                     lags[tp] = max(0, end - position)
         return lags
+
+    async def unread(self, partitions: Iterable[TP]) -> set[TP]:
+        """Return which of these partitions have records that no complete poll has; all if Kafka does not answer."""
+        wanted = set(partitions)
+        try:
+            ends = await self.highwaters(*wanted)
+        except KafkaError:
+            return wanted
+        return {tp for tp in wanted if ends[tp] > self.positions.get(tp, 0)}
 
     async def quiesce(self, timeout_s: float) -> None:
         """Wait for the polls in work, commit, make the others stale, and wait for requests in flight.

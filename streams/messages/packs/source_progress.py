@@ -12,15 +12,17 @@ class SourceProgress(Struct, array_like=True, gc=False):
         newest: Largest event time (µs) read from a partition, less the delay of its sources.
         idle: Partitions that were read to their end and have had no message for the idle time.
         partitions: Number of partitions of each input topic.
+        woken: Partitions whose idleness has ended: they have unread messages, or ingest has just begun to read them.
     """
 
     newest: dict[str, int] = field(default_factory=dict)
     idle: list[str] = field(default_factory=list)
     partitions: dict[str, int] = field(default_factory=dict)
+    woken: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         """Return whether it has any news."""
-        return bool(self.newest or self.idle or self.partitions)
+        return bool(self.newest or self.idle or self.partitions or self.woken)
 
     @classmethod
     def of_file(cls, newest_us: int, *, ended: bool = False) -> SourceProgress:

@@ -31,6 +31,7 @@ class Watermarks:
 
     def update(self, progress: SourceProgress) -> bool:
         """Add what a pack carries; return whether the watermark rose."""
+        self.idle.difference_update(progress.woken)
         for partition, newest in progress.newest.items():
             self.newest[partition] = max(newest, self.newest.get(partition, NEVER))
             self.idle.discard(partition)

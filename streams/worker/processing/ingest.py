@@ -187,8 +187,12 @@ class Ingest:
     async def send(self, packers: list[Packer], partitions: list[TP], headers: Headers) -> None:
         """Send the packs of a poll to their shards, and its dead letters.
 
-        When the event-time clock passes an eviction step, or a partition a boundary, every shard gets a pack.
+        When the event-time clock passes an eviction step, or a partition a boundary, every shard gets a pack. Before a
+        boundary, idle partitions that have unread messages are no longer left out of the watermark.
         """
+        overtaking = self.source_clock.overtaking
+        if overtaking:
+            self.source_clock.wake(await self._consumer.unread(overtaking))
         clock = self._clock
         progress, crossed = self.source_clock.progress(partitions)
         passed = crossed or clock // EVICTION_US > self._sent_clock // EVICTION_US

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
+from faust.types import TP
+
 from streams.errors import StaleStep
 from streams.kafka.batches import gather_all
 from streams.kafka.consumer.poll_queue import Poll
@@ -33,6 +35,10 @@ class PollPositions(Protocol):
 
     def complete_poll(self, poll: Poll) -> None:
         """Let the positions of the poll be committed."""
+        ...
+
+    async def unread(self, partitions: Iterable[TP]) -> set[TP]:
+        """Return which of these partitions have records that no complete poll has."""
         ...
 
 

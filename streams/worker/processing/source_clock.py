@@ -51,16 +51,20 @@ class SourceClock:
         self._newest: dict[TP, int] = {}
         self._active_s: dict[TP, float] = {}
         self._idle: set[TP] = set()
+        self._woken: set[TP] = set()
         self._crossed = False
 
     def assign(self, partitions: Iterable[TP], counts: Mapping[str, int]) -> None:
-        """Start with these input partitions: what this worker read of others does not count any more."""
+        """Start with these input partitions: what this worker read of others does not count any more.
+
+        None of them is idle at first, and every shard learns it before anything that is read from them: a partition
+        that was idle may have got messages while no worker read it, and they must not be overtaken.
+        """
         assigned = set(partitions)
-        now = self._now()
         self.partitions = dict(counts)
         self._newest = {tp: newest for tp, newest in self._newest.items() if tp in assigned}
-        self._active_s = {tp: self._active_s.get(tp, now) for tp in assigned}
-        self._idle = set()
+        self._active_s = dict.fromkeys(assigned, self._now())
+        self._idle, self._woken, self._crossed = set(), assigned, True
 
     def observe(self, tp: TP, newest_us: int) -> None:
         """Note that messages of a partition were read, the newest event being of this time (µs), NEVER without one."""
@@ -80,7 +84,23 @@ class SourceClock:
         """
         newest = {name(tp): self._newest[tp] - self._delay_us for tp in partitions if tp in self._newest}
         crossed, self._crossed = self._crossed, False
-        return SourceProgress(newest, [], self.partitions), crossed
+        return SourceProgress(newest, [], self.partitions, self._take_woken()), crossed
+
+    def _take_woken(self) -> list[str]:
+        woken, self._woken = sorted(map(name, self._woken)), set()
+        return woken
+
+    @property
+    def overtaking(self) -> set[TP]:
+        """The idle partitions, if the next progress passes a boundary: they may have messages from before it."""
+        return set(self._idle) if self._crossed else set()
+
+    def wake(self, partitions: Iterable[TP]) -> None:
+        """Note that idle partitions have unread messages; the next progress ends their idleness."""
+        woken = self._idle.intersection(partitions)
+        self._idle -= woken
+        self._woken |= woken
+        self._active_s |= dict.fromkeys(woken, self._now())
 
     def newly_idle(self, lags: Mapping[TP, int]) -> SourceProgress | None:
         """Return the progress of partitions that have become idle; None if there are none.
@@ -95,7 +115,7 @@ class SourceClock:
             return None
         # Nothing more is to come, so the delay does not hold back what has come.
         newest = {name(tp): self._newest[tp] for tp in new if tp in self._newest}
-        return SourceProgress(newest, sorted(map(name, new)), self.partitions)
+        return SourceProgress(newest, sorted(map(name, new)), self.partitions, self._take_woken())
 
     def repeat(self) -> None:
         """Send all idle partitions again: the last message may not have arrived."""

@@ -23,7 +23,7 @@ from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics
 from streams.messages.events import TOPIC_OF
 from streams.worker.web.feed import quantile_ms
-from tests.load.alert_equality import NEVER_IDLE_S, PARTITIONS, installed
+from tests.load.alert_equality import NEVER_IDLE_S, PARTITIONS, READY_S, installed
 from tests.support.workers import WorkerProcess, producer, read_all, wait_for, wait_quiet
 
 STEP_S = 6 * 3_600
@@ -94,7 +94,7 @@ def main() -> None:
             installed(kafka, Path(folder), "freshness", options.shards, NEVER_IDLE_S) as process,
         ):
             process.start()
-            process.wait_ready()
+            process.wait_ready(READY_S)
             medians = freshness(process, 200.0, 10.0, options.freshness)
         sys.stdout.write(json.dumps({"freshness_p50_ms": medians}) + "\n")
         return
@@ -106,7 +106,7 @@ def main() -> None:
     ):
         settings, topics = process.settings, Topics(process.settings)
         process.start()
-        process.wait_ready()
+        process.wait_ready(READY_S)
         for number in range(1, options.alerts + 1):
             with producer(settings) as sender:
                 for place, event in enumerate(events(number)):

@@ -18,7 +18,7 @@ from typing import Any
 
 from streams.embedded import EmbeddedKafka
 from streams.messages.files import event_files
-from tests.load.alert_equality import IDLE_S, drained, installed, read_ends, rows_of, send
+from tests.load.alert_equality import IDLE_S, READY_S, drained, installed, read_fired, rows_of, send
 
 
 def evaluated(file: Path, until: str | None) -> dict[str, Any]:
@@ -53,9 +53,9 @@ def main() -> None:
         send(process.settings, rows, 0)
         begin = time.monotonic()
         process.start()
-        process.wait_ready()
+        process.wait_ready(READY_S)
         drained(process, 1_800.0, IDLE_S + 4.0)
-        seconds, production = time.monotonic() - begin, read_ends(process.settings)
+        seconds, production = time.monotonic() - begin, read_fired(process.settings).ends
         metrics = counters(process.get("/metrics")[1].decode())
     report = evaluated(options.file, options.until)
     record = {name: tuple(end) if end else None for name, end in report["record"].items()}

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from streams.embedded import EmbeddedKafka
 from streams.kafka.topics import Topics
 from streams.messages.files import event_files
-from tests.load.alert_equality import IDLE_S, installed, rows_of, send
+from tests.load.alert_equality import IDLE_S, READY_S, installed, rows_of, send
 from tests.support.workers import WorkerProcess, read_all, wait_for, wait_quiet
 
 MODES = ("accept", "refuse", "hang", "gone")
@@ -81,7 +81,7 @@ def faults(address: Address, process: WorkerProcess, ended: threading.Event) -> 
         if number in (3, 5):
             process.kill()
             process.start()
-            process.wait_ready()
+            process.wait_ready(READY_S)
 
 
 def main() -> None:
@@ -100,7 +100,7 @@ def main() -> None:
         url = SecretStr(f"http://127.0.0.1:{address.port}/hook")
         process.settings = process.settings.model_copy(update={"alert_webhook": url})
         process.start()
-        process.wait_ready()
+        process.wait_ready(READY_S)
         time.sleep(8.0)  # alerts from before the webhook has its positions are not sent
         ended = threading.Event()
         trouble = threading.Thread(target=faults, args=(address, process, ended))

@@ -34,6 +34,19 @@ def test_idle_partitions_are_left_out() -> None:
     assert (marks.watermark, marks.lags()) == (80, {})
 
 
+def test_a_woken_partition_holds_it_back() -> None:
+    """A partition that wakes is waited for again, at its newest time; one that no pack has named, altogether."""
+    marks = Watermarks()
+    marks.update(SourceProgress({"t:0": 50}, ["t:1"], TWO))
+    assert not marks.update(SourceProgress({"t:0": 80}, [], {}, ["t:1"]))
+    assert (marks.watermark, marks.missing()) == (50, ["t:1"])
+    assert marks.update(SourceProgress({"t:1": 60}))
+    marks.update(SourceProgress({}, ["t:1"]))
+    assert marks.watermark == 80
+    assert not marks.update(SourceProgress({"t:0": 90}, [], {}, ["t:0", "t:1"]))
+    assert (marks.watermark, marks.idle) == (80, set())
+
+
 def test_a_restart_keeps_it() -> None:
     """The stored state restores the watermark and every partition."""
     marks, other = Watermarks(), Watermarks()

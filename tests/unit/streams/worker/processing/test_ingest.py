@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -131,6 +132,44 @@ def test_packs_have_what_concerns_each_shard(
     for kind, count in counts.items():
         labels = {"type": Kind(kind).name.lower(), "outcome": "accepted"}
         assert metrics.registry.get_sample_value("groundswell_events_total", labels) == count
+
+
+def test_an_idle_partition_is_not_overtaken(offline_settings: Settings) -> None:
+    """A pack that passes a boundary names the idle partitions with unread messages; Kafka is asked only then."""
+    packs, asked, now_s = list[bytes](), list[set[TP]](), [0.0]
+    topics = Topics(offline_settings)
+    name = topics.share.name
+    busy, quiet = TP(name, 0), TP(name, 1)
+
+    async def send(_topic: str, value: bytes, **_named: Any) -> asyncio.Future[object]:
+        packs.append(value)
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(SimpleNamespace(offset=0))
+        return future
+
+    async def unread(partitions: Iterable[TP]) -> set[TP]:
+        asked.append(set(partitions))
+        return {quiet}
+
+    async def run() -> None:
+        clock = SourceClock(10.0, 0.0, lambda: now_s[0])
+        clock.step_us = 60_000_000
+        clock.assign([busy, quiet], {name: 2})
+        producer = SimpleNamespace(client=SimpleNamespace(send=send))
+        consumer: Any = SimpleNamespace(is_current=lambda _: True, complete_poll=lambda _: None, unread=unread)
+        ingest = Ingest(topics, consumer, producer, DeadLetters(send, Metrics(), 3), Metrics(), clock)  # type: ignore[arg-type]
+        for number, time_s in enumerate((1_714_564_800, 1_714_564_810, 1_714_564_870)):
+            poll = Poll(INPUTS, 1, number + 1)
+            event = {"type": "share", "time": time_s, "user": "ann", "content": "c"}
+            poll.add(busy, [Record(number, msgspec.json.encode(event), name)], number + 1)
+            assert await ingest.handle(poll)
+            now_s[0] += 10.0
+            clock.newly_idle({quiet: 0})
+
+    asyncio.run(run())
+    assert asked == [{quiet}]
+    woken = [progress.woken if (progress := unpack(value).progress) else [] for value in packs]
+    assert woken == [[f"{name}:0", f"{name}:1"], [], [f"{name}:1"]]
 
 
 def message(chance: Random, topic: TopicKind) -> bytes:

@@ -64,14 +64,46 @@ def test_idle_after_the_time_without_lag() -> None:
 
 
 def test_an_assignment_starts_again() -> None:
-    """Partitions of another worker are dropped; those kept keep their time, and idleness is sent again."""
+    """Partitions of another worker are dropped; the others are not idle, which every shard learns at once."""
     clock, time = _made()
     clock.observe(A, 70 * SECOND)
     time.now = 10.0
     clock.newly_idle({A: 0, B: 0})
     clock.assign([A], {"t": 3})
+    progress, crossed = clock.progress([])
+    assert (progress.woken, progress.idle, crossed) == (["t:0"], [], True)
+    assert clock.newly_idle({A: 0}) is None
+    time.now = 20.0
     progress = clock.newly_idle({A: 0})
     assert progress is not None
-    assert (progress.idle, progress.partitions) == (["t:0"], {"t": 3})
+    assert (progress.idle, progress.partitions, progress.woken) == (["t:0"], {"t": 3}, [])
     clock.assign([B], {"t": 3})
     assert clock.progress([A])[0].newest == {}
+    clock.assign([A, B], {"t": 3})
+    time.now = 30.0
+    progress = clock.newly_idle({A: 0, B: 1})
+    assert progress is not None
+    assert (progress.idle, progress.woken) == (["t:0"], ["t:0", "t:1"])
+
+
+def test_an_idle_partition_with_unread_messages_wakes_before_a_boundary() -> None:
+    """Only a progress that passes a boundary asks for idle partitions; woken ones may become idle again."""
+    clock, time = _made()
+    clock.observe(A, 70 * SECOND)
+    clock.progress([A])
+    time.now = 10.0
+    clock.newly_idle({A: 0, B: 0})
+    clock.observe(A, 71 * SECOND)
+    assert clock.overtaking == set()
+    clock.observe(A, 130 * SECOND)
+    assert clock.overtaking == {B}
+    clock.wake([A, B])
+    progress, crossed = clock.progress([A])
+    assert (progress.newest, progress.woken, crossed) == ({"t:0": 130 * SECOND}, ["t:1"], True)
+    assert clock.progress([A])[0].woken == []
+    time.now = 19.0
+    assert clock.newly_idle({A: 0, B: 0}) is None
+    time.now = 20.0
+    again = clock.newly_idle({A: 0, B: 0})
+    assert again is not None
+    assert again.idle == ["t:0", "t:1"]
