@@ -40,6 +40,22 @@ class Truth(NamedTuple):
     bot: Bools
 
 
+class Followers(NamedTuple):
+    """What is behind the followers of each user; for evaluation only, as no event tells.
+
+    Attributes:
+        users: Ids `[n]`.
+        real: Number of followers who are people `[n]`.
+        bought: Number of followers that were bought `[n]`.
+        buyer: Whether the user buys followers `[n]`.
+    """
+
+    users: list[str]
+    real: Int64s
+    bought: Int64s
+    buyer: Bools
+
+
 @dataclass
 class Columns:
     """Events as columns `[m]`.
@@ -124,6 +140,7 @@ class Simulation:
         self._follows, self._posts, self._churn = follows, posts_per_day, churn
         self._early = (early_days, early_pace)
         self._edges: Int64s = np.zeros(0, np.int64)
+        self._sold: Int64s = np.zeros(0, np.int64)
         self._member = np.zeros((users, communities), np.bool_)
         self._pending: list[Columns] = []
         self._contents = 0
@@ -153,6 +170,18 @@ class Simulation:
         people = self.people
         influence = mean_reach(self._audience(), people.strength(), people.difficulty.posts, n_sims, random)
         return Truth([people.name(row) for row in range(people.users)], influence, people.bot.copy())
+
+    def true_followers(self) -> Followers:
+        """Return how many followers of each user are people, and how many were bought, at this moment."""
+        people = self.people
+        follower, followee = np.divmod(self._edges, people.users)
+        sold = np.intersect1d(self._sold, self._edges, assume_unique=True) % people.users
+        return Followers(
+            [people.name(row) for row in range(people.users)],
+            np.bincount(followee[~people.bot[follower]], minlength=people.users),
+            np.bincount(sold, minlength=people.users),
+            people.buyer.copy(),
+        )
 
     def next_day(self) -> Columns:
         """Simulate one day and return its events in order of time."""
@@ -193,11 +222,14 @@ class Simulation:
             wanted = random.poisson(people.users * self._follows * self._churn * pace)
         source, target = people.new_follows(wanted, random)
         bots, buyers = people.purchases(first=self.day == 0, pace=pace, random=random)
-        key = np.unique(np.concatenate([source * people.users + target, bots * people.users + buyers]))
+        ring, fellow = people.rings(first=self.day == 0, pace=pace)
+        sold = bots * people.users + buyers
+        key = np.unique(np.concatenate([source * people.users + target, sold, ring * people.users + fellow]))
         source, target = np.divmod(key, people.users)
         key = key[(source != target) & ~np.isin(key, self._edges, assume_unique=True)]
         gone = self._edges[random.random(len(self._edges)) < self._churn * pace]
         self._edges = np.union1d(np.setdiff1d(self._edges, gone, assume_unique=True), key)
+        self._sold = np.intersect1d(np.union1d(self._sold, np.intersect1d(key, sold)), self._edges)
         source, target = np.divmod(random.permutation(key), people.users)
         leaving, left = np.divmod(gone, people.users)
         return [
@@ -234,11 +266,11 @@ class Simulation:
         post, user, shared_at, via = spread(
             audience, author, time, people.strength()[author] * quality, people.delay, random
         )
-        spam = people.spam(len(author), random)
-        post = np.concatenate([post, spam[0]])
-        user = np.concatenate([user, spam[1]])
-        shared_at = np.concatenate([shared_at, time[spam[0]] + random.uniform(60, DAY_S, len(spam[0]))])
-        via = np.concatenate([via, np.full(len(spam[0]), -1)])
+        by_bots, bot, after = self._bot_shares(author, post)
+        post = np.concatenate([post, by_bots])
+        user = np.concatenate([user, bot])
+        shared_at = np.concatenate([shared_at, time[by_bots] + after])
+        via = np.concatenate([via, np.full(len(by_bots), -1)])
         shared_at = np.floor(shared_at * 1000) / 1000
         deleted = np.flatnonzero(random.random(len(author)) < 0.01)
         undone = np.flatnonzero(random.random(len(post)) < 0.01)
@@ -250,6 +282,22 @@ class Simulation:
             Columns.make(UNSHARE, shared_at[undone] + random.uniform(60, DAY_S, len(undone)), user[undone],
                          content[post[undone]]),
         ]  # fmt: skip
+
+    def _bot_shares(self, author: Int64s, shared: Int64s) -> tuple[Int64s, Int64s, Float64s]:
+        """Return posts of the day, the bots that share them and how long after the post (s).
+
+        Args:
+            author: Author of each post `[p]`.
+            shared: Post of each share by a person.
+        """
+        people, random = self.people, self._random
+        if people.farms is None:
+            post, bot = people.spam(len(author), random)
+            return post, bot, random.uniform(60, DAY_S, len(post))
+        followed = np.setdiff1d(self._edges, self._sold, assume_unique=True)
+        popular = np.bincount(shared, minlength=len(author))
+        post, bot = people.farms.shares(author, popular, followed, len(shared) / people.users)
+        return post, bot, 1 + random.exponential(people.delay[bot])
 
     def _parents(self, content: Int64s, time: Float64s) -> Int64s:
         """Return the content that each new content replies to, of the day before; −1 for most."""

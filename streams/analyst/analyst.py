@@ -154,4 +154,6 @@ class Analyst:
         metrics.user_bytes.set(memory.user_bytes)
         metrics.edge_bytes.set(memory.edge_bytes)
         metrics.expired.set(graph.registers.expired)
+        metrics.suspected.set(int(measures.suspected.sum()))
+        metrics.genuine.set(float(measures.quality_followers[measures.live].sum()))
         return measures

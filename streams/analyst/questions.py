@@ -13,6 +13,7 @@ from graphstate.types import Int32s, Int64s
 from model.analysis import cascade_seeds, coverage, diffusion
 from model.analysis.adjacency import reverse
 from model.analysis.edge_model import LEAST_SHARES
+from model.analysis.follower_quality import THRESHOLD
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.outputs import community_id
@@ -180,6 +181,35 @@ def diffuse(question: DiffusionQuestion, measures: Measures, analysis: Analysis 
         "interval": [spread.low, spread.high],
         "as_of": rfc3339(max(measures.as_of, 0)),
     }
+
+
+def bots(measures: Measures, limit: int) -> dict[str, Any]:
+    """Return the suspected accounts of the lowest quality, and the users with most followers that do not count.
+
+    Args:
+        measures: of a pass.
+        limit: the most users of each list.
+    """
+    live, suspected = measures.live, measures.suspected
+    missing = np.where(live, measures.followers - measures.quality_followers, 0.0)
+    follows = int(measures.followers[live].sum())
+    lowest = np.argsort(np.where(suspected, measures.quality.user, np.inf), kind="stable")[: min(limit, suspected.sum())]
+    most = np.argsort(-missing, kind="stable")[:limit]
+    return {
+        "threshold": THRESHOLD,
+        "users": int(live.sum()),
+        "suspected": int(suspected.sum()),
+        "genuine_share": float(measures.quality_followers[live].sum()) / follows if follows else None,
+        "bots": [_audience(measures, row) for row in lowest.tolist()],
+        "audiences": [
+            {**_audience(measures, row), "missing": float(missing[row])} for row in most.tolist() if missing[row] > 0
+        ],
+    }
+
+
+def _audience(measures: Measures, row: int) -> dict[str, Any]:
+    counts = {name: int(getattr(measures, name)[row]) for name in ("followers", "following")}
+    return {"user": measures.ids[row], **counts, **measures.audience_of(row)}
 
 
 def chances(

@@ -31,7 +31,7 @@ PAGE = Path(__file__).parent / "static" / "page.html"
 Question = TypeVar("Question", SeedQuestion, DiffusionQuestion)
 
 LIMIT = 1_000
-ORDERS = ("pagerank", "interaction_pagerank", "core", "followers", "following")
+ORDERS = ("pagerank", "interaction_pagerank", "core", "followers", "following", "quality_followers")
 
 
 class NotReady(AnalystError):
@@ -59,6 +59,7 @@ class Pages:
             ("/", self.page),
             ("/api/v1/users/{id}", self.user),
             ("/api/v1/seeds", self.published_seeds),
+            ("/api/v1/bots", self.bots),
         ):
             app.router.add_get(path, handler)
         app.router.add_post("/api/v1/seeds", self.seeds)
@@ -96,7 +97,7 @@ class Pages:
             return _error(400, f"by must be one of {', '.join(ORDERS)}, limit a number from 1 to {LIMIT}")
         values = np.where(measures.live, getattr(measures, by), -1.0)
         rows = np.argsort(-values, kind="stable")[: min(int(limit), int(measures.live.sum()))]
-        top = [{"user": measures.ids[row], **measures.of_user(row)} for row in rows.tolist()]
+        top = [_entry(measures, row) for row in rows.tolist()]
         return web.json_response({"top": top, "by": by, **_moment(measures)})
 
     async def user(self, request: web.Request) -> web.Response:
@@ -108,8 +109,18 @@ class Pages:
         row = measures.row(user)
         if row is None:
             return _error(404, "no such user, or a forgotten one")
-        answer = {"user": user, **measures.of_user(row), "component": measures.ids[measures.component[row]]}
+        answer = {**_entry(measures, row), "component": measures.ids[measures.component[row]]}
         return web.json_response({**answer, **_of_analysis(self._analyst.background.latest, row), **_moment(measures)})
+
+    async def bots(self, request: web.Request) -> web.Response:
+        """Return the accounts of the lowest quality, and the users with most followers that do not count."""
+        measures = self._analyst.measures
+        if measures is None:
+            return _error(503, f"not ready: {self._analyst.detail}")
+        limit = request.query.get("limit", "20")
+        if not limit.isdecimal() or not 0 < int(limit) <= LIMIT:
+            return _error(400, f"limit must be a number from 1 to {LIMIT}")
+        return web.json_response({**questions.bots(measures, int(limit)), **_moment(measures)})
 
     async def published_seeds(self, _: web.Request) -> web.Response:
         """Return the list that the seeds topic has."""
@@ -149,6 +160,10 @@ class Pages:
             return _error(503, str(error))
         except AnalystError as error:
             return _error(404, str(error))
+
+
+def _entry(measures: Measures, row: int) -> dict[str, Any]:
+    return {"user": measures.ids[row], **measures.of_user(row), **measures.audience_of(row)}
 
 
 def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:

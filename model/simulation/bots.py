@@ -1,0 +1,121 @@
+"""Bots that hide: they follow, post, share and gain followers much as people do, and sell follows beside that.
+
+A bot belongs to a farm. It follows people like a person, other bots of its farm, and the buyers to whom it is sold; it
+posts, and shares posts of accounts that it follows and popular posts, on the days on which its farm is awake. Its shares
+are recorded, but they expose no one and are no part of true influence: only people spread posts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.types import Bools, Float64s, Int64s
+
+
+@dataclass(frozen=True)
+class Camouflage:
+    """How much bots act like people; all but `along`, `farm` and `awake` relative to the mean of people.
+
+    Attributes:
+        follows: Follows of people.
+        ring: Follows of other bots of the farm.
+        posts: Posts.
+        fame: Chance of being followed by people.
+        shares: Shares.
+        along: Part of the shares that are of posts of accounts that the bot follows, buyers apart; the others are of
+            popular posts.
+        farm: Number of bots of a farm.
+        awake: Part of the days on which a farm acts; the fewer, the larger its bursts.
+    """
+
+    follows: float = 1.0
+    ring: float = 0.3
+    posts: float = 0.6
+    fame: float = 0.5
+    shares: float = 1.0
+    along: float = 0.5
+    farm: int = 30
+    awake: float = 0.4
+
+
+class Farms:
+    """The bots of a simulation.
+
+    Args:
+        bot: Whether each user is a bot `[n]`.
+        camouflage: How they act.
+        follows: Mean number of users that a person follows.
+        random: Random generator.
+    """
+
+    def __init__(self, bot: Bools, camouflage: Camouflage, follows: float, random: np.random.Generator) -> None:
+        self.bots = np.flatnonzero(bot)
+        self._users, self._camouflage, self._follows, self._random = len(bot), camouflage, follows, random
+        number = len(self.bots)
+        self._farm = random.permutation(np.arange(number) // camouflage.farm)
+        self._sold = np.cumsum(np.exp(random.normal(0, 0.8, number)))
+        self._eager = np.exp(random.normal(-0.5, 1.0, number))
+        self._awake = np.zeros(number, np.bool_)
+
+    def wake(self) -> None:
+        """Start a day: choose the farms that act."""
+        farms = int(self._farm.max(initial=-1)) + 1
+        self._awake = (self._random.random(farms) < self._camouflage.awake)[self._farm]
+
+    def sales(self, wanted: Float64s) -> tuple[Int64s, Int64s]:
+        """Return bots and the buyers that they start to follow, given the mean number for each user `[n]`."""
+        buyer = np.repeat(np.arange(self._users), self._random.poisson(wanted))
+        if not len(self.bots):
+            return self.bots, self.bots
+        chosen = np.searchsorted(self._sold, self._random.random(len(buyer)) * self._sold[-1])
+        return self.bots[chosen], buyer
+
+    def rings(self, *, first: bool, pace: float) -> tuple[Int64s, Int64s]:
+        """Return bots and the bots of their farm that they start to follow: half before the first day."""
+        mean = self._camouflage.ring * self._follows * (0.5 if first else pace / 60)
+        source = np.repeat(np.arange(len(self.bots)), self._random.poisson(mean, len(self.bots)))
+        order = np.argsort(self._farm, kind="stable")
+        start = np.searchsorted(self._farm[order], self._farm[source])
+        size = np.searchsorted(self._farm[order], self._farm[source], side="right") - start
+        target = order[start + (self._random.random(len(source)) * size).astype(np.int64)]
+        return self.bots[source], self.bots[target]
+
+    def shares(self, author: Int64s, shared: Int64s, edges: Int64s, mean: float) -> tuple[Int64s, Int64s]:
+        """Return posts of the day and the bots that share them, each pair once.
+
+        Args:
+            author: Author of each post `[p]`.
+            shared: Number of people who share each post `[p]`.
+            edges: Follows that were not sold, as follower · users + followee, in ascending order.
+            mean: Mean number of shares of a person on this day.
+        """
+        none = np.zeros(0, np.int64)
+        if not len(author) or not len(self.bots):
+            return none, none
+        camouflage, random = self._camouflage, self._random
+        rate = self._eager * self._awake * (camouflage.shares * mean / camouflage.awake)
+        row = np.repeat(np.arange(len(self.bots)), random.poisson(rate))
+        popular = np.cumsum(0.2 + shared)
+        post = np.searchsorted(popular, random.random(len(row)) * popular[-1], side="right")
+        row_of, seen = self._timelines(author, edges)
+        start, end = np.searchsorted(row_of, row), np.searchsorted(row_of, row, side="right")
+        along = np.flatnonzero((random.random(len(row)) < camouflage.along) & (end > start))
+        place = start[along] + (random.random(len(along)) * (end - start)[along]).astype(np.int64)
+        post[along] = seen[place]
+        foreign = author[post] != self.bots[row]
+        post, bot = np.divmod(np.unique(post[foreign] * self._users + self.bots[row][foreign]), self._users)
+        return post, bot
+
+    def _timelines(self, author: Int64s, edges: Int64s) -> tuple[Int64s, Int64s]:
+        """Return each bot, by row in ascending order, beside each post by an account that it follows."""
+        source, target = np.divmod(edges, self._users)
+        mine = np.isin(source, self.bots)
+        source, target = source[mine], target[mine]
+        order = np.argsort(author, kind="stable")
+        start = np.searchsorted(author[order], target)
+        counts = np.searchsorted(author[order], target, side="right") - start
+        edge = np.repeat(np.arange(len(target)), counts)
+        within = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.searchsorted(self.bots, source[edge]), order[start[edge] + within]
