@@ -1,13 +1,14 @@
 """Bots that hide: they follow, post, share and gain followers much as people do, and sell follows beside that.
 
 A bot belongs to a farm. It follows people like a person, other bots of its farm, and the buyers to whom it is sold; it
-posts, and shares posts of accounts that it follows and popular posts, on the days on which its farm is awake. Its shares
-are recorded, but they expose no one and are no part of true influence: only people spread posts.
+posts, and shares what accounts that it follows post and share, on the days on which its farm is awake. Its shares are
+events, but they expose no one and are no part of true influence: only people spread posts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,8 @@ class Camouflage:
         posts: Posts.
         fame: Chance of being followed by people.
         shares: Shares.
-        along: Part of the shares that are of posts of accounts that the bot follows, buyers apart; the others are of
-            popular posts.
+        along: Part of the shares that are of what accounts post and share that the bot follows, buyers apart; the
+            others are of what anyone posts and shares.
         farm: Number of bots of a farm.
         awake: Part of the days on which a farm acts; the fewer, the larger its bursts.
     """
@@ -38,6 +39,14 @@ class Camouflage:
     along: float = 0.5
     farm: int = 30
     awake: float = 0.4
+
+
+class Acts(NamedTuple):
+    """Posts and shares that bots may share on: who acted, the post and its author, `[a]` each."""
+
+    user: Int64s
+    post: Int64s
+    author: Int64s
 
 
 class Farms:
@@ -82,40 +91,39 @@ class Farms:
         target = order[start + (self._random.random(len(source)) * size).astype(np.int64)]
         return self.bots[source], self.bots[target]
 
-    def shares(self, author: Int64s, shared: Int64s, edges: Int64s, mean: float) -> tuple[Int64s, Int64s]:
-        """Return posts of the day and the bots that share them, each pair once.
+    def shares(self, acts: Acts, edges: Int64s, mean: float) -> tuple[Int64s, Int64s]:
+        """Return the acts that are shared on, and the bots that do, each bot and post once.
 
         Args:
-            author: Author of each post `[p]`.
-            shared: Number of people who share each post `[p]`.
+            acts: Posts and shares of the day by people.
             edges: Follows that were not sold, as follower · users + followee, in ascending order.
             mean: Mean number of shares of a person on this day.
         """
         none = np.zeros(0, np.int64)
-        if not len(author) or not len(self.bots):
+        if not len(acts.user) or not len(self.bots):
             return none, none
         camouflage, random = self._camouflage, self._random
         rate = self._eager * self._awake * (camouflage.shares * mean / camouflage.awake)
         row = np.repeat(np.arange(len(self.bots)), random.poisson(rate))
-        popular = np.cumsum(0.2 + shared)
-        post = np.searchsorted(popular, random.random(len(row)) * popular[-1], side="right")
-        row_of, seen = self._timelines(author, edges)
+        act = random.integers(0, len(acts.user), len(row))
+        row_of, seen = self._timelines(acts.user, edges)
         start, end = np.searchsorted(row_of, row), np.searchsorted(row_of, row, side="right")
         along = np.flatnonzero((random.random(len(row)) < camouflage.along) & (end > start))
         place = start[along] + (random.random(len(along)) * (end - start)[along]).astype(np.int64)
-        post[along] = seen[place]
-        foreign = author[post] != self.bots[row]
-        post, bot = np.divmod(np.unique(post[foreign] * self._users + self.bots[row][foreign]), self._users)
-        return post, bot
+        act[along] = seen[place]
+        foreign = acts.author[act] != self.bots[row]
+        act, bot = act[foreign], self.bots[row[foreign]]
+        _, first = np.unique(acts.post[act] * self._users + bot, return_index=True)
+        return act[first], bot[first]
 
-    def _timelines(self, author: Int64s, edges: Int64s) -> tuple[Int64s, Int64s]:
-        """Return each bot, by row in ascending order, beside each post by an account that it follows."""
+    def _timelines(self, actor: Int64s, edges: Int64s) -> tuple[Int64s, Int64s]:
+        """Return each bot, by row in ascending order, beside each act of an account that it follows."""
         source, target = np.divmod(edges, self._users)
         mine = np.isin(source, self.bots)
         source, target = source[mine], target[mine]
-        order = np.argsort(author, kind="stable")
-        start = np.searchsorted(author[order], target)
-        counts = np.searchsorted(author[order], target, side="right") - start
+        order = np.argsort(actor, kind="stable")
+        start = np.searchsorted(actor[order], target)
+        counts = np.searchsorted(actor[order], target, side="right") - start
         edge = np.repeat(np.arange(len(target)), counts)
         within = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.searchsorted(self.bots, source[edge]), order[start[edge] + within]

@@ -55,19 +55,19 @@ DIFFICULTIES = {
 HARDENED = {
     "equal": replace(
         DIFFICULTIES["equal"], bots=0.10, buyers=0.10, bought=1.5,
-        camouflage=Camouflage(follows=0.3, posts=0.2, fame=0.1, shares=0.3, along=0.2),
+        camouflage=Camouflage(follows=0.2, ring=0.2, posts=0.2, fame=0.1, shares=0.3, along=0.2, awake=0.3),
     ),
     "uneven": replace(
         DIFFICULTIES["uneven"], bots=0.12, buyers=0.10, bought=1.5,
-        camouflage=Camouflage(follows=0.5, posts=0.4, fame=0.3, shares=0.6, along=0.4),
+        camouflage=Camouflage(follows=0.3, ring=0.2, posts=0.4, fame=0.3, shares=0.6, along=0.4, awake=0.4),
     ),
     "strong": replace(
-        DIFFICULTIES["strong"], bots=0.15, buyers=0.10, bought=1.5,
-        camouflage=Camouflage(follows=0.6, posts=0.7, fame=0.6, shares=0.9, along=0.6),
+        DIFFICULTIES["strong"], bots=0.18, buyers=0.12, bought=1.5,
+        camouflage=Camouflage(follows=0.4, ring=0.1, posts=0.7, fame=0.6, shares=0.9, along=0.6, awake=0.5),
     ),
     "very_hard": replace(
-        DIFFICULTIES["very_hard"], bots=0.20, buyers=0.15, bought=1.5,
-        camouflage=Camouflage(follows=0.7, posts=1.0, fame=1.0, shares=1.1, along=0.9),
+        DIFFICULTIES["very_hard"], bots=0.20, buyers=0.12, bought=1.2,
+        camouflage=Camouflage(follows=0.5, ring=0.1, posts=1.0, fame=1.0, shares=1.2, along=0.9, awake=0.6),
     ),
 }  # fmt: skip
 """The difficulties with bots that hide, from easy to hard; no stream has them unless it is asked for."""

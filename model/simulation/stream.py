@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model.errors import SimulationError
+from model.simulation.bots import Acts
 from model.simulation.cascades import Audience, mean_reach, post_quality, spread
 from model.simulation.population import DIFFICULTIES, Difficulty, People
 from model.types import Bools, Float64s, Int64s
@@ -266,11 +267,10 @@ class Simulation:
         post, user, shared_at, via = spread(
             audience, author, time, people.strength()[author] * quality, people.delay, random
         )
-        by_bots, bot, after = self._bot_shares(author, post)
-        post = np.concatenate([post, by_bots])
-        user = np.concatenate([user, bot])
-        shared_at = np.concatenate([shared_at, time[by_bots] + after])
-        via = np.concatenate([via, np.full(len(by_bots), -1)])
+        spam = self._bot_shares(author, time, (post, user, shared_at))
+        post, user, shared_at, via = (
+            np.concatenate(pair) for pair in zip((post, user, shared_at, via), spam, strict=True)
+        )
         shared_at = np.floor(shared_at * 1000) / 1000
         deleted = np.flatnonzero(random.random(len(author)) < 0.01)
         undone = np.flatnonzero(random.random(len(post)) < 0.01)
@@ -283,21 +283,27 @@ class Simulation:
                          content[post[undone]]),
         ]  # fmt: skip
 
-    def _bot_shares(self, author: Int64s, shared: Int64s) -> tuple[Int64s, Int64s, Float64s]:
-        """Return posts of the day, the bots that share them and how long after the post (s).
+    def _bot_shares(
+        self, author: Int64s, time: Float64s, shares: tuple[Int64s, Int64s, Float64s]
+    ) -> tuple[Int64s, Int64s, Float64s, Int64s]:
+        """Return post, user, time and via of each share by a bot, as `spread` does.
 
         Args:
-            author: Author of each post `[p]`.
-            shared: Post of each share by a person.
+            author: Author of each post of the day `[p]`.
+            time: Time of each post (s) `[p]`.
+            shares: Post, user and time of each share by a person.
         """
         people, random = self.people, self._random
         if people.farms is None:
             post, bot = people.spam(len(author), random)
-            return post, bot, random.uniform(60, DAY_S, len(post))
+            return post, bot, time[post] + random.uniform(60, DAY_S, len(post)), np.full(len(post), -1)
+        post, user, when = (
+            np.concatenate(pair) for pair in zip((np.arange(len(author)), author, time), shares, strict=True)
+        )
         followed = np.setdiff1d(self._edges, self._sold, assume_unique=True)
-        popular = np.bincount(shared, minlength=len(author))
-        post, bot = people.farms.shares(author, popular, followed, len(shared) / people.users)
-        return post, bot, 1 + random.exponential(people.delay[bot])
+        act, bot = people.farms.shares(Acts(user, post, author[post]), followed, len(shares[0]) / people.users)
+        via = np.where(act < len(author), -1, user[act])
+        return post[act], bot, when[act] + 1 + random.exponential(people.delay[bot]), via
 
     def _parents(self, content: Int64s, time: Float64s) -> Int64s:
         """Return the content that each new content replies to, of the day before; −1 for most."""

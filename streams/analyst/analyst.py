@@ -128,6 +128,9 @@ class Analyst:
             with StageTimer(seconds, "publish"):
                 await self._outputs.publish(producer, measures, analysis)
             self._shown = (measures, analysis)
+            if analysis is not None:
+                self.metrics.suspected.set(int(analysis.suspected.sum()))
+                self.metrics.quality_followers.set(float(analysis.quality.followers.sum()))
         for stage, duration in seconds.items():
             self.metrics.pass_seconds.labels(stage).observe(duration)
         self.metrics.interval.set(self._pace.interval_s)
@@ -154,6 +157,4 @@ class Analyst:
         metrics.user_bytes.set(memory.user_bytes)
         metrics.edge_bytes.set(memory.edge_bytes)
         metrics.expired.set(graph.registers.expired)
-        metrics.suspected.set(int(measures.suspected.sum()))
-        metrics.genuine.set(float(measures.quality_followers[measures.live].sum()))
         return measures

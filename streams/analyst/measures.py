@@ -12,7 +12,6 @@ from graphstate.types import Int32s, Int64s
 from model.analysis.adjacency import undirected
 from model.analysis.components import core_numbers, weak_components
 from model.analysis.exposures import History
-from model.analysis.follower_quality import THRESHOLD, Quality, follower_quality
 from model.analysis.reverse_sets import Sets
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.telemetry.stage_timer import StageTimer
@@ -59,7 +58,6 @@ class Measures:
         component: weak component of follows, named by its smallest row.
         followers, following: live follows.
         follows, interacts: the edges.
-        quality: of users as followers, and of their followers.
         members: live memberships, rows of users and of communities.
         activity: the newest share of each user (µs), −1 for none.
         sets: reverse-reachable sets that are kept, and the number of rows from which roots are drawn; None without.
@@ -79,21 +77,10 @@ class Measures:
     following: Int32s
     follows: Edges
     interacts: Edges
-    quality: Quality
     members: tuple[Int32s, Int32s] = field(default_factory=lambda: (np.zeros(0, np.int32), np.zeros(0, np.int32)))
     activity: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
 
     sets: tuple[Sets, int] | None = None
-
-    @property
-    def quality_followers(self) -> Float64s:
-        """Followers by their quality, `[n]`."""
-        return self.quality.followers
-
-    @property
-    def suspected(self) -> NDArray[np.bool_]:
-        """Whether each row is a live user of a quality below the threshold, `[n]`."""
-        return self.live & (self.quality.user < THRESHOLD)
 
     def row(self, user: str) -> int | None:
         """Return the row of a live user, None if there is no such user."""
@@ -108,14 +95,6 @@ class Measures:
             "core": int(self.core[row]),
             "followers": int(self.followers[row]),
             "following": int(self.following[row]),
-        }
-
-    def audience_of(self, row: int) -> dict[str, Any]:
-        """Return the quality of a row, and of its followers, as plain values."""
-        return {
-            "quality": float(self.quality.user[row]),
-            "quality_followers": float(self.quality.followers[row]),
-            "suspected_bot": bool(self.suspected[row]),
         }
 
 
@@ -136,10 +115,8 @@ def measure(graph: LiveGraph, number: int, seconds: dict[str, float]) -> Measure
         core = core_numbers(*undirected(follows.offsets, follows.targets))
     with StageTimer(seconds, "components"):
         component = weak_components(graph.follows.graph)
-    registers, rows = graph.registers, graph.follows.graph.rows
-    with StageTimer(seconds, "quality"):
-        quality = follower_quality(follows.offsets, follows.targets, registers.interactions(), registers.posts(rows))
-    activity = np.full(rows, -1, np.int64)
+    registers = graph.registers
+    activity = np.full(graph.follows.graph.rows, -1, np.int64)
     shared_at = registers.last_share_at()
     activity[: len(shared_at)] = shared_at
     return Measures(
@@ -157,7 +134,6 @@ def measure(graph: LiveGraph, number: int, seconds: dict[str, float]) -> Measure
         following=graph.follows.graph.length.copy(),
         follows=follows,
         interacts=interacts,
-        quality=quality,
         members=graph.membership(),
         activity=activity,
         sets=None if graph.kept is None else (graph.kept.csr(), graph.kept.roots),

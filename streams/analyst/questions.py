@@ -183,33 +183,49 @@ def diffuse(question: DiffusionQuestion, measures: Measures, analysis: Analysis 
     }
 
 
-def bots(measures: Measures, limit: int) -> dict[str, Any]:
-    """Return the suspected accounts of the lowest quality, and the users with most followers that do not count.
+def bots(analysis: Analysis, limit: int) -> dict[str, Any]:
+    """Return the suspected bots of the lowest quality, and the users with most followers that do not count.
 
     Args:
-        measures: of a pass.
+        analysis: of a round.
         limit: the most users of each list.
     """
-    live, suspected = measures.live, measures.suspected
-    missing = np.where(live, measures.followers - measures.quality_followers, 0.0)
+    measures, quality = analysis.measures, analysis.quality
+    live, suspected = measures.live, analysis.suspected
+    missing = np.where(live, measures.followers - quality.followers, 0.0)
     follows = int(measures.followers[live].sum())
-    lowest = np.argsort(np.where(suspected, measures.quality.user, np.inf), kind="stable")[: min(limit, suspected.sum())]
+    number = min(limit, int(suspected.sum()))
+    lowest = np.argsort(np.where(suspected, quality.user, np.inf), kind="stable")[:number]
     most = np.argsort(-missing, kind="stable")[:limit]
     return {
         "threshold": THRESHOLD,
         "users": int(live.sum()),
         "suspected": int(suspected.sum()),
-        "genuine_share": float(measures.quality_followers[live].sum()) / follows if follows else None,
-        "bots": [_audience(measures, row) for row in lowest.tolist()],
-        "audiences": [
-            {**_audience(measures, row), "missing": float(missing[row])} for row in most.tolist() if missing[row] > 0
-        ],
+        "counting_share": float(quality.followers[live].sum()) / follows if follows else None,
+        "bots": _entries(analysis, lowest),
+        "audiences": _entries(analysis, most[missing[most] > 0]),
     }
 
 
-def _audience(measures: Measures, row: int) -> dict[str, Any]:
-    counts = {name: int(getattr(measures, name)[row]) for name in ("followers", "following")}
-    return {"user": measures.ids[row], **counts, **measures.audience_of(row)}
+def audiences(analysis: Analysis, limit: int) -> dict[str, Any]:
+    """Return the users with most followers by quality, in descending order."""
+    values = np.where(analysis.measures.live, analysis.quality.followers, -1.0)
+    number = min(limit, int(analysis.measures.live.sum()))
+    return {"top": _entries(analysis, np.argsort(-values, kind="stable")[:number])}
+
+
+def quality_of(analysis: Analysis, row: int) -> dict[str, Any]:
+    """Return the quality of a row as a follower, and its followers by their quality."""
+    return {
+        "quality": float(analysis.quality.user[row]),
+        "quality_followers": float(analysis.quality.followers[row]),
+        "suspected_bot": bool(analysis.suspected[row]),
+    }
+
+
+def _entries(analysis: Analysis, rows: Int64s) -> list[dict[str, Any]]:
+    measures = analysis.measures
+    return [{"user": measures.ids[row], **measures.of_user(row), **quality_of(analysis, row)} for row in rows.tolist()]
 
 
 def chances(

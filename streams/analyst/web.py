@@ -31,7 +31,9 @@ PAGE = Path(__file__).parent / "static" / "page.html"
 Question = TypeVar("Question", SeedQuestion, DiffusionQuestion)
 
 LIMIT = 1_000
-ORDERS = ("pagerank", "interaction_pagerank", "core", "followers", "following", "quality_followers")
+ORDERS = ("pagerank", "interaction_pagerank", "core", "followers", "following")
+QUALITY = "quality_followers"
+"""The order that needs a round."""
 
 
 class NotReady(AnalystError):
@@ -93,11 +95,13 @@ class Pages:
         if measures is None:
             return _error(503, f"not ready: {self._analyst.detail}")
         by, limit = request.query.get("by", ORDERS[0]), request.query.get("limit", "20")
+        if by == QUALITY:
+            return self._by_quality(limit)
         if by not in ORDERS or not limit.isdecimal() or not 0 < int(limit) <= LIMIT:
-            return _error(400, f"by must be one of {', '.join(ORDERS)}, limit a number from 1 to {LIMIT}")
+            return _error(400, f"by must be one of {', '.join((*ORDERS, QUALITY))}, limit a number from 1 to {LIMIT}")
         values = np.where(measures.live, getattr(measures, by), -1.0)
         rows = np.argsort(-values, kind="stable")[: min(int(limit), int(measures.live.sum()))]
-        top = [_entry(measures, row) for row in rows.tolist()]
+        top = [{"user": measures.ids[row], **measures.of_user(row)} for row in rows.tolist()]
         return web.json_response({"top": top, "by": by, **_moment(measures)})
 
     async def user(self, request: web.Request) -> web.Response:
@@ -109,18 +113,25 @@ class Pages:
         row = measures.row(user)
         if row is None:
             return _error(404, "no such user, or a forgotten one")
-        answer = {**_entry(measures, row), "component": measures.ids[measures.component[row]]}
+        answer = {"user": user, **measures.of_user(row), "component": measures.ids[measures.component[row]]}
         return web.json_response({**answer, **_of_analysis(self._analyst.background.latest, row), **_moment(measures)})
+
+    def _by_quality(self, limit: str) -> web.Response:
+        """Return the users with most followers by quality, in descending order."""
+        return self._of_round(limit, lambda analysis, number: {"by": QUALITY, **questions.audiences(analysis, number)})
 
     async def bots(self, request: web.Request) -> web.Response:
         """Return the accounts of the lowest quality, and the users with most followers that do not count."""
-        measures = self._analyst.measures
-        if measures is None:
-            return _error(503, f"not ready: {self._analyst.detail}")
-        limit = request.query.get("limit", "20")
+        return self._of_round(request.query.get("limit", "20"), questions.bots)
+
+    def _of_round(self, limit: str, answer: Callable[[Analysis, int], dict[str, Any]]) -> web.Response:
+        """Return an answer from the last round."""
+        analysis = self._analyst.background.latest
         if not limit.isdecimal() or not 0 < int(limit) <= LIMIT:
             return _error(400, f"limit must be a number from 1 to {LIMIT}")
-        return web.json_response({**questions.bots(measures, int(limit)), **_moment(measures)})
+        if analysis is None:
+            return _error(503, "the first analysis is not done yet; try again")
+        return web.json_response({**answer(analysis, int(limit)), **_moment(analysis.measures)})
 
     async def published_seeds(self, _: web.Request) -> web.Response:
         """Return the list that the seeds topic has."""
@@ -162,10 +173,6 @@ class Pages:
             return _error(404, str(error))
 
 
-def _entry(measures: Measures, row: int) -> dict[str, Any]:
-    return {"user": measures.ids[row], **measures.of_user(row), **measures.audience_of(row)}
-
-
 def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:
     """Return the results of the last round for a user."""
     if analysis is None or row >= len(analysis.labels):
@@ -180,6 +187,7 @@ def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:
         "closeness": float(analysis.closeness[row]),
         "betweenness": float(between.value[row]) if between is not None and known else None,
         "betweenness_interval": interval,
+        **questions.quality_of(analysis, row),
         "adds_alone": coverage.expected(analysis.rates, np.array([row])),
     }
 

@@ -12,6 +12,7 @@ from streams.telemetry import console
 
 if TYPE_CHECKING:
     from graphstate.types import Mutation
+    from model.analysis.follower_quality import Quality
     from model.evaluation.bots import Accounts
     from model.simulation.stream import Simulation
     from streams.analyst.measures import Measures
@@ -22,9 +23,10 @@ _BATCH = 50_000
 Progress = Callable[[str], None]
 
 
-def measured(events: list[Mutation]) -> Measures:
+def measured(events: list[Mutation]) -> tuple[Measures, Quality]:
     """Return what the analyst measures after some events, in any order."""
     from graphstate.event_columns import EventColumns
+    from model.analysis.follower_quality import follower_quality
     from streams.analyst.graph.live_graph import LiveGraph
     from streams.analyst.graph.tables import NEVER
     from streams.analyst.measures import measure
@@ -33,7 +35,9 @@ def measured(events: list[Mutation]) -> Measures:
     for begin in range(0, len(events), _BATCH):
         graph.apply(0, EventColumns.of(events[begin : begin + _BATCH]), NEVER)
         graph.update()
-    return measure(graph, 1, {})
+    measures, registers = measure(graph, 1, {}), graph.registers
+    follows, posts = measures.follows, registers.posts(len(measures.live))
+    return measures, follower_quality(follows.offsets, follows.targets, registers.interactions(), posts)
 
 
 def generated(
@@ -59,9 +63,7 @@ def generated(
     return mutations, simulation
 
 
-def accounts_of(
-    events: list[Mutation], simulation: Simulation, measures: Measures, progress: Progress = lambda _line: None
-) -> Accounts:
+def accounts_of(events: list[Mutation], simulation: Simulation, progress: Progress = lambda _line: None) -> Accounts:
     """Join what is served with what is true, by user id; users without an event are left out."""
     import numpy as np
 
@@ -70,6 +72,7 @@ def accounts_of(
     from model.training.scorers import Candidates
     from streams.offline.dataset import build
 
+    measures, quality = measured(events)
     artifact = Artifact.default()
     dataset = build(events, artifact.config, max(event.time for event in events), snapshots=1, progress=progress)
     truth, followers = simulation.true_influence(), simulation.true_followers()
@@ -86,9 +89,9 @@ def accounts_of(
         real=followers.real[known],
         followers=measures.followers[rows].astype(np.int64),
         following=measures.following[rows].astype(np.int64),
-        shares=measures.quality.shares[rows],
-        quality=measures.quality.user[rows],
-        quality_followers=measures.quality.followers[rows],
+        shares=quality.shares[rows],
+        quality=quality.user[rows],
+        quality_followers=quality.followers[rows],
         score=served.score(artifact),
         features=dataset.final.absolute[graph_rows],
     )
@@ -107,7 +110,7 @@ def on_streams(difficulties: list[str], users: int = USERS, progress: Progress =
     for difficulty in difficulties:
         begin = perf_counter()
         events, simulation = generated(difficulty, users, progress=progress)
-        accounts = accounts_of(events, simulation, measured(events), progress)
+        accounts = accounts_of(events, simulation, progress)
         lowered = damped(accounts.score, accounts.followers, accounts.quality_followers)
         report = bots.evaluate(accounts, THRESHOLD, lowered)
         streams.append(
@@ -122,8 +125,8 @@ def on_files(events: list[Mutation]) -> dict[str, Any]:
 
     from model.analysis.follower_quality import THRESHOLD
 
-    measures = measured(events)
-    live, quality = measures.live, measures.quality
+    measures, quality = measured(events)
+    live = measures.live
     followers, following = measures.followers[live], measures.following[live]
     per_follower = following / (1 + followers)
     follows = int(followers.sum())
@@ -135,7 +138,7 @@ def on_files(events: list[Mutation]) -> dict[str, Any]:
         "suspected": int((quality.user[live] < THRESHOLD).sum()),
         "never_shared": int((quality.shares[live] == 0).sum()),
         "ten_follows_per_follower": int((per_follower >= 10).sum()),
-        "genuine_share": round(float(np.sum(quality.followers[live])) / follows, 4) if follows else None,
+        "counting_share": round(float(np.sum(quality.followers[live])) / follows, 4) if follows else None,
     }
 
 
@@ -193,7 +196,7 @@ def _show_stream(stream: dict[str, Any], threshold: float) -> None:
 
 def _show_files(report: dict[str, Any]) -> None:
     if not report["follows"]:
-        typer.echo(f"{report['users']:,} users and no follow: follower quality says nothing here")
+        typer.echo(f"{report['users']:,} users and no follow: follower quality has nothing to read here")
         return
     users = report["users"]
     rules = {
@@ -202,7 +205,9 @@ def _show_files(report: dict[str, Any]) -> None:
         "constant: 10 follows per follower": report["ten_follows_per_follower"],
     }
     typer.echo(
-        f"{users:,} users, {report['follows']:,} follows, of which {report['genuine_share']:.1%} count as genuine. There "
-        "are no labels, so nothing tells whether an account is rightly called a bot.\n"
+        f"{users:,} users, {report['follows']:,} follows, of which {report['counting_share']:.1%} count. There "
+        "are no labels, so nothing shows whether an account is rightly called a bot.\n"
     )
-    console.table([{"rule": name, "users": f"{count:,}", "part": f"{count / users:.1%}"} for name, count in rules.items()])
+    console.table(
+        [{"rule": name, "users": f"{count:,}", "part": f"{count / users:.1%}"} for name, count in rules.items()]
+    )

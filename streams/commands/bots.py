@@ -31,11 +31,11 @@ def bots(
     if user:
         console.table([_row(answer)])
         return
-    genuine = answer["genuine_share"]
-    part = "there are no follows" if genuine is None else f"{genuine:.1%} of all follows count as genuine"
+    counting = answer["counting_share"]
+    part = "there are no follows" if counting is None else f"{counting:.1%} of all follows count"
     typer.echo(
-        f"{answer['suspected']:,} of {answer['users']:,} users have a quality below {answer['threshold']:g}; {part}, as "
-        f"of {answer['as_of'][:19]}\n\nSuspected bots, the lowest quality first:\n"
+        f"{answer['suspected']:,} of {answer['users']:,} users have a quality below {answer['threshold']:g}; {part}, "
+        f"as of {answer['as_of'][:19]}\n\nSuspected bots, the lowest quality first:\n"
     )
     console.table([_row(entry) for entry in answer["bots"]])
     typer.echo("\nUsers with most followers that do not count:\n")
