@@ -20,7 +20,7 @@ from model.analysis.adjacency import Int32s, Int64s
 Array = NDArray[Any]
 Float64s = NDArray[np.float64]
 
-THRESHOLD = 0.85
+THRESHOLD = 0.9
 """A user of lower quality is a suspected bot."""
 RAMP = 0.05
 """A follower counts from this much below the threshold on, and fully from this much above."""
@@ -29,7 +29,7 @@ GENUINE = 0.95
 """Part of the follows that are genuine where nothing is known."""
 WEIGHT = 4.0
 """Number of follows that this part weighs as much as."""
-AUDIENCE = 0.8
+AUDIENCE = 0.7
 """Weight of the evidence of the followee's other followers beside that of the follower's other follows."""
 _SURE = 1e-4
 """Probabilities stay this far from 0 and 1."""
