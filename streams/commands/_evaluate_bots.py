@@ -97,7 +97,9 @@ def accounts_of(events: list[Mutation], simulation: Simulation, progress: Progre
     )
 
 
-def on_streams(difficulties: list[str], users: int = USERS, progress: Progress = lambda _line: None) -> dict[str, Any]:
+def on_streams(
+    difficulties: list[str], users: int = USERS, days: int = DAYS, progress: Progress = lambda _line: None
+) -> dict[str, Any]:
     """Return the report of some generated streams.
 
     Raises:
@@ -109,7 +111,7 @@ def on_streams(difficulties: list[str], users: int = USERS, progress: Progress =
     streams = []
     for difficulty in difficulties:
         begin = perf_counter()
-        events, simulation = generated(difficulty, users, progress=progress)
+        events, simulation = generated(difficulty, users, days, progress=progress)
         accounts = accounts_of(events, simulation, progress)
         lowered = damped(accounts.score, accounts.followers, accounts.quality_followers)
         report = bots.evaluate(accounts, THRESHOLD, lowered)
