@@ -106,7 +106,7 @@ def _buyers_percentile(values: Float64s, buyer: Bools) -> Figure:
 
 
 def _detection(accounts: Accounts, threshold: float) -> list[dict[str, Any]]:
-    """Return how well each rule tells bots from people: AUC, precision and recall at its threshold."""
+    """Return how well each rule separates bots from people: AUC, precision and recall at its threshold."""
     per_follower = accounts.following / (1 + accounts.followers)
     supervised = cross_validated(accounts.features, accounts.bot)
     rules = {

@@ -26,7 +26,7 @@ class Camouflage:
         fame: Chance of being followed by people.
         shares: Shares.
         along: Part of the shares that are of what accounts post and share that the bot follows, buyers apart; the
-            others are of what anyone posts and shares.
+            others are of any post or share of the day.
         farm: Number of bots of a farm.
         awake: Part of the days on which a farm acts; the fewer, the larger its bursts.
     """

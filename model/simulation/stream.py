@@ -42,7 +42,7 @@ class Truth(NamedTuple):
 
 
 class Followers(NamedTuple):
-    """What is behind the followers of each user; for evaluation only, as no event tells.
+    """What is behind the followers of each user; for evaluation only: events do not contain it.
 
     Attributes:
         users: Ids `[n]`.

@@ -122,7 +122,7 @@ def on_streams(
 
 
 def on_files(events: list[Mutation]) -> dict[str, Any]:
-    """Return what the rule says of the users of event files, where no label tells whether it is right."""
+    """Return what the rule finds in event files, where no label shows whether it is right."""
     import numpy as np
 
     from model.analysis.follower_quality import THRESHOLD
