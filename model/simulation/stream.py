@@ -267,10 +267,9 @@ class Simulation:
         post, user, shared_at, via = spread(
             audience, author, time, people.strength()[author] * quality, people.delay, random
         )
-        spam = self._bot_shares(author, time, (post, user, shared_at))
-        post, user, shared_at, via = (
-            np.concatenate(pair) for pair in zip((post, user, shared_at, via), spam, strict=True)
-        )
+        by_bots = self._bot_shares(author, time, (post, user, shared_at))
+        post, user = np.concatenate([post, by_bots[0]]), np.concatenate([user, by_bots[1]])
+        shared_at, via = np.concatenate([shared_at, by_bots[2]]), np.concatenate([via, by_bots[3]])
         shared_at = np.floor(shared_at * 1000) / 1000
         deleted = np.flatnonzero(random.random(len(author)) < 0.01)
         undone = np.flatnonzero(random.random(len(post)) < 0.01)
@@ -297,9 +296,8 @@ class Simulation:
         if people.farms is None:
             post, bot = people.spam(len(author), random)
             return post, bot, time[post] + random.uniform(60, DAY_S, len(post)), np.full(len(post), -1)
-        post, user, when = (
-            np.concatenate(pair) for pair in zip((np.arange(len(author)), author, time), shares, strict=True)
-        )
+        post, user = np.concatenate([np.arange(len(author)), shares[0]]), np.concatenate([author, shares[1]])
+        when = np.concatenate([time, shares[2]])
         followed = np.setdiff1d(self._edges, self._sold, assume_unique=True)
         act, bot = people.farms.shares(Acts(user, post, author[post]), followed, len(shares[0]) / people.users)
         via = np.where(act < len(author), -1, user[act])

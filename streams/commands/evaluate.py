@@ -57,10 +57,7 @@ def evaluate(
     topics: Annotated[
         bool, typer.Option("--topics", help="Measure instead what topics add to the history of authors.")
     ] = False,
-    bots: Annotated[
-        bool,
-        typer.Option("--bots", help="Measure instead what bots and bought followers do, of --ladder with hidden bots."),
-    ] = False,
+    bots: Annotated[bool, typer.Option("--bots", help="Measure instead followers by quality, and bots.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots to this HTML file.")] = None,
     skip_bad: _files.SkipBad = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -125,6 +122,8 @@ def _topics(files: list[Path], since: str, until: str, horizon: str, skip_bad: i
 def _bots(files: list[Path], difficulties: list[str], until: str, skip_bad: int, *, as_json: bool) -> None:
     from streams.commands import _evaluate_bots
 
+    if not files and not difficulties:
+        raise InputError("--bots evaluates event files, or generated streams with --ladder; give one of them")
     if difficulties:
         _evaluate_bots.show(_evaluate_bots.on_streams(difficulties, progress=_files.status), as_json=as_json)
         return

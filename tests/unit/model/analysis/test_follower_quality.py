@@ -46,7 +46,7 @@ def test_it_equals_plain_python(seed: int) -> None:
 
 
 def test_where_nothing_is_known_all_followers_count() -> None:
-    """Without posts there is no evidence against a follower; users without follows have the quality of the assumption."""
+    """Without posts all followers count; users without follows have the quality of the assumption."""
     follows = {(a, 0) for a in range(1, 9)}
     found = computed(10, follows, {}, [0] * 10)
     assert found.user[9] == pytest.approx(GENUINE)
