@@ -65,7 +65,7 @@ class Farms:
         number = len(self.bots)
         self._farm = random.permutation(np.arange(number) // camouflage.farm)
         self._sold = np.cumsum(np.exp(random.normal(0, 0.8, number)))
-        self._eager = np.exp(random.normal(-0.5, 1.0, number))
+        self._eager = np.exp(random.normal(-0.85, 1.3, number))
         self._awake = np.zeros(number, np.bool_)
 
     def wake(self) -> None:
@@ -127,3 +127,28 @@ class Farms:
         edge = np.repeat(np.arange(len(target)), counts)
         within = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.searchsorted(self.bots, source[edge]), order[start[edge] + within]
+
+
+class Shares(NamedTuple):
+    """Shares: post, user, time (s) and via of each, −1 directly from the author, `[m]` each."""
+
+    post: Int64s
+    user: Int64s
+    time: Float64s
+    via: Int64s
+
+
+def credited(people: Shares, bots: Shares, random: np.random.Generator) -> Int64s:
+    """Return the via of each share by a person `[m]`: of shares through others, some name a bot that shared before.
+
+    Each names a bot with the chance that a random sharer of the post is one; otherwise all bots had a via of 0.
+    """
+    post, user = np.concatenate([people.post, bots.post]), np.concatenate([people.user, bots.user])
+    time = np.concatenate([people.time, bots.time])
+    order = np.argsort(post, kind="stable")
+    start = np.searchsorted(post[order], people.post)
+    size = np.searchsorted(post[order], people.post, side="right") - start
+    other = order[start + (random.random(len(people.post)) * size).astype(np.int64)]
+    named = (people.via >= 0) & (other >= len(people.post)) & (time[other] < people.time)
+    via: Int64s = np.where(named, user[other], people.via)
+    return via

@@ -63,11 +63,11 @@ HARDENED = {
     ),
     "strong": replace(
         DIFFICULTIES["strong"], bots=0.18, buyers=0.12, bought=1.5,
-        camouflage=Camouflage(follows=0.4, ring=0.1, posts=0.7, fame=0.6, shares=0.9, along=0.6, awake=0.6),
+        camouflage=Camouflage(follows=0.4, ring=0.1, posts=0.7, fame=0.6, shares=0.7, along=0.6, awake=0.6),
     ),
     "very_hard": replace(
         DIFFICULTIES["very_hard"], bots=0.20, buyers=0.12, bought=1.2,
-        camouflage=Camouflage(follows=0.35, ring=0.1, posts=1.0, fame=0.9, shares=1.2, along=0.9, awake=0.8),
+        camouflage=Camouflage(follows=0.4, ring=0.1, posts=1.0, fame=0.9, shares=0.9, along=0.9, awake=0.7),
     ),
 }  # fmt: skip
 """The difficulties with bots that hide, from easy to hard; no stream has them unless it is asked for."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.simulation.bots import Camouflage, Farms
+from model.simulation.bots import Acts, Camouflage, Farms, Shares, credited
 from model.simulation.population import DIFFICULTIES, HARDENED
 from model.simulation.stream import Simulation
 
@@ -77,27 +77,41 @@ def test_bots_share_in_bursts() -> None:
     """Bots of a farm share on the same days; nothing is shared by the bots of farms that sleep."""
     bot = np.arange(400) < 100
     farms = Farms(bot, Camouflage(farm=50, awake=0.3), 10.0, np.random.default_rng(0))
-    author, shared = np.arange(200, 300), np.ones(100, np.int64)
+    acts = Acts(np.arange(200, 300), np.arange(100), np.arange(200, 300))
     edges = np.sort(np.random.default_rng(1).choice(np.arange(100 * 400), 2_000, replace=False))
     by_day = []
     for _ in range(60):
         farms.wake()
-        post, sharer = farms.shares(author, shared, edges, 1.0)
+        act, sharer = farms.shares(acts, edges, 1.0)
         assert bot[sharer].all()
-        assert len(np.unique(post * 400 + sharer)) == len(post)
-        by_day.append(len(post))
+        assert len(np.unique(acts.post[act] * 400 + sharer)) == len(act)
+        by_day.append(len(act))
     assert 0 in by_day
     assert max(by_day) > 2 * np.mean(by_day)
 
 
+def test_shares_come_through_bots_too() -> None:
+    """Of shares through others, some name a bot that shared the post before; direct shares stay direct."""
+    post, none = np.zeros(100, np.int64), np.zeros(0, np.int64)
+    via = np.where(np.arange(100) < 50, -1, 7)
+    people = Shares(post, np.arange(100), np.full(100, 50.0), via)
+    bots = Shares(post, np.arange(100, 200), np.where(np.arange(100) < 50, 10.0, 90.0), np.full(100, -1))
+    found = credited(people, bots, np.random.default_rng(0))
+    assert (found[:50] == -1).all()
+    assert set(found[50:].tolist()) <= {7, *range(100, 150)}
+    assert 4 < (found[50:] != 7).sum() < 25
+    assert credited(people, Shares(none, none, np.zeros(0), none), np.random.default_rng(0)).tolist() == via.tolist()
+
+
 def test_shares_along_follows_name_followed_accounts() -> None:
-    """With `along` of 1, a bot that follows an author of the day shares only such authors."""
+    """With `along` of 1, a bot shares what accounts that it follows posted or shared."""
     farms = Farms(np.arange(20) < 2, Camouflage(shares=9.0, along=1.0, awake=1.0), 4.0, np.random.default_rng(3))
     farms.wake()
     edges = np.array([0 * 20 + 5, 0 * 20 + 6, 1 * 20 + 7])
-    post, sharer = farms.shares(np.array([5, 6, 7, 8, 9]), np.array([0, 0, 0, 50, 50]), edges, 1.0)
-    assert {*zip(post.tolist(), sharer.tolist(), strict=True)} <= {(0, 0), (1, 0), (2, 1)}
-    assert len(post)
+    acts = Acts(np.array([5, 6, 7, 8, 9]), np.array([0, 1, 2, 0, 1]), np.array([5, 6, 7, 5, 6]))
+    act, sharer = farms.shares(acts, edges, 1.0)
+    assert {*zip(act.tolist(), sharer.tolist(), strict=True)} <= {(0, 0), (1, 0), (2, 1)}
+    assert len(act)
 
 
 def test_streams_without_hidden_bots_are_what_they_were() -> None:
