@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from model.config import OWN
 from model.types import COUNTED, LEAST, PRIOR_POSTS, SUMS, Int32s, Int64s, OwnInputs, Population, standards
 
-_PAST, _RECENT, _CREATED, _SINCE = (
-    OWN.index(name) for name in ("past_mean", "recent_mean", "created", "since_created")
+_PAST, _RECENT, _CREATED, _SINCE, _FOLLOWERS = (
+    OWN.index(name) for name in ("past_mean", "recent_mean", "created", "since_created", "followers")
 )
 _COUNTED = np.array(COUNTED)
 
@@ -31,6 +31,11 @@ def _add(own: NDArray[np.int16], sign: int, counted: Int64s, least: Int64s, sums
         sums[number + place] += sign * value
         sums[2 * number + place] += sign * value * value
     posts, recent = least[own[_CREATED]], np.int64(own[_RECENT])
+    followers = np.int64(own[_FOLLOWERS]) * (own[_SINCE] > 0)
+    sums[-9] += sign * (followers > 0)
+    sums[-8] += sign * followers
+    sums[-7] += sign * followers * followers
+    sums[-6] += sign * followers * recent
     sums[-5] += sign * posts
     if posts > 0:
         sums[-4] += sign * own[_PAST] * (posts + PRIOR_POSTS)
@@ -56,6 +61,12 @@ def _replace(
             _add(held[row], 1, counted, least, sums)
 
 
+def _steps(population: Population) -> tuple[Int64s, Int64s, Int64s]:
+    """Return the steps of a population as arrays."""
+    mean, deviation = np.array(population.mean, np.int64), np.array(population.deviation, np.int64)
+    return mean, deviation, np.array([population.agreement], np.int64)
+
+
 class PopulationSums:
     """Sums over the live users of this shard and of all shards, and the population that they give.
 
@@ -73,7 +84,7 @@ class PopulationSums:
         self._held = np.zeros((256, len(OWN)), np.int16)
         self._counts = np.zeros(256, np.bool_)
         self.population = Population.of(self._own)
-        self._mean, self._deviation = np.array(self.population, np.int64)
+        self._mean, self._deviation, self._agreement = _steps(self.population)
         self.inputs = OwnInputs.of(self.population)
         self.replace(np.zeros(0, np.int64), np.zeros((0, len(OWN)), np.int32), np.zeros(0, np.bool_))  # compiles it
 
@@ -94,9 +105,11 @@ class PopulationSums:
     def refresh(self) -> bool:
         """Use the population that the present sums give; return whether it is another one."""
         total = sum(self._others.values(), self._own)
-        if not standards(total, self._mean, self._deviation):
+        if not standards(total, self._mean, self._deviation, self._agreement):
             return False
-        self.population = Population(tuple(self._mean.tolist()), tuple(self._deviation.tolist()))
+        self.population = Population(
+            tuple(self._mean.tolist()), tuple(self._deviation.tolist()), int(self._agreement[0])
+        )
         self.inputs = OwnInputs.of(self.population)
         return True
 

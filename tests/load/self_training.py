@@ -3,7 +3,8 @@
 A broker and a worker that begins with the packaged artifact get the events in slices of event time, each post before
 the other events of its slice. After every `--every` days of event time the trainer runs one cycle. At the end the
 predictions that were served are compared, over time, with those that the packaged artifact would have made, and with
-the past mean.
+the past mean. With `--poison DAY`, every share of the seven days from there on names a random post of the last three
+days, so that for a week reach says nothing of an author.
 """
 
 from __future__ import annotations
@@ -38,12 +39,27 @@ from tests.support.workers import environment, producer, wait_for
 HOUR_S, DAY_S = 3_600, 86_400
 SETTLE_S = 130.0
 """The worker sends its closed posts at most every two minutes."""
+POISON_S, POISON_POSTS_S = 7 * DAY_S, 3 * DAY_S
+"""Length of a poisoned stretch, and the age up to which its shares name posts."""
 
 
 def slices(events: Sequence[Event], hours: float) -> Iterator[list[Event]]:
     """Yield the events of each slice of event time."""
     for _, group in groupby(events, key=lambda event: event["time"] // (hours * HOUR_S)):
         yield list(group)
+
+
+def poisoned(events: Sequence[Event], begin: float, seed: int = 0) -> list[Event]:
+    """Return the events with random contents in the shares of the week from `begin` (s) on."""
+    random, recent, result = np.random.default_rng(seed), list[Event](), list[Event]()
+    for event in events:
+        if event["type"] == "create":
+            recent = [*(post for post in recent if post["time"] > event["time"] - POISON_POSTS_S), event]
+        given = event
+        if event["type"] == "share" and begin <= event["time"] < begin + POISON_S and recent:
+            given = {**event, "content": recent[int(random.integers(len(recent)))]["content"]}
+        result.append(given)
+    return result
 
 
 def train(settings: Settings) -> dict[str, Any]:
@@ -148,9 +164,13 @@ def main() -> int:
     parser.add_argument("--posts", type=int, default=4_000, help="creates of the file that are sent")
     parser.add_argument("--hours", type=float, default=6.0, help="event time of a slice")
     parser.add_argument("--every", type=float, default=14.0, help="days of event time between two cycles")
+    parser.add_argument("--poison", type=float, help="day after the first post from which a week is poisoned")
     parser.add_argument("--window", type=int, default=1_000, help="closed posts of one figure")
     given = parser.parse_args()
     events, begin = read(given.file, given.posts, given.since), time.monotonic()
+    if given.poison is not None:
+        first = next(event["time"] for event in events if event["type"] == "create")
+        events = poisoned(events, first + given.poison * DAY_S)
     with tempfile.TemporaryDirectory(prefix="groundswell-train-") as folder:
         options = {"partitions": 1, "live_posts": 100_000, "calibrate": True}
         with Rig(Path(folder), workers=1, shards=1, **options) as rig:
