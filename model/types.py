@@ -147,7 +147,7 @@ class Population(NamedTuple):
 
     @property
     def caution(self) -> float:
-        """Factor of past reach: 1 where followers agree with it, more where they say less of a user's reach."""
+        """Factor of past reach: 1 where followers agree with it, more where they do not."""
         agreement = self.agreement / _AGREEMENT_STEPS
         return 1 + _CAUTION * min(max(1 - agreement / _AGREEMENT, 0.0), 1.0)
 

@@ -45,7 +45,7 @@ LINEAR = 0.3
 """Part of the score that is linear in the own inputs."""
 PERSISTENCE = 0.2
 """Weight of the centred past mean that is added: past reach predicts more in real streams than in generated ones. The
-input is up to ten times as large where followers say little, see `model.types.Population.caution`."""
+input is up to ten times as large where followers do not agree with it, see `model.types.Population.caution`."""
 NEW = -0.1
 """Added to the score of authors without a post, whose targets are centred apart. Chosen on the strong and very hard
 streams and one real one, all of which gain from it."""

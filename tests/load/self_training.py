@@ -4,7 +4,7 @@ A broker and a worker that begins with the packaged artifact get the events in s
 the other events of its slice. After every `--every` days of event time the trainer runs one cycle. At the end the
 predictions that were served are compared, over time, with those that the packaged artifact would have made, and with
 the past mean. With `--poison DAY`, every share of the seven days from there on names a random post of the last three
-days, so that for a week reach says nothing of an author.
+days, so that for a week reach does not depend on the author.
 """
 
 from __future__ import annotations
