@@ -1,7 +1,7 @@
 """Input of the network as plain arrays; own features enter relative to the population.
 
     sums          exact integers over the live users, in any order: `measure`
-    Population    mean and deviation of each own feature, in coarse steps
+    Population    mean and deviation of each own feature, and how far followers agree with past reach, in coarse steps
     OwnInputs     input = gain · feature + table[feature or its partner]
 
 The steps are coarse so that the population in use changes rarely: a change recomputes the head of every user. It is a
@@ -30,7 +30,7 @@ BUCKETS: Final = 64
 PRIOR_POSTS: Final = 2
 """Posts without a share that the graph adds to a past mean."""
 _PAST, _CREATED, _SINCE, _COLD = (OWN.index(name) for name in ("past_mean", "created", "since_created", "cold"))
-_RECENT = OWN.index("recent_mean")
+_RECENT, _FOLLOWERS = OWN.index("recent_mean"), OWN.index("followers")
 COUNTED: Final = tuple(column for column, name in enumerate(OWN) if name not in HISTORY and column != _COLD)
 """Own features of which the non-zero values are counted."""
 PARTNER: Final = np.array(
@@ -39,9 +39,11 @@ PARTNER: Final = np.array(
 """For each own feature, the feature that selects an entry of its table."""
 LEAST: Final = np.ceil(2 ** (np.arange(BUCKETS) / 2) - 1e-9).astype(np.int64) - 1
 """Smallest number in each half-octave bucket; exact up to 2."""
-SUMS: Final = 3 * len(COUNTED) + 5
+SUMS: Final = 3 * len(COUNTED) + 9
 """Number of sums over a population: per counted feature the number, sum and sum of squares of its non-zero values; then
-posts, their log reach, users with a newest post, and the sum and sum of squares of their recent mean."""
+of the users with a newest post: how many have followers, sum and sum of squares of their followers, and sum of the
+products with the recent mean; then posts, their log reach, users with a newest post, and the sum and sum of squares of
+their recent mean."""
 
 _STEPS_PER_BUCKET = 4
 _REACH_STEP = 4
@@ -53,6 +55,13 @@ _ROUNDED_TO = np.array([_STEPS_PER_BUCKET if OWN[column].startswith("since") els
 young, and with each change most users are scored again."""
 _LIMIT, _SPREAD = 3.0, 0.4
 """A non-zero count enters as 1 + 0.4 · its distance from the mean in deviations, at most 3 of them."""
+_AGREEMENT_STEPS = 16
+"""Steps of a correlation of 1."""
+_AGREEMENT, _AGREEMENT_UNKNOWN, _AGREEMENT_USERS = 0.25, 0.125, 20
+"""Correlation of followers and recent mean from which followers are believed; the one that is assumed without data; and
+the number of users with followers for which the assumption counts as much as they do."""
+_CAUTION = 9.0
+"""Past reach enters up to 1 + this times as large where followers are unrelated to it."""
 
 
 def contributions(own: Int32s | Int64s) -> Int64s:
@@ -61,9 +70,11 @@ def contributions(own: Int32s | Int64s) -> Int64s:
     counted = wide[:, COUNTED]
     posts = LEAST[wide[:, _CREATED]]
     recent = wide[:, _RECENT]
+    known = wide[:, _SINCE] > 0
+    followers = wide[:, _FOLLOWERS] * known
     ends = (
-        posts, wide[:, _PAST] * (posts + PRIOR_POSTS) * (posts > 0), (wide[:, _SINCE] > 0).astype(np.int64), recent,
-        recent * recent,
+        followers > 0, followers, followers * followers, followers * recent,
+        posts, wide[:, _PAST] * (posts + PRIOR_POSTS) * (posts > 0), known, recent, recent * recent,
     )  # fmt: skip
     return np.concatenate([counted > 0, counted, counted * counted, np.stack(ends, axis=1)], axis=1)
 
@@ -75,13 +86,25 @@ def measure(own: Int32s) -> Int64s:
 
 
 @njit(cache=True, nogil=True)
-def standards(sums: Int64s, mean: Int64s, deviation: Int64s) -> bool:
+def _correlation(sums: Int64s) -> float:
+    """Return the correlation of followers and recent mean over the users with a post; few users leave it as assumed."""
+    followed, total, squares, products = float(sums[-9]), float(sums[-8]), float(sums[-7]), float(sums[-6])
+    users, recent, recent_squares = float(max(sums[-3], 1)), float(sums[-2]), float(sums[-1])
+    spread = (squares - total * total / users) * (recent_squares - recent * recent / users)
+    found = (products - total * recent / users) / np.sqrt(spread) if spread > 0 else 0.0
+    weight = followed if spread > 0 else 0.0
+    return float((found * weight + _AGREEMENT_UNKNOWN * _AGREEMENT_USERS) / (weight + _AGREEMENT_USERS))
+
+
+@njit(cache=True, nogil=True)
+def standards(sums: Int64s, mean: Int64s, deviation: Int64s, agreement: Int64s) -> bool:
     """Compute the steps of a `Population`, and return whether one of them changed.
 
     Args:
         sums: Sums `[SUMS]`.
         mean: Its means `[k]`, replaced.
         deviation: Its deviations `[k]`, replaced.
+        agreement: Its agreement `[1]`, replaced.
     """
     number, changed = len(mean) - 1, False
     for place in range(number + 1):
@@ -100,6 +123,9 @@ def standards(sums: Int64s, mean: Int64s, deviation: Int64s) -> bool:
         new_deviation = max(int(np.rint(np.sqrt(max(variance, 0.0)) * steps / unit)) * unit, least)
         changed |= new_mean != mean[place] or new_deviation != deviation[place]
         mean[place], deviation[place] = new_mean, new_deviation
+    new_agreement = int(np.rint(_correlation(sums) * _AGREEMENT_STEPS))
+    changed |= new_agreement != agreement[0]
+    agreement[0] = new_agreement
     return changed
 
 
@@ -109,17 +135,25 @@ class Population(NamedTuple):
     Attributes:
         mean: Mean of the non-zero values of each counted feature, and of the log reach of posts.
         deviation: Their deviations; for the reach, that between authors.
+        agreement: Correlation of followers and recent mean among the users with a post.
     """
 
     mean: tuple[int, ...]
     deviation: tuple[int, ...]
+    agreement: int
 
     @classmethod
     def of(cls, sums: Int64s) -> Population:
         """Return the population with some sums `[SUMS]`; an empty one has means of 0."""
-        mean, deviation = np.zeros((2, len(COUNTED) + 1), np.int64)
-        standards(sums, mean, deviation)
-        return cls(tuple(mean.tolist()), tuple(deviation.tolist()))
+        (mean, deviation), agreement = np.zeros((2, len(COUNTED) + 1), np.int64), np.zeros(1, np.int64)
+        standards(sums, mean, deviation, agreement)
+        return cls(tuple(mean.tolist()), tuple(deviation.tolist()), int(agreement[0]))
+
+    @property
+    def caution(self) -> float:
+        """Factor of past reach: 1 where followers agree with it, more where they do not."""
+        agreement = self.agreement / _AGREEMENT_STEPS
+        return 1 + _CAUTION * min(max(1 - agreement / _AGREEMENT, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -141,16 +175,17 @@ class OwnInputs:
     @classmethod
     def of(cls, population: Population) -> OwnInputs:
         """Return the inputs relative to a population."""
-        mean, deviation = (np.array(values, np.float64) for values in population)
+        mean, deviation = np.array(population.mean, np.float64), np.array(population.deviation, np.float64)
         gain, table = np.zeros(len(OWN)), np.zeros((len(OWN), BUCKETS))
         places = np.arange(BUCKETS)
         for column, middle, spread in zip(COUNTED, mean[:-1], deviation[:-1], strict=True):
             distance = (places * _STEPS_PER_BUCKET - middle) / spread
             table[column, 1:] = 1 + _SPREAD * np.clip(distance, -_LIMIT, _LIMIT)[1:]
-        posts, reach = LEAST.astype(np.float64), mean[-1] / deviation[-1]
+        unit = deviation[-1] / population.caution
+        posts, reach = LEAST.astype(np.float64), mean[-1] / unit
         for name in HISTORY:
             column = OWN.index(name)
-            gain[column] = 1 / (deviation[-1] * _REACH_STEP)
+            gain[column] = 1 / (unit * _REACH_STEP)
             table[column] = -reach * (posts / (posts + PRIOR_POSTS) if column == _PAST else places > 0)
         table[_COLD, 1:] = 1
         return cls(gain.astype(np.float32), table.astype(np.float32))

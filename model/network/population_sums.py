@@ -27,8 +27,8 @@ from model.types import (
     standards,
 )
 
-_PAST, _RECENT, _CREATED, _SINCE = (
-    OWN.index(name) for name in ("past_mean", "recent_mean", "created", "since_created")
+_PAST, _RECENT, _CREATED, _SINCE, _FOLLOWERS = (
+    OWN.index(name) for name in ("past_mean", "recent_mean", "created", "since_created", "followers")
 )
 _COUNTED = np.array(COUNTED)
 
@@ -43,6 +43,11 @@ def _add(own: NDArray[np.int16], sign: int, counted: Int64s, least: Int64s, sums
         sums[number + place] += sign * value
         sums[2 * number + place] += sign * value * value
     posts, recent = least[own[_CREATED]], np.int64(own[_RECENT])
+    followers = np.int64(own[_FOLLOWERS]) * (own[_SINCE] > 0)
+    sums[-9] += sign * (followers > 0)
+    sums[-8] += sign * followers
+    sums[-7] += sign * followers * followers
+    sums[-6] += sign * followers * recent
     sums[-5] += sign * posts
     if posts > 0:
         sums[-4] += sign * own[_PAST] * (posts + PRIOR_POSTS)
@@ -83,6 +88,12 @@ def _affected(
     return n
 
 
+def _steps(population: Population) -> tuple[Int64s, Int64s, Int64s]:
+    """Return the steps of a population as arrays."""
+    mean, deviation = np.array(population.mean, np.int64), np.array(population.deviation, np.int64)
+    return mean, deviation, np.array([population.agreement], np.int64)
+
+
 class PopulationSums:
     """Sums over the live users of this shard and of all shards, and the population that they give.
 
@@ -100,7 +111,7 @@ class PopulationSums:
         self._held = np.zeros((256, len(OWN)), np.int16)
         self._counts = np.zeros(256, np.bool_)
         self.population = Population.of(self._own)
-        self._mean, self._deviation = np.array(self.population, np.int64)
+        self._mean, self._deviation, self._agreement = _steps(self.population)
         self.inputs = OwnInputs.of(self.population)
         none = np.zeros((0, len(OWN)), np.int32)
         self.replace(np.zeros(0, np.int64), none, np.zeros(0, np.bool_))  # compiles it
@@ -123,9 +134,11 @@ class PopulationSums:
     def refresh(self) -> bool:
         """Use the population that the present sums give; return whether it is another one."""
         total = sum(self._others.values(), self._own)
-        if not standards(total, self._mean, self._deviation):
+        if not standards(total, self._mean, self._deviation, self._agreement):
             return False
-        self.population = Population(tuple(self._mean.tolist()), tuple(self._deviation.tolist()))
+        self.population = Population(
+            tuple(self._mean.tolist()), tuple(self._deviation.tolist()), int(self._agreement[0])
+        )
         self.inputs = OwnInputs.of(self.population)
         return True
 

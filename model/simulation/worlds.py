@@ -103,7 +103,7 @@ class World:
             return float(np.exp(uniform(np.log(low), np.log(high))))
 
         if seed % 8 in _PLAIN:
-            return cls._plain(seed, int(wide(users[0], users[1] * 0.6)), random)
+            return cls._plain(seed, int(wide(min(2 * users[0], users[1]), users[1])), random)
         number, follows = int(wide(*users)), wide(6, 40)
         # Where people and posts differ much, and cascades are long, past reach predicts more, as in real streams.
         difficulty = Difficulty(

@@ -3,7 +3,9 @@
 A broker and a worker that begins with the packaged artifact get the events in slices of event time, each post before
 the other events of its slice. After every `--every` days of event time the trainer runs one cycle. At the end the
 predictions that were served are compared, over time, with those that the packaged artifact would have made, and with
-the past mean.
+the past mean. With `--poison DAY`, every share of the seven days from there on names a random post of the last three
+days, so that for a week reach does not depend on the author. With `--offline`, the same cycles run on the list of
+events, without a broker.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from streams.messages.closed_posts import decode
 from streams.offline.replay import cluster
 from streams.settings.settings import Settings
 from streams.shard.graph_view import graph_spec
+from streams.trainer.cycle import InUse, run_cycle
+from streams.trainer.shadow import in_order, shadow
 from streams.worker.rollout.models_topic import read_models_topic
 from tests.load.live_figures import Event, Feeder, decoded, read
 from tests.load.rig import Rig
@@ -38,12 +42,27 @@ from tests.support.workers import environment, producer, wait_for
 HOUR_S, DAY_S = 3_600, 86_400
 SETTLE_S = 130.0
 """The worker sends its closed posts at most every two minutes."""
+POISON_S, POISON_POSTS_S = 7 * DAY_S, 3 * DAY_S
+"""Length of a poisoned stretch, and the age up to which its shares name posts."""
 
 
 def slices(events: Sequence[Event], hours: float) -> Iterator[list[Event]]:
     """Yield the events of each slice of event time."""
     for _, group in groupby(events, key=lambda event: event["time"] // (hours * HOUR_S)):
         yield list(group)
+
+
+def poisoned(events: Sequence[Event], begin: float, seed: int = 0) -> list[Event]:
+    """Return the events with random contents in the shares of the week from `begin` (s) on."""
+    random, recent, result = np.random.default_rng(seed), list[Event](), list[Event]()
+    for event in events:
+        if event["type"] == "create":
+            recent = [*(post for post in recent if post["time"] > event["time"] - POISON_POSTS_S), event]
+        given = event
+        if event["type"] == "share" and begin <= event["time"] < begin + POISON_S and recent:
+            given = {**event, "content": recent[int(random.integers(len(recent)))]["content"]}
+        result.append(given)
+    return result
 
 
 def train(settings: Settings) -> dict[str, Any]:
@@ -84,6 +103,30 @@ def served(
     state = read_models_topic(rig.settings)
     assert state is not None
     return decode(state.posts[0]), decisions
+
+
+def offline(events: Sequence[Event], every_days: float) -> tuple[LivePosts, list[dict[str, Any]]]:
+    """Run the cycles on the list of events; return the closed posts as they would be served, and the decisions."""
+    ordered, used = in_order(decoded(events)), InUse(Artifact.default())
+    times = np.array([event.time for event in ordered])
+    begin = int(next(event["time"] for event in events if event["type"] == "create") * 1_000_000)
+    decisions, served_by = list[dict[str, Any]](), [(0, used.artifact)]
+    for moment in range(begin, int(times[-1]), int(every_days * DAY_S * 1_000_000)):
+        started = time.monotonic()
+        decision = run_cycle(ordered[: int(np.searchsorted(times, moment))], used, seed=len(decisions))
+        figures_of = decision.judgement.row() if decision.judgement else None
+        told = decision.row() | {"figures": figures_of, "seconds": round(time.monotonic() - started, 1)}
+        decisions.append(told)
+        sys.stderr.write(json.dumps(brief(told)) + "\n")
+        if decision.artifact is not None:
+            used = InUse(decision.artifact, used.artifact if decision.action == "accepted" else None, moment)
+            served_by.append((moment, decision.artifact))
+    parts = []
+    ends = [*(since for since, _ in served_by[1:]), int(times[-1])]
+    for (since, artifact), until in zip(served_by, ends, strict=True):
+        posts = shadow(ordered, artifact, since).posts
+        parts.append(posts[posts["created_at"] <= until])
+    return np.concatenate(parts), decisions
 
 
 def by_packaged(events: Sequence[Event], hours: float) -> LivePosts:
@@ -148,15 +191,24 @@ def main() -> int:
     parser.add_argument("--posts", type=int, default=4_000, help="creates of the file that are sent")
     parser.add_argument("--hours", type=float, default=6.0, help="event time of a slice")
     parser.add_argument("--every", type=float, default=14.0, help="days of event time between two cycles")
+    parser.add_argument("--poison", type=float, help="day after the first post from which a week is poisoned")
+    parser.add_argument("--offline", action="store_true", help="without a broker, each post by the state before it")
     parser.add_argument("--window", type=int, default=1_000, help="closed posts of one figure")
     given = parser.parse_args()
     events, begin = read(given.file, given.posts, given.since), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="groundswell-train-") as folder:
-        options = {"partitions": 1, "live_posts": 100_000, "calibrate": True}
-        with Rig(Path(folder), workers=1, shards=1, **options) as rig:
-            posts, decisions = served(rig, events, given.hours, given.every)
+    if given.poison is not None:
+        first = next(event["time"] for event in events if event["type"] == "create")
+        events = poisoned(events, first + given.poison * DAY_S)
+    if given.offline:
+        posts, decisions = offline(events, given.every)
+        packaged = shadow(in_order(decoded(events)), Artifact.default(), 0).posts
+    else:
+        with tempfile.TemporaryDirectory(prefix="groundswell-train-") as folder:
+            options = {"partitions": 1, "live_posts": 100_000, "calibrate": True}
+            with Rig(Path(folder), workers=1, shards=1, **options) as rig:
+                posts, decisions = served(rig, events, given.hours, given.every)
+        packaged = by_packaged(events, given.hours)
     fed_s = time.monotonic() - begin
-    packaged = by_packaged(events, given.hours)
     people = walk_forward(packaged, Artifact.default().config.horizon_s * 1_000_000)
     known = ~np.isnan(people)
     report = {

@@ -44,6 +44,30 @@ def test_a_population_has_the_means_and_deviations_of_the_values_that_are_there(
     assert population.deviation[-1] * 4 == pytest.approx(own[own[:, SINCE] > 0, 1].std(), abs=2.1)
 
 
+@pytest.mark.parametrize(("share", "agreement", "caution"), [(1.0, 16, 1.0), (0.0, 0, 10.0)])
+def test_past_reach_counts_more_where_followers_are_unrelated_to_it(
+    share: float, agreement: int, caution: float
+) -> None:
+    """The correlation over the users with a post is NumPy's; the factor of past reach follows from it."""
+    own, random = people(7, 5_000), np.random.default_rng(8)
+    known, followers = own[:, SINCE] > 0, OWN.index("followers")
+    own[:, followers] = random.integers(1, 40, len(own))
+    agreeing = known & (random.random(len(own)) < share)
+    own[agreeing, followers] = own[agreeing, OWN.index("recent_mean")] // 16 + 1
+    population = Population.of(measure(own))
+    correlation = np.corrcoef(own[known, followers], own[known, OWN.index("recent_mean")])[0, 1]
+    assert population.agreement / 16 == pytest.approx(correlation, abs=0.04)
+    assert (population.agreement, population.caution) == (agreement, caution)
+
+
+def test_without_followers_the_agreement_is_assumed() -> None:
+    """A graph without follows, and an empty one, lie in the middle."""
+    own = people(9)
+    own[:, OWN.index("followers")] = 0
+    for sums in (measure(own), np.zeros(SUMS, np.int64)):
+        assert (Population.of(sums).agreement, Population.of(sums).caution) == (2, 5.5)
+
+
 def test_small_changes_keep_the_population() -> None:
     """One user more among many changes the sums, and not the population; another scale does."""
     own = people(4, 5_000)
@@ -62,7 +86,7 @@ def test_inputs_are_what_their_definition_says() -> None:
         mean, deviation = population.mean[place] / 4, population.deviation[place] / 4
         expected = 1 + 0.4 * np.clip((own[:, column] - mean) / deviation, -3, 3)
         np.testing.assert_allclose(inputs[:, column], np.where(own[:, column] > 0, expected, 0), atol=1e-5)
-    reach, deviation = population.mean[-1] * 4, population.deviation[-1] * 4
+    reach, deviation = population.mean[-1] * 4, population.deviation[-1] * 4 / population.caution
     posts = LEAST[own[:, CREATED]]
     total = own[:, 0] * (posts + 2)  # the past mean is this over posts + 2
     np.testing.assert_allclose(inputs[:, 0], ((total + 2 * reach) / (posts + 2) - reach) / deviation, atol=1e-4)
