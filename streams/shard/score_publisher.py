@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,18 @@ def reach_of(score: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.flo
     return people
 
 
+class TopicTarget:
+    """The topic of scores by user and topic that a shard publishes to.
+
+    Attributes:
+        target: As `ScorePublisher.target`.
+        request_republish: Lets the next steps publish every score again, with the topics of its user.
+    """
+
+    def __init__(self, target: str, request_republish: Callable[[], None]) -> None:
+        self.target, self.request_republish = target, request_republish
+
+
 class ScorePublisher:
     """Current and published scores of one shard.
 
@@ -77,6 +89,8 @@ class ScorePublisher:
         republish_pending: Whether some live users have no valid published score; the next steps publish theirs.
         calibration: Map from scores to persons.
         target: The score topic published to, as `streams/worker/processing/score_topic.py` writes it; committed.
+        by_topic: The topic of scores by user and topic; committed.
+        last_rows: The user rows whose scores `publish` returned last, ascending.
     """
 
     def __init__(self, graph: GraphState, engine: Backend, publishing: Publishing) -> None:
@@ -89,6 +103,8 @@ class ScorePublisher:
         self.republish_pending = False
         self.calibration = IDENTITY
         self.target = graph.meta.get(b"scores", b"").decode()
+        self.by_topic = TopicTarget(graph.meta.get(b"topics", b"").decode(), self.request_republish)
+        self.last_rows = np.zeros(0, np.int64)
 
     def _user_rows(self) -> int:
         return int(self._graph.users.rows)
@@ -168,6 +184,10 @@ class ScorePublisher:
         """Return the current reach `[k]` and percentile `[k]` of user rows `[k]`."""
         return self.calibration.people(self.engine.score[rows]), self.percentiles.percentile(rows)
 
+    def percentile_of(self, reach: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the percentile `[k]` that users with these reaches `[k]` would have."""
+        return self.percentiles.rank(self.calibration.score(reach))
+
     def publish(self, rows: NDArray[np.int64]) -> list[Score]:
         """Return the scores to publish, and note them as published.
 
@@ -187,6 +207,7 @@ class ScorePublisher:
         thresholds = np.float32(self._publishing.reach), self._publishing.percentile
         keep = keep[: _update(rows, reach, percentile, published.reach, published.percentile, *thresholds, keep)]
         rows, reach, percentile = rows[keep], reach[keep], percentile[keep]
+        self.last_rows = rows
         listed = rows.tolist()
         published.dirty_rows.update(listed)
         ids, as_of = self._graph.users.ids, self._graph.as_of(rows).tolist()
