@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from streams.errors import InputError
+from streams.query.errors import QueryError
 from streams.query.questions import (
     Compare,
     Explain,
@@ -41,19 +41,6 @@ _NAMES = {
     "WORD": "a name", "STRING": "a name in quotes", "NUMBER": "a number", "UNIT": "HOURS, DAYS or WEEKS",
     "COMMA": "','", "EQUAL": "'='", "$END": "the end",
 }  # fmt: skip
-
-
-class QueryError(InputError):
-    """A query cannot be understood.
-
-    Attributes:
-        pointer: Two lines: the part of the query around the word, and a caret below it.
-        column: Place of the word, from 1; 0 if unknown.
-    """
-
-    def __init__(self, message: str, pointer: str = "", column: int = 0) -> None:
-        super().__init__(message)
-        self.pointer, self.column = pointer, column
 
 
 @cache

@@ -64,13 +64,12 @@ class Outputs:
 
     Args:
         topics: all topics.
-        source: the CloudEvents source of the messages.
+        source: the CloudEvents source of the messages; the type is the topic without the configured prefix.
     """
 
     def __init__(self, topics: Topics, source: str) -> None:
         self.score_topic, self.by_topic = topics.score, topics.topic
         self.alert_topic, self.outcome_topic = topics.alert, topics.outcome
-        # The type of a CloudEvent is the name of its topic without the configured prefix.
         self._score = CloudEvents("influence.score.v1", source)
         self._topic = CloudEvents("influence.topic.v1", source)
         self._alert = CloudEvents("influence.alert.v1", source)

@@ -1,4 +1,4 @@
-"""The JSON API: `/api/v1/top`, `/users`, `/contents`, `/compare`, `/alerts`, `/live`, and `/stream` (server-sent events)."""
+"""The JSON API: `/api/v1/top`, `/users`, `/contents`, `/compare`, `/alerts`, `/live`, `/stream` (server-sent)."""
 
 from __future__ import annotations
 

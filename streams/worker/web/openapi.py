@@ -82,7 +82,7 @@ _ERRORS = {
     404: "There is no such user or content, or a forgotten or deleted one.",
     409: "The artifact has another horizon.",
     421: "Another worker has the shard of this user or content: `owner` names it.",
-    501: "Another process has the answer, and this worker knows of none.",
+    501: "Another process has the answer, and none is configured.",
     503: "Not ready, or busy; try again.",
 }
 

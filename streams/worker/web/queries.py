@@ -14,7 +14,8 @@ import aiohttp
 from aiohttp import web
 
 from streams.errors import GroundswellError, InputError, one_line
-from streams.query.language import QueryError, parse
+from streams.query.errors import QueryError
+from streams.query.language import parse
 from streams.query.questions import (
     Compare,
     Explain,
@@ -189,7 +190,7 @@ class Queries:
         if not address:
             raise Refusal(
                 501,
-                f"{what} computed by the analyst, and this worker knows of none: start `groundswell analyst` and set "
+                f"{what} computed by the analyst, and no analyst is configured: start `groundswell analyst` and set "
                 "GROUNDSWELL_ANALYST_URL",
             )
         return await _ask("GET", address + path, request)

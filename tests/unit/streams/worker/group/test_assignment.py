@@ -65,7 +65,7 @@ class Rig:
             raise self.begin_error
         self.calls.append(("begin", partition))
 
-    async def _note_score_topic(self, _topic: TopicState, *, by_topic: bool) -> dict[int, Any]:
+    async def _note_score_topic(self, _topic: TopicState, **_which: bool) -> dict[int, Any]:
         return {
             0: SimpleNamespace(former_partitions=(4,), republish=True),
             1: SimpleNamespace(former_partitions=(), republish=False),
