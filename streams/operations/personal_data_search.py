@@ -281,7 +281,7 @@ class TopicFindings:
         below: By partition: all of these have offsets below this one.
         kept_ms: Retention of the topic (ms); None if records are kept for ever, or until a record with the same key
             replaces them.
-        newest: On the score topic: content of the newest of these, `score` or `tombstone`.
+        newest: On the topics of scores, also by topic: content of the newest of these, `score` or `tombstone`.
     """
 
     topic: str
@@ -321,7 +321,7 @@ def search_topics(settings: Settings, user: str, progress: Progress) -> Iterator
             findings.naming += 1
             findings.below[record.partition] = record.offset + 1
             findings.newest_ms = max(findings.newest_ms, record.timestamp)
-            if spec.name == topics.score.name:
+            if spec in (topics.score, topics.topic):
                 findings.newest = "score" if record.value else "tombstone"
         yield findings
 
