@@ -11,10 +11,8 @@ from typer.testing import CliRunner
 
 from groundswell.values import decode_topic_score
 from streams.cli import app
-from streams.kafka.topics import Topics, admin, create
+from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
-from tests.chaos.network import free_ports
-from tests.support.analysts import AnalystProcess
 from tests.support.workers import WorkerProcess, producer, read_all, wait_for
 
 DAY = 86_400
@@ -35,9 +33,7 @@ EVENTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("shards", [1, 3])
 def test_figures_of_users(settings: Settings, shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The API and the commands show what the events define, with any number of shards."""
-    (port,) = free_ports(1)
-    own = {"analyst_port": port, "analyst_url": f"http://127.0.0.1:{port}"}
-    settings = settings.model_copy(update={"shards": shards, "tiers": "nano=0,micro=4", **own})
+    settings = settings.model_copy(update={"shards": shards, "tiers": "nano=0,micro=4"})
     process, topics = WorkerProcess(settings), Topics(settings)
     process.start()
     try:
@@ -86,8 +82,6 @@ def test_figures_of_users(settings: Settings, shards: int, monkeypatch: pytest.M
         check_topic_scores(settings, ann, ben)
         gauge = b'groundswell_tier_users{tier="nano"}'
         wait_for(lambda: gauge in process.get("/metrics")[1], 60, "the sizes of tiers")
-        if shards == 1:
-            check_forwarded(settings, process)
         assert process.stop() == 0
     finally:
         process.kill()
@@ -141,21 +135,3 @@ def check_topic_scores(settings: Settings, ann: dict[str, Any], ben: dict[str, A
         event = {"type": "forget", "time": END + 10, "user": "ben"}
         sender.send(Topics(settings).follow.name, json.dumps(event).encode())
     wait_for(lambda: counts() == {**expected, "art\x1fben": None}, 60, "the tombstone of a forgotten user")
-
-
-def check_forwarded(settings: Settings, worker: WorkerProcess) -> None:
-    """A query about the analyst's measures is answered by the analyst that the worker's settings name."""
-    assert "does not answer" in str(ask("RANK users BY pagerank").exception)
-    own = {"web_port": settings.analyst_port, "analyst_interval_s": 0.1}
-    analyst = AnalystProcess(settings.model_copy(update=own))
-    with admin(settings) as client:
-        create(client, Topics(settings).all())
-    analyst.start()
-    try:
-        analyst.wait_ready()
-        ranked = json.loads(ask("RANK TOP 3 users BY pagerank WHERE tier = micro", "--json").stdout)["answer"]
-        assert [one["user"] for one in ranked["top"]] == ["ann"]
-        assert json.loads(ask("SHOW centrality OF user ann", "--json").stdout)["answer"]["followers"] == 20
-        assert worker.get("/readyz")[0] == 200
-    finally:
-        analyst.kill()

@@ -57,12 +57,15 @@ def say(text: str) -> None:
 
 
 def counted(rows: list[dict[str, Any]], horizon_s: float) -> Counts:
-    """Count rows naively; the files of this project have no forget."""
+    """Count rows naively: what a user did up to a forget does not count, a delete does."""
     deleted: dict[str, float] = {}
+    forgotten: dict[str, float] = {}
     unshared: dict[Pair, float] = {}
     for row in rows:
         if row["type"] == "delete":
             deleted[row["content"]] = max(row["time"], deleted.get(row["content"], -1.0))
+        if row["type"] == "forget":
+            forgotten[row["user"]] = max(row["time"], forgotten.get(row["user"], -1.0))
         if row["type"] == "unshare":
             pair = row["user"], row["content"]
             unshared[pair] = max(row["time"], unshared.get(pair, -1.0))
@@ -70,7 +73,7 @@ def counted(rows: list[dict[str, Any]], horizon_s: float) -> Counts:
     shares: dict[str, dict[str, float]] = defaultdict(dict)
     for row in rows:
         content = row.get("content")
-        if content is None or row["time"] <= deleted.get(content, -1.0):
+        if content is None or row["time"] <= max(deleted.get(content, -1.0), forgotten.get(row["user"], -1.0)):
             continue
         if row["type"] == "create":
             first = creates.get(content)

@@ -84,12 +84,14 @@ async def predict_share(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def served(*shards: Shard, analyst: bool = False, share: bool = False) -> AsyncIterator[TestClient[Any, Any]]:
+async def served(
+    *shards: Shard, analyst: bool | str = False, share: bool = False
+) -> AsyncIterator[TestClient[Any, Any]]:
     """A client of the pages.
 
     Args:
         shards: the shards.
-        analyst: whether an analyst is configured.
+        analyst: whether an analyst is configured, or the address of one.
         share: whether the worker predicts who shares next.
     """
     state, app = state_of(*shards), web.Application()
@@ -98,7 +100,7 @@ async def served(*shards: Shard, analyst: bool = False, share: bool = False) -> 
     beside.router.add_get("/api/v1/users/{id}", analyst_user)
     async with TestServer(beside) as server:
         if analyst:
-            state.analyst_url = str(server.make_url("/"))
+            state.analyst_url = analyst if isinstance(analyst, str) else str(server.make_url("/"))
         routes(app, state)
         if share:
             app.router.add_post("/api/v1/predict/share", predict_share)
