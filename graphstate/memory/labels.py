@@ -106,6 +106,10 @@ class Labels:
             self._numbers[topic], self.topic_names[number] = number, topic
         return number
 
+    def topic_number(self, topic: str) -> int:
+        """Return the number of a topic, −1 if no row has it."""
+        return self._numbers.get(topic, -1)
+
     def with_topic(self, topic: str) -> AbstractSet[int]:
         """Return the rows with a topic."""
         return self._by_topic.get(topic, set())

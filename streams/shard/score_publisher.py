@@ -63,6 +63,10 @@ def reach_of(score: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.flo
     return people
 
 
+TOPICS_MOVE = 0.1
+"""Least change of a user's log reach with which its topics are published again."""
+
+
 class TopicTarget:
     """The topic of scores by user and topic that a shard publishes to.
 
@@ -73,6 +77,25 @@ class TopicTarget:
 
     def __init__(self, target: str, request_republish: Callable[[], None]) -> None:
         self.target, self.request_republish = target, request_republish
+        # Log reach with which the topics of each user row were published; NaN: unknown, as after a start.
+        self._log_reach: NDArray[np.float32] = np.full(256, np.nan, np.float32)
+
+    def moved(self, rows: NDArray[np.int64], reach: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the user rows `[k]` whose topics are due with their reach `[k]`, and note it as published."""
+        if len(rows) and rows.max() >= len(self._log_reach):
+            grown = np.full(2 * (int(rows.max()) + 1), np.nan, np.float32)
+            grown[: len(self._log_reach)] = self._log_reach
+            self._log_reach = grown
+        log_reach = np.log1p(reach)
+        # What is unknown counts as moved.
+        due = ~(np.abs(log_reach - self._log_reach[rows]) <= TOPICS_MOVE)
+        self._log_reach[rows[due]] = log_reach[due]
+        moved: NDArray[np.int64] = rows[due]
+        return moved
+
+    def invalidate(self, rows: NDArray[np.int64]) -> None:
+        """Let the topics of these user rows be published with their next score."""
+        self._log_reach[rows[rows < len(self._log_reach)]] = np.nan
 
 
 class ScorePublisher:
@@ -140,23 +163,26 @@ class ScorePublisher:
             self.calibration = calibration
             self.request_republish()
 
-    def request_republish(self, rows: NDArray[np.int64] | None = None) -> None:
+    def request_republish(self, rows: NDArray[np.int64] | None = None, *, topics: bool = True) -> None:
         """Mark scores as not published; the next steps that are not silent publish them.
 
         Args:
             rows: User rows; None for all users.
+            topics: Whether those by topic are published with them in any case.
         """
         self.ensure_capacity()
         rows = np.arange(self._user_rows()) if rows is None else rows
         rows = rows[self._graph.live_users(rows)]
         self.published.invalidate(rows)
+        if topics:
+            self.by_topic.invalidate(rows)
         self.republish_pending |= bool(len(rows))
 
     def republish_moved(self) -> None:
         """Mark published scores that moved as not published, after the scores of all users may have moved."""
         self.ensure_capacity()
         rows = np.flatnonzero(self._graph.live_users() & ~np.isnan(self.published.reach[: self._user_rows()]))
-        self.request_republish(rows[self._moved(rows)])
+        self.request_republish(rows[self._moved(rows)], topics=False)
 
     def _moved(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some user rows `[k]` moved by more than a threshold since they were published."""
@@ -176,6 +202,7 @@ class ScorePublisher:
         if len(gone):
             self.ensure_capacity()
             self.published.invalidate(gone)
+            self.by_topic.invalidate(gone)
             self.published.alerted[gone] = NEVER
             rows = union([rows, gone])
         self.percentiles.place(rows, self.engine.score[rows], self._graph.live_users(rows))

@@ -1,8 +1,8 @@
 """Influence by user and topic: which pairs a step publishes, and which it withdraws.
 
-A pair is published when a post of the user on the topic appears, changes or goes, and with each published score of the
-user: then the `TOPICS_WITH_SCORE` topics with most of the user's posts. Nothing is kept of what was published: a pair
-is withdrawn when the last post on the topic goes, or the user.
+A pair is published when a post of the user on the topic appears, changes or goes. With a published score of the user
+the `TOPICS_WITH_SCORE` topics with most posts are published, if the reach moved enough (`TOPICS_MOVE`) since that was
+done last. Nothing is kept by pair: one is withdrawn when the last post on the topic goes, or the user.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from streams.messages.outputs import TopicScore
 from streams.shard.user_reads import topic_reach
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from graphstate.queries.topic_figures import PairFigures
     from graphstate.state import GraphState
     from streams.shard.score_publisher import ScorePublisher
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 TOPICS_WITH_SCORE = 20
 """Topics of a user that are published with its score, those with most posts: a bound of the messages per score."""
 
+_NUMBER_BITS = 32
 Pair = tuple[str, str]
 """A topic and a user."""
 
@@ -47,33 +46,39 @@ def changes(graph: GraphState, publisher: ScorePublisher) -> TopicChanges:
     lost = graph.changes.topics_lost
     if not len(graph.labels) and not lost:
         return TopicChanges([], [])
-    contents, users, numbers = graph.contents, graph.users, graph.labels.topic_names
+    contents, users, labels = graph.contents, graph.users, graph.labels
     rows = graph.changes.contents
     rows = rows[(contents.labels[rows] >= 0) & (contents.creator[rows] >= 0)]
     rows = rows[users.owned[contents.creator[rows]] != 0]
     creators = contents.creator[rows].astype(np.int64)
     scored = publisher.last_rows[graph.posts.any_of(publisher.last_rows)]
+    scored = publisher.by_topic.moved(scored, publisher.current(scored)[0])
     forgotten = {users.find(name): name for name in graph.applier.forgotten}
-    losers = np.array(sorted({user for user, _ in lost}), np.int64)
-    asked = np.unique(np.concatenate([creators, scored, losers, np.array(sorted(forgotten), np.int64)]))
+    more = np.array([*(user for user, _ in lost), *forgotten], np.int64)
+    asked = np.unique(np.concatenate([creators, scored, more]))
     pairs = topic_figures.of_users(graph, asked)
-    live = graph.live_users(pairs.users)
-    changed = graph.labels.topic_rows[contents.labels[rows]].astype(np.int64)
-    changed = np.where(changed >= 0, creators[:, None] << 32 | changed, -1).ravel()
-    wanted = np.isin(pairs.users << 32 | pairs.topics, changed)
+    live, keys = graph.live_users(pairs.users), _keys(pairs.users, pairs.topics)
+    topics = labels.topic_rows[contents.labels[rows]].astype(np.int64)
+    changed = _keys(creators[:, None], topics)[topics >= 0]
+    lost_keys = {(user, topic): user << _NUMBER_BITS | labels.topic_number(topic) for user, topic in lost}
+    wanted = np.isin(keys, [*changed.tolist(), *lost_keys.values()])
     wanted |= np.isin(pairs.users, scored) & (_places(pairs) < TOPICS_WITH_SCORE)
-    wanted |= np.isin(pairs.users, losers)
-    gone = {(numbers[topic], forgotten[user]) for user, topic in _listed(pairs, ~live) if user in forgotten}
-    held = {(user, numbers[topic]) for user, topic in _listed(pairs, live)}
-    for user, topic in lost:
-        name = users.ids[user] or forgotten.get(user, "")
-        if name and (user, topic) not in held:
-            gone.add((topic, name))
-    return TopicChanges(_scores(graph, publisher, pairs, np.flatnonzero(wanted & live)), sorted(gone))
+    held = set(keys[live & np.isin(keys, list(lost_keys.values()))].tolist()) if lost else set()
+    gone = {
+        (topic, users.ids[user] or forgotten.get(user, ""))
+        for (user, topic), key in lost_keys.items()
+        if key not in held
+    }
+    if forgotten:
+        ended = np.flatnonzero(~live).tolist()
+        gone |= {(labels.topic_names[pairs.topics[k]], forgotten.get(int(pairs.users[k]), "")) for k in ended}
+    named = sorted(pair for pair in gone if pair[1])
+    return TopicChanges(_scores(graph, publisher, pairs, np.flatnonzero(wanted & live)), named)
 
 
-def _listed(pairs: PairFigures, chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    return list(zip(pairs.users[chosen].tolist(), pairs.topics[chosen].tolist(), strict=True))
+def _keys(users: Int64s, topics: Int64s) -> Int64s:
+    keys: Int64s = users << _NUMBER_BITS | topics
+    return keys
 
 
 def _places(pairs: PairFigures) -> Int64s:

@@ -50,6 +50,7 @@ def test_topics_have_numbers(tmp_path: Path) -> None:
     assert labels.topic_names == ["", "b"]
     labels.row(label_text(["c"]))
     assert labels.topic_names == ["c", "b"]
+    assert (labels.topic_number("b"), labels.topic_number("a")) == (1, -1)
     store.close()
 
 

@@ -19,14 +19,15 @@ from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from streams.messages.outputs import TopicScore
 from streams.shard.local_cluster import Cluster
+from streams.shard.score_publisher import TOPICS_MOVE
 from streams.shard.shard import Outcome, Shard
 from tests.support.examples import examples
 from tests.support.graphs import create, delete, follow, forget, labels, share
 from tests.support.strategies import RETAINED, histories, splits
 
 SPEC = GraphSpec(floor=1, window=2)
-LARGEST_MOVE = 0.021
-"""Of log reach, without a message: a score is published when it moved by 2 %."""
+LARGEST_MOVE = TOPICS_MOVE + 0.02
+"""Of log reach, without a message: a score is published when it moved by 2 %, with its topics when by `TOPICS_MOVE`."""
 
 
 class Consumer:
@@ -121,6 +122,10 @@ def test_topics_with_a_score_are_bounded(tmp_path: Path) -> None:
         name = f"c{number}"
         events += [create(0, "ann", name), labels(0, "ann", name, f"t{number:02}", "all")]
     assert len(shard.step(events).topics) == 31
+    shard.commit(1)
+    shard.publisher.request_republish(topics=False)
+    assert len((unmoved := shard.process([])).scores) == 1
+    assert unmoved.topics == []
     shard.commit(1)
     shard.publisher.request_republish()
     again = shard.process([])
