@@ -31,7 +31,7 @@ class Changes:
         own: Users with changed own features.
         users: Users with a changed record, counter or window.
         wanted: Nodes of other shards that entered a window and were not requested from their owner yet.
-        contents: Contents of any shard with a changed record, removed ones included.
+        contents: Contents of any shard with a changed record, removed ones included; empty until one has labels.
         topics_lost: This shard's users with the topics of contents that lost their labels: (row of the user, topic).
     """
 

@@ -326,7 +326,7 @@ class GraphState:
         self._remove_unreferenced()
         self.labels.sweep(self.store)
         self._change_windows()
-        relabeled = in_order(aggregates.dirty_rows[CONTENT].union(self._vacant))
+        relabeled = in_order(aggregates.dirty_rows[CONTENT].union(self._vacant)) if len(self.labels) else as_rows(())
         sets, self._sets = self._sets, self._no_sets
         targets = _TARGETS[sets[:, 0]]
         dirty_rows = (aggregates.dirty_rows[USER] | aggregates.counted, *aggregates.dirty_rows[1:])
