@@ -25,6 +25,7 @@ Json = dict[str, Any]
 _NAMES = {"follow": "FollowEvents", "share": "ShareEvents", "create": "CreateEvents"}
 _OUTPUTS: dict[str, tuple[Any, str]] = {
     "score": (values.Score, "user"),
+    "topic": (values.TopicScore, "topic, U+001F, user"),
     "alert": (values.Alert, "user"),
     "outcome": (values.Outcome, "user"),
     "centrality": (analysis_outputs.Centrality, "user"),
@@ -58,6 +59,10 @@ EXAMPLES: dict[str, list[Any]] = {
         {"type": "delete", "time": 1772366500, "user": "bo", "content": "post-1"},
     ],
     "score": [_SCORED],
+    "topic": [
+        {"topic": "owls", "user": "bo", "reach": 11.2, "percentile": 97.8, "as_of": _AS_OF, "model": _MODEL,
+         "posts": 7, "sharers": 96}
+    ],
     "alert": [
         {"alert": _ALERT, "user": "bo", "kind": "emerging", "as_of": _AS_OF, "velocity": 2.98, "level": 1,
          "reach": 7.31, "percentile": 96.4, "new_sharers": 26, "content": "post-1", "model": _MODEL},
@@ -180,7 +185,7 @@ def _message(name: str, spec: TopicSpec, reference: Json, key: str, *, is_input:
         "kafka": {"key": {"type": "string", "description": f"The {key}."}, "bindingVersion": "0.5.0"}
     }
     if spec.config.get("cleanup.policy") == _COMPACTED:
-        message["description"] = f"A message without a value: the {key} is gone."
+        message["description"] = f"A message without a value: the {key if key in ('user', 'list') else 'pair'} is gone."
     return message
 
 

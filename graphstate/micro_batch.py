@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from graphstate.memory.columns import as_rows
 from graphstate.types import Int64s
 
 
@@ -30,6 +31,8 @@ class Changes:
         own: Users with changed own features.
         users: Users with a changed record, counter or window.
         wanted: Nodes of other shards that entered a window and were not requested from their owner yet.
+        contents: Contents of any shard with a changed record, removed ones included; empty until one has labels.
+        topics_lost: This shard's users with the topics of contents that lost their labels: (row of the user, topic).
     """
 
     windows: list[Int64s]
@@ -38,3 +41,5 @@ class Changes:
     own: Int64s
     users: Int64s
     wanted: list[Int64s]
+    contents: Int64s = field(default_factory=lambda: as_rows(()))
+    topics_lost: set[tuple[int, str]] = field(default_factory=set)

@@ -25,6 +25,7 @@ from graphstate.event_columns import EventColumns
 from graphstate.memory import features, graph_snapshot, row_writer
 from graphstate.memory.columns import as_rows, in_order
 from graphstate.memory.frontier import Frontier
+from graphstate.memory.labels import LabeledPosts, lost_topics
 from graphstate.memory.windows import Windows
 from graphstate.micro_batch import Changes, Phase
 from graphstate.mirrored_nodes import MirroredNodes
@@ -80,6 +81,7 @@ class GraphState:
     Attributes:
         users, contents, communities, tables: The node tables; `tables` holds all three by node type.
         shares, labels: Counts of shares by outcome; the labels of contents.
+        posts: The contents with labels by their creator.
         applier: Names and rows that the micro-batch forgot or erased.
         windows: The newest in-edges of each node.
         mirrored_nodes: Other shards' nodes in these windows.
@@ -93,6 +95,7 @@ class GraphState:
         self.aggregates = Aggregates(spec, store)
         self.users, self.contents, self.communities = self.tables = self.aggregates.tables
         self.shares, self.labels = self.aggregates.shares, self.aggregates.labels
+        self.posts = LabeledPosts()
         self.applier = Applier(self.aggregates)
         self.records = RecordApply(spec, self.aggregates, self.applier)
         self.journal = Journal(store, store.registers)
@@ -324,6 +327,7 @@ class GraphState:
         self._remove_unreferenced()
         self.labels.sweep(self.store)
         self._change_windows()
+        relabeled = in_order(aggregates.dirty_rows[CONTENT].union(self._vacant)) if len(self.labels) else as_rows(())
         sets, self._sets = self._sets, self._no_sets
         targets = _TARGETS[sets[:, 0]]
         dirty_rows = (aggregates.dirty_rows[USER] | aggregates.counted, *aggregates.dirty_rows[1:])
@@ -341,7 +345,10 @@ class GraphState:
             features.propagate_counts(communities.members, communities.propagated, touched[COMMUNITY], floor),
         ]
         fresh = [as_rows(table.fresh) for table in aggregates.tables]
-        self.changes = Changes(windows, propagated, fresh, own, touched[USER], self.mirrored_nodes.wanted(sets))
+        self.posts.update(relabeled, contents.labels, contents.creator, users.owned)
+        wanted = self.mirrored_nodes.wanted(sets)
+        lost = lost_topics(aggregates.unlabeled, users.owned_cells)
+        self.changes = Changes(windows, propagated, fresh, own, touched[USER], wanted, relabeled, lost)
 
     def _change_windows(self) -> None:
         """Apply the edge changes so far to the windows, and list those whose set changed, each once."""

@@ -1,4 +1,4 @@
-"""Reads scores, alerts and outcomes from Kafka as typed values, in plain and in asynchronous programs.
+"""Reads scores, also by topic, alerts and outcomes from Kafka as typed values, in plain and in asynchronous programs.
 
     from groundswell import client
 
@@ -13,8 +13,8 @@ one that was being processed during a crash comes again. Alerts and outcomes tha
 their id. Without a group, reading begins at the present end (`from_beginning`: at the oldest value) and nothing is
 committed.
 
-A score whose user was forgotten arrives as `Forgotten`. Values that cannot be decoded raise `Undecodable`, with the
-place and the remedy.
+A score whose user was forgotten arrives as `Forgotten`, a score by topic that ended as `OffTopic`. Values that cannot
+be decoded raise `Undecodable`, with the place and the remedy.
 """
 
 from __future__ import annotations
@@ -27,11 +27,20 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 from kafka import KafkaConsumer
 
-from groundswell.values import Alert, Outcome, Score, decode_alert, decode_outcome, decode_score
+from groundswell.values import (
+    Alert,
+    Outcome,
+    Score,
+    TopicScore,
+    decode_alert,
+    decode_outcome,
+    decode_score,
+    decode_topic_score,
+)
 
 __all__ = [
-    "Alert", "Forgotten", "Outcome", "Score", "Undecodable", "alerts", "alerts_async", "outcomes", "outcomes_async",
-    "scores", "scores_async",
+    "Alert", "Forgotten", "OffTopic", "Outcome", "Score", "TopicScore", "Undecodable", "alerts", "alerts_async",
+    "outcomes", "outcomes_async", "scores", "scores_async", "topics", "topics_async",
 ]  # fmt: skip
 
 REMEMBERED = 100_000
@@ -47,6 +56,13 @@ class Forgotten(NamedTuple):
     user: str
 
 
+class OffTopic(NamedTuple):
+    """A user that has no post on a topic any more, or was erased."""
+
+    topic: str
+    user: str
+
+
 class Undecodable(Exception):
     """A message that is no value of its topic."""
 
@@ -58,6 +74,7 @@ class _Topic(NamedTuple):
 
 
 _SCORE = _Topic("influence.score.v1", decode_score, None)
+_TOPIC = _Topic("influence.topic.v1", decode_topic_score, None)
 _ALERT = _Topic("influence.alert.v1", decode_alert, lambda alert: alert.alert)
 _OUTCOME = _Topic("influence.outcome.v1", decode_outcome, lambda outcome: outcome.alert)
 
@@ -72,7 +89,8 @@ class _Reader:
     def value(self, record: Any) -> Any:
         """Return the value of a record; None if it came before."""
         if record.value is None:
-            return Forgotten(record.key.decode())
+            topic, separator, user = record.key.decode().partition("\x1f")
+            return OffTopic(topic, user) if self._topic is _TOPIC and separator else Forgotten(record.key.decode())
         try:
             value = self._topic.decode(record.value)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -159,6 +177,13 @@ def scores(
     return _read(_SCORE, broker, group, prefix, options, from_beginning=from_beginning)
 
 
+def topics(
+    broker: str, *, group: str | None = None, prefix: str = "", from_beginning: bool = False, **options: Any
+) -> Iterator[TopicScore | OffTopic]:
+    """Yield scores by user and topic as they are published; arguments and errors as in `scores`."""
+    return _read(_TOPIC, broker, group, prefix, options, from_beginning=from_beginning)
+
+
 def alerts(
     broker: str, *, group: str | None = None, prefix: str = "", from_beginning: bool = False, **options: Any
 ) -> Iterator[Alert]:
@@ -178,6 +203,13 @@ def scores_async(
 ) -> AsyncIterator[Score | Forgotten]:
     """Do the same as `scores` in an asynchronous program; options are those of `aiokafka.AIOKafkaConsumer`."""
     return _read_async(_SCORE, broker, group, prefix, options, from_beginning=from_beginning)
+
+
+def topics_async(
+    broker: str, *, group: str | None = None, prefix: str = "", from_beginning: bool = False, **options: Any
+) -> AsyncIterator[TopicScore | OffTopic]:
+    """Do the same as `topics` in an asynchronous program; options are those of `aiokafka.AIOKafkaConsumer`."""
+    return _read_async(_TOPIC, broker, group, prefix, options, from_beginning=from_beginning)
 
 
 def alerts_async(

@@ -1,4 +1,4 @@
-"""The values of the score, alert and outcome topics as a consumer reads them: the types of `groundswell.client`.
+"""The values of the score, topic, alert and outcome topics as a consumer reads them: the types of `groundswell.client`.
 
 `streams/messages/outputs.py` writes them; these types read them, and the JSON Schemas of `docs/contract` are made from
 them. Unknown fields are ignored, so that a later version may add some.
@@ -32,6 +32,23 @@ class Score(Struct, frozen=True):
     model: Version
 
 
+class TopicScore(Struct, frozen=True):
+    """What a user is on a topic; without a value: the user has no post on it any more, or was forgotten."""
+
+    topic: Annotated[str, Meta(min_length=1, description="Topic of the user's posts.")]
+    user: UserId
+    reach: Annotated[
+        float, Meta(ge=0, description="Reach on the topic: the user's posts on it, and its reach as a prior.")
+    ]
+    percentile: Annotated[
+        float, Meta(ge=0, le=100, description="Rank of that reach among the reach of all live users.")
+    ]
+    as_of: AsOf
+    model: Version
+    posts: Annotated[int, Meta(ge=1, description="The user's posts on the topic that the state holds.")]
+    sharers: Annotated[int, Meta(ge=0, description="Sharers of these posts within the horizon, added up.")]
+
+
 class Alert(Struct, frozen=True):
     """A user whose shares are rising."""
 
@@ -59,5 +76,6 @@ class Outcome(Struct, frozen=True):
 
 
 decode_score = msgspec.json.Decoder(Score).decode
+decode_topic_score = msgspec.json.Decoder(TopicScore).decode
 decode_alert = msgspec.json.Decoder(Alert).decode
 decode_outcome = msgspec.json.Decoder(Outcome).decode

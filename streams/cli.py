@@ -50,6 +50,7 @@ COMMANDS = {
     "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines.", "train"),
     "top": Entry("top", "top", "Ask a worker for its first users by reach, growth, engagement or on a topic."),
     "compare": Entry("compare", "compare", "Ask a worker who of two users is more influential, and by what."),
+    "query": Entry("query", "query", "Ask a worker in one line: PREDICT, RANK, COMPARE, EXPLAIN, SHOW."),
     "trainer": Entry("trainer", "trainer", "Train on the log and put better artifacts to use.", "train"),
     "seeds": Entry("seeds", "seeds", "Ask the analyst for the users that reach most distinct people together."),
     "diffuse": Entry("diffuse", "diffuse", "Ask the analyst how far a message from some users would spread."),
@@ -62,7 +63,9 @@ COMMANDS = {
 }
 
 
-WITHOUT_KERNELS = {"bots", "compare", "config", "connect", "diffuse", "doctor", "topics", "tail", "top", "worker"}
+WITHOUT_KERNELS = {
+    "bots", "compare", "config", "connect", "diffuse", "doctor", "query", "topics", "tail", "top", "worker",
+}  # fmt: skip
 """Commands that compile no kernels, or choose the folder of kernels themselves."""
 OPTIONAL = {"--skip-bad": "-1"}
 """Options whose value may be left out, with the value they have then."""

@@ -75,6 +75,7 @@ class Aggregates:
         credit_changes: Changes of the activity of this shard's authors, for alerts.
         labels: The labels of contents.
         cleared_authors: Users of this shard that were forgotten: (row, time).
+        unlabeled: Labels that contents lost: (row of the creator, text).
     """
 
     def __init__(self, spec: GraphSpec, store: Store) -> None:
@@ -104,6 +105,7 @@ class Aggregates:
         self.unreferenced: list[int] = []
         self.credit_changes: list[Changes] = []
         self.cleared_authors: list[tuple[int, int]] = []
+        self.unlabeled: list[tuple[int, str]] = []
 
     def add_up(self) -> None:
         """Apply the queued operations; counters, rings, sharers and `changes` are out of date until then."""
@@ -334,6 +336,7 @@ class Aggregates:
         """Remove the labels of a content."""
         label = self.contents.labels_cells[content]
         if label >= 0:
+            self.unlabeled.append((self.contents.creator_cells[content], self.labels.ids[label]))
             self.labels.release(label)
             self.contents.labels_cells[content] = -1
 

@@ -41,3 +41,14 @@ def topic_figures(graph: NaiveGraph) -> dict[tuple[str, str], tuple[int, int]]:
             posts, reach = figures[content.creator, topic]
             figures[content.creator, topic] = posts + 1, reach + content.reach(graph.spec.horizon_s * SECOND)
     return dict(figures)
+
+
+def community_posts(graph: NaiveGraph) -> dict[tuple[str, str], int]:
+    """Return posts by user and the community that they state."""
+    contents, _, _ = graph.derive()
+    posts: dict[tuple[str, str], int] = defaultdict(int)
+    for content in contents.values():
+        community, *_ = json.loads(content.labels or '[""]')
+        if community:
+            posts[content.creator, community] += 1
+    return dict(posts)

@@ -67,16 +67,42 @@ def _gained(cells: Int64s, since: Int64s, gained: Int64s) -> None:
             gained[target, k] += 1
 
 
+@kernel()
+def _gained_of(cells: Int64s, user: int, since: Int64s, gained: Int64s) -> None:
+    """Count the live follows of one target as `_gained` does; it reads the table in order and writes nothing else."""
+    for place in range(len(cells)):
+        key, packed = cells[place, 0], cells[place, 1]
+        if key & _ROW != user or key == EMPTY or not packed & 1:
+            continue
+        for k in range(len(since)):
+            gained[0, k] += packed >> 1 > since[k]
+
+
 def all_users(state: GraphState) -> UserFigures:
     """Return the figures of all rows of users as of the last tick; the pass takes about 30 ns a follow."""
     users = state.users
     n = users.rows
     gained = np.zeros((n, len(DAYS)), np.int64)
     if state.tick != NEVER:
-        since = np.array([state.tick - days * DAY_US for days in DAYS], np.int64)
-        _gained(state.store.registers.follows.cells, since, gained)
+        _gained(state.store.registers.follows.cells, _since(state.tick), gained)
     gained[users.owned[:n] == 0] = 0
-    counts = users.counts[:n]
+    return _with_counts(users.counts[:n], gained)
+
+
+def of_user(state: GraphState, user: int) -> UserFigures:
+    """Return the figures of one of this shard's users, `[1]`; the pass reads all follows, about 3 ns each."""
+    gained = np.zeros((1, len(DAYS)), np.int64)
+    counts = state.users.counts[user : user + 1]
+    if state.tick != NEVER and counts[0, FOLLOWERS]:
+        _gained_of(state.store.registers.follows.cells, user, _since(state.tick), gained)
+    return _with_counts(counts, gained)
+
+
+def _since(tick: int) -> Int64s:
+    return np.array([tick - days * DAY_US for days in DAYS], np.int64)
+
+
+def _with_counts(counts: Int64s, gained: Int64s) -> UserFigures:
     return UserFigures(
         counts[:, FOLLOWERS].copy(), counts[:, FOLLOWING].copy(), counts[:, CREATED].copy(), counts[:, RECEIVED].copy(),
         counts[:, MADE].copy(), gained,

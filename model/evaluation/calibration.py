@@ -56,6 +56,11 @@ class CalibrationMap:
         people: Float64s = self.factor * np.expm1(log_reach)
         return people
 
+    def score(self, people: Float64s) -> Float64s:
+        """Return the scores (mean log reach) of reaches (persons); the inverse of `people`."""
+        score: Float64s = (np.log1p(people / self.factor) - self.offset) / self.slope
+        return score
+
     def pack(self) -> bytes:
         """Return the map as bytes; equal maps give equal bytes."""
         return json.dumps(asdict(self)).encode()

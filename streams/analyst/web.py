@@ -31,6 +31,8 @@ PAGE = Path(__file__).parent / "static" / "page.html"
 Question = TypeVar("Question", SeedQuestion, DiffusionQuestion)
 
 LIMIT = 1_000
+FOLLOWERS = {"followers": "0", "followers_below": str(1 << 62)}
+"""Bounds of a ranking: the least followers, and the number that all are below."""
 ORDERS = ("pagerank", "interaction_pagerank", "core", "followers", "following")
 QUALITY = "quality_followers"
 """The order that needs a round."""
@@ -90,7 +92,7 @@ class Pages:
         return web.Response(body=self._analyst.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def top(self, request: web.Request) -> web.Response:
-        """Return the users with the largest value of `by`, in descending order."""
+        """Return the users with the largest value of `by`; with `followers`, `followers_below`: of those between."""
         measures = self._analyst.measures
         if measures is None:
             return _error(503, f"not ready: {self._analyst.detail}")
@@ -99,8 +101,12 @@ class Pages:
             return self._by_quality(limit)
         if by not in ORDERS or not limit.isdecimal() or not 0 < int(limit) <= LIMIT:
             return _error(400, f"by must be one of {', '.join((*ORDERS, QUALITY))}, limit a number from 1 to {LIMIT}")
-        values = np.where(measures.live, getattr(measures, by), -1.0)
-        rows = np.argsort(-values, kind="stable")[: min(int(limit), int(measures.live.sum()))]
+        least, below = (request.query.get(name, text) for name, text in FOLLOWERS.items())
+        if not (least.isdecimal() and below.isdecimal()):
+            return _error(400, f"{' and '.join(FOLLOWERS)} must be whole numbers")
+        ranked = measures.live & (measures.followers >= int(least)) & (measures.followers < int(below))
+        values = np.where(ranked, getattr(measures, by), -1.0)
+        rows = np.argsort(-values, kind="stable")[: min(int(limit), int(ranked.sum()))]
         top = [{"user": measures.ids[row], **measures.of_user(row)} for row in rows.tolist()]
         return web.json_response({"top": top, "by": by, **_moment(measures)})
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request
 
 from streams.errors import InputError, WorkerError, one_line
+from streams.query.errors import QueryError
 from streams.settings.direct_http import urlopen
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ def address_of(settings: Settings) -> str:
     return f"http://[{host}]:{settings.web_port}" if ":" in host else f"http://{host}:{settings.web_port}"
 
 
-def ask(settings: Settings, address: str, path: str) -> dict[str, Any]:
+def ask(settings: Settings, address: str, path: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
     """Ask a worker.
 
     Args:
         settings: They hold the token.
         address: The worker's address.
         path: Path and query.
+        question: The body of a POST; None for a GET.
 
     Raises:
         WorkerError: the worker does not respond, or reports an error.
@@ -39,13 +41,15 @@ def ask(settings: Settings, address: str, path: str) -> dict[str, Any]:
     if urlsplit(address).scheme not in {"http", "https"}:
         raise InputError(f"{address} is no address of a worker: give one such as http://127.0.0.1:6066")
     try:
-        request = Request(address.rstrip("/") + path, headers=settings.web_headers())  # noqa: S310 - checked above
+        body = None if question is None else json.dumps(question).encode()
+        headers = settings.web_headers() | ({} if body is None else {"Content-Type": "application/json"})
+        request = Request(address.rstrip("/") + path, body, headers)  # noqa: S310 - checked above
         with urlopen(request, ANSWER_S) as response:
             answer: dict[str, Any] = json.load(response)
     except HTTPError as error:
-        message = _error_message(error)
+        message, pointer = _error_of(error)
         if error.code == 400:
-            raise InputError(message) from error
+            raise QueryError(message, pointer) from error
         if error.code == 404:
             raise InputError(
                 f"the worker at {address} answers: {message}; another worker may have the user's shard"
@@ -57,9 +61,10 @@ def ask(settings: Settings, address: str, path: str) -> dict[str, Any]:
     return answer
 
 
-def _error_message(error: HTTPError) -> str:
-    """Return the message in the body of an error response; the status if there is none."""
+def _error_of(error: HTTPError) -> tuple[str, str]:
+    """Return the message in the body of an error response, the status if there is none, and the pointer of a query."""
     try:
-        return str(json.load(error)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.code} {error.reason}"
+        body = json.load(error)
+        return str(body["error"]), str(body.get("pointer", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{error.code} {error.reason}", ""

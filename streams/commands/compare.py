@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import typer
@@ -29,7 +29,13 @@ def compare(
     if as_json:
         console.as_json(answer)
         return
+    show(answer)
+
+
+def show(answer: dict[str, Any]) -> None:
+    """Print two users side by side for a person."""
     sides = answer["a"], answer["b"]
+    a, b = (side["user"] for side in sides)
     rows = [(name, *(_cell(side[name]) for side in sides)) for name in FIGURES]
     rows += [(f"gained_{days}", *(str(side["gained"][days]) for side in sides)) for days in ("1d", "7d", "30d")]
     rows += [(f"feature {each['feature']}", str(each["a"]), str(each["b"])) for each in answer["features"]]

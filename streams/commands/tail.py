@@ -1,4 +1,4 @@
-"""`groundswell tail`: print scores, alerts, their outcomes, or what the analyst publishes, as it is published."""
+"""`groundswell tail`: print scores, also by topic, alerts, outcomes, or what the analyst publishes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from streams.errors import BrokerError, Right, one_line
 from streams.messages.alert_text import phrases
 from streams.messages.escaping import safe, safe_json
+from streams.messages.outputs import SEPARATOR
 from streams.settings.connection import kafka_arguments
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ POLL_MS = 500
 def scores(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
     """Print scores as they are published."""
     _follow("score", from_beginning, limit, as_json)
+
+
+@app.command()
+def topics(from_beginning: FromBeginning = False, limit: Limit = 0, as_json: AsJson = False) -> None:
+    """Print scores by user and topic as they are published."""
+    _follow("topic", from_beginning, limit, as_json)
 
 
 @app.command()
@@ -118,11 +125,15 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
 
     Args:
         name: of the topic in the registry, such as `score`.
-        key: the message's key: a user, or the name of a list of seeds.
+        key: the message's key: a user, topic and user, or the name of a list of seeds.
         value: the message's value; None for a tombstone.
         as_json: return the value as it is.
     """
     if value is None:
+        if name == "topic":
+            topic, _, user = key.partition(SEPARATOR)
+            gone = json.dumps({"topic": topic, "user": user, "gone": True}, ensure_ascii=False, separators=(",", ":"))
+            return safe_json(gone) if as_json else f"{safe(user)}  no post on {safe(topic)} any more"
         tombstone = json.dumps({"user": key, "forgotten": True}, ensure_ascii=False, separators=(",", ":"))
         return safe_json(tombstone) if as_json else f"{safe(key)}  forgotten"
     if as_json:
@@ -136,6 +147,9 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     score = f"reach {fields['reach']:8.2f}  percentile {fields['percentile']:5.1f}"
     if name == "score":
         return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}"
+    if name == "topic":
+        counts = f"posts {fields['posts']:4}  sharers {fields['sharers']:5}"
+        return f"{fields['as_of'][:19]}  {score}  {counts}  {safe(fields['topic'])}  {safe(fields['user'])}"
     growth = f"{fields['new_sharers']} new sharers, {fields['level']} shares before"
     return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}  {', '.join([growth, *phrases(fields, safe)])}"
 

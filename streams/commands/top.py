@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import typer
@@ -30,6 +30,11 @@ def top(
     if as_json:
         console.as_json(answer)
         return
+    show(answer)
+
+
+def show(answer: dict[str, Any]) -> None:
+    """Print a ranking for a person."""
     if not answer["top"]:
         typer.echo("no user")
     console.table(

@@ -82,6 +82,11 @@ class Topics:
             # Without this bound Kafka may keep replaced values for any time, those of forgotten users too.
             {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS)},
         )
+        # As for scores: values of forgotten users are removed within a day.
+        compacted = {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS)}
+        self.topic = TopicSpec(
+            prefix + "influence.topic.v1", outputs, "posts, sharers and reach of each user on each topic", compacted
+        )
         self.alert = TopicSpec(
             prefix + "influence.alert.v1",
             outputs,
@@ -94,8 +99,6 @@ class Topics:
             "what became of each alert: confirmed or expired",
             {"retention.ms": str(30 * DAY_MS)},
         )
-        # As for scores: values of forgotten users are removed within a day.
-        compacted = {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS)}
         self.centrality = TopicSpec(
             prefix + "influence.centrality.v1", outputs, "PageRank, k-core and degrees of each user", compacted
         )
@@ -114,6 +117,11 @@ class Topics:
     def inputs(self) -> dict[Kind, TopicSpec]:
         """The input topics, by kind of event."""
         return {"follow": self.follow, "share": self.share, "create": self.create}
+
+    @property
+    def outputs(self) -> list[TopicSpec]:
+        """The topics that shards publish to."""
+        return [self.score, self.topic, self.alert, self.outcome]
 
     @property
     def analysis(self) -> list[TopicSpec]:
@@ -148,9 +156,7 @@ class Topics:
         internal = (self.mutations, self.halos, self.models)
         return [
             *inputs,
-            self.score,
-            self.alert,
-            self.outcome,
+            *self.outputs,
             *self.analysis,
             *internal,
             *(self.dlq(spec) for spec in inputs),

@@ -1,4 +1,4 @@
-"""Scores, alerts and their outcomes: their types, their messages on the output topics, and their JSON on the pages."""
+"""Scores, also by topic, alerts and outcomes: types, messages on the output topics, and JSON on the pages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import msgspec
 from streams.messages.headers import CloudEvents, Headers, rfc3339
 
 ALERT_KIND = "emerging"
+SEPARATOR = "\x1f"
+"""Between topic and user in a key; no word separator of a topic or a user, but either may contain it."""
 _encode, _encode_lines = msgspec.json.Encoder().encode, msgspec.json.Encoder().encode_lines
 
 
@@ -215,3 +217,79 @@ def tombstones(users: Iterable[str], origin: str, time: bytes, events: CloudEven
     for user in users:
         key = user.encode()
         yield Message(key, None, events.headers(prefix + key, time, empty=True))
+
+
+class TopicScore(NamedTuple):
+    """What a user is on a topic.
+
+    Attributes:
+        topic: Topic.
+        user: User id.
+        posts: The user's posts on the topic.
+        sharers: Their sharers within the horizon, added up.
+        reach: Reach of the user on the topic.
+        percentile: Rank of that reach among the reach of all live users, 0–100.
+        as_of: Event time of the score (µs).
+    """
+
+    topic: str
+    user: str
+    posts: int
+    sharers: int
+    reach: float
+    percentile: float
+    as_of: int
+
+
+class _TopicJson(msgspec.Struct, gc=False):
+    """Value of a message."""
+
+    topic: str
+    user: str
+    reach: float
+    percentile: float
+    as_of: str
+    model: str
+    posts: int
+    sharers: int
+
+
+def topic_key(topic: str, user: str) -> bytes:
+    """Return the key of a pair."""
+    return f"{topic}{SEPARATOR}{user}".encode()
+
+
+def topic_messages(scores: Sequence[TopicScore], model: str, origin: str, events: CloudEvents) -> MessageColumns:
+    """Return the messages of some values.
+
+    Args:
+        scores: Values of one step, at least one.
+        model: Version of the artifact that computed them.
+        origin: Step, by partition and offset of the mutations topic; the prefix of event ids.
+        events: Headers of the topic.
+    """
+    as_of = [rfc3339(score.as_of) for score in scores]
+    lines = _encode_lines(
+        _TopicJson(score.topic, score.user, score.reach, score.percentile, time, model, score.posts, score.sharers)
+        for score, time in zip(scores, as_of, strict=True)
+    )
+    keys, prefix = [topic_key(score.topic, score.user) for score in scores], f"{origin}/".encode()
+    headers = events.columns([prefix + name for name in keys], list(map(str.encode, as_of)))
+    return MessageColumns(keys, lines.split(b"\n")[:-1], headers)
+
+
+def topic_tombstones(
+    pairs: Iterable[tuple[str, str]], origin: str, time: bytes, events: CloudEvents
+) -> Iterator[Message]:
+    """Yield a tombstone for each pair of topic and user.
+
+    Args:
+        pairs: Topics and users.
+        origin: As for `topic_messages`.
+        time: Time of the event, in RFC 3339.
+        events: Headers of the topic.
+    """
+    prefix = f"{origin}/".encode()
+    for topic, user in pairs:
+        name = topic_key(topic, user)
+        yield Message(name, None, events.headers(prefix + name, time, empty=True))

@@ -36,6 +36,7 @@ from streams.messages.analysis_outputs import decode_seeds
 from streams.messages.events import mutations
 from streams.messages.halos import Halo, decode
 from streams.messages.headers import rfc3339
+from streams.messages.outputs import SEPARATOR
 from streams.messages.packs.mutation_packs import unpack
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
@@ -280,7 +281,7 @@ class TopicFindings:
         below: By partition: all of these have offsets below this one.
         kept_ms: Retention of the topic (ms); None if records are kept for ever, or until a record with the same key
             replaces them.
-        newest: On the score topic: content of the newest of these, `score` or `tombstone`.
+        newest: On the topics of scores, also by topic: content of the newest of these, `score` or `tombstone`.
     """
 
     topic: str
@@ -320,7 +321,7 @@ def search_topics(settings: Settings, user: str, progress: Progress) -> Iterator
             findings.naming += 1
             findings.below[record.partition] = record.offset + 1
             findings.newest_ms = max(findings.newest_ms, record.timestamp)
-            if spec.name == topics.score.name:
+            if spec in (topics.score, topics.topic):
                 findings.newest = "score" if record.value else "tombstone"
         yield findings
 
@@ -362,6 +363,8 @@ def _names_user(topics: Topics, record: Any, user: str, needle: bytes) -> bool:
     outputs = (topics.score, topics.alert, topics.outcome, topics.centrality, topics.community)
     if name in {spec.name for spec in outputs}:
         return bool(record.key == needle) or (name == topics.alert.name and user in _sharers(value))
+    if name == topics.topic.name:
+        return bool(record.key.partition(SEPARATOR.encode())[2] == needle)
     if name == topics.seeds.name:
         return bool(value) and user in decode_seeds(value).seeds
     if name in (topics.mutations.name, topics.halos.name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,41 @@ def reach_of(score: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.flo
     return people
 
 
+TOPICS_MOVE = 0.1
+"""Least change of a user's log reach with which its topics are published again."""
+
+
+class TopicTarget:
+    """The topic of scores by user and topic that a shard publishes to.
+
+    Attributes:
+        target: As `ScorePublisher.target`.
+        request_republish: Lets the next steps publish every score again, with the topics of its user.
+    """
+
+    def __init__(self, target: str, request_republish: Callable[[], None]) -> None:
+        self.target, self.request_republish = target, request_republish
+        # Log reach with which the topics of each user row were published; NaN: unknown, as after a start.
+        self._log_reach: NDArray[np.float32] = np.full(256, np.nan, np.float32)
+
+    def moved(self, rows: NDArray[np.int64], reach: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the user rows `[k]` whose topics are due with their reach `[k]`, and note it as published."""
+        if len(rows) and rows.max() >= len(self._log_reach):
+            grown = np.full(2 * (int(rows.max()) + 1), np.nan, np.float32)
+            grown[: len(self._log_reach)] = self._log_reach
+            self._log_reach = grown
+        log_reach = np.log1p(reach)
+        # What is unknown counts as moved.
+        due = ~(np.abs(log_reach - self._log_reach[rows]) <= TOPICS_MOVE)
+        self._log_reach[rows[due]] = log_reach[due]
+        moved: NDArray[np.int64] = rows[due]
+        return moved
+
+    def invalidate(self, rows: NDArray[np.int64]) -> None:
+        """Let the topics of these user rows be published with their next score."""
+        self._log_reach[rows[rows < len(self._log_reach)]] = np.nan
+
+
 class ScorePublisher:
     """Current and published scores of one shard.
 
@@ -76,6 +111,8 @@ class ScorePublisher:
         republish_pending: Whether some live users have no valid published score; the next steps publish theirs.
         calibration: Map from scores to persons.
         target: The score topic published to, as `streams/worker/processing/score_topic.py` writes it; committed.
+        by_topic: The topic of scores by user and topic; committed.
+        last_rows: The user rows whose scores `publish` returned last, ascending.
     """
 
     def __init__(self, graph: GraphState, engine: Backend, publishing: Publishing) -> None:
@@ -88,6 +125,8 @@ class ScorePublisher:
         self.republish_pending = False
         self.calibration = IDENTITY
         self.target = graph.meta.get(b"scores", b"").decode()
+        self.by_topic = TopicTarget(graph.meta.get(b"topics", b"").decode(), self.request_republish)
+        self.last_rows = np.zeros(0, np.int64)
 
     def _user_rows(self) -> int:
         return int(self._graph.users.rows)
@@ -124,16 +163,19 @@ class ScorePublisher:
             self.calibration = calibration
             self.request_republish()
 
-    def request_republish(self, rows: NDArray[np.int64] | None = None) -> None:
+    def request_republish(self, rows: NDArray[np.int64] | None = None, *, topics: bool = True) -> None:
         """Mark scores as not published; the next steps that are not silent publish them.
 
         Args:
             rows: User rows; None for all users.
+            topics: Whether those by topic are published with them in any case.
         """
         self.ensure_capacity()
         rows = np.arange(self._user_rows()) if rows is None else rows
         rows = rows[self._graph.live_users(rows)]
         self.published.invalidate(rows)
+        if topics:
+            self.by_topic.invalidate(rows)
         self.republish_pending |= bool(len(rows))
 
     def republish_moved(self, rows: NDArray[np.int64]) -> None:
@@ -141,7 +183,7 @@ class ScorePublisher:
         self.ensure_capacity()
         rows = rows[~np.isnan(self.published.reach[rows])]
         rows = rows[self._graph.live_users(rows)]
-        self.request_republish(rows[self._moved(rows)])
+        self.request_republish(rows[self._moved(rows)], topics=False)
 
     def _moved(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some user rows `[k]` moved by more than a threshold since they were published."""
@@ -161,6 +203,7 @@ class ScorePublisher:
         if len(gone):
             self.ensure_capacity()
             self.published.invalidate(gone)
+            self.by_topic.invalidate(gone)
             self.published.alerted[gone] = NEVER
             rows = union([rows, gone])
         self.percentiles.place(rows, self.engine.score[rows], self._graph.live_users(rows))
@@ -168,6 +211,10 @@ class ScorePublisher:
     def current(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the current reach `[k]` and percentile `[k]` of user rows `[k]`."""
         return self.calibration.people(self.engine.score[rows]), self.percentiles.percentile(rows)
+
+    def percentile_of(self, reach: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the percentile `[k]` that users with these reaches `[k]` would have."""
+        return self.percentiles.rank(self.calibration.score(reach))
 
     def publish(self, rows: NDArray[np.int64]) -> list[Score]:
         """Return the scores to publish, and note them as published.
@@ -188,6 +235,7 @@ class ScorePublisher:
         thresholds = np.float32(self._publishing.reach), self._publishing.percentile
         keep = keep[: _update(rows, reach, percentile, published.reach, published.percentile, *thresholds, keep)]
         rows, reach, percentile = rows[keep], reach[keep], percentile[keep]
+        self.last_rows = rows
         listed = rows.tolist()
         published.mark(rows)
         ids, as_of = self._graph.users.ids, self._graph.as_of(rows).tolist()

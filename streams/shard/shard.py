@@ -27,7 +27,7 @@ from model.evaluation.live_figures import model_number
 from model.explain.numpy_forward import stranger_score
 from model.network.population_sums import PopulationSums
 from streams.messages.halos import Halo, cause
-from streams.messages.outputs import Alert, AlertOutcome, Score
+from streams.messages.outputs import Alert, AlertOutcome, Score, TopicScore
 from streams.messages.packs.fact_packs import OutboundFacts, facts_by_shard
 from streams.messages.packs.mutation_packs import Record
 from streams.messages.packs.source_progress import SourceProgress
@@ -36,6 +36,7 @@ from streams.shard.alerts.judgement import Judgement
 from streams.shard.graph_view import LiveView
 from streams.shard.mirrors import Arrivals, Mirrors
 from streams.shard.score_publisher import Publishing, ScorePublisher
+from streams.shard.scores import topic_scores
 from streams.shard.scores.closed_posts import ClosedPosts, Note
 from streams.shard.shard_reads import ShardReads
 from streams.shard.staleness import Staleness
@@ -51,6 +52,8 @@ class Outcome:
 
     Attributes:
         scores: Scores to publish.
+        topics: Scores by user and topic to publish.
+        topics_gone: Topics and users that are withdrawn.
         alerts: Alerts to publish.
         alert_outcomes: Outcomes of earlier alerts, to publish.
         shadow_outcomes: Outcomes of the alerts that a plain counter would have fired, confirmed ones and expired ones.
@@ -71,6 +74,8 @@ class Outcome:
     """
 
     scores: list[Score] = field(default_factory=list)
+    topics: list[TopicScore] = field(default_factory=list)
+    topics_gone: list[tuple[str, str]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     alert_outcomes: list[AlertOutcome] = field(default_factory=list)
     shadow_outcomes: dict[str, int] = field(default_factory=dict)
@@ -236,7 +241,9 @@ class Shard:
             if len(self._moved) and not silent:
                 self.publisher.republish_moved(self._moved)
                 self._moved = as_rows(())
-            outcome.scores = [] if silent else self.publisher.publish(rows)
+            if not silent:
+                outcome.scores = self.publisher.publish(rows)
+                outcome.topics, outcome.topics_gone = topic_scores.changes(self.graph, self.publisher)
             alerts = self.alerts.step
             outcome.alerts = self.publisher.alerts(self.alerts.picks(publish=not silent))
             outcome.alert_outcomes = self.publisher.outcomes(alerts.ended)
@@ -354,6 +361,7 @@ class Shard:
         meta = {b"next": str(next_offset).encode(), **self._published_by()}
         meta[b"marks"] = json.dumps(marks).encode()
         meta[b"scores"] = self.publisher.target.encode()
+        meta[b"topics"] = self.publisher.by_topic.target.encode()
         if (packed := self.population.packed()) != self._population_stored:
             meta[_POPULATION] = self._population_stored = packed
         self.posts.write()

@@ -53,6 +53,14 @@ class ShardReads:
         features = dict(zip(self._shard.artifact.config.own, users.own[row].tolist(), strict=True))
         return {**self.score(row), "features": features, **user_reads.figures(self._shard, row)}
 
+    def published(self, key: str | tuple[str, str]) -> bool:
+        """Return whether a user, or a user on a topic, has a score: a topic and a user name the latter."""
+        if isinstance(key, str):
+            row = self._shard.graph.users.index.get(key)
+            return row is not None and bool(self._shard.graph.live_users(np.array([row]))[0])
+        topic, user = key
+        return user_reads.on_topic(self._shard, user, topic) is not None
+
     def score(self, row: int) -> dict[str, Any]:
         """Return the score of a row: user, model, reach, percentile, as_of in µs."""
         graph = self._shard.graph

@@ -49,8 +49,43 @@ def topic_reach(reach: Float64s, posts: Int64s, log_reach: Int64s) -> Float64s:
 
 
 def figures(shard: Shard, row: int) -> dict[str, Any]:
-    """Return the figures of one of this shard's users, and its topics, those with most posts first."""
-    return _figures(user_figures.all_users(shard.graph), row) | {"topics": topics_of(shard, row)[:TOPICS_SHOWN]}
+    """Return the figures of one of this shard's users, its topics and communities, those with most posts first."""
+    communities = topic_figures.communities_of(shard.graph, row)
+    return {
+        **_figures(user_figures.of_user(shard.graph, row), 0),
+        "topics": topics_of(shard, row)[:TOPICS_SHOWN],
+        "communities": [
+            {"community": community, "posts": posts}
+            for community, posts in sorted(communities.items(), key=lambda item: (-item[1], item[0]))[:TOPICS_SHOWN]
+        ],
+    }
+
+
+def content(shard: Shard, content_id: str) -> dict[str, Any] | None:
+    """Return what a shard holds of one of its contents; None without a create in force."""
+    contents, users, labels = shard.graph.contents, shard.graph.users, shard.graph.labels
+    row = contents.index.get(content_id)
+    if row is None or not contents.owned[row] or contents.creator[row] < 0:
+        return None
+    label, reply = int(contents.labels[row]), int(contents.reply[row])
+    return {
+        "content": content_id,
+        "user": users.ids[int(contents.creator[row])],
+        "created": int(contents.created_at[row]),
+        "community": labels.community(label),
+        "topics": list(labels.topics(label)),
+        "reply_to": contents.ids[reply] or None if reply >= 0 else None,
+        "sharers": int(contents.sharers[row]),
+    }
+
+
+def on_topic(shard: Shard, user_id: str, topic: str) -> dict[str, Any] | None:
+    """Return posts and reach of one of this shard's live users on a topic; None without posts on it."""
+    users = shard.graph.users
+    row = users.index.get(user_id)
+    if row is None or not users.owned[row] or not users.live(row):
+        return None
+    return next((each for each in topics_of(shard, row) if each["topic"] == topic), None)
 
 
 def _figures(table: user_figures.UserFigures, row: int) -> dict[str, Any]:
@@ -69,15 +104,23 @@ def _figures(table: user_figures.UserFigures, row: int) -> dict[str, Any]:
 
 
 def topics_of(shard: Shard, row: int) -> list[dict[str, Any]]:
-    """Return posts, mean reach and predicted reach of a user by topic, most posts first."""
+    """Return posts, sharers, mean reach and reach with its percentile of a user by topic, most posts first."""
     found = sorted(topic_figures.of_user(shard.graph, row).items(), key=lambda item: (-item[1][0], item[0]))
     if not found:
         return []
     posts, total, logs = (np.array(column) for column in zip(*(figures for _, figures in found), strict=True))
     reach, _ = shard.publisher.current(np.array([row]))
     predicted = topic_reach(np.repeat(reach, len(found)).astype(np.float64), posts, logs)
+    percentile = shard.publisher.percentile_of(predicted)
     return [
-        {"topic": topic, "posts": int(posts[k]), "mean_reach": float(total[k] / posts[k]), "reach": float(predicted[k])}
+        {
+            "topic": topic,
+            "posts": int(posts[k]),
+            "sharers": int(total[k]),
+            "mean_reach": float(total[k] / posts[k]),
+            "reach": float(predicted[k]),
+            "percentile": float(percentile[k]),
+        }
         for k, (topic, _) in enumerate(found)
     ]
 

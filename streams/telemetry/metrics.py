@@ -176,6 +176,7 @@ class Metrics:
             "dead_letters_total", "Messages sent to a dead letter topic, by input topic and reason", "topic", "reason"
         )
         self.scores = self._counter("scores_total", "Scores published and acknowledged")
+        self.topic_scores = self._counter("topic_scores_total", "Scores by user and topic published")
         self.tombstones = self._counter("tombstones_total", "Scores deleted from the score topic after a forget")
         self.alerts = self._counter("alerts_total", "Alerts published and acknowledged")
         self.alert_outcomes = self._counter(

@@ -172,7 +172,7 @@ class Worker:
         dead = DeadLetters(self._send, self.metrics, settings.dead_letter_limit)
         self.source_clock = SourceClock(settings.watermark_idle_s, settings.watermark_delay_s)
         self.ingest = Ingest(topics, self.consumer, self.producer, dead, self.metrics, self.source_clock)
-        outputs = Outputs(topics.score, topics.alert, topics.outcome, f"/{settings.consumer_group}")
+        outputs = Outputs(topics, f"/{settings.consumer_group}")
         self.shard_work = ShardAgent(self.host, self.consumer, self.producer, outputs, topics, self.metrics, self.feed)
         self.positions = Positions(topics, self.host, self.checkpoints, self.ingest, self.shard_work, self.metrics)
         assignment = Assignment(

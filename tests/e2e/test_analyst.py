@@ -10,12 +10,17 @@ import igraph
 import pytest
 
 from graphstate.types import FOLLOWS, GraphSpec, Kind, Mutation
+from model.artifact import untrained
+from model.config import ModelConfig
 from streams.commands import _analyst
 from streams.errors import AnalystError
 from streams.kafka.topics import Topics, admin, create
 from streams.messages.packs.mutation_packs import Packer
 from streams.settings.settings import Settings
+from streams.shard.shard import Shard
 from tests.support.analysts import AnalystProcess, naive
+from tests.support.coroutines import run
+from tests.support.queries import served
 from tests.support.strategies import history
 from tests.support.workers import producer, read_all, wait_for
 
@@ -88,6 +93,26 @@ def whole(values: dict[str, dict[str, Any]]) -> dict[str, tuple[int, int, int]]:
     return {user: (value["core"], value["followers"], value["following"]) for user, value in values.items()}
 
 
+def check_queries(analyst: AnalystProcess, wanted: dict[str, tuple[int, int, int]]) -> None:
+    """A worker that is configured with the analyst's address answers queries about its measures."""
+    settings = analyst.settings
+    folder = settings.datadir.parent / "queries"
+    shard = Shard.open(folder, untrained(ModelConfig(), 1), GraphSpec())
+
+    async def queries() -> None:
+        async with served(shard, analyst=f"http://127.0.0.1:{settings.analyst_port}") as client:
+            query = {"query": "RANK TOP 1000 users BY core WHERE tier = nano"}
+            ranked = (await (await client.post("/api/v1/query", json=query)).json())["answer"]["top"]
+            found = {one["user"]: (one["core"], one["followers"], one["following"]) for one in ranked}
+            assert found == {user: counts for user, counts in wanted.items() if counts[1] > 0}
+            query = {"query": f"SHOW centrality OF user '{ranked[0]['user']}'"}
+            one = (await (await client.post("/api/v1/query", json=query)).json())["answer"]
+            assert one["core"] == ranked[0]["core"]
+
+    run(queries)
+    shard.close()
+
+
 def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     """Published values equal igraph's on the naive graph: at first, after a forget, after a kill and more events."""
     settings, half = analyst.settings, len(LOG) // 2
@@ -95,6 +120,7 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     analyst.start()
     analyst.wait_ready()
     assert whole(published(settings)) == expected(LOG[:half])
+    check_queries(analyst, expected(LOG[:half]))
     wait_for(lambda: bool(published(settings, "seeds")), 60, "the list of seeds")
     seeds = published(settings, "seeds")["reach"]
     person = next(user for user in seeds["seeds"] if user in published(settings, "community"))

@@ -107,6 +107,10 @@ class FakeShard:
         """Return n users."""
         return [{"user": f"{self.partition}-{k}", "reach": 10 * k + self.partition} for k in range(n)]
 
+    def published(self, key: str | tuple[str, str]) -> bool:
+        """Whether a key has a value."""
+        return key == f"u{self.partition}"
+
     def user(self, user_id: str) -> dict[str, Any] | None:
         """Return the only user of the shard."""
         return {"user": user_id} if user_id == f"u{self.partition}" else None

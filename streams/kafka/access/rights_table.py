@@ -30,7 +30,7 @@ def worker(settings: Settings) -> list[Right]:
     """Return the rights of a worker."""
     registry, inputs = Topics(settings), _inputs(settings)
     internal = [registry.mutations, registry.halos, registry.models]
-    written = [*internal, registry.score, registry.alert, registry.outcome, *_dead_letters(settings)]
+    written = [*internal, *registry.outputs, *_dead_letters(settings)]
     group = Right("read", settings.consumer_group, group=True)
     rights_of_worker = [*_on("read", [*inputs, *internal]), group, *_on("write", written)]
     if settings.alert_webhook.get_secret_value():
@@ -69,7 +69,7 @@ def produce(settings: Settings) -> list[Right]:
 def tail(settings: Settings) -> list[Right]:
     """Return the rights of `tail`."""
     registry = Topics(settings)
-    return _on("read", [registry.score, registry.alert, registry.outcome])
+    return _on("read", registry.outputs)
 
 
 def train(settings: Settings) -> list[Right]:

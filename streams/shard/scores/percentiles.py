@@ -166,3 +166,19 @@ class PercentileHistogram:
         bins = self._bin[rows]
         rank = self._below[bins] + 0.5 * self._merged[bins]
         return np.where(bins >= 0, 100.0 * rank / total, 0.0)
+
+    def rank(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the percentiles `[k]` that users with these scores `[k]` (mean log reach) would have."""
+        if not len(scores) or not (total := int(self._parts.sum())):
+            return np.zeros(len(scores))
+        bins = np.clip((scores - _LOW) * _PER_UNIT, 0, _BINS - 1).astype(np.int64)
+        if self._below_stale and len(bins) > _FEW:
+            np.cumsum(self._merged, out=self._below[1:])
+            self._below_stale = False
+        if not self._below_stale:
+            below = self._below[bins]
+        else:
+            parts = np.concatenate([[0], np.cumsum(self._parts)])
+            below = np.array([parts[b // _PART] + self._merged[b // _PART * _PART : b].sum() for b in bins.tolist()])
+        rank: NDArray[np.float64] = 100.0 * (below + 0.5 * self._merged[bins]) / total
+        return rank

@@ -123,18 +123,19 @@ class Assignment(WorkerPart):
         return starts
 
     async def on_score_topic(self, topics: Mapping[str, TopicState]) -> None:
-        """Publish all scores again if the score topic was replaced or has more partitions than before."""
-        score = topics[self._topics.score.name]
-        if score.partitions <= 0:
-            return
-        changes = await self._host.note_score_topic(score)
-        self._shard_work.former_partitions = {
-            count for change in changes.values() for count in change.former_partitions
-        }
-        for partition in (partition for partition, change in changes.items() if change.republish):
-            fields = {"topic": self._topics.score.name, "partitions": score.partitions, "shard": partition}
-            log.warning("score_topic_changed_republishing", extra=fields)
-            self.step_soon(partition)
+        """Publish all scores again if the topic of scores, or by topic, was replaced or has more partitions."""
+        for name, by_topic in ((self._topics.score.name, False), (self._topics.topic.name, True)):
+            state = topics[name]
+            if state.partitions <= 0:
+                continue
+            changes = await self._host.note_score_topic(state, by_topic=by_topic)
+            self._shard_work.former_partitions[name] = {
+                count for change in changes.values() for count in change.former_partitions
+            }
+            for partition in (partition for partition, change in changes.items() if change.republish):
+                fields = {"topic": name, "partitions": state.partitions, "shard": partition}
+                log.warning("score_topic_changed_republishing", extra=fields)
+                self.step_soon(partition)
 
     def on_assigned(self, partitions: Sequence[TP]) -> None:
         """Report the worker as ready and start its shards."""

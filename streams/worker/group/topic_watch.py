@@ -60,7 +60,7 @@ class TopicWatch:
         self._sharded = [topics.mutations.name, topics.halos.name]
         self._inputs = [spec.name for spec in topics.inputs.values()]
         self._read = [*self._inputs, *self._sharded]
-        self._outputs = [topics.score.name, topics.alert.name]
+        self._outputs = [topics.score.name, topics.topic.name, topics.alert.name]
         self._logged: set[tuple[str, str]] = set()
 
     async def run(self) -> None:

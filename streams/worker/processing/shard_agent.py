@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
@@ -25,10 +26,11 @@ from streams.kafka.consumer.poll_queue import Poll
 from streams.kafka.consumer.transport import BATCH_BYTES, Consumer, Producer
 from streams.kafka.partitioner import partitions_of
 from streams.kafka.topics import Topics, TopicSpec
+from streams.messages import outputs as encoded
 from streams.messages.halos import VERSION as HALO_VERSION
 from streams.messages.halos import Halo, decode, encode
 from streams.messages.headers import CloudEvents, Headers, rfc3339
-from streams.messages.outputs import Message, MessageColumns, add_headers, score_messages, tombstones
+from streams.messages.outputs import Message, MessageColumns, add_headers
 from streams.messages.packs.fact_packs import fact_packs
 from streams.messages.packs.mutation_packs import UnappliedRecords
 from streams.shard.shard import Outcome, Shard
@@ -61,18 +63,15 @@ class Outputs:
     """Encodes the outputs of steps.
 
     Args:
-        score: the score topic.
-        alert: the alert topic.
-        outcome: the outcome topic.
-        source: the CloudEvents source of the messages.
+        topics: all topics.
+        source: the CloudEvents source of the messages; the type is the topic without the configured prefix.
     """
 
-    def __init__(self, score: TopicSpec, alert: TopicSpec, outcome: TopicSpec, source: str) -> None:
-        self.score_topic = score
-        self.alert_topic = alert
-        self.outcome_topic = outcome
-        # The type of a CloudEvent is the name of its topic without the configured prefix.
+    def __init__(self, topics: Topics, source: str) -> None:
+        self.score_topic, self.by_topic = topics.score, topics.topic
+        self.alert_topic, self.outcome_topic = topics.alert, topics.outcome
         self._score = CloudEvents("influence.score.v1", source)
+        self._topic = CloudEvents("influence.topic.v1", source)
         self._alert = CloudEvents("influence.alert.v1", source)
         self._outcome = CloudEvents("influence.outcome.v1", source)
         # Compile both, or load them from their cache, before the first step.
@@ -88,7 +87,16 @@ class Outputs:
         """
         for first in range(0, len(outcome.scores), SLICE):
             scores = outcome.scores[first : first + SLICE]
-            yield score_messages(scores, outcome.model, origin, self._score)
+            yield encoded.score_messages(scores, outcome.model, origin, self._score)
+
+    def topics(self, outcome: Outcome, origin: str) -> Iterator[MessageColumns]:
+        """Yield the scores by user and topic of a step, some at once; see `scores`."""
+        for first in range(0, len(outcome.topics), SLICE):
+            yield encoded.topic_messages(outcome.topics[first : first + SLICE], outcome.model, origin, self._topic)
+
+    def topic_tombstones(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
+        """Yield the tombstones of pairs of topic and user; see `tombstones`."""
+        return encoded.topic_tombstones(outcome.topics_gone, origin, time, self._topic)
 
     def tombstones(self, outcome: Outcome, origin: str, time: bytes) -> Iterator[Message]:
         """Yield the tombstones of forgotten users.
@@ -98,7 +106,7 @@ class Outputs:
             origin: as for `scores`.
             time: time of the tombstones, in RFC 3339.
         """
-        return tombstones(outcome.forgotten, origin, time, self._score)
+        return encoded.tombstones(outcome.forgotten, origin, time, self._score)
 
     def alerts(self, outcome: Outcome) -> Iterator[Message]:
         """Yield the alerts of a step."""
@@ -115,7 +123,7 @@ class ShardAgent:
 
     Attributes:
         published_until: offsets of the mutations topic below which all outputs were published.
-        former_partitions: earlier partition counts of the score topic, whose partitions need tombstones too.
+        former_partitions: earlier partition counts of compacted topics by name; their partitions need tombstones, too.
         tracer: begins the span of each micro-batch.
         on_waiting: called with a shard in which a step without new records is due; it must cause a call of
             `run_pending`.
@@ -143,7 +151,7 @@ class ShardAgent:
         self._scheduled: set[int] = set()
         self._delivered: dict[int, list[LogRecord]] = {}
         self.published_until: dict[TP, int] = {}
-        self.former_partitions: set[int] = set()
+        self.former_partitions: dict[str, set[int]] = {}
         self.tracer = OFF
         self.on_waiting: Callable[[int], None] = lambda _partition: None
 
@@ -414,12 +422,21 @@ class ShardAgent:
         now = rfc3339(now_ns // 1_000).encode()
         scores = add_headers(outputs.scores(outcome, origin), trace)
         await publish_columns(client, outputs.score_topic, scores, now_ms, BATCH_BYTES)
-        for partitions in sorted(self.former_partitions | {0}) if outcome.forgotten else ():
+        for partitions in self._partition_counts(outputs.score_topic) if outcome.forgotten else ():
             removals = add_headers(outputs.tombstones(outcome, origin, now), trace)
             await publish(client, outputs.score_topic, removals, now_ms, partitions)
+        by_topic = add_headers(outputs.topics(outcome, origin), trace)
+        await publish_columns(client, outputs.by_topic, by_topic, now_ms, BATCH_BYTES)
+        for partitions in self._partition_counts(outputs.by_topic) if outcome.topics_gone else ():
+            removals = add_headers(outputs.topic_tombstones(outcome, origin, now), trace)
+            await publish(client, outputs.by_topic, removals, now_ms, partitions)
         await publish(client, outputs.alert_topic, add_headers(outputs.alerts(outcome), trace), now_ms)
         await publish(client, outputs.outcome_topic, add_headers(outputs.outcomes(outcome), trace), now_ms)
         return len(outcome.scores), len(outcome.alerts)
+
+    def _partition_counts(self, topic: TopicSpec) -> list[int]:
+        """Return the earlier partition counts of a topic, and 0 for the present one."""
+        return sorted(self.former_partitions.get(topic.name, set()) | {0})
 
     def _count(self, batch: MicroBatch, outcome: Outcome, seconds: dict[str, float]) -> None:
         metrics = self._metrics
@@ -444,13 +461,16 @@ class ShardAgent:
         for ended in outcome.alert_outcomes:
             self._metrics.alert_outcomes.labels(ended.outcome).inc()
         self._metrics.tombstones.inc(len(outcome.forgotten))
+        self._metrics.topic_scores.inc(len(outcome.topics))
         self._metrics.freshness.observe(freshness_s)
 
 
+@dataclass(eq=False)
 class ShardStep:
     """A step of a shard that was run in memory; not published, not committed.
 
     Attributes:
+        agent: publishes and commits it.
         poll: the poll that it is part of.
         partition: the shard.
         batch: its records.
@@ -461,30 +481,20 @@ class ShardStep:
         published: counts of published scores and alerts; None if nothing was published.
     """
 
-    def __init__(
-        self,
-        agent: ShardAgent,
-        poll: Poll,
-        partition: int,
-        batch: MicroBatch,
-        outcome: Outcome,
-        halo_offset: int | None,
-        seconds: dict[str, float],
-    ) -> None:
-        self._agent = agent
-        self.poll = poll
-        self.partition = partition
-        self.batch = batch
-        self.outcome = outcome
-        self.halo_offset = halo_offset
-        self.seconds = seconds
-        self.begin_s = 0.0
-        self.published: tuple[int, int] | None = None
+    agent: ShardAgent
+    poll: Poll
+    partition: int
+    batch: MicroBatch
+    outcome: Outcome
+    halo_offset: int | None
+    seconds: dict[str, float]
+    begin_s: float = 0.0
+    published: tuple[int, int] | None = None
 
     async def publish(self) -> None:
         """Publish the outputs; returns when Kafka has acknowledged all of them."""
-        await self._agent.publish_step(self)
+        await self.agent.publish_step(self)
 
     async def commit(self) -> bool:
         """Write the WriteBatch; False if the poll is stale."""
-        return await self._agent.commit_step(self)
+        return await self.agent.commit_step(self)

@@ -223,10 +223,12 @@ class ShardHost:
             outcome = step.outcome = shard.process(records, halos, silent=not publish)
             if self._observer is not None:
                 self._observer.stepped(shard, outcome)
-            self.takeovers.add_forgotten(partition, outcome.forgotten)
+            self.takeovers.add_gone(partition, [*outcome.forgotten, *outcome.topics_gone])
             if publish:
-                repeated = self.takeovers.tombstones(partition).difference(outcome.forgotten)
-                outcome.forgotten += sorted(user for user in repeated if shard.reads.user(user) is None)
+                repeated = self.takeovers.tombstones(partition).difference(outcome.forgotten, outcome.topics_gone)
+                gone = [key for key in repeated if not shard.reads.published(key)]
+                outcome.forgotten += sorted(key for key in gone if isinstance(key, str))
+                outcome.topics_gone += sorted(key for key in gone if not isinstance(key, str))
             if not ahead:
                 self._prepare(shard, step)
             return outcome
@@ -304,12 +306,12 @@ class ShardHost:
 
         await self._run(work)
 
-    async def note_score_topic(self, topic: TopicState) -> dict[int, ScoreTopicChange]:
-        """Record the score topic in every shard whose last step is committed."""
+    async def note_score_topic(self, topic: TopicState, *, by_topic: bool = False) -> dict[int, ScoreTopicChange]:
+        """Record the score topic, or that of scores by topic, in every shard whose last step is committed."""
 
         def work() -> dict[int, ScoreTopicChange]:
             return {
-                partition: note_score_topic(shard.publisher, topic)
+                partition: note_score_topic(shard.publisher.by_topic if by_topic else shard.publisher, topic)
                 for partition, shard in self._shards.items()
                 if not self._ahead.get(partition)
             }

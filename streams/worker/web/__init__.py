@@ -16,6 +16,7 @@ from streams.worker.web.auth import Guard
 from streams.worker.web.feed import LiveFeed
 from streams.worker.web.openapi import ApiDocument
 from streams.worker.web.pages import Pages
+from streams.worker.web.queries import Queries
 from streams.worker.web.state import LiveState, Source
 
 __all__ = ["Guard", "LiveFeed", "LiveState", "Source", "register", "routes"]
@@ -47,6 +48,7 @@ def routes(app: web.Application, state: LiveState, guard: Guard | None = None) -
     (guard or Guard()).add_to(app)
     Pages(state).add_to(app)
     API(state).add_to(app)
+    Queries(state).add_to(app)
     ApiDocument("Groundswell worker").add_to(app)
     app.cleanup_ctx.append(state.running)
 

@@ -1,4 +1,4 @@
-"""The JSON API: `/api/v1/top`, `/users/{id}`, `/compare`, `/alerts`, `/live`, and `/stream` (server-sent events)."""
+"""The JSON API: `/api/v1/top`, `/users`, `/contents`, `/compare`, `/alerts`, `/live`, `/stream` (server-sent)."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class API:
         """Add the routes to an application."""
         app.router.add_get("/api/v1/top", self.top)
         app.router.add_get("/api/v1/users/{id}", self.user)
+        app.router.add_get("/api/v1/contents/{id}", self.content)
         app.router.add_get("/api/v1/compare", self.compare)
         app.router.add_get("/api/v1/alerts", self.alerts)
         app.router.add_get("/api/v1/live", self.live)
@@ -74,6 +75,20 @@ class API:
         if elsewhere:
             return _misdirected(elsewhere, request.path_qs)
         return web.json_response(user) if user else _error(404, "no such user, or a forgotten one")
+
+    async def content(self, request: web.Request) -> web.Response:
+        """Return the creator, community, topics and sharers of a content."""
+        content_id = request.match_info["id"]
+        if not _is_id(content_id):
+            return _error(400, f"an id has 1 to {ID_BYTES} bytes of UTF-8")
+        try:
+            content = await self._state.content(content_id)
+            elsewhere = None if content else await self._state.owner_elsewhere(content_id)
+        except NotReady as error:
+            return _error(503, str(error))
+        if elsewhere:
+            return _misdirected(elsewhere, request.path_qs, "content")
+        return web.json_response(content) if content else _error(404, "no such content, or a deleted one")
 
     async def compare(self, request: web.Request) -> web.Response:
         """Return two users side by side: scores, features that differ, odds by their counts."""
@@ -133,10 +148,10 @@ def _is_id(text: str) -> bool:
         return False
 
 
-def _misdirected(owner: dict[str, Any], path: str) -> web.Response:
-    """Return the response for a user of a shard that this worker does not have: it names the worker that has it."""
+def _misdirected(owner: dict[str, Any], path: str, kind: str = "user") -> web.Response:
+    """Return the response for a node of a shard that this worker does not have: it names the worker that has it."""
     place = f"the worker at {owner['worker']}" if owner["worker"] else "no worker at the moment; try again"
-    text = f"shard {owner['shard']} of this user is with {place}"
+    text = f"shard {owner['shard']} of this {kind} is with {place}"
     if owner["url"]:
         text += f": {owner['url']}{path}"
     return web.json_response({"error": text, "owner": owner}, status=421)

@@ -61,9 +61,12 @@ SCHEMAS: Json = {
         alert=_TEXT, user=_TEXT, kind={"const": "emerging"}, as_of=_TIME, velocity=_NUMBER, level=_WHOLE, reach=_NUMBER,
         percentile=_NUMBER, new_sharers=_WHOLE, content=_or_null(_TEXT),
     ))),
+    "Content": _object(content=_TEXT, user=_TEXT, created=_TIME, community=_or_null(_TEXT), topics=_list(_TEXT),
+                       reply_to=_or_null(_TEXT), sharers=_WHOLE),
+    "Answer": _object(query=_TEXT, kind=_TEXT, answer={"type": "object"}),
     "Live": _object(model=_TEXT),
     "Endpoints": _object(endpoints=_list(_object(method=_TEXT, path=_TEXT, summary=_TEXT)), openapi=_TEXT),
-    "Error": _object("owner", error=_TEXT, owner=_PLACE),
+    "Error": _object("owner", "pointer", "column", error=_TEXT, owner=_PLACE, pointer=_TEXT, column=_WHOLE),
 }  # fmt: skip
 _LIMIT: Json = {
     "name": "limit",
@@ -76,24 +79,34 @@ _EXPLAIN: Json = {
 }  # fmt: skip
 _ERRORS = {
     400: "A parameter is invalid.",
-    404: "There is no such user, or a forgotten one.",
-    421: "Another worker has the shard of this user: `owner` names it.",
+    404: "There is no such user or content, or a forgotten or deleted one.",
+    409: "The artifact has another horizon.",
+    421: "Another worker has the shard of this user or content: `owner` names it.",
+    501: "Another process has the answer, and none is configured.",
     503: "Not ready, or busy; try again.",
 }
 
 
 class Details(NamedTuple):
-    """What an endpoint has beside its path: query parameters, the schema of a response, and statuses of errors."""
+    """What an endpoint has beside its path: query parameters, schemas of response and body, statuses of errors."""
 
     parameters: tuple[Json, ...] = ()
     schema: Json | None = None
     errors: tuple[int, ...] = ()
     media: str = "application/json"
+    body: Json | None = None
 
 
 DETAILS = {
     "/api/v1/top": Details((_LIMIT,), _named("Top"), (400, 503)),
     "/api/v1/users/{id}": Details((_EXPLAIN,), _named("User"), (400, 404, 421, 503)),
+    "/api/v1/contents/{id}": Details((), _named("Content"), (400, 404, 421, 503)),
+    "/api/v1/query": Details(
+        (),
+        _named("Answer"),
+        (400, 404, 409, 421, 501, 503),
+        body=_object(query=_TEXT),
+    ),
     "/api/v1/alerts": Details((_LIMIT,), _named("Alerts"), (400,)),
     "/api/v1/live": Details(schema=_named("Live")),
     "/api/v1/stream": Details(schema={"type": "string"}, errors=(503,), media="text/event-stream"),
@@ -161,6 +174,8 @@ class ApiDocument:
             content = {"application/json": {"schema": _named("Error")}}
             responses[str(status)] = {"description": _ERRORS[status], "content": content}
         operation: Json = {"summary": text, "responses": responses}
+        if details.body is not None:
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": details.body}}}
         parameters = [*inside, *details.parameters]
         return {**operation, "parameters": parameters} if parameters else operation
 

@@ -60,6 +60,16 @@ class Users:
         sizes = await self._source.read(lambda shard: user_reads.sizes(shard, bounds))
         return {name: sum(each[k] for each in sizes) for k, name in enumerate(self.tiers.bounds)}
 
+    async def content(self, content_id: str) -> dict[str, Any] | None:
+        """Return creator, labels and sharers of a content; None if no open shard has a create of it."""
+        contents = await self._source.read(lambda shard: user_reads.content(shard, content_id))
+        return next(({**one, "created": rfc3339(one["created"])} for one in contents if one), None)
+
+    async def on_topic(self, user_id: str, topic: str) -> dict[str, Any] | None:
+        """Return posts and reach of a user on a topic; None without posts on it."""
+        answers = await self._source.read(lambda shard: user_reads.on_topic(shard, user_id, topic))
+        return next((one for one in answers if one), None)
+
     async def compare(self, a: str, b: str) -> dict[str, Any] | None:
         """Return two users side by side; None if one of them is in no open shard."""
         sides = []
@@ -85,4 +95,4 @@ class Users:
 
 
 def _side(side: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in side.items() if name not in {"features", "topics"}}
+    return {name: value for name, value in side.items() if name not in {"features", "topics", "communities"}}

@@ -181,8 +181,38 @@ class LiveState:
         link = {"analyst": f"{self.analyst_url.rstrip('/')}/api/v1/users/{quote(user_id, safe='')}"}
         return user and {**user, "as_of": rfc3339(user["as_of"]), **(link if self.analyst_url else {})}
 
+    async def content(self, content_id: str) -> dict[str, Any] | None:
+        """Return the response of `/api/v1/contents/{id}`; None without a create in force.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
+        self._check()
+        return await self._read(self.users.content(content_id))
+
+    async def on_topic(self, user_id: str, topic: str) -> dict[str, Any] | None:
+        """Return posts and reach of a user on a topic; None without posts on it.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
+        self._check()
+        return await self._read(self.users.on_topic(user_id, topic))
+
+    async def horizon_s(self) -> int:
+        """Return the horizon of the artifact in use (s).
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
+        self._check()
+        horizons = await self._read(self._source.read(lambda shard: int(shard.artifact.config.horizon_s)))
+        if not horizons:
+            raise NotReady("no shard is open here; try again")
+        return horizons[0]
+
     async def owner_elsewhere(self, user_id: str) -> dict[str, Any] | None:
-        """Return shard, worker and url of the owner of a user; None if this worker has the shard.
+        """Return shard, worker and url of the owner of a user or content; None if this worker has the shard.
 
         Raises:
             NotReady: No shard can be read now.

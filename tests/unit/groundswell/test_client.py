@@ -23,14 +23,16 @@ def published(settings: Settings) -> Settings:
     """Scores, a tombstone, an alert that comes twice, another one, and an outcome."""
     topics = Topics(settings)
     with admin(settings) as kafka:
-        create(kafka, [topics.score, topics.alert, topics.outcome])
+        create(kafka, topics.outputs)
     send: list[tuple[str, Any]] = [
         (topics.score.name, SCORE), (topics.score.name, None), (topics.alert.name, ALERT), (topics.alert.name, ALERT),
         (topics.alert.name, {**ALERT, "alert": "second", "new_field": 1}), (topics.outcome.name, OUTCOME),
     ]  # fmt: skip
+    send += [(topics.topic.name, EXAMPLES["topic"][0]), (topics.topic.name, None)]
     with producer(settings) as sender:
         for topic, value in send:
-            sender.send(topic, value and json.dumps(value).encode(), key=b"bo", partition=0)
+            key = b"owls\x1fbo" if topic == topics.topic.name else b"bo"
+            sender.send(topic, value and json.dumps(value).encode(), key=key, partition=0)
     return settings
 
 
@@ -42,6 +44,10 @@ def test_values_are_typed_and_come_once(published: Settings) -> None:
     assert scores[0].as_of.isoformat() == "2026-03-01T18:00:00+00:00"  # type: ignore[union-attr]
     alerts = list(islice(client.alerts(published.broker, **where), 2))
     assert [alert.alert for alert in alerts] == [ALERT["alert"], "second"]
+    on_topic = list(islice(client.topics(published.broker, **where), 2))
+    assert on_topic[1] == client.OffTopic("owls", "bo")
+    assert isinstance(on_topic[0], client.TopicScore)
+    assert (on_topic[0].topic, on_topic[0].posts, on_topic[0].sharers) == ("owls", 7, 96)
     (outcome,) = islice(client.outcomes(published.broker, **where), 1)
     assert (outcome.outcome, outcome.lead_s) == ("confirmed", 43_200.0)
 

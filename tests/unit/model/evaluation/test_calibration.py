@@ -61,3 +61,10 @@ def test_bytes_come_back_and_distance() -> None:
     assert 0.5 < made.distance(double) <= np.log(2)
     with pytest.raises(ValueError, match="argument"):
         CalibrationMap.unpack(b'{"other": 1}')
+
+
+def test_score_is_the_inverse() -> None:
+    """The score of the reach of a score is that score, while the reach is above 0."""
+    scores = np.linspace(0.5, 6, 12)
+    for fitted in (IDENTITY, CalibrationMap(0.2, 0.7, 1.4, 100)):
+        assert np.allclose(fitted.score(fitted.people(scores)), scores, atol=1e-9)

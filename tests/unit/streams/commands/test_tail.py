@@ -25,3 +25,13 @@ def test_lines_of_the_analysts_topics() -> None:
     assert shown[2].endswith("list ic  12.5 distinct people, at least 0.81 of the best possible  ana bob")
     assert json.loads(line("seeds", "ic", json.dumps(seeds).encode(), as_json=True)) == seeds
     assert line("centrality", "ana", None, as_json=False) == "ana  forgotten"
+
+
+def test_lines_of_scores_by_topic() -> None:
+    """A value has topic and user; a tombstone names both."""
+    value = {"topic": "art", "user": "ana", "reach": 3.5, "percentile": 60.0, "as_of": AS_OF, "posts": 2, "sharers": 9}
+    shown = line("topic", "art\x1fana", json.dumps(value).encode(), as_json=False)
+    assert shown == "2020-01-02T03:04:05  reach     3.50  percentile  60.0  posts    2  sharers     9  art  ana"
+    assert line("topic", "art\x1fana", None, as_json=False) == "ana  no post on art any more"
+    gone = json.loads(line("topic", "art\x1fana", None, as_json=True))
+    assert gone == {"topic": "art", "user": "ana", "gone": True}

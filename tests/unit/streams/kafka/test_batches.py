@@ -29,7 +29,7 @@ TIME = "2024-05-01T12:00:00.123456Z"
 @pytest.fixture
 def outputs(offline_settings: Settings) -> Outputs:
     topics = Topics(offline_settings)
-    return Outputs(topics.score, topics.alert, topics.outcome, "/groundswell")
+    return Outputs(topics, "/groundswell")
 
 
 def test_score(outputs: Outputs) -> None:

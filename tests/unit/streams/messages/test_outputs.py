@@ -7,9 +7,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from groundswell.values import decode_topic_score
 from streams.messages.files.result_tables import ALERT_SCHEMA, SCORE_SCHEMA, alert_table, score_table
 from streams.messages.headers import CloudEvents
-from streams.messages.outputs import ALERT_FIELDS, SCORE_FIELDS, Alert, Score, new_score, score_messages, tombstones
+from streams.messages.outputs import (
+    ALERT_FIELDS,
+    SCORE_FIELDS,
+    Alert,
+    Score,
+    TopicScore,
+    new_score,
+    score_messages,
+    tombstones,
+    topic_messages,
+    topic_tombstones,
+)
 from tests.support.processing import one_by_one
 
 AS_OF = 1_300_000_000_000_001
@@ -29,6 +41,19 @@ def test_score_messages() -> None:
     (tombstone,) = tombstones(["bob"], "0-17", b"now", EVENTS)
     assert tombstone == (b"bob", None, EVENTS.headers(b"0-17/bob", b"now", empty=True))
     assert (*Score._fields, "model") == SCORE_FIELDS
+
+
+def test_topic_messages() -> None:
+    """The key is topic, U+001F and user; the schema's type reads the value; a tombstone has the same key."""
+    score = TopicScore("kühe", "ann", 3, 12, 4.5, 60.0, AS_OF)
+    (message,) = one_by_one(topic_messages([score], "0123456789ab", "0-17", EVENTS))
+    assert message.key == "kühe\x1fann".encode()
+    assert dict(message.headers)["ce_id"] == "0-17/kühe\x1fann".encode()
+    value = decode_topic_score(message.value or b"")
+    read = (value.topic, value.user, value.posts, value.sharers, value.reach, value.percentile)
+    assert (*read, value.model) == (*score[:-1], "0123456789ab")
+    (tombstone,) = topic_tombstones([("kühe", "ann")], "0-17", b"now", EVENTS)
+    assert (tombstone.key, tombstone.value) == (message.key, None)
 
 
 def test_alert_message() -> None:

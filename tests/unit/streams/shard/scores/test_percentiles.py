@@ -61,3 +61,18 @@ def test_few_and_many_rows_are_ranked_alike() -> None:
             assert few.tobytes() == many.tobytes()
             assert one[0] == few[0]
             assert len(np.unique(few)) > 30
+
+
+def test_any_score_has_a_rank() -> None:
+    """A score has the percentile of a user with that score, few and many alike; without users it is 0."""
+    ranking, rng = PercentileHistogram(), np.random.default_rng(4)
+    assert ranking.rank(np.array([1.0])).tolist() == [0.0]
+    rows, scores = np.arange(3_000), rng.normal(2, 3, 3_000).astype(np.float32)
+    for _ in range(2):
+        ranking.place(rows[:100], scores[:100], np.ones(100, np.bool_))
+        few = ranking.rank(scores[:50].astype(np.float64))
+        assert few.tolist() == ranking.percentile(rows[:50]).tolist()
+        ranking.place(rows, scores, np.ones(len(rows), np.bool_))
+        many = ranking.rank(scores.astype(np.float64))
+        assert many.tolist() == ranking.percentile(rows).tolist()
+        assert ranking.rank(np.array([-1e9, 1e9])).max() >= many.max()

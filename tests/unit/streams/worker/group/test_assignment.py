@@ -40,7 +40,7 @@ class Rig:
             note_score_topic=self._note_score_topic,
         )
         consumer: Any = SimpleNamespace(quiesce=self._quiesce, stop_flow=lambda: self.calls.append("stop_flow"))
-        work: Any = SimpleNamespace(run_pending=self._run_pending, former_partitions=set())
+        work: Any = SimpleNamespace(run_pending=self._run_pending, former_partitions={})
         none: Any = None
         self.work = work
         self.assignment = Assignment(
@@ -65,7 +65,7 @@ class Rig:
             raise self.begin_error
         self.calls.append(("begin", partition))
 
-    async def _note_score_topic(self, _topic: TopicState) -> dict[int, Any]:
+    async def _note_score_topic(self, _topic: TopicState, **_which: bool) -> dict[int, Any]:
         return {
             0: SimpleNamespace(former_partitions=(4,), republish=True),
             1: SimpleNamespace(former_partitions=(), republish=False),
@@ -137,12 +137,14 @@ def test_errors_of_a_step(rig: Rig, error: Exception, stops: bool) -> None:
 
 def test_a_changed_score_topic_is_republished(rig: Rig) -> None:
     """Only the shards that published to another one step again; the former partitions are passed on."""
-    name = rig.topics.score.name
-    rig.run(lambda: rig.assignment.on_score_topic({name: TopicState("id", 0)}))
+    score, by_topic = rig.topics.score.name, rig.topics.topic.name
+    none = TopicState("id", 0)
+    rig.run(lambda: rig.assignment.on_score_topic({score: none, by_topic: none}))
     assert rig.calls == []
-    rig.run(lambda: rig.assignment.on_score_topic({name: TopicState("id", 8)}))
-    assert rig.calls == [("begin", 0)]
-    assert rig.work.former_partitions == {4}
+    for name, other in ((score, by_topic), (by_topic, score)):
+        rig.run(lambda name=name, other=other: rig.assignment.on_score_topic({name: TopicState("id", 8), other: none}))
+    assert rig.calls == [("begin", 0)] * 2
+    assert rig.work.former_partitions == {score: {4}, by_topic: {4}}
 
 
 def test_revocation_and_stop_wait_for_polls_in_work(rig: Rig) -> None:

@@ -56,7 +56,7 @@ class Rig:
         self.shards: list[Served] = []
         self.host = ShardHost(self._open)
         outputs, feed = (
-            Outputs(topics.score, topics.alert, topics.outcome, "/t"),
+            Outputs(topics, "/t"),
             SimpleNamespace(forget=lambda _users: None, publish=lambda _outcome, _mutations: None),
         )
         consumer: Any = SimpleNamespace(
