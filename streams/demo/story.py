@@ -15,150 +15,22 @@ from typing import Any
 
 Row = dict[str, Any]
 
-FIRST = [
-    "ada",
-    "alma",
-    "amir",
-    "anya",
-    "aziz",
-    "bea",
-    "bilal",
-    "boris",
-    "carla",
-    "chen",
-    "chidi",
-    "cleo",
-    "dana",
-    "diego",
-    "elif",
-    "emre",
-    "esra",
-    "fatou",
-    "felix",
-    "finn",
-    "gita",
-    "hana",
-    "hugo",
-    "ida",
-    "ines",
-    "ivan",
-    "jada",
-    "jonas",
-    "juno",
-    "kaya",
-    "kofi",
-    "lale",
-    "leila",
-    "lena",
-    "luca",
-    "mara",
-    "mateo",
-    "mei",
-    "mina",
-    "nadia",
-    "nils",
-    "noor",
-    "olga",
-    "omar",
-    "paula",
-    "pia",
-    "quinn",
-    "ravi",
-    "rosa",
-    "sami",
-    "sara",
-    "selin",
-    "sofia",
-    "tariq",
-    "theo",
-    "uma",
-    "vera",
-    "wen",
-    "yara",
-]
-LAST = [
-    "abbas",
-    "adler",
-    "aksoy",
-    "alves",
-    "asante",
-    "bauer",
-    "bello",
-    "berg",
-    "blum",
-    "bosch",
-    "castro",
-    "costa",
-    "cruz",
-    "danso",
-    "diaz",
-    "dogan",
-    "duarte",
-    "eze",
-    "falk",
-    "farah",
-    "fischer",
-    "garcia",
-    "haas",
-    "habib",
-    "hansen",
-    "ito",
-    "jansen",
-    "kaur",
-    "keita",
-    "khan",
-    "kim",
-    "kovac",
-    "kruger",
-    "lang",
-    "lima",
-    "lopez",
-    "mandal",
-    "meyer",
-    "mori",
-    "mensah",
-    "nagy",
-    "nakata",
-    "novak",
-    "okafor",
-    "olsen",
-    "osei",
-    "patel",
-    "petrov",
-    "rao",
-    "reyes",
-    "rossi",
-    "sato",
-    "silva",
-    "singh",
-    "tanaka",
-    "torres",
-    "vogel",
-    "weber",
-    "yilmaz",
-]
-TOPICS = [
-    "baking",
-    "birds",
-    "chess",
-    "climate",
-    "cycling",
-    "football",
-    "gardening",
-    "gaming",
-    "history",
-    "hiking",
-    "jazz",
-    "knitting",
-    "movies",
-    "photography",
-    "poetry",
-    "robotics",
-    "running",
-    "sailing",
-    "science",
-    "travel",
-]
+_FIRST = """
+ada alma amir anya aziz bea bilal boris carla chen chidi cleo dana diego elif emre esra fatou felix finn gita hana
+hugo ida ines ivan jada jonas juno kaya kofi lale leila lena luca mara mateo mei mina nadia nils noor olga omar
+paula pia quinn ravi rosa sami sara selin sofia tariq theo uma vera wen yara
+"""
+_LAST = """
+abbas adler aksoy alves asante bauer bello berg blum bosch castro costa cruz danso diaz dogan duarte eze falk farah
+fischer garcia haas habib hansen ito jansen kaur keita khan kim kovac kruger lang lima lopez mandal meyer mori
+mensah nagy nakata novak okafor olsen osei patel petrov rao reyes rossi sato silva singh tanaka torres vogel weber
+yilmaz
+"""
+_TOPICS = """
+baking birds chess climate cycling football gardening gaming history hiking jazz knitting movies photography poetry
+robotics running sailing science travel
+"""
+FIRST, LAST, TOPICS = _FIRST.split(), _LAST.split(), _TOPICS.split()
 DAY_S = 86_400
 HOUR_S = 3_600
 BREAKOUT_SHARES = 70
@@ -173,9 +45,9 @@ def name_of(user: str) -> str:
     number, generation = int(found[1]), found[2]
     first, family = number % len(FIRST), number // len(FIRST)
     name = f"{FIRST[first]}.{LAST[(family + 7 * first) % len(LAST)]}"
-    # More users than pairs of names, and users that follow an erased one, get a number.
-    suffix = "".join(str(part) for part in (family // len(LAST), generation) if part)
-    return name + suffix
+    # More users than pairs of names get a number, and so does a user that takes the row of an erased one.
+    again = family // len(LAST)
+    return f"{name}{again or ''}{f'.{generation}' if generation else ''}"
 
 
 def topic_of(community: str) -> str:

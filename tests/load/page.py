@@ -21,7 +21,9 @@ from tests.support.live_page import PEOPLE, Site
 
 ROWS = 20
 COUNT_FRAMES = """(() => { window.frames_ = 0; window.longest_ = 0; let last = performance.now();
-  const step = now => { frames_ += 1; longest_ = Math.max(longest_, now - last); last = now; requestAnimationFrame(step); };
+  const step = now => {
+    frames_ += 1; longest_ = Math.max(longest_, now - last); last = now; requestAnimationFrame(step);
+  };
   requestAnimationFrame(step); })()"""
 READ_FRAMES = "(() => { const read = [frames_, longest_]; frames_ = 0; longest_ = 0; return read; })()"
 

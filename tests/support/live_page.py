@@ -7,8 +7,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 
 from streams.demo.story import name_of
@@ -30,13 +32,20 @@ EVIL = "</script><img src=x onerror=document.title='broken'>"
 class Population:
     """A source of shards: users by reach."""
 
-    users: int = len(PEOPLE)
     clock: int = CLOCK
     reach: dict[str, float] = field(default_factory=lambda: {name: 40 / (k + 2) for k, name in enumerate(PEOPLE)})
 
     async def read(self, question: Callable[[Any], Any]) -> list[Any]:
         """The answer of the only shard."""
-        return [question(self)]
+        names = list(self.reach)
+        users = SimpleNamespace(
+            index={name: row for row, name in enumerate(names)}, owned=[1] * len(names), live=lambda _row: True
+        )
+        publisher = SimpleNamespace(current=lambda rows: (np.array([self.reach[names[row]] for row in rows]), None))
+        shard = SimpleNamespace(
+            graph=SimpleNamespace(users=users), publisher=publisher, users=len(names), clock=self.clock
+        )
+        return [question(shard)]
 
     async def top(self, n: int) -> list[dict[str, Any]]:
         """Users by reach."""

@@ -22,8 +22,8 @@ def flow(metrics: Metrics) -> dict[str, Any]:
         "dead_letters": [
             {**labels, "messages": int(value)} for labels, value in _values(metrics.dead_letters) if value
         ],
-        "stages": _stages(metrics.batch_seconds, metrics.batch_mutations),
-        "ingest": _stages(metrics.ingest_seconds, None),
+        "stages": _stages(metrics.batch_seconds),
+        "ingest": _stages(metrics.ingest_seconds),
     }
 
 
@@ -43,18 +43,14 @@ def _single(metric: Any) -> float:
     return float(sum(value for _, value in _values(metric)))
 
 
-def _stages(seconds: Any, batches: Any | None) -> list[dict[str, Any]]:
+def _stages(seconds: Any) -> list[dict[str, Any]]:
     """Return the total seconds and the number of runs of each stage of a histogram."""
     found: dict[str, dict[str, Any]] = {}
     for sample in _samples(seconds):
-        stage = sample.labels.get("stage", "")
+        stage = sample.labels["stage"]
         entry = found.setdefault(stage, {"stage": stage, "seconds": 0.0, "runs": 0})
         if sample.name.endswith("_sum"):
             entry["seconds"] = sample.value
         elif sample.name.endswith("_count"):
             entry["runs"] = int(sample.value)
-    if batches is not None and found:
-        total = sum(sample.value for sample in _samples(batches) if sample.name.endswith("_sum"))
-        for entry in found.values():
-            entry["mutations"] = int(total)
     return list(found.values())

@@ -13,8 +13,9 @@ const reasons = {
   type: "a type that this topic does not have", utf8: "not UTF-8",
 };
 const stages = {
-  wait: "waiting for the shard", apply: "applying events", features: "features", stale: "finding what is stale", frontier: "finding what is stale", layer1: "first layer",
-  layer2: "second layer", head: "scores", publish: "choosing what to publish", step: "the whole step", acknowledge: "acknowledged by Kafka", commit: "written to disk",
+  apply: "applying events", refresh: "features", frontier: "finding what is stale", layer1: "first layer", layer2: "second layer", head: "scores",
+  tolerance: "holding small changes back", halos: "mirrors of other shards", publish: "choosing what to publish", step: "the whole step", prepare: "preparing the write",
+  acknowledge: "acknowledged by Kafka", commit: "written to disk", decode: "reading messages",
 };
 
 // Milliseconds of a run since the last reading, or since the start before there is one.
@@ -57,7 +58,8 @@ function draw(flow) {
     `${count(flow.late_shares)} shares came after their time: they count in scores, not in past alerts.`;
   at("partitions").replaceChildren(table("", ["topic and partition", "waiting records", "event time behind"], partitions(flow)));
   at("letters").replaceChildren(letters(flow));
-  at("stages").replaceChildren(bars("A step of a shard", means(flow.stages, before?.stages)), bars("A poll of the input topics", means(flow.ingest, before?.ingest)));
+  const parts = [["A step of a shard", means(flow.stages, before?.stages)], ["A poll of the input topics", means(flow.ingest, before?.ingest)]];
+  at("stages").replaceChildren(...parts.filter(([, rows]) => rows.length).map(([caption, rows]) => bars(caption, rows)));
   before = flow;
 }
 

@@ -13,8 +13,8 @@ export class Neighbourhood {
     this.dots = svg("g");
     host.replaceChildren(this.lines, this.dots);
     this.simulation = d3.forceSimulation([])
-      .force("charge", d3.forceManyBody().strength(-160).distanceMax(260))
-      .force("link", d3.forceLink([]).id(node => node.key).distance(62))
+      .force("charge", d3.forceManyBody().strength(-420).distanceMax(420))
+      .force("link", d3.forceLink([]).id(node => node.key).distance(Math.max(70, Math.min(130, host.clientWidth / 5))))
       .force("x", d3.forceX(0).strength(0.06)).force("y", d3.forceY(0).strength(0.09))
       .force("collide", d3.forceCollide(20)).on("tick", () => this.place());
     this.watch = new ResizeObserver(() => this.place());

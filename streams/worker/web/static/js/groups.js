@@ -18,6 +18,6 @@ export async function show() {
       "Each seed is worth what it adds to those above it, so a user with a large but already covered audience comes late or not at all.";
     at("groups").append(el("section", {}, el("h2", {}, "Seeds"), el("div", { class: "wide", tabIndex: 0, role: "region", "aria-label": "Seeds" }, table("", ["user", "people added", "community", "PageRank", "followers"], rows))),
       el("section", {}, el("h2", {}, "Their communities"), ...[...communities].map(([name, users]) => el("p", {}, `${name}: `, ...users.flatMap((user, k) => [k ? ", " : "", userLink(user)]))),
-        communities.size ? null : el("p", { class: "note" }, "No communities yet."), el("p", {}, el("a", { href: current()?.page?.analyst || "#/" }, "The analyst's own page"))));
+        communities.size ? null : el("p", { class: "note" }, "No communities yet."), el("p", {}, el("a", { class: "user", href: current()?.page?.analyst || "#/" }, "The analyst's own page"))));
   } catch (error) { at("asked").textContent = `The analyst does not answer: ${error.message}.`; }
 }

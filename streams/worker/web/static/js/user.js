@@ -35,7 +35,9 @@ function alertLines(user) {
 }
 
 async function community(user, host) {
-  if (!current()?.page?.analyst) return;
+  // A page that is opened at a user's address has no state of the worker yet.
+  if (!current()) { setTimeout(() => { if (open?.user === user) community(user, host); }, 300); return; }
+  if (!current().page.analyst) return;
   try {
     const found = await get(`api/v1/analyst/users/${encodeURIComponent(user)}`);
     const members = found.community ? `community ${found.community}` : "no community";
@@ -86,9 +88,8 @@ export async function show(user) {
   const note = el("p", { class: "note", role: "status" }, "A tap on a user adds that user's neighbours; a second one opens the user's page.");
   const place = el("p", { class: "note" });
   at("user").replaceChildren(
-    el("section", { class: "full" },
-      el("section", { id: "why", role: "region", "aria-labelledby": "whom" },
-        el("h2", { id: "whom", tabIndex: -1 }, user), el("dl", { class: "profile" }, profile(answer)), alertLines(user), ...whyNodes(answer))),
+    el("section", { id: "why", class: "full", "aria-labelledby": "whom" },
+      el("h2", { id: "whom", tabIndex: -1 }, user), el("dl", { class: "profile" }, profile(answer)), alertLines(user), ...whyNodes(answer)),
     el("section", {}, el("h2", {}, "Neighbourhood"), keys(), net, note),
     el("section", {}, el("h2", {}, "Reach over time"), plot, el("h3", {}, "Topics"), topics(answer), place,
       el("p", { class: "note" }, `As of ${moment(answer.as_of)}, model ${answer.model}.`)));
