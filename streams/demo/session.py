@@ -9,6 +9,8 @@ the delay from sending an event to consuming its score.
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 import signal
 import time
 import webbrowser
@@ -262,11 +264,11 @@ def begin_of(plan: Plan, now: float) -> float:
 def hints(broker: str, event_time: float, user: str) -> list[str]:
     """Return the lines that a newcomer may run in another terminal: the address, and two things to try."""
     # Event time of the demo may be behind the clock; an event of the future would make the next ones late.
-    follow = f'{{"type": "follow", "time": {event_time:.0f}, "user": "me", "target": "{user}"}}'
+    follow = json.dumps({"type": "follow", "time": round(event_time), "user": "me", "target": user})
     return [
         f"export GROUNDSWELL_BROKER={broker}",
         "groundswell tail alerts",
-        f"echo '{follow}' | groundswell produce -",
+        f"echo {shlex.quote(follow)} | groundswell produce -",
     ]
 
 
