@@ -154,7 +154,7 @@ def test_search_filter_pause_copy_and_csv() -> None:
 
 
 def test_an_alert_is_a_card_with_its_cascade() -> None:
-    """Who shared, which post, how fast, how long ago, how it goes on, what became of it; markup in ids stays text."""
+    """It names sharers, post, pace, age, growth and outcome of an alert; markup in ids stays text."""
 
     async def test() -> None:
         async with site() as here, browser.page(here.address) as page:

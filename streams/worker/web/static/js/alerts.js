@@ -4,11 +4,16 @@ import { at, count, el, list, people, span, svg, userLink } from "./dom.js";
 import { sparkline } from "./lines.js";
 import { get, isPaused, on } from "./source.js";
 
-const SHOWN = 30, GROWING = 6, EVERY_MS = 3000;
+const SHOWN = 30,
+  GROWING = 6,
+  EVERY_MS = 3000;
 const cards = new Map();
 let clock = null;
 
-const ago = alert => clock === null ? "" : `${span(Math.max(0, (clock - Date.parse(alert.as_of)) / 1000))} ago, ${alert.as_of.slice(0, 16).replace("T", " ")}`;
+const ago = alert =>
+  clock === null
+    ? ""
+    : `${span(Math.max(0, (clock - Date.parse(alert.as_of)) / 1000))} ago, ${alert.as_of.slice(0, 16).replace("T", " ")}`;
 
 // Ids as links, as an enumeration.
 function linked(users) {
@@ -19,9 +24,15 @@ function sentences(alert) {
   const lines = [];
   const others = alert.new_sharers - (alert.sharers?.length || 0);
   const shared = alert.new_sharers === 1 ? "1 person shared" : `${count(alert.new_sharers)} people shared`;
-  const before = alert.level === 0 ? "Nothing of this author was shared before." : `${count(alert.level)} ${alert.level === 1 ? "share" : "shares"} before.`;
+  const before =
+    alert.level === 0
+      ? "Nothing of this author was shared before."
+      : `${count(alert.level)} ${alert.level === 1 ? "share" : "shares"} before.`;
   lines.push(el("p", {}, `${shared} this author for the first time. ${before}`));
-  if (alert.sharers) lines.push(el("p", { class: "note" }, "Among them ", ...linked(alert.sharers), others > 0 ? ` and ${count(others)} more.` : "."));
+  if (alert.sharers)
+    lines.push(
+      el("p", { class: "note" }, "Among them ", ...linked(alert.sharers), others > 0 ? ` and ${count(others)} more.` : "."),
+    );
   const parts = [];
   if (alert.content) parts.push(`most of them ${alert.content}${alert.topics ? ` (${list(alert.topics)})` : ""}`);
   if (alert.rising_s) parts.push(`three quarters of the shares came within ${span(alert.rising_s)}`);
@@ -34,15 +45,28 @@ function sentences(alert) {
 function badge(alert) {
   if (!alert.outcome) return el("span", { class: "badge open" }, "open");
   const text = alert.outcome === "confirmed" ? `confirmed ${span(alert.lead_s)} later` : "expired";
-  const title = alert.outcome === "confirmed" ? "among the most shared authors that much later" : "not among the most shared authors within the window";
+  const title =
+    alert.outcome === "confirmed"
+      ? "among the most shared authors that much later"
+      : "not among the most shared authors within the window";
   return el("span", { class: `badge ${alert.outcome}`, title }, text);
 }
 
 function card(alert, isNew) {
   const growth = el("div", { class: "spread", hidden: true });
-  const line = el("li", { class: isNew ? "new" : "", "data-alert": alert.alert },
-    el("div", { class: "card-top" }, el("strong", {}, userLink(alert.user)), badge(alert), el("span", { class: "ago" }, ago(alert))),
-    ...sentences(alert), growth);
+  const line = el(
+    "li",
+    { class: isNew ? "new" : "", "data-alert": alert.alert },
+    el(
+      "div",
+      { class: "card-top" },
+      el("strong", {}, userLink(alert.user)),
+      badge(alert),
+      el("span", { class: "ago" }, ago(alert)),
+    ),
+    ...sentences(alert),
+    growth,
+  );
   return { alert, line, growth, shares: -1 };
 }
 
@@ -80,14 +104,26 @@ async function grow(known) {
     image.append(svg("path", { d: sparkline(times, shares) }));
     const since = shares.findLast((_, k) => times[k] * 1000 <= Date.parse(alert.as_of)) || 0;
     const more = post.shares - since;
-    growth.replaceChildren(image, el("span", { class: "note" }, `${count(post.shares)} shares in ${span(times.at(-1) - times[0])}${more > 0 ? `, ${count(more)} of them since the alert` : ""}`));
+    growth.replaceChildren(
+      image,
+      el(
+        "span",
+        { class: "note" },
+        `${count(post.shares)} shares in ${span(times.at(-1) - times[0])}${more > 0 ? `, ${count(more)} of them since the alert` : ""}`,
+      ),
+    );
     growth.hidden = false;
-  } catch { /* deleted, on another worker, or not ready */ }
+  } catch {
+    /* deleted, on another worker, or not ready */
+  }
 }
 
 function growAll() {
   if (isPaused() || at("overview").hidden || document.hidden) return;
-  [...at("alerts").children].slice(0, GROWING).forEach(line => { const known = cards.get(line.dataset.alert); if (known) grow(known); });
+  [...at("alerts").children].slice(0, GROWING).forEach(line => {
+    const known = cards.get(line.dataset.alert);
+    if (known) grow(known);
+  });
   for (const { alert, line } of cards.values()) line.querySelector(".ago").textContent = ago(alert);
 }
 
@@ -95,7 +131,10 @@ let lead = "";
 
 // The median time by which confirmed alerts were ahead, of those shown.
 function showLead() {
-  const leads = [...cards.values()].filter(({ alert }) => alert.outcome === "confirmed").map(({ alert }) => alert.lead_s).sort((a, b) => a - b);
+  const leads = [...cards.values()]
+    .filter(({ alert }) => alert.outcome === "confirmed")
+    .map(({ alert }) => alert.lead_s)
+    .sort((a, b) => a - b);
   lead = leads.length ? ` Called a median of ${span(leads[leads.length >> 1])} before.` : "";
 }
 
@@ -103,8 +142,9 @@ function showRecord(record) {
   if (!record) return;
   const ended = record.confirmed + record.expired;
   if (!ended) return;
-  const part = name => name in record.precision ? `${Math.round(100 * record.precision[name])} %` : "–";
-  at("record").textContent = `${count(record.confirmed)} of ${count(ended)} ended alerts were confirmed, ${count(record.expired)} expired.${lead}` +
+  const part = name => (name in record.precision ? `${Math.round(100 * record.precision[name])} %` : "–");
+  at("record").textContent =
+    `${count(record.confirmed)} of ${count(ended)} ended alerts were confirmed, ${count(record.expired)} expired.${lead}` +
     ` Of the newest, ${part("shipped")} confirmed; a plain counter with the same budget: ${part("counter")}.`;
 }
 
@@ -114,9 +154,13 @@ export function start() {
       const { alerts } = await get(`api/v1/alerts?limit=${SHOWN}`);
       alerts.reverse().forEach(alert => showAlert(alert, false));
       showLead();
-    } catch { /* the status shows an unreachable worker */ }
+    } catch {
+      /* the status shows an unreachable worker */
+    }
   });
-  on("top", message => { if (message.clock) clock = Date.parse(message.clock); });
+  on("top", message => {
+    if (message.clock) clock = Date.parse(message.clock);
+  });
   on("alert", alert => showAlert(alert, true));
   on("outcome", showOutcome);
   on("state", state => showRecord(state.alert_record));

@@ -27,20 +27,20 @@ export const userLink = user => el("a", { class: "user", href: userAddress(user)
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
-export const count = value => value === null || value === undefined ? "–" : whole.format(value);
-export const rough = value => value === null || value === undefined ? "–" : short.format(value);
+export const count = value => (value === null || value === undefined ? "–" : whole.format(value));
+export const rough = value => (value === null || value === undefined ? "–" : short.format(value));
 
 // Reach in people; small values need decimals to be told apart.
-export const people = value => value >= 100 ? whole.format(value) : value.toFixed(value < 10 ? 2 : 1);
+export const people = value => (value >= 100 ? whole.format(value) : value.toFixed(value < 10 ? 2 : 1));
 
-export const moment = text => text ? text.slice(0, 16).replace("T", " ") : "–";
+export const moment = text => (text ? text.slice(0, 16).replace("T", " ") : "–");
 
 export function span(seconds) {
   const [unit, name] = seconds < 90 ? [1, "s"] : seconds < 7200 ? [60, "min"] : seconds < 172800 ? [3600, "h"] : [86400, "days"];
   return `${Math.max(0, Math.round(seconds / unit))} ${name}`;
 }
 
-export const list = words => words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
+export const list = words => (words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`);
 
 export function signed(value) {
   const text = Math.abs(value) < 0.005 ? "0" : `${value > 0 ? "+" : "−"}${people(Math.abs(value))}`;
@@ -48,11 +48,28 @@ export function signed(value) {
 }
 
 export function table(caption, heads, rows) {
-  const body = rows.map(cells => el("tr", {}, cells.map((cell, column) =>
-    el("td", { class: column ? "" : "words" }, cell instanceof Node ? cell : String(cell)))));
-  return el("table", {}, caption ? el("caption", {}, caption) : null,
-    el("thead", {}, el("tr", {}, heads.map((head, column) => el("th", { scope: "col", class: column ? "" : "left" }, head)))),
-    el("tbody", {}, body));
+  const body = rows.map(cells =>
+    el(
+      "tr",
+      {},
+      cells.map((cell, column) => el("td", { class: column ? "" : "words" }, cell instanceof Node ? cell : String(cell))),
+    ),
+  );
+  return el(
+    "table",
+    {},
+    caption ? el("caption", {}, caption) : null,
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        heads.map((head, column) => el("th", { scope: "col", class: column ? "" : "left" }, head)),
+      ),
+    ),
+    el("tbody", {}, body),
+  );
 }
 
 // Rows as CSV; a cell that a spreadsheet would run as a formula gets an apostrophe.

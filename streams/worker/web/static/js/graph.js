@@ -4,7 +4,8 @@ import { el, svg, userAddress } from "./dom.js";
 import { get } from "./source.js";
 import { relationText } from "./why.js";
 
-const NEW = 12, MOST = 120;
+const NEW = 12,
+  MOST = 120;
 
 export class Neighbourhood {
   constructor(host, note) {
@@ -12,16 +13,28 @@ export class Neighbourhood {
     this.lines = svg("g");
     this.dots = svg("g");
     host.replaceChildren(this.lines, this.dots);
-    this.simulation = d3.forceSimulation([])
+    this.simulation = d3
+      .forceSimulation([])
       .force("charge", d3.forceManyBody().strength(-420).distanceMax(420))
-      .force("link", d3.forceLink([]).id(node => node.key).distance(Math.max(70, Math.min(130, host.clientWidth / 5))))
-      .force("x", d3.forceX(0).strength(0.06)).force("y", d3.forceY(0).strength(0.09))
-      .force("collide", d3.forceCollide(20)).on("tick", () => this.place());
+      .force(
+        "link",
+        d3
+          .forceLink([])
+          .id(node => node.key)
+          .distance(Math.max(70, Math.min(130, host.clientWidth / 5))),
+      )
+      .force("x", d3.forceX(0).strength(0.06))
+      .force("y", d3.forceY(0).strength(0.09))
+      .force("collide", d3.forceCollide(20))
+      .on("tick", () => this.place());
     this.watch = new ResizeObserver(() => this.place());
     this.watch.observe(host);
   }
 
-  close() { this.simulation.stop(); this.watch.disconnect(); }
+  close() {
+    this.simulation.stop();
+    this.watch.disconnect();
+  }
 
   node(type, id, beside) {
     const key = `${type} ${id}`;
@@ -44,19 +57,29 @@ export class Neighbourhood {
       this.links.set(`${other.key} ${hub.key} ${near.relation}`, { source: other.key, target: hub.key, relation: near.relation });
       for (const far of (near.neighbours || []).filter(one => one.type === "user").slice(0, 3)) {
         const third = this.node(far.type, far.id, other);
-        if (third && third !== hub) this.links.set(`${third.key} ${other.key} ${far.relation}`, { source: third.key, target: other.key, relation: far.relation });
+        if (third && third !== hub)
+          this.links.set(`${third.key} ${other.key} ${far.relation}`, {
+            source: third.key,
+            target: other.key,
+            relation: far.relation,
+          });
       }
     }
     this.draw();
   }
 
   async expand(node) {
-    if (node.open) { location.hash = userAddress(node.id); return; }
+    if (node.open) {
+      location.hash = userAddress(node.id);
+      return;
+    }
     this.note.textContent = `Loading the neighbours of ${node.id} …`;
     try {
       this.add(await get(`api/v1/users/${encodeURIComponent(node.id)}?explain=1`));
       this.note.textContent = `Neighbours of ${node.id} added. Another tap opens the page of ${node.id}.`;
-    } catch (error) { this.note.textContent = `The neighbours of ${node.id} are not available: ${error.message}.`; }
+    } catch (error) {
+      this.note.textContent = `The neighbours of ${node.id} are not available: ${error.message}.`;
+    }
   }
 
   draw() {
@@ -68,12 +91,25 @@ export class Neighbourhood {
       this.lines.append(line);
     }
     for (const [key, node] of this.nodes) {
-      if (!this.parts.has(key)) { this.parts.set(key, this.dot(node)); this.dots.append(this.parts.get(key)); }
+      if (!this.parts.has(key)) {
+        this.parts.set(key, this.dot(node));
+        this.dots.append(this.parts.get(key));
+      }
       this.parts.get(key).setAttribute("class", `${node.type}${node.open ? " hub" : ""}`);
     }
     this.simulation.nodes([...this.nodes.values()]);
-    this.simulation.force("link").links([...this.links.values()].map(link => Object.assign(link, { source: link.source.key || link.source, target: link.target.key || link.target })));
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) { this.simulation.alpha(1).tick(200); this.place(); this.simulation.stop(); } else this.simulation.alpha(0.8).restart();
+    this.simulation
+      .force("link")
+      .links(
+        [...this.links.values()].map(link =>
+          Object.assign(link, { source: link.source.key || link.source, target: link.target.key || link.target }),
+        ),
+      );
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+      this.simulation.alpha(1).tick(200);
+      this.place();
+      this.simulation.stop();
+    } else this.simulation.alpha(0.8).restart();
   }
 
   // A user is a link that expands; contents and communities are not. The area around a dot makes it easy to hit.
@@ -83,7 +119,11 @@ export class Neighbourhood {
     if (node.type === "user") {
       const link = svg("a", { href: userAddress(node.id), "aria-label": `${node.id}: add neighbours` });
       link.append(...shapes);
-      link.addEventListener("click", event => { if (event.metaKey || event.ctrlKey) return; event.preventDefault(); this.expand(node); });
+      link.addEventListener("click", event => {
+        if (event.metaKey || event.ctrlKey) return;
+        event.preventDefault();
+        this.expand(node);
+      });
       group.append(link);
     } else group.append(...shapes);
     const text = svg("text", { x: 12, y: 4 });
@@ -107,10 +147,22 @@ export class Neighbourhood {
       const [from, to] = [spots.get(link.source.key || link.source), spots.get(link.target.key || link.target)];
       const line = this.parts.get(key);
       if (!from || !to || !line) continue;
-      for (const [name, value] of [["x1", from[0]], ["y1", from[1]], ["x2", to[0]], ["y2", to[1]]]) line.setAttribute(name, value.toFixed(1));
+      for (const [name, value] of [
+        ["x1", from[0]],
+        ["y1", from[1]],
+        ["x2", to[0]],
+        ["y2", to[1]],
+      ])
+        line.setAttribute(name, value.toFixed(1));
     }
   }
 }
 
-export const keys = () => el("p", { class: "keys" }, el("span", {}, el("span", { class: "dot k0" }), "user"),
-  el("span", {}, el("span", { class: "dot k1" }), "post"), el("span", {}, el("span", { class: "dot k2" }), "community"));
+export const keys = () =>
+  el(
+    "p",
+    { class: "keys" },
+    el("span", {}, el("span", { class: "dot k0" }), "user"),
+    el("span", {}, el("span", { class: "dot k1" }), "post"),
+    el("span", {}, el("span", { class: "dot k2" }), "community"),
+  );

@@ -13,7 +13,11 @@ const views = ["overview", "user", "flow", "groups"];
 let view = "overview";
 
 function named(id) {
-  try { return decodeURIComponent(id); } catch { return id; }
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id;
+  }
 }
 
 // #/u/ID is a user, #/flow and #/groups are views, everything else is the overview.
@@ -27,12 +31,16 @@ function route() {
   view = wanted;
   for (const name of views) at(name).hidden = name !== view;
   for (const link of document.querySelectorAll("nav a"))
-    if (link.dataset.view === view) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   document.title = view === "user" ? `${named(id)} · Groundswell` : "Groundswell";
   if (view === "user") user.show(named(id));
   else if (view === "flow") flow.show();
   else if (view === "groups") groups.show();
-  if (changed && view !== "user") { scrollTo(0, 0); at(view === "overview" ? "content" : `${view}-title`)?.focus({ preventScroll: true }); }
+  if (changed && view !== "user") {
+    scrollTo(0, 0);
+    at(view === "overview" ? "content" : `${view}-title`)?.focus({ preventScroll: true });
+  }
 }
 
 function search(event) {
@@ -51,9 +59,12 @@ function togglePause() {
 overview.start();
 alerts.start();
 demo.start();
-on("state", state => { document.querySelector('[data-view="groups"]').hidden = !state.page?.analyst; });
+on("state", state => {
+  document.querySelector('[data-view="groups"]').hidden = !state.page?.analyst;
+});
 at("search").addEventListener("submit", search);
 at("pause").addEventListener("click", togglePause);
 addEventListener("hashchange", route);
-if (location.hash.length > 2) route(); else document.querySelector('nav [data-view="overview"]').setAttribute("aria-current", "page");
+if (location.hash.length > 2) route();
+else document.querySelector('nav [data-view="overview"]').setAttribute("aria-current", "page");
 connect();

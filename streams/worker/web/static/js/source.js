@@ -4,15 +4,24 @@ import { at, span } from "./dom.js";
 
 const STALE_S = 4;
 const handlers = new Map();
-let last = 0, lost = null, state = null, paused = false, due = 0, waiting = new Map();
+let last = 0,
+  lost = null,
+  state = null,
+  paused = false,
+  due = 0,
+  waiting = new Map();
 
 export const isPaused = () => paused;
 export const current = () => state;
 
 // Call a function with each message of a kind; several parts may listen to one kind.
-export function on(kind, call) { handlers.set(kind, [...(handlers.get(kind) || []), call]); }
+export function on(kind, call) {
+  handlers.set(kind, [...(handlers.get(kind) || []), call]);
+}
 
-function emit(kind, value) { for (const call of handlers.get(kind) || []) call(value); }
+function emit(kind, value) {
+  for (const call of handlers.get(kind) || []) call(value);
+}
 
 // Messages wait for the next frame, and while paused for its end: the newest of a kind, but every alert and outcome.
 function receive(kind, value) {
@@ -82,7 +91,11 @@ export function connect() {
     lost ??= performance.now();
     show();
     // A refused request ends an EventSource for good; a broken connection does not.
-    if (stream.readyState === EventSource.CLOSED) setTimeout(() => { stream.close(); connect(); }, 2000);
+    if (stream.readyState === EventSource.CLOSED)
+      setTimeout(() => {
+        stream.close();
+        connect();
+      }, 2000);
   });
   return stream;
 }

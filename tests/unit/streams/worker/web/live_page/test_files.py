@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 from shutil import copytree
 
+from graphstate.types import OWN, RELATIONS
+from model.explain.attribution import GROUPS
+from streams.messages.events import REASONS
 from streams.worker.web.live_page.files import FOLDER, POLICY, files, wrong_sums
 
 MODULE_LINES = 500
@@ -32,3 +35,12 @@ def test_the_page_loads_its_own_files_only() -> None:
             assert re.findall(rb"https?://(?!www\.w3\.org/2000/svg)", file.body) == [], name
             assert len(file.body.splitlines()) <= MODULE_LINES, name
     assert "unsafe" not in POLICY
+
+
+def test_every_name_has_words() -> None:
+    """Features, groups of parts, relations and reasons of dead letters are words on the page, not names."""
+    why = (FOLDER / "js" / "why.js").read_text(encoding="utf-8")
+    flow = (FOLDER / "js" / "flow.js").read_text(encoding="utf-8")
+    names = [*OWN, *(relation.name for relation in RELATIONS), *GROUPS, "neighbours"]
+    assert [name for name in names if not re.search(rf"^  {name}: ", why, re.MULTILINE)] == []
+    assert [reason for reason in REASONS if not re.search(rf"^  {reason}: ", flow, re.MULTILINE)] == []
