@@ -1,14 +1,14 @@
-"""The demo's button: send one real share through Kafka and show what it changed.
+"""The demo's button: send one real share through Kafka and show what it changed; on the demo's worker only.
 
-`POST /api/v1/demo/share`, on the demo's worker only: a new user shares the newest post of one of the first users by
-reach. The step that scores the new user is the one that applied the share; its costs are those of the answer. The
-author is then recomputed from RocksDB by the reference of the audit.
+`POST /api/v1/demo/share`: a new user shares the newest post of one of the first users by reach. The step that scores
+the new user is the one that applied the share; its costs are those of the answer.
+`POST /api/v1/demo/check?user=`: the reference of the audit computes a user from what is in RocksDB, and is compared.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,7 +28,7 @@ from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import compare, read_snapshot
 from streams.worker.worker import Worker
 
-PATH = "/api/v1/demo/share"
+SHARE, CHECK = "/api/v1/demo/share", "/api/v1/demo/check"
 ANSWER_S = 15.0
 CANDIDATES = 20
 READ_EDGES_MAX = 2_880
@@ -68,24 +68,34 @@ class ShareButton:
         button = cls(worker)
         worker.web.demo = True
         app = worker.app.web.web_app
-        app.router.add_post(PATH, button.share)
-        app.cleanup_ctx.append(button.running)
+        app.router.add_post(SHARE, button.share)
+        app.router.add_post(CHECK, button.check)
 
-    async def running(self, _: web.Application) -> AsyncIterator[None]:
-        """Close producer and reference when the web server stops (a cleanup context of aiohttp)."""
-        yield
+        @worker.app.on_before_shutdown.connect(weak=False)
+        async def close(*_: Any, **__: Any) -> None:
+            await button.close()
+
+    async def close(self) -> None:
+        """Close producer and reference; a check that runs ends with an error, instead of delaying the stop."""
         if self._reference is not None:
             self._reference[1].close()
         await self._resources.aclose()
 
     async def share(self, request: web.Request) -> web.Response:
         """Send a share of a new user, and return what it changed."""
+        return await self._answer(request, self._share)
+
+    async def check(self, request: web.Request) -> web.Response:
+        """Compare a user as served with the reference; the first call starts the reference, which takes seconds."""
+        return await self._answer(request, lambda: self._check(request.query.get("user", "")))
+
+    async def _answer(self, request: web.Request, work: Callable[[], Awaitable[dict[str, Any]]]) -> web.Response:
         # A page of another site can send no JSON without asking first.
         if request.content_type != JSON:
             return web.json_response({"error": f"send {JSON}"}, status=415)
         try:
             async with self._one_at_a_time:
-                return web.json_response(await self._share())
+                return web.json_response(await work())
         except (GroundswellError, TimeoutError) as error:
             return web.json_response({"error": str(error) or "no score in time; try again"}, status=503)
 
@@ -117,7 +127,6 @@ class ShareButton:
             "scores": len(outcome.scores),
             "reach_before": before,
             "reach_after": await self._reach(post.author),
-            "check": await self._check(post.author),
         }
 
     def _choose(self, shard: Shard) -> Post | None:
@@ -141,14 +150,13 @@ class ShareButton:
             self._sender = await self._resources.enter_async_context(sender(self._worker.settings))
         return self._sender
 
-    async def _check(self, author: str) -> dict[str, Any]:
-        """Compare the author as served with the reference; the first call starts the reference, which takes seconds."""
+    async def _check(self, user: str) -> dict[str, Any]:
         name = (
             "PyTorch Geometric" if find_spec("torch_geometric") else "the same network in NumPy (no PyTorch Geometric)"
         )
         for _ in range(CHECK_TRIES):
             read = await self._worker.host.run_on_any(
-                lambda shards: _owner(shards, author), lambda shard: _snapshot(shard, author)
+                lambda shards: _owner(shards, user), lambda shard: _snapshot(shard, user)
             )
             if read is not None:
                 break
@@ -157,7 +165,7 @@ class ShareButton:
             return {"error": None, "reference": name, "why": "the shard was busy"}
         artifact, snapshot = read
         if snapshot is None:
-            return {"error": None, "reference": name, "why": "the author has too many neighbours"}
+            return {"error": None, "reference": name, "why": "the user has too many neighbours"}
         if self._reference is None or self._reference[0] != artifact.version:
             if self._reference is not None:
                 self._reference[1].close()

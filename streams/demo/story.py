@@ -34,6 +34,7 @@ FIRST, LAST, TOPICS = _FIRST.split(), _LAST.split(), _TOPICS.split()
 DAY_S = 86_400
 HOUR_S = 3_600
 BREAKOUT_SHARES = 70
+EARLY_SHARES = 10
 _ID = re.compile(r"u(\d+)(?:g(\d+))?")
 
 
@@ -84,7 +85,7 @@ def until_now(rows: Iterable[Row], clock: Callable[[], float] = time.time) -> It
 
 
 def breakout(live: Iterator[Row], history: list[Row], seed: int = 0) -> Iterator[Row]:
-    """Yield the live rows with a breakout: a quiet author writes a post that spreads ever faster for half a day.
+    """Yield the live rows with a breakout: a quiet author writes a post that spreads ever faster for a day.
 
     Args:
         live: The live rows.
@@ -110,13 +111,15 @@ def _breakout(begin: float, history: list[Row], random: Random) -> list[Row]:
     topics = next(row.get("topics", []) for row in history if row["type"] == "create" and row["user"] == author)
     content = "post-breakout"
     rows: list[Row] = [
-        {"type": "create", "time": begin + HOUR_S / 2, "user": author, "content": content, "topics": topics}
+        {"type": "create", "time": begin + 9.5 * HOUR_S, "user": author, "content": content, "topics": topics}
     ]
     sharers = random.sample([user for user in people if user != author], BREAKOUT_SHARES)
-    for k, user in enumerate(sharers, 1):
-        # The number of shares grows with the square of the time.
-        hours = 12 * (k / BREAKOUT_SHARES) ** 0.5
-        via = author if k < 4 else sharers[random.randrange(k - 1)]
-        at = begin + HOUR_S * (1 + hours)
-        rows.append({"type": "share", "time": at, "user": user, "content": content, "via": via})
+    for k, user in enumerate(sharers):
+        # The first shares come just before the second judgement of alerts, when the author is not among the most
+        # shared yet; the others follow ever faster, and the author is among them half a day later.
+        early = k < EARLY_SHARES
+        part = k / EARLY_SHARES if early else ((k - EARLY_SHARES) / (BREAKOUT_SHARES - EARLY_SHARES)) ** 0.5
+        hours = 10 + 1.9 * part if early else 12.1 + 12 * part
+        row = {"type": "share", "time": begin + HOUR_S * hours, "user": user, "content": content}
+        rows.append(row if k < 4 else row | {"via": sharers[random.randrange(k)]})
     return rows

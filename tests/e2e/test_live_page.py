@@ -10,9 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from playwright.async_api import Browser
 
 from tests.support import browser, live_page, needs
 from tests.support.browser import Opened
@@ -20,6 +20,7 @@ from tests.support.coroutines import run
 from tests.support.live_page import EVIL, LONG, PEOPLE, Site, alert, site
 
 pytestmark = needs.chromium
+Scheme = Literal["light", "dark"]
 WIDTHS = (360, 390, 768, 1440)
 VIEWS = {"overview": "", "user": f"#/u/{PEOPLE[1]}", "flow": "#/flow", "groups": "#/groups"}
 SHOWN = {
@@ -55,45 +56,49 @@ def alerts(here: Site) -> None:
 def test_every_view_fits_every_width(tmp_path: Path) -> None:
     """No view is wider than the screen, every target has 24 pixels, and axe-core finds nothing, light and dark."""
 
-    async def look(opened: Browser, here: Site, width: int, scheme: str, view: str) -> list[str]:
-        address = f"{here.address}/{VIEWS[view]}"
-        async with browser.opened(opened, address, width, 800, color_scheme=scheme, reduced_motion="reduce") as page:
-            await page.wait(SHOWN[view])
-            name = f"{view} at {width}, {scheme}"
-            await page.page.screenshot(path=tmp_path / f"{view}-{width}-{scheme}.png", full_page=True)
-            wide = await page.run("document.documentElement.scrollWidth")
-            found = [] if wide <= width else [f"{name}: {wide} wide"]
-            found += [f"{name}: {small}" for small in await page.run(TARGETS)]
-            return [*found, *(f"{name}: {broken}" for broken in await page.violations()), *page.problems]
+    async def look(page: Opened, view: str, width: int, scheme: Scheme) -> list[str]:
+        await page.page.set_viewport_size({"width": width, "height": 800})
+        await page.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        await page.wait(f"innerWidth == {width} && ({SHOWN[view]})")
+        await page.page.screenshot(path=tmp_path / f"{view}-{width}-{scheme}.png", full_page=True)
+        wide = await page.run("document.documentElement.scrollWidth")
+        found = [] if wide <= width else [f"{wide} wide"]
+        found += await page.run(TARGETS)
+        if width in {WIDTHS[0], WIDTHS[-1]}:
+            found += await page.violations()
+        return [f"{view} at {width}, {scheme}: {one}" for one in found]
 
     async def test() -> None:
         async with site() as here, browser.chromium() as opened:
             alerts(here)
             problems = []
-            for view in VIEWS:
-                for width in WIDTHS:
-                    problems += await look(opened, here, width, "light" if width != 768 else "dark", view)
-                problems += await look(opened, here, 1440, "dark", view)
+            for view, path in VIEWS.items():
+                async with browser.opened(opened, f"{here.address}/{path}") as page:
+                    for width in WIDTHS:
+                        problems += await look(page, view, width, "dark" if width == 768 else "light")
+                    problems += await look(page, view, 1440, "dark")
+                    problems += page.problems
             assert problems == []
 
     run(test)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_tap_opens_why_in_view_and_focused(width: int) -> None:
+def test_a_tap_opens_why_in_view_and_focused() -> None:
     """The explanation's heading has the focus and is inside the window; back returns to the list."""
 
     async def test() -> None:
-        async with site() as here, browser.page(here.address, width=width, height=740, has_touch=True) as page:
-            await page.wait(SHOWN["overview"])
-            await page.page.locator("#top a.user").nth(2).tap()
-            await page.wait(SHOWN["user"])
-            await page.wait(IN_VIEW)
-            assert await page.text("#whom") == PEOPLE[2]
-            assert page.page.url.endswith(f"#/u/{PEOPLE[2]}")
-            await page.page.go_back()
-            await page.wait("!document.querySelector('#overview').hidden")
-            assert page.problems == []
+        async with site() as here, browser.chromium() as opened:
+            for width in WIDTHS:
+                async with browser.opened(opened, here.address, width, 740, has_touch=True) as page:
+                    await page.wait(SHOWN["overview"])
+                    await page.page.locator("#top a.user").nth(2).tap()
+                    await page.wait(SHOWN["user"])
+                    await page.wait(IN_VIEW)
+                    assert await page.text("#whom") == PEOPLE[2]
+                    assert page.page.url.endswith(f"#/u/{PEOPLE[2]}")
+                    await page.page.go_back()
+                    await page.wait("!document.querySelector('#overview').hidden")
+                    assert page.problems == []
 
     run(test)
 
