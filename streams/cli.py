@@ -18,6 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from streams.commands import _examples
 from streams.errors import missing_library, on_purpose, one_line, reason
 from streams.messages.escaping import safe, safe_lines
 from streams.settings import kernel_cache
@@ -87,6 +88,7 @@ class LazyCommand(TyperCommand):
         command_app = exported if isinstance(exported, typer.Typer) else _single_command_app(exported)
         command = typer.main.get_command(command_app)
         command.name = self.name
+        _examples.add_to(command, str(self.name))
         return command
 
     def make_context(self, info_name: str | None, args: list[str], *arguments: Any, **named: Any) -> Any:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import typer
 
-from streams.commands import _worker
+from streams.commands import _completion, _worker
 from streams.errors import InputError, StateError, WorkerError
 from streams.telemetry import console
 
@@ -30,7 +30,7 @@ GROUPS = {
 
 
 def explain(
-    user: Annotated[str, typer.Argument(help="The id of a user.")],
+    user: Annotated[str, typer.Argument(autocompletion=_completion.users, help="The id of a user.")],
     worker: Annotated[str, typer.Option(help="Address of the worker to ask, such as http://127.0.0.1:6066.")] = "",
     model: Annotated[str, typer.Option(help="For a state on disk: folder of another artifact.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import typer
 
+from streams.commands import _completion
 from streams.telemetry import console
 
 FIGURES = (
@@ -15,8 +16,8 @@ FIGURES = (
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="The id of a user.")],
-    b: Annotated[str, typer.Argument(help="The id of another user.")],
+    a: Annotated[str, typer.Argument(autocompletion=_completion.users, help="The id of a user.")],
+    b: Annotated[str, typer.Argument(autocompletion=_completion.users, help="The id of another user.")],
     worker: Annotated[str, typer.Option(help="Address of the worker to ask, such as http://127.0.0.1:6066.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

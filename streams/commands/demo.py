@@ -23,6 +23,10 @@ ELSEWHERE = ("security_protocol", "group", "instance", "prefix", "checkpoints")
 """Settings of a worker outside the demo, which are reset to their defaults; broker and datadir are replaced."""
 
 
+KAFKA_PORT = 9092
+"""Kafka's usual port, which clients and examples have as their default; if it is taken the demo uses a free one."""
+
+
 def demo(
     rate: Annotated[float, typer.Option(min=0, help="Events per second; 0: no limit.")] = 200,
     minutes: Annotated[float, typer.Option(min=0, help="Minutes of live stream; 0: until Ctrl-C.")] = 0,
@@ -33,12 +37,14 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Folder for scores.parquet: all scores at the end.")] = (None),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated stream.")] = 0,
     analyst: Annotated[bool, typer.Option(help="Run an analyst beside the worker.")] = True,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the live page in a browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Only print one JSON object at the end.")] = False,
 ) -> None:
     """Run Kafka, a worker and a generated live stream on this machine, and show scores and alerts.
 
     Needs no installed Kafka or Java and removes all its files. Sends two weeks of history at full speed, so that there
-    are meaningful scores, then a live stream at --rate. Ctrl-C ends it.
+    are meaningful scores, then a live stream at --rate, with a breakout in the first half minute. Event time passes
+    faster than the clock and ends now. Ctrl-C ends it.
     """
     from streams.demo.session import Plan
     from streams.kafka.event_producer import silence_aiokafka_log
@@ -52,7 +58,7 @@ def demo(
         from streams.offline import output_places
 
         output_places.check_folder(out)
-    plan = Plan(rate, minutes or None, replay, seed, analyst)
+    plan = Plan(rate, minutes or None, replay, seed, analyst, open_page)
     _check(plan, port, out)
     # SIGTERM before the event loop runs must clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -88,7 +94,7 @@ def _run(plan: Plan, port: int, out: Path | None, *, quiet: bool) -> Summary:
     if not quiet:
         terminal.print("starting Kafka")
     try:
-        with EmbeddedKafka() as kafka:
+        with EmbeddedKafka(port=KAFKA_PORT) as kafka:
             settings = _settings(plan, kafka.address, folder, port)
             with topics.admin(settings, timeout_s=30) as client:
                 topics.create(client, topics.Topics(settings).all())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.commands import _completion
 from streams.errors import InputError
 from streams.messages.escaping import safe
 from streams.telemetry import console, progress
@@ -23,9 +24,11 @@ app = typer.Typer(
 )
 
 TOPIC_HELP = "follow, share or create, or a topic's full name"
-OneTopic = Annotated[str, typer.Argument(help=f"{TOPIC_HELP}.")]
-AnyTopic = Annotated[str, typer.Argument(help=f"{TOPIC_HELP}; default: all.")]
-Reason = Annotated[str, typer.Option(help="Only letters with this reason: json, utf8, time, ...")]
+OneTopic = Annotated[str, typer.Argument(autocompletion=_completion.inputs, help=f"{TOPIC_HELP}.")]
+AnyTopic = Annotated[str, typer.Argument(autocompletion=_completion.inputs, help=f"{TOPIC_HELP}; default: all.")]
+Reason = Annotated[
+    str, typer.Option(autocompletion=_completion.reasons, help="Only letters with this reason: json, utf8, time, ...")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 SHOWN_CHARS = 1_000

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.commands import _completion
 from streams.telemetry import console
 
 
@@ -17,9 +18,13 @@ def simulate(
     days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 60,
     communities: Annotated[int, typer.Option(min=1, help="Number of communities; each needs at least 10 users.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same events.")] = 0,
-    difficulty: Annotated[str, typer.Option(help="How hard influence is to see: equal, uneven, strong, very_hard.")] = (
-        "strong"
-    ),
+    difficulty: Annotated[
+        str,
+        typer.Option(
+            autocompletion=_completion.difficulties,
+            help="How hard influence is to see: equal, uneven, strong, very_hard.",
+        ),
+    ] = "strong",
     hidden_bots: Annotated[
         bool,
         typer.Option("--hidden-bots", help="Bots follow, post and share like people, and sell follows."),

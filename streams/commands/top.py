@@ -7,13 +7,23 @@ from urllib.parse import urlencode
 
 import typer
 
+from streams.commands import _completion
 from streams.telemetry import console
 
 
 def top(
-    tier: Annotated[str, typer.Option(help="Only users of this tier: nano, micro, … of GROUNDSWELL_TIERS.")] = "",
+    tier: Annotated[
+        str,
+        typer.Option(
+            autocompletion=_completion.tiers, help="Only users of this tier: nano, micro, … of GROUNDSWELL_TIERS."
+        ),
+    ] = "",
     by: Annotated[
-        str, typer.Option(help="reach, followers, engagement, growth_1d, growth_7d (or growth) or growth_30d.")
+        str,
+        typer.Option(
+            autocompletion=_completion.measures,
+            help="reach, followers, engagement, growth_1d, growth_7d (or growth) or growth_30d.",
+        ),
     ] = "reach",
     topic: Annotated[str, typer.Option(help="Only users with posts on this topic; reach is that on the topic.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="Number of users.")] = 20,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.commands import _completion
 from streams.errors import NotAllowed, Right, TopicError
 from streams.telemetry import console
 
@@ -62,7 +63,9 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command()
 def describe(
-    name: Annotated[str, typer.Argument(help="Full name of a topic; default: all.")] = "",
+    name: Annotated[
+        str, typer.Argument(autocompletion=_completion.topics, help="Full name of a topic; default: all.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the offsets of each partition and the lag of the workers in records."""

@@ -9,26 +9,40 @@ the delay from sending an event to consuming its score.
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 import signal
 import time
+import webbrowser
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from streams.demo import story
 from streams.demo.consumer import OutputConsumer, output_consumer
 from streams.demo.view import TOP, Frame, View
 from streams.demo.worker_process import Reading, WorkerProcess, started
 from streams.errors import WorkerError
 from streams.kafka.event_producer import Sender, paced, sender
 from streams.messages.files import event_files
+from streams.settings import kernel_cache
 from streams.settings.settings import Settings
 from streams.worker.web.feed import quantile_ms
 
 HISTORY_DAYS = 14
+DAY_S = 86_400
+BOUNDARY_S = 6 * 3_600
+"""Event time between two judgements of alerts by default; the live phase begins at one, so that it shows the next."""
+EVENTS_PER_DAY = 4_360
+"""Events of a simulated day after the history, on average."""
+COMPRESSED_MINUTES = 11.0
+"""Minutes of a session without an end until event time has reached now; from then on events happen now."""
+DAYS_MAX = 30.0
+"""An event of now must not make the events of the live phase too late."""
 BACKLOG = 50_000
 """Unprocessed events at which sending at full speed pauses."""
 WATCH_S = 0.5
@@ -48,6 +62,7 @@ class Plan:
         replay: an event file to send instead of the generated stream.
         seed: seed of the generated stream.
         analyst: whether an analyst runs beside the worker.
+        open_page: whether the live page is opened in a browser.
     """
 
     rate: float = 200.0
@@ -55,6 +70,7 @@ class Plan:
     replay: Path | None = None
     seed: int = 0
     analyst: bool = True
+    open_page: bool = False
 
 
 @dataclass
@@ -111,12 +127,12 @@ class Session:
 
     async def run(self) -> Summary:
         """Send the plan's events until its end, or until `stop` is set."""
-        history, live = _stream(self.plan)
-        if history is not None:
-            rows = await asyncio.to_thread(lambda: list(history))
-            self._stage("sending the history at full speed", len(rows))
-            await self._send(iter(rows), 0, timed=False)
+        history, live = await asyncio.to_thread(_stream, self.plan, time.time())
+        if history:
+            self._stage("sending two weeks of history at full speed", len(history))
+            await self._send(iter(history), 0, timed=False)
             await self._drain()
+            self.frame.hints = hints(self.frame.broker, history[-1]["time"], (await self._first_user()))
         before, sent, begin = self.reading, self.out.sent, time.monotonic()
         self._stage("live" if self.plan.replay is None else f"replaying {self.plan.replay.name}", None)
         with suppress(TimeoutError):
@@ -129,6 +145,10 @@ class Session:
         await self.outputs.caught_up()
         self.reading = await self.running.reading()
         return self._summary(before, self.out.sent - sent, seconds)
+
+    async def _first_user(self) -> str:
+        top = await self.running.top(1)
+        return str(top["top"][0]["user"]) if top and top["top"] else "ada.abbas"
 
     def _stage(self, name: str, total: int | None) -> None:
         self.frame.stage, self.frame.total, self.frame.address = name, total, self.running.address
@@ -203,7 +223,8 @@ class Session:
     def _summary(self, before: Reading, sent: int, seconds: float) -> Summary:
         reading, outputs = self.reading, self.outputs
         freshness = reading.freshness - before.freshness
-        agree = (outputs.scores, outputs.alerts, self.out.sent) == (reading.scores, reading.alerts, reading.done)
+        # Others may have sent events, too: with the button of the page, or with a producer of their own.
+        agree = (outputs.scores, outputs.alerts) == (reading.scores, reading.alerts) and self.out.sent <= reading.done
         return Summary(
             events=self.out.sent,
             mutations=reading.mutations,
@@ -221,14 +242,34 @@ class Session:
         )
 
 
-def _stream(plan: Plan) -> tuple[Iterator[dict[str, Any]] | None, Iterator[dict[str, Any]]]:
-    """Return the history (None for a file) and the live part of a plan's events."""
+def _stream(plan: Plan, now: float) -> tuple[list[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """Return the history (none for a file) and the live part of a plan's events, whose event time ends now."""
     if plan.replay is not None:
-        return None, (row for row, _ in event_files.checked([plan.replay], event_files.Skipped()))
+        return [], (row for row, _ in event_files.checked([plan.replay], event_files.Skipped()))
     from model.simulation.stream import Simulation
 
-    simulation = Simulation.demo(plan.seed)
-    return simulation.events(HISTORY_DAYS), chain.from_iterable(simulation.events(1) for _ in iter(int, 1))
+    simulation = Simulation.demo(plan.seed, start=begin_of(plan, now) - HISTORY_DAYS * DAY_S)
+    history = list(story.named(simulation.events(HISTORY_DAYS)))
+    live = story.named(chain.from_iterable(simulation.events(1) for _ in iter(int, 1)))
+    return history, story.until_now(story.breakout(live, history, plan.seed))
+
+
+def begin_of(plan: Plan, now: float) -> float:
+    """Return the event time (s) at which the live phase begins, so that it ends about now."""
+    minutes = min(plan.minutes or COMPRESSED_MINUTES, COMPRESSED_MINUTES)
+    days = min(minutes * 60 * plan.rate / EVENTS_PER_DAY, DAYS_MAX) if plan.rate else DAYS_MAX
+    return (now - days * DAY_S) // BOUNDARY_S * BOUNDARY_S
+
+
+def hints(broker: str, event_time: float, user: str) -> list[str]:
+    """Return the lines that a newcomer may run in another terminal: the address, and two things to try."""
+    # Event time of the demo may be behind the clock; an event of the future would make the next ones late.
+    follow = json.dumps({"type": "follow", "time": round(event_time), "user": "me", "target": user})
+    return [
+        f"export GROUNDSWELL_BROKER={broker}",
+        "groundswell tail alerts",
+        f"echo {shlex.quote(follow)} | groundswell produce -",
+    ]
 
 
 async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summary:
@@ -239,10 +280,12 @@ async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summ
     async with output_consumer(settings) as outputs, sender(settings) as out, AsyncExitStack() as processes:
         running = await processes.enter_async_context(started(settings, folder))
         session = Session(plan, running, out, outputs, view)
-        session.frame.stage, session.frame.broker = "starting the worker", settings.broker
-        view.show(session.frame)
-        # Before this point Ctrl-C ends the demo at once: there is nothing to summarize.
-        await running.ready()
+        session.frame.broker = settings.broker
+        # Before the worker is ready Ctrl-C ends the demo at once: there is nothing to summarize.
+        await running.ready(starting(session.frame, view, compiled=kernel_cache.compiled()))
+        session.frame.waited_s = None
+        if plan.open_page:
+            await asyncio.to_thread(webbrowser.open, running.address)
         if plan.analyst:
             session.beside = await processes.enter_async_context(started(settings, folder, "analyst"))
         with _signals(session.stop):
@@ -252,6 +295,20 @@ async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summ
                 await session.beside.stop()
             await running.stop()
         return summary
+
+
+def starting(frame: Frame, view: View, *, compiled: bool) -> Callable[[float], None]:
+    """Return a function that shows how long the worker has been starting, and why that takes time."""
+    reason = (
+        "" if compiled else ": compiling its kernels for this processor, which happens once and takes about a minute"
+    )
+
+    def show(seconds: float) -> None:
+        frame.stage, frame.waited_s = f"starting the worker{reason}", seconds
+        view.show(frame)
+
+    show(0.0)
+    return show
 
 
 async def _run_watched(session: Session) -> Summary:

@@ -26,6 +26,8 @@ class Frame:
         self.address = ""
         self.broker = ""
         self.stage = "starting"
+        self.waited_s: float | None = None
+        self.hints: list[str] = []
         self.done = 0
         self.total: int | None = None
         self.events_per_s = 0.0
@@ -81,6 +83,7 @@ class Lines:
         self._stage = ""
         self._next_line_s = 0.0
         self._printed_alerts: set[str] = set()
+        self._hinted = False
 
     def show(self, frame: Frame) -> None:
         """Print lines for what has changed since the last frame."""
@@ -88,6 +91,13 @@ class Lines:
             self._stage = frame.stage
             self._print(f"{frame.stage}{addresses(frame)}")
             self._next_line_s = time.monotonic() + LINE_EVERY_S
+        elif frame.waited_s is not None and time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + LINE_EVERY_S
+            self._print(f"still starting, {frame.waited_s:.0f} s")
+        if frame.hints and not self._hinted:
+            self._hinted = True
+            for line in ("in another terminal:", *(f"  {hint}" for hint in frame.hints)):
+                self._print(line)
         for alert in frame.newest:
             if alert["alert"] not in self._printed_alerts:
                 self._printed_alerts.add(alert["alert"])
@@ -132,8 +142,11 @@ def view(console: Console, *, quiet: bool) -> View:
 
 def render(frame: Frame) -> Group:
     """Render a frame as a screen."""
-    head = Text.assemble(("Groundswell ", "bold"), (frame.stage, "cyan"), addresses(frame))
+    waited = "" if frame.waited_s is None else f" ({frame.waited_s:.0f} s)"
+    head = Text.assemble(("Groundswell ", "bold"), (frame.stage + waited, "cyan"), addresses(frame))
     parts: list[Any] = [head]
+    if frame.hints:
+        parts += [Text("in another terminal:", "dim"), *(Text(f"  {hint}", overflow="fold") for hint in frame.hints)]
     if frame.total:
         bar = Progress(TextColumn("{task.completed:,.0f} of {task.total:,.0f} events"), BarColumn())
         bar.add_task("", total=frame.total, completed=frame.done)

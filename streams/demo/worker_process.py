@@ -6,7 +6,8 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,16 +96,18 @@ class WorkerProcess:
         if (code := self._process.returncode) is not None:
             raise WorkerError(f"the demo's {self._role} ended with {code}: {last_log_line(self._log)}")
 
-    async def ready(self) -> None:
-        """Wait until the worker is ready.
+    async def ready(self, waiting: Callable[[float], None] = lambda _seconds: None) -> None:
+        """Wait until the worker is ready; `waiting` is called with the seconds so far, several times a second.
 
         Raises:
             WorkerError: it ends before that, or takes too long.
         """
+        begin = time.monotonic()
         try:
             async with asyncio.timeout(READY_S):
                 while not await self._is_ready():
                     self.check()
+                    waiting(time.monotonic() - begin)
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise WorkerError(

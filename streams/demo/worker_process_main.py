@@ -22,7 +22,17 @@ from streams.worker import run as worker
 STOP_S = 10.0
 """Seconds until a worker without a demo is ended, even if it hangs."""
 DONE = "done\n"
-ROLES = {"worker": worker.run, "analyst": analyst.run}
+
+
+def run_worker(settings: Settings) -> None:
+    """Run a worker with the button that sends a share."""
+    # Imported late: it imports compiled kernels.
+    from streams.demo.share_button import ShareButton
+
+    worker.run(settings, ShareButton.attach)
+
+
+ROLES = {"worker": run_worker, "analyst": analyst.run}
 
 
 def main(folder: Path, role: str) -> int:

@@ -40,6 +40,7 @@ class EmbeddedKafka:
         on_progress: called with (bytes, total bytes) while the jars are fetched; None: progress on standard error.
         heap_mb: maximum heap of Java.
         ready_s: seconds until the broker must accept requests.
+        port: the port for clients if it is free, else another one; 0: any free port.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class EmbeddedKafka:
         on_progress: jars.Progress | None = None,
         heap_mb: int = HEAP_MB,
         ready_s: float = READY_S,
+        port: int = 0,
     ) -> None:
+        self._port = port
         self._kept = folder
         self._on_progress = on_progress
         self._heap_mb = heap_mb
@@ -143,7 +146,7 @@ class EmbeddedKafka:
     def _start_on_free_ports(self) -> None:
         """Start on free ports; if another process takes them before Kafka does, try other ports."""
         for attempt in range(PORT_TRIES):
-            self._ports = _free_ports()
+            self._ports = _free_ports(0 if attempt else self._port)
             self._configure()
             try:
                 self._launch()
@@ -253,10 +256,16 @@ def properties(data: Path, port: int, controller_port: int) -> str:
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
-def _free_ports() -> tuple[int, int]:
-    """Return two different free ports."""
+def _free_ports(wanted: int = 0) -> tuple[int, int]:
+    """Return two different free ports, the first one the wanted port if that is free."""
     with socket.socket() as first, socket.socket() as second:
-        first.bind((HOST, 0))
+        try:
+            # A broker that ended just now leaves connections in TIME_WAIT, which Kafka's own socket does not mind.
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            first.bind((HOST, wanted))
+            first.listen()
+        except OSError:
+            return _free_ports()
         second.bind((HOST, 0))
         return first.getsockname()[1], second.getsockname()[1]
 

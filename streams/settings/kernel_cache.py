@@ -74,6 +74,14 @@ def _copy_newer(compiled: Path, folder: Path) -> None:
             partial.replace(target)
 
 
+def compiled() -> bool:
+    """Return whether kernels of an earlier start are in the folder that is in use."""
+    given = os.environ.get(VARIABLE, "")
+    root = Path(__file__).parents[2]
+    folders = [Path(given)] if given else [root / package for package in PACKAGES]
+    return any(True for folder in folders for _ in folder.rglob("*.nbi"))
+
+
 def sources_writable() -> bool:
     """Return whether numba can write kernels beside every package, its default place."""
     root = Path(__file__).parents[2]

@@ -24,13 +24,17 @@ log = logging.getLogger(__name__)
 AGAIN_S = 1.0
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, extend: Callable[[Worker], None] | None = None) -> None:
     """Run a worker in this process until SIGTERM or SIGINT.
+
+    Args:
+        settings: Settings of the worker.
+        extend: Adds something to the worker before it starts.
 
     Raises:
         GroundswellError: What stopped it instead.
     """
-    run_until_signal(partial(serve, settings))
+    run_until_signal(partial(serve, settings, extend=extend))
 
 
 def run_until_signal(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -48,8 +52,8 @@ def run_until_signal(serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
         runner.run(until_signal())
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Run a worker on the running loop until `stop` is set.
+async def serve(settings: Settings, stop: asyncio.Event, extend: Callable[[Worker], None] | None = None) -> None:
+    """Run a worker on the running loop until `stop` is set; `extend` adds something to it before it starts.
 
     Raises:
         GroundswellError: What stopped it instead.
@@ -68,6 +72,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     from streams.worker.worker import Worker
 
     running = Worker(settings)
+    if extend is not None:
+        extend(running)
     try:
         await _first(stop.wait(), running.failure(), _started(running))
     except GroundswellError as error:

@@ -59,6 +59,7 @@ from streams.worker.processing.source_clock import IdleSources, SourceClock
 from streams.worker.rollout.follower import RolloutFollower
 from streams.worker.rollout.models_topic import ModelsTopicMessage, ModelsTopicReader
 from streams.worker.web import LiveFeed, LiveState, register
+from streams.worker.web.live_page.analyst_figures import AnalystFigures
 from streams.worker.web.people import Users
 from streams.worker.web.webhook import AlertWebhook
 
@@ -162,6 +163,8 @@ class Worker:
         web.live = self.live
         web.users.tiers = Tiers(settings.tiers)
         web.analyst_url = settings.analyst_url
+        if settings.analyst_url:
+            web.analyst = AnalystFigures(settings.analyst_url, settings.web_headers())
         web.owners = ShardOwners(settings) if settings.shards > 1 else None
         register(self.app, web)
         return web

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,12 +20,15 @@ import pytest
 from model.simulation.stream import Simulation
 from streams import cli
 from streams.commands import tail
+from streams.commands._examples import EXAMPLES
 from streams.errors import InputError
 from streams.kafka import topics
 from streams.messages.files import event_files
 from streams.messages.headers import rfc3339
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import PREFIX, Settings
+from streams.worker.group.faust_app import free_port
+from streams.worker.inspection.user_audit import LIMIT
 
 GROUNDSWELL = [sys.executable, "-m", "streams.cli"]
 KEYS = {"events", "mutations", "scores", "alerts", "dead_letters", "freshness_p50_ms", "freshness_p99_ms"}
@@ -51,15 +57,41 @@ def alive(pid: int) -> bool:
         return False
 
 
+def press(address: str, demo: subprocess.Popen[str]) -> dict[str, Any]:
+    """Post to the demo's button until the worker accepts it, as soon as the first users have posts."""
+    request = urllib.request.Request(address, data=b"{}", headers={"Content-Type": "application/json"})
+    deadline = time.monotonic() + 200
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except OSError:
+            assert demo.poll() is None, demo.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
 def test_a_short_demo_counts_what_it_did(tmp_path: Path) -> None:
-    """History and some live seconds: all sent events are scored, alerts fire, and no file or process remains."""
-    demo = [*GROUNDSWELL, "demo", "--json", "--minutes", "0.1"]
-    environment = own_temporary(tmp_path)
-    done = subprocess.run(demo, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    """History and some live seconds: all events are scored, alerts fire, the button's share too; nothing remains."""
+    port = free_port("127.0.0.1")
+    demo = [*GROUNDSWELL, "demo", "--json", "--minutes", "0.3", "--port", str(port)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(demo, stdout=pipe, stderr=pipe, text=True, env=own_temporary(tmp_path))
+    try:
+        button = f"http://127.0.0.1:{port}/api/v1/demo"
+        shared = press(f"{button}/share", process)
+        check = press(f"{button}/check?user={shared['author']}", process)
+        out, errors = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert shared["user"].startswith("visitor.")
+    assert check["error"] <= LIMIT, check
+    assert 0 < shared["layer1"] + shared["layer2"] < shared["nodes"]
+    summary = json.loads(out)
     assert set(summary) >= KEYS
-    assert summary["events"] == summary["mutations"] > 20_000
+    assert summary["mutations"] > summary["events"] > 20_000
     assert summary["scores"] > 0
     assert summary["alerts"] > 0
     assert summary["dead_letters"] == 0
@@ -169,6 +201,29 @@ def test_produce_sends_each_event_to_its_topic(
     path.write_text('{"type":"follow","time":1,"user":"a"}\n')
     assert cli.run(["produce", str(path)]) == 1
     assert "events.jsonl, line 1" in capsys.readouterr().err
+
+
+def test_examples_of_commands_run_against_kafka(
+    environment: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Examples of `--help` that end by themselves and need a broker only succeed, in their order."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PREFIX + "DATADIR", str(tmp_path / "state"))
+    event_files.write(tmp_path / "events.parquet", Simulation(40, 2, seed=1).events(3))
+    for command in (
+        "topics create",
+        "topics list",
+        "topics describe",
+        "produce",
+        "dlq list",
+        "dlq replay",
+        "dlq purge",
+        "model history",
+    ):
+        for line in EXAMPLES[command]:
+            if " | " not in line:
+                arguments = shlex.split(line.replace("influence.share.v1", f"{environment.prefix}influence.share.v1"))
+                assert cli.run(arguments[1:]) == 0, (line, capsys.readouterr().err)
 
 
 def test_produce_keeps_to_its_rate(environment: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The web port: a real aiohttp server on shards that do not change, and a real browser on its page."""
+"""The web port: a real aiohttp server on shards that do not change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -22,7 +21,6 @@ from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web import feed as feeds
-from tests.support import browser, needs
 from tests.support.coroutines import run
 
 EVIL = "</script><img src=x onerror=document.title='broken'>"
@@ -330,39 +328,3 @@ def test_change_is_measured_over_a_minute() -> None:
     oldest = 30 - feeds.TREND_S // feeds.TREND_EVERY_S
     assert trend.change("ana", 36.0) == pytest.approx(36 / oldest - 1)
     assert trend.change("bo", 1.0) is None
-
-
-@needs.chromium
-def test_the_live_page_in_a_real_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Chromium shows top, alerts and rates from the stream without an error; an id that is markup stays text."""
-    monkeypatch.setattr("streams.worker.web.state.TICK_S", 0.1)
-
-    async def test() -> None:
-        async with site() as here, browser.page(here.address, tmp_path) as page:
-            here.state.feed.publish(outcome(alert("bo"), scores=5), 12_345)
-            await page.wait("document.querySelector('#status').className == 'live'")
-            await page.wait("document.querySelector('#top td:nth-child(2)').textContent == 'ana'")
-            await page.wait("document.querySelector('#alerts strong').textContent == 'bo'")
-            await page.wait("document.querySelector('#events').textContent == '2,470'")
-            assert await page.run("document.querySelector('#spark path').getAttribute('d').length") > 100
-            named = alert(EVIL, 1)._replace(rising_s=18_000.0, sharers=("cy", "di"), topics=("ai",))
-            here.state.feed.publish(outcome(named), 1)
-            await page.wait("document.querySelectorAll('#alerts li').length == 2")
-            assert await page.run("document.querySelector('#alerts strong').textContent") == EVIL
-            said = await page.run("document.querySelector('#alerts li').textContent")
-            assert "most of the new shares within 5 h · on ai" in said
-            assert "among the new sharers: cy, di" in said
-            here.state.metrics.alert_outcomes.labels("confirmed").inc()
-            here.state.metrics.alert_precision.labels("shipped").set(1.0)
-            here.state.feed.publish(ended(named), 1)
-            await page.wait("document.querySelector('#alerts li .confirmed') !== null")
-            await page.wait("document.querySelector('#record').textContent.startsWith('1 of 1 alerts confirmed')")
-            assert await page.run("document.querySelectorAll('img').length") == 0
-            assert await page.run("document.title") == "Groundswell"
-            here.source.reach["cy"] = 99.0
-            await page.wait("document.querySelector('#top td:nth-child(2)').textContent == 'cy'")
-            assert page.problems == []
-            here.state.feed.close()
-            await page.wait("document.querySelector('#status').className == ''")
-
-    run(test)

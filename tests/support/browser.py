@@ -1,103 +1,90 @@
-"""A real browser for tests: headless Chromium over its DevTools socket; needs only aiohttp."""
+"""A real browser for tests: the system's Chromium, driven by Playwright."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import signal
+import gzip
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.needs import CHROMIUM
 
-_LISTENING = "DevTools listening on "
+AXE = Path(__file__).parent / "vendor" / "axe-4.11.0.min.js.gz"
+"""The accessibility checks of axe-core, from npm; its licence (MPL-2.0) is at the begin of the file."""
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
+WAIT_S = 30.0
 
 
-class Page:
-    """One open page. problems: errors and warnings of the page."""
+class Opened:
+    """One open page.
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._number = 0
-        self._session = ""
+    Attributes:
+        page: Playwright's page.
+        problems: errors and warnings of the page.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
         self.problems: list[str] = []
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", lambda line: self._console(line.type, line.text))
 
-    async def call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        """Send a DevTools command and return its result; errors of the page meanwhile are added to `problems`."""
-        self._number += 1
-        command: dict[str, Any] = {"id": self._number, "method": method, "params": arguments}
-        if self._session:
-            command["sessionId"] = self._session
-        await self._socket.send_json(command)
-        while True:
-            answer = await self._socket.receive_json()
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                result: dict[str, Any] = answer["result"]
-                return result
-            if answer.get("method") in {"Runtime.exceptionThrown", "Log.entryAdded"}:
-                self.problems.append(str(answer["params"]))
-
-    async def open(self, address: str) -> None:
-        """Open an address and collect the errors of the page."""
-        target = await self.call("Target.createTarget", url="about:blank")
-        attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            await self.call(f"{domain}.enable")
-        await self.call("Page.navigate", url=address)
+    def _console(self, kind: str, text: str) -> None:
+        if kind in {"error", "warning"}:
+            self.problems.append(f"{kind}: {text}")
 
     async def run(self, script: str) -> Any:
         """Evaluate a JavaScript expression in the page."""
-        answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        return answer["result"].get("value")
+        return await self.page.evaluate(script)
 
-    async def wait(self, script: str, seconds: float = 15) -> Any:
+    async def wait(self, script: str, seconds: float = WAIT_S) -> Any:
         """Wait until the expression is true; return its value."""
-        async with asyncio.timeout(seconds):
-            while not (value := await self.run(script)):  # noqa: ASYNC110 - a page sets no asyncio.Event
-                await asyncio.sleep(0.05)
-        return value
+        handle = await self.page.wait_for_function(f"() => {script}", timeout=1_000 * seconds, polling=50)
+        return await handle.json_value()
 
-    async def screenshot(self) -> bytes:
-        """A PNG of the visible page."""
-        answer = await self.call("Page.captureScreenshot")
-        return base64.b64decode(answer["data"])
+    async def text(self, selector: str) -> str:
+        """The text of the first element of a selector."""
+        return await self.page.locator(selector).first.inner_text()
+
+    async def violations(self) -> list[str]:
+        """The rules of axe-core that the page violates, with the elements."""
+        script = gzip.decompress(AXE.read_bytes()).decode()
+        # The policy of the page refuses inline scripts, so axe runs in the context of the driver.
+        await self.page.evaluate(f"() => {{ {script}\n; window.axe = axe; }}")
+        found = await self.page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+        return [f"{rule['id']}: {[node['target'] for node in rule['nodes']]}" for rule in found["violations"]]
 
 
 @asynccontextmanager
-async def page(address: str, folder: Path) -> AsyncIterator[Page]:
-    """A browser with one open page, its profile in `folder`; killed at the end."""
-    process = await asyncio.create_subprocess_exec(
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--window-size=1200,860", "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank",
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+async def chromium() -> AsyncIterator[Browser]:
+    """A running browser, ended with the context."""
+    async with async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def page(address: str, *, width: int = 1200, height: int = 860, **context: Any) -> AsyncIterator[Opened]:
+    """A browser with one open page; further arguments are those of Playwright's context."""
+    async with chromium() as browser, opened(browser, address, width, height, **context) as one:
+        yield one
+
+
+@asynccontextmanager
+async def opened(
+    browser: Browser, address: str, width: int = 1200, height: int = 860, **context: Any
+) -> AsyncIterator[Opened]:
+    """A page in a context of its own."""
+    apart = await browser.new_context(viewport={"width": width, "height": height}, **context)
     try:
-        async with asyncio.timeout(30):
-            devtools = await _devtools(process)
-        async with aiohttp.ClientSession() as session:
-            socket = await session.ws_connect(devtools, max_msg_size=0)
-            opened = Page(socket)
-            await opened.open(address)
-            yield opened
-            await socket.close()
+        one = Opened(await apart.new_page())
+        await one.page.goto(address, wait_until="domcontentloaded")
+        yield one
     finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        await process.communicate()
-
-
-async def _devtools(process: asyncio.subprocess.Process) -> str:
-    """The address of the browser's socket, from its standard error."""
-    if process.stderr is None:
-        raise RuntimeError("standard error must be a pipe")
-    async for raw in process.stderr:
-        if raw.decode(errors="replace").startswith(_LISTENING):
-            return raw.decode().removeprefix(_LISTENING).strip()
-    raise RuntimeError("the browser exited before it listened")
+        await apart.close()

@@ -14,6 +14,7 @@ from aiohttp import web
 from streams.worker.web.api import API
 from streams.worker.web.auth import Guard
 from streams.worker.web.feed import LiveFeed
+from streams.worker.web.live_page.endpoints import PageApi
 from streams.worker.web.openapi import ApiDocument
 from streams.worker.web.pages import Pages
 from streams.worker.web.queries import Queries
@@ -49,6 +50,7 @@ def routes(app: web.Application, state: LiveState, guard: Guard | None = None) -
     Pages(state).add_to(app)
     API(state).add_to(app)
     Queries(state).add_to(app)
+    PageApi(state).add_to(app)
     ApiDocument("Groundswell worker").add_to(app)
     app.cleanup_ctx.append(state.running)
 

@@ -21,6 +21,7 @@ from streams.errors import GroundswellError
 from streams.messages.outputs import AlertOutcome
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Freshness
+from streams.worker.web.live_page.reach_history import ReachHistory
 
 ALERTS = 1_000
 SECONDS = 60
@@ -135,6 +136,13 @@ class Trend:
                 return reach / before - 1 if before > 0 else None
         return None
 
+    def rank(self, user: str) -> int | None:
+        """Return the user's rank in the oldest sample, from 1; None if the user was not in it."""
+        if not self._samples:
+            return None
+        users = self._samples[0][1]
+        return next((rank for rank, other in enumerate(users, 1) if other == user), None) if user in users else None
+
 
 class Subscription:
     """One open stream: iterating yields its messages until it is closed."""
@@ -172,11 +180,17 @@ class LiveFeed:
 
     Args:
         clock: Monotonic seconds.
+
+    Attributes:
+        history: Reach over time of the users that pages show.
+        on_publish: Called with each micro-batch that was published, and its number of mutations.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = Seconds(clock)
         self.trend = Trend(clock)
+        self.history = ReachHistory()
+        self.on_publish: list[Callable[[Outcome, int], None]] = []
         self._alerts: deque[dict[str, Any]] = deque(maxlen=ALERTS)
         self._listening: set[Subscription] = set()
         self._closed = False
@@ -184,6 +198,9 @@ class LiveFeed:
     def publish(self, outcome: Outcome, mutations: int) -> None:
         """Count a micro-batch that was published and committed, and send its alerts."""
         self.seconds.add(mutations, len(outcome.scores), len(outcome.alerts))
+        for call in self.on_publish:
+            call(outcome, mutations)
+        self.history.watch(alert.user for alert in outcome.alerts)
         for alert in outcome.alerts:
             value = alert.to_json()
             self._alerts.append(value)
@@ -210,6 +227,7 @@ class LiveFeed:
                 alert["sharers"] = [user for user in alert["sharers"] if user not in named]
         self._alerts = deque(kept, maxlen=ALERTS)
         self.trend.forget(named)
+        self.history.forget(named)
 
     def alerts(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest alerts since the worker started, newest first, with their outcomes if they ended."""

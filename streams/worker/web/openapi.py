@@ -52,7 +52,7 @@ _SCORE: Json = {
 _PLACE = _object(shard=_WHOLE, worker=_or_null(_TEXT), url=_or_null(_TEXT))
 SCHEMAS: Json = {
     "Top": _object(
-        top=_list(_object(**_SCORE, change=_or_null(_NUMBER))),
+        top=_list(_object("rank_before", **_SCORE, change=_or_null(_NUMBER), rank_before=_or_null(_WHOLE))),
         users=_WHOLE, clock=_or_null(_TIME), model=_TEXT, calibrated=_TRUE,
     ),
     "User": _object("features", "analyst", **_SCORE, features={"type": "object", "additionalProperties": _NUMBER},
@@ -65,6 +65,22 @@ SCHEMAS: Json = {
                        reply_to=_or_null(_TEXT), sharers=_WHOLE),
     "Answer": _object(query=_TEXT, kind=_TEXT, answer={"type": "object"}),
     "Live": _object(model=_TEXT),
+    "History": _object(
+        times=_list(_NUMBER), reach={"type": "object", "additionalProperties": _list(_or_null(_NUMBER))},
+    ),
+    "Content": _object(
+        content=_TEXT, author=_or_null(_TEXT), created=_or_null(_TIME), topics=_list(_TEXT), shares=_WHOLE,
+        growth=_object(times=_list(_NUMBER), shares=_list(_WHOLE)),
+        newest=_list(_object(user=_TEXT, time=_TIME)),
+    ),
+    "Flow": _object(
+        lag=_list(_object(topic=_TEXT, partition=_TEXT, records=_WHOLE)),
+        watermark=_list(_object(topic=_TEXT, partition=_TEXT, behind_s=_NUMBER)),
+        idle_partitions=_WHOLE, behind_clock_s=_NUMBER, late_shares=_WHOLE,
+        dead_letters=_list(_object(topic=_TEXT, reason=_TEXT, messages=_WHOLE)),
+        stages=_list(_object(stage=_TEXT, seconds=_NUMBER, runs=_WHOLE)),
+        ingest=_list(_object(stage=_TEXT, seconds=_NUMBER, runs=_WHOLE)),
+    ),
     "Endpoints": _object(endpoints=_list(_object(method=_TEXT, path=_TEXT, summary=_TEXT)), openapi=_TEXT),
     "Error": _object("owner", "pointer", "column", error=_TEXT, owner=_PLACE, pointer=_TEXT, column=_WHOLE),
 }  # fmt: skip
@@ -73,6 +89,10 @@ _LIMIT: Json = {
     "in": "query",
     "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20},
 }
+_USERS: Json = {
+    "name": "user", "in": "query", "schema": {"type": "array", "items": _TEXT, "maxItems": 50},
+    "description": "Users, the parameter repeated; none: the first by reach.",
+}  # fmt: skip
 _EXPLAIN: Json = {
     "name": "explain", "in": "query", "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
     "description": "1: also the parts of the score.",
@@ -108,6 +128,11 @@ DETAILS = {
         body=_object(query=_TEXT),
     ),
     "/api/v1/alerts": Details((_LIMIT,), _named("Alerts"), (400,)),
+    "/api/v1/history": Details((_USERS,), _named("History"), (400, 503)),
+    "/api/v1/contents/{id}": Details((), _named("Content"), (400, 404, 503)),
+    "/api/v1/flow": Details(schema=_named("Flow")),
+    "/api/v1/analyst/seeds": Details(errors=(503,)),
+    "/api/v1/analyst/users/{id}": Details((), None, (400, 404, 503)),
     "/api/v1/live": Details(schema=_named("Live")),
     "/api/v1/stream": Details(schema={"type": "string"}, errors=(503,), media="text/event-stream"),
     ROOT: Details(schema=_named("Endpoints")),

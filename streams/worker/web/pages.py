@@ -6,15 +6,15 @@ import base64
 import hashlib
 import re
 from functools import cache
-from html import escape
 from pathlib import Path
 
 from aiohttp import web
 
 from streams.telemetry.metrics import CONTENT_TYPE
+from streams.worker.web.live_page import files
 from streams.worker.web.state import LiveState
 
-PAGE = Path(__file__).parent / "static" / "index.html"
+PAGE = files.FOLDER / "index.html"
 
 
 class Pages:
@@ -30,15 +30,15 @@ class Pages:
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
         app.router.add_get("/", self.page)
+        app.router.add_get("/static/{path:.+}", files.send)
         app.router.add_get("/livez", self.live)
         app.router.add_get("/readyz", self.ready)
         app.router.add_get("/metrics", self.metrics)
 
     async def page(self, _: web.Request) -> web.Response:
         """Return the live page."""
-        text, policy = page(PAGE, self._state.analyst_url)
-        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
-        return web.Response(text=text, content_type="text/html", headers=headers)
+        headers = {"Content-Security-Policy": files.POLICY, "Cache-Control": "no-cache"}
+        return web.Response(text=PAGE.read_text(encoding="utf-8"), content_type="text/html", headers=headers)
 
     async def live(self, _: web.Request) -> web.Response:
         """Return 200 while every thread makes progress, else 503 and the thread that hangs.
@@ -60,10 +60,9 @@ class Pages:
 
 
 @cache
-def page(path: Path = PAGE, analyst_url: str = "") -> tuple[str, str]:
-    """Return a page with the link to the analyst, if there is one, and the policy: only its own script and style."""
-    link = f'<p><a href="{escape(analyst_url)}">the whole graph</a></p>' if analyst_url else ""
-    text = path.read_text(encoding="utf-8").replace("<!-- analyst -->", link)
+def page(path: Path) -> tuple[str, str]:
+    """Return a page in one file, and its policy: only its own script and style."""
+    text = path.read_text(encoding="utf-8")
     hashes = {tag: _hash(text, tag) for tag in ("script", "style")}
     policy = (
         f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "

@@ -19,6 +19,9 @@ from streams.telemetry.readiness import Readiness
 from streams.worker.inspection.explanation import explain_user
 from streams.worker.inspection.score_history import ScoreHistory
 from streams.worker.web.feed import LiveFeed, RecentFreshness
+from streams.worker.web.live_page.analyst_figures import AnalystFigures
+from streams.worker.web.live_page.cascades import cascade
+from streams.worker.web.live_page.reach_history import reach_of
 from streams.worker.web.people import Users
 
 log = logging.getLogger(__name__)
@@ -86,6 +89,8 @@ class LiveState:
         live: The live figures; None if there are none.
         owners: Which worker has which shard; None if this process has all.
         analyst_url: Address of the analyst's page, to which the page links; empty without an analyst.
+        analyst: Requests to the analyst; None without one.
+        demo: Whether this worker is part of the demo, so that the page offers to send a share.
     """
 
     def __init__(
@@ -104,6 +109,8 @@ class LiveState:
         self.live: Live | None = None
         self.owners: Owners | None = None
         self.analyst_url = ""
+        self.analyst: AnalystFigures | None = None
+        self.demo = False
         self._source = source
         self.users = Users(source, Tiers())
         self._history = history or ScoreHistory()
@@ -135,11 +142,16 @@ class LiveState:
         self._check()
         entries = await self._read(self._source.top(limit))
         sizes = await self._read(self._source.read(lambda shard: (shard.users, shard.clock)))
-        change = self.feed.trend.change
+        change, rank = self.feed.trend.change, self.feed.trend.rank
         clock = max((clock for _, clock in sizes), default=-1)
         return {
             "top": [
-                {**entry, "as_of": rfc3339(entry["as_of"]), "change": change(entry["user"], entry["reach"])}
+                {
+                    **entry,
+                    "as_of": rfc3339(entry["as_of"]),
+                    "change": change(entry["user"], entry["reach"]),
+                    "rank_before": rank(entry["user"]),
+                }
                 for entry in entries
             ],
             "users": sum(users for users, _ in sizes),
@@ -247,6 +259,8 @@ class LiveState:
         return {
             "ready": self.readiness.ready,
             "detail": self.readiness.as_dict()["detail"],
+            "progress": self.readiness.as_dict().get("progress"),
+            "page": {"analyst": self.analyst_url, "demo": self.demo},
             "events_per_s": events,
             "scores_per_s": scores,
             "alerts_per_s": alerts,
@@ -286,9 +300,28 @@ class LiveState:
         with suppress(NotReady):
             if self.feed.trend.due():
                 self._check()
-                self.feed.trend.sample(await self._read(self._source.top(TREND_TOP)))
+                await self._sample(await self._read(self._source.top(TREND_TOP)))
             if self.feed.listeners:
                 self.feed.broadcast("top", await self.top(TOP))
+
+    async def _sample(self, top: list[dict[str, Any]]) -> None:
+        """Store the reach of the first users, and of those that pages show beside them."""
+        self.feed.trend.sample(top)
+        reach = {entry["user"]: entry["reach"] for entry in top}
+        if watched := self.feed.history.watched_beside(top):
+            for found in await self._read(self._source.read(lambda shard: reach_of(shard, watched))):
+                reach.update(found)
+        self.feed.history.sample(reach)
+
+    async def cascade(self, content_id: str) -> dict[str, Any] | None:
+        """Return the response of `/api/v1/contents/{id}`; None if no open shard has the content.
+
+        Raises:
+            NotReady: No shard can be read now.
+        """
+        self._check()
+        found = await self._read(self._source.read(lambda shard: cascade(shard, content_id)))
+        return next((answer for answer in found if answer), None)
 
     async def running(self, _: web.Application) -> AsyncIterator[None]:
         """Tick for as long as the web server runs (a cleanup context of aiohttp)."""

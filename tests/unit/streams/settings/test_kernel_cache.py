@@ -173,3 +173,12 @@ def test_kernels_of_an_image_are_copied(surroundings: Path, monkeypatch: pytest.
     monkeypatch.setenv(kernel_cache.VARIABLE, str(image))
     kernel_cache.prepare(datadir)
     assert [(copied / name).read_text() for name in ("f-1.py311.nbi", "f-1.py311.1.nbc")] == ["image", "own"]
+
+
+def test_compiled_kernels_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without kernels means that a start compiles them."""
+    monkeypatch.setenv(kernel_cache.VARIABLE, str(tmp_path))
+    assert not kernel_cache.compiled()
+    (tmp_path / "hash").mkdir()
+    (tmp_path / "hash" / "f-1.py311.nbi").write_text("kernel")
+    assert kernel_cache.compiled()

@@ -1,0 +1,43 @@
+"""Values that a shell completes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from streams.commands import _completion
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("groundswell top --by growth_", ["growth_1d", "growth_7d", "growth_30d"]),
+        ("groundswell top --tier m", ["micro", "mid", "macro", "mega"]),
+        ("groundswell dlq show s", ["share"]),
+        ("groundswell dlq replay share --reason j", ["json"]),
+        ("groundswell simulate --difficulty e", ["equal"]),
+        ("groundswell topics describe test.influence.o", ["test.influence.outcome.v1"]),
+    ],
+)
+def test_a_shell_gets_the_values(line: str, expected: list[str]) -> None:
+    """The command answers bash's request for the values that begin with the last word."""
+    asked = {"_GROUNDSWELL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    environment = {**os.environ, **asked, "GROUNDSWELL_PREFIX": "test."}
+    done = subprocess.run(
+        [sys.executable, "-c", "from streams.cli import app; app(prog_name='groundswell')"],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == expected, done.stderr
+
+
+def test_without_a_worker_there_is_nothing_to_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users are those of a running worker; none and invalid settings are no error."""
+    monkeypatch.setenv("GROUNDSWELL_WEB_PORT", "9")
+    assert _completion.users("a") == []
+    monkeypatch.setenv("GROUNDSWELL_WEB_PORT", "x")
+    assert _completion.users("a") == []
+    assert _completion.tiers("") == []
+    assert _completion.topics("") == []
