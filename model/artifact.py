@@ -42,8 +42,12 @@ def _check(weights: dict[str, Float32s], config: ModelConfig) -> None:
             raise ArtifactError(f"{name} holds a number that is not finite; train again")
 
 
-def _manifest(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
-    """Return the manifest after comparing every file with it; empty without a manifest."""
+def check_manifest(files: Mapping[str, bytes], where: str, schema: int = SCHEMA) -> dict[str, Any]:
+    """Return the manifest after comparing every file with it; empty without a manifest.
+
+    Raises:
+        ArtifactError: a file differs from it, or it is of another schema.
+    """
     if MANIFEST not in files:
         return {}
     try:
@@ -51,15 +55,27 @@ def _manifest(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
         sums = dict(manifest["sha256"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"the artifact in {where} is damaged: its {MANIFEST} cannot be read") from error
-    if manifest.get("schema") != SCHEMA:
+    if manifest.get("schema") != schema:
         given = manifest.get("schema")
-        raise ArtifactError(f"the artifact in {where} has schema {given}, this version reads {SCHEMA}; train again")
+        raise ArtifactError(f"the artifact in {where} has schema {given}, this version reads {schema}; train again")
     for name in sorted({*sums, *files} - {MANIFEST}):
         if hashlib.sha256(files.get(name, b"")).hexdigest() != sums.get(name):
             raise ArtifactError(
                 f"the artifact in {where} is damaged: {name} does not match its manifest; copy it again"
             )
     return manifest
+
+
+def save_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, which is created if missing; each file is replaced atomically, in their order.
+
+    With the manifest last, a mix of two artifacts after an interrupted save does not load.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        part = folder / f"{name}.part"
+        part.write_bytes(data)
+        part.replace(folder / name)
 
 
 @dataclass(frozen=True)
@@ -95,12 +111,7 @@ class Artifact:
 
     def save(self, folder: Path) -> None:
         """Write the artifact into a folder, which is created if missing; each file is replaced atomically."""
-        folder.mkdir(parents=True, exist_ok=True)
-        # The manifest last, so that a mix of two artifacts after an interrupted save does not load.
-        for name, data in self.files().items():
-            part = folder / f"{name}.part"
-            part.write_bytes(data)
-            part.replace(folder / name)
+        save_files(folder, self.files())
 
     @classmethod
     def load(cls, folder: Path) -> Artifact:
@@ -137,7 +148,7 @@ class Artifact:
         missing = [name for name in (CONFIG, WEIGHTS) if name not in files]
         if missing:
             raise ArtifactError(f"{where} holds no {missing[0]}: give a folder that `groundswell train` wrote")
-        manifest = _manifest(files, where)
+        manifest = check_manifest(files, where)
         try:
             config = ModelConfig.from_json(files[CONFIG].decode())
             weights = load(files[WEIGHTS])

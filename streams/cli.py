@@ -48,6 +48,7 @@ COMMANDS = {
     "replay": Entry("replay", "replay", "Score event files without a broker."),
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
     "train": Entry("train", "train", "Train an artifact from event files.", "train"),
+    "train-next": Entry("train_next", "train_next", "Train a model of who shares a post next.", "train"),
     "evaluate": Entry("evaluate", "evaluate", "Compare an artifact with the baselines.", "train"),
     "top": Entry("top", "top", "Ask a worker for its first users by reach, growth, engagement or on a topic."),
     "compare": Entry("compare", "compare", "Ask a worker who of two users is more influential, and by what."),

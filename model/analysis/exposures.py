@@ -55,7 +55,7 @@ class Exposures(NamedTuple):
     shared: NDArray[np.bool_]
 
 
-class _Times(NamedTuple):
+class Times(NamedTuple):
     """Ascending times of each key."""
 
     offsets: Int64s
@@ -73,10 +73,10 @@ class Activity:
     def __init__(self, history: History, follows: tuple[Int64s, Int32s]) -> None:
         rows = self.rows = len(follows[0]) - 1
         user, when = np.append(history.author, history.sharer), np.append(history.created_at, history.shared_at)
-        self._acted = _times(user.astype(np.int64), when, rows)
-        self._posted = _times(history.author.astype(np.int64), history.created_at, rows)
+        self._acted = ordered_times(user.astype(np.int64), when, rows)
+        self._posted = ordered_times(history.author.astype(np.int64), history.created_at, rows)
         self.pairs, pair = np.unique(self.key(history.sharer, history.author[history.post]), return_inverse=True)
-        self._shared = _times(pair, history.shared_at, len(self.pairs))
+        self._shared = ordered_times(pair, history.shared_at, len(self.pairs))
         self._following, self._followers = np.diff(follows[0]), np.bincount(follows[1], minlength=rows)
 
     def key(self, receiver: Int32s, sender: Int32s) -> Int64s:
@@ -142,9 +142,9 @@ def _logarithm(*columns: Array) -> Float64s:
     return values
 
 
-def _times(key: Int64s, time: Int64s, keys: int) -> _Times:
+def ordered_times(key: Int64s, time: Int64s, keys: int) -> Times:
     order = np.lexsort((time, key))
-    return _Times(np.searchsorted(key[order], np.arange(keys + 1)), time[order])
+    return Times(np.searchsorted(key[order], np.arange(keys + 1)), time[order])
 
 
 @njit(cache=True, nogil=True)

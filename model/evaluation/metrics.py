@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.types import Float64s, Int64s
 
@@ -173,3 +174,31 @@ def deciles(score: Float64s, reach: Float64s, parts: int = 10) -> list[Decile]:
         typical = float(np.expm1(np.log1p(observed).mean()))
         result.append(Decile(len(rows), float(predicted.mean()), float(observed.mean()), typical, lift))
     return result
+
+
+SURE = 1e-4
+"""Probabilities nearer to 0 and 1 are judged as this far away: one surprise would cost an infinite loss."""
+
+
+def auc(score: Float64s, label: NDArray[np.bool_]) -> float:
+    """Return the area under the ROC curve: the chance that a positive one scores above a negative one, ties halved.
+
+    .5 if all labels are equal.
+    """
+    positive = int(label.sum())
+    if not 0 < positive < len(label):
+        return 0.5
+    below = ranks(score)[label].sum() - positive * (positive - 1) / 2
+    return float(below / (positive * (len(label) - positive)))
+
+
+def auc_figure(score: Float64s, label: NDArray[np.bool_], draws: int = DRAWS, seed: int = 0) -> Figure:
+    """Return the area under the ROC curve with its interval over examples."""
+    drawn = [auc(score[rows], label[rows]) for rows in resampled(len(score), draws, seed)]
+    return Figure.of(auc(score, label), np.array(drawn))
+
+
+def log_loss(probability: Float64s, label: NDArray[np.bool_]) -> float:
+    """Return the mean negative logarithm of the probability of what happened."""
+    sure = np.clip(probability, SURE, 1 - SURE)
+    return float(-np.log(np.where(label, sure, 1 - sure)).mean())

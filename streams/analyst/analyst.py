@@ -11,6 +11,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from streams.analyst.answers.next_actions import NextActions, Posts
 from streams.analyst.background import Analysis, Background
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.log_reader import LogReader, newest
@@ -39,6 +40,7 @@ class Analyst:
     Attributes:
         measures: the measures of the last pass, None before the first.
         background: what is computed beside the passes.
+        next_actions: answers who shares a post next, None without an artifact.
         ready: whether the graph is rebuilt and the first pass is published.
         detail: the operation in progress, for people.
     """
@@ -60,12 +62,14 @@ class Analyst:
         self._outputs = Outputs(self.topics, settings.analyst_group, metrics)
         self._pace = Pace(settings.analyst_interval_s)
         self._changed = True
-        self.background = Background(
-            lambda stage, seconds: metrics.pass_seconds.labels(stage).observe(seconds), settings.analyst_communities
-        )
+        self.next_actions = NextActions.of(settings, self._observe)
+        self.background = Background(self._observe, settings.analyst_communities)
         self._shown: tuple[Measures | None, Analysis | None] = (None, None)
         # One thread owns the graph, so that nothing else reads it in the middle of a change.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graph")
+
+    def _observe(self, stage: str, seconds: float) -> None:
+        self.metrics.pass_seconds.labels(stage).observe(seconds)
 
     async def _on_graph(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -102,6 +106,8 @@ class Analyst:
     async def close(self) -> None:
         """End all threads and processes."""
         await self.background.close()
+        if self.next_actions is not None:
+            await self.next_actions.close()
         self._thread.shutdown()
 
     def _apply(self, records: Iterable[tuple[int, int, bytes]]) -> None:
@@ -117,6 +123,8 @@ class Analyst:
         """Measure if anything changed, publish what moved, wait for the acknowledgements, then commit."""
         positions = dict(reader.positions)
         self.background.check()
+        if self.next_actions is not None:
+            self.next_actions.check()
         seconds: dict[str, float] = {}
         if self._changed or self.measures is None:
             self._changed = False
@@ -136,6 +144,8 @@ class Analyst:
         self.metrics.interval.set(self._pace.interval_s)
         self.metrics.as_of_lag.set(time.time() - measures.as_of / 1e6)
         await reader.commit(positions)
+        if self.next_actions is not None and self.next_actions.wants(measures):
+            self.next_actions.begin(measures, await self._on_graph(self._posts))
         if self.background.idle and (analysis is None or analysis.measures is not measures):
             # The graph is still the one that was measured: events are applied between passes only.
             self.background.begin(measures, await self._on_graph(self._sharing, len(measures.live)))
@@ -143,6 +153,11 @@ class Analyst:
     def _sharing(self, rows: int) -> Sharing:
         registers = self._graph.registers
         return Sharing(registers.interactions(), registers.posts(rows), registers.history())
+
+    def _posts(self) -> Posts:
+        registers = self._graph.registers
+        contents = registers.contents
+        return Posts(registers.history(), registers.post_rows(), list(contents.ids), contents.rows)
 
     def _measure(self, seconds: dict[str, float]) -> Measures:
         graph, metrics = self._graph, self.metrics

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,12 +14,13 @@ import numpy as np
 from aiohttp import web
 
 from model.analysis import coverage
-from streams.analyst import questions
+from streams.analyst.answers import questions
+from streams.analyst.answers.next_actions import ShareQuestion, predict
+from streams.analyst.answers.questions import DiffusionQuestion, SeedQuestion
 from streams.analyst.analyst import Analyst
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.outputs import community_id
-from streams.analyst.questions import DiffusionQuestion, SeedQuestion
 from streams.errors import AnalystError, one_line
 from streams.messages.headers import rfc3339
 from streams.settings.settings import Settings
@@ -28,7 +30,7 @@ from streams.worker.web.openapi import ApiDocument
 from streams.worker.web.pages import page
 
 PAGE = Path(__file__).parent / "static" / "page.html"
-Question = TypeVar("Question", SeedQuestion, DiffusionQuestion)
+Question = TypeVar("Question", SeedQuestion, DiffusionQuestion, ShareQuestion)
 
 LIMIT = 1_000
 FOLLOWERS = {"followers": "0", "followers_below": str(1 << 62)}
@@ -51,7 +53,7 @@ class Pages:
 
     def __init__(self, analyst: Analyst) -> None:
         self._analyst = analyst
-        self._one_at_a_time = asyncio.Semaphore(1)
+        self._one_at_a_time, self._predictions = asyncio.Semaphore(1), asyncio.Semaphore(1)
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
@@ -68,6 +70,7 @@ class Pages:
             app.router.add_get(path, handler)
         app.router.add_post("/api/v1/seeds", self.seeds)
         app.router.add_post("/api/v1/diffuse", self.diffuse)
+        app.router.add_post("/api/v1/predict/share", self.predict_share)
         # The paths are partly those of a worker, with other responses.
         ApiDocument("Groundswell analyst", {}).add_to(app)
 
@@ -151,6 +154,10 @@ class Pages:
         """Return how far a message from some users spreads, with its interval."""
         return await self._answer(await request.read(), DiffusionQuestion, self._diffuse)
 
+    async def predict_share(self, request: web.Request) -> web.Response:
+        """Return the probability that each user who is exposed to a post shares it within the horizon."""
+        return await self._answer(await request.read(), ShareQuestion, self._predict, self._predictions)
+
     def _seeds(self, question: SeedQuestion, measures: Measures) -> dict[str, Any]:
         analysis = self._analyst.background.latest
         if analysis is None:
@@ -160,8 +167,26 @@ class Pages:
     def _diffuse(self, question: DiffusionQuestion, measures: Measures) -> dict[str, Any]:
         return questions.diffuse(question, measures, self._analyst.background.latest)
 
+    def _predict(self, question: ShareQuestion, measures: Measures) -> dict[str, Any]:
+        served = self._analyst.next_actions
+        if served is None:
+            raise AnalystError(
+                "there is no model of who acts next: `groundswell train-next` makes one, GROUNDSWELL_ANALYST_NEXT_MODEL "
+                "names it"
+            )
+        if served.latest is None:
+            raise NotReady("the first index of posts is not made yet; try again")
+        begin = perf_counter()
+        answer = predict(question, served.artifact, served.latest, measures)
+        self._analyst.metrics.predict_seconds.observe(perf_counter() - begin)
+        return answer
+
     async def _answer(
-        self, body: bytes, kind: type[Question], answer: Callable[[Question, Measures], dict[str, Any]]
+        self,
+        body: bytes,
+        kind: type[Question],
+        answer: Callable[[Question, Measures], dict[str, Any]],
+        turn: asyncio.Semaphore | None = None,
     ) -> web.Response:
         """Decode a question and answer it on a thread, one at a time, so that passes go on."""
         measures = self._analyst.measures
@@ -169,7 +194,8 @@ class Pages:
             return _error(503, f"not ready: {self._analyst.detail}")
         try:
             question = msgspec.json.decode(body or b"{}", type=kind)
-            async with self._one_at_a_time:
+            # Predictions have a turn of their own: seeds and diffusion may take seconds.
+            async with turn or self._one_at_a_time:
                 return web.json_response(await asyncio.to_thread(answer, question, measures))
         except msgspec.DecodeError as error:
             return _error(400, one_line(error))

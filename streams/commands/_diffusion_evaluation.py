@@ -12,21 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graphstate.types import Int32s, Int64s, Kind, Mutation
+from graphstate.types import Int32s, Int64s, Mutation
 from model.analysis import edge_model
 from model.analysis.adjacency import Adjacency
 from model.analysis.exposures import Activity, Exposures, History, first_exposures
-from model.evaluation.metrics import ranks
+from model.evaluation.metrics import auc, log_loss
+from model.next_action.timeline import FOREVER
 from streams.errors import InputError
 from streams.messages.headers import rfc3339
-from streams.offline.dataset import effective_events
+from streams.offline.social_history import social_history
 
 Float64s = NDArray[np.float64]
 
 TEACH = 0.7
 MOST = 10_000_000
-SURE = 1e-4
-"""Probabilities nearer to 0 and 1 are judged as this far away: one share would cost an infinite loss."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def evaluate(events: Iterable[Mutation]) -> Evaluation:
         "learned": edge_model.predict(model, activity, judged),
     }
     results = [
-        KindResult(name, _log_loss(p, judged.shared), _auc(p, judged.shared), float(p.mean()))
+        KindResult(name, log_loss(p, judged.shared), auc(p, judged.shared), float(p.mean()))
         for name, p in kinds.items()
     ]
     return Evaluation(rfc3339(cut), len(judged.shared), float(judged.shared.mean()), results)
@@ -92,25 +91,10 @@ def evaluate(events: Iterable[Mutation]) -> Evaluation:
 
 def arrays(events: list[Mutation]) -> tuple[History, tuple[Int64s, Int32s]]:
     """Return the posts and shares in force, and the live follows, with users as rows."""
-    created, shared = effective_events(events)
-    newest: dict[tuple[str, str], tuple[int, bool]] = {}
-    for kind, time, user, other, *_ in events:
-        if kind in (Kind.FOLLOW, Kind.UNFOLLOW):
-            decision = (time, kind == Kind.UNFOLLOW)
-            newest[user, other] = max(newest.get((user, other), decision), decision)
-    pairs = [pair for pair, (_, removed) in newest.items() if not removed]
-    names = {event.user for event in events} | {user for _, user in created.values()} | {other for _, other in pairs}
-    users = {user: row for row, user in enumerate(sorted(names))}
-    place = {content: number for number, content in enumerate(created)}
-    known = [(users[user], place[content], time) for (user, content), time in shared.items() if content in place]
-    sharer, post, shared_at = np.array(known, np.int64).reshape(-1, 3).T
-    history = History(
-        np.array([users[user] for _, user in created.values()], np.int32),
-        np.array([time for time, _ in created.values()], np.int64),
-        sharer.astype(np.int32), post.astype(np.int32), shared_at,
-    )  # fmt: skip
-    source, target = np.array([(users[user], users[other]) for user, other in pairs], np.int32).reshape(-1, 2).T
-    return history, Adjacency.of(len(users), source.copy(), target.copy()).csr()
+    society = social_history(events)
+    live = society.follows.until == FOREVER
+    source = np.repeat(np.arange(len(society.users), dtype=np.int32), np.diff(society.follows.offsets))
+    return society.history, Adjacency.of(len(society.users), source[live], society.follows.target[live]).csr()
 
 
 def _pair_rate(taught: Exposures, judged: Exposures, rows: int, other: float) -> Float64s:
@@ -121,14 +105,3 @@ def _pair_rate(taught: Exposures, judged: Exposures, rows: int, other: float) ->
     wanted = judged.receiver.astype(np.int64) * rows + judged.sender
     place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
     return np.where(pairs[place] == wanted, rate[place], other)
-
-
-def _log_loss(probability: Float64s, shared: NDArray[np.bool_]) -> float:
-    sure = np.clip(probability, SURE, 1 - SURE)
-    return float(-np.log(np.where(shared, sure, 1 - sure)).mean())
-
-
-def _auc(probability: Float64s, shared: NDArray[np.bool_]) -> float:
-    positive = int(shared.sum())
-    below = ranks(probability)[shared].sum() - positive * (positive - 1) / 2
-    return float(below / (positive * (len(shared) - positive)))

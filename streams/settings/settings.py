@@ -142,6 +142,10 @@ class Settings(BaseSettings):
         "follows",
         description="The edges whose communities and bridges the analyst publishes: follows, or who shared whom.",
     )
+    analyst_next_model: str = Field(
+        "",
+        description="Folder that `groundswell train-next` wrote, for `POST /api/v1/predict/share`; empty: no answers.",
+    )
     analyst_memory_mb: int = Field(
         8_192,
         ge=16,

@@ -46,6 +46,12 @@ class AnalystMetrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.predict_seconds = Histogram(
+            f"{PREFIX}_predict_seconds",
+            "Seconds of an answer of who shares a post next",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.interval = self._gauge(
             "interval_seconds", "Seconds between two passes: longer than the setting if a pass takes a fifth of that"
         )

@@ -290,11 +290,15 @@ class Registers:
         creator = self._contents.creator[: len(self.contents.ids)]
         return np.bincount(creator[creator >= 0], minlength=rows)
 
+    def post_rows(self) -> Int64s:
+        """Return the rows of the contents whose create is known, in the order of `history`, `[p]`."""
+        return np.flatnonzero(self._contents.created_at[: len(self.contents.ids)] != NEVER)
+
     def history(self) -> History:
         """Return the posts and the shares in force of contents whose create is known (copies)."""
         count, records = len(self.contents.ids), int(self._shares.state[SIZE])
         post_of = np.full(count, -1, np.int32)
-        posts = np.flatnonzero(self._contents.created_at[:count] != NEVER)
+        posts = self.post_rows()
         post_of[posts] = np.arange(len(posts))
         in_force = np.flatnonzero((self._shares.time[:records] != NEVER) & (self._shares.keys[:records] >= 0))
         keys, shared_at = self._shares.keys[in_force], self._shares.time[in_force]

@@ -1,0 +1,1 @@
+"""Answers to questions, from arrays that never change."""
