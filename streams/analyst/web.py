@@ -14,10 +14,10 @@ import numpy as np
 from aiohttp import web
 
 from model.analysis import coverage
+from streams.analyst.analyst import Analyst
 from streams.analyst.answers import questions
 from streams.analyst.answers.next_actions import ShareQuestion, predict
 from streams.analyst.answers.questions import DiffusionQuestion, SeedQuestion
-from streams.analyst.analyst import Analyst
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.outputs import community_id
