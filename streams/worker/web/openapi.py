@@ -68,7 +68,7 @@ SCHEMAS: Json = {
     "History": _object(
         times=_list(_NUMBER), reach={"type": "object", "additionalProperties": _list(_or_null(_NUMBER))},
     ),
-    "Content": _object(
+    "Cascade": _object(
         content=_TEXT, author=_or_null(_TEXT), created=_or_null(_TIME), topics=_list(_TEXT), shares=_WHOLE,
         growth=_object(times=_list(_NUMBER), shares=_list(_WHOLE)),
         newest=_list(_object(user=_TEXT, time=_TIME)),
@@ -129,7 +129,7 @@ DETAILS = {
     ),
     "/api/v1/alerts": Details((_LIMIT,), _named("Alerts"), (400,)),
     "/api/v1/history": Details((_USERS,), _named("History"), (400, 503)),
-    "/api/v1/contents/{id}": Details((), _named("Content"), (400, 404, 503)),
+    "/api/v1/contents/{id}/cascade": Details((), _named("Cascade"), (400, 404, 503)),
     "/api/v1/flow": Details(schema=_named("Flow")),
     "/api/v1/analyst/seeds": Details(errors=(503,)),
     "/api/v1/analyst/users/{id}": Details((), None, (400, 404, 503)),

@@ -27,7 +27,7 @@ def cascade(shard: Shard, content_id: str) -> dict[str, Any] | None:
         content_id: Content id.
 
     Returns:
-        The response of `/api/v1/contents/{id}`; None if the content is unknown or belongs to another shard.
+        The response of `/api/v1/contents/{id}/cascade`; None if the content is unknown or belongs to another shard.
     """
     graph = shard.graph
     contents, users = graph.contents, graph.users

@@ -26,7 +26,7 @@ class PageApi:
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
         app.router.add_get("/api/v1/history", self.history)
-        app.router.add_get("/api/v1/contents/{id}", self.content)
+        app.router.add_get("/api/v1/contents/{id}/cascade", self.content)
         app.router.add_get("/api/v1/flow", self.flow)
         app.router.add_get("/api/v1/analyst/seeds", self.seeds)
         app.router.add_get("/api/v1/analyst/users/{id}", self.analyst_user)

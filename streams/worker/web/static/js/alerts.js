@@ -96,7 +96,7 @@ async function grow(known) {
   const { alert, growth } = known;
   if (!alert.content) return;
   try {
-    const post = await get(`api/v1/contents/${encodeURIComponent(alert.content)}`);
+    const post = await get(`api/v1/contents/${encodeURIComponent(alert.content)}/cascade`);
     if (post.shares < 2 || post.shares === known.shares) return;
     known.shares = post.shares;
     const { times, shares } = post.growth;

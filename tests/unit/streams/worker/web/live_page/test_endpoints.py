@@ -34,7 +34,7 @@ def test_responses_are_as_described() -> None:
     async def test() -> None:
         async with live_page.site() as here:
             api = f"{here.address}/api/v1"
-            for path, name in (("history", "History"), ("contents/p", "Content"), ("flow", "Flow"), ("top", "Top")):
+            for path, name in (("history", "History"), ("contents/p/cascade", "Cascade"), ("flow", "Flow"), ("top", "Top")):
                 status, body = await get(f"{api}/{path}")
                 assert (status, mistakes(name, body)) == (200, []), path
             status, body = await get(f"{api}/history?user={PEOPLE[0]}&user=zoe")
@@ -44,7 +44,7 @@ def test_responses_are_as_described() -> None:
             assert (await get(f"{api}/analyst/seeds"))[1]["seeds"][0]["user"] == PEOPLE[0]
             assert (await get(f"{api}/analyst/users/a%2Fb"))[1]["user"] == "a/b"
             long = "x" * 257
-            for path in (f"history?user={long}", f"contents/{long}", f"analyst/users/{long}"):
+            for path in (f"history?user={long}", f"contents/{long}/cascade", f"analyst/users/{long}"):
                 assert (await get(f"{api}/{path}"))[0] == 400
             here.state.readiness.loaded = False
             assert (await get(f"{api}/history"))[0] == 503
