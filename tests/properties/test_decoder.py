@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from random import Random
-from time import perf_counter
+from time import process_time
 from typing import Any, get_args
 
 import numpy as np
@@ -199,13 +199,13 @@ def broken(value: bytes, chance: Random) -> bytes:
 
 def check(value: bytes | None, topic: TopicKind, timestamp_ms: int = NOW_MS) -> str:
     """Check for valid mutations or a reason in bounded time, and that mutations can be packed; return the outcome."""
-    begin = perf_counter()
+    begin = process_time()
     outcome, error = "accepted", ""
     try:
         found = mutations(value, topic, timestamp_ms)
     except BadEvent as bad:
         outcome, error, found = bad.reason, str(bad), bad.good
-    assert perf_counter() - begin < SLOW_S
+    assert process_time() - begin < SLOW_S
     assert outcome in {"accepted", *REASONS}
     assert (outcome == "accepted") == (error == "")
     assert len(error) < 500

@@ -88,7 +88,9 @@ class PercentileHistogram:
         self._published = np.zeros(_BINS, np.int64)
         none = np.zeros(0, np.int64)
         _rank_few(none, self._bin, self._merged, self._parts, np.zeros(0))  # compiles it
-        _moves(none, np.zeros(0, np.bool_), self._bin, none, none)
+        nobody = np.zeros(0, np.bool_)
+        _moves(none, nobody, self._bin, none, none)
+        _place(none, np.zeros(0, np.float32), nobody, self._bin, self._count, self._merged, self._parts)
 
     def place(self, rows: NDArray[np.int64], scores: NDArray[np.float32], live: NDArray[np.bool_]) -> None:
         """Replace the scores of distinct rows.
