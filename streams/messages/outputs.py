@@ -254,6 +254,10 @@ class _TopicJson(msgspec.Struct, gc=False):
     sharers: int
 
 
+TOPIC_FIELDS = _TopicJson.__struct_fields__
+"""Fields of a message of scores by user and topic, in order."""
+
+
 def topic_key(topic: str, user: str) -> bytes:
     """Return the key of a pair."""
     return f"{topic}{SEPARATOR}{user}".encode()

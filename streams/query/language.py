@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -71,13 +71,13 @@ def _refuse(text: str, error: UnexpectedInput) -> NoReturn:
     """Raise the error of a query that the grammar refuses."""
     place, word = len(text.rstrip()), ""
     if isinstance(error, UnexpectedCharacters):
-        place = error.pos_in_stream
+        place = error.pos_in_stream or 0
         word = text[place:].split(maxsplit=1)[0]
         if word[0] in "'\"":
             raise error_at(text, place, len(word), f"the quote {word[0]} is not closed; add one after the name")
     elif isinstance(error, UnexpectedToken) and error.token.type != "$END":
         place, word = error.token.start_pos or 0, str(error.token)
-    before = _lark().parse_interactive(text[:place])
+    before: Any = _lark().parse_interactive(text[:place])
     before.exhaust_lexer()
     names = before.accepts() - {"STRING" if "WORD" in before.accepts() else "", "SEMICOLON"}
     keywords = {name.lower() if name in _NOUNS else name for name in names if name not in _NAMES}
@@ -117,11 +117,11 @@ class _Reader:
     def __init__(self, text: str, vocabulary: Vocabulary) -> None:
         self._text, self._vocabulary = text, vocabulary
 
-    def question(self, tree: Tree[Any]) -> Question:
+    def question(self, tree: Any) -> Question:
         """Return the question of a whole tree."""
         form = tree.children[0]
         parts = [part for part in form.children if isinstance(part, Tree)]
-        read = {
+        read: dict[str, Callable[[list[Any]], Question]] = {
             "predict_reach": self._reach,
             "predict_share": self._share,
             "rank": self._rank,
@@ -132,19 +132,19 @@ class _Reader:
             return self._show(form.children[1])
         return read[str(form.data)](parts)
 
-    def _reach(self, parts: list[Tree[Any]]) -> PredictReach:
+    def _reach(self, parts: list[Any]) -> PredictReach:
         more = {part.data: part for part in parts[1:]}
         topic = self._id(more["topic"].children[-1]) if "topic" in more else ""
         return PredictReach(self._id(parts[0]), self._within(more.get("within")), topic)
 
-    def _share(self, parts: list[Tree[Any]]) -> PredictShare:
+    def _share(self, parts: list[Any]) -> PredictShare:
         within = parts.pop() if parts[-1].data == "within" else None
         content, *users = (self._id(part) for part in parts)
         if len(users) > USERS:
             raise self._error(parts[USERS + 1].children[0], f"a query may name {USERS:,} users, not {len(users):,}")
         return PredictShare(content, tuple(dict.fromkeys(users)), self._within(within))
 
-    def _rank(self, parts: list[Tree[Any]]) -> Rank:
+    def _rank(self, parts: list[Any]) -> Rank:
         limit = self._number(parts.pop(0), LIMIT) if parts[0].data == "number" else 20
         by = self._name(parts[0], (*self._vocabulary.measures, *self._vocabulary.of_analyst), "measure")
         given: dict[str, str] = {}
@@ -159,7 +159,7 @@ class _Reader:
             given[field] = self._name(value, self._vocabulary.tiers, "tier") if field == "tier" else self._id(value)
         return Rank(by, limit, given.get("tier", ""), given.get("topic", ""))
 
-    def _show(self, part: Tree[Any] | Token) -> Show:
+    def _show(self, part: Any) -> Show:
         if isinstance(part, Token):
             return Show("live" if part.type == "LIVE" else "seeds")
         if part.data == "alerts":
@@ -167,20 +167,20 @@ class _Reader:
             return Show("alerts", limit=self._number(inside[0], LIMIT) if inside else 20)
         return Show(str(part.data), self._id(part.children[-1]))  # type: ignore[arg-type]
 
-    def _within(self, within: Tree[Any] | None) -> int | None:
+    def _within(self, within: Any) -> int | None:
         if within is None:
             return None
         _, number, unit = within.children
         return self._number(number, 10_000) * UNITS_S[unit.lower().removesuffix("s")]
 
-    def _number(self, number: Tree[Any], most: int) -> int:
+    def _number(self, number: Any, most: int) -> int:
         token = number.children[0]
         value = int(token) if len(token) < 10 else most + 1
         if not 1 <= value <= most:
             raise self._error(token, f"the number must be from 1 to {most:,}, not {token}")
         return value
 
-    def _name(self, word: Tree[Any], names: tuple[str, ...], kind: str) -> str:
+    def _name(self, word: Any, names: tuple[str, ...], kind: str) -> str:
         token = word.children[0]
         name = {"growth": "growth_7d"}.get(token.lower(), token.lower())
         if name not in names:
@@ -188,7 +188,7 @@ class _Reader:
             raise self._error(token, f"there is no {kind} {str(token)!r}, but {known}", _nearest(token, names))
         return str(name)
 
-    def _id(self, tree: Tree[Any]) -> str:
+    def _id(self, tree: Any) -> str:
         token = tree.children[0]
         text = str(token)
         if token.type == "STRING":

@@ -121,7 +121,7 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     analyst.wait_ready()
     assert whole(published(settings)) == expected(LOG[:half])
     check_queries(analyst, expected(LOG[:half]))
-    wait_for(lambda: bool(published(settings, "seeds")), 60, "the list of seeds")
+    wait_for(lambda: bool(published(settings, "seeds")), STOP_S, "the list of seeds")
     seeds = published(settings, "seeds")["reach"]
     person = next(user for user in seeds["seeds"] if user in published(settings, "community"))
     assert ask(analyst, "seeds", {"k": 3})["seeds"][0]["user"] == seeds["seeds"][0]

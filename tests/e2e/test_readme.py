@@ -18,7 +18,7 @@ from kafka import KafkaProducer
 from graphstate.types import Kind
 from streams.kafka import topics
 from streams.messages import events
-from streams.messages.outputs import ALERT_FIELDS, OUTCOME_FIELDS, SCORE_FIELDS
+from streams.messages.outputs import ALERT_FIELDS, OUTCOME_FIELDS, SCORE_FIELDS, TOPIC_FIELDS
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import PREFIX, Settings
 from tests.support import tidy
@@ -37,13 +37,14 @@ def blocks(language: str) -> list[str]:
 
 def test_messages_match_the_schemas() -> None:
     """Inputs pass validation on their topics, outputs have exactly the written fields."""
-    follow, share, create, score, alert, outcome = map(str.encode, blocks("json"))
+    follow, share, create, score, topic, alert, outcome = map(str.encode, blocks("json"))
     now_ms = time.time_ns() // 1_000_000
     assert len(events.mutations(follow, "follow", now_ms)) == 1
     assert len(events.mutations(share, "share", now_ms)) == 1
     kinds = [mutation.kind for mutation in events.mutations(create, "create", now_ms)]
     assert kinds == [Kind.CREATE, Kind.LABELS]
     assert tuple(json.loads(score)) == SCORE_FIELDS
+    assert tuple(json.loads(topic)) == TOPIC_FIELDS
     assert tuple(json.loads(alert)) == ALERT_FIELDS
     assert tuple(json.loads(outcome)) == OUTCOME_FIELDS
 

@@ -221,7 +221,7 @@ class LiveState:
         horizons = await self._read(self._source.read(lambda shard: int(shard.artifact.config.horizon_s)))
         if not horizons:
             raise NotReady("no shard is open here; try again")
-        return horizons[0]
+        return int(horizons[0])
 
     async def owner_elsewhere(self, user_id: str) -> dict[str, Any] | None:
         """Return shard, worker and url of the owner of a user or content; None if this worker has the shard.
