@@ -126,7 +126,7 @@ def standards(sums: Int64s, mean: Int64s, deviation: Int64s, agreement: Int64s) 
     new_agreement = int(np.rint(_correlation(sums) * _AGREEMENT_STEPS))
     changed |= new_agreement != agreement[0]
     agreement[0] = new_agreement
-    return changed
+    return bool(changed)
 
 
 class Population(NamedTuple):
