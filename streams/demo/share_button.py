@@ -67,11 +67,11 @@ class ShareButton:
         """Add the button to a worker that has not started."""
         button = cls(worker)
         worker.web.demo = True
-        app = worker.app.web.web_app
-        app.router.add_post(SHARE, button.share)
-        app.router.add_post(CHECK, button.check)
+        app: Any = worker.app
+        app.web.web_app.router.add_post(SHARE, button.share)
+        app.web.web_app.router.add_post(CHECK, button.check)
 
-        @worker.app.on_before_shutdown.connect(weak=False)
+        @app.on_before_shutdown.connect(weak=False)
         async def close(*_: Any, **__: Any) -> None:
             await button.close()
 
