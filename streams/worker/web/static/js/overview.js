@@ -1,6 +1,6 @@
 // The overview: rates, the top with its lines, and the quality of predictions.
 
-import { at, count, csv, download, el, people, rough, table, userLink } from "./dom.js";
+import { at, count, csv, download, el, limitPeople, people, rough, table, userLink, withinPeople } from "./dom.js";
 import { chart, COLORS } from "./lines.js";
 import { get, isPaused, on } from "./source.js";
 
@@ -71,6 +71,7 @@ function showTable() {
 
 function showTop(message) {
   at("users").textContent = count(message.users);
+  limitPeople(message.users);
   at("about").textContent = message.clock
     ? `event time ${message.clock.slice(0, 16).replace("T", " ")} · model ${message.model}`
     : "no events yet";
@@ -89,7 +90,7 @@ async function showLines() {
   try {
     const history = await get(`api/v1/history?${users.map(user => `user=${encodeURIComponent(user)}`).join("&")}`);
     lines ??= chart("lines");
-    lines.show(users, [history.times, ...users.map(user => history.reach[user])]);
+    lines.show(users, [history.times, ...users.map(user => history.reach[user].map(withinPeople))]);
   } catch {
     /* the status shows an unreachable worker */
   }
