@@ -44,6 +44,9 @@ export function people(value) {
   return value >= 100 ? whole.format(value) : value.toFixed(value < 10 ? 2 : 1);
 }
 
+// The part of users with less reach, in percent; rounding must not make it all of them.
+export const above = percentile => Math.min(99.9, percentile).toFixed(percentile > 99 ? 1 : 0);
+
 export const moment = text => (text ? text.slice(0, 16).replace("T", " ") : "–");
 
 export function span(seconds) {
