@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from graphstate.queries import true_edges
-from graphstate.types import CREATED, TYPES
+from graphstate.types import CREATED, TYPES, USER
 from model.engine.dual_engine import DualEngine
 from streams.errors import GroundswellError, WorkerError
 from streams.kafka.event_producer import Sender, sender
@@ -67,11 +67,11 @@ class ShareButton:
         """Add the button to a worker that has not started."""
         button = cls(worker)
         worker.web.demo = True
-        app = worker.app.web.web_app
-        app.router.add_post(SHARE, button.share)
-        app.router.add_post(CHECK, button.check)
+        app: Any = worker.app
+        app.web.web_app.router.add_post(SHARE, button.share)
+        app.web.web_app.router.add_post(CHECK, button.check)
 
-        @worker.app.on_before_shutdown.connect(weak=False)
+        @app.on_before_shutdown.connect(weak=False)
         async def close(*_: Any, **__: Any) -> None:
             await button.close()
 
@@ -114,7 +114,7 @@ class ShareButton:
             await out.send([row])
             async with asyncio.timeout(ANSWER_S):
                 outcome, mutations, end = await published
-        nodes = await host.read(lambda shard: sum(shard.view.rows(kind) for kind in range(len(TYPES))))
+        rows = await host.read(lambda shard: [shard.view.rows(kind) for kind in range(len(TYPES))])
         return {
             "user": visitor,
             "content": post.content,
@@ -123,7 +123,8 @@ class ShareButton:
             "mutations": mutations,
             "layer1": outcome.frontier[0],
             "layer2": outcome.frontier[1],
-            "nodes": sum(nodes),
+            "nodes": sum(map(sum, rows)),
+            "users": sum(of_shard[USER] for of_shard in rows),
             "scores": len(outcome.scores),
             "reach_before": before,
             "reach_after": await self._reach(post.author),

@@ -28,7 +28,6 @@ from streams.messages.headers import rfc3339
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import PREFIX, Settings
 from streams.worker.group.faust_app import free_port
-from streams.worker.inspection.user_audit import LIMIT
 
 GROUNDSWELL = [sys.executable, "-m", "streams.cli"]
 KEYS = {"events", "mutations", "scores", "alerts", "dead_letters", "freshness_p50_ms", "freshness_p99_ms"}
@@ -75,19 +74,16 @@ def press(address: str, demo: subprocess.Popen[str]) -> dict[str, Any]:
 def test_a_short_demo_counts_what_it_did(tmp_path: Path) -> None:
     """History and some live seconds: all events are scored, alerts fire, the button's share too; nothing remains."""
     port = free_port("127.0.0.1")
-    demo = [*GROUNDSWELL, "demo", "--json", "--minutes", "0.3", "--port", str(port)]
+    demo = [*GROUNDSWELL, "demo", "--json", "--minutes", "0.2", "--port", str(port)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(demo, stdout=pipe, stderr=pipe, text=True, env=own_temporary(tmp_path))
     try:
-        button = f"http://127.0.0.1:{port}/api/v1/demo"
-        shared = press(f"{button}/share", process)
-        check = press(f"{button}/check?user={shared['author']}", process)
+        shared = press(f"http://127.0.0.1:{port}/api/v1/demo/share", process)
         out, errors = process.communicate(timeout=240)
     finally:
         process.kill()
     assert process.returncode == 0, errors
     assert shared["user"].startswith("visitor.")
-    assert check["error"] <= LIMIT, check
     assert 0 < shared["layer1"] + shared["layer2"] < shared["nodes"]
     summary = json.loads(out)
     assert set(summary) >= KEYS

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +18,9 @@ from aiohttp import web
 
 from graphstate.types import Kind, Mutation, owner
 from model.artifact import Artifact
+from model.explain.numpy_reference import NumpyReference
 from streams import cli
+from streams.demo import share_button
 from streams.messages.packs.mutation_packs import Record
 from streams.settings.settings import PREFIX, Settings
 from streams.shard.graph_view import graph_spec
@@ -27,6 +30,7 @@ from streams.telemetry.metrics import Metrics
 from streams.telemetry.readiness import Readiness
 from streams.worker.data_dir import lock_data_dir, state_folder
 from streams.worker.inspection.score_history import ScoreHistory
+from streams.worker.inspection.user_audit import LIMIT
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.web import LiveFeed, LiveState, routes
 from streams.worker.web.auth import Guard
@@ -234,5 +238,34 @@ def test_a_click_on_a_user_shows_the_explanation(here: Settings, tmp_path: Path)
             assert await page.run("document.querySelectorAll('#net a').length") > 1
             await page.page.screenshot(path=tmp_path / "why.png")
             assert page.problems == []
+
+    run(test)
+
+
+def test_the_demos_button_is_checked_against_the_reference(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A served user equals the reference's; a changed value in memory shows as a difference."""
+
+    class InProcess(NumpyReference):
+        """The reference, without a process of its own."""
+
+        def __init__(self, artifact: Artifact) -> None:
+            super().__init__(artifact.weights, artifact.config)
+
+    monkeypatch.setattr(share_button, "ReferenceProcess", InProcess)
+
+    async def test() -> None:
+        async with site(here) as shown:
+            await shown.feed(first())
+            worker: Any = SimpleNamespace(host=shown.host)
+            button = share_button.ShareButton(worker)
+            found = await button._check("ana")
+            assert found["error"] <= LIMIT
+            assert found["mismatches"] == []
+
+            def spoil(shard: Shard) -> None:
+                shard.engine.hidden2[shard.graph.users.index["ana"]] += 1.0
+
+            await shown.host.run_on_any(lambda shards: share_button._owner(shards, "ana"), spoil)
+            assert (await button._check("ana"))["error"] > 0.5
 
     run(test)

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from playwright.async_api import Error as PlaywrightError
 
 from streams import cli
 from streams.settings.settings import Settings
@@ -206,8 +207,9 @@ def test_a_browser_with_the_password_shows_the_page(monkeypatch: pytest.MonkeyPa
 
     async def test() -> None:
         async with site(Guard(TOKEN, local=False)) as (_, address):
-            async with browser.page(address) as page:
-                assert await page.run("document.querySelector('#status')") is None
+            with pytest.raises(PlaywrightError, match="INVALID_AUTH_CREDENTIALS"):
+                async with browser.page(address):
+                    pass
             login = {"username": "anybody", "password": TOKEN}
             async with browser.page(address, http_credentials=login) as page:
                 await page.wait("document.querySelector('#status')?.className == 'live'")

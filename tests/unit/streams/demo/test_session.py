@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from streams.demo import session
+from streams.demo import session, story
 from streams.demo.session import Plan
 from streams.demo.view import Frame
 from streams.messages import events
@@ -34,12 +34,12 @@ def test_the_history_ends_where_the_live_phase_begins() -> None:
     history, live = session._stream(plan, NOW)
     begin = session.begin_of(plan, NOW)
     assert begin - 14 * session.DAY_S <= history[0]["time"] <= history[-1]["time"] <= begin
-    rows = list(islice(live, 4_000))
+    rows = list(islice(live, 6_000))
     assert rows[0]["time"] >= begin
     shares = [row for row in rows if row["type"] == "share" and row["content"] == "post-breakout"]
-    assert len(shares) == 70
-    # At 200 events per second half a minute is 6,000 events.
-    assert rows.index(shares[-1]) < 3_000
+    assert len(shares) == story.BREAKOUT_SHARES
+    # The shares before the judgement of alerts; at 200 events per second half a minute is 6,000 events.
+    assert rows.index(shares[story.EARLY_SHARES - 1]) < 3_000
     assert all("." in row["user"] for row in rows)
 
 

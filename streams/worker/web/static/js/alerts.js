@@ -1,10 +1,10 @@
 // Alerts as cards: who shared, which post, how fast, how long ago, and how the post goes on; and the record of alerts.
 
-import { at, count, el, list, people, span, svg, userLink } from "./dom.js";
+import { above, at, count, el, list, people, span, svg, userLink } from "./dom.js";
 import { sparkline } from "./lines.js";
 import { get, isPaused, on } from "./source.js";
 
-const SHOWN = 30,
+const SHOWN = 12,
   GROWING = 6,
   EVERY_MS = 3000;
 const cards = new Map();
@@ -36,7 +36,7 @@ function sentences(alert) {
   const parts = [];
   if (alert.content) parts.push(`most of them ${alert.content}${alert.topics ? ` (${list(alert.topics)})` : ""}`);
   if (alert.rising_s) parts.push(`three quarters of the shares came within ${span(alert.rising_s)}`);
-  parts.push(`expected reach ${people(alert.reach)}, above ${alert.percentile.toFixed(0)} % of users`);
+  parts.push(`expected reach ${people(alert.reach)}, above ${above(alert.percentile)} % of users`);
   const text = parts.join("; ");
   lines.push(el("p", { class: "note" }, `${text[0].toUpperCase()}${text.slice(1)}.`));
   return lines;

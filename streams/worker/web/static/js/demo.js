@@ -6,11 +6,11 @@ import { get, on } from "./source.js";
 const JSON_POST = { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" };
 
 function described(done) {
-  const part = done.nodes ? (100 * (done.layer1 + done.layer2)) / (2 * done.nodes) : 0;
+  const part = (100 * (done.layer1 + done.layer2)) / Math.max(1, done.nodes + done.users);
   const moved = done.reach_after - done.reach_before;
   const sent = `Scored ${count(done.ms)} ms after it was sent, through Kafka and back.`;
   const work =
-    `Computed ${count(done.layer1)} nodes in the first layer and ${count(done.layer2)} in the second, of ${count(done.nodes)} in each: ` +
+    `Computed ${count(done.layer1)} of ${count(done.nodes)} nodes in the first layer and ${count(done.layer2)} of ${count(done.users)} users in the second: ` +
     `${part < 0.1 ? "less than 0.1" : part.toFixed(1)} % of computing all` +
     (done.mutations > 1 ? `, for the ${count(done.mutations)} events of that step. ` : ". ");
   const change = ` went from ${people(done.reach_before)} to ${people(done.reach_after)} (${moved >= 0 ? "+" : "−"}${Math.abs(moved).toFixed(3)}).`;

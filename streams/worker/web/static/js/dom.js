@@ -30,8 +30,22 @@ const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 export const count = value => (value === null || value === undefined ? "–" : whole.format(value));
 export const rough = value => (value === null || value === undefined ? "–" : short.format(value));
 
+let most = Infinity;
+
+// No more people can share a post than there are; a score that is not calibrated yet may be far above that.
+export const limitPeople = users => {
+  most = users || Infinity;
+};
+export const withinPeople = value => (value === null ? null : Math.min(value, most));
+
 // Reach in people; small values need decimals to be told apart.
-export const people = value => (value >= 100 ? whole.format(value) : value.toFixed(value < 10 ? 2 : 1));
+export function people(value) {
+  if (value > most) return `> ${whole.format(most)}`;
+  return value >= 100 ? whole.format(value) : value.toFixed(value < 10 ? 2 : 1);
+}
+
+// The part of users with less reach, in percent; rounding must not make it all of them.
+export const above = percentile => Math.min(99.9, percentile).toFixed(percentile > 99 ? 1 : 0);
 
 export const moment = text => (text ? text.slice(0, 16).replace("T", " ") : "–");
 

@@ -92,7 +92,7 @@ function draw(flow) {
   at("watermark").textContent =
     `The newest event is ${span(Math.max(0, flow.behind_clock_s))} behind this machine's clock. Alerts wait for the slowest partition` +
     `${flow.idle_partitions ? `; ${flow.idle_partitions} idle ${flow.idle_partitions === 1 ? "partition does" : "partitions do"} not count` : ""}. ` +
-    `${count(flow.late_shares)} shares came after their time: they count in scores, not in past alerts.`;
+    `${flow.late_shares === 1 ? "1 share" : `${count(flow.late_shares)} shares`} came after their time: they count in scores, not in past alerts.`;
   at("partitions").replaceChildren(table("", ["topic and partition", "waiting records", "event time behind"], partitions(flow)));
   at("letters").replaceChildren(letters(flow));
   const parts = [

@@ -3,7 +3,9 @@
 import { at, count, el, people, rough, table, userLink } from "./dom.js";
 import { current, get } from "./source.js";
 
-const SHOWN = 12;
+const SHOWN = 12,
+  AGAIN_MS = 3000;
+let again = 0;
 
 export async function show() {
   at("groups").replaceChildren(
@@ -57,6 +59,11 @@ export async function show() {
       ),
     );
   } catch (error) {
-    at("asked").textContent = `The analyst does not answer: ${error.message}.`;
+    if (!at("asked")?.isConnected) return;
+    at("asked").textContent = `The analyst has no list yet: ${error.message}. The page asks again.`;
+    clearTimeout(again);
+    again = setTimeout(() => {
+      if (!at("groups").hidden) show();
+    }, AGAIN_MS);
   }
 }

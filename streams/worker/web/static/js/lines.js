@@ -54,7 +54,7 @@ export class Lines {
         scales: { x: { time: this.time }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
         axes: [
           { ...axis, space: 70 },
-          { ...axis, size: 46 },
+          { ...axis, size: 58 },
         ],
         series: [
           {},

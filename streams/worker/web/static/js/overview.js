@@ -1,6 +1,6 @@
 // The overview: rates, the top with its lines, and the quality of predictions.
 
-import { at, count, csv, download, el, people, rough, table, userLink } from "./dom.js";
+import { above, at, count, csv, download, el, limitPeople, people, rough, table, userLink, withinPeople } from "./dom.js";
 import { chart, COLORS } from "./lines.js";
 import { get, isPaused, on } from "./source.js";
 
@@ -22,6 +22,7 @@ function change(value) {
   if (value === null || value === undefined) return el("td", { class: "none", title: "not in the top a minute ago" }, "·");
   const percent = value * 100;
   if (Math.abs(percent) < 0.05) return el("td", { class: "none" }, "0 %");
+  if (value >= 9) return el("td", { class: "up" }, `× ${count(1 + value)}`);
   return el("td", { class: percent > 0 ? "up" : "down" }, `${percent > 0 ? "+" : "−"}${Math.abs(percent).toFixed(1)} %`);
 }
 
@@ -46,7 +47,7 @@ function row(entry, place, most) {
     el("td", { class: "num" }, String(place + 1), moved(entry, place + 1)),
     el("td", {}, dot, userLink(entry.user)),
     reach,
-    el("td", { class: "more", title: "part of all users with less reach" }, `${entry.percentile.toFixed(1)} %`),
+    el("td", { class: "more", title: "part of all users with less reach" }, `${above(entry.percentile)} %`),
     change(entry.change),
   );
 }
@@ -71,6 +72,7 @@ function showTable() {
 
 function showTop(message) {
   at("users").textContent = count(message.users);
+  limitPeople(message.users);
   at("about").textContent = message.clock
     ? `event time ${message.clock.slice(0, 16).replace("T", " ")} · model ${message.model}`
     : "no events yet";
@@ -89,7 +91,7 @@ async function showLines() {
   try {
     const history = await get(`api/v1/history?${users.map(user => `user=${encodeURIComponent(user)}`).join("&")}`);
     lines ??= chart("lines");
-    lines.show(users, [history.times, ...users.map(user => history.reach[user])]);
+    lines.show(users, [history.times, ...users.map(user => history.reach[user].map(withinPeople))]);
   } catch {
     /* the status shows an unreachable worker */
   }

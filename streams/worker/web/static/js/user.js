@@ -1,7 +1,7 @@
 // The page of a user: score, figures, reach over time, topics, community, alerts, why, and the neighbourhood.
 
 import { alertsOf } from "./alerts.js";
-import { at, count, el, moment, people, rough, span, svg } from "./dom.js";
+import { above, at, count, el, moment, people, rough, span, svg, withinPeople } from "./dom.js";
 import { keys, Neighbourhood } from "./graph.js";
 import { Lines } from "./lines.js";
 import { current, get, isPaused } from "./source.js";
@@ -15,7 +15,7 @@ function figure(name, value, title) {
 }
 
 function profile(answer) {
-  const rows = [figure("reach", `${people(answer.reach)} people`), figure("above", `${answer.percentile.toFixed(1)} % of users`)];
+  const rows = [figure("reach", `${people(answer.reach)} people`), figure("above", `${above(answer.percentile)} % of users`)];
   if (answer.followers === undefined) return rows;
   return [
     ...rows,
@@ -82,7 +82,9 @@ async function drawLine(user) {
   if (open?.user !== user || isPaused() || document.hidden) return;
   try {
     const history = await get(`api/v1/history?user=${encodeURIComponent(user)}`);
-    const seen = history.times.map((time, k) => [time, history.reach[user][k]]).filter(([, value]) => value !== null);
+    const seen = history.times
+      .map((time, k) => [time, withinPeople(history.reach[user][k])])
+      .filter(([, value]) => value !== null);
     if (open?.user === user) open.line.show([user], [seen.map(([time]) => time), seen.map(([, value]) => value)]);
   } catch {
     /* the status shows an unreachable worker */

@@ -1,6 +1,6 @@
 // Why a user has a score, in words: what each part means, how much it matters, and that parts do not add up.
 
-import { el, list, moment, people, signed, table, userLink } from "./dom.js";
+import { above, el, list, moment, people, signed, table, userLink } from "./dom.js";
 
 const groups = {
   history: ["how far past posts went", "how many people shared each of them within the horizon"],
@@ -66,7 +66,7 @@ function sentences(answer) {
     el(
       "p",
       { class: "lead" },
-      `About ${people(answer.reach)} people are expected to share the next post of ${answer.user}, more than for ${answer.percentile.toFixed(0)} % of users. `,
+      `About ${people(answer.reach)} people are expected to share the next post of ${answer.user}, more than for ${above(answer.percentile)} % of users. `,
       `Of a user of whom nothing is recorded: ${people(explanation.stranger.reach)}.`,
     ),
   ];
