@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from model.simulation.bots import Acts, Camouflage, Farms, Shares, credited
 from model.types import Float64s, Int64s
+
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Difficulty:
         surges: Share of people whose posts become popular on a given day.
         fame_shape: Shape of the Pareto distribution of fame; smaller is more uneven.
         fame_max: Maximum fame.
+        camouflage: How bots hide; None: they follow, are not followed, and share at random.
     """
 
     receptivity: float = 0.9
@@ -40,6 +44,7 @@ class Difficulty:
     surges: float = 0.002
     fame_shape: float = 1.4
     fame_max: float = 100.0
+    camouflage: Camouflage | None = None
 
 
 DIFFICULTIES = {
@@ -48,6 +53,26 @@ DIFFICULTIES = {
     "strong": Difficulty(bots=0.08, buyers=0.15, bought=2.0),
     "very_hard": Difficulty(bots=0.12, buyers=0.30, bought=3.0),
 }
+
+HARDENED = {
+    "equal": replace(
+        DIFFICULTIES["equal"], bots=0.10, buyers=0.10, bought=1.5,
+        camouflage=Camouflage(follows=0.2, ring=0.2, posts=0.2, fame=0.1, shares=0.3, along=0.2, awake=0.3),
+    ),
+    "uneven": replace(
+        DIFFICULTIES["uneven"], bots=0.12, buyers=0.10, bought=1.5,
+        camouflage=Camouflage(follows=0.3, ring=0.2, posts=0.4, fame=0.3, shares=0.6, along=0.4, awake=0.4),
+    ),
+    "strong": replace(
+        DIFFICULTIES["strong"], bots=0.18, buyers=0.12, bought=1.5,
+        camouflage=Camouflage(follows=0.4, ring=0.1, posts=0.7, fame=0.6, shares=0.7, along=0.6, awake=0.6),
+    ),
+    "very_hard": replace(
+        DIFFICULTIES["very_hard"], bots=0.20, buyers=0.12, bought=1.2,
+        camouflage=Camouflage(follows=0.4, ring=0.1, posts=1.0, fame=0.9, shares=0.9, along=0.9, awake=0.7),
+    ),
+}  # fmt: skip
+"""The difficulties with bots that hide, from easy to hard; no stream has them unless it is asked for."""
 
 
 class People:
@@ -62,10 +87,11 @@ class People:
         self.community = random.choice(communities, users, p=sizes / sizes.sum()).astype(np.int32)
         self.bot = random.random(users) < difficulty.bots
         self.fame = np.minimum(1 + random.pareto(difficulty.fame_shape, users), difficulty.fame_max)
-        self.fame[self.bot] = 0.05
+        hidden = difficulty.camouflage
+        self.fame[self.bot] = self.fame[self.bot] * hidden.fame if hidden else 0.05
         self.curiosity = np.exp(random.normal(0, 0.8, users))
         self.activity = np.exp(random.normal(-0.72, 1.2, users)) * (random.random(users) < 0.85)
-        self.activity[self.bot] *= 0.1
+        self.activity[self.bot] *= hidden.posts if hidden else 0.1
         self.appeal = np.exp(random.normal(0, difficulty.appeal, users))
         self.delay = np.exp(random.normal(np.log(7200), 0.8, users))
         climate = np.exp(random.normal(0, difficulty.communities, communities))
@@ -74,6 +100,11 @@ class People:
         self.receptivity *= difficulty.branching / follows / self.receptivity.mean()
         self.buyer = (random.random(users) < difficulty.buyers) & ~self.bot
         self.purchase = self.buyer * np.exp(random.normal(-0.3, 0.8, users)) * difficulty.bought * follows
+        self.farms: Farms | None = None
+        if hidden:
+            self.curiosity[self.bot] *= hidden.follows
+            # Draws of its own, so that streams without hidden bots stay what they are.
+            self.farms = Farms(self.bot, hidden, follows, random.spawn(1)[0])
         self.heat = np.ones(users)
         self.lift = np.ones(users)
         self._generation = np.zeros(users, np.int64)
@@ -97,6 +128,8 @@ class People:
 
     def wake(self, random: np.random.Generator) -> None:
         """Start a day: let old popularity fade and some people become popular."""
+        if self.farms:
+            self.farms.wake()
         self.heat = 1 + (self.heat - 1) * 0.75
         self.lift = 1 + (self.lift - 1) * 0.97
         risen = np.flatnonzero((random.random(self.users) < self.difficulty.surges) & ~self.bot)
@@ -122,8 +155,15 @@ class People:
         if not len(bots):
             return bots, bots
         now = self.purchase * (0.5 if first else pace / 60)
+        if self.farms:
+            return self.farms.sales(now)
         buyer = np.repeat(np.arange(self.users), random.poisson(now))
         return random.choice(bots, len(buyer)), buyer
+
+    def rings(self, *, first: bool, pace: float) -> tuple[Int64s, Int64s]:
+        """Return bots and the bots that they start to follow; none if bots do not hide."""
+        none = np.zeros(0, np.int64)
+        return self.farms.rings(first=first, pace=pace) if self.farms else (none, none)
 
     def spam(self, posts: int, random: np.random.Generator) -> tuple[Int64s, Int64s]:
         """Return posts and the bots that share them at random, so that bots are not recognisable by silence."""
@@ -134,3 +174,33 @@ class People:
         number = random.poisson(0.03 * posts)
         pairs = np.unique(random.integers(0, posts, number) * self.users + random.choice(bots, number))
         return np.divmod(pairs, self.users)
+
+    def with_bots(
+        self, author: Int64s, time: Float64s, by_people: Shares, edges: Int64s, random: np.random.Generator
+    ) -> Shares:
+        """Return the shares of the day's posts: those by people, and then those by bots.
+
+        Args:
+            author: Author of each post `[p]`.
+            time: Time of each post (s) `[p]`.
+            by_people: Shares by people.
+            edges: Follows that were not sold, as follower · users + followee, in ascending order.
+            random: Random generator.
+        """
+        if self.farms is None:
+            post, bot = self.spam(len(author), random)
+            by_bots = Shares(post, bot, time[post] + random.uniform(60, _DAY_S, len(post)), np.full(len(post), -1))
+        else:
+            post = np.concatenate([np.arange(len(author)), by_people.post])
+            user, when = np.concatenate([author, by_people.user]), np.concatenate([time, by_people.time])
+            mean = len(by_people.post) / self.users
+            act, bot = self.farms.shares(Acts(user, post, author[post]), edges, mean)
+            via = np.where(act < len(author), -1, user[act])
+            by_bots = Shares(post[act], bot, when[act] + 1 + random.exponential(self.delay[bot]), via)
+            by_people = by_people._replace(via=credited(by_people, by_bots, random))
+        return Shares(
+            np.concatenate([by_people.post, by_bots.post]),
+            np.concatenate([by_people.user, by_bots.user]),
+            np.concatenate([by_people.time, by_bots.time]),
+            np.concatenate([by_people.via, by_bots.via]),
+        )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model.errors import SimulationError
+from model.simulation.bots import Shares
 from model.simulation.cascades import Audience, mean_reach, post_quality, spread
 from model.simulation.population import DIFFICULTIES, Difficulty, People
 from model.types import Bools, Float64s, Int64s
@@ -38,6 +39,22 @@ class Truth(NamedTuple):
     users: list[str]
     influence: Float64s
     bot: Bools
+
+
+class Followers(NamedTuple):
+    """What is behind the followers of each user; for evaluation only: events do not contain it.
+
+    Attributes:
+        users: Ids `[n]`.
+        real: Number of followers who are people `[n]`.
+        bought: Number of followers that were bought `[n]`.
+        buyer: Whether the user buys followers `[n]`.
+    """
+
+    users: list[str]
+    real: Int64s
+    bought: Int64s
+    buyer: Bools
 
 
 @dataclass
@@ -124,6 +141,7 @@ class Simulation:
         self._follows, self._posts, self._churn = follows, posts_per_day, churn
         self._early = (early_days, early_pace)
         self._edges: Int64s = np.zeros(0, np.int64)
+        self._sold: Int64s = np.zeros(0, np.int64)
         self._member = np.zeros((users, communities), np.bool_)
         self._pending: list[Columns] = []
         self._contents = 0
@@ -153,6 +171,18 @@ class Simulation:
         people = self.people
         influence = mean_reach(self._audience(), people.strength(), people.difficulty.posts, n_sims, random)
         return Truth([people.name(row) for row in range(people.users)], influence, people.bot.copy())
+
+    def true_followers(self) -> Followers:
+        """Return how many followers of each user are people, and how many were bought, at this moment."""
+        people = self.people
+        follower, followee = np.divmod(self._edges, people.users)
+        sold = np.intersect1d(self._sold, self._edges, assume_unique=True) % people.users
+        return Followers(
+            [people.name(row) for row in range(people.users)],
+            np.bincount(followee[~people.bot[follower]], minlength=people.users),
+            np.bincount(sold, minlength=people.users),
+            people.buyer.copy(),
+        )
 
     def next_day(self) -> Columns:
         """Simulate one day and return its events in order of time."""
@@ -193,11 +223,14 @@ class Simulation:
             wanted = random.poisson(people.users * self._follows * self._churn * pace)
         source, target = people.new_follows(wanted, random)
         bots, buyers = people.purchases(first=self.day == 0, pace=pace, random=random)
-        key = np.unique(np.concatenate([source * people.users + target, bots * people.users + buyers]))
+        ring, fellow = people.rings(first=self.day == 0, pace=pace)
+        sold = bots * people.users + buyers
+        key = np.unique(np.concatenate([source * people.users + target, sold, ring * people.users + fellow]))
         source, target = np.divmod(key, people.users)
         key = key[(source != target) & ~np.isin(key, self._edges, assume_unique=True)]
         gone = self._edges[random.random(len(self._edges)) < self._churn * pace]
         self._edges = np.union1d(np.setdiff1d(self._edges, gone, assume_unique=True), key)
+        self._sold = np.intersect1d(np.union1d(self._sold, np.intersect1d(key, sold)), self._edges)
         source, target = np.divmod(random.permutation(key), people.users)
         leaving, left = np.divmod(gone, people.users)
         return [
@@ -231,14 +264,9 @@ class Simulation:
         content = self._contents + random.permutation(len(author))
         self._contents += len(author)
         quality = post_quality(people.difficulty.posts, len(author), random)
-        post, user, shared_at, via = spread(
-            audience, author, time, people.strength()[author] * quality, people.delay, random
-        )
-        spam = people.spam(len(author), random)
-        post = np.concatenate([post, spam[0]])
-        user = np.concatenate([user, spam[1]])
-        shared_at = np.concatenate([shared_at, time[spam[0]] + random.uniform(60, DAY_S, len(spam[0]))])
-        via = np.concatenate([via, np.full(len(spam[0]), -1)])
+        by_people = spread(audience, author, time, people.strength()[author] * quality, people.delay, random)
+        unsold = np.setdiff1d(self._edges, self._sold, assume_unique=True) if people.farms else self._edges
+        post, user, shared_at, via = people.with_bots(author, time, Shares(*by_people), unsold, random)
         shared_at = np.floor(shared_at * 1000) / 1000
         deleted = np.flatnonzero(random.random(len(author)) < 0.01)
         undone = np.flatnonzero(random.random(len(post)) < 0.01)

@@ -20,12 +20,20 @@ def simulate(
     difficulty: Annotated[str, typer.Option(help="How hard influence is to see: equal, uneven, strong, very_hard.")] = (
         "strong"
     ),
+    hidden_bots: Annotated[
+        bool,
+        typer.Option("--hidden-bots", help="Bots follow, post and share like people, and sell follows."),
+    ] = False,
     truth: Annotated[
-        Path | None, typer.Option(help="Parquet file for every user's true influence (user, influence, bot).")
+        Path | None,
+        typer.Option(
+            help="Parquet file for the truth of every user: influence, bot, buyer, real_followers, bought_followers."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Generate an event file with known true influence; the same options give the same file."""
+    from model.simulation.population import HARDENED
     from model.simulation.stream import Simulation
     from streams.messages.files import event_files
     from streams.offline import output_places
@@ -33,7 +41,8 @@ def simulate(
 
     for path in filter(None, (out, truth)):
         output_places.check_file(path)
-    simulation = Simulation(users, communities, seed, difficulty=difficulty)
+    chosen = HARDENED.get(difficulty, difficulty) if hidden_bots else difficulty
+    simulation = Simulation(users, communities, seed, difficulty=chosen)
     with progress.counter("simulating", "days", days, quiet=as_json) as advance:
 
         def rows() -> Iterator[dict[str, Any]]:
@@ -54,6 +63,14 @@ def _write_truth(path: Path, simulation: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    truth = simulation.true_influence()
+    truth, followers = simulation.true_influence(), simulation.true_followers()
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"user": truth.users, "influence": truth.influence, "bot": truth.bot}), path)
+    columns = {
+        "user": truth.users,
+        "influence": truth.influence,
+        "bot": truth.bot,
+        "buyer": followers.buyer,
+        "real_followers": followers.real,
+        "bought_followers": followers.bought,
+    }
+    pq.write_table(pa.table(columns), path)
