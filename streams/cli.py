@@ -53,6 +53,7 @@ COMMANDS = {
     "trainer": Entry("trainer", "trainer", "Train on the log and put better artifacts to use.", "train"),
     "seeds": Entry("seeds", "seeds", "Ask the analyst for the users that reach most distinct people together."),
     "diffuse": Entry("diffuse", "diffuse", "Ask the analyst how far a message from some users would spread."),
+    "bots": Entry("bots", "bots", "Ask the analyst for suspected bots and for followers that do not count."),
     "model": Entry("model", "app", "Show, check, replace and explain the artifact in use."),
     "state": Entry("state", "app", "Inspect and verify the state, make and restore checkpoints."),
     "dlq": Entry("dlq", "app", "List, show, resend and delete dead letters."),
@@ -61,7 +62,7 @@ COMMANDS = {
 }
 
 
-WITHOUT_KERNELS = {"compare", "config", "connect", "diffuse", "doctor", "topics", "tail", "top", "worker"}
+WITHOUT_KERNELS = {"bots", "compare", "config", "connect", "diffuse", "doctor", "topics", "tail", "top", "worker"}
 """Commands that compile no kernels, or choose the folder of kernels themselves."""
 OPTIONAL = {"--skip-bad": "-1"}
 """Options whose value may be left out, with the value they have then."""

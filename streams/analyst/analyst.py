@@ -128,6 +128,9 @@ class Analyst:
             with StageTimer(seconds, "publish"):
                 await self._outputs.publish(producer, measures, analysis)
             self._shown = (measures, analysis)
+            if analysis is not None:
+                self.metrics.suspected.set(int(analysis.suspected.sum()))
+                self.metrics.quality_followers.set(float(analysis.quality.followers.sum()))
         for stage, duration in seconds.items():
             self.metrics.pass_seconds.labels(stage).observe(duration)
         self.metrics.interval.set(self._pace.interval_s)

@@ -27,6 +27,7 @@ from model.analysis.coverage import Rates
 from model.analysis.distances import SOURCES, Betweenness
 from model.analysis.edge_model import EdgeChances
 from model.analysis.exposures import Activity, History, first_exposures
+from model.analysis.follower_quality import THRESHOLD, Quality, follower_quality
 from streams.analyst.measures import Measures, Sharing
 from streams.analyst.pace import SHARE
 from streams.telemetry.stage_timer import StageTimer
@@ -52,6 +53,7 @@ class Analysis:
         rates: whom each row's next post reaches.
         seeds: the list by reach with overlap.
         seed_reach: what each seed adds.
+        quality: of users as followers, and of their followers.
         cascade: seeds of the independent cascade on the sets that are kept, None without.
         learned: learned probabilities of edges, None if there is too little to learn from.
     """
@@ -66,8 +68,14 @@ class Analysis:
     rates: Rates
     seeds: Int64s
     seed_reach: Float64s
+    quality: Quality
     cascade: CascadeSeeds | None = None
     learned: EdgeChances | None = None
+
+    @property
+    def suspected(self) -> NDArray[np.bool_]:
+        """Whether each row is a live user of a quality below the threshold, `[n]`."""
+        return self.measures.live & (self.quality.user < THRESHOLD)
 
 
 class Background:
@@ -185,6 +193,9 @@ def analyse(
     with StageTimer(seconds, "seeds"):
         rate = coverage.rates(len(measures.live), *sharing.ties, sharing.posts)
         choice = coverage.choose(rate, np.flatnonzero(measures.live & (sharing.posts > 0)), SEEDS)
+    with StageTimer(seconds, "quality"):
+        follows = measures.follows
+        quality = follower_quality(follows.offsets, follows.targets, sharing.ties, sharing.posts)
     with StageTimer(seconds, "learned"):
         learned = _learn(measures, sharing.history)
     cascade = None
@@ -202,6 +213,7 @@ def analyse(
         rates=rate,
         seeds=choice.rows,
         seed_reach=choice.added,
+        quality=quality,
         cascade=cascade,
         learned=learned,
     )

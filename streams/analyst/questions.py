@@ -13,6 +13,7 @@ from graphstate.types import Int32s, Int64s
 from model.analysis import cascade_seeds, coverage, diffusion
 from model.analysis.adjacency import reverse
 from model.analysis.edge_model import LEAST_SHARES
+from model.analysis.follower_quality import THRESHOLD
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.outputs import community_id
@@ -180,6 +181,51 @@ def diffuse(question: DiffusionQuestion, measures: Measures, analysis: Analysis 
         "interval": [spread.low, spread.high],
         "as_of": rfc3339(max(measures.as_of, 0)),
     }
+
+
+def bots(analysis: Analysis, limit: int) -> dict[str, Any]:
+    """Return the suspected bots of the lowest quality, and the users with most followers that do not count.
+
+    Args:
+        analysis: of a round.
+        limit: the most users of each list.
+    """
+    measures, quality = analysis.measures, analysis.quality
+    live, suspected = measures.live, analysis.suspected
+    missing = np.where(live, measures.followers - quality.followers, 0.0)
+    follows = int(measures.followers[live].sum())
+    number = min(limit, int(suspected.sum()))
+    lowest = np.argsort(np.where(suspected, quality.user, np.inf), kind="stable")[:number]
+    most = np.argsort(-missing, kind="stable")[:limit]
+    return {
+        "threshold": THRESHOLD,
+        "users": int(live.sum()),
+        "suspected": int(suspected.sum()),
+        "counting_share": float(quality.followers[live].sum()) / follows if follows else None,
+        "bots": _entries(analysis, lowest),
+        "audiences": _entries(analysis, most[missing[most] > 0]),
+    }
+
+
+def audiences(analysis: Analysis, limit: int) -> dict[str, Any]:
+    """Return the users with most followers by quality, in descending order."""
+    values = np.where(analysis.measures.live, analysis.quality.followers, -1.0)
+    number = min(limit, int(analysis.measures.live.sum()))
+    return {"top": _entries(analysis, np.argsort(-values, kind="stable")[:number])}
+
+
+def quality_of(analysis: Analysis, row: int) -> dict[str, Any]:
+    """Return the quality of a row as a follower, and its followers by their quality."""
+    return {
+        "quality": float(analysis.quality.user[row]),
+        "quality_followers": float(analysis.quality.followers[row]),
+        "suspected_bot": bool(analysis.suspected[row]),
+    }
+
+
+def _entries(analysis: Analysis, rows: Int64s) -> list[dict[str, Any]]:
+    measures = analysis.measures
+    return [{"user": measures.ids[row], **measures.of_user(row), **quality_of(analysis, row)} for row in rows.tolist()]
 
 
 def chances(

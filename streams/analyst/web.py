@@ -32,6 +32,8 @@ Question = TypeVar("Question", SeedQuestion, DiffusionQuestion)
 
 LIMIT = 1_000
 ORDERS = ("pagerank", "interaction_pagerank", "core", "followers", "following")
+QUALITY = "quality_followers"
+"""The order that needs a round."""
 
 
 class NotReady(AnalystError):
@@ -59,6 +61,7 @@ class Pages:
             ("/", self.page),
             ("/api/v1/users/{id}", self.user),
             ("/api/v1/seeds", self.published_seeds),
+            ("/api/v1/bots", self.bots),
         ):
             app.router.add_get(path, handler)
         app.router.add_post("/api/v1/seeds", self.seeds)
@@ -92,8 +95,10 @@ class Pages:
         if measures is None:
             return _error(503, f"not ready: {self._analyst.detail}")
         by, limit = request.query.get("by", ORDERS[0]), request.query.get("limit", "20")
+        if by == QUALITY:
+            return self._by_quality(limit)
         if by not in ORDERS or not limit.isdecimal() or not 0 < int(limit) <= LIMIT:
-            return _error(400, f"by must be one of {', '.join(ORDERS)}, limit a number from 1 to {LIMIT}")
+            return _error(400, f"by must be one of {', '.join((*ORDERS, QUALITY))}, limit a number from 1 to {LIMIT}")
         values = np.where(measures.live, getattr(measures, by), -1.0)
         rows = np.argsort(-values, kind="stable")[: min(int(limit), int(measures.live.sum()))]
         top = [{"user": measures.ids[row], **measures.of_user(row)} for row in rows.tolist()]
@@ -110,6 +115,23 @@ class Pages:
             return _error(404, "no such user, or a forgotten one")
         answer = {"user": user, **measures.of_user(row), "component": measures.ids[measures.component[row]]}
         return web.json_response({**answer, **_of_analysis(self._analyst.background.latest, row), **_moment(measures)})
+
+    def _by_quality(self, limit: str) -> web.Response:
+        """Return the users with most followers by quality, in descending order."""
+        return self._of_round(limit, lambda analysis, number: {"by": QUALITY, **questions.audiences(analysis, number)})
+
+    async def bots(self, request: web.Request) -> web.Response:
+        """Return the accounts of the lowest quality, and the users with most followers that do not count."""
+        return self._of_round(request.query.get("limit", "20"), questions.bots)
+
+    def _of_round(self, limit: str, answer: Callable[[Analysis, int], dict[str, Any]]) -> web.Response:
+        """Return an answer from the last round."""
+        analysis = self._analyst.background.latest
+        if not limit.isdecimal() or not 0 < int(limit) <= LIMIT:
+            return _error(400, f"limit must be a number from 1 to {LIMIT}")
+        if analysis is None:
+            return _error(503, "the first analysis is not done yet; try again")
+        return web.json_response({**answer(analysis, int(limit)), **_moment(analysis.measures)})
 
     async def published_seeds(self, _: web.Request) -> web.Response:
         """Return the list that the seeds topic has."""
@@ -165,6 +187,7 @@ def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:
         "closeness": float(analysis.closeness[row]),
         "betweenness": float(between.value[row]) if between is not None and known else None,
         "betweenness_interval": interval,
+        **questions.quality_of(analysis, row),
         "adds_alone": coverage.expected(analysis.rates, np.array([row])),
     }
 

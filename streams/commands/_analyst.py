@@ -14,15 +14,16 @@ from streams.settings.settings import Settings
 ANSWER_S = 120.0
 
 
-def ask(settings: Settings, path: str, question: dict[str, Any]) -> dict[str, Any]:
-    """Return the analyst's answer to a question.
+def ask(settings: Settings, path: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the analyst's answer to a question, or what a path without one shows.
 
     Raises:
         AnalystError: no analyst answers, or it refuses.
     """
     address = f"http://{settings.web_host}:{settings.analyst_port}"
     headers = {"Content-Type": "application/json", **settings.web_headers()}
-    request = Request(address + path, json.dumps(question).encode(), headers)  # noqa: S310 - the scheme is http
+    body = None if question is None else json.dumps(question).encode()
+    request = Request(address + path, body, headers)  # noqa: S310 - the scheme is http
     try:
         with urlopen(request, ANSWER_S) as response:
             answer: dict[str, Any] = json.load(response)

@@ -54,6 +54,8 @@ class AnalystMetrics:
         self.user_bytes = self._gauge("user_bytes", "Bytes of the graph per user")
         self.edge_bytes = self._gauge("edge_bytes", "Bytes of the graph per edge between users, registers included")
         self.expired = self._gauge("expired_events", "Events that arrived after the lateness")
+        self.suspected = self._gauge("suspected_bots", "Live users whose quality as a follower is below the threshold")
+        self.quality_followers = self._gauge("quality_followers", "Follows that count, each by the follower's quality")
         self.as_of_lag = self._gauge("as_of_lag_seconds", "Machine's clock minus the event time of the last pass")
         self.ready = self._gauge("ready", "1 if the graph is rebuilt from the log, else 0")
         ProcessCollector(namespace=PREFIX, registry=self.registry)

@@ -10,7 +10,7 @@ from graphstate.types import Kind
 from streams.analyst.background import Analysis, analyse, both_ways
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.measures import Measures, Sharing, measure
-from streams.analyst.questions import DiffusionQuestion, SeedQuestion, diffuse, seeds
+from streams.analyst.questions import DiffusionQuestion, SeedQuestion, audiences, bots, diffuse, quality_of, seeds
 from streams.errors import AnalystError
 from tests.support.analysts import society
 
@@ -60,3 +60,24 @@ def test_communities_are_of_follows_or_of_interactions() -> None:
         row = measures.row(f"u{user}")
         assert degrees["follows"][row] > 0
         assert (degrees["interactions"][row] > 0) == (user < 15)
+
+
+def test_followers_that_share_nothing_are_suspected() -> None:
+    """Fifteen of thirty followers share nothing of two hundred posts: none of the suspected ones shares."""
+    measures, analysis = analysed(200)
+    answer = bots(analysis, 100)
+    assert answer["users"] == 40
+    assert answer["suspected"] == len(answer["bots"]) > 0
+    assert {entry["user"] for entry in answer["bots"]} <= {f"u{number}" for number in range(15, 30)}
+    assert all(entry["suspected_bot"] and entry["quality"] < answer["threshold"] for entry in answer["bots"])
+    assert bots(analysis, 1)["bots"] == answer["bots"][:1]
+    assert 0 < answer["counting_share"] < 1
+    top = audiences(analysis, 10)["top"]
+    values = [entry["quality_followers"] for entry in top]
+    assert values == sorted(values, reverse=True)
+    row = measures.row(top[0]["user"])
+    assert row is not None
+    assert quality_of(analysis, row)["quality_followers"] == values[0] <= top[0]["followers"]
+    lost = [entry["followers"] - entry["quality_followers"] for entry in answer["audiences"]]
+    assert lost == sorted(lost, reverse=True)
+    assert lost[-1] > 0
