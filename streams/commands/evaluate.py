@@ -57,6 +57,7 @@ def evaluate(
     topics: Annotated[
         bool, typer.Option("--topics", help="Measure instead what topics add to the history of authors.")
     ] = False,
+    bots: Annotated[bool, typer.Option("--bots", help="Measure instead followers by quality, and bots.")] = False,
     html: Annotated[Path | None, typer.Option(help="Also write a report with plots to this HTML file.")] = None,
     skip_bad: _files.SkipBad = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
@@ -65,6 +66,9 @@ def evaluate(
     if bool(files) + bool(pairs) + bool(ladder) != 1:
         raise InputError("give one of: event files, --pairs with a file of pairs, --ladder with a difficulty")
     _check(files or [], since, until, model, html)
+    if bots:
+        _bots(files or [], ladder or [], until, skip_bad, as_json=as_json)
+        return
     if ladder:
         _ladders(ladder, seeds, snapshots, epochs, as_json=as_json)
         return
@@ -113,6 +117,19 @@ def _topics(files: list[Path], since: str, until: str, horizon: str, skip_bad: i
     horizon_s = seconds_of(horizon or "3d")
     posts = _evaluate_topics.posts_of(mutations, event_files.time_us(since) if since else 0, horizon_s * 1_000_000)
     _evaluate_topics.show(topics.evaluate(posts) | _files.summary(skipped), as_json=as_json)
+
+
+def _bots(files: list[Path], difficulties: list[str], until: str, skip_bad: int, *, as_json: bool) -> None:
+    from streams.commands import _evaluate_bots
+
+    if not files and not difficulties:
+        raise InputError("--bots evaluates event files, or generated streams with --ladder; give one of them")
+    if difficulties:
+        _evaluate_bots.show(_evaluate_bots.on_streams(difficulties, progress=_files.status), as_json=as_json)
+        return
+    skipped = _files.skipped(skip_bad)
+    mutations, _, _ = _read(files, "", until, skipped)
+    _evaluate_bots.show(_evaluate_bots.on_files(mutations) | _files.summary(skipped), as_json=as_json)
 
 
 def _checked(origins: list[float]) -> list[float]:
