@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model.simulation.bots import Camouflage, Farms
+from model.simulation.bots import Acts, Camouflage, Farms, Shares, credited
 from model.types import Float64s, Int64s
+
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -172,3 +174,33 @@ class People:
         number = random.poisson(0.03 * posts)
         pairs = np.unique(random.integers(0, posts, number) * self.users + random.choice(bots, number))
         return np.divmod(pairs, self.users)
+
+    def with_bots(
+        self, author: Int64s, time: Float64s, by_people: Shares, edges: Int64s, random: np.random.Generator
+    ) -> Shares:
+        """Return the shares of the day's posts: those by people, and then those by bots.
+
+        Args:
+            author: Author of each post `[p]`.
+            time: Time of each post (s) `[p]`.
+            by_people: Shares by people.
+            edges: Follows that were not sold, as follower · users + followee, in ascending order.
+            random: Random generator.
+        """
+        if self.farms is None:
+            post, bot = self.spam(len(author), random)
+            by_bots = Shares(post, bot, time[post] + random.uniform(60, _DAY_S, len(post)), np.full(len(post), -1))
+        else:
+            post = np.concatenate([np.arange(len(author)), by_people.post])
+            user, when = np.concatenate([author, by_people.user]), np.concatenate([time, by_people.time])
+            mean = len(by_people.post) / self.users
+            act, bot = self.farms.shares(Acts(user, post, author[post]), edges, mean)
+            via = np.where(act < len(author), -1, user[act])
+            by_bots = Shares(post[act], bot, when[act] + 1 + random.exponential(self.delay[bot]), via)
+            by_people = by_people._replace(via=credited(by_people, by_bots, random))
+        return Shares(
+            np.concatenate([by_people.post, by_bots.post]),
+            np.concatenate([by_people.user, by_bots.user]),
+            np.concatenate([by_people.time, by_bots.time]),
+            np.concatenate([by_people.via, by_bots.via]),
+        )

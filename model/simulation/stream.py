@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model.errors import SimulationError
-from model.simulation.bots import Acts, Shares, credited
+from model.simulation.bots import Shares
 from model.simulation.cascades import Audience, mean_reach, post_quality, spread
 from model.simulation.population import DIFFICULTIES, Difficulty, People
 from model.types import Bools, Float64s, Int64s
@@ -264,12 +264,9 @@ class Simulation:
         content = self._contents + random.permutation(len(author))
         self._contents += len(author)
         quality = post_quality(people.difficulty.posts, len(author), random)
-        by_people = Shares(*spread(audience, author, time, people.strength()[author] * quality, people.delay, random))
-        by_bots = self._bot_shares(author, time, by_people)
-        if people.farms:
-            by_people = by_people._replace(via=credited(by_people, by_bots, random))
-        post, user = (np.concatenate([by_people[column], by_bots[column]]) for column in (0, 1))
-        shared_at, via = np.concatenate([by_people.time, by_bots.time]), np.concatenate([by_people.via, by_bots.via])
+        by_people = spread(audience, author, time, people.strength()[author] * quality, people.delay, random)
+        unsold = np.setdiff1d(self._edges, self._sold, assume_unique=True) if people.farms else self._edges
+        post, user, shared_at, via = people.with_bots(author, time, Shares(*by_people), unsold, random)
         shared_at = np.floor(shared_at * 1000) / 1000
         deleted = np.flatnonzero(random.random(len(author)) < 0.01)
         undone = np.flatnonzero(random.random(len(post)) < 0.01)
@@ -281,25 +278,6 @@ class Simulation:
             Columns.make(UNSHARE, shared_at[undone] + random.uniform(60, DAY_S, len(undone)), user[undone],
                          content[post[undone]]),
         ]  # fmt: skip
-
-    def _bot_shares(self, author: Int64s, time: Float64s, by_people: Shares) -> Shares:
-        """Return the shares by bots of the day's posts.
-
-        Args:
-            author: Author of each post `[p]`.
-            time: Time of each post (s) `[p]`.
-            by_people: Shares by people.
-        """
-        people, random = self.people, self._random
-        if people.farms is None:
-            post, bot = people.spam(len(author), random)
-            return Shares(post, bot, time[post] + random.uniform(60, DAY_S, len(post)), np.full(len(post), -1))
-        post = np.concatenate([np.arange(len(author)), by_people.post])
-        user, when = np.concatenate([author, by_people.user]), np.concatenate([time, by_people.time])
-        followed = np.setdiff1d(self._edges, self._sold, assume_unique=True)
-        act, bot = people.farms.shares(Acts(user, post, author[post]), followed, len(by_people.post) / people.users)
-        via = np.where(act < len(author), -1, user[act])
-        return Shares(post[act], bot, when[act] + 1 + random.exponential(people.delay[bot]), via)
 
     def _parents(self, content: Int64s, time: Float64s) -> Int64s:
         """Return the content that each new content replies to, of the day before; −1 for most."""

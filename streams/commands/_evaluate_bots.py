@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.simulation.stream import Simulation
     from streams.analyst.measures import Measures
 
-USERS, DAYS, SEED = 10_000, 30, 11
+USERS, DAYS, SEED = 5_000, 30, 11
 MEMORY_MB = 100_000
 _BATCH = 50_000
 Progress = Callable[[str], None]
