@@ -14,10 +14,10 @@ import numpy as np
 from aiohttp import web
 
 from model.analysis import coverage
+from streams.analyst.analyst import Analyst
 from streams.analyst.answers import questions
 from streams.analyst.answers.next_actions import ShareQuestion, predict
 from streams.analyst.answers.questions import DiffusionQuestion, SeedQuestion
-from streams.analyst.analyst import Analyst
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.outputs import community_id
@@ -143,8 +143,8 @@ class Pages:
         served = self._analyst.next_actions
         if served is None:
             raise AnalystError(
-                "there is no model of who acts next: `groundswell train-next` makes one, GROUNDSWELL_ANALYST_NEXT_MODEL "
-                "names it"
+                "there is no model of who acts next: `groundswell train-next` makes one, and "
+                "GROUNDSWELL_ANALYST_NEXT_MODEL names it"
             )
         if served.latest is None:
             raise NotReady("the first index of posts is not made yet; try again")

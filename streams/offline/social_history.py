@@ -17,7 +17,7 @@ _FOLLOW_KINDS = (Kind.FOLLOW, Kind.UNFOLLOW)
 
 @dataclass(frozen=True)
 class SocialHistory:
-    """What an event file says of posts, shares and follows.
+    """Posts, shares and follows of an event file.
 
     Attributes:
         history: posts and shares in force.
@@ -35,7 +35,7 @@ class SocialHistory:
 def social_history(mutations: Iterable[Mutation]) -> SocialHistory:
     """Return the posts and shares in force, and all follows over time.
 
-    What a delete, unshare or forget takes back is left out, as if it had never been; an unfollow ends a follow at its time.
+    What a delete, unshare or forget takes back is left out, as if it had never been; an unfollow ends a follow.
     """
     events = list(mutations)
     created, shared = effective_events(events)

@@ -7,10 +7,10 @@ import pytest
 
 from graphstate.event_columns import EventColumns
 from graphstate.types import Kind
+from streams.analyst.answers.questions import DiffusionQuestion, SeedQuestion, diffuse, seeds
 from streams.analyst.background import Analysis, analyse, both_ways
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.measures import Measures, Sharing, measure
-from streams.analyst.answers.questions import DiffusionQuestion, SeedQuestion, diffuse, seeds
 from streams.errors import AnalystError
 from tests.support.analysts import society
 
