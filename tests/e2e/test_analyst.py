@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import igraph
@@ -13,9 +16,10 @@ from graphstate.types import FOLLOWS, GraphSpec, Kind, Mutation
 from streams.commands import _analyst
 from streams.errors import AnalystError
 from streams.kafka.topics import Topics, admin, create
+from streams.messages.files import event_files
 from streams.messages.packs.mutation_packs import Packer
 from streams.settings.settings import Settings
-from tests.support.analysts import AnalystProcess, naive
+from tests.support.analysts import AnalystProcess, naive, society
 from tests.support.strategies import history
 from tests.support.workers import producer, read_all, wait_for
 
@@ -128,6 +132,48 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     analyst.wait_ready()
     # What did not move is not published again.
     assert len(read_all(settings, [Topics(settings).centrality.name])) == before + moved
+
+
+def test_next_actions_are_predicted(analyst: AnalystProcess, tmp_path: Path) -> None:
+    """An artifact of `train-next` is served: habitual sharers of a new post come first, with probabilities."""
+    events = society(300)
+    file, folder = tmp_path / "events.jsonl", tmp_path / "next"
+    event_files.write(file, map(event_files.row_of, events))
+    command = [sys.executable, "-m", "streams.cli", "train-next", str(file), "--out", str(folder), "--json"]
+    done = subprocess.run([*command, "--memory", "all", "--horizon", "6h"], capture_output=True, text=True, check=True)
+    summary = json.loads(done.stdout)
+    assert (folder / "card.md").read_text().startswith("# Model card")
+    assert {row["model"] for row in summary["table"]} == {"logistic regression", "LightGBM (served)"}
+    analyst.settings = analyst.settings.model_copy(update={"analyst_next_model": str(folder)})
+    last = max(event.time for event in events)
+    send(analyst.settings, [*events, Mutation(Kind.CREATE, last + 1, "a1", "new")], 0)
+    analyst.start()
+    analyst.wait_ready()
+
+    def predict(**question: Any) -> dict[str, Any] | None:
+        try:
+            return ask(analyst, "predict/share", question)
+        except AnalystError as error:
+            assert "not made yet" in str(error)
+            return None
+
+    wait_for(lambda: predict(content="new") is not None, 60, "the first index")
+    answer = predict(content="new")
+    assert answer is not None
+    assert answer["model"] == summary["model"]
+    users = [entry["user"] for entry in answer["predictions"]]
+    assert {event.user for event in events if event.kind == Kind.FOLLOW and event.other == "a1"} == set(users)
+    habitual = [int(user[1:]) < 15 for user in users]
+    assert habitual == sorted(habitual, reverse=True)
+    named = predict(content="new", users=[users[-1], users[0]])
+    assert named is not None
+    assert named["predictions"] == [answer["predictions"][-1], answer["predictions"][0]]
+    for question, message in (
+        ({"content": "none"}, "no such content"),
+        ({"user": "u1"}, "required field|unknown field"),
+    ):
+        with pytest.raises(AnalystError, match=message):
+            ask(analyst, "predict/share", question)
 
 
 def test_a_graph_beyond_the_limit_is_refused(analyst: AnalystProcess) -> None:

@@ -1,4 +1,4 @@
-"""Predictions of who shares a post next: an index of posts and shares that is renewed beside the passes, and answers from it."""
+"""Predictions of who shares a post next: an index of posts that is renewed beside the passes, and answers from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions of who shares next, from the live graph: features equal those computed offline from a log that goes on."""
+"""Predictions of who shares next, from the live graph: features equal those computed offline from a longer log."""
 
 from __future__ import annotations
 
