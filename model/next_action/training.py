@@ -13,10 +13,10 @@ from time import perf_counter
 
 import numpy as np
 
-from model.analysis.edge_model import logistic, sigmoid
+from model.analysis.edge_model import logistic
 from model.errors import TrainingError
 from model.evaluation.metrics import Figure, auc, auc_figure, log_loss
-from model.next_action.artifact import NextActionArtifact, NextActionConfig
+from model.next_action.artifact import NextActionArtifact, NextActionConfig, mapped
 from model.next_action.examples import Examples, drawn, matched
 from model.next_action.features import features
 from model.next_action.timeline import Timeline
@@ -239,10 +239,10 @@ def _probabilities(
     judging = found.of((born >= bounds[1]) & (found.at <= end))
     if min(validation.shared.sum(), judging.shared.sum()) < LEAST_SHARES:
         raise TrainingError(_too_few((len(found.post), int(validation.shared.sum()), int(judging.shared.sum()))))
-    score = trees.score(features(made, *validation[:3]))
-    slope, intercept = logistic(score[:, None], validation.shared.astype(np.float64))
-    config = NextActionConfig(horizon, int(made.memory[0]), float(slope[0]), intercept, seed)
-    probability = sigmoid(intercept + float(slope[0]) * trees.score(features(made, *judging[:3])))
+    read = mapped(trees, features(made, *validation[:3]))
+    weights, intercept = logistic(read, validation.shared.astype(np.float64))
+    config = NextActionConfig(horizon, int(made.memory[0]), tuple(weights.tolist()), intercept, seed)
+    probability = NextActionArtifact(trees, config).probability(features(made, *judging[:3]))
     return config, asked_of(probability, judging.shared, float(validation.shared.mean()), seed)
 
 

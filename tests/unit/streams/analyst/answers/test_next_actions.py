@@ -26,6 +26,7 @@ from tests.support.coroutines import run
 from tests.support.strategies import history
 
 REMOVALS = (Kind.UNSHARE, Kind.DELETE, Kind.FORGET)
+CONTENT_KINDS = (Kind.CREATE, Kind.DELETE, Kind.SHARE, Kind.UNSHARE, Kind.LABELS)
 HOUR_US = 3_600 * SECOND_US
 
 
@@ -34,7 +35,7 @@ def live(events: list[Mutation], memory: int = FOREVER, retention_s: int = 0) ->
     graph = LiveGraph(1, retention_s, 0, 4_096)
     for begin in range(0, len(events), 200):
         batch = events[begin : begin + 200]
-        graph.apply(0, EventColumns.of(batch), max(event.time for event in batch))
+        graph.apply(0, EventColumns.of(batch), -1)
     graph.update()
     registers = graph.registers
     contents = registers.contents
@@ -54,6 +55,15 @@ def test_live_features_equal_offline_ones(seed: int, days: int) -> None:
     at = events[2_000].time
     events = [event for event in events if event.time <= at or event.kind not in REMOVALS]
     memory = days * DAY_US or FOREVER
+    if days:
+        # New contents every two days, each created once: an evicted one that is created again is another one live.
+        events = [
+            event._replace(other=f"{event.other}-{event.time // (2 * DAY_US)}", extra=None)
+            if event.kind in CONTENT_KINDS else event
+            for event in events
+        ]  # fmt: skip
+        creates = {event.other: event for event in reversed(events) if event.kind == Kind.CREATE}
+        events = [event for event in events if event.kind != Kind.CREATE or creates[event.other] is event]
     before = [event for event in events if event.time <= at]
     graph, known = live(before, memory, days * 86_400)
     whole, made = social_history(events), next_action.index(events, memory)
