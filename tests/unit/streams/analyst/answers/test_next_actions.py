@@ -17,9 +17,9 @@ from model.next_action.timeline import FOREVER
 from streams.analyst.answers.next_actions import Index, NextActions, Posts, ShareQuestion, index, predict
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.measures import measure
+from streams.commands import _next_training as next_action
+from streams.commands._social_history import social_history
 from streams.errors import AnalystError, SettingsError
-from streams.offline import next_action
-from streams.offline.social_history import social_history
 from streams.settings.settings import Settings
 from tests.support.analysts import society
 from tests.support.coroutines import run
