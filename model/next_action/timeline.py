@@ -137,6 +137,7 @@ def timeline(history: History, follows: Follows, memory: int) -> Timeline:
     turned = np.argsort(follows.target, kind="stable")
     target = follows.target.astype(np.int64)
     gains, losses = ordered_times(target, follows.since, rows), ordered_times(target, follows.until, rows)
+    nothing = np.zeros(0, np.int64)
     made = Timeline(
         history.author, history.created_at,
         np.searchsorted(post[by_post], np.arange(posts + 1)), user[by_post], at[by_post],
@@ -145,7 +146,7 @@ def timeline(history: History, follows: Follows, memory: int) -> Timeline:
         np.searchsorted(follows.target[turned], np.arange(rows + 1)), follower[turned], follows.since[turned],
         follows.until[turned],
         gains.offsets, gains.times, losses.times,
-        *(np.zeros(0, np.int64) for _ in range(4)), np.array([memory]),
+        nothing, nothing, nothing, nothing, np.array([memory]),
     )  # fmt: skip
     return _with_pairs(made)
 
