@@ -33,8 +33,8 @@ class Examples(NamedTuple):
     at: Int64s
     shared: NDArray[np.bool_]
 
-    def of(self, chosen: Array) -> Examples:
-        """Return the examples that a mask or their numbers choose."""
+    def of(self, chosen: Array | slice) -> Examples:
+        """Return the examples that a mask, their numbers or a slice choose."""
         return Examples(*(column[chosen] for column in self))
 
 

@@ -123,7 +123,7 @@ class EgoScorer:
                 logit = model(*self._batch(networks, values, chosen))
                 loss = nn.functional.binary_cross_entropy_with_logits(logit, label[chosen])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             found = auc(self.score(*validation[:2]), validation[2])
             progress(f"{self._kind}: epoch {epoch}, validation AUC {found:.4f}")
