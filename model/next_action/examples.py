@@ -35,7 +35,7 @@ class Examples(NamedTuple):
 
     def of(self, chosen: Array | slice) -> Examples:
         """Return the examples that a mask, their numbers or a slice choose."""
-        return Examples(*(column[chosen] for column in self))
+        return Examples(self.post[chosen], self.user[chosen], self.at[chosen], self.shared[chosen])
 
 
 def matched(made: Timeline, active: int = 1, seed: int = 0) -> Examples:

@@ -102,7 +102,7 @@ def _followers(made: Timeline, user: int, at: int) -> int:
 @njit(cache=True, nogil=True)
 def _of_pair(made: Timeline, receiver: int, sender: int, at: int, by_author: int) -> int:
     """Return the number of posts that a user shared after another acted on them; with `by_author` 1 of posts by it."""
-    rows = np.int64(len(made.out_offsets) - 1)
+    rows = len(made.out_offsets) - 1
     key = (by_author * rows + receiver) * rows + sender
     place = _before(made.pairs, 0, len(made.pairs), key)
     if place == len(made.pairs) or made.pairs[place] != key:

@@ -149,7 +149,7 @@ def test_next_actions_are_predicted(analyst: AnalystProcess, tmp_path: Path) -> 
     send(analyst.settings, [*events, Mutation(Kind.CREATE, last + 1, "a1", "new")], 0)
     analyst.start()
     # Its kernels may have to be compiled first.
-    wait_for(lambda: analyst.get("/readyz")[0] == 200, STOP_S, lambda: analyst.log.read_text())
+    wait_for(lambda: analyst.get("/readyz")[0] == 200, STOP_S, analyst.log.read_text)
 
     def predict(**question: Any) -> dict[str, Any] | None:
         try:
