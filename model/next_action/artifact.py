@@ -78,7 +78,8 @@ class NextActionArtifact:
     def probability(self, values: Float64s) -> Float64s:
         """Return the probability that each exposed user shares within the horizon, `[n]`, from `features`."""
         config = self.config
-        return sigmoid(config.intercept + mapped(self.trees, values) @ np.array(config.weights))
+        # A sum per row: a matrix product may round a row by the number of rows.
+        return sigmoid(config.intercept + (mapped(self.trees, values) * np.array(config.weights)).sum(axis=1))
 
     def _config_text(self) -> str:
         return json.dumps(asdict(self.config), indent=1, sort_keys=True) + "\n"

@@ -167,7 +167,9 @@ def test_next_actions_are_predicted(analyst: AnalystProcess, tmp_path: Path) -> 
     assert habitual == sorted(habitual, reverse=True)
     named = predict(content="new", users=[users[-1], users[0]])
     assert named is not None
-    assert named["predictions"] == [answer["predictions"][-1], answer["predictions"][0]]
+    assert [entry["user"] for entry in named["predictions"]] == [users[-1], users[0]]
+    chances = [entry["probability"] for entry in (answer["predictions"][-1], answer["predictions"][0])]
+    assert [entry["probability"] for entry in named["predictions"]] == pytest.approx(chances)
     for question, message in (
         ({"content": "none"}, "no such content"),
         ({"user": "u1"}, "field"),

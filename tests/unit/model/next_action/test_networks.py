@@ -25,6 +25,7 @@ def part(made: Timeline, examples: Examples) -> tuple[EgoNetworks, np.ndarray, n
     return sample(made, examples), features(made, *examples[:3]), examples.shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["GCN", "GATv2"])
 def test_networks_learn_from_activity(made: Timeline, kind: str) -> None:
     """With activity both order unseen examples much better than chance, and stop by themselves."""
@@ -39,6 +40,7 @@ def test_networks_learn_from_activity(made: Timeline, kind: str) -> None:
     assert auc(scorer.score(*test[:2]), test[2]) > 0.65
 
 
+@pytest.mark.slow
 def test_structure_and_state_alone_are_scored(made: Timeline) -> None:
     """Without activity the inputs are the embedding, the state and the ego's mark; an unfitted network is refused."""
     examples = matched(made).of(np.arange(200))
