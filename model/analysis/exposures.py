@@ -143,6 +143,7 @@ def _logarithm(*columns: Array) -> Float64s:
 
 
 def ordered_times(key: Int64s, time: Int64s, keys: int) -> Times:
+    """Return the times of each key from 0 to `keys`, ascending."""
     order = np.lexsort((time, key))
     return Times(np.searchsorted(key[order], np.arange(keys + 1)), time[order])
 

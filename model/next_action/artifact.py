@@ -25,6 +25,16 @@ TREES = "trees.txt"
 _REMEDY = "give a folder that `groundswell train-next` wrote"
 
 
+MAPPED = ("age", "sharers", "sharers_hour", "sharers_day", "since_share", "since_newest_active", "since_exposed")
+"""Columns beside the log odds: examples are matched by post and moment, so trees cannot learn how shares fade away."""
+_COLUMNS = [FEATURES.index(name) for name in MAPPED]
+
+
+def mapped(trees: Trees, values: Float64s) -> Float64s:
+    """Return what the map to probabilities reads, `[n, 1 + len(MAPPED)]`: log odds, and the columns `MAPPED`."""
+    return np.column_stack([trees.score(values), values[:, _COLUMNS]])
+
+
 @dataclass(frozen=True)
 class NextActionConfig:
     """What belongs to the trees.
@@ -32,14 +42,15 @@ class NextActionConfig:
     Attributes:
         horizon_us: within this time the share must follow (µs).
         memory_us: how far back features read (µs).
-        slope, intercept: probability = sigmoid(intercept + slope · log odds among matched examples).
+        weights: of the log odds among matched examples, and of the columns `MAPPED`.
+        intercept: probability = sigmoid(intercept + their weighted sum).
         seed: of the fit.
         features: names of the columns.
     """
 
     horizon_us: int
     memory_us: int
-    slope: float
+    weights: tuple[float, ...]
     intercept: float
     seed: int = 0
     features: tuple[str, ...] = FEATURES
@@ -66,7 +77,9 @@ class NextActionArtifact:
 
     def probability(self, values: Float64s) -> Float64s:
         """Return the probability that each exposed user shares within the horizon, `[n]`, from `features`."""
-        return sigmoid(self.config.intercept + self.config.slope * self.trees.score(values))
+        config = self.config
+        # A sum per row: a matrix product may round a row by the number of rows.
+        return sigmoid(config.intercept + (mapped(self.trees, values) * np.array(config.weights)).sum(axis=1))
 
     def _config_text(self) -> str:
         return json.dumps(asdict(self.config), indent=1, sort_keys=True) + "\n"
@@ -102,10 +115,15 @@ class NextActionArtifact:
         check_manifest(files, where, SCHEMA)
         try:
             fields = json.loads(files[CONFIG])
-            config = NextActionConfig(**{**fields, "features": tuple(fields["features"])})
+            listed = {name: tuple(fields[name]) for name in ("features", "weights")}
+            config = NextActionConfig(**{**fields, **listed})
             trees = Trees(files[TREES].decode())
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"the artifact in {where} is damaged: {error}; copy it again") from error
+        if len(config.weights) != 1 + len(MAPPED):
+            raise ArtifactError(
+                f"the artifact in {where} is damaged: its map has {len(config.weights)} weights; train again"
+            )
         if config.features != FEATURES or tuple(trees.names) != FEATURES:
             raise ArtifactError(f"the artifact in {where} reads other features than this version; train again")
         return cls(trees, config, files[CARD].decode())

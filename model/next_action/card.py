@@ -27,31 +27,34 @@ def card(config: NextActionConfig, judged: Judged, command: str, data: str, seco
     memory = "all of the past" if config.memory_us == FOREVER else duration_text(config.memory_us / SECOND_US)
     learned, validated, tested = judged.sizes
     asked = judged.asked
-    lines = [
-        "# Model card", "",
-        "Predicts which users who are exposed to a post (they follow someone who acted on it) share it within "
-        f"{duration_text(config.horizon_us / SECOND_US)}. Features read {memory} before the moment.", "",
-        "## Made by", "", "```sh", command, "```", "",
-        f"Data: {data}; seed {config.seed}; {seconds:.0f} s with lightgbm {version('lightgbm')}, numpy "
-        f"{version('numpy')}.", "",
-        "## How good", "",
-        f"Area under the ROC curve, one share to three exposed users that never share the post, at the same moment: "
+    about = (
+        "Predicts which users who are exposed to a post (they follow a user that acted on it) share it within "
+        f"{duration_text(config.horizon_us / SECOND_US)}. Features read {memory} before the moment."
+    )
+    origin = f"Data: {data}; seed {config.seed}; {seconds:.0f} s with lightgbm {version('lightgbm')}."
+    protocol = (
+        "Area under the ROC curve, one share to three exposed users that never share the post, at the same moment: "
         f"{learned:,} examples teach, {validated:,} stop the fit, {tested:,} of later posts judge; 95 % bootstrap "
-        "intervals over examples.", "",
-        "| model | active followed users | AUC | ms per 1,000 candidates |", "|---|---|---|---|",
-        *(f"| {row.name} | ≥ {row.active} | {row.auc.text()} | {row.ms:.1f} |" for row in judged.rows), "",
+        "intervals over examples."
+    )
+    served = (
         f"The served probability, on {asked.users:,} exposed users at moments of later posts, of which "
         f"{asked.shared:.4f} shared: AUC {asked.auc.text()}, log loss {asked.log_loss:.4f} (one constant: "
-        f"{asked.constant_loss:.4f}).", "",
+        f"{asked.constant_loss:.4f})."
+    )
+    gains = ", ".join(f"{name} {gain:.3f}" for name, gain in list(judged.gains.items())[:SHOWN])
+    limits = (
+        "It covers exposed users only; people find posts in other ways, too. It predicts, and names no causes. "
+        "Where behaviour differs from the data above, train on your own events."
+    )
+    lines = [
+        "# Model card", "", about, "", "## Made by", "", "```sh", command, "```", "", origin, "", "## How good", "",
+        protocol, "", "| model | active followed users | AUC | ms per 1,000 candidates |", "|---|---|---|---|",
+        *(f"| {row.name} | ≥ {row.active} | {row.auc.text()} | {row.ms:.1f} |" for row in judged.rows), "", served, "",
         "| tenth by probability | predicted | observed |", "|---|---|---|",
-        *(f"| {number} | {tenth.predicted:.4f} | {tenth.observed:.4f} |" for number, tenth in enumerate(asked.tenths, 1)),
-        "",
-        "## Features", "",
-        "Part of the gain: " + ", ".join(f"{name} {gain:.3f}" for name, gain in list(judged.gains.items())[:SHOWN]) + ".",
-        "", "All: " + ", ".join(FEATURES) + ".", "",
-        "## Limits", "",
-        "It covers exposed users only; people find posts on other ways, too. It predicts, it does not say why someone "
-        "shares. Where behaviour differs from the data above, train on your own events.",
+        *(f"| {i} | {tenth.predicted:.4f} | {tenth.observed:.4f} |" for i, tenth in enumerate(asked.tenths, 1)), "",
+        "## Features", "", f"Part of the gain: {gains}.", "", f"All: {', '.join(FEATURES)}.", "",
+        "## Limits", "", limits,
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -54,7 +54,7 @@ def sample(made: Timeline, examples: Examples, seed: int = 0) -> EgoNetworks:
     order = np.argsort(examples.post, kind="stable")
     post, user, at, _ = examples.of(order)
     users, active = np.full((count, SIZE), -1, np.int32), np.zeros((count, SIZE), np.bool_)
-    _walk(made, post, user, at, seed, users, active)
+    _walk(made, post, user, at, np.random.default_rng(seed), users, active)
     values = np.zeros((count, SIZE, len(OF_RECEIVER)), np.float32)
     receiver_features(made, users, at, values)
     offsets = np.zeros(count + 1, np.int64)
@@ -108,14 +108,14 @@ def instance_norm(values: Float32s, present: NDArray[np.bool_]) -> Float32s:
 
 
 @njit(cache=True, nogil=True)
-def _neighbour(made: Timeline, user: int, at: int) -> int:
+def _neighbour(made: Timeline, user: int, at: int, random: Any) -> int:
     """Return a random user that follows or is followed at a moment, −1 if the draw finds none."""
     out, into = made.out_offsets[user], made.in_offsets[user]
     following = made.out_offsets[user + 1] - out
     number = following + made.in_offsets[user + 1] - into
     if number == 0:
         return -1
-    place = np.random.randint(number)
+    place = random.integers(0, number)
     if place < following:
         return int(made.out_target[out + place]) if followed(made, out + place, at) else -1
     edge = into + place - following
@@ -124,12 +124,11 @@ def _neighbour(made: Timeline, user: int, at: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _walk(
-    made: Timeline, posts: Array, egos: Array, moments: Array, seed: int, users: Array, active: Array
+    made: Timeline, posts: Array, egos: Array, moments: Array, random: Any, users: Array, active: Array
 ) -> None:  # fmt: skip
     rows = len(made.out_offsets) - 1
     acted, acted_at = np.full(rows, -1, np.int32), np.zeros(rows, np.int64)
     seen, starts = np.full(rows, -1, np.int64), np.empty(rows, np.int32)
-    np.random.seed(seed)
     for i in range(len(posts)):
         post, ego, at = posts[i], egos[i], moments[i]
         if i == 0 or posts[i - 1] != post:
@@ -144,10 +143,10 @@ def _walk(
         place = ego
         for _ in range(STEPS):
             # Every walk begins at the ego or at one of its active users, so that these are in the network.
-            if place < 0 or np.random.random() < RESTART:
-                place = starts[np.random.randint(begins)]
+            if place < 0 or random.random() < RESTART:
+                place = starts[random.integers(0, begins)]
             else:
-                place = _neighbour(made, place, at)
+                place = _neighbour(made, place, at, random)
             if place >= 0 and seen[place] != i:
                 users[i, count], seen[place] = place, i
                 count += 1

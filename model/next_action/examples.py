@@ -21,6 +21,8 @@ NEGATIVES = 3
 """Exposed users that never share a post, for each one that does, at the same moment."""
 DRAWN = 8
 """Exposed users that are drawn at each moment of a cascade."""
+LIMIT = 2_000_000
+"""Most users that are drawn: of many moments fewer at each, at least one."""
 
 
 class Examples(NamedTuple):
@@ -31,9 +33,9 @@ class Examples(NamedTuple):
     at: Int64s
     shared: NDArray[np.bool_]
 
-    def of(self, chosen: Array) -> Examples:
-        """Return the examples that a mask or their numbers choose."""
-        return Examples(*(column[chosen] for column in self))
+    def of(self, chosen: Array | slice) -> Examples:
+        """Return the examples that a mask, their numbers or a slice choose."""
+        return Examples(self.post[chosen], self.user[chosen], self.at[chosen], self.shared[chosen])
 
 
 def matched(made: Timeline, active: int = 1, seed: int = 0) -> Examples:
@@ -46,21 +48,21 @@ def matched(made: Timeline, active: int = 1, seed: int = 0) -> Examples:
     """
     most = (1 + NEGATIVES) * len(made.post_at)
     found = _empty(most)
-    count = _matched(made, active, seed, *found)
+    count = _matched(made, active, np.random.default_rng(seed), *found)
     return found.of(slice(count))
 
 
-def drawn(made: Timeline, horizon: int, seed: int = 0, most: int = DRAWN) -> Examples:
+def drawn(made: Timeline, horizon: int, seed: int = 0) -> Examples:
     """Return users as they are asked for: at each moment of a cascade, some exposed ones who have not shared the post.
 
     Args:
         made: the index.
         horizon: a share counts if it follows within this time (µs).
         seed: of the drawing.
-        most: how many are drawn at each moment.
     """
+    most = max(1, min(DRAWN, LIMIT // max(1, len(made.post_at))))
     found = _empty(most * len(made.post_at))
-    count = _drawn(made, horizon, seed, most, *found)
+    count = _drawn(made, horizon, np.random.default_rng(seed), most, *found)
     return found.of(slice(count))
 
 
@@ -107,11 +109,12 @@ def _active(made: Timeline, user: int, post: int, at: int, acted: Array, acted_a
 
 
 @njit(cache=True, nogil=True)
-def _matched(made: Timeline, active: int, seed: int, posts: Array, users: Array, moments: Array, shared: Array) -> int:
+def _matched(
+    made: Timeline, active: int, random: Any, posts: Array, users: Array, moments: Array, shared: Array
+) -> int:  # fmt: skip
     rows, total = len(made.out_offsets) - 1, 0
     acted, acted_at = np.full(rows, -1, np.int32), np.zeros(rows, np.int64)
     count, reached, eligible = np.zeros(rows, np.int32), np.empty(rows, np.int32), np.empty(rows, np.int32)
-    np.random.seed(seed)
     for post in range(len(made.author)):
         stamp(made, post, acted, acted_at)
         number = 0
@@ -127,7 +130,7 @@ def _matched(made: Timeline, active: int, seed: int, posts: Array, users: Array,
                     posts[total], users[total], moments[total], shared[total] = post, user, at, True
                     total += 1
                     for _ in range(NEGATIVES):
-                        place = np.random.randint(left)
+                        place = random.integers(0, left)
                         left -= 1
                         posts[total], users[total], moments[total], shared[total] = post, eligible[place], at, False
                         eligible[place] = eligible[left]
@@ -140,12 +143,11 @@ def _matched(made: Timeline, active: int, seed: int, posts: Array, users: Array,
 
 @njit(cache=True, nogil=True)
 def _drawn(
-    made: Timeline, horizon: int, seed: int, most: int, posts: Array, users: Array, moments: Array, shared: Array
+    made: Timeline, horizon: int, random: Any, most: int, posts: Array, users: Array, moments: Array, shared: Array
 ) -> int:
     rows, total = len(made.out_offsets) - 1, 0
     acted, acted_at = np.full(rows, -1, np.int32), np.zeros(rows, np.int64)
     count, reached = np.zeros(rows, np.int32), np.empty(rows, np.int32)
-    np.random.seed(seed)
     for post in range(len(made.author)):
         stamp(made, post, acted, acted_at)
         number = 0
@@ -154,7 +156,7 @@ def _drawn(
             # The action itself is known at the moment after it.
             at = made.post_at[i] + 1
             for _ in range(min(most, number)):
-                user = reached[np.random.randint(number)]
+                user = reached[random.integers(0, number)]
                 if acted[user] == post and acted_at[user] < at:
                     continue
                 posts[total], users[total], moments[total] = post, user, at

@@ -30,15 +30,17 @@ OF_EXPOSURE = (
     "since_share", "active_followers", "active_actions", "follows_author", "reciprocal",
 )  # fmt: skip
 OF_PAIRS = ("pair_sum", "pair_max", "pair_rate_sum", "pair_rate_max", "author_pair", "author_rate")
-FEATURES = OF_RECEIVER + OF_EXPOSURE + OF_PAIRS
+OF_TIME = ("since_first_action", "actions_per_day", "hour")
+FEATURES = OF_RECEIVER + OF_EXPOSURE + OF_PAIRS + OF_TIME
 """Names of the columns, in order.
 
 since_action: since the last action of the user. actions_…: its actions in a span before the moment, and in the memory.
 habit: the part of its actions at this hour of the day, smoothed. active: followed users that acted on the post;
 active_part: as a part of those followed. since_exposed: since the first of them acted. sharers…: of the post.
 active_followers, active_actions: means over the active. reciprocal: active ones that follow the user. pair_…: posts
-that the user shared after an active one acted on them, over the active; rate: per action of that one. author_…: of the
-post's author, whether followed or not.
+that the user shared after an active one acted on them, over the active; rate: per action of that one. author_…: posts
+of the post's author that the user shared. since_first_action, actions_per_day: of the user, in the memory. hour: of the
+day, UTC.
 """
 ACTIVE = FEATURES.index("active")
 RATE_PRIOR = 10.0
@@ -50,7 +52,8 @@ def features(made: Timeline, post: Int32s, user: Int32s, at: Int64s) -> Float64s
 
     Args:
         made: the index.
-        post, user: their numbers, `[n]`.
+        post: number of the post, `[n]`.
+        user: row of the user, `[n]`.
         at: the moment (µs), `[n]`: only what happened before it is read.
     """
     values = np.empty((len(post), len(FEATURES)))
@@ -86,7 +89,7 @@ def _count(times: Array, born: Array, begin: int, end: int, at: int, memory: int
     for j in range(_before(times, begin, end, at) - 1, begin - 1, -1):
         if times[j] < oldest:
             break
-        count += born[j] >= oldest
+        count += oldest <= born[j] < at
     return count
 
 
@@ -97,9 +100,10 @@ def _followers(made: Timeline, user: int, at: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _of_pair(made: Timeline, receiver: int, sender: int, at: int) -> int:
-    """Return the number of posts that a user shared after another acted on them."""
-    key = np.int64(receiver) * (len(made.out_offsets) - 1) + sender
+def _of_pair(made: Timeline, receiver: int, sender: int, at: int, by_author: int) -> int:
+    """Return the number of posts that a user shared after another acted on them; with `by_author` 1 of posts by it."""
+    rows = len(made.out_offsets) - 1
+    key = (by_author * rows + receiver) * rows + sender
     place = _before(made.pairs, 0, len(made.pairs), key)
     if place == len(made.pairs) or made.pairs[place] != key:
         return 0
@@ -113,15 +117,16 @@ def _of_receiver(made: Timeline, user: int, at: int, row: Array) -> int:
     begin, oldest = made.action_offsets[user], at - made.memory[0]
     hour, day = at // HOUR_US % 24, 0.0
     counts = np.zeros(len(SPANS_US), np.int64)
-    count, newest = 0, np.int64(-1)
+    count, newest, first = 0, np.int64(-1), at
     for j in range(_before(made.action_at, begin, made.action_offsets[user + 1], at) - 1, begin - 1, -1):
         time = made.action_at[j]
         if time < oldest:
             break
-        if made.action_born[j] < oldest:
+        # A share of a post counts from its creation on: without a create a live graph has no such post.
+        if not oldest <= made.action_born[j] < at:
             continue
         count += 1
-        newest = max(newest, time)
+        newest, first = max(newest, time), time
         for k in range(len(SPANS_US)):
             counts[k] += time >= at - SPANS_US[k]
         apart = (time // HOUR_US - hour) % 24
@@ -132,6 +137,7 @@ def _of_receiver(made: Timeline, user: int, at: int, row: Array) -> int:
     row[6] = np.log1p(count)
     row[7] = (day + 1.0) / (2 * count + 24.0)
     row[9] = np.log1p(_followers(made, user, at))
+    row[29], row[30], row[31] = np.log1p((at - first) / SECOND_US), count / max(1.0, (at - first) / DAY_US), hour
     return count
 
 
@@ -188,7 +194,7 @@ def _fill(made: Timeline, posts: Array, users: Array, moments: Array, values: Ar
             of_other = _count(made.action_at, made.action_born, begin, end, at, made.memory[0])
             done += of_other
             reciprocal += _follows_back(made, user, other, at)
-            pair = _of_pair(made, user, other, at)
+            pair = _of_pair(made, user, other, at, 0)
             pairs, most = pairs + pair, max(most, pair)
             rate, best = rate + pair / (of_other + RATE_PRIOR), max(best, pair / (of_other + RATE_PRIOR))
         row[8] = np.log1p(following)
@@ -198,7 +204,7 @@ def _fill(made: Timeline, posts: Array, users: Array, moments: Array, values: Ar
         row[19], row[20] = np.log1p(followers / max(1, active)), np.log1p(done / max(1, active))
         row[21], row[22] = follows_author, np.log1p(reciprocal)
         row[23], row[24], row[25], row[26] = np.log1p(pairs), np.log1p(most), rate, best
-        with_author = _of_pair(made, user, author, at)
+        with_author = _of_pair(made, user, author, at, 1)
         row[27], row[28] = np.log1p(with_author), with_author / (1.0 + actions)
 
 

@@ -1,8 +1,8 @@
 """GCN and GATv2 on ego networks, for comparison: trained with early stopping, by PyTorch Geometric.
 
 Two layers; the output of the ego decides. A node has an embedding of its place in the graph, instance-normalized over
-the network, whether it acted on the post, and whether it is the ego; with `activity`, also its activity at the moment, and the
-head reads the features of the example.
+the network, whether it acted on the post, and whether it is the ego; with `activity`, also its activity at the
+moment, and the head reads the features of the example.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class EgoScorer:
                 logit = model(*self._batch(networks, values, chosen))
                 loss = nn.functional.binary_cross_entropy_with_logits(logit, label[chosen])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             found = auc(self.score(*validation[:2]), validation[2])
             progress(f"{self._kind}: epoch {epoch}, validation AUC {found:.4f}")

@@ -1,8 +1,8 @@
 """Posts, shares and follows, indexed so that what was known at any moment can be read.
 
 A follow is an interval of time: it counts at a moment if it began before that moment and had not ended. A
-feature at a moment reads only actions before it, of at most `memory` before, on posts that are not older than that: so a
-process that keeps events no longer computes the same features as one that has all of them.
+feature at a moment reads only actions before it, of at most `memory` before, on posts that are not older than that:
+so a process that keeps events no longer computes the same features as one that has all of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Timeline(NamedTuple):
         out_offsets, out_target, out_since, out_until: follows by follower.
         in_offsets, in_source, in_since, in_until: follows by followed user.
         gain_offsets, gain_at, loss_at: times at which each user gained and lost followers, ascending.
-        pairs: keys of pairs (receiver · rows + sender) where the receiver shared a post after the sender acted on it.
+        pairs: keys of pairs: receiver · rows + sender, where the receiver follows the sender at some time and shared a
+            post after the sender acted on it; rows² + receiver · rows + author, where it shared a post of the author.
         pair_offsets, pair_at, pair_born: when, and creation of the post.
         memory: how far back a feature reads (µs), `[1]`.
     """
@@ -136,6 +137,7 @@ def timeline(history: History, follows: Follows, memory: int) -> Timeline:
     turned = np.argsort(follows.target, kind="stable")
     target = follows.target.astype(np.int64)
     gains, losses = ordered_times(target, follows.since, rows), ordered_times(target, follows.until, rows)
+    nothing = np.zeros(0, np.int64)
     made = Timeline(
         history.author, history.created_at,
         np.searchsorted(post[by_post], np.arange(posts + 1)), user[by_post], at[by_post],
@@ -144,7 +146,7 @@ def timeline(history: History, follows: Follows, memory: int) -> Timeline:
         np.searchsorted(follows.target[turned], np.arange(rows + 1)), follower[turned], follows.since[turned],
         follows.until[turned],
         gains.offsets, gains.times, losses.times,
-        *(np.zeros(0, np.int64) for _ in range(4)), np.array([memory]),
+        nothing, nothing, nothing, nothing, np.array([memory]),
     )  # fmt: skip
     return _with_pairs(made)
 
@@ -173,15 +175,17 @@ def _pairs(made: Timeline, key: Array, at: Array, born: Array) -> int:
             user, time = made.post_user[i], made.post_at[i]
             if user == author or time <= made.born[post]:
                 continue
-            before = -1
-            for j in range(made.out_offsets[user] - 1, made.out_offsets[user + 1]):
-                # The author first: who wrote a post matters to those who do not follow, too.
-                sender = author if j < made.out_offsets[user] else made.out_target[j]
-                if (j >= made.out_offsets[user] and (sender == author or sender == before)) or acted[sender] != post:
+            # Keys of authors lie above those of senders: followed or not, these are counted of all users.
+            if len(key):
+                key[count] = np.int64(rows) * rows + np.int64(user) * rows + author
+                at[count], born[count] = time, made.born[post]
+            count += 1
+            before = np.int32(-1)
+            for j in range(made.out_offsets[user], made.out_offsets[user + 1]):
+                sender = made.out_target[j]
+                if sender == before or acted[sender] != post or acted_at[sender] >= time:
                     continue
                 before = sender
-                if acted_at[sender] >= time:
-                    continue
                 if len(key):
                     key[count], at[count], born[count] = np.int64(user) * rows + sender, time, made.born[post]
                 count += 1

@@ -1,8 +1,8 @@
 """Fitting and judging the model of who acts next.
 
 Examples are split by the creation of their post: the first three quarters of the examples teach, the next eighth stops
-the fit and sets the probabilities, the last eighth judges. An example of one part whose moment lies in a later part is left
-out.
+the fit and sets the probabilities, the last eighth judges. An example of one part whose moment lies in a later part is
+left out.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.analysis.edge_model import logistic, sigmoid
+from model.analysis.edge_model import logistic
 from model.errors import TrainingError
 from model.evaluation.metrics import Figure, auc, auc_figure, log_loss
-from model.next_action.artifact import NextActionArtifact, NextActionConfig
+from model.next_action.artifact import NextActionArtifact, NextActionConfig, mapped
 from model.next_action.examples import Examples, drawn, matched
 from model.next_action.features import features
 from model.next_action.timeline import Timeline
-from model.next_action.trees import Trees, grow
-
-Float64s = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Progress = Callable[[str], None]
+from model.next_action.trees import Bools, Float64s, Progress, Trees, grow
 
 PARTS = (0.75, 0.875)
 """Parts of the examples after which validation and judging begin, in order of their posts."""
+LIMIT = 2_000_000
+"""Most examples: their features take 256 bytes each."""
 LEAST_SHARES = 100
 """Fewest shares by exposed users in each of the three parts."""
 FEW_ACTIVE, SEVERAL_ACTIVE = 1, 3
@@ -137,6 +134,14 @@ def split(made: Timeline, examples: Examples, bounds: tuple[int, int] | None = N
     return Split(parts, (values[0], values[1], values[2]))
 
 
+def newest(made: Timeline, examples: Examples) -> Examples:
+    """Return at most about `LIMIT` examples, those of the newest posts."""
+    if len(examples.post) <= LIMIT:
+        return examples
+    born = made.born[examples.post]
+    return examples.of(born >= np.quantile(born, 1 - LIMIT / len(born)))
+
+
 def boundaries(made: Timeline, examples: Examples) -> tuple[int, int]:
     """Return the creation of the first post that validates and of the first that judges (µs)."""
     first, second = np.quantile(made.born[examples.post], PARTS).astype(np.int64).tolist()
@@ -156,7 +161,7 @@ def train(made: Timeline, horizon: int, seed: int, progress: Progress) -> tuple[
         TrainingError: there are too few shares by exposed users.
     """
     progress("drawing examples")
-    examples = matched(made, FEW_ACTIVE, seed)
+    examples = newest(made, matched(made, FEW_ACTIVE, seed))
     if not len(examples.post):
         raise TrainingError(_too_few((0, 0, 0)))
     bounds = boundaries(made, examples)
@@ -164,12 +169,12 @@ def train(made: Timeline, horizon: int, seed: int, progress: Progress) -> tuple[
     few = split(made, examples, bounds)
     check(few)
     progress("fitting trees")
-    trees = grow(few.part(0), few.part(1), seed)
+    trees = grow(few.part(0), few.part(1), seed, progress)
     progress(f"{trees.number} trees; setting probabilities")
     config, asked = _probabilities(made, trees, horizon, bounds, seed)
     rows = [*rows_of(made, few, trees, FEW_ACTIVE, seed)]
     progress("judging with three or more active users")
-    several = split(made, matched(made, SEVERAL_ACTIVE, seed), bounds)
+    several = split(made, newest(made, matched(made, SEVERAL_ACTIVE, seed)), bounds)
     if min(part.shared.sum() for part in several.examples) >= LEAST_SHARES:
         rows += rows_of(made, several, trees, SEVERAL_ACTIVE, seed)
     sizes = tuple(len(part.post) for part in few.examples)
@@ -234,10 +239,10 @@ def _probabilities(
     judging = found.of((born >= bounds[1]) & (found.at <= end))
     if min(validation.shared.sum(), judging.shared.sum()) < LEAST_SHARES:
         raise TrainingError(_too_few((len(found.post), int(validation.shared.sum()), int(judging.shared.sum()))))
-    score = trees.score(features(made, *validation[:3]))
-    slope, intercept = logistic(score[:, None], validation.shared.astype(np.float64))
-    config = NextActionConfig(horizon, int(made.memory[0]), float(slope[0]), intercept, seed)
-    probability = sigmoid(intercept + float(slope[0]) * trees.score(features(made, *judging[:3])))
+    read = mapped(trees, features(made, *validation[:3]))
+    weights, intercept = logistic(read, validation.shared.astype(np.float64))
+    config = NextActionConfig(horizon, int(made.memory[0]), tuple(weights.tolist()), intercept, seed)
+    probability = NextActionArtifact(trees, config).probability(features(made, *judging[:3]))
     return config, asked_of(probability, judging.shared, float(validation.shared.mean()), seed)
 
 

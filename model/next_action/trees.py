@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ from model.next_action.features import FEATURES
 
 Float64s = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Progress = Callable[[str], None]
 
-ROUNDS = 2_000
+ROUNDS = 400
+REPORT = 50
 PATIENCE = 60
 """Trees without a gain after which fitting stops."""
 _TREES: dict[str, Any] = {
-    "objective": "binary", "metric": "auc", "learning_rate": 0.03, "num_leaves": 31, "min_data_in_leaf": 50,
-    "bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.7, "verbosity": -1, "num_threads": 1,
-    "deterministic": True, "force_row_wise": True,
+    "objective": "binary", "metric": "auc", "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 100,
+    "bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.5, "lambda_l2": 5.0, "verbosity": -1,
+    "num_threads": 1, "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 
 
@@ -64,13 +67,16 @@ class Trees:
         return {self.names[column]: float(gain[column] / max(gain.sum(), 1e-12)) for column in order.tolist()}
 
 
-def grow(train: tuple[Float64s, Bools], validation: tuple[Float64s, Bools], seed: int = 0) -> Trees:
+def grow(
+    train: tuple[Float64s, Bools], validation: tuple[Float64s, Bools], seed: int = 0, progress: Progress | None = None
+) -> Trees:
     """Fit trees.
 
     Args:
         train: features and labels.
         validation: features and labels by which fitting stops.
         seed: of LightGBM.
+        progress: is given a line every `REPORT` trees.
     """
     import lightgbm
 
@@ -78,5 +84,10 @@ def grow(train: tuple[Float64s, Bools], validation: tuple[Float64s, Bools], seed
     data = lightgbm.Dataset(train[0], train[1].astype(np.float64), feature_name=names)
     judged = lightgbm.Dataset(validation[0], validation[1].astype(np.float64), reference=data)
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    grown = lightgbm.train({**_TREES, "seed": seed}, data, ROUNDS, valid_sets=[judged], callbacks=[stop])
+
+    def report(state: Any) -> None:
+        if progress is not None and (state.iteration + 1) % REPORT == 0:
+            progress(f"fitting trees: {state.iteration + 1}, validation AUC {state.evaluation_result_list[0][2]:.4f}")
+
+    grown = lightgbm.train({**_TREES, "seed": seed}, data, ROUNDS, valid_sets=[judged], callbacks=[report, stop])
     return Trees(grown.model_to_string(num_iteration=grown.best_iteration))

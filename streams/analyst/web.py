@@ -171,8 +171,8 @@ class Pages:
         served = self._analyst.next_actions
         if served is None:
             raise AnalystError(
-                "there is no model of who acts next: `groundswell train-next` makes one, GROUNDSWELL_ANALYST_NEXT_MODEL "
-                "names it"
+                "there is no model of who acts next: `groundswell train-next` makes one, and "
+                "GROUNDSWELL_ANALYST_NEXT_MODEL names it"
             )
         if served.latest is None:
             raise NotReady("the first index of posts is not made yet; try again")

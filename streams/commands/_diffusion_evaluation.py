@@ -18,9 +18,9 @@ from model.analysis.adjacency import Adjacency
 from model.analysis.exposures import Activity, Exposures, History, first_exposures
 from model.evaluation.metrics import auc, log_loss
 from model.next_action.timeline import FOREVER
+from streams.commands._social_history import social_history
 from streams.errors import InputError
 from streams.messages.headers import rfc3339
-from streams.offline.social_history import social_history
 
 Float64s = NDArray[np.float64]
 

@@ -30,8 +30,9 @@ def train_next(
 
     The analyst serves it: GROUNDSWELL_ANALYST_NEXT_MODEL, docs/analysis/who-acts-next.md.
     """
+    from streams.commands import _next_training as next_action
     from streams.messages.files import event_files
-    from streams.offline import next_action, output_places
+    from streams.offline import output_places
 
     event_files.check(files)
     if until:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import igraph
@@ -15,10 +18,11 @@ from model.config import ModelConfig
 from streams.commands import _analyst
 from streams.errors import AnalystError
 from streams.kafka.topics import Topics, admin, create
+from streams.messages.files import event_files
 from streams.messages.packs.mutation_packs import Packer
 from streams.settings.settings import Settings
 from streams.shard.shard import Shard
-from tests.support.analysts import AnalystProcess, naive
+from tests.support.analysts import AnalystProcess, naive, society
 from tests.support.coroutines import run
 from tests.support.queries import served
 from tests.support.strategies import history
@@ -164,6 +168,50 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     analyst.wait_ready()
     # What did not move is not published again.
     assert len(read_all(settings, [Topics(settings).centrality.name])) == before + moved
+
+
+def test_next_actions_are_predicted(analyst: AnalystProcess, tmp_path: Path) -> None:
+    """An artifact of `train-next` is served: habitual sharers of a new post come first, with probabilities."""
+    events = society(300)
+    file, folder = tmp_path / "events.jsonl", tmp_path / "next"
+    event_files.write(file, map(event_files.row_of, events))
+    command = [sys.executable, "-m", "streams.cli", "train-next", str(file), "--out", str(folder), "--json"]
+    done = subprocess.run([*command, "--memory", "all", "--horizon", "6h"], capture_output=True, text=True, check=True)
+    summary = json.loads(done.stdout)
+    assert (folder / "card.md").read_text().startswith("# Model card")
+    assert {row["model"] for row in summary["table"]} == {"logistic regression", "LightGBM (served)"}
+    analyst.settings = analyst.settings.model_copy(update={"analyst_next_model": str(folder)})
+    last = max(event.time for event in events)
+    send(analyst.settings, [*events, Mutation(Kind.CREATE, last + 1, "a1", "new")], 0)
+    analyst.start()
+    # Its kernels may have to be compiled first.
+    wait_for(lambda: analyst.get("/readyz")[0] == 200, STOP_S, analyst.log.read_text)
+
+    def predict(**question: Any) -> dict[str, Any] | None:
+        try:
+            return ask(analyst, "predict/share", question)
+        except AnalystError:
+            return None
+
+    wait_for(lambda: predict(content="new") is not None, 60, "the first index")
+    answer = predict(content="new")
+    assert answer is not None
+    assert answer["model"] == summary["model"]
+    users = [entry["user"] for entry in answer["predictions"]]
+    assert {event.user for event in events if event.kind == Kind.FOLLOW and event.other == "a1"} == set(users)
+    habitual = [int(user[1:]) < 15 for user in users]
+    assert habitual == sorted(habitual, reverse=True)
+    named = predict(content="new", users=[users[-1], users[0]])
+    assert named is not None
+    assert [entry["user"] for entry in named["predictions"]] == [users[-1], users[0]]
+    chances = [entry["probability"] for entry in (answer["predictions"][-1], answer["predictions"][0])]
+    assert [entry["probability"] for entry in named["predictions"]] == pytest.approx(chances)
+    for question, message in (
+        ({"content": "none"}, "no such content"),
+        ({"user": "u1"}, "field"),
+    ):
+        with pytest.raises(AnalystError, match=message):
+            ask(analyst, "predict/share", question)
 
 
 def test_a_graph_beyond_the_limit_is_refused(analyst: AnalystProcess) -> None:

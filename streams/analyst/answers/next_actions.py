@@ -1,4 +1,4 @@
-"""Who shares a post next: an index of posts and shares that is renewed beside the passes, and answers from it."""
+"""Predictions of who shares a post next: an index of posts that is renewed beside the passes, and answers from it."""
 
 from __future__ import annotations
 
@@ -144,8 +144,8 @@ class NextActions:
         if retention and memory > retention:
             reads = "all of the past" if memory == FOREVER else f"{memory // SECOND_US:,} s back"
             raise SettingsError(
-                f"{settings.analyst_next_model} reads {reads}, and GROUNDSWELL_RETENTION_S keeps {settings.retention_s:,} "
-                "s: train with --memory of at most that"
+                f"{settings.analyst_next_model} reads {reads}, and GROUNDSWELL_RETENTION_S keeps "
+                f"{settings.retention_s:,} s: train with --memory of at most that"
             )
         return cls(artifact, metrics)
 

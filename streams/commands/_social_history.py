@@ -17,7 +17,7 @@ _FOLLOW_KINDS = (Kind.FOLLOW, Kind.UNFOLLOW)
 
 @dataclass(frozen=True)
 class SocialHistory:
-    """What an event file says of posts, shares and follows.
+    """Posts, shares and follows of an event file.
 
     Attributes:
         history: posts and shares in force.
@@ -35,7 +35,7 @@ class SocialHistory:
 def social_history(mutations: Iterable[Mutation]) -> SocialHistory:
     """Return the posts and shares in force, and all follows over time.
 
-    What a delete, unshare or forget takes back is left out, as if it had never been; an unfollow ends a follow at its time.
+    What a delete, unshare or forget takes back is left out, as if it had never been; an unfollow ends a follow.
     """
     events = list(mutations)
     created, shared = effective_events(events)
@@ -59,8 +59,8 @@ def social_history(mutations: Iterable[Mutation]) -> SocialHistory:
         np.array([time for time, _ in created.values()], np.int64),
         sharer.astype(np.int32), post.astype(np.int32), shared_at,
     )  # fmt: skip
-    follower, target, time, removed = np.array(
+    follower, target, decided_at, removed = np.array(
         [(users[user], users[other], time, gone) for user, other, time, gone in decisions], np.int64
     ).reshape(-1, 4).T  # fmt: skip
-    columns = follower.astype(np.int32), target.astype(np.int32), time, removed.astype(np.bool_)
+    columns = follower.astype(np.int32), target.astype(np.int32), decided_at, removed.astype(np.bool_)
     return SocialHistory(history, follows_of(len(users), columns), users, posts)

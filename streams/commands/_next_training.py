@@ -13,9 +13,9 @@ from model.next_action import training
 from model.next_action.artifact import NextActionArtifact
 from model.next_action.card import card, summary
 from model.next_action.timeline import FOREVER, Timeline, timeline
+from streams.commands._social_history import social_history
 from streams.errors import InputError
 from streams.messages.headers import rfc3339
-from streams.offline.social_history import social_history
 
 ALL = "all"
 SECOND_US = 1_000_000
