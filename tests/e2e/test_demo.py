@@ -84,7 +84,9 @@ def test_a_short_demo_counts_what_it_did(tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 0, errors
     assert shared["user"].startswith("visitor.")
-    assert 0 < shared["layer1"] + shared["layer2"] < shared["nodes"]
+    # A step of the history may compute nearly all of them.
+    assert 0 < shared["layer1"] <= shared["nodes"]
+    assert 0 < shared["layer2"] <= shared["users"]
     summary = json.loads(out)
     assert set(summary) >= KEYS
     assert summary["mutations"] > summary["events"] > 20_000
