@@ -21,6 +21,7 @@ from streams.messages.packs.mutation_packs import (
     messages,
     unpack,
 )
+from streams.messages.packs.source_progress import SourceProgress
 
 
 def mutation(number: int) -> Mutation:
@@ -123,7 +124,7 @@ WRITTEN = {
         "656ea26162a26332c40405041c079200c4040708000992ffc4040102000192ffc4040300000692ffc4040400050092ffc404"
         "01010001"
     ).replace(b"\x9d\x03", b"\x9e\x03", 1)
-    + bytes.fromhex("93809080"),
+    + bytes.fromhex("9480908090"),
 }
 """The same messages with clock 77 as each version wrote them."""
 
@@ -147,6 +148,14 @@ def test_the_layout_is_the_last_one() -> None:
     for source, offset, accepted_ms, some in MESSAGES:
         packer.add_message(source, offset, accepted_ms, 10, some)
     assert packer.finish() == [WRITTEN[VERSION]]
+
+
+def test_a_progress_without_woken_partitions() -> None:
+    """A pack from before partitions could be woken is read, with none."""
+    before = WRITTEN[VERSION].removesuffix(bytes.fromhex("9480908090")) + bytes.fromhex("93809080")
+    pack = unpack(before)
+    assert list(messages(pack)) == MESSAGES
+    assert pack.progress == SourceProgress()
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=100) | st.lists(st.integers(0, 70_000), max_size=100))
