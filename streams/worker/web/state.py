@@ -73,6 +73,17 @@ class Owners(Protocol):
         ...
 
 
+def alert_record(metrics: Metrics) -> dict[str, Any]:
+    """Return what became of the alerts: outcomes since the start, and the confirmed part of the newest by rule."""
+
+    def samples(metric: Any, name: str) -> dict[str, float]:
+        found = (sample for family in metric.collect() for sample in family.samples)
+        return {sample.labels[name]: sample.value for sample in found if not sample.name.endswith("_created")}
+
+    ended, precision = samples(metrics.alert_outcomes, "outcome"), samples(metrics.alert_precision, "rule")
+    return {**{name: int(count) for name, count in ended.items()}, "precision": precision}
+
+
 class LiveState:
     """Everything that a page may show.
 
@@ -231,8 +242,7 @@ class LiveState:
         """
         if self.owners is None:
             return None
-        own = await self._read(self._source.read(lambda shard: shard.shard_id))
-        if self.owners.shard_of(user_id) in own:
+        if self.owners.shard_of(user_id) in await self._read(self._source.read(lambda shard: shard.shard_id)):
             return None
         owner: dict[str, Any] = (await self.owners.owner_of(user_id)).to_json()
         return owner
@@ -266,31 +276,16 @@ class LiveState:
             "alerts_per_s": alerts,
             "freshness_p50_ms": self._freshness.quantile_ms(0.5),
             "freshness_p99_ms": self._freshness.quantile_ms(0.99),
-            "lag_records": self.lag_records(),
+            "lag_records": int(sum(sample.value for part in self.metrics.lag.collect() for sample in part.samples)),
             "history": seconds.history(),
             "live": self.live_figures(),
-            "alert_record": self.alert_record(),
+            "alert_record": alert_record(self.metrics),
         }
-
-    def alert_record(self) -> dict[str, Any]:
-        """Return what became of the alerts: outcomes since the start, and the confirmed part of the newest by rule."""
-
-        def samples(metric: Any, name: str) -> dict[str, float]:
-            found = (sample for family in metric.collect() for sample in family.samples)
-            return {sample.labels[name]: sample.value for sample in found if not sample.name.endswith("_created")}
-
-        metrics = self.metrics
-        ended, precision = samples(metrics.alert_outcomes, "outcome"), samples(metrics.alert_precision, "rule")
-        return {**{name: int(count) for name, count in ended.items()}, "precision": precision}
 
     def live_figures(self) -> dict[str, Any]:
         """Return the response of `/api/v1/live`: predictions against what the newest closed posts got."""
         figures = self.live.figures if self.live else {}
         return {**figures, "model": self.model}
-
-    def lag_records(self) -> int:
-        """Return the number of unprocessed records over all partitions."""
-        return int(sum(sample.value for metric in self.metrics.lag.collect() for sample in metric.samples))
 
     async def tick(self) -> None:
         """Take samples and send `state` and `top` to the open streams; called every second."""

@@ -34,7 +34,12 @@ def test_responses_are_as_described() -> None:
     async def test() -> None:
         async with live_page.site() as here:
             api = f"{here.address}/api/v1"
-            for path, name in (("history", "History"), ("contents/p/cascade", "Cascade"), ("flow", "Flow"), ("top", "Top")):
+            for path, name in (
+                ("history", "History"),
+                ("contents/p/cascade", "Cascade"),
+                ("flow", "Flow"),
+                ("top", "Top"),
+            ):
                 status, body = await get(f"{api}/{path}")
                 assert (status, mistakes(name, body)) == (200, []), path
             status, body = await get(f"{api}/history?user={PEOPLE[0]}&user=zoe")
