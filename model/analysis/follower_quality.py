@@ -66,7 +66,7 @@ def follower_quality(offsets: Int64s, targets: Int32s, ties: tuple[Int32s, Int32
     user = _quality(offsets, targets, shared, posts.astype(np.float64))
     follower = np.repeat(weight(user), np.diff(offsets))
     made = np.bincount(sharer, number, rows).astype(np.int64)
-    return Quality(user, np.bincount(targets, follower, rows), made)
+    return Quality(user, np.bincount(targets, follower, rows).astype(np.float64), made)
 
 
 def weight(quality: Float64s) -> Float64s:
