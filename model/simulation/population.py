@@ -154,7 +154,7 @@ class People:
         bots = np.flatnonzero(self.bot)
         if not len(bots):
             return bots, bots
-        now: Float64s = self.purchase * (0.5 if first else pace / 60)
+        now = (self.purchase * (0.5 if first else pace / 60)).astype(np.float64)
         if self.farms:
             return self.farms.sales(now)
         buyer = np.repeat(np.arange(self.users), random.poisson(now))
