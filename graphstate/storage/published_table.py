@@ -46,11 +46,6 @@ class PublishedTable:
             self._view()
 
     @property
-    def changed(self) -> bool:
-        """Whether rows were marked since the last `take_changes`."""
-        return bool(self._changed)
-
-    @property
     def nbytes(self) -> int:
         """Bytes of the columns, with the room in which they grow."""
         return self._cells.nbytes
@@ -93,10 +88,13 @@ class PublishedTable:
             self._numbers[rows] = entries[:, 1:]
 
     def current(self, entries: Int64s, *, keep_gone: bool) -> NDArray[np.bool_]:
-        """Return which entries have the present values; those of a user without any only if `keep_gone`."""
+        """Return which entries have the committed values; those of a user without any only if `keep_gone`."""
         if not len(entries):
             return np.zeros(0, np.bool_)
         same: NDArray[np.bool_] = (self._numbers[entries[:, 0]] == entries[:, 1:]).all(axis=1)
+        if self._changed:
+            # What is not committed yet replaces them with the next commit.
+            same |= np.isin(entries[:, 0], np.concatenate(self._changed))
         return same if keep_gone else same & ~(entries[:, 1:] == _FRESH.reshape(1).view(np.int64)).all(axis=1)
 
     def dump(self) -> Int64s:

@@ -327,8 +327,8 @@ class RegisterTables:
 
     @property
     def changed_rows(self) -> bool:
-        """Whether there are changes since the last commit."""
-        return any(self.changed) or self.published.changed
+        """Whether registers changed since the last commit."""
+        return any(self.changed)
 
     @property
     def live_bytes(self) -> int:

@@ -33,16 +33,23 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "tail outcomes": ("groundswell tail outcomes --from-beginning",),
     "tail centrality": ("groundswell tail centrality --limit 10 --json",),
     "tail communities": ("groundswell tail communities --limit 10 --json",),
+    "tail topics": ("groundswell tail topics --from-beginning --limit 5",),
     "tail seeds": ("groundswell tail seeds --limit 1 --json",),
     "top": ("groundswell top --limit 5", "groundswell top --tier nano --by growth --topic birds --json"),
+    "query": (
+        """groundswell query "RANK TOP 20 users BY reach WHERE tier = micro\"""",
+        "groundswell query 'SHOW user u1' --json",
+    ),
     "compare": ("groundswell compare u1 u2",),
     "model explain": ("groundswell model explain u1",),
+    "bots": ("groundswell bots", "groundswell bots u1 --json"),
     "seeds": ("groundswell seeds -k 10 --followers 5", "groundswell seeds --model ic --probability 0.05 --json"),
     "diffuse": ("groundswell diffuse u1 u2 --probability learned",),
     "train": (
         "groundswell train events.parquet --out artifact --floor auto",
         "groundswell train --simulate many --worlds 24 --out artifact",
     ),
+    "train-next": ("groundswell train-next events.parquet --out next",),
     "evaluate": (
         "groundswell evaluate events.parquet --alerts",
         "groundswell evaluate events.parquet --html report.html",

@@ -94,7 +94,7 @@ def alert(user: str, number: int = 0) -> Alert:
 
 def outcome(*alerts: Alert, scores: int = 1) -> Outcome:
     """Make the outcome of a step."""
-    return Outcome([Score("ana", 8.5, 99.0, 0)] * scores, list(alerts))
+    return Outcome([Score("ana", 8.5, 99.0, 0)] * scores, alerts=list(alerts))
 
 
 def ended(fired: Alert) -> Outcome:

@@ -214,7 +214,7 @@ class Site:
 
     def publish(self, *alerts: Alert, events: int = 1, scores: int = 1) -> None:
         """Publish a step with alerts."""
-        self.state.feed.publish(Outcome([Score(PEOPLE[0], 8.5, 99.0, 0)] * scores, list(alerts)), events)
+        self.state.feed.publish(Outcome([Score(PEOPLE[0], 8.5, 99.0, 0)] * scores, alerts=list(alerts)), events)
 
 
 @asynccontextmanager
