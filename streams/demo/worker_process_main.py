@@ -37,6 +37,8 @@ ROLES = {"worker": run_worker, "analyst": analyst.run}
 
 def main(folder: Path, role: str) -> int:
     """Run the process of a role; returns its exit code."""
+    # Until the role has its own handler, such as while modules are imported, the folder must be removed, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     settings = Settings.model_validate_json(sys.stdin.readline())
     logs.setup(settings)
     orphaned = threading.Event()
