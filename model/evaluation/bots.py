@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluation.metrics import Figure, ranks, resampled, spearman_figure
+from model.evaluation.metrics import Figure, auc_figure, ranks, resampled, spearman_figure
 from model.types import Bools, Float32s, Float64s, Int64s
 
 FOLDS = 5
@@ -137,21 +137,6 @@ def _damping(accounts: Accounts, people: Int64s, damped: Float64s) -> dict[str, 
     before = spearman_figure(accounts.score[people], truth)
     after = spearman_figure(damped[people], truth)
     return {"score": before.row(), "damped": after.row(), "difference": after.minus(before).row()}
-
-
-def auc(score: Float64s, positive: Bools) -> float:
-    """Return the area under the ROC curve: the chance that a positive row has the larger score; ties count half."""
-    ones = int(positive.sum())
-    zeros = len(positive) - ones
-    if not ones or not zeros:
-        return 0.5
-    return (float(ranks(score)[positive].sum()) - ones * (ones - 1) / 2) / (ones * zeros)
-
-
-def auc_figure(score: Float64s, positive: Bools) -> Figure:
-    """Return the AUC with its interval over rows."""
-    drawn = [auc(score[rows], positive[rows]) for rows in resampled(len(score))]
-    return Figure.of(auc(score, positive), np.array(drawn))
 
 
 def cross_validated(features: Float32s, positive: Bools) -> Float64s:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.evaluation.bots import COUNT, ORACLE, SERVED, Accounts, auc, cross_validated, evaluate
+from model.evaluation.bots import COUNT, ORACLE, SERVED, Accounts, cross_validated, evaluate
+from model.evaluation.metrics import auc
 
 USERS = 300
 
