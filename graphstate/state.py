@@ -110,7 +110,7 @@ class GraphState:
         self.alert_rows: dict[bytes, bytes] = {}
         self.phase = Phase.IDLE
         self._tick_us = spec.tick_s * _SECOND
-        self._retained_us = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
+        self._retained_us = spec.kept_us
         self._vacant: list[int] = []
         self._refreshed_tick = NEVER
         self.changes = Changes(self.none(), self.none(), self.none(), as_rows(()), as_rows(()), self.none())

@@ -157,6 +157,11 @@ class GraphSpec:
     shards: int = 1
     shard: int = 0
 
+    @property
+    def kept_us(self) -> int:
+        """How old (µs) the decisive time of a content is when the content is evicted, 0 if none is."""
+        return (self.retention_s + self.lateness_s) * 1_000_000 if self.retention_s else 0
+
 
 MAX_SHARDS = 64
 EVICTION_US = 1_000_000

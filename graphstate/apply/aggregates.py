@@ -82,8 +82,7 @@ class Aggregates:
         self.store = store
         self.users, self.contents, self.communities = Users(spec), Contents(spec), Communities(spec)
         self.tables = (self.users, self.contents, self.communities)
-        kept = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
-        self.eviction_schedule = EvictionSchedule(self.contents, kept)
+        self.eviction_schedule = EvictionSchedule(self.contents, spec.kept_us)
         self.shares = ShareCounts(self.contents)
         self.labels = Labels()
         self.shards, self.shard = spec.shards, spec.shard

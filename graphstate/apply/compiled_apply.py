@@ -104,8 +104,7 @@ class CompiledApply:
         self._aggregates, self._tables = aggregates, aggregates.tables
         self._registers = aggregates.store.registers
         self._limits = np.zeros(LIMITS, np.int64)
-        kept = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
-        self._limits[:5] = spec.shards, spec.shard, spec.retention_s * _SECOND, spec.horizon_s * _SECOND, kept
+        self._limits[:5] = spec.shards, spec.shard, spec.retention_s * _SECOND, spec.horizon_s * _SECOND, spec.kept_us
         self._events_room = self._rows_room = 0
         self._out = _output(1, 1)
         self.columns = EventColumns.of(())

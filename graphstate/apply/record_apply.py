@@ -13,8 +13,6 @@ from graphstate.event_columns import EventColumns
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import GraphSpec, Kind, Mutation
 
-_SECOND = 1_000_000
-
 
 class RecordApply:
     """Applies records, part by part between boundaries of event time.
@@ -34,7 +32,7 @@ class RecordApply:
         self._aggregates, self._applier, self.facts = aggregates, applier, RemoteFacts(applier)
         self._users, self._contents, _ = aggregates.tables
         self._compiled = CompiledApply(spec, aggregates)
-        self._retained_us = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
+        self._retained_us = spec.kept_us
         self._columns = EventColumns.of(())
         self.clock = NEVER
         self.counts: dict[str, int] = {}

@@ -219,7 +219,7 @@ class NewLog:
             progress: Returns the progress of the input partitions up to the events that were added.
         """
         spec = shards[0].graph.spec
-        kept_us = (spec.retention_s + spec.lateness_s) * 1_000_000 if spec.retention_s else 0
+        kept_us = spec.kept_us
         self._shards = shards
         self.ends = [0 for _ in shards]
         self._clock = NEVER

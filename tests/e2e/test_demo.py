@@ -138,7 +138,7 @@ def test_no_process_outlives_a_demo(number: signal.Signals, tmp_path: Path) -> N
     if number == signal.SIGINT:
         assert demo.returncode == 0, errors
         assert "Traceback" not in errors
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 30
     while any(map(alive, family)) or (left := list(tmp_path.glob("groundswell-*"))):
         assert time.monotonic() < deadline, (family, left)
         time.sleep(0.2)

@@ -77,7 +77,7 @@ class ClosedPosts:
         self._graph, self._limit, self._boundary_us = graph, limit, boundary_us
         spec = graph.spec
         self._horizon = spec.horizon_s * _SECOND
-        self._evicted_after = (spec.retention_s + spec.lateness_s) * _SECOND if spec.retention_s else 0
+        self._evicted_after = spec.kept_us
         self._open: dict[Key, Note] = {}
         self._times: list[Key] = []
         self._closed: NDArray[Any] = np.zeros(0, _ROW)
