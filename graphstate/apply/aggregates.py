@@ -138,7 +138,7 @@ class Aggregates:
             changes.append(credit_changes.cleared(authors, self.shard))
         return np.concatenate(changes) if changes else credit_changes.none()
 
-    def _send(
+    def send(
         self, user: int, fact: Fact, sign: int, time: int = 0, other: str = "", extra: str | None = None, at: int = 0
     ) -> None:
         """Queue a fact, or its opposite, for the owner of a user."""
@@ -249,7 +249,7 @@ class Aggregates:
         """Count or uncount a share for its sharer, its content and the user through whom it came."""
         users = self.users
         if self.shards > 1 and not users.owned_cells[user]:
-            self._send(user, Fact.MADE, sign, time)
+            self.send(user, Fact.MADE, sign, time)
         if via >= 0:
             through = _PACK_VIA(row_layouts.VIA, via, user, content)
             if sign > 0 and time > users.forget_at_cells[via]:
@@ -259,7 +259,7 @@ class Aggregates:
             else:
                 via = -1
             if via >= 0 and self.shards > 1 and not users.owned_cells[via]:
-                self._send(via, Fact.THROUGH, sign)
+                self.send(via, Fact.THROUGH, sign)
         self.ops.extend((SHARE, user, content, via, 0, time, 0, sign))
 
     def credit(self, user: int, content: int, time: int, created_at: int, creator: int, sign: int) -> None:
@@ -268,7 +268,7 @@ class Aggregates:
         if self.shards > 1:
             owned = self.users.owned_cells
             if not owned[user]:
-                self._send(user, Fact.CREDITED, sign, at=max(0, time - created_at) // _SECOND)
+                self.send(user, Fact.CREDITED, sign, at=max(0, time - created_at) // _SECOND)
             if not owned[creator]:
                 self._send_received(creator, user, content, time, created_at, sign)
             elif sign > 0:
@@ -284,21 +284,21 @@ class Aggregates:
         if self.users.owned_cells[user]:
             self.ops.extend((MADE_ONE, user, 0, 0, 0, time, 0, sign))
         else:
-            self._send(user, Fact.MADE, sign, time)
+            self.send(user, Fact.MADE, sign, time)
 
     def through(self, user: int, sign: int) -> None:
         """Count or uncount a share that came through a user."""
         if self.users.owned_cells[user]:
             self._count(user, VIA, sign)
         else:
-            self._send(user, Fact.THROUGH, sign)
+            self.send(user, Fact.THROUGH, sign)
 
     def credited(self, user: int, delay_s: int, sign: int) -> None:
         """Count or uncount a credited share of a user."""
         if self.users.owned_cells[user]:
             self.ops.extend((CREDITED_ONE, user, 0, 0, 0, delay_s, 0, sign))
         else:
-            self._send(user, Fact.CREDITED, sign, at=delay_s)
+            self.send(user, Fact.CREDITED, sign, at=delay_s)
 
     def _count(self, user: int, counter: int, sign: int) -> None:
         self.ops.extend((COUNT, user, counter, 0, 0, 0, 0, sign))
@@ -316,7 +316,7 @@ class Aggregates:
         """Count or uncount a content of a user."""
         (self.link if sign > 0 else self.unlink)(CREATED_RELATION, content, creator, created_at)
         if not self.users.owned_cells[creator]:
-            self._send(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
+            self.send(creator, Fact.AUTHORED, sign, created_at, self.contents.ids[content])
             return
         self.ops.extend((AUTHORED, creator, content, 0, 0, created_at, 0, sign))
 
@@ -347,7 +347,7 @@ class Aggregates:
         self.unlink(CREATED_RELATION, content, creator, created_at)
         self.dirty_rows[0].add(creator)
         if not self.users.owned_cells[creator]:
-            self._send(creator, Fact.EVICTED, 1, created_at, self.contents.ids[content])
+            self.send(creator, Fact.EVICTED, 1, created_at, self.contents.ids[content])
 
     def claim(self, content: int, time: int, user: int, reply: int) -> None:
         """Store a create that an earlier one precedes."""
@@ -371,7 +371,7 @@ class Aggregates:
 
     def _send_received(self, creator: int, user: int, content: int, time: int, created_at: int, sign: int) -> None:
         ids = self.users.ids[user], self.contents.ids[content]
-        self._send(creator, Fact.RECEIVED, sign, time, *ids, created_at)
+        self.send(creator, Fact.RECEIVED, sign, time, *ids, created_at)
 
     def _interact(self, user: int, creator: int, content: int, time: int) -> int:
         """Store a credited share of a pair and return the change of its edge: STAYS, TIES or MOVES."""
@@ -426,7 +426,7 @@ class Aggregates:
         """Keep the interaction (`pair`) of a credited share whose content is evicted, unless a forget covers it."""
         forget = self.users.forget_at_cells
         if not self.users.owned_cells[creator]:
-            self._send(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
+            self.send(creator, Fact.KEPT, 1, time, self.users.ids[user], self.contents.ids[content], created_at)
             return
         self.store.delete(row_layouts.credit(creator, user, time, content))
         if time <= forget[user] or created_at <= forget[creator]:
@@ -445,7 +445,7 @@ class Aggregates:
         users = self.users
         if not users.owned_cells[user]:
             if users.ids[user]:
-                self._send(user, Fact.TIED, sign)
+                self.send(user, Fact.TIED, sign)
                 return
             # This shard forgot the user after the fact was sent: only hash and trace identify it.
             hashed, trace = users.trace(user)

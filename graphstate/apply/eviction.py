@@ -6,6 +6,7 @@ Counters of users and the interactions of the removed shares stay.
 from __future__ import annotations
 
 from graphstate.apply.aggregates import Aggregates
+from graphstate.apply.evicted_shares import EvictedShares
 from graphstate.memory.windows import REMOVE
 from graphstate.storage import row_layouts
 from graphstate.storage.row_layouts import NEVER, SHARE, SHARE_VALUE
@@ -23,26 +24,21 @@ def sweep(aggregates: Aggregates, before: int) -> list[int]:
         return []
     aggregates.add_up()
     search, evicted = aggregates.store.search(), []
+    shares = EvictedShares(aggregates)
     while content is not None:
-        evict(aggregates, content, search)
+        evict(aggregates, content, shares, search)
         evicted.append(content)
         content = aggregates.eviction_schedule.next(before)
     return evicted
 
 
-def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
+def evict(aggregates: Aggregates, content: int, shares: EvictedShares, search: Keys) -> None:
     """Remove a content with its edges, registers and shares."""
-    contents, store, registers = aggregates.contents, aggregates.store, aggregates.store.registers
-    known = contents.created_at_cells[content] != NEVER
+    contents, store = aggregates.contents, aggregates.store
     created_at, creator = contents.created_at_cells[content], contents.creator_cells[content]
-    shares = registers.shares_of(content, aggregates.users.hash)
-    for time, user, _ in shares:
-        if aggregates.counts(time, created_at):
-            aggregates.change(REMOVE, SHARED, user, content, 0)
-            if known:
-                pair = store.get(row_layouts.pair(row_layouts.PAIR, user, creator))
-                aggregates.kept(creator, user, content, time, created_at, pair)
-    _drop_shares(aggregates, registers.sharers_of(content), content)
+    known = created_at != NEVER
+    if not shares.remove(content):
+        _remove_shares(aggregates, content)
     # RocksDB does not have the rows of this micro-batch yet.
     pending = content in aggregates.dirty_rows[CONTENT]
     if known:
@@ -50,10 +46,11 @@ def evict(aggregates: Aggregates, content: int, search: Keys) -> None:
         reply = contents.reply_cells[content]
         if reply >= 0 and reply != content:
             aggregates.replied(reply, content, created_at, -1)
-    # Replies of other shards; those of this shard are no rows, `orphan` unlinks them.
-    for key in search(row_layouts.index_prefix(REPLY_TO, content), pending=pending):
-        time, reply = row_layouts.read_index(key)
-        aggregates.unlink(REPLY_TO, reply, content, time)
+    if aggregates.shards > 1:
+        # Replies of other shards; those of this shard are no rows, `orphan` unlinks them.
+        for key in search(row_layouts.index_prefix(REPLY_TO, content), pending=pending):
+            time, reply = row_layouts.read_index(key)
+            aggregates.unlink(REPLY_TO, reply, content, time)
     for shard in orphan(aggregates, content, search, pending=pending):
         aggregates.outbound_facts.append((shard, Mutation(Fact.ORPHANED, 0, "", contents.ids[content])))
     if contents.claims_cells[content]:
@@ -99,6 +96,19 @@ def orphan(aggregates: Aggregates, parent: int, search: Keys, *, pending: bool =
                 aggregates.claim(content, time, user, -1)
         aggregates.release(parent)
     return elsewhere
+
+
+def _remove_shares(aggregates: Aggregates, content: int) -> None:
+    """Remove a content's shares one by one."""
+    contents, store, registers = aggregates.contents, aggregates.store, aggregates.store.registers
+    created_at, creator = contents.created_at_cells[content], contents.creator_cells[content]
+    for time, user, _ in registers.shares_of(content, aggregates.users.hash):
+        if aggregates.counts(time, created_at):
+            aggregates.change(REMOVE, SHARED, user, content, 0)
+            if created_at != NEVER:
+                pair = store.get(row_layouts.pair(row_layouts.PAIR, user, creator))
+                aggregates.kept(creator, user, content, time, created_at, pair)
+    _drop_shares(aggregates, registers.sharers_of(content), content)
 
 
 def _drop_shares(aggregates: Aggregates, users: list[int], content: int) -> None:

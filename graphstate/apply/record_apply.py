@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphstate.apply.aggregates import Aggregates
 from graphstate.apply.compiled_apply import FACTS_COMPILED, CompiledApply
 from graphstate.apply.covered_claims import UNDOING
+from graphstate.apply.evicted_shares import EvictedShares
 from graphstate.apply.kernels.arrays import APPLIED, CLOCK, EXPIRED, FACTS_APPLIED
 from graphstate.apply.kernels.events import PASSED, RARE
 from graphstate.apply.registers import Applier
@@ -40,6 +41,7 @@ class RecordApply:
     def warm_up(self) -> None:
         """Compile the kernels."""
         self._compiled.warm_up()
+        EvictedShares(self._aggregates).warm_up()
 
     def begin(self, columns: EventColumns) -> None:
         """Take the events of a record."""
