@@ -47,7 +47,12 @@ REBALANCE_S = 10.0
 
 
 class FetchThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread with polls, epochs and the lease."""
+    """Faust's consumer thread with polls, epochs and the lease.
+
+    Attributes:
+        lease: the lease of the worker.
+        topics: the names of all topics that workers read.
+    """
 
     logger = LOGGER
     app: Any
@@ -58,7 +63,9 @@ class FetchThread(driver.AIOKafkaConsumerThread):
         self._numbers: dict[str, int] = defaultdict(int)
         self._sought = False
         self._position_lost = False
-        self._inputs = {spec.name for spec in Topics(self.app.settings).inputs.values()}
+        topics = Topics(self.app.settings)
+        self._inputs = {spec.name for spec in topics.inputs.values()}
+        self.topics = {*self._inputs, topics.mutations.name, topics.halos.name}
 
     def lane(self, topic: str) -> str:
         """Return the lane of a topic; callable from any thread."""

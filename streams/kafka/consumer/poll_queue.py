@@ -32,6 +32,8 @@ SHORTEST_S = 0.004
 """Minimum pause between two fetches: a poll costs about 1 ms whatever its size."""
 MEMORY_S = 1.0
 """Time constant of the moving average of the worked share of time."""
+POSTPONED_S = 1.0
+"""Seconds between two fetches of a log whose records reach their shard without one."""
 _DECAY = 0.1
 """Part of the difference by which a shorter poll lowers the remembered duration of its lane."""
 
@@ -131,6 +133,7 @@ class PollQueue:
         self._room = asyncio.Event()
         self._pace = Pace(target_s)
         self._next_fetch_s = 0.0
+        self._postponed: dict[TP, float] = {}
 
     async def wait_for_pace(self) -> None:
         """Wait until the next fetch may begin."""
@@ -140,6 +143,21 @@ class PollQueue:
         """Start the pause before the next fetch."""
         now_s = time.monotonic()
         self._next_fetch_s = now_s + self._pace.pause_s(now_s)
+
+    def postpone(self, tp: TP) -> None:
+        """Leave a partition out of the fetches for `POSTPONED_S`: its records are processed already."""
+        self._postponed.setdefault(tp, time.monotonic() + POSTPONED_S)
+
+    def expedite(self, tp: TP) -> None:
+        """Let the next fetch include a partition again."""
+        self._postponed.pop(tp, None)
+
+    def postponed(self) -> set[TP]:
+        """Return the partitions that the next fetch leaves out."""
+        if self._postponed:
+            now_s = time.monotonic()
+            self._postponed = {tp: until_s for tp, until_s in self._postponed.items() if until_s > now_s}
+        return set(self._postponed)
 
     def has_room(self, lane: str) -> bool:
         """Whether the topics of a lane may be fetched."""
@@ -192,6 +210,7 @@ class PollQueue:
     def restart(self) -> None:
         """Drop all polls after a seek, and fetch without a pause."""
         self._next_fetch_s = 0.0
+        self._postponed.clear()
         self._waiting.clear()
         self._in_work.clear()
         self._room.set()

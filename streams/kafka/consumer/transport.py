@@ -53,6 +53,7 @@ class Consumer(driver.Consumer):
         self._polls = PollQueue(self.app.lease, self.app.settings.target_ms / 1_000)
         self._completed: dict[TP, int] = {}
         self._notes: dict[TP, str] = {}
+        self._alone = False
         self.positions: dict[TP, int] = {}
         return FetchThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -87,8 +88,8 @@ class Consumer(driver.Consumer):
         active_partitions: set[TP] | None,
         timeout: float,  # noqa: ASYNC109 - Faust's signature
     ) -> Mapping[TP, list[Any]]:
-        active = active_partitions or set()
         await self._polls.wait_for_pace()
+        active = (active_partitions or set()) - self._polls.postponed()
         wanted = {tp for tp in active if self._polls.has_room(self._thread.lane(tp.topic))}
         if not wanted:
             await self._polls.wait_for_room()
@@ -102,6 +103,19 @@ class Consumer(driver.Consumer):
         # Faust drops a message below the offset of its last seek, so this must be the real last offset.
         record.topic, record.partition, record.offset = tp.topic, tp.partition, record.parts[tp][1] - 1
         return super()._to_message(tp, record)
+
+    def delivered(self, tp: TP, *, up_to_date: bool) -> None:
+        """Note that a shard got records of its log without a fetch.
+
+        Args:
+            tp: the partition of the log.
+            up_to_date: whether the shard has all that this worker wrote. If this worker has all partitions, no other
+                writes to the log, so a fetch is not urgent.
+        """
+        if up_to_date and self._alone:
+            self._polls.postpone(tp)
+        else:
+            self._polls.expedite(tp)
 
     def is_current(self, poll: Poll) -> bool:
         """Whether no seek or revocation came after the fetch of the poll, and the lease holds."""
@@ -149,12 +163,18 @@ class Consumer(driver.Consumer):
             await self._thread.commit(changed)
         await self.seek_wait(targets)
         self._polls.restart()
+        self._alone = set(tps) == self._all_partitions()
         self._completed.clear()
         self._committed_offset.update({tp: max(place.held.offset, 0) for tp, place in places.items()})
         self.positions = dict(targets)
         # Tasks started because of this assignment belong to its epoch, whenever they run.
         EPOCH.set(self.app.lease.epoch)
         self.app.on_sought(tps)
+
+    def _all_partitions(self) -> set[TP]:
+        """Return all partitions of all topics that workers read."""
+        topics = self._thread.topics
+        return {TP(topic, partition) for topic in topics for partition in range(self.partition_count(topic))}
 
     def lag(self) -> dict[TP, int]:
         """Return the records between position and end of each partition, where the end is known."""

@@ -36,15 +36,13 @@ from streams.messages.packs.mutation_packs import UnappliedRecords
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.metrics import Metrics
 from streams.telemetry.tracing import OFF
+from streams.worker.processing.delivered_packs import DeliveredPacks
 from streams.worker.processing.micro_batches import LogRecord, MicroBatch, micro_batches
 from streams.worker.processing.publish_and_commit import Step, publish_and_commit
 from streams.worker.processing.shard_host import ShardHost
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-DELIVERED_BYTES = 1 << 18
-"""Bytes of delivered packs that wait for a shard, beyond which the next ones are fetched."""
 
 
 class Feed(Protocol):
@@ -149,7 +147,7 @@ class ShardAgent:
         self._feed = feed
         self._lock = asyncio.Lock()
         self._scheduled: set[int] = set()
-        self._delivered: dict[int, list[LogRecord]] = {}
+        self._delivered = DeliveredPacks(host.is_open)
         self.published_until: dict[TP, int] = {}
         self.former_partitions: dict[str, set[int]] = {}
         self.tracer = OFF
@@ -179,11 +177,8 @@ class ShardAgent:
             value: the pack.
             headers: its headers.
         """
-        waiting = self._delivered.setdefault(partition, [])
-        if not self._host.is_open(partition) or sum(len(record.value) for record in waiting) > DELIVERED_BYTES:
-            return
-        waiting.append(LogRecord(self._mutations, offset, value, headers))
-        self._schedule(partition)
+        if self._delivered.add(LogRecord(self._mutations, offset, value, headers), partition):
+            self._schedule(partition)
 
     def _schedule(self, partition: int) -> None:
         if partition not in self._scheduled:
@@ -192,12 +187,8 @@ class ShardAgent:
 
     def _following(self, partition: int) -> list[LogRecord]:
         """Return the delivered packs that follow the state of a shard without a gap."""
-        next_offset, _ = self._host.position(partition)
-        following = []
-        for record in self._delivered.pop(partition, []):
-            if record.offset == next_offset:
-                following.append(record)
-                next_offset += 1
+        following, up_to_date = self._delivered.take(partition, self._host.position(partition)[0])
+        self._consumer.delivered(TP(self._mutations, partition), up_to_date=up_to_date)
         return following
 
     async def _run_delivered(self, partition: int, records: list[LogRecord]) -> None:
@@ -224,7 +215,7 @@ class ShardAgent:
         async with self._lock:
             self._scheduled.discard(partition)
             if self._catching_up(partition):
-                self._delivered.pop(partition, None)
+                self._delivered.drop(partition)
                 return
             await self._announce(partition)
             poll = self._consumer.empty_poll(self._mutations)
@@ -400,7 +391,7 @@ class ShardAgent:
     async def _send_facts(self, partition: int, outcome: Outcome) -> None:
         """Send the facts that a step derived for nodes of other shards."""
         packs = fact_packs(self._mutations, partition, outcome.outbound_facts)
-        await send_packs(self._producer.client, self._mutations, packs)
+        await send_packs(self._producer.client, self._mutations, packs, self.deliver)
         self._metrics.facts.inc(sum(len(facts.facts) for facts in outcome.outbound_facts))
         self._metrics.fact_bytes.inc(sum(len(value) for values in packs.values() for value in values))
 

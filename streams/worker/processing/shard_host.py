@@ -1,14 +1,14 @@
-"""The open shards of a worker; all their work runs on one thread beside the event loop.
+"""The open shards of a worker; all their work runs one after the other, on a thread beside the event loop.
 
 The kernels of a step release the interpreter lock, so the event loop continues meanwhile. One thread means that a read
-never sees half of a step. A shard whose step was not committed is closed and opened again before it is used again.
+never sees half of a step. The way to the thread and back takes longer than a step of a few events, so such a step runs
+on the event loop while the thread has nothing to do. A shard whose step was not committed is closed and opened again
+before it is used again.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,10 +20,13 @@ from streams.messages.packs.mutation_packs import Record
 from streams.messages.packs.topic_identity import TopicState
 from streams.shard.shard import Outcome, Shard
 from streams.telemetry.stage_timer import StageTimer
+from streams.worker.processing.one_by_one import OneByOne
 from streams.worker.processing.score_topic import ScoreTopicChange, note_score_topic
 from streams.worker.processing.takeovers import TakeOvers
 
 T = TypeVar("T")
+FEW = 64
+"""Mutations up to which a step may run on the event loop."""
 
 
 @dataclass
@@ -34,12 +37,14 @@ class _Ahead:
         outcome: its outputs and costs.
         publish: whether its outputs are published.
         position: the next offset and the marks after it; None if they are known at its commit only.
+        few: whether it has few mutations, so that its commit is short, too.
         prepared: whether its WriteBatch is made, so that the next step may run.
     """
 
     outcome: Outcome
     publish: bool
     position: tuple[int, dict[str, int]] | None
+    few: bool = False
     prepared: bool = False
 
 
@@ -80,10 +85,8 @@ class ShardHost:
         self.offsets: dict[int, int] = {}
         self.halo_offsets: dict[int, int] = {}
         self.takeovers = TakeOvers()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
-
-    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        self._work = OneByOne()
+        self._run = self._work.run
 
     async def sync_assignment(self, published: Mapping[int, int], *, unbroken: bool = False) -> dict[int, int]:
         """Open and close shards until exactly the given ones are open, each in its last committed state.
@@ -209,6 +212,7 @@ class ShardHost:
         Raises:
             StaleStep: the shard was closed, an earlier step was not committed, or this one is no longer allowed.
         """
+        few = not halos and sum(len(record.columns) for record in records) <= FEW
 
         def work() -> Outcome:
             ahead = self._ahead.get(partition, [])
@@ -218,7 +222,7 @@ class ShardHost:
             if not allowed():
                 raise StaleStep(f"a step of shard {partition} belongs to an earlier assignment")
             # If the step fails, it stays in memory and the shard is opened again.
-            step = _Ahead(Outcome(), publish, position)
+            step = _Ahead(Outcome(), publish, position, few)
             self._ahead[partition] = [*ahead, step]
             outcome = step.outcome = shard.process(records, halos, silent=not publish)
             if self._observer is not None:
@@ -233,7 +237,7 @@ class ShardHost:
                 self._prepare(shard, step)
             return outcome
 
-        return await self._run(work)
+        return await self._run(work, short=few)
 
     def _prepare(self, shard: Shard, step: _Ahead) -> None:
         """Make the WriteBatch of a step whose position is known; the step before it is on the disk."""
@@ -286,7 +290,8 @@ class ShardHost:
                 self.halo_offsets[partition] = max(self.halo_offsets[partition], halo_offset)
             return True
 
-        return await self._run(work)
+        ahead = self._ahead.get(partition, [])
+        return await self._run(work, short=bool(ahead) and ahead[0].few)
 
     async def request_republish(self, partition: int, takeover: int | None = None) -> None:
         """Let an open shard publish every score again.
@@ -454,4 +459,4 @@ class ShardHost:
                 self._close(partition)
 
         await self._run(work)
-        self._thread.shutdown()
+        self._work.shutdown()

@@ -167,3 +167,19 @@ def test_a_lane_fills_up_and_gets_room() -> None:
         assert queue.put(fetched(1))
 
     asyncio.run(run())
+
+
+def test_a_postponed_partition_is_left_out_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time counts from the first postponement; it ends early if the partition is expedited."""
+    now_s = [5.0]
+    monkeypatch.setattr("streams.kafka.consumer.poll_queue.time.monotonic", lambda: now_s[0])
+    queue, tp = PollQueue(Lease(1.0), 0.1), TP("log", 0)
+    queue.postpone(tp)
+    now_s[0] += 0.6
+    queue.postpone(tp)
+    assert queue.postponed() == {tp}
+    now_s[0] += 0.6
+    assert queue.postponed() == set()
+    queue.postpone(tp)
+    queue.expedite(tp)
+    assert queue.postponed() == set()

@@ -17,7 +17,7 @@ from streams.settings.settings import Settings
 from streams.shard.shard import Outcome
 from streams.telemetry.metrics import Metrics
 from streams.worker.group.assignment import Assignment
-from streams.worker.processing import shard_agent
+from streams.worker.processing import delivered_packs
 from streams.worker.processing.shard_agent import Outputs, ShardAgent
 from streams.worker.processing.shard_host import ShardHost
 from streams.worker.rollout.follower import RolloutFollower
@@ -52,6 +52,7 @@ class Rig:
         self.completed: list[Poll] = []
         self.started: list[Poll] = []
         self.abandoned: list[Poll] = []
+        self.up_to_date: list[tuple[int, bool]] = []
         self.sent: list[tuple[str, int]] = []
         self.shards: list[Served] = []
         self.host = ShardHost(self._open)
@@ -65,6 +66,7 @@ class Rig:
             complete_poll=self.completed.append,
             start_poll=self.started.append,
             abandon_poll=self.abandoned.append,
+            delivered=lambda tp, *, up_to_date: self.up_to_date.append((tp.partition, up_to_date)),
         )
         producer: Any = SimpleNamespace(client=self)
         self.agent = ShardAgent(self.host, consumer, producer, outputs, topics, Metrics(), feed)  # type: ignore[arg-type]
@@ -135,6 +137,7 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
         assert due == [0, 0]
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (2, {"in:0": 1})
+        assert rig.up_to_date == [(0, False), (0, False)]  # the pack at offset 3 must be fetched
         assert rig.started == rig.completed
         assert rig.completed.pop().parts == {TP(rig.log, 0): ([], 2)}
         poll = Poll(rig.log, rig.epoch, 1)
@@ -142,11 +145,13 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
         assert await rig.agent.handle(poll)
         assert rig.host.position(0) == (4, {"in:0": 3})
         assert rig.completed == [poll]
-        rig.agent.deliver(0, 4, pack(4, 1), [])
+        rig.agent.deliver(0, 5, pack(5, 1), [])
+        rig.agent.deliver(0, 4, pack(4, 1), [])  # acknowledged in another order
         rig.refuses_polls = True
         await rig.agent.run_pending(0)
         assert rig.host.position(0) == (4, {"in:0": 3})
         assert rig.abandoned == [rig.started[-1]]
+        assert rig.up_to_date.pop() == (0, True)
         await rig.host.close()
 
     asyncio.run(run())
@@ -154,7 +159,7 @@ def test_delivered_packs_are_applied_once(offline_settings: Settings) -> None:
 
 def test_few_delivered_packs_wait(offline_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for a busy shard is bounded; packs beyond come with the fetch."""
-    monkeypatch.setattr(shard_agent, "DELIVERED_BYTES", 100)
+    monkeypatch.setattr(delivered_packs, "DELIVERED_BYTES", 100)
 
     async def run() -> None:
         rig = Rig(offline_settings)
