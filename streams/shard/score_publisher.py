@@ -20,8 +20,10 @@ from streams.shard.alerts.alert_rule import Emerging, alert_id
 from streams.shard.alerts.outcomes import Ended
 from streams.shard.scores.percentiles import PercentileHistogram
 
+REPUBLISH_ROWS = 1_024
+"""Users republished with a step, beside twice as many as it scores; few, so that a small step stays short."""
 REPUBLISH_ROWS_MAX = 8_192
-"""Maximum users republished per step; bounds the delay of new events."""
+"""Maximum users republished with a step; bounds the delay of new events."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,9 @@ class ScorePublisher:
         if self.republish_pending:
             invalid = np.isnan(published.reach[: self._user_rows()])
             missing = np.flatnonzero(invalid & self._graph.live_users())
-            self.republish_pending = len(missing) > REPUBLISH_ROWS_MAX
-            rows = union([rows, missing[:REPUBLISH_ROWS_MAX]])
+            most = min(REPUBLISH_ROWS + 2 * len(rows), REPUBLISH_ROWS_MAX)
+            self.republish_pending = len(missing) > most
+            rows = union([rows, missing[:most]])
         rows = rows[self._graph.live_users(rows)]
         reach, percentile = self.current(rows)
         keep = np.empty(len(rows), np.int64)

@@ -270,7 +270,8 @@ def measure(plan: Plan, given: argparse.Namespace, show: Callable[[str, Row], No
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     say("Kafka starts")
-    with Rig(folder, workers=0, shards=1, **KEPT) as rig, Feeder(rig.kafka.address, plan.size) as feeder:
+    settings: dict[str, Any] = {**KEPT, "target_ms": given.target_ms}
+    with Rig(folder, workers=0, shards=1, **settings) as rig, Feeder(rig.kafka.address, plan.size) as feeder:
         bench = Bench(rig, feeder, given.cache, say)
         if "start" in given.part:
             show("start", starts(bench, plan.starts))
@@ -315,6 +316,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only-minutes", action="store_true", help="run only the part of --minutes")
     parser.add_argument("--rate", type=float, action="append", help="events per second; may be repeated")
     parser.add_argument("--seconds", type=float, help="duration of each rate")
+    parser.add_argument("--target-ms", type=float, default=0.0, help="the worker's GROUNDSWELL_TARGET_MS")
     parser.add_argument("--backlog", type=int, help="events of the backlog")
     parser.add_argument("--users", type=int, help="users of the graph; ten follows per user")
     parser.add_argument(

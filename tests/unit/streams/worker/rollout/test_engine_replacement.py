@@ -19,7 +19,7 @@ from model.types import Int64s
 from streams.errors import ModelRefused
 from streams.offline.replay import batches, cluster, replay
 from streams.shard.graph_view import graph_spec
-from streams.shard.score_publisher import REPUBLISH_ROWS_MAX
+from streams.shard.score_publisher import REPUBLISH_ROWS
 from streams.shard.shard import Shard
 from streams.worker.inspection.reference_process import ReferenceProcess
 from streams.worker.inspection.user_audit import compare
@@ -113,7 +113,7 @@ def test_a_restart_after_a_switch_publishes_the_rest(tmp_path: Path) -> None:
     replacement.take_over(shard)
     users = shard.users
     assert users > 20
-    assert users < REPUBLISH_ROWS_MAX
+    assert users < REPUBLISH_ROWS
     shard.graph.begin()
     shard.graph.refresh()
     shard.commit(99)
