@@ -29,7 +29,9 @@ WAITING_BYTES = 1 << 20
 FULL_S = 0.5
 """Maximum wait for room when all lanes are full."""
 SHORTEST_S = 0.004
-"""Minimum pause between two fetches: a poll costs about 1 ms whatever its size."""
+"""Minimum pause between two fetches: a poll costs some milliseconds of the processor whatever its size."""
+LONGER_AT = 8
+"""Records per poll at which the minimum pause is twice as long, and at twice as many three times, which is the most."""
 MEMORY_S = 1.0
 """Time constant of the moving average of the worked share of time."""
 POSTPONED_S = 1.0
@@ -99,9 +101,12 @@ class Pace:
         self._longest_s: dict[str, float] = {}
         self._worked_s = 0.0
         self._measured_s = 0.0
+        self._records = 0.0
 
-    def record(self, lane: str, seconds: float, now_s: float) -> None:
-        """Record how long a poll of a lane was in work until now."""
+    def record(self, lane: str, seconds: float, now_s: float, records: int = 0) -> None:
+        """Record how long a poll of a lane, with some input records, was in work until now."""
+        if records:
+            self._records += _DECAY * (records - self._records)
         longest = self._longest_s.get(lane, 0.0)
         self._longest_s[lane] = max(seconds, longest + _DECAY * (seconds - longest))
         self._worked_s = self._worked_s * exp(min(0.0, self._measured_s - now_s) / MEMORY_S) + seconds
@@ -109,12 +114,14 @@ class Pace:
 
     def pause_s(self, now_s: float) -> float:
         """Return the seconds to wait before the next fetch."""
+        # Where many records wait at once, each waits little longer, and costs much less, in a larger poll.
+        shortest_s = SHORTEST_S * min(3.0, 1.0 + self._records / LONGER_AT)
         if not self._target_s or not self._longest_s:
-            return SHORTEST_S
+            return shortest_s
         worked = min(1.0, self._worked_s * exp(min(0.0, self._measured_s - now_s) / MEMORY_S) / MEMORY_S)
         # An event that arrives while its lane is busy waits for that poll to end, and then for its own.
         left = self._target_s - 2 * sum(self._longest_s.values())
-        return max(SHORTEST_S, worked * left / len(self._longest_s))
+        return max(shortest_s, worked * left / len(self._longest_s))
 
 
 class PollQueue:
@@ -190,7 +197,8 @@ class PollQueue:
     def complete(self, poll: Poll) -> None:
         """Record the duration of a poll that was processed, and remove it."""
         now_s = time.monotonic()
-        self._pace.record(poll.paced_lane, now_s - self._started_s[poll.lane], now_s)
+        records = sum(len(part) for part, _ in poll.parts.values()) if poll.lane == INPUTS else 0
+        self._pace.record(poll.paced_lane, now_s - self._started_s[poll.lane], now_s, records)
         self.remove(poll)
 
     def remove(self, poll: Poll) -> None:

@@ -47,6 +47,20 @@ def test_without_a_target_nothing_waits() -> None:
     assert pace.pause_s(1.0) == SHORTEST_S
 
 
+def test_many_records_make_the_minimum_pause_longer() -> None:
+    """Polls of sixteen records and more are three times as far apart as polls of one."""
+    pace = Pace(0.0)
+    for second in range(100):
+        pace.record("inputs", 0.001, second, records=1)
+    assert pace.pause_s(100.0) < 1.2 * SHORTEST_S
+    for second in range(100, 200):
+        pace.record("inputs", 0.001, second, records=16)
+        pace.record("mutations", 0.001, second)
+    assert pace.pause_s(200.0) == pytest.approx(3 * SHORTEST_S, rel=0.01)
+    pace.record("inputs", 0.001, 201.0, records=4_000)
+    assert pace.pause_s(201.0) == 3 * SHORTEST_S
+
+
 def test_an_idle_worker_makes_no_pause() -> None:
     """A rare event is fetched at once, whatever the target."""
     pace = Pace(10.0)
