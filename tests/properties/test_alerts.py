@@ -106,6 +106,11 @@ def played(folder: Path, parts: list[list[Mutation]], shards: int, rng: random.R
     idle = [f"t:{number}" for number in range(len(parts))]
     cluster.feed([], SourceProgress({}, idle, partitions))
     cluster.drain(collect)
+    records = [shard.alerts.books["shipped"].record for shard in cluster.shards]
+    assert sum(record["confirmed"] for record in records) >= sum(
+        end == "confirmed" for end, _ in result.outcomes.values()
+    )
+    result.missed = sum(record["missed"] for record in records)
     cluster.close()
     return result
 
@@ -124,6 +129,7 @@ def published(expected: NaiveAlerts, got: NaiveAlerts, events: list[Mutation]) -
         {key: name for key, name in expected.ids.items() if name not in erased or key in got.ids},
         {name: end for name, end in expected.outcomes.items() if name not in erased or name in got.outcomes},
         {name: _without(expected.details[name], got.details[name], events) for name in got.details},
+        expected.missed,
     )
 
 
@@ -151,6 +157,7 @@ def test_interleavings_and_shards(kinds: list[Kind], rule: AlertRule, seed: int)
     events = labelled(rng, history(rng, kinds)) if rule.about else history(rng, kinds)
     expected = judged(events, rule, max(event.time for event in events))
     assert len(expected.ids) > 10
+    assert expected.missed > 3
     for number in range(INTERLEAVINGS):
         parts = partitioned(rng, events, rng.randrange(1, 6))
         with tempfile.TemporaryDirectory(prefix="groundswell-") as folder:

@@ -164,5 +164,6 @@ def test_verdict_and_rows(town: list[Mutation]) -> None:
     assert "knowable" in comparison.about()
     fired = replayed(town, ARTIFACT, [])[SHIPPED]
     assert (rows["differing_outcomes"], sum(rows["outcomes"].values())) == (0, len(fired))
+    assert rows["missed"] == rows["missed_from_events"] > 5
     assert rows["record"].keys() == {alert_id(user, time) for user, time in fired}
     assert sum(end is None for end in rows["record"].values()) == rows["outcomes"]["open"]
