@@ -11,6 +11,7 @@ from graphstate.memory.labels import read_labels
 from graphstate.types import Kind, Mutation, source_hash
 from streams.settings.alert_topics import NONE as NO_LABELS
 from streams.settings.alert_topics import ContentLabels
+from streams.shard.alerts import alert_rule
 from streams.shard.alerts.alert_rule import AlertRule, alert_id
 
 NONE = -(1 << 60)
@@ -106,7 +107,8 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
         new = Counter(author for (_, author), time in first.items() if time > since)
         active = [count for count in recent.values() if count]
         established = _entry([level[author] for author in authors], 0.1)
-        bar = _entry(active, 0.05) if int(0.05 * len(active)) else 0
+        entry_share = alert_rule.ENTRY_SHARE
+        bar = _entry(active, entry_share) if int(entry_share * len(active)) else 0
         top = {author for author in recent if bar and recent[author] >= bar}
         # A forgotten user starts again: its alerts up to then neither end nor prevent another.
         valid = [
