@@ -48,7 +48,7 @@ class Encoder:
 
 
 def _message(error: HTTPError) -> str:
-    """Return what a registry says about an error."""
+    """Return the message in a registry's response to a refused request."""
     try:
         return f": {json.loads(error.read())['message']}"
     except (OSError, ValueError, KeyError, TypeError):

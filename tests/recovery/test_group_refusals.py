@@ -31,7 +31,7 @@ from streams.settings.settings import Settings
 from tests.support.workers import START_S, WorkerProcess, producer, read_all, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
-AWAY_S = 12.0
+AWAY_S = 8.0
 ANONYMOUS = "User:ANONYMOUS"
 
 

@@ -80,7 +80,7 @@ _AT_START = foreign(dict(os.environ))
 
 
 def usable(environment: dict[str, str]) -> bool:
-    """Whether this is a test, and the libraries were imported with the same environment; programs that measure differ."""
+    """Whether this is a test, and the libraries were imported with the same environment; no program that measures."""
     return "PYTEST_CURRENT_TEST" in os.environ and foreign(environment) == _AT_START
 
 

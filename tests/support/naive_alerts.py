@@ -160,7 +160,7 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
 def _entering(tops: list[tuple[int, set[str]]], forgets: list[tuple[str, int]], rule: AlertRule) -> set[str]:
     """Return who enters at the last of the boundaries with active authors, with the top twentieth of each so far.
 
-    Computed anew from the first boundary; without a top twentieth a boundary changes nothing.
+    Computed from the first boundary on each time; without a top twentieth a boundary changes nothing.
     """
     inside: set[str] = set()
     entered: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""A server that speaks the protocol of a schema registry: subjects with versions, schemas by id."""
+"""A server with the protocol of a schema registry: subjects with versions, schemas by id."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_no_reach_is_above_the_number_of_users(reach: float, most: int, text: st
 
 
 def test_a_note_says_that_scores_are_not_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is on standard error, and only where an answer says so."""
+    """It is on standard error, and only for an answer with a reach that is not."""
     console.note_calibration([{"calibrated": True}, {}, {"calibrated": None}])
     assert capsys.readouterr() == ("", "")
     console.note_calibration([{"calibrated": True}, {"calibrated": False}])
