@@ -46,11 +46,13 @@ $(STAMP): requirements.lock pyproject.toml | $(if $(findstring $(BOOT),$(UV)),$(
 demo: $(STAMP)  ## Kafka, a worker and simulated events on this machine: ARGS="--minutes 1 --json"
 	@$(VENV)/bin/groundswell demo $(ARGS)
 
-# Each step prints its name; the first failure stops the run.
-test: $(STAMP) tools lint types check-imports  ## all checks and all tests
+# Each step prints its name; the first failure stops the run. The kernels, which most tests need, are compiled on one core
+# while mypy takes the other. The tests with a broker come first and fill the time together; short files come at the end.
+test: $(STAMP) tools lint  ## all checks and all tests
+	@$(PY) deploy/image/compile_kernels.py & kernels=$$!; $(MAKE) --no-print-directory types check-imports && wait $$kernels
 	@echo "== pytest"
 	@mkdir -p build && rm -f $(NOT_RUN)
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(or $(PYTEST),-m "not alone")
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(or $(PYTEST),-m "not alone")
 	@$(if $(PYTEST),:,$(PY) -m pytest -m alone tests/recovery tests/chaos)
 	@cat $(NOT_RUN) 2>/dev/null || true
 

@@ -63,6 +63,13 @@ class Alert(Struct, frozen=True):
     new_sharers: Annotated[int, Meta(ge=0, description="Users who shared this user for the first time in the window.")]
     content: Annotated[str | None, Meta(description="The content with the most recent shares.")]
     model: Version
+    rising_s: Annotated[
+        float, Meta(ge=0, description="Seconds of event time in which the newest three quarters of the shares came.")
+    ] = 0.0
+    sharers: Annotated[
+        tuple[str, ...], Meta(description="The new sharers whose own posts were shared most, at most five.")
+    ] = ()
+    topics: Annotated[tuple[str, ...], Meta(description="Topics of the content.")] = ()
 
 
 class Outcome(Struct, frozen=True):

@@ -44,6 +44,7 @@ COMMANDS = {
     "topics": Entry("topics", "app", "Create, list and describe the topics."),
     "produce": Entry("produce", "produce", "Validate the events of a file and send them to Kafka."),
     "connect": Entry("connect", "connect", "Read another topic, a WebSocket or a pipe, and send its events.", "avro"),
+    "export": Entry("export", "export", "Copy scores, alerts and outcomes into Avro topics of a registry.", "avro"),
     "tail": Entry("tail", "app", "Follow the scores or the alerts."),
     "replay": Entry("replay", "replay", "Score event files without a broker."),
     "simulate": Entry("simulate", "simulate", "Generate an event file with known true influence."),
@@ -66,7 +67,7 @@ COMMANDS = {
 
 
 WITHOUT_KERNELS = {
-    "bots", "compare", "config", "connect", "diffuse", "doctor", "query", "topics", "tail", "top", "worker",
+    "bots", "compare", "config", "connect", "diffuse", "doctor", "export", "query", "topics", "tail", "top", "worker",
 }  # fmt: skip
 """Commands that compile no kernels, or choose the folder of kernels themselves."""
 OPTIONAL = {"--skip-bad": "-1"}

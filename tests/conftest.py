@@ -24,7 +24,7 @@ from tests.support.workers import set_environment
 
 _SLOW = [HealthCheck.too_slow]  # each example opens a database
 examples.register_profile(
-    "ci", derandomize=True, deadline=None, database=None, max_examples=35, suppress_health_check=_SLOW
+    "ci", derandomize=True, deadline=None, database=None, max_examples=25, suppress_health_check=_SLOW
 )
 examples.register_profile(
     "fast", derandomize=True, deadline=None, database=None, max_examples=5, suppress_health_check=_SLOW

@@ -248,6 +248,11 @@ BOARDS: dict[str, tuple[str, list[tuple[str, list[Panel]]]]] = {
                         ],
                     ),
                     Panel(
+                        "Breakouts without an alert, since the states began",
+                        "short",
+                        [(f'sum by (rule) (groundswell_alert_record{{{ALL},outcome="missed"}})', "{{rule}}")],
+                    ),
+                    Panel(
                         "Watermark behind the newest event",
                         "s",
                         [

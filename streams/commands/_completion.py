@@ -69,6 +69,18 @@ def topics(incomplete: str) -> list[str]:
         return []
 
 
+def maps(incomplete: str) -> list[str]:
+    """Return the mappings that ship."""
+    from streams.connect.mapping import shipped
+
+    return _beginning(incomplete, *shipped())
+
+
+def outputs(incomplete: str) -> list[str]:
+    """Return the output topics as commands name them."""
+    return _beginning(incomplete, "score", "topic", "alert", "outcome")
+
+
 def difficulties(incomplete: str) -> list[str]:
     """Return the difficulties of a generated stream."""
     from model.simulation.population import DIFFICULTIES

@@ -65,6 +65,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "state restore": ("groundswell state restore --force",),
     "state find": ("groundswell state find u1 --topics",),
     "state reshard": ("groundswell state reshard --to 4 --dry-run",),
+    "export": (
+        "groundswell export --registry http://registry:8081",
+        "groundswell export alert outcome --registry http://registry:8081 --stop-at-end --json",
+    ),
     "dlq list": ("groundswell dlq list",),
     "dlq show": ("groundswell dlq show share --limit 3 --full",),
     "dlq replay": ("groundswell dlq replay share --reason json --dry-run",),

@@ -134,15 +134,18 @@ def show(answer: dict[str, Any]) -> None:
     """Print an explanation for a person."""
     explanation = answer["explanation"]
     console.line(
-        f"{answer['user']}: reach {answer['reach']:.2f}, percentile {answer['percentile']:.1f}, "
+        f"{answer['user']}: reach {console.people(answer['reach'])}, percentile {answer['percentile']:.1f}, "
         f"as of {answer['as_of']}, model {answer['model']}\nfrom {answer['from']}"
     )
+    console.note_calibration([answer])
     if answer.get("note"):
         typer.echo(f"note: {answer['note']}")
     if not explanation["settled"]:
         typer.echo("note: the shard has changes to process; the score will be this once it has processed them")
     stranger = explanation["stranger"]["reach"]
-    typer.echo(f"a user without any data has reach {stranger:.2f}; difference that each part makes to the score:\n")
+    typer.echo(
+        f"a user without any data has reach {console.people(stranger)}; difference that each part makes to the score:\n"
+    )
     rows = [(name, GROUPS.get(name, ""), effect) for name, effect in explanation["groups"].items()]
     rows += [(f"  {name}", f"{effect['edges']:,} edges", effect) for name, effect in explanation["relations"].items()]
     console.table([{"part": name, **_effect(effect), "what": about} for name, about, effect in rows])
@@ -186,12 +189,15 @@ def _show_change(change: dict[str, Any]) -> None:
     """Print what changed since the previous score."""
     published, before = change["published"], change["before"]
     if published:
-        typer.echo(f"last published score: reach {published['reach']:.2f}, percentile {published['percentile']:.1f}")
+        typer.echo(
+            f"last published score: reach {console.people(published['reach'])}, "
+            f"percentile {published['percentile']:.1f}"
+        )
     if before is None:
         typer.echo(f"previous score: {change['why']}")
         return
     typer.echo(
-        f"previous score: reach {before['reach']:.2f}, percentile {before['percentile']:.1f}, as of "
+        f"previous score: reach {console.people(before['reach'])}, percentile {before['percentile']:.1f}, as of "
         f"{before['as_of']}, model {before['model']}; since then {change['people']:+.3f} people"
     )
     for name, part in (("own features", change["own"]), ("neighbours and standing", change["rest"])):

@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.commands import _files
+from streams.commands import _completion, _files
 from streams.telemetry import console
 
 if TYPE_CHECKING:
     from streams.connect.mapping import Mapping
+    from streams.connect.sources import Source
     from streams.messages.files.event_files import Skipped
     from streams.settings.settings import Settings
 
 
 def connect(
-    source: Annotated[
-        str, typer.Argument(help="topic:NAME (of the same Kafka), ws://… or wss://…, a file, or - for standard input.")
-    ],
+    source: Annotated[str, typer.Argument(help="topic:NAME, ws://… or wss://…, a file, or - for standard input.")],
     map_: Annotated[
         str,
-        typer.Option("--map", help="Mapping: a .toml or .py file, or bluesky, debezium, github, mastodon, x."),
+        typer.Option(
+            "--map",
+            autocompletion=_completion.maps,
+            help="Mapping: a .toml or .py file, or bluesky, debezium, github, mastodon, x.",
+        ),
     ],
     store: Annotated[
         Path | None,
@@ -34,6 +37,12 @@ def connect(
     ] = None,
     group: Annotated[
         str, typer.Option(help="Consumer group that holds the position in a topic; default: GROUP.connect.NAME.")
+    ] = "",
+    source_broker: Annotated[
+        str,
+        typer.Option(
+            help="HOST:PORT of the Kafka that has the topic, with the login of the settings; default: BROKER."
+        ),
     ] = "",
     registry: Annotated[
         str, typer.Option(help="Address of a schema registry: records of the topic are Avro by its schemas.")
@@ -70,11 +79,14 @@ def connect(
     load(map_)  # its mistakes are found before anything is opened
     silence_aiokafka_log()
     logs.setup(settings)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-")[:80] or "stdin"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{source_broker}-{source}").strip("-")[:80] or "stdin"
     with topics.admin(settings) as client:
         topics.check(client, list(topics.Topics(settings).inputs.values()))
         rights.require(client, rights_table.produce(settings))
-        _check_topic(client, source)
+    of_source = settings.model_copy(update={"broker": source_broker}) if source_broker else settings
+    if source.startswith("topic:"):
+        with topics.admin(of_source) as client:
+            _check_topic(client, source)
     keep_s = settings.retention_s and settings.retention_s + settings.lateness_s
     memory = Memory(store or settings.datadir / f"connect-{name}.sqlite", keep_s)
     try:
@@ -82,9 +94,8 @@ def connect(
         skipped = _files.skipped(skip_bad, "the records before it were delivered")
         begin = perf_counter()
         group = group or f"{settings.consumer_group}.connect.{name}"
-        sent = asyncio.run(
-            _run(settings, source, group, mapping, skipped, rejected, registry, stop_at_end, quiet=as_json)
-        )
+        records = _records(of_source, source, group, mapping, registry, stop_at_end=stop_at_end)
+        sent = asyncio.run(_run(settings, records, mapping, skipped, rejected, quiet=as_json))
         _print(mapping, skipped, sent, perf_counter() - begin, as_json=as_json)
     finally:
         memory.close()
@@ -99,36 +110,36 @@ def _check_topic(client: Any, source: str) -> None:
     if kind != "topic" or not name:
         return
     if rights.absent(client, [name]):
-        raise TopicError(f"topic {name} does not exist; give the full name of a topic of this Kafka")
+        raise TopicError(
+            f"topic {name} does not exist; give the full name of a topic of {client.config['bootstrap_servers']}"
+        )
     rights.require(client, [Right("read", name)])
 
 
-async def _run(
-    settings: Settings,
-    given: str,
-    group: str,
-    mapping: Mapping,
-    skipped: Skipped,
-    rejected: Path | None,
-    registry: str,
-    stop_at_end: bool,
-    *,
-    quiet: bool,
-) -> int:
-    """Deliver until the end of the source or a signal; returns the number of events sent."""
-    from streams.connect.connector import Connector, Refused
+def _records(
+    settings: Settings, given: str, group: str, mapping: Mapping, registry: str, *, stop_at_end: bool
+) -> Source:
+    """Return the source; a topic is one of the Kafka of these settings."""
     from streams.connect.sources import decoded, source
-    from streams.kafka.event_producer import sender
-    from streams.telemetry import progress
 
     decode = decoded
     if registry:
         from streams.connect.registry import SchemaRegistry
 
         decode = SchemaRegistry(registry).decode
+    return source(given, settings, group, mapping, stop_at_end=stop_at_end, decode=decode)
+
+
+async def _run(
+    settings: Settings, records: Source, mapping: Mapping, skipped: Skipped, rejected: Path | None, *, quiet: bool
+) -> int:
+    """Deliver until the end of the source or a signal; returns the number of events sent."""
+    from streams.connect.connector import Connector, Refused
+    from streams.kafka.event_producer import sender
+    from streams.telemetry import progress
+
     async with sender(settings) as out:
         with progress.counter("records", total=None, quiet=quiet) as advance:
-            records = source(given, settings, group, mapping, stop_at_end=stop_at_end, decode=decode)
             connector = Connector(records, mapping, out, Refused(skipped, rejected), advance)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):

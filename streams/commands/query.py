@@ -59,9 +59,11 @@ def show(kind: str, answer: dict[str, Any], address: str) -> None:
     elif kind == "reach":
         where = f" on {answer['topic']} ({answer['posts']} posts)" if "topic" in answer else ""
         console.line(
-            f"{answer['user']}: reach {answer['reach']:.2f}{where} within {answer['horizon_s'] / 86_400:g} days, "
-            f"percentile {answer['percentile']:.1f}, as of {answer['as_of']}, model {answer['model']}"
+            f"{answer['user']}: reach {console.people(answer['reach'])}{where} within "
+            f"{answer['horizon_s'] / 86_400:g} days, percentile {answer['percentile']:.1f}, "
+            f"as of {answer['as_of']}, model {answer['model']}"
         )
+        console.note_calibration([answer])
     else:
         _fields(answer)
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.errors import BrokerError, Right, one_line
+from streams.errors import BrokerError, GroundswellError, Right, one_line
 from streams.messages.alert_text import phrases
 from streams.messages.escaping import safe, safe_json
 from streams.messages.outputs import SEPARATOR
 from streams.settings.connection import kafka_arguments
+from streams.telemetry import console
 
 if TYPE_CHECKING:
     from streams.kafka.topics import TopicSpec
@@ -25,6 +26,7 @@ Limit = Annotated[int, typer.Option(min=0, help="Stop after this number of messa
 AsJson = Annotated[bool, typer.Option("--json", help="Print each message's value as JSON, one per line.")]
 
 POLL_MS = 500
+_WITH_REACH = {"score", "topic", "alert"}
 
 
 @app.command()
@@ -80,8 +82,12 @@ def _follow(name: str, from_beginning: bool, limit: int, as_json: bool) -> None:
         topics.check(client, [spec])
         rights.require(client, [Right("read", spec.name)])
     shown = 0
+    noted = as_json or name not in _WITH_REACH
     try:
         for key, value in messages(settings, spec, from_beginning=from_beginning):
+            if not noted and value is not None:
+                noted = True
+                console.note_calibration([{"calibrated": is_calibrated(settings, json.loads(value).get("model", ""))}])
             typer.echo(line(name, key, value, as_json=as_json))
             shown += 1
             if shown == limit:
@@ -120,6 +126,34 @@ def messages(settings: Settings, spec: TopicSpec, *, from_beginning: bool) -> It
         ) from error
 
 
+def is_calibrated(settings: Settings, version: str) -> bool | None:
+    """Return whether the models topic has a calibration of an artifact; None if it cannot be read."""
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.errors import KafkaError
+
+    from streams.kafka.log_io import read_partitions
+    from streams.kafka.topics import Topics
+    from streams.worker.rollout.models_topic import map_key
+
+    part = TopicPartition(Topics(settings).models.name, 0)
+    try:
+        consumer = KafkaConsumer(**kafka_arguments(settings), group_id=None)
+        try:
+            end = consumer.end_offsets([part])[part]
+            ranges = {part: (consumer.beginning_offsets([part])[part], end)}
+            maps = {
+                record.key: record.value
+                for records in read_partitions(consumer, ranges)
+                for record in records
+                if record.key == map_key(version).encode()
+            }
+        finally:
+            consumer.close()
+    except (KafkaError, GroundswellError):
+        return None
+    return any(value is not None for value in maps.values())
+
+
 def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     """Format one message.
 
@@ -144,7 +178,7 @@ def line(name: str, key: str, value: bytes | None, *, as_json: bool) -> str:
     if name == "outcome":
         lead = f"{fields['lead_s'] / 3_600:.1f} h after the alert"
         return f"{fields['as_of'][:19]}  {fields['outcome']:9}  {safe(fields['user'])}  {lead}"
-    score = f"reach {fields['reach']:8.2f}  percentile {fields['percentile']:5.1f}"
+    score = f"reach {console.people(fields['reach']):>8}  percentile {fields['percentile']:5.1f}"
     if name == "score":
         return f"{fields['as_of'][:19]}  {score}  {safe(fields['user'])}"
     if name == "topic":

@@ -57,8 +57,9 @@ def show(answer: dict[str, Any]) -> None:
                 "gained_7d": entry["gained"]["7d"],
                 "posts": entry.get("topic_posts", entry["posts"]),
                 "engagement": None if entry["engagement"] is None else f"{entry['engagement']:.3g}",
-                "reach": f"{entry['reach']:.2f}",
+                "reach": console.people(entry["reach"], answer.get("users", 0)),
             }
             for entry in answer["top"]
         ]
     )
+    console.note_calibration(answer["top"])

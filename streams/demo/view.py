@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.messages.escaping import safe
+from streams.telemetry.console import people
 
 ALERTS = 8
 TOP = 10
@@ -107,7 +108,9 @@ class Lines:
             part = f"{frame.done:,} of {frame.total:,}  " if frame.total else ""
             self._print(part + frame.status())
             if frame.top:
-                names = ", ".join(f"{safe(entry['user'])} {entry['reach']:.1f}" for entry in frame.top[:5])
+                names = ", ".join(
+                    f"{safe(entry['user'])} {people(entry['reach'], frame.users)}" for entry in frame.top[:5]
+                )
                 self._print(f"top by reach: {names}")
 
     def _print(self, text: str) -> None:
@@ -165,7 +168,9 @@ def _top(frame: Frame) -> tuple[Text, Table]:
     for entry in frame.top[:TOP]:
         change = entry.get("change")
         moved = Text("·", "dim") if change is None else Text(f"{change:+.1%}", "green" if change > 0 else "red")
-        table.add_row(Text(safe(entry["user"])), f"{entry['reach']:.2f}", f"{entry['percentile']:.1f}", moved)
+        table.add_row(
+            Text(safe(entry["user"])), people(entry["reach"], frame.users), f"{entry['percentile']:.1f}", moved
+        )
     return Text(f"top influencers of {frame.users:,} users{clock}", style="bold"), table
 
 
@@ -179,7 +184,7 @@ def alert_line(alert: dict[str, Any]) -> str:
     """Format an alert as one line."""
     return (
         f"{alert['as_of'][:16].replace('T', ' ')}  {safe(alert['user'])}  {alert['new_sharers']} new sharers, "
-        f"{alert['level']} shares before, reach {alert['reach']:.1f}"
+        f"{alert['level']} shares before, reach {people(alert['reach'])}"
     )
 
 

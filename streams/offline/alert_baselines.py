@@ -11,11 +11,11 @@ from hashlib import blake2b
 import numpy as np
 
 from graphstate.queries import recent_activity
-from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s
 from model.types import Float64s
 from streams.shard.alerts.alert_rule import HALF_LIVES
 from streams.shard.alerts.judgement import BoundaryView
+from streams.shard.alerts.top_entries import TopEntries
 from streams.shard.shard import Shard
 
 Scores = Int64s | Float64s
@@ -28,31 +28,20 @@ class CallCounter:
         calls: Calls `[n]` by user row.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, window_us: int) -> None:
         self.calls: Int64s = np.zeros(0, np.int64)
-        self._top: set[int] = set()
-        self._credited: dict[int, int] = {}
+        self._entries = TopEntries(window_us)
 
     def update(self, shard: Shard, view: BoundaryView) -> None:
-        """Count a call for each sharer of an author who entered the top twentieth since the previous boundary.
-
-        An author of the top tenth by past shares does not count, and an author counts once per window.
-        """
-        graph, measured, thresholds = shard.graph, view.measured, view.thresholds
+        """Count a call for each sharer of an author who entered the top twentieth since the previous boundary."""
+        graph = shard.graph
         rows = graph.users.rows
         if rows > len(self.calls):
             self.calls = np.concatenate([self.calls, np.zeros(2 * rows - len(self.calls), np.int64)])
-        if not thresholds.bar:
-            return
         since = view.at - shard.rule.window_us
-        entered = (measured.level < thresholds.established) & (measured.recent >= thresholds.bar)
-        top = set(measured.rows[entered].tolist())
-        for row in top - self._top:
-            if self._credited.get(row, NEVER) <= since:
-                self._credited[row] = view.at
-                for sharer, _ in recent_activity.sharers(graph, row, since):
-                    self.calls[sharer] += 1
-        self._top = top
+        for row in self._entries.update(view.at, view.measured, view.thresholds):
+            for sharer, _ in recent_activity.sharers(graph, row, since):
+                self.calls[sharer] += 1
 
 
 class StepView:
@@ -134,7 +123,7 @@ class BaselineRules:
         self._shard = shard
         self.fired: dict[str, list[tuple[str, int]]] = {name: [] for name in [*names, RANDOM_AUTHORS]}
         self._alerts: dict[str, dict[int, int]] = {name: {} for name in self.fired}
-        self._counter = CallCounter()
+        self._counter = CallCounter(shard.rule.window_us)
 
     def step(self, view: BoundaryView) -> None:
         """Run every rule at a boundary, with the shard's state as of it."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from graphstate.types import Mutation
 from model.artifact import Artifact
-from model.evaluation.alert_outcomes import alert_outcomes
+from model.evaluation.alert_outcomes import alert_outcomes, missed_breakouts
 from model.evaluation.breakouts import FIGURES, AlertMetrics, Breakouts, Received, alert_metrics, breakouts
 from model.evaluation.metrics import Figure
 from streams.errors import InputError
@@ -26,6 +26,7 @@ from streams.offline.dataset import effective_events
 from streams.offline.evaluation import Progress
 from streams.offline.evaluation_replay import open_replay
 from streams.shard.alerts.alert_rule import AlertRule, alert_id
+from streams.shard.alerts.outcomes import MISSED
 from streams.shard.shard import Outcome
 
 SHIPPED, COUNTER = "shipped", "decayed counter, W/16"
@@ -35,6 +36,19 @@ _HOUR = 3_600
 Alerts = list[tuple[str, int]]
 Fired = dict[str, Alerts]
 """Announced users and times (µs) by rule."""
+
+
+@dataclass
+class Record:
+    """What a replay reports on the alerts of the shipped rule.
+
+    Attributes:
+        ended: Outcomes that the shard publishes.
+        missed: Breakouts without an alert.
+    """
+
+    ended: list[AlertOutcome] = field(default_factory=list)
+    missed: int = 0
 
 
 def received(events: Sequence[Mutation]) -> tuple[Received, list[str]]:
@@ -68,19 +82,19 @@ def replayed(
     names: Sequence[str] = tuple(RULES),
     progress: Progress = lambda _line: None,
     rule: AlertRule | None = None,
-    ended: list[AlertOutcome] | None = None,
+    record: Record | None = None,
 ) -> Fired:
     """Replay the events (in order of time) and return the alerts of the shipped rule and of the named baselines.
 
     rule: Parameters; None for the default rule with the artifact's horizon as its window.
-    ended: Receives the outcomes that the shard publishes.
+    record: Receives what the shard reports on the alerts.
     """
     fired: Fired = {SHIPPED: []}
 
     def collect(outcome: Outcome) -> None:
         fired[SHIPPED] += [(alert.user, alert.as_of) for alert in outcome.alerts]
-        if ended is not None:
-            ended.extend(outcome.alert_outcomes)
+        if record is not None:
+            record.ended.extend(outcome.alert_outcomes)
 
     with open_replay(artifact, events, collect, rule or AlertRule(artifact.config.horizon_s)) as replay:
         baselines = BaselineRules(replay.shard, names)
@@ -91,6 +105,8 @@ def replayed(
                 replay.advance(time)
             if number % 100 == 0 or time is None:
                 progress(f"replayed {end:,} of {len(events):,} events, ran the rules {number:,} times")
+        if record is not None:
+            record.missed = replay.shard.alerts.books[SHIPPED].record[MISSED]
     return fired | baselines.fired
 
 
@@ -105,6 +121,8 @@ class AlertComparison:
         authors: Number of authors in the events.
         outcomes: Number of alerts of the shipped rule by outcome, as the shard publishes them.
         differing_outcomes: Number of alerts whose outcome is another one when it is computed from the events.
+        missed: Number of breakouts without an alert of the shipped rule, as the shard counts them, and as counted from
+            the events.
         record: Outcome and time from the alert to it (s) of each alert of the shipped rule by id, computed from the
             events; None for an alert without an outcome yet.
     """
@@ -115,6 +133,7 @@ class AlertComparison:
     authors: int
     outcomes: dict[str, int]
     differing_outcomes: int
+    missed: tuple[int, int]
     record: dict[str, tuple[str, float] | None]
 
     def difference(self, name: str, other: str) -> dict[str, Figure]:
@@ -147,7 +166,8 @@ class AlertComparison:
             f"after the step, {100 * (1 - truth.known_share):.0f} % have an author without a post one step before. "
             f"Budget: {self.rule.budget} alerts per step. Intervals: 95 %, bootstrap over authors. Outcomes of the "
             f"shipped rule's alerts: {self.outcomes}, {self.differing_outcomes} of them other than computed from the "
-            "events."
+            f"events. Authors who entered the top twentieth without an alert of theirs: {self.missed[0]:,} "
+            f"({self.missed[1]:,} from the events)."
         )
 
     def row(self) -> dict[str, Any]:
@@ -160,6 +180,8 @@ class AlertComparison:
             "knowable": int(self.truth.knowable.sum()),
             "outcomes": self.outcomes,
             "differing_outcomes": self.differing_outcomes,
+            "missed": self.missed[0],
+            "missed_from_events": self.missed[1],
             "record": self.record,
             "unknown_share": round(1 - self.truth.known_share, 4),
             "rules": [{"rule": name, **metrics.row()} for name, metrics in self.metrics.items()],
@@ -219,8 +241,8 @@ def compare_rules(
             f"nothing to evaluate: more than {days:g} days must lie between the first share and the end; give more "
             "events or an earlier --from"
         )
-    ended: list[AlertOutcome] = []
-    fired = replayed(events, artifact, names, progress, rule, ended)
+    published = Record()
+    fired = replayed(events, artifact, names, progress, rule, published)
     row = {user: number for number, user in enumerate(authors)}
     alerts = {
         name: [(row[user], time) for user, time in fired_by_rule if user in row and time in truth.rising]
@@ -229,8 +251,11 @@ def compare_rules(
     announced = (author for alerts_of_rule in alerts.values() for author, _ in alerts_of_rule)
     authors_to_sample = np.unique([*truth.author.tolist(), *announced]).astype(np.int64)
     metrics = {name: alert_metrics(truth, alerts_of_rule, authors_to_sample) for name, alerts_of_rule in alerts.items()}
-    outcomes, differing, record = _outcomes(shares, row, fired[SHIPPED], ended, rule, events[-1].time)
-    return AlertComparison(truth, rule, metrics, len(authors), outcomes, differing, record)
+    end = events[-1].time
+    outcomes, differing, record = _outcomes(shares, row, fired[SHIPPED], published.ended, rule, end)
+    announced = [(row[user], time) for user, time in fired[SHIPPED] if user in row]
+    missed = published.missed, len(missed_breakouts(shares, announced, rule.window_us, rule.step_us, end))
+    return AlertComparison(truth, rule, metrics, len(authors), outcomes, differing, missed, record)
 
 
 def _outcomes(

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
 from streams.messages.escaping import safe, safe_json, safe_lines
+
+NOT_CALIBRATED = "scores are not calibrated on this stream yet: trust the order more than the number"
+"""Below values that are no number of people yet."""
+_MANY = 1e6
+
+
+def people(reach: float, most: int = 0) -> str:
+    """Return a reach as text, in people.
+
+    Args:
+        reach: Predicted number of people.
+        most: Number of users, which no reach is above; 0: not known. Before a calibration a score may be far above it.
+    """
+    if 0 < most < reach:
+        return f"> {most:,}"
+    return f"{reach:.2f}" if reach < _MANY else f"{reach:.0e}"
+
+
+def note_calibration(answers: Sequence[Mapping[str, Any]]) -> None:
+    """Print a note on standard error if any of some answers of a worker has a reach that is not calibrated."""
+    if any(answer.get("calibrated") is False for answer in answers):
+        typer.echo(f"note: {NOT_CALIBRATED}", err=True)
 
 
 def as_json(value: Any) -> None:

@@ -188,6 +188,13 @@ class Metrics:
             "decayed counter with the same budget that publishes nothing",
             "rule",
         )
+        self.alert_record = self._gauge(
+            "alert_record",
+            "Confirmed and expired alerts, and missed breakouts, which had no alert within the window before, of this "
+            "worker's shards since their states began, by rule as above",
+            "rule",
+            "outcome",
+        )
         self.webhook_alerts = self._counter(
             "webhook_alerts_total", "Alerts that the webhook's address accepted (sent) or that were dropped", "outcome"
         )

@@ -414,6 +414,8 @@ class Measurements(WorkerPart):
             ended = [confirmed for shard in shards for confirmed in shard.ended[rule]]
             if ended:
                 metrics.alert_precision.labels(rule).set(sum(ended) / len(ended))
+            for outcome in shards[0].record[rule]:
+                metrics.alert_record.labels(rule, outcome).set(sum(shard.record[rule][outcome] for shard in shards))
 
 
 class TierSizes(WorkerPart):

@@ -36,6 +36,8 @@ class End:
 class Member(WorkerProcess):
     """A numbered worker that is restarted after an exit; `up`: whether it should run."""
 
+    forks = False
+
     def __init__(self, number: int, settings: Settings, *, skewed: bool = False) -> None:
         super().__init__(settings)
         self.number = number

@@ -47,6 +47,8 @@ def ran(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Itera
         broker=kafka.address, prefix=prefix, datadir=folder / "state", web_port=free_port("127.0.0.1"), audit_share=1.0
     )
     process = WorkerProcess(settings)
+    # A start from the command takes seconds in which it is seen not to be ready.
+    process.forks = False
     found = Ran(process, Topics(settings))
     with admin(settings) as client:
         create(client, found.topics.all())
@@ -90,6 +92,7 @@ def test_readiness_follows_state_and_partitions(ran: Ran) -> None:
 def test_liveness_starts_before_readiness(settings: Settings) -> None:
     """`/livez` answers as soon as the port is open."""
     process = WorkerProcess(settings)
+    process.forks = False
     process.start()
     try:
         wait_for(lambda: process.get("/livez")[0] == 200, 60, "the web port")

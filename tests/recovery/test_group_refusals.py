@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,10 +28,10 @@ from streams.errors import BrokerError
 from streams.kafka.topics import Topics, admin, create
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import Settings
-from tests.support.workers import START_S, WorkerProcess, environment, producer, read_all, wait_for
+from tests.support.workers import START_S, WorkerProcess, producer, read_all, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
-AWAY_S = 12.0
+AWAY_S = 8.0
 ANONYMOUS = "User:ANONYMOUS"
 
 
@@ -68,11 +66,9 @@ class FailingProcess(WorkerProcess):
         super().__init__(settings)
         self._case = case
 
-    def start(self) -> None:
-        """Start the process without waiting for it."""
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "tests.recovery.failing", self._case]
-            self.process = subprocess.Popen(command, env=environment(self.settings), stdout=log, stderr=log, cwd=ROOT)
+    def module(self) -> list[str]:
+        """The module that wraps the worker."""
+        return ["tests.recovery.failing", self._case]
 
 
 @contextmanager

@@ -252,8 +252,9 @@ def fill(state: PageState) -> None:
         ("acknowledge", 0.004),
     ):
         metrics.batch_seconds.labels(stage).observe(seconds)
-    metrics.alert_outcomes.labels("confirmed").inc(8)
-    metrics.alert_outcomes.labels("expired").inc(4)
+    for rule, counts in (("shipped", (8, 4, 3)), ("counter", (5, 7, 6))):
+        for outcome, number in zip(("confirmed", "expired", "missed"), counts, strict=True):
+            metrics.alert_record.labels(rule, outcome).set(number)
     metrics.alert_precision.labels("shipped").set(0.67)
     metrics.alert_precision.labels("counter").set(0.42)
     history = state.feed.history

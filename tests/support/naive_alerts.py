@@ -11,9 +11,12 @@ from graphstate.memory.labels import read_labels
 from graphstate.types import Kind, Mutation, source_hash
 from streams.settings.alert_topics import NONE as NO_LABELS
 from streams.settings.alert_topics import ContentLabels
+from streams.shard.alerts import alert_rule
 from streams.shard.alerts.alert_rule import AlertRule, alert_id
 
 NONE = -(1 << 60)
+NOBODY = ""
+"""In place of a top twentieth where there are too few authors for one."""
 
 
 @dataclass
@@ -25,11 +28,13 @@ class NaiveAlerts:
         outcomes: Outcome and lead (s) by alert id.
         details: Details by alert id: how long the rise has gone on (s), the named new sharers, the
             content with most shares.
+        missed: Number of authors who entered the top twentieth without an alert.
     """
 
     ids: dict[tuple[str, int], str] = field(default_factory=dict)
     outcomes: dict[str, tuple[str, float]] = field(default_factory=dict)
     details: dict[str, tuple[float, tuple[str, ...], str]] = field(default_factory=dict)
+    missed: int = 0
 
 
 def labels_of(events: Iterable[Mutation]) -> dict[str, ContentLabels]:
@@ -83,6 +88,7 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
     if not events:
         return result
     fired: list[tuple[str, int]] = []
+    tops: list[tuple[int, set[str]]] = []
     ordered = sorted(events, key=lambda mutation: mutation.time)
     forgets = [(mutation.user, mutation.time) for mutation in events if mutation.kind == Kind.FORGET]
     for boundary in range((ordered[0].time // rule.step_us + 1) * rule.step_us, end + 1, rule.step_us):
@@ -101,14 +107,21 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
         new = Counter(author for (_, author), time in first.items() if time > since)
         active = [count for count in recent.values() if count]
         established = _entry([level[author] for author in authors], 0.1)
-        bar = _entry(active, 0.05) if int(0.05 * len(active)) else 0
-        _end(result, fired, forgets, boundary, rule, {author for author in recent if bar and recent[author] >= bar})
+        entry_share = alert_rule.ENTRY_SHARE
+        bar = _entry(active, entry_share) if int(entry_share * len(active)) else 0
+        top = {author for author in recent if bar and recent[author] >= bar}
         # A forgotten user starts again: its alerts up to then neither end nor prevent another.
-        quiet = {
-            user
+        valid = [
+            (user, at)
             for user, at in fired
-            if at > since and not any(user == name and at <= time < boundary for name, time in forgets)
-        }
+            if at >= since and not any(user == name and at <= time < boundary for name, time in forgets)
+        ]
+        if active:
+            tops.append((boundary, {author for author in top if level[author] < established} if bar else {NOBODY}))
+            called = {user for user, _ in valid}
+            result.missed += len(_entering(tops, forgets, rule) - called)
+        _end(result, fired, forgets, boundary, rule, top)
+        quiet = {user for user, at in valid if at > since}
         candidates = [
             author
             for author in authors
@@ -142,6 +155,32 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
             rising_s = (boundary - own[len(own) // 4][0]) / 1e6
             result.details[name] = rising_s, tuple(kept[:5]), _most_shared(own)
     return result
+
+
+def _entering(tops: list[tuple[int, set[str]]], forgets: list[tuple[str, int]], rule: AlertRule) -> set[str]:
+    """Return who enters at the last of the boundaries with active authors, with the top twentieth of each so far.
+
+    Computed from the first boundary on each time; without a top twentieth a boundary changes nothing.
+    """
+    inside: set[str] = set()
+    entered: dict[str, int] = {}
+    before = NONE
+    entering: set[str] = set()
+    for boundary, top in tops:
+        entering = set()
+        if top == {NOBODY}:
+            continue
+        gone = {user for user, time in forgets if before <= time < boundary}
+        entered = {
+            user: at
+            for user, at in entered.items()
+            if at > boundary - rule.window_us
+            and not any(name == user and at <= time < boundary for name, time in forgets)
+        }
+        entering = top - (inside - gone) - entered.keys()
+        entered |= dict.fromkeys(entering, boundary)
+        inside, before = top, boundary
+    return entering if tops[-1][0] >= tops[0][0] + rule.window_us else set()
 
 
 def _most_shared(shares: list[tuple[int, str]]) -> str:

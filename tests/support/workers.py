@@ -24,7 +24,7 @@ from streams.kafka.topics import Topics
 from streams.settings.connection import kafka_arguments
 from streams.settings.direct_http import urlopen
 from streams.settings.settings import PREFIX, Settings
-from tests.support import tidy
+from tests.support import fork_server, tidy
 
 START_S = 90.0
 POLL_S = 0.05
@@ -47,16 +47,18 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None
 
 
 class WorkerProcess:
-    """`groundswell worker` with these settings; its log is a file beside its state."""
+    """`groundswell worker` with these settings, a fork if it can be one; its log is a file beside its state."""
 
     python: str | Path = sys.executable
     folder: Path = tidy.ROOT
     """The working folder; here the checkout, so that its code runs."""
+    forks = True
+    """Whether a test starts it as a fork."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.log = Path(f"{settings.datadir}.log")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | fork_server.Forked | None = None
         self.seen: list[tuple[int, dict[str, Any]]] = []
 
     def module(self) -> list[str]:
@@ -65,11 +67,13 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the process without waiting for it."""
-        command = [str(self.python), "-m", *self.module()]
+        own = environment(self.settings)
+        if self.forks and self.python == sys.executable and fork_server.usable(own):
+            self.process = fork_server.Forked(self.module(), own, self.log, self.folder)
+            return
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, env=environment(self.settings), stdout=log, stderr=log, cwd=self.folder
-            )
+            command = [str(self.python), "-m", *self.module()]
+            self.process = subprocess.Popen(command, env=own, stdout=log, stderr=log, cwd=self.folder)
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a page; status 0 without an answer."""

@@ -38,9 +38,11 @@ from streams.shard.alerts.messages import COUNTER, SHIPPED, Candidate, ShardCand
 from streams.shard.alerts.outcomes import AlertBook, Ended
 from streams.shard.alerts.pending import PendingChanges
 from streams.shard.alerts.rounds import Rounds
+from streams.shard.alerts.top_entries import TopEntries
 from streams.shard.alerts.watermarks import Watermarks
 
 STATE, AUTHORS, PENDING, COVERED = (ALERTS + part for part in (b"state", b"author/", b"pending/", b"covered/"))
+ENTRIES = ALERTS + b"entries"
 _RULES = (SHIPPED, COUNTER)
 
 
@@ -66,12 +68,14 @@ class AlertFigures(NamedTuple):
         idle: Number of idle partitions.
         awaited: Shards that the next boundary waits for.
         ended: Whether each of the newest outcomes was a confirmation, by rule.
+        record: Number of confirmed and expired alerts and of missed breakouts since the state began, by rule.
     """
 
     lags_s: dict[str, float]
     idle: int
     awaited: list[int]
     ended: dict[str, list[bool]]
+    record: dict[str, dict[str, int]]
 
 
 @dataclass
@@ -104,6 +108,7 @@ class Judgement:
         passed: The last boundary (µs) that each shard has passed, by shard.
         next: The boundary (µs) to be judged next.
         books: Alerts by rule.
+        entries: Breakouts.
         step: What this micro-batch added.
         unpublished: Picks of earlier micro-batches that the next one publishes, if it publishes.
         on_boundary: Called with each boundary that has active authors, before its candidates are chosen.
@@ -118,6 +123,7 @@ class Judgement:
         self.activity = AuthorActivity(rule, AUTHORS)
         self.pending = PendingChanges(rule.step_us, PENDING)
         self.books = {name: AlertBook(rule.window_us) for name in _RULES}
+        self.entries = TopEntries(rule.window_us)
         self.step = StepAlerts()
         self.unpublished: list[Emerging] = []
         self.on_boundary: Callable[[BoundaryView], None] = lambda _view: None
@@ -261,7 +267,7 @@ class Judgement:
             return ShardCounts({}, {}, self.activity.at)
         changes = self.pending.take_before(boundary)
         for change in changes[changes["kind"] == CLEARED]:
-            for book in self.books.values():
+            for book in (*self.books.values(), self.entries):
                 book.forget(int(change["author"]), int(change["time"]))
         self.activity.advance(boundary, changes)
         measured = self._measured(boundary)
@@ -276,6 +282,9 @@ class Judgement:
     def _end_alerts(self, view: BoundaryView) -> None:
         measured, bar = view.measured, view.thresholds.bar
         top = set(measured.rows[measured.recent >= bar].tolist()) if bar else set[int]()
+        breakouts = self.entries.update(view.at, measured, view.thresholds)
+        for book in self.books.values():
+            book.count_missed(breakouts, view.at)
         forgotten_at = self._graph.users.forget_at_cells
         self.step.ended += self.books[SHIPPED].judge(view.at, top.__contains__, forgotten_at.__getitem__)
         self.step.ended_shadow += self.books[COUNTER].judge(view.at, top.__contains__, forgotten_at.__getitem__)
@@ -415,8 +424,12 @@ class Judgement:
 
     def figures(self) -> AlertFigures:
         """Return the measurements."""
-        ended = {name: list(book.ended) for name, book in self.books.items()}
-        return AlertFigures(self.watermarks.lags(), len(self.watermarks.idle), self.awaited, ended)
+        books = self.books.items()
+        ended, record = (
+            {name: list(book.ended) for name, book in books},
+            {name: dict(book.record) for name, book in books},
+        )
+        return AlertFigures(self.watermarks.lags(), len(self.watermarks.idle), self.awaited, ended, record)
 
     # On disk
 
@@ -424,6 +437,9 @@ class Judgement:
         """Return the rows to write with this micro-batch, None for a removal."""
         obsolete, self._obsolete = self._obsolete, {}
         rows = obsolete | self.pending.rows() | self.activity.rows() | self._graph.applier.covered.rows(COVERED)
+        if self.entries.changed:
+            rows[ENTRIES] = msgspec.msgpack.encode(self.entries.to_json())
+            self.entries.changed = False
         if self._changed:
             rows[STATE] = msgspec.msgpack.encode(self._to_json())
             self._changed = False
@@ -455,9 +471,11 @@ class Judgement:
         self._graph.applier.covered.restore(rows, COVERED)
         if not self._rounds.restore(state["rounds"]):
             # Counters of another rule: its alerts still end.
-            self._obsolete = {key: None for key in rows if key.startswith((AUTHORS, PENDING))}
+            self._obsolete = {key: None for key in rows if key.startswith((ENTRIES, AUTHORS, PENDING))}
             self._seed()
             return
+        if ENTRIES in rows:
+            self.entries.restore(msgspec.msgpack.decode(rows[ENTRIES]))
         self.next = state["next"]
         self.activity.restore(rows, state["at"])
         self.pending.restore(rows, state["at"])

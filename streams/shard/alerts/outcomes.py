@@ -1,17 +1,18 @@
-"""Alerts after they fired: the cool-down of their users, and their outcomes.
+"""Alerts after they fired: the cool-down of their users, their outcomes, and the breakouts without an alert.
 
 An alert is confirmed at the first boundary within a window after it at which its user is in the top twentieth of the
-authors shared in the last window; otherwise it expires one window later.
+authors shared in the last window; otherwise it expires one window later. A breakout (`top_entries`) without an alert
+within the window before is missed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-CONFIRMED, EXPIRED = "confirmed", "expired"
+CONFIRMED, EXPIRED, MISSED = "confirmed", "expired", "missed"
 LAST = 100
 """Number of the newest outcomes from which precision is computed."""
 
@@ -57,12 +58,14 @@ class AlertBook:
     Attributes:
         alerts: Alerts of the last window.
         ended: Whether each of the newest outcomes was a confirmation.
+        record: Number of confirmed alerts, expired alerts and missed breakouts since the state began.
     """
 
     def __init__(self, window_us: int) -> None:
         self._window_us = window_us
         self.alerts: list[FiredAlert] = []
         self.ended: deque[bool] = deque(maxlen=LAST)
+        self.record = dict.fromkeys((CONFIRMED, EXPIRED, MISSED), 0)
 
     def add(self, row: int, as_of: int) -> None:
         """Add an alert at a boundary (µs)."""
@@ -79,6 +82,11 @@ class AlertBook:
     def forget(self, row: int, until: int) -> None:
         """Remove the alerts of a user up to a time (µs)."""
         self.alerts = [alert for alert in self.alerts if alert.row != row or alert.as_of > until]
+
+    def count_missed(self, breakouts: Iterable[int], boundary: int) -> None:
+        """Count the breakouts at a boundary (µs), as user rows, without an alert; its alerts are not judged yet."""
+        called = {alert.row for alert in self.alerts if boundary - self._window_us <= alert.as_of < boundary}
+        self.record[MISSED] += sum(row not in called for row in breakouts)
 
     def judge(
         self, boundary: int, in_top: Callable[[int], bool], forgotten_at: Callable[[int], int]
@@ -101,6 +109,7 @@ class AlertBook:
             if forgotten_at(alert.row) >= alert.as_of:
                 continue
             self.ended.append(confirmed)
+            self.record[CONFIRMED if confirmed else EXPIRED] += 1
             yield Ended(
                 alert.row,
                 alert.as_of,
@@ -114,9 +123,11 @@ class AlertBook:
         return {
             "alerts": [[alert.row, alert.as_of, alert.open] for alert in self.alerts],
             "ended": list(self.ended),
+            "record": self.record,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Load what `to_json` returned."""
         self.alerts = [FiredAlert(*alert) for alert in state["alerts"]]
         self.ended = deque(state["ended"], LAST)
+        self.record |= state.get("record", {})

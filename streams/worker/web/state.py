@@ -74,14 +74,15 @@ class Owners(Protocol):
 
 
 def alert_record(metrics: Metrics) -> dict[str, Any]:
-    """Return what became of the alerts: outcomes since the start, and the confirmed part of the newest by rule."""
+    """Return what became of the alerts, and the breakouts without one, by rule; the confirmed part of the newest."""
 
-    def samples(metric: Any, name: str) -> dict[str, float]:
-        found = (sample for family in metric.collect() for sample in family.samples)
-        return {sample.labels[name]: sample.value for sample in found if not sample.name.endswith("_created")}
+    def samples(metric: Any) -> list[Any]:
+        return [sample for family in metric.collect() for sample in family.samples]
 
-    ended, precision = samples(metrics.alert_outcomes, "outcome"), samples(metrics.alert_precision, "rule")
-    return {**{name: int(count) for name, count in ended.items()}, "precision": precision}
+    record: dict[str, Any] = {"precision": {one.labels["rule"]: one.value for one in samples(metrics.alert_precision)}}
+    for one in samples(metrics.alert_record):
+        record.setdefault(one.labels["rule"], {})[one.labels["outcome"]] = int(one.value)
+    return record
 
 
 class LiveState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.evaluation.alert_outcomes import CONFIRMED, EXPIRED, alert_outcomes
+from model.evaluation.alert_outcomes import CONFIRMED, EXPIRED, alert_outcomes, missed_breakouts
 from model.evaluation.breakouts import Received
 
 STEP, WINDOW = 10, 40
@@ -25,3 +25,15 @@ def test_confirmed_and_expired() -> None:
     assert alert_outcomes(few, [(3, 80)], WINDOW, STEP, 200) == {(3, 80): (EXPIRED, 120)}
     assert alert_outcomes(few, [(3, 80)], WINDOW, STEP, 110) == {}
     assert alert_outcomes(few, [], WINDOW, STEP, 110) == {}
+
+
+def test_missed_breakouts() -> None:
+    """Two authors leave a level crowd; the one with an alert is called, the other missed, once each."""
+    base = [(time, author) for time in range(5, 300, 10) for author in range(2, 40)]
+    rises = [(time, author) for start, author in ((121, 0), (131, 1)) for time in range(start, start + 9)]
+    table = np.array(sorted(base + rises), np.int64)
+    shares = Received(table[:, 0].copy(), table[:, 1].copy(), np.zeros(40, np.int64))
+    assert missed_breakouts(shares, [(0, 120)], WINDOW, STEP, 290) == [(1, 140)]
+    assert missed_breakouts(shares, [(0, 89)], WINDOW, STEP, 290) == [(0, 130), (1, 140)]
+    assert missed_breakouts(shares, [(0, 90), (1, 100)], WINDOW, STEP, 290) == []
+    assert missed_breakouts(shares, [], WINDOW, STEP, 120) == []

@@ -120,7 +120,9 @@ def test_values_that_cannot_be_read(address: str, value: bytes, problem: str) ->
 
 def test_a_registry_that_refuses_or_is_not_there(address: str) -> None:
     """The error names the registry without the login."""
-    with pytest.raises(InputError, match=f"^the registry at http://{address} answers 401; check --registry$"):
+    with pytest.raises(
+        InputError, match=f"^the registry at http://{address} answers 401: Unauthorized; check --registry$"
+    ):
         SchemaRegistry(f"http://me:wrong@{address}").decode(wire(9, b"x"))
     with pytest.raises(InputError, match=r"^no registry at http://127.0.0.1:9 "):
         SchemaRegistry("http://me:secret@127.0.0.1:9").decode(wire(9, b"x"))

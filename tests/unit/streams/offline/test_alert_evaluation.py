@@ -6,10 +6,11 @@ import pytest
 from graphstate.types import Kind, Mutation
 from model.artifact import Artifact, untrained
 from model.config import ModelConfig
+from model.evaluation.alert_outcomes import missed_breakouts
 from model.simulation.stream import Simulation
 from streams.messages.events import from_row
 from streams.offline.alert_baselines import RANDOM_AUTHORS, RULES
-from streams.offline.alert_evaluation import COUNTER, SHIPPED, Fired, compare_rules, received, replayed, stops
+from streams.offline.alert_evaluation import COUNTER, SHIPPED, Fired, Record, compare_rules, received, replayed, stops
 from streams.shard.alerts.alert_rule import AlertRule, alert_id
 from tests.support.graphs import DAY, HOUR, at, create, delete, follow, share, unshare
 
@@ -164,5 +165,14 @@ def test_verdict_and_rows(town: list[Mutation]) -> None:
     assert "knowable" in comparison.about()
     fired = replayed(town, ARTIFACT, [])[SHIPPED]
     assert (rows["differing_outcomes"], sum(rows["outcomes"].values())) == (0, len(fired))
+    assert rows["missed"] == rows["missed_from_events"]
     assert rows["record"].keys() == {alert_id(user, time) for user, time in fired}
     assert sum(end is None for end in rows["record"].values()) == rows["outcomes"]["open"]
+
+
+def test_breakouts_without_an_alert_are_missed(town: list[Mutation]) -> None:
+    """A rule that never fires misses every breakout; the shard counts those that follow from the events."""
+    record, rule = Record(), AlertRule(min_new_sharers=1_000)
+    assert replayed(town, ARTIFACT, [], rule=rule, record=record)[SHIPPED] == []
+    counted = missed_breakouts(received(town)[0], [], rule.window_us, rule.step_us, town[-1].time)
+    assert record.missed == len(counted) > 2

@@ -36,3 +36,20 @@ def test_a_json_value_is_one_line_and_holds_no_control_character(capsys: pytest.
 def test_a_figure_has_its_interval(row: dict[str, float | None], text: str) -> None:
     """A dash stands for no value; an interval is shown only if there is one."""
     assert console.figure(row) == text
+
+
+@pytest.mark.parametrize(
+    ("reach", "most", "text"),
+    [(0.125, 0, "0.12"), (1234.5, 0, "1234.50"), (3.2e11, 0, "3e+11"), (3.2e11, 1_234, "> 1,234"), (12.0, 12, "12.00")],
+)
+def test_no_reach_is_above_the_number_of_users(reach: float, most: int, text: str) -> None:
+    """Before a calibration a score may be far above it; without that number it is short."""
+    assert console.people(reach, most) == text
+
+
+def test_a_note_says_that_scores_are_not_calibrated(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is on standard error, and only for an answer with a reach that is not."""
+    console.note_calibration([{"calibrated": True}, {}, {"calibrated": None}])
+    assert capsys.readouterr() == ("", "")
+    console.note_calibration([{"calibrated": True}, {"calibrated": False}])
+    assert capsys.readouterr() == ("", f"note: {console.NOT_CALIBRATED}\n")

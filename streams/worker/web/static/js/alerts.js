@@ -139,13 +139,15 @@ function showLead() {
 }
 
 function showRecord(record) {
-  if (!record) return;
-  const ended = record.confirmed + record.expired;
-  if (!ended) return;
-  const part = name => (name in record.precision ? `${Math.round(100 * record.precision[name])} %` : "–");
+  const { shipped, counter, precision } = record || {};
+  if (!shipped || !(shipped.confirmed + shipped.expired + shipped.missed)) return;
+  const ended = one => `${count(one.confirmed)} of ${count(one.confirmed + one.expired)}`;
+  const missed = one => `${count(one.missed)} ${one.missed === 1 ? "author" : "authors"}`;
+  const part = name => (name in precision ? `${Math.round(100 * precision[name])} %` : "–");
   at("record").textContent =
-    `${count(record.confirmed)} of ${count(ended)} ended alerts were confirmed, ${count(record.expired)} expired.${lead}` +
-    ` Of the newest, ${part("shipped")} confirmed; a plain counter with the same budget: ${part("counter")}.`;
+    `${ended(shipped)} ended alerts were confirmed, ${count(shipped.expired)} expired; ${missed(shipped)} rose to the top` +
+    ` without an alert.${lead} A plain counter with the same budget: ${ended(counter)} confirmed, ${missed(counter)} missed.` +
+    ` Of the newest alerts, ${part("shipped")} against ${part("counter")} were confirmed.`;
 }
 
 export function start() {

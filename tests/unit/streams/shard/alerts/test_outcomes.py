@@ -46,3 +46,18 @@ def test_cool_down_and_restart() -> None:
     other.forget(2, 149)
     other.forget(1, 100)
     assert other.in_cool_down(200) == [2]
+
+
+def test_breakouts_without_an_alert_are_missed() -> None:
+    """An alert up to a window before calls a breakout; the counts stay over a restart."""
+    book, other = AlertBook(WINDOW), AlertBook(WINDOW)
+    book.add(1, 100)
+    book.add(2, 100)
+    book.count_missed([1, 3], 110)
+    list(book.judge(110, {1}.__contains__, lambda _row: -1))
+    book.count_missed([2], 220)
+    list(book.judge(220, {2}.__contains__, lambda _row: -1))
+    book.count_missed([1], 230)
+    assert book.record == {"confirmed": 2, "expired": 0, "missed": 2}
+    other.restore(book.to_json())
+    assert other.record == book.record
