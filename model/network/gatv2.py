@@ -30,7 +30,7 @@ Edges = dict[str, Tensor] | dict[str, SortedEdges]
 """Edges per relation: `[2, E]`, or grouped by target for the compiled pass of training."""
 
 
-def _convolve(conv: GATv2Conv, pair: tuple[Tensor, Tensor], edges: Tensor | SortedEdges) -> Tensor:
+def convolve(conv: GATv2Conv, pair: tuple[Tensor, Tensor], edges: Tensor | SortedEdges) -> Tensor:
     """Return one conv `[n_targets, hidden]`, by PyTorch Geometric or by the compiled pass."""
     source, target = pair
     if isinstance(edges, SortedEdges):
@@ -67,7 +67,7 @@ class Layer(nn.Module):
         total = {name: root(inputs[name]) for name, root in self.roots.items()}
         for name, source, target in self.relations:
             pair = (x[source], inputs[target])
-            total[target] = total[target] + _convolve(self.convs[name], pair, edges[name])
+            total[target] = total[target] + convolve(self.convs[name], pair, edges[name])
         return {name: functional.elu(value) for name, value in total.items()}
 
 

@@ -146,7 +146,7 @@ class Analyst:
         await reader.commit(positions)
         if self.next_actions is not None and self.next_actions.wants(measures):
             self.next_actions.begin(measures, await self._on_graph(self._posts))
-        if self.background.idle and (analysis is None or analysis.measures is not measures):
+        if self.background.wants(measures):
             # The graph is still the one that was measured: events are applied between passes only.
             self.background.begin(measures, await self._on_graph(self._sharing, len(measures.live)))
 

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -29,7 +29,7 @@ from model.analysis.edge_model import EdgeChances
 from model.analysis.exposures import Activity, History, first_exposures
 from model.analysis.follower_quality import THRESHOLD, Quality, follower_quality
 from streams.analyst.measures import Measures, Sharing
-from streams.analyst.pace import SHARE
+from streams.analyst.pace import Rounds
 from streams.telemetry.stage_timer import StageTimer
 
 Float64s = NDArray[np.float64]
@@ -78,8 +78,8 @@ class Analysis:
         return self.measures.live & (self.quality.user < THRESHOLD)
 
 
-class Background:
-    """Runs one round after the other, at most a fifth of the time.
+class Background(Rounds[Analysis]):
+    """Runs one analysis after the other, at most a fifth of the time.
 
     Args:
         metrics: is given the seconds of each stage.
@@ -87,7 +87,7 @@ class Background:
         make_process: makes the process for communities.
 
     Attributes:
-        latest: the last finished round, None before the first.
+        restored: lasting labels that were published before this process, and the first label that is free.
     """
 
     def __init__(
@@ -96,50 +96,29 @@ class Background:
         relation: str = "follows",
         make_process: Callable[[], Executor] | None = None,
     ) -> None:
-        self._metrics, self._relation = metrics, relation
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="analysis")
+        super().__init__("analysis", metrics)
+        self._relation = relation
         self._process = (make_process or _process)()
-        self._task: asyncio.Task[None] | None = None
-        self.latest: Analysis | None = None
         self.restored: tuple[Int64s, int] = (np.zeros(0, np.int64), 0)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no round runs, and the rest after one is over."""
-        return self._task is None or self._task.done()
 
     def begin(self, measures: Measures, sharing: Sharing) -> None:
         """Begin a round with the measures of the last pass; none may run. Raises the error of one that failed."""
-        self.check()
-        self._task = asyncio.create_task(self._round(measures, sharing))
+        self._start(lambda seconds: self._analysis(measures, sharing, seconds))
 
-    async def _round(self, measures: Measures, sharing: Sharing) -> None:
-        seconds: dict[str, float] = {}
-        labels, following = (self.latest.labels, self.latest.following) if self.latest is not None else self.restored
-        loop = asyncio.get_running_loop()
-        graph = await loop.run_in_executor(self._thread, both_ways, measures, self._relation)
+    async def _analysis(self, measures: Measures, sharing: Sharing, seconds: dict[str, float]) -> Analysis:
+        before = (self.latest.labels, self.latest.following) if self.latest is not None else self.restored
+        graph = await self._in_thread(both_ways, measures, self._relation)
         begin = perf_counter()
-        fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, labels)
+        loop = asyncio.get_running_loop()
+        fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, before[0])
         seconds["communities"] = perf_counter() - begin
-        self.latest = await loop.run_in_executor(
-            self._thread, analyse, measures, graph, fresh, (labels, following), sharing, seconds
-        )
-        for stage, duration in seconds.items():
-            self._metrics(stage, duration)
-        await asyncio.sleep(sum(seconds.values()) * (1 / SHARE - 1))
-
-    def check(self) -> None:
-        """Raise the error of a round that failed."""
-        if self._task is not None and self._task.done():
-            self._task.result()
+        found: Analysis = await self._in_thread(analyse, measures, graph, fresh, before, sharing, seconds)
+        return found
 
     async def close(self) -> None:
-        """End the round and the process."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """End the round, its thread and the process."""
+        await super().close()
         self._process.shutdown(wait=False, cancel_futures=True)
-        self._thread.shutdown()
 
 
 def _process() -> Executor:

@@ -58,6 +58,7 @@ class Population:
         figures = {
             "features": {"followers": 5},
             "followers": 131,
+            "quality_followers": 98.25,
             "following": 12,
             "posts": 17,
             "shares_received": 260,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +19,7 @@ from model.next_action.examples import exposed
 from model.next_action.features import ACTIVE, features
 from model.next_action.timeline import FOREVER, Timeline, live_follows, timeline
 from streams.analyst.measures import Measures
-from streams.analyst.pace import SHARE
+from streams.analyst.pace import Rounds
 from streams.errors import AnalystError, SettingsError
 from streams.messages.headers import rfc3339
 from streams.settings.settings import Settings
@@ -111,23 +109,17 @@ def index(measures: Measures, posts: Posts, memory: int) -> Index:
     return Index(measures, timeline(posts.history, follows, memory), posts, post_of)
 
 
-class NextActions:
-    """Keeps an index and answers from it; renewing it takes at most a fifth of the time.
+class NextActions(Rounds[Index]):
+    """Keeps an index, from which answers are computed; renewing it takes at most a fifth of the time.
 
     Args:
         artifact: the model.
         metrics: is given the seconds of each stage.
-
-    Attributes:
-        latest: the newest index, None before the first.
     """
 
     def __init__(self, artifact: NextActionArtifact, metrics: Callable[[str, float], None]) -> None:
+        super().__init__("next-actions", metrics)
         self.artifact = artifact
-        self.latest: Index | None = None
-        self._metrics = metrics
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="next-actions")
-        self._task: asyncio.Task[None] | None = None
 
     @classmethod
     def of(cls, settings: Settings, metrics: Callable[[str, float], None]) -> NextActions | None:
@@ -149,34 +141,15 @@ class NextActions:
             )
         return cls(artifact, metrics)
 
-    def wants(self, measures: Measures) -> bool:
-        """Whether an index of a pass should be made: it is new, and the rest after the last one is over."""
-        idle = self._task is None or self._task.done()
-        return idle and (self.latest is None or self.latest.measures is not measures)
-
     def begin(self, measures: Measures, posts: Posts) -> None:
         """Begin to make an index. Raises the error of one that failed."""
-        self.check()
-        self._task = asyncio.create_task(self._renew(measures, posts))
+        self._start(lambda seconds: self._index(measures, posts, seconds))
 
-    async def _renew(self, measures: Measures, posts: Posts) -> None:
-        begin, memory = perf_counter(), self.artifact.config.memory_us
-        self.latest = await asyncio.get_running_loop().run_in_executor(self._thread, index, measures, posts, memory)
-        seconds = perf_counter() - begin
-        self._metrics("next_actions", seconds)
-        await asyncio.sleep(seconds * (1 / SHARE - 1))
-
-    def check(self) -> None:
-        """Raise the error of an index that failed."""
-        if self._task is not None and self._task.done():
-            self._task.result()
-
-    async def close(self) -> None:
-        """End the thread."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self._thread.shutdown()
+    async def _index(self, measures: Measures, posts: Posts, seconds: dict[str, float]) -> Index:
+        begin = perf_counter()
+        made: Index = await self._in_thread(index, measures, posts, self.artifact.config.memory_us)
+        seconds["next_actions"] = perf_counter() - begin
+        return made
 
 
 def predict(question: ShareQuestion, artifact: NextActionArtifact, known: Index, measures: Measures) -> dict[str, Any]:

@@ -60,6 +60,12 @@ function alertLines(user) {
   );
 }
 
+function audience(found) {
+  if (!found.followers || found.quality_followers === undefined) return "";
+  const part = Math.min(100, (100 * found.quality_followers) / found.followers);
+  return ` Of ${count(found.followers)} followers ${part.toFixed(0)} % look genuine; the others hardly react to what they follow.`;
+}
+
 async function community(user, host) {
   // A page that is opened at a user's address has no state of the worker yet.
   if (!current()) {
@@ -72,7 +78,7 @@ async function community(user, host) {
   try {
     const found = await get(`api/v1/analyst/users/${encodeURIComponent(user)}`);
     const members = found.community ? `community ${found.community}` : "no community";
-    host.textContent = `In the whole graph: ${members}; core ${found.core}; PageRank ${rough(found.pagerank)}${found.bridge ? `; bridges communities by ${rough(found.bridge)}` : ""}.`;
+    host.textContent = `In the whole graph: ${members}; core ${found.core}; PageRank ${rough(found.pagerank)}${found.bridge ? `; bridges communities by ${rough(found.bridge)}` : ""}.${audience(found)}`;
   } catch (error) {
     host.textContent = `The analyst has no figures of this user: ${error.message}.`;
   }
