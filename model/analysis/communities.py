@@ -8,6 +8,7 @@ their members in each other.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import igraph
@@ -102,18 +103,34 @@ def match(labels: Int64s, previous: Int64s, following: int) -> tuple[Int64s, int
     return lasting[labels], following
 
 
-def of_memberships(rows: int, user: Int32s, community: Int32s) -> Int64s:
+def of_memberships(rows: int, user: Int32s, community: Int32s, ids: Sequence[str]) -> Int64s:
     """Return the smallest community of each row that the platform itself names, `NONE` without one, `[n]`.
 
-    A row that is in several belongs to the one with fewest members: smaller communities are more specific.
+    A row that is in several belongs to the one with fewest members, as smaller communities are more specific; of
+    equally small ones to the first by id.
+
+    Args:
+        rows: the number of rows.
+        user: the row of each membership, `[m]`.
+        community: the community of each membership, `[m]`.
+        ids: id of each community.
     """
     labels = np.full(rows, NONE, np.int64)
     if not len(user):
         return labels
-    members = np.bincount(community)
-    order = np.lexsort((community, members[community]))[::-1]
+    members = np.bincount(community, minlength=len(ids))
+    place = np.zeros(len(ids), np.int64)
+    place[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    # Of several values for one row the last stays.
+    order = np.lexsort((place[community], members[community]))[::-1]
     labels[user[order]] = community[order]
     return labels
+
+
+def alone(labels: Int64s) -> Int64s:
+    """Return the labels with a community of its own for each row that has none, `[n]`."""
+    without = labels == NONE
+    return np.where(without, labels.max(initial=NONE) + np.cumsum(without), labels)
 
 
 def participation(offsets: Int64s, neighbours: Int32s, labels: Int64s) -> Float64s:

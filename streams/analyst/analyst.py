@@ -11,13 +11,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from graphstate.types import Int32s, Int64s
 from streams.analyst.answers.next_actions import NextActions, Posts
-from streams.analyst.background import Analysis, Background
+from streams.analyst.background import MEMBERSHIPS, Analysis, Background
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.log_reader import LogReader, newest
 from streams.analyst.log_records import read
 from streams.analyst.measures import Measures, Sharing, measure
-from streams.analyst.outputs import Outputs
+from streams.analyst.outputs import Outputs, label_of
 from streams.analyst.pace import Pace
 from streams.kafka.topics import Topics
 from streams.settings.settings import Settings
@@ -81,7 +82,9 @@ class Analyst:
             await asyncio.to_thread(newest, self.settings, spec) for spec in self.topics.analysis
         ]
         row = self._graph.registers.users.row
-        self.background.restored = self._outputs.restore(centrality, community, seeds, row)
+        named = self.settings.analyst_communities == MEMBERSHIPS
+        label = self._graph.registers.communities.row if named else label_of
+        self.background.restored = self._outputs.restore(centrality, community, seeds, row, label)
 
     async def run(self, reader: LogReader, producer: AIOKafkaProducer, stop: asyncio.Event) -> None:
         """Follow the log until `stop` is set."""
@@ -153,6 +156,10 @@ class Analyst:
     def _sharing(self, rows: int) -> Sharing:
         registers = self._graph.registers
         return Sharing(registers.interactions(), registers.posts(rows), registers.history())
+
+    def shares_on(self, topic: str, rows: int) -> tuple[tuple[Int32s, Int32s, Int64s], Int64s]:
+        """Return who shared whom on a topic, and the contents of each row (see `Registers`); not for the event loop."""
+        return self._thread.submit(self._graph.registers.shares_on, topic, rows).result()
 
     def _posts(self) -> Posts:
         registers = self._graph.registers

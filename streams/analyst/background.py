@@ -36,6 +36,9 @@ Float64s = NDArray[np.float64]
 
 SEEDS = 50
 SOURCE_SEED = 20
+LABEL = "c"
+"""Prefix of the id of a community that was found, before its number."""
+MEMBERSHIPS = "memberships"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,7 @@ class Analysis:
         quality: of users as followers, and of their followers.
         cascade: seeds of the independent cascade on the sets that are kept, None without.
         learned: learned probabilities of edges, None if there is too little to learn from.
+        communities: ids of the platform's communities by label; None: communities were found, and labels are numbers.
     """
 
     measures: Measures
@@ -71,6 +75,11 @@ class Analysis:
     quality: Quality
     cascade: CascadeSeeds | None = None
     learned: EdgeChances | None = None
+    communities: list[str] | None = None
+
+    def community_id(self, label: int) -> str:
+        """Return the id of a community by its label."""
+        return f"{LABEL}{label}" if self.communities is None else self.communities[label]
 
     @property
     def suspected(self) -> NDArray[np.bool_]:
@@ -83,7 +92,8 @@ class Background(Rounds[Analysis]):
 
     Args:
         metrics: is given the seconds of each stage.
-        relation: the edges whose communities are published, `follows` or `interactions`.
+        relation: the edges whose communities are published, `follows` or `interactions`; or `memberships`: those that
+            the platform names.
         make_process: makes the process for communities.
 
     Attributes:
@@ -107,11 +117,12 @@ class Background(Rounds[Analysis]):
 
     async def _analysis(self, measures: Measures, sharing: Sharing, seconds: dict[str, float]) -> Analysis:
         before = (self.latest.labels, self.latest.following) if self.latest is not None else self.restored
-        graph = await self._in_thread(both_ways, measures, self._relation)
-        begin = perf_counter()
-        loop = asyncio.get_running_loop()
-        fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, before[0])
-        seconds["communities"] = perf_counter() - begin
+        graph, fresh = await self._in_thread(both_ways, measures, self._relation), None
+        if self._relation != MEMBERSHIPS:
+            begin = perf_counter()
+            loop = asyncio.get_running_loop()
+            fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, before[0])
+            seconds["communities"] = perf_counter() - begin
         found: Analysis = await self._in_thread(analyse, measures, graph, fresh, before, sharing, seconds)
         return found
 
@@ -138,29 +149,33 @@ def _wait_for_parent() -> None:
 
 
 def both_ways(measures: Measures, relation: str) -> tuple[Int64s, Int32s]:
-    """Return the neighbours of each row in a relation, direction aside, as a CSR."""
+    """Return the neighbours of each row in interactions, if these are asked for, or follows; direction aside, a CSR."""
     edges = measures.interacts if relation == "interactions" else measures.follows
     return undirected(edges.offsets, edges.targets)
 
 
 def analyse(
-    measures: Measures, graph: tuple[Int64s, Int32s], fresh: Int64s, before: tuple[Int64s, int], sharing: Sharing,
-    seconds: dict[str, float],
+    measures: Measures, graph: tuple[Int64s, Int32s], fresh: Int64s | None, before: tuple[Int64s, int],
+    sharing: Sharing, seconds: dict[str, float],
 ) -> Analysis:  # fmt: skip
     """Return the results of a round.
 
     Args:
         measures: of a pass.
         graph: the edges whose communities are wanted, see `both_ways`.
-        fresh: communities of this round by row, numbered anyhow.
+        fresh: communities of this round by row, numbered anyhow; None: those that the platform names.
         before: lasting labels of the round before, and the first that is free.
         sharing: who shared whom at that pass.
         seconds: receives the duration of each stage.
     """
-    labels, following = communities.match(fresh, *before)
+    if fresh is None:
+        labels = communities.of_memberships(len(measures.live), *measures.members, measures.communities)
+        following = before[1]
+    else:
+        labels, following = communities.match(fresh, *before)
     labels = np.where(measures.live, labels, NONE)
     with StageTimer(seconds, "bridges"):
-        bridge = communities.participation(*graph, labels)
+        bridge = communities.participation(*graph, communities.alone(labels))
     turned = reverse(measures.follows.offsets, measures.follows.targets)
     sources = distances.sample_sources(measures.live, SOURCES, SOURCE_SEED)
     with StageTimer(seconds, "closeness"):
@@ -186,7 +201,7 @@ def analyse(
         labels=labels,
         following=following,
         bridge=bridge,
-        modularity=communities.modularity(*graph, labels),
+        modularity=communities.modularity(*graph, communities.alone(labels)),
         closeness=closeness,
         betweenness=between,
         rates=rate,
@@ -195,6 +210,7 @@ def analyse(
         quality=quality,
         cascade=cascade,
         learned=learned,
+        communities=measures.communities if fresh is None else None,
     )
 
 

@@ -59,6 +59,7 @@ class Measures:
         followers, following: live follows.
         follows, interacts: the edges.
         members: live memberships, rows of users and of communities.
+        communities: ids of the communities by row; longer than the arrays if some came since.
         activity: the newest share of each user (µs), −1 for none.
         sets: reverse-reachable sets that are kept, and the number of rows from which roots are drawn; None without.
     """
@@ -78,8 +79,8 @@ class Measures:
     follows: Edges
     interacts: Edges
     members: tuple[Int32s, Int32s] = field(default_factory=lambda: (np.zeros(0, np.int32), np.zeros(0, np.int32)))
+    communities: list[str] = field(default_factory=list)
     activity: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
-
     sets: tuple[Sets, int] | None = None
 
     def row(self, user: str) -> int | None:
@@ -135,6 +136,7 @@ def measure(graph: LiveGraph, number: int, seconds: dict[str, float]) -> Measure
         follows=follows,
         interacts=interacts,
         members=graph.membership(),
+        communities=registers.communities.ids,
         activity=activity,
         sets=None if graph.kept is None else (graph.kept.csr(), graph.kept.roots),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graphstate.types import Int64s
 from model.analysis.communities import NONE
 from model.analysis.distances import Betweenness
-from streams.analyst.background import Analysis
+from streams.analyst.background import LABEL, Analysis
 from streams.analyst.measures import Measures
 from streams.analyst.published import CENTRALITY, COMMUNITY, Published, Values
 from streams.kafka.batches import publish
@@ -34,8 +34,6 @@ SEED_LIST = "reach"
 """Name of the list that is always published."""
 CASCADE_LIST = "ic"
 """Name of the list of the independent cascade, published if sets are kept."""
-LABEL = "c"
-"""Prefix of a community's id, before its number."""
 
 
 class Outputs:
@@ -58,7 +56,7 @@ class Outputs:
         }
 
     def restore(
-        self, centrality: dict[str, bytes], community: dict[str, bytes], seeds: dict[str, bytes], row: Any
+        self, centrality: dict[str, bytes], community: dict[str, bytes], seeds: dict[str, bytes], row: Any, label: Any
     ) -> tuple[Int64s, int]:
         """Note what the topics have at the start; returns community labels by row, and the first that is free.
 
@@ -67,6 +65,7 @@ class Outputs:
             community: newest value by user.
             seeds: newest value by list.
             row: returns the row of a user, a new one if it has none.
+            label: returns the label of a community's id, `NONE` if it can have none.
         """
         for user, value in centrality.items():
             given = decode_centrality(value)
@@ -74,12 +73,12 @@ class Outputs:
         labels: dict[int, int] = {}
         for user, value in community.items():
             member = decode_community(value)
-            labels[row(user)] = int(member.community.removeprefix(LABEL))
+            labels[row(user)] = label(member.community)
             self._community.restore(row(user), {"community": labels[row(user)], "bridge": member.bridge})
         self._seeds = {name: decode_seeds(value).seeds for name, value in seeds.items()}
         by_row = np.full(max(labels, default=-1) + 1, NONE, np.int64)
-        for number, label in labels.items():
-            by_row[number] = label
+        for number, known in labels.items():
+            by_row[number] = known
         return by_row, max(labels.values(), default=-1) + 1
 
     async def publish(self, producer: Any, measures: Measures, analysis: Analysis | None) -> None:
@@ -114,9 +113,12 @@ class Outputs:
         moved, deleted = self._community.moved(has_community, values)
         as_of = rfc3339(max(measures.as_of, 0))
         messages = (
-            (measures.ids[row], Community(measures.ids[row], community_id(labels[row]), float(bridge[row]), as_of))
+            (
+                measures.ids[row],
+                Community(measures.ids[row], analysis.community_id(labels[row]), float(bridge[row]), as_of),
+            )
             for row in (moved.tolist() if bridge is not None else ())
-            if bridge is not None
+            if bridge is not None and analysis is not None
         )
         await self._send(producer, self._topics.community, measures, messages, deleted)
         self._community.acknowledge(values, moved, deleted)
@@ -152,9 +154,10 @@ class Outputs:
         self._metrics.tombstones.labels(spec.name).inc(len(deleted))
 
 
-def community_id(label: int) -> str:
-    """Return the id of a community."""
-    return f"{LABEL}{label}"
+def label_of(community: str) -> int:
+    """Return the label of a community that was found, `NONE` for the id of another one."""
+    number = community.removeprefix(LABEL)
+    return int(number) if community.startswith(LABEL) and number.isascii() and number.isdigit() else NONE
 
 
 def _padded(values: NDArray[Any], rows: int) -> NDArray[Any]:

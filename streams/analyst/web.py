@@ -20,7 +20,6 @@ from streams.analyst.answers.next_actions import ShareQuestion, predict
 from streams.analyst.answers.questions import DiffusionQuestion, SeedQuestion
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
-from streams.analyst.outputs import community_id
 from streams.errors import AnalystError, one_line
 from streams.messages.headers import rfc3339
 from streams.settings.settings import Settings
@@ -162,7 +161,7 @@ class Pages:
         analysis = self._analyst.background.latest
         if analysis is None:
             raise NotReady("the first analysis is not done yet; try again")
-        return questions.seeds(question, measures, analysis)
+        return questions.seeds(question, measures, analysis, self._analyst.shares_on)
 
     def _diffuse(self, question: DiffusionQuestion, measures: Measures) -> dict[str, Any]:
         return questions.diffuse(question, measures, self._analyst.background.latest)
@@ -214,7 +213,7 @@ def _of_analysis(analysis: Analysis | None, row: int) -> dict[str, Any]:
     known = between is not None and not np.isnan(between.high[row])
     interval = [float(end[row]) for end in between[1:]] if between is not None and known else None
     return {
-        "community": None if label < 0 else community_id(label),
+        "community": None if label < 0 else analysis.community_id(label),
         "bridge": float(analysis.bridge[row]),
         "closeness": float(analysis.closeness[row]),
         "betweenness": float(between.value[row]) if between is not None and known else None,

@@ -25,6 +25,7 @@ def seeds(
     labels: Annotated[Path | None, typer.Option(help="File of user,label (CSV without a header).")] = None,
     label: Annotated[str, typer.Option(help="Only users with this label in --labels.")] = "",
     community: Annotated[str, typer.Option(help="Only users of this community.")] = "",
+    topic: Annotated[str, typer.Option(help="Only users with posts on this topic, by who shared these.")] = "",
     followers: Annotated[int, typer.Option(min=0, help="Only users with at least this number of followers.")] = 0,
     most_followers: Annotated[int, typer.Option(min=0, help="Only users with at most this number; 0: no limit.")] = 0,
     beside: Annotated[list[str] | None, typer.Option(help="A user that is chosen already; may be repeated.")] = None,
@@ -58,6 +59,7 @@ def seeds(
         "model": model,
         "probability": _probability.parsed(probability),
         "community": community,
+        "topic": topic,
         "followers": followers,
         "given": beside or [],
     }

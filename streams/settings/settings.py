@@ -138,9 +138,10 @@ class Settings(BaseSettings):
         description="Reverse-reachable sets that the analyst keeps for the list `ic` and `seeds --model ic`, with "
         "probabilities 1 / (users followed) in powers of two; 0: none, sets are sampled for each question.",
     )
-    analyst_communities: Literal["follows", "interactions"] = Field(
+    analyst_communities: Literal["follows", "interactions", "memberships"] = Field(
         "follows",
-        description="The edges whose communities and bridges the analyst publishes: follows, or who shared whom.",
+        description="The communities and bridges that the analyst publishes: of follows, of who shared whom, or those "
+        "that members joined (of several the smallest).",
     )
     analyst_next_model: str = Field(
         "",

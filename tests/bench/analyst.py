@@ -1,7 +1,8 @@
 """The analyst's measures beside other libraries: `python -m tests.bench.analyst` prints one JSON object.
 
 --users 100000 --follows 1000000    the size of the random graph
---exact                             instead: random histories, shuffled and doubled, every measure computed again
+--exact                             instead: a random history, also shuffled, doubled and with kills; every measure is
+                                    compared with libraries on the naive graph
 --celf FILE                         instead: seeds of the independent cascade beside CELF's on an event file
 --live MINUTES --rate 5000          instead: an analyst on the embedded Kafka beside a stream of follows and unfollows
 """
@@ -13,6 +14,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score
 
 from graphstate.event_columns import EventColumns
+from graphstate.oracle.naive_graph import NaiveGraph
 from graphstate.types import FOLLOWS, INTERACTS, GraphSpec, Kind, Mutation
 from model.analysis import cascade_seeds, communities, distances
 from model.analysis.adjacency import Adjacency, undirected
@@ -32,7 +35,7 @@ from model.analysis.pagerank import PageRank
 from streams.analyst.analyst import RECORDS
 from streams.analyst.graph.live_graph import LiveGraph
 from streams.analyst.log_records import read
-from streams.analyst.measures import Measures, measure
+from streams.analyst.measures import measure
 from streams.messages.packs.mutation_packs import Packer
 from tests.bench import analyst_cascade
 from tests.support.analysts import naive
@@ -224,57 +227,116 @@ def rebuild(rows: int, edges: Edges) -> dict[str, Any]:
 # Exactness
 
 
-def live_graph(events: list[Mutation], shards: int = 1) -> tuple[LiveGraph, Measures]:
-    """The graph after some events in batches of a thousand, and its measures."""
-    graph = LiveGraph(shards, 0, 0, 4_096)
-    for begin in range(0, len(events), 1_000):
-        graph.apply(0, EventColumns.of(events[begin : begin + 1_000]), -1)
+def live_graph(events: list[Mutation]) -> LiveGraph:
+    """The graph after some events in batches of a thousand."""
+    graph = LiveGraph(1, 0, 0, 4_096)
+    for begin in range(0, len(events), EVERY):
+        graph.apply(0, EventColumns.of(events[begin : begin + EVERY]), -1)
         graph.update()
-    return graph, measure(graph, 1, {})
+    return graph
 
 
-def compare(events: list[Mutation], applied: list[Mutation]) -> dict[str, Any]:
-    """Every measure after `applied`, against libraries on the naive graph of the set of events."""
-    begin = time.process_time()
-    _, measures = live_graph(applied)
-    spent = time.process_time() - begin
-    edges, users = naive(events, GraphSpec(window=0))
-    names = sorted(users)
-    rows = np.array([measures.rows[name] for name in names])
-    place = {name: number for number, name in enumerate(names)}
-    result: dict[str, Any] = {"events": len(applied), "users": len(names), "apply_and_measure_s": round(spent, 2)}
-    result["users_equal"] = sorted(measures.ids[row] for row in np.flatnonzero(measures.live)) == names
+def killed(events: list[Mutation]) -> LiveGraph:
+    """The graph after two kills, each followed by a start from the log, in which every record stands twice."""
+    values = []
+    for begin in range(0, len(events), EVERY):
+        packer = Packer()
+        for offset, event in enumerate(events[begin : begin + EVERY], begin):
+            packer.add_message("in#1:0", offset, offset, 100, [event])
+        values += 2 * packer.finish()
+    graph = LiveGraph(1, 0, 0, 4_096)
+    for part in (0.4, 0.7, 1.0):
+        graph = LiveGraph(1, 0, 0, 4_096)
+        marks: dict[str, int] = {}
+        for number, value in enumerate(values[: int(part * len(values))]):
+            marks, record = read(marks, number, value)
+            graph.apply(0, record.events, record.clock)
+            graph.update()
+            if number % 10 == 0:
+                measure(graph, 1, {})
+    return graph
+
+
+class Truth:
+    """What libraries and the naive graph say about a set of events.
+
+    Args:
+        events: the events, in any order.
+    """
+
+    def __init__(self, events: list[Mutation]) -> None:
+        self.edges, users = naive(events, GraphSpec(window=0))
+        self.names = sorted(users)
+        place = {name: number for number, name in enumerate(self.names)}
+        self.pairs = {
+            relation: np.array([(place[a], place[b]) for a, b in self.edges[relation]], np.int64).reshape(-1, 2).T
+            for relation in (FOLLOWS, INTERACTS)
+        }
+        count = len(self.names)
+        self.pagerank = {name: exact_pagerank(count, (pairs[0], pairs[1])) for name, pairs in self.pairs.items()}
+        self.follows = igraph.Graph(n=count, edges=self.pairs[FOLLOWS].T, directed=True)
+        self.core = self.follows.as_undirected(mode="collapse").simplify().coreness()
+        source, target = self.pairs[FOLLOWS].astype(np.uint64)
+        forward, turned = (
+            networkit.GraphFromCoo((np.ones(len(source)), ends), n=count, directed=True)
+            for ends in ((source, target), (target, source))
+        )
+        closeness = networkit.centrality.HarmonicCloseness(turned, False)
+        betweenness = networkit.centrality.Betweenness(forward, False)
+        for algorithm in (closeness, betweenness):
+            algorithm.run()
+        self.closeness = np.array(closeness.scores()) / (count - 1)
+        self.betweenness = np.array(betweenness.scores()) / count / (count - 1)
+        graph = NaiveGraph(GraphSpec(window=0))
+        graph.apply(events)
+        self.shares: Counter[tuple[str, str]] = Counter()
+        for content in graph.derive()[0].values():
+            if content.has_create:
+                self.shares.update((share.user, content.creator) for share in content.shares)
+
+
+def compare(truth: Truth, graph: LiveGraph) -> dict[str, Any]:
+    """Every measure of a graph against the truth."""
+    measures = measure(graph, 1, {})
+    rows = np.array([measures.rows[name] for name in truth.names])
+    follows, count = (measures.follows.offsets, measures.follows.targets), len(rows)
+    result: dict[str, Any] = {"events": graph.registers.applied, "users": count}
+    result["users_equal"] = sorted(measures.ids[row] for row in np.flatnonzero(measures.live)) == truth.names
     for name, relation, values in (
         ("pagerank", FOLLOWS, measures.pagerank),
         ("interaction_pagerank", INTERACTS, measures.interaction_pagerank),
     ):
-        pairs = np.array([(place[a], place[b]) for a, b in edges[relation]], np.int64).reshape(-1, 2).T
-        expected = exact_pagerank(len(names), (pairs[0], pairs[1]))
-        result[f"{name}_edges"] = pairs.shape[1]
-        result[f"{name}_l1"] = float(np.abs(values[rows] - expected).sum())
-    other = igraph.Graph(directed=True)
-    other.add_vertices(names)
-    other.add_edges(sorted(edges[FOLLOWS]))
-    simple = other.as_undirected(mode="collapse").simplify()
-    result["core_equal"] = measures.core[rows].tolist() == simple.coreness()
+        result[f"{name}_edges"] = truth.pairs[relation].shape[1]
+        result[f"{name}_l1"] = float(np.abs(values[rows] - truth.pagerank[relation]).sum())
+    result["core_equal"] = measures.core[rows].tolist() == truth.core
     result["degrees_equal"] = [measures.followers[rows].tolist(), measures.following[rows].tolist()] == [
-        other.indegree(),
-        other.outdegree(),
+        truth.follows.indegree(),
+        truth.follows.outdegree(),
     ]
-    result["components_equal"] = len(set(measures.component[rows].tolist())) == len(other.connected_components("weak"))
+    weak = truth.follows.connected_components("weak")
+    result["components_equal"] = len(set(measures.component[rows].tolist())) == len(weak)
+    closeness = distances.harmonic_closeness(*follows, rows)[rows]
+    result["closeness_error"] = float(np.abs(closeness - truth.closeness).max())
+    between = distances.betweenness(*follows, rows, count).value[rows]
+    result["betweenness_error"] = float(np.abs(between - truth.betweenness).max())
+    ids = measures.ids
+    ties = zip(*(column.tolist() for column in graph.registers.interactions()), strict=True)
+    result["shares_equal"] = {(ids[sharer], ids[creator]): shares for sharer, creator, shares in ties} == truth.shares
     return result
 
 
 def exact(count: int) -> dict[str, Any]:
-    """Compare after a history in its order, shuffled, and shuffled with half of it twice."""
+    """Compare after a history in its order, shuffled, shuffled with half of it twice, and after two kills."""
     events = history(11, count, users=2_000, contents=4_000)
     shuffled = list(events)
     random.Random(1).shuffle(shuffled)
     doubled = events + random.Random(2).sample(events, count // 2)
     random.Random(3).shuffle(doubled)
     kinds = {kind.name.lower(): sum(event.kind == kind for event in events) for kind in Kind}
-    cases = {"in order": events, "shuffled": shuffled, "doubled": doubled}
-    return {"kinds": kinds, **{name: compare(events, applied) for name, applied in cases.items()}}
+    truth, result = Truth(events), {"kinds": kinds}
+    for name, applied in (("in order", events), ("shuffled", shuffled), ("doubled", doubled)):
+        result[name] = compare(truth, live_graph(applied))
+    return result | {"killed": compare(truth, killed(events))}
 
 
 def main(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import igraph
 import pytest
 
-from graphstate.types import FOLLOWS, GraphSpec, Kind, Mutation
+from graphstate.memory.labels import read_labels
+from graphstate.oracle.naive_graph import NaiveGraph
+from graphstate.types import FOLLOWS, MEMBER_OF, GraphSpec, Kind, Mutation
 from model.artifact import untrained
 from model.config import ModelConfig
 from streams.commands import _analyst
@@ -97,6 +100,29 @@ def whole(values: dict[str, dict[str, Any]]) -> dict[str, tuple[int, int, int]]:
     return {user: (value["core"], value["followers"], value["following"]) for user, value in values.items()}
 
 
+def communities(settings: Settings) -> dict[str, str]:
+    """The published community of each user."""
+    return {user: value["community"] for user, value in published(settings, "community").items()}
+
+
+def smallest(events: list[Mutation]) -> dict[str, str]:
+    """The smallest community that each user joined, of equal ones the first, from the naive graph."""
+    members = naive(events, GraphSpec(window=0))[0][MEMBER_OF]
+    size = Counter(community for _, community in members)
+    found: dict[str, str] = {}
+    for user, community in sorted(members, key=lambda member: (size[member[1]], member[1])):
+        found.setdefault(user, community)
+    return found
+
+
+def authors_on(topic: str, events: list[Mutation]) -> set[str]:
+    """The users with posts on a topic, from the naive graph."""
+    graph = NaiveGraph(GraphSpec(window=0))
+    graph.apply(events)
+    contents = graph.derive()[0].values()
+    return {content.creator for content in contents if content.labels and topic in read_labels(content.labels)[1]}
+
+
 def check_queries(analyst: AnalystProcess, wanted: dict[str, tuple[int, int, int]]) -> None:
     """A worker that is configured with the analyst's address answers queries about its measures."""
     settings = analyst.settings
@@ -164,10 +190,17 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     assert sum(entry["pagerank"] for entry in top["top"]) == pytest.approx(1)
     assert analyst.stop(STOP_S) == 0
     moved = len(read_all(settings, [Topics(settings).centrality.name])) - before
+    analyst.settings = analyst.settings.model_copy(update={"analyst_communities": "memberships"})
     analyst.start()
     analyst.wait_ready()
     # What did not move is not published again.
     assert len(read_all(settings, [Topics(settings).centrality.name])) == before + moved
+    joined, authors = smallest([*LOG[:half], forget, *LOG[half:]]), authors_on("q", [*LOG[:half], forget, *LOG[half:]])
+    assert joined
+    wait_for(lambda: communities(settings) == joined, STOP_S, "the communities that members joined")
+    seeds = ask(analyst, "seeds", {"k": 1_000, "topic": "q"})
+    assert {seed["user"] for seed in seeds["seeds"]} == authors != set()
+    assert ask(analyst, "seeds", {"topic": "no such topic"})["seeds"] == []
 
 
 def test_next_actions_are_predicted(analyst: AnalystProcess, tmp_path: Path) -> None:

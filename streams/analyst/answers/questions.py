@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,12 +17,12 @@ from model.analysis.edge_model import LEAST_SHARES
 from model.analysis.follower_quality import THRESHOLD
 from streams.analyst.background import Analysis
 from streams.analyst.measures import Measures
-from streams.analyst.outputs import community_id
 from streams.errors import AnalystError
 from streams.messages.headers import rfc3339
 
 USERS = 100_000
 """Most users that a question may name."""
+SharesOn = Callable[[str, int], tuple[tuple[Int32s, Int32s, Int64s], Int64s]]
 Probability = Annotated[float, Meta(ge=0, le=1)] | Literal["weighted", "learned"]
 
 
@@ -35,6 +36,7 @@ class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
         given: users that are chosen already.
         users: the candidates; None: all live users.
         community: only candidates of this community; empty: all.
+        topic: only posts on this topic count, and only users who have some are candidates; empty: all posts.
         followers: only candidates with at least this number of followers.
         most_followers: only candidates with at most this number; None: no limit.
         model: `reach`: expected sharers of the next posts, with overlap; `ic`: the independent cascade along follows.
@@ -49,6 +51,7 @@ class SeedQuestion(msgspec.Struct, forbid_unknown_fields=True):
     given: list[str] = []
     users: list[str] | None = None
     community: str = ""
+    topic: str = ""
     followers: Annotated[int, Meta(ge=0)] = 0
     most_followers: Annotated[int, Meta(ge=0)] | None = None
     model: Literal["reach", "ic"] = "reach"
@@ -75,14 +78,24 @@ class DiffusionQuestion(msgspec.Struct, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
 
 
-def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis) -> dict[str, Any]:
+def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis, shares_on: SharesOn) -> dict[str, Any]:
     """Return the users that reach most distinct people together, of those that the question allows.
+
+    Args:
+        question: the question.
+        measures: the measures of the last pass.
+        analysis: the results of the last round.
+        shares_on: returns who shared how many of whose posts on a topic, and the posts of each of the first rows.
 
     Raises:
         AnalystError: a named user does not exist, or the model has no such question.
     """
     rows = len(analysis.labels)
     allowed = _allowed(question, measures, analysis)
+    rates = analysis.rates
+    if question.topic:
+        rates, posting = _on_topic(question.topic, rows, shares_on)
+        allowed &= posting
     if question.model == "ic":
         return _cascade(question, measures, analysis, allowed)
     given = _rows(question.given, measures, rows)
@@ -95,7 +108,7 @@ def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis) -> dic
             if row is not None and row < rows:
                 cost[row] = price
     choice = coverage.choose(
-        analysis.rates,
+        rates,
         np.flatnonzero(allowed),
         question.k,
         budget=float("inf") if question.budget is None else question.budget,
@@ -112,6 +125,15 @@ def seeds(question: SeedQuestion, measures: Measures, analysis: Analysis) -> dic
     }
 
 
+def _on_topic(topic: str, rows: int, shares_on: SharesOn) -> tuple[coverage.Rates, NDArray[np.bool_]]:
+    """Return whom the next post on a topic of each row reaches, and which rows have posts on it."""
+    (sharer, creator, shared), posts = shares_on(topic, rows)
+    # Users who came since the round have no row in it.
+    known = (sharer < rows) & (creator < rows)
+    rates = coverage.rates(rows, sharer[known], creator[known], shared[known], posts[:rows])
+    return rates, posts[:rows] > 0
+
+
 def _allowed(question: SeedQuestion, measures: Measures, analysis: Analysis) -> NDArray[np.bool_]:
     """Return whether each row may be a seed."""
     rows = len(analysis.labels)
@@ -121,7 +143,9 @@ def _allowed(question: SeedQuestion, measures: Measures, analysis: Analysis) -> 
         named[[row for row in map(measures.row, question.users) if row is not None and row < rows]] = True
         allowed &= named
     if question.community:
-        allowed &= np.array([community_id(label) == question.community for label in analysis.labels.tolist()], np.bool_)
+        used = np.unique(analysis.labels[analysis.labels >= 0]).tolist()
+        wanted = [label for label in used if analysis.community_id(label) == question.community]
+        allowed &= np.isin(analysis.labels, np.array(wanted, np.int64))
     allowed &= measures.followers[:rows] >= question.followers
     if question.most_followers is not None:
         allowed &= measures.followers[:rows] <= question.most_followers

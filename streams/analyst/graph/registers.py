@@ -18,6 +18,7 @@ from graphstate.types import Int32s, Int64s, Kind, owner
 from model.analysis.exposures import History
 from streams.analyst.graph import hash_index, tables
 from streams.analyst.graph import register_kernels as kernels
+from streams.analyst.graph.content_labels import ContentLabels
 from streams.analyst.graph.tables import FORGETS, NEVER, QUEUED, SIZE, Claims, Contents, Pairs, Schedule, Shares, Users
 
 SECOND_US = 1_000_000
@@ -114,6 +115,7 @@ class Registers:
         self._shares, self._claims = tables.make(Shares), tables.make(Claims)
         self._contents, self._users = tables.make(Contents), tables.make(Users)
         self._schedules = [tables.make(Schedule) for _ in range(shards)]
+        self._labels = ContentLabels()
         self._clocks = np.array([[NEVER, 0]] * shards, np.int64)
         self._swept = 0
         self._live = np.zeros(64, np.bool_)
@@ -132,7 +134,7 @@ class Registers:
     def memory_bytes(self) -> int:
         """Bytes of all tables, without the ids."""
         every = (self._follows, self._members, self._ties, self._shares, self._claims, self._contents, self._users)
-        return tables.memory_bytes(*every, *self._schedules)
+        return tables.memory_bytes(*every, *self._schedules) + self._labels.memory_bytes
 
     @property
     def pair_bytes(self) -> int:
@@ -151,11 +153,12 @@ class Registers:
 
         Args:
             shard: the shard, a partition of the mutations topic.
-            events: its events and facts in order; facts are ignored.
+            events: its events and facts in order; facts are ignored. Labels are in the record of their create.
             clock: the sender's clock (µs) after it.
         """
         columns: tuple[NDArray[Any], ...] = (events.kind, events.time, events.user, events.other, events.extra)
-        if len(events) and int(events.kind.max()) >= EVENT_KINDS:
+        labelled = bool(len(events)) and int(events.kind.max()) >= EVENT_KINDS
+        if labelled:
             wanted = events.kind < EVENT_KINDS
             columns = tuple(column[wanted] for column in columns)
         kind, time, user_number, other_number, extra_number = columns
@@ -182,6 +185,8 @@ class Registers:
             )  # fmt: skip
             if needy != hash_index.MISSING:
                 self._ties = tables.room(self._ties, int(self._contents.sharers[needy]) + 2)
+        if labelled:
+            self._labels.note(events, self.contents.rows, self.users.rows)
         self.applied += len(kind)
 
     @staticmethod
@@ -276,6 +281,7 @@ class Registers:
         for row in np.flatnonzero(self._contents.newest[: len(self.contents.ids)] == NEVER).tolist():
             if self.contents.ids[row]:
                 self.contents.free(row)
+                self._labels.free(row)
 
     def interactions(self) -> tuple[Int32s, Int32s, Int64s]:
         """Return sharer, creator and the number of credited shares of each tie that has any, `[n]` each."""
@@ -284,6 +290,18 @@ class Registers:
         wanted = np.flatnonzero((shares > 0) & (self._ties.flags[:records] & tables.LIVE > 0))
         keys = self._ties.keys[wanted]
         return (keys >> 32).astype(np.int32), (keys & 0xFFFF_FFFF).astype(np.int32), shares[wanted]
+
+    def shares_on(self, topic: str, rows: int) -> tuple[tuple[Int32s, Int32s, Int64s], Int64s]:
+        """Return who shared how many of whose contents on a topic, as `interactions`, and the contents as `posts`."""
+        count, records = len(self.contents.ids), int(self._shares.state[SIZE])
+        on_topic = self._labels.on(topic, self._contents.created_at[:count], self._contents.creator[:count])
+        keys, creator = self._shares.keys[:records], self._shares.credited[:records]
+        credited = np.flatnonzero((keys >= 0) & (creator >= 0))
+        credited = credited[on_topic[keys[credited] & 0xFFFF_FFFF]]
+        pairs = (keys[credited] >> 32 << 32) | creator[credited]
+        ties, shared = np.unique(pairs, return_counts=True)
+        posts = np.bincount(self._contents.creator[:count][on_topic], minlength=rows)
+        return ((ties >> 32).astype(np.int32), (ties & 0xFFFF_FFFF).astype(np.int32), shared.astype(np.int64)), posts
 
     def posts(self, rows: int) -> Int64s:
         """Return the number of contents of each user that are not evicted, `[rows]`."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.analysis.adjacency import Adjacency, undirected
-from model.analysis.communities import NONE, leiden, match, modularity, of_memberships, participation
+from model.analysis.communities import NONE, alone, leiden, match, modularity, of_memberships, participation
 
 GROUPS, SIZE = 6, 30
 
@@ -59,4 +59,22 @@ def test_participation() -> None:
 def test_memberships_name_the_smallest() -> None:
     """A user of several communities of the platform belongs to the one with fewest members."""
     user, community = np.array([0, 1, 0, 2], np.int32), np.array([3, 3, 5, 3], np.int32)
-    assert of_memberships(4, user, community).tolist() == [5, 3, 3, NONE]
+    ids = ["", "", "", "small", "", "large"]
+    assert of_memberships(4, user, community, ids).tolist() == [5, 3, 3, NONE]
+
+
+def test_of_equally_small_communities_the_first_by_id() -> None:
+    """Rows of communities depend on the order of arrival, ids do not."""
+    user, first, second = np.zeros(2, np.int32), np.array([0, 1], np.int32), np.array([1, 0], np.int32)
+    assert of_memberships(1, user, first, ["b", "a"]).tolist() == of_memberships(1, user, second, ["b", "a"]).tolist()
+    assert of_memberships(1, user, first, ["b", "a"]).tolist() == [1]
+
+
+def test_rows_without_a_community_are_alone() -> None:
+    """Modularity does not count edges between them as inside: each is a community of one."""
+    pairs = np.array([(0, 1), (2, 3), (3, 4)], np.int32)
+    graph = undirected(*Adjacency.of(5, pairs[:, 0].copy(), pairs[:, 1].copy()).csr())
+    labels = alone(np.array([4, 4, NONE, NONE, 2]))
+    assert labels.tolist() == [4, 4, 5, 6, 2]
+    other = igraph.Graph(edges=pairs.tolist())
+    assert modularity(*graph, labels) == pytest.approx(other.modularity([0, 0, 1, 2, 3]))
