@@ -188,13 +188,22 @@ class Consumer(driver.Consumer):
         return lags
 
     async def unread(self, partitions: Iterable[TP]) -> set[TP]:
-        """Return which of these partitions have records that no complete poll has; all if Kafka does not answer."""
+        """Return which of these partitions have records that no complete poll has; all if Kafka does not answer.
+
+        Those of other workers are read as far as the group has committed.
+        """
         wanted = set(partitions)
+        read = {tp: position for tp, position in self.positions.items() if tp in wanted}
+        foreign = sorted(wanted - read.keys())
         try:
             ends = await self.highwaters(*wanted)
+            if foreign:
+                held = await self._thread.call_thread(self._thread.committed_offsets, foreign)
+                begins = await self.earliest_offsets(*foreign)
+                read |= {tp: max(held[tp].offset, begins[tp]) for tp in foreign}
         except KafkaError:
             return wanted
-        return {tp for tp in wanted if ends[tp] > self.positions.get(tp, 0)}
+        return {tp for tp in wanted if ends[tp] > read[tp]}
 
     async def quiesce(self, timeout_s: float) -> None:
         """Wait for the polls in work, commit, make the others stale, and wait for requests in flight.

@@ -188,7 +188,7 @@ class Ingest:
         """Send the packs of a poll to their shards, and its dead letters.
 
         When the event-time clock passes an eviction step, or a partition a boundary, every shard gets a pack. Before a
-        boundary, idle partitions that have unread messages are no longer left out of the watermark.
+        boundary, idle partitions of all workers that have unread messages are no longer left out of the watermark.
         """
         overtaking = self.source_clock.overtaking
         if overtaking:

@@ -38,7 +38,7 @@ class PollPositions(Protocol):
         ...
 
     async def unread(self, partitions: Iterable[TP]) -> set[TP]:
-        """Return which of these partitions have records that no complete poll has."""
+        """Return which of these partitions, of this worker or others, have records that no complete poll has."""
         ...
 
 

@@ -24,6 +24,8 @@ from streams.worker.lifecycle import WorkerPart
 _SECOND = 1_000_000
 WATCH_S = 0.25
 """Interval at which partitions are checked: alerts wait for an idle partition by at most this longer than set."""
+REPEAT_S = 15.0
+"""Interval at which idle partitions are sent again while other workers may end their idleness."""
 
 
 def name(tp: TP) -> str:
@@ -52,7 +54,9 @@ class SourceClock:
         self._active_s: dict[TP, float] = {}
         self._idle: set[TP] = set()
         self._woken: set[TP] = set()
+        self._foreign: set[TP] = set()
         self._crossed = False
+        self._sent_s = self._now()
 
     def assign(self, partitions: Iterable[TP], counts: Mapping[str, int]) -> None:
         """Start with these input partitions: what this worker read of others does not count any more.
@@ -65,6 +69,7 @@ class SourceClock:
         self._newest = {tp: newest for tp, newest in self._newest.items() if tp in assigned}
         self._active_s = dict.fromkeys(assigned, self._now())
         self._idle, self._woken, self._crossed = set(), assigned, True
+        self._foreign = {TP(topic, number) for topic, count in counts.items() for number in range(count)} - assigned
 
     def observe(self, tp: TP, newest_us: int) -> None:
         """Note that messages of a partition were read, the newest event being of this time (µs), NEVER without one."""
@@ -92,15 +97,18 @@ class SourceClock:
 
     @property
     def overtaking(self) -> set[TP]:
-        """The idle partitions, if the next progress passes a boundary: they may have messages from before it."""
-        return set(self._idle) if self._crossed else set()
+        """The partitions that may be idle, if the next progress passes a boundary: they may have messages from before it.
+
+        Those of other workers are among them: such a worker may be slow, or dead and not replaced yet.
+        """
+        return self._idle | self._foreign if self._crossed else set()
 
     def wake(self, partitions: Iterable[TP]) -> None:
-        """Note that idle partitions have unread messages; the next progress ends their idleness."""
-        woken = self._idle.intersection(partitions)
+        """Note that partitions have unread messages; the next progress ends their idleness."""
+        woken = (self._idle | self._foreign).intersection(partitions)
+        self._active_s |= dict.fromkeys(woken & self._idle, self._now())
         self._idle -= woken
         self._woken |= woken
-        self._active_s |= dict.fromkeys(woken, self._now())
 
     def newly_idle(self, lags: Mapping[TP, int]) -> SourceProgress | None:
         """Return the progress of partitions that have become idle; None if there are none.
@@ -113,6 +121,7 @@ class SourceClock:
         new, self._idle = idle - self._idle, self._idle | idle
         if not new:
             return None
+        self._sent_s = self._now()
         # Nothing more is to come, so the delay does not hold back what has come.
         newest = {name(tp): self._newest[tp] for tp in new if tp in self._newest}
         return SourceProgress(newest, sorted(map(name, new)), self.partitions, self._take_woken())
@@ -120,6 +129,14 @@ class SourceClock:
     def repeat(self) -> None:
         """Send all idle partitions again: the last message may not have arrived."""
         self._idle = set()
+
+    @property
+    def repeating(self) -> set[TP]:
+        """The idle partitions, if they are due to be sent again: another worker may have ended their idleness.
+
+        It does so with messages that are read already, too, as long as their offsets are not committed.
+        """
+        return set(self._idle) if self._foreign and self._now() - self._sent_s >= REPEAT_S else set()
 
 
 class IdleSources(WorkerPart):
@@ -163,7 +180,11 @@ class IdleSources(WorkerPart):
                 await self._send()
 
     async def _send(self) -> None:
-        """Send the partitions that have become idle."""
+        """Send the partitions that have become idle, and now and then all that are."""
+        repeating = self._clock.repeating
+        if repeating:
+            self._clock.wake(await self._consumer().unread(repeating))
+            self._clock.repeat()
         progress = self._clock.newly_idle(self._consumer().lag())
         if progress is None:
             return

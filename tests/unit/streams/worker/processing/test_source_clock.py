@@ -5,7 +5,7 @@ from __future__ import annotations
 from faust.types import TP
 
 from graphstate.storage.row_layouts import NEVER
-from streams.worker.processing.source_clock import SourceClock
+from streams.worker.processing.source_clock import REPEAT_S, SourceClock
 
 A, B = TP("t", 0), TP("t", 1)
 SECOND = 1_000_000
@@ -107,3 +107,39 @@ def test_an_idle_partition_with_unread_messages_wakes_before_a_boundary() -> Non
     again = clock.newly_idle({A: 0, B: 0})
     assert again is not None
     assert again.idle == ["t:0", "t:1"]
+
+
+def test_partitions_of_other_workers_wake_before_a_boundary() -> None:
+    """They may be idle; the owner sends its idle partitions again, as one may be woken for what it has read already."""
+    clock, time = _made()
+    clock.assign([A], {"t": 2})
+    assert clock.overtaking == {B}
+    clock.progress([])
+    assert clock.overtaking == set()
+    clock.observe(A, 130 * SECOND)
+    assert clock.overtaking == {B}
+    clock.wake([B])
+    assert clock.progress([A])[0].woken == ["t:1"]
+    time.now = 10.0
+    sent = clock.newly_idle({A: 0, B: 0})
+    assert sent is not None
+    assert (sent.idle, clock.repeating) == (["t:0"], set())
+    time.now += REPEAT_S
+    assert clock.repeating == {A}
+    clock.repeat()
+    sent = clock.newly_idle({A: 0})
+    assert sent is not None
+    assert (sent.idle, clock.repeating) == (["t:0"], set())
+    time.now += REPEAT_S
+    clock.wake(clock.repeating)
+    clock.repeat()
+    assert clock.newly_idle({A: 0}) is None
+
+
+def test_the_only_worker_repeats_nothing() -> None:
+    """Without other workers nobody else ends the idleness of a partition."""
+    clock, time = _made()
+    time.now = 10.0
+    assert clock.newly_idle({A: 0, B: 0}) is not None
+    time.now = 1_000.0
+    assert clock.repeating == set()
