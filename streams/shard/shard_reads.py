@@ -71,7 +71,7 @@ class ShardReads:
             "reach": float(reach[0]),
             "percentile": float(percentile[0]),
             "calibrated": self._shard.publisher.calibration.calibrated,
-            "as_of": int(graph.as_of()[row]),
+            "as_of": int(graph.as_of(np.array([row]))[0]),
         }
 
     def sizes(self) -> dict[str, int]:
