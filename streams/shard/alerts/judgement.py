@@ -424,11 +424,8 @@ class Judgement:
 
     def figures(self) -> AlertFigures:
         """Return the measurements."""
-        books = self.books.items()
-        ended, record = (
-            {name: list(book.ended) for name, book in books},
-            {name: dict(book.record) for name, book in books},
-        )
+        ended = {name: list(book.ended) for name, book in self.books.items()}
+        record = {name: dict(book.record) for name, book in self.books.items()}
         return AlertFigures(self.watermarks.lags(), len(self.watermarks.idle), self.awaited, ended, record)
 
     # On disk
