@@ -40,9 +40,7 @@ def connect(
     ] = "",
     source_broker: Annotated[
         str,
-        typer.Option(
-            help="HOST:PORT of the Kafka that has the topic, with the login of the settings; default: BROKER."
-        ),
+        typer.Option(help="HOST:PORT of the Kafka that has the topic, with the settings' login; default: BROKER."),
     ] = "",
     registry: Annotated[
         str, typer.Option(help="Address of a schema registry: records of the topic are Avro by its schemas.")
@@ -86,8 +84,8 @@ def connect(
         mapping = load(map_, memory)
         skipped = _files.skipped(skip_bad, "the records before it were delivered")
         begin = perf_counter()
-        group = group or f"{settings.consumer_group}.connect.{name}"
-        records = _records(of_source, source, group, mapping, registry, stop_at_end=stop_at_end)
+        of_group = group or f"{settings.consumer_group}.connect.{name}"
+        records = _records(of_source, source, of_group, mapping, registry, stop_at_end=stop_at_end)
         sent = asyncio.run(_run(settings, records, mapping, skipped, rejected, quiet=as_json))
         _print(mapping, skipped, sent, perf_counter() - begin, as_json=as_json)
     finally:

@@ -177,6 +177,6 @@ def test_interleavings_and_shards(
             got = played(Path(folder), parts, (1, 3, 8)[number % 3], rng, rule)
         wanted = published(expected, got, events)
         if Kind.FORGET in kinds and top > 0.1:
-            # Of the further alerts of a larger top, forgets that are read ahead take more details than `_without` allows.
+            # Of the alerts of a larger top, forgets that are read ahead take more details than `_without` allows.
             wanted.details = got.details
         assert got == wanted
