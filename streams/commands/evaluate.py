@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.commands import _files
+from streams.commands import _completion, _files
 from streams.errors import InputError
 from streams.telemetry import console
 
@@ -51,7 +51,10 @@ def evaluate(
     ] = None,
     ladder: Annotated[
         list[str] | None,
-        typer.Option(help="Evaluate a generated benchmark instead: equal, uneven, strong, very_hard; repeatable."),
+        typer.Option(
+            autocompletion=_completion.difficulties,
+            help="Evaluate a generated benchmark instead: equal, uneven, strong, very_hard; repeatable.",
+        ),
     ] = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="Compare the alert rule with others instead.")] = False,
     topics: Annotated[

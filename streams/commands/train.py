@@ -39,7 +39,10 @@ def train(
     until: Annotated[str, typer.Option(help="The cut: ignore later events. Empty: the last event.")] = "",
     simulate: Annotated[
         str,
-        typer.Option(help="Generate events instead: equal, uneven, strong, very_hard; many: of many different worlds."),
+        typer.Option(
+            autocompletion=_completion.worlds,
+            help="Generate events instead: equal, uneven, strong, very_hard; many: of many different worlds.",
+        ),
     ] = "",
     users: Annotated[
         int | None,

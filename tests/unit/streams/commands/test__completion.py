@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from streams.commands import _completion
+from streams.connect.avro_schemas import VALUES
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ from streams.commands import _completion
         ("groundswell dlq show s", ["share"]),
         ("groundswell dlq replay share --reason j", ["json"]),
         ("groundswell simulate --difficulty e", ["equal"]),
+        ("groundswell connect x --map m", ["mastodon"]),
+        ("groundswell export al", ["alert"]),
         ("groundswell topics describe test.influence.o", ["test.influence.outcome.v1"]),
     ],
 )
@@ -41,3 +44,11 @@ def test_without_a_worker_there_is_nothing_to_complete(monkeypatch: pytest.Monke
     assert _completion.users("a") == []
     assert _completion.tiers("") == []
     assert _completion.topics("") == []
+
+
+def test_values_of_options() -> None:
+    """Each function has the names that its option accepts."""
+    assert _completion.worlds("") == [*_completion.difficulties(""), "many"]
+    assert _completion.diffusions("l") == ["lt"]
+    assert _completion.seed_models("") == ["reach", "ic"]
+    assert _completion.outputs("") == list(VALUES)
