@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.commands import _files, _many_worlds
+from streams.commands import _completion, _files, _many_worlds
 from streams.errors import InputError
 from streams.telemetry import console
 
