@@ -234,7 +234,7 @@ def test_produce_keeps_to_its_rate(environment: Settings, tmp_path: Path, capsys
 
 
 def test_tail_shows_scores_alerts_and_tombstones(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both topics are followed from the beginning, as text and as JSON; a note says that scores are not calibrated."""
+    """Both topics are followed from the beginning, as text and as JSON, with a note where scores are not calibrated."""
     from kafka import KafkaProducer
 
     registry = topics.Topics(environment)
