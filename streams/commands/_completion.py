@@ -81,11 +81,26 @@ def outputs(incomplete: str) -> list[str]:
     return _beginning(incomplete, "score", "topic", "alert", "outcome")
 
 
+def diffusions(incomplete: str) -> list[str]:
+    """Return the models of diffusion."""
+    return _beginning(incomplete, "ic", "lt")
+
+
+def seed_models(incomplete: str) -> list[str]:
+    """Return what lists of seeds are chosen by."""
+    return _beginning(incomplete, "reach", "ic")
+
+
 def difficulties(incomplete: str) -> list[str]:
     """Return the difficulties of a generated stream."""
     from model.simulation.population import DIFFICULTIES
 
     return _beginning(incomplete, *DIFFICULTIES)
+
+
+def worlds(incomplete: str) -> list[str]:
+    """Return what `train --simulate` generates."""
+    return [*difficulties(incomplete), *_beginning(incomplete, "many")]
 
 
 def _beginning(incomplete: str, *values: str) -> list[str]:

@@ -7,12 +7,18 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from streams.commands import _completion
 from streams.messages.escaping import safe
 from streams.telemetry import console
 
 
 def bots(
-    user: Annotated[str, typer.Argument(help="Only this user. Empty: the first ones of the whole graph.")] = "",
+    user: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=_completion.users, help="Only this user. Empty: the first ones of the whole graph."
+        ),
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="Number of users of each list.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

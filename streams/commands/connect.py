@@ -40,9 +40,7 @@ def connect(
     ] = "",
     source_broker: Annotated[
         str,
-        typer.Option(
-            help="HOST:PORT of the Kafka that has the topic, with the login of the settings; default: BROKER."
-        ),
+        typer.Option(help="HOST:PORT of the Kafka that has the topic, with the settings' login; default: BROKER."),
     ] = "",
     registry: Annotated[
         str, typer.Option(help="Address of a schema registry: records of the topic are Avro by its schemas.")
@@ -69,8 +67,6 @@ def connect(
     """
     from streams.connect.mapping import load
     from streams.connect.memory import Memory
-    from streams.kafka import topics
-    from streams.kafka.access import rights, rights_table
     from streams.kafka.event_producer import silence_aiokafka_log
     from streams.settings.settings import Settings
     from streams.telemetry import logs
@@ -80,35 +76,46 @@ def connect(
     silence_aiokafka_log()
     logs.setup(settings)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{source_broker}-{source}").strip("-")[:80] or "stdin"
-    with topics.admin(settings) as client:
-        topics.check(client, list(topics.Topics(settings).inputs.values()))
-        rights.require(client, rights_table.produce(settings))
     of_source = settings.model_copy(update={"broker": source_broker}) if source_broker else settings
-    if source.startswith("topic:"):
-        with topics.admin(of_source) as client:
-            _check_topic(client, source)
+    _check_topics(settings, of_source, source)
     keep_s = settings.retention_s and settings.retention_s + settings.lateness_s
     memory = Memory(store or settings.datadir / f"connect-{name}.sqlite", keep_s)
     try:
         mapping = load(map_, memory)
         skipped = _files.skipped(skip_bad, "the records before it were delivered")
         begin = perf_counter()
-        group = group or f"{settings.consumer_group}.connect.{name}"
-        records = _records(of_source, source, group, mapping, registry, stop_at_end=stop_at_end)
+        of_group = group or f"{settings.consumer_group}.connect.{name}"
+        records = _records(of_source, source, of_group, mapping, registry, stop_at_end=stop_at_end)
         sent = asyncio.run(_run(settings, records, mapping, skipped, rejected, quiet=as_json))
         _print(mapping, skipped, sent, perf_counter() - begin, as_json=as_json)
     finally:
         memory.close()
 
 
-def _check_topic(client: Any, source: str) -> None:
-    """Raise TopicError if the source is a topic that does not exist."""
+def _check_topics(settings: Settings, of_source: Settings, source: str) -> None:
+    """Check the input topics, and the topic of the source in its Kafka.
+
+    Raises:
+        TopicError: one is missing.
+        NotAllowed: a right is missing.
+    """
+    from streams.kafka import topics
+    from streams.kafka.access import rights, rights_table
+
+    with topics.admin(settings) as client:
+        topics.check(client, list(topics.Topics(settings).inputs.values()))
+        rights.require(client, rights_table.produce(settings))
+    kind, _, name = source.partition(":")
+    if kind == "topic" and name:
+        with topics.admin(of_source) as client:
+            _check_topic(client, name)
+
+
+def _check_topic(client: Any, name: str) -> None:
+    """Raise TopicError if a topic does not exist."""
     from streams.errors import Right, TopicError
     from streams.kafka.access import rights
 
-    kind, _, name = source.partition(":")
-    if kind != "topic" or not name:
-        return
     if rights.absent(client, [name]):
         raise TopicError(
             f"topic {name} does not exist; give the full name of a topic of {client.config['bootstrap_servers']}"

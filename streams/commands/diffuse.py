@@ -7,14 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from streams.commands import _probability
+from streams.commands import _completion, _probability
 from streams.errors import InputError
 from streams.telemetry import console
 
 
 def diffuse(
-    users: Annotated[list[str] | None, typer.Argument(help="The users who begin.")] = None,
-    model: Annotated[str, typer.Option(help="ic: independent cascade; lt: linear threshold.")] = "ic",
+    users: Annotated[
+        list[str] | None, typer.Argument(autocompletion=_completion.users, help="The users who begin.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(autocompletion=_completion.diffusions, help="ic: independent cascade; lt: linear threshold.")
+    ] = "ic",
     probability: Annotated[str, typer.Option(help=_probability.HELP)] = "weighted",
     samples: Annotated[int, typer.Option(min=10, max=100_000, help="Number of simulations.")] = 1_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")] = 0,

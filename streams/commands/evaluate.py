@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.commands import _files
+from streams.commands import _completion, _files
 from streams.errors import InputError
 from streams.telemetry import console
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from streams.messages.files.event_files import Skipped
     from streams.offline.evaluation import EvaluationResult
     from streams.offline.prequential import Curve, PrequentialResult
+
+Ladder = Annotated[
+    list[str] | None,
+    typer.Option(
+        autocompletion=_completion.difficulties,
+        help="Evaluate a generated benchmark instead: equal, uneven, strong, very_hard; repeatable.",
+    ),
+]
 
 
 def evaluate(
@@ -49,10 +57,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Evaluate a Parquet file of pairs of people (Choice, A_NAME, B_NAME) instead."),
     ] = None,
-    ladder: Annotated[
-        list[str] | None,
-        typer.Option(help="Evaluate a generated benchmark instead: equal, uneven, strong, very_hard; repeatable."),
-    ] = None,
+    ladder: Ladder = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="Compare the alert rule with others instead.")] = False,
     topics: Annotated[
         bool, typer.Option("--topics", help="Measure instead what topics add to the history of authors.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streams.commands import _probability
+from streams.commands import _completion, _probability
 from streams.errors import InputError, reason
 from streams.messages.escaping import safe
 from streams.telemetry import console
@@ -30,7 +30,11 @@ def seeds(
     most_followers: Annotated[int, typer.Option(min=0, help="Only users with at most this number; 0: no limit.")] = 0,
     beside: Annotated[list[str] | None, typer.Option(help="A user that is chosen already; may be repeated.")] = None,
     model: Annotated[
-        str, typer.Option(help="reach: by sharers of posts; ic: by the independent cascade along follows, a what-if.")
+        str,
+        typer.Option(
+            autocompletion=_completion.seed_models,
+            help="reach: by sharers of posts; ic: by the independent cascade along follows, a what-if.",
+        ),
     ] = "reach",
     probability: Annotated[str, typer.Option(help=f"With --model ic. {_probability.HELP}")] = "weighted",
     evaluate: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.commands import _completion
 from streams.errors import InputError, StateError
 from streams.telemetry import console, progress
 
@@ -171,7 +172,7 @@ def restore(
 
 @app.command()
 def find(
-    user: Annotated[str, typer.Argument(help="The id of a user.")],
+    user: Annotated[str, typer.Argument(autocompletion=_completion.users, help="The id of a user.")],
     topics: Annotated[bool, typer.Option("--topics", help="Also read all topics from beginning to end.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.commands import _files, _many_worlds
+from streams.commands import _completion, _files, _many_worlds
 from streams.errors import InputError
 from streams.telemetry import console
 
@@ -30,6 +30,14 @@ _UNFINISHED = "unfinished.safetensors"
 _AUTO = "auto"
 _MANY = "many"
 
+Simulate = Annotated[
+    str,
+    typer.Option(
+        autocompletion=_completion.worlds,
+        help="Generate events instead: equal, uneven, strong, very_hard; many: of many different worlds.",
+    ),
+]
+
 
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder for the artifact: weights, configuration and card.")],
@@ -37,10 +45,7 @@ def train(
     topics: Annotated[bool, typer.Option("--topics", help="Read the input topics instead of files.")] = False,
     since: Annotated[str, typer.Option(help="Ignore earlier events, follows too. Empty: read all.")] = "",
     until: Annotated[str, typer.Option(help="The cut: ignore later events. Empty: the last event.")] = "",
-    simulate: Annotated[
-        str,
-        typer.Option(help="Generate events instead: equal, uneven, strong, very_hard; many: of many different worlds."),
-    ] = "",
+    simulate: Simulate = "",
     users: Annotated[
         int | None,
         typer.Option(min=100, help="Users of the generated stream (20,000); of many, the most of one world (6,000)."),

@@ -300,7 +300,7 @@ async def play(plan: Plan, settings: Settings, folder: Path, view: View) -> Summ
 def starting(frame: Frame, view: View, *, compiled: bool) -> Callable[[float], None]:
     """Return a function that shows how long the worker has been starting, and why that takes time."""
     reason = (
-        "" if compiled else ": compiling its kernels for this processor, which happens once and takes about a minute"
+        "" if compiled else ": compiling its kernels for this processor, which happens once and takes a minute or two"
     )
 
     def show(seconds: float) -> None:

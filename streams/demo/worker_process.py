@@ -23,8 +23,9 @@ from streams.errors import WorkerError
 from streams.settings.settings import Settings
 from streams.telemetry.metrics import Freshness
 
-READY_S = 180.0
-"""Seconds until the worker must be ready; the first start compiles the kernels."""
+READY_S = 900.0
+"""Seconds until the worker must be ready. The first start compiles kernels, a minute and a half of a core, and takes
+several times as long on a busy machine; a process that ends is noticed at once."""
 STOP_S = 30.0
 POLL_S = 0.1
 ANSWER_S = 30.0

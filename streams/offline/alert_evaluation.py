@@ -253,8 +253,8 @@ def compare_rules(
     metrics = {name: alert_metrics(truth, alerts_of_rule, authors_to_sample) for name, alerts_of_rule in alerts.items()}
     end = events[-1].time
     outcomes, differing, record = _outcomes(shares, row, fired[SHIPPED], published.ended, rule, end)
-    announced = [(row[user], time) for user, time in fired[SHIPPED] if user in row]
-    missed = published.missed, len(missed_breakouts(shares, announced, rule.window_us, rule.step_us, end))
+    called = [(row[user], time) for user, time in fired[SHIPPED] if user in row]
+    missed = published.missed, len(missed_breakouts(shares, called, rule.window_us, rule.step_us, end))
     return AlertComparison(truth, rule, metrics, len(authors), outcomes, differing, missed, record)
 
 

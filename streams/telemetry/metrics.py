@@ -125,6 +125,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.labels: dict[str, tuple[str, ...]] = {}
         self._flow()
+        self._alerting()
         self._work()
         self._state()
         self._checkpoints()
@@ -178,6 +179,19 @@ class Metrics:
         self.scores = self._counter("scores_total", "Scores published and acknowledged")
         self.topic_scores = self._counter("topic_scores_total", "Scores by user and topic published")
         self.tombstones = self._counter("tombstones_total", "Scores deleted from the score topic after a forget")
+        self.muted = self._counter(
+            "muted_outputs_total", "Outputs that are not published again while the state is rebuilt from the log"
+        )
+        self.facts = self._counter("facts_total", "Facts sent to the owners of other nodes")
+        self.fact_bytes = self._counter("fact_bytes_total", "Bytes of the packs with facts")
+        self.halos = self._counter("halos_total", "Halo messages sent")
+        self.halo_nodes = self._counter("halo_nodes_total", "Nodes in the halo messages sent")
+        self.halo_bytes = self._counter("halo_bytes_total", "Bytes of the halo messages sent")
+        self.lag = self._gauge("lag_records", "Records of a partition not processed yet", "topic", "partition")
+        self.as_of_lag = self._gauge("as_of_lag_seconds", "Machine's clock minus the event-time clock")
+
+    def _alerting(self) -> None:
+        """Create the metrics of alerts, their outcomes and their webhook."""
         self.alerts = self._counter("alerts_total", "Alerts published and acknowledged")
         self.alert_outcomes = self._counter(
             "alert_outcomes_total", "Outcomes of alerts, published and acknowledged: confirmed or expired", "outcome"
@@ -217,16 +231,6 @@ class Metrics:
             "Seconds since a boundary of alerts is passed here and waits for another shard, by that shard; 0: not",
             "shard",
         )
-        self.muted = self._counter(
-            "muted_outputs_total", "Outputs that are not published again while the state is rebuilt from the log"
-        )
-        self.facts = self._counter("facts_total", "Facts sent to the owners of other nodes")
-        self.fact_bytes = self._counter("fact_bytes_total", "Bytes of the packs with facts")
-        self.halos = self._counter("halos_total", "Halo messages sent")
-        self.halo_nodes = self._counter("halo_nodes_total", "Nodes in the halo messages sent")
-        self.halo_bytes = self._counter("halo_bytes_total", "Bytes of the halo messages sent")
-        self.lag = self._gauge("lag_records", "Records of a partition not processed yet", "topic", "partition")
-        self.as_of_lag = self._gauge("as_of_lag_seconds", "Machine's clock minus the event-time clock")
 
     def _work(self) -> None:
         """Create the metrics of the work per micro-batch."""

@@ -27,6 +27,7 @@ from streams.messages.files import event_files
 from streams.messages.headers import rfc3339
 from streams.settings.connection import kafka_arguments
 from streams.settings.settings import PREFIX, Settings
+from streams.telemetry import console
 from streams.worker.group.faust_app import free_port
 
 GROUNDSWELL = [sys.executable, "-m", "streams.cli"]
@@ -233,7 +234,7 @@ def test_produce_keeps_to_its_rate(environment: Settings, tmp_path: Path, capsys
 
 
 def test_tail_shows_scores_alerts_and_tombstones(environment: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both topics are followed from the beginning, as text and as JSON, up to the limit."""
+    """Both topics are followed from the beginning, as text and as JSON, with a note where scores are not calibrated."""
     from kafka import KafkaProducer
 
     registry = topics.Topics(environment)
@@ -242,14 +243,19 @@ def test_tail_shows_scores_alerts_and_tombstones(environment: Settings, capsys: 
     producer = KafkaProducer(**kafka_arguments(environment))
     for topic, value in ((registry.score, score), (registry.score, None), (registry.alert, alert)):
         producer.send(topic.name, key=b"ana", value=value and json.dumps(value).encode()).get(10)
-    producer.close()
     assert cli.run(["tail", "scores", "--from-beginning", "--limit", "2", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [score, {"user": "ana", "forgotten": True}]
     assert cli.run(["tail", "alerts", "--from-beginning", "--limit", "1"]) == 0
-    assert "5 new sharers, 4 shares before" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "5 new sharers, 4 shares before" in shown.out
+    assert shown.err == f"note: {console.NOT_CALIBRATED}\n"
+    producer.send(registry.models.name, key=b"map/m", value=b"the calibration of m", partition=0).get(10)
+    producer.close()
     assert cli.run(["tail", "scores", "--from-beginning", "--limit", "2"]) == 0
-    assert "forgotten" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "forgotten" in shown.out
+    assert shown.err == ""
 
 
 def test_simulate_writes_the_same_file_for_the_same_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

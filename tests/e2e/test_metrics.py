@@ -164,7 +164,8 @@ def test_the_worker_audits_its_users(ran: Ran) -> None:
         ran.text = ran.process.get("/metrics")[1].decode()
         return ran.value("groundswell_audit_nodes_total", outcome="fine") > 40
 
-    wait_for(audited, 60, "the audit")
+    # The reference is imported at a low priority.
+    wait_for(audited, 300, "the audit")
     assert ran.value("groundswell_audit_nodes_total", outcome="healed") == 0
     assert ran.value("groundswell_audit_nodes_total", outcome="failed") == 0
     assert 0 < ran.value("groundswell_audit_error") <= 1e-5

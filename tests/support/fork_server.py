@@ -35,8 +35,9 @@ class Forked:
 
     def __init__(self, module: list[str], environment: dict[str, str], log: Path, folder: Path) -> None:
         log.touch()
+        # A daemon ends with the test process, if a test leaves it.
         self._process: ForkServerProcess = _CONTEXT.Process(
-            target=_run, args=(module, environment, str(log), str(folder))
+            target=_run, args=(module, environment, str(log), str(folder)), daemon=True
         )
         self._process.start()
         self.pid = int(self._process.pid or 0)
@@ -86,6 +87,8 @@ def usable(environment: dict[str, str]) -> bool:
 
 def _run(module: list[str], environment: dict[str, str], log: str, folder: str) -> None:
     """Run a module as `python -m` does."""
+    # A daemon may have no processes of its own, and the worker has some.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -107,15 +107,9 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
         new = Counter(author for (_, author), time in first.items() if time > since)
         active = [count for count in recent.values() if count]
         established = _entry([level[author] for author in authors], 0.1)
-        entry_share = alert_rule.ENTRY_SHARE
-        bar = _entry(active, entry_share) if int(entry_share * len(active)) else 0
+        bar = _entry(active, alert_rule.ENTRY_SHARE) if int(alert_rule.ENTRY_SHARE * len(active)) else 0
         top = {author for author in recent if bar and recent[author] >= bar}
-        # A forgotten user starts again: its alerts up to then neither end nor prevent another.
-        valid = [
-            (user, at)
-            for user, at in fired
-            if at >= since and not any(user == name and at <= time < boundary for name, time in forgets)
-        ]
+        valid = _valid(fired, forgets, since, boundary)
         if active:
             tops.append((boundary, {author for author in top if level[author] < established} if bar else {NOBODY}))
             called = {user for user, _ in valid}
@@ -155,6 +149,17 @@ def judged(events: list[Mutation], rule: AlertRule, end: int) -> NaiveAlerts:
             rising_s = (boundary - own[len(own) // 4][0]) / 1e6
             result.details[name] = rising_s, tuple(kept[:5]), _most_shared(own)
     return result
+
+
+def _valid(
+    fired: list[tuple[str, int]], forgets: list[tuple[str, int]], since: int, boundary: int
+) -> list[tuple[str, int]]:
+    """Return the alerts from a time on. A forgotten user starts again: its alerts up to then prevent no other."""
+    return [
+        (user, at)
+        for user, at in fired
+        if at >= since and not any(user == name and at <= time < boundary for name, time in forgets)
+    ]
 
 
 def _entering(tops: list[tuple[int, set[str]]], forgets: list[tuple[str, int]], rule: AlertRule) -> set[str]:

@@ -267,8 +267,10 @@ class Judgement:
             return ShardCounts({}, {}, self.activity.at)
         changes = self.pending.take_before(boundary)
         for change in changes[changes["kind"] == CLEARED]:
-            for book in (*self.books.values(), self.entries):
-                book.forget(int(change["author"]), int(change["time"]))
+            author, until = int(change["author"]), int(change["time"])
+            self.entries.forget(author, until)
+            for book in self.books.values():
+                book.forget(author, until)
         self.activity.advance(boundary, changes)
         measured = self._measured(boundary)
         idle_until = [int(self.passed.min()) + self._rule.step_us, self.pending.first_boundary()]
@@ -424,11 +426,8 @@ class Judgement:
 
     def figures(self) -> AlertFigures:
         """Return the measurements."""
-        books = self.books.items()
-        ended, record = (
-            {name: list(book.ended) for name, book in books},
-            {name: dict(book.record) for name, book in books},
-        )
+        ended = {name: list(book.ended) for name, book in self.books.items()}
+        record = {name: dict(book.record) for name, book in self.books.items()}
         return AlertFigures(self.watermarks.lags(), len(self.watermarks.idle), self.awaited, ended, record)
 
     # On disk
