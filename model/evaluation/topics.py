@@ -6,6 +6,7 @@ with the shares until then; models are trained on posts whose horizon has passed
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +22,10 @@ NEWEST = 200
 """Earlier posts of an author or a topic that count, newest first."""
 PRIOR = 1.0
 """Weight of the mean of all posts in a mean, in posts."""
+AUTHOR_PRIOR, TOPIC_PRIOR = 2.0, 10.0
+"""Posts of the level that an author's mean, and posts without excess that a topic's excess is averaged with."""
+_AGES = np.array([1 / 150, 1 / 60, 1 / 30, 1 / 15, 0.12, 1 / 6, 1 / 3, 2 / 3, 1.0])
+"""Parts of the horizon at which the growth of posts is measured."""
 DRAWS = 200
 BLOCKS, FIRST = 7, 0.3
 """Blocks of time that are predicted, and the fraction of posts before the first."""
@@ -95,6 +100,39 @@ def histories(posts: Posts) -> dict[str, History]:
     return found
 
 
+def excesses(posts: Posts, closed: Bools, level: float) -> tuple[Float64s, Float64s]:
+    """Return the mean of each post's author, and by how much earlier posts on its topics exceeded theirs, `[n]` each.
+
+    A young post counts as a part of one, by the growth of closed posts. A post exceeds the mean of its author as known
+    when the post was made. Both are shrunk, the mean to the level, the excess to 0.
+
+    Args:
+        posts: The posts.
+        closed: Which of them the growth is measured on `[n]`.
+        level: Mean log reach of these.
+    """
+    shares = [times.tolist() for times in posts.shares]
+    final = sum(np.log1p(len(shares[k])) for k in np.flatnonzero(closed))
+    shown = [
+        sum(np.log1p(bisect_left(shares[k], posts.time[k] + age)) for k in np.flatnonzero(closed)) / max(final, 1e-9)
+        for age in _AGES * posts.horizon
+    ]
+    ages, parts = np.append(0.0, _AGES * posts.horizon), np.append(0.0, shown)
+    means, found = np.full(len(shares), level), np.zeros(len(shares))
+    earlier: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, (time, author) in enumerate(zip(posts.time.tolist(), posts.author.tolist(), strict=True)):
+        own = earlier["author", author][-NEWEST:]
+        on_topic = sorted({k for topic in posts.topics[i] for k in earlier["topic", topic][-NEWEST:]})
+        known = np.log1p([bisect_left(shares[k], time) for k in own + on_topic])
+        part = np.interp(time - posts.time[own + on_topic], ages, parts)
+        means[i] = (known[: len(own)].sum() + AUTHOR_PRIOR * level) / (part[: len(own)].sum() + AUTHOR_PRIOR)
+        known, part = known[len(own) :], part[len(own) :]
+        found[i] = (known - part * means[on_topic]).sum() / (part.sum() + TOPIC_PRIOR)
+        for key in (("author", author), *(("topic", topic) for topic in posts.topics[i])):
+            earlier[key].append(i)
+    return means, found
+
+
 def predictions(posts: Posts, of: dict[str, History]) -> tuple[Bools, dict[str, Float64s]]:
     """Return which posts are predicted `[n]`, and the scores `[n]` of every predictor by name.
 
@@ -108,6 +146,7 @@ def predictions(posts: Posts, of: dict[str, History]) -> tuple[Bools, dict[str, 
     level = float(logs[closed].mean()) if closed.any() else 0.0
     author, topic = of["author"].mean(level), of["topic"].mean(level)
     served = of["both"].mean(author, 5.0)
+    grown, excess = excesses(posts, closed, level)
     alone = np.stack([of["author"].count, author, of["author"].age], axis=1)
     both = np.stack([of["both"].count, served, of["both"].age], axis=1)
     level_of_topic = np.stack([of["topic"].count, topic, of["topic"].age], axis=1)
@@ -118,6 +157,8 @@ def predictions(posts: Posts, of: dict[str, History]) -> tuple[Bools, dict[str, 
         "mean of the topic": topic,
         "mean of the author": author,
         "mean of the author and of the author on the topic (served)": served,
+        "mean of the author, young posts by their growth": grown,
+        "mean of the author, young posts by their growth + excess of the topic": grown + excess,
         "mean of the author + 0.4 of the topic's": author + 0.4 * (of["topic"].mean(level, 10.0) - level),
         "LightGBM: author": _trees(posts, cuts, logs, alone),
         "LightGBM: author, author on the topic": _trees(posts, cuts, logs, np.hstack([alone, both])),
@@ -159,6 +200,8 @@ def evaluate(posts: Posts, draws: int = DRAWS) -> dict[str, Any]:
     simple, trees = "mean of the author", "LightGBM: author"
     pairs = [(name, simple if "LightGBM" not in name else trees) for name in figures if name not in (simple, trees)]
     pairs.append(("LightGBM: author, author on the topic, topic", simple))
+    grown = "mean of the author, young posts by their growth"
+    pairs.append((f"{grown} + excess of the topic", grown))
     return {
         "posts": len(posts.time),
         "predicted": int(scored.sum()),

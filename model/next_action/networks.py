@@ -33,7 +33,7 @@ Examples = tuple[EgoNetworks, Float64s, Bools]
 KINDS = ("GATv2", "GCN")
 HEADS, WIDTH = 8, 8
 BATCH = 512
-EPOCHS, PATIENCE = 100, 10
+EPOCHS, PATIENCE = 100, 6
 """Most epochs, and those without a gain after which training stops."""
 RATE, DECAY = 2e-3, 5e-4
 DROPOUT = 0.2

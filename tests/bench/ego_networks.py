@@ -5,7 +5,6 @@ the newest examples, which a second fit of the trees learns from, too. Prints on
 
 --examples 24000   examples that teach the networks
 --models GATv2     only some of: GATv2, GCN, GATv2-structure, GCN-structure
---cache FOLDER     keeps sampled ego networks for the next run with the same options
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def prepare(file: Path, examples: int, cache: Path | None) -> Task:
+def prepare(file: Path, examples: int) -> Task:
     """Return the task of a file."""
     made = index(list(event_files.mutations(file)), FOREVER)
     every = matched(made, FEW_ACTIVE, 0)
@@ -90,7 +89,9 @@ def prepare(file: Path, examples: int, cache: Path | None) -> Task:
         tuple(one[rows] for one, rows in zip(few.values, chosen, strict=True)),
     )
     wanted = (part.examples[0], part.examples[1], few.examples[2], several.examples[2])
-    networks = [sampled(made, one, cache, f"{file.stem}-{examples}-{number}") for number, one in enumerate(wanted)]
+    begin = time.perf_counter()
+    networks = [sample(made, one, 0) for one in wanted]
+    say(f"sampled {sum(len(one.users) for one in networks):,} ego networks in {time.perf_counter() - begin:.1f} s")
     return Task(made, few, several, part, networks, structure(made, bounds[0]))
 
 
@@ -100,21 +101,6 @@ def newest(made: Timeline, examples: Examples, number: int) -> np.ndarray:
     groups = np.argsort(-born, kind="stable")[: number // GROUP]
     rows: np.ndarray = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
     return rows
-
-
-def sampled(made: Timeline, examples: Examples, cache: Path | None, name: str) -> EgoNetworks:
-    """Return ego networks, from the cache if it has them."""
-    file = cache / f"{name}.npz" if cache is not None else None
-    if file is not None and file.exists():
-        with np.load(file) as kept:
-            return EgoNetworks(**kept)
-    begin = time.perf_counter()
-    networks = sample(made, examples, 0)
-    say(f"sampled {len(examples.post):,} ego networks in {time.perf_counter() - begin:.0f} s")
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **networks._asdict())
-    return networks
 
 
 def judged(name: str, scores: tuple[np.ndarray, np.ndarray], task: Task, ms: float, served: Scores) -> dict[str, Any]:
@@ -159,10 +145,9 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
-    parser.add_argument("--cache", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    task = prepare(given.file, given.examples, given.cache)
+    task = prepare(given.file, given.examples)
     say("trees")
     trees, fewer = grow(task.few.part(0), task.few.part(1)), grow(task.part.part(0), task.part.part(1))
     tests = [part.values[2] for part in (task.few, task.several)]

@@ -34,6 +34,17 @@ def test_history_is_what_was_known() -> None:
     np.testing.assert_allclose(history["author"].log_reach, [0, np.log(2), np.log(2)])
 
 
+def test_excess_of_a_topic() -> None:
+    """A topic's posts exceed what was known of their authors when they were made; young posts count in part."""
+    shares = [np.arange(1, 8), np.array([25]), np.array([], np.int64)]
+    posts = Posts(np.array([0, 20, 30]), np.array([1, 2, 3]), [(1,), (1,), (1,)], shares, 100, 10)
+    means, excess = topics.excesses(posts, np.array([True, False, False]), 0.5)
+    np.testing.assert_allclose(means, 0.5)
+    # The first post is complete after its horizon; the second has had its horizon, too, before the third.
+    first, second = np.log(8) - 0.5, np.log(2) - 0.5
+    np.testing.assert_allclose(excess, [0, first / 11, (first + second) / 12])
+
+
 def test_a_topic_that_matters_is_found() -> None:
     """Where the topic decides, it adds much; where it does not, nothing beyond chance."""
     found = {}
@@ -41,6 +52,8 @@ def test_a_topic_that_matters_is_found() -> None:
         report = topics.evaluate(generated(600, by_topic=by_topic), draws=10)
         differences = {(one["name"], one["minus"]): one["spearman"] for one in report["paired"]}
         found[by_topic] = differences["LightGBM: author, author on the topic, topic", "LightGBM: author"]
+        grown = "mean of the author, young posts by their growth"
+        assert (differences[f"{grown} + excess of the topic", grown]["low"] > 0.1) == (by_topic == 1.0)
     assert found[1.0]["low"] > 0.1
     assert found[0.0]["value"] < 0.05
 
