@@ -258,7 +258,7 @@ def killed(events: list[Mutation]) -> LiveGraph:
 
 
 class Truth:
-    """What libraries and the naive graph say about a set of events.
+    """The measures of a set of events, by libraries and the naive graph.
 
     Args:
         events: the events, in any order.
