@@ -97,7 +97,7 @@ class SourceClock:
 
     @property
     def overtaking(self) -> set[TP]:
-        """The partitions that may be idle, if the next progress passes a boundary: they may have messages from before it.
+        """The partitions that may be idle, if the next progress passes a boundary: they may have earlier messages.
 
         Those of other workers are among them: such a worker may be slow, or dead and not replaced yet.
         """
