@@ -22,6 +22,7 @@ from model.network.gatv2 import Network
 from model.network.subgraph import Subgraph, extract
 from model.training.floor_selection import chance
 from model.training.input_normalization import Scaling
+from model.training.labels import Posts
 from model.training.training_checkpoint import TrainingCheckpoint, TrainingState
 from model.types import Bools, Float32s, Float64s, GraphInput
 
@@ -47,6 +48,7 @@ class TrainingSnapshot:
         mask: Users that may be learned from `[n_users]`; held-out users stay in the graph but are False here.
         time: Time of the snapshot (µs).
         window: Length of the window of the posts that label it (µs).
+        posts: These posts, their authors as rows of the graph; None if they are unknown.
     """
 
     graph: GraphInput
@@ -55,6 +57,15 @@ class TrainingSnapshot:
     mask: Bools
     time: int = 0
     window: int = 0
+    posts: Posts | None = None
+
+    def before(self, time: int) -> TrainingSnapshot:
+        """Return the snapshot with labels of posts up to a time (µs) alone; itself if all are, or they are unknown."""
+        if self.posts is None or self.time + self.window <= time:
+            return self
+        window = max(0, time - self.time)
+        target, number = self.posts.labels(len(self.target), self.time, window)
+        return replace(self, target=target, weight=number / (number + 1), window=window)
 
 
 @dataclass(frozen=True)

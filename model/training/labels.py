@@ -61,16 +61,25 @@ class Posts:
         closed = closed[np.argsort(time[closed], kind="stable")]
         return cls(author[closed], time[closed], reach[closed], horizon)
 
+    def between(self, after: int, until: int) -> Posts:
+        """Return the posts in (after, until] (µs)."""
+        low, high = np.searchsorted(self.time, [after, until], side="right")
+        return Posts(self.author[low:high], self.time[low:high], self.reach[low:high], self.horizon)
+
+    def of(self, author: Int64s) -> Posts:
+        """Return the posts with other author rows `[p]`, without those whose row is negative."""
+        rows = np.flatnonzero(author >= 0)
+        return Posts(author[rows], self.time[rows], self.reach[rows], self.horizon)
+
     def labels(self, users: int, after: int, window: int) -> tuple[Float64s, Int64s]:
         """Return the labels of posts in (after, after + window].
 
         Returns:
             Mean log reach `[users]`, NaN without a post, and number of posts `[users]`.
         """
-        low, high = np.searchsorted(self.time, [after, after + window], side="right")
-        author = self.author[low:high]
-        number = np.bincount(author, minlength=users)
-        total = np.bincount(author, np.log1p(self.reach[low:high]), minlength=users)
+        posts = self.between(after, after + window)
+        number = np.bincount(posts.author, minlength=users)
+        total = np.bincount(posts.author, np.log1p(posts.reach), minlength=users)
         with np.errstate(invalid="ignore"):
             mean: Float64s = total / number
         return mean, number

@@ -84,6 +84,7 @@ class _TrainingRun:
         training: Batches of the snapshots that the first fits learn from.
         validation: Batches of the newest snapshots, per snapshot.
         every: Batches of all snapshots.
+        separate: Whether no post that validates labels what the first fits learn from.
     """
 
     config: ModelConfig
@@ -96,6 +97,7 @@ class _TrainingRun:
     training: list[Batch]
     validation: list[list[Batch]]
     every: list[Batch]
+    separate: bool
 
     @classmethod
     def of(cls, snapshots: list[TrainingSnapshot], config: ModelConfig, plan: TrainingPlan, seed: int) -> _TrainingRun:
@@ -115,16 +117,19 @@ class _TrainingRun:
         config = config.scaled(float(newest[0]), float(newest[1]))
         random = np.random.default_rng(seed)
         windows = max(1, min(_WINDOWS, len(usable) // 4))
-        learned = _before(usable[:-windows], usable[-windows].time)
         users = sum(int(usable_rows(snapshot).sum()) for snapshot in usable[:-windows])
         small = users < _USERS_SMALL
         if small:
             plan = replace(plan, weight_decay=plan.weight_decay * _SMALL_DATA_DECAY)
         size = min(plan.batch, max(32, users // plan.batches))
         parts = [batches(snapshot, config, size, random) for snapshot in usable]
-        training = [batch for part in parts[: len(usable) - windows][: len(learned)] for batch in part]
+        early = _early(usable[:-windows], usable[-windows].time)
+        training = []
+        for place, snapshot in early or enumerate(usable[:-windows]):
+            same = snapshot is usable[place]
+            training += parts[place] if same else batches(snapshot, config, size, random)
         every = [batch for part in parts for batch in part]
-        return cls(config, plan, seed, size, users, small, usable, training, parts[-windows:], every)
+        return cls(config, plan, seed, size, users, small, usable, training, parts[-windows:], every, bool(early))
 
     def report(self, progress: Progress) -> None:
         """Report the amount of data."""
@@ -172,7 +177,13 @@ class _TrainingRun:
                 for users in resampled(len(truth), _DRAWS)
             ]
             errors.append(float(np.std(draws)))
-        return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
+        return float(np.sqrt(np.mean(np.square(errors)) / self._apart()))
+
+    def _apart(self) -> float:
+        """Return how many windows without common posts the validation windows amount to."""
+        newest = self.usable[-len(self.validation) :]
+        between = newest[-1].time - newest[0].time
+        return 1 + min(len(newest) - 1, between / newest[0].window) if newest[0].window else len(newest)
 
     def deviations(self, weights: Weights) -> tuple[float, float]:
         """Return the deviation of z and of the past mean over the validation windows."""
@@ -180,10 +191,18 @@ class _TrainingRun:
         return _deviation(predicted(network, every)), _deviation(_past(every))
 
 
-def _before(snapshots: list[TrainingSnapshot], time: int) -> list[TrainingSnapshot]:
-    """Return the snapshots whose labels lie before a time; all of them if these are less than a third."""
-    before = [snapshot for snapshot in snapshots if snapshot.time + snapshot.window <= time]
-    return before if 3 * len(before) >= max(6, len(snapshots)) else snapshots
+def _early(snapshots: list[TrainingSnapshot], time: int) -> list[tuple[int, TrainingSnapshot]]:
+    """Return snapshots with labels of posts before a time alone, each with its place in the list.
+
+    No post that validates may label what the first fits learn from, or the fits rank it better than later posts. Left
+    out are snapshots with few labels or with less than a third of a window before the time.
+    """
+    early = [(place, snapshot.before(time)) for place, snapshot in enumerate(snapshots)]
+    return [
+        (place, one)
+        for place, one in early
+        if usable_rows(one).sum() >= _USERS_MIN and 3 * one.window >= snapshots[place].window
+    ]
 
 
 def _past(window: Sequence[Batch]) -> Float64s:
@@ -405,8 +424,12 @@ def _candidates(
     def add(name: str, weights: Weights, epochs: int = 0) -> None:
         made.extend(Candidate(name, part, run.validate(weights, part), weights, epochs) for part in _ADDED)
 
-    if reads(shipped.config) == reads(run.config):
+    if ours := reads(shipped.config) == reads(run.config):
         add(SHIPPED, shipped.weights)
+    if not run.separate:
+        progress("too few posts lie before those that validate: nothing is fitted")
+        return sorted(made, key=lambda one: -one.validation)
+    if ours:
         progress(f"fine-tuning the shipped model {shipped.version}")
         fit, saved = Fit(TUNE, run.training, run.validation, shipped.weights), run.checkpoint(checkpoint, TUNE)
         epochs, weights = fitted(fit, run.config, run.seed, _tuning(run), progress, saved)

@@ -146,7 +146,8 @@ class Adapted:
                     data.snapshots, data.config, self._shipped, seed, data.progress, data.plan, every=True
                 )
             trained = self._trained[seed]
-            artifact = trained.finished[name] if name else trained.artifact
+            # With few posts nothing is fitted; what is kept then stands for each fit.
+            artifact = trained.finished.get(name, trained.artifact)
             return people.score(artifact), artifact
 
         return Scorer(run, seeded=True)

@@ -54,7 +54,7 @@ def line(row: HistoryRow) -> str:
     what = f"{row.at} {row.action}"
     if row.candidate:
         what += f" {row.candidate}"
-    if row.figures:
+    if "spearman" in row.figures:
         named = {name: figure["value"] for name, figure in row.figures["spearman"].items()}
         what += " (" + ", ".join(f"{name} {value:.3f}" for name, value in named.items())
         what += f", {row.figures['posts']} posts)"

@@ -355,16 +355,15 @@ def _label(
 
     snapshot = graph.snapshot()
     users = snapshot.ids[USER]
-    mean, number = posts.labels(len(authors), time, window)
     rows = {user: row for row, user in enumerate(users)}
-    target, weight = np.full(len(users), np.nan), np.zeros(len(users))
-    for author in np.flatnonzero(number):
-        # An author without any event before the snapshot has no row, and no features.
-        row = rows.get(authors[author], -1)
-        if row >= 0:
-            target[row], weight[row] = mean[author], number[author] / (number[author] + 1)
+    row_of = np.array([rows.get(author, -1) for author in authors], np.int64)
+    later = posts.between(time, time + window)
+    # An author without any event before the snapshot has no row, and no features.
+    known = later.of(row_of[later.author])
+    target, number = known.labels(len(users), time, window)
+    weight = number / (number + 1)
     mask = np.array([not is_held_out(user, held_out, seed) for user in users], np.bool_) & snapshot.live
-    return TrainingSnapshot(graph_input(snapshot, config), target, weight, mask, time, window)
+    return TrainingSnapshot(graph_input(snapshot, config), target, weight, mask, time, window, known)
 
 
 def _finish(

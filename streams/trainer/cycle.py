@@ -7,8 +7,8 @@ the candidate learns from these │ closed posts judge candidate, artifact in us
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from model.evaluation.calibration import CalibrationMap, error_out_of_sample, fi
 from model.evaluation.gate import GateLimits, Judgement, falls_behind, judge
 from streams.offline.dataset import build, closed_posts
 from streams.trainer.shadow import ShadowScores, in_order, shadow
+
+if TYPE_CHECKING:
+    from model.training.run import Trained
 
 Action = Literal["waiting", "refused", "accepted", "restored", "failed"]
 _SECOND = 1_000_000
@@ -38,7 +41,7 @@ class CyclePlan:
     """
 
     judging: int = 500
-    snapshots: int = 10
+    snapshots: int = 14
     epochs: int = 14
     threads: int = 1
     limits: GateLimits = field(default_factory=GateLimits)
@@ -52,11 +55,14 @@ class InUse:
         artifact: The artifact in use.
         before: The artifact that it replaced; None if there is no step back.
         since: Event time of the replacement (µs).
+        start: What a training starts from; None: the artifact in use. One that a training made of the same events has
+            learned the posts that validate, so neither it nor what is fitted from its weights can be validated by them.
     """
 
     artifact: Artifact
     before: Artifact | None = None
     since: int = 0
+    start: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class Decision:
         candidate: Version of the artifact that was judged; empty if there is none.
         reasons: Why, one sentence each.
         judgement: The figures; None without any.
+        trained: What the training compared, the chosen one first; empty without a training.
     """
 
     action: Action
@@ -81,11 +88,16 @@ class Decision:
     candidate: str = ""
     reasons: list[str] = field(default_factory=list)
     judgement: Judgement | None = None
+    trained: list[dict[str, Any]] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures as a JSON object, empty without any."""
+        trained = {"trained": self.trained} if self.trained else {}
+        return (self.judgement.row() if self.judgement else {}) | trained
 
     def row(self) -> dict[str, Any]:
         """Return the decision as a JSON object."""
-        figures = self.judgement.row() if self.judgement else {}
-        return figures | {
+        return self.figures() | {
             "action": self.action,
             "as_of": self.as_of,
             "candidate": self.candidate,
@@ -123,11 +135,22 @@ def run_cycle(
         return Decision("waiting", as_of, reasons=[f"{len(posts.time)} posts are closed, {needed} are needed"])
     cut = int(posts.time[-judging]) - 1
     try:
-        candidate = train_candidate(ordered, in_use.artifact, cut, plan, seed, progress)
+        trained = train_candidate(ordered, in_use.start or in_use.artifact, cut, plan, seed, progress)
     except TrainingError as error:
         return Decision("failed", as_of, reasons=[str(error)])
-    progress(f"judging version {candidate.version} by {judging} closed posts")
-    verdict, scored = compare(ordered, candidate, in_use.artifact, cut, plan.limits)
+    decision = _judged(ordered, trained, in_use.artifact, cut, plan, progress)
+    return replace(decision, trained=trained.rows())
+
+
+def _judged(
+    ordered: Sequence[Mutation], trained: Trained, current: Artifact, cut: int, plan: CyclePlan, progress: Progress
+) -> Decision:
+    """Decide on what was trained, by the posts after the cut."""
+    as_of, candidate = ordered[-1].time, trained.artifact
+    if all(np.array_equal(candidate.weights[name], value) for name, value in current.weights.items()):
+        return Decision("refused", as_of, reasons=["nothing that was trained is ahead of the artifact in use"])
+    progress(f"judging version {candidate.version} ({trained.chosen}) by the closed posts after its cut")
+    verdict, scored = compare(ordered, candidate, current, cut, plan.limits)
     if not verdict.accepted:
         return Decision("refused", as_of, candidate=candidate.version, reasons=verdict.reasons, judgement=verdict)
     return Decision("accepted", as_of, candidate, fit(scored.posts), candidate.version, [], verdict)
@@ -152,8 +175,8 @@ def _step_back(
 
 
 def train_candidate(
-    ordered: Sequence[Mutation], current: Artifact, cut: int, plan: CyclePlan, seed: int, progress: Progress
-) -> Artifact:
+    ordered: Sequence[Mutation], start: Artifact, cut: int, plan: CyclePlan, seed: int, progress: Progress
+) -> Trained:
     """Train an artifact on the events up to the cut (µs).
 
     Raises:
@@ -163,9 +186,9 @@ def train_candidate(
     from model.training.run import adapt
 
     before = ordered[: int(np.searchsorted(np.array([event.time for event in ordered]), cut, side="right"))]
-    dataset = build(before, current.config, cut, snapshots=plan.snapshots, held_out=0.0, progress=progress)
+    dataset = build(before, start.config, cut, snapshots=plan.snapshots, held_out=0.0, progress=progress)
     training = TrainingPlan(epochs=plan.epochs, threads=plan.threads)
-    return adapt(dataset.snapshots, current.config, current, seed, progress, training).artifact
+    return adapt(dataset.snapshots, start.config, start, seed, progress, training)
 
 
 def compare(

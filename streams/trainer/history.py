@@ -90,14 +90,29 @@ def in_use(settings: Settings, state: ModelsTopicState) -> InUse:
     """
     artifact = artifact_in_use(settings, state)
     decided = [row for row in rows(state) if row.action in {"accepted", "restored"}]
+    start = _start(settings, artifact, decided)
     if not decided or decided[-1].action != "accepted" or decided[-1].candidate != artifact.version:
-        return InUse(artifact)
+        return InUse(artifact, start=start)
     row = decided[-1]
     try:
         before = state.artifact(row.before) if row.before else artifact_in_use(settings, None)
     except ArtifactError:
-        return InUse(artifact)
-    return InUse(artifact, before if _same_graph(before, artifact) else None, row.as_of)
+        return InUse(artifact, start=start)
+    return InUse(artifact, before if _same_graph(before, artifact) else None, row.as_of, start)
+
+
+def _start(settings: Settings, artifact: Artifact, decided: list[HistoryRow]) -> Artifact:
+    """Return what trainings start from: not an artifact that the trainer made, if the one of the settings can be used.
+
+    An artifact of the trainer has learned the posts that validate the next training.
+    """
+    if all(row.candidate != artifact.version for row in decided):
+        return artifact
+    try:
+        given = artifact_in_use(settings, None)
+    except ArtifactError:
+        return artifact
+    return given if _same_graph(given, artifact) else artifact
 
 
 def _same_graph(one: Artifact, other: Artifact) -> bool:

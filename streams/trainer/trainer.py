@@ -149,7 +149,6 @@ class Trainer:
         return row
 
     def _row(self, decision: Decision, current: Artifact, seconds: float) -> HistoryRow:
-        figures = decision.judgement.row() if decision.judgement else {}
         return HistoryRow(
             id=_new_id(),
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -158,7 +157,7 @@ class Trainer:
             in_use=current.version,
             candidate=decision.candidate,
             reasons=decision.reasons,
-            figures=figures,
+            figures=decision.figures(),
             before=self._topic.state.use,
             events=len(self._log.events),
             seconds=round(seconds, 1),

@@ -40,6 +40,8 @@ from tests.support import tidy
 from tests.support.workers import environment, producer, wait_for
 
 HOUR_S, DAY_S = 3_600, 86_400
+STEPS = 2_000
+"""Steps of a replay; with more posts, some share the state before the first of them."""
 SETTLE_S = 130.0
 """The worker sends its closed posts at most every two minutes."""
 POISON_S, POISON_POSTS_S = 7 * DAY_S, 3 * DAY_S
@@ -105,28 +107,43 @@ def served(
     return decode(state.posts[0]), decisions
 
 
-def offline(events: Sequence[Event], every_days: float) -> tuple[LivePosts, list[dict[str, Any]]]:
-    """Run the cycles on the list of events; return the closed posts as they would be served, and the decisions."""
-    ordered, used = in_order(decoded(events)), InUse(Artifact.default())
+def offline(events: Sequence[Event], every_days: float) -> tuple[LivePosts, LivePosts, list[dict[str, Any]]]:
+    """Run the cycles on the list of events.
+
+    Returns:
+        The closed posts as they would be served, as the packaged artifact alone would serve them, and the decisions.
+    """
+
+    def progress(line: str) -> None:
+        if not line.startswith(("epoch ", "graph ")):
+            sys.stderr.write(f"  {line}\n")
+
+    packaged = Artifact.default()
+    ordered, used = in_order(decoded(events)), InUse(packaged)
     times = np.array([event.time for event in ordered])
     begin = int(next(event["time"] for event in events if event["type"] == "create") * 1_000_000)
     decisions, served_by = list[dict[str, Any]](), [(0, used.artifact)]
     for moment in range(begin, int(times[-1]), int(every_days * DAY_S * 1_000_000)):
         started = time.monotonic()
-        decision = run_cycle(ordered[: int(np.searchsorted(times, moment))], used, seed=len(decisions))
-        figures_of = decision.judgement.row() if decision.judgement else None
+        decision = run_cycle(ordered[: int(np.searchsorted(times, moment))], used, None, len(decisions), progress)
+        figures_of = decision.figures()
         told = decision.row() | {"figures": figures_of, "seconds": round(time.monotonic() - started, 1)}
         decisions.append(told)
         sys.stderr.write(json.dumps(brief(told)) + "\n")
         if decision.artifact is not None:
-            used = InUse(decision.artifact, used.artifact if decision.action == "accepted" else None, moment)
+            before = used.artifact if decision.action == "accepted" else None
+            used = InUse(decision.artifact, before, moment, packaged)
             served_by.append((moment, decision.artifact))
+    by_first = shadow(ordered, packaged, 0, STEPS).posts
     parts = []
     ends = [*(since for since, _ in served_by[1:]), int(times[-1])]
     for (since, artifact), until in zip(served_by, ends, strict=True):
-        posts = shadow(ordered, artifact, since).posts
-        parts.append(posts[posts["created_at"] <= until])
-    return np.concatenate(parts), decisions
+        # Shares count up to the horizon after the last post.
+        end = int(np.searchsorted(times, until + artifact.config.horizon_s * 1_000_000, side="right"))
+        same = artifact.version == packaged.version
+        posts = by_first if same else shadow(ordered[:end], artifact, since, STEPS).posts
+        parts.append(posts[(posts["created_at"] > since) & (posts["created_at"] <= until)])
+    return np.concatenate(parts), by_first, decisions
 
 
 def by_packaged(events: Sequence[Event], hours: float) -> LivePosts:
@@ -155,16 +172,34 @@ def brief(decision: dict[str, Any]) -> dict[str, Any]:
         "spearman": {name: figure["value"] for name, figure in told.get("spearman", {}).items()},
         "calibration": told.get("calibration"),
         "kept_top": told.get("kept_top"),
+        "better": told.get("better"),
+        "trained": told.get("trained"),
         "reasons": decision["reasons"],
         "seconds": decision["seconds"],
     }
 
 
-def over_time(posts: LivePosts, packaged: LivePosts, window: int) -> list[dict[str, Any]]:
-    """Return Spearman over windows of closed posts: as served, by the packaged artifact, by the past mean."""
+def aligned(posts: LivePosts, packaged: LivePosts) -> tuple[LivePosts, LivePosts]:
+    """Return the posts that both have, in order of time."""
     _, mine, theirs = np.intersect1d(posts["content"], packaged["content"], return_indices=True)
     order = np.argsort(posts["created_at"][mine], kind="stable")
-    posts, packaged = posts[mine][order], packaged[theirs][order]
+    return posts[mine][order], packaged[theirs][order]
+
+
+def ahead(posts: LivePosts, packaged: LivePosts, window: int, by: float = 0.02) -> int | None:
+    """Return after how many closed posts the newest `window` are ranked better by `by` than by what ships."""
+    posts, packaged = aligned(posts, packaged)
+    for end in range(window, len(posts) + 1, 50):
+        rows = slice(end - window, end)
+        reach = posts["reach"][rows].astype(np.float64)
+        if spearman(posts["score"][rows], reach) >= spearman(packaged["score"][rows], reach) + by:
+            return end
+    return None
+
+
+def over_time(posts: LivePosts, packaged: LivePosts, window: int) -> list[dict[str, Any]]:
+    """Return Spearman over windows of closed posts: as served, by the packaged artifact, by the past mean."""
+    posts, packaged = aligned(posts, packaged)
     rows = []
     for begin in range(0, len(posts) - window // 2, window):
         part, shipped = posts[begin : begin + window], packaged[begin : begin + window]
@@ -200,8 +235,7 @@ def main() -> int:
         first = next(event["time"] for event in events if event["type"] == "create")
         events = poisoned(events, first + given.poison * DAY_S)
     if given.offline:
-        posts, decisions = offline(events, given.every)
-        packaged = shadow(in_order(decoded(events)), Artifact.default(), 0).posts
+        posts, packaged, decisions = offline(events, given.every)
     else:
         with tempfile.TemporaryDirectory(prefix="groundswell-train-") as folder:
             options = {"partitions": 1, "live_posts": 100_000, "calibrate": True}
@@ -219,6 +253,7 @@ def main() -> int:
         "restored": sum(decision["action"] == "restored" for decision in decisions),
         "decisions": [brief(decision) for decision in decisions],
         "over_time": over_time(posts, packaged, given.window),
+        "ahead": ahead(posts, packaged, given.window),
         "whole": {"served": figures(posts)["spearman"], "packaged": figures(packaged)["spearman"]},
         "calibration_packaged": calibration(people[known], packaged["reach"][known].astype(np.float64))[0],
         "seconds": [round(fed_s, 1), round(time.monotonic() - begin, 1)],

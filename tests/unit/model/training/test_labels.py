@@ -64,3 +64,11 @@ def test_no_shares_at_all_is_a_reach_of_nothing() -> None:
     quiet = posts(1000, share_post=ints(), share_user=ints(), share_time=ints())
     assert quiet.reach.tolist() == [0, 0, 0]
     assert quiet.labels(2, after=0, window=1000)[0].tolist() == [0, 0]
+
+
+def test_posts_between_two_times_and_of_some_authors() -> None:
+    """The ends are open and closed; posts whose author has no row are left out."""
+    every = posts(1000)
+    assert every.between(100, 300).time.tolist() == [200, 300]
+    some = every.of(ints(7, 7, -1))
+    assert (some.author.tolist(), some.time.tolist(), some.reach.tolist()) == ([7, 7], [100, 200], [1, 1])

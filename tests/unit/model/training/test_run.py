@@ -14,8 +14,9 @@ from model.evaluation.metrics import spearman
 from model.network.pyg_reference import reference
 from model.training.baselines import Trees, past_mean
 from model.training.fitting import TrainingPlan, TrainingSnapshot, batches, moments, usable_rows
+from model.training.labels import Posts
 from model.training.model_card import TrainingRecord, card
-from model.training.run import PAST_MEAN, SCRATCH, SHIPPED, TUNED, adapt, carrying_past_mean, train
+from model.training.run import PAST_MEAN, SCRATCH, SHIPPED, TUNED, adapt, carrying_past_mean, search, train
 from model.types import GraphInput
 
 pytestmark = pytest.mark.slow
@@ -135,6 +136,40 @@ def test_a_fit_that_is_ahead_by_luck_is_not_kept() -> None:
     assert max(trained.candidates, key=lambda one: one.validation).epochs
     assert not trained.candidates[0].epochs
     assert any("no more than chance" in line for line in lines)
+
+
+def labelled_by(later: float) -> list[TrainingSnapshot]:
+    """Snapshots at 0, 100, ... with windows of 250; posts after 600 have `later` more log reach."""
+    snapshots = []
+    for place in range(8):
+        plain, time = SNAPSHOTS[place % 4], 100 * place
+        random, users = np.random.default_rng(place), np.arange(200)
+        when = np.sort(random.integers(time + 1, time + 251, 200))
+        log_reach = plain.target[users] + later * (when > 600) * (users % 2)
+        posts = Posts(users, when, np.expm1(np.clip(log_reach, 0, 12)).round().astype(np.int64), 10)
+        target, number = posts.labels(200, time, 250)
+        labelled = replace(plain, target=target, weight=number / (number + 1))
+        snapshots.append(replace(labelled, time=time, window=250, posts=posts))
+    return snapshots
+
+
+def test_posts_that_validate_teach_the_first_fits_nothing() -> None:
+    """With other labels of the posts after the first of the newest windows, the first fit has the same weights."""
+    plain, other = labelled_by(0.0), labelled_by(3.0)
+    assert not np.allclose(plain[5].target, other[5].target)
+    found, again = (search(one, CONFIG, 1, plan=replace(PLAN, epochs=1)) for one in (plain, other))
+    for name, value in found.artifact.weights.items():
+        np.testing.assert_array_equal(value, again.artifact.weights[name])
+    assert found.validation != again.validation
+
+
+def test_nothing_is_fitted_where_no_older_post_can_be_learned(shipped: Artifact) -> None:
+    """If the labels of all older snapshots are posts that validate, what needs no fit is kept."""
+    lines: list[str] = []
+    late = [replace(one, time=700, window=50, posts=one.posts) for one in labelled_by(0.0)]
+    trained = adapt(late, CONFIG, shipped, 1, lines.append, PLAN, every=True)
+    assert set(trained.finished) == {PAST_MEAN, SHIPPED}
+    assert any("nothing is fitted" in line for line in lines)
 
 
 def past_alone(snapshot: TrainingSnapshot) -> TrainingSnapshot:

@@ -125,6 +125,20 @@ def test_nothing_after_the_cut_is_read(town: list[Mutation]) -> None:
         np.testing.assert_array_equal(expected.target, actual.target)
 
 
+def test_a_snapshot_without_later_labels(town: list[Mutation]) -> None:
+    """Labels of posts before a time alone are those of a cut at it, but for the posts that were still open."""
+    first = build(town, CONFIG, town[-1].time, snapshots=2).snapshots[0]
+    posts, middle = first.posts, first.time + first.window // 2
+    assert posts is not None
+    assert first.before(first.time + first.window) is first
+    early = first.before(middle)
+    mean, number = posts.between(first.time, middle).labels(len(first.target), first.time, first.window)
+    assert 0 < number.sum() < len(posts.time)
+    np.testing.assert_array_equal(early.target, mean)
+    np.testing.assert_array_equal(early.weight > 0, number > 0)
+    assert np.isnan(first.before(first.time - 1).target).all()
+
+
 def test_followers_and_held_out_users(town: list[Mutation]) -> None:
     """All followers count, not only those of a window; the same seed holds out the same users."""
     data = build(town, CONFIG, town[-1].time, snapshots=2, held_out=0.3, seed=1)

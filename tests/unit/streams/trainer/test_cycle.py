@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,11 @@ from model.artifact import Artifact, untrained
 from model.config import ModelConfig
 from model.evaluation.gate import GateLimits
 from model.simulation.stream import Simulation
+from model.training.fitting import TrainingPlan
+from model.training.run import Candidate, Trained, carrying_past_mean, train
 from streams.messages.events import from_row
+from streams.offline.dataset import build
+from streams.trainer import cycle
 from streams.trainer.cycle import CyclePlan, InUse, run_cycle
 from streams.trainer.shadow import in_order, shadow
 
@@ -64,6 +70,18 @@ def test_a_better_artifact_is_accepted(town: list[Mutation]) -> None:
     assert decision.artifact is not None
     assert decision.artifact.version == decision.candidate
     assert decision.row()["minus_current"]["low"] > 0
+    assert decision.row()["trained"] == decision.figures()["trained"] != []
+
+
+def test_what_is_in_use_already_is_not_judged(town: list[Mutation], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the training keeps the weights that are in use, the cycle refuses without a judgement."""
+    past = carrying_past_mean(ModelConfig())
+    kept = Trained(past, [Candidate("past mean", 0.0, 0.1, past.weights)], {})
+    monkeypatch.setattr(cycle, "train_candidate", lambda *_: kept)
+    decision = run_cycle(town, InUse(past, start=POOR), PLAN)
+    assert (decision.action, decision.judgement) == ("refused", None)
+    assert decision.reasons == ["nothing that was trained is ahead of the artifact in use"]
+    assert decision.figures() == {"trained": [{"candidate": "past mean", "validation": 0.1}]}
 
 
 def test_shuffled_labels_are_refused(town: list[Mutation]) -> None:
@@ -76,10 +94,19 @@ def test_shuffled_labels_are_refused(town: list[Mutation]) -> None:
     assert decision.reasons
 
 
+def from_scratch(ordered: list[Mutation], start: Artifact, cut: int, plan: CyclePlan, seed: int, _: Any) -> Trained:
+    """Train a candidate from random weights, whatever its validation."""
+    before = [event for event in ordered if event.time <= cut]
+    snapshots = build(before, start.config, cut, snapshots=plan.snapshots, held_out=0.0).snapshots
+    fit = train(snapshots, start.config, seed, plan=TrainingPlan(epochs=plan.epochs, threads=1))
+    return Trained(fit, [Candidate("from scratch", 0.0, 0.0, fit.weights)], {})
+
+
 @pytest.mark.slow
-def test_a_burst_of_bots_is_refused(town: list[Mutation]) -> None:
+def test_a_burst_of_bots_is_refused(town: list[Mutation], monkeypatch: pytest.MonkeyPatch) -> None:
     """Accounts that share each other's posts do not decide what is put to use, however well they are predicted."""
     before, week = parts(town)
+    monkeypatch.setattr(cycle, "train_candidate", from_scratch)
     decision = run_cycle(before + with_bots(week), InUse(Artifact.default()), PLAN)
     assert (decision.action, decision.artifact) == ("refused", None)
     assert any("off by" in reason or "draws" in reason for reason in decision.reasons)

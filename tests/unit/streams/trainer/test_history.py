@@ -47,10 +47,14 @@ def test_what_is_in_use(offline_settings: Settings) -> None:
     first, first_parts = new_deployment(FIRST, "a")
     second, second_parts = new_deployment(SECOND, "b")
     assert in_use(settings, topic()).artifact.version == packaged.version
+    by_operator = in_use(settings, topic(*first_parts, ModelsTopicMessage(USE, encode(first))))
+    assert by_operator.start is by_operator.artifact
     began = [*first_parts, ModelsTopicMessage(USE, encode(first))]
     accepted = row(1, "accepted", FIRST.version)
     found = in_use(settings, topic(*began, accepted.message()))
     assert (found.artifact.version, found.since) == (FIRST.version, 1_000)
+    assert found.start is not None
+    assert found.start.version == packaged.version
     assert found.before is not None
     assert found.before.version == packaged.version
     again = row(2, "accepted", SECOND.version, before=first)
