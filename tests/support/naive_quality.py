@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from math import exp, log
 
 from graphstate.types import FOLLOWS, GraphSpec, Mutation
-from model.analysis.follower_quality import GENUINE, RAMP, ROUNDS, THRESHOLD, WEIGHT
+from model.analysis.follower_quality import AUDIENCE, GENUINE, RAMP, ROUNDS, THRESHOLD, WEIGHT
 from streams.offline.dataset import effective_events
 from tests.support.analysts import naive
 
@@ -54,7 +54,7 @@ def quality(follows: set[Pair], shares: dict[Pair, int], posts: dict[str, int]) 
         for a, b in follows:
             made, seen = rate[a]
             silent = -made * log(1 + posts.get(b, 0) / seen)
-            odds = log_odds(user[a]) + log_odds(audience[b]) - average + silent
+            odds = log_odds(user[a]) + AUDIENCE * (log_odds(audience[b]) - average) + silent
             after[a, b] = 1.0 if shared[a, b] else 1 / (1 + exp(-odds))
         genuine = after
     final = {a: part([(a, b) for b in out[a]]) for a in users}
