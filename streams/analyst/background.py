@@ -123,8 +123,7 @@ class Background(Rounds[Analysis]):
             loop = asyncio.get_running_loop()
             fresh = await loop.run_in_executor(self._process, communities.leiden, *graph, before[0])
             seconds["communities"] = perf_counter() - begin
-        found: Analysis = await self._in_thread(analyse, measures, graph, fresh, before, sharing, seconds)
-        return found
+        return await self._in_thread(analyse, measures, graph, fresh, before, sharing, seconds)
 
     async def close(self) -> None:
         """End the round, its thread and the process."""

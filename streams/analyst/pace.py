@@ -52,6 +52,7 @@ class OfPass(Protocol):
 
 
 Result = TypeVar("Result", bound=OfPass)
+Answer = TypeVar("Answer")
 
 
 class Rounds(Generic[Result]):
@@ -104,5 +105,5 @@ class Rounds(Generic[Result]):
             self._metrics(stage, duration)
         await asyncio.sleep(sum(seconds.values()) * (1 / SHARE - 1))
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def _in_thread(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

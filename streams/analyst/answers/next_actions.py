@@ -147,7 +147,7 @@ class NextActions(Rounds[Index]):
 
     async def _index(self, measures: Measures, posts: Posts, seconds: dict[str, float]) -> Index:
         begin = perf_counter()
-        made: Index = await self._in_thread(index, measures, posts, self.artifact.config.memory_us)
+        made = await self._in_thread(index, measures, posts, self.artifact.config.memory_us)
         seconds["next_actions"] = perf_counter() - begin
         return made
 
