@@ -14,6 +14,7 @@ from streams.settings import sources
 from streams.settings.settings import Settings
 from streams.telemetry.analyst_metrics import AnalystMetrics
 from streams.telemetry.metrics import Metrics
+from tests.deploy.faults import NOT_FIRED, ONE_SHARD, TWO_SHARDS
 from tests.support import needs, tidy
 
 FOLDER = tidy.ROOT / "deploy" / "prometheus"
@@ -63,6 +64,12 @@ def test_every_alert_has_a_runbook() -> None:
     assert unknown(text) == set()
     assert set(re.findall(r"GROUNDSWELL_[A-Z_]+", text)) <= set(sources.known_names(Settings))
     assert set(re.findall(r"`groundswell (\w+)", text)) <= set(cli.COMMANDS)
+
+
+def test_every_alert_has_a_fault() -> None:
+    """`make alerts` fires each alert by one fault, or says why it cannot."""
+    fired = [name for _, names in (*ONE_SHARD, *TWO_SHARDS) for name in names] + list(NOT_FIRED)
+    assert sorted(fired) == sorted(rule["alert"] for rule in rules() if "alert" in rule)
 
 
 def test_the_objective_is_a_bucket() -> None:

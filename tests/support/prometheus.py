@@ -23,8 +23,9 @@ from tests.support.workers import wait_for
 RULES = tidy.ROOT / "deploy" / "prometheus" / "rules.yml"
 DURATION = re.compile(r"(?<=\[)(\d+)([smhd])(?=\])")
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-LEAST_S = 5
-"""Shortest duration of scaled rules: some scrapes must fit in."""
+LEAST_S, LEAST_HOUR_S = 5, 15
+"""Shortest duration of scaled rules, and of those of an hour and more: some scrapes must fit in, and an alert's `for`
+into the hour that it looks back. A threshold is at least 1 s."""
 
 
 def seconds(duration: str) -> int:
@@ -36,14 +37,15 @@ def scaled(rules: dict[str, Any], factor: int) -> dict[str, Any]:
     """The rules with all durations divided by a factor, also thresholds in seconds of the clock."""
 
     def shorter(duration: str) -> str:
-        return f"{max(LEAST_S, seconds(duration) // factor)}s"
+        whole = seconds(duration)
+        return f"{max(LEAST_S if whole < UNITS_S['h'] else LEAST_HOUR_S, whole // factor)}s"
 
     def expression(text: str) -> str:
         text = DURATION.sub(lambda found: shorter(found.group()), text)
         # The lag of a watermark is event time, which runs as fast as before.
         if "watermark_lag" in text:
             return text
-        text = re.sub(r"> (3 \* 3600|7200|300|60)$", lambda found: f"> {_product(found[1]) / factor:g}", text)
+        text = re.sub(r"> (3 \* 3600|7200|300|60)$", lambda found: f"> {max(1, _product(found[1]) / factor):g}", text)
         return text.replace("> 3 * 86400", f"> {3 * 86_400 / factor:g}")
 
     groups = [
