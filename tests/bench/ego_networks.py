@@ -1,4 +1,4 @@
-"""Who acts next by networks on ego networks beside the served trees: `python -m tests.bench.ego_networks FILE`.
+"""Networks on ego networks beside the trees that predict shares: `python -m tests.bench.ego_networks FILE`.
 
 All models are judged on the same examples, those of `groundswell train-next FILE --memory all`. The networks learn from
 the newest examples, which a second fit of the trees learns from, too. Prints one JSON object.

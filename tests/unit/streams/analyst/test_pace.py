@@ -20,7 +20,7 @@ class Result:
 
 
 class Work(Rounds[Result]):
-    """Rounds that fail when they are told to."""
+    """Rounds that fail with a given error."""
 
     def begin(self, measures: Any, error: Exception | None = None) -> None:
         """Begin a round."""
@@ -56,7 +56,7 @@ def test_a_round_is_wanted_once_for_each_pass() -> None:
         await done.wait()
         assert work.latest is not None
         assert work.latest.measures is one
-        while not work.wants(two):  # noqa: ASYNC110 - the end of a task says nothing
+        while not work.wants(two):  # noqa: ASYNC110 - a finished task signals nothing
             await asyncio.sleep(0)
         assert not work.wants(one)
         await work.close()
@@ -71,7 +71,7 @@ def test_the_error_of_a_round_appears_with_the_next_check() -> None:
     async def rounds() -> None:
         work = Work("test", lambda *_: None)
         work.begin(object(), OSError("no memory"))
-        while not work.wants(object()):  # noqa: ASYNC110 - the end of a task says nothing
+        while not work.wants(object()):  # noqa: ASYNC110 - a finished task signals nothing
             await asyncio.sleep(0)
         with pytest.raises(OSError, match="no memory"):
             work.check()
