@@ -58,7 +58,6 @@ class Population:
         figures = {
             "features": {"followers": 5},
             "followers": 131,
-            "quality_followers": 98.25,
             "following": 12,
             "posts": 17,
             "shares_received": 260,
@@ -162,6 +161,7 @@ class Analyst:
             "pagerank": 0.0021,
             "core": 7,
             "followers": 131,
+            "quality_followers": 98.25,
             "bridge": 0.2,
         }
 
