@@ -124,7 +124,7 @@ class _TrainingRun:
         size = min(plan.batch, max(32, users // plan.batches))
         parts = [batches(snapshot, config, size, random) for snapshot in usable]
         early = _early(usable[:-windows], usable[-windows].time)
-        training = []
+        training: list[Batch] = []
         for place, snapshot in early or enumerate(usable[:-windows]):
             same = snapshot is usable[place]
             training += parts[place] if same else batches(snapshot, config, size, random)
