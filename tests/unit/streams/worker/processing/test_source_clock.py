@@ -137,7 +137,7 @@ def test_partitions_of_other_workers_wake_before_a_boundary() -> None:
 
 
 def test_the_only_worker_repeats_nothing() -> None:
-    """Without other workers only this one ends the idleness of a partition."""
+    """Without other workers the idleness of a partition ends by its own messages only."""
     clock, time = _made()
     time.now = 10.0
     assert clock.newly_idle({A: 0, B: 0}) is not None
