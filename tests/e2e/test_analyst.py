@@ -166,12 +166,12 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     assert (found["users"], len(found["bots"])) == (len(published(settings)), found["suspected"])
     forget = Mutation(Kind.FORGET, LAST + 1, person)
     send(settings, [forget], half)
-    wait_for(lambda: person not in published(settings), 30, "the tombstone")
+    wait_for(lambda: person not in published(settings), STOP_S, "the tombstone")
     assert analyst.get(f"/api/v1/users/{person}")[0] == 404
-    wait_for(lambda: person not in published(settings, "community"), 30, "the tombstone of the community")
-    wait_for(lambda: person not in published(settings, "seeds")["reach"]["seeds"], 30, "a list without the person")
+    wait_for(lambda: person not in published(settings, "community"), STOP_S, "the tombstone of the community")
+    wait_for(lambda: person not in published(settings, "seeds")["reach"]["seeds"], STOP_S, "a list without the person")
     assert person not in [seed["user"] for seed in ask(analyst, "seeds", {"k": 1_000})["seeds"]]
-    wait_for(lambda: person not in [entry["user"] for entry in by_quality(analyst)], 60, "a round without the person")
+    wait_for(lambda: person not in [entry["user"] for entry in by_quality(analyst)], STOP_S, "a round without the person")
     with pytest.raises(AnalystError, match="no such user"):
         ask(analyst, "diffuse", {"users": [person]})
     assert whole(published(settings)) == expected([*LOG[:half], forget])
