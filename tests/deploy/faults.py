@@ -90,7 +90,7 @@ class Bench:
         self.settings = Settings.load(
             broker=kafka.address, prefix=f"b{ports[0]}.", shards=shards, partitions=2, analyst_port=ports[-1],
             checkpoints=f"file://{folder}/checkpoints", checkpoint_every_s=2, erase_within_s=600, audit_share=0.2,
-            datadir=folder / "w0", web_port=ports[0], live_posts=150, watermark_idle_s=3, memory_mb=64, alert_floor=3,
+            datadir=folder / "w0", web_port=ports[0], live_posts=150, watermark_idle_s=3, memory_mb=64, alert_floor=4,
             alert_webhook=SecretStr(f"http://127.0.0.1:{self.address.server_port}/"), train_posts=60, train_events=3000,
             session_timeout_s=45 if shards > 1 else 6, log_format="json",
         )  # fmt: skip
@@ -188,7 +188,7 @@ def old_partition(bench: Bench) -> Iterator[None]:
 
 @contextmanager
 def other_behaviour(bench: Bench) -> Iterator[None]:
-    """Popular authors lose their readers, others gain them, and rising authors stop at once."""
+    """Popular authors lose their readers, others gain them, and rising authors stop after nine hours."""
     # Predictions are judged three days later, so events of several days come at once, as after a pause.
     bench.stream.reversed_ = True
     bench.stream.skip(9)
@@ -359,7 +359,7 @@ ONE_SHARD: list[tuple[Fault, tuple[str, ...]]] = [
 ]
 TWO_SHARDS: list[tuple[Fault, tuple[str, ...]]] = [(halted_worker, ("GroundswellAlertsAwaitShard",))]
 NOT_FIRED = {
-    "GroundswellWritesStalled": "needs a disk that is slower than the input: to slow it down here would hold up the whole "
-    "machine, and a worker whose thread of compaction is halted waits for it",
+    "GroundswellWritesStalled": "needs a disk that is slower than the input: to slow it down here would hold up the "
+    "whole machine, and a worker whose thread of compaction is halted waits for it",
 }
 """Alerts that no fault fires here, with the reason; promtool's tests do (rules.test.yml)."""

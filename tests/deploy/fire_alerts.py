@@ -108,6 +108,7 @@ def run(bench: Bench, watch: Watch, faults: list[tuple[Fault, tuple[str, ...]]])
     rows = []
     for fault, names in faults:
         what = (fault.__doc__ or "").strip().rstrip(".")
+        watch.wait([*names], time.monotonic(), END_S, firing=False)
         before = {name: watch.firing(name, time.monotonic()) for name in names}
         begin = time.monotonic()
         with fault(bench) as since:

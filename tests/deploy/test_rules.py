@@ -67,7 +67,7 @@ def test_every_alert_has_a_runbook() -> None:
 
 
 def test_every_alert_has_a_fault() -> None:
-    """`make alerts` fires each alert by one fault, or says why it cannot."""
+    """`make alerts` fires each alert by one fault, or gives the reason why it cannot."""
     fired = [name for _, names in (*ONE_SHARD, *TWO_SHARDS) for name in names] + list(NOT_FIRED)
     assert sorted(fired) == sorted(rule["alert"] for rule in rules() if "alert" in rule)
 

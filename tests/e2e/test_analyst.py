@@ -34,7 +34,7 @@ from tests.support.workers import producer, read_all, wait_for
 LOG = [event for event in history(5, 3_000, users=60) if event.kind != Kind.FORGET]
 LAST = max(event.time for event in LOG)
 STOP_S = 300
-"""Limit of every wait: an analyst first ends what it computes, which takes its time on a busy machine."""
+"""An analyst that is asked to stop first ends what it computes, and on a busy machine that takes its time."""
 
 
 @pytest.fixture
@@ -171,9 +171,7 @@ def test_topics_equal_a_fresh_computation(analyst: AnalystProcess) -> None:
     wait_for(lambda: person not in published(settings, "community"), STOP_S, "the tombstone of the community")
     wait_for(lambda: person not in published(settings, "seeds")["reach"]["seeds"], STOP_S, "a list without the person")
     assert person not in [seed["user"] for seed in ask(analyst, "seeds", {"k": 1_000})["seeds"]]
-    wait_for(
-        lambda: person not in [entry["user"] for entry in by_quality(analyst)], STOP_S, "a round without the person"
-    )
+    wait_for(lambda: person not in [one["user"] for one in by_quality(analyst)], STOP_S, "a round without the person")
     with pytest.raises(AnalystError, match="no such user"):
         ask(analyst, "diffuse", {"users": [person]})
     assert whole(published(settings)) == expected([*LOG[:half], forget])
