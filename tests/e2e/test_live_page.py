@@ -183,6 +183,7 @@ def test_an_alert_is_a_card_with_its_cascade() -> None:
             here.state.feed._end(live_page.ended(alert(EVIL, 9)))
             await page.wait("document.querySelector('#alerts .confirmed')?.textContent == 'confirmed 60 min later'")
             await page.wait("document.querySelector('#record').textContent.includes('8 of 12 ended alerts')")
+            await page.wait("document.querySelector('#record').textContent.includes('Called a median')")
             record = await page.text("#record")
             assert "4 expired; 3 authors rose to the top without an alert. Called a median of 60 min before." in record
             assert "A plain counter with the same budget: 5 of 12 confirmed, 6 authors missed." in record

@@ -26,7 +26,7 @@ class Hanging(worker_module.Worker):
             case "consumer":
                 self.consumer.thread_loop.call_soon_threadsafe(time.sleep, HANG_S)
             case "shard":
-                self.host._thread.submit(time.sleep, HANG_S)
+                self.host._work._thread.submit(time.sleep, HANG_S)
 
 
 if __name__ == "__main__":
