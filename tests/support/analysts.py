@@ -56,6 +56,9 @@ class Follower:
 class AnalystProcess(WorkerProcess):
     """`groundswell analyst`, answering on the web port of the settings."""
 
+    forks = False
+    """Its pool of processes does not end in every fork."""
+
     def module(self) -> list[str]:
         """The module to run with its arguments."""
         return ["streams.cli", "analyst"]
