@@ -52,7 +52,7 @@ class EvictedShares:
         return RegisterArrays(
             registers.shares.cells, registers.pairs.cells, registers.credits.pool, registers.credits.ends,
             registers.sharers.pool, registers.sharers.ends, registers.heads, registers.used,
-            users.forget_at, users.owned, users.hash,
+            users.forget_at, users.owned,
         )  # fmt: skip
 
     def remove(self, content: int) -> bool:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from graphstate.memory.windows import REMOVE
 from graphstate.storage import chains
 from graphstate.storage import register_tables as registers
@@ -41,7 +38,6 @@ class RegisterArrays(NamedTuple):
     used: Int64s
     forget_at: Int64s
     owned: UInt8s
-    hash: NDArray[np.uint64]
 
 
 class Removed(NamedTuple):
