@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aiokafka.client import ConnectionGroup
+from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender, SendProduceReqHandler
 from aiokafka.producer.transaction_manager import NO_PRODUCER_EPOCH, NO_PRODUCER_ID, PidAndEpoch
@@ -178,8 +179,14 @@ class _GatedSender(Sender):
             self._muted_partitions.remove(tp)
 
 
+class _NotWrittenError(KafkaError):
+    """The gate closed while a request was built; its batches are queued again, and refused there one by one."""
+
+    retriable = True
+
+
 class _GatedHandler(SendProduceReqHandler):
-    """One produce request, with the last check of the gate before the socket."""
+    """One produce request, with the last check of the gate right before the socket."""
 
     def _refuse(self) -> None:
         """Fail the batches whose epoch does not hold."""
@@ -195,14 +202,35 @@ class _GatedHandler(SendProduceReqHandler):
         if not self._batches:
             return
         client, key = self._client, (node_id, ConnectionGroup.DEFAULT)
-        # Connecting may take long, so it is done first. On a connected socket `super().do` does not suspend: no other
-        # task runs between the check below and the write.
+        # Connecting may take long, so it is done first. On a connected socket `super().do` does not suspend until the
+        # request is written.
         if not (await client.ready(node_id) and client._conns[key].connected()):
             await self._requeue()
             return
         self._refuse()
-        if self._batches:
+        if not self._batches:
+            return
+        writer = client._conns[key]._writer
+        self._check_next_write(writer)
+        try:
             await super().do(node_id)
+        finally:
+            vars(writer).pop("write", None)
+
+    def _check_next_write(self, writer: asyncio.StreamWriter) -> None:
+        """Check the gate once more when the request is written.
+
+        Building it takes milliseconds while other threads hold the interpreter: the process may be stopped there.
+        """
+
+        def write(data: bytes | bytearray | memoryview) -> None:
+            vars(writer).pop("write")
+            if not all(map(self._sender.gate.holds, epochs)):
+                raise _NotWrittenError
+            writer.write(data)
+
+        epochs = {batch.epoch for batch in self._batches.values()}
+        writer.write = write  # type: ignore[method-assign]
 
     async def _requeue(self) -> None:
         """Queue the batches again, as aiokafka does after a retriable error."""

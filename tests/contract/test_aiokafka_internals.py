@@ -8,6 +8,7 @@ import re
 import aiokafka
 import pytest
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState
@@ -42,6 +43,7 @@ USED: dict[type, tuple[str, ...]] = {
         "force_metadata_update",
         "send",
     ),
+    AIOKafkaConnection: ("_writer", "connected"),
     SubscriptionState: ("subscription",),
     Assignment: ("state_value",),
     aiokafka.AIOKafkaProducer: ("_loop", "_message_accumulator", "_metadata", "_sender", "_txn_manager"),
@@ -55,7 +57,7 @@ USED: dict[type, tuple[str, ...]] = {
         "_send_produce_req",
         "_txn_manager",
     ),
-    SendProduceReqHandler: ("_batches", "_client", "_default_backoff", "_sender", "do"),
+    SendProduceReqHandler: ("_batches", "_client", "_default_backoff", "_sender", "create_request", "do"),
     TransactionManager: ("_pid_and_epoch", "_pid_waiter", "_sequence_numbers"),
 }
 """The private attributes that are read, replaced or overridden, by their class."""

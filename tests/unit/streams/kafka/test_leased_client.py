@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 
 from streams.embedded import EmbeddedKafka
@@ -229,6 +230,52 @@ def test_a_message_is_refused_at_the_socket_after_its_lease(settings: Settings, 
     written = list(brokerlog.records(kafka.folder, name, 0))
     assert [record.value for _, record in written] == [b"first", b"second", b"new"]
     assert len({producer for producer, _ in written}) == 3
+
+
+def test_a_request_that_was_being_built_as_the_lease_ended_is_not_written(
+    settings: Settings, kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is stopped between the first check and the socket writes nothing, and can write again later."""
+    name = f"{settings.prefix}built"
+    with admin(settings) as client:
+        create(client, [TopicSpec(name, 1, "")])
+    clock = Clock()
+    lease = Lease(SESSION_S, clock)
+    stopped: list[bool] = []
+
+    def stopped_while_building(handler: SendProduceReqHandler) -> Any:
+        request = built(handler)
+        if not stopped:
+            stopped.append(True)
+            clock.now_s += SESSION_S
+        return request
+
+    built = SendProduceReqHandler.create_request
+    monkeypatch.setattr(SendProduceReqHandler, "create_request", stopped_while_building)
+
+    async def story() -> None:
+        producer = LeasedProducer(
+            lease,
+            **aiokafka_arguments(settings),
+            max_batch_size=1 << 19,
+            max_request_size=1 << 20,
+            request_timeout_ms=9_000,
+        )
+        await producer.start()
+        lease.grant(clock.now_s)
+        EPOCH.set(lease.epoch)
+        late = await producer.send(name, b"late", partition=0)
+        with pytest.raises(LeaseLost):
+            await late
+        lease.begin_epoch()
+        lease.grant(clock.now_s)
+        EPOCH.set(lease.epoch)
+        await (await producer.send(name, b"next", partition=0))
+        await producer.stop()
+
+    asyncio.run(story())
+    assert stopped
+    assert [record.value for _, record in brokerlog.records(kafka.folder, name, 0)] == [b"next"]
 
 
 def test_nobody_returns_in_a_log() -> None:
