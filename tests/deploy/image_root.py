@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.deploy import sandbox
 from tests.support import tidy
 
-SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+SUITE = "bookworm"
 BUILD = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 RUN = ("python3-minimal", "libpython3-stdlib", "libgomp1", "ca-certificates")
 PASSED_ON = re.compile(r"^(PIP_|UV_|SSL_CERT_|REQUESTS_CA_|HTTPS?_PROXY|NO_PROXY|https?_proxy|no_proxy)")
@@ -47,7 +47,7 @@ def debian(folder: Path, packages: tuple[str, ...]) -> float:
     begin = time.monotonic()
     if not (folder / "usr").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(folder), MIRROR]
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(folder)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         for path in ("var/cache/apt/archives", "var/lib/apt/lists"):
             shutil.rmtree(folder / path, ignore_errors=True)
