@@ -11,8 +11,9 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 ARGS ?=
 PYTEST ?=
-# Tests spend half of their time waiting. Each worker runs whole files, because shared fixtures are expensive to start.
-JOBS ?= 2
+# Tests wait much of their time: one process more than cores, at most five. Each runs whole files, because shared fixtures are
+# expensive to start.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 5)))
 # Skipped tests with the missing tool, printed at the end; a missing tool fails the run if NEED_TOOLS is set.
 NOT_RUN := build/not-run
 test: export NOT_RUN := $(CURDIR)/$(NOT_RUN)
