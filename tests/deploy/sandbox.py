@@ -94,7 +94,7 @@ def try_out(process: Sandboxed) -> dict[str, object]:
     settings, topics = process.settings, Topics(process.settings)
     begin = time.monotonic()
     process.start()
-    wait_for(lambda: process.get("/readyz")[0] == 200, START_S, "the worker to be ready")
+    process.wait_ready(START_S)
     ready_s = time.monotonic() - begin
     status, user = process.status(), f"u{int(begin)}"
     with producer(settings) as sender:
@@ -139,6 +139,8 @@ def main(root: Path | None = None) -> int:
         parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
         parser.add_argument("--root", type=Path, default=tidy.ROOT / "build" / "image-root" / "run")
         root = parser.parse_args().root.absolute()
+    if not (root / "app" / "bin" / "groundswell").exists():
+        raise SystemExit(f"sandbox: {root} has no image: make image-root makes one")
     kernels = {"NUMBA_CACHE_DIR": "/app/kernels"}
     runs = [
         ("kernels of the image", IMAGE_UID, kernels),

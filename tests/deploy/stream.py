@@ -16,16 +16,17 @@ from tests.support.workers import wait_for
 HOUR_S, AUTHORS, FANS = 3_600, 40, 400
 DAY_STEPS = 48
 STEP_S = 0.25
-HISTORY_DAYS, BEGIN_DAYS = 10, 100
-RISING_IF_REVERSED, BOUGHT_SHARES = 4, 22
+HISTORY_DAYS, BEGIN_DAYS = 10, 150
+RISING_IF_BOUGHT, BOUGHT_SHARES = 6, 16
 
 
 class Stream(threading.Thread):
-    """Sends ten days of event time, then half an hour every `STEP_S`; it begins 100 days before the machine's clock.
+    """Sends ten days of event time, then half an hour every `STEP_S`; it begins 150 days before the machine's clock.
 
     Attributes:
         now_s: event time up to which events are sent.
-        reversed_: popular authors get few shares, and others many; users who rose stop, as bought shares do.
+        reversed_: popular authors get few shares, and others many.
+        bought: several authors rise, and stop after nine hours, as bought shares do.
         on: whether events are sent.
         load: further follows at each step.
         authors: how many authors post; None: all, and rising ones.
@@ -37,7 +38,8 @@ class Stream(threading.Thread):
         self._settings = settings
         self._random = np.random.default_rng(5)
         self.now_s = float(int(time.time()) // HOUR_S * HOUR_S - BEGIN_DAYS * 24 * HOUR_S)
-        self.reversed_, self.on, self.load = False, True, 0
+        self.reversed_ = self.bought = False
+        self.on, self.load = True, 0
         self.authors: int | None = None
         self.ahead = HISTORY_DAYS * DAY_STEPS
         self._steps = self._rises = 0
@@ -81,18 +83,18 @@ class Stream(threading.Thread):
             yield {"type": "follow", "time": begin, "user": f"l{fan}", "target": f"a{author}"}
 
     def _rise(self, begin: float, length_s: float) -> Iterator[dict[str, Any]]:
-        """A new author every two days of event time, with shares that grow; if reversed several, for nine hours."""
+        """A new author every two days of event time, with shares that grow; if bought several, for nine hours."""
         if self._steps % 6:
             return
         phase = self._steps // 6 % 16
         if phase == 0:
             self._rises += 1
-        if self.reversed_ and phase > 2:
+        if self.bought and phase > 2:
             return
-        for number in range(RISING_IF_REVERSED if self.reversed_ else 1):
+        for number in range(RISING_IF_BOUGHT if self.bought else 1):
             author, content = f"r{self._rises}-{number}", f"r{self._rises}-{number}-{phase}"
             yield {"type": "create", "time": begin, "user": author, "content": content}
-            shares = BOUGHT_SHARES if self.reversed_ else 6 + 4 * phase
+            shares = BOUGHT_SHARES if self.bought else 12 + 2 * phase
             for fan in self._random.choice(FANS, shares, replace=False).tolist():
                 at = begin + float(self._random.uniform(1, length_s))
                 yield {"type": "share", "time": at, "user": f"f{fan}", "content": content}
