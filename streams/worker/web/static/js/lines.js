@@ -53,7 +53,7 @@ export class Lines {
         legend: { show: false },
         scales: { x: { time: this.time }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
         axes: [
-          { ...axis, space: 70 },
+          { ...axis, space: 70, ...(this.time && { values: (_, at, axis, space, step) => at.map((s) => clock(s, step)) }) },
           { ...axis, size: 58 },
         ],
         series: [
@@ -77,6 +77,15 @@ export class Lines {
     this.plot?.destroy();
     this.plot = null;
   }
+}
+
+// The label of a moment (s) on an axis with this step (s): date, minute or second, as everywhere on the page.
+function clock(seconds, step) {
+  const at = new Date(seconds * 1000);
+  const two = (number) => String(number).padStart(2, "0");
+  if (step >= 86400) return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+  const minute = `${two(at.getHours())}:${two(at.getMinutes())}`;
+  return step < 60 ? `${minute}:${two(at.getSeconds())}` : minute;
 }
 
 // A small line without axes, for cards: values as an SVG path.
