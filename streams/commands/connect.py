@@ -118,7 +118,8 @@ def _check_topic(client: Any, name: str) -> None:
 
     if rights.absent(client, [name]):
         raise TopicError(
-            f"topic {name} does not exist; give the full name of a topic of {client.config['bootstrap_servers']}"
+            f"topic {name} does not exist; give the full name of a topic of "
+            + ", ".join(client.config["bootstrap_servers"])
         )
     rights.require(client, [Right("read", name)])
 

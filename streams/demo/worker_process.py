@@ -80,12 +80,12 @@ def parse(text: str) -> Reading:
 
 
 class WorkerProcess:
-    """A running worker or analyst; `address` is the address of its web port."""
+    """A running worker or analyst with its settings; `address` is the address of its web port."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, settings: Settings, log: Path, session: Any, role: str = "worker"
     ) -> None:
-        self._process = process
+        self._process, self.settings = process, settings
         self._role = role
         self._log = log
         self._session = session

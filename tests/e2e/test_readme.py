@@ -105,7 +105,7 @@ def test_the_shell_example_runs(tmp_path: Path) -> None:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
         shell.wait()
-    assert "1 events sent" in printed.read_text(encoding="utf-8")
+    assert "1 event sent" in printed.read_text(encoding="utf-8")
     score = json.loads(printed.read_text(encoding="utf-8").splitlines()[-1])
     assert score["user"] == "bo"
     assert tuple(score) == SCORE_FIELDS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from streams import cli
 from streams.connect.memory import Memory
 from streams.connect.rule_map import RuleMap
 from streams.errors import InputError
@@ -84,3 +86,20 @@ def test_an_unknown_undo_is_counted_or_replaced(tmp_path: Path) -> None:
     text = 'time = "at"\n[[event]]\nundo = "id"\ntype = "delete"\nuser = "u"\ncontent = "id"\n'
     ((row, _),) = written(tmp_path, text)({"at": 1, "id": "x", "u": "a"})
     assert row == {"type": "delete", "time": 1, "user": "a", "content": "x"}
+
+
+def test_rules_that_no_record_matches_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt condition, and a unit that is too fine, are seen in `produce --check`."""
+    path, records = tmp_path / "m.toml", tmp_path / "records.jsonl"
+    rules = [("like", "share"), ("psot", "create")]
+    text = "".join(
+        f'[[event]]\nwhen = {{ kind = "{kind}" }}\ntype = "{made}"\ncontent = "of"\n' for kind, made in rules
+    )
+    path.write_text('unit = "us"\ntime = "at"\nuser = "by"\n' + text, encoding="utf-8")
+    at = 1_772_582_400_123
+    lines = [{"kind": kind, "at": at, "by": "ana", "of": "c"} for kind in ("like", "post")]
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert cli.run(["produce", "--check", str(records), "--map", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "no record matches event 2 (create): compare the conditions of its when with a record" in printed
+    assert "all times are before 2000: are they in the unit that is set?" in printed

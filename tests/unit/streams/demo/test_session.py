@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from streams.demo import session, story
 from streams.demo.session import Plan
 from streams.demo.view import Frame
 from streams.messages import events
+from streams.settings.settings import Settings
 
 NOW = time.time()
 
@@ -43,10 +46,17 @@ def test_the_history_ends_where_the_live_phase_begins() -> None:
     assert all("." in row["user"] for row in rows)
 
 
-def test_what_it_prints_can_be_run() -> None:
+def test_what_it_prints_can_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """An export line, and two commands; the event is valid and not after the event time of the demo."""
-    export, tail, produce = session.hints("127.0.0.1:9092", NOW, "o'ada")
-    assert export == "export GROUNDSWELL_BROKER=127.0.0.1:9092"
+    settings = Settings(broker="127.0.0.1:9092")
+    export, tail, produce = session.hints(settings, NOW, "o'ada")
+    commands = str(Path(sys.executable).parent)
+    assert export.removesuffix(f" PATH={commands}:$PATH") == "export GROUNDSWELL_BROKER=127.0.0.1:9092"
+    monkeypatch.setenv("PATH", "/nowhere")
+    other, *_ = session.hints(settings.model_copy(update={"web_port": 7000}), NOW, "ada")
+    assert other == f"export GROUNDSWELL_BROKER=127.0.0.1:9092 GROUNDSWELL_WEB_PORT=7000 PATH={commands}:$PATH"
+    monkeypatch.setenv("PATH", commands)
+    assert session.hints(settings, NOW, "ada")[0] == "export GROUNDSWELL_BROKER=127.0.0.1:9092"
     assert tail == "groundswell tail alerts"
     event = json.loads(shlex.split(produce)[1])
     assert event == {"type": "follow", "time": round(NOW), "user": "me", "target": "o'ada"}
