@@ -73,6 +73,7 @@ def _run(
     quiet: bool,
 ) -> dict[str, Any]:
     from model.artifact import Artifact
+    from streams.messages.files import result_tables  # noqa: F401 - fails first without the extra `files`
     from streams.offline.replay import run
     from streams.settings import kernel_cache
     from streams.settings.settings import Settings
