@@ -52,6 +52,8 @@ FORMAT = 4
 """The version of the byte layouts."""
 ALERTS = b"alerts/"  # prefix of the `meta` rows of alerts
 _SECOND = 1_000_000
+_MEMORY_CHECKED = 16
+"""Micro-batches between two looks at the memory of tables, which takes 1 % of a step of one event."""
 _TARGETS = np.array([relation.target for relation in RELATIONS])
 
 
@@ -100,7 +102,7 @@ class GraphState:
         self.records = RecordApply(spec, self.aggregates, self.applier)
         self.journal = Journal(store, store.registers)
         self._unclean = self._erased_before = 0
-        self._held_bytes = 1 << 28
+        self._held_bytes, self._batches = 1 << 28, 0
         self._sets = self._no_sets = np.zeros((0, 2), np.int64)
         self.windows = Windows(spec.window)
         self.mirrored_nodes = MirroredNodes(self.aggregates, self.windows)
@@ -237,8 +239,8 @@ class GraphState:
             table.fresh = []
         self.contents.free.extend(self._vacant)
         self._vacant = []
-        held = self.memory_bytes
-        if held > self._held_bytes:
+        self._batches += 1
+        if self._batches % _MEMORY_CHECKED == 0 and (held := self.memory_bytes) > self._held_bytes:
             self._held_bytes = held
             memory_need.require_growth(held, self.spec.shards)
 

@@ -29,8 +29,9 @@ _SPARE_BYTES = 16 << 20
 _AT_ONCE_BYTES = 2 << 20
 """Bytes of segments that one commit rewrites, at most, beside as many as it adds."""
 _FEW = 16
-"""The number of segments of one size class that are joined: of less than 4 KiB, than 64 KiB, than 1 MiB."""
+"""The number of segments of one size class that are joined."""
 _CLASSES = (4 << 10, 64 << 10, 1 << 20)
+"""The upper limits of the size classes (bytes): less than 4 KiB, than 64 KiB, than 1 MiB."""
 
 
 @dataclass
@@ -147,15 +148,23 @@ class Journal:
             self._cursor = begin + 1
 
     def _join(self) -> None:
-        """Join the last segments if they are many of one size class; the newest is not committed yet."""
-        ready, end = self.segments, len(self.segments) - 1
+        """Join the last segments if they are many of one size class; the newest is not committed yet.
+
+        Only those of the class count: others would make one that grew in the class be rewritten with each few commits.
+        """
+        ready, floor = self.segments, 0
         for limit in _CLASSES:
-            begin = end
-            while begin > 0 and ready[begin - 1].size < limit:
+            begin = end = len(ready) - 1
+            count = 0
+            while begin > 0 and (size := ready[begin - 1].size) < limit:
+                if size >= floor:
+                    count += 1
+                    end = begin if count == 1 else end
                 begin -= 1
-            if end - begin >= _FEW and sum(segment.size for segment in ready[begin:end]) >= limit // _FEW:
+            if count >= _FEW:
                 self._rewrite(begin, end)
                 return
+            floor = limit
 
     def _rewrite(self, begin: int, end: int) -> None:
         """Replace committed segments by one that holds their present rows, under the number of the last."""

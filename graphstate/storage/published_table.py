@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from graphstate.storage.pair_tables import kernel
 from graphstate.storage.row_layouts import NEVER
 from graphstate.types import Int64s
 
@@ -12,6 +13,20 @@ WIDTH = 3
 """Numbers of a row in the journal: user row, reach and percentile (float32) as one number, time of the last alert."""
 _CELL = np.dtype([("reach", "<f4"), ("percentile", "<f4"), ("alerted", "<i8")])
 _FRESH = np.array((np.nan, np.nan, NEVER), _CELL)
+
+
+@kernel()
+def _current(
+    numbers: Int64s, changed: NDArray[np.bool_], entries: Int64s, fresh: Int64s, keep_gone: bool,
+    out: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """Mark the entries that equal the present values or whose row changed; those equal to `fresh` only if asked."""
+    for i in range(len(entries)):
+        row = entries[i, 0]
+        scores, alerted = entries[i, 1], entries[i, 2]
+        out[i] = changed[row] or (numbers[row, 0] == scores and numbers[row, 1] == alerted)
+        if not keep_gone and scores == fresh[0] and alerted == fresh[1]:
+            out[i] = False
 
 
 class PublishedTable:
@@ -89,13 +104,12 @@ class PublishedTable:
 
     def current(self, entries: Int64s, *, keep_gone: bool) -> NDArray[np.bool_]:
         """Return which entries have the committed values; those of a user without any only if `keep_gone`."""
-        if not len(entries):
-            return np.zeros(0, np.bool_)
-        same: NDArray[np.bool_] = (self._numbers[entries[:, 0]] == entries[:, 1:]).all(axis=1)
-        if self._changed:
+        changed, same = np.zeros(len(self._cells), np.bool_), np.empty(len(entries), np.bool_)
+        for rows in self._changed:
             # What is not committed yet replaces them with the next commit.
-            same |= np.isin(entries[:, 0], np.concatenate(self._changed))
-        return same if keep_gone else same & ~(entries[:, 1:] == _FRESH.reshape(1).view(np.int64)).all(axis=1)
+            changed[rows] = True
+        _current(self._numbers, changed, entries, _FRESH.reshape(1).view(np.int64), keep_gone, same)
+        return same
 
     def dump(self) -> Int64s:
         """Return an entry for each user with values, `[k, 3]`."""

@@ -337,8 +337,9 @@ class Shard:
         touched = layer1_users if bulk else changes.users
         gone, returned = self.publisher.percentiles.moves(touched, graph.live_users(touched))
         fresh = graph.owned(USER, changes.fresh[USER])
-        rows = layer1_users if bulk else union([layer2_changed, changes.own, fresh, returned])
-        placed = union([rows, gone])
+        own = layer1_users if bulk else union([changes.own, fresh, returned])
+        rows = layer1_users if bulk else union([layer2_changed, own])
+        placed = union([own, gone])
         self.population.replace(placed, graph.users.own, graph.live_users(placed))
         scored, before = rows, self.population.inputs
         if self.population.refresh():

@@ -101,6 +101,31 @@ def test_it_loads_what_memory_holds(spare: int, tmp_path: Path, monkeypatch: pyt
     store.close()
 
 
+def test_a_row_is_joined_once_in_each_size_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joins read each byte a few times at most, whatever the sizes of the commits that follow each other."""
+    read, rewrite = 0, Journal._rewrite
+
+    def counted(journal: Journal, begin: int, end: int) -> None:
+        nonlocal read
+        read += sum(segment.size for segment in journal.segments[begin:end])
+        rewrite(journal, begin, end)
+
+    monkeypatch.setattr(Journal, "_rewrite", counted)
+    store, rng, follow, added = Store(tmp_path), random.Random(1), 0, 0
+    journal = Journal(store, store.registers)
+    for _ in range(3_000):
+        for _ in range(rng.choice((5, 5, 5, 60))):
+            follow += 1
+            store.registers.note(row_layouts.pair(FOLLOW, follow, 1), DECISION.pack(follow, 1))
+        before, merged = journal.size, read
+        journal.commit()
+        added += journal.size - before if read == merged else 0
+        store.commit()
+    assert read < 3 * added
+    assert len(journal.segments) < 3 * 16
+    store.close()
+
+
 def test_cleaning_drops_what_was_removed(tmp_path: Path) -> None:
     """No segment has the key of a removed entry after a cleaning in small parts."""
     store = Store(tmp_path)
