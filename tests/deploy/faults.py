@@ -258,9 +258,9 @@ def halt(process: WorkerProcess, seconds: float) -> None:
 def slow_processor(bench: Bench) -> Iterator[None]:
     """The worker's process runs a fifth of the time, under load."""
     events = [
-        {"type": "follow", "time": bench.stream.now_s, "user": f"m{n}", "target": f"a{n % 40}"} for n in range(8_000)
+        {"type": "follow", "time": bench.stream.now_s, "user": f"m{n}", "target": f"a{n % 40}"} for n in range(16_000)
     ]
-    follows = itertools.cycle(json.dumps(events[at : at + 2]).encode() for at in range(0, len(events), 2))
+    follows = itertools.cycle(json.dumps(events[at : at + 4]).encode() for at in range(0, len(events), 4))
     bench.stream.load = 1_500
     with producer(bench.settings) as sender:
 
