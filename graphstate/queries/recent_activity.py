@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from graphstate.memory.columns import union
 from graphstate.memory.node_tables import CREATED, RECEIVED, RECEIVED_FINE, RING_OFFSETS, RINGS
 from graphstate.state import GraphState
 from graphstate.storage import row_layouts
@@ -149,21 +150,27 @@ def first_shares_between(
     Returns:
         Time of the first share (µs) and row of the sharer.
     """
-    new = []
-    for source, _ in sharers(graph, row, since):
-        if source not in revise:
-            value = graph.store.get(row_layouts.pair(row_layouts.PAIR, source, row))
-            if value is not None and since < (first := PAIR_VALUE.unpack(value)[1]) < until:
-                new.append((first, source))
+    users = _sharers_after(graph, row, since)
+    if revise:
+        users = users[~np.isin(users, list(revise))]
+    first = graph.store.registers.first_shares(users, row)
+    inside = (since < first) & (first < until)
+    new: list[tuple[int, int]] = list(zip(first[inside].tolist(), users[inside].tolist(), strict=True))
     for source, shares in revise.items():
         # Additions and removals of one time may cancel each other.
         times = Counter(credited_times(graph, source, row))
         for time, _, sign in shares:
             times[time] += sign
-        first = min((time for time, count in times.items() if count > 0), default=since)
-        if since < first < until:
-            new.append((first, source))
+        earliest = min((time for time, count in times.items() if count > 0), default=since)
+        if since < earliest < until:
+            new.append((earliest, source))
     return new
+
+
+def _sharers_after(graph: GraphState, row: int, since: int) -> Int64s:
+    """Return the users (rows) that shared a content of this user after `since` (µs), in no order."""
+    sources, times = graph.windows.in_edges(INTERACTS, row)
+    return sources[times > since].astype(np.int64)
 
 
 def shares_between(graph: GraphState, row: int, since: int, until: int, revise: Revisions) -> list[CreditedShare]:
@@ -171,11 +178,11 @@ def shares_between(graph: GraphState, row: int, since: int, until: int, revise: 
 
     Args are those of `first_shares_between`. Shares of evicted contents are left out.
     """
-    counts: Counter[CreditedShare] = Counter()
-    for source in {source for source, _ in sharers(graph, row, since - 1)} | revise.keys():
-        for time, content in graph.store.registers.credits_of(source, row):
-            counts[CreditedShare(time, source, content)] += 1
-        for time, content, sign in revise.get(source, ()):
+    users = union([_sharers_after(graph, row, since - 1), np.array(list(revise), np.int64)])
+    held = graph.store.registers.credits_with(users, row)
+    counts = Counter(map(CreditedShare._make, held[(since <= held[:, 0]) & (held[:, 0] < until)].tolist()))
+    for source, changes in revise.items():
+        for time, content, sign in changes:
             counts[CreditedShare(time, source, content)] += sign
     return sorted(share for share, count in counts.items() if count > 0 and since <= share.time < until)
 

@@ -88,6 +88,21 @@ def current_credits(
 
 
 @kernel()
+def credits_of(pairs: Int64s, head: int, pool: Int64s, keys: Int64s, out: Int64s) -> int:
+    """Write time, user and content of the credits of these pairs to `[n, 3]`; return how many there are."""
+    n = 0
+    for i in range(len(keys)):
+        place = find(pairs, keys[i])
+        entry = pairs[place, head] if place >= 0 else -1
+        while entry >= 0:
+            if n < len(out):
+                out[n, 0], out[n, 1], out[n, 2] = pool[entry, 0], keys[i] >> 32, pool[entry, 1]
+            n += 1
+            entry = pool[entry, 2]
+    return n
+
+
+@kernel()
 def chain_sharers(shares: Int64s, heads: Int64s, pool: Int64s, ends: Int64s) -> None:
     """Add the user of every share to the chain of its content."""
     for place in range(len(shares)):

@@ -50,7 +50,9 @@ HEAD = 5
 _FOLLOW, _MEMBER, _SHARE, _PAIR, _CREDIT, _VIA = (
     table[0] for table in (FOLLOW, MEMBER, SHARE, PAIR, CREDIT, VIA)
 )  # fmt: skip
-_ROW = 0xFFFFFFFF
+_ROW_BITS, _ROW = 32, 0xFFFFFFFF
+_FIRST = 2
+"""The column of a pair with the time of its first credited share."""
 
 Sections = list[Int64s]
 
@@ -236,6 +238,22 @@ class RegisterTables:
         found: list[tuple[int, int]] = [] if entry is None else self.credits.entries(int(entry[HEAD])).tolist()
         return found
 
+    def first_shares(self, users: Int64s, creator: int) -> Int64s:
+        """Return the time of the first credited share of each user `[n]` with a creator; `GONE` without one."""
+        out = np.empty((len(users), _FIRST + 1), np.int64)
+        kernels.collect(self.pairs.cells, users << _ROW_BITS | creator, out)
+        first: Int64s = out[:, _FIRST]
+        return first
+
+    def credits_with(self, users: Int64s, creator: int) -> Int64s:
+        """Return the credited shares of users `[k]` with a creator: time, user and content, `[n, 3]`."""
+        keys, out = users << _ROW_BITS | creator, np.empty((1_024, 3), np.int64)
+        n = kernels.credits_of(self.pairs.cells, HEAD, self.credits.pool, keys, out)
+        if n > len(out):
+            out = np.empty((n, 3), np.int64)
+            kernels.credits_of(self.pairs.cells, HEAD, self.credits.pool, keys, out)
+        return out[:n]
+
     def of(self, section: int, row: int, *, second: bool = False) -> Int64s:
         """Return the entries with a row as the first or second of their key, by key; it reads the whole table."""
         cells = self.tables[section].cells
@@ -365,6 +383,8 @@ def warm_up() -> None:
     sections = tables.take_changes()
     tables.still_current(sections, keep_gone=True)
     tables.of(PAIRS, 1)
+    tables.first_shares(np.zeros(1, np.int64), 1)
+    tables.credits_with(np.zeros(1, np.int64), 1)
     tables.shares_of(0, np.zeros(2, np.uint64))
     tables.note(credit, None)
     tables.note(pair, None)

@@ -31,6 +31,7 @@ from streams.messages.outputs import Alert, AlertOutcome, Score, TopicScore
 from streams.messages.packs.fact_packs import OutboundFacts, facts_by_shard
 from streams.messages.packs.mutation_packs import Record
 from streams.messages.packs.source_progress import SourceProgress
+from streams.shard.alerts import rises
 from streams.shard.alerts.alert_rule import AlertRule
 from streams.shard.alerts.judgement import Judgement
 from streams.shard.graph_view import LiveView
@@ -209,6 +210,7 @@ class Shard:
             # The scores that follow from the rows deferred then were not published, and which rows is not stored.
             self.staleness.embeddings_stale = self.publisher.republish_pending = True
         hubs.warm_up(self.graph.windows)
+        rises.warm_up()
 
     # A step: process, then commit
 

@@ -114,7 +114,7 @@ def test_why_is_words_without_bucket_numbers() -> None:
             assert "they do not add up to the score" in said
             assert "not calibrated on this stream yet" in said
             assert "the reach was 7.20. Since then: shares received in the last hours rose; new around:" in said
-            # Measures of the analyst are fetched once the page knows the state of the worker.
+            # Measures of the analyst are fetched once the page has the state of the worker.
             await page.wait("document.querySelector('#user').textContent.includes('community birds-1')")
             assert "Of 131 followers 75 % look genuine" in await page.text("#user")
             dots = await page.run("document.querySelectorAll('#net a').length")
