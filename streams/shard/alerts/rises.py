@@ -99,7 +99,7 @@ def _rows_of_hashes(
 
 
 def rows_of_hashes(hashes: NDArray[np.uint64], wanted: Iterable[int]) -> Int64s:
-    """Return the rows of hashes `[n]` that are among the wanted ones, ascending; 2 ms for a million rows."""
+    """Return the rows of hashes `[n]` that are among the wanted ones, ascending; 4 ms for a million rows."""
     ordered = np.unique(np.fromiter(wanted, np.uint64))
     rows = np.empty(len(hashes), np.int64)
     return rows[: _rows_of_hashes(hashes, ordered, np.zeros(_MARKS, np.bool_), rows)]
