@@ -32,6 +32,11 @@ def pair_key(first: int, second: int) -> int:
     return (first << _ROW_BITS) | second
 
 
+def pair_keys(first: Int64s, second: int) -> Int64s:
+    """Return the keys of rows `[n]`, each with the same second row."""
+    return (first << _ROW_BITS) | second
+
+
 @kernel()
 def _home(key: int, mask: int) -> int:
     """Return the cell that a key's hash selects."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from graphstate.storage import register_kernels as kernels
 from graphstate.storage.chains import Chains, free_all
-from graphstate.storage.pair_tables import PairTable, pair_key
+from graphstate.storage.pair_tables import PairTable, pair_key, pair_keys
 from graphstate.storage.published_table import WIDTH, PublishedTable
 from graphstate.storage.row_layouts import (
     CREDIT,
@@ -50,7 +50,7 @@ HEAD = 5
 _FOLLOW, _MEMBER, _SHARE, _PAIR, _CREDIT, _VIA = (
     table[0] for table in (FOLLOW, MEMBER, SHARE, PAIR, CREDIT, VIA)
 )  # fmt: skip
-_ROW_BITS, _ROW = 32, 0xFFFFFFFF
+_ROW = 0xFFFFFFFF
 _FIRST = 2
 """The column of a pair with the time of its first credited share."""
 
@@ -241,13 +241,13 @@ class RegisterTables:
     def first_shares(self, users: Int64s, creator: int) -> Int64s:
         """Return the time of the first credited share of each user `[n]` with a creator; `GONE` without one."""
         out = np.empty((len(users), _FIRST + 1), np.int64)
-        kernels.collect(self.pairs.cells, users << _ROW_BITS | creator, out)
+        kernels.collect(self.pairs.cells, pair_keys(users, creator), out)
         first: Int64s = out[:, _FIRST]
         return first
 
     def credits_with(self, users: Int64s, creator: int) -> Int64s:
         """Return the credited shares of users `[k]` with a creator: time, user and content, `[n, 3]`."""
-        keys, out = users << _ROW_BITS | creator, np.empty((1_024, 3), np.int64)
+        keys, out = pair_keys(users, creator), np.empty((1_024, 3), np.int64)
         n = kernels.credits_of(self.pairs.cells, HEAD, self.credits.pool, keys, out)
         if n > len(out):
             out = np.empty((n, 3), np.int64)
